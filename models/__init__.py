@@ -1,0 +1,1 @@
+"""What is learned: the network, its data, its training and its scores."""

@@ -1,0 +1,1 @@
+"""A frame's way: decode, see, refine, overlay, encode."""

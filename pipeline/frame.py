@@ -1,0 +1,66 @@
+"""The one frame format: two NV12 planes, with the time and colour that belong to them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from cliprl.pipeline.color import Color
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8]
+
+
+def allocate_planes(height: int, width: int) -> tuple[Plane, Plane]:
+    """Uninitialised NV12 planes: luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2) with Cb before Cr."""
+    return np.empty((height, width), np.uint8), np.empty(((height + 1) // 2, (width + 1) // 2, 2), np.uint8)
+
+
+@dataclass(slots=True)
+class Frame:
+    """A picture on its way through the pipeline. It is never re-created: stages blend into its planes and add to its times.
+
+    luma: uint8 (H, W). chroma: uint8 (ceil(H/2), ceil(W/2), 2), Cb then Cr.
+    pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
+    rotation: degrees counter-clockwise by which a player turns the picture for display (0, 90, 180, 270).
+    times: `time.monotonic()` of each stage passed, in seconds, by name ("captured", "segmented", ...).
+    """
+
+    luma: Plane
+    chroma: Plane
+    pts: int
+    time_base: Fraction
+    index: int
+    color: Color = field(default_factory=Color)
+    duration: int = 0
+    rotation: int = 0
+    sample_aspect: Fraction | None = None
+    interlaced: bool = False
+    damaged: bool = False
+    slot: int = -1
+    times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        """Lines of luma."""
+        return len(self.luma)
+
+    @property
+    def width(self) -> int:
+        """Samples a line of luma."""
+        return int(self.luma.shape[1])
+
+    @property
+    def seconds(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    def mark(self, stage: str) -> None:
+        """Note that the frame has just passed `stage`."""
+        self.times[stage] = time.monotonic()
+
+    def elapsed(self, start: str, end: str) -> float:
+        """Seconds between two marked stages; NaN where one was not passed."""
+        return self.times.get(end, float("nan")) - self.times.get(start, float("nan"))
