@@ -71,7 +71,7 @@ def rgb_to_yuv_matrix(matrix: str, full_range: bool) -> tuple[NDArray[np.float64
 def yuv_to_rgb_matrix(matrix: str, full_range: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The 3x3 matrix M and offset o with (R, G, B) = M @ (Y, Cb, Cr) + o: the inverse of `rgb_to_yuv_matrix`."""
     forward, offset = rgb_to_yuv_matrix(matrix, full_range)
-    inverse: NDArray[np.float64] = np.linalg.inv(forward)
+    inverse = np.asarray(np.linalg.inv(forward), np.float64)
     return inverse, -inverse @ offset
 
 
