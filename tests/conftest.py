@@ -1,0 +1,35 @@
+"""What every test shares: the folder of real clips, and the rule for tests that need a GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _cuda_ready() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip GPU tests where there is none, unless FAIL_WITHOUT_CUDA is set: then they run, and fail."""
+    marked = [item for item in items if "needs_cuda" in item.keywords]
+    if marked and not os.environ.get("FAIL_WITHOUT_CUDA") and not _cuda_ready():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real surgical clips; tests that use it are skipped where it is absent."""
+    path = Path(os.environ.get("CLIPRL_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("no real clips here: set CLIPRL_DATA to their folder")
+    return path
