@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cliprl.engines.errors import BundleError, UsageError
 from numpy.typing import NDArray
+
+from cliprl.engines.errors import BundleError, UsageError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -8,8 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliprl.engines.errors import EngineError, UsageError
 from numpy.typing import NDArray
+
+from cliprl.engines.errors import EngineError, UsageError
 
 Array = NDArray[Any]
 
@@ -21,7 +22,7 @@ class Engine(Protocol):
     precision: str
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run once, synchronously. The outputs are views that the next run overwrites: copy what must outlive it."""
+        """Run once, synchronously. The outputs are views that the `buffers`-th next run overwrites (see `compile_engine`)."""
         ...
 
 
@@ -34,7 +35,7 @@ class Probe:
     reason: str
 
 
-# Each backend is a module with `probe() -> Probe` and `compile(onnx, *, precision, threads, shapes) -> Engine`;
+# Each backend is a module with `probe() -> Probe` and `compile(onnx, *, precision, threads, shapes, buffers) -> Engine`;
 # it is imported only when it is asked for, so that the light install loads no optional package.
 BACKENDS: Mapping[str, str] = {"openvino": "cliprl.engines.openvino_backend"}
 DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",)}
@@ -59,17 +60,19 @@ def compile_engine(
     precision: str = "auto",
     threads: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    buffers: int = 1,
 ) -> Engine:
     """Compile an ONNX file for `device` with the first of its backends that can serve.
 
     `precision` is "auto" (the fastest the hardware has natively), "f32" or "bf16"; `threads` 0 means all cores;
-    `shapes` fixes inputs whose sizes are open in the file. Raises EngineError with every backend's reason where none serves.
+    `shapes` fixes inputs whose sizes are open in the file; an output stays valid for `buffers` runs.
+    Raises EngineError with every backend's reason where none serves.
     """
     reasons = []
     for name in DEVICES[device]:
         answer = probe(name)
         if answer.ready:
             compiler: Callable[..., Engine] = _backend(name).compile
-            return compiler(onnx, precision=precision, threads=threads, shapes=dict(shapes or {}))
+            return compiler(onnx, precision=precision, threads=threads, shapes=dict(shapes or {}), buffers=buffers)
         reasons.append(f"{name}: {answer.reason}")
     raise EngineError(f"no engine can serve on device '{device}': {'; '.join(reasons)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
+
 from cliprl.engines.engine import Probe
 from cliprl.engines.errors import EngineError
-from numpy.typing import NDArray
 
 NAME = "openvino"
 PRECISIONS = ("auto", "f32", "bf16")
@@ -34,27 +35,25 @@ def native_precision(core: Any) -> str:
 
 
 class OpenVinoEngine:
-    """One compiled network with one infer request; not for use by two threads at once."""
+    """One compiled network with a few infer requests, used in turn; not for use by two threads at once."""
 
     backend = NAME
 
-    def __init__(self, compiled: Any, precision: str) -> None:
+    def __init__(self, compiled: Any, precision: str, buffers: int) -> None:
         self.precision = precision
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self.inputs = {
-            port.get_any_name(): tuple(port.partial_shape.to_shape()) if port.partial_shape.is_static else ()
-            for port in compiled.inputs
-        }
-        self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
+        self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
+        self.inputs = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
+        self._outputs = tuple(port.get_any_name() for port in compiled.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Run once. Inputs that are C-contiguous are read in place; outputs are views that the next run overwrites."""
-        results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
-        return {name: results[i] for i, name in enumerate(self.outputs)}
+        """Run once. C-contiguous inputs are read in place; outputs are views, valid until `buffers` more runs."""
+        results = next(self._requests).infer(dict(inputs), share_inputs=True, share_outputs=True)
+        return {name: results[i] for i, name in enumerate(self._outputs)}
 
 
-def compile(onnx: Path, *, precision: str, threads: int, shapes: Mapping[str, tuple[int, ...]]) -> OpenVinoEngine:
+def compile(
+    onnx: Path, *, precision: str, threads: int, shapes: Mapping[str, tuple[int, ...]], buffers: int
+) -> OpenVinoEngine:
     """Compile for latency. Raises EngineError for an unknown precision or a file OpenVINO can't read."""
     import openvino
 
@@ -72,13 +71,4 @@ def compile(onnx: Path, *, precision: str, threads: int, shapes: Mapping[str, tu
         compiled = core.compile_model(model, "CPU", hints)
     except RuntimeError as error:
         raise EngineError(f"openvino can't compile {onnx}: {str(error).splitlines()[-1]}") from error
-    return OpenVinoEngine(compiled, chosen)
-
-
-def warm(engine: OpenVinoEngine) -> None:
-    """Run once on zeros, so that the first frame pays for no lazy set-up. Inputs must have fixed shapes."""
-    feeds = {
-        port.get_any_name(): np.zeros(tuple(port.shape), port.get_element_type().to_dtype())
-        for port in engine._compiled.inputs
-    }
-    engine.run(feeds)
+    return OpenVinoEngine(compiled, chosen, buffers)

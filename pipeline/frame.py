@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
-from cliprl.pipeline.color import Color
 from numpy.typing import NDArray
+
+from cliprl.pipeline.color import Color
 
 Plane = NDArray[np.uint8]
 
@@ -25,7 +28,8 @@ class Frame:
     luma: uint8 (H, W). chroma: uint8 (ceil(H/2), ceil(W/2), 2), Cb then Cr.
     pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
     rotation: degrees counter-clockwise by which a player turns the picture for display (0, 90, 180, 270).
-    times: `time.monotonic()` of each stage passed, in seconds, by name ("captured", "segmented", ...).
+    times: `time.monotonic()` at the end of each stage passed, in seconds, by name ("captured", "encode", "written", ...).
+    durations: how long each stage worked on it, in seconds, waiting not included.
     """
 
     luma: Plane
@@ -41,6 +45,7 @@ class Frame:
     damaged: bool = False
     slot: int = -1
     times: dict[str, float] = field(default_factory=dict)
+    durations: dict[str, float] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -60,6 +65,14 @@ class Frame:
     def mark(self, stage: str) -> None:
         """Note that the frame has just passed `stage`."""
         self.times[stage] = time.monotonic()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the work of one stage on this frame."""
+        start = time.monotonic()
+        yield
+        self.mark(name)
+        self.durations[name] = self.times[name] - start
 
     def elapsed(self, start: str, end: str) -> float:
         """Seconds between two marked stages; NaN where one was not passed."""

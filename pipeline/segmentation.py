@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from cliprl.pipeline.view import View
 from numpy.typing import NDArray
+
+from cliprl.pipeline.view import View
 
 
 @dataclass(frozen=True, slots=True)

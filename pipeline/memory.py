@@ -1,0 +1,78 @@
+"""What the segmenter remembers of the last frame, moved to where it lies in the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.view import View
+
+# Mean absolute difference (0..255) of two network pictures above which the second belongs to another shot.
+CUT = 32.0
+# Every n-th pixel is enough to tell a cut.
+STRIDE = 4
+
+
+class Memory:
+    """The refined logits of the last frame, as the temporal prior of the next.
+
+    Forgotten at a cut and when the frame size changes; warped when the view (the endoscope's circle) has moved.
+    """
+
+    def __init__(self) -> None:
+        self._logits: NDArray[np.float32] | None = None
+        self._view: View | None = None
+        self._thumb: NDArray[np.int16] | None = None
+
+    def forget(self) -> None:
+        """Start anew, as at the first frame of a stream."""
+        self._logits = self._view = self._thumb = None
+
+    def is_cut(self, picture: NDArray[np.uint8]) -> bool:
+        """Whether `picture`, uint8 (H, W, 3), starts another shot than the last one given."""
+        thumb = picture[::STRIDE, ::STRIDE].astype(np.int16)
+        previous, self._thumb = self._thumb, thumb
+        return previous is not None and float(np.abs(thumb - previous).mean()) > CUT
+
+    def recall(self, base: NDArray[Any], view: View, cut: bool) -> NDArray[Any]:
+        """The prior for a frame seen through `view`: float32 like `base` (1, K, h, w); `base` itself where there is none."""
+        if self._logits is None or self._view is None or cut or self._logits.shape != base.shape:
+            return base
+        if (view.frame_height, view.frame_width) != (self._view.frame_height, self._view.frame_width):
+            return base
+        if (view.crop, view.placed) == (self._view.crop, self._view.placed):
+            return self._logits
+        return _warp(self._logits, self._view, view)
+
+    def keep(self, logits: NDArray[Any], view: View) -> None:
+        """Remember a frame's refined logits (1, K, h, w); they are copied."""
+        if self._logits is None or self._logits.shape != logits.shape:
+            self._logits = np.empty(logits.shape, np.float32)
+        np.copyto(self._logits, logits)
+        self._view = view
+
+
+def _axis(view: View, axis: int) -> tuple[float, float]:
+    """Scale and offset of network = scale * frame + offset along x (0) or y (1)."""
+    scale = view.placed[2 + axis] / view.crop[2 + axis]
+    return scale, view.placed[axis] - scale * view.crop[axis]
+
+
+def _warp(logits: NDArray[np.float32], old: View, new: View) -> NDArray[np.float32]:
+    """Move a grid of logits from one view's coordinates to another's; what comes into view is filled from the edge."""
+    height, width = logits.shape[2:]
+    matrix = np.zeros((2, 3))
+    for axis, cells, pixels in ((0, width, old.network_width), (1, height, old.network_height)):
+        (old_scale, old_offset), (new_scale, new_offset) = _axis(old, axis), _axis(new, axis)
+        ratio, stride = new_scale / old_scale, pixels / cells
+        shift = new_offset - ratio * old_offset  # network pixels, measured from the picture's corner
+        matrix[axis, axis] = ratio
+        matrix[axis, 2] = shift / stride + (ratio - 1) / 2  # cell centres lie half a cell from that corner
+    moved = [
+        cv2.warpAffine(c, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for c in logits[0]
+    ]
+    return np.ascontiguousarray(np.stack(moved)[None], np.float32)

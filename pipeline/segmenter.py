@@ -1,0 +1,140 @@
+"""From a frame to what the network sees in it: view, encoder, refinement."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, UsageError, compile_engine, open_bundle
+from cliprl.pipeline.content import ContentDetector
+from cliprl.pipeline.device import Device, open_device
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.memory import Memory
+from cliprl.pipeline.refine import Refiner
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.view import View, inside_cells
+
+# How many frames may lie between the encoder and the refiner: the encoder's outputs are kept for as many runs.
+BUFFERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A frame's features (1, D, h, w) and base logits (1, K, h, w), valid until `BUFFERS` more frames are encoded."""
+
+    view: View
+    features: NDArray[Any]
+    base: NDArray[Any]
+    cut: bool
+    spent: float
+
+
+class Segmenter:
+    """`Frame -> Segmentation`, with the engines of one bundle and a memory of the last frame: one segmenter a stream.
+
+    `steps` is the most refinement steps a frame gets (None: the bundle's default; 0: the base mask). `budget_ms` bounds the
+    time spent on a frame: steps that would end after it are left out. `threads` 0 lets the engine use all cores.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path = "small",
+        *,
+        device: Device | str = "cpu",
+        steps: int | None = None,
+        budget_ms: float | None = None,
+        precision: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self.device = open_device(device) if isinstance(device, str) else device
+        manifest = self.bundle.manifest
+        self.classes = manifest.classes
+        self.steps = manifest.steps if steps is None else steps
+        self.budget = None if budget_ms is None else budget_ms / 1000
+        _check(self.steps, self.budget)
+        self._compile(precision, threads)
+        self._picture = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
+        self._detector = ContentDetector(manifest.height, manifest.width)
+        self._memory = Memory()
+        self._warm_up()
+
+    def _compile(self, precision: str, threads: int) -> None:
+        manifest, name = self.bundle.manifest, self.device.name
+        text = self.bundle.embeddings
+        self._encoder = compile_engine(
+            self.bundle.encoder,
+            device=name,
+            precision=precision,
+            threads=threads,
+            shapes={"image": (1, manifest.height, manifest.width, 3), "text": text.shape},
+            buffers=BUFFERS,
+        )
+        outputs = self._encoder.run(
+            {"image": np.zeros((1, manifest.height, manifest.width, 3), np.uint8), "text": text}
+        )
+        grid = outputs["logits"].shape
+        shapes = {"features": outputs["features"].shape, "logits": grid, "base": grid, "prior": grid}
+        refiner = compile_engine(self.bundle.refiner, device=name, precision=precision, threads=threads, shapes=shapes)
+        self.precision = self._encoder.precision
+        self._refiner = Refiner(refiner, self.steps)
+
+    def _warm_up(self) -> None:
+        """Run everything once, so that the first frame pays for no lazy set-up and the length of a step is known."""
+        for _ in range(2):
+            outputs = self._encoder.run({"image": self._picture, "text": self.bundle.embeddings})
+            self._refiner(outputs["features"], outputs["logits"], outputs["logits"])
+
+    def __call__(self, frame: Frame) -> Segmentation:
+        """Segment one frame. Frames must come in their order: the last one's result is the next one's prior."""
+        return self.refine(frame, self.encode(frame))
+
+    def encode(self, frame: Frame) -> Encoded:
+        """The first half: find the endoscope's picture, make the network's input, run the encoder."""
+        start = time.monotonic()
+        with frame.stage("prepare"):
+            view = self._detector.view_of(frame)
+            self.device.prepare(frame, view, self._picture[0])
+            cut = self._memory.is_cut(self._picture[0])
+        with frame.stage("encode"):
+            outputs = self._encoder.run({"image": self._picture, "text": self.bundle.embeddings})
+        return Encoded(view, outputs["features"], outputs["logits"], cut, time.monotonic() - start)
+
+    def refine(self, frame: Frame, encoded: Encoded) -> Segmentation:
+        """The second half: the refinement loop and the labels. May run on another thread than `encode`, in the same order."""
+        start = time.monotonic()
+        with frame.stage("refine"):
+            prior = self._memory.recall(encoded.base, encoded.view, encoded.cut)
+            deadline = None if self.budget is None else start + self.budget - encoded.spent
+            refined = self._refiner(encoded.features, encoded.base, prior, deadline)
+            self._memory.keep(refined.logits, encoded.view)
+            return _segmentation(refined.logits[0], encoded.view, refined.steps, refined.moved)
+
+    def reset(self) -> None:
+        """Forget the last frame, before another stream."""
+        self._memory.forget()
+
+
+def _check(steps: int, budget: float | None) -> None:
+    if steps < 0:
+        raise UsageError(
+            f"steps {steps} is negative: give 0 for the base mask, or how many refinement steps a frame may take"
+        )
+    if budget is not None and not budget > 0:
+        raise UsageError(
+            f"budget {budget * 1000:g} ms is not positive: give the milliseconds a frame may take, or leave it out"
+        )
+
+
+def _segmentation(logits: NDArray[Any], view: View, steps: int, moved: float) -> Segmentation:
+    probabilities = np.exp(logits - logits.max(axis=0))
+    probabilities /= probabilities.sum(axis=0)
+    inside = inside_cells(view, *logits.shape[1:])
+    labels = np.where(inside, logits.argmax(axis=0), 0).astype(np.uint8)
+    confidence = float(probabilities.max(axis=0)[inside].mean()) if inside.any() else 0.0
+    return Segmentation(labels, probabilities, view, confidence, steps, moved)

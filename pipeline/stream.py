@@ -1,0 +1,149 @@
+"""The whole way of a frame: source, ring, segmenter, overlay, sinks, with a thread for each heavy part."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.protocols import Sink, Source
+from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.stages import Stage
+from cliprl.pipeline.summary import Recorder, Summary
+
+# Slots of the ring: one being written, a few waiting, one with each stage behind.
+SLOTS = 8
+# How long the end of a stream waits for a source that is inside a read.
+PATIENCE = 5.0
+
+Result = tuple[Frame, Segmentation | None]
+Status = Callable[[Frame, Segmentation | None], str | None]
+
+
+class Stream:
+    """Runs a source through a segmenter and an overlay into sinks.
+
+    Decoding, the encoder network, refinement and output each have a thread, so that a machine with two cores keeps both at
+    work; frames come out in the order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted.
+    `status` writes the overlay's status line. Leaving the stream (a context manager) closes the source and the sinks, also
+    after an error or `stop`, so that what was written can be read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        segmenter: Segmenter | None = None,
+        overlay: Overlay | None = None,
+        sinks: Sequence[Sink] = (),
+        *,
+        status: Status | None = None,
+    ) -> None:
+        self.source = source
+        self.segmenter = segmenter
+        self.overlay = overlay
+        self.sinks = tuple(sinks)
+        self.recorder = Recorder()
+        self._status = status
+        policy: Policy = "drop-oldest" if source.info.live else "wait"
+        self._ring = segmenter.device.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
+        self._reader = threading.Thread(target=self._read, name="decode", daemon=True)
+        self._interrupted = False
+
+    def run(
+        self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
+    ) -> Summary:
+        """Process the source to its end, or `frames` frames of it. `on_frame` is called with each frame that was written.
+
+        Raises what a stage raised, after the sinks were closed.
+        """
+        with self:
+            for frame, segmentation in self:
+                if on_frame is not None:
+                    on_frame(frame, segmentation)
+                if self.recorder.frames == frames:
+                    break
+        return self.summary()
+
+    def __iter__(self) -> Iterator[Result]:
+        """Each frame with its segmentation, after it was drawn and written; its planes are reused at the next."""
+        last = self._start()
+        try:
+            for frame, segmentation in last:
+                self._output(frame, segmentation)
+                yield frame, segmentation
+                self._ring.release(frame)
+        finally:
+            self._ring.stop()
+            last.drain()
+            self._reader.join(PATIENCE)
+
+    def stop(self) -> None:
+        """End early: frames already decoded are finished, then the stream ends. May be called from any thread or a signal."""
+        self._interrupted = True
+        self._ring.stop()
+
+    def summary(self) -> Summary:
+        """Figures of the run so far."""
+        notes = [*self.source.info.notes, *(note for sink in self.sinks for note in getattr(sink, "notes", ()))]
+        dropped, damaged = self._ring.dropped, self.source.damaged
+        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
+
+    def _read(self) -> None:
+        try:
+            while (frame := self._timed_read()) is not None:
+                self._ring.publish(frame)
+            self._ring.finish()
+        except RingClosed:
+            self._ring.finish()
+        except BaseException as error:
+            self._ring.finish(error)
+
+    def _timed_read(self) -> Frame | None:
+        start = time.monotonic()
+        waited = self._ring.waited
+        frame = self.source.read(self._ring.acquire)
+        if frame is not None:
+            frame.mark("captured")
+            frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
+        return frame
+
+    def _start(self) -> Stage[Frame, Result] | Stage[tuple[Frame, Encoded], Result]:
+        self._reader.start()
+        segmenter, stop, take = self.segmenter, self._ring.stop, self._ring.take
+        if segmenter is None:
+            passing: Stage[Frame, Result] = Stage("pass", take, lambda frame: (frame, None), stop)
+            passing.start()
+            return passing
+        encoding = Stage("encode", take, lambda frame: (frame, segmenter.encode(frame)), stop)
+        refining = Stage("refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), stop)
+        encoding.start()
+        refining.start()
+        return refining
+
+    def _output(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        with frame.stage("draw"):
+            if self.overlay is not None:
+                self.overlay.draw(frame, segmentation, self._status(frame, segmentation) if self._status else None)
+        with frame.stage("write"):
+            for sink in self.sinks:
+                sink.write(frame, segmentation)
+        self.recorder.add(frame, segmentation)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as closing:
+            if not self._reader.is_alive():  # a source can't be closed under a read that hangs
+                closing.callback(self.source.close)
+            for sink in self.sinks:
+                closing.callback(sink.close)
