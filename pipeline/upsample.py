@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import cv2
 import numpy as np
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.view import View
 from numpy.typing import NDArray
+
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.view import Circle
 
 _SUBPIXEL_BITS = 4
 
@@ -23,73 +27,69 @@ def labels_at(segmentation: Segmentation, height: int, width: int) -> NDArray[np
     equals the lowest id), so that boundaries are smooth. 0 outside the view's crop and circle.
     """
     view = segmentation.view
+    rows_of_cells, columns_of_cells = segmentation.labels.shape
+    x = _span(view.placed[0::2], view.network_width, columns_of_cells, view.crop[0::2], view.frame_width, width)
+    y = _span(view.placed[1::2], view.network_height, rows_of_cells, view.crop[1::2], view.frame_height, height)
     labels = np.zeros((height, width), np.uint8)
-    cells, scaled, cut = _plan(view, segmentation.labels.shape, height, width)
-    picture = labels[scaled[1] + cut[1] : scaled[1] + cut[3], scaled[0] + cut[0] : scaled[0] + cut[2]]
-    if picture.size == 0:
-        return labels
-    region = (slice(cells[1], cells[3]), slice(cells[0], cells[2]))
-    size = (scaled[2] - scaled[0], scaled[3] - scaled[1])
-    present = np.flatnonzero(np.bincount(segmentation.labels[region].ravel(), minlength=1))
-    _largest(segmentation.probabilities[:, *region], present, size, cut, picture)
-    if view.circle is not None and labels.any():
-        _cut_circle(labels, view)
+    cells = segmentation.labels[y.cells, x.cells]
+    present = np.flatnonzero(np.bincount(cells.ravel()))
+    winners = _largest(segmentation.probabilities[:, y.cells, x.cells], present, (x.length, y.length))
+    labels[y.target, x.target] = winners[y.part, x.part]
+    if view.circle is not None:
+        np.bitwise_and(labels, _disc(view.circle, _ratio(view.frame_width, width), height, width), out=labels)
     return labels
 
 
-def _largest(
-    probabilities: NDArray[np.float32],
-    present: NDArray[np.intp],
-    size: tuple[int, int],
-    cut: tuple[int, int, int, int],
-    labels: NDArray[np.uint8],
-) -> None:
-    """Write the class of the largest upsampled probability into `labels`, a contiguous-rowed view of the result."""
-    labels[:] = present[0]
+def _largest(probabilities: NDArray[np.float32], present: NDArray[np.intp], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The class of `present` with the largest probability (K, h, w) at each pixel of `size` (width, height)."""
+    labels = np.full((size[1], size[0]), present[0], np.uint8)
     if len(present) == 1:
-        return
-    rows, columns = slice(cut[1], cut[3]), slice(cut[0], cut[2])
+        return labels
     best = cv2.resize(probabilities[present[0]], size, interpolation=cv2.INTER_LINEAR)
-    scaled, wins = np.empty_like(best), np.empty(best.shape, np.uint8)
+    scaled, wins = np.empty_like(best), np.empty_like(labels)
     for class_id in present[1:]:
         cv2.resize(probabilities[class_id], size, scaled, interpolation=cv2.INTER_LINEAR)
         cv2.compare(scaled, best, cv2.CMP_GT, wins)
         cv2.max(best, scaled, best)
-        np.copyto(labels, np.uint8(class_id), where=wins[rows, columns].view(np.bool_))
+        # Ids ascend: where this class wins, its id is larger than the one there.
+        np.bitwise_and(wins, np.uint8(class_id), out=wins)
+        np.maximum(labels, wins, out=labels)
+    return labels
 
 
-def _plan(
-    view: View, grid: tuple[int, ...], height: int, width: int
-) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """What to scale where: the grid's cells that cover the picture, the target pixels these fill, and the picture's part of them.
+class _Span(NamedTuple):
+    """Along one axis: the grid's cells that cover the picture, the pixels they scale to, and which of these are the picture."""
 
-    Each is (left, top, right, bottom); the last counts from the second's corner. Cells on the picture's edge may reach
-    over it, hence the cut.
-    """
-    x = _plan_axis(view.placed[0::2], view.network_width, grid[1], view.crop[0::2], view.frame_width, width)
-    y = _plan_axis(view.placed[1::2], view.network_height, grid[0], view.crop[1::2], view.frame_height, height)
-    cells, scaled, cut = ((a[0], b[0], a[1], b[1]) for a, b in zip(x, y, strict=True))
-    return cells, scaled, cut
+    cells: slice
+    length: int
+    part: slice
+    target: slice
 
 
-def _plan_axis(
-    placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    stride = network / cells
-    first, last = int(placed[0] // stride), int(np.ceil((placed[0] + placed[1]) / stride))
-    last = min(last, cells)
-    # Chroma of an odd size is not target/frame times as large, but exactly half.
-    ratio = 1 / max(round(frame / target), 1) if abs(frame / target - round(frame / target)) * target <= 2 else target / frame
-    to_target = crop[1] / placed[1] * ratio
-    start = round((first * stride - placed[0]) * to_target + crop[0] * ratio)
-    stop = max(round((last * stride - placed[0]) * to_target + crop[0] * ratio), start + 1)
-    low, high = round(crop[0] * ratio), min(round((crop[0] + crop[1]) * ratio), target)
-    if crop[0] + crop[1] >= frame:
-        high = target
-    stop = max(stop, high)
-    return (first, last), (start, stop), (low - start, high - start)
+def _ratio(frame: int, target: int) -> float:
+    """Target pixels per frame pixel. Chroma of an odd size counts one sample more, and yet is exactly half as dense."""
+    step = max(round(frame / target), 1)
+    return 1 / step if -(-frame // step) == target else target / frame
 
 
-def _cut_circle(labels: NDArray[np.uint8], view: View) -> None:
-    """Set to 0 what lies outside the view's circle."""
-    raise NotImplementedError
+def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int) -> _Span:
+    stride, ratio = network / cells, _ratio(frame, target)
+    first, last = int(placed[0] // stride), min(int(np.ceil((placed[0] + placed[1]) / stride)), cells)
+    per_network_pixel = crop[1] / placed[1] * ratio
+    low = round(crop[0] * ratio)
+    high = target if crop[0] + crop[1] == frame else round((crop[0] + crop[1]) * ratio)
+    # Cells on the picture's edge may reach over it: they are scaled whole, then cut.
+    start = min(round(crop[0] * ratio + (first * stride - placed[0]) * per_network_pixel), low)
+    stop = max(round(crop[0] * ratio + (last * stride - placed[0]) * per_network_pixel), high, start + 1)
+    return _Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
+
+
+@lru_cache(maxsize=2)
+def _disc(circle: Circle, ratio: float, height: int, width: int) -> NDArray[np.uint8]:
+    """255 inside the circle (frame pixels, scaled by `ratio`), 0 outside."""
+    mask = np.zeros((height, width), np.uint8)
+    unit = 1 << _SUBPIXEL_BITS
+    x, y, radius = circle
+    centre = (round((x * ratio - 0.5) * unit), round((y * ratio - 0.5) * unit))
+    cv2.circle(mask, centre, round(radius * ratio * unit), 255, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
+    return mask

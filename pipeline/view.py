@@ -36,7 +36,9 @@ class View:
     circle: Circle | None = None
 
 
-def fit_view(frame_size: tuple[int, int], network_size: tuple[int, int], crop: Box, circle: Circle | None = None) -> View:
+def fit_view(
+    frame_size: tuple[int, int], network_size: tuple[int, int], crop: Box, circle: Circle | None = None
+) -> View:
     """Place a crop of the frame in the network's picture; sizes are (height, width).
 
     The crop grows to even luma pixels, so that chroma is cut at the same place. It keeps its aspect but for the stretch
@@ -103,7 +105,7 @@ def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDA
 
 
 @lru_cache(maxsize=8)
-def picture_mask(view: View, height: int, width: int) -> NDArray[np.bool_]:
+def inside_cells(view: View, height: int, width: int) -> NDArray[np.bool_]:
     """Which cells of a grid over the network's picture lie in the endoscope's picture, by their centres: bool (height, width).
 
     False in the padding and outside the circle. Read-only, and computed once a view.
