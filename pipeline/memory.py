@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.view import View
+from cliprl.pipeline.view import View, frame_to_network, network_to_frame
 
 # Mean absolute difference (0..255) of two network pictures above which the second belongs to another shot.
 CUT = 32.0
@@ -55,24 +55,17 @@ class Memory:
         self._view = view
 
 
-def _axis(view: View, axis: int) -> tuple[float, float]:
-    """Scale and offset of network = scale * frame + offset along x (0) or y (1)."""
-    scale = view.placed[2 + axis] / view.crop[2 + axis]
-    return scale, view.placed[axis] - scale * view.crop[axis]
-
-
 def _warp(logits: NDArray[np.float32], old: View, new: View) -> NDArray[np.float32]:
     """Move a grid of logits from one view's coordinates to another's; what comes into view is filled from the edge."""
     height, width = logits.shape[2:]
-    matrix = np.zeros((2, 3))
-    for axis, cells, pixels in ((0, width, old.network_width), (1, height, old.network_height)):
-        (old_scale, old_offset), (new_scale, new_offset) = _axis(old, axis), _axis(new, axis)
-        ratio, stride = new_scale / old_scale, pixels / cells
-        shift = new_offset - ratio * old_offset  # network pixels, measured from the picture's corner
-        matrix[axis, axis] = ratio
-        matrix[axis, 2] = shift / stride + (ratio - 1) / 2  # cell centres lie half a cell from that corner
+    strides = np.array([old.network_width / width, old.network_height / height])
+    to_frame, to_network = network_to_frame(old), frame_to_network(new)
+    scale = to_network[:, :2] @ to_frame[:, :2]
+    shift = to_network[:, :2] @ to_frame[:, 2] + to_network[:, 2]
+    # Cell centres lie half a cell from the picture's corner, where the maps have their origin.
+    matrix = np.column_stack([scale, shift / strides + (scale.diagonal() - 1) / 2])
     moved = [
-        cv2.warpAffine(c, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for c in logits[0]
+        cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for plane in logits[0]
     ]
-    return np.ascontiguousarray(np.stack(moved)[None], np.float32)
+    return np.stack(moved)[None].astype(np.float32, copy=False)

@@ -81,7 +81,7 @@ class Segmenter:
         grid = outputs["logits"].shape
         shapes = {"features": outputs["features"].shape, "logits": grid, "base": grid, "prior": grid}
         refiner = compile_engine(self.bundle.refiner, device=name, precision=precision, threads=threads, shapes=shapes)
-        self.precision = self._encoder.precision
+        self.precision, self.engine_name = self._encoder.precision, self._encoder.backend
         self._refiner = Refiner(refiner, self.steps)
 
     def _warm_up(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay
@@ -114,7 +114,7 @@ class Stream:
             frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
         return frame
 
-    def _start(self) -> Stage[Frame, Result] | Stage[tuple[Frame, Encoded], Result]:
+    def _start(self) -> Stage[Any, Result]:
         self._reader.start()
         segmenter, stop, take = self.segmenter, self._ring.stop, self._ring.take
         if segmenter is None:
@@ -122,7 +122,9 @@ class Stream:
             passing.start()
             return passing
         encoding = Stage("encode", take, lambda frame: (frame, segmenter.encode(frame)), stop)
-        refining = Stage("refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), stop)
+        refining: Stage[tuple[Frame, Encoded], Result] = Stage(
+            "refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), stop
+        )
         encoding.start()
         refining.start()
         return refining

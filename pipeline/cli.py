@@ -1,0 +1,176 @@
+"""`cliprl-stream`: see what the network sees, on any video."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from cliprl.engines import CliprlError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+INTERRUPTED = 130
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks."""
+
+    AUTO = "auto"
+    F32 = "f32"
+    BF16 = "bf16"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cliprl {version('cliprl')}")
+        raise typer.Exit
+
+
+@app.command(
+    help="""Segment a surgical video and paint what the network sees over it, in real time.
+
+INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/]), a network stream
+([cyan]rtsp://…[/], [cyan]srt://…[/], [cyan]http://…[/]) or [cyan]demo:[/], a surgical scene that the program renders itself.
+
+[dim]Research software: not a medical device, not for diagnosis or treatment.[/]""",
+    epilog="""[bold]Examples[/]
+
+[cyan]cliprl-stream operation.mp4[/]  writes operation_overlay.mp4 beside it
+
+[cyan]cliprl-stream operation.mp4 -o out.mkv -o masks/ -o events.jsonl --classes instrument-shaft[/]
+
+[cyan]cliprl-stream demo: --steps 0[/]  the base mask, without refinement""",
+)
+def stream(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="What to segment.", show_default=False)],
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            rich_help_panel="Output",
+            show_default="INPUT_overlay.mp4",
+            help="Where to write; may be given several times. [cyan].mp4 .mkv .mov[/] video with the audio unchanged · "
+            "[cyan]FOLDER/[/] masks as indexed PNG · [cyan].coco.json[/] COCO RLE · [cyan].jsonl[/] one line a frame · "
+            "[cyan]null:[/] nothing.",
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after so many frames.", show_default="all")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", rich_help_panel="Output", help="Print the summary as JSON on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel="Output", help="Print errors only.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", rich_help_panel="Output", help="Say what was chosen, and why.")
+    ] = False,
+    bundle: Annotated[
+        str, typer.Option(metavar="NAME|FOLDER", rich_help_panel="Network", help="The engine bundle to run.")
+    ] = "small",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel="Network",
+            show_default="the bundle's",
+            help="Most refinement steps a frame gets; 0 shows the base mask.",
+        ),
+    ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-ms",
+            metavar="MS",
+            rich_help_panel="Network",
+            show_default="none",
+            help="Time to spend on a frame: refinement steps that would end later are dropped, frames never.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(rich_help_panel="Network", help="Where to run: cpu.")] = "cpu",
+    precision: Annotated[
+        Precision,
+        typer.Option(rich_help_panel="Network", help="Arithmetic of the networks; auto: the fastest native one."),
+    ] = Precision.AUTO,
+    threads: Annotated[
+        int, typer.Option(min=0, rich_help_panel="Network", show_default="all", help="CPU threads of the networks.")
+    ] = 0,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel="Picture",
+            show_default="all",
+            help="Paint only this class; may be repeated.",
+        ),
+    ] = None,
+    opacity: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, rich_help_panel="Picture", help="Of the painted classes; 0 leaves the picture untouched."
+        ),
+    ] = 0.45,
+    contours: Annotated[bool, typer.Option(rich_help_panel="Picture", help="Outline each class.")] = True,
+    legend: Annotated[bool, typer.Option(rich_help_panel="Picture", help="Name the classes in view.")] = True,
+    status: Annotated[
+        bool, typer.Option(rich_help_panel="Picture", help="The line at the foot of the picture.")
+    ] = True,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See the command's help above."""
+    from cliprl.pipeline.command import Options, run
+
+    options = Options(
+        source=source,
+        outputs=tuple(output or ()),
+        frames=frames,
+        bundle=bundle,
+        steps=steps,
+        budget_ms=budget_ms,
+        device=device,
+        precision=precision.value,
+        threads=threads,
+        classes=tuple(classes) if classes else None,
+        opacity=opacity,
+        contours=contours,
+        legend=legend,
+        status=status,
+    )
+    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
+
+
+def main() -> None:
+    """The console script. Exit status: 0 done, 1 the run failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(_status_of_run())
+
+
+def _status_of_run() -> int:
+    try:
+        status: int | None = app(standalone_mode=False)
+        return status or 0
+    except CliprlError as error:
+        return _complain(str(error), error.exit_status)
+    except _CommandLineError as error:
+        return _complain(f"{error.format_message()} See cliprl-stream --help.", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            raise
+        return _complain(
+            f"unexpected {type(error).__name__}: {error}. Run again with --verbose, and report what it prints", 1
+        )
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"cliprl-stream: {' '.join(message.split())}", file=sys.stderr)
+    return status

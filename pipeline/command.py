@@ -1,0 +1,158 @@
+"""What `cliprl-stream` does once its command line is read."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.protocols import Scene, Source
+from cliprl.pipeline.report import ProgressBar, summary_table
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.stream import Status, Stream
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One run, as asked for. `outputs` empty: a video beside the input. See the command's help for each."""
+
+    source: str
+    outputs: tuple[str, ...]
+    frames: int | None
+    bundle: str
+    steps: int | None
+    budget_ms: float | None
+    device: str
+    precision: str
+    threads: int
+    classes: tuple[str, ...] | None
+    opacity: float
+    contours: bool
+    legend: bool
+    status: bool
+
+
+def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
+    """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
+    console = Console(stderr=True, quiet=quiet)
+    targets = options.outputs or (default_output(options.source),)
+    _refuse_own_input(options.source, targets)
+    with ExitStack() as opened:
+        segmenter = Segmenter(
+            options.bundle,
+            device=options.device,
+            steps=options.steps,
+            budget_ms=options.budget_ms,
+            precision=options.precision,
+            threads=options.threads,
+        )
+        overlay = Overlay(segmenter.classes, _style(options))
+        source = opened.enter_context(open_source(options.source))
+        scene = Scene(source.info, segmenter.classes)
+        sinks = [opened.enter_context(open_sink(target, scene)) for target in targets]
+        stream = Stream(source, segmenter, overlay, sinks, status=_status_line(segmenter))
+        if verbose:
+            console.print(_chosen(segmenter, source), highlight=False)
+        bar = opened.enter_context(
+            ProgressBar(console, source.info, options.frames, enabled=not json_output and not quiet)
+        )
+        with _signals(stream) as received:
+            summary = stream.run(lambda *_: bar.advance(), frames=options.frames)
+    for note in summary.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+    if json_output:
+        print(
+            json.dumps(
+                summary.to_json() | {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
+            )
+        )
+    else:
+        console.print(summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
+    return 128 + received[0] if received else 0
+
+
+def _style(options: Options) -> Style:
+    return Style(
+        opacity=options.opacity,
+        contours=options.contours,
+        legend=options.legend,
+        status=options.status,
+        shown=options.classes,
+    )
+
+
+def default_output(source: str) -> str:
+    """A video beside a local input, in the current folder for anything else."""
+    if source.startswith("demo:"):
+        return "demo_overlay.mp4"
+    if "://" in source or source.startswith("/dev/"):
+        stem = Path(source.split("?")[0].rstrip("/")).stem
+        return f"{stem or 'stream'}_overlay.mp4"
+    path = Path(source)
+    if any(mark in path.name for mark in "*?[%"):
+        folder = path.parent if path.parent.name else Path.cwd() / path.parent
+        return str(folder.with_name(f"{folder.name or 'frames'}_overlay.mp4"))
+    suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
+    return str(path.with_name(f"{path.stem}_overlay{suffix}"))
+
+
+def _refuse_own_input(source: str, targets: tuple[str, ...]) -> None:
+    for target in targets:
+        if target != "null:" and Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
+            raise UsageError(f"output {target} is the input itself: give another path with -o")
+
+
+def _chosen(segmenter: Segmenter, source: Source) -> str:
+    info, manifest = source.info, segmenter.bundle.manifest
+    rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
+    color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
+    return (
+        f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
+        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {manifest.width}x{manifest.height}, {segmenter.steps} steps\n"
+        f"engine  {segmenter.engine_name} on {segmenter.device.name}, {segmenter.precision}"
+    )
+
+
+def _status_line(segmenter: Segmenter) -> Status:
+    name = segmenter.bundle.manifest.name
+
+    def line(frame: Frame, segmentation: Segmentation | None) -> str:
+        if segmentation is None:
+            return f"cliprl {name} · no segmentation"
+        spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
+        return f"cliprl {name} · {segmentation.steps} steps · {spent * 1000:.0f} ms · research use only"
+
+    return line
+
+
+@contextmanager
+def _signals(stream: Stream) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM end the stream in good order, so that its files play; a second one ends it at once."""
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        stream.stop()
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
