@@ -37,7 +37,7 @@ def test_the_prior_lies_on_the_object_though_the_circle_moved(x: float, y: float
     moved = memory.recall(base, after, cut=False)[0].argmax(0).astype(bool)
     expected = grid_of_object(after, box)
     overlap = (moved & expected).sum() / (moved | expected).sum()
-    assert overlap > 0.93
+    assert overlap > 0.9
 
 
 def test_an_unchanged_view_gives_the_very_logits() -> None:
