@@ -34,31 +34,31 @@ class PlainSegmenter:
         self.text = bundle.embeddings
         shapes: dict[str, tuple[int, ...]] = {"image": (1, manifest.height, manifest.width, 3), "text": self.text.shape}
         self.encoder = compile_engine(bundle.encoder, shapes=shapes)
-        self.refiner: Any = None
-        self.bundle = bundle
+        blank = self.encoder.run({"image": np.zeros(shapes["image"], np.uint8), "text": self.text})
+        grid = blank["logits"].shape
+        shapes = {"features": blank["features"].shape, "logits": grid, "base": grid, "prior": grid}
+        self.refiner = compile_engine(bundle.refiner, shapes=shapes)
         self.prior: NDArray[Any] | None = None
 
     def __call__(self, picture: Picture) -> NDArray[np.uint8]:
+        """Segment the next picture of the clip."""
         small = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         outputs = self.encoder.run({"image": np.asarray(small)[None], "text": self.text})
         features, base = outputs["features"], outputs["logits"]
-        if self.refiner is None:
-            shapes = {"features": features.shape, "logits": base.shape, "base": base.shape, "prior": base.shape}
-            self.refiner = compile_engine(self.bundle.refiner, shapes=shapes)
         prior = base if self.prior is None else self.prior
         logits = base
         for _ in range(self.steps):
             step = self.refiner.run({"features": features, "logits": logits, "base": base, "prior": prior})
             logits = step["logits"].copy()
         self.prior = logits
-        return logits[0].argmax(0).astype(np.uint8)
+        return np.asarray(logits[0].argmax(0), np.uint8)
 
 
 def _decode(path: Path, out: queue.Queue[Picture | None]) -> None:
     with av.open(path) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
-            out.put(frame.to_ndarray(format="rgb24"))
+            out.put(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
     out.put(None)
 
 
@@ -79,11 +79,10 @@ def _taken(frames: queue.Queue[Picture | None]) -> Iterator[Picture]:
         yield picture
 
 
-def run(clip: Path, out: Path, bundle: Bundle, steps: int) -> int:
+def run(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter) -> int:
     """Segment and overlay `clip` into `out`; returns the number of frames."""
     with av.open(clip) as container:
         rate = container.streams.video[0].average_rate
-    segment = PlainSegmenter(bundle, steps)
     palette = np.array([c.color for c in bundle.manifest.classes], np.uint8)
     painted = np.array([c.kind != "background" for c in bundle.manifest.classes])
     decoded: queue.Queue[Picture | None] = queue.Queue(4)

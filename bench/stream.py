@@ -36,8 +36,9 @@ def ours(clip: str, out: str, bundle: str) -> Measure:
 def plain(clip: str, out: str, bundle: str) -> Measure:
     """The same of the plain loop, with the bundle's default steps."""
     opened = open_bundle(bundle)
+    segment = plain_loop.PlainSegmenter(opened, opened.manifest.steps)
     start, cpu = time.monotonic(), time.process_time()
-    frames = plain_loop.run(Path(clip), Path(out), opened, opened.manifest.steps)
+    frames = plain_loop.run(Path(clip), Path(out), opened, segment)
     return frames, time.monotonic() - start, time.process_time() - cpu
 
 
