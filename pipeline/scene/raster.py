@@ -1,0 +1,86 @@
+"""Typed pictures and fields, and the few raster operations that the whole scene is made of."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Field = NDArray[np.float32]
+Shape = tuple[int, int]  # height, width in pixels
+
+
+def resize(field: Field, shape: Shape, cubic: bool = False) -> Field:
+    """`field` (h, w[, C]) at another size, by linear or cubic interpolation."""
+    mode = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    return cast(Field, cv2.resize(field, (shape[1], shape[0]), interpolation=mode))
+
+
+def blur(field: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """A Gaussian blur of `sigma` pixels; below a fifth of a pixel the input itself."""
+    return field if sigma < 0.2 else cv2.GaussianBlur(field, (0, 0), sigma)
+
+
+def grid_noise(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+    """Smooth noise of unit variance at its lattice, whose bumps are `cell` pixels apart."""
+    cell = max(cell, 1.0)
+    rows, columns = int(shape[0] / cell) + 4, int(shape[1] / cell) + 4
+    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
+    grown = resize(coarse, (int(rows * cell) + 1, int(columns * cell) + 1), cubic=True)
+    top, left = int(rng.uniform(0, cell)), int(rng.uniform(0, cell))
+    return grown[top : top + shape[0], left : left + shape[1]]
+
+
+def fractal_noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: int, gain: float = 0.5) -> Field:
+    """A sum of `octaves` smooth noises, each half as wide and `gain` times as strong as the one before."""
+    total = grid_noise(rng, shape, cell).copy()
+    for octave in range(1, octaves):
+        total += grid_noise(rng, shape, cell / 2**octave) * np.float32(gain**octave)
+    return total
+
+
+def cell_distance(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+    """Distance to the nearest of scattered points, in units of `cell` pixels: the relief of lobules (Worley's F1)."""
+    height, width = shape
+    seeds = np.ones(shape, np.uint8)
+    step = max(cell, 2.0)
+    ys, xs = np.mgrid[0 : height / step, 0 : width / step]
+    ys = ((ys + rng.uniform(0, 1, ys.shape)) * step).astype(int).ravel()
+    xs = ((xs + rng.uniform(0, 1, xs.shape)) * step).astype(int).ravel()
+    inside = (ys < height) & (xs < width)
+    seeds[ys[inside], xs[inside]] = 0
+    return cast(Field, cv2.distanceTransform(seeds, cv2.DIST_L2, 5)) / np.float32(step)
+
+
+def lookup(table: NDArray[np.float32], index: Image) -> Field:
+    """`table` (K,) at each of `index` (h, w)."""
+    full = np.zeros(256, np.float32)
+    full[: len(table)] = table
+    return cast(Field, cv2.LUT(index, full))
+
+
+def smoothstep(low: float, high: float, value: Field) -> Field:
+    """0 below `low`, 1 above `high`, a smooth S between."""
+    x = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
+    return cast(Field, x * x * (3 - 2 * x))
+
+
+def remap(field: NDArray[Any], x: Field, y: Field) -> NDArray[Any]:
+    """`field` read at the pixel positions (x, y), linearly, reflected at its borders."""
+    return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+class Wander:
+    """A smooth wandering value: a sum of slow sines, of about `amplitude` at most, with a period near `period` seconds."""
+
+    def __init__(self, rng: np.random.Generator, amplitude: float, period: float) -> None:
+        self._weight = amplitude * np.array([0.6, 0.3, 0.1])
+        self._rate = 2 * np.pi / (period * np.array([1.0, 0.47, 0.21]) * rng.uniform(0.8, 1.3, 3))
+        self._phase = rng.uniform(0, 2 * np.pi, 3)
+
+    def __call__(self, t: float) -> float:
+        """The value at `t` seconds."""
+        return float(np.sum(self._weight * np.sin(self._rate * t + self._phase)))

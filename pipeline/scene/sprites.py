@@ -1,0 +1,156 @@
+"""Parts of instruments as sprites: an outline becomes a bevelled, engraved, shaded picture with soft borders.
+
+Outlines are in units of the instrument's diameter, x along its axis towards the tip, y across, the joint at (0, 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.scene.raster import Field, Image, blur, grid_noise
+from cliprl.pipeline.scene.shading import Material, shade
+
+Points = NDArray[np.float64]  # (N, 2)
+_PAD = 2
+_LETTERS = np.array(list("ABCDEFGHIKLMNOPRSTUVXZ0123456789 "))
+
+
+@dataclass(frozen=True, slots=True)
+class Sprite:
+    """A picture of a part. rgba: uint8 (h, w, 4), colour times alpha. origin: the joint, in its pixels. scale: pixels a unit."""
+
+    rgba: Image
+    origin: tuple[float, float]
+    scale: float
+
+
+@dataclass(slots=True)
+class Outline:
+    """The shape of a part: filled `bodies`, `holes` through them, dark `grooves` (lines) and round `pins` (x, y, radius).
+
+    bevel: the width of its rounded border, in units.
+    """
+
+    bodies: list[Points]
+    holes: list[Points] = field(default_factory=list)
+    grooves: list[Points] = field(default_factory=list)
+    pins: list[tuple[float, float, float]] = field(default_factory=list)
+    bevel: float = 0.25
+
+
+def ribbon(centre: Points, width: Points) -> Points:
+    """The outline of a band about a line of points (N, 2) with a half width at each (N,)."""
+    ahead = np.gradient(centre, axis=0)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
+    aside = np.stack([-ahead[:, 1], ahead[:, 0]], 1) * width[:, None]
+    return np.concatenate([centre + aside, (centre - aside)[::-1]])
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
+    """An ellipse's outline."""
+    turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    return np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], 1)
+
+
+class _Paper:
+    """A pixel grid about an outline."""
+
+    def __init__(self, outline: Outline, scale: float) -> None:
+        points = np.concatenate(outline.bodies)
+        low, high = points.min(0), points.max(0)
+        size = np.ceil((high - low) * scale).astype(int) + 2 * _PAD + 1
+        self.scale, self.shape = scale, (int(size[1]), int(size[0]))
+        self.origin = (float(_PAD - low[0] * scale), float(_PAD - low[1] * scale))
+
+    def pixels(self, points: Points) -> NDArray[np.int32]:
+        """Fixed-point pixels, as OpenCV's `shift=4` takes them."""
+        return np.round((np.asarray(points) * self.scale + self.origin) * 16).astype(np.int32)
+
+    def fill(self, image: Image, points: Points, value: int) -> None:
+        """A filled polygon with soft borders."""
+        cv2.fillPoly(image, [self.pixels(points)], value, cv2.LINE_AA, 4)
+
+
+def _height(paper: _Paper, outline: Outline, mask: Image) -> Field:
+    """Relief in pixels: rounded towards the border, with pins standing out and grooves cut in."""
+    bevel = max(outline.bevel * paper.scale, 1.0)
+    rise = np.minimum(cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(bevel), 1)
+    height = np.sqrt(rise * (2 - rise)) * np.float32(bevel)
+    marks = np.zeros(paper.shape, np.uint8)
+    thick = max(1, round(0.04 * paper.scale))
+    for x, y, radius in outline.pins:
+        cv2.circle(
+            marks, paper.pixels(np.array([x, y])).tolist(), round(radius * paper.scale * 16), 255, -1, cv2.LINE_AA, 4
+        )
+    for groove in outline.grooves:
+        cv2.polylines(marks, [paper.pixels(groove)], False, 90, thick, cv2.LINE_AA, 4)
+    marked = blur(marks, 0.6).astype(np.float32)
+    return np.asarray(height + marked * np.float32(0.1 * paper.scale / 255), np.float32)
+
+
+def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, material: Material, angle: float) -> Sprite:
+    """Make a part of `material` at `scale` pixels a unit, lit as it stands in the picture, turned by `angle`."""
+    paper = _Paper(outline, scale)
+    mask = np.zeros(paper.shape, np.uint8)
+    for body in outline.bodies:
+        paper.fill(mask, body, 255)
+    for hole in outline.holes:
+        paper.fill(mask, hole, 0)
+    height = blur(_height(paper, outline, mask), 0.5 + 0.01 * scale)
+    gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
+    gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
+    norm = np.sqrt(1 + gx * gx + gy * gy)
+    colour = shade(material, -gx / norm, -gy / norm, angle)
+    colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
+    return _finish(colour, mask, paper)
+
+
+def _finish(colour: Field, mask: Image, paper: _Paper) -> Sprite:
+    rgba = np.empty((*mask.shape, 4), np.uint8)
+    alpha = mask.astype(np.float32) / np.float32(255)
+    rgba[..., :3] = np.clip(colour, 0, 255) * alpha[..., None]
+    rgba[..., 3] = mask
+    return Sprite(rgba, paper.origin, paper.scale)
+
+
+def _marks(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
+    """What is printed on a shaft: text, rings, stripes; uint8 (h, w), 255 where printed."""
+    height, width = shape
+    marks = np.zeros(shape, np.uint8)
+    if rng.random() < 0.4:
+        text = "".join(rng.choice(_LETTERS, int(rng.integers(4, 12))))
+        size, x = height * rng.uniform(0.012, 0.022), int(rng.uniform(0, 0.6) * width)
+        y = int(height * rng.uniform(0.5, 0.75))
+        cv2.putText(marks, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, 255, max(1, height // 14), cv2.LINE_AA)
+    for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.4 else 0):
+        x = int(rng.uniform(0.3, 1) * width)
+        marks[:, x : x + max(1, int(height * rng.uniform(0.05, 0.5)))] = 255
+    if rng.random() < 0.12:
+        y = int(height * rng.uniform(0.2, 0.7))
+        marks[y : y + max(1, int(height * rng.uniform(0.05, 0.15)))] = 255
+    return marks
+
+
+def cut_shaft(
+    rng: np.random.Generator, length: float, scale: float, material: Material, print_: Material, angle: float
+) -> Sprite:
+    """A cylinder of diameter 1 that ends at (0, 0) and comes from (-length, 0), with something printed on it in places."""
+    ends = np.array([[-length, 0.0], [0.0, 0.0]])
+    paper = _Paper(Outline([ribbon(ends, np.array([0.5, 0.5]))]), scale)
+    height, width = paper.shape
+    across = np.clip((np.arange(height) - paper.origin[1]) / (0.5 * scale), -1, 1).astype(np.float32)
+    normal = np.asarray(np.repeat(across[:, None], 2, 1), np.float32)
+    column = shade(material, np.zeros_like(normal), normal, angle)[:, :1]
+    ink = shade(print_, np.zeros_like(normal), normal, angle)[:, :1]
+    printed = (_marks(rng, paper.shape).astype(np.float32) / np.float32(255))[..., None]
+    smear = np.float32(rng.uniform(0, 0.18)) * grid_noise(rng, (1, width), scale)
+    smear = smear + np.float32(rng.uniform(0, 0.15)) * grid_noise(rng, (height, width), scale * rng.uniform(0.1, 0.6))
+    ramp = np.linspace(rng.uniform(0.6, 1.6), 1, width, dtype=np.float32)
+    colour = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
+    mask = np.zeros(paper.shape, np.uint8)
+    mask[_PAD:-_PAD, _PAD:-_PAD] = 255
+    return _finish(colour, mask, paper)
