@@ -159,7 +159,7 @@ def _locate(name_or_path: str | Path) -> Path:
     if str(name_or_path) and os.sep not in str(name_or_path) and (shipped / MANIFEST).is_file():
         return shipped
     path = Path(name_or_path)
-    if not path.is_dir():
+    if not str(name_or_path) or not path.is_dir():
         names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{MANIFEST}"))
         raise UsageError(
             f"no bundle '{name_or_path}': give the folder of a bundle, or one of the shipped: {', '.join(names) or 'none'}"

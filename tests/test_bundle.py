@@ -1,0 +1,107 @@
+"""A bundle opens whole and unaltered, or not at all, and says in one line why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cliprl.engines import BundleError, CliprlError, UsageError, open_bundle, seal_bundle
+from cliprl.engines.bundle import MANIFEST, REQUIRED_FILES
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    shipped = open_bundle("small").path
+    copy = tmp_path / "copy"
+    shutil.copytree(shipped, copy)
+    return copy
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    data = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps(data | changes))
+
+
+def assert_one_line(error: CliprlError, *words: str) -> None:
+    assert "\n" not in str(error)
+    for word in words:
+        assert word in str(error)
+
+
+def test_the_shipped_bundle_is_whole() -> None:
+    bundle = open_bundle("small")
+    manifest = bundle.manifest
+    assert len(manifest.classes) == len(bundle.embeddings)
+    assert manifest.classes[0].kind == "background"
+    assert set(REQUIRED_FILES) <= set(manifest.hashes)
+    assert sum(p.stat().st_size for p in bundle.path.iterdir()) <= 60_000_000
+    assert manifest.training
+    assert manifest.scores
+
+
+def test_what_is_sealed_opens_the_same(bundle: Path) -> None:
+    first = open_bundle(bundle)
+    (bundle / MANIFEST).unlink()
+    second = seal_bundle(bundle, first.manifest, first.embeddings)
+    assert second.manifest == first.manifest
+
+
+@pytest.mark.parametrize("name", [MANIFEST, *REQUIRED_FILES])
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, name, "missing")
+    assert caught.value.exit_status == 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(data=st.data(), name=st.sampled_from(REQUIRED_FILES), bit=st.integers(0, 7))
+def test_one_flipped_bit_is_noticed(bundle: Path, data: st.DataObject, name: str, bit: int) -> None:
+    path = bundle / name
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    try:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+        with pytest.raises(BundleError) as caught:
+            open_bundle(bundle)
+        assert_one_line(caught.value, name, "altered")
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_newer_format_is_refused(bundle: Path) -> None:
+    edit(bundle, format_version=99)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, "99", "version")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", ["not JSON"]), ("[]", ["not an object"]), ('{"format_version": 1}', ["lacks"])],
+)
+def test_a_garbled_manifest_is_named(bundle: Path, text: str, words: list[str]) -> None:
+    (bundle / MANIFEST).write_text(text)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, MANIFEST, *words)
+
+
+def test_a_hash_that_is_not_listed_is_an_error(bundle: Path) -> None:
+    edit(bundle, hashes={})
+    with pytest.raises(BundleError, match="lists no hash"):
+        open_bundle(bundle)
+
+
+def test_no_such_bundle_names_those_there_are(tmp_path: Path) -> None:
+    for name in ("giant", str(tmp_path / "nowhere"), ""):
+        with pytest.raises(UsageError) as caught:
+            open_bundle(name)
+        assert_one_line(caught.value, "small")
+        assert caught.value.exit_status == 2
