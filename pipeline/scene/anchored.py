@@ -38,7 +38,7 @@ class _Lying:
 
     def __init__(self, rng: np.random.Generator, plate: Shape, unit: float, tissue: Field, label: int) -> None:
         self.label, self.phrase = label, "a clamp" if label == CLAMPS else "a suturing needle"
-        scale = unit * (rng.uniform(0.03, 0.1) if label == CLAMPS else rng.uniform(0.02, 0.06))
+        scale = unit * (rng.uniform(0.03, 0.1) if label == CLAMPS else rng.uniform(0.03, 0.11))
         angle = rng.uniform(0, 2 * np.pi)
         stuff = _CLAMPS[rng.integers(len(_CLAMPS))] if label == CLAMPS else "steel"
         outline = clamp(rng) if label == CLAMPS else needle(rng)

@@ -118,8 +118,10 @@ def lay_out(rng: np.random.Generator, shape: Shape, unit: float) -> list[Layer]:
         kind = str(rng.choice(organ.shapes))
         distance = np.asarray(getattr(lattice, kind)(rng) * np.float32(unit), np.float32)
         flat = kind == "pool"
-        roundness = unit * (rng.uniform(0.02, 0.12) if kind in ("tube", "coil") else rng.uniform(0.03, 0.4))
-        bulge, shadow = (0.02, 0.0) if flat else (rng.uniform(0.2, 0.9), rng.uniform(0, 0.75))
+        roundness = unit * (
+            rng.uniform(0.02, 0.12) if kind in ("tube", "coil") else np.exp(rng.uniform(np.log(0.04), np.log(0.8)))
+        )
+        bulge, shadow = (0.02, 0.0) if flat else (rng.uniform(0.1, 0.8), rng.uniform(0, 0.7))
         layers.append(Layer(organ, distance, roundness, bulge, rng.uniform(0.5, 1.1), shadow))
     return layers
 

@@ -45,10 +45,10 @@ ORGANS: dict[str, Organ] = {
     "muscle": Organ("red muscle", (125, 30, 30), (195, 75, 65), fibre=1.0, fold=0.4),
     "connective": Organ("whitish connective tissue", (205, 175, 160), (248, 228, 215), fibre=0.8, fold=0.6, vessel=0.4),
     "gallbladder": Organ(
-        "a gallbladder", (140, 150, 120), (225, 195, 140), mottle=0.2, fold=0.1, vessel=0.8, shapes=("blob", "tube")
+        "a gallbladder", (165, 140, 100), (225, 190, 140), mottle=0.2, fold=0.1, vessel=0.8, shapes=("blob", "tube")
     ),
     "spleen": Organ("purple spleen", (82, 34, 58), (145, 80, 112), mottle=0.3, fold=0.15, vessel=0.1, gloss=0.9),
-    "grey": Organ("grey tissue", (105, 100, 90), (178, 172, 158), fold=0.3, vessel=0.05, gloss=0.3),
+    "grey": Organ("grey tissue", (112, 98, 88), (182, 165, 150), fold=0.3, vessel=0.05, gloss=0.3),
     "beige": Organ("beige tissue", (185, 145, 110), (232, 200, 165), mottle=0.3, fold=0.6, vessel=0.15, gloss=0.8),
     "brown": Organ("brown tissue", (95, 58, 38), (165, 112, 78), fold=0.5, lobule=0.2),
     "mucosa": Organ("pink mucosa", (205, 85, 68), (242, 150, 122), mottle=0.3, fold=0.2, fibre=0.2, vessel=0.8),
@@ -84,7 +84,7 @@ THEMES: tuple[tuple[str, ...], ...] = (
     ("mucosa", "grey", "connective", "mucosa", "beige"),
     ("spleen", "peritoneum", "fat", "uterus", "vein", "liver"),
     ("connective", "peritoneum", "fat", "duct", "artery", "gallbladder"),
-    ("grey", "beige", "mucosa", "brown", "gauze"),
+    ("mucosa", "grey", "beige", "brown", "gauze"),
     ("brown", "muscle", "liver", "pale fat", "char"),
     ("intestine", "fat", "peritoneum", "pale fat", "intestine"),
 )

@@ -129,7 +129,7 @@ def clamp(rng: Rng) -> Outline:
 
 
 def needle(rng: Rng) -> Outline:
-    """A curved suturing needle: part of a circle of radius 3, pointed at one end."""
+    """A curved suturing needle: part of a circle of radius 1.5, pointed at one end."""
     turn = np.linspace(0, rng.uniform(2.0, 3.4), 24)
-    line = 3.0 * np.stack([np.sin(turn), 1 - np.cos(turn)], 1)
-    return Outline([ribbon(line, np.linspace(0.16, 0.04, 24))], bevel=0.15)
+    line = 1.5 * np.stack([np.sin(turn), 1 - np.cos(turn)], 1)
+    return Outline([ribbon(line, np.linspace(0.09, 0.02, 24))], bevel=0.15)

@@ -44,7 +44,7 @@ class Plan:
 
 
 _SHAFTS = (
-    ["carbon"] * 5 + ["dark grey"] * 3 + ["steel"] * 3 + ["dull steel"] * 3 + ["white"] * 2 + ["blue", "beige", "green"]
+    ["carbon"] * 8 + ["dark grey"] * 5 + ["steel"] * 5 + ["dull steel"] * 5 + ["white"] * 3 + ["blue", "beige", "green"]
 )
 _TIPS = ["steel"] * 6 + ["dull steel"] * 3 + ["dark grey", "gold", "carbon"]
 

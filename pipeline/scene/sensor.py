@@ -55,11 +55,11 @@ class Sensor:
 
     @staticmethod
     def _colours(rng: np.random.Generator) -> tuple[Field, Image]:
-        saturation, hue = rng.uniform(0.5, 1.5), rng.normal(0, 0.03, (3, 3))
+        saturation, hue = rng.uniform(0.65, 1.6), rng.normal(0, 0.02, (3, 3))
         matrix = (1 - saturation) * np.tile(_LUMA, (3, 1)) + saturation * np.eye(3) + hue - hue.mean(1, keepdims=True)
         level = np.arange(256)[:, None] / 255
-        balance = np.exp(rng.normal(0, 0.09, 3))
-        exposed = np.clip(level * balance * np.exp(rng.normal(0.1, 0.25)), 0, 1) ** np.exp(rng.normal(-0.1, 0.25))
+        balance = np.exp(rng.normal((0.03, -0.05, -0.03), 0.07))
+        exposed = np.clip(level * balance * np.exp(rng.normal(0.2, 0.25)), 0, 1) ** np.exp(rng.normal(-0.1, 0.25))
         lift = rng.uniform(0, 0.06) if rng.random() < 0.3 else 0.0
         curve = np.clip((lift + (1 - lift) * exposed) * 255, 0, 255).astype(np.uint8)
         return matrix.astype(np.float32), curve.reshape(1, 256, 3)

@@ -104,7 +104,7 @@ def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, materia
     gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
     gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
     norm = np.sqrt(1 + gx * gx + gy * gy)
-    colour = shade(material, -gx / norm, -gy / norm, angle)
+    colour = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
     colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
     return _finish(colour, mask, paper)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from cliprl.pipeline.scene.layout import Layer, lay_out
+from cliprl.pipeline.scene.layout import DETAIL, Layer, lay_out
 from cliprl.pipeline.scene.raster import (
     Field,
     Image,
@@ -16,7 +17,6 @@ from cliprl.pipeline.scene.raster import (
     cell_distance,
     fractal_noise,
     grid_noise,
-    lookup,
     remap,
     resize,
     smoothstep,
@@ -36,100 +36,164 @@ class Plate:
 
 @dataclass(slots=True)
 class _Relief:
-    """What the layers make together: which is on top, the height in pixels, and the light that reaches it."""
+    """What the layers make together: which is on top (plate and layout sizes), the height in pixels, the light that falls."""
 
     regions: Image
+    coarse: Image
     height: Field
     light: Field
 
 
-def _stack(layers: list[Layer], shape: Shape) -> _Relief:
+def _stack(rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: float) -> _Relief:
     regions = np.zeros(shape, np.uint8)
-    height = np.zeros(layers[0].distance.shape, np.float32)
-    light = np.full_like(height, layers[0].depth)
+    size = layers[0].distance.shape
+    coarse = np.zeros(size, np.uint8)
+    height, light = np.zeros(size, np.float32), np.full(size, layers[0].depth, np.float32)
+    lean = rng.normal(0, 0.03, 2) * unit / DETAIL
+    soft = unit * rng.uniform(0.01, 0.06)
     for index, layer in enumerate(layers[1:], 1):
         inside = layer.distance > 0
         rise = np.clip(layer.distance / np.float32(layer.roundness), 0, 1)
-        dome = np.sqrt(rise * (2 - rise)) * np.float32(layer.bulge * layer.roundness)
-        near = np.exp(np.minimum(layer.distance, 0) / np.float32(0.4 * layer.roundness + 3))
-        light *= 1 - np.float32(layer.shadow) * near
+        move = np.array([[1, 0, lean[0]], [0, 1, lean[1]]])
+        cast = cv2.warpAffine(layer.distance, move, (size[1], size[0]), borderMode=cv2.BORDER_REPLICATE)
+        light *= 1 - np.float32(layer.shadow) * smoothstep(-soft, soft, np.asarray(cast, np.float32))
         np.copyto(light, np.float32(layer.depth), where=inside)
-        np.copyto(height, dome, where=inside)
+        np.copyto(height, rise * (2 - rise) * np.float32(layer.bulge * layer.roundness), where=inside)
+        np.copyto(coarse, np.uint8(index), where=inside)
         np.copyto(regions, np.uint8(index), where=resize(layer.distance, shape) > 0)
-    return _Relief(regions, resize(blur(height, 0.7), shape), resize(blur(light, 0.7), shape))
+    return _Relief(regions, coarse, height, np.asarray(blur(light, unit * 0.004), np.float32))
 
 
 def _streaks(rng: np.random.Generator, shape: Shape, unit: float) -> Field:
     """Noise drawn out along one bent direction: fibres."""
     side = int(np.hypot(*shape)) + 2
-    thin = fractal_noise(rng, (side, side // 8), unit * rng.uniform(0.008, 0.03), 3, 0.7)
+    thin = fractal_noise(rng, (side, side // 8), unit * rng.uniform(0.008, 0.04), 3, 0.7)
     angle, bend = rng.uniform(0, np.pi), unit * rng.uniform(0.02, 0.15)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     y, x = np.indices(shape, np.float32, sparse=True)
-    wave = grid_noise(rng, shape, unit * 0.3) * np.float32(bend)
+    wave = resize(grid_noise(rng, (shape[0] // 4, shape[1] // 4), unit * 0.08), shape) * np.float32(bend)
     along, across = c * x + s * y + wave, c * y - s * x + wave + side / 2
     return np.asarray(remap(thin, along / 8, across), np.float32)
 
 
-class _Textures:
-    """The noises that all organs of a scene share, each organ taking its own amount."""
+def _folds(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+    """Winding creases, 0 at their bottom and negative beside them or the reverse, made at a layout's size."""
+    wrinkled = fractal_noise(rng, shape, cell, 4, 0.5)
+    y, x = np.indices(shape, np.float32, sparse=True)
+    bend = np.float32(cell * rng.uniform(0.1, 0.5))
+    bent = remap(wrinkled, x + bend * grid_noise(rng, shape, cell), y + bend * grid_noise(rng, shape, cell))
+    round_ = np.float32(rng.uniform(0.02, 0.5))
+    return np.asarray(np.sqrt(bent * bent + round_ * round_) * np.float32(rng.choice([-1, 1])), np.float32)
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, unit: float) -> None:
-        self.mottle = fractal_noise(rng, shape, unit * rng.uniform(0.08, 0.3), 4, 0.6)
-        self.fold_cell = unit * rng.uniform(0.05, 0.2)
-        self.fold = -np.abs(fractal_noise(rng, shape, self.fold_cell, 3, 0.5))
-        self.lobule_cell = unit * rng.uniform(0.03, 0.12)
-        jitter = grid_noise(rng, shape, self.lobule_cell) * np.float32(0.12)
-        self.lobule = cell_distance(rng, shape, self.lobule_cell) + jitter
+
+class _Textures:
+    """The noises that all organs of a scene share, each organ taking its own amount. Coarse ones have the layout's size."""
+
+    def __init__(self, rng: np.random.Generator, shape: Shape, unit: float, coarse: Shape) -> None:
+        cells = unit / DETAIL
+        self.mottle = fractal_noise(rng, coarse, cells * rng.uniform(0.06, 0.3), 5, 0.62)
+        self.tint = fractal_noise(rng, coarse, cells * rng.uniform(0.1, 0.4), 4, 0.6)
+        self.fold_cell = unit * rng.uniform(0.05, 0.25)
+        self.fold = _folds(rng, coarse, self.fold_cell / DETAIL)
+        self.swell_cell = unit * rng.uniform(0.2, 0.6)
+        self.swell = grid_noise(rng, coarse, self.swell_cell / DETAIL)
+        self.lobule_cell = unit * rng.uniform(0.025, 0.12)
+        lumps = cell_distance(rng, coarse, self.lobule_cell / DETAIL)
+        self.lobule = lumps + grid_noise(rng, coarse, self.lobule_cell / DETAIL) * np.float32(0.12)
         self.fibre = _streaks(rng, shape, unit)
-        self.fine_cell = max(unit * rng.uniform(0.008, 0.025), 2.0)
+        self.glint = fractal_noise(rng, coarse, max(cells * rng.uniform(0.01, 0.05), 2), 2, 0.6)
+        self.fine_cell = max(unit * rng.uniform(0.006, 0.02), 2.0)
         self.fine = fractal_noise(rng, shape, self.fine_cell, 2, 0.6)
 
 
-def _strength(rng: np.random.Generator, layers: list[Layer], name: str) -> Field:
-    figures = np.array([getattr(layer.organ, name) for layer in layers])
-    return np.asarray(figures * rng.uniform(0.4, 1.5, len(layers)), np.float32)
+class _Tissue:
+    """Works out the look of one plate, step by step. Strengths are per layer, each a little off its organ's."""
+
+    def __init__(self, rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: float) -> None:
+        self._rng, self._layers, self._shape, self._unit = rng, layers, shape, unit
+        self.relief = _stack(rng, layers, shape, unit)
+        self._noise = _Textures(rng, shape, unit, self.relief.coarse.shape)
+        self._melt = rng.uniform(0, 0.006) * unit / DETAIL  # how far organs run into each other
+
+    def _strength(self, name: str, scale: float = 1.0) -> Field:
+        """How much of `name` there is, at the layout's size."""
+        figures = np.array([getattr(layer.organ, name) for layer in self._layers])
+        return self._spread(figures * self._rng.uniform(0.4, 1.5, len(figures)) * scale)
+
+    def _spread(self, figures: NDArray[np.floating]) -> Field:
+        """A figure per layer (K,) or (K, 3), at the layout's size, soft at borders."""
+        return np.asarray(blur(np.take(figures.astype(np.float32), self.relief.coarse, 0), self._melt), np.float32)
+
+    def height(self) -> Field:
+        """The height of everything, in pixels: domes, swells, folds, lobules, fibres and grain."""
+        noise, rng = self._noise, self._rng
+        coarse = self.relief.height + noise.swell * np.float32(noise.swell_cell * rng.uniform(0.0, 0.3))
+        coarse += noise.fold * self._strength("fold", rng.uniform(0.05, 0.4) * noise.fold_cell)
+        coarse -= noise.lobule * noise.lobule * self._strength("lobule", rng.uniform(0.2, 0.6) * noise.lobule_cell)
+        self._hollow(coarse)
+        height = resize(np.asarray(blur(coarse, 0.8), np.float32), self._shape)
+        height += noise.fibre * resize(self._strength("fibre", 0.12 * noise.fine_cell), self._shape)
+        height += noise.fine * np.float32(rng.uniform(0.005, 0.06) * noise.fine_cell)
+        return height
+
+    def _hollow(self, height: Field) -> None:
+        """Less light where the tissue lies lower than what is around it."""
+        sigma = self._unit * self._rng.uniform(0.015, 0.06)
+        small = resize(height, (height.shape[0] // 4 + 1, height.shape[1] // 4 + 1))
+        around = resize(np.asarray(blur(small, sigma / (4 * DETAIL)), np.float32), (height.shape[0], height.shape[1]))
+        depth = (height - around) * np.float32(self._rng.uniform(0.2, 1.6) / sigma)
+        self.relief.light *= np.clip(1 + depth, 0.35, 1.2)
+
+    def colour(self) -> Field:
+        """Reflectance, float32 (h, w, 3) in 0..255."""
+        noise, rng = self._noise, self._rng
+        mix = np.float32(0.5) + noise.mottle * self._strength("mottle", 0.4)
+        mix -= smoothstep(0.3, 0.9, noise.lobule) * self._strength("lobule", 0.5)
+        organs = [layer.organ for layer in self._layers]
+        dark = np.array([organ.dark for organ in organs]) * rng.uniform(0.8, 1.1)
+        light = np.array([organ.light for organ in organs], np.float32)
+        shift = rng.normal(0, 6, dark.shape) + rng.normal(0, 6, (len(organs), 1))
+        base = self._spread(dark + shift) + self._spread(light - dark) * np.clip(mix, -0.4, 1.6)[..., None]
+        fine = resize(self._strength("fibre", 0.2), self._shape) * noise.fibre + noise.fine * np.float32(
+            rng.uniform(0, 0.06)
+        )
+        return resize(self._stain(base), self._shape) * (1 + np.clip(fine, -0.6, 0.6))[..., None]
+
+    def _stain(self, base: Field) -> Field:
+        """Washes of blood, bile or whitish film over organs of all kinds, and a drift of hue."""
+        rng, noise = self._rng, self._noise
+        hue = np.array([0.02, -0.03, -0.03], np.float32) * np.float32(rng.uniform(0, 3))
+        base = base * (1 + hue * np.clip(noise.tint, -2, 2)[..., None])
+        if rng.random() < 0.6:
+            wash = np.array(_WASHES[rng.integers(len(_WASHES))], np.float32)
+            low = rng.uniform(-0.4, 1.2)
+            share = smoothstep(low, low + rng.uniform(0.3, 1.5), noise.mottle - noise.tint) * np.float32(
+                rng.uniform(0.2, 0.85)
+            )
+            base = base + (wash - base) * share[..., None]
+        return np.asarray(base, np.float32)
+
+    def vessels(self, colour: Field) -> None:
+        """Vessels, painted into `colour`."""
+        draw_vessels(self._rng, colour, resize(np.clip(self._strength("vessel"), 0, 1), self._shape), self._unit)
+
+    def highlights(self, gx: Field, gy: Field) -> Field:
+        """Wet highlights, 0..: where the surface, roughened, mirrors the scope's light."""
+        rng, (height, width) = self._rng, self._shape
+        gloss = self._strength("gloss") * smoothstep(rng.uniform(-1.6, 0.4), 1.5, self._noise.mottle)
+        gloss *= np.minimum(self.relief.light * 1.5, 1) * np.float32(np.exp(rng.uniform(-0.7, 1.6)))
+        y, x = np.indices((height, width), np.float32, sparse=True)
+        lean = np.float32(rng.uniform(0.1, 0.9) / self._unit)
+        ax, ay = rng.normal(0, 0.25, 2).astype(np.float32)
+        fine = self._noise.fine * np.float32(rng.uniform(0.0, 0.15))
+        fine += resize(self._noise.glint, self._shape) * np.float32(rng.uniform(0.03, 0.4))
+        dx = gx + fine + ((x - width / 2) * lean + ax)
+        dy = gy - fine + ((y - height / 2) * lean + ay)
+        spread = np.float32(rng.uniform(0.06, 0.3) ** 2)
+        return np.asarray(np.exp((dx * dx + dy * dy) / -spread) * resize(gloss, self._shape), np.float32)
 
 
-def _relief_of(rng: np.random.Generator, layers: list[Layer], relief: _Relief, noise: _Textures) -> Field:
-    """The height of everything, in pixels: domes, folds, lobules, fibres and grain."""
-    regions, height = relief.regions, relief.height
-    height += noise.fold * lookup(_strength(rng, layers, "fold") * np.float32(0.22 * noise.fold_cell), regions)
-    lumps = lookup(_strength(rng, layers, "lobule"), regions)
-    height -= noise.lobule * noise.lobule * lumps * np.float32(0.35 * noise.lobule_cell)
-    height += noise.fibre * lookup(_strength(rng, layers, "fibre"), regions) * np.float32(noise.fine_cell * 0.12)
-    height += noise.fine * np.float32(rng.uniform(0.01, 0.07) * noise.fine_cell)
-    return height
-
-
-def _colour(rng: np.random.Generator, layers: list[Layer], regions: Image, noise: _Textures) -> Field:
-    """Reflectance, float32 (h, w, 3) in 0..255."""
-    mix = np.float32(0.5) + noise.mottle * lookup(_strength(rng, layers, "mottle") * np.float32(0.4), regions)
-    mix += noise.fibre * lookup(_strength(rng, layers, "fibre") * np.float32(0.25), regions)
-    mix -= smoothstep(0.3, 0.9, noise.lobule) * lookup(_strength(rng, layers, "lobule") * np.float32(0.5), regions)
-    mix += noise.fine * np.float32(rng.uniform(0, 0.12))
-    dark = np.array([layer.organ.dark for layer in layers], np.float32)
-    light = np.array([layer.organ.light for layer in layers], np.float32)
-    shift = rng.normal(0, 9, dark.shape).astype(np.float32)
-    dark, span = dark * rng.uniform(0.8, 1.1) + shift, light - dark
-    share = np.clip(mix, -0.4, 1.6)[..., None]
-    return np.asarray(np.take(dark, regions, 0) + np.take(span, regions, 0) * share, np.float32)
-
-
-def _highlights(rng: np.random.Generator, gx: Field, gy: Field, gloss: Field, noise: _Textures, unit: float) -> Field:
-    """Wet highlights, 0..: where the surface, roughened, mirrors the scope's light."""
-    height, width = noise.fine.shape
-    y, x = np.indices((height, width), np.float32, sparse=True)
-    lean = np.float32(rng.uniform(0.1, 0.7) / unit)
-    ax, ay = rng.normal(0, 0.25, 2).astype(np.float32)
-    rough = np.float32(rng.uniform(0.05, 0.5))
-    fine = noise.fine * rough
-    dx = gx + fine + (x - width / 2) * lean + ax
-    dy = gy - fine + (y - height / 2) * lean + ay
-    width2 = np.float32(rng.uniform(0.05, 0.25) ** 2)
-    wet = smoothstep(rng.uniform(-1.2, 0.6), 1.5, noise.mottle)
-    shine = np.exp(-(dx * dx + dy * dy) / width2) * wet * gloss
-    return np.asarray(shine * np.float32(rng.uniform(0.5, 3)), np.float32)
+_WASHES = ((120, 12, 14), (150, 25, 22), (85, 8, 14), (150, 105, 40), (225, 195, 185), (110, 60, 35), (190, 90, 85))
 
 
 def _slope(height: Field) -> tuple[Field, Field]:
@@ -142,19 +206,15 @@ def _slope(height: Field) -> tuple[Field, Field]:
 def build_plate(rng: np.random.Generator, shape: Shape, unit: float) -> Plate:
     """The tissue of one scene. `shape`: the plate's size in pixels; `unit`: the picture's shorter side in pixels."""
     layers = lay_out(rng, shape, unit)
-    relief, noise = _stack(layers, shape), _Textures(rng, shape, unit)
-    regions = relief.regions
-    height = _relief_of(rng, layers, relief, noise)
-    colour = _colour(rng, layers, regions, noise)
-    vessels = _strength(rng, layers, "vessel")
-    draw_vessels(rng, colour, lookup(np.clip(vessels, 0, 1), regions), unit)
-    gx, gy = _slope(height)
-    lx, ly = rng.normal(0, 0.35, 2).astype(np.float32)
+    tissue = _Tissue(rng, layers, shape, unit)
+    gx, gy = _slope(tissue.height())
+    colour = tissue.colour()
+    tissue.vessels(colour)
+    lx, ly = rng.normal(0, 0.4, 2).astype(np.float32)
     facing = (1 - gx * lx - gy * ly) / np.sqrt((1 + gx * gx + gy * gy) * (1 + lx * lx + ly * ly))
-    ambient = np.float32(rng.uniform(0.1, 0.45))
-    colour *= (relief.light * (ambient + (1 - ambient) * np.maximum(facing, 0)))[..., None]
-    gloss = lookup(_strength(rng, layers, "gloss"), regions) * np.minimum(relief.light * 1.5, 1)
-    colour += (_highlights(rng, gx, gy, gloss, noise, unit) * 255)[..., None]
-    labels = np.array([layer.organ.label for layer in layers], np.uint8)[regions]
+    ambient = np.float32(rng.uniform(0.0, 0.4))
+    colour *= (resize(tissue.relief.light, shape) * (ambient + (1 - ambient) * np.maximum(facing, 0)))[..., None]
+    colour += (tissue.highlights(gx, gy) * 255)[..., None]
+    labels = np.array([layer.organ.label for layer in layers], np.uint8)[tissue.relief.regions]
     rgb = np.clip(blur(colour, rng.uniform(0, 0.002) * unit), 0, 255).astype(np.uint8)
-    return Plate(rgb, labels, regions, tuple(layer.organ.phrase for layer in layers))
+    return Plate(rgb, labels, tissue.relief.regions, tuple(layer.organ.phrase for layer in layers))
