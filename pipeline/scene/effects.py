@@ -41,7 +41,7 @@ class Scope:
         drift = unit * rng.uniform(0, 0.03)
         self._dx, self._dy = Wander(rng, drift, 5), Wander(rng, drift, 5)
         self._side = int(width * rng.uniform(0.005, 0.15)) if rng.random() < 0.35 else 0
-        self._edge = rng.uniform(0.2, 0.006 * unit)
+        self._edge = 0.2 + rng.uniform(0, 0.006) * unit
         self.black = rng.integers(0, 16, 3).astype(np.uint8) if rng.random() < 0.4 else np.zeros(3, np.uint8)
         self.gain = self._falloff(rng)
 

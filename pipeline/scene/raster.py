@@ -26,20 +26,26 @@ def blur(field: NDArray[Any], sigma: float) -> NDArray[Any]:
 
 def grid_noise(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
     """Smooth noise of unit variance at its lattice, whose bumps are `cell` pixels apart."""
-    cell = max(cell, 1.0)
-    rows, columns = int(shape[0] / cell) + 4, int(shape[1] / cell) + 4
-    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    grown = resize(coarse, (int(rows * cell) + 1, int(columns * cell) + 1), cubic=True)
-    top, left = int(rng.uniform(0, cell)), int(rng.uniform(0, cell))
-    return grown[top : top + shape[0], left : left + shape[1]]
+    return fractal_noise(rng, shape, cell, 1)
 
 
 def fractal_noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: int, gain: float = 0.5) -> Field:
-    """A sum of `octaves` smooth noises, each half as wide and `gain` times as strong as the one before."""
-    total = grid_noise(rng, shape, cell).copy()
+    """A sum of `octaves` smooth noises, each half as wide and `gain` times as strong as the one before.
+
+    The sum is built on growing lattices, and only the last is brought to full size. Octaves finer than a pixel are left out.
+    """
+    cell = max(cell, 1.0)
+    octaves = max(1, min(octaves, int(np.log2(cell)) + 1))
+    rows, columns = int(shape[0] / cell) + 4, int(shape[1] / cell) + 4
+    total = rng.standard_normal((rows, columns), dtype=np.float32)
     for octave in range(1, octaves):
-        total += grid_noise(rng, shape, cell / 2**octave) * np.float32(gain**octave)
-    return total
+        rows, columns = 2 * rows, 2 * columns
+        finer = rng.standard_normal((rows, columns), dtype=np.float32)
+        total = resize(total, (rows, columns), cubic=True) + finer * np.float32(gain**octave)
+    pitch = cell / 2 ** (octaves - 1)
+    grown = resize(total, (int(rows * pitch) + 1, int(columns * pitch) + 1), cubic=True)
+    top, left = int(rng.uniform(0, cell)), int(rng.uniform(0, cell))
+    return grown[top : top + shape[0], left : left + shape[1]]
 
 
 def cell_distance(rng: np.random.Generator, shape: Shape, cell: float) -> Field:

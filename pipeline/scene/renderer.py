@@ -38,6 +38,7 @@ class SceneRenderer:
         instruments = [Instrument(tools, shape, tissue) for _ in range(count)]
         self._instruments = sorted(instruments, key=lambda instrument: instrument.diameter)
         self._things = lay_things(tools, plate, unit, tissue, self._instruments) if count else []
+        self._front = self._choose_front(tools)
         self._shadow = lens.uniform(0, 0.75)
         self._shadow_shift = lens.normal(0, 0.05, 2) * unit
         self._shadow_sigma = unit * lens.uniform(0.008, 0.05) / _SHADOW_SCALE
@@ -45,6 +46,7 @@ class SceneRenderer:
     def render(self, t: float) -> tuple[Image, Image]:
         """The picture, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W), indices into SCENE_CLASSES."""
         camera, overlay = self._camera.matrix(t), self._draw(t)
+        self._bury(overlay, camera)
         rgb = self._paint(camera, overlay)
         rgb = self._dirt.smear(self._focus(self._smoke.blow(rgb, t)))
         rgb = self._sensor.develop(rgb)
@@ -69,8 +71,9 @@ class SceneRenderer:
 
     def caption(self, t: float) -> str:
         """What can be seen, in a sentence."""
-        overlay = self._draw(t)
-        regions = self._see(self._plate.regions, self._camera.matrix(t))
+        camera, overlay = self._camera.matrix(t), self._draw(t)
+        self._bury(overlay, camera)
+        regions = self._see(self._plate.regions, camera)
         regions[overlay.owner > 0] = 255
         mask = self._scope.mask(t)
         if mask is not None:
@@ -88,6 +91,24 @@ class SceneRenderer:
         for number, instrument in enumerate(self._instruments, len(self._things) + 1):
             instrument.draw(overlay, t, number)
         return overlay
+
+    def _choose_front(self, rng: np.random.Generator) -> Image | None:
+        """In some scenes one piece of tissue hides what is behind it: uint8, the plate's size, 255 where it lies."""
+        shares = np.bincount(self._plate.regions.ravel()) / self._plate.regions.size
+        fit = [index for index in range(1, len(shares)) if 0.01 < shares[index] < 0.15]
+        if not fit or rng.random() > 0.15:
+            return None
+        return np.asarray((self._plate.regions == rng.choice(fit)) * np.uint8(255), np.uint8)
+
+    def _bury(self, overlay: Overlay, camera: Matrix) -> None:
+        """Take from the instruments what the tissue in front hides."""
+        if self._front is None:
+            return
+        hidden = cv2.warpAffine(self._front, camera[:2], (self.width, self.height))
+        clear = cv2.bitwise_not(hidden)
+        overlay.rgba = np.asarray(cv2.multiply(overlay.rgba, cv2.merge([clear] * 4), scale=1 / 255), np.uint8)
+        overlay.labels[hidden > 127] = 0
+        overlay.owner[hidden > 127] = 0
 
     def _see(self, plate: Image, camera: Matrix) -> Image:
         """A plate of labels as the camera sees it."""

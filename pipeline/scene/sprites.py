@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.scene.raster import Field, Image, blur, grid_noise
+from cliprl.pipeline.scene.raster import Field, Image, blur, fractal_noise, grid_noise, smoothstep
 from cliprl.pipeline.scene.shading import Material, shade
 
 Points = NDArray[np.float64]  # (N, 2)
@@ -106,7 +106,22 @@ def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, materia
     norm = np.sqrt(1 + gx * gx + gy * gy)
     colour = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
     colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
+    soil(rng, colour, scale)
     return _finish(colour, mask, paper)
+
+
+def soil(rng: np.random.Generator, colour: Field, cell: float) -> None:
+    """Blood or tissue clinging to a part, in place, in blots of `cell` pixels; many parts stay clean."""
+    if rng.random() > 0.3:
+        return
+    low = rng.uniform(-0.3, 1.5)
+    share = smoothstep(low, low + rng.uniform(0.2, 1.0), fractal_noise(rng, colour.shape[:2], cell, 3))
+    blood = np.array(_SOILS[rng.integers(len(_SOILS))], np.float32)
+    wet = blood * (0.5 + colour.mean(2, keepdims=True) / 130)
+    colour += (wet - colour) * share[..., None] * np.float32(rng.uniform(0.3, 0.9))
+
+
+_SOILS = ((120, 15, 15), (90, 10, 12), (150, 60, 50), (140, 95, 45), (60, 30, 22))
 
 
 def _finish(colour: Field, mask: Image, paper: _Paper) -> Sprite:
@@ -151,6 +166,7 @@ def cut_shaft(
     smear = smear + np.float32(rng.uniform(0, 0.15)) * grid_noise(rng, (height, width), scale * rng.uniform(0.1, 0.6))
     ramp = np.linspace(rng.uniform(0.6, 1.6), 1, width, dtype=np.float32)
     colour = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
+    soil(rng, colour, 1.5 * scale)
     mask = np.zeros(paper.shape, np.uint8)
     mask[_PAD:-_PAD, _PAD:-_PAD] = 255
     return _finish(colour, mask, paper)

@@ -157,7 +157,8 @@ class _Tissue:
         fine = resize(self._strength("fibre", 0.2), self._shape) * noise.fibre + noise.fine * np.float32(
             rng.uniform(0, 0.06)
         )
-        return resize(self._stain(base), self._shape) * (1 + np.clip(fine, -0.6, 0.6))[..., None]
+        grown = resize(self._stain(base), self._shape)
+        return np.asarray(grown * (1 + np.clip(fine, -0.6, 0.6))[..., None], np.float32)
 
     def _stain(self, base: Field) -> Field:
         """Washes of blood, bile or whitish film over organs of all kinds, and a drift of hue."""

@@ -37,7 +37,7 @@ def draw_vessels(rng: np.random.Generator, colour: Field, strength: Field, unit:
         for _ in range(int(rng.integers(2, 10))):
             start = (rng.uniform(0, width), rng.uniform(0, height))
             _branch(rng, canvas, start, rng.uniform(0, 2 * np.pi), thickness, unit * rng.uniform(0.01, 0.035))
-        soft = blur(canvas, rng.uniform(0.3, 0.004 * unit)).astype(np.float32)
+        soft = blur(canvas, 0.3 + rng.uniform(0, 0.004) * unit).astype(np.float32)
         alpha = resize(soft, strength.shape) * strength * np.float32(rng.uniform(0.3, 0.9) / 255)
         tint = np.array(_COLOURS[rng.integers(len(_COLOURS))], np.float32)
         colour += (tint - colour) * alpha[..., None]
