@@ -49,7 +49,7 @@ class PlainSegmenter:
         logits = base
         for _ in range(self.steps):
             step = self.refiner.run({"features": features, "logits": logits, "base": base, "prior": prior})
-            logits = step["logits"].copy()
+            logits = step["refined"].copy()
         self.prior = logits
         return np.asarray(logits[0].argmax(0), np.uint8)
 

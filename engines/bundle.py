@@ -130,7 +130,10 @@ class Bundle:
 
     @property
     def refiner(self) -> Path:
-        """The policy: `features`, `logits`, `base`, `prior` -> `logits` (1, K, h, w), `moved` () the share of pixels changed."""
+        """The policy: `features`, `logits`, `base`, `prior` -> `refined` (1, K, h, w), `moved` () the share of cells changed.
+
+        `refined` are the next step's logits: in ONNX an output can't bear an input's name.
+        """
         return self.path / REFINER
 
 

@@ -66,7 +66,7 @@ class Refiner:
     def _step(self, features: Array, base: Array, prior: Array) -> float:
         start = time.monotonic()
         outputs = self.engine.run({"features": features, "logits": self._logits, "base": base, "prior": prior})
-        np.copyto(self._logits, outputs["logits"])
+        np.copyto(self._logits, outputs["refined"])
         seconds = time.monotonic() - start
         self._step_seconds += (seconds - self._step_seconds) * (SMOOTHING if self._step_seconds else 1.0)
         return float(outputs["moved"])

@@ -36,7 +36,7 @@ class AddOne:
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         assert set(inputs) == {"features", "logits", "base", "prior"}
         self.clock.now += self.seconds
-        return {"logits": inputs["logits"] + 1, "moved": np.float32(self.moved)}
+        return {"refined": inputs["logits"] + 1, "moved": np.float32(self.moved)}
 
 
 @pytest.fixture
