@@ -38,9 +38,10 @@ class _Motion:
     def __init__(self, rng: np.random.Generator, shape: Shape, gape: float) -> None:
         height, width = shape
         unit = min(shape)
-        self.x, self.y = width * rng.uniform(0.12, 0.88), height * rng.uniform(0.12, 0.88)
+        reach = 0.38 if rng.random() < 0.8 else 0.55
+        self.x, self.y = width * (0.5 + rng.uniform(-reach, reach)), height * (0.5 + rng.uniform(-reach, reach))
         away = np.array([self.x - width / 2, self.y - height / 2]) / unit
-        outward = rng.normal(0, 0.6, 2) + 0.6 * away + [0, 0.25]
+        outward = rng.normal(0, 0.6, 2) + rng.uniform(-0.6, 1.2) * away + [0, 0.25]
         self.angle = float(np.arctan2(-outward[1], -outward[0]))
         pace = rng.uniform(3, 9)
         self._along = Wander(rng, unit * rng.uniform(0.02, 0.22), pace)

@@ -19,7 +19,7 @@ def sleeve(rng: Rng) -> Outline:
     length = rng.uniform(0.3, 1.4)
     widths = np.full(12, 0.5) * np.interp(np.linspace(0, 1, 12), [0, 1], [1, rng.uniform(0.8, 1.02)])
     rings = [np.array([[x, -0.5], [x, 0.5]]) for x in rng.uniform(0, length, int(rng.integers(0, 4)))]
-    return Outline([ribbon(_line(length), widths)], grooves=rings, bevel=0.5)
+    return Outline([ribbon(_line(length), widths)], grooves=rings, barrel=True)
 
 
 def clevis(rng: Rng) -> Outline:
@@ -37,7 +37,9 @@ def clevis(rng: Rng) -> Outline:
         x, y = rng.uniform(0, length), rng.uniform(-0.35, 0.35)
         slots.append(np.array([[x, y], [x + rng.uniform(0.1, 0.6), y + rng.normal(0, 0.1)]]))
     holes = [ellipse(rng.uniform(0.5, 0.9) * length, 0, rng.uniform(0.06, 0.25), 0.06)] if rng.random() < 0.3 else []
-    return Outline([body, ellipse(length, 0, knots[-1], knots[-1])], holes, slots, pins, rng.uniform(0.1, 0.45))
+    return Outline(
+        [body, ellipse(length, 0, knots[-1], knots[-1])], holes, slots, pins, rng.uniform(0.1, 0.35), rng.random() < 0.5
+    )
 
 
 def jaw(rng: Rng, style: str) -> Outline:
@@ -56,7 +58,12 @@ def jaw(rng: Rng, style: str) -> Outline:
             x, y = line[int(at)] + np.array([(at % 1) * reach / 11, 0])
             grooves.append(np.array([[x, y - half * 1.1], [x, y - half * rng.uniform(0.1, 0.5)]]))
     return Outline(
-        [ribbon(line, widths)], holes, grooves, [(0.1, half * 0.5, rng.uniform(0.05, 0.16))], rng.uniform(0.08, 0.3)
+        [ribbon(line, widths)],
+        holes,
+        grooves,
+        [(0.1, half * 0.5, rng.uniform(0.05, 0.16))],
+        rng.uniform(0.08, 0.3),
+        rng.random() < 0.3,
     )
 
 
@@ -92,7 +99,11 @@ def blade(rng: Rng) -> Outline:
     profile = np.interp(
         np.linspace(0, 1, 12), [0, 0.4, 0.9, 1], [half, half, half * rng.uniform(0.2, 1), half * rng.uniform(0, 0.5)]
     )
-    return Outline([ribbon(_line(reach, rng.uniform(-0.15, 0.15)), profile)], bevel=rng.uniform(0.05, 0.4))
+    return Outline(
+        [ribbon(_line(reach, rng.uniform(-0.15, 0.15)), profile)],
+        bevel=rng.uniform(0.05, 0.4),
+        barrel=rng.random() < 0.4,
+    )
 
 
 def round_end(rng: Rng, holes: bool) -> Outline:
@@ -102,7 +113,7 @@ def round_end(rng: Rng, holes: bool) -> Outline:
     cap = ellipse(length, 0, rng.uniform(0.1, 0.5), 0.5)
     spots = np.linspace(0.2, length * 0.95, int(rng.integers(2, 6)) if holes else 0)
     pins = [(x, rng.choice([-0.2, 0.0, 0.2]), rng.uniform(0.07, 0.13)) for x in spots]
-    return Outline([body, cap], pins=pins, bevel=0.5)
+    return Outline([body, cap], pins=pins, barrel=True)
 
 
 def probe(rng: Rng) -> Outline:

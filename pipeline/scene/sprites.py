@@ -32,7 +32,7 @@ class Sprite:
 class Outline:
     """The shape of a part: filled `bodies`, `holes` through them, dark `grooves` (lines) and round `pins` (x, y, radius).
 
-    bevel: the width of its rounded border, in units.
+    bevel: the width of its rounded border, in units. barrel: it is round about its axis instead.
     """
 
     bodies: list[Points]
@@ -40,6 +40,7 @@ class Outline:
     grooves: list[Points] = field(default_factory=list)
     pins: list[tuple[float, float, float]] = field(default_factory=list)
     bevel: float = 0.25
+    barrel: bool = False
 
 
 def ribbon(centre: Points, width: Points) -> Points:
@@ -75,11 +76,25 @@ class _Paper:
         cv2.fillPoly(image, [self.pixels(points)], value, cv2.LINE_AA, 4)
 
 
+def _bevel(mask: Image, bevel: float) -> Field:
+    """A flat body with borders rounded over `bevel` pixels."""
+    rise = np.minimum(cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5) / np.float32(bevel), 1)
+    return np.asarray(blur(np.sqrt(rise * (2 - rise)) * np.float32(bevel), 0.15 * bevel), np.float32)
+
+
+def _barrel(mask: Image) -> Field:
+    """A body round about its axis: in each column a half circle over the mask's extent."""
+    solid = mask > 127
+    rows = len(mask)
+    top, bottom = solid.argmax(0).astype(np.float32), rows - solid[::-1].argmax(0).astype(np.float32)
+    middle, half = (top + bottom) / 2, np.where(solid.any(0), (bottom - top) / 2, 1)
+    across = (np.arange(rows, dtype=np.float32)[:, None] + np.float32(0.5) - middle) / half
+    return np.asarray(np.sqrt(np.clip(1 - across * across, 0.02, 1)) * half, np.float32)
+
+
 def _height(paper: _Paper, outline: Outline, mask: Image) -> Field:
     """Relief in pixels: rounded towards the border, with pins standing out and grooves cut in."""
-    bevel = max(outline.bevel * paper.scale, 1.0)
-    rise = np.minimum(cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(bevel), 1)
-    height = np.sqrt(rise * (2 - rise)) * np.float32(bevel)
+    height = _barrel(mask) if outline.barrel else _bevel(mask, max(outline.bevel * paper.scale, 1.0))
     marks = np.zeros(paper.shape, np.uint8)
     thick = max(1, round(0.04 * paper.scale))
     for x, y, radius in outline.pins:
@@ -106,7 +121,7 @@ def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, materia
     norm = np.sqrt(1 + gx * gx + gy * gy)
     colour = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
     colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
-    soil(rng, colour, scale)
+    soil(rng, colour, scale * rng.uniform(0.2, 1))
     return _finish(colour, mask, paper)
 
 
@@ -166,7 +181,7 @@ def cut_shaft(
     smear = smear + np.float32(rng.uniform(0, 0.15)) * grid_noise(rng, (height, width), scale * rng.uniform(0.1, 0.6))
     ramp = np.linspace(rng.uniform(0.6, 1.6), 1, width, dtype=np.float32)
     colour = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
-    soil(rng, colour, 1.5 * scale)
+    soil(rng, colour, scale * rng.uniform(0.2, 1.2))
     mask = np.zeros(paper.shape, np.uint8)
     mask[_PAD:-_PAD, _PAD:-_PAD] = 255
     return _finish(colour, mask, paper)

@@ -131,6 +131,7 @@ class _Tissue:
         coarse += noise.fold * self._strength("fold", rng.uniform(0.05, 0.4) * noise.fold_cell)
         coarse -= noise.lobule * noise.lobule * self._strength("lobule", rng.uniform(0.2, 0.6) * noise.lobule_cell)
         self._hollow(coarse)
+        self._recess()
         height = resize(np.asarray(blur(coarse, 0.8), np.float32), self._shape)
         height += noise.fibre * resize(self._strength("fibre", 0.12 * noise.fine_cell), self._shape)
         height += noise.fine * np.float32(rng.uniform(0.005, 0.06) * noise.fine_cell)
@@ -143,6 +144,13 @@ class _Tissue:
         around = resize(np.asarray(blur(small, sigma / (4 * DETAIL)), np.float32), (height.shape[0], height.shape[1]))
         depth = (height - around) * np.float32(self._rng.uniform(0.2, 1.6) / sigma)
         self.relief.light *= np.clip(1 + depth, 0.35, 1.2)
+
+    def _recess(self) -> None:
+        """Parts of the scene lie so far from the scope that they are dark."""
+        if self._rng.random() < 0.6:
+            low = self._rng.uniform(-0.2, 1.0)
+            far = smoothstep(low, low + self._rng.uniform(0.5, 1.5), self._noise.swell)
+            self.relief.light *= 1 - far * np.float32(self._rng.uniform(0.2, 0.9))
 
     def colour(self) -> Field:
         """Reflectance, float32 (h, w, 3) in 0..255."""
@@ -187,9 +195,10 @@ class _Tissue:
         lean = np.float32(rng.uniform(0.1, 0.9) / self._unit)
         ax, ay = rng.normal(0, 0.25, 2).astype(np.float32)
         fine = self._noise.fine * np.float32(rng.uniform(0.0, 0.15))
-        fine += resize(self._noise.glint, self._shape) * np.float32(rng.uniform(0.03, 0.4))
-        dx = gx + fine + ((x - width / 2) * lean + ax)
-        dy = gy - fine + ((y - height / 2) * lean + ay)
+        glint = resize(self._noise.glint, self._shape) * np.float32(rng.uniform(0.03, 0.4))
+        other = np.roll(glint, (height // 3, width // 3), (0, 1))
+        dx = gx + fine + glint + ((x - width / 2) * lean + ax)
+        dy = gy - fine + other + ((y - height / 2) * lean + ay)
         spread = np.float32(rng.uniform(0.06, 0.3) ** 2)
         return np.asarray(np.exp((dx * dx + dy * dy) / -spread) * resize(gloss, self._shape), np.float32)
 
