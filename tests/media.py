@@ -9,14 +9,14 @@ from typing import Any
 
 import av
 import numpy as np
-from cliprl.pipeline.color import Color, rgb_to_yuv
 from numpy.typing import NDArray
 
+from cliprl.pipeline.color import Color, rgb_to_yuv
+from cliprl.pipeline.frame import Frame
+
 Picture = NDArray[np.uint8]
-HIGH, LOW = 200, 16
-BAR_COLORS = np.array(
-    [(235, 235, 235), *((r, g, b) for g in (HIGH, LOW) for r in (HIGH, LOW) for b in (HIGH, LOW))], np.uint8
-)
+HIGH, LOW = 235, 16
+BAR_COLORS = np.array([(r, g, b) for g in (HIGH, LOW) for r in (HIGH, LOW) for b in (HIGH, LOW)], np.uint8)
 # libavutil's (colour space, primaries, transfer) numbers of each matrix.
 TAGS = {"bt601": (6, 6, 6), "bt709": (1, 1, 1), "bt2020": (9, 9, 14)}
 
@@ -165,3 +165,18 @@ def decode_all(path: Path | str) -> list[av.VideoFrame]:
     """Every frame as PyAV itself decodes it: what a source is measured against."""
     with av.open(str(path)) as container:
         return list(container.decode(video=0))
+
+
+def decoded_planes(picture: av.VideoFrame) -> tuple[Picture, Picture]:
+    """PyAV's own copy of a yuv420p picture, as NV12 planes."""
+    packed = picture.to_ndarray().ravel()
+    height, width = picture.height, picture.width
+    luma, chroma = packed[: height * width].reshape(height, width), packed[height * width :]
+    return luma, np.stack(np.split(chroma, 2), axis=-1).reshape(height // 2, width // 2, 2)
+
+
+def assert_same(frame: Frame, picture: av.VideoFrame) -> None:
+    luma, chroma = decoded_planes(picture)
+    assert frame.pts == picture.pts
+    np.testing.assert_array_equal(frame.luma, luma)
+    np.testing.assert_array_equal(frame.chroma, chroma)

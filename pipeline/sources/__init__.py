@@ -1,0 +1,43 @@
+"""Where frames come from: files, cameras, network streams, pictures, and a rendered demo."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.images import ImageSource, expand, is_pattern
+from cliprl.pipeline.sources.live import open_device, open_url
+from cliprl.pipeline.sources.timing import DEFAULT_RATE
+from cliprl.pipeline.sources.video import VideoSource, check_file
+
+__all__ = ["FrameSource", "ImageSource", "VideoSource", "open_source"]
+
+
+def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> FrameSource:
+    """Open whatever gives frames.
+
+    `name` is a video file, a device ("/dev/video0"), a URL (rtsp, srt, udp, http, https, …), pictures ("frames/*.png",
+    "frames/%04d.png"; `rate` a second, 25 where not given), or "demo:?seconds=10&seed=3&size=960x720&rate=25".
+    Raises UsageError where there is no such thing, CliprlError where it gives no picture: one line each.
+    """
+    text = os.fspath(name)
+    pictures = not os.path.exists(text) and "://" not in text and not text.startswith("demo:") and is_pattern(text)
+    if pictures:
+        if rate is not None and rate <= 0:
+            raise UsageError(f"a rate of {rate} pictures a second makes no stream: give a rate above 0")
+        return ImageSource(text, expand(text), Fraction(rate or DEFAULT_RATE))
+    if rate is not None:
+        raise UsageError(f"{text} has a rate of its own: a rate is only for pictures such as frames/*.png")
+    if text.startswith("demo:"):
+        from cliprl.pipeline.sources.demo import DemoSource  # the renderer is loaded only where it is asked for
+
+        return DemoSource(text)
+    if "://" in text:
+        return open_url(text)
+    if text.startswith("/dev/video"):
+        return open_device(text)
+    check_file(Path(text))
+    return VideoSource(text if ":" not in text else os.path.abspath(text))  # "a:b.mp4" would be a protocol to libav

@@ -1,0 +1,56 @@
+"""What all sources share: iteration, closing, and notes that grow while the stream is read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.frame import Frame, allocate_planes
+from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+
+
+class FrameSource(ABC):
+    """A source of frames; see `cliprl.pipeline.protocols.Source`."""
+
+    def __init__(self, info: StreamInfo) -> None:
+        self.info = info
+        self.damaged = 0
+        self.closed = False
+
+    def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+        """The next frame, its planes written into what `allocate(height, width)` returns; None at the end.
+
+        Raises UsageError after `close`, CliprlError where the stream breaks.
+        """
+        if self.closed:
+            raise UsageError(f"{self.info.name} is closed: open it again to read frames")
+        return self._read(allocate)
+
+    @abstractmethod
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        """`read` of a source that is open."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def note(self, text: str) -> None:
+        """Add a line to `info.notes`, once."""
+        if text not in self.info.notes:
+            self.info = replace(self.info, notes=(*self.info.notes, text))
+
+    def close(self) -> None:
+        """Release the file or device. Calling it twice is harmless."""
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

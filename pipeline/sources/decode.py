@@ -1,0 +1,116 @@
+"""Compressed packets into pictures, through damage: one bad packet must not end the video."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import av
+from av.container import InputContainer
+
+# AV_CODEC_FLAG_OUTPUT_CORRUPT and AV_CODEC_FLAG_LOW_DELAY of libavcodec/avcodec.h.
+_OUTPUT_CORRUPT = 1 << 3
+_LOW_DELAY = 1 << 19
+# A demuxer that fails this often without a packet between has lost the thread.
+_MOST_READ_ERRORS = 32
+_GONE = (TimeoutError, ConnectionError, av.error.ExitError)
+Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
+
+
+class Decoded(NamedTuple):
+    """A picture, and whether it was decoded with errors or comes right after a lost one."""
+
+    picture: av.VideoFrame
+    damaged: bool
+
+
+class Decoder:
+    """Decodes one video stream of a container from its start to its end.
+
+    `corrupt` counts pictures decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
+    that came out, and those that the container says to discard. A live stream decodes without the delay of frame threads,
+    and starts at its first key frame instead of with grey pictures.
+    """
+
+    def __init__(self, container: InputContainer, stream: Any, *, live: bool = False) -> None:
+        self._container = container
+        self._stream = stream
+        self._context = stream.codec_context
+        self._context.thread_type = "SLICE" if live else "AUTO"
+        self._context.flags |= _LOW_DELAY if live else _OUTPUT_CORRUPT
+        self._live = live
+        self._packets = container.demux(stream)
+        self._next: Packet | None = None
+        self._ready: deque[av.VideoFrame] = deque()
+        self._suspect: set[int] = set()
+        self._after_loss = False
+        self._drained = False
+        self.corrupt = self.lost = self.packets = self.pictures = 0
+
+    def read(self) -> Decoded | None:
+        """The next picture in presentation order, None at the end. Raises libav's error where a live stream breaks."""
+        while not self._ready and not self._drained:
+            packet = self._next_packet()
+            if packet is not None:
+                self._count(packet)
+            self._decode(packet)
+            self._drained = packet is None
+            if self._drained:
+                self._settle()
+        return self._judge(self._ready.popleft()) if self._ready else None
+
+    def _next_packet(self) -> Packet | None:
+        """The next packet. A last one that is cut off is left out where it would take pictures yet to be put in order with it."""
+        packet, self._next = self._next or self._demux(), None
+        if packet is not None and packet.is_corrupt and not self._live and self._context.has_b_frames:
+            self._next = self._demux()
+            if self._next is None:
+                self._count(packet)
+                self.lost += 1
+                return None
+        return packet
+
+    def _demux(self) -> Packet | None:
+        errors = 0
+        while errors < _MOST_READ_ERRORS:
+            try:
+                packet: Packet = next(self._packets, None)
+            except av.error.FFmpegError as error:
+                if isinstance(error, _GONE) or (self._live and not isinstance(error, av.error.InvalidDataError)):
+                    raise
+                errors += 1
+                self._packets = self._container.demux(self._stream)
+                continue
+            if packet is None or packet.size:  # one without bytes would end the decoder
+                return packet
+            self.packets += packet.pos is not None
+        self.lost += 1
+        return None
+
+    def _count(self, packet: Packet) -> None:
+        self.packets += 1
+        if packet.is_corrupt and packet.pts is not None:
+            self._suspect.add(packet.pts)
+
+    def _decode(self, packet: Packet | None) -> None:
+        try:
+            found = self._context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            self.lost += 1
+            self._after_loss = True
+            return
+        self.pictures += len(found) + (packet is not None and packet.is_discard)
+        self._ready.extend(found)
+
+    def _settle(self) -> None:
+        """At the end: where there were errors, packets without a picture were lost to them too."""
+        if self.lost or self.corrupt:
+            self.lost = max(self.lost, self.packets - self.pictures)
+
+    def _judge(self, picture: av.VideoFrame) -> Decoded:
+        corrupt = picture.is_corrupt or picture.pts in self._suspect
+        self._suspect.discard(picture.pts)
+        self.corrupt += corrupt
+        damaged = corrupt or self._after_loss
+        self._after_loss = False
+        return Decoded(picture, damaged)

@@ -1,0 +1,89 @@
+"""`demo:`, a rendered scene as a stream: something to run on where there is no clip."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from urllib.parse import parse_qsl
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.color import Color
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.scene import SceneRenderer
+from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.planes import RgbWriter
+
+# BT.709, limited range, and tagged so (libav's numbers).
+_COLOR = Color("bt709", False, 1, 1, 1, 1)
+_KEYS = ("seconds", "seed", "size", "rate")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What `demo:?…` may say. `seconds` 0 means without end; `size` is (width, height) in pixels."""
+
+    seconds: Fraction = Fraction(10)
+    seed: int = 0
+    size: tuple[int, int] = (960, 720)
+    rate: Fraction = Fraction(25)
+
+    @classmethod
+    def parse(cls, name: str) -> DemoOptions:
+        """Read `demo:?seconds=10&seed=3&size=960x720&rate=25`. Raises UsageError for an unknown key or a bad value."""
+        query = name.removeprefix("demo:").removeprefix("?")
+        values = dict(parse_qsl(query, keep_blank_values=True))
+        for key in values:
+            if key not in _KEYS:
+                raise UsageError(f"{name}: no option '{key}' (there are {', '.join(_KEYS)})")
+        if query and not values:
+            raise UsageError(f"{name}: write options as demo:?seconds=10&seed=3&size=960x720&rate=25")
+        return cls(
+            _number(name, "seconds", values.get("seconds", "10"), least=0),
+            int(_number(name, "seed", values.get("seed", "0"), least=0)),
+            _size(name, values.get("size", "960x720")),
+            _number(name, "rate", values.get("rate", "25"), least=Fraction(1, 1000)),
+        )
+
+
+def _number(name: str, key: str, text: str, least: Fraction | int) -> Fraction:
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{name}: {key}={text} is not a number") from None
+    if value < least or (key == "seed" and value.denominator != 1):
+        raise UsageError(f"{name}: {key}={text} must be {'a whole number ' if key == 'seed' else ''}at least {least}")
+    return value
+
+
+def _size(name: str, text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
+    if not match or not all(64 <= int(n) <= 8192 for n in match.groups()):
+        raise UsageError(f"{name}: size={text} must be WIDTHxHEIGHT, each from 64 to 8192, as in 960x720")
+    return int(match[1]), int(match[2])
+
+
+class DemoSource(FrameSource):
+    """Frames of the scene renderer, RGB turned into BT.709 planes of limited range. The same name gives the same frames."""
+
+    def __init__(self, name: str) -> None:
+        options = DemoOptions.parse(name)
+        width, height = options.size
+        frames = round(options.seconds * options.rate) or (None if options.seconds == 0 else 1)
+        seconds = float(frames / options.rate) if frames else None
+        super().__init__(StreamInfo(name, height, width, 1 / options.rate, options.rate, frames, seconds, _COLOR))
+        self._renderer = SceneRenderer(options.seed, height, width)
+        self._writer = RgbWriter()
+        self._index = 0
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        if self._index == self.info.frames:
+            return None
+        rgb, _ = self._renderer.render(float(self._index * self.info.time_base))
+        luma, chroma = allocate(self.info.height, self.info.width)
+        self._writer.write(rgb, luma, chroma, _COLOR)
+        frame = Frame(luma, chroma, self._index, self.info.time_base, self._index, _COLOR, 1)
+        self._index += 1
+        frame.mark("captured")
+        return frame

@@ -1,0 +1,140 @@
+"""Numbered or named pictures as a stream: `frames/*.png`, `frames/%04d.jpg`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
+from cliprl.pipeline.sources.timing import DEFAULT_RATE
+
+_PRINTF = re.compile(r"%(0?\d*)d")
+# The first bytes of a file, and libav's decoder for it: names lie.
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "mjpeg"),
+    (b"\x89PNG", "png"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"BM", "bmp"),
+    (b"RIFF", "webp"),
+)
+_JPEG_END = b"\xff\xd9"
+
+
+def is_pattern(name: str) -> bool:
+    """Whether `name` stands for many files: a glob or a printf pattern."""
+    return has_magic(name) or bool(_PRINTF.search(name))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files of a pattern in natural order (2 before 10). Raises UsageError where there is none."""
+    numbered = _PRINTF.search(pattern)
+    paths = [Path(p) for p in glob(_PRINTF.sub("*", pattern) if numbered else pattern)]
+    if numbered:
+        number = rf"(\d{{{int(numbered[1] or 1)},}})"
+        wanted = re.compile(number.join(map(re.escape, _PRINTF.split(pattern)[::2])) + "$")
+        paths = [p for p in paths if wanted.match(str(p))]
+    files = sorted((p for p in paths if p.is_file()), key=_natural)
+    if not files:
+        raise UsageError(
+            f"no file matches {pattern}: check the pattern, and quote it so that the shell leaves it alone"
+        )
+    return files
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+class ImageSource(FrameSource):
+    """The pictures of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
+
+    A picture that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
+    """
+
+    def __init__(self, name: str, paths: Sequence[Path], rate: Fraction = DEFAULT_RATE) -> None:
+        self._paths = paths
+        self._next = self._index = 0
+        self._decoders: dict[str, Any] = {}
+        self._writer = PlaneWriter()
+        self._first: tuple[int, av.VideoFrame] | None = None
+        super().__init__(StreamInfo(name, 0, 0, 1 / rate))
+        self._first = self._advance()
+        if self._first is None:
+            raise CliprlError(
+                f"no file of {name} is a picture that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
+            )
+        picture = self._first[1]
+        self.info = StreamInfo(
+            name,
+            picture.height,
+            picture.width,
+            1 / rate,
+            rate,
+            frames=len(paths),
+            seconds=float(len(paths) / rate),
+            color=picture_color(picture, self._context),
+            rotation=round(picture.rotation / 90) * 90 % 360,
+            notes=self.info.notes,
+        )
+
+    def _advance(self) -> tuple[int, av.VideoFrame] | None:
+        """The next readable picture, and its place in the list."""
+        while self._next < len(self._paths):
+            place, path = self._next, self._paths[self._next]
+            self._next += 1
+            picture = self._open(path)
+            if picture is not None:
+                return place, picture
+            self.damaged += 1
+            self.note(f"{path} is no picture that can be read, and is left out")
+        return None
+
+    def _open(self, path: Path) -> av.VideoFrame | None:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        codec = next((codec for start, codec in _SIGNATURES if data.startswith(start)), None)
+        if codec is None:
+            return None
+        self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
+        self._whole = codec != "mjpeg" or _JPEG_END in data[-64:]
+        try:
+            found = self._context.decode(av.Packet(data))
+        except (av.error.FFmpegError, ValueError):
+            return None
+        return found[0] if found else None
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        found, self._first = self._first or self._advance(), None
+        if found is None:
+            return None
+        place, picture = found
+        if (picture.height, picture.width) != (self.info.height, self.info.width):
+            self.note(f"the size changes at {self._paths[place]}, to {picture.width}x{picture.height}")
+        color, damaged = picture_color(picture, self._context), picture.is_corrupt or not self._whole
+        luma, chroma = allocate(picture.height, picture.width)
+        self._writer.write(picture, luma, chroma, color)
+        frame = Frame(luma, chroma, place, self.info.time_base, self._index, color, 1, self.info.rotation)
+        frame.damaged = damaged
+        self.damaged += damaged
+        self._index += 1
+        frame.mark("captured")
+        return frame
+
+    def close(self) -> None:
+        """Release the decoders."""
+        super().close()
+        self._first = None
+        self._decoders.clear()
