@@ -21,7 +21,8 @@ PlaneAllocator = Callable[[int, int], tuple[Plane, Plane]]
 class StreamInfo:
     """What is known of a stream before its first frame is used. Sizes in pixels; `frames` and `seconds` None where unknown.
 
-    `live` sources can't wait: their ring drops the oldest frame. `audio_path` names the file whose audio a copy should keep.
+    `live` sources can't wait: their ring drops the oldest frame. `bottom_field_first` tells
+    the order of an interlaced stream's fields. `audio_path` names the file whose audio a copy should keep.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StreamInfo:
     rotation: int = 0
     sample_aspect: Fraction | None = None
     interlaced: bool = False
+    bottom_field_first: bool = False
     live: bool = False
     audio_path: str | None = None
     notes: tuple[str, ...] = ()

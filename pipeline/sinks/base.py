@@ -1,0 +1,110 @@
+"""What all sinks that write files share: the context manager, their notes, and how they end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.segmentation import Segmentation
+
+
+class FileSink(ABC):
+    """A sink that writes under a partial name beside its target, and takes the target's name at the end.
+
+    Leaving it normally, by Ctrl-C or by `close` gives the output its name. After an exception the output is finished too,
+    but keeps its partial name, and a note says where it is: whatever stood at the target stays. When nothing was written,
+    nothing is left. `notes` are one-line remarks for the user, `frames` counts what was written.
+    """
+
+    failures: tuple[type[Exception], ...] = (OSError,)  # what a failed write may raise
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.notes: list[str] = []
+        self.frames = 0
+        self._closed = False
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Take one frame. Raises CliprlError where it can't be written; the sink is closed then."""
+        if self._closed:
+            raise CliprlError(f"'{self.target}' is closed: open a new sink to write more frames")
+        with self._failing():
+            self._write(frame, segmentation)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the output under its name. Calling it twice is harmless."""
+        self._end(whole=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # KeyboardInterrupt and SystemExit are no Exceptions: who stops a run wants what it has made so far.
+        if kind is None or not issubclass(kind, Exception):
+            self._end(whole=True)
+            return
+        try:
+            self._end(whole=False)
+        except CliprlError as failure:  # the run's own error is the one to tell of
+            self.notes.append(str(failure))
+
+    def _end(self, *, whole: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self.frames:
+            self._discard()
+            return
+        with self._failing():
+            self._finish(whole)
+        if not whole and self._place():
+            self.notes.append(
+                f"the run failed: its first {self.frames} frames are in '{self._place()}', '{self.target}' is untouched"
+            )
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn an error of the operating system or a library into one line, and keep what was written."""
+        try:
+            yield
+        except self.failures as error:
+            self._fail(error, getattr(error, "strerror", None) or str(error))
+
+    def _fail(self, error: Exception, reason: str) -> NoReturn:
+        self._closed = True
+        self._abandon()
+        place = self._place()
+        kept = f"; what was written of {self.frames} frames is in '{place}'" if self.frames and place else ""
+        raise CliprlError(f"can't write '{self.target}' ({reason}){kept}: {self._remedy()}") from error
+
+    def _remedy(self) -> str:
+        return "free some space or choose another place"
+
+    @abstractmethod
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Write one frame."""
+
+    @abstractmethod
+    def _finish(self, whole: bool) -> None:
+        """Finish what was written; give it its name if the run was `whole`."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Let go of an output that can't be finished, leaving on the disk what can be read."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Leave nothing behind."""
+
+    @abstractmethod
+    def _place(self) -> Path | None:
+        """Where the unfinished output lies; None where it is written to its target directly, or nothing is there."""

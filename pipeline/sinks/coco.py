@@ -1,0 +1,122 @@
+"""Masks as COCO JSON: one annotation for each class in each frame, as compressed run lengths."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.describe import describe_class, describe_stream, frame_name
+from cliprl.pipeline.sinks.labels import frame_labels
+from cliprl.pipeline.sinks.partial import PartialFile
+
+FORMAT_VERSION = 1
+
+
+class CocoSink(FileSink):
+    """A file that `pycocotools.coco.COCO` reads.
+
+    `images`: id and frame_index (the frame's index), file_name (what MaskSink would call its mask), pts, seconds, height, width,
+    segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for each class that a
+    frame shows, segmentation (compressed RLE in the frame's size), area, bbox and score, the mean probability where
+    the class won. `info`: format_version and stream.
+
+    Annotations go to the disk as they come, one a line, and the images into an unnamed file until the end, so that memory
+    does not grow.
+    """
+
+    def __init__(self, target: Path, scene: Scene) -> None:
+        """Create the partial file. Raises UsageError where it can't be."""
+        super().__init__(target)
+        self._classes = {i: spec for i, spec in enumerate(scene.classes) if spec.kind != "background"}
+        self._annotations = 0
+        self._file = PartialFile(target)
+        self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
+        info = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream)}
+        categories = [describe_class(i, spec) | {"supercategory": spec.kind} for i, spec in self._classes.items()]
+        self._head = f'{{"info": {_json(info)},\n"categories": {_json(categories)},\n"annotations": ['
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if not self.frames:
+            self._file.write(self._head.encode())
+        if segmentation is not None:
+            text = "".join(self._line(annotation) for annotation in self._annotate(frame, segmentation))
+            self._file.write(text.encode())
+        image = {
+            "id": frame.index,
+            "file_name": frame_name(frame),
+            "height": frame.height,
+            "width": frame.width,
+            "frame_index": frame.index,
+            "pts": frame.pts,
+            "seconds": frame.seconds,
+            "segmented": segmentation is not None,
+        }
+        self._images.write(f"{',' if self.frames else ''}\n{_json(image)}".encode())
+
+    def _line(self, annotation: dict[str, Any]) -> str:
+        # pycocotools takes an annotation id of 0 for none, so they count from 1.
+        self._annotations += 1
+        comma = "," if self._annotations > 1 else ""
+        return f"{comma}\n{_json({'id': self._annotations} | annotation)}"
+
+    def _annotate(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
+        # COCO's runs go down the columns.
+        columns = np.asfortranarray(frame_labels(frame, segmentation))
+        masks = {i: _encode(columns, i) for i in np.unique(segmentation.labels).tolist() if i in self._classes}
+        return [
+            {"image_id": frame.index, "category_id": i, "iscrowd": 0, "score": _score(segmentation, i)} | mask
+            for i, mask in masks.items()
+            if mask["area"]
+        ]
+
+    def _finish(self, whole: bool) -> None:
+        self._file.write(b'\n],\n"images": [')
+        self._images.seek(0)
+        while block := self._images.read(1 << 20):
+            self._file.write(block)
+        self._file.write(b"\n]}\n")
+        self._images.close()
+        if whole:
+            self._file.publish()
+        else:
+            self._file.keep()
+
+    def _abandon(self) -> None:
+        self._images.close()
+        self._file.keep()
+
+    def _discard(self) -> None:
+        self._images.close()
+        self._file.discard()
+
+    def _place(self) -> Path | None:
+        return self._file.partial
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _encode(columns: NDArray[np.uint8], class_id: int) -> dict[str, Any]:
+    """`area`, `bbox` and `segmentation` of one class from labels (H, W) that lie column by column in memory."""
+    from pycocotools import mask as coco_mask
+
+    rle = coco_mask.encode((columns == class_id).view(np.uint8))
+    box = [float(v) for v in coco_mask.toBbox(rle)]
+    counts = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return {"area": int(coco_mask.area(rle)), "bbox": box, "segmentation": counts}
+
+
+def _score(segmentation: Segmentation, class_id: int) -> float:
+    """Mean probability of a class over the cells where it won."""
+    cells = segmentation.probabilities[class_id][segmentation.labels == class_id]
+    return round(float(cells.mean()), 4) if len(cells) else 0.0

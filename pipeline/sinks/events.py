@@ -1,0 +1,116 @@
+"""One JSON line for each frame: what was seen, how surely, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.measure import measure
+from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.describe import describe_class, describe_stream
+from cliprl.pipeline.sinks.partial import PartialFile
+
+FORMAT_VERSION = 1
+# A killed run loses at most what came in this many seconds.
+FLUSH_SECONDS = 1.0
+
+
+class EventSink(FileSink):
+    """JSON Lines. The first line is a header:
+
+        {"format": "cliprl-events", "format_version": 1,
+         "stream": {"name", "height", "width", "time_base": "1/90000", "rate": "25/1", "frames", "seconds"},
+         "classes": [{"id", "name", "color": [R, G, B], "kind"}]}
+
+    Then one line for each frame:
+
+        {"index", "pts", "seconds", "damaged": bool, "segmented": bool,
+         "confidence": 0..1, "steps": int, "moved": 0..1,
+         "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
+         "latency_ms": {STAGE: number, "age": number}}
+
+    `pixels` and `box` count in pixels of the frame, `share` is of the endoscope's picture: see `measure`. Only classes that
+    occur are listed, without the background. Where `segmented` is false there is
+    no "confidence", "steps", "moved" or "classes". `latency_ms` is the work of each stage that
+    the frame passed; "age" is the time since it was captured, absent if that is unknown. Lines reach the disk within a second.
+    """
+
+    def __init__(self, target: Path, scene: Scene) -> None:
+        """Create the partial file. Raises UsageError where it can't be."""
+        super().__init__(target)
+        self._classes = scene.classes
+        self._file = PartialFile(target)
+        self._lines = [_line(_header(scene))]
+        self._flushed = 0.0
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        event: dict[str, Any] = {
+            "index": frame.index,
+            "pts": frame.pts,
+            "seconds": frame.seconds,
+            "damaged": frame.damaged,
+            "segmented": segmentation is not None,
+        }
+        if segmentation is not None:
+            event |= {
+                "confidence": round(segmentation.confidence, 4),
+                "steps": segmentation.steps,
+                "moved": round(segmentation.moved, 6),
+                "classes": self._seen(segmentation),
+            }
+        self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flush()
+
+    def _seen(self, segmentation: Segmentation) -> dict[str, Any]:
+        return {
+            self._classes[m.class_id].name: {"pixels": m.pixels, "share": round(m.share, 6), "box": list(m.box)}
+            for m in measure(segmentation)
+            if self._classes[m.class_id].kind != "background"
+        }
+
+    def _flush(self) -> None:
+        self._file.write("".join(self._lines).encode())
+        self._lines.clear()
+        self._flushed = time.monotonic()
+
+    def _finish(self, whole: bool) -> None:
+        self._flush()
+        if whole:
+            self._file.publish()
+        else:
+            self._file.keep()
+
+    def _abandon(self) -> None:
+        self._file.keep()
+
+    def _discard(self) -> None:
+        self._file.discard()
+
+    def _place(self) -> Path | None:
+        return self._file.partial
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _header(scene: Scene) -> dict[str, Any]:
+    return {
+        "format": "cliprl-events",
+        "format_version": FORMAT_VERSION,
+        "stream": describe_stream(scene.stream),
+        "classes": [describe_class(i, spec) for i, spec in enumerate(scene.classes)],
+    }
+
+
+def _latency(frame: Frame) -> dict[str, float]:
+    """Milliseconds of each stage, and since capture."""
+    stages = {name: round(seconds * 1000, 3) for name, seconds in frame.durations.items()}
+    captured = frame.times.get("captured")
+    return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}

@@ -1,0 +1,75 @@
+"""A sink that takes frames and keeps nothing, and several sinks that act as one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import Sink
+from cliprl.pipeline.segmentation import Segmentation
+
+
+class NullSink:
+    """Counts frames, for runs that only measure or display."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Count the frame."""
+        self.frames += 1
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SinkGroup:
+    """Several sinks that take the same frames. When one fails, all are finished, and its error says which it was."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = tuple(sinks)
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of all the sinks."""
+        return [note for sink in self.sinks for note in getattr(sink, "notes", ())]
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Give the frame to each. Raises what one raised, after all were finished as after a failed run."""
+        try:
+            for sink in self.sinks:
+                sink.write(frame, segmentation)
+        except Exception:
+            self.__exit__(*sys.exc_info())
+            raise
+
+    def close(self) -> None:
+        """Finish all. Raises one CliprlError for all that could not be finished."""
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failures = []
+        for sink in self.sinks:
+            try:
+                sink.__exit__(kind, error, trace)
+            except CliprlError as failure:
+                failures.append(failure)
+        if failures:
+            raise CliprlError("; ".join(str(failure) for failure in failures)) from failures[0]

@@ -1,0 +1,42 @@
+"""From the name of an output to the sink that writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.protocols import Scene, Sink
+from cliprl.pipeline.sinks.coco import CocoSink
+from cliprl.pipeline.sinks.events import EventSink
+from cliprl.pipeline.sinks.group import NullSink
+from cliprl.pipeline.sinks.masks import MaskSink
+from cliprl.pipeline.sinks.video import CONTAINERS, VideoSink
+
+NULL = "null:"
+
+
+def open_sink(
+    target: str | Path, scene: Scene, *, crf: float = 23, preset: str = "ultrafast", threads: int = 0
+) -> Sink:
+    """The sink for an output: `out.mp4`, `.mov`, `.mkv` a video, `masks/` a folder of PNGs, `x.coco.json`, `x.jsonl`, `null:`.
+
+    `crf`, `preset` and `threads` are VideoSink's. Raises UsageError where the name says nothing, the place can't be
+    written, or the output would replace the input.
+    """
+    name, path = str(target), Path(target)
+    if name == NULL:
+        return NullSink()
+    if name.endswith("/") or path.is_dir():
+        return MaskSink(path, scene)
+    for source in (scene.stream.name, scene.stream.audio_path):
+        if source and path.exists() and Path(source).exists() and path.samefile(source):
+            raise UsageError(f"'{target}' is the input itself: choose another name for the output")
+    if path.suffix.lower() in CONTAINERS:
+        return VideoSink(path, scene, crf=crf, preset=preset, threads=threads)
+    if path.name.lower().endswith(".coco.json"):
+        return CocoSink(path, scene)
+    if path.suffix.lower() == ".jsonl":
+        return EventSink(path, scene)
+    raise UsageError(
+        f"'{target}' names no kind of output: end it in {', '.join(CONTAINERS)}, .coco.json, .jsonl or / (a folder of masks)"
+    )
