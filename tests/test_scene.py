@@ -131,7 +131,7 @@ def test_every_class_appears_and_some_scenes_are_empty():
 def test_captions_name_what_is_there():
     named = {PROBE: "ultrasound probe", SUCTION: "suction tube", KIDNEY: "kidney"}
     found = dict.fromkeys(named, 0)
-    for seed in range(80):
+    for seed in range(150):
         scene = SceneRenderer(seed, 64, 80)
         labels, text = scene.render(0)[1], scene.caption(0)
         shares = np.bincount(labels.ravel(), minlength=12) / labels.size

@@ -65,7 +65,7 @@ class _Motion:
 
 def _diameter(rng: np.random.Generator, width: int) -> float:
     """Pixels: mostly 5 to 18 % of the width, at times next to the lens."""
-    share = rng.uniform(0.2, 0.45) if rng.random() < 0.07 else np.exp(rng.normal(np.log(0.085), 0.5))
+    share = rng.uniform(0.2, 0.45) if rng.random() < 0.07 else np.exp(rng.normal(np.log(0.07), 0.55))
     return width * float(np.clip(share, 0.03, 0.45))
 
 

@@ -139,7 +139,7 @@ RECIPES: tuple[tuple[float, Callable[[Rng], Plan]], ...] = (
     (1.2, _blade),
     (1.2, _rod),
     (2.0, _suction),
-    (1.2, _ultrasound),
+    (1.8, _ultrasound),
 )
 
 

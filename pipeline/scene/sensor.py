@@ -24,7 +24,9 @@ class Focus:
 
     @staticmethod
     def _kernel(rng: np.random.Generator, unit: int) -> Field:
-        length = max(3, int(unit * rng.uniform(0.01, 0.05))) | 1
+        length = (
+            max(3, int(unit * rng.uniform(0.005, 0.025))) | 1
+        )  # the picture is streaked at half its size: twice as fast
         kernel = np.zeros((length, length), np.float32)
         angle, half = rng.uniform(0, np.pi), length // 2
         reach = half * np.array([np.cos(angle), np.sin(angle)])
@@ -35,7 +37,8 @@ class Focus:
     def __call__(self, rgb: Image) -> Image:
         """`rgb` as the lens and the camera's processor show it."""
         if self._streak is not None:
-            rgb = np.asarray(cv2.filter2D(rgb, -1, self._streak), np.uint8)
+            small = cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            rgb = np.asarray(cv2.resize(cv2.filter2D(small, -1, self._streak), rgb.shape[1::-1]), np.uint8)
         rgb = np.asarray(blur(rgb, self._sigma), np.uint8)
         if self._halo:
             rgb = np.asarray(
