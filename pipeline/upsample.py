@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.view import Circle
+from cliprl.pipeline.view import Circle, View
 
 _SUBPIXEL_BITS = 4
 
@@ -39,7 +40,7 @@ def labels_at(segmentation: Segmentation, height: int, width: int, scratch: Scra
     winners = _largest(segmentation.probabilities[:, y.cells, x.cells], present, (x.length, y.length), scratch)
     labels[y.target, x.target] = winners[y.part, x.part]
     if view.circle is not None:
-        np.bitwise_and(labels, _disc(view.circle, _ratio(view.frame_width, width), height, width), out=labels)
+        np.bitwise_and(labels, picture_mask(view, height, width), out=labels)
     return labels
 
 
@@ -102,12 +103,36 @@ def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ..
     return _Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
 
 
-@lru_cache(maxsize=2)
-def _disc(circle: Circle, ratio: float, height: int, width: int) -> NDArray[np.uint8]:
-    """255 inside the circle (frame pixels, scaled by `ratio`), 0 outside."""
+@lru_cache(maxsize=4)
+def picture_mask(view: View, height: int, width: int, margin: int = 0) -> NDArray[np.uint8]:
+    """255 where the view's picture lies, in the frame's geometry at any size of its aspect, 0 elsewhere: uint8 (height, width).
+
+    `margin` pixels are taken off its edge, but not where this is the frame's own.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    ratio_x, ratio_y = _ratio(view.frame_width, width), _ratio(view.frame_height, height)
+    left, right = _inset(view.crop[0], view.crop[2], view.frame_width, ratio_x, margin)
+    top, bottom = _inset(view.crop[1], view.crop[3], view.frame_height, ratio_y, margin)
+    mask[top:bottom, left:right] = 255
+    if view.circle is not None:
+        x, y, radius = view.circle
+        np.bitwise_and(
+            mask, _disc((x * ratio_x, y * ratio_y, max(radius * ratio_x - margin, 0)), height, width), out=mask
+        )
+    mask.setflags(write=False)
+    return mask
+
+
+def _inset(start: int, length: int, frame: int, ratio: float, margin: int) -> tuple[int, int]:
+    low = round(start * ratio) + (margin if start > 0 else 0)
+    return low, max(round((start + length) * ratio) - margin, low) if start + length < frame else math.ceil(
+        frame * ratio
+    )
+
+
+def _disc(circle: Circle, height: int, width: int) -> NDArray[np.uint8]:
     mask = np.zeros((height, width), np.uint8)
     unit = 1 << _SUBPIXEL_BITS
-    x, y, radius = circle
-    centre = (round((x * ratio - 0.5) * unit), round((y * ratio - 0.5) * unit))
-    cv2.circle(mask, centre, round(radius * ratio * unit), 255, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
+    x, y, radius = (round(v * unit) for v in circle)
+    cv2.circle(mask, (x - unit // 2, y - unit // 2), radius, (255,), cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
     return mask
