@@ -51,8 +51,8 @@ class Lattice:
     def blob(self, rng: np.random.Generator) -> Field:
         """An egg of any size and direction."""
         cx, cy = self.point(rng)
-        long, angle = rng.uniform(0.1, 0.55), rng.uniform(0, np.pi)
-        short = long * rng.uniform(0.45, 1)
+        long, angle = np.exp(rng.uniform(np.log(0.1), np.log(0.9))), rng.uniform(0, np.pi)
+        short = long * rng.uniform(0.2, 1)
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         dx, dy = self.x - np.float32(cx), self.y - np.float32(cy)
         u, v = (c * dx + s * dy) / np.float32(long), (c * dy - s * dx) / np.float32(short)
@@ -61,7 +61,7 @@ class Lattice:
     def side(self, rng: np.random.Generator) -> Field:
         """Everything on one side of a bent line."""
         cx, cy = self.point(rng, 0.6)
-        angle, curve = rng.uniform(0, 2 * np.pi), np.float32(rng.normal(0, 0.6))
+        angle, curve = rng.uniform(0, 2 * np.pi), np.float32(rng.normal(0, 1.0))
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         dx, dy = self.x - np.float32(cx), self.y - np.float32(cy)
         along = c * dy - s * dx
@@ -100,7 +100,7 @@ class Lattice:
     def pool(self, rng: np.random.Generator) -> Field:
         """Ragged patches, gathered about a place."""
         cx, cy = self.point(rng, 0.6)
-        patch = fractal_noise(rng, self.shape, rng.uniform(0.05, 0.2) * self._cells, 3)
+        patch = fractal_noise(rng, self.shape, rng.uniform(0.06, 0.4) * self._cells, 3)
         away = np.hypot(self.x - np.float32(cx), self.y - np.float32(cy)) / np.float32(rng.uniform(0.1, 0.45))
         return np.asarray(0.05 * (patch + 1 - 1.6 * away), np.float32)
 
@@ -108,22 +108,26 @@ class Lattice:
 def lay_out(rng: np.random.Generator, shape: Shape, unit: float) -> list[Layer]:
     """The layers of one scene, undermost first, for a plate of `shape`; `unit` is the picture's shorter side in pixels."""
     lattice, theme = Lattice(rng, shape, unit), THEMES[rng.integers(len(THEMES))]
-    count = int(rng.integers(1, 10))
-    names = [str(name) for name in rng.choice(theme, count)]
+    few = rng.choice(theme, int(rng.integers(1, 6)))  # folds of one or two organs, or many organs
+    names = [str(name) for name in rng.choice(few, int(rng.integers(1, 13)))]
     names += [name for name, odds in _EXTRAS.items() if rng.random() < odds]
     ground = ORGANS[theme[min(int(rng.exponential(1.2)), len(theme) - 1)]]
     layers = [Layer(ground, np.full(lattice.shape, unit, np.float32), unit, 0, rng.uniform(0.6, 1), 0)]
+    swollen = rng.uniform(0.1, 0.8)
     for name in names:
-        organ = ORGANS[name]
-        kind = str(rng.choice(organ.shapes))
+        kind = str(rng.choice(ORGANS[name].shapes))
         distance = np.asarray(getattr(lattice, kind)(rng) * np.float32(unit), np.float32)
-        flat = kind == "pool"
-        roundness = unit * (
-            rng.uniform(0.02, 0.12) if kind in ("tube", "coil") else np.exp(rng.uniform(np.log(0.04), np.log(0.8)))
-        )
-        bulge, shadow = (0.02, 0.0) if flat else (rng.uniform(0.1, 0.8), rng.uniform(0, 0.7))
-        layers.append(Layer(organ, distance, roundness, bulge, rng.uniform(0.5, 1.1), shadow))
+        layers.append(_layer(rng, ORGANS[name], kind, distance, swollen))
     return layers
 
 
-_EXTRAS = {"blood": 0.25, "char": 0.12, "cavity": 0.3, "gauze": 0.04, "covered kidney": 0.06, "intestine": 0.06}
+def _layer(rng: np.random.Generator, organ: Organ, kind: str, distance: Field, swollen: float) -> Layer:
+    """A layer of `kind`; pools are flat, all else is round over a part of its own size."""
+    deepest = max(float(distance.max()), 4.0)
+    if kind == "pool":
+        return Layer(organ, distance, deepest, 0.02, rng.uniform(0.6, 1.0), 0.0)
+    roundness = deepest * rng.uniform(0.35, 1.1)
+    return Layer(organ, distance, roundness, swollen * rng.uniform(0.3, 1), rng.uniform(0.55, 1.1), rng.uniform(0, 0.5))
+
+
+_EXTRAS = {"blood": 0.2, "char": 0.08, "cavity": 0.25, "gauze": 0.04, "covered kidney": 0.06, "intestine": 0.06}

@@ -52,7 +52,7 @@ class Sensor:
 
     def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
         self._matrix, self._curve = self._colours(rng)
-        strength = rng.uniform(0.5, 5) if rng.random() < 0.8 else rng.uniform(5, 18)
+        strength = rng.uniform(0.3, 3.5) if rng.random() < 0.8 else rng.uniform(3.5, 13)
         self._noise = self._grain(rng, (shape[0] + _SLACK, shape[1] + _SLACK), strength)
         self._quality = int(rng.uniform(20, 90)) if rng.random() < 0.35 else 0
 

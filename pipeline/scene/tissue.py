@@ -49,8 +49,9 @@ def _stack(rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: fl
     size = layers[0].distance.shape
     coarse = np.zeros(size, np.uint8)
     height, light = np.zeros(size, np.float32), np.full(size, layers[0].depth, np.float32)
-    lean = rng.normal(0, 0.03, 2) * unit / DETAIL
-    soft = unit * rng.uniform(0.01, 0.06)
+    lean = rng.normal(0, 0.05, 2) * unit / DETAIL
+    beneath = np.float32(1 if rng.random() < 0.6 else rng.uniform(0, 1))  # below 1, layers end in cliffs
+    soft = unit * rng.uniform(0.01, 0.1)
     for index, layer in enumerate(layers[1:], 1):
         inside = layer.distance > 0
         rise = np.clip(layer.distance / np.float32(layer.roundness), 0, 1)
@@ -58,7 +59,8 @@ def _stack(rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: fl
         cast = cv2.warpAffine(layer.distance, move, (size[1], size[0]), borderMode=cv2.BORDER_REPLICATE)
         light *= 1 - np.float32(layer.shadow) * smoothstep(-soft, soft, np.asarray(cast, np.float32))
         np.copyto(light, np.float32(layer.depth), where=inside)
-        np.copyto(height, rise * (2 - rise) * np.float32(layer.bulge * layer.roundness), where=inside)
+        height *= np.where(inside, beneath, np.float32(1))
+        height += rise * (2 - rise) * np.float32(layer.bulge * layer.roundness)
         np.copyto(coarse, np.uint8(index), where=inside)
         np.copyto(regions, np.uint8(index), where=resize(layer.distance, shape) > 0)
     return _Relief(regions, coarse, height, np.asarray(blur(light, unit * 0.004), np.float32))
@@ -155,11 +157,13 @@ class _Tissue:
     def colour(self) -> Field:
         """Reflectance, float32 (h, w, 3) in 0..255."""
         noise, rng = self._noise, self._rng
-        mix = np.float32(0.5) + noise.mottle * self._strength("mottle", 0.4)
+        mix = np.float32(0.5) + noise.mottle * self._strength("mottle", rng.uniform(0.1, 0.4))
         mix -= smoothstep(0.3, 0.9, noise.lobule) * self._strength("lobule", 0.5)
         organs = [layer.organ for layer in self._layers]
         dark = np.array([organ.dark for organ in organs]) * rng.uniform(0.8, 1.1)
         light = np.array([organ.light for organ in organs], np.float32)
+        kin = rng.uniform(0, 0.6)  # how much alike the organs of this scene look
+        dark, light = dark + (dark.mean(0) - dark) * kin, light + (light.mean(0) - light) * kin
         shift = rng.normal(0, 6, dark.shape) + rng.normal(0, 6, (len(organs), 1))
         base = self._spread(dark + shift) + self._spread(light - dark) * np.clip(mix, -0.4, 1.6)[..., None]
         fine = resize(self._strength("fibre", 0.2), self._shape) * noise.fibre + noise.fine * np.float32(
@@ -222,7 +226,7 @@ def build_plate(rng: np.random.Generator, shape: Shape, unit: float) -> Plate:
     tissue.vessels(colour)
     lx, ly = rng.normal(0, 0.4, 2).astype(np.float32)
     facing = (1 - gx * lx - gy * ly) / np.sqrt((1 + gx * gx + gy * gy) * (1 + lx * lx + ly * ly))
-    ambient = np.float32(rng.uniform(0.0, 0.4))
+    ambient = np.float32(rng.uniform(0.05, 0.5))
     colour *= (resize(tissue.relief.light, shape) * (ambient + (1 - ambient) * np.maximum(facing, 0)))[..., None]
     colour += (tissue.highlights(gx, gy) * 255)[..., None]
     labels = np.array([layer.organ.label for layer in layers], np.uint8)[tissue.relief.regions]
