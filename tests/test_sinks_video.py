@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from itertools import accumulate, pairwise, product
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from limits import file_size_limit
 from media import make_clip
 
 from cliprl.engines import CliprlError, UsageError
@@ -25,8 +25,7 @@ from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.protocols import Scene, StreamInfo
 from cliprl.pipeline.sinks import VideoSink, open_sink
-
-resource = pytest.importorskip("resource")
+from cliprl.pipeline.sources import open_source
 
 TICKS = Fraction(1, 90000)
 # A variable rate: short, long and one-tick steps.
@@ -106,19 +105,6 @@ def audio_packets(path: Path, until: float | None = None) -> list[tuple[Fraction
     with av.open(str(path)) as container:
         packets = [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
     return [p for p in packets if until is None or p[0] < until]
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes: a stand-in for a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
@@ -478,3 +464,39 @@ def test_the_input_is_not_overwritten(tmp_path: Path, clip: Path) -> None:
     for scene in (scene_of(make_frames([0]), audio_path=str(clip)), Scene(StreamInfo(str(clip), 48, 64, TICKS), ())):
         with pytest.raises(UsageError, match="the input itself"):
             open_sink(tmp_path / "link.mp4", scene)
+
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "plain.mp4": {},
+    "phone.mov": {"rotation": 90, "audio": True},
+    "anamorphic.mkv": {"sample_aspect": Fraction(16, 11), "time_base": Fraction(1, 1000), "pts": [0, 40, 81, 250, 251]},
+    "variable.mp4": {"time_base": Fraction(1, 90000), "pts": TIMES[:5], "color": Color.from_tags(64, 6, 1, 6, 6)},
+    "full.mp4": {"color": Color.from_tags(64, 1, 2, 1, 1), "pix_fmt": "yuvj420p"},
+    "still.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "old.avi": {"codec": "mpeg4", "audio": True},
+    "broadcast.ts": {"codec": "mpeg2video", "audio": True},
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_from_source_to_file_nothing_changes(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / name, **{"frames": 5, **CLIPS[name]})
+    target = tmp_path / "out.mp4"
+    sent = []
+    with open_source(str(source)) as frames, VideoSink(target, Scene(frames.info, ()), crf=0) as sink:
+        for frame in frames:
+            sink.write(frame, None)
+            sent.append((frame.pts * frame.time_base, frame.luma.copy(), frame.chroma.copy()))
+    assert sink.notes == []
+    assert len(sent) == 5
+    with open_source(str(target)) as frames:
+        got = [(f.pts * f.time_base, f.luma.copy(), f.chroma.copy()) for f in frames]
+        for field in ("height", "width", "rotation", "sample_aspect"):
+            assert getattr(frames.info, field) == getattr(sink.info, field)
+        color, expected = frames.info.color, sink.info.color
+        assert (color.matrix, color.full_range) == (expected.matrix, expected.full_range)
+        assert (color.space_tag, color.primaries_tag) == (expected.space_tag, expected.primaries_tag)
+    for (a_time, a_luma, a_chroma), (b_time, b_luma, b_chroma) in zip(sent, got, strict=True):
+        assert a_time == b_time
+        assert np.array_equal(a_luma, b_luma)
+        assert np.array_equal(a_chroma, b_chroma)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ class CocoSink(FileSink):
             self._file.keep()
 
     def _abandon(self) -> None:
-        self._images.close()
+        with suppress(OSError):  # what it still held in memory finds no room either
+            self._images.close()
         self._file.keep()
 
     def _discard(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from cliprl.engines import UsageError
@@ -44,6 +45,8 @@ class MaskSink(FileSink):
             _empty(self._work)
             (self._work / CLASSES).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
+            with suppress(OSError):
+                self._discard()
             raise UsageError(f"can't write masks to '{target}' ({error.strerror}): choose another folder") from error
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:

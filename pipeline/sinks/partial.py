@@ -27,7 +27,6 @@ class PartialFile:
             self._file = self.path.open("wb", buffering=0)
         except OSError as error:
             raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
-        self.size = 0
         self.error: OSError | None = None
 
     @property
@@ -45,7 +44,6 @@ class PartialFile:
             except OSError as error:
                 self.error = error
                 raise
-        self.size += total
         return total
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -52,7 +52,7 @@ class VideoSink(FileSink):
             raise UsageError(f"preset '{preset}' is unknown: one of {', '.join(PRESETS)}")
         if not 0 <= crf <= HIGHEST_CRF:
             raise UsageError(f"crf {crf:g} is out of range: 0 (lossless) to {HIGHEST_CRF}")
-        self._info = scene.stream
+        self.info = scene.stream
         self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
         self._format = CONTAINERS[target.suffix.lower()]
         self._file = PartialFile(target)
@@ -62,12 +62,12 @@ class VideoSink(FileSink):
         self._audio: AudioCopy | None = None
 
     def _open(self, first: Frame) -> VideoEncoder:
-        if self._info.audio_path and not self._info.live:
-            self._audio = AudioCopy(self._info.audio_path, self._format)
+        if self.info.audio_path and not self.info.live:
+            self._audio = AudioCopy(self.info.audio_path, self._format)
         options = _muxer_options(self._format, first.time_base, self._audio.clock if self._audio else 1)
         self._container = av.open(self._file, "w", format=self._format, container_options=options, buffer_size=_BUFFER)
         stream = self._container.add_stream("libx264")
-        encoder = VideoEncoder(stream, first, self._info, **self._settings)
+        encoder = VideoEncoder(stream, first, self.info, **self._settings)
         if self._audio:
             self._audio.attach(self._container, encoder.shift)
         return encoder
