@@ -11,7 +11,7 @@ import numpy as np
 
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.shapes import Rectangle, fit_disc, fit_rectangle
-from cliprl.pipeline.strips import find_ends
+from cliprl.pipeline.strips import STRIPS, find_ends
 from cliprl.pipeline.view import Circle, View, circle_view, fit_view, full_view
 
 # A shape is believed when it explains this share of the ends.
@@ -65,6 +65,8 @@ def find_picture(luma: Plane, *, full_range: bool, last: Shape | None = None) ->
 
     `last` is where it was in the frame before: only a hint, which saves time.
     """
+    if min(luma.shape) < STRIPS:
+        return None
     ends = find_ends(luma, full_range=full_range)
     if not ends.valid.any():
         return None

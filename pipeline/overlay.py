@@ -26,7 +26,7 @@ class Style:
 
     opacity: 0 (frames pass untouched, text and all) to 1 (classes hide what is under them). contours: draw the classes'
     borders at full opacity, `contour_width` pixels wide in a picture of 360 lines of chroma and wider in larger ones.
-    legend, status: draw them. classes: names of those to paint, None for all; a background class never is.
+    legend, status: draw them. shown: names of the classes to paint, None for all; a background class never is.
     """
 
     opacity: float = 0.4
@@ -34,7 +34,7 @@ class Style:
     contour_width: float = 1.0
     legend: bool = True
     status: bool = True
-    classes: tuple[str, ...] | None = None
+    shown: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.opacity <= 1:
@@ -65,7 +65,7 @@ class Overlay:
 
     @style.setter
     def style(self, style: Style) -> None:
-        self._shown = _shown(self.classes, style.classes)
+        self._shown = _shown(self.classes, style.shown)
         self._style = style
         self._inks.clear()
 

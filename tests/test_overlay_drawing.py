@@ -176,7 +176,7 @@ def test_only_the_classes_asked_for_are_painted() -> None:
     view = full_view(480, 640, *NETWORK)
     frame = noise(480, 640)
     before = copy(frame)
-    Overlay(CLASSES, replace(PLAIN, classes=("shaft",))).draw(frame, segment(view, halves()))
+    Overlay(CLASSES, replace(PLAIN, shown=("shaft",))).draw(frame, segment(view, halves()))
     columns = np.flatnonzero(changed(before, frame).any(axis=0))
     assert columns[0] > 640 // 3 - 12
     assert columns[-1] < 1280 // 3 + 12
@@ -184,9 +184,9 @@ def test_only_the_classes_asked_for_are_painted() -> None:
 
 def test_misuse_is_answered_in_one_line() -> None:
     with pytest.raises(UsageError, match=r"unknown class 'scalpel': one of tool tip, shaft, tissue$"):
-        Overlay(CLASSES, Style(classes=("shaft", "scalpel")))
+        Overlay(CLASSES, Style(shown=("shaft", "scalpel")))
     with pytest.raises(UsageError, match="unknown class 'background'"):
-        Overlay(CLASSES, Style(classes=("background",)))
+        Overlay(CLASSES, Style(shown=("background",)))
     with pytest.raises(UsageError, match=r"opacity 1.5 is out of range"):
         Style(opacity=1.5)
     with pytest.raises(UsageError, match=r"contour width 0 is out of range"):

@@ -121,6 +121,37 @@ def test_a_disc_on_black_is_found(
     np.testing.assert_allclose(found, circle, atol=max(4, width / 200))
 
 
+_DISC = (620.0, 390.0, 560.0)
+
+
+@pytest.mark.parametrize("trouble", ["dark half", "vignette", "smoke", "glow", "menu bar", "inset"])
+def test_a_disc_is_found_in_hard_scenes(trouble: str) -> None:
+    y, x = np.mgrid[:720, :1280] / np.array([720, 1280])[:, None, None]
+    inside = _disc(720, 1280, _DISC) > 0
+    scene: NDArray[np.floating] = np.where(inside, 120.0, 16.0)
+    if trouble == "dark half":
+        scene = np.where(inside, np.clip((x - 0.35) * 300, 18, 220), 16.0)
+    elif trouble == "vignette":
+        scene = np.where(inside, 16 + 160 * np.clip(1 - 3 * (x - 0.48) ** 2 - (y - 0.54) ** 2, 0, 1), 16.0)
+    elif trouble == "smoke":
+        scene = np.where(inside, 190.0, 16.0)
+    elif trouble == "glow":
+        scene = np.where(inside, 200.0, 16 + 0.15 * cv2.GaussianBlur(inside * 200.0, (0, 0), 40))
+    elif trouble == "menu bar":
+        scene[:80] = 80
+    else:
+        scene[:300, 1000:] = 90
+    luma = np.clip(np.rint(scene + np.random.default_rng(1).normal(0, 2, scene.shape)), 0, 255).astype(np.uint8)
+    found = find_picture(luma, full_range=False)
+    assert found is not None
+    np.testing.assert_allclose(found, _DISC, atol=8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 400), (400, 2), (17, 33)])
+def test_tiny_frames_are_seen_whole(size: tuple[int, int]) -> None:
+    assert ContentDetector(*NETWORK).view_of(_frame(np.full(size, 90, np.uint8))) == full_view(*size, *NETWORK)
+
+
 @pytest.mark.parametrize("bars", [(320, 28, 1280, 1024), (8, 0, 704, 576), (0, 60, 1280, 600), (0, 0, 1280, 720)])
 def test_a_rectangle_inside_bars_is_found(bars: tuple[int, int, int, int]) -> None:
     left, top, width, height = bars
