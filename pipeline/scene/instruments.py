@@ -8,7 +8,8 @@ from cliprl.pipeline.scene.overlay import Matrix, Overlay, shift, turn
 from cliprl.pipeline.scene.raster import Field, Shape, Wander
 from cliprl.pipeline.scene.recipes import PartPlan, Plan, plan_instrument
 from cliprl.pipeline.scene.shading import Material, make_material
-from cliprl.pipeline.scene.sprites import Sprite, cut_shaft, cut_sprite
+from cliprl.pipeline.scene.shafts import cut_shaft
+from cliprl.pipeline.scene.sprites import Sprite, cut_sprite
 
 _FINEST, _COARSEST = 6.0, 220.0  # pixels of a sprite to a diameter
 

@@ -112,8 +112,8 @@ def round_end(rng: Rng, holes: bool) -> Outline:
     body = ribbon(_line(length), np.full(12, 0.5))
     cap = ellipse(length, 0, rng.uniform(0.1, 0.5), 0.5)
     spots = np.linspace(0.2, length * 0.95, int(rng.integers(2, 6)) if holes else 0)
-    pins = [(x, rng.choice([-0.2, 0.0, 0.2]), rng.uniform(0.07, 0.13)) for x in spots]
-    return Outline([body, cap], pins=pins, barrel=True)
+    pits = [(float(x), float(rng.choice([-0.2, 0.0, 0.2])), rng.uniform(0.07, 0.14)) for x in spots]
+    return Outline([body, cap], pits=pits, barrel=True)
 
 
 def probe(rng: Rng) -> Outline:

@@ -15,8 +15,7 @@ from cliprl.pipeline.scene.raster import Field, Image, blur, fractal_noise, grid
 from cliprl.pipeline.scene.shading import Material, shade
 
 Points = NDArray[np.float64]  # (N, 2)
-_PAD = 2
-_LETTERS = np.array(list("ABCDEFGHIKLMNOPRSTUVXZ0123456789 "))
+PAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Sprite:
 
 @dataclass(slots=True)
 class Outline:
-    """The shape of a part: filled `bodies`, `holes` through them, dark `grooves` (lines) and round `pins` (x, y, radius).
+    """The shape of a part: filled `bodies`, `holes` through them, `grooves` (lines), round `pins` and dark `pits` (x, y, radius).
 
     bevel: the width of its rounded border, in units. barrel: it is round about its axis instead.
     """
@@ -41,6 +40,7 @@ class Outline:
     pins: list[tuple[float, float, float]] = field(default_factory=list)
     bevel: float = 0.25
     barrel: bool = False
+    pits: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 def ribbon(centre: Points, width: Points) -> Points:
@@ -57,15 +57,15 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
     return np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], 1)
 
 
-class _Paper:
+class Paper:
     """A pixel grid about an outline."""
 
     def __init__(self, outline: Outline, scale: float) -> None:
         points = np.concatenate(outline.bodies)
         low, high = points.min(0), points.max(0)
-        size = np.ceil((high - low) * scale).astype(int) + 2 * _PAD + 1
+        size = np.ceil((high - low) * scale).astype(int) + 2 * PAD + 1
         self.scale, self.shape = scale, (int(size[1]), int(size[0]))
-        self.origin = (float(_PAD - low[0] * scale), float(_PAD - low[1] * scale))
+        self.origin = (float(PAD - low[0] * scale), float(PAD - low[1] * scale))
 
     def pixels(self, points: Points) -> NDArray[np.int32]:
         """Fixed-point pixels, as OpenCV's `shift=4` takes them."""
@@ -92,7 +92,7 @@ def _barrel(mask: Image) -> Field:
     return np.asarray(np.sqrt(np.clip(1 - across * across, 0.02, 1)) * half, np.float32)
 
 
-def _height(paper: _Paper, outline: Outline, mask: Image) -> Field:
+def _height(paper: Paper, outline: Outline, mask: Image) -> Field:
     """Relief in pixels: rounded towards the border, with pins standing out and grooves cut in."""
     height = _barrel(mask) if outline.barrel else _bevel(mask, max(outline.bevel * paper.scale, 1.0))
     marks = np.zeros(paper.shape, np.uint8)
@@ -109,7 +109,7 @@ def _height(paper: _Paper, outline: Outline, mask: Image) -> Field:
 
 def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, material: Material, angle: float) -> Sprite:
     """Make a part of `material` at `scale` pixels a unit, lit as it stands in the picture, turned by `angle`."""
-    paper = _Paper(outline, scale)
+    paper = Paper(outline, scale)
     mask = np.zeros(paper.shape, np.uint8)
     for body in outline.bodies:
         paper.fill(mask, body, 255)
@@ -121,8 +121,12 @@ def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, materia
     norm = np.sqrt(1 + gx * gx + gy * gy)
     colour = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
     colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
+    pits = np.zeros(paper.shape, np.uint8)
+    for x, y, radius in outline.pits:
+        paper.fill(pits, ellipse(x, y, radius, radius), 220)
+    colour *= 1 - pits[..., None] / np.float32(255)
     soil(rng, colour, scale * rng.uniform(0.2, 1))
-    return _finish(colour, mask, paper)
+    return finish(colour, mask, paper)
 
 
 def soil(rng: np.random.Generator, colour: Field, cell: float) -> None:
@@ -139,49 +143,10 @@ def soil(rng: np.random.Generator, colour: Field, cell: float) -> None:
 _SOILS = ((120, 15, 15), (90, 10, 12), (150, 60, 50), (140, 95, 45), (60, 30, 22))
 
 
-def _finish(colour: Field, mask: Image, paper: _Paper) -> Sprite:
+def finish(colour: Field, mask: Image, paper: Paper) -> Sprite:
+    """A sprite of `colour` (h, w, 3), 0..255, within a soft `mask`."""
     rgba = np.empty((*mask.shape, 4), np.uint8)
     alpha = mask.astype(np.float32) / np.float32(255)
     rgba[..., :3] = np.clip(colour, 0, 255) * alpha[..., None]
     rgba[..., 3] = mask
     return Sprite(rgba, paper.origin, paper.scale)
-
-
-def _marks(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
-    """What is printed on a shaft: text, rings, stripes; uint8 (h, w), 255 where printed."""
-    height, width = shape
-    marks = np.zeros(shape, np.uint8)
-    if rng.random() < 0.4:
-        text = "".join(rng.choice(_LETTERS, int(rng.integers(4, 12))))
-        size, x = height * rng.uniform(0.012, 0.022), int(rng.uniform(0, 0.6) * width)
-        y = int(height * rng.uniform(0.5, 0.75))
-        cv2.putText(marks, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, 255, max(1, height // 14), cv2.LINE_AA)
-    for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.4 else 0):
-        x = int(rng.uniform(0.3, 1) * width)
-        marks[:, x : x + max(1, int(height * rng.uniform(0.05, 0.5)))] = 255
-    if rng.random() < 0.12:
-        y = int(height * rng.uniform(0.2, 0.7))
-        marks[y : y + max(1, int(height * rng.uniform(0.05, 0.15)))] = 255
-    return marks
-
-
-def cut_shaft(
-    rng: np.random.Generator, length: float, scale: float, material: Material, print_: Material, angle: float
-) -> Sprite:
-    """A cylinder of diameter 1 that ends at (0, 0) and comes from (-length, 0), with something printed on it in places."""
-    ends = np.array([[-length, 0.0], [0.0, 0.0]])
-    paper = _Paper(Outline([ribbon(ends, np.array([0.5, 0.5]))]), scale)
-    height, width = paper.shape
-    across = np.clip((np.arange(height) - paper.origin[1]) / (0.5 * scale), -1, 1).astype(np.float32)
-    normal = np.asarray(np.repeat(across[:, None], 2, 1), np.float32)
-    column = shade(material, np.zeros_like(normal), normal, angle)[:, :1]
-    ink = shade(print_, np.zeros_like(normal), normal, angle)[:, :1]
-    printed = (_marks(rng, paper.shape).astype(np.float32) / np.float32(255))[..., None]
-    smear = np.float32(rng.uniform(0, 0.18)) * grid_noise(rng, (1, width), scale)
-    smear = smear + np.float32(rng.uniform(0, 0.15)) * grid_noise(rng, (height, width), scale * rng.uniform(0.1, 0.6))
-    ramp = np.linspace(rng.uniform(0.6, 1.6), 1, width, dtype=np.float32)
-    colour = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
-    soil(rng, colour, scale * rng.uniform(0.2, 1.2))
-    mask = np.zeros(paper.shape, np.uint8)
-    mask[_PAD:-_PAD, _PAD:-_PAD] = 255
-    return _finish(colour, mask, paper)
