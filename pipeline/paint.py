@@ -79,24 +79,21 @@ def trace_contours(labels: NDArray[np.uint8], view: View, width: float, scratch:
 def paint(frame: Frame, labels: NDArray[np.uint8], inks: Inks, scratch: Scratch) -> None:
     """Blend a painter's map of the chroma plane's size into the frame; each of its pixels is 2x2 of luma, smoothed.
 
-    It is done in stripes, so that what one step writes is still in the cache for the next.
+    It is done in stripes, so that what one step writes is still in the cache for the next, and bare ones are passed over.
     """
-    left, top, width, height = cv2.boundingRect(labels)
+    for first in range(0, len(labels), _STRIPE):
+        _paint_stripe(frame, labels, slice(first, min(first + _STRIPE, len(labels))), inks, scratch)
+
+
+def _paint_stripe(frame: Frame, labels: NDArray[np.uint8], rows: slice, inks: Inks, scratch: Scratch) -> None:
+    # A line of each neighbouring stripe, as smoothing needs it; and a bare column on either side, where it ends.
+    before, after = min(rows.start, 1), min(len(labels) - rows.stop, 1)
+    stripe = labels[rows.start - before : rows.stop + after]
+    left, _, width, _ = cv2.boundingRect(stripe)
     if not width:
         return
-    # One pixel more all around, so that smoothing ends at nothing.
     columns = slice(max(left - 1, 0), min(left + width + 1, labels.shape[1]))
-    top, bottom = max(top - 1, 0), min(top + height + 1, len(labels))
-    for first in range(top, bottom, _STRIPE):
-        _paint_stripe(frame, labels, slice(first, min(first + _STRIPE, bottom)), columns, inks, scratch)
-
-
-def _paint_stripe(
-    frame: Frame, labels: NDArray[np.uint8], rows: slice, columns: slice, inks: Inks, scratch: Scratch
-) -> None:
-    # A line of each neighbouring stripe, as smoothing needs it.
-    before, after = min(rows.start, 1), min(len(labels) - rows.stop, 1)
-    box = labels[rows.start - before : rows.stop + after, columns]
+    box = stripe[:, columns]
     keep, *add = (
         cv2.LUT(box, table, scratch.array(f"small {i}", box.shape, np.uint16))
         for i, table in enumerate((inks.keep, *inks.add))

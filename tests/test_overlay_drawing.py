@@ -256,3 +256,12 @@ def test_the_same_frame_is_always_drawn_the_same() -> None:
     overlay.draw(noise(720, 1280), segment(full_view(720, 1280, *NETWORK), np.full(GRID, 3)), "something else")
     overlay.draw(second, segmentation, STATUS)
     assert not changed(first, second).any()
+
+
+def test_stripes_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmentation = segment(full_view(361, 481, *NETWORK), np.random.default_rng(5).integers(0, 4, GRID))
+    in_stripes, whole = noise(361, 481), noise(361, 481)
+    Overlay(CLASSES).draw(in_stripes, segmentation, STATUS)
+    monkeypatch.setattr("cliprl.pipeline.paint._STRIPE", 10_000)
+    Overlay(CLASSES).draw(whole, segmentation, STATUS)
+    assert not changed(in_stripes, whole).any()
