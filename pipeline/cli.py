@@ -24,6 +24,16 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+class Preset(StrEnum):
+    """x264 presets that keep up with a camera."""
+
+    ULTRAFAST = "ultrafast"
+    SUPERFAST = "superfast"
+    VERYFAST = "veryfast"
+    FASTER = "faster"
+    MEDIUM = "medium"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -65,6 +75,12 @@ def stream(
     frames: Annotated[
         int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after so many frames.", show_default="all")
     ] = None,
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, rich_help_panel="Output", help="Video quality of x264: 0 lossless, 51 worst.")
+    ] = 23,
+    preset: Annotated[
+        Preset, typer.Option(rich_help_panel="Output", help="x264's effort: slower ones make smaller files.")
+    ] = Preset.ULTRAFAST,
     json_: Annotated[
         bool, typer.Option("--json", rich_help_panel="Output", help="Print the summary as JSON on standard output.")
     ] = False,
@@ -116,7 +132,7 @@ def stream(
         typer.Option(
             min=0.0, max=1.0, rich_help_panel="Picture", help="Of the painted classes; 0 leaves the picture untouched."
         ),
-    ] = 0.45,
+    ] = 0.4,
     contours: Annotated[bool, typer.Option(rich_help_panel="Picture", help="Outline each class.")] = True,
     legend: Annotated[bool, typer.Option(rich_help_panel="Picture", help="Name the classes in view.")] = True,
     status: Annotated[
@@ -144,6 +160,8 @@ def stream(
         contours=contours,
         legend=legend,
         status=status,
+        crf=crf,
+        preset=preset.value,
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,11 @@ from types import FrameType
 
 from rich.console import Console
 
-from cliprl.engines import UsageError
+from cliprl.engines import open_bundle
+from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay, Style
-from cliprl.pipeline.protocols import Scene, Source
+from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.segmenter import Segmenter
@@ -44,45 +45,53 @@ class Options:
     contours: bool
     legend: bool
     status: bool
+    crf: int
+    preset: str
 
 
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
     console = Console(stderr=True, quiet=quiet)
     targets = options.outputs or (default_output(options.source),)
-    _refuse_own_input(options.source, targets)
     with ExitStack() as opened:
-        segmenter = Segmenter(
-            options.bundle,
-            device=options.device,
-            steps=options.steps,
-            budget_ms=options.budget_ms,
-            precision=options.precision,
-            threads=options.threads,
-        )
-        overlay = Overlay(segmenter.classes, _style(options))
-        source = opened.enter_context(open_source(options.source))
-        scene = Scene(source.info, segmenter.classes)
-        sinks = [opened.enter_context(open_sink(target, scene)) for target in targets]
-        stream = Stream(source, segmenter, overlay, sinks, status=_status_line(segmenter))
+        stream = _open(options, targets, opened)
         if verbose:
-            console.print(_chosen(segmenter, source), highlight=False)
-        bar = opened.enter_context(
-            ProgressBar(console, source.info, options.frames, enabled=not json_output and not quiet)
-        )
-        with _signals(stream) as received:
-            summary = stream.run(lambda *_: bar.advance(), frames=options.frames)
-    for note in summary.notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+            console.print(_chosen(stream), highlight=False)
+        bar = ProgressBar(console, stream.source.info, options.frames, enabled=not json_output and not quiet)
+        try:
+            with bar, _signals(stream) as received:
+                stream.run(lambda *_: bar.advance(), frames=options.frames)
+        finally:
+            for note in stream.summary().notes:
+                console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+    summary = stream.summary()
     if json_output:
-        print(
-            json.dumps(
-                summary.to_json() | {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-            )
-        )
+        run_of = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
+        print(json.dumps(summary.to_json() | run_of))
     else:
         console.print(summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
     return 128 + received[0] if received else 0
+
+
+def _open(options: Options, targets: Sequence[str], opened: ExitStack) -> Stream:
+    """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
+    device = open_device(options.device)
+    bundle = open_bundle(options.bundle)
+    overlay = Overlay(bundle.manifest.classes, _style(options))
+    source = opened.enter_context(open_source(options.source))
+    scene = Scene(source.info, bundle.manifest.classes)
+    sinks = [
+        opened.enter_context(open_sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
+    ]
+    segmenter = Segmenter(
+        bundle,
+        device=device,
+        steps=options.steps,
+        budget_ms=options.budget_ms,
+        precision=options.precision,
+        threads=options.threads,
+    )
+    return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
 
 
 def _style(options: Options) -> Style:
@@ -110,14 +119,11 @@ def default_output(source: str) -> str:
     return str(path.with_name(f"{path.stem}_overlay{suffix}"))
 
 
-def _refuse_own_input(source: str, targets: tuple[str, ...]) -> None:
-    for target in targets:
-        if target != "null:" and Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
-            raise UsageError(f"output {target} is the input itself: give another path with -o")
-
-
-def _chosen(segmenter: Segmenter, source: Source) -> str:
-    info, manifest = source.info, segmenter.bundle.manifest
+def _chosen(stream: Stream) -> str:
+    info, segmenter = stream.source.info, stream.segmenter
+    if segmenter is None:
+        return f"input   {info.name}"
+    manifest = segmenter.bundle.manifest
     rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
     color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
     return (
@@ -127,9 +133,7 @@ def _chosen(segmenter: Segmenter, source: Source) -> str:
     )
 
 
-def _status_line(segmenter: Segmenter) -> Status:
-    name = segmenter.bundle.manifest.name
-
+def _status_line(name: str) -> Status:
     def line(frame: Frame, segmentation: Segmentation | None) -> str:
         if segmentation is None:
             return f"cliprl {name} · no segmentation"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from cliprl.pipeline.protocols import Sink, Source
 from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.sinks.group import SinkGroup
 from cliprl.pipeline.stages import Stage
 from cliprl.pipeline.summary import Recorder, Summary
 
@@ -48,7 +48,7 @@ class Stream:
         self.source = source
         self.segmenter = segmenter
         self.overlay = overlay
-        self.sinks = tuple(sinks)
+        self.sinks = SinkGroup(sinks)
         self.recorder = Recorder()
         self._status = status
         policy: Policy = "drop-oldest" if source.info.live else "wait"
@@ -91,7 +91,7 @@ class Stream:
 
     def summary(self) -> Summary:
         """Figures of the run so far."""
-        notes = [*self.source.info.notes, *(note for sink in self.sinks for note in getattr(sink, "notes", ()))]
+        notes = [*self.source.info.notes, *self.sinks.notes]
         dropped, damaged = self._ring.dropped, self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
 
@@ -134,8 +134,7 @@ class Stream:
             if self.overlay is not None:
                 self.overlay.draw(frame, segmentation, self._status(frame, segmentation) if self._status else None)
         with frame.stage("write"):
-            for sink in self.sinks:
-                sink.write(frame, segmentation)
+            self.sinks.write(frame, segmentation)
         self.recorder.add(frame, segmentation)
 
     def __enter__(self) -> Self:
@@ -144,8 +143,8 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ExitStack() as closing:
+        try:
+            self.sinks.__exit__(kind, error, trace)
+        finally:
             if not self._reader.is_alive():  # a source can't be closed under a read that hangs
-                closing.callback(self.source.close)
-            for sink in self.sinks:
-                closing.callback(sink.close)
+                self.source.close()

@@ -1,0 +1,78 @@
+"""Lint, types and the house's rules: which room may import which, and what may be loaded at import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "engines": {"engines"},
+    "pipeline": {"pipeline", "engines"},
+    "models": {"models", "pipeline", "engines"},
+    "bench": {"bench", "models", "pipeline", "engines"},
+}
+OPTIONAL = {
+    "torch",
+    "torchvision",
+    "open_clip",
+    "timm",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "nncf",
+    "aiortc",
+    "onnxruntime",
+}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def test_ruff() -> None:
+    done = python("-m", "ruff", "check", ".")
+    assert done.returncode == 0, done.stdout
+
+
+def test_formatting() -> None:
+    done = python("-m", "ruff", "format", "--check", ".")
+    assert done.returncode == 0, done.stdout
+
+
+def test_types() -> None:
+    done = python("-m", "mypy")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_imports_point_down(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                parts = name.split(".")
+                assert parts[0] not in MAY_IMPORT, f"{path.relative_to(ROOT)}: import {name} as cliprl.{name}"
+                if parts[0] == "cliprl":
+                    assert parts[1] in MAY_IMPORT[room], f"{path.relative_to(ROOT)}: {room} may not import {parts[1]}"
+
+
+@pytest.mark.parametrize("package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.command"])
+def test_importing_loads_nothing_optional(package: str) -> None:
+    done = python("-c", f"import sys, {package}; print(*sorted({OPTIONAL!r} & set(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_the_light_install_names_no_heavy_package() -> None:
+    light = [line for line in requires("cliprl") or [] if "extra ==" not in line]
+    assert light
+    assert not any(line.split(">")[0].split("=")[0].strip().lower() in OPTIONAL for line in light)
