@@ -68,6 +68,11 @@ def lookup(table: NDArray[np.float32], index: Image) -> Field:
     return cast(Field, cv2.LUT(index, full))
 
 
+def spread(field: Field) -> Field:
+    """`field` (h, w) as three equal channels: OpenCV works on these several times faster than numpy broadcasts."""
+    return cast(Field, cv2.merge([field, field, field]))
+
+
 def smoothstep(low: float, high: float, value: Field) -> Field:
     """0 below `low`, 1 above `high`, a smooth S between."""
     x = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)

@@ -74,7 +74,7 @@ class Sensor:
         grey = rng.random() < 0.4
         if grey:
             soft = np.repeat(soft[..., :1], 3, 2)
-        return np.round(soft * np.float32(strength / max(float(soft.std()), 1e-3))).astype(np.int16)
+        return np.round(soft * np.float32(strength / max(float(soft[::4, ::4].std()), 1e-3))).astype(np.int16)
 
     def develop(self, rgb: Image) -> Image:
         """Exposure and colours."""

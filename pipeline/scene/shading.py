@@ -9,8 +9,8 @@ import numpy as np
 
 from cliprl.pipeline.scene.raster import Field
 
-_SIZE = 64
-Material = Field  # (64, 64, 3): colour 0..255 by the normal's y and x, each -1..1
+_SIZE = 40
+Material = Field  # (40, 40, 3): colour 0..255 by the normal's y and x, each -1..1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.scene.layout import DETAIL, Layer, lay_out
-from cliprl.pipeline.scene.raster import Field, Image, Shape, blur, resize, smoothstep
+from cliprl.pipeline.scene.raster import Field, Image, Shape, blur, resize, smoothstep, spread
 from cliprl.pipeline.scene.relief import Textures, stack
 from cliprl.pipeline.scene.vessels import draw_vessels
 
@@ -70,6 +70,12 @@ class _Tissue:
             far = smoothstep(low, low + self._rng.uniform(0.5, 1.5), self._noise.swell)
             self.relief.light *= 1 - far * np.float32(self._rng.uniform(0.2, 0.9))
 
+    def grain(self) -> Field:
+        """Brightness of fibres and of the finest texture, about 1; float32 (h, w)."""
+        fibre = resize(self._strength("fibre", 0.2), self._shape) * self._noise.fibre
+        fine = self._noise.fine * np.float32(self._rng.uniform(0, 0.06))
+        return np.asarray(1 + np.clip(fibre + fine, -0.6, 0.6), np.float32)
+
     def colour(self) -> Field:
         """Reflectance, float32 (h, w, 3) in 0..255."""
         noise, rng = self._noise, self._rng
@@ -82,11 +88,7 @@ class _Tissue:
         dark, light = dark + (dark.mean(0) - dark) * kin, light + (light.mean(0) - light) * kin
         shift = rng.normal(0, 6, dark.shape) + rng.normal(0, 6, (len(organs), 1))
         base = self._spread(dark + shift) + self._spread(light - dark) * np.clip(mix, -0.4, 1.6)[..., None]
-        fine = resize(self._strength("fibre", 0.2), self._shape) * noise.fibre + noise.fine * np.float32(
-            rng.uniform(0, 0.06)
-        )
-        grown = resize(self._stain(base), self._shape)
-        return np.asarray(grown * (1 + np.clip(fine, -0.6, 0.6))[..., None], np.float32)
+        return resize(self._stain(base), self._shape)
 
     def _stain(self, base: Field) -> Field:
         """Washes of blood, bile or whitish film over organs of all kinds, and a drift of hue."""
@@ -102,9 +104,9 @@ class _Tissue:
             base = base + (wash - base) * share[..., None]
         return np.asarray(base, np.float32)
 
-    def vessels(self, colour: Field) -> None:
-        """Vessels, painted into `colour`."""
-        draw_vessels(self._rng, colour, resize(np.clip(self._strength("vessel"), 0, 1), self._shape), self._unit)
+    def vessels(self, colour: Field) -> Field:
+        """`colour` with vessels painted on it."""
+        return draw_vessels(self._rng, colour, resize(np.clip(self._strength("vessel"), 0, 1), self._shape), self._unit)
 
     def highlights(self, gx: Field, gy: Field) -> Field:
         """Wet highlights, 0..: where the surface, roughened, mirrors the scope's light."""
@@ -119,8 +121,8 @@ class _Tissue:
         other = np.roll(glint, (height // 3, width // 3), (0, 1))
         dx = gx + fine + glint + ((x - width / 2) * lean + ax)
         dy = gy - fine + other + ((y - height / 2) * lean + ay)
-        spread = np.float32(rng.uniform(0.06, 0.3) ** 2)
-        return np.asarray(np.exp((dx * dx + dy * dy) / -spread) * resize(gloss, self._shape), np.float32)
+        width2 = np.float32(rng.uniform(0.06, 0.3) ** 2)
+        return np.asarray(np.exp((dx * dx + dy * dy) / -width2) * resize(gloss, self._shape), np.float32)
 
 
 _WASHES = ((120, 12, 14), (150, 25, 22), (85, 8, 14), (150, 105, 40), (225, 195, 185), (110, 60, 35), (190, 90, 85))
@@ -138,13 +140,13 @@ def build_plate(rng: np.random.Generator, shape: Shape, unit: float) -> Plate:
     layers = lay_out(rng, shape, unit)
     tissue = _Tissue(rng, layers, shape, unit)
     gx, gy = _slope(tissue.height())
-    colour = tissue.colour()
-    tissue.vessels(colour)
+    colour = tissue.vessels(tissue.colour())
     lx, ly = rng.normal(0, 0.4, 2).astype(np.float32)
     facing = (1 - gx * lx - gy * ly) / np.sqrt((1 + gx * gx + gy * gy) * (1 + lx * lx + ly * ly))
     ambient = np.float32(rng.uniform(0.05, 0.5))
-    colour *= (resize(tissue.relief.light, shape) * (ambient + (1 - ambient) * np.maximum(facing, 0)))[..., None]
-    colour += (tissue.highlights(gx, gy) * 255)[..., None]
+    light = resize(tissue.relief.light, shape) * (ambient + (1 - ambient) * np.maximum(facing, 0)) * tissue.grain()
+    shine = spread(tissue.highlights(gx, gy) * np.float32(255))
+    lit = cv2.add(cv2.multiply(colour, spread(light)), shine, dtype=cv2.CV_8U)
     labels = np.array([layer.organ.label for layer in layers], np.uint8)[tissue.relief.regions]
-    rgb = np.clip(blur(colour, rng.uniform(0, 0.002) * unit), 0, 255).astype(np.uint8)
+    rgb = np.asarray(blur(lit, rng.uniform(0, 0.002) * unit), np.uint8)
     return Plate(rgb, labels, tissue.relief.regions, tuple(layer.organ.phrase for layer in layers))
