@@ -1,0 +1,71 @@
+"""The contrastive stage: pictures and their captions meet in one space, by DHN-NCE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliprl.models.config import Recipe
+from cliprl.models.data.augment import Geometry, Photometry
+from cliprl.models.data.batches import Ahead
+from cliprl.models.data.rendered import RenderedScenes
+from cliprl.models.losses import dhn_nce
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.supervised import cosine_rate, update
+from cliprl.models.text import tokenize
+
+
+class Contrastive:
+    """Trains the two towers on whole pictures at half the network's size: words need less detail than borders."""
+
+    name = "contrastive"
+
+    def __init__(self, network: ClipSegmenter, scenes: RenderedScenes, recipe: Recipe) -> None:
+        self.network, self.scenes, self.config, self.seed = network, scenes, recipe.contrastive, recipe.seed
+        self.steps = self.config.steps
+        self.size = (recipe.network.height // 2, recipe.network.width // 2)
+        parameters = [p for p in network.clip.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        self.batches = Ahead(self._batch)
+
+    def _batch(self, step: int) -> tuple[Tensor, list[str]]:
+        """Pictures uint8 (B, H, W, 3) of different scenes, and their captions."""
+        order = np.random.default_rng((self.seed, step)).permutation(self.scenes.which.count)
+        images, captions = [], []
+        for n, scene in enumerate(order[: self.config.batch]):
+            rng = np.random.default_rng((self.seed, step, n))
+            index = int(scene) * self.scenes.which.frames + int(rng.integers(self.scenes.which.frames))
+            sample = self.scenes[index]
+            image, labels = Geometry.whole(rng, sample.labels.shape, self.size).apply(sample, self.size)
+            images.append(Photometry.draw(rng).apply(image, labels, rng)[0])
+            captions.append(self.scenes.caption(index))
+        return torch.from_numpy(np.stack(images)), captions
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """One batch."""
+        self.network.train()
+        images, captions = self.batches(index)
+        texts = self.network.encode_text(tokenize(captions, self.network.context))
+        loss = dhn_nce(self.network.encode_image(images), texts, self.config.temperature, self.config.hardness)
+        loss = loss / len(captions)
+        update(self.optimizer, self.scheduler, loss, self.network)
+        return {"dhn-nce": loss.item()}
+
+    def state(self) -> dict[str, Any]:
+        """Network, optimiser and schedule."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])

@@ -1,0 +1,122 @@
+"""Batches: a mixture of data sets, augmented, drawn from the step's number alone and made ahead of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliprl.models.data.augment import Geometry, Photometry
+from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
+from cliprl.models.data.sample import Dataset, Image, Sample
+
+Item = TypeVar("Item")
+# Batches made ahead, and the threads that make them (OpenCV and NumPy release the interpreter's lock).
+AHEAD, THREADS = 3, 2
+# Share of policy samples that are left clean, and of those whose frame before is unknown.
+CLEAN, FIRST = 0.3, 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Data sets and their shares of a batch."""
+
+    datasets: Sequence[Dataset]
+    shares: Sequence[float]
+
+    def draw(self, rng: np.random.Generator) -> tuple[Dataset, int]:
+        """A data set by its share, and the index of one of its samples."""
+        weights = np.array(self.shares) / np.sum(self.shares)
+        dataset = self.datasets[int(rng.choice(len(self.datasets), p=weights))]
+        return dataset, int(rng.integers(len(dataset)))
+
+
+class Ahead(Generic[Item]):
+    """Calls `make(step)` ahead of its use on other threads. Steps must be asked for in order; the first may be any."""
+
+    def __init__(self, make: Callable[[int], Item]) -> None:
+        self._make = make
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="batches")
+        self._futures: dict[int, Future[Item]] = {}
+
+    def __call__(self, step: int) -> Item:
+        """What `make(step)` returns."""
+        for n in range(step, step + AHEAD + 1):
+            if n not in self._futures:
+                self._futures[n] = self._pool.submit(self._make, n)
+        return self._futures.pop(step).result()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def labelled_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 (B, H, W, 3) and label codes int64 (B, H/4, W/4) of a step."""
+    pictures = []
+    for n in range(size):
+        rng = np.random.default_rng((seed, step, n))
+        dataset, index = mixture.draw(rng)
+        sample = dataset[index]
+        image, labels = Geometry.draw(rng, _size(sample), target).apply(sample, target)
+        pictures.append(Photometry.draw(rng).apply(image, labels, rng))
+    return _stack([p[0] for p in pictures]), _stack([p[1] for p in pictures]).long()
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Frames and the frames before them, uint8 (B, H, W, 3), labels int64 (B, h, w) of the later ones; `first` bool (B,)
+    marks those whose frame before is to be taken as unknown."""
+
+    before: Tensor
+    now: Tensor
+    labels: Tensor
+    first: Tensor
+
+
+def pair_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float) -> Pairs:
+    """Two successive frames for each of a step's samples, both corrupted alike, up to `severity`."""
+    columns: list[list[Image]] = [[], [], []]
+    first = []
+    for n in range(size):
+        rng = np.random.default_rng((seed, step, n))
+        for column, picture in zip(columns, _pair(mixture, target, rng, severity), strict=True):
+            column.append(picture)
+        first.append(bool(rng.random() < FIRST))
+    before, now, labels = (_stack(column) for column in columns)
+    return Pairs(before, now, labels.long(), torch.tensor(first))
+
+
+def _pair(
+    mixture: Mixture, target: tuple[int, int], rng: np.random.Generator, severity: float
+) -> tuple[Image, Image, Image]:
+    dataset, index = mixture.draw(rng)
+    sample, earlier = dataset[index], _before(dataset, index)
+    geometry, camera = Geometry.draw(rng, _size(sample), target), Photometry.draw(rng)
+    views = []
+    for one, view in ((earlier, geometry.moved(rng, target)), (sample, geometry)):
+        views.append(camera.apply(*view.apply(one, target), rng))
+    kind, strength = str(rng.choice(list(CORRUPTIONS))), 0.0 if rng.random() < CLEAN else rng.uniform(0, severity)
+    before, now = (corrupt(image, kind, strength, rng) for image, _ in views)
+    return before, now, views[1][1]
+
+
+def _before(dataset: Dataset, index: int) -> Sample:
+    """The frame before in the same sequence; the frame itself where there is none."""
+    sample = dataset[index]
+    earlier = dataset[index - 1] if index else sample
+    return earlier if earlier.sequence == sample.sequence else sample
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    height, width = sample.labels.shape
+    return height, width
+
+
+def _stack(pictures: Sequence[Image]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures))

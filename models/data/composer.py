@@ -1,0 +1,77 @@
+"""The composer: rendered instruments laid over real tissue, so that the network sees real texture beside exact labels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.models.data.augment import Photometry
+from cliprl.models.data.rendered import RenderedScenes
+from cliprl.models.data.sample import Dataset, Image, Sample
+
+# A layer's coverage from which on a pixel is the instrument's.
+OPAQUE = 128
+# How many compositions are drawn of each layer.
+REPEATS = 4
+
+
+class Composed:
+    """Compositions of `scenes`' instruments on pictures of `tissue`, each drawn from its own index alone."""
+
+    name = "composed"
+
+    def __init__(self, tissue: Dataset, scenes: RenderedScenes, seed: int) -> None:
+        self.tissue, self.scenes, self.seed = tissue, scenes, seed
+
+    def __len__(self) -> int:
+        return REPEATS * len(self.scenes)
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, index))
+        layer, layer_labels = self.scenes.instruments(index % len(self.scenes))
+        below = _crop(self.tissue[int(rng.integers(len(self.tissue)))], rng, layer_labels.shape)
+        flip = int(rng.integers(-1, 3))
+        if flip < 2:
+            layer, layer_labels = cv2.flip(layer, flip).astype(np.uint8), cv2.flip(layer_labels, flip).astype(np.uint8)
+        camera = Photometry.draw(rng)
+        tissue = camera.recolour(below.image)
+        image = _over(tissue, _relit(layer, rng), _shadow(layer[..., 3], rng))
+        labels = np.where(layer[..., 3] >= OPAQUE, layer_labels, below.labels)
+        return Sample(image, labels.astype(np.uint8), f"composed {index}")
+
+
+def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> Sample:
+    """A random part of a picture, scaled to `shape` (height, width)."""
+    height, width = sample.labels.shape
+    share = rng.uniform(0.4, 1.0)
+    h, w = int(height * share), int(width * share)
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    part = np.s_[top : top + h, left : left + w]
+    size = (shape[1], shape[0])
+    image = cv2.resize(sample.image[part], size, interpolation=cv2.INTER_AREA if h > shape[0] else cv2.INTER_LINEAR)
+    labels = cv2.resize(sample.labels[part], size, interpolation=cv2.INTER_NEAREST)
+    return Sample(image.astype(np.uint8), labels.astype(np.uint8), sample.sequence)
+
+
+def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The layer, float32 (H, W, 4), with its metal brighter, darker, harder, softer or tinted."""
+    rgb = (layer[..., :3].astype(np.float32) / 255) ** np.float32(np.exp(rng.normal(0, 0.35)))
+    contrast, gain = np.float32(np.exp(rng.normal(0, 0.2))), np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.08, 3))
+    rgb = ((rgb - np.float32(0.4)) * contrast + np.float32(0.4)) * gain.astype(np.float32)
+    return np.dstack([np.clip(rgb * 255, 0, 255), layer[..., 3:].astype(np.float32)]).astype(np.float32)
+
+
+def _shadow(coverage: Image, rng: np.random.Generator) -> NDArray[np.float32]:
+    """How much light reaches the tissue beside the instruments, float32 (H, W): a soft, shifted shade."""
+    height, width = coverage.shape
+    shift = np.array([[1, 0, rng.normal(0, 0.03) * width], [0, 1, rng.uniform(0, 0.05) * height]])
+    moved = cv2.warpAffine(coverage, shift, (width, height)).astype(np.float32) / 255
+    soft = cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.01, 0.03) * width)
+    return (1 - np.float32(rng.uniform(0, 0.6)) * soft).astype(np.float32)
+
+
+def _over(tissue: Image, layer: NDArray[np.float32], light: NDArray[np.float32]) -> Image:
+    alpha = layer[..., 3:] / 255
+    mixed = tissue.astype(np.float32) * light[..., None] * (1 - alpha) + layer[..., :3] * alpha
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -1,0 +1,87 @@
+"""The supervised stage: every cell's class, by cross-entropy and Dice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliprl.engines import ClassSpec
+from cliprl.models.config import Recipe
+from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
+from cliprl.models.data.sample import allowed_classes, instrument_classes
+from cliprl.models.losses import dice_loss, partial_cross_entropy
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.text import drawn_embeddings
+
+WARM_UP = 50
+CLIP_NORM = 2.0
+
+
+def cosine_rate(step: int, steps: int) -> float:
+    """Share of the full learning rate: a linear warm-up, then half a cosine down to a hundredth."""
+    warm = min(WARM_UP, max(1, steps // 10))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
+    """One step of the optimiser on `loss`, with the gradient's norm bounded."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    optimizer.step()
+    scheduler.step()
+
+
+class Supervised:
+    """Trains tower, decoder and texts together; the tower more slowly, for it is pretrained."""
+
+    name = "supervised"
+
+    def __init__(self, network: ClipSegmenter, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
+        config = recipe.supervised
+        self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
+        self.steps = config.steps
+        self.allowed = torch.from_numpy(allowed_classes(classes))
+        self.instrument = torch.from_numpy(instrument_classes(classes))
+        self.optimizer = torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
+        size = (recipe.network.height, recipe.network.width)
+        self.batches = Ahead(lambda step: labelled_batch(mixture, config.batch, size, recipe.seed, step))
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """One batch."""
+        self.network.train()
+        image, labels = self.batches(index)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
+        cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
+        dice = dice_loss(logits, labels, self.instrument, self.allowed)
+        update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
+        return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
+
+    def state(self) -> dict[str, Any]:
+        """Network, optimiser and schedule."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:
+    trunk = [p for p in network.clip.visual.trunk.parameters() if p.requires_grad]
+    slow = {id(p) for p in trunk}
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in slow]
+    return [{"params": trunk, "lr": tower_rate}, {"params": rest, "lr": rate}]
