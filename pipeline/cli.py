@@ -178,7 +178,7 @@ def _status_of_run() -> int:
     except CliprlError as error:
         return _complain(str(error), error.exit_status)
     except _CommandLineError as error:
-        return _complain(f"{error.format_message()} See cliprl-stream --help.", 2)
+        return _complain(f"{error.format_message().rstrip('.')}{_given(error)}. See cliprl-stream --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", INTERRUPTED)
     except Exception as error:
@@ -187,6 +187,15 @@ def _status_of_run() -> int:
         return _complain(
             f"unexpected {type(error).__name__}: {error}. Run again with --verbose, and report what it prints", 1
         )
+
+
+def _given(error: Any) -> str:
+    """The value that was refused, which typer's own message leaves out."""
+    words = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for name in getattr(getattr(error, "param", None), "opts", ()):
+        if name in words[:-1]:
+            return f", not '{words[words.index(name) + 1]}'"
+    return ""
 
 
 def _complain(message: str, status: int) -> int:

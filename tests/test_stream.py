@@ -1,0 +1,227 @@
+"""The whole way of a frame, on a scene that the program renders itself, and how it ends when a part of it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline import (
+    Frame,
+    Overlay,
+    Scene,
+    Segmentation,
+    Segmenter,
+    Stream,
+    StreamInfo,
+    Style,
+    open_sink,
+    open_source,
+)
+from cliprl.pipeline.frame import allocate_planes
+from cliprl.pipeline.protocols import PlaneAllocator
+
+DEMO = "demo:?seconds=1&size=320x256&rate=25"
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter("small")
+
+
+class Numbers:
+    """A source whose frames carry their number in every sample."""
+
+    def __init__(self, count: int, *, live: bool = False, fail_at: int | None = None) -> None:
+        self.info = StreamInfo("numbers", 64, 96, Fraction(1, 1000), Fraction(25), count, live=live)
+        self.damaged = 0
+        self.closed = False
+        self._count, self._next, self._fail_at = count, 0, fail_at
+
+    def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+        if self._next == self._fail_at:
+            raise CliprlError("numbers: the file ends in the middle of a frame")
+        if self._next == self._count:
+            return None
+        luma, chroma = allocate(64, 96)
+        luma[:], chroma[:] = self._next % 200, 128
+        frame = Frame(luma, chroma, self._next * 41, Fraction(1, 1000), self._next)
+        self._next += 1
+        return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Collector:
+    """A sink that notes what it is given, and may be slow or fail."""
+
+    def __init__(self, *, fail_at: int | None = None, seconds: float = 0.0) -> None:
+        self.pts: list[int] = []
+        self.values: list[int] = []
+        self.closed = 0
+        self._fail_at, self._seconds = fail_at, seconds
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if len(self.pts) == self._fail_at:
+            raise CliprlError("disk full: free some space")
+        time.sleep(self._seconds)
+        self.pts.append(frame.pts)
+        self.values.append(int(frame.luma[0, 0]))
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stage_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name in {"decode", "encode", "refine", "pass"}]
+
+
+def test_every_frame_comes_out_in_order_with_its_own_time() -> None:
+    source, sink = Numbers(300), Collector()
+    summary = Stream(source, sinks=[sink]).run()
+    assert sink.pts == [n * 41 for n in range(300)]
+    assert sink.values == [n % 200 for n in range(300)]
+    assert (summary.frames, summary.dropped, summary.interrupted) == (300, 0, False)
+    assert source.closed
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_the_demo_is_segmented_and_painted(segmenter: Segmenter) -> None:
+    with open_source(DEMO) as source:
+        raw = {f.index: f.luma.copy() for f in source}
+    seen: list[Segmentation] = []
+    painted = 0
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        nonlocal painted
+        assert segmentation is not None
+        seen.append(segmentation)
+        painted += not np.array_equal(frame.luma, raw[frame.index])
+
+    summary = Stream(open_source(DEMO), segmenter, Overlay(segmenter.classes, Style())).run(look)
+    assert summary.frames == len(raw) == len(seen) == 25
+    assert painted == 25
+    assert all(s.probabilities.shape[0] == len(segmenter.classes) for s in seen)
+    assert all(np.allclose(s.probabilities.sum(0), 1, atol=1e-3) for s in seen)
+    assert summary.latency["encode"].p50 > 0
+    assert summary.mean_steps <= segmenter.steps
+
+
+def test_a_live_source_loses_the_oldest_frames_and_says_so() -> None:
+    sink = Collector(seconds=0.01)
+    summary = Stream(Numbers(200, live=True), sinks=[sink]).run()
+    assert summary.dropped > 0
+    assert summary.frames + summary.dropped == 200
+    assert sink.pts == sorted(sink.pts)
+    assert sink.pts[-1] == 199 * 41
+
+
+def test_a_source_that_fails_gives_what_it_had() -> None:
+    sink = Collector()
+    with pytest.raises(CliprlError, match="middle of a frame"):
+        Stream(Numbers(100, fail_at=40), sinks=[sink]).run()
+    assert len(sink.pts) == 40
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_a_sink_that_fails_ends_the_run_and_the_others_are_closed() -> None:
+    good, bad, source = Collector(), Collector(fail_at=10), Numbers(100)
+    with pytest.raises(CliprlError, match="disk full"):
+        Stream(source, sinks=[good, bad]).run()
+    assert good.closed
+    assert bad.closed
+    assert source.closed
+    assert not stage_threads()
+
+
+def test_a_segmenter_that_fails_ends_the_run(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    whole = Segmenter.encode
+
+    def fragile(self: Segmenter, frame: Frame) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise CliprlError("the engine gave NaN")
+        return whole(self, frame)
+
+    monkeypatch.setattr(Segmenter, "encode", fragile)
+    sink = Collector()
+    with pytest.raises(CliprlError, match="NaN"):
+        Stream(Numbers(100), segmenter, sinks=[sink]).run()
+    assert len(sink.pts) == 6
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_stop_finishes_what_was_decoded() -> None:
+    sink = Collector()
+    stream = Stream(Numbers(100_000), sinks=[sink])
+    summary = stream.run(lambda frame, _: stream.stop() if frame.index == 20 else None)
+    assert summary.interrupted
+    assert 21 <= summary.frames < 100
+    assert sink.pts == [n * 41 for n in range(summary.frames)]
+    assert not stage_threads()
+
+
+def test_a_number_of_frames_can_be_asked_for() -> None:
+    sink = Collector()
+    assert Stream(Numbers(100), sinks=[sink]).run(frames=12).frames == 12
+    assert len(sink.pts) == 12
+    assert not stage_threads()
+
+
+def test_steps_zero_is_the_base_and_more_steps_change_it() -> None:
+    with open_source("demo:?seconds=0.4&size=320x256") as source:
+        frames = list(source)
+    base = [Segmenter("small", steps=0)(f) for f in frames[:1]]
+    refined = [Segmenter("small", steps=3)(f) for f in frames[:1]]
+    assert base[0].steps == 0
+    assert refined[0].steps >= 1
+    assert not np.array_equal(base[0].probabilities, refined[0].probabilities)
+
+
+def test_a_tight_budget_drops_steps_not_frames() -> None:
+    segmenter = Segmenter("small", budget_ms=0.1)
+    summary = Stream(open_source(DEMO), segmenter).run()
+    assert summary.frames == 25
+    assert summary.mean_steps < 0.2
+
+
+def test_the_five_line_example_of_the_readme(tmp_path: Path) -> None:
+    segmenter, source = Segmenter("small"), open_source("demo:?seconds=0.4&size=320x256")
+    sink = open_sink(str(tmp_path / "overlay.mp4"), Scene(source.info, segmenter.classes))
+    summary = Stream(source, segmenter, Overlay(segmenter.classes), [sink]).run()
+    assert summary.frames == 10
+    assert (tmp_path / "overlay.mp4").stat().st_size > 1000
