@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 from media import assert_same, bars, color_of, decode_all, make_audio, make_clip, moving, video_frame
 
@@ -196,10 +197,12 @@ def test_rotation_aspect_audio_and_tags_are_told(tmp_path: Path) -> None:
     assert not info.interlaced
 
 
-def test_interlaced_frames_say_so(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "fields.mp4", options={"x264-params": "tff=1:interlaced=1"})
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_interlaced_frames_say_so(tmp_path: Path, order: str) -> None:
+    path = make_clip(tmp_path / "fields.mp4", options={"x264-params": f"{order}=1:interlaced=1"})
     with open_source(path) as source:
         assert source.info.interlaced
+        assert source.info.bottom_field_first == (order == "bff")
         assert all(frame.interlaced for frame in source)
 
 
@@ -251,3 +254,20 @@ def test_a_name_with_a_colon_or_a_bracket_is_a_file(tmp_path: Path, monkeypatch:
         make_clip(tmp_path / "plain.mp4").rename(tmp_path / name)
         with open_source(name) as source:
             assert len(list(source)) == 12
+
+
+def test_opening_a_thousand_times_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", frames=3)
+    process = psutil.Process()
+
+    def use(times: int) -> tuple[int, int]:
+        for _ in range(times):
+            with open_source(path) as source:
+                assert len(list(source)) == 3
+        return process.num_fds(), process.memory_info().rss
+
+    use(200)
+    files, memory = use(1)
+    later_files, later_memory = use(1000)
+    assert later_files == files
+    assert later_memory - memory < 8e6

@@ -11,7 +11,12 @@ from media import assert_same
 from cliprl.pipeline.frame import allocate_planes
 from cliprl.pipeline.sources import open_source
 
-CLIPS = ("laparoscopy_720p25", "sinus_1080p30", "ophthalmic_1080p30", "davinci_1080p10")
+CLIPS = (
+    pytest.param("sinus_1080p30", marks=pytest.mark.slow),
+    "laparoscopy_720p25",
+    "ophthalmic_1080p30",
+    "davinci_1080p10",
+)
 
 
 @pytest.mark.parametrize("name", CLIPS)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.describe import check_file
 from cliprl.pipeline.sources.images import ImageSource, expand, is_pattern
 from cliprl.pipeline.sources.live import open_device, open_url
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
-from cliprl.pipeline.sources.video import VideoSource, check_file
+from cliprl.pipeline.sources.video import VideoSource
 
 __all__ = ["FrameSource", "ImageSource", "VideoSource", "open_source"]
 

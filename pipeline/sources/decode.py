@@ -45,10 +45,14 @@ class Decoder:
         self._suspect: set[int] = set()
         self._after_loss = False
         self._drained = False
+        self._failure: Exception | None = None
         self.corrupt = self.lost = self.packets = self.pictures = 0
 
     def read(self) -> Decoded | None:
-        """The next picture in presentation order, None at the end. Raises libav's error where a live stream breaks."""
+        """The next picture in presentation order, None at the end.
+
+        Where a live stream or a connection breaks, the pictures already received come first, then libav's error is raised.
+        """
         while not self._ready and not self._drained:
             packet = self._next_packet()
             if packet is not None:
@@ -57,7 +61,12 @@ class Decoder:
             self._drained = packet is None
             if self._drained:
                 self._settle()
-        return self._judge(self._ready.popleft()) if self._ready else None
+        if self._ready:
+            return self._judge(self._ready.popleft())
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return None
 
     def _next_packet(self) -> Packet | None:
         """The next packet. A last one that is cut off is left out where it would take pictures yet to be put in order with it."""
@@ -77,7 +86,8 @@ class Decoder:
                 packet: Packet = next(self._packets, None)
             except av.error.FFmpegError as error:
                 if isinstance(error, _GONE) or (self._live and not isinstance(error, av.error.InvalidDataError)):
-                    raise
+                    self._failure = error
+                    return None
                 errors += 1
                 self._packets = self._container.demux(self._stream)
                 continue

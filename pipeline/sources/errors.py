@@ -36,7 +36,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[CliprlError], str],
     ),
     ((av.error.DecoderNotFoundError,), CliprlError, "is in a format without a decoder here: convert it to H.264 first"),
     (
-        (av.error.InvalidDataError,),
+        (av.error.InvalidDataError, EOFError),
         CliprlError,
         "is not a video that can be read: it is cut off, damaged, or of another kind; make or copy it again",
     ),

@@ -110,8 +110,10 @@ class ImageSource(FrameSource):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
         self._whole = codec != "mjpeg" or _JPEG_END in data[-64:]
+        packet = av.Packet(data)
+        packet.is_keyframe = True  # else the PNG decoder adds the picture to the one before
         try:
-            found = self._context.decode(av.Packet(data))
+            found = self._context.decode(packet)
         except (av.error.FFmpegError, ValueError):
             return None
         return found[0] if found else None

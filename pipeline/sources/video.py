@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import struct
+import errno
 from collections.abc import Mapping
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
-from av.container import InputContainer
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decode import Decoded, Decoder
+from cliprl.pipeline.sources.describe import describe, mirrored, video_stream
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
 from cliprl.pipeline.sources.timing import Clock
 
-# A file whose pictures end this much before the end it states was cut off, or a part of it could not be read.
-_EARLY_SECONDS = 1.0
-
-
-def check_file(path: Path) -> None:
-    """Raise the error that says why `path` can't be a video file, before libav sees it."""
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: check the name")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the pictures in it")
-    if path.is_file() and path.stat().st_size == 0:
-        raise CliprlError(f"{path} is empty: make or copy it again")
+# Pictures that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
+_EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 
 
 class VideoSource(FrameSource):
@@ -52,7 +40,9 @@ class VideoSource(FrameSource):
         self._name = name
         self._local = "://" not in name and format is None
         try:
-            self._container: Any = av.open(name, format=format, options=dict(options or {}), timeout=timeout)
+            self._container: Any = av.open(
+                name, format=format, options=dict(options or {}), timeout=timeout, metadata_errors="replace"
+            )
         except (OSError, ValueError, av.error.FFmpegError) as error:
             raise explain(error, name) from None
         try:
@@ -62,7 +52,7 @@ class VideoSource(FrameSource):
             raise
 
     def _start(self, live: bool | None) -> None:
-        stream = _video_stream(self._container, redact(self._name))
+        stream = video_stream(self._container, redact(self._name))
         if live is None:  # over a network, what has an end is a file
             live = not self._local and stream.duration is None and self._container.duration is None
         self._decoder = Decoder(self._container, stream, live=live)
@@ -74,20 +64,25 @@ class VideoSource(FrameSource):
             raise CliprlError(
                 f"no picture in {redact(self._name)} can be decoded: it is cut off or damaged; copy it again"
             )
-        info = _describe(redact(self._name), self._container, stream, self._held.picture, self._context)
+        info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
         if self._local and self._container.streams.audio:
             info = info | {"audio_path": self._name}
         super().__init__(StreamInfo(**info, live=live))
         self._declared = stream.frames or None
+        self._slack = _EARLY if len(self._container.streams) == 1 else _EARLY_WITH_SOUND
         self._clock = Clock(self.info.time_base, self.info.rate)
         self._first_seconds = self._end_seconds = 0.0
-        if _mirrored(self._held.picture):
+        if mirrored(self._held.picture):
             self.note("the file asks for a mirrored display, which is not carried over")
 
     def _decode(self) -> Decoded | None:
         try:
             return self._decoder.read()
         except av.error.FFmpegError as error:
+            # an input/output error is how libav tells that the other end hung up
+            if error.errno == errno.EIO and not self._local and self._index:
+                self.note("the connection was closed at the other end")
+                return None
             raise explain(error, self._name) from None
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
@@ -126,7 +121,7 @@ class VideoSource(FrameSource):
             self.damaged += missing
             self.note(f"the file ends early: {self._index} of the {self._declared} frames it states")
         shown, stated = self._end_seconds - self._first_seconds, self.info.seconds
-        if missing <= 0 and stated and stated - shown > _EARLY_SECONDS:
+        if missing <= 0 and stated and stated - shown > self._slack:
             self.note(f"the pictures end after {shown:.1f} s; the file states {stated:.1f} s")
 
     def close(self) -> None:
@@ -135,53 +130,3 @@ class VideoSource(FrameSource):
             super().close()
             self._held = None
             self._container.close()
-
-
-def _video_stream(container: InputContainer, name: str) -> Any:
-    """The video stream to show: the first that is no cover picture. Its decoder is known to exist: without, libav crashes."""
-    attached = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & attached]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with pictures")
-    for stream in streams:
-        if stream.codec_context is not None and stream.codec_context.width > 0:
-            return stream
-    raise CliprlError(
-        f"the video stream of {name} can't be decoded: it is cut off, or of a codec without a decoder here"
-    )
-
-
-def _describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
-    """What `StreamInfo` says of a stream whose first picture is decoded."""
-    seconds: float | None = None
-    if stream.duration is not None:
-        seconds = float(stream.duration * stream.time_base)
-    elif container.duration is not None:
-        seconds = container.duration / av.time_base
-    rate = stream.average_rate or stream.guessed_rate
-    if picture.pts is None:  # a bare stream's average is libav's guess; the codec knows better
-        rate = stream.guessed_rate or rate
-    return {
-        "name": name,
-        "height": picture.height,
-        "width": picture.width,
-        "time_base": Fraction(stream.time_base),
-        "rate": rate or None,
-        "frames": stream.frames or None,
-        "seconds": seconds,
-        "color": picture_color(picture, context),
-        "rotation": round(picture.rotation / 90) * 90 % 360,
-        "sample_aspect": stream.sample_aspect_ratio or None,
-        "interlaced": picture.interlaced_frame,
-    }
-
-
-def _mirrored(picture: av.VideoFrame) -> bool:
-    """Whether the display matrix (nine 32-bit numbers, row by row) has a negative determinant."""
-    side_data: Any = picture.side_data  # a mapping by its stubs, a sequence of buffers in fact
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
-            return bool(a * d - b * c < 0)
-    return False

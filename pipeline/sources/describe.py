@@ -1,0 +1,76 @@
+"""What can be known of a file and its streams before frames are used."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.planes import picture_color
+
+# libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
+_BOTTOM_FIRST = (3, 4)
+
+
+def check_file(path: Path) -> None:
+    """Raise the error that says why `path` can't be a video file, before libav sees it."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: check the name")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the pictures in it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise CliprlError(f"{path} is empty: make or copy it again")
+
+
+def video_stream(container: InputContainer, name: str) -> Any:
+    """The video stream to show: the first that is no cover picture. Its decoder is known to exist: without, libav crashes."""
+    attached = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & attached]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with pictures")
+    decodable = [s for s in streams if s.codec_context is not None]
+    if not decodable:
+        raise CliprlError(f"the video of {name} can't be decoded: it is cut off, or of a codec without a decoder here")
+    return next((s for s in decodable if s.codec_context.width), decodable[0])
+
+
+def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
+    """The fields of `StreamInfo` for a stream whose first picture is decoded."""
+    seconds: float | None = None
+    if stream.duration is not None:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        seconds = container.duration / av.time_base
+    rate = stream.average_rate or stream.guessed_rate
+    if picture.pts is None:  # a bare stream's average is libav's guess; the codec knows better
+        rate = stream.guessed_rate or rate
+    return {
+        "name": name,
+        "height": picture.height,
+        "width": picture.width,
+        "time_base": Fraction(stream.time_base),
+        "rate": rate or None,
+        "frames": stream.frames or None,
+        "seconds": seconds,
+        "color": picture_color(picture, context),
+        "rotation": round(picture.rotation / 90) * 90 % 360,
+        "sample_aspect": stream.sample_aspect_ratio or None,
+        "interlaced": picture.interlaced_frame,
+        "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # an older PyAV does not tell
+    }
+
+
+def mirrored(picture: av.VideoFrame) -> bool:
+    """Whether the display matrix (nine 32-bit numbers, row by row) has a negative determinant."""
+    side_data: Any = picture.side_data  # a mapping by its stubs, a sequence of buffers in fact
+    for data in side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+            return bool(a * d - b * c < 0)
+    return False

@@ -1,0 +1,132 @@
+"""Cut and scribbled files: what can be decoded comes out, the rest is counted, and nothing crashes.
+
+Every case runs in a child process, because libav may kill the process on such files.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from media import cut, make_clip, scribble
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "h264.mp4": {"container_options": {"movflags": "faststart"}},
+    "h264.mkv": {},
+    "h264.ts": {},
+    "mpeg4.mp4": {"codec": "mpeg4", "container_options": {"movflags": "faststart"}},
+    "mpeg4.avi": {"codec": "mpeg4"},
+}
+FRAMES = 60
+CHILD = """
+import json, sys
+from cliprl.engines import CliprlError
+from cliprl.pipeline.sources import open_source
+for path in sys.argv[1:]:
+    try:
+        with open_source(path) as source:
+            frames = [(frame.pts, frame.damaged) for frame in source]
+        print(json.dumps({"frames": frames, "damaged": source.damaged, "notes": source.info.notes}), flush=True)
+    except CliprlError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+"""
+
+
+def read_in_child(paths: list[Path]) -> list[dict[str, Any]]:
+    """What a fresh process makes of each file."""
+    command = [sys.executable, "-c", CHILD, *map(str, paths)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    results = [json.loads(line) for line in child.stdout.splitlines()]
+    assert child.returncode == 0, f"died on {paths[len(results)]}: {child.stderr[-500:]}"
+    assert child.stderr == ""
+    return results
+
+
+def frames_without_threads(path: Path) -> int:
+    """How many pictures PyAV itself gets out of a damaged file, decoding with one thread."""
+    count = 0
+    try:
+        container = av.open(str(path))
+    except av.error.FFmpegError:
+        return 0
+    with container:
+        stream = container.streams.video[0]
+        if stream.codec_context is None:  # decoding would kill the process
+            return 0
+        stream.codec_context.flags |= 1 << 3  # output corrupt pictures too
+        for packet in container.demux(stream):
+            try:
+                count += len(stream.decode(packet))
+            except av.error.FFmpegError:
+                continue
+    return count
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for name, options in CLIPS.items():
+        make_clip(folder / name, frames=FRAMES, size=(320, 240), **{"options": {"g": "20"}} | options)
+    return folder
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_cut_file_gives_all_that_is_decodable(clips: Path, tmp_path: Path, name: str) -> None:
+    paths = [cut(clips / name, part / 16, tmp_path / f"{part}-{name}") for part in range(1, 16)]
+    whole = [pts for pts, _ in read_in_child([clips / name])[0]["frames"]]
+    counts = []
+    for path, result in zip(paths, read_in_child(paths), strict=True):
+        if "error" in result:
+            assert str(path) in result["error"]
+            assert "\n" not in result["error"]
+            assert frames_without_threads(path) <= 1
+            counts.append(0)
+            continue
+        times = [pts for pts, _ in result["frames"]]
+        assert len(times) >= frames_without_threads(path)
+        # in order and of the file; the last ones of a cut stream may lack their place in it
+        sure = max(len(times) - 3, 0)
+        assert times[:sure] == whole[:sure]
+        counts.append(len(times))
+    assert counts == sorted(counts)
+    assert counts[-1] > FRAMES * 0.8
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.mp4", "mpeg4.avi"])
+def test_a_cut_file_says_what_is_missing(clips: Path, tmp_path: Path, name: str) -> None:
+    (result,) = read_in_child([cut(clips / name, 0.5, tmp_path / name)])
+    count = len(result["frames"])
+    marked = sum(damaged for _, damaged in result["frames"])
+    assert 0 < count < FRAMES
+    assert FRAMES - count <= result["damaged"] <= FRAMES - count + marked
+    assert f"{count} of the {FRAMES} frames" in " ".join(result["notes"])
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("length", [300, 3000])
+def test_decoding_goes_on_after_garbage(clips: Path, tmp_path: Path, name: str, length: int) -> None:
+    places = [i / 10 for i in range(10)]
+    paths = [scribble(clips / name, at, tmp_path / f"{at}-{name}", length) for at in places]
+    results = read_in_child(paths)
+    opened = [(at, result) for at, result in zip(places, results, strict=True) if "error" not in result]
+    assert {at for at, _ in opened} >= {i / 10 for i in range(3, 10)}  # the head of a file may be beyond help
+    for at, result in opened:
+        if at < 0.3 or length < 1000:  # little garbage may decode without an error, to wrong pixels
+            continue
+        assert len(result["frames"]) >= FRAMES // 2  # Matroska loses a whole cluster
+        told = result["damaged"] or any("missing" in note or "end after" in note for note in result["notes"])
+        assert told, (at, result["notes"])
+    assert any(result["damaged"] for _, result in opened)
+    assert any(damaged for _, result in opened for _, damaged in result["frames"])
+
+
+def test_a_whole_file_is_not_called_damaged(clips: Path) -> None:
+    for result in read_in_child([clips / name for name in CLIPS]):
+        assert (result["damaged"], result["notes"]) == (0, [])
+        assert len(result["frames"]) == FRAMES
+        assert not any(damaged for _, damaged in result["frames"])
