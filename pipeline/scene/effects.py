@@ -8,7 +8,7 @@ import numpy as np
 from cliprl.pipeline.scene.overlay import Matrix, shift, turn
 from cliprl.pipeline.scene.raster import Image, Shape, Wander, blur, fractal_noise, resize
 
-OVERSCAN = 1.35  # the tissue plate's size, in pictures
+OVERSCAN = 1.25  # the tissue plate's size, in pictures
 
 
 class Camera:

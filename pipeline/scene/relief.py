@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from cliprl.pipeline.scene.layout import DETAIL, Layer
+from cliprl.pipeline.scene.organs import Organ
 from cliprl.pipeline.scene.raster import (
     Field,
     Image,
@@ -67,6 +68,11 @@ def _streaks(rng: np.random.Generator, shape: Shape, unit: float) -> Field:
     return np.asarray(remap(thin, along / 8, across), np.float32)
 
 
+def _lumps(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+    """Distance from the middle of rounded lumps, in cells, a little uneven."""
+    return cell_distance(rng, shape, cell) + grid_noise(rng, shape, cell) * np.float32(0.12)
+
+
 def _folds(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
     """Winding creases, 0 at their bottom and negative beside them or the reverse, made at a layout's size."""
     wrinkled = fractal_noise(rng, shape, cell, 4, 0.5)
@@ -78,9 +84,12 @@ def _folds(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
 
 
 class Textures:
-    """The noises that all organs of a scene share, each organ taking its own amount. Coarse ones have the layout's size."""
+    """The noises that all organs of a scene share, each organ taking its own amount. Coarse ones have the layout's size.
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, unit: float, coarse: Shape) -> None:
+    Those that none of the `organs` shows are left blank.
+    """
+
+    def __init__(self, rng: np.random.Generator, organs: list[Organ], shape: Shape, unit: float, coarse: Shape) -> None:
         cells = unit / DETAIL
         self.mottle = fractal_noise(rng, coarse, cells * rng.uniform(0.06, 0.3), 5, 0.62)
         self.tint = fractal_noise(rng, coarse, cells * rng.uniform(0.1, 0.4), 4, 0.6)
@@ -89,9 +98,9 @@ class Textures:
         self.swell_cell = unit * rng.uniform(0.2, 0.6)
         self.swell = grid_noise(rng, coarse, self.swell_cell / DETAIL)
         self.lobule_cell = unit * rng.uniform(0.025, 0.12)
-        lumps = cell_distance(rng, coarse, self.lobule_cell / DETAIL)
-        self.lobule = lumps + grid_noise(rng, coarse, self.lobule_cell / DETAIL) * np.float32(0.12)
-        self.fibre = _streaks(rng, shape, unit)
+        lumpy, fibrous = max(organ.lobule for organ in organs) > 0, max(organ.fibre for organ in organs) > 0.1
+        self.lobule = _lumps(rng, coarse, self.lobule_cell / DETAIL) if lumpy else np.zeros(coarse, np.float32)
+        self.fibre = _streaks(rng, shape, unit) if fibrous else np.zeros(shape, np.float32)
         self.glint = fractal_noise(rng, coarse, max(cells * rng.uniform(0.01, 0.05), 2), 2, 0.6)
-        self.fine_cell = max(unit * rng.uniform(0.006, 0.02), 2.0)
-        self.fine = fractal_noise(rng, shape, self.fine_cell, 2, 0.6)
+        self.fine_cell = max(unit * rng.uniform(0.005, 0.014), 1.5)
+        self.fine = grid_noise(rng, shape, self.fine_cell)

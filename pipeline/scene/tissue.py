@@ -30,7 +30,7 @@ class _Tissue:
     def __init__(self, rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: float) -> None:
         self._rng, self._layers, self._shape, self._unit = rng, layers, shape, unit
         self.relief = stack(rng, layers, shape, unit)
-        self._noise = Textures(rng, shape, unit, self.relief.coarse.shape)
+        self._noise = Textures(rng, [layer.organ for layer in layers], shape, unit, self.relief.height.shape)
         self._melt = rng.uniform(0, 0.006) * unit / DETAIL  # how far organs run into each other
 
     def _strength(self, name: str, scale: float = 1.0) -> Field:
