@@ -1,0 +1,109 @@
+"""Pictures and masks from files, with errors that name the file, what is wrong in it, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import CliprlError
+from cliprl.models.data.sample import Image
+from cliprl.pipeline.sources.planes import plane_array
+
+Color = tuple[int, int, int]
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def read_picture(path: Path) -> Image:
+    """A picture as uint8 (H, W, 3) RGB. Raises CliprlError for a file that is missing or no picture."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if picture is None:
+        raise CliprlError(f"{path} can't be read as a picture: copy it again")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+
+def read_mask(path: Path) -> Image:
+    """A mask as it is stored: uint8 (H, W) of values, or (H, W, 3) RGB; an alpha channel is left away.
+
+    Raises CliprlError for a file that is missing, no picture, or not of 8 bits a channel.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise CliprlError(f"{path} can't be read as a mask: copy it again")
+    if mask.dtype != np.uint8:
+        raise CliprlError(f"{path} has {8 * mask.dtype.itemsize} bits a channel: masks have 8")
+    return mask.astype(np.uint8) if mask.ndim == 2 else np.ascontiguousarray(mask[..., 2::-1]).astype(np.uint8)
+
+
+def read_palette_mask(path: Path) -> Image:
+    """Like `read_mask`, but of a PNG with a palette the indices (H, W), not the colours they stand for."""
+    try:
+        with av.open(str(path)) as container:
+            picture = next(container.decode(video=0))
+    except (OSError, StopIteration, av.FFmpegError) as error:
+        raise CliprlError(f"{path} can't be read as a mask: copy it again") from error
+    return plane_array(picture, 0).copy() if picture.format.name == "pal8" else read_mask(path)
+
+
+def from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:
+    """Labels (H, W) of a mask of values, by a table from value to label.
+
+    A mask with equal channels counts as one of values. Raises CliprlError for a value that the table does not have.
+    """
+    if mask.ndim == 3:
+        if (mask != mask[..., :1]).any():
+            raise CliprlError(f"{path} is in colour: this mask holds one grey value a class")
+        mask = np.ascontiguousarray(mask[..., 0])
+    counts = np.bincount(mask.ravel(), minlength=256)
+    unknown = [value for value in np.flatnonzero(counts).tolist() if value not in table]
+    if unknown:
+        _refuse(path, "value", {value: int(counts[value]) for value in unknown}, ", ".join(map(str, sorted(table))))
+    lookup = np.zeros(256, np.uint8)
+    lookup[list(table)] = list(table.values())
+    return lookup[mask]
+
+
+def from_colors(mask: Image, palette: Mapping[Color, int], path: Path) -> Image:
+    """Labels (H, W) of a mask (H, W, 3) RGB, by a table from colour to label. A mask of one channel counts as grey.
+
+    Raises CliprlError for a colour that the table does not have.
+    """
+    if mask.ndim == 2:
+        mask = cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB).astype(np.uint8)
+    labels, known = np.zeros(mask.shape[:2], np.uint8), np.zeros(mask.shape[:2], bool)
+    for color, label in palette.items():
+        here = cv2.inRange(mask, np.array(color), np.array(color)) > 0
+        labels[here] = label
+        known |= here
+    if not known.all():
+        colors, counts = np.unique(mask[~known], axis=0, return_counts=True)
+        found = {tuple(c): n for c, n in zip(colors.tolist(), counts.tolist(), strict=True)}
+        _refuse(path, "colour", found, ", ".join(_text(c) for c in palette))
+    return labels
+
+
+def _refuse(path: Path, what: str, found: Mapping[Any, int], known: str) -> None:
+    """Say which value or colour of a mask is unknown: the most frequent one, its count, and how many others there are."""
+    worst, count = max(found.items(), key=lambda item: item[1])
+    others = f" (and {len(found) - 1} other unknown {what}s)" if len(found) > 1 else ""
+    raise CliprlError(
+        f"{path} holds {what} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}"
+    )
+
+
+def _text(value: int | Color) -> str:
+    return str(value) if isinstance(value, int) else f"({', '.join(map(str, value))})"
+
+
+def check_size(image: Image, labels: NDArray[np.uint8], image_path: Path, mask_path: Path) -> None:
+    """Raises CliprlError where a picture and its mask differ in size."""
+    if image.shape[:2] != labels.shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, labels.shape)]
+        raise CliprlError(
+            f"{image_path} is {sizes[0]} and its mask {mask_path} is {sizes[1]}: they must be of one size; copy both again"
+        )
