@@ -62,10 +62,11 @@ def _pair(rng: Rng, style: str, parent: int, stuff: str) -> list[PartPlan]:
 def _robotic(style: str, phrase: str) -> Callable[[Rng], Plan]:
     def build(rng: Rng) -> Plan:
         stuff = _pick(rng, _TIPS)
-        collar_label = SHAFT if rng.random() < 0.5 else WRIST
-        parts = [PartPlan(collar_label, sleeve(rng), stuff), PartPlan(WRIST, clevis(rng), stuff, 0, swing=0.5)]
+        joint = stuff if rng.random() < 0.7 else _pick(rng, ["gold", "beige", "steel", "dark grey"])
+        # A metal collar belongs to the shaft, as in EndoVis 2017 and 2018: the wrist begins where it can turn.
+        parts = [PartPlan(SHAFT, sleeve(rng), stuff), PartPlan(WRIST, clevis(rng), joint, 0, swing=0.5)]
         if rng.random() < 0.5:
-            parts.append(PartPlan(WRIST, clevis(rng), stuff, 1, swing=0.3))
+            parts.append(PartPlan(WRIST, clevis(rng), joint, 1, swing=0.3))
         shaft = "carbon" if rng.random() < 0.5 else _pick(rng, _SHAFTS)
         jaws = _pair(rng, style, len(parts) - 1, stuff)
         held = []
@@ -79,7 +80,7 @@ def _robotic(style: str, phrase: str) -> Callable[[Rng], Plan]:
 def _straight(style: str, phrase: str) -> Callable[[Rng], Plan]:
     def build(rng: Rng) -> Plan:
         stuff = _pick(rng, _TIPS)
-        parts = [PartPlan(WRIST if rng.random() < 0.5 else SHAFT, sleeve(rng), stuff)] if rng.random() < 0.8 else []
+        parts = [PartPlan(SHAFT, sleeve(rng), stuff)] if rng.random() < 0.8 else []
         return Plan(
             phrase, SHAFT, _pick(rng, _SHAFTS), parts + _pair(rng, style, len(parts) - 1, stuff), rng.uniform(0.05, 0.9)
         )
