@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import BundleError, CliprlError, UsageError, open_bundle, seal_bundle
-from cliprl.engines.bundle import MANIFEST, REQUIRED_FILES
+from cliprl.engines.bundle import REQUIRED_FILES
+from cliprl.engines.manifest import MANIFEST, sealed_text
 
 
 @pytest.fixture
@@ -23,8 +24,9 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, **changes: object) -> None:
-    data = json.loads((bundle / MANIFEST).read_text())
-    (bundle / MANIFEST).write_text(json.dumps(data | changes))
+    """Change the manifest as a program would that seals what it writes."""
+    data = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    (bundle / MANIFEST).write_text(sealed_text(data | changes), encoding="utf-8")
 
 
 def assert_one_line(error: CliprlError, *words: str) -> None:
@@ -73,6 +75,43 @@ def test_one_flipped_bit_is_noticed(bundle: Path, data: st.DataObject, name: str
         assert_one_line(caught.value, name, "altered")
     finally:
         path.write_bytes(whole)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(data=st.data(), change=st.integers(1, 255))
+def test_one_flipped_byte_of_the_manifest_is_noticed(bundle: Path, data: st.DataObject, change: int) -> None:
+    path = bundle / MANIFEST
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    try:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        with pytest.raises(BundleError) as caught:
+            open_bundle(bundle)
+        assert_one_line(caught.value)
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"steps": ', '"steps":\t'), ("\n", "\r\n"), ('"height"', '"heighT"'), ('"R', '"\\u0052')],
+)
+def test_another_text_of_the_same_manifest_is_noticed(bundle: Path, old: str, new: str) -> None:
+    whole = (bundle / MANIFEST).read_bytes().decode()
+    assert old in whole
+    (bundle / MANIFEST).write_bytes(whole.replace(old, new, 1).encode())
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, MANIFEST, "sealed")
+
+
+def test_a_manifest_without_a_seal_is_refused(bundle: Path) -> None:
+    data = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    del data["seal"]
+    (bundle / MANIFEST).write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, MANIFEST, "seal")
 
 
 def test_a_newer_format_is_refused(bundle: Path) -> None:

@@ -1,0 +1,133 @@
+"""What a bundle says of itself, and the seal that shows whether a byte of it was changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SEAL = "seal"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """One class: its name, its colour (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
+
+    `kind` is "background" (never painted), "tissue" or "instrument".
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    kind: str
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself. `height` and `width` are the network's input size in pixels, `steps` its default T."""
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+    height: int
+    width: int
+    stride: int
+    steps: int
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of `from_json`."""
+        classes = [
+            {"name": c.name, "color": list(c.color), "kind": c.kind, "prompts": list(c.prompts)} for c in self.classes
+        ]
+        return {
+            "format_version": self.format_version,
+            "name": self.name,
+            "classes": classes,
+            "input": {
+                "height": self.height,
+                "width": self.width,
+                "stride": self.stride,
+                "layout": "NHWC",
+                "dtype": "uint8",
+                "color": "RGB",
+            },
+            "steps": self.steps,
+            "hashes": dict(self.hashes),
+            "training": dict(self.training),
+            "scores": dict(self.scores),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Read the manifest's JSON. Raises BundleError for a missing or ill-typed field."""
+        try:
+            classes = tuple(
+                ClassSpec(str(c["name"]), _color(c["color"]), str(c["kind"]), tuple(c.get("prompts", ())))
+                for c in data["classes"]
+            )
+            size = data["input"]
+            return cls(
+                name=str(data["name"]),
+                classes=classes,
+                height=int(size["height"]),
+                width=int(size["width"]),
+                stride=int(size["stride"]),
+                steps=int(data["steps"]),
+                hashes=dict(data["hashes"]),
+                training=dict(data.get("training", {})),
+                scores=dict(data.get("scores", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST} lacks or garbles a field ({error!r}): write the bundle again") from error
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in value)
+    return red, green, blue
+
+
+def sealed_text(data: Mapping[str, Any]) -> str:
+    """The text of a manifest file: `data` as JSON, with the SHA-256 of that JSON as its last field, "seal"."""
+    bare = {key: value for key, value in data.items() if key != SEAL}
+    digest = hashlib.sha256(_text(bare).encode()).hexdigest()
+    return _text(bare | {SEAL: digest})
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises BundleError where it is no manifest, of another format version, or not byte for byte what was sealed.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        data = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error}): copy or write the bundle again") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} holds a {type(data).__name__}, not an object: copy or write the bundle again")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"bundle format version {version!r} is not {FORMAT_VERSION}, the one this program reads: "
+            "use the cliprl version that wrote the bundle, or write the bundle again"
+        )
+    if SEAL not in data:
+        raise BundleError(f"{path} lacks its {SEAL}: write the bundle again")
+    # The whole text, not only what it means: a changed digit that rounds to the same number counts as a change too.
+    if sealed_text(data) != text:
+        raise BundleError(f"{path} was altered since it was sealed: copy the bundle again, or write it again")
+    return Manifest.from_json(data)
