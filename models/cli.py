@@ -16,10 +16,12 @@ from cliprl.engines import CliprlError
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Losses are shown as a running mean over about this many steps.
 MEMORY = 20
+# Where no bar can be drawn, a line is printed every so many steps.
+LINE_EVERY = 50
 
 
 class Display:
-    """A bar for each stage, with the running mean of its losses."""
+    """A bar for each stage, with the running mean of its losses; plain lines where standard error is no terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -35,6 +37,8 @@ class Display:
             self._means[key] += (value - self._means[key]) / MEMORY
         text = "  ".join(f"{key} {value:.3f}" for key, value in self._means.items())
         self.progress.update(self._tasks[name], completed=done, losses=text)
+        if not self.progress.console.is_terminal and (done % LINE_EVERY == 0 or done == total):
+            self.progress.console.print(f"{name} {done}/{total}  {text}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,9 @@ def dhn_nce(images: Tensor, texts: Tensor, temperature: float, hardness: float) 
 def _one_way(scores: Tensor, hardness: float) -> Tensor:
     size = len(scores)
     own = torch.eye(size, dtype=torch.bool, device=scores.device)
-    others = scores.masked_fill(own, float("-inf"))
-    log_weights = (size - 1.0) * torch.ones((), dtype=scores.dtype)
-    log_weights = log_weights.log() + hardness * others - torch.logsumexp(hardness * others, 1, keepdim=True)
-    return torch.logsumexp(log_weights + others, 1).sum() - scores.diagonal().sum()
+    hard = (hardness * scores).masked_fill(own, float("-inf"))
+    log_weights = math.log(size - 1) + hard - hard.logsumexp(1, keepdim=True)
+    return (log_weights + scores).logsumexp(1).sum() - scores.diagonal().sum()
 
 
 def partial_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:

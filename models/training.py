@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cliprl.engines import Bundle, UsageError
-from cliprl.models.checkpoint import Report, read, run_stage
+from cliprl.models.checkpoint import Report, Stage, read, run_stage
 from cliprl.models.config import Recipe
 from cliprl.models.contrastive import Contrastive
 from cliprl.models.data import larynx as larynx_set
@@ -19,7 +19,6 @@ from cliprl.models.data.batches import Mixture
 from cliprl.models.data.composer import Composed
 from cliprl.models.data.larynx import Larynx
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
-from cliprl.models.data.sample import Dataset
 from cliprl.models.export import Model, export_bundle
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
@@ -30,6 +29,38 @@ from cliprl.pipeline.scene import SCENE_CLASSES
 # Told while scenes are drawn: how many of how many.
 Drawing = Callable[[int, int], None]
 BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all stages of a run share: the recipe, the folder, real tissue where there is some, and who is told."""
+
+    recipe: Recipe
+    folder: Path
+    real: Larynx | None
+    report: Report
+    drawing: Drawing
+
+    def stage(self, stage: Stage) -> None:
+        """Train one stage to its end."""
+        run_stage(stage, self.folder, self.recipe.save_every, self.report)
+
+    def scenes(self, first: int, count: int) -> RenderedScenes:
+        """Rendered scenes of `count` seeds from `first` on."""
+        data = self.recipe.data
+        cache = Path(data.cache) if data.cache else self.folder / "scenes"
+        return RenderedScenes(
+            SceneSet(first, count, data.frames, data.height, data.width), cache, data.workers, self.drawing
+        )
+
+    def mixture(self, scenes: RenderedScenes) -> Mixture:
+        """The scenes alone, or with real frames and compositions by the recipe's shares."""
+        data = self.recipe.data
+        if self.real is None:
+            return Mixture([scenes], [1.0])
+        composed = Composed(self.real, scenes, self.recipe.seed)
+        shares = [1 - data.larynx_share - data.composed_share, data.larynx_share, data.composed_share]
+        return Mixture([scenes, self.real, composed], shares)
 
 
 def train(recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> Bundle:
@@ -43,54 +74,38 @@ def train(recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> Bun
         raise UsageError(
             f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
         ) from error
+    real = Larynx(Path(recipe.data.larynx)) if recipe.data.larynx else None
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
     refiner = Refiner(recipe.network.features, recipe.network.policy)
-    train_base(network, recipe, folder, report, drawing)
-    train_policy(network, refiner, recipe, folder, report, drawing)
+    run = Run(recipe, folder, real, report, drawing)
+    train_base(network, run)
+    train_policy(network, refiner, run)
     size = recipe.network
     model = Model(network, refiner, SCENE_CLASSES, size.height, size.width, recipe.reinforcement.unroll)
     return export_bundle(model, folder / BUNDLE, recipe.name, provenance(recipe), {})
 
 
-def train_base(network: ClipSegmenter, recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> None:
-    """The contrastive and the supervised stage; a stage that is finished is only read."""
-    if _finished(folder / "supervised.pt", recipe.supervised.steps):
-        network.load_state_dict(read(folder / "supervised.pt")["network"])
+def train_base(network: ClipSegmenter, run: Run) -> None:
+    """The contrastive and the supervised stage; once they are finished they are only read."""
+    recipe, data = run.recipe, run.recipe.data
+    if _finished(run.folder / "supervised.pt", recipe.supervised.steps):
+        network.load_state_dict(read(run.folder / "supervised.pt")["network"])
         return
-    scenes = _scenes(recipe, recipe.data.first_seed, recipe.data.scenes, folder, drawing)
-    run_stage(Contrastive(network, scenes, recipe), folder, recipe.save_every, report)
-    run_stage(Supervised(network, _mixture(recipe, scenes), SCENE_CLASSES, recipe), folder, recipe.save_every, report)
+    scenes = run.scenes(data.first_seed, data.scenes)
+    run.stage(Contrastive(network, scenes, recipe))
+    run.stage(Supervised(network, run.mixture(scenes), SCENE_CLASSES, recipe))
 
 
-def train_policy(
-    network: ClipSegmenter, refiner: Refiner, recipe: Recipe, folder: Path, report: Report, drawing: Drawing
-) -> None:
+def train_policy(network: ClipSegmenter, refiner: Refiner, run: Run) -> None:
     """The reinforcement stage, on scenes that the base has not seen: there its mistakes are those it will make."""
-    data = recipe.data
-    scenes = _scenes(recipe, data.first_seed + data.scenes, data.policy_scenes, folder, drawing)
-    stage = Reinforcement(network, refiner, _mixture(recipe, scenes), SCENE_CLASSES, recipe)
-    run_stage(stage, folder, recipe.save_every, report)
+    data = run.recipe.data
+    scenes = run.scenes(data.first_seed + data.scenes, data.policy_scenes)
+    run.stage(Reinforcement(network, refiner, run.mixture(scenes), SCENE_CLASSES, run.recipe))
 
 
 def _finished(path: Path, steps: int) -> bool:
     return path.is_file() and int(read(path).get("done", 0)) >= steps
-
-
-def _scenes(recipe: Recipe, first: int, count: int, folder: Path, drawing: Drawing) -> RenderedScenes:
-    data = recipe.data
-    cache = Path(data.cache) if data.cache else folder / "scenes"
-    which = SceneSet(first, count, data.frames, data.height, data.width)
-    return RenderedScenes(which, cache, data.workers, drawing)
-
-
-def _mixture(recipe: Recipe, scenes: RenderedScenes) -> Mixture:
-    data = recipe.data
-    if not data.larynx:
-        return Mixture([scenes], [1.0])
-    real = Larynx(Path(data.larynx))
-    datasets: list[Dataset] = [scenes, real, Composed(real, scenes, recipe.seed)]
-    return Mixture(datasets, [1 - data.larynx_share - data.composed_share, data.larynx_share, data.composed_share])
 
 
 def provenance(recipe: Recipe) -> Mapping[str, Any]:

@@ -1,0 +1,162 @@
+"""What training sees: label codes, views, corruption, the larynx set's partial labels, compositions, batches."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.models.data.augment import STRIDE, Geometry, Photometry
+from cliprl.models.data.batches import Ahead, Mixture, labelled_batch, pair_batch
+from cliprl.models.data.composer import Composed
+from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
+from cliprl.models.data.larynx import Larynx
+from cliprl.models.data.rendered import RenderedScenes, SceneSet
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
+from cliprl.pipeline.scene import SCENE_CLASSES
+
+SIZE = (64, 80)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> RenderedScenes:
+    which = SceneSet(first=7, count=3, frames=2, height=96, width=120)
+    return RenderedScenes(which, tmp_path_factory.mktemp("scenes"), 1, lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def larynx(tmp_path_factory: pytest.TempPathFactory) -> Larynx:
+    """A made-up set in the real one's layout: each class a vertical stripe."""
+    folder = tmp_path_factory.mktemp("larynx")
+    for part in ("images", "masks"):
+        (folder / part / "seq1").mkdir(parents=True)
+    mask = np.repeat(np.arange(7, dtype=np.uint8), 10)[None].repeat(70, 0)
+    for name in ("0001", "0002"):
+        cv2.imwrite(str(folder / "images" / "seq1" / f"{name}.jpg"), np.full((70, 70, 3), 90, np.uint8))
+        cv2.imwrite(str(folder / "masks" / "seq1" / f"{name}.png"), mask)
+    return Larynx(folder)
+
+
+def test_label_codes_stand_for_the_right_classes() -> None:
+    table = allowed_classes(SCENE_CLASSES)
+    for code, spec in enumerate(SCENE_CLASSES):
+        assert table[code].sum() == 1
+        assert table[code, code]
+        assert table[INSTRUMENT, code] == (spec.kind == "instrument") == (not table[NOT_INSTRUMENT, code])
+    assert table[IGNORE].all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_labels_stay_on_what_they_label(seed: int) -> None:
+    """A picture that shows its own labels still does after any view, but for cells on a border."""
+    rng = np.random.default_rng(seed)
+    coarse = np.zeros((12, 15), np.uint8)
+    coarse[2:9, 4:11] = 1
+    labels = cv2.resize(coarse, (150, 120), interpolation=cv2.INTER_NEAREST)
+    sample = Sample(np.repeat(200 * labels[..., None], 3, 2), labels, "s")
+    geometry = Geometry.draw(rng, (120, 150), SIZE)
+    image, cells = geometry.apply(sample, SIZE)
+    seen = cv2.resize(image, None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)[..., 0]
+    sure = (seen == 0) | (seen == 200)
+    known = cells != NOT_INSTRUMENT
+    assert (sure & known).mean() > 0.2
+    wrong = (seen > 100) != (cells == 1)
+    assert (wrong & sure & known).mean() < 0.005
+
+
+def test_corruption_grows_with_severity_and_is_nothing_at_zero() -> None:
+    base = cv2.resize(np.random.default_rng(0).integers(40, 220, (16, 20, 3), np.uint8), (160, 128))
+    image = np.asarray(base, np.uint8)
+    for kind in CORRUPTIONS:
+        assert corrupt(image, kind, 0, np.random.default_rng(1)) is image
+        change = [
+            np.abs(corrupt(image, kind, s, np.random.default_rng(1)).astype(int) - image).mean() for s in (1, 3, 5)
+        ]
+        assert 0.2 < change[0] < change[1] < change[2], kind
+
+
+def test_the_larynx_set_says_only_what_it_knows(larynx: Larynx) -> None:
+    sample = larynx[1]
+    assert sample.sequence == "seq1"
+    codes = [int(sample.labels[5, 10 * c + 5]) for c in range(7)]
+    tissue = NOT_INSTRUMENT
+    assert codes == [IGNORE, tissue, tissue, tissue, tissue, INSTRUMENT, IGNORE]
+
+
+def test_a_larynx_set_that_is_not_one_is_named(tmp_path: Path, larynx: Larynx) -> None:
+    with pytest.raises(UsageError, match="no larynx frames"):
+        Larynx(tmp_path)
+    (tmp_path / "images" / "seq1").mkdir(parents=True)
+    (tmp_path / "images" / "seq1" / "0009.jpg").write_bytes(b"")
+    with pytest.raises(CliprlError, match=r"0009\.png is missing"):
+        Larynx(tmp_path)
+
+
+def test_scenes_are_drawn_once_and_read_back(scenes: RenderedScenes) -> None:
+    def no_drawing(done: int, total: int) -> None:
+        raise AssertionError("drawn again")
+
+    again = RenderedScenes(scenes.which, scenes.folder.parent, 1, no_drawing)
+    assert len(again) == 6
+    assert again[3].sequence == again[2].sequence != again[1].sequence
+    assert again[0].image.shape == (96, 120, 3)
+    assert again[0].labels.max() < len(SCENE_CLASSES)
+    assert again.caption(0)
+
+
+def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
+    scenes: RenderedScenes, larynx: Larynx
+) -> None:
+    composed = Composed(larynx, scenes, 0)
+    seen = set()
+    for index in range(len(composed)):
+        layer, labels = scenes.instruments(index % len(scenes))
+        sample = composed[index]
+        np.testing.assert_array_equal(composed[index].image, sample.image)
+        exact = sample.labels[sample.labels < len(SCENE_CLASSES)]
+        assert exact.size == (layer[..., 3] >= 128).sum()
+        assert set(np.unique(exact)) <= set(np.unique(labels))
+        seen |= set(np.unique(sample.labels))
+    assert {NOT_INSTRUMENT, INSTRUMENT, IGNORE} <= seen
+
+
+def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Larynx) -> None:
+    mixture = Mixture([scenes, larynx], [0.5, 0.5])
+
+    def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return labelled_batch(mixture, 2, SIZE, 3, step)
+
+    ahead = Ahead(make)
+    for step in (5, 6):
+        image, labels = ahead(step)
+        assert image.shape == (2, *SIZE, 3)
+        assert labels.shape == (2, SIZE[0] // STRIDE, SIZE[1] // STRIDE)
+        assert torch.equal(image, make(step)[0])
+        assert torch.equal(labels, make(step)[1])
+    ahead.close()
+    assert not torch.equal(make(5)[0], make(6)[0])
+
+
+def test_a_pair_shows_one_view_at_two_moments(scenes: RenderedScenes) -> None:
+    pairs = pair_batch(Mixture([scenes], [1.0]), 6, SIZE, 0, 0, 0.0)
+    difference = (pairs.before.float() - pairs.now.float()).abs().mean((1, 2, 3))
+    others = (pairs.before.float() - pairs.now.roll(1, 0).float()).abs().mean((1, 2, 3))
+    assert (difference > 0).all()
+    assert difference.mean() < 0.6 * others.mean()
+    assert pairs.first.dtype == torch.bool
+
+
+def test_the_endoscope_circle_is_black_and_holds_no_instrument() -> None:
+    rng = np.random.default_rng(0)
+    camera = Photometry.draw(rng)
+    while camera.circle is None:
+        camera = Photometry.draw(rng)
+    image, labels = camera.apply(np.full((*SIZE, 3), 128, np.uint8), np.ones((16, 20), np.uint8), rng)
+    corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == NOT_INSTRUMENT).any()
+    assert image[0, 0].max() < 40 or image[-1, -1].max() < 40

@@ -1,0 +1,114 @@
+"""The refiner's agents: what they do, and that none of them knows a class."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliprl.models.actions import (
+    COUNT,
+    KEEP,
+    NEIGHBOURS,
+    PRIOR,
+    PROMOTE,
+    PUSH,
+    RESET,
+    SHARPEN,
+    SMOOTH,
+    Pictures,
+    apply_actions,
+)
+from cliprl.models.refiner import STATE_MAPS, Refiner, state_maps
+
+H, W, D = 8, 10, 6
+
+
+def pictures(seed: int, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, D, H, W, generator=rng)
+    logits, base, prior = (3 * torch.randn(2, classes, H, W, generator=rng) for _ in range(3))
+    return features, logits, base, prior
+
+
+def lively(seed: int = 0) -> Refiner:
+    """A refiner whose policy does all sorts of things."""
+    torch.manual_seed(seed)
+    refiner = Refiner(D, 8)
+    torch.nn.init.normal_(refiner.policy.weight, std=3.0)
+    torch.nn.init.zeros_(refiner.policy.bias)
+    return refiner.eval()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
+    features, logits, base, prior = pictures(seed)
+    refined, moved = Refiner(D, 8)(features, logits, base, prior)
+    torch.testing.assert_close(refined, logits, rtol=0, atol=0)
+    assert moved.item() == 0.0
+    assert moved.shape == ()
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(range(5)), seed=st.integers(0, 100))
+def test_permuting_the_classes_permutes_the_result(order: list[int], seed: int) -> None:
+    features, *three = pictures(seed)
+    refiner = lively()
+    refined, moved = refiner(features, *three)
+    shuffled, moved_too = refiner(features, *(p[:, order] for p in three))
+    torch.testing.assert_close(shuffled, refined[:, order], rtol=1e-4, atol=1e-4)
+    assert moved.item() == moved_too.item() > 0.1
+
+
+def test_it_takes_any_number_of_classes() -> None:
+    refiner = lively()
+    for classes in (2, 3, 20):
+        features, *three = pictures(0, classes)
+        assert refiner(features, *three)[0].shape == (2, classes, H, W)
+        assert state_maps(Pictures.of(*(three[i] for i in (0, 1, 2)))).shape == (2, STATE_MAPS, H, W)
+
+
+def test_what_agents_see_lies_within_zero_and_one() -> None:
+    _, logits, base, prior = pictures(3)
+    maps = state_maps(Pictures.of(logits, base, prior))
+    assert maps.min() >= 0
+    assert maps.max() <= 1 + 1e-6
+
+
+def act(action: int) -> tuple[torch.Tensor, Pictures]:
+    _, logits, base, prior = pictures(1)
+    seen = Pictures.of(logits, base, prior)
+    return apply_actions(torch.full((2, H, W), action), seen), seen
+
+
+def test_keep_prior_reset_and_smooth_take_a_whole_picture() -> None:
+    for action, name in ((KEEP, "logits"), (PRIOR, "prior"), (RESET, "base"), (SMOOTH, "smooth")):
+        refined, seen = act(action)
+        torch.testing.assert_close(refined, getattr(seen, name), rtol=0, atol=0)
+
+
+def test_a_neighbour_gives_its_logits_and_the_edge_gives_its_own() -> None:
+    for action, (down, right) in enumerate(NEIGHBOURS, 1):
+        refined, seen = act(action)
+        for row in range(H):
+            for column in range(W):
+                source = seen.logits[..., min(max(row + down, 0), H - 1), min(max(column + right, 0), W - 1)]
+                assert torch.equal(refined[..., row, column], source)
+
+
+def test_sharpen_and_promote_push_the_first_and_the_second_class() -> None:
+    for action, rank in ((SHARPEN, 0), (PROMOTE, 1)):
+        refined, seen = act(action)
+        pushed = seen.logits.argsort(1, descending=True)[:, rank : rank + 1]
+        expected = seen.logits.scatter_add(1, pushed, torch.full(pushed.shape, PUSH))
+        torch.testing.assert_close(refined, expected)
+
+
+def test_each_cell_acts_for_itself() -> None:
+    _, logits, base, prior = pictures(2)
+    seen = Pictures.of(logits, base, prior)
+    actions = torch.randint(0, COUNT, (2, H, W), generator=torch.Generator().manual_seed(4))
+    mixed = apply_actions(actions, seen)
+    for action in range(COUNT):
+        alone = apply_actions(torch.full_like(actions, action), seen)
+        where = (actions == action)[:, None].expand_as(mixed)
+        torch.testing.assert_close(mixed[where], alone[where])

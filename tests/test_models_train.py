@@ -1,0 +1,231 @@
+"""The training program from recipe to bundle, on a network and scenes small enough for a test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
+from cliprl.models import cli
+from cliprl.models.checkpoint import read, run_stage, save
+from cliprl.models.config import NetworkConfig, Recipe, load_recipe
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.text import class_embeddings, prompts_of
+from cliprl.pipeline.scene import SCENE_CLASSES
+
+TINY = """
+name = "tiny"
+save_every = 1
+[network]
+weights = ""
+height = 64
+width = 96
+embedding = 16
+pyramid = 16
+features = 8
+text_width = 32
+text_layers = 1
+policy = 8
+[data]
+scenes = 2
+policy_scenes = 1
+frames = 2
+height = 64
+width = 96
+workers = 1
+[contrastive]
+steps = 2
+batch = 2
+[supervised]
+steps = 2
+batch = 2
+[reinforcement]
+steps = 2
+batch = 2
+unroll = 2
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scene_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_file: Path, scene_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run through the command line."""
+    out = tmp_path_factory.mktemp("run")
+    result = CliRunner().invoke(cli.app, [str(recipe_file), "--out", str(out), "--set", f"data.cache={scene_cache}"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out / "bundle")
+    return out
+
+
+def test_a_run_ends_in_a_bundle_that_opens_and_runs(finished: Path) -> None:
+    bundle = open_bundle(finished / "bundle")
+    assert [c.name for c in bundle.manifest.classes] == [c.name for c in SCENE_CLASSES]
+    assert bundle.manifest.steps == 2
+    assert bundle.manifest.training["recipe"]["supervised"]["steps"] == 2
+    text = bundle.embeddings[:3]
+    encoder = compile_engine(bundle.encoder, precision="f32", shapes={"image": (1, 64, 96, 3), "text": text.shape})
+    seen = encoder.run({"image": np.zeros((1, 64, 96, 3), np.uint8), "text": text})
+    assert seen["features"].shape == (1, 8, 16, 24)
+    assert seen["logits"].shape == (1, 3, 16, 24)
+
+
+def test_the_engines_agree_with_the_network_at_another_number_of_classes(finished: Path) -> None:
+    """The graphs were exported with twelve classes; they serve five."""
+    bundle = open_bundle(finished / "bundle")
+    network = ClipSegmenter(load_recipe(finished_recipe(finished)).network).eval()
+    network.load_state_dict(read(finished / "supervised.pt")["network"])
+    text = torch.from_numpy(bundle.embeddings[:5])
+    image = torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    encoder = compile_engine(
+        bundle.encoder, precision="f32", shapes={"image": tuple(image.shape), "text": tuple(text.shape)}
+    )
+    seen = encoder.run({"image": image.numpy(), "text": text.numpy()})
+    with torch.no_grad():
+        features, logits = network(image, text)
+    np.testing.assert_allclose(seen["features"], features, atol=2e-3)
+    np.testing.assert_allclose(seen["logits"], logits, atol=2e-3)
+
+
+def finished_recipe(finished: Path) -> Path:
+    path = finished / "again.toml"
+    path.write_text(TINY)
+    return path
+
+
+def test_a_class_more_leaves_the_others_logits_alone(finished: Path) -> None:
+    network = ClipSegmenter(load_recipe(finished_recipe(finished)).network).eval()
+    image = torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        text = class_embeddings(network, SCENE_CLASSES)
+        few, many = network(image, text[:4])[1], network(image, text)[1]
+        order = torch.randperm(len(text))
+        shuffled = network(image, text[order])[1]
+    torch.testing.assert_close(many[:, :4], few, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shuffled, many[:, order], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(len(text)))
+
+
+def test_prompts_put_every_phrase_into_every_template() -> None:
+    prompts = prompts_of(SCENE_CLASSES[0])
+    assert len(prompts) == len(set(prompts)) == 4 * len(SCENE_CLASSES[0].prompts)
+
+
+class CutOffError(Exception):
+    """What a test throws where a run is to be cut off."""
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+    recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
+) -> None:
+    from cliprl.models.training import train
+
+    recipe = load_recipe(recipe_file, [f"data.cache={scene_cache}"])
+    for stage_name in ("contrastive", "supervised", "reinforcement"):
+
+        def cut(stage: object, done: int, losses: object, name: str = stage_name) -> None:
+            if getattr(stage, "name", "") == name and done == 2:
+                raise CutOffError
+
+        with pytest.raises(CutOffError):
+            train(recipe, tmp_path, cut, lambda done, total: None)
+    train(recipe, tmp_path, lambda *told: None, lambda done, total: None)
+    for name, part in (("supervised.pt", "network"), ("reinforcement.pt", "refiner")):
+        expected, found = read(finished / name)[part], read(tmp_path / name)[part]
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), key
+
+
+class Stage:
+    """A stage of three steps whose second loss is not a number."""
+
+    name, steps = "trial", 3
+
+    def step(self, index: int) -> dict[str, float]:
+        return {"loss": float("nan") if index == 1 else 1.0}
+
+    def state(self) -> dict[str, int]:
+        return {}
+
+    def load(self, state: object) -> None:
+        pass
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CliprlError, match=r"trial step 1.*not finite"):
+        run_stage(Stage(), tmp_path, 1, lambda *told: None)
+    assert read(tmp_path / "trial.pt")["done"] == 1
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    save(path, {"done": 1})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CliprlError, match=r"trial\.pt is not a whole checkpoint"):
+        run_stage(Stage(), tmp_path, 1, lambda *told: None)
+
+
+def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    save(path, {"done": 1})
+    (tmp_path / ".trial.pt.partial").symlink_to("/dev/full")
+    with pytest.raises(CliprlError, match="could not be written"):
+        save(path, {"done": 2})
+    assert read(path)["done"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("supervised.stepz=3", "unknown setting 'supervised.stepz'"),
+        ("supervised.steps=many", "'supervised.steps' is 'many': it must be of type int"),
+        ("supervised.steps=-1", "must not be negative"),
+        ("supervised=3", "'supervised' is a section"),
+        ("seed.low=3", "'seed' is a value"),
+        ("nonsense", "not of the form"),
+    ],
+)
+def test_a_bad_setting_is_one_line(override: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as error:
+        load_recipe("small", [override])
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_change_what_they_name_and_nothing_else() -> None:
+    recipe = load_recipe("small", ["supervised.rate=1", "data.larynx=/some/where"])
+    assert recipe.supervised.rate == 1.0
+    assert recipe.data.larynx == "/some/where"
+    assert recipe.network == Recipe().network == NetworkConfig()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["no-such-recipe"], ["small", "--set", "x=1"], ["small", "--set", "data.larynx=/no/such/folder"]]
+)
+def test_misuse_ends_with_status_2_and_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["cliprl-train", *arguments, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
