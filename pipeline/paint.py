@@ -95,20 +95,21 @@ def _paint_stripe(frame: Frame, labels: NDArray[np.uint8], rows: slice, inks: In
     columns = slice(max(left - 1, 0), min(left + width + 1, labels.shape[1]))
     box = stripe[:, columns]
     keep, *add = (
-        cv2.LUT(box, table, scratch.array(f"small {i}", box.shape, np.uint16))
+        np.asarray(cv2.LUT(box, table, scratch.array(f"small {i}", box.shape, np.uint16)), np.uint16)
         for i, table in enumerate((inks.keep, *inks.add))
     )
     luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
     lines, size = slice(2 * before, 2 * before + len(luma)), (2 * box.shape[1], 2 * len(box))
-    large = (
+    large_keep, large_add = (
         cv2.resize(small, size, scratch.array(name, size[::-1], np.uint16), interpolation=cv2.INTER_LINEAR)
         for small, name in ((keep, "large keep"), (add[0], "large add"))
     )
-    blend(luma, *(table[lines, : luma.shape[1]] for table in large), scratch)
+    within = (lines, slice(luma.shape[1]))
+    blend(luma, np.asarray(large_keep, np.uint16)[within], np.asarray(large_add, np.uint16)[within], scratch)
     chroma, lines = frame.chroma[rows, columns], slice(before, before + rows.stop - rows.start)
     both = (*box.shape, 2)
-    keeps = cv2.merge([keep, keep], scratch.array("keeps", both, np.uint16))
-    adds = cv2.merge(add[1:], scratch.array("adds", both, np.uint16))
+    keeps = np.asarray(cv2.merge([keep, keep], scratch.array("keeps", both, np.uint16)), np.uint16)
+    adds = np.asarray(cv2.merge(add[1:], scratch.array("adds", both, np.uint16)), np.uint16)
     blend(chroma, keeps[lines], adds[lines], scratch)
 
 

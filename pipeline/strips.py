@@ -63,7 +63,7 @@ def _horizontal(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np
     lines = min(_LINES, len(luma))
     rows = luma[(first[:, None] + np.arange(lines)).ravel(), : cells * cell]
     strips = cv2.resize(rows, (cells, STRIPS), interpolation=cv2.INTER_AREA)
-    return np.asarray(strips, np.float32), first + lines / 2
+    return np.asarray(strips, np.float32), np.asarray(first + lines / 2, np.float64)
 
 
 def _vertical(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
