@@ -276,7 +276,7 @@ def test_a_mask_that_moves_with_the_picture_is_steady_after_warping() -> None:
     mask[40:80, 50:100] = 1
     score = Consistency(2)
     for shift in (0, 6):
-        score.add(np.roll(picture, shift, 1), np.roll(mask, shift, 1), "a")
+        score.add(np.roll(picture, shift, 1), np.roll(mask, shift, 1), "a", "a")
     assert score.iou().value() == pytest.approx(44 / 56)  # 50 columns, moved by 6
     assert score.warped_dice().value() > 0.985
 
@@ -288,15 +288,15 @@ def test_flicker_in_a_still_picture_is_seen_by_both() -> None:
     smaller[:, 75:] = 0
     score = Consistency(2)
     for labels in (mask, smaller):
-        score.add(picture, labels, "a")
+        score.add(picture, labels, "a", "a")
     assert score.iou().value() == pytest.approx(0.5)
     assert score.warped_dice().value() == pytest.approx(2 / 3, abs=0.02)
 
 
-def test_frames_of_different_sequences_are_not_compared() -> None:
+def test_frames_of_different_clips_are_not_compared() -> None:
     score = Consistency(2)
-    for name in ("a", "b"):
-        score.add(textured(2), np.ones((120, 160), np.uint8), name)
+    for clip in ("one", "another"):
+        score.add(textured(2), np.ones((120, 160), np.uint8), clip, "a")
     assert math.isnan(score.iou().value())
 
 
@@ -341,7 +341,7 @@ def test_a_perfect_run_scores_one_everywhere_and_is_json() -> None:
     for index in range(6):
         name = "a" if index < 3 else "b"
         book.add(labels, labels, name)
-        book.add_motion(textured(3), labels, name)
+        book.add_motion(textured(3), labels, name, name)
         book.add_confidence(np.ones(9), np.ones(9, bool), name)
     result = json.loads(json.dumps(book.to_json(), allow_nan=False))
     assert result["frames"] == 6
@@ -363,8 +363,7 @@ def test_an_undefined_score_is_null() -> None:
     assert "flow_dice" not in result["scores"]
 
 
-def test_the_worst_frame_is_found() -> None:
+def test_each_frame_is_told_how_it_went() -> None:
     book = ScoreBook(CLASSES)
-    for found in (TOOL, EMPTY, row(1, 0, 0, 0)):
-        book.add(TOOL, found, "a")
-    assert book.frame_scores() == pytest.approx([1.0, 0.0, 0.5])
+    assert [book.add(TOOL, found, "a") for found in (TOOL, EMPTY, row(1, 0, 0, 2))] == [1.0, 0.0, 0.25]
+    assert book.add(EMPTY, EMPTY, "a") == 1.0

@@ -15,7 +15,7 @@ from cliprl.models.scoring.bootstrap import interval
 from cliprl.models.scoring.boundary import TOLERANCE, Boundary
 from cliprl.models.scoring.calibration import Calibration
 from cliprl.models.scoring.counts import Counts, Labels
-from cliprl.models.scoring.iou import DEFINITIONS, frame_iou, per_class
+from cliprl.models.scoring.iou import DEFINITIONS, per_class
 from cliprl.models.scoring.temporal import Consistency
 from cliprl.models.scoring.terms import Terms
 
@@ -54,18 +54,23 @@ class ScoreBook:
         self.calibration = Calibration()
         self.consistency = Consistency(len(classes))
 
-    def add(self, truth: Labels, found: Labels, sequence: str) -> None:
-        """Score a frame's prediction against its truth: labels uint8 (H, W), IGNORE in the truth where nothing is known."""
-        self.counts.add(truth, found, sequence)
+    def add(self, truth: Labels, found: Labels, sequence: str) -> float:
+        """Score a frame's prediction against its truth: labels uint8 (H, W), IGNORE in the truth where nothing is known.
+
+        Returns how well it went: the mean IoU over the foreground classes in truth or prediction, 1 where there is none.
+        """
         self.boundary.add(truth, found, sequence)
+        overlap, there, seen = self.counts.add(truth, found, sequence)[:, 1:]
+        union = there + seen - overlap
+        return float((overlap[union > 0] / union[union > 0]).mean()) if union.any() else 1.0
 
     def add_confidence(self, confidence: NDArray[np.floating], correct: NDArray[np.bool_], sequence: str) -> None:
         """Score how sure the prediction was of a frame's pixels, (n,) each."""
         self.calibration.add(confidence, correct, sequence)
 
-    def add_motion(self, picture: Labels, found: Labels, sequence: str) -> None:
-        """Score a prediction against the one before it: picture uint8 (H, W, 3) RGB. Only for frames that follow each other."""
-        self.consistency.add(picture, found, sequence)
+    def add_motion(self, picture: Labels, found: Labels, clip: str, sequence: str) -> None:
+        """Score a prediction against that of the frame before, where it is of the same clip: picture uint8 (H, W, 3) RGB."""
+        self.consistency.add(picture, found, clip, sequence)
 
     def scores(self) -> dict[str, Score]:
         """Every score by its key. Of frames that don't follow each other there are no temporal ones."""
@@ -98,13 +103,6 @@ class ScoreBook:
                 "Dice after warping by optical flow", f"DIS flow; {rule}", self.consistency.warped_dice(), pairs
             ),
         }
-
-    def frame_scores(self) -> NDArray[np.float64]:
-        """How well each frame went, (N,): the mean IoU over foreground classes in truth or prediction; NaN where none is."""
-        iou = frame_iou(self.counts)[:, 1:]
-        defined = np.isfinite(iou)
-        total = np.where(defined, iou, 0).sum(1)
-        return np.where(defined.any(1), total / np.maximum(defined.sum(1), 1), np.nan)
 
     def to_json(self) -> dict[str, Any]:
         """All scores with intervals, per class and per sequence, as plain JSON values."""

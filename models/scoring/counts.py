@@ -26,8 +26,8 @@ class Counts:
         self.sequences: list[str] = []
         self._rows: list[Pixels] = []
 
-    def add(self, truth: Labels, found: Labels, sequence: str) -> None:
-        """Count one frame: two label maps uint8 (H, W) of one size.
+    def add(self, truth: Labels, found: Labels, sequence: str) -> Pixels:
+        """Count one frame: two label maps uint8 (H, W) of one size. Returns its overlap, truth and found, (3, K).
 
         Raises CliprlError where the sizes differ or a label is not a class.
         """
@@ -44,8 +44,10 @@ class Counts:
                     f"the {side} of a frame of '{sequence}' holds label {labels.max()}: classes are 0..{self.classes - 1}"
                 )
         parts = (truth[truth == found], truth, found)
-        self._rows.append(np.stack([np.bincount(part, minlength=self.classes) for part in parts]))
+        row = np.stack([np.bincount(part, minlength=self.classes) for part in parts])
+        self._rows.append(row)
         self.sequences.append(sequence)
+        return row
 
     def __len__(self) -> int:
         return len(self.sequences)

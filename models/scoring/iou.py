@@ -159,5 +159,6 @@ def per_class(counts: Counts) -> dict[str, list[Any]]:
         "mean_frame_iou": image.columns(),
     }
     return {key: [None if np.isnan(v) else float(v) for v in values] for key, values in columns.items()} | {
-        "truth_pixels": counts.truth.sum(0).tolist()
+        "truth_pixels": counts.truth.sum(0).tolist(),
+        "found_pixels": counts.found.sum(0).tolist(),
     }

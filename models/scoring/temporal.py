@@ -15,7 +15,7 @@ FLOW_WIDTH = 480
 
 
 class Consistency:
-    """Two scores of consecutive predictions of a sequence, per foreground class pooled over pairs, then the mean over classes.
+    """Two scores of consecutive predictions of a clip, per foreground class pooled over pairs, then the mean over classes.
 
     The IoU of consecutive masks, which also counts true motion; and the Dice of each mask with its predecessor warped along
     the optical flow of the pictures (DIS: Kroeger et al. 2016, arXiv:1603.03590), which does not.
@@ -26,11 +26,14 @@ class Consistency:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._last: tuple[str, Labels, Labels, Labels] | None = None
 
-    def add(self, picture: Labels, found: Labels, sequence: str) -> None:
-        """Take the next frame of a sequence: its picture uint8 (H, W, 3) RGB, and its predicted labels (H, W)."""
+    def add(self, picture: Labels, found: Labels, clip: str, sequence: str) -> None:
+        """Take the next frame: its picture uint8 (H, W, 3) RGB, and its predicted labels (H, W).
+
+        It is compared with the last one where both are of one clip; the pair counts for `sequence`.
+        """
         gray, small = self._shrunk(picture, found)
-        last, self._last = self._last, (sequence, found, gray, small)
-        if last is None or last[0] != sequence or last[1].shape != found.shape:
+        last, self._last = self._last, (clip, found, gray, small)
+        if last is None or last[0] != clip or last[1].shape != found.shape:
             return
         self.still.add(last[1], found, sequence)
         self.warped.add(self._moved(last[2], gray, last[3]), small, sequence)

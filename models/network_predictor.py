@@ -1,0 +1,52 @@
+"""A network that is not exported, scored on the very path of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cliprl.engines import Bundle, Manifest
+from cliprl.models.export import STRIDE, Model
+from cliprl.models.predictor import Predictor
+from cliprl.models.text import class_embeddings
+from cliprl.pipeline.refine import Refiner
+
+
+class TorchEngine:
+    """A module behind the interface of a compiled engine: named arrays in and out, of any size, so that none is listed."""
+
+    backend, precision = "torch", "f32"
+
+    inputs: Mapping[str, Any] = MappingProxyType({})
+    outputs: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        self._module, self._names = module.eval(), names
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Run once; inputs go to the module's arguments of the same names."""
+        with torch.no_grad():
+            values = self._module(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: value.numpy() for name, value in zip(self._names, values, strict=True)}
+
+
+class NetworkPredictor(Predictor):
+    """The same for a network that is not exported: torch runs in place of the engines, and nothing else differs."""
+
+    def __init__(self, model: Model, **settings: Any) -> None:
+        self._model = model
+        with torch.no_grad():
+            text = class_embeddings(model.network, model.classes).numpy()
+        manifest = Manifest("network", tuple(model.classes), model.height, model.width, STRIDE, model.steps)
+        super().__init__(Bundle(Path(), manifest, text), **settings)
+
+    def _compile(self, precision: str, threads: int) -> None:
+        self._encoder = TorchEngine(self._model.network, ("features", "logits"))
+        self._refiner = Refiner(TorchEngine(self._model.refiner, ("refined", "moved")), self.steps)
+        self.precision, self.engine_name = TorchEngine.precision, TorchEngine.backend

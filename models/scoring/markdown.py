@@ -1,0 +1,109 @@
+"""Score tables for people: what `ScoreBook.to_json` holds, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# The scores of the table by corruption, by their keys.
+HEADLINES = ("dataset_miou_without_background", "endovis2018_challenge_miou", "nsd", "consecutive_iou", "ece")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers, aligned to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash for what is not defined."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def score_table(result: Mapping[str, Any]) -> str:
+    """Every score: over all frames, with its interval, and by sequence."""
+    sequences = list(result["sequences"])
+    rows = []
+    for score in result["scores"].values():
+        limits = score["interval"]
+        within = f"{number(limits[0])} to {number(limits[1])}" if limits else "–"
+        rows.append([score["title"], number(score["value"]), within, *_by_sequence(score, sequences)])
+    return table(["score", "all", "95 % interval", *sequences], rows)
+
+
+def _by_sequence(score: Mapping[str, Any], sequences: Sequence[str]) -> list[str]:
+    return [number(score["sequences"].get(name)) for name in sequences]
+
+
+def class_table(result: Mapping[str, Any]) -> str:
+    """Each class's own scores, and its shares of the pixels."""
+    columns = result["per_class"]
+    rows = []
+    for i, name in enumerate(result["classes"]):
+        scores = [number(columns[key][i]) for key in ("dataset_iou", "dataset_dice", "mean_frame_iou", "nsd")]
+        shares = [
+            f"{100 * columns[key][i] / max(1, sum(columns[key])):.2f} %" for key in ("truth_pixels", "found_pixels")
+        ]
+        rows.append([name, *scores, *shares])
+    head = [
+        "class",
+        "dataset IoU",
+        "dataset Dice",
+        "mean IoU of its frames",
+        "NSD",
+        "of the truth",
+        "of what was found",
+    ]
+    return table(head, rows)
+
+
+def corruption_tables(results: Sequence[Mapping[str, Any]]) -> str:
+    """One table a headline score: kinds down, severities across, and the mean over kinds. The first result is the clean one."""
+    clean, *worse = results
+    kinds = list(dict.fromkeys(r["corruption"]["kind"] for r in worse))
+    severities = sorted({r["corruption"]["severity"] for r in worse})
+    by_place = {(r["corruption"]["kind"], r["corruption"]["severity"]): r["scores"] for r in worse}
+    parts = []
+    for key in (k for k in HEADLINES if k in clean["scores"]):
+        grid = {kind: [by_place[kind, s][key]["value"] for s in severities] for kind in kinds}
+        rows = [[kind, *map(number, values)] for kind, values in grid.items()]
+        rows.append(["**mean**", *(number(_mean(column)) for column in zip(*grid.values(), strict=True))])
+        title = clean["scores"][key]["title"]
+        parts.append(f"**{title}** (clean: {number(clean['scores'][key]['value'])})\n")
+        parts.append(table(["corruption", *(f"severity {s}" for s in severities)], rows))
+    return "\n".join(parts)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    """What `cliprl-eval` ran, and all its tables."""
+    clean = run["results"][0]
+    frames = f"{clean['frames']} frames of {len(clean['sequences'])} sequences"
+    settings = {key: value for key, value in run["settings"].items() if value not in (None, [])}
+    what = [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in settings.items()]
+    sections = [
+        f"# {run['bundle']} on {run['data']}\n",
+        "\n".join([*what, f"- scored: {frames}"]) + "\n",
+        "## Scores\n",
+        score_table(clean),
+        "Intervals: bootstrap over sequences; a dash where there is one sequence, or nothing to score.\n",
+        "## By class\n",
+        class_table(clean),
+    ]
+    if len(run["results"]) > 1:
+        sections += ["## Under corruption\n", corruption_tables(run["results"])]
+    return "\n".join(sections)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def report(run: Mapping[str, Any]) -> str:
+    """The summary, and what each score means."""
+    rules = [f"- **{score['title']}**: {score['rule']}." for score in run["results"][0]["scores"].values()]
+    return "\n".join([summary(run), "## What the scores are\n", *rules]) + "\n"

@@ -1,0 +1,231 @@
+"""Scoring from pictures to tables: with a predictor that knows, with the shipped bundle, and with a network in torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from cliprl.engines import ClassSpec, CliprlError, open_bundle
+from cliprl.models import eval_cli
+from cliprl.models.data.folder import FolderSet
+from cliprl.models.data.recode import ClassMap, by_name, by_union
+from cliprl.models.evaluation import Corruption, Evaluation, confidence, evaluate
+from cliprl.models.predictor import FRAME_COLOR, FRAME_TIME, Predictor
+from cliprl.pipeline.cpu import CpuDevice
+from cliprl.pipeline.frame import Frame, allocate_planes
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sources.planes import RgbWriter
+from cliprl.pipeline.view import full_view
+
+Picture = NDArray[np.uint8]
+CLASSES_TOML = """
+[[classes]]
+name = "background"
+kind = "background"
+color = [0, 0, 0]
+[[classes]]
+name = "shaft"
+kind = "instrument"
+color = [0, 255, 0]
+[[classes]]
+name = "tip"
+kind = "instrument"
+color = [0, 255, 255]
+"""
+HEIGHT, WIDTH = 128, 160
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two sequences of three frames: a tool that moves by 8 pixels a frame over textured tissue, its colours its classes."""
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "classes.toml").write_text(CLASSES_TOML)
+    for s, sequence in enumerate(("one", "two")):
+        noise = np.random.default_rng(s).integers(0, 90, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+        for n in range(3):
+            image, mask = cv2.GaussianBlur(noise, (0, 0), 2) + 60, np.zeros((HEIGHT, WIDTH), np.uint8)
+            left = 32 + 8 * n
+            mask[32:96, left : left + 40], mask[32:96, left + 40 : left + 64] = 1, 2
+            image[mask == 1], image[mask == 2] = (0, 255, 0), (255, 0, 0)
+            for kind, picture in (("images", cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), ("masks", mask)):
+                (root / kind / sequence).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / kind / sequence / f"{n}.png"), picture)
+    return root
+
+
+class Knowing:
+    """Sees the classes by their colours, on a grid of stride 4, and notes what it was asked."""
+
+    def __init__(self, sure: float = 1.0) -> None:
+        self.sure, self.resets, self.pictures = sure, 0, 0
+
+    def see(self, picture: Picture) -> Segmentation:
+        self.pictures += 1
+        cells = picture[2::4, 2::4].astype(int)
+        labels = np.select([cells[..., 1] - cells[..., 0] > 100, cells[..., 0] - cells[..., 1] > 100], [1, 2]).astype(
+            np.uint8
+        )
+        probabilities = np.full((3, *labels.shape), (1 - self.sure) / 2, np.float32)
+        np.put_along_axis(probabilities, labels[None].astype(np.intp), np.float32(self.sure), axis=0)
+        return Segmentation(labels, probabilities, full_view(*picture.shape[:2], *picture.shape[:2]), self.sure, 0)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def scored(data: FolderSet, predictor: Knowing, classes: ClassMap, corruption: Corruption | None = None) -> Evaluation:
+    ticks: list[None] = []
+    result = evaluate(
+        predictor,
+        data,
+        classes,
+        corruption=corruption or Corruption(),
+        indices=list(range(len(data))),
+        tolerance=2,
+        keep_worst=2,
+        progress=lambda: ticks.append(None),
+    )
+    assert len(ticks) == len(data)
+    return result
+
+
+def test_who_knows_scores_nearly_one(folder: Path) -> None:
+    data, predictor = FolderSet(folder), Knowing()
+    result = scored(data, predictor, by_name(data.classes, data.classes, {}, ()))
+    scores = {key: score.terms.value() for key, score in result.book.scores().items()}
+    assert (predictor.pictures, predictor.resets) == (6, 2)
+    assert scores["isi_iou"] > 0.97
+    assert scores["nsd"] == 1.0
+    assert scores["ece"] == pytest.approx(0, abs=0.01)
+    # Shaft moves 8 of 40 columns a frame, tip 8 of 24.
+    assert scores["consecutive_iou"] == pytest.approx((32 / 48 + 16 / 32) / 2, abs=0.03)
+    assert result.book.to_json()["sequences"] == {"one": 3, "two": 3}
+
+
+def test_doubt_without_error_is_miscalibrated(folder: Path) -> None:
+    data = FolderSet(folder)
+    classes = by_name(data.classes, data.classes, {}, ())
+    assert scored(data, Knowing(0.7), classes).book.scores()["ece"].terms.value() == pytest.approx(0.3, abs=0.01)
+    # As one instrument, shaft and tip share their doubt: 0.85 sure of the tool, 0.7 of the rest.
+    union = by_union(data.classes, data.classes, ())
+    sure, right = confidence(Knowing(0.7).see(data[0].image), union.truth[data[0].labels], union)
+    assert right.mean() > 0.99
+    assert sorted(np.unique(sure.round(3)).tolist()) == pytest.approx([0.7, 0.85])
+
+
+def test_a_renamed_and_an_ignored_class(folder: Path) -> None:
+    data = FolderSet(folder)
+    found = (data.classes[0], ClassSpec("rod", (1, 1, 1), "instrument"), ClassSpec("tip", (2, 2, 2), "instrument"))
+    result = scored(data, Knowing(), by_name(data.classes, found, {"rod": "shaft"}, ("tip",)))
+    iou = result.book.to_json()["per_class"]["dataset_iou"]
+    assert iou[1] > 0.95
+    assert result.book.counts.truth[:, 2].sum() == 0
+
+
+def test_corruption_reaches_the_predictor_and_the_worst_frames_are_kept(folder: Path) -> None:
+    data = FolderSet(folder)
+    classes = by_name(data.classes, data.classes, {}, ())
+    clean = scored(data, Knowing(), classes)
+    worse = scored(data, Knowing(), classes, Corruption("contrast", 5))
+    assert worse.book.scores()["isi_iou"].terms.value() < clean.book.scores()["isi_iou"].terms.value() - 0.2
+    assert [seen.badness for seen in worse.worst] == sorted((seen.badness for seen in worse.worst), reverse=True)
+    assert len(worse.worst) == 2
+    noisy = Corruption("gaussian_noise", 3, seed=1)
+    assert (noisy.apply(data[0].image, 0) == noisy.apply(data[0].image, 0)).all()
+    assert (noisy.apply(data[0].image, 0) != noisy.apply(data[0].image, 1)).any()
+
+
+def through_the_planes(picture: Picture) -> Picture:
+    """RGB to NV12 planes and back to the network's RGB, 48x64."""
+    size = picture.shape[:2]
+    frame = Frame(*allocate_planes(*size), 0, FRAME_TIME, 0, FRAME_COLOR)
+    RgbWriter().write(picture, frame.luma, frame.chroma, FRAME_COLOR)
+    seen = np.zeros((48, 64, 3), np.uint8)
+    CpuDevice().prepare(frame, full_view(*size, 48, 64), seen)
+    return seen
+
+
+def test_a_picture_reaches_the_network_with_its_colours() -> None:
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC)
+    expected = cv2.resize(picture, (64, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(through_the_planes(picture).astype(int) - expected).mean() < 1.5
+    for color in rng.integers(0, 256, (20, 3)):
+        flat = np.full((95, 127, 3), color, np.uint8)
+        assert np.abs(through_the_planes(flat).astype(int) - color).max() <= 2
+
+
+def test_the_bundle_sees_a_picture_and_forgets_it(folder: Path) -> None:
+    predictor, data = Predictor("small", precision="f32", threads=1), FolderSet(folder)
+    first = predictor.see(data[0].image).probabilities.copy()
+    second = predictor.see(data[1].image).probabilities.copy()
+    predictor.reset()
+    assert (predictor.see(data[0].image).probabilities == first).all()
+    assert (predictor.see(data[1].image).probabilities == second).all()
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """The command's exit status, and its one line of error."""
+    done = CliRunner().invoke(eval_cli.app, arguments)
+    if isinstance(done.exception, CliprlError):
+        return done.exception.exit_status, str(done.exception)
+    return done.exit_code, done.output
+
+
+def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, output = run(
+        *("--data", f"folder:{folder}", "--union", "--out", str(out), "--corruptions", "fog,snow", "--severities", "1,4"),
+        *("--frames", "2", "--threads", "1", "--worst", "3", "--split", "two,one"),
+    )  # fmt: skip
+    assert status == 0, output
+    result = json.loads((out / "scores.json").read_text())
+    assert [(r["corruption"]["kind"], r["corruption"]["severity"]) for r in result["results"]] == [
+        ("clean", 0), ("fog", 1), ("fog", 4), ("snow", 1), ("snow", 4)
+    ]  # fmt: skip
+    assert all(r["frames"] == 4 for r in result["results"])
+    assert result["hashes"] == dict(open_bundle("small").manifest.hashes)
+    assert len(json.loads((out / "counts.json").read_text())["rows"]) == 4
+    pictures = [cv2.imread(str(path)) for path in sorted((out / "worst").glob("*.png"))]
+    assert [picture.shape for picture in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * 3
+    text = (out / "scores.md").read_text()
+    for score in result["results"][0]["scores"].values():
+        assert f"| {score['title']} |" in text
+        assert score["rule"] in text
+    assert "| fog |" in text
+    assert "| **mean** |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--split", "three"), "no split 'three' of set"),
+        (("--bundle", "huge"), "no bundle 'huge'"),
+        (("--map", "a"), "class map 'a' is not of the form BUNDLE=DATA"),
+        (("--map", "a=shaft"), "class map 'a=shaft': it takes a class of the bundle"),
+        ((), "the bundle has no class for shaft, tip: map its classes"),
+        (("--union", "--ignore", "liver"), "no class 'liver' to ignore"),
+        (("--union", "--corruptions", "rain"), "no corruption 'rain'"),
+        (("--union", "--corruptions", "fog", "--severities", "0"), "severity '0'"),
+        (("--union", "--out", "/proc/nowhere"), "can't be made"),
+    ],
+)
+def test_misuse_is_one_line_and_status_2(folder: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    status, text = run("--data", f"folder:{folder}", "--out", str(tmp_path / "out"), *arguments)
+    assert status == 2
+    assert said in text
+    assert "\n" not in text.strip()
+
+
+def test_bad_data_is_status_1(folder: Path, tmp_path: Path) -> None:
+    (folder / "masks/two/1.png").unlink()
+    status, text = run("--data", f"folder:{folder}", "--union", "--out", str(tmp_path / "out"))
+    assert status == 1
+    assert "images/two/1.png has no mask" in text

@@ -1,0 +1,34 @@
+"""A network scored in torch, and its bundle scored on the engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cliprl.models.config import NetworkConfig
+from cliprl.models.export import Model, export_bundle
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.network_predictor import NetworkPredictor
+from cliprl.models.predictor import Predictor
+from cliprl.models.refiner import Refiner
+from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
+
+
+@pytest.mark.slow
+def test_both_get_the_same_labels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
+    )
+    model = Model(ClipSegmenter(config), Refiner(config.features, config.policy), SCENE_CLASSES, 64, 96, 2)
+    bundle = export_bundle(model, tmp_path / "bundle", "tiny", {}, {})
+    network, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
+    renderer = SceneRenderer(1, 128, 160)
+    for second in (0.0, 0.1, 0.2):
+        picture = renderer.render(second)[0]
+        a, b = network.see(picture), engines.see(picture)
+        assert (a.labels == b.labels).mean() >= 0.999
+        assert np.abs(a.probabilities - b.probabilities).max() < 1e-3
