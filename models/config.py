@@ -92,6 +92,19 @@ class ReinforcementConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoringConfig:
+    """What the finished bundle is scored on: `scenes` unseen rendered ones, and real frames never trained on ("" = none).
+
+    `endovis2015` holds robotic/D1, robotic/D2, rigid/OP1, rigid/OP3; `empty` is a video in which no instrument is seen.
+    """
+
+    scenes: int = 40
+    endovis2015: str = ""
+    empty: str = ""
+    every: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that decides what a run learns, apart from the machine."""
 
@@ -103,6 +116,7 @@ class Recipe:
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     reinforcement: ReinforcementConfig = field(default_factory=ReinforcementConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
 
 def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = ()) -> Recipe:

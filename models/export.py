@@ -38,9 +38,7 @@ class Model:
     steps: int
 
 
-def export_bundle(
-    model: Model, folder: Path, name: str, training: Mapping[str, Any], scores: Mapping[str, Any]
-) -> Bundle:
+def export_bundle(model: Model, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
     """Write encoder, refiner, embeddings and manifest to `folder`, and check OpenVINO's labels against the network's.
 
     Raises UsageError where the folder can't be made, CliprlError where fewer than 99.9 % of labels agree.
@@ -60,9 +58,7 @@ def export_bundle(
         _write_encoder(model.network, image, text, folder / ENCODER)
         _write_refiner(model.refiner, features, logits, folder / REFINER)
         _check_agreement(model, folder, image, text)
-    manifest = Manifest(
-        name, tuple(model.classes), model.height, model.width, STRIDE, model.steps, training=training, scores=scores
-    )
+    manifest = Manifest(name, tuple(model.classes), model.height, model.width, STRIDE, model.steps, training=training)
     return seal_bundle(folder, manifest, text.numpy())
 
 

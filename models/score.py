@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, compile_engine
-from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT, Dataset, Image, allowed_classes, instrument_classes
+from cliprl.models.data.sample import Dataset, Image, allowed_classes, instrument_classes
 
 Labels = NDArray[np.uint8]
-# A picture of the network's size, uint8 (H, W, 3), to labels uint8 (h, w); the second argument marks a new sequence.
-Predictor = Callable[[Image, bool], Labels]
+# A picture of the network's size, uint8 (H, W, 3), to probabilities float32 (K, h, w); True marks a new sequence.
+Predictor = Callable[[Image, bool], NDArray[np.float32]]
+# Changes the picture of a frame, whose index it is told, before it is seen.
+Change = Callable[[Image, int], Image]
 
 DATASET_IOU = "dataset IoU: intersection and union pooled over all pixels of all frames"
 DATASET_MIOU = (
@@ -65,18 +67,30 @@ class ConfusionCounts:
 
 
 def score(
-    predict: Predictor, dataset: Dataset, classes: Sequence[ClassSpec], size: tuple[int, int], every: int = 1
+    predict: Predictor,
+    dataset: Dataset,
+    classes: Sequence[ClassSpec],
+    size: tuple[int, int],
+    change: Change | None = None,
 ) -> ConfusionCounts:
-    """Score every `every`-th frame, each scaled to `size` (height, width) by area; labels are compared at that size."""
+    """Score every frame, scaled to `size` (height, width) by area and then, if given, changed by `change(image, index)`.
+
+    Probabilities are scaled to the truth's size linearly, as the overlay does, and the largest one is the label.
+    """
     counts, sequence = ConfusionCounts(classes), ""
-    for index in range(0, len(dataset), every):
+    for index in range(len(dataset)):
         sample = dataset[index]
         image = cv2.resize(sample.image, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
-        found = predict(image, sample.sequence != sequence)
+        image = change(image, index) if change else image
+        probabilities = predict(image, sample.sequence != sequence)
         sequence = sample.sequence
-        wide = cv2.resize(found, sample.labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        counts.add(sample.labels, wide.astype(np.uint8))
+        counts.add(sample.labels, _largest(probabilities, sample.labels.shape))
     return counts
+
+
+def _largest(probabilities: NDArray[np.float32], shape: tuple[int, ...]) -> Labels:
+    wide = [cv2.resize(p, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) for p in probabilities]
+    return np.asarray(np.argmax(wide, 0), np.uint8)
 
 
 def bundle_predictor(bundle: Bundle, steps: int, precision: str = "f32") -> Predictor:
@@ -90,26 +104,16 @@ def bundle_predictor(bundle: Bundle, steps: int, precision: str = "f32") -> Pred
     refiner = compile_engine(bundle.refiner, precision=precision, shapes=shapes)
     memory: list[NDArray[np.float32]] = []
 
-    def predict(image: Image, first: bool) -> Labels:
-        seen = {k: v.copy() for k, v in encoder.run({"image": image[None], "text": text}).items()}
-        base = seen["logits"]
+    def predict(image: Image, first: bool) -> NDArray[np.float32]:
+        seen = encoder.run({"image": np.ascontiguousarray(image[None]), "text": text})
+        features, base = seen["features"].copy(), seen["logits"].copy()
         prior = base if first or not memory else memory[0]
         logits = base
         for _ in range(steps):
-            state = {"features": seen["features"], "logits": logits, "base": base, "prior": prior}
+            state = {"features": features, "logits": logits, "base": base, "prior": prior}
             logits = refiner.run(state)["refined"].copy()
         memory[:] = [logits]
-        return np.asarray(logits[0].argmax(0), np.uint8)
+        powers = np.exp(logits[0] - logits[0].max(0))
+        return np.asarray(powers / powers.sum(0), np.float32)
 
     return predict
-
-
-__all__ = [
-    "DATASET_IOU",
-    "DATASET_MIOU",
-    "INSTRUMENT",
-    "NOT_INSTRUMENT",
-    "ConfusionCounts",
-    "bundle_predictor",
-    "score",
-]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cliprl.engines import Bundle, UsageError
+from cliprl.engines import Bundle, UsageError, seal_bundle
 from cliprl.models.checkpoint import Report, Stage, read, run_stage
 from cliprl.models.config import Recipe
 from cliprl.models.contrastive import Contrastive
@@ -23,6 +23,7 @@ from cliprl.models.export import Model, export_bundle
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
 from cliprl.models.reinforcement import Reinforcement
+from cliprl.models.report import score_bundle
 from cliprl.models.supervised import Supervised
 from cliprl.pipeline.scene import SCENE_CLASSES
 
@@ -83,7 +84,11 @@ def train(recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> Bun
     train_policy(network, refiner, run)
     size = recipe.network
     model = Model(network, refiner, SCENE_CLASSES, size.height, size.width, recipe.reinforcement.unroll)
-    return export_bundle(model, folder / BUNDLE, recipe.name, provenance(recipe), {})
+    bundle = export_bundle(model, folder / BUNDLE, recipe.name, provenance(recipe))
+    data = recipe.data
+    unseen = run.scenes(data.first_seed + data.scenes + data.policy_scenes, recipe.scoring.scenes)
+    scores = score_bundle(bundle, unseen, recipe.scoring)
+    return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 
 
 def train_base(network: ClipSegmenter, run: Run) -> None:
@@ -115,6 +120,7 @@ def provenance(recipe: Recipe) -> Mapping[str, Any]:
         sources.append({"name": larynx_set.NAME, "licence": larynx_set.LICENCE, "attribution": larynx_set.ATTRIBUTION})
     settings = asdict(recipe)
     settings["data"] |= {"larynx": larynx_set.NAME if recipe.data.larynx else "", "cache": ""}
+    del settings["scoring"]
     return {
         "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if recipe.data.larynx else ""),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
@@ -56,10 +57,10 @@ def test_frames_are_pooled_and_a_new_sequence_is_told() -> None:
 
     firsts: list[bool] = []
 
-    def shaft(image: Image, first: bool) -> Image:
+    def shaft(image: Image, first: bool) -> NDArray[np.float32]:
         firsts.append(first)
         assert image.shape == (16, 20, 3)
-        return np.ones((4, 5), np.uint8)
+        return np.eye(4, dtype=np.float32)[1][:, None, None].repeat(4, 1).repeat(5, 2)
 
     assert score(shaft, Two(), CLASSES, (16, 20)).instrument_iou() == pytest.approx(1 / 3)
     assert firsts == [True, False, True]

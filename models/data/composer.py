@@ -8,10 +8,14 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.augment import Photometry
 from cliprl.models.data.rendered import RenderedScenes
-from cliprl.models.data.sample import Dataset, Image, Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, Dataset, Image, Sample
 
 # A layer's coverage from which on a pixel is the instrument's.
 OPAQUE = 128
+# Share of compositions whose tissue is smoothed: pale mucosa and wet walls have no texture, and yet are no metal.
+SMOOTH = 0.4
+# Share of compositions without any instrument laid on.
+BARE = 0.2
 # How many compositions are drawn of each layer.
 REPEATS = 4
 
@@ -31,6 +35,10 @@ class Composed:
         rng = np.random.default_rng((self.seed, index))
         layer, layer_labels = self.scenes.instruments(index % len(self.scenes))
         below = _crop(self.tissue[int(rng.integers(len(self.tissue)))], rng, layer_labels.shape)
+        if rng.random() < SMOOTH:
+            below = _smoothed(below, rng)
+        if rng.random() < BARE:
+            layer = np.zeros_like(layer)
         flip = int(rng.integers(-1, 3))
         if flip < 2:
             layer, layer_labels = cv2.flip(layer, flip).astype(np.uint8), cv2.flip(layer_labels, flip).astype(np.uint8)
@@ -52,6 +60,14 @@ def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> S
     image = cv2.resize(sample.image[part], size, interpolation=cv2.INTER_AREA if h > shape[0] else cv2.INTER_LINEAR)
     labels = cv2.resize(sample.labels[part], size, interpolation=cv2.INTER_NEAREST)
     return Sample(image.astype(np.uint8), labels.astype(np.uint8), sample.sequence)
+
+
+def _smoothed(sample: Sample, rng: np.random.Generator) -> Sample:
+    """The tissue without its texture; of a tool in it nothing can be told any more, so it is ignored."""
+    sigma = np.exp(rng.uniform(np.log(2), np.log(0.06 * len(sample.labels))))
+    image = cv2.GaussianBlur(sample.image, (0, 0), float(sigma)).astype(np.uint8)
+    labels = np.where(sample.labels == INSTRUMENT, IGNORE, sample.labels).astype(np.uint8)
+    return Sample(image, labels, sample.sequence)
 
 
 def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
