@@ -24,6 +24,8 @@ from cliprl.models.data.endovis2018 import EndoVis2018
 from cliprl.models.data.folder import FolderSet
 from cliprl.models.data.paired import Labelled, sequences_of
 from cliprl.models.data.recode import by_name, by_union
+from cliprl.models.data.rendered import SceneSet
+from cliprl.models.data.rendered_test import RenderedTest
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
 from cliprl.models.data.splits import SPLITS, Split, check_apart, choose
 from cliprl.models.data.vocalfolds import VocalFolds
@@ -156,7 +158,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         EndoVis2018(tmp_path)[0]
 
 
-@pytest.mark.parametrize("kind", sorted(set(CATALOG) - {"folder"}))
+@pytest.mark.parametrize("kind", sorted(set(CATALOG) - {"folder", "rendered"}))
 def test_an_empty_folder_is_no_data_set(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it must hold"):
         open_dataset(f"{kind}:{tmp_path}")
@@ -335,6 +337,17 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
         open_dataset("folder")
     with pytest.raises(UsageError, match="is no folder"):
         open_dataset(f"folder:{tmp_path / 'nowhere'}")
+
+
+# -- rendered scenes ---------------------------------------------------------------------------------------------------
+
+
+def test_rendered_scenes(tmp_path: Path) -> None:
+    data = RenderedTest(tmp_path, SceneSet(900_000, 2, 2, 64, 80))
+    assert len(data) == 4
+    assert [data.sequence(i) for i in range(4)] == [data[i].sequence for i in range(4)]
+    assert sequences_of(data) == ["scene 900000", "scene 900001"]
+    assert data[3].labels.max() < len(data.classes)
 
 
 # -- splits ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
         weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
     )
     model = Model(ClipSegmenter(config), Refiner(config.features, config.policy), SCENE_CLASSES, 64, 96, 2)
-    bundle = export_bundle(model, tmp_path / "bundle", "tiny", {}, {})
+    bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
     network, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
     renderer = SceneRenderer(1, 128, 160)
     for second in (0.0, 0.1, 0.2):

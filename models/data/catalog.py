@@ -15,6 +15,7 @@ from cliprl.models.data.endovis2017 import EndoVis2017
 from cliprl.models.data.endovis2018 import EndoVis2018
 from cliprl.models.data.folder import FolderSet
 from cliprl.models.data.paired import Labelled
+from cliprl.models.data.rendered_test import RenderedTest
 from cliprl.models.data.vocalfolds import VocalFolds
 
 CATALOG: Mapping[str, Callable[[Path], Labelled]] = {
@@ -27,6 +28,7 @@ CATALOG: Mapping[str, Callable[[Path], Labelled]] = {
     "vocalfolds": VocalFolds,
     "cutouts": Cutouts,
     "davinci_frame": DavinciFrame,
+    "rendered": RenderedTest,
     "folder": FolderSet,
 }
 
