@@ -200,6 +200,7 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
         assert f"| {score['title']} |" in text
         assert score["rule"] in text
     assert "| fog |" in text
+    assert "| one | 2 |" in text
     assert "| **mean** |" in text
 
 

@@ -21,18 +21,23 @@ def number(value: float | None) -> str:
 
 
 def score_table(result: Mapping[str, Any]) -> str:
-    """Every score: over all frames, with its interval, and by sequence."""
-    sequences = list(result["sequences"])
+    """Every score over all frames, with its interval."""
     rows = []
     for score in result["scores"].values():
         limits = score["interval"]
         within = f"{number(limits[0])} to {number(limits[1])}" if limits else "–"
-        rows.append([score["title"], number(score["value"]), within, *_by_sequence(score, sequences)])
-    return table(["score", "all", "95 % interval", *sequences], rows)
+        rows.append([score["title"], number(score["value"]), within])
+    return table(["score", "value", "95 % interval"], rows)
 
 
-def _by_sequence(score: Mapping[str, Any], sequences: Sequence[str]) -> list[str]:
-    return [number(score["sequences"].get(name)) for name in sequences]
+def sequence_table(result: Mapping[str, Any]) -> str:
+    """Every score of each sequence alone."""
+    scores = result["scores"].values()
+    rows = [
+        [name, str(frames), *(number(score["sequences"].get(name)) for score in scores)]
+        for name, frames in result["sequences"].items()
+    ]
+    return table(["sequence", "frames", *(score["title"].partition(" (")[0] for score in scores)], rows)
 
 
 def class_table(result: Mapping[str, Any]) -> str:
@@ -91,6 +96,8 @@ def summary(run: Mapping[str, Any]) -> str:
         "## Scores\n",
         score_table(clean),
         "Intervals: bootstrap over sequences; a dash where there is one sequence, or nothing to score.\n",
+        "## By sequence\n",
+        sequence_table(clean),
         "## By class\n",
         class_table(clean),
     ]
