@@ -1,9 +1,9 @@
-"""What a compiled network looks like to the pipeline, and the choice of the backend that runs it."""
+"""What a compiled network looks like to the pipeline, and what a backend that compiles one has to offer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,13 +13,28 @@ from numpy.typing import NDArray
 from cliprl.engines.errors import EngineError, UsageError
 
 Array = NDArray[Any]
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor's element type, such as "float32", and its shape; -1 is a size that a run may choose."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size < 0 else str(size) for size in self.shape)
+        return f"{self.dtype} ({sizes})"
 
 
 class Engine(Protocol):
-    """A compiled network with named tensors in and out."""
+    """A compiled network with named tensors in and out, on the device it was compiled for."""
 
     backend: str
     precision: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run once, synchronously. The outputs are views that the `buffers`-th next run overwrites (see `compile_engine`)."""
@@ -35,44 +50,95 @@ class Probe:
     reason: str
 
 
-# Each backend is a module with `probe() -> Probe` and `compile(onnx, *, precision, threads, shapes, buffers) -> Engine`;
-# it is imported only when it is asked for, so that the light install loads no optional package.
-BACKENDS: Mapping[str, str] = {"openvino": "cliprl.engines.openvino_backend"}
-DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",)}
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to make an engine of, and for what use: see `compile_engine`."""
+
+    onnx: Path
+    precision: str
+    threads: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    buffers: int = 1
+
+
+class Backend(Protocol):
+    """One way to run a network. What it builds is bytes, which a cache may keep and only the same machine may load."""
+
+    name: str
+
+    def probe(self) -> Probe:
+        """Whether it can serve here. Never raises."""
+        ...
+
+    def precisions(self) -> tuple[str, ...]:
+        """The arithmetic it has on this machine, the one to prefer first."""
+        ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What a built engine depends on besides the request: versions and hardware, by name."""
+        ...
+
+    def build(self, request: Request) -> bytes:
+        """Compile. Raises EngineError for a network or a precision that it can't compile."""
+        ...
+
+    def load(self, blob: bytes, request: Request) -> Engine:
+        """Make ready to run what `build` returned for the same request. Raises EngineError where it does not load."""
+        ...
+
+
+# Where each backend lives: it is imported only when it is asked for, so that the light install loads no optional package.
+BACKENDS: Mapping[str, str] = {
+    "openvino": "cliprl.engines.openvino_backend",
+    "tensorrt": "cliprl.engines.tensorrt_backend",
+    "tensorrt_rtx": "cliprl.engines.tensorrt_backend",
+}
+DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",), "cuda": ("tensorrt", "tensorrt_rtx")}
+
+
+def backend_of(name: str) -> Backend:
+    """The backend called `name`. Raises UsageError for an unknown one."""
+    if name not in BACKENDS:
+        raise UsageError(f"unknown engine '{name}': one of {', '.join(BACKENDS)}")
+    found: Backend = import_module(BACKENDS[name]).BACKENDS[name]
+    return found
 
 
 def probe(backend: str) -> Probe:
     """Ask a backend whether it can serve here. Raises UsageError for an unknown name."""
-    found: Probe = _backend(backend).probe()
-    return found
+    return backend_of(backend).probe()
 
 
-def _backend(name: str) -> Any:
-    if name not in BACKENDS:
-        raise UsageError(f"unknown engine '{name}': one of {', '.join(BACKENDS)}")
-    return import_module(BACKENDS[name])
+def ready_backends(device: str) -> list[Backend]:
+    """The backends that can serve on `device`, the preferred first.
+
+    Raises UsageError for an unknown device, EngineError with every backend's reason where none serves.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"unknown device '{device}': one of {', '.join(DEVICES)}")
+    answers = [probe(name) for name in DEVICES[device]]
+    if not any(answer.ready for answer in answers):
+        reasons = "; ".join(f"{answer.backend}: {answer.reason}" for answer in answers)
+        raise EngineError(f"no engine can serve on device '{device}': {reasons}")
+    return [backend_of(answer.backend) for answer in answers if answer.ready]
 
 
 def compile_engine(
     onnx: Path,
     *,
     device: str = "cpu",
-    precision: str = "auto",
+    precision: str = AUTO,
     threads: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     buffers: int = 1,
 ) -> Engine:
-    """Compile an ONNX file for `device` with the first of its backends that can serve.
+    """Compile an ONNX file for `device` with the first of its backends that can serve; no cache, no accuracy gate.
 
-    `precision` is "auto" (the fastest the hardware has natively), "f32" or "bf16"; `threads` 0 means all cores;
-    `shapes` fixes inputs whose sizes are open in the file; an output stays valid for `buffers` runs.
+    `precision` is "auto" (the backend's first) or one of the backend's; `threads` 0 means all cores; `shapes` fixes
+    inputs whose sizes are open in the file; an output stays valid for `buffers` runs.
     Raises EngineError with every backend's reason where none serves.
     """
-    reasons = []
-    for name in DEVICES[device]:
-        answer = probe(name)
-        if answer.ready:
-            compiler: Callable[..., Engine] = _backend(name).compile
-            return compiler(onnx, precision=precision, threads=threads, shapes=dict(shapes or {}), buffers=buffers)
-        reasons.append(f"{name}: {answer.reason}")
-    raise EngineError(f"no engine can serve on device '{device}': {'; '.join(reasons)}")
+    backend = ready_backends(device)[0]
+    chosen = backend.precisions()[0] if precision == AUTO else precision
+    request = Request(onnx, chosen, threads, dict(shapes or {}), buffers)
+    return backend.load(backend.build(request), request)

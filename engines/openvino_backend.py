@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 from collections.abc import Mapping
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from cliprl.engines.engine import Probe
+from cliprl.engines.engine import Probe, Request, TensorSpec
 from cliprl.engines.errors import EngineError
 
 NAME = "openvino"
-PRECISIONS = ("auto", "f32", "bf16")
-
-
-def probe() -> Probe:
-    """Whether OpenVINO is installed and has a CPU plugin."""
-    try:
-        import openvino
-    except ImportError as error:
-        return Probe(NAME, False, f"openvino can't be imported ({error}): pip install openvino")
-    if "CPU" not in openvino.Core().available_devices:
-        return Probe(
-            NAME, False, "openvino finds no CPU plugin: install openvino from PyPI for this machine's architecture"
-        )
-    return Probe(NAME, True, f"openvino {openvino.__version__.split('-')[0]}")
-
-
-def native_precision(core: Any) -> str:
-    """The fastest floating-point type that the CPU computes natively: "bf16" (AMX or AVX512-BF16) or "f32"."""
-    return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+PRECISIONS = ("bf16", "f32")
 
 
 class OpenVinoEngine:
@@ -42,33 +27,104 @@ class OpenVinoEngine:
     def __init__(self, compiled: Any, precision: str, buffers: int) -> None:
         self.precision = precision
         self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
-        self.inputs = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
-        self._outputs = tuple(port.get_any_name() for port in compiled.outputs)
+        self.inputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.inputs}
+        self.outputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.outputs}
+        self._names = tuple(self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Run once. C-contiguous inputs are read in place; outputs are views, valid until `buffers` more runs."""
         results = next(self._requests).infer(dict(inputs), share_inputs=True, share_outputs=True)
-        return {name: results[i] for i, name in enumerate(self._outputs)}
+        return {name: results[i] for i, name in enumerate(self._names)}
 
 
-def compile(
-    onnx: Path, *, precision: str, threads: int, shapes: Mapping[str, tuple[int, ...]], buffers: int
-) -> OpenVinoEngine:
-    """Compile for latency. Raises EngineError for an unknown precision or a file OpenVINO can't read."""
+class OpenVino:
+    """The backend. Blobs are OpenVINO's own export of a compiled model: tied to its version and to the CPU."""
+
+    name = NAME
+
+    def probe(self) -> Probe:
+        """Whether OpenVINO is installed and has a CPU plugin."""
+        try:
+            import openvino
+        except ImportError as error:
+            return Probe(NAME, False, f"openvino can't be imported ({error}): pip install openvino")
+        if "CPU" not in _core().available_devices:
+            return Probe(
+                NAME, False, "openvino finds no CPU plugin: install openvino from PyPI for this machine's architecture"
+            )
+        version = openvino.__version__.split("-")[0]
+        return Probe(NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions())}")
+
+    def precisions(self) -> tuple[str, ...]:
+        """ "bf16" where the CPU computes it natively (AMX or AVX512-BF16), and "f32"."""
+        return PRECISIONS if "BF16" in _capabilities() else ("f32",)
+
+    def identity(self) -> Mapping[str, str]:
+        """OpenVINO's version, and the CPU with all it can do."""
+        import openvino
+
+        return {
+            "openvino": openvino.__version__,
+            "cpu": f"{_cpu_name()}: {' '.join(_capabilities())}",
+            "cpu_flags": _cpu_flags(),
+        }
+
+    def build(self, request: Request) -> bytes:
+        """Compile for latency. Raises EngineError for an unknown precision or a file OpenVINO can't read."""
+        try:
+            model = _core().read_model(request.onnx)
+            if request.shapes:
+                model.reshape({name: list(shape) for name, shape in request.shapes.items()})
+            blob: bytes = _core().compile_model(model, "CPU", _hints(request)).export_model().getvalue()
+        except RuntimeError as error:
+            raise EngineError(f"openvino can't compile {request.onnx}: {str(error).splitlines()[-1]}") from error
+        return blob
+
+    def load(self, blob: bytes, request: Request) -> OpenVinoEngine:
+        """Import a blob, ten times as fast as to compile. Raises EngineError where OpenVINO refuses it."""
+        try:
+            compiled = _core().import_model(blob, "CPU", _hints(request))
+        except RuntimeError as error:
+            raise EngineError(f"openvino can't load what it built: {str(error).splitlines()[-1]}") from error
+        return OpenVinoEngine(compiled, request.precision, request.buffers)
+
+
+BACKENDS = {NAME: OpenVino()}
+
+
+@cache
+def _core() -> Any:
     import openvino
 
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision '{precision}' is unknown to openvino: one of {', '.join(PRECISIONS)}")
-    core = openvino.Core()
-    chosen = native_precision(core) if precision == "auto" else precision
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": chosen, "NUM_STREAMS": 1}
-    if threads:
-        hints["INFERENCE_NUM_THREADS"] = threads
+    return openvino.Core()
+
+
+def _spec(port: Any) -> TensorSpec:
+    sizes = (-1 if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
+    return TensorSpec(str(port.element_type.to_dtype()), tuple(sizes))
+
+
+def _hints(request: Request) -> dict[str, Any]:
+    if request.precision not in PRECISIONS:
+        raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": request.precision, "NUM_STREAMS": 1}
+    return hints | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})
+
+
+def _capabilities() -> list[str]:
+    return sorted(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _cpu_name() -> str:
+    return " ".join(_core().get_property("CPU", "FULL_DEVICE_NAME").split())
+
+
+def _cpu_flags() -> str:
+    """A short hash of every instruction set the CPU has, or its architecture where the system does not list them."""
     try:
-        model = core.read_model(onnx)
-        if shapes:
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
-        compiled = core.compile_model(model, "CPU", hints)
-    except RuntimeError as error:
-        raise EngineError(f"openvino can't compile {onnx}: {str(error).splitlines()[-1]}") from error
-    return OpenVinoEngine(compiled, chosen, buffers)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
+    return f"{platform.machine()} {digest}" if flags else platform.machine()

@@ -1,0 +1,221 @@
+"""Networks become TensorRT engines without a GPU; what a GPU must show is marked `needs_cuda`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cliprl.engines import Bundle, EngineError, UsageError, compile_engine, open_bundle
+from cliprl.engines.engine import DEVICES, TensorSpec, probe
+from cliprl.engines.nvidia import Driver, Gpu
+from cliprl.engines.tensorrt_backend import make_plan
+from cliprl.engines.tensorrt_probe import why_not, why_not_torch
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from cliprl.engines.computed_kernels import load_graph, replace_computed_kernels  # noqa: E402
+from cliprl.engines.half import to_half  # noqa: E402
+
+RTX = "tensorrt_rtx"
+CLASSES = (2, 12, 64)
+AMPERE = Driver("580.95", (13, 0), (Gpu("NVIDIA RTX A6000", (8, 6)),))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle("small")
+
+
+def grid(bundle: Bundle, classes: int) -> tuple[int, ...]:
+    manifest = bundle.manifest
+    return (1, classes, manifest.height // manifest.stride, manifest.width // manifest.stride)
+
+
+def tensors(bundle: Bundle, network: str) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """What a network of the bundle takes and gives; the number of classes is open."""
+    manifest = bundle.manifest
+    features = next(o for o in onnx.load(bundle.encoder).graph.output if o.name == "features")
+    deep = TensorSpec("float32", tuple(d.dim_value for d in features.type.tensor_type.shape.dim))
+    scores = TensorSpec("float32", grid(bundle, -1))
+    if network == "encoder":
+        image = TensorSpec("uint8", (1, manifest.height, manifest.width, 3))
+        text = TensorSpec("float32", (-1, bundle.embeddings.shape[1]))
+        return {"image": image, "text": text}, {"features": deep, "logits": scores}
+    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores}
+    return inputs, {"refined": scores, "moved": TensorSpec("float32", ())}
+
+
+def path_of(bundle: Bundle, network: str) -> Path:
+    return bundle.encoder if network == "encoder" else bundle.refiner
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("target", ["sm75", "sm86", "sm89", "sm120"])
+@pytest.mark.parametrize("network", ["encoder", "refiner"])
+def test_a_plan_is_built_ahead_of_time(bundle: Bundle, network: str, target: str, precision: str) -> None:
+    pytest.importorskip(RTX)
+    plan = make_plan(RTX, path_of(bundle, network), precision, {}, target)
+    inputs, outputs = tensors(bundle, network)
+    assert plan.inputs == inputs
+    assert plan.outputs == outputs
+    opened = {name for name, spec in inputs.items() if -1 in spec.shape}
+    assert set(plan.profile) == opened
+    for name in opened:
+        for shape, classes in zip(plan.profile[name], CLASSES, strict=True):
+            assert shape == tuple(classes if size == -1 else size for size in inputs[name].shape)
+    assert len(plan.data) > path_of(bundle, network).stat().st_size // 3
+    for name in inputs | outputs:
+        assert name.encode() in plan.data
+
+
+def test_a_plan_is_tuned_for_the_classes_asked_for(bundle: Bundle) -> None:
+    pytest.importorskip(RTX)
+    shape = (7, bundle.embeddings.shape[1])
+    assert make_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86").profile["text"][1] == shape
+    with pytest.raises(UsageError, match="65"):
+        make_plan(RTX, bundle.encoder, "f16", {"text": (65, shape[1])}, "sm86")
+
+
+def test_refusals_name_value_and_rule(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip(RTX)
+    with pytest.raises(UsageError, match=r"sm99.*sm86"):
+        make_plan(RTX, bundle.refiner, "f16", {}, "sm99")
+    with pytest.raises(EngineError, match=r"f8.*f16"):
+        make_plan(RTX, bundle.refiner, "f8", {}, "sm86")
+    text = tmp_path / "text.onnx"
+    text.write_text("no network")
+    with pytest.raises(EngineError, match=r"text\.onnx"):
+        make_plan(RTX, text, "f16", {}, "sm86")
+    model = onnx.load(bundle.encoder)
+    for dim in [d for v in [*model.graph.input, *model.graph.output] for d in v.type.tensor_type.shape.dim]:
+        if dim.dim_param:
+            dim.dim_param = "things"
+    onnx.save(model, tmp_path / "open.onnx")
+    with pytest.raises(EngineError, match=r"text.*things.*classes"):
+        make_plan(RTX, tmp_path / "open.onnx", "f32", {}, "sm86")
+
+
+def outputs_of(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(inputs)), strict=True))
+
+
+def sample(bundle: Bundle, classes: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    manifest = bundle.manifest
+    image = rng.integers(0, 256, (1, manifest.height, manifest.width, 3), np.uint8)
+    return {"image": image, "text": np.resize(bundle.embeddings, (classes, bundle.embeddings.shape[1]))}
+
+
+@pytest.mark.parametrize("classes", [2, 12])
+def test_a_computed_kernel_turned_inside_out_gives_the_same(bundle: Bundle, classes: int) -> None:
+    model, inputs = load_graph(bundle.encoder), sample(bundle, classes)
+    expected = outputs_of(model, inputs)
+    replace_computed_kernels(model)
+    found = outputs_of(model, inputs)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4)
+
+
+def test_half_precision_keeps_the_face_and_the_labels(bundle: Bundle) -> None:
+    model, inputs = load_graph(bundle.encoder), sample(bundle, 12)
+    half = to_half(load_graph(bundle.encoder))
+    assert [(v.name, v.type) for v in half.graph.input] == [(v.name, v.type) for v in model.graph.input]
+    assert [(v.name, v.type) for v in half.graph.output] == [(v.name, v.type) for v in model.graph.output]
+    assert half.ByteSize() < 0.55 * model.ByteSize()
+    expected, found = outputs_of(model, inputs)["logits"], outputs_of(half, inputs)["logits"]
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.99
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1e-8, True), (1e5, True), (0.0, False), (1.5, False), (np.inf, False)])
+def test_a_constant_that_half_cannot_hold_keeps_its_operator_in_full(value: float, kept: bool) -> None:
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    info = [helper.make_tensor_value_info(name, 1, [2]) for name in ("x", "y")]
+    constant = numpy_helper.from_array(np.array(value, np.float32), "c")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "c"], ["y"])], "g", info[:1], info[1:], [constant])
+    half = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    assert [t.data_type for t in half.graph.initializer] == [1 if kept else 10]
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "cuda", "driver", "words"),
+    [
+        ("tensorrt", "10.3.0", 12, AMPERE, ["10.12", "pip install"]),
+        ("tensorrt", "11.4.0", 13, None, ["no NVIDIA driver", "--device cpu"]),
+        ("tensorrt_rtx", "1.7.1", 13, None, ["no NVIDIA driver", "--target sm86"]),
+        ("tensorrt", "11.4.0", 13, Driver("535.104", (12, 2), AMPERE.gpus), ["535.104", "580", "tensorrt-cu12"]),
+        ("tensorrt", "11.4.0", 12, Driver("470.10", (11, 4), AMPERE.gpus), ["470.10", "525", "update the driver"]),
+        ("tensorrt", "11.4.0", 13, Driver("580.95", (13, 0), ()), ["580.95", "no GPU", "--gpus all"]),
+        ("tensorrt", "11.4.0", 12, Driver("535.1", (12, 2), (Gpu("Tesla V100", (7, 0)),)), ["V100", "sm70", "sm75"]),
+        ("tensorrt", "11.4.0", 13, AMPERE, []),
+        ("tensorrt_rtx", "1.7.1", 0, Driver("", (13, 0), AMPERE.gpus), []),
+    ],
+)
+def test_the_probe_says_what_to_do(
+    package: str, version: str, cuda: int, driver: Driver | None, words: list[str]
+) -> None:
+    reason = why_not(package, version, cuda, driver)
+    assert bool(reason) == bool(words)
+    for word in words:
+        assert word in reason
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [(("", False), "cliprl[gpu]"), (("2.15+cpu", False), "2.15+cpu"), (("2.15", True), "")]
+)
+def test_torch_must_see_the_gpu(state: tuple[str, bool], word: str) -> None:
+    reason = why_not_torch(lambda: state)
+    assert word in reason
+    assert bool(reason) == bool(word)
+
+
+def ready() -> list[str]:
+    return [name for name in DEVICES["cuda"] if probe(name).ready]
+
+
+def test_without_a_gpu_cuda_is_refused_with_every_reason(bundle: Bundle) -> None:
+    if ready():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError) as caught:
+        compile_engine(bundle.refiner, device="cuda")
+    assert "\n" not in str(caught.value)
+    for word in ("tensorrt:", "tensorrt_rtx:", "cuda"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_on_a_gpu_the_encoder_matches_and_replay_equals_the_first_run(bundle: Bundle, precision: str) -> None:
+    assert ready(), [probe(name).reason for name in DEVICES["cuda"]]
+    inputs = sample(bundle, 12)
+    expected = outputs_of(load_graph(bundle.encoder), inputs)["logits"]
+    engine = compile_engine(
+        bundle.encoder, device="cuda", precision=precision, shapes={"text": inputs["text"].shape}, buffers=2
+    )
+    runs = [np.array(engine.run(inputs)["logits"].cpu()) for _ in range(6)]  # type: ignore[attr-defined]
+    assert (runs[0].argmax(1) == expected.argmax(1)).mean() > 0.99
+    for other in runs[1:]:
+        np.testing.assert_array_equal(other, runs[0])
+
+
+@pytest.mark.needs_cuda
+def test_on_a_gpu_ten_thousand_runs_leak_nothing_and_classes_may_change(bundle: Bundle) -> None:
+    import torch
+
+    engine = compile_engine(bundle.encoder, device="cuda", shapes={"text": (12, bundle.embeddings.shape[1])})
+    for classes in (12, 2, 64, 12):
+        assert engine.run(sample(bundle, classes))["logits"].shape == grid(bundle, classes)
+    inputs = {name: torch.as_tensor(value, device="cuda") for name, value in sample(bundle, 12).items()}
+    for _ in range(100):
+        engine.run(inputs)  # type: ignore[arg-type]
+    before = torch.cuda.mem_get_info()[0]
+    for _ in range(10_000):
+        engine.run(inputs)  # type: ignore[arg-type]
+    assert abs(torch.cuda.mem_get_info()[0] - before) < 8 << 20
