@@ -11,7 +11,6 @@ import numpy as np
 from cliprl.engines import Bundle
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.color import Color
-from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.frame import Frame, allocate_planes
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.segmenter import Segmenter
@@ -26,8 +25,8 @@ class Predictor(Segmenter):
     """The pipeline's segmenter, with its arguments, for RGB pictures."""
 
     def __init__(self, bundle: Bundle | str | Path, **settings: Any) -> None:
-        super().__init__(bundle, **settings)
         self._writer, self._index = RgbWriter(), 0
+        super().__init__(bundle, **settings)
 
     def see(self, picture: Image) -> Segmentation:
         """Segment the next picture of a clip, uint8 (H, W, 3) RGB."""
@@ -38,7 +37,6 @@ class Predictor(Segmenter):
         return self(frame)
 
     def reset(self) -> None:
-        """Forget all of the last clip, also where its picture lay in the frame."""
+        """Forget all of the last clip, and count frames anew."""
         super().reset()
-        self._detector = ContentDetector(self.bundle.manifest.height, self.bundle.manifest.width)
         self._index = 0

@@ -19,17 +19,13 @@ STRIDE = 4
 class Memory:
     """The refined logits of the last frame, as the temporal prior of the next.
 
-    Forgotten at a cut and when the frame size changes; warped when the view (the endoscope's circle) has moved.
+    Left out at a cut and when the frame size changes; warped when the view (the endoscope's circle) has moved.
     """
 
     def __init__(self) -> None:
         self._logits: NDArray[np.float32] | None = None
         self._view: View | None = None
         self._thumb: NDArray[np.int16] | None = None
-
-    def forget(self) -> None:
-        """Start anew, as at the first frame of a stream."""
-        self._logits = self._view = self._thumb = None
 
     def is_cut(self, picture: NDArray[np.uint8]) -> bool:
         """Whether `picture`, uint8 (H, W, 3), starts another shot than the last one given."""

@@ -60,8 +60,7 @@ class Segmenter:
         _check(self.steps, self.budget)
         self._compile(precision, threads)
         self._picture = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
-        self._detector = ContentDetector(manifest.height, manifest.width)
-        self._memory = Memory()
+        self.reset()
         self._warm_up()
 
     def _compile(self, precision: str, threads: int) -> None:
@@ -116,8 +115,10 @@ class Segmenter:
             return _segmentation(refined.logits[0], encoded.view, refined.steps, refined.moved)
 
     def reset(self) -> None:
-        """Forget the last frame, before another stream."""
-        self._memory.forget()
+        """Forget the last frame and where the endoscope's picture was, before another stream."""
+        manifest = self.bundle.manifest
+        self._detector = ContentDetector(manifest.height, manifest.width)
+        self._memory = Memory()
 
 
 def _check(steps: int, budget: float | None) -> None:

@@ -48,14 +48,12 @@ def test_an_unchanged_view_gives_the_very_logits() -> None:
     np.testing.assert_array_equal(memory.recall(np.zeros_like(kept), view, cut=False), kept)
 
 
-@pytest.mark.parametrize("why", ["first frame", "cut", "other frame size", "other classes", "forgotten"])
+@pytest.mark.parametrize("why", ["first frame", "cut", "other frame size", "other classes"])
 def test_where_there_is_no_prior_the_base_is_given(why: str) -> None:
     view = full_view(720, 1280, *NETWORK)
     memory = Memory()
     if why != "first frame":
         memory.keep(np.ones((1, 2 + (why == "other classes"), 64, 80), np.float32), view)
-    if why == "forgotten":
-        memory.forget()
     seen = full_view(480, 640, *NETWORK) if why == "other frame size" else view
     base = np.zeros((1, 2, 64, 80), np.float32)
     assert memory.recall(base, seen, cut=why == "cut") is base
