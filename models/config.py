@@ -77,16 +77,20 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementConfig:
-    """The A2C stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps."""
+    """The A2C stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps.
+
+    `effort` is what an action other than to keep costs: agents act where it pays, and the loop can stop early.
+    """
 
     steps: int = 400
     batch: int = 8
     rate: float = 1e-3
     unroll: int = 3
     discount: float = 0.95
-    entropy: float = 0.01
+    entropy: float = 0.004
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
+    effort: float = 0.02
     anchor: float = 0.1
     severity: float = 5.0
 

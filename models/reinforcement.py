@@ -1,7 +1,8 @@
 """The reinforcement stage: advantage actor-critic (A2C) on per-cell actions, over a frozen base.
 
 Reward of a step, per cell: the gain in log-likelihood (clipped), plus a reward for the label becoming right less one for
-its becoming wrong, plus a share of both's mean over the 5x5 cells around, for an agent's act helps its neighbours.
+its becoming wrong, plus a share of both's mean over the 5x5 cells around, for an agent's act helps its neighbours,
+less the effort of any action but to keep.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
-from cliprl.models.actions import COUNT, Pictures, apply_actions
+from cliprl.models.actions import COUNT, KEEP, Pictures, apply_actions
 from cliprl.models.config import Recipe, ReinforcementConfig
 from cliprl.models.data.batches import Ahead, Mixture, Pairs, pair_batch
 from cliprl.models.data.sample import IGNORE, allowed_classes
@@ -128,6 +129,7 @@ class Reinforcement:
             actions = sampled(log_policy)
             following = apply_actions(actions, pictures)
             reward = step_reward(logits, following, labels, self.allowed, self.config)
+            reward = reward - self.config.effort * (actions != KEEP)
             anchor = self._anchor(scores, pictures, labels)
             taken = log_policy.gather(1, actions[:, None])[:, 0]
             entropy = -(log_policy.exp() * log_policy).sum(1)

@@ -1,9 +1,11 @@
 """The refiner's agents: what they do, and that none of them knows a class."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliprl.engines import ClassSpec
 from cliprl.models.actions import (
     COUNT,
     KEEP,
@@ -17,7 +19,10 @@ from cliprl.models.actions import (
     Pictures,
     apply_actions,
 )
+from cliprl.models.config import ReinforcementConfig
+from cliprl.models.data.sample import allowed_classes
 from cliprl.models.refiner import STATE_MAPS, Refiner, state_maps
+from cliprl.models.reinforcement import returns, sampled, step_reward
 
 H, W, D = 8, 10, 6
 
@@ -112,3 +117,36 @@ def test_each_cell_acts_for_itself() -> None:
         alone = apply_actions(torch.full_like(actions, action), seen)
         where = (actions == action)[:, None].expand_as(mixed)
         torch.testing.assert_close(mixed[where], alone[where])
+
+
+CLASSES = tuple(ClassSpec(n, (0, 0, 0), k) for n, k in (("a", "background"), ("b", "tissue"), ("c", "instrument")))
+ALLOWED = torch.from_numpy(allowed_classes(CLASSES))
+
+
+def test_returns_are_discounted_sums_of_what_follows() -> None:
+    rewards = [torch.full((1, 2, 2), value) for value in (1.0, 2.0, 4.0)]
+    found = [r[0, 0, 0].item() for r in returns(rewards, 0.5)]
+    assert found == [1 + 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4]
+
+
+def test_a_cell_that_becomes_right_is_rewarded_and_shares_it_with_its_neighbours() -> None:
+    labels = torch.zeros(1, 9, 9, dtype=torch.long)
+    before = torch.zeros(1, 3, 9, 9)
+    before[:, 1] = 8.0
+    after = before.clone()
+    after[0, :, 4, 4] = torch.tensor([16.0, 8.0, 0.0])
+    config = ReinforcementConfig(label_reward=2.0, neighbour_reward=0.5)
+    reward = step_reward(before, after, labels, ALLOWED, config)[0]
+    assert reward[4, 4].item() == pytest.approx(3 + 0.5 * 3 / 25)  # the gain is clipped at 1
+    assert reward[2, 6].item() == pytest.approx(0.5 * 3 / 25)
+    assert reward[1, 4].item() == 0
+    back = step_reward(after, before, labels, ALLOWED, config)[0]
+    torch.testing.assert_close(back, -reward)
+
+
+def test_sampled_actions_follow_the_policy() -> None:
+    torch.manual_seed(0)
+    shares = torch.tensor([0.7, 0.2, 0.1])
+    drawn = sampled(shares.log()[None, :, None, None].expand(1, 3, 100, 200))
+    found = torch.bincount(drawn.flatten(), minlength=3) / drawn.numel()
+    torch.testing.assert_close(found, shares, atol=0.015, rtol=0)

@@ -101,7 +101,7 @@ class Photometry:
     def draw(cls, rng: np.random.Generator) -> Photometry:
         """Hue, saturation, channel gains, gamma, contrast, uneven light, mild corruption, sharpening, JPEG."""
         circle = None
-        if rng.random() < 0.2:
+        if rng.random() < 0.3:
             circle = (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.35, 0.65))
         return cls(
             _mixing(rng),

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.augment import Photometry
 from cliprl.models.data.rendered import RenderedScenes
-from cliprl.models.data.sample import IGNORE, INSTRUMENT, Dataset, Image, Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Dataset, Image, Sample
 
 # A layer's coverage from which on a pixel is the instrument's.
 OPAQUE = 128
 # Share of compositions whose tissue is smoothed: pale mucosa and wet walls have no texture, and yet are no metal.
 SMOOTH = 0.4
+# At most so many pale folds are laid over smoothed tissue.
+FOLDS = 3
 # Share of compositions without any instrument laid on.
 BARE = 0.2
 # How many compositions are drawn of each layer.
@@ -67,7 +69,26 @@ def _smoothed(sample: Sample, rng: np.random.Generator) -> Sample:
     sigma = np.exp(rng.uniform(np.log(2), np.log(0.06 * len(sample.labels))))
     image = cv2.GaussianBlur(sample.image, (0, 0), float(sigma)).astype(np.uint8)
     labels = np.where(sample.labels == INSTRUMENT, IGNORE, sample.labels).astype(np.uint8)
+    for _ in range(int(rng.integers(FOLDS + 1))):
+        _fold(image, labels, rng)
     return Sample(image, labels, sample.sequence)
+
+
+def _fold(image: Image, labels: Image, rng: np.random.Generator) -> None:
+    """Lay a smooth, round, pink to white fold of mucosa over the tissue, lit from the front, in place."""
+    height, width = labels.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(width)
+    angle, (cx, cy) = rng.uniform(0, np.pi), rng.uniform(-0.2, 1.2, 2)
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    u = (c * (x - np.float32(cx)) + s * (y - np.float32(cy * height / width))) / np.float32(rng.uniform(0.2, 0.9))
+    v = (c * (y - np.float32(cy * height / width)) - s * (x - np.float32(cx))) / np.float32(rng.uniform(0.1, 0.5))
+    inside = 1 - u * u - v * v
+    light = np.sqrt(np.maximum(inside, 0)) ** np.float32(rng.uniform(0.5, 2.0))
+    tint = np.array([1, *(1 - rng.uniform(0.02, 0.4) * np.array([1, rng.uniform(0.8, 1.3)]))], np.float32)
+    colour = light[..., None] * tint * np.float32(rng.uniform(140, 420))
+    edge = np.clip(inside * np.float32(rng.uniform(5, 40)), 0, 1)[..., None]
+    image[...] = np.clip(image * (1 - edge) + colour * edge, 0, 255).astype(np.uint8)
+    labels[edge[..., 0] > 0.5] = NOT_INSTRUMENT
 
 
 def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
