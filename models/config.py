@@ -110,9 +110,10 @@ class ScoringConfig:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what a run learns, apart from the machine."""
+    """Everything that decides what a run learns, apart from the machine. `note` goes into the manifest as it is."""
 
     name: str = "small"
+    note: str = ""
     seed: int = 0
     save_every: int = 100
     network: NetworkConfig = field(default_factory=NetworkConfig)
