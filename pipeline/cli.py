@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,6 +89,15 @@ def stream(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", rich_help_panel="Output", help="Say what was chosen, and why.")
     ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel="Output",
+            show_default="none",
+            help="Write where every frame's time went, for chrome://tracing or ui.perfetto.dev.",
+        ),
+    ] = None,
     bundle: Annotated[
         str, typer.Option(metavar="NAME|FOLDER", rich_help_panel="Network", help="The engine bundle to run.")
     ] = "small",
@@ -162,6 +172,7 @@ def stream(
         status=status,
         crf=crf,
         preset=preset.value,
+        trace=trace,
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from cliprl.engines import open_bundle
+from cliprl.engines import UsageError, open_bundle
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay, Style
@@ -23,6 +23,7 @@ from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.stream import Status, Stream
+from cliprl.pipeline.trace import Trace
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
@@ -47,6 +48,7 @@ class Options:
     status: bool
     crf: int
     preset: str
+    trace: Path | None
 
 
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
@@ -55,12 +57,13 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     targets = options.outputs or (default_output(options.source),)
     with ExitStack() as opened:
         stream = _open(options, targets, opened)
+        trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)
         bar = ProgressBar(console, stream.source.info, options.frames, enabled=not json_output and not quiet)
         try:
             with bar, _signals(stream) as received:
-                stream.run(lambda *_: bar.advance(), frames=options.frames)
+                stream.run(_on_frame(bar, trace), frames=options.frames)
         finally:
             for note in stream.summary().notes:
                 console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
@@ -71,6 +74,21 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     else:
         console.print(summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
     return 128 + received[0] if received else 0
+
+
+def _trace(path: Path, source: str) -> Trace:
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise UsageError(f"'{path}' is the input itself: choose another name for the trace")
+    return Trace(path)
+
+
+def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:
+    def note(frame: Frame, segmentation: Segmentation | None) -> None:
+        bar.advance()
+        if trace is not None:
+            trace(frame, segmentation)
+
+    return note
 
 
 def _open(options: Options, targets: Sequence[str], opened: ExitStack) -> Stream:
