@@ -1,22 +1,95 @@
-"""`python -m cliprl.bench.soak INPUT`: does memory grow while a stream runs?
+"""`cliprl-bench soak`: does anything grow while a stream runs for long? Linux only: sizes are read from /proc/self.
 
-Runs the default pipeline on INPUT and reads the resident set size after every frame's turn: its value at frame 1,000, at
-the end, and the peak of the process. Linux only: sizes are read from /proc/self/statm.
+Latency, resident memory, open files and threads are read every few frames. The leak is the slope of memory over frames after
+the first part of the run, by medians, so that one late allocation is no leak and a steady one is found in any noise.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import math
 import os
-import resource
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Stream, open_sink, open_source
+import numpy as np
 
-SETTLED = 1000
-EVERY = 100
+from cliprl.bench import ours, stats
+from cliprl.bench.job import Job, Say, in_fresh_process
+from cliprl.bench.repeated import RepeatedSource
+from cliprl.bench.result import Result, Series
+from cliprl.bench.session import Session
+from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Source, Stream, open_sink
+
+# The share of a run that may still be filling buffers and caches.
+SETTLING = 0.25
+# A run of 20,000 frames may grow by 10 MB: half of what a leak of 1 KB a frame would make of it.
+LEAK = 500.0
 MEGABYTE = 1e6
+# So many readings a run, however long it is.
+READINGS = 400
+METHOD = {
+    "includes": "one run of the default pipeline; memory is the resident set of the whole process",
+    "excludes": f"the slope leaves out the first {SETTLING:.0%} of the frames",
+    "leak": f"memory that grows by more than {LEAK:g} bytes a frame in both halves of what is left",
+}
+
+
+@dataclass
+class Growth:
+    """Readings by frame: `frames` counts, megabytes, open files, threads, and the median latency in ms since the last one."""
+
+    frames: list[int] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    handles: list[float] = field(default_factory=list)
+    threads: list[float] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
+
+    def slopes(self) -> tuple[float, float]:
+        """Bytes a frame in the first and in the second half of the settled run; NaN where there are too few readings."""
+        settled = len(self.frames) - int(len(self.frames) * SETTLING)
+        half = settled // 2
+        first, last = slice(-settled, -half), slice(-half, None)
+        if half < 4:
+            return math.nan, math.nan
+        a, b = (theil_sen(self.frames[part], self.memory[part]) * MEGABYTE for part in (first, last))
+        return a, b
+
+    def leaks(self) -> bool:
+        """Whether memory grows steadily. One that fills a buffer and then stays does not."""
+        return min(self.slopes()) > LEAK
+
+    def verdict(self) -> str:
+        """A sentence on what was found."""
+        slopes = self.slopes()
+        if math.isnan(slopes[0]):
+            return f"too short to tell a leak: {self.frames[-1] if self.frames else 0} frames"
+        shown = " and ".join(f"{slope:+.0f}" for slope in slopes)
+        return f"{'LEAK' if self.leaks() else 'no leak'}: memory grows by {shown} bytes a frame in the two halves of the run"
+
+
+class Soaker:
+    """Takes a reading every `every` frames of a stream (`on_frame`)."""
+
+    def __init__(self, every: int) -> None:
+        self.growth = Growth()
+        self._every, self._count = every, 0
+        self._latencies: list[float] = []
+
+    def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Note a frame that was written."""
+        self._count += 1
+        self._latencies.append(frame.elapsed("captured", "write") * 1000)
+        if self._count % self._every == 0:
+            growth = self.growth
+            growth.frames.append(self._count)
+            growth.memory.append(resident())
+            growth.handles.append(len(os.listdir("/proc/self/fd")))
+            growth.threads.append(threading.active_count())
+            growth.latency.append(float(np.median(self._latencies)))
+            self._latencies.clear()
 
 
 def resident() -> float:
@@ -25,46 +98,48 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
-def soak(clip: str, outputs: list[str], bundle: str, frames: int | None) -> dict[str, object]:
-    """Run to the end, or for `frames` frames. Sizes in megabytes, sampled every 100 frames."""
-    segmenter = Segmenter(bundle)
-    source = open_source(clip)
-    sinks = [open_sink(output, Scene(source.info, segmenter.classes)) for output in outputs]
-    samples: dict[int, float] = {}
-
-    def sample(frame: Frame, segmentation: Segmentation | None) -> None:
-        if frame.index % EVERY == 0:
-            samples[frame.index] = resident()
-
-    stream = Stream(source, segmenter, Overlay(segmenter.classes), sinks)
-    summary = stream.run(sample, frames=frames)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE
-    last = samples[max(samples)]
-    return {
-        "input": clip,
-        "outputs": outputs,
-        "frames": summary.frames,
-        "fps": summary.fps,
-        "rss_at_1000": samples.get(SETTLED),
-        "rss_at_end": last,
-        "growth": last - samples[SETTLED] if SETTLED in samples else None,
-        "peak": peak,
-        "samples": samples,
-    }
+def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
+    """The median of the slopes between all pairs of points: a line through noise that outliers can't tilt."""
+    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    i, j = np.triu_indices(len(xs), 1)
+    return float(np.median((ys[j] - ys[i]) / (xs[j] - xs[i])))
 
 
-def main() -> None:
-    """Parse the command line, run, print the figures as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m cliprl.bench.soak", description=__doc__)
-    parser.add_argument("input")
-    parser.add_argument(
-        "-o", "--output", action="append", default=[], help="a sink, as for cliprl-stream; may be repeated"
+def soak(source: Source, segmenter: Segmenter | None, output: str, frames: int) -> Growth:
+    """Stream `frames` frames of a source into one output, in this process."""
+    classes = segmenter.classes if segmenter else ()
+    soaker = Soaker(max(1, frames // READINGS))
+    sink = open_sink(output, Scene(source.info, classes))
+    overlay = Overlay(classes) if segmenter else None
+    Stream(source, segmenter, overlay, [sink]).run(soaker, frames=frames)
+    return soaker.growth
+
+
+def soak_clip(job: Job, output: str, frames: int) -> Growth:
+    """The whole pipeline on a clip played again and again."""
+    source = RepeatedSource(job.clip)
+    return soak(source, Segmenter(job.bundle, steps=job.steps), output, frames)
+
+
+def measure(session: Session, job: Job, say: Say, output: str, frames: int) -> Result:
+    """One long run in a fresh process."""
+    say(f"{frames} frames")
+    start = time.monotonic()
+    growth = in_fresh_process(soak_clip, job, output, frames)
+    lasted = (
+        f"{frames} frames in {time.monotonic() - start:.0f} s, one reading every {max(1, frames // READINGS)} frames"
     )
-    parser.add_argument("--bundle", default="small")
-    parser.add_argument("--frames", type=int)
-    options = parser.parse_args()
-    print(json.dumps(soak(options.input, options.output or ["null:"], options.bundle, options.frames)))
+    return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
 
 
-if __name__ == "__main__":
-    main()
+def growth_series(growth: Growth) -> list[Series]:
+    """Everything read, and the slopes."""
+    case = ours.NAME
+    return [
+        Series.of(case, "memory", "MB", [growth.memory]),
+        Series.of(case, "growth", "bytes a frame", [growth.slopes()]),
+        Series.of(case, "open files", "files", [growth.handles]),
+        Series.of(case, "threads", "threads", [growth.threads]),
+        Series.of(case, ours.LATENCY, "ms", [growth.latency]),
+        Series.of(case, "latency drift", "%", [[100 * stats.drift([growth.latency])]]),
+    ]

@@ -1,94 +1,68 @@
-"""`python -m cliprl.bench.stream CLIP`: frames per second, file to file, of `cliprl-stream` and of the plain loop.
-
-Each run is a process of its own, so that its CPU time can be told; the two take turns, so that both meet the same machine.
-What is inside a figure: from the first frame asked for to the output file closed. What is not: starting Python and compiling
-the network.
-"""
+"""`cliprl-bench stream`: file to file, as fast as it goes, beside the plain loop and the machine's own bound."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cliprl.bench import plain_loop
-from cliprl.engines import open_bundle
-from cliprl.pipeline import Overlay, Scene, Segmenter, Stream, open_sink, open_source
+from cliprl.bench import ours, peers, stages
+from cliprl.bench.job import Job, Run, Say, interleaved
+from cliprl.bench.result import Result, Series
+from cliprl.bench.session import Session
+from cliprl.pipeline.summary import STAGES
 
-Measure = tuple[int, float, float]
-
-
-def ours(clip: str, out: str, bundle: str) -> Measure:
-    """Frames, wall seconds, CPU seconds of the pipeline with its defaults."""
-    segmenter = Segmenter(bundle)
-    source = open_source(clip)
-    sink = open_sink(out, Scene(source.info, segmenter.classes))
-    start, cpu = time.monotonic(), time.process_time()
-    summary = Stream(source, segmenter, Overlay(segmenter.classes), [sink]).run()
-    return summary.frames, time.monotonic() - start, time.process_time() - cpu
+PLAIN = "OpenCV + OpenVINO loop"
+METHOD = {
+    "includes": "opening input and output, decoding, the networks, drawing, x264 ultrafast, closing the file",
+    "excludes": "starting Python, importing, compiling the networks, warm-up runs",
+    "pace": "as fast as possible",
+    "bound": "cores / CPU seconds a frame of the stages, each measured alone in the same rounds",
+    "latency": "from the end of a frame's decoding to the end of its writing, queues included",
+}
 
 
-def plain(clip: str, out: str, bundle: str) -> Measure:
-    """The same of the plain loop, with the bundle's default steps."""
-    opened = open_bundle(bundle)
-    segment = plain_loop.PlainSegmenter(opened, opened.manifest.steps)
-    start, cpu = time.monotonic(), time.process_time()
-    frames = plain_loop.run(Path(clip), Path(out), opened, segment)
-    return frames, time.monotonic() - start, time.process_time() - cpu
+def measure(session: Session, job: Job, say: Say) -> Result:
+    """Rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
+    tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
+    tasks |= {name: (peers.timed, (name, job)) for name in (ours.NAME, PLAIN)}
+    answers = interleaved(tasks, job.rounds, say)
+    series = [*rate_series(answers, ours.NAME), *frame_series(answers[ours.NAME]), *efficiency(answers)]
+    series += [
+        *rate_series(answers, PLAIN),
+        *lead(answers, ours.NAME, PLAIN),
+        *stages.alone_series(answers[stages.ALONE]),
+    ]
+    return session.result(series, METHOD)
 
 
-CONTENDERS: dict[str, Callable[[str, str, str], Measure]] = {"cliprl-stream": ours, "plain loop": plain}
+def rate_series(answers: Mapping[str, Sequence[Sequence[Run]]], case: str, note: str = "") -> list[Series]:
+    """Frames per second and processors at work, a sample a run."""
+    fps = [[run.fps for run in runs] for runs in answers[case]]
+    busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in answers[case]]
+    return [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
 
 
-def measure(clip: str, bundle: str, rounds: int) -> dict[str, list[Measure]]:
-    """Run every contender `rounds` times, in turn, each in a fresh process; one uncounted round goes before."""
-    results: dict[str, list[Measure]] = {name: [] for name in CONTENDERS}
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(rounds + 1):
-            for name, contender in CONTENDERS.items():
-                with context.Pool(1) as pool:
-                    result = pool.apply(contender, (clip, str(Path(folder) / "out.mp4"), bundle))
-                if turn:
-                    results[name].append(result)
-    return results
+def frame_series(rounds: Sequence[Sequence[Run]], case: str = ours.NAME) -> list[Series]:
+    """Latency, steps and every stage of the stream, a sample a frame."""
+    series = [Series.of(case, ours.LATENCY, "ms", stages.samples(rounds, ours.LATENCY))]
+    series += [Series.of(case, stage, "ms", stages.samples(rounds, stage)) for stage in STAGES]
+    return [*series, Series.of(case, "refinement steps", "mean", _means(stages.samples(rounds, ours.STEPS)))]
 
 
-def table(results: dict[str, list[Measure]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds: frames per second and CPU time over wall time."""
-    return {
-        name: {
-            "fps": statistics.median(frames / wall for frames, wall, _ in runs),
-            "cpu_over_wall": statistics.median(cpu / wall for _, wall, cpu in runs),
-        }
-        for name, runs in results.items()
-    }
+def _means(rounds: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[stages.mean(values)] for values in rounds]
 
 
-def main() -> None:
-    """Parse the command line, measure, print a line a contender and the ratio; `--json` prints everything."""
-    parser = argparse.ArgumentParser(prog="python -m cliprl.bench.stream", description=__doc__)
-    parser.add_argument("clip", help="a video file")
-    parser.add_argument("--bundle", default="small")
-    parser.add_argument("--rounds", type=int, default=5, help="counted runs of each (default 5)")
-    parser.add_argument("--json", action="store_true", help="print the samples as JSON")
-    options = parser.parse_args()
-    results = measure(options.clip, options.bundle, options.rounds)
-    medians = table(results)
-    pairs = zip(*results.values(), strict=True)
-    ratio = statistics.median((a[0] / a[1]) / (b[0] / b[1]) for a, b in pairs)
-    if options.json:
-        print(json.dumps({"clip": options.clip, "samples": results, "medians": medians, "ratio": ratio}))
-        return
-    for name, row in medians.items():
-        print(f"{name:14} {row['fps']:6.1f} FPS   CPU/wall {row['cpu_over_wall']:.2f}")
-    print(f"ratio          {ratio:6.2f}")
+def efficiency(answers: Mapping[str, Sequence[Sequence[Run]]]) -> list[Series]:
+    """The share of the bound that the stream reached, a sample a round."""
+    reached = [stages.mean([run.fps for run in runs]) for runs in answers[ours.NAME]]
+    bound = stages.bounds(answers[stages.ALONE])
+    shares = [[fps / most] for fps, most in zip(reached, bound, strict=True)]
+    return [Series.of(ours.NAME, "efficiency", "of bound", shares)]
 
 
-if __name__ == "__main__":
-    main()
+def lead(answers: Mapping[str, Sequence[Sequence[Run]]], case: str, other: str) -> list[Series]:
+    """How many times the other's frames per second, a sample a round: both met the same machine in it."""
+    pairs = zip(answers[case], answers[other], strict=True)
+    times = [[stages.mean([r.fps for r in a]) / stages.mean([r.fps for r in b])] for a, b in pairs]
+    return [Series.of(case, f"fps over {other}", "times", times)]

@@ -1,0 +1,100 @@
+"""`cliprl-bench check`: results held against limits written down in a TOML file.
+
+[[limit]]
+kind = "stream"            # which command's result
+case = "cliprl-stream"
+name = "fps"
+statistic = "p50"          # p50, p90, p95, p99, p999, max, mean, spread, drift; p50 where left out
+min = 40.0                 # and, or: max = …
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.result import Result
+from cliprl.bench.table import number
+from cliprl.engines import UsageError
+
+STATISTICS = ("p50", "p90", "p95", "p99", "p999", "max", "mean", "spread", "drift")
+KEYS = {"kind", "case", "name", "statistic", "min", "max"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one statistic of one series must keep within."""
+
+    kind: str
+    case: str
+    name: str
+    statistic: str = "p50"
+    min: float = -math.inf
+    max: float = math.inf
+
+    @property
+    def title(self) -> str:
+        """The figure's full name."""
+        return f"{self.kind}, {self.case}: {self.name}, {self.statistic}"
+
+
+def read_budget(path: Path) -> list[Limit]:
+    """Read a budget. Raises UsageError for a missing or garbled file, an unknown key or statistic, a limit without a bound."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}): give a budget in TOML") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
+    entries = data.get("limit")
+    if not isinstance(entries, list) or not entries or set(data) != {"limit"}:
+        raise UsageError(f"{path} must hold [[limit]] tables and nothing else")
+    return [_limit(path, entry) for entry in entries]
+
+
+def _limit(path: Path, entry: Mapping[str, Any]) -> Limit:
+    unknown, absent = set(entry) - KEYS, {"kind", "case", "name"} - set(entry)
+    if unknown or absent:
+        raise UsageError(f"{path}: a limit has unknown keys {sorted(unknown)} or lacks {sorted(absent)}")
+    if entry.get("statistic", "p50") not in STATISTICS:
+        raise UsageError(f"{path}: no statistic '{entry['statistic']}': one of {', '.join(STATISTICS)}")
+    bounds = [entry[key] for key in ("min", "max") if key in entry]
+    if not bounds or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in bounds):
+        raise UsageError(f"{path}: the limit on '{entry['name']}' needs a number as min, max or both")
+    return Limit(**entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A limit and the figure that was held against it."""
+
+    limit: Limit
+    value: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the figure is within; one that is not known is not."""
+        return self.limit.min <= self.value <= self.limit.max
+
+    def __str__(self) -> str:
+        bounds = [f"at least {self.limit.min:g}"] if self.limit.min > -math.inf else []
+        bounds += [f"at most {self.limit.max:g}"] if self.limit.max < math.inf else []
+        state = "kept" if self.kept else "BREACH"
+        return f"{state}: {self.limit.title} is {number(self.value)}, must be {' and '.join(bounds)}"
+
+
+def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:
+    """Hold every limit against the result of its kind. Raises UsageError for a limit on what none of them measured."""
+    findings = []
+    for limit in limits:
+        measured = [s for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
+        if not measured:
+            raise UsageError(
+                f"none of the results measured '{limit.kind}, {limit.case}: {limit.name}': correct the budget"
+            )
+        findings += [Finding(limit, asdict(series.digest())[limit.statistic]) for series in measured]
+    return findings

@@ -1,0 +1,122 @@
+"""The bundle's network for the plain loop, on the three engines that people use on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.bench.job import Job, Outcome, Runner
+from cliprl.bench.peers import plain
+from cliprl.bench.peers.plain import Array, PlainSegmenter
+from cliprl.engines import Bundle, CliprlError, compile_engine, open_bundle
+
+
+def openvino_loop(job: Job) -> Runner:
+    """The plain loop on the engine that `cliprl-stream` runs."""
+    bundle = open_bundle(job.bundle)
+    return _loop(job, bundle, openvino_segmenter(bundle, job.steps))
+
+
+def onnxruntime_loop(job: Job) -> Runner:
+    """The plain loop on ONNX Runtime's CPU provider, with its defaults."""
+    bundle = open_bundle(job.bundle)
+    return _loop(job, bundle, _onnxruntime_segmenter(bundle, job.steps))
+
+
+def torch_loop(job: Job) -> Runner:
+    """The plain loop on PyTorch, eager, as a user would run the checkpoint: same shapes, random weights."""
+    bundle = open_bundle(job.bundle)
+    return _loop(job, bundle, _torch_segmenter(bundle, job.steps))
+
+
+def _loop(job: Job, bundle: Bundle, segment: PlainSegmenter) -> Runner:
+    def run(out: Path, frames: int | None) -> Outcome:
+        return Outcome(plain.run(Path(job.clip), out, bundle, segment, frames))
+
+    return run
+
+
+def _size(bundle: Bundle) -> tuple[int, int]:
+    return bundle.manifest.width, bundle.manifest.height
+
+
+def _steps(bundle: Bundle, steps: int | None) -> int:
+    return bundle.manifest.steps if steps is None else steps
+
+
+def _blank(bundle: Bundle) -> Array:
+    width, height = _size(bundle)
+    return np.zeros((1, height, width, 3), np.uint8)
+
+
+def openvino_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
+    """Both networks compiled as the pipeline compiles them."""
+    text = bundle.embeddings
+    blank = _blank(bundle)
+    encoder = compile_engine(bundle.encoder, shapes={"image": blank.shape, "text": text.shape})
+    first = encoder.run({"image": blank, "text": text})
+    grid = first["logits"].shape
+    shapes = {"features": first["features"].shape, "logits": grid, "base": grid, "prior": grid}
+    refiner = compile_engine(bundle.refiner, shapes=shapes)
+
+    def encode(image: Array) -> tuple[Array, Array]:
+        outputs = encoder.run({"image": image, "text": text})
+        return outputs["features"], outputs["logits"]
+
+    def refine(features: Array, logits: Array, base: Array, prior: Array) -> Array:
+        return refiner.run({"features": features, "logits": logits, "base": base, "prior": prior})["refined"]
+
+    return PlainSegmenter(_size(bundle), _steps(bundle, steps), encode, refine)
+
+
+def _onnxruntime_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
+    runtime: Any = import_module("onnxruntime")
+    encoder, refiner = (
+        runtime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (bundle.encoder, bundle.refiner)
+    )
+    text = bundle.embeddings
+
+    def encode(image: Array) -> tuple[Array, Array]:
+        features, logits = encoder.run(["features", "logits"], {"image": image, "text": text})
+        return features, logits
+
+    def refine(features: Array, logits: Array, base: Array, prior: Array) -> Array:
+        inputs = {"features": features, "logits": logits, "base": base, "prior": prior}
+        refined: Array = refiner.run(["refined"], inputs)[0]
+        return refined
+
+    return PlainSegmenter(_size(bundle), _steps(bundle, steps), encode, refine)
+
+
+def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
+    import torch
+
+    from cliprl.models.config import load_recipe
+    from cliprl.models.network import ClipSegmenter
+    from cliprl.models.refiner import Refiner
+
+    width, height = _size(bundle)
+    config = replace(load_recipe().network, weights="", width=width, height=height)
+    network, refiner = ClipSegmenter(config).eval(), Refiner(config.features, config.policy).eval()
+    text = torch.from_numpy(bundle.embeddings)
+    if text.shape[1] != config.embedding:
+        raise CliprlError(
+            f"the bundle's embeddings have {text.shape[1]} numbers, the network of the default recipe {config.embedding}: "
+            "leave the torch loop out with --without 'OpenCV + torch loop'"
+        )
+
+    def encode(image: Array) -> tuple[Array, Array]:
+        with torch.inference_mode():
+            features, logits = network(torch.from_numpy(image), text)
+        return features.numpy(), logits.numpy()
+
+    def refine(*arrays: Array) -> Array:
+        with torch.inference_mode():
+            refined, _ = refiner(*(torch.from_numpy(array) for array in arrays))
+        return np.asarray(refined.numpy())
+
+    return PlainSegmenter((width, height), _steps(bundle, steps), encode, refine)

@@ -1,0 +1,51 @@
+"""supervision's `process_video`, with a callback that segments and a mask annotator, as its guides have it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cliprl.bench.job import Job, Outcome, Runner
+from cliprl.bench.peers.networks import openvino_segmenter
+from cliprl.bench.peers.plain import OPACITY, Array
+from cliprl.engines import open_bundle
+
+
+def prepare(job: Job) -> Runner:
+    """The same network on the same engine; detections are one mask a class that is seen."""
+    library: Any = import_module("supervision")
+    bundle = open_bundle(job.bundle)
+    segment = openvino_segmenter(bundle, job.steps)
+    annotator = library.MaskAnnotator(opacity=OPACITY, color_lookup=library.ColorLookup.CLASS)
+    painted = [i for i, spec in enumerate(bundle.manifest.classes) if spec.kind != "background"]
+
+    def detections(labels: Array) -> Any:
+        present = [i for i in painted if (labels == i).any()]
+        if not present:
+            return library.Detections.empty()
+        masks = np.stack([labels == i for i in present])
+        boxes = library.mask_to_xyxy(masks)
+        return library.Detections(xyxy=boxes, mask=masks, class_id=np.array(present))
+
+    def annotate(scene: Array, index: int) -> Array:
+        labels = segment(np.ascontiguousarray(scene[..., ::-1]))
+        full = cv2.resize(labels, scene.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        annotated: Array = annotator.annotate(scene.copy(), detections(full))
+        return annotated
+
+    def run(out: Path, frames: int | None) -> Outcome:
+        segment.reset()
+        counted = []
+
+        def callback(scene: Array, index: int) -> Array:
+            counted.append(index)
+            return annotate(scene, index)
+
+        library.process_video(source_path=job.clip, target_path=str(out), callback=callback, max_frames=frames)
+        return Outcome(len(counted))
+
+    return run

@@ -1,0 +1,47 @@
+"""ultralytics' segmentation predict with a video saved, as its documentation has it: its own network, drawing and writer."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.job import Job, Outcome, Runner
+
+# Made from its definition, without a download: speed does not ask for trained weights.
+NETWORK = "yolo11n-seg.yaml"
+
+
+def torch(job: Job) -> Runner:
+    """Predict with PyTorch at the library's default size."""
+    return _runner(job, import_module("ultralytics").YOLO(NETWORK), 640)
+
+
+def openvino(job: Job) -> Runner:
+    """Export to OpenVINO at 384x640, then predict with that."""
+    library: Any = import_module("ultralytics")
+    folder = tempfile.mkdtemp(prefix="cliprl-bench-")
+    network = library.YOLO(NETWORK)
+    network.save(f"{folder}/network.pt")
+    exported = library.YOLO(f"{folder}/network.pt").export(format="openvino", imgsz=(384, 640), verbose=False)
+    return _runner(job, library.YOLO(exported, task="segment"), (384, 640))
+
+
+def _runner(job: Job, network: Any, size: int | tuple[int, int]) -> Runner:
+    def run(out: Path, frames: int | None) -> Outcome:
+        results = network.predict(
+            job.clip,
+            stream=True,
+            save=True,
+            imgsz=size,
+            device="cpu",
+            verbose=False,
+            project=str(out.parent),
+            name="ultralytics",
+            exist_ok=True,
+        )
+        return Outcome(sum(1 for _ in islice(results, frames)))
+
+    return run

@@ -1,0 +1,258 @@
+"""Result files and what is made of them: tables, the page, comparisons, budgets, the README's figures."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliprl.bench import budget, compare, machine, readme, report, table
+from cliprl.bench.plots import ticks
+from cliprl.bench.result import VERSION, Result, Series, read_result
+from cliprl.engines import CliprlError, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def result(kind: str = "stages", slow: float = 1.0, seed: int = 0) -> Result:
+    random = np.random.default_rng(seed)
+
+    def samples(mean: float, n: int = 120) -> list[list[float]]:
+        return [list(random.normal(mean, mean / 20, n)) for _ in range(3)]
+
+    return Result(
+        kind=kind,
+        command=f"cliprl-bench {kind} clip.mp4 --rounds 3",
+        date="2026-01-02T03:04:05+00:00",
+        commit="0123456789ab",
+        machine=machine.describe() | {"load_average": [0.1, 0.2], "other_load": 0.0},
+        input={"name": "clip.mp4", "size": "1280x720"},
+        bundle={"name": "small", "sha256": "ab" * 32},
+        method={"includes": "everything", "rounds": 3},
+        series=(
+            Series.of("cliprl-stream", "fps", "FPS", samples(50 / slow, 4)),
+            Series.of("cliprl-stream", "latency", "ms", samples(40)),
+            Series.of("in place", "decode", "ms", samples(3)),
+            Series.of("in place", "draw", "ms", samples(2 * slow)),
+            Series.of("25 FPS", "delivered", "FPS", [[25.0]]),
+            Series.of("60 FPS", "delivered", "FPS", [[47.0]], note="<script src='https://example.org/x.js'>"),
+        ),
+        notes=("a note & more",),
+    )
+
+
+def cliprl_bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cliprl.bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_result_file_is_read_back_as_it_was(tmp_path: Path) -> None:
+    written = result()
+    written.write(tmp_path / "new" / "r.json")
+    assert read_result(tmp_path / "new" / "r.json") == written
+    data = json.loads((tmp_path / "new" / "r.json").read_text())
+    assert data["schema"] == "cliprl-bench"
+    assert data["version"] == VERSION
+    assert {"cpu", "cores", "cpu_flags", "memory_gb", "gpu", "libraries", "load_average"} <= set(data["machine"])
+    assert data["series"][1]["digest"]["p50"] == pytest.approx(np.median(written.series[1].rounds), abs=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(0, 1e6), max_size=5), max_size=4), st.text(max_size=8))
+def test_any_series_survives_the_file(
+    tmp_path_factory: pytest.TempPathFactory, rounds: list[list[float]], name: str
+) -> None:
+    path = tmp_path_factory.mktemp("r") / "r.json"
+    base = result()
+    odd = Result(
+        **{f: getattr(base, f) for f in Result.__slots__} | {"series": (Series.of(name, "x", "ms", rounds, name),)}
+    )
+    odd.write(path)
+    assert read_result(path) == odd
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no result"),
+        ('{"schema": "cliprl-bench", "version": 99}', "version 99"),
+        ('{"schema": "cliprl-bench", "version": 1, "series": []}', "lacks"),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(CliprlError, match=complaint):
+        read_result(path)
+    with pytest.raises(UsageError, match="can't be read"):
+        read_result(tmp_path / "absent.json")
+
+
+def test_an_unsteady_or_busy_machine_is_told_instead_of_digits() -> None:
+    base = result()
+    shaky = Series.of("in place", "encode", "ms", [[10.0] * 60 + [14.0] * 60])
+    fields = {f: getattr(base, f) for f in Result.__slots__}
+    busy = Result(**fields | {"series": (shaky,), "machine": dict(base.machine) | {"other_load": 0.4}})
+    assert any("40%" in w for w in busy.warnings())
+    assert any("in place: encode" in w for w in busy.warnings())
+    assert table.median(shaky).startswith("≈")
+    assert "warning" in table.markdown(busy)
+    assert base.warnings() == []
+
+
+def test_numbers_keep_their_whole_part() -> None:
+    shown = [table.number(v) for v in (0.01234, 1.2345, 12.345, 123.45, 123456.0, 0.0, float("nan"))]
+    assert shown == ["0.0123", "1.23", "12.3", "123", "123456", "0", "–"]
+
+
+def test_ticks_are_round_and_within() -> None:
+    assert ticks(0, 1.0) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(25, 120) == [40, 60, 80, 100, 120]
+    assert ticks(3, 3) == [3]
+
+
+class _Page(HTMLParser):
+    """Notes every tag, and every attribute that could fetch something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [
+            f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset", "data", "xlink:href")
+        ]
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    text = report.html([result(), result("live")])
+    page = _Page()
+    page.feed(text)
+    assert page.fetched == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"url\(|@import", text)
+    assert page.tags.count("svg") >= 8
+    assert "a note &amp; more" in text
+    assert re.search(r"<polyline points=\"\d", text)
+    assert "nan" not in text
+
+
+def test_compare_names_the_stage_that_changed() -> None:
+    changes = compare.compare(result(), result(slow=1.5, seed=1))
+    verdicts = {c.a.title: c.verdict for c in changes}
+    assert verdicts["in place: draw"] == "worse"
+    assert verdicts["in place: decode"] == "same"
+    assert verdicts["cliprl-stream: fps"] == "worse"
+    found = compare.culprit(changes)
+    assert found is not None
+    assert found.a.name == "draw"
+    assert found.ratio.low < 1.5 < found.ratio.high
+    text = compare.markdown(result(), result(slow=1.5, seed=1))
+    assert "Changed most: **draw**" in text
+    assert "No stage changed." in compare.markdown(result(), result(seed=1))
+
+
+def test_compare_refuses_what_has_nothing_in_common() -> None:
+    with pytest.raises(UsageError, match="can't be compared"):
+        compare.compare(result("live"), result("stages"))
+
+
+def limits(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "budget.toml"
+    path.write_text(text)
+    return path
+
+
+LIMIT = '[[limit]]\nkind = "stages"\ncase = "cliprl-stream"\nname = "fps"\n'
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"), [("min = 40", 0), ("max = 60\nmin = 1", 0), ("min = 60", 1), ('statistic = "p99"\nmin = 1', 1)]
+)
+def test_check_exits_with_1_on_a_breach(tmp_path: Path, bound: str, status: int) -> None:
+    result().write(tmp_path / "r.json")
+    done = cliprl_bench("check", tmp_path / "r.json", "--budget", limits(tmp_path, LIMIT + bound))
+    assert done.returncode == status, done.stderr
+    assert ("BREACH" in done.stdout) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x = [", "not TOML"),
+        ("x = 1", "[[limit]]"),
+        (LIMIT, "min, max or both"),
+        (LIMIT + 'statistic = "p42"\nmin = 1', "p42"),
+        (LIMIT + "most = 1\nmin = 1", "most"),
+        (LIMIT.replace("fps", "speed") + "min = 1", "none of the results measured"),
+    ],
+)
+def test_a_budget_that_can_not_be_kept_or_broken_is_misuse(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(complaint)):
+        budget.check([result()], budget.read_budget(limits(tmp_path, text)))
+
+
+def test_the_commands_complain_in_one_line(tmp_path: Path) -> None:
+    for arguments in (
+        ("compare", tmp_path / "a", tmp_path / "b"),
+        ("live", "absent.mp4"),
+        ("peers", "--peer", "nobody"),
+        ("x",),
+    ):
+        done = cliprl_bench(*arguments)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("cliprl-bench: ")
+
+
+def test_report_writes_page_and_tables(tmp_path: Path) -> None:
+    result().write(tmp_path / "r.json")
+    done = cliprl_bench("report", tmp_path / "r.json", "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "| cliprl-stream | latency | ms |" in (tmp_path / "r.md").read_text()
+
+
+def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
+    page, folder = tmp_path / "README.md", tmp_path / "results"
+    page.write_text(f"before\n{readme.START}\nold\n{readme.END}\nafter\n")
+    with pytest.raises(UsageError, match="no result files"):
+        readme.update(page, folder)
+    result().write(folder / "m-stages.json")
+    result("stream").write(folder / "m-stream.json")
+    readme.update(page, folder)
+    text = page.read_text()
+    assert text.startswith(f"before\n{readme.START}\n`cliprl-bench stream clip.mp4")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    assert text.count("2026-01-02") == 2
+    assert readme.block_of(text) == readme.figures(readme.committed_results(folder))
+    page.write_text("no marks")
+    with pytest.raises(UsageError, match="no place for figures"):
+        readme.update(page, folder)
+
+
+def test_the_readmes_figures_are_those_of_the_committed_results() -> None:
+    results = readme.committed_results()
+    block = readme.block_of(readme.README.read_text(encoding="utf-8"))
+    assert bool(block) == bool(results), (
+        "figures without result files, or results that nobody quotes: cliprl-bench readme"
+    )
+    if results:
+        assert block == readme.figures(results), "run cliprl-bench readme"
+
+
+def test_committed_results_name_nothing_of_the_machine_they_were_taken_on() -> None:
+    for path in readme.RESULTS.glob("*.json"):
+        assert not re.search(r'"[^"]*(/home/|/work/|/root/|/tmp/)', path.read_text(encoding="utf-8")), path.name
