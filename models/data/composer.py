@@ -14,6 +14,8 @@ from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Datase
 OPAQUE = 128
 # Share of compositions whose tissue is smoothed: pale mucosa and wet walls have no texture, and yet are no metal.
 SMOOTH = 0.4
+# Share of compositions whose instruments are nearly black, as insulated laparoscopic shafts are.
+BLACK = 0.2
 # At most so many pale folds are laid over smoothed tissue.
 FOLDS = 3
 # Share of compositions without any instrument laid on.
@@ -95,6 +97,7 @@ def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
     """The layer, float32 (H, W, 4), with its metal brighter, darker, harder, softer or tinted."""
     rgb = (layer[..., :3].astype(np.float32) / 255) ** np.float32(np.exp(rng.normal(0, 0.35)))
     contrast, gain = np.float32(np.exp(rng.normal(0, 0.2))), np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.08, 3))
+    gain = gain * rng.uniform(0.08, 0.4) if rng.random() < BLACK else gain
     rgb = ((rgb - np.float32(0.4)) * contrast + np.float32(0.4)) * gain.astype(np.float32)
     return np.dstack([np.clip(rgb * 255, 0, 255), layer[..., 3:].astype(np.float32)]).astype(np.float32)
 
