@@ -1,9 +1,12 @@
 """What runs a network: the engine bundle, the backends, and the choice between them."""
 
 from cliprl.engines.bundle import Bundle, open_bundle, seal_bundle
+from cliprl.engines.cache import EngineCache, silent
 from cliprl.engines.engine import Engine, Probe, compile_engine, probe
 from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError
 from cliprl.engines.manifest import ClassSpec, Manifest
+from cliprl.engines.reference import add_reference
+from cliprl.engines.serving import Pair, load_engines
 
 __all__ = [
     "Bundle",
@@ -11,12 +14,17 @@ __all__ = [
     "ClassSpec",
     "CliprlError",
     "Engine",
+    "EngineCache",
     "EngineError",
     "Manifest",
+    "Pair",
     "Probe",
     "UsageError",
+    "add_reference",
     "compile_engine",
+    "load_engines",
     "open_bundle",
     "probe",
     "seal_bundle",
+    "silent",
 ]

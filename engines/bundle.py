@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 
-ENCODER, REFINER, EMBEDDINGS = "encoder.onnx", "refiner.onnx", "classes.npy"
+ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
 SHIPPED = Path(__file__).parent / "bundles"
 

@@ -56,7 +56,7 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     console = Console(stderr=True, quiet=quiet)
     targets = options.outputs or (default_output(options.source),)
     with ExitStack() as opened:
-        stream = _open(options, targets, opened)
+        stream = _open(options, targets, opened, lambda text: console.print(text, style="dim", highlight=False))
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)
@@ -91,7 +91,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
     return note
 
 
-def _open(options: Options, targets: Sequence[str], opened: ExitStack) -> Stream:
+def _open(options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]) -> Stream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
     device = open_device(options.device)
     bundle = open_bundle(options.bundle)
@@ -108,6 +108,7 @@ def _open(options: Options, targets: Sequence[str], opened: ExitStack) -> Stream
         budget_ms=options.budget_ms,
         precision=options.precision,
         threads=options.threads,
+        say=say,
     )
     return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, UsageError, compile_engine, open_bundle
+from cliprl.engines import Bundle, UsageError, load_engines, open_bundle, silent
 from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
@@ -39,6 +40,7 @@ class Segmenter:
 
     `steps` is the most refinement steps a frame gets (None: the bundle's default; 0: the base mask). `budget_ms` bounds the
     time spent on a frame: steps that would end after it are left out. `threads` 0 lets the engine use all cores.
+    `say` is told what takes time when the networks are not yet compiled for this machine.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Segmenter:
         budget_ms: float | None = None,
         precision: str = "auto",
         threads: int = 0,
+        say: Callable[[str], None] = silent,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.device = open_device(device) if isinstance(device, str) else device
@@ -58,30 +61,14 @@ class Segmenter:
         self.steps = manifest.steps if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
         _check(self.steps, self.budget)
-        self._compile(precision, threads)
+        engines = load_engines(
+            self.bundle, device=self.device.name, precision=precision, threads=threads, buffers=BUFFERS, say=say
+        )
+        self.precision, self.engine_name = engines.precision, engines.backend
+        self._encoder, self._refiner = engines.encoder, Refiner(engines.refiner, self.steps)
         self._picture = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
         self.reset()
         self._warm_up()
-
-    def _compile(self, precision: str, threads: int) -> None:
-        manifest, name = self.bundle.manifest, self.device.name
-        text = self.bundle.embeddings
-        self._encoder = compile_engine(
-            self.bundle.encoder,
-            device=name,
-            precision=precision,
-            threads=threads,
-            shapes={"image": (1, manifest.height, manifest.width, 3), "text": text.shape},
-            buffers=BUFFERS,
-        )
-        outputs = self._encoder.run(
-            {"image": np.zeros((1, manifest.height, manifest.width, 3), np.uint8), "text": text}
-        )
-        grid = outputs["logits"].shape
-        shapes = {"features": outputs["features"].shape, "logits": grid, "base": grid, "prior": grid}
-        refiner = compile_engine(self.bundle.refiner, device=name, precision=precision, threads=threads, shapes=shapes)
-        self.precision, self.engine_name = self._encoder.precision, self._encoder.backend
-        self._refiner = Refiner(refiner, self.steps)
 
     def _warm_up(self) -> None:
         """Run everything once, so that the first frame pays for no lazy set-up and the length of a step is known."""

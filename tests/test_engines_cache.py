@@ -1,0 +1,233 @@
+"""Compiled engines are kept, named, shared and thrown away; nothing that is not whole is ever trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from limits import file_size_limit
+
+from cliprl.engines.cache import EngineCache, entry_name
+from cliprl.engines.manifest import sealed_text
+from cliprl.engines.store import Made
+
+FIELDS = {"bundle": "small", "backend": "openvino", "precision": "bf16", "openvino": "2026.4", "threads": "0"}
+MADE = Made({"one": bytes(range(256)) * 20, "two": b"refiner"}, {"seconds": 0.5, "faults": []})
+
+
+class Builder:
+    """Counts how often it had to build."""
+
+    def __init__(self, made: Made = MADE) -> None:
+        self.made, self.runs = made, 0
+
+    def __call__(self) -> Made:
+        self.runs += 1
+        return self.made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "engines")
+
+
+def stored(cache: EngineCache, fields: Mapping[str, str] = FIELDS) -> tuple[Path, Path]:
+    cache.get_or_make(fields, Builder())
+    name = entry_name(fields)
+    return cache.folder / f"{name}.engine", cache.folder / f"{name}.json"
+
+
+def test_what_was_made_is_not_made_again(cache: EngineCache) -> None:
+    build, said = Builder(), list[str]()
+    for _ in range(3):
+        found = cache.get_or_make(FIELDS, build, said.append)
+        assert (dict(found.parts), dict(found.report)) == (dict(MADE.parts), dict(MADE.report))
+    assert build.runs == 1
+    assert said == []
+    assert not list(cache.folder.glob("*.partial"))
+
+
+def test_a_verdict_of_refusal_is_kept_too(cache: EngineCache) -> None:
+    build = Builder(Made({}, {"faults": ["too far off"]}))
+    for _ in range(2):
+        assert cache.get_or_make(FIELDS, build).report["faults"] == ["too far off"]
+    assert build.runs == 1
+
+
+@pytest.mark.parametrize("field", ["openvino", "threads"])
+def test_the_field_that_differs_is_named(cache: EngineCache, field: str) -> None:
+    stored(cache)
+    build, said = Builder(), list[str]()
+    cache.get_or_make(FIELDS | {field: "other"}, build, said.append)
+    assert build.runs == 1
+    assert len(said) == 1
+    for word in (field, FIELDS[field], "other", "compiling again"):
+        assert word in said[0]
+    assert not any(name in said[0] for name in FIELDS if name != field and name != "openvino")
+
+
+def test_an_entry_under_the_wrong_name_is_not_taken(cache: EngineCache) -> None:
+    _, sidecar = stored(cache)
+    data = json.loads(sidecar.read_text())
+    sidecar.write_text(sealed_text(data | {"fields": FIELDS | {"openvino": "1999"}}))
+    build, said = Builder(), list[str]()
+    cache.get_or_make(FIELDS, build, said.append)
+    assert build.runs == 1
+    assert "1999" in said[0]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(data=st.data(), change=st.integers(1, 255), which=st.sampled_from([0, 1]))
+def test_one_flipped_byte_is_noticed_and_mended(
+    cache: EngineCache, data: st.DataObject, change: int, which: int
+) -> None:
+    path = stored(cache)[which]
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+    build, said = Builder(), list[str]()
+    assert dict(cache.get_or_make(FIELDS, build, said.append).parts) == dict(MADE.parts)
+    assert build.runs == 1
+    assert "damaged" in said[0]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("size", [None, 0, 10])
+def test_a_missing_or_cut_file_is_made_again(cache: EngineCache, which: int, size: int | None) -> None:
+    path = stored(cache)[which]
+    whole = path.read_bytes()
+    if size is None:
+        path.unlink()
+    else:
+        path.write_bytes(whole[:size])
+    assert dict(cache.get_or_make(FIELDS, Builder()).parts) == dict(MADE.parts)
+    assert path.read_bytes() == whole
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, limit=20_000)
+    for number in range(3):
+        _, sidecar = stored(cache, FIELDS | {"threads": str(number)})
+        os.utime(sidecar, (number, number))
+    assert cache.read(FIELDS | {"threads": "0"}) is not None
+    stored(cache, FIELDS | {"threads": "3"})
+    assert sorted(entry.fields["threads"] for entry in cache.entries()) == ["0", "2", "3"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
+
+
+def test_an_entry_beyond_the_limit_still_serves(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, limit=10)
+    stored(cache)
+    stored(cache, FIELDS | {"threads": "1"})
+    assert [entry.fields["threads"] for entry in cache.entries()] == ["1"]
+
+
+def test_clearing_leaves_no_payload(cache: EngineCache) -> None:
+    payload, sidecar = stored(cache)
+    (cache.folder / ".x.partial").write_bytes(b"1")
+    assert cache.clear() == 1
+    assert not payload.exists()
+    assert not sidecar.exists()
+    assert not list(cache.folder.glob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_made_costs_only_the_caching(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    cache, build, said = EngineCache(tmp_path / "file" / "engines"), Builder(), list[str]()
+    for _ in range(2):
+        assert cache.get_or_make(FIELDS, build, said.append) is MADE
+    assert build.runs == 2
+    assert "this run alone" in said[0]
+
+
+def test_a_read_only_folder_serves_what_it_has(cache: EngineCache) -> None:
+    stored(cache)
+    os.chmod(cache.folder, 0o555)
+    build = Builder()
+    try:
+        assert dict(cache.get_or_make(FIELDS, build).parts) == dict(MADE.parts)
+        assert build.runs == 0
+        assert cache.get_or_make(FIELDS | {"threads": "7"}, build) is MADE
+    finally:
+        os.chmod(cache.folder, 0o755)
+
+
+@pytest.mark.parametrize(("size", "made"), [(0, MADE), (3000, MADE), (3000, Made({"one": b"1"}, {"note": "x" * 4000}))])
+def test_a_full_disk_costs_only_the_caching(cache: EngineCache, size: int, made: Made) -> None:
+    cache.folder.mkdir(parents=True)
+    build, said = Builder(made), list[str]()
+    with file_size_limit(size):
+        assert cache.get_or_make(FIELDS, build, said.append) is made
+    assert "this run alone" in said[-1]
+    assert not [path for path in cache.folder.iterdir() if path.suffix != ".lock"]
+    cache.get_or_make(FIELDS, build)
+    assert cache.read(FIELDS) is not None
+
+
+STORE = """
+import sys
+from pathlib import Path
+from cliprl.engines.cache import EngineCache
+from cliprl.engines.store import Made
+parts = {"one": bytes(range(256)) * 4000, "two": b"refiner"}
+fields = {"bundle": "small", "backend": "openvino", "precision": "bf16"}
+cache = EngineCache(Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    cache.get_or_make(fields, lambda: Made(parts, {"faults": []}))
+    cache.forget(fields)
+"""
+
+
+def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_wrongly_trusted(tmp_path: Path) -> None:
+    fields = {"bundle": "small", "backend": "openvino", "precision": "bf16"}
+    whole = {"one": bytes(range(256)) * 4000, "two": b"refiner"}
+    cache, chance, left = EngineCache(tmp_path), random.Random(0), set[str]()
+    for _ in range(50):
+        with subprocess.Popen([sys.executable, "-c", STORE, str(tmp_path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.02))
+            process.send_signal(signal.SIGKILL)
+        left |= {path.suffix for path in tmp_path.iterdir()}
+        found = cache.read(fields)
+        assert found is None or dict(found.parts) == whole
+        assert dict(cache.get_or_make(fields, lambda: Made(whole)).parts) == whole
+        cache.forget(fields)
+    assert ".partial" in left or ".engine" in left, "no kill hit a write: the test shows nothing"
+
+
+COUNT = """
+import sys, time
+from pathlib import Path
+from cliprl.engines.cache import EngineCache
+from cliprl.engines.store import Made
+folder = Path(sys.argv[1])
+def make():
+    with (folder / "builds").open("a") as file:
+        file.write("x")
+    time.sleep(1)
+    return Made({"one": b"1" * 100_000})
+made = EngineCache(folder / "engines").get_or_make({"bundle": "b", "backend": "o", "precision": "p"}, make, print)
+assert made.parts["one"] == b"1" * 100_000
+"""
+
+
+def test_eight_processes_at_once_make_one_build(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COUNT, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    assert (tmp_path / "builds").read_text() == "x"
+    assert sum("waiting" in text for text in said) >= 1

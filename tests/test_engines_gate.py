@@ -1,0 +1,266 @@
+"""No engine serves that says something else than the reference; what serves is compiled once and starts fast."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cliprl.engines import (
+    Bundle,
+    BundleError,
+    EngineCache,
+    EngineError,
+    UsageError,
+    add_reference,
+    load_engines,
+    open_bundle,
+    seal_bundle,
+    serving,
+)
+from cliprl.engines import engine as engine_module
+from cliprl.engines.engine import Engine, Probe, Request, TensorSpec, backend_of, compile_engine
+from cliprl.engines.gate import compare, judge
+from cliprl.engines.openvino_backend import OpenVino
+from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
+from cliprl.engines.store import Made
+
+NAMES = ("background", "shaft", "tip")
+Values = Mapping[str, Any]
+Change = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped networks with a reference of two drawn pictures."""
+    folder = tmp_path_factory.mktemp("bundle") / "copy"
+    shutil.copytree(open_bundle("small").path, folder)
+    manifest = open_bundle(folder).manifest
+    return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:2])
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "engines")
+
+
+def logits(seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Decided logits (2, 3, 16, 20): every class has a third of the cells, give or take."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, (2, 1, 16, 20))
+    return (8.0 * (labels == np.arange(3)[None, :, None, None]) + rng.normal(0, 1, (2, 3, 16, 20))).astype(np.float32)
+
+
+def test_the_same_passes() -> None:
+    comparison = compare("encoder", logits(), logits(), NAMES)
+    assert comparison.faults() == []
+    assert comparison.cosine == pytest.approx(1)
+    assert set(comparison.classes) == set(NAMES)
+
+
+def test_a_common_offset_of_all_classes_changes_nothing() -> None:
+    offset = np.random.default_rng(1).normal(0, 50, (2, 1, 16, 20)).astype(np.float32)
+    assert compare("encoder", logits() + offset, logits(), NAMES).faults() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda x: np.where(np.arange(20) == 3, np.nan, x), "finite"),
+        (lambda x: np.where(np.arange(20) == 3, np.inf, x), "finite"),
+        (lambda x: np.roll(x, 1, axis=1), "labels agree"),
+        (lambda x: x[:, :, ::-1], "labels agree"),
+        (lambda x: -x, "cosine"),
+        (lambda x: np.zeros_like(x), "cosine"),
+        (lambda x: x + np.random.default_rng(2).normal(0, 1, x.shape), "cosine"),
+        (lambda x: x - 100 * (np.arange(3) == 2)[None, :, None, None], "IoU of tip"),
+    ],
+)
+def test_what_is_off_is_told_with_figures(change: Change, word: str) -> None:
+    faults = compare("encoder", change(logits()).astype(np.float32), logits(), NAMES).faults()
+    assert any(word in fault for fault in faults)
+
+
+def test_a_small_class_that_vanishes_is_not_hidden_by_the_large_one() -> None:
+    expected = np.zeros((1, 2, 100, 100), np.float32)
+    expected[:, 0] = 5
+    expected[:, 1, :8, :10] = 9
+    found = expected.copy()
+    found[:, 1, :8, :10] = 4.9
+    comparison = compare("encoder", found, expected, ("background", "needle"))
+    assert comparison.agreement > 0.99
+    assert any("needle" in fault for fault in comparison.faults())
+
+
+def test_both_stages_are_judged() -> None:
+    reference = Reference(np.zeros((2, 64, 80, 3), np.uint8), logits(), logits(), "drawn")
+    first, second = judge(logits(), -logits(), reference, NAMES)
+    assert first.faults() == []
+    assert second.faults()
+
+
+def test_a_stored_reference_is_used_and_checked(bundle: Bundle) -> None:
+    reference = reference_of(bundle)
+    assert reference.source == bundle.manifest.hashes["probe.npz"]
+    assert len(reference.pictures) == 2
+    np.testing.assert_allclose(reference.refined, compute(bundle, reference.pictures)[1], atol=1e-3)
+
+
+def test_a_bundle_without_one_is_held_to_drawn_pictures() -> None:
+    shipped = open_bundle("small")
+    if "probe.npz" in shipped.manifest.hashes:
+        pytest.skip("the shipped bundle has a reference of its own")
+    assert reference_of(shipped).source == "drawn"
+
+
+def test_drawn_pictures_are_the_same_every_time_and_not_alike() -> None:
+    pictures = drawn_pictures(64, 80)
+    np.testing.assert_array_equal(pictures, drawn_pictures(64, 80))
+    assert pictures.shape == (4, 64, 80, 3)
+    assert len({picture.tobytes() for picture in pictures}) == 4
+    assert pictures.std() > 20
+
+
+def test_a_garbled_reference_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle.path, folder)
+    np.savez(folder / "probe.npz", pictures=np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(BundleError, match=r"probe\.npz"):
+        reference_of(seal_bundle(folder, bundle.manifest, bundle.embeddings))
+
+
+def test_the_first_start_compiles_and_says_so_the_second_does_neither(bundle: Bundle, cache: EngineCache) -> None:
+    said = list[str]()
+    first = load_engines(bundle, cache=cache, say=said.append)
+    assert any("compiling small for openvino" in text for text in said)
+    assert first.report["faults"] == []
+    said.clear()
+    second = load_engines(bundle, cache=cache, say=said.append)
+    assert said == []
+    inputs = {"image": np.full(encoder_shapes(bundle)["image"], 90, np.uint8), "text": bundle.embeddings}
+    np.testing.assert_array_equal(first.encoder.run(inputs)["logits"], second.encoder.run(inputs)["logits"])
+    assert (first.backend, first.precision) == (second.backend, second.precision)
+
+
+def test_another_number_of_threads_is_another_engine(bundle: Bundle, cache: EngineCache) -> None:
+    said = list[str]()
+    load_engines(bundle, cache=cache, precision="f32")
+    load_engines(bundle, cache=cache, precision="f32", threads=1, say=said.append)
+    assert any("threads 0, now 1" in text for text in said)
+    assert len(cache.entries()) == 2
+
+
+class Altered:
+    """An engine whose outputs come out changed."""
+
+    def __init__(self, engine: Engine, change: Change) -> None:
+        self.engine, self.change = engine, change
+        self.backend, self.precision = engine.backend, engine.precision
+        self.inputs: Mapping[str, TensorSpec] = engine.inputs
+        self.outputs: Mapping[str, TensorSpec] = engine.outputs
+
+    def run(self, inputs: Values) -> Values:
+        outputs = self.engine.run(inputs)
+        return {k: self.change(v) if np.ndim(v) == 4 else v for k, v in outputs.items()}
+
+
+class Faulty(OpenVino):
+    """OpenVINO, but its bf16 engines are wrong."""
+
+    def __init__(self, change: Change) -> None:
+        self.change, self.builds = change, list[str]()
+
+    def precisions(self) -> tuple[str, ...]:
+        return ("bf16", "f32")
+
+    def build(self, request: Request) -> bytes:
+        self.builds.append(request.precision)
+        return super().build(request)
+
+    def load(self, blob: bytes, request: Request) -> Any:
+        engine = super().load(blob, request)
+        return Altered(engine, self.change) if request.precision == "bf16" else engine
+
+
+FAULTS: dict[str, Change] = {
+    "nan": lambda x: np.full_like(x, np.nan),
+    "shuffled": lambda x: np.roll(x, 1, axis=1),
+    "rotated": lambda x: x[:, :, ::-1].copy() * -1,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
+    bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    faulty, said = Faulty(FAULTS[fault]), list[str]()
+    monkeypatch.setattr(serving, "ready_backends", lambda device: [faulty])
+    pair = load_engines(bundle, cache=cache, say=said.append)
+    assert pair.precision == "f32"
+    assert any("bf16 is refused" in text for text in said)
+    faulty.builds.clear()
+    assert load_engines(bundle, cache=cache).precision == "f32"
+    assert faulty.builds == []
+
+
+def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
+    bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ready_backends", lambda device: [Faulty(FAULTS["shuffled"])])
+    with pytest.raises(EngineError) as caught:
+        load_engines(bundle, cache=cache, precision="bf16")
+    assert "\n" not in str(caught.value)
+    for word in ("bf16", "refused", "%"):
+        assert word in str(caught.value)
+    assert all(not entry.report or entry.report["faults"] for entry in cache.entries())
+
+
+def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: EngineCache) -> None:
+    candidate = next(iter(serving.candidates(bundle, "cpu", "f32")))
+    report = {"faults": [], "comparisons": []}
+    cache.get_or_make(candidate.fields(), lambda: Made({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
+    said = list[str]()
+    assert load_engines(bundle, precision="f32", cache=cache, say=said.append).precision == "f32"
+    assert any("compiling again" in text for text in said)
+
+
+def test_unknown_names_are_told(bundle: Bundle, cache: EngineCache) -> None:
+    with pytest.raises(UsageError, match=r"tpu.*cpu"):
+        load_engines(bundle, device="tpu", cache=cache)
+    with pytest.raises(UsageError, match=r"onnx.*openvino"):
+        backend_of("onnx")
+    with pytest.raises(EngineError, match=r"f12.*f32"):
+        load_engines(bundle, precision="f12", cache=cache)
+
+
+def test_where_nothing_serves_every_reason_is_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "probe", lambda name: Probe(name, False, "no such luck: pray"))
+    with pytest.raises(EngineError, match="openvino: no such luck"):
+        compile_engine(bundle.encoder)
+
+
+EIGHT = """
+import sys
+from pathlib import Path
+import numpy as np
+from cliprl.engines import EngineCache, load_engines, open_bundle
+bundle = open_bundle(sys.argv[1])
+pair = load_engines(bundle, threads=1, cache=EngineCache(Path(sys.argv[2])), say=print)
+image = np.full((1, bundle.manifest.height, bundle.manifest.width, 3), 90, np.uint8)
+print("result", pair.encoder.run({"image": image, "text": bundle.embeddings})["logits"].tobytes().hex()[:4000])
+"""
+
+
+def test_eight_starts_at_once_compile_once_and_all_run(bundle: Bundle, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EIGHT, str(bundle.path), str(tmp_path / "engines")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    assert sum("this is done once" in text for text in said) == 1
+    assert len({text[text.index("result") :] for text in said}) == 1
