@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from dataclasses import replace
@@ -32,6 +33,7 @@ class RepeatedSource(FrameSource):
         while frame is None:
             self._inner.close()
             self._inner = open_source(self._clip)
+            gc.collect()  # what a closed clip holds is in cycles; left alone, it would look like a leak of the stream
             frame = self._inner.read(allocate)
         frame.index = frame.pts = self._index
         frame.duration, frame.time_base = 1, self.info.time_base
@@ -72,7 +74,7 @@ class PacedSource(RepeatedSource):
         now = time.monotonic()
         if math.isnan(self._start):
             self._start = now
-        late = int((now - self._start) * self.rate) - self._index - BACKLOG
+        late = min(int((now - self._start) * self.rate) - BACKLOG, self._last) - self._index
         if late > 0:
             self.missed += late
             self._index += late

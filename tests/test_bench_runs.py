@@ -1,0 +1,319 @@
+"""The measurements themselves, on a tiny clip: what was planted must be found, and named."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from cliprl.bench import compare, live, machine, ours, peers, scale, soak, stages, stream
+from cliprl.bench.clips import clip_file
+from cliprl.bench.job import Job, Outcome, in_fresh_process, interleaved, timed_runs
+from cliprl.bench.peers.measure import measure as measure_peers
+from cliprl.bench.repeated import PacedSource
+from cliprl.bench.result import Result
+from cliprl.bench.session import Session
+from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.summary import STAGES
+
+FRAMES = 20
+SLEEP = 0.02
+DEMO = f"demo:?seconds=1&size=192x144&rate={FRAMES}"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(clip_file(DEMO, tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def job(clip: str) -> Job:
+    return Job(clip, rounds=3, seconds=0.01, warm_up=0.0)
+
+
+@pytest.fixture(scope="module")
+def session(clip: str, job: Job) -> Iterator[Session]:
+    with Session("stages", clip, job) as opened:
+        yield opened
+
+
+def stage_result(session: Session, job: Job) -> Result:
+    """As `stages`, within this process, so that what is planted here is measured."""
+    rounds = range(job.rounds)
+    answers = {
+        stages.ALONE: [stages.alone(job) for _ in rounds],
+        stages.IN_PLACE: [stages.in_place(job) for _ in rounds],
+    }
+    return session.result(stages.series_of(answers), stages.METHOD)
+
+
+def test_a_planted_sleep_is_found_and_attributed(session: Session, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stage_result(session, job)
+    draw = Overlay.draw
+
+    def slow(self: Overlay, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
+        time.sleep(SLEEP)
+        draw(self, frame, segmentation, status)
+
+    monkeypatch.setattr(Overlay, "draw", slow)
+    after = stage_result(session, job)
+    changes = compare.compare(before, after)
+    found = compare.culprit(changes)
+    assert found is not None
+    assert found.a.name == "draw"
+    assert found.ratio.low > 2
+    for case in (stages.ALONE, stages.IN_PLACE):
+        change = next(c for c in changes if (c.a.case, c.a.name) == (case, "draw"))
+        assert change.difference == pytest.approx(SLEEP * 1000, abs=SLEEP * 500)
+    work = after.find(stages.WORK, "draw")
+    assert work is not None
+    assert work.digest().p50 < SLEEP * 500  # sleeping is no work
+
+
+def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: Session, job: Job) -> None:
+    result = stage_result(session, replace(job, rounds=1))
+    for stage in STAGES:
+        for case in (stages.ALONE, stages.IN_PLACE):
+            series = result.find(case, stage)
+            assert series is not None
+            assert series.digest().n == FRAMES
+    work = [s.digest().p50 for s in result.series if s.case == stages.WORK and s.unit == "ms"]
+    bound = result.find(stages.WORK, "bound")
+    assert bound is not None
+    assert bound.digest().p50 == pytest.approx(machine.cores() * 1000 / sum(work), rel=1e-3)
+
+
+def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Job) -> None:
+    told: list[str] = []
+    with Session("stream", clip, job) as session:
+        result = stream.measure(session, replace(job, rounds=1), told.append)
+    assert [text.split(": ")[1] for text in told] == [stages.ALONE, ours.NAME, stream.PLAIN]
+    latency, steps = result.find(ours.NAME, "latency"), result.find(ours.NAME, "refinement steps")
+    assert latency is not None
+    assert latency.digest().n % FRAMES == 0
+    assert steps is not None
+    assert 0 <= steps.digest().p50 <= open_bundle().manifest.steps
+    rates = {case: result.find(case, "fps") for case in (ours.NAME, stream.PLAIN)}
+    lead = result.find(ours.NAME, f"fps over {stream.PLAIN}")
+    assert lead is not None
+    ours_fps, plain_fps = (series.digest().mean for series in rates.values() if series is not None)
+    assert lead.digest().p50 == pytest.approx(ours_fps / plain_fps, rel=0.01)
+    efficiency, bound = result.find(ours.NAME, "efficiency"), result.find(stages.WORK, "bound")
+    assert efficiency is not None
+    assert bound is not None
+    assert efficiency.digest().p50 == pytest.approx(ours_fps / bound.digest().p50, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["OpenCV + OpenVINO loop", "OpenCV + ONNX Runtime loop", "PyAV decode", "PyAV decode and encode"]
+)
+def test_peers_do_the_whole_clip(name: str, job: Job, tmp_path: Path) -> None:
+    if reason := peers.contender(name).missing():
+        pytest.skip(reason)
+    runner = peers.contender(name).load()(job)
+    assert runner(tmp_path / "out.mp4", None).frames == FRAMES
+    if (tmp_path / "out.mp4").exists():
+        with open_source(tmp_path / "out.mp4") as source:
+            assert sum(1 for _ in source) == FRAMES
+    assert runner(tmp_path / "out.mp4", 5).frames == 5
+
+
+def test_the_torch_loop_runs_a_network_of_the_bundles_shape(job: Job, tmp_path: Path) -> None:
+    contender = peers.contender("OpenCV + torch loop")
+    if reason := contender.missing():
+        pytest.skip(reason)
+    assert contender.load()(job)(tmp_path / "out.mp4", 2).frames == 2
+
+
+def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
+    clip: str, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = peers.Contender("cliprl.bench.absent:prepare", "", ("no_such_module",), "pip install no-such-module")
+    monkeypatch.setattr(peers, "CONTENDERS", {ours.NAME: peers.CONTENDERS[ours.NAME], "absent": absent})
+    with Session("peers", clip, job) as session:
+        result = measure_peers(session, replace(job, rounds=1, frames=4), lambda text: None, ["absent"])
+    assert result.cases() == [ours.NAME]
+    assert result.notes == ("absent skipped: no_such_module not installed: pip install no-such-module",)
+    with pytest.raises(UsageError, match="unknown peer 'nobody'"):
+        peers.contender("nobody")
+
+
+class Plain(FrameSource):
+    """Grey frames without end, so that nothing but what is planted can leak."""
+
+    def __init__(self) -> None:
+        super().__init__(StreamInfo("grey", 48, 64, Fraction(1, 25), Fraction(25)))
+        self._count = 0
+
+    def _read(self, allocate: PlaneAllocator) -> Frame:
+        luma, chroma = allocate(48, 64)
+        luma.fill(128)
+        chroma.fill(128)
+        self._count += 1
+        return Frame(luma, chroma, self._count, Fraction(1, 25), self._count)
+
+
+def soak_with_leak(size: int) -> soak.Growth:
+    """Keeps so many bytes of every frame, written to, so that they are really there."""
+    kept, output = [], Stream._output
+
+    def leaky(self: Stream, frame: Frame, segmentation: Segmentation | None) -> None:
+        output(self, frame, segmentation)
+        kept.append(bytes([frame.index % 256]) * size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stream, "_output", leaky)
+        return soak.soak(Plain(), None, "null:", 8000)
+
+
+@pytest.mark.parametrize("size", [0, 1024])
+def test_a_planted_leak_is_found(size: int) -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("memory is read from /proc")
+    growth = in_fresh_process(soak_with_leak, size)
+    assert growth.leaks() is bool(size), growth.verdict()
+    assert ("LEAK" in growth.verdict()) is bool(size)
+    assert len(set(growth.handles[5:])) <= 2
+
+
+def test_a_buffer_that_fills_is_no_leak() -> None:
+    frames = list(range(100, 10_100, 100))
+    filling = soak.Growth(frames, [100 + min(f, 5000) * 2e-3 for f in frames])
+    leaking = soak.Growth(frames, [100 + f * 1.024e-3 for f in frames])
+    assert filling.leaks() is False
+    assert leaking.leaks() is True
+    assert leaking.slopes() == pytest.approx((1024, 1024))
+    assert "too short" in soak.Growth().verdict()
+
+
+def test_a_paced_source_comes_at_its_rate_whatever_the_clips_length(clip: str) -> None:
+    with PacedSource(clip, 100, 50) as source:
+        assert source.info.live
+        start = time.monotonic()
+        frames = list(source)
+        elapsed = time.monotonic() - start
+    assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
+    assert len(frames) + source.missed == 50
+    assert elapsed >= 49 / 100 - 0.001
+    assert all(frame.times["due"] <= frame.times["captured"] for frame in frames)
+    assert frames[-1].times["due"] - frames[0].times["due"] == pytest.approx((frames[-1].index - frames[0].index) / 100)
+
+
+def test_a_late_reader_misses_what_a_driver_would_not_keep(clip: str) -> None:
+    with PacedSource(clip, 200, 400) as source:
+        source.read()
+        time.sleep(0.3)  # sixty frames
+        late = source.read()
+    assert late is not None
+    assert source.missed >= 50
+    assert late.index == 1 + source.missed
+
+
+def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
+    clip: str, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Overlay.draw
+
+    def slow(self: Overlay, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
+        time.sleep(0.05)
+        draw(self, frame, segmentation, status)
+
+    monkeypatch.setattr(Overlay, "draw", slow)
+    run = live.one_rate(60, replace(job, seconds=2.0, warm_up=0.5))
+    assert run.offered == 120
+    assert run.lost > 60  # at 50 ms a frame twenty a second can come out
+    assert len(run.samples["latency"]) == run.offered - run.lost
+    assert "saturates below 60 FPS" in live.saturation([60], {"60 FPS": [run]})
+    series = {s.name: s for s in live.rate_series(60, [run])}
+    assert series["delivered"].digest().p50 == pytest.approx((120 - run.lost) / 2)
+
+
+def test_more_classes_are_more_rows_of_text(tmp_path: Path) -> None:
+    bundle = open_bundle()
+    for count in (2, len(bundle.manifest.classes) + 3):
+        wider = scale.with_classes(bundle, count)
+        assert len(wider.embeddings) == len(wider.manifest.classes) == count
+    segmenter = Segmenter(scale.with_classes(bundle, 5))
+    with open_source(DEMO) as source:
+        frame = source.read()
+    assert frame is not None
+    assert segmenter(frame).probabilities.shape[0] == 5
+
+
+def _count(n: int) -> int:
+    return n + 1
+
+
+def _fail() -> None:
+    raise UsageError("as planned")
+
+
+def _die() -> None:
+    import os
+
+    os._exit(3)
+
+
+def test_fresh_processes_answer_fail_and_die_as_they_should() -> None:
+    assert in_fresh_process(_count, 1) == 2
+    with pytest.raises(UsageError, match="as planned"):
+        in_fresh_process(_fail)
+    with pytest.raises(CliprlError, match="died"):
+        in_fresh_process(_die)
+
+
+def test_rounds_take_turns() -> None:
+    told: list[str] = []
+    answers = interleaved({"a": (_count, (0,)), "b": (_count, (1,))}, 2, told.append)
+    assert answers == {"a": [1, 1], "b": [2, 2]}
+    assert [text[-1] for text in told] == ["a", "b", "b", "a"]
+
+
+def test_warm_up_and_measuring_go_by_the_clock(job: Job) -> None:
+    calls: list[int | None] = []
+
+    def runner(out: Path, frames: int | None) -> Outcome:
+        calls.append(frames)
+        time.sleep(0.02)
+        return Outcome(FRAMES)
+
+    runs = timed_runs(runner, replace(job, warm_up=0.1, seconds=0.2))
+    warm = [frames for frames in calls if frames is not None]
+    assert len(warm) >= 2
+    assert len(calls) == len(warm) + len(runs)
+    assert sum(run.seconds for run in runs) >= 0.2
+    with pytest.raises(CliprlError, match="no frame"):
+        timed_runs(lambda out, frames: Outcome(0), job)
+
+
+def test_the_session_says_what_ran_where_and_how(session: Session, clip: str, job: Job) -> None:
+    result = session.result([], {"includes": "x"}, ["note"])
+    assert (
+        result.command == f"cliprl-bench stages {Path(clip).name} --bundle small --rounds 3 --seconds 0.01 --warm-up 0"
+    )
+    assert result.input["size"] == "192x144"
+    assert len(result.bundle["sha256"]) == 64
+    assert result.method["rounds"] == 3
+    assert str(Path(clip).parent) not in result.to_text()
+    assert result.machine["libraries"]["openvino"]
+
+
+def test_work_of_other_programs_is_noticed() -> None:
+    watch = machine.LoadWatch()
+    if watch.block()["load_average"] == [None, None]:
+        pytest.skip("no load average here")
+    assert machine.LoadWatch().block()["other_load"] is None  # too short to tell
+    watch._start -= 10
+    watch._busy = -10.0 * (machine.os.cpu_count() or 1)
+    share = watch.block()["other_load"]
+    assert share is not None
+    assert share > 0.9
+    assert math.isfinite(share)
