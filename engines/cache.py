@@ -149,8 +149,15 @@ def _label(fields: Mapping[str, str]) -> str:
 def _difference(kept: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """In words, which fields differ; "" where none does."""
     names = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
-    told = ", ".join(f"{name} {kept.get(name, 'unset')}, now {wanted.get(name, 'unset')}" for name in names)
+    told = ", ".join(f"{name} {_short(kept.get(name))}, now {_short(wanted.get(name))}" for name in names)
     return f"the cached engine was made for {told}: compiling again" if names else ""
+
+
+def _short(value: str | None) -> str:
+    """A value as it is told: of a hash its head is enough."""
+    if value is None:
+        return "unset"
+    return value if len(value) < 64 or " " in value else f"{value[:12]}…"
 
 
 def _cause(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from cliprl.engines.bundle import ENCODER, REFINER, Bundle
 from cliprl.engines.cache import EngineCache, Say, silent
 from cliprl.engines.engine import AUTO, Backend, Engine, Request, ready_backends
-from cliprl.engines.errors import EngineError
+from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.reference import Reference, encoder_shapes, predict, reference_of, refiner_shapes, source_of
 from cliprl.engines.store import Made
@@ -116,10 +116,18 @@ def load_engines(
 def candidates(
     bundle: Bundle, device: str, precision: str = AUTO, threads: int = 0, buffers: int = BUFFERS
 ) -> Iterator[Candidate]:
-    """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first."""
-    for backend in ready_backends(device):
-        for each in backend.precisions() if precision == AUTO else (precision,):
-            yield Candidate(bundle, backend, each, threads, buffers)
+    """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
+
+    Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
+    """
+    backends = ready_backends(device)
+    known = [each for backend in backends for each in backend.precisions()]
+    if precision not in (AUTO, *known):
+        raise UsageError(f"precision '{precision}' can't be had on {device} here: {', '.join([AUTO, *known])}")
+    for backend in backends:
+        for each in backend.precisions():
+            if precision in (AUTO, each):
+                yield Candidate(bundle, backend, each, threads, buffers)
 
 
 def examine(candidate: Candidate, parts: Mapping[str, bytes], reference: Reference) -> tuple[Comparison, Comparison]:

@@ -28,7 +28,7 @@ def probe_tensorrt(package: str) -> Probe:
     driver = find_driver()
     reason = why_not(package, version, cuda_of(package), driver) or why_not_torch(torch_cuda)
     if reason:
-        return Probe(package, False, f"{TITLES[package]} {version} found, {reason}")
+        return Probe(package, False, f"{TITLES[package]} {version} found, but {reason}")
     assert driver is not None
     gpu = driver.gpus[0]
     return Probe(package, True, f"{TITLES[package]} {version} on {gpu.name} ({gpu.target}), driver {driver.version}")

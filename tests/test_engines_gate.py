@@ -235,7 +235,7 @@ def test_unknown_names_are_told(bundle: Bundle, cache: EngineCache) -> None:
         load_engines(bundle, device="tpu", cache=cache)
     with pytest.raises(UsageError, match=r"onnx.*openvino"):
         backend_of("onnx")
-    with pytest.raises(EngineError, match=r"f12.*f32"):
+    with pytest.raises(UsageError, match=r"f12.*f32"):
         load_engines(bundle, precision="f12", cache=cache)
 
 

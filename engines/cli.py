@@ -1,0 +1,117 @@
+"""`cliprl-engine`: what can run a bundle here, made, checked and kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cliprl.engines.engine import AUTO
+from cliprl.engines.errors import CliprlError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Compile, check and inspect the engines that run a bundle on this machine.",
+)
+# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+BundleName = Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A shipped bundle's name, or a bundle's folder.")]
+DeviceName = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="Arithmetic: a backend's own, such as bf16 or f32; auto: the best accepted.")
+]
+Threads = Annotated[int, typer.Option(min=0, show_default="all", help="CPU threads of the networks.")]
+
+
+@app.command()
+def devices() -> None:
+    """Say which backends can serve on this machine, and what the others lack."""
+    from cliprl.engines.commands import list_devices
+
+    list_devices()
+
+
+@app.command()
+def build(
+    bundle: BundleName = "small",
+    device: DeviceName = "cpu",
+    precision: PrecisionName = AUTO,
+    threads: Threads = 0,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SM",
+            show_default="this machine",
+            help="Build for another machine's GPU with TensorRT for RTX: sm75, sm80, sm86, sm89, sm120; may be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="With --target: where the plans go.")
+    ] = None,
+) -> None:
+    """Compile a bundle, hold it to the accuracy gate, and keep it for the next start; or build ahead for other GPUs."""
+    from cliprl.engines.commands import build_ahead, build_here
+
+    if target:
+        build_ahead(bundle, target, precision, output)
+    else:
+        build_here(bundle, device, precision, threads)
+
+
+@app.command()
+def verify(
+    bundle: BundleName = "small", device: DeviceName = "cpu", precision: PrecisionName = AUTO, threads: Threads = 0
+) -> None:
+    """Compile every precision afresh, and show how each compares with the reference. Exit status 1 where none passes."""
+    from cliprl.engines.commands import verify_here
+
+    raise typer.Exit(0 if verify_here(bundle, device, precision, threads) else 1)
+
+
+@app.command()
+def inspect(bundle: BundleName = "small") -> None:
+    """Show what a bundle holds: classes, networks with their tensors, files."""
+    from cliprl.engines.commands import inspect_bundle
+
+    inspect_bundle(bundle)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete every kept engine.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", show_default="the user's cache", help="Another cache's folder.")
+    ] = None,
+) -> None:
+    """List the compiled engines that are kept, or delete them."""
+    from cliprl.engines.commands import clear_cache, list_cache
+
+    (clear_cache if clear else list_cache)(folder)
+
+
+def main() -> None:
+    """The console script. Exit status: 0 done, 1 failed or refused, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(_status_of_run())
+
+
+def _status_of_run() -> int:
+    try:
+        status: int | None = app(standalone_mode=False)
+        return status or 0
+    except CliprlError as error:
+        return _complain(str(error), error.exit_status)
+    except _CommandLineError as error:
+        return _complain(f"{error.format_message().rstrip('.')}. See cliprl-engine --help", 2) if str(error) else 2
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"cliprl-engine: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,164 @@
+"""What `cliprl-engine` does once its command line is read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cliprl.engines.bundle import open_bundle
+from cliprl.engines.cache import EngineCache
+from cliprl.engines.engine import AUTO, BACKENDS, Engine, Probe, probe
+from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.gate import Comparison
+from cliprl.engines.reference import reference_of
+from cliprl.engines.serving import Candidate, candidates, examine, load_engines
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def list_devices() -> None:
+    """Print every backend's answer to its probe."""
+    from cliprl.engines.torch_probe import probe_torch
+
+    table = Table("backend", "serves", "why", box=None, pad_edge=False)
+    answers: list[Probe] = [*(probe(name) for name in BACKENDS), probe_torch()]
+    for answer in answers:
+        table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", answer.reason)
+    _wide().print(table)
+
+
+def build_here(name: str, device: str, precision: str, threads: int) -> None:
+    """Compile for this machine and keep the result."""
+    cache = EngineCache()
+    pair = load_engines(open_bundle(name), device=device, precision=precision, threads=threads, cache=cache, say=_tell)
+    out.print(f"{pair.backend} in {pair.precision} is ready in {cache.folder}")
+
+
+def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
+    """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
+    from cliprl.engines.tensorrt_backend import PRECISIONS, make_plan
+
+    bundle = open_bundle(name)
+    folder = output or Path(f"{bundle.manifest.name}-plans")
+    for target in targets:
+        for each in PRECISIONS if precision == AUTO else (precision,):
+            for onnx in (bundle.encoder, bundle.refiner):
+                start = time.monotonic()
+                plan = make_plan("tensorrt_rtx", onnx, each, {}, target)
+                path = folder / f"{onnx.stem}.{target}.{each}.plan"
+                _write(path, plan.data)
+                out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
+
+
+def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
+    """Print how every candidate compares with the reference; whether any was accepted."""
+    bundle = open_bundle(name)
+    reference = reference_of(bundle)
+    table = Table(box=None, pad_edge=False)
+    for title in ("backend", "precision", "network", "cosine", "labels agree", "worst class IoU", "verdict"):
+        table.add_column(title)
+    accepted = False
+    for candidate in candidates(bundle, device, precision, threads):
+        try:
+            comparisons = examine(candidate, candidate.build(), reference)
+        except EngineError as error:
+            table.add_row(candidate.backend.name, candidate.precision, "", "", "", "", f"[red]{error}[/]")
+            continue
+        for comparison in comparisons:
+            table.add_row(*_row(candidate, comparison))
+        accepted = accepted or not any(comparison.faults() for comparison in comparisons)
+    drawn = " drawn here: the bundle brings none" if reference.source == "drawn" else " of the bundle"
+    out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
+    _wide().print(table)
+    return accepted
+
+
+def _row(candidate: Candidate, comparison: Comparison) -> tuple[str, ...]:
+    worst = min(comparison.classes.items(), key=lambda item: item[1], default=("none shown", float("nan")))
+    faults = comparison.faults()
+    return (
+        candidate.backend.name,
+        candidate.precision,
+        comparison.stage,
+        f"{comparison.cosine:.5f}",
+        f"{comparison.agreement:.2%}",
+        f"{worst[1]:.3f} {worst[0]}",
+        "[green]accepted[/]" if not faults else f"[red]refused: {', '.join(faults)}[/]",
+    )
+
+
+def inspect_bundle(name: str) -> None:
+    """Print a bundle's classes, networks and files."""
+    bundle = open_bundle(name)
+    manifest = bundle.manifest
+    out.print(f"[bold]{manifest.name}[/]  {bundle.path}")
+    out.print(f"input {manifest.width}x{manifest.height}, stride {manifest.stride}, {manifest.steps} refinement steps")
+    for spec in manifest.classes:
+        red, green, blue = spec.color
+        out.print(f"  [rgb({red},{green},{blue})]■[/] {spec.name}  [dim]{spec.kind}[/]")
+    try:
+        pair = load_engines(bundle, say=_tell)
+        _print_tensors("encoder", pair.encoder)
+        _print_tensors("refiner", pair.refiner)
+    except EngineError as error:
+        err.print(f"its networks can't be shown: {error}")
+    for file, digest in manifest.hashes.items():
+        size = (bundle.path / file).stat().st_size
+        out.print(f"{size / 1e6:9.2f} MB  {file}  [dim]sha256 {digest[:16]}…[/]")
+
+
+def _print_tensors(name: str, engine: Engine) -> None:
+    out.print(f"{name}, compiled for {engine.backend} in {engine.precision}")
+    for arrow, specs in (("→", engine.inputs), ("←", engine.outputs)):
+        for tensor, spec in specs.items():
+            out.print(f"  {arrow} {tensor} {spec}")
+
+
+def list_cache(folder: Path | None) -> None:
+    """Print the kept engines, the last used first."""
+    cache = EngineCache(folder)
+    entries = cache.entries()
+    table = Table("engine", "MB", "last used", "state", box=None, pad_edge=False)
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        faults = entry.report.get("faults")
+        state = "damaged" if not entry.fields else "refused" if faults else "accepted"
+        table.add_row(entry.name, f"{entry.size / 1e6:.1f}", used, state)
+    if entries:
+        _wide().print(table)
+    total = sum(entry.size for entry in entries)
+    out.print(f"{len(entries)} engines, {total / 1e6:.1f} of at most {cache.limit / 1e6:.0f} MB, in {cache.folder}")
+
+
+def clear_cache(folder: Path | None) -> None:
+    """Delete the kept engines."""
+    cache = EngineCache(folder)
+    out.print(f"{cache.clear()} engines deleted from {cache.folder}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UsageError(f"'{path}' can't be written ({error.strerror}): give -o a place that can") from error
+
+
+def _tell(message: str) -> None:
+    err.print(message, style="dim")
+
+
+def _wide() -> Console:
+    """As wide as the terminal, or wide enough for every row where there is none."""
+    return out if out.is_terminal else Console(highlight=False, width=400)

@@ -1,0 +1,119 @@
+"""`cliprl-engine` as a person meets it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliprl.engines import cli, gate, open_bundle
+from cliprl.engines.cache import EngineCache
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    return tmp_path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["cliprl-engine", *arguments])
+    return cli._status_of_run()
+
+
+def test_devices_names_every_backend_and_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "devices") == 0
+    lines = {line.split()[0]: line for line in capfd.readouterr().out.splitlines()[1:]}
+    assert set(lines) == {"openvino", "tensorrt", "tensorrt_rtx", "torch-cuda"}
+    assert lines["openvino"].split()[1] == "yes"
+    for line in lines.values():
+        assert line.split()[1] == "yes" or any(word in line for word in ("install", "update", "--", "see")), line
+
+
+def test_what_is_built_is_kept_listed_and_deleted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], home: Path
+) -> None:
+    assert call(monkeypatch, "build", "--precision", "f32") == 0
+    first = capfd.readouterr()
+    assert "f32 is ready" in first.out
+    assert "compiling" in first.err
+    assert EngineCache().folder.is_relative_to(home)
+    assert call(monkeypatch, "build", "--precision", "f32") == 0
+    assert "compiling" not in capfd.readouterr().err
+    assert call(monkeypatch, "cache") == 0
+    listed = capfd.readouterr().out
+    for word in ("small-openvino-f32", "accepted", "1 engines"):
+        assert word in listed
+    assert call(monkeypatch, "cache", "--clear") == 0
+    assert "1 engines deleted" in capfd.readouterr().out
+    assert EngineCache().entries() == []
+
+
+def test_verify_prints_a_row_for_each_network(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "verify", "--precision", "f32") == 0
+    text = capfd.readouterr().out
+    assert text.count("accepted") == 2
+    for word in ("encoder", "refined", "100.00%", "cosine"):
+        assert word in text
+
+
+def test_verify_fails_where_nothing_passes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(gate, "MIN_AGREEMENT", 1.1)
+    assert call(monkeypatch, "verify", "--precision", "f32") == 1
+    assert capfd.readouterr().out.count("refused") == 2
+
+
+def test_inspect_shows_classes_networks_and_files(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "inspect", "small") == 0
+    text = capfd.readouterr().out
+    manifest = open_bundle("small").manifest
+    for word in ("encoder", "refiner", "image uint8", "logits float32", *manifest.hashes, manifest.classes[1].name):
+        assert word in text
+
+
+def test_plans_are_written_for_gpus_that_are_not_here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    folder = tmp_path / "plans"
+    assert call(monkeypatch, "build", "--target", "sm89", "--precision", "f16", "-o", str(folder)) == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["encoder.sm89.f16.plan", "refiner.sm89.f16.plan"]
+    assert "MB" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("nonsense",), 2, ["nonsense", "--help"]),
+        (("build", "giant"), 2, ["giant", "small"]),
+        (("build", "--threads", "-2"), 2, ["--threads"]),
+        (("build", "--device", "tpu"), 2, ["tpu", "cpu"]),
+        (("build", "--precision", "f12"), 2, ["f12", "f32"]),
+        (("build", "--target", "sm9"), 2, ["sm9", "sm86"]),
+        (("build", "--target", "sm86", "--precision", "f16", "-o", "/dev/null/x"), 2, ["/dev/null/x"]),
+    ],
+)
+def test_misuse_is_one_line(
+    arguments: tuple[str, ...],
+    status: int,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if "--target" in arguments:
+        pytest.importorskip("tensorrt_rtx")
+    assert call(monkeypatch, *arguments) == status
+    error = capfd.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("cliprl-engine: ")
+    for word in words:
+        assert word in error
