@@ -18,6 +18,8 @@ from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 
 ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
+# In OpenVINO's own format; a bundle may have it or not.
+INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
 SHIPPED = Path(__file__).parent / "bundles"
 

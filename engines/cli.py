@@ -75,6 +75,20 @@ def verify(
 
 
 @app.command()
+def quantize(
+    frames: Annotated[
+        list[Path], typer.Argument(metavar="FRAMES...", help="Pictures of the scenes to come, PNG or JPEG.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the new bundle goes.")],
+    bundle: Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The bundle to copy.")] = "small",
+) -> None:
+    """Copy a bundle and give the copy an int8 encoder, calibrated on your own frames (needs the package nncf)."""
+    from cliprl.engines.commands import quantize_bundle
+
+    quantize_bundle(bundle, frames, output)
+
+
+@app.command()
 def inspect(bundle: BundleName = "small") -> None:
     """Show what a bundle holds: classes, networks with their tensors, files."""
     from cliprl.engines.commands import inspect_bundle

@@ -94,6 +94,14 @@ def _row(candidate: Candidate, comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
+    """Write a copy of a bundle with an int8 encoder, and show how it compares."""
+    from cliprl.engines.int8 import quantised_copy
+
+    copy = quantised_copy(open_bundle(name), frames, folder)
+    verify_here(str(copy.path), "cpu", AUTO, 0)
+
+
 def inspect_bundle(name: str) -> None:
     """Print a bundle's classes, networks and files."""
     bundle = open_bundle(name)

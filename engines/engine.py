@@ -70,8 +70,8 @@ class Backend(Protocol):
         """Whether it can serve here. Never raises."""
         ...
 
-    def precisions(self) -> tuple[str, ...]:
-        """The arithmetic it has on this machine, the one to prefer first."""
+    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
+        """The arithmetic it has on this machine, the one to prefer first; int8 only where the bundle is `quantised`."""
         ...
 
     def identity(self) -> Mapping[str, str]:

@@ -17,6 +17,9 @@ from cliprl.engines.errors import EngineError
 
 NAME = "openvino"
 PRECISIONS = ("bf16", "f32")
+INT8 = "int8"
+# Instruction sets that multiply int8 natively: without one, int8 is no faster than 32 bits.
+_INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 class OpenVinoEngine:
@@ -55,9 +58,9 @@ class OpenVino:
         version = openvino.__version__.split("-")[0]
         return Probe(NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions())}")
 
-    def precisions(self) -> tuple[str, ...]:
-        """ "bf16" where the CPU computes it natively (AMX or AVX512-BF16), and "f32"."""
-        return PRECISIONS if "BF16" in _capabilities() else ("f32",)
+    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
+        """ "bf16" where the CPU computes it natively (AMX or AVX512-BF16), "int8" likewise, and "f32"."""
+        return order(frozenset(_flags()), "BF16" in _capabilities(), quantised)
 
     def identity(self) -> Mapping[str, str]:
         """OpenVINO's version, and the CPU with all it can do."""
@@ -92,6 +95,18 @@ class OpenVino:
 BACKENDS = {NAME: OpenVino()}
 
 
+def order(flags: frozenset[str], bf16: bool, quantised: bool) -> tuple[str, ...]:
+    """Precisions by speed, for a CPU with these instruction sets.
+
+    Measured with the small encoder on one core of an EPYC with AVX512-VNNI and -BF16: f32 12.7 ms, int8 8.2, bf16 8.3. So
+    int8, which costs more accuracy, goes first only where there is AMX, or no bf16.
+    """
+    floating = PRECISIONS if bf16 else ("f32",)
+    if not quantised or not _INT8_FLAGS & flags:
+        return floating
+    return (INT8, *floating) if "amx_int8" in flags or not bf16 else ("bf16", INT8, "f32")
+
+
 @cache
 def _core() -> Any:
     import openvino
@@ -105,9 +120,11 @@ def _spec(port: Any) -> TensorSpec:
 
 
 def _hints(request: Request) -> dict[str, Any]:
-    if request.precision not in PRECISIONS:
+    if request.precision not in (INT8, *PRECISIONS):
         raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": request.precision, "NUM_STREAMS": 1}
+    # An int8 network says itself what is int8 in it; the rest of it runs in 32 bits.
+    floating = "f32" if request.precision == INT8 else request.precision
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": floating, "NUM_STREAMS": 1}
     return hints | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})
 
 
@@ -119,12 +136,16 @@ def _cpu_name() -> str:
     return " ".join(_core().get_property("CPU", "FULL_DEVICE_NAME").split())
 
 
-def _cpu_flags() -> str:
-    """A short hash of every instruction set the CPU has, or its architecture where the system does not list them."""
+def _flags() -> list[str]:
+    """The CPU's instruction sets, as Linux names them; empty where the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
-    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
-    return f"{platform.machine()} {digest}" if flags else platform.machine()
+        return []
+    return next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+
+
+def _cpu_flags() -> str:
+    """The architecture, and a short hash of every instruction set the CPU has."""
+    digest = hashlib.sha256(" ".join(sorted(_flags())).encode()).hexdigest()[:12]
+    return f"{platform.machine()} {digest}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cliprl.engines.bundle import ENCODER, REFINER, Bundle
+from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle
 from cliprl.engines.cache import EngineCache, Say, silent
 from cliprl.engines.engine import AUTO, Backend, Engine, Request, ready_backends
 from cliprl.engines.errors import EngineError, UsageError
@@ -16,6 +16,7 @@ from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.reference import Reference, encoder_shapes, predict, reference_of, refiner_shapes, source_of
 from cliprl.engines.store import Made
 
+INT8 = "int8"
 # How many runs an encoder's outputs stay valid, where the caller does not say.
 BUFFERS = 4
 
@@ -56,7 +57,7 @@ class Candidate:
             "bundle": self.bundle.manifest.name,
             "backend": self.backend.name,
             "precision": self.precision,
-            "encoder": hashes[ENCODER],
+            "encoder": hashes[self._file()] + hashes.get(INT8_WEIGHTS, "") * (self.precision == INT8),
             "refiner": hashes[REFINER],
             "texts": hashlib.sha256(self.bundle.embeddings.tobytes()).hexdigest(),
             "shapes": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
@@ -79,11 +80,16 @@ class Candidate:
         request = self._refiner(refiner_shapes(self.bundle, encoder))
         return Pair(encoder, self.backend.load(made.parts[REFINER], request), made.report)
 
+    def _file(self) -> str:
+        return INT8_ENCODER if self.precision == INT8 else ENCODER
+
     def _encoder(self) -> Request:
-        return Request(self.bundle.encoder, self.precision, self.threads, encoder_shapes(self.bundle), self.buffers)
+        path = self.bundle.path / self._file()
+        return Request(path, self.precision, self.threads, encoder_shapes(self.bundle), self.buffers)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
-        return Request(self.bundle.refiner, self.precision, self.threads, shapes)
+        precision = self.backend.precisions()[0] if self.precision == INT8 else self.precision
+        return Request(self.bundle.refiner, precision, self.threads, shapes)
 
 
 def load_engines(
@@ -120,12 +126,13 @@ def candidates(
 
     Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
     """
+    quantised = INT8_ENCODER in bundle.manifest.hashes
     backends = ready_backends(device)
-    known = [each for backend in backends for each in backend.precisions()]
+    known = [each for backend in backends for each in backend.precisions(quantised)]
     if precision not in (AUTO, *known):
         raise UsageError(f"precision '{precision}' can't be had on {device} here: {', '.join([AUTO, *known])}")
     for backend in backends:
-        for each in backend.precisions():
+        for each in backend.precisions(quantised):
             if precision in (AUTO, each):
                 yield Candidate(bundle, backend, each, threads, buffers)
 

@@ -25,8 +25,8 @@ class TensorRt:
         """Whether the package is installed, and driver, GPU and torch are there for it to run."""
         return probe_tensorrt(self.name)
 
-    def precisions(self) -> tuple[str, ...]:
-        """ "f16" first; "f32" lets the GPU round factors to TF32 where it can."""
+    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
+        """ "f16" first; "f32" lets the GPU round factors to TF32 where it can. A bundle's int8 encoder is OpenVINO's alone."""
         return PRECISIONS
 
     def identity(self) -> Mapping[str, str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 from cliprl.engines import cli, gate, open_bundle
+from cliprl.engines.bundle import INT8_ENCODER
 from cliprl.engines.cache import EngineCache
+from cliprl.engines.reference import drawn_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,21 @@ def test_plans_are_written_for_gpus_that_are_not_here(
     assert "MB" in capfd.readouterr().out
 
 
+def test_a_bundle_is_quantised_on_frames_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf")
+    frames = []
+    for index, picture in enumerate(drawn_pictures(300, 400)):
+        frames.append(str(tmp_path / f"{index}.png"))
+        cv2.imwrite(frames[-1], picture)
+    folder = tmp_path / "int8"
+    assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 0
+    assert "int8" in capfd.readouterr().out
+    assert INT8_ENCODER in open_bundle(folder).manifest.hashes
+    assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -98,6 +116,7 @@ def test_plans_are_written_for_gpus_that_are_not_here(
         (("build", "--threads", "-2"), 2, ["--threads"]),
         (("build", "--device", "tpu"), 2, ["tpu", "cpu"]),
         (("build", "--precision", "f12"), 2, ["f12", "f32"]),
+        (("quantize", "no.png", "-o", "x"), 2, ["no.png"]),
         (("build", "--target", "sm9"), 2, ["sm9", "sm86"]),
         (("build", "--target", "sm86", "--precision", "f16", "-o", "/dev/null/x"), 2, ["/dev/null/x"]),
     ],

@@ -25,9 +25,11 @@ from cliprl.engines import (
     serving,
 )
 from cliprl.engines import engine as engine_module
+from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.engine import Engine, Probe, Request, TensorSpec, backend_of, compile_engine
 from cliprl.engines.gate import compare, judge
-from cliprl.engines.openvino_backend import OpenVino
+from cliprl.engines.int8 import add_int8
+from cliprl.engines.openvino_backend import OpenVino, order
 from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
 from cliprl.engines.store import Made
 
@@ -176,7 +178,7 @@ class Faulty(OpenVino):
     def __init__(self, change: Change) -> None:
         self.change, self.builds = change, list[str]()
 
-    def precisions(self) -> tuple[str, ...]:
+    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
         return ("bf16", "f32")
 
     def build(self, request: Request) -> bytes:
@@ -228,6 +230,46 @@ def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: E
     said = list[str]()
     assert load_engines(bundle, precision="f32", cache=cache, say=said.append).precision == "f32"
     assert any("compiling again" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "bf16", "quantised", "expected"),
+    [
+        ({"avx2"}, False, True, ("f32",)),
+        ({"avx512_vnni"}, False, False, ("f32",)),
+        ({"avx512_vnni"}, False, True, ("int8", "f32")),
+        ({"avx512_vnni"}, True, True, ("bf16", "int8", "f32")),
+        ({"avx512_vnni", "amx_int8"}, True, True, ("int8", "bf16", "f32")),
+        ({"amx_int8"}, True, False, ("bf16", "f32")),
+    ],
+)
+def test_precisions_come_by_speed(flags: set[str], bf16: bool, quantised: bool, expected: tuple[str, ...]) -> None:
+    assert order(frozenset(flags), bf16, quantised) == expected
+
+
+def test_an_int8_encoder_is_made_served_and_sealed(bundle: Bundle, cache: EngineCache, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    shutil.copytree(bundle.path, tmp_path / "copy")
+    pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
+    quantised = add_int8(open_bundle(tmp_path / "copy"), pictures)
+    assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
+    candidate = next(c for c in serving.candidates(quantised, "cpu") if c.precision == "int8")
+    assert quantised.manifest.hashes[INT8_WEIGHTS] in candidate.fields()["encoder"]
+    report = [c.to_json() for c in serving.examine(candidate, candidate.build(), reference_of(quantised))]
+    assert report[0]["finite"]
+    assert report[0]["agreement"] > 0.9
+    (quantised.path / INT8_WEIGHTS).write_bytes(b"0" + (quantised.path / INT8_WEIGHTS).read_bytes()[1:])
+    with pytest.raises(BundleError, match=INT8_WEIGHTS):
+        open_bundle(quantised.path)
+
+
+def test_without_nncf_or_pictures_quantising_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
+    with pytest.raises(UsageError, match="at least 4"):
+        add_int8(bundle, pictures[:1])
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(EngineError, match="pip install nncf"):
+        add_int8(bundle, pictures)
 
 
 def test_unknown_names_are_told(bundle: Bundle, cache: EngineCache) -> None:
