@@ -79,7 +79,8 @@ class SupervisedConfig:
 class ReinforcementConfig:
     """The A2C stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps.
 
-    `effort` is what an action other than to keep costs: agents act where it pays, and the loop can stop early.
+    `effort` is what an action other than to keep costs in the end: agents act where it pays, and the loop can stop early.
+    It grows from nothing as `entropy` falls to it: agents that pay from the start stop trying.
     """
 
     steps: int = 400
@@ -87,11 +88,11 @@ class ReinforcementConfig:
     rate: float = 1e-3
     unroll: int = 3
     discount: float = 0.95
-    entropy: float = 0.004
+    entropy: float = 0.01
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
-    effort: float = 0.02
-    anchor: float = 0.1
+    effort: float = 0.01
+    anchor: float = 0.5
     severity: float = 5.0
 
 

@@ -30,13 +30,12 @@ WINDOW = 5
 
 
 class Turn(NamedTuple):
-    """One step of a rollout, each (B, h, w): log-probability of the action taken, value, entropy, reward; and the anchor ()."""
+    """One step of a rollout, each (B, h, w): log-probability of the action taken, value, entropy, reward."""
 
     log_probability: Tensor
     value: Tensor
     entropy: Tensor
     reward: Tensor
-    anchor: Tensor
 
 
 def step_reward(before: Tensor, after: Tensor, labels: Tensor, allowed: Tensor, config: ReinforcementConfig) -> Tensor:
@@ -102,8 +101,8 @@ class Reinforcement:
         torch.manual_seed(self.seed * 1_000_003 + index)
         pairs = self.batches(index)
         features, base, prior = self._see(pairs)
-        turns = self._rollout(features, base, prior, pairs.labels)
-        loss, figures = self._loss(turns, pairs.labels, 1 - index / max(1, self.steps))
+        turns, anchor = self._rollout(features, base, prior, pairs.labels, index)
+        loss, figures = self._loss(turns, anchor, pairs.labels, 1 - index / self.steps)
         update(self.optimizer, self.scheduler, loss, self.refiner)
         return figures
 
@@ -120,22 +119,25 @@ class Reinforcement:
             prior, _ = self.refiner(earlier_features, prior, earlier, earlier)
         return features, base, torch.where(pairs.first[:, None, None, None], base, prior)
 
-    def _rollout(self, features: Tensor, base: Tensor, prior: Tensor, labels: Tensor) -> list[Turn]:
-        turns, logits = [], base
-        for _ in range(self.config.unroll):
+    def _rollout(
+        self, features: Tensor, base: Tensor, prior: Tensor, labels: Tensor, index: int
+    ) -> tuple[list[Turn], Tensor]:
+        """Sampled turns, and the anchor of one of them, each in its turn."""
+        turns, logits, anchor = [], base, torch.zeros(())
+        effort = self.config.effort * index / self.steps
+        for number in range(self.config.unroll):
             pictures = Pictures.of(logits, base, prior)
             scores, value = self.refiner.act(features, pictures)
             log_policy = scores.log_softmax(1)
             actions = sampled(log_policy)
             following = apply_actions(actions, pictures)
-            reward = step_reward(logits, following, labels, self.allowed, self.config)
-            reward = reward - self.config.effort * (actions != KEEP)
-            anchor = self._anchor(scores, pictures, labels)
+            reward = step_reward(logits, following, labels, self.allowed, self.config) - effort * (actions != KEEP)
             taken = log_policy.gather(1, actions[:, None])[:, 0]
-            entropy = -(log_policy.exp() * log_policy).sum(1)
-            turns.append(Turn(taken, value, entropy, reward, anchor))
+            turns.append(Turn(taken, value, -(log_policy.exp() * log_policy).sum(1), reward))
+            if number == index % self.config.unroll:
+                anchor = self._anchor(scores, pictures, labels)
             logits = following
-        return turns
+        return turns, anchor
 
     def _anchor(self, scores: Tensor, pictures: Pictures, labels: Tensor) -> Tensor:
         """Mean cross-entropy of what the policy leads to on average: the mixture of every action's outcome."""
@@ -146,7 +148,9 @@ class Reinforcement:
             mixed = mixed + shares[:, action : action + 1] * apply_actions(everywhere, pictures)
         return partial_cross_entropy(mixed, labels, self.allowed).mean()
 
-    def _loss(self, turns: list[Turn], labels: Tensor, remaining: float) -> tuple[Tensor, dict[str, float]]:
+    def _loss(
+        self, turns: list[Turn], anchor: Tensor, labels: Tensor, remaining: float
+    ) -> tuple[Tensor, dict[str, float]]:
         goals = returns([turn.reward for turn in turns], self.config.discount)
         known = (labels != IGNORE).float()
         known = known / known.sum().clamp(min=1)
@@ -156,7 +160,6 @@ class Reinforcement:
             actor = actor - (turn.log_probability * advantage * known).sum()
             critic = critic + ((turn.value - goal).square() * known).sum()
             entropy = entropy + (turn.entropy * known).sum()
-        anchor = torch.stack([turn.anchor for turn in turns]).sum()
         loss = actor + 0.5 * critic - self.config.entropy * remaining * entropy + self.config.anchor * anchor
         reward = sum(float((turn.reward * known).sum()) for turn in turns)
         return loss, {"reward": reward, "critic": critic.item(), "entropy": entropy.item() / len(turns)}
