@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cliprl.engines.bundle import open_bundle
@@ -16,7 +17,7 @@ from cliprl.engines.cache import EngineCache
 from cliprl.engines.engine import AUTO, BACKENDS, Engine, Probe, probe
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.gate import Comparison
-from cliprl.engines.reference import reference_of
+from cliprl.engines.reference import DRAWN, reference_of
 from cliprl.engines.serving import Candidate, candidates, examine, load_engines
 
 out = Console(highlight=False, soft_wrap=True)
@@ -30,7 +31,7 @@ def list_devices() -> None:
     table = Table("backend", "serves", "why", box=None, pad_edge=False)
     answers: list[Probe] = [*(probe(name) for name in BACKENDS), probe_torch()]
     for answer in answers:
-        table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", answer.reason)
+        table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", escape(answer.reason))
     _wide().print(table)
 
 
@@ -69,12 +70,12 @@ def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
         try:
             comparisons = examine(candidate, candidate.build(), reference)
         except EngineError as error:
-            table.add_row(candidate.backend.name, candidate.precision, "", "", "", "", f"[red]{error}[/]")
+            table.add_row(candidate.backend.name, candidate.precision, "", "", "", "", f"[red]{escape(str(error))}[/]")
             continue
         for comparison in comparisons:
             table.add_row(*_row(candidate, comparison))
         accepted = accepted or not any(comparison.faults() for comparison in comparisons)
-    drawn = " drawn here: the bundle brings none" if reference.source == "drawn" else " of the bundle"
+    drawn = " drawn here: the bundle brings none" if reference.source == DRAWN else " of the bundle"
     out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
     _wide().print(table)
     return accepted
@@ -90,7 +91,7 @@ def _row(candidate: Candidate, comparison: Comparison) -> tuple[str, ...]:
         f"{comparison.cosine:.5f}",
         f"{comparison.agreement:.2%}",
         f"{worst[1]:.3f} {worst[0]}",
-        "[green]accepted[/]" if not faults else f"[red]refused: {', '.join(faults)}[/]",
+        "[green]accepted[/]" if not faults else f"[red]refused: {escape(', '.join(faults))}[/]",
     )
 
 
@@ -110,13 +111,13 @@ def inspect_bundle(name: str) -> None:
     out.print(f"input {manifest.width}x{manifest.height}, stride {manifest.stride}, {manifest.steps} refinement steps")
     for spec in manifest.classes:
         red, green, blue = spec.color
-        out.print(f"  [rgb({red},{green},{blue})]■[/] {spec.name}  [dim]{spec.kind}[/]")
+        out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
     try:
         pair = load_engines(bundle, say=_tell)
         _print_tensors("encoder", pair.encoder)
         _print_tensors("refiner", pair.refiner)
     except EngineError as error:
-        err.print(f"its networks can't be shown: {error}")
+        err.print(f"its networks can't be shown: {error}", markup=False)
     for file, digest in manifest.hashes.items():
         size = (bundle.path / file).stat().st_size
         out.print(f"{size / 1e6:9.2f} MB  {file}  [dim]sha256 {digest[:16]}…[/]")
@@ -164,7 +165,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _tell(message: str) -> None:
-    err.print(message, style="dim")
+    err.print(message, style="dim", markup=False)
 
 
 def _wide() -> Console:

@@ -19,7 +19,9 @@ from cliprl.engines.errors import BundleError
 
 Pictures = NDArray[np.uint8]
 Logits = NDArray[np.float32]
-DRAWN = 4
+# What a reference is called whose pictures are drawn here, and how many those are.
+DRAWN = "drawn"
+DRAWN_PICTURES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def reference_of(bundle: Bundle) -> Reference:
     path = bundle.path / PROBE
     if PROBE not in bundle.manifest.hashes:
         pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
-        return Reference(pictures, *compute(bundle, pictures), "drawn")
+        return Reference(pictures, *compute(bundle, pictures), DRAWN)
     try:
         with np.load(path, allow_pickle=False) as file:
             stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
@@ -66,7 +68,7 @@ def add_reference(bundle: Bundle, pictures: Pictures) -> Bundle:
 
 def source_of(bundle: Bundle) -> str:
     """What `reference_of` would call the source, without computing anything."""
-    return bundle.manifest.hashes.get(PROBE, "drawn")
+    return bundle.manifest.hashes.get(PROBE, DRAWN)
 
 
 def compute(bundle: Bundle, pictures: Pictures) -> tuple[Logits, Logits]:
@@ -107,7 +109,7 @@ def drawn_pictures(height: int, width: int) -> Pictures:
     """Seeded pictures: smooth colours under ellipses and bars with noise, from calm to crowded."""
     rng = np.random.default_rng(20)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    pictures = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN)]
+    pictures = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN_PICTURES)]
     return np.stack(pictures)
 
 

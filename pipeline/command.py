@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -56,7 +57,7 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     console = Console(stderr=True, quiet=quiet)
     targets = options.outputs or (default_output(options.source),)
     with ExitStack() as opened:
-        stream = _open(options, targets, opened, lambda text: console.print(text, style="dim", highlight=False))
+        stream = _open(options, targets, opened, partial(console.print, style="dim", markup=False, highlight=False))
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)

@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cliprl.engines import cli, gate, open_bundle
+from cliprl.engines import cli, commands, gate, open_bundle
 from cliprl.engines.bundle import INT8_ENCODER
 from cliprl.engines.cache import EngineCache
+from cliprl.engines.engine import Probe
 from cliprl.engines.reference import drawn_pictures
 
 
@@ -36,6 +37,15 @@ def test_devices_names_every_backend_and_what_it_lacks(
     assert lines["openvino"].split()[1] == "yes"
     for line in lines.values():
         assert line.split()[1] == "yes" or any(word in line for word in ("install", "update", "--", "see")), line
+
+
+def test_square_brackets_of_a_remedy_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remedy = "pip install 'cliprl[gpu]'"
+    monkeypatch.setattr(commands, "probe", lambda name: Probe(name, False, remedy))
+    assert call(monkeypatch, "devices") == 0
+    assert remedy in capfd.readouterr().out
 
 
 def test_what_is_built_is_kept_listed_and_deleted(
@@ -68,7 +78,7 @@ def test_verify_prints_a_row_for_each_network(
 
 
 def test_verify_fails_where_nothing_passes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(gate, "MIN_AGREEMENT", 1.1)
+    monkeypatch.setattr(gate, "MIN_COSINE", 1.1)
     assert call(monkeypatch, "verify", "--precision", "f32") == 1
     assert capfd.readouterr().out.count("refused") == 2
 

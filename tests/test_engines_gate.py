@@ -100,6 +100,32 @@ def test_a_small_class_that_vanishes_is_not_hidden_by_the_large_one() -> None:
     assert any("needle" in fault for fault in comparison.faults())
 
 
+def test_ties_are_forgiven_to_a_thin_class_but_decided_cells_are_not() -> None:
+    expected = np.zeros((1, 2, 100, 100), np.float32)
+    expected[:, 0] = 5
+    expected[:, 1, :8, :10] = 9
+    expected[:, 1, :2, :10] = 5.2
+    found = expected.copy()
+    found[:, 1, :2, :10] = 4.9
+    comparison = compare("encoder", found, expected, ("background", "needle"))
+    assert comparison.agreement == pytest.approx(0.998)
+    assert comparison.classes["needle"] == 1.0
+    found[:, 1, :3, :10] = 4.9
+    assert compare("encoder", found, expected, ("background", "needle")).classes["needle"] < 0.9
+
+
+def test_drawn_pictures_are_judged_less_strictly() -> None:
+    found = logits().copy()
+    found.reshape(2, 3, -1)[0, :, :9] *= -1
+    pictures = np.zeros((2, 64, 80, 3), np.uint8)
+    drawn, own = (
+        judge(found, found, Reference(pictures, logits(), logits(), name), NAMES)[0] for name in ("drawn", "x")
+    )
+    assert 0.98 < drawn.agreement == own.agreement < 0.99
+    assert not any("labels agree" in fault for fault in drawn.faults())
+    assert any("labels agree" in fault for fault in own.faults())
+
+
 def test_both_stages_are_judged() -> None:
     reference = Reference(np.zeros((2, 64, 80, 3), np.uint8), logits(), logits(), "drawn")
     first, second = judge(logits(), -logits(), reference, NAMES)
