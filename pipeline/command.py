@@ -158,7 +158,8 @@ def _status_line(name: str) -> Status:
         if segmentation is None:
             return f"cliprl {name} · no segmentation"
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
-        return f"cliprl {name} · {segmentation.steps} step{'' if segmentation.steps == 1 else 's'} · {spent * 1000:.0f} ms · research use only"
+        steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
+        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms · research use only"
 
     return line
 
