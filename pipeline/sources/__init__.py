@@ -21,7 +21,7 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> Fram
     """Open whatever gives frames.
 
     `name` is a video file, a device ("/dev/video0"), a URL (rtsp, srt, udp, http, https, …), pictures ("frames/*.png",
-    "frames/%04d.png"; `rate` a second, 25 where not given), or "demo:?seconds=10&seed=3&size=960x720&rate=25".
+    "frames/%04d.png"; `rate` a second, 25 where not given), or "demo:?seconds=10&seed=3&size=800x640&rate=25".
     Raises UsageError where there is no such thing, CliprlError where it gives no picture: one line each.
     """
     text = os.fspath(name)

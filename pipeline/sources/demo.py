@@ -17,6 +17,9 @@ from cliprl.pipeline.sources.planes import RgbWriter
 
 # BT.709, limited range, and tagged so (libav's numbers).
 _COLOR = Color("bt709", False, 1, 1, 1, 1)
+# A scene that no shipped network was trained on.
+DEFAULT_SEED = 700_068
+DEFAULT_SIZE = (800, 640)
 _KEYS = ("seconds", "seed", "size", "rate")
 
 
@@ -25,24 +28,24 @@ class DemoOptions:
     """What `demo:?…` may say. `seconds` 0 means without end; `size` is (width, height) in pixels."""
 
     seconds: Fraction = Fraction(10)
-    seed: int = 0
-    size: tuple[int, int] = (960, 720)
+    seed: int = DEFAULT_SEED
+    size: tuple[int, int] = DEFAULT_SIZE
     rate: Fraction = Fraction(25)
 
     @classmethod
     def parse(cls, name: str) -> DemoOptions:
-        """Read `demo:?seconds=10&seed=3&size=960x720&rate=25`. Raises UsageError for an unknown key or a bad value."""
+        """Read `demo:?seconds=10&seed=3&size=800x640&rate=25`. Raises UsageError for an unknown key or a bad value."""
         query = name.removeprefix("demo:").removeprefix("?")
         values = dict(parse_qsl(query, keep_blank_values=True))
         for key in values:
             if key not in _KEYS:
                 raise UsageError(f"{name}: no option '{key}' (there are {', '.join(_KEYS)})")
         if query and not values:
-            raise UsageError(f"{name}: write options as demo:?seconds=10&seed=3&size=960x720&rate=25")
+            raise UsageError(f"{name}: write options as demo:?seconds=10&seed=3&size=800x640&rate=25")
         return cls(
             _number(name, "seconds", values.get("seconds", "10"), least=0),
-            int(_number(name, "seed", values.get("seed", "0"), least=0)),
-            _size(name, values.get("size", "960x720")),
+            int(_number(name, "seed", values.get("seed", str(DEFAULT_SEED)), least=0)),
+            _size(name, values.get("size", "{}x{}".format(*DEFAULT_SIZE))),
             _number(name, "rate", values.get("rate", "25"), least=Fraction(1, 1000)),
         )
 
@@ -60,7 +63,7 @@ def _number(name: str, key: str, text: str, least: Fraction | int) -> Fraction:
 def _size(name: str, text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
     if not match or not all(64 <= int(n) <= 8192 for n in match.groups()):
-        raise UsageError(f"{name}: size={text} must be WIDTHxHEIGHT, each from 64 to 8192, as in 960x720")
+        raise UsageError(f"{name}: size={text} must be WIDTHxHEIGHT, each from 64 to 8192, as in 800x640")
     return int(match[1]), int(match[2])
 
 
