@@ -65,15 +65,20 @@ Runner = Callable[[Path, int | None], Outcome]
 
 
 def timed_runs(runner: Runner, job: Job) -> list[Run]:
-    """Warm up by the clock, then measure whole runs for as long as the job says; at least one."""
+    """Warm up by the clock, then measure runs for as long as the job says; at least one.
+
+    A run is the whole clip, or as much of its beginning as a slow contender gets through in three times the job's seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.mp4"
+        out, frames = Path(folder) / "out.mp4", job.frames
         warm_until = time.monotonic() + job.warm_up
         while time.monotonic() < warm_until:
-            runner(out, min(WARM_FRAMES, job.frames or WARM_FRAMES))
-        runs = [_timed(runner, out, job.frames)]
+            warm = _timed(runner, out, min(WARM_FRAMES, job.frames or WARM_FRAMES))
+            within = max(WARM_FRAMES, round(warm.fps * job.seconds * 3))
+            frames = min(within, job.frames or within)
+        runs = [_timed(runner, out, frames)]
         while sum(run.seconds for run in runs) < job.seconds:
-            runs.append(_timed(runner, out, job.frames))
+            runs.append(_timed(runner, out, frames))
     return runs
 
 

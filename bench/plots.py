@@ -25,13 +25,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar from `start` to `end` with a whisker to `reach` and a value written after it, in data units."""
+    """A bar from `start` to `end` with a whisker to `reach`, in data units, a text after it, in one of COLORS."""
 
     name: str
     start: float
     end: float
     reach: float
     text: str
+    color: int = 0
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
@@ -81,9 +82,8 @@ def bar_plot(bars: Sequence[Bar], x_title: str) -> str:
         middle = TOP + row * (i + 0.5)
         start, end, reach = (left + v * scale for v in (bar.start, bar.end, bar.reach))
         body.append(_text(left - 10, middle + 5, bar.name, "end"))
-        body.append(
-            f'<rect x="{start:.1f}" y="{middle - 9:.1f}" width="{max(1.5, end - start):.1f}" height="18" fill="{_color(i)}"/>'
-        )
+        size = f'width="{max(1.5, end - start):.1f}" height="18"'
+        body.append(f'<rect x="{start:.1f}" y="{middle - 9:.1f}" {size} fill="{_color(bar.color)}"/>')
         body.append(f'<line x1="{end:.1f}" y1="{middle:.1f}" x2="{reach:.1f}" y2="{middle:.1f}" class="whisker"/>')
         body.append(_text(max(end, reach) + 8, middle + 5, bar.text, "start"))
     body.append(_text((left + WIDTH - 150) / 2, bottom + 42, x_title, "middle"))

@@ -8,10 +8,10 @@ from html import escape
 
 import numpy as np
 
-from cliprl.bench import stats
+from cliprl.bench import ours, stats
 from cliprl.bench.plots import Bar, Line, bar_plot, line_plot
 from cliprl.bench.result import Result, Series
-from cliprl.bench.table import COLUMNS, median, number, provenance, rows
+from cliprl.bench.table import COLUMNS, median, provenance, rows
 from cliprl.pipeline.summary import STAGES
 
 _STYLE = """
@@ -31,7 +31,6 @@ td:nth-child(-n+3), th:nth-child(-n+3) { text-align: left; }
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # A curve is drawn with so many points, a timeline with so many medians.
 CURVE, MOMENTS = 200, 120
-TIMED = (*STAGES, "read")
 
 
 def html(results: Sequence[Result]) -> str:
@@ -97,10 +96,10 @@ def frame_timeline(result: Result) -> str:
     for case in result.cases():
         start = 0.0
         stages = _stages(result, case)
-        for series in stages if len(stages) > 1 else []:
+        for i, series in enumerate(stages if len(stages) > 1 else []):
             d = series.digest()
             high = d.p50 if np.isnan(d.p99) else max(d.p99, d.p50)
-            bars.append(Bar(f"{case}: {series.name}", start, start + d.p50, start + high, f"{median(series)} ms"))
+            bars.append(Bar(f"{case}: {series.name}", start, start + d.p50, start + high, f"{median(series)} ms", i))
             start += d.p50
     return bar_plot(bars, "milliseconds from the start of the frame's work")
 
@@ -143,5 +142,5 @@ def rates(result: Result) -> str:
         if series.unit == "FPS" and series.name in ("fps", "bound"):
             d = series.digest()
             label = series.case if series.name == "fps" else "bound of the machine"
-            bars.append(Bar(label, 0.0, d.p50, d.p50, number(d.p50) if d.stable else median(series)))
+            bars.append(Bar(label, 0.0, d.p50, d.p50, median(series), int(label != ours.NAME)))
     return bar_plot(bars, "frames per second, median")

@@ -16,6 +16,7 @@ SCHEMA = "cliprl-bench"
 VERSION = 1
 # Decimals that are kept of a sample: a tenth of a microsecond where the unit is a millisecond.
 DIGITS = 4
+_AGAIN = "measure again on a quiet machine"
 # Units of which more is better; of all others less is.
 MORE_IS_BETTER = ("FPS", "of bound", "times")
 
@@ -84,11 +85,14 @@ class Result:
     def warnings(self) -> list[str]:
         """What speaks against trusting the figures: halves that differ, a machine that had other work."""
         shaky = [
-            f"{s.title}: the medians of the two halves differ by {d.drift:.0%}; measure again on a quiet machine"
+            f"{s.title} ({d.drift:.0%})"
             for s in self.series
             if not (d := s.digest()).stable and d.n >= 4 and s.unit != "MB"
         ]
-        return [*_load_warnings(self.machine), *shaky]
+        unsteady = (
+            f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}: {', '.join(shaky)}; {_AGAIN}"
+        )
+        return [*_load_warnings(self.machine), *([unsteady] if shaky else [])]
 
     def to_text(self) -> str:
         """The file's text: JSON, with one line a series."""
@@ -127,7 +131,7 @@ def _load_warnings(machine: Mapping[str, Any]) -> list[str]:
     share = machine.get("other_load")
     if share is None or share <= stats.TOLERANCE / 2:
         return []
-    return [f"other programs used {share:.0%} of the processors while this ran; measure again on a quiet machine"]
+    return [f"other programs used {share:.0%} of the processors while this ran; {_AGAIN}"]
 
 
 def read_result(path: Path) -> Result:

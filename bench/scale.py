@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
 STREAMS = (1, 2, 3)
 STEPS = (0, 1, 2, 4)
 CLASSES = (2, 12, 32, 64)
+# How long the streams of one round wait for each other's networks, in seconds.
+PATIENCE = 300.0
 AXES = ("resolution", "streams", "steps", "classes")
 METHOD = {
     "includes": "as `stream`: file to file, as fast as possible",
@@ -53,13 +56,30 @@ def classes_round(job: Job, count: int) -> list[Run]:
 
 def streams_round(job: Job, count: int) -> list[Run]:
     """One round of so many streams at once, a process each; the frames of all over the longest one's seconds."""
-    if count == 1:
-        return single_round(job)
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        together = list(pool.map(single_round, [job] * count))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        count, mp_context=context, initializer=_meet_at, initargs=(context.Barrier(count),)
+    ) as pool:
+        together = list(pool.map(_one_of_many, [job] * count))
     frames = sum(run.outcome.frames for runs in together for run in runs)
     seconds = max(sum(run.seconds for run in runs) for runs in together)
     return [Run(Outcome(frames), seconds, sum(run.cpu_seconds for runs in together for run in runs))]
+
+
+def _meet_at(barrier: Barrier) -> None:
+    """Where the streams of this pool wait for each other, their networks compiled."""
+    global _meeting
+    _meeting = barrier
+
+
+_meeting: Barrier | None = None
+
+
+def _one_of_many(job: Job) -> list[Run]:
+    runner: Runner = ours.prepare(job)
+    if _meeting is not None:
+        _meeting.wait(PATIENCE)
+    return timed_runs(runner, job)
 
 
 def single_round(job: Job) -> list[Run]:

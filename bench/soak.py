@@ -27,6 +27,8 @@ from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Sour
 SETTLING = 0.25
 # A run of 20,000 frames may grow by 10 MB: half of what a leak of 1 KB a frame would make of it.
 LEAK = 500.0
+# In fewer frames the comings and goings of an allocator are as large as a leak.
+LEAST_FRAMES = 5000
 MEGABYTE = 1e6
 # So many readings a run, however long it is.
 READINGS = 400
@@ -48,11 +50,11 @@ class Growth:
     latency: list[float] = field(default_factory=list)
 
     def slopes(self) -> tuple[float, float]:
-        """Bytes a frame in the first and in the second half of the settled run; NaN where there are too few readings."""
+        """Bytes a frame in the first and in the second half of the settled run; NaN where it was too short to tell."""
         settled = len(self.frames) - int(len(self.frames) * SETTLING)
         half = settled // 2
         first, last = slice(-settled, -half), slice(-half, None)
-        if half < 4:
+        if half < 4 or self.frames[-1] < LEAST_FRAMES:
             return math.nan, math.nan
         a, b = (theil_sen(self.frames[part], self.memory[part]) * MEGABYTE for part in (first, last))
         return a, b
@@ -65,7 +67,7 @@ class Growth:
         """A sentence on what was found."""
         slopes = self.slopes()
         if math.isnan(slopes[0]):
-            return f"too short to tell a leak: {self.frames[-1] if self.frames else 0} frames"
+            return f"too short to tell a leak: {max(self.frames, default=0)} frames, at least {LEAST_FRAMES} are needed"
         shown = " and ".join(f"{slope:+.0f}" for slope in slopes)
         return f"{'LEAK' if self.leaks() else 'no leak'}: memory grows by {shown} bytes a frame in the two halves of the run"
 

@@ -28,11 +28,11 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def median(series: Series) -> str:
-    """The median as it may be quoted: with "≈", two digits and a remark where the machine was too unsteady for more."""
+    """The median as it may be quoted: "≈" and two digits where the machine was too unsteady for more (see `Result.warnings`)."""
     digest = series.digest()
     if digest.stable or digest.n < 4:
         return number(digest.p50)
-    return f"≈ {number(digest.p50, 2)} (unsteady: halves {digest.drift:.0%} apart)"
+    return f"≈ {number(digest.p50, 2)}"
 
 
 def rows(series: Iterable[Series]) -> list[list[str]]:

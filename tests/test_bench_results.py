@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.bench import budget, compare, machine, readme, report, table
+from cliprl.bench import budget, compare, machine, plots, readme, report, table
 from cliprl.bench.plots import ticks
 from cliprl.bench.result import VERSION, Result, Series, read_result
 from cliprl.engines import CliprlError, UsageError
@@ -146,6 +148,31 @@ def test_the_page_needs_nothing_from_outside() -> None:
     assert "a note &amp; more" in text
     assert re.search(r"<polyline points=\"\d", text)
     assert "nan" not in text
+
+
+def test_a_browser_without_network_shows_legible_plots(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here")
+    page, shot = tmp_path / "r.html", tmp_path / "r.png"
+    page.write_text(report.html([result()]), encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1100,2600",
+        f"--screenshot={shot}",
+        page.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if not shot.exists():
+        pytest.skip(f"chromium can't run here: {done.stderr[-200:]}")
+    picture = cv2.imread(str(shot))
+    assert picture is not None
+    for color in plots.COLORS[:2]:  # each drawn as a line or bar thick enough to see
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (picture == np.array(rgb[::-1])).all(axis=2).sum() > 300, color
+    rows = (picture < 100).all(axis=2).sum(axis=1)  # dark text, in many lines
+    assert (rows > 20).sum() > 200
 
 
 def test_compare_names_the_stage_that_changed() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cliprl.bench import compare, live, machine, ours, peers, scale, soak, stages, stream
 from cliprl.bench.clips import clip_file
-from cliprl.bench.job import Job, Outcome, in_fresh_process, interleaved, timed_runs
+from cliprl.bench.job import WARM_FRAMES, Job, Outcome, in_fresh_process, interleaved, timed_runs
 from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result
@@ -131,6 +131,15 @@ def test_the_torch_loop_runs_a_network_of_the_bundles_shape(job: Job, tmp_path: 
     if reason := contender.missing():
         pytest.skip(reason)
     assert contender.load()(job)(tmp_path / "out.mp4", 2).frames == 2
+
+
+def test_a_peer_that_fails_is_told_apart(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = peers.Contender("cliprl.bench.absent:prepare", "")
+    monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
+    assert peers.trial("PyAV decode", job) is None
+    reason = peers.trial("broken", job)
+    assert reason is not None
+    assert reason.startswith("fails here with ModuleNotFoundError: ")
 
 
 def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
@@ -286,9 +295,10 @@ def test_warm_up_and_measuring_go_by_the_clock(job: Job) -> None:
         return Outcome(FRAMES)
 
     runs = timed_runs(runner, replace(job, warm_up=0.1, seconds=0.2))
-    warm = [frames for frames in calls if frames is not None]
-    assert len(warm) >= 2
-    assert len(calls) == len(warm) + len(runs)
+    warm = len(calls) - len(runs)
+    assert warm >= 2
+    assert calls[:warm] == [WARM_FRAMES] * warm
+    assert 0.2 * FRAMES / 0.02 < (calls[-1] or 0) <= 3 * 0.2 * FRAMES / 0.02  # a slow contender's share of a long clip
     assert sum(run.seconds for run in runs) >= 0.2
     with pytest.raises(CliprlError, match="no frame"):
         timed_runs(lambda out, frames: Outcome(0), job)

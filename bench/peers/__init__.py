@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from cliprl.bench import ours
 from cliprl.bench.job import Job, Run, Runner, quiet_libraries, timed_runs
@@ -36,18 +38,25 @@ class Contender:
         return prepare
 
 
+TRIAL_FRAMES = 2
 _SAME = "same bundle, input size and x264 preset; every refinement step taken; full-size RGB in between, no contours or legend"
+_RANDOM = "random weights in the same network, float32; input size, preset and drawing as in the other loops"
+_TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'")
 CONTENDERS: Mapping[str, Contender] = {
     ours.NAME: Contender("cliprl.bench.ours:prepare", "its defaults"),
     "OpenCV + OpenVINO loop": Contender("cliprl.bench.peers.networks:openvino_loop", f"same engine, {_SAME}"),
     "OpenCV + ONNX Runtime loop": Contender(
         "cliprl.bench.peers.networks:onnxruntime_loop", _SAME, ("onnxruntime",), "pip install onnxruntime"
     ),
-    "OpenCV + torch loop": Contender(
-        "cliprl.bench.peers.networks:torch_loop",
-        "random weights in the same network, float32; input size, preset and drawing as in the other loops",
-        ("torch", "open_clip", "timm"),
-        "pip install 'cliprl[train]'",
+    "OpenCV + ONNX Runtime loop, 1 thread": Contender(
+        "cliprl.bench.peers.networks:onnxruntime_loop_alone",
+        "as the loop above, its network on one thread",
+        ("onnxruntime",),
+        "pip install onnxruntime",
+    ),
+    "OpenCV + torch loop": Contender("cliprl.bench.peers.networks:torch_loop", _RANDOM, *_TORCH),
+    "OpenCV + torch loop, 1 thread": Contender(
+        "cliprl.bench.peers.networks:torch_loop_alone", "as the loop above, its network on one thread", *_TORCH
     ),
     "supervision": Contender(
         "cliprl.bench.peers.supervision:prepare",
@@ -57,13 +66,13 @@ CONTENDERS: Mapping[str, Contender] = {
     ),
     "ultralytics yolo11n-seg, OpenVINO": Contender(
         "cliprl.bench.peers.ultralytics:openvino",
-        "its own nano network (random weights) at 384x640, instance masks, its own drawing and video writer",
+        "its own nano network at 384x640, random weights (so that few instances are drawn), its own drawing and video writer",
         ("ultralytics",),
         "pip install ultralytics",
     ),
     "ultralytics yolo11n-seg, torch": Contender(
         "cliprl.bench.peers.ultralytics:torch",
-        "its own nano network (random weights) at 640, instance masks, its own drawing and video writer",
+        "its own nano network at 640, random weights (so that few instances are drawn), its own drawing and video writer",
         ("ultralytics",),
         "pip install ultralytics",
     ),
@@ -92,6 +101,18 @@ def contender(name: str) -> Contender:
     if name not in CONTENDERS:
         raise UsageError(f"unknown peer '{name}': one of {', '.join(CONTENDERS)}")
     return CONTENDERS[name]
+
+
+def trial(name: str, job: Job) -> str | None:
+    """Run a contender over a few frames in this process; returns why that failed, in a line, None where it went well."""
+    quiet_libraries()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            contender(name).load()(job)(Path(folder) / "out.mp4", TRIAL_FRAMES)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        return f"fails here with {type(error).__name__}: {lines[0][:200]}"
+    return None
 
 
 def timed(name: str, job: Job) -> list[Run]:

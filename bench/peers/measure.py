@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliprl.bench import ours, peers
-from cliprl.bench.job import Job, Say, interleaved
+from cliprl.bench.job import Job, Say, in_fresh_process, interleaved
 from cliprl.bench.result import Result
 from cliprl.bench.session import Session
 from cliprl.bench.stream import lead, rate_series
+from cliprl.engines import CliprlError
 
 METHOD = {
     "includes": "opening the clip, all the work that the peer does (see its note), closing its output",
     "excludes": "starting Python, importing, loading or exporting networks, warm-up runs",
-    "pace": "as fast as possible",
+    "pace": "as fast as possible; a slow peer gets as many of the clip's first frames as it does in three times the seconds",
 }
 
 
 def measure(session: Session, job: Job, say: Say, names: Sequence[str]) -> Result:
     """Every named contender that can run here, and the pipeline; the others are named with the reason."""
     chosen = list(dict.fromkeys((ours.NAME, *names)))
-    absent = {name: reason for name in chosen if (reason := peers.contender(name).missing())}
+    absent = {name: reason for name in chosen[1:] if (reason := _unfit(name, job, say))}
     notes = [f"{name} skipped: {reason}" for name, reason in absent.items()]
     tasks = {name: (peers.timed, (name, job)) for name in chosen if name not in absent}
     for name in notes:
@@ -32,3 +33,14 @@ def measure(session: Session, job: Job, say: Say, names: Sequence[str]) -> Resul
         if name != ours.NAME:
             series += lead(answers, ours.NAME, name)
     return session.result(series, METHOD, notes)
+
+
+def _unfit(name: str, job: Job, say: Say) -> str | None:
+    """Why a peer can't take part: not installed, or an error of its own; one that fails must not end the others' run."""
+    if reason := peers.contender(name).missing():
+        return reason
+    say(f"trying {name}")
+    try:
+        return in_fresh_process(peers.trial, name, job)
+    except CliprlError as error:
+        return str(error)

@@ -22,15 +22,32 @@ def openvino_loop(job: Job) -> Runner:
 
 
 def onnxruntime_loop(job: Job) -> Runner:
-    """The plain loop on ONNX Runtime's CPU provider, with its defaults."""
-    bundle = open_bundle(job.bundle)
-    return _loop(job, bundle, _onnxruntime_segmenter(bundle, job.steps))
+    """The plain loop on ONNX Runtime's CPU provider, with its defaults: a thread a core."""
+    return _onnxruntime_loop(job, 0)
+
+
+def onnxruntime_loop_alone(job: Job) -> Runner:
+    """The same with one thread, so that the loop's own threads find a core."""
+    return _onnxruntime_loop(job, 1)
 
 
 def torch_loop(job: Job) -> Runner:
-    """The plain loop on PyTorch, eager, as a user would run the checkpoint: same shapes, random weights."""
+    """The plain loop on PyTorch, eager, as a user would run the checkpoint: same shapes, random weights, a thread a core."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, _torch_segmenter(bundle, job.steps))
+
+
+def torch_loop_alone(job: Job) -> Runner:
+    """The same with one thread, so that the loop's own threads find a core."""
+    import torch
+
+    torch.set_num_threads(1)
+    return torch_loop(job)
+
+
+def _onnxruntime_loop(job: Job, threads: int) -> Runner:
+    bundle = open_bundle(job.bundle)
+    return _loop(job, bundle, _onnxruntime_segmenter(bundle, job.steps, threads))
 
 
 def _loop(job: Job, bundle: Bundle, segment: PlainSegmenter) -> Runner:
@@ -73,10 +90,13 @@ def openvino_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
     return PlainSegmenter(_size(bundle), _steps(bundle, steps), encode, refine)
 
 
-def _onnxruntime_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
+def _onnxruntime_segmenter(bundle: Bundle, steps: int | None, threads: int) -> PlainSegmenter:
     runtime: Any = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
     encoder, refiner = (
-        runtime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (bundle.encoder, bundle.refiner)
+        runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in (bundle.encoder, bundle.refiner)
     )
     text = bundle.embeddings
 
