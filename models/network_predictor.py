@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cliprl.engines import Bundle, Manifest
+from cliprl.engines import Bundle, Manifest, Pair
 from cliprl.models.export import STRIDE, Model
 from cliprl.models.predictor import Predictor
 from cliprl.models.text import class_embeddings
-from cliprl.pipeline.refine import Refiner
 
 
 class TorchEngine:
@@ -40,13 +39,9 @@ class NetworkPredictor(Predictor):
     """The same for a network that is not exported: torch runs in place of the engines, and nothing else differs."""
 
     def __init__(self, model: Model, **settings: Any) -> None:
-        self._model = model
         with torch.no_grad():
             text = class_embeddings(model.network, model.classes).numpy()
         manifest = Manifest("network", tuple(model.classes), model.height, model.width, STRIDE, model.steps)
-        super().__init__(Bundle(Path(), manifest, text), **settings)
-
-    def _compile(self, precision: str, threads: int) -> None:
-        self._encoder = TorchEngine(self._model.network, ("features", "logits"))
-        self._refiner = Refiner(TorchEngine(self._model.refiner, ("refined", "moved")), self.steps)
-        self.precision, self.engine_name = TorchEngine.precision, TorchEngine.backend
+        encoder = TorchEngine(model.network, ("features", "logits"))
+        refiner = TorchEngine(model.refiner, ("refined", "moved"))
+        super().__init__(Bundle(Path(), manifest, text), engines=Pair(encoder, refiner, {}), **settings)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, UsageError, load_engines, open_bundle, silent
+from cliprl.engines import Bundle, Pair, UsageError, load_engines, open_bundle, silent
 from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
@@ -40,7 +40,7 @@ class Segmenter:
 
     `steps` is the most refinement steps a frame gets (None: the bundle's default; 0: the base mask). `budget_ms` bounds the
     time spent on a frame: steps that would end after it are left out. `threads` 0 lets the engine use all cores.
-    `say` is told what takes time when the networks are not yet compiled for this machine.
+    `say` is told what takes time when the networks are not yet compiled for this machine; `engines` given, nothing is compiled.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Segmenter:
         precision: str = "auto",
         threads: int = 0,
         say: Callable[[str], None] = silent,
+        engines: Pair | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.device = open_device(device) if isinstance(device, str) else device
@@ -61,7 +62,7 @@ class Segmenter:
         self.steps = manifest.steps if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
         _check(self.steps, self.budget)
-        engines = load_engines(
+        engines = engines or load_engines(
             self.bundle, device=self.device.name, precision=precision, threads=threads, buffers=BUFFERS, say=say
         )
         self.precision, self.engine_name = engines.precision, engines.backend

@@ -226,8 +226,6 @@ assert made.parts["one"] == b"1" * 100_000
 
 def test_eight_processes_at_once_make_one_build(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COUNT, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
-    said = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(8)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 8
     assert (tmp_path / "builds").read_text() == "x"
-    assert sum("waiting" in text for text in said) >= 1
