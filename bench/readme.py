@@ -10,8 +10,8 @@ from cliprl.bench.table import grid, headline, median, number, provenance
 from cliprl.engines import UsageError
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
-ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
+# Of the checkout in whose root the command is run: an installed package has neither.
+README, RESULTS = Path("README.md"), Path("bench") / "results"
 COLUMNS = ("", "median", "p95", "p99", "max", "samples")
 # The order in which a reader asks.
 ORDER = ("stream", "peers", "live", "stages", "engines", "scale", "soak")
