@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KEEP = 0
-# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or three cells a step.
-NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
-SMOOTH, PRIOR, RESET, SHARPEN, PROMOTE = 9, 10, 11, 12, 13
+# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or five cells a step.
+NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 5), (0, -5), (5, 0), (-5, 0))
+SMOOTH, PRIOR, RESET, SHARPEN, SWAP = 9, 10, 11, 12, 13
 COUNT = 14
-# What SHARPEN adds to the leading class and PROMOTE to the runner-up, in logits.
+# What SHARPEN adds to the leading class, in logits. SWAP exchanges the leading class and the runner-up.
 PUSH = 1.5
 # Mean over this many cells squared.
 WINDOW = 5
@@ -55,8 +56,23 @@ def apply_actions(actions: Tensor, pictures: Pictures) -> Tensor:
     taken = torch.gather(stacked, 2, index).view(batch, classes, height, width)
     first, second = leaders(logits)
     sharpen = (actions == SHARPEN).to(logits.dtype)[:, None]
-    promote = (actions == PROMOTE).to(logits.dtype)[:, None]
-    return taken + PUSH * (first * sharpen + second * promote)
+    swap = (actions == SWAP).to(logits.dtype)[:, None]
+    lead = (logits * (first - second)).sum(1, keepdim=True)
+    return taken + PUSH * sharpen * first + swap * lead * (second - first)
+
+
+def outcomes(pictures: Pictures) -> Iterator[Tensor]:
+    """What every action in turn, taken by all cells at once, would make of z_t: COUNT tensors (B, K, h, w)."""
+    logits, (height, width) = pictures.logits, pictures.logits.shape[2:]
+    first, second = leaders(logits)
+    yield logits
+    margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
+    wide = F.pad(logits, (margin,) * 4, mode="replicate")
+    for down, right in NEIGHBOURS:
+        yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
+    yield from (pictures.smooth, pictures.prior, pictures.base)
+    yield logits + PUSH * first
+    yield logits + (logits * (first - second)).sum(1, keepdim=True) * (second - first)
 
 
 def _sources(actions: Tensor, height: int, width: int) -> Tensor:

@@ -77,22 +77,21 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementConfig:
-    """The A2C stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps.
+    """The actor-critic stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps.
 
-    `effort` is what an action other than to keep costs in the end: agents act where it pays, and the loop can stop early.
-    It grows from nothing as `entropy` falls to it: agents that pay from the start stop trying.
+    `effort` is what an action other than to keep costs: agents act where it pays, and the loop can stop early.
+    `temperature` is that of the Boltzmann policy that the rollouts are drawn from, in units of reward.
     """
 
     steps: int = 400
     batch: int = 8
-    rate: float = 1e-3
+    rate: float = 3e-3
     unroll: int = 3
     discount: float = 0.95
-    entropy: float = 0.01
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
-    effort: float = 0.01
-    anchor: float = 0.5
+    effort: float = 0.1
+    temperature: float = 0.1
     severity: float = 5.0
 
 

@@ -11,7 +11,7 @@ from cliprl.models.actions import COUNT, KEEP, Pictures, apply_actions, leaders
 # The policy's view of the features is narrower than they are.
 PROJECTED = 16
 # At the start every agent keeps its distribution: step 0 is the base, and what follows must earn its place.
-KEEP_BIAS = 4.0
+KEEP_BIAS = 0.2
 STATE_MAPS = 11
 
 

@@ -1,8 +1,13 @@
-"""The reinforcement stage: advantage actor-critic (A2C) on per-cell actions, over a frozen base.
+"""The reinforcement stage: actor-critic on per-cell actions, over a frozen base.
 
-Reward of a step, per cell: the gain in log-likelihood (clipped), plus a reward for the label becoming right less one for
-its becoming wrong, plus a share of both's mean over the 5x5 cells around, for an agent's act helps its neighbours,
-less the effort of any action but to keep.
+Reward of a step, per cell: the gain in log-likelihood of the truth (clipped), plus a reward for the cell becoming right
+less one for its becoming wrong, less the effort of any action but to keep; plus a share of its mean over the 5x5 cells
+around, for an agent's act helps its neighbours. Truth is "instrument or not": what an overlay must not get wrong.
+
+Plain A2C was tried first, with sampled and with exactly expected rewards: a random action mostly harms, so the policy
+learned never to act before it learned where to, and its gradient vanished there. So the actor is a Boltzmann policy whose
+scores are action values, fitted by regression, which does not vanish. A cell's own reward is known for every action; what
+the sampled rollout adds (neighbours, later steps), less the critic's estimate of it, is credited to the action taken.
 """
 
 from __future__ import annotations
@@ -15,41 +20,73 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
-from cliprl.models.actions import COUNT, KEEP, Pictures, apply_actions
+from cliprl.models.actions import KEEP, Pictures, apply_actions, outcomes
 from cliprl.models.config import Recipe, ReinforcementConfig
 from cliprl.models.data.batches import Ahead, Mixture, Pairs, pair_batch
-from cliprl.models.data.sample import IGNORE, allowed_classes
-from cliprl.models.losses import partial_cross_entropy
+from cliprl.models.data.sample import IGNORE, instrument_or_not
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
 from cliprl.models.supervised import cosine_rate, update
 from cliprl.models.text import class_embeddings
 
 GAIN_LIMIT = 1.0
+SMALLEST = 1e-6
+# Weight of a cell without any doubt, beside 1 for one in utter doubt.
+CALM = 0.1
 WINDOW = 5
 
 
 class Turn(NamedTuple):
-    """One step of a rollout, each (B, h, w): log-probability of the action taken, value, entropy, reward."""
+    """One step of a rollout: every action's own reward and score (B, COUNT, h, w), the action taken (B, 1, h, w), and
+    (B, h, w) the reward that the neighbours gave, the critic's value, and how much the cell counts."""
 
-    log_probability: Tensor
+    own: Tensor
+    scores: Tensor
+    taken: Tensor
+    shared: Tensor
     value: Tensor
-    entropy: Tensor
-    reward: Tensor
+    weight: Tensor
+
+    @property
+    def reward(self) -> Tensor:
+        """What the action taken earned, (B, h, w)."""
+        return self.own.gather(1, self.taken)[:, 0] + self.shared
 
 
-def step_reward(before: Tensor, after: Tensor, labels: Tensor, allowed: Tensor, config: ReinforcementConfig) -> Tensor:
-    """Reward (B, h, w) for going from logits `before` to `after` (B, K, h, w), labels int64 (B, h, w)."""
-    gain = partial_cross_entropy(before, labels, allowed) - partial_cross_entropy(after, labels, allowed)
-    turned = _right(after, labels, allowed) - _right(before, labels, allowed)
-    own = gain.clamp(-GAIN_LIMIT, GAIN_LIMIT) + config.label_reward * turned
-    around = F.avg_pool2d(own[:, None], WINDOW, 1, WINDOW // 2)[:, 0]
-    return own + config.neighbour_reward * around
+def own_rewards(pictures: Pictures, right: Tensor, config: ReinforcementConfig) -> Tensor:
+    """The reward of every action for the cell itself, float32 (B, COUNT, h, w).
+
+    right: float32 (B, K, h, w), 1.0 for the classes that a cell's label allows.
+    """
+    likelihood, hit = _judged(pictures.logits, right)
+    rewards = []
+    for action, outcome in enumerate(outcomes(pictures)):
+        later, later_hit = _judged(outcome, right)
+        gain = (later.log() - likelihood.log()).clamp(-GAIN_LIMIT, GAIN_LIMIT)
+        effort = 0.0 if action == KEEP else config.effort
+        rewards.append(gain + config.label_reward * (later_hit - hit) - effort)
+    return torch.stack(rewards, 1)
 
 
-def _right(logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
-    """1.0 where the leading class is one that the label allows."""
-    return allowed[labels].gather(-1, logits.argmax(1)[..., None])[..., 0].to(logits.dtype)
+def _judged(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability of the right classes, at least SMALLEST, and 1.0 where the leading class is one; each (B, h, w)."""
+    likelihood = (logits.softmax(1) * right).sum(1).clamp(min=SMALLEST)
+    return likelihood, right.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+
+
+def neighbours(own: Tensor) -> Tensor:
+    """The mean reward of the 5x5 cells around each cell, (B, h, w); what lies outside the picture counts as 0."""
+    return F.avg_pool2d(own[:, None], WINDOW, 1, WINDOW // 2)[:, 0]
+
+
+def _weight(logits: Tensor, labels: Tensor) -> Tensor:
+    """How much a cell counts, (B, h, w), of sum 1: more where the state is uncertain, nothing where the truth is unknown.
+
+    It depends on what the agent sees, not on the truth beyond that: what a state is worth on average stays unbiased.
+    """
+    doubt = CALM + 1 - logits.softmax(1).square().sum(1)
+    weight = doubt * (labels != IGNORE)
+    return weight / weight.sum().clamp(min=SMALLEST)
 
 
 def sampled(log_policy: Tensor) -> Tensor:
@@ -83,7 +120,7 @@ class Reinforcement:
     ) -> None:
         self.network, self.refiner, self.classes = network, refiner, classes
         self.config, self.seed, self.steps = recipe.reinforcement, recipe.seed, recipe.reinforcement.steps
-        self.allowed = torch.from_numpy(allowed_classes(classes))
+        self.allowed = torch.from_numpy(instrument_or_not(classes))
         self.optimizer = torch.optim.Adam(refiner.parameters(), lr=self.config.rate)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
         self.mixture, self.size = mixture, (recipe.network.height, recipe.network.width)
@@ -101,8 +138,8 @@ class Reinforcement:
         torch.manual_seed(self.seed * 1_000_003 + index)
         pairs = self.batches(index)
         features, base, prior = self._see(pairs)
-        turns, anchor = self._rollout(features, base, prior, pairs.labels, index)
-        loss, figures = self._loss(turns, anchor, pairs.labels, 1 - index / self.steps)
+        turns = self._rollout(features, base, prior, pairs.labels)
+        loss, figures = self._loss(turns)
         update(self.optimizer, self.scheduler, loss, self.refiner)
         return figures
 
@@ -119,50 +156,34 @@ class Reinforcement:
             prior, _ = self.refiner(earlier_features, prior, earlier, earlier)
         return features, base, torch.where(pairs.first[:, None, None, None], base, prior)
 
-    def _rollout(
-        self, features: Tensor, base: Tensor, prior: Tensor, labels: Tensor, index: int
-    ) -> tuple[list[Turn], Tensor]:
-        """Sampled turns, and the anchor of one of them, each in its turn."""
-        turns, logits, anchor = [], base, torch.zeros(())
-        effort = self.config.effort * index / self.steps
-        for number in range(self.config.unroll):
+    def _rollout(self, features: Tensor, base: Tensor, prior: Tensor, labels: Tensor) -> list[Turn]:
+        turns, logits = [], base
+        right = self.allowed[labels].permute(0, 3, 1, 2).float()
+        for _ in range(self.config.unroll):
             pictures = Pictures.of(logits, base, prior)
             scores, value = self.refiner.act(features, pictures)
-            log_policy = scores.log_softmax(1)
-            actions = sampled(log_policy)
-            following = apply_actions(actions, pictures)
-            reward = step_reward(logits, following, labels, self.allowed, self.config) - effort * (actions != KEEP)
-            taken = log_policy.gather(1, actions[:, None])[:, 0]
-            turns.append(Turn(taken, value, -(log_policy.exp() * log_policy).sum(1), reward))
-            if number == index % self.config.unroll:
-                anchor = self._anchor(scores, pictures, labels)
-            logits = following
-        return turns, anchor
+            with torch.no_grad():
+                own, weight = own_rewards(pictures, right, self.config), _weight(logits, labels)
+                taken = sampled((scores / self.config.temperature).log_softmax(1))[:, None]
+                shared = self.config.neighbour_reward * neighbours(own.gather(1, taken)[:, 0])
+                logits = apply_actions(taken[:, 0], pictures)
+            turns.append(Turn(own, scores, taken, shared, value, weight))
+        return turns
 
-    def _anchor(self, scores: Tensor, pictures: Pictures, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of what the policy leads to on average: the mixture of every action's outcome."""
-        mixed = torch.zeros_like(pictures.logits)
-        shares = scores.softmax(1)
-        for action in range(COUNT):
-            everywhere = torch.full_like(labels, action)
-            mixed = mixed + shares[:, action : action + 1] * apply_actions(everywhere, pictures)
-        return partial_cross_entropy(mixed, labels, self.allowed).mean()
-
-    def _loss(
-        self, turns: list[Turn], anchor: Tensor, labels: Tensor, remaining: float
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, turns: list[Turn]) -> tuple[Tensor, dict[str, float]]:
         goals = returns([turn.reward for turn in turns], self.config.discount)
-        known = (labels != IGNORE).float()
-        known = known / known.sum().clamp(min=1)
-        actor, critic, entropy = (torch.zeros(()) for _ in range(3))
+        actor, critic, earned = torch.zeros(()), torch.zeros(()), 0.0
         for turn, goal in zip(turns, goals, strict=True):
-            advantage = (goal - turn.value).detach()
-            actor = actor - (turn.log_probability * advantage * known).sum()
-            critic = critic + ((turn.value - goal).square() * known).sum()
-            entropy = entropy + (turn.entropy * known).sum()
-        loss = actor + 0.5 * critic - self.config.entropy * remaining * entropy + self.config.anchor * anchor
-        reward = sum(float((turn.reward * known).sum()) for turn in turns)
-        return loss, {"reward": reward, "critic": critic.item(), "entropy": entropy.item() / len(turns)}
+            own = turn.own.gather(1, turn.taken)
+            rest = goal - own[:, 0]
+            surprise = (rest - turn.value).detach()[:, None]
+            aim = turn.own.scatter(1, turn.taken, own + surprise)
+            actor = actor + ((turn.scores - aim).square().sum(1) * turn.weight).sum()
+            critic = critic + ((turn.value - rest).square() * turn.weight).sum()
+            best = turn.own.gather(1, turn.scores.argmax(1, keepdim=True))[:, 0]
+            earned += (best * turn.weight).sum().item()
+        figures = {"actor": actor.item(), "critic": critic.item(), "greedy reward": 100 * earned}
+        return actor + 0.5 * critic, figures
 
     def state(self) -> dict[str, Any]:
         """Refiner, optimiser and schedule; the base stays what the stage before left."""

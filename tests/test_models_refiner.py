@@ -11,18 +11,19 @@ from cliprl.models.actions import (
     KEEP,
     NEIGHBOURS,
     PRIOR,
-    PROMOTE,
     PUSH,
     RESET,
     SHARPEN,
     SMOOTH,
+    SWAP,
     Pictures,
     apply_actions,
+    outcomes,
 )
 from cliprl.models.config import ReinforcementConfig
 from cliprl.models.data.sample import allowed_classes
 from cliprl.models.refiner import STATE_MAPS, Refiner, state_maps
-from cliprl.models.reinforcement import returns, sampled, step_reward
+from cliprl.models.reinforcement import neighbours, own_rewards, returns, sampled
 
 H, W, D = 8, 10, 6
 
@@ -100,12 +101,25 @@ def test_a_neighbour_gives_its_logits_and_the_edge_gives_its_own() -> None:
                 assert torch.equal(refined[..., row, column], source)
 
 
-def test_sharpen_and_promote_push_the_first_and_the_second_class() -> None:
-    for action, rank in ((SHARPEN, 0), (PROMOTE, 1)):
-        refined, seen = act(action)
-        pushed = seen.logits.argsort(1, descending=True)[:, rank : rank + 1]
-        expected = seen.logits.scatter_add(1, pushed, torch.full(pushed.shape, PUSH))
-        torch.testing.assert_close(refined, expected)
+def test_sharpen_pushes_the_leading_class() -> None:
+    refined, seen = act(SHARPEN)
+    leading = seen.logits.argmax(1, keepdim=True)
+    expected = seen.logits.scatter_add(1, leading, torch.full(leading.shape, PUSH))
+    torch.testing.assert_close(refined, expected)
+
+
+def test_swap_exchanges_the_two_leading_classes_and_nothing_else() -> None:
+    refined, seen = act(SWAP)
+    order = seen.logits.argsort(1, descending=True)
+    exchanged = order.clone()
+    exchanged[:, 0], exchanged[:, 1] = order[:, 1], order[:, 0]
+    assert torch.equal(refined.argsort(1, descending=True), exchanged)
+    torch.testing.assert_close(refined.sort(1).values, seen.logits.sort(1).values)
+
+
+def test_outcomes_are_what_each_action_does_everywhere() -> None:
+    for action, outcome in enumerate(outcomes(act(KEEP)[1])):
+        torch.testing.assert_close(outcome, act(action)[0])
 
 
 def test_each_cell_acts_for_itself() -> None:
@@ -129,19 +143,31 @@ def test_returns_are_discounted_sums_of_what_follows() -> None:
     assert found == [1 + 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4]
 
 
-def test_a_cell_that_becomes_right_is_rewarded_and_shares_it_with_its_neighbours() -> None:
-    labels = torch.zeros(1, 9, 9, dtype=torch.long)
-    before = torch.zeros(1, 3, 9, 9)
-    before[:, 1] = 8.0
-    after = before.clone()
-    after[0, :, 4, 4] = torch.tensor([16.0, 8.0, 0.0])
-    config = ReinforcementConfig(label_reward=2.0, neighbour_reward=0.5)
-    reward = step_reward(before, after, labels, ALLOWED, config)[0]
-    assert reward[4, 4].item() == pytest.approx(3 + 0.5 * 3 / 25)  # the gain is clipped at 1
-    assert reward[2, 6].item() == pytest.approx(0.5 * 3 / 25)
-    assert reward[1, 4].item() == 0
-    back = step_reward(after, before, labels, ALLOWED, config)[0]
-    torch.testing.assert_close(back, -reward)
+def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
+    """One cell of class 0 in a field of class 1, all taken for class 1; the prior knows better."""
+    labels = torch.ones(1, 9, 9, dtype=torch.long)
+    labels[0, 4, 4] = 0
+    logits = torch.zeros(1, 3, 9, 9)
+    logits[:, 1] = 8.0
+    prior = logits.clone()
+    prior[0, :, 4, 4] = torch.tensor([8.0, 0.0, 0.0])
+    right = ALLOWED[labels].permute(0, 3, 1, 2).float()
+    config = ReinforcementConfig(label_reward=2.0, effort=0.1)
+    rewards = own_rewards(Pictures.of(logits, logits, prior), right, config)[0]
+    assert rewards.shape == (COUNT, 9, 9)
+    assert rewards[PRIOR, 4, 4].item() == pytest.approx(1 + 2 - 0.1)  # the gain is clipped at 1
+    assert rewards[PRIOR, 0, 0].item() == pytest.approx(-0.1)
+    assert rewards[KEEP].abs().max().item() == 0
+    back = own_rewards(Pictures.of(prior, logits, logits), right, config)[0]
+    assert back[PRIOR, 4, 4].item() == pytest.approx(-1 - 2 - 0.1)
+
+
+def test_neighbours_share_what_a_cell_earns() -> None:
+    own = torch.zeros(1, 9, 9)
+    own[0, 4, 4] = 3.0
+    shared = neighbours(own)[0]
+    assert shared[2, 6].item() == pytest.approx(3 / 25)
+    assert shared[1, 4].item() == 0
 
 
 def test_sampled_actions_follow_the_policy() -> None:

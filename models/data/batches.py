@@ -80,7 +80,7 @@ class Pairs:
 
 
 def pair_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float) -> Pairs:
-    """Two successive frames for each of a step's samples, both corrupted alike, up to `severity`."""
+    """Two successive frames for each of a step's samples, corrupted in one way, the earlier one often less, up to `severity`."""
     columns: list[list[Image]] = [[], [], []]
     first = []
     for n in range(size):
@@ -102,7 +102,8 @@ def _pair(
     for one, view in ((earlier, geometry.moved(rng, target)), (sample, geometry)):
         views.append(camera.apply(*view.apply(one, target), rng))
     kind, strength = str(rng.choice(list(CORRUPTIONS))), 0.0 if rng.random() < CLEAN else rng.uniform(0, severity)
-    before, now = (corrupt(image, kind, strength, rng) for image, _ in views)
+    earlier_strength = strength * rng.choice([1.0, rng.random()])
+    before, now = (corrupt(v[0], kind, s, rng) for v, s in zip(views, (earlier_strength, strength), strict=True))
     return before, now, views[1][1]
 
 
