@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cliprl.engines.console import run_app
 from cliprl.engines.engine import AUTO
-from cliprl.engines.errors import CliprlError
 
 app = typer.Typer(
     add_completion=False,
@@ -18,8 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Compile, check and inspect the engines that run a bundle on this machine.",
 )
-# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
-_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 BundleName = Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A shipped bundle's name, or a bundle's folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda.")]
@@ -110,22 +108,5 @@ def cache(
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 failed or refused, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(_status_of_run())
-
-
-def _status_of_run() -> int:
-    try:
-        status: int | None = app(standalone_mode=False)
-        return status or 0
-    except CliprlError as error:
-        return _complain(str(error), error.exit_status)
-    except _CommandLineError as error:
-        return _complain(f"{error.format_message().rstrip('.')}. See cliprl-engine --help", 2) if str(error) else 2
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"cliprl-engine: {' '.join(message.split())}", file=sys.stderr)
-    return status
+    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(run_app(app, "cliprl-engine"))

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cliprl.engines import CliprlError
+from cliprl.engines.console import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Losses are shown as a running mean over about this many steps.
@@ -83,12 +83,8 @@ def train(
 
 
 def main() -> None:
-    """Entry point: errors that a person can act on are one line, without a traceback."""
-    try:
-        app()
-    except CliprlError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(run_app(app, "cliprl-train"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cliprl.engines import CliprlError
+from cliprl.engines.console import run_app
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -75,12 +75,8 @@ def evaluate(
 
 
 def main() -> None:
-    """Entry point: errors that a person can act on are one line, without a traceback."""
-    try:
-        app()
-    except CliprlError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(run_app(app, "cliprl-eval"))
 
 
 if __name__ == "__main__":

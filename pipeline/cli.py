@@ -5,16 +5,13 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cliprl.engines import CliprlError
+from cliprl.engines.console import run_app
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
-_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-INTERRUPTED = 130
 
 
 class Precision(StrEnum):
@@ -178,37 +175,5 @@ def stream(
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 the run failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(_status_of_run())
-
-
-def _status_of_run() -> int:
-    try:
-        status: int | None = app(standalone_mode=False)
-        return status or 0
-    except CliprlError as error:
-        return _complain(str(error), error.exit_status)
-    except _CommandLineError as error:
-        return _complain(f"{error.format_message().rstrip('.')}{_given(error)}. See cliprl-stream --help", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", INTERRUPTED)
-    except Exception as error:
-        if {"-v", "--verbose"} & set(sys.argv):
-            raise
-        return _complain(
-            f"unexpected {type(error).__name__}: {error}. Run again with --verbose, and report what it prints", 1
-        )
-
-
-def _given(error: Any) -> str:
-    """The value that was refused, which typer's own message leaves out."""
-    words = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for name in getattr(getattr(error, "param", None), "opts", ()):
-        if name in words[:-1]:
-            return f", not '{words[words.index(name) + 1]}'"
-    return ""
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"cliprl-stream: {' '.join(message.split())}", file=sys.stderr)
-    return status
+    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(run_app(app, "cliprl-stream"))

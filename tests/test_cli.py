@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import pytest
 
+from cliprl.engines.console import run_app
 from cliprl.pipeline import cli
 from cliprl.pipeline.command import default_output
 
@@ -26,7 +27,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The same in this process, where no process of its own is needed."""
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
-    return cli._status_of_run()
+    return run_app(cli.app, "cliprl-stream")
 
 
 def frames_of(path: Path) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from media import bars, color_of, cut, decode_all, decoded_planes, make_audio, make_clip, scribble
 
+from cliprl.engines.console import run_app
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, Style, cli, open_source
 
 CLIPS = ["laparoscopy_720p25.mp4", "davinci_1080p10.mp4", "ophthalmic_1080p30.mp4", "sinus_1080p30.mp4"]
@@ -30,7 +31,7 @@ def stream(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
 
     def call(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["cliprl-stream", *map(str, arguments)])
-        status = cli._status_of_run()
+        status = run_app(cli.app, "cliprl-stream")
         return status, capfd.readouterr().err
 
     return call

@@ -11,6 +11,7 @@ import pytest
 from cliprl.engines import cli, commands, gate, open_bundle
 from cliprl.engines.bundle import INT8_ENCODER
 from cliprl.engines.cache import EngineCache
+from cliprl.engines.console import run_app
 from cliprl.engines.engine import Probe
 from cliprl.engines.reference import drawn_pictures
 
@@ -25,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["cliprl-engine", *arguments])
-    return cli._status_of_run()
+    return run_app(cli.app, "cliprl-engine")
 
 
 def test_devices_names_every_backend_and_what_it_lacks(

@@ -232,4 +232,4 @@ def test_misuse_ends_with_status_2_and_one_line(
     captured = capsys.readouterr()
     assert ended.value.code == 2
     (line,) = captured.err.strip().splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith("cliprl-train: ")

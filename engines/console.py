@@ -1,0 +1,66 @@
+"""How every command ends: an exit status, and where something went wrong one line that says what."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from contextlib import suppress
+from typing import Any
+
+import typer
+
+from cliprl.engines.errors import CliprlError
+
+MISUSE = 2
+INTERRUPTED = 130
+# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def run_app(app: typer.Typer, program: str) -> int:
+    """Run a program on the command line's words, and return its exit status.
+
+    0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of one that nobody
+    foresaw the traceback is kept in a file, which the line names.
+    """
+    try:
+        status: int | None = app(standalone_mode=False)
+        return status or 0
+    except CliprlError as error:
+        return _complain(program, str(error), error.exit_status)
+    except _CommandLineError as error:
+        return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain(program, "interrupted", INTERRUPTED)
+    except Exception as error:
+        return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
+
+
+def _complain(program: str, message: str, status: int) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _misuse(error: Any, program: str) -> str:
+    return f"{error.format_message().rstrip('.')}{_given(error)}. See {program} --help"
+
+
+def _given(error: Any) -> str:
+    """The value that was refused, which typer's own message leaves out."""
+    words = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for name in getattr(getattr(error, "param", None), "opts", ()):
+        if name in words[:-1]:
+            return f", not '{words[words.index(name) + 1]}'"
+    return ""
+
+
+def _kept(program: str) -> str:
+    """Write the traceback of the exception at hand to a file; in words, which one."""
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix=f"{program}-", suffix=".txt", delete=False, encoding="utf-8") as file,
+    ):
+        traceback.print_exc(file=file)
+        return f" with {file.name}"
+    return ""

@@ -1,0 +1,78 @@
+"""How a command ends, whatever went wrong in it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+
+from cliprl.engines import EngineError, UsageError
+from cliprl.engines.console import run_app
+
+PROGRAM = "cliprl-test"
+ERRORS = {
+    "failed": EngineError("it can't\nrun"),
+    "misused": UsageError("no such thing"),
+    "interrupted": KeyboardInterrupt(),
+    "unforeseen": KeyError("here\nand there"),
+}
+
+
+def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit status and what stands on standard error of a program run with these words."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command()
+    def work(
+        how: Annotated[str, typer.Argument()], status: Annotated[int, typer.Option("-s", "--status", max=99)] = 0
+    ) -> None:
+        if how in ERRORS:
+            raise ERRORS[how]
+        raise typer.Exit(status)
+
+    monkeypatch.setattr(sys, "argv", [PROGRAM, *words])
+    return run_app(app, PROGRAM), capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        (["well"], 0, ""),
+        (["well", "-s", "7"], 7, ""),
+        (["failed"], 1, "cliprl-test: it can't run\n"),
+        (["misused"], 2, "cliprl-test: no such thing\n"),
+        (["interrupted"], 130, "cliprl-test: interrupted\n"),
+    ],
+)
+def test_every_end_has_its_status_and_its_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str], status: int, line: str
+) -> None:
+    ended, printed = end(monkeypatch, capfd, *words)
+    # After Ctrl-C typer itself moves to a new line, away from the "^C" of the terminal.
+    assert (ended, printed.lstrip("\n")) == (status, line)
+
+
+@pytest.mark.parametrize("words", [["well", "--status=100"], ["well", "-s", "100"], ["well", "-s", "many"]])
+def test_a_refused_value_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    status, line = end(monkeypatch, capfd, *words)
+    assert status == 2
+    assert words[-1].removeprefix("--status=") in line
+    assert line.endswith("See cliprl-test --help\n")
+    assert line.count("\n") == 1
+
+
+def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    status, line = end(monkeypatch, capfd, "unforeseen")
+    (kept,) = tmp_path.iterdir()
+    assert status == 1
+    assert line.startswith("cliprl-test: unexpected KeyError")
+    assert line.endswith(f"Report it with {kept}\n")
+    assert "raise ERRORS[how]" in kept.read_text()
