@@ -25,16 +25,17 @@ def run_app(app: typer.Typer, program: str) -> int:
     foresaw the traceback is kept in a file, which the line names.
     """
     try:
-        status: int | None = app(standalone_mode=False)
-        return status or 0
+        status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
         return _complain(program, str(error), error.exit_status)
     except _CommandLineError as error:
         return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):
-        return _complain(program, "interrupted", INTERRUPTED)
+        status = INTERRUPTED
     except Exception as error:
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
+    # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
+    return _complain(program, "interrupted", status) if status == INTERRUPTED else status
 
 
 def _complain(program: str, message: str, status: int) -> int:
