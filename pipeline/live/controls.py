@@ -1,0 +1,97 @@
+"""What a viewer may change while a stream runs: read by the display path at every frame, changed from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.pipeline.overlay import Style
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The state of all controls at one moment.
+
+    `hidden` are names of classes that are not painted. `frozen`: a still of the moment it was set is offered beside the live
+    picture, which goes on. `recording`: what was asked for; `Status.recording` says what happens. `paused` holds a file;
+    a camera can't be paused. `snapshots` counts those asked for.
+    """
+
+    opacity: float = 0.4
+    contours: bool = True
+    hidden: frozenset[str] = frozenset()
+    frozen: bool = False
+    recording: bool = False
+    paused: bool = False
+    snapshots: int = 0
+
+    def style(self, base: Style, classes: Sequence[ClassSpec]) -> Style:
+        """`base` as these settings change it."""
+        names = [spec.name for spec in classes if spec.kind != "background"] if base.shown is None else base.shown
+        shown = tuple(name for name in names if name not in self.hidden)
+        return replace(base, opacity=self.opacity, contours=self.contours, shown=shown)
+
+
+class Controls:
+    """The settings of a stream that paints `classes`. May be used by any number of threads at once."""
+
+    def __init__(self, classes: Sequence[ClassSpec] = (), settings: Settings | None = None) -> None:
+        self.classes = tuple(classes)
+        self._lock = threading.Lock()
+        self._settings = settings or Settings()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of now; the object itself never changes."""
+        return self._settings
+
+    def change(self, **values: Any) -> Settings:
+        """Set some of `Settings`' fields. Raises UsageError, and changes nothing, for a bad name or value."""
+        with self._lock:
+            self._settings = self._checked(values)
+            return self._settings
+
+    def show(self, name: str, visible: bool) -> Settings:
+        """Paint the class called `name`, or don't. Raises UsageError for a class that is not there."""
+        with self._lock:
+            hidden = self._settings.hidden - {name} if visible else self._settings.hidden | {name}
+            self._checked({"hidden": hidden | {name}})
+            self._settings = replace(self._settings, hidden=hidden)
+            return self._settings
+
+    def snapshot(self) -> int:
+        """Ask for a snapshot of the next picture; returns its number. See `Status.snapshot`."""
+        with self._lock:
+            self._settings = replace(self._settings, snapshots=self._settings.snapshots + 1)
+            return self._settings.snapshots
+
+    def _checked(self, values: dict[str, Any]) -> Settings:
+        known = {field.name for field in fields(Settings)} - {"snapshots"}
+        for name, value in values.items():
+            if name not in known:
+                raise UsageError(f"no control '{name}': one of {', '.join(sorted(known))}")
+            if name == "opacity":
+                values[name] = _opacity(value)
+            elif name == "hidden":
+                values[name] = self._names(value)
+            elif not isinstance(value, bool):
+                raise UsageError(f"control '{name}' is on or off, not {value!r}: give true or false")
+        return replace(self._settings, **values)
+
+    def _names(self, value: Any) -> frozenset[str]:
+        known = [spec.name for spec in self.classes if spec.kind != "background"]
+        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+            raise UsageError(f"control 'hidden' is a list of class names, not {value!r}")
+        for name in value:
+            if name not in known:
+                raise UsageError(f"unknown class '{name}': one of {', '.join(known)}")
+        return frozenset(value)
+
+
+def _opacity(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UsageError(f"opacity {value!r} is out of range: give 0 (nothing) to 1 (opaque)")
+    return float(value)

@@ -1,0 +1,126 @@
+"""Where the display path leaves the newest picture, for any number of readers, none of whom can hold it up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cliprl.pipeline.frame import Frame
+
+
+class SourceState(StrEnum):
+    """Where the source stands."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    STALLED = "stalled"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+
+
+class Freshness(StrEnum):
+    """Whose mask a picture shows: its own, one of an earlier frame moved to it, or none."""
+
+    FRESH = "fresh"
+    AGED = "aged"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is true of one displayed picture.
+
+    state: of the source, since `since` (`time.time()`), with `problem`, one line without credentials, while it is away.
+    mask, age_ms: whose mask is shown and how many milliseconds older its frame is, None without one; `reason` says why there
+    is none. fps: pictures displayed a second. latency_ms: from the end of decoding to this picture's publication, None for
+    pictures that no camera gave. dropped: camera frames that were never displayed. reconnections, restarts: of the source
+    and of the segmenter, so far. areas: share (0..1) of the endoscope's picture by class name, of the shown mask.
+    out_of_body: the guard's word; `guarded` whether shared pictures are pixelated for it. recording: a recording is being
+    written. snapshot: the newest snapshot's path. note: the newest remark for the user, such as a full disk.
+    """
+
+    state: SourceState = SourceState.CONNECTING
+    since: float = 0.0
+    problem: str = ""
+    mask: Freshness = Freshness.OFF
+    age_ms: float | None = None
+    reason: str = ""
+    fps: float = 0.0
+    latency_ms: float | None = None
+    dropped: int = 0
+    reconnections: int = 0
+    restarts: int = 0
+    areas: Mapping[str, float] = field(default_factory=dict)
+    out_of_body: bool = False
+    guarded: bool = False
+    recording: bool = False
+    snapshot: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One displayed picture. Its frames are never written again: whoever holds them may read them as long as they like.
+
+    index: counts displayed pictures from 0. raw: as the camera gave it (a card while it is away). overlaid: with mask, legend,
+    status line and marks. Both are for the surgeon's own display; what is recorded or sent elsewhere are `shared_raw` and
+    `shared_overlaid`: the same frames, pixelated while the guard says that the scope is out of the body.
+    camera: whether the camera gave it (False for cards and repeated pictures).
+    """
+
+    index: int
+    raw: Frame
+    overlaid: Frame
+    shared_raw: Frame
+    shared_overlaid: Frame
+    status: Status
+    camera: bool = True
+
+
+class Hub:
+    """Holds the newest displayed picture, and the one that was frozen for comparison, if any."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._newest: Shown | None = None
+        self._frozen: Shown | None = None
+        self._closed = False
+
+    @property
+    def newest(self) -> Shown | None:
+        """The picture displayed last; None before the first."""
+        return self._newest
+
+    @property
+    def frozen(self) -> Shown | None:
+        """The still to compare with; None while nothing is frozen."""
+        return self._frozen
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended; its last picture stays."""
+        return self._closed
+
+    def publish(self, shown: Shown, *, freeze: bool = False) -> None:
+        """Make `shown` the newest; the first picture published with `freeze` is kept until one comes without."""
+        with self._changed:
+            self._newest = shown
+            self._frozen = (self._frozen or shown) if freeze else None
+            self._changed.notify_all()
+
+    def wait_newer(self, index: int, timeout: float) -> Shown | None:
+        """The newest picture once its index is larger than `index` (-1: any); None after `timeout` seconds or at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_newer(index), timeout)
+            return self._newest if self._has_newer(index) else None
+
+    def close(self) -> None:
+        """The stream has ended: wake all readers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _has_newer(self, index: int) -> bool:
+        return self._newest is not None and self._newest.index > index
