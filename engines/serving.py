@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle
+from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.cache import EngineCache, Say, silent
 from cliprl.engines.engine import AUTO, Backend, Engine, Request, ready_backends
-from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.reference import Reference, encoder_shapes, predict, reference_of, refiner_shapes, source_of
 from cliprl.engines.store import Made
@@ -170,6 +170,7 @@ def _make(candidate: Candidate, say: Say) -> Made:
     start = time.monotonic()
     parts = candidate.build()
     seconds = time.monotonic() - start
+    _unchanged(candidate.bundle)
     reference = reference_of(candidate.bundle)
     comparisons = examine(candidate, parts, reference)
     faults = [fault for comparison in comparisons for fault in comparison.faults()]
@@ -180,3 +181,9 @@ def _make(candidate: Candidate, say: Say) -> Made:
         "comparisons": [comparison.to_json() for comparison in comparisons],
     }
     return Made({} if faults else parts, report)
+
+
+def _unchanged(bundle: Bundle) -> None:
+    """The compiler has read the files anew: they must still be those whose hashes were checked. Raises BundleError."""
+    if open_bundle(bundle.path).manifest.hashes != bundle.manifest.hashes:
+        raise BundleError(f"{bundle.path} was written anew while it was compiled: start again")
