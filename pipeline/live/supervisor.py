@@ -1,0 +1,176 @@
+"""Keeps segmentation going beside the picture: hands the newest frame to a process, and replaces it when it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.process import Worker, WorkerError
+from cliprl.pipeline.live.worker import Answer, Make, one_line
+from cliprl.pipeline.segmentation import Segmentation
+
+# Seconds a frame may take before the process counts as hanging.
+HANG = 1.0
+# Seconds a process may take to get ready: the networks may have to be compiled first.
+START = 300.0
+# So many frames in a row may fail before the process is replaced.
+_FAILURES = 3
+# Seconds between attempts while none comes up; doubled each time.
+_PAUSES = (0.2, 5.0)
+# A spare is started once segmentation has run for so many seconds.
+_SETTLED = 1.0
+
+
+class Mask(NamedTuple):
+    """What was seen in frame `number`."""
+
+    number: int
+    segmentation: Segmentation
+
+
+class Supervisor(threading.Thread):
+    """Segments the newest frame offered, over and over, in a process that `make` equips. See `Mask`.
+
+    A spare process waits beside the working one, so that a hang or a death costs no start-up. Nothing here is ever waited for
+    by the display path: `offer` replaces the frame that waits, `newest` is what there is.
+    """
+
+    def __init__(self, make: Make, classes: int, *, hang: float = HANG) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self.reason = "segmentation is starting"
+        self.restarts = 0
+        self._make, self._classes, self._hang = make, classes, hang
+        self._changed = threading.Condition()
+        self._waiting: tuple[int, Frame] | None = None
+        self._newest: Mask | None = None
+        self._closed = False
+        self._worker: Worker | None = None
+        self._spare: Worker | None = None
+        self._failures = 0
+        self._answered = 0
+
+    @property
+    def newest(self) -> Mask | None:
+        """The newest mask; None before the first, and from a failure until the next."""
+        return self._newest
+
+    @property
+    def pid(self) -> int | None:
+        """The working process's number."""
+        worker = self._worker
+        return worker.pid if worker else None
+
+    def offer(self, number: int, frame: Frame) -> None:
+        """Ask for `frame` to be segmented next, in place of one that still waits. It must not be written any more."""
+        with self._changed:
+            self._waiting = (number, frame)
+            self._changed.notify_all()
+
+    def wait_for(self, number: int, timeout: float) -> Mask | None:
+        """The newest mask, as soon as it is of frame `number`, or after `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None and self._newest.number >= number, timeout)
+            return self._newest
+
+    def forget(self) -> None:
+        """What was seen so far belongs to another picture."""
+        with self._changed:
+            self._newest = self._waiting = None
+
+    def close(self) -> None:
+        """End the processes and the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self.is_alive():
+            self.join()
+
+    def run(self) -> None:
+        """The thread's body."""
+        pause = _PAUSES[0]
+        while not self._closed:
+            answered = self._answered
+            try:
+                self._serve()
+            except Exception as error:  # whatever it is, the picture goes on and the next process may do better
+                self._fail(one_line(error))
+            pause = _PAUSES[0] if self._answered > answered else min(2 * pause, _PAUSES[1])
+            self._rest(0 if self._spare or self._answered > answered else pause)
+        for worker in (self._worker, self._spare):
+            if worker:
+                worker.close()
+
+    def _serve(self) -> None:
+        worker = self._worker = self._spare or Worker(self._make)
+        self._spare, self._failures, served = None, 0, time.monotonic()
+        self._until(lambda: worker.is_ready(1.0), START - worker.age, "the segmenter does not get ready")
+        while (task := self._next()) is not None:
+            worker.send(*task)
+            sent = time.monotonic()
+            self._until(lambda: self._take(worker), self._hang, f"the segmenter has hung for {self._hang:g} s")
+            if self._spare is None and sent - served > _SETTLED:
+                self._spare = Worker(self._make)
+
+    def _next(self) -> tuple[int, Frame] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            task, self._waiting = self._waiting, None
+            return None if self._closed else task
+
+    def _until(self, done: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        limit = time.monotonic() + seconds
+        while not self._closed and not done():
+            if time.monotonic() > limit:
+                raise WorkerError(otherwise)
+
+    def _take(self, worker: Worker) -> bool:
+        answer = worker.answer(self._hang)
+        if answer is None:
+            return False
+        problem = answer.error or _flaw(answer, self._classes)
+        if problem:
+            self._failures += 1
+            self._tell(None, problem)
+            if self._failures >= _FAILURES:
+                raise WorkerError(problem)
+        elif answer.segmentation is not None:
+            self._failures = 0
+            self._answered += 1
+            self._tell(Mask(answer.number, answer.segmentation), "")
+        return True
+
+    def _tell(self, mask: Mask | None, reason: str) -> None:
+        with self._changed:
+            self._newest, self.reason = mask, reason
+            self._changed.notify_all()
+
+    def _fail(self, problem: str) -> None:
+        if self._closed:
+            return
+        self.restarts += 1
+        self._tell(None, f"{problem}; restarting")
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+    def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError), self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
+
+
+def _flaw(answer: Answer, classes: int) -> str:
+    """What is wrong with a segmentation, in words; empty where nothing is."""
+    seen = answer.segmentation
+    if seen is None:
+        return "the segmenter gave no mask"
+    if not np.isfinite(seen.probabilities).all():
+        return "the mask was not a number"
+    if seen.labels.shape != seen.probabilities.shape[1:] or int(seen.labels.max(initial=0)) >= classes:
+        return "the mask names classes that are not there"
+    return ""
