@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, UsageError
+
+# What a setting has where the other side has none of that name.
+ABSENT = "no such setting"
 
 
 class Stage(Protocol):
@@ -19,7 +24,7 @@ class Stage(Protocol):
     steps: int
 
     def step(self, index: int) -> Mapping[str, float]:
-        """Train once and return the losses by name."""
+        """Train once and return the losses by name. Raises NotFiniteError, with nothing changed, where that is no number."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -35,11 +40,77 @@ class Stage(Protocol):
 Report = Callable[[Stage, int, Mapping[str, float]], None]
 
 
+class NotFiniteError(CliprlError):
+    """A loss or a gradient is infinite or no number. Its text names which, with the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Where checkpoints lie, after how many steps one is written, and the settings, "supervised.rate" to value, that decide
+    what is in them: a checkpoint made with others is refused."""
+
+    folder: Path
+    every: int = 100
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, stage: str) -> Path:
+        """The checkpoint of a stage."""
+        return self.folder / f"{stage}.pt"
+
+    def keep(self, stage: Stage, done: int) -> None:
+        """Write a stage's checkpoint after `done` steps."""
+        save(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
+
+    def resume(self, stage: Stage) -> int:
+        """Take up a stage's checkpoint where there is one; returns how many steps are done.
+
+        Raises UsageError for one made with other settings, naming them; CliprlError for one that is broken.
+        """
+        state = self.read(stage.name)
+        if state is None:
+            return 0
+        try:
+            stage.load(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CliprlError(
+                f"{self.path(stage.name)} is of another version of this program ({reason:.200}): delete it, or give "
+                "another --out"
+            ) from error
+        return int(state["done"])
+
+    def read(self, stage: str) -> dict[str, Any] | None:
+        """What the checkpoint of a stage holds; None where there is none. Raises as `resume` does."""
+        path = self.path(stage)
+        if not path.is_file():
+            return None
+        state = read(path)
+        self._check(path, state)
+        return state
+
+    def _check(self, path: Path, state: Mapping[str, Any]) -> None:
+        if not {"done", "settings"} <= state.keys():
+            raise CliprlError(
+                f"{path} is no checkpoint of this version of cliprl-train: delete it, or give another --out"
+            )
+        was, now = state["settings"], self.settings
+        differ = [key for key in {**was, **now} if was.get(key, ABSENT) != now.get(key, ABSENT)]
+        if differ:
+            told = "; ".join(f"{key} {was.get(key, ABSENT)!r}, now {now.get(key, ABSENT)!r}" for key in differ[:4])
+            more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
+            raise UsageError(
+                f"{path} was made with {told}{more}: set that back, delete the file, or give another --out"
+            )
+
+
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write under another name, then rename: a full disk or a kill leaves the last checkpoint as it was."""
+    """Write under another name, then rename: a full disk, a kill or a power cut leaves the last checkpoint as it was."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        torch.save(dict(state), partial)
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
@@ -59,32 +130,30 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def run_stage(stage: Stage, folder: Path, save_every: int, report: Report) -> None:
-    """Train `stage` to its end, from its checkpoint in `folder` where there is one.
+def run_stage(stage: Stage, keeper: Keeper, report: Report) -> None:
+    """Train `stage` to its end, from its checkpoint where there is one.
 
     Raises CliprlError on a loss that is not a number; the last checkpoint stays.
     """
-    path = folder / f"{stage.name}.pt"
-    done = _resume(stage, path)
+    done = keeper.resume(stage)
     while done < stage.steps:
-        losses = stage.step(done)
-        if not all(math.isfinite(v) for v in losses.values()):
-            raise CliprlError(
-                f"{stage.name} step {done}: loss {dict(losses)} is not finite; lower {stage.name}.rate and run again"
-            )
+        losses = _checked_step(stage, done)
         done += 1
         report(stage, done, losses)
-        if done % max(1, save_every) == 0 or done == stage.steps:
-            save(path, {"done": done, **stage.state()})
+        if done % max(1, keeper.every) == 0 or done == stage.steps:
+            keeper.keep(stage, done)
 
 
-def _resume(stage: Stage, path: Path) -> int:
-    if not path.is_file():
-        return 0
-    state = read(path)
+def _checked_step(stage: Stage, index: int) -> Mapping[str, float]:
+    """One step, all of whose losses are numbers."""
     try:
-        stage.load(state)
-        return int(state["done"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CliprlError(f"{path} is of another recipe ({reason}): give another --out, or delete it") from error
+        losses = stage.step(index)
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(f"{name} is {value}")
+    except NotFiniteError as error:
+        raise CliprlError(
+            f"{stage.name} step {index}: {error}; the last checkpoint stands: lower {stage.name}.rate and delete "
+            f"{stage.name}.pt, or give another --out"
+        ) from error
+    return losses

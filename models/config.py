@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from cliprl.engines import UsageError
+from cliprl.models.data.description import Description
+from cliprl.models.tree import apply_override, build, flat
 
 RECIPES = Path(__file__).parent / "recipes"
+STAGES = ("contrastive", "supervised", "reinforcement")
+# Settings of the data that say where it lies or how it is read, not what is learned from it.
+PLACES = ("cache", "root", "workers", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,20 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """What to train on. `larynx` is the folder of the vocal-fold set ("" = rendered scenes alone); `cache` holds rendered scenes.
+    """What to train on: the sets that `train` lists, or where it is empty a mixture of rendered scenes and real tissue.
 
-    Rendered scenes have `scenes` seeds from `first_seed` on, each with `frames` frames; the policy is trained on
-    `policy_scenes` further ones that the base has not seen. Shares are of a batch.
+    Sets are described as in data/catalog.py; a folder that is not absolute is one of `root`. `policy` lists those of the
+    reinforcement stage, best ones that the base has not seen ("" = `train`); `test` those that the bundle is scored on.
+
+    Of the mixture, `larynx` is the folder of the vocal-fold set ("" = rendered scenes alone). It has `scenes` seeds from
+    `first_seed` on, each with `frames` frames; the policy is trained on `policy_scenes` further ones that the base has not
+    seen. Shares are of a batch. Rendered scenes are kept in `cache` ("" = the run's folder).
     """
 
+    train: tuple[str, ...] = ()
+    policy: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    root: str = ""
     larynx: str = ""
     cache: str = ""
     first_seed: int = 0
@@ -146,49 +158,17 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML ({error}): correct it") from error
     for override in overrides:
-        _apply(tree, override)
-    recipe: Recipe = _build(Recipe, tree, "")
+        apply_override(tree, override)
+    recipe: Recipe = build(Recipe, tree)
     return recipe
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UsageError(f"override '{override}' is not of the form a.b=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UsageError(f"override '{override}': '{parent}' is a value, not a section")
-    tree[last] = value
-
-
-def _build(kind: Any, tree: Mapping[str, Any], where: str) -> Any:
-    """Make a `kind` of the TOML table `tree`, whose place in the file is `where`."""
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        if key not in hints:
-            raise UsageError(f"unknown setting '{where}{key}': one of {', '.join(hints)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise UsageError(f"setting '{where}{key}' is a section, not the value {value!r}")
-            values[key] = _build(hint, value, f"{where}{key}.")
-        else:
-            values[key] = _scalar(hint, value, where + key)
-    return kind(**values)
-
-
-def _scalar(hint: type, value: Any, name: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise UsageError(f"setting '{name}' is {value!r}: it must be of type {hint.__name__}")
-    if isinstance(value, int | float) and value < 0:
-        raise UsageError(f"setting '{name}' is {value!r}: it must not be negative")
-    return value
+def deciding(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """The settings that decide what a checkpoint of `stage` holds, by their full names: its own and those of the stages
+    before it, but not where data lies nor how many workers read it."""
+    tree = asdict(recipe)
+    data = {key: value for key, value in tree["data"].items() if key not in PLACES}
+    data["larynx"] = bool(recipe.data.larynx)
+    data |= {key: [Description.parse(text).what() for text in tree["data"][key]] for key in ("train", "policy")}
+    before = STAGES[: STAGES.index(stage) + 1]
+    return flat({"seed": recipe.seed, "network": tree["network"], "data": data} | {key: tree[key] for key in before})

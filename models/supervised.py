@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliprl.engines import ClassSpec
+from cliprl.models.checkpoint import NotFiniteError
 from cliprl.models.config import Recipe
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
 from cliprl.models.data.sample import allowed_classes, instrument_classes
@@ -30,10 +31,16 @@ def cosine_rate(step: int, steps: int) -> float:
 
 
 def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
-    """One step of the optimiser on `loss`, with the gradient's norm bounded."""
+    """One step of the optimiser on `loss`, with the gradient's norm bounded.
+
+    Raises NotFiniteError, the weights as they were, where the loss or its gradient is no number.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    for name, value in (("the loss", loss.item()), ("the gradient's norm", norm.item())):
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value}")
     optimizer.step()
     scheduler.step()
 
@@ -81,7 +88,7 @@ class Supervised:
 
 
 def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:
-    trunk = [p for p in network.clip.visual.trunk.parameters() if p.requires_grad]
+    trunk = [p for p in network.pretrained_parameters() if p.requires_grad]
     slow = {id(p) for p in trunk}
     rest = [p for p in network.parameters() if p.requires_grad and id(p) not in slow]
     return [{"params": trunk, "lr": tower_rate}, {"params": rest, "lr": rate}]

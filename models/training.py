@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from cliprl.engines import Bundle, UsageError, seal_bundle
-from cliprl.models.checkpoint import Report, Stage, read, run_stage
-from cliprl.models.config import Recipe
+from cliprl.models.checkpoint import Keeper, Report, Stage, run_stage
+from cliprl.models.config import Recipe, deciding
 from cliprl.models.contrastive import Contrastive
 from cliprl.models.data import larynx as larynx_set
 from cliprl.models.data.batches import Mixture
@@ -44,7 +44,11 @@ class Run:
 
     def stage(self, stage: Stage) -> None:
         """Train one stage to its end."""
-        run_stage(stage, self.folder, self.recipe.save_every, self.report)
+        run_stage(stage, self.keeper(stage.name), self.report)
+
+    def keeper(self, stage: str) -> Keeper:
+        """Who keeps the checkpoints of a stage."""
+        return Keeper(self.folder, self.recipe.save_every, deciding(self.recipe, stage))
 
     def scenes(self, first: int, count: int) -> RenderedScenes:
         """Rendered scenes of `count` seeds from `first` on."""
@@ -94,8 +98,9 @@ def train(recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> Bun
 def train_base(network: ClipSegmenter, run: Run) -> None:
     """The contrastive and the supervised stage; once they are finished they are only read."""
     recipe, data = run.recipe, run.recipe.data
-    if _finished(run.folder / "supervised.pt", recipe.supervised.steps):
-        network.load_state_dict(read(run.folder / "supervised.pt")["network"])
+    state = run.keeper(Supervised.name).read(Supervised.name)
+    if state and state["done"] >= recipe.supervised.steps:
+        network.load_state_dict(state["network"])
         return
     scenes = run.scenes(data.first_seed, data.scenes)
     run.stage(Contrastive(network, scenes, recipe))
@@ -107,10 +112,6 @@ def train_policy(network: ClipSegmenter, refiner: Refiner, run: Run) -> None:
     data = run.recipe.data
     scenes = run.scenes(data.first_seed + data.scenes, data.policy_scenes)
     run.stage(Reinforcement(network, refiner, run.mixture(scenes), SCENE_CLASSES, run.recipe))
-
-
-def _finished(path: Path, steps: int) -> bool:
-    return path.is_file() and int(read(path).get("done", 0)) >= steps
 
 
 def provenance(recipe: Recipe) -> Mapping[str, Any]:

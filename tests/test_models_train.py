@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
 from cliprl.models import cli
-from cliprl.models.checkpoint import read, run_stage, save
+from cliprl.models.checkpoint import Keeper, read, run_stage, save
 from cliprl.models.config import NetworkConfig, Recipe, load_recipe
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.text import class_embeddings, prompts_of
@@ -174,8 +174,8 @@ class Stage:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CliprlError, match=r"trial step 1.*not finite"):
-        run_stage(Stage(), tmp_path, 1, lambda *told: None)
+    with pytest.raises(CliprlError, match="trial step 1: loss is nan; the last checkpoint stands: lower"):
+        run_stage(Stage(), Keeper(tmp_path, 1), lambda *told: None)
     assert read(tmp_path / "trial.pt")["done"] == 1
 
 
@@ -184,7 +184,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     save(path, {"done": 1})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CliprlError, match=r"trial\.pt is not a whole checkpoint"):
-        run_stage(Stage(), tmp_path, 1, lambda *told: None)
+        run_stage(Stage(), Keeper(tmp_path, 1), lambda *told: None)
 
 
 def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:
