@@ -11,7 +11,7 @@ from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.legend import Patch, legend_patch, letter_size, status_patch
-from cliprl.pipeline.paint import LEVEL, Inks, blend, mix_inks, paint, trace_contours
+from cliprl.pipeline.paint import LEVEL, Inks, mix_inks, paint, place, trace_contours
 from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.upsample import labels_at
@@ -102,22 +102,12 @@ class Overlay:
         return tuple(self.classes[i] for i in sorted(self._shown) if counts[i] > least)
 
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
-        """Blend a patch into the left corner, top or bottom, of the picture as it is displayed; cut where it is too large."""
-        turns = frame.rotation // 90
-        luma, chroma = np.rot90(frame.luma, turns), np.rot90(frame.chroma, turns)
-        height, width = (n // 2 * 2 for n in luma.shape)
+        """Blend a patch into the left corner, top or bottom, of the picture as it is displayed."""
+        height = (frame.width if frame.rotation % 180 else frame.height) // 2 * 2
         x = y = size // 2 * 2
         if at_bottom:
             y = max(height - len(patch.luma_keep) - y, 0)
-        rows, columns = min(len(patch.luma_keep), height - y), min(patch.luma_keep.shape[1], width - x)
-        if rows <= 0 or columns <= 0:
-            return
-        for plane, keep, add, step in (
-            (luma, patch.luma_keep, patch.luma_add, 1),
-            (chroma, patch.chroma_keep, patch.chroma_add, 2),
-        ):
-            part = plane[y // step : (y + rows) // step, x // step : (x + columns) // step]
-            blend(part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step], self._scratch)
+        place(frame, patch, x, y, self._scratch)
 
 
 def _shown(classes: Sequence[ClassSpec], names: Sequence[str] | None) -> frozenset[int]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.color import Color, rgb_to_yuv_matrix
 from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.legend import Patch
 from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.upsample import picture_mask
 from cliprl.pipeline.view import View
@@ -51,13 +52,18 @@ def mix_inks(classes: Sequence[ClassSpec], shown: frozenset[int], opacity: float
     return Inks((256 - alpha).astype(np.uint16), (add[:, 0].copy(), add[:, 1].copy(), add[:, 2].copy()))
 
 
+def contour_radius(width: float, lines: int) -> int:
+    """How many pixels a contour of `width` reaches inwards on `lines` lines of chroma."""
+    return max(1, round(width * lines / _REFERENCE_LINES))
+
+
 def trace_contours(labels: NDArray[np.uint8], view: View, width: float, scratch: Scratch) -> NDArray[np.uint8]:
     """The painter's map of labels (h, w) in the frame's geometry: each class's own border is lifted to its contour's levels.
 
     A contour `width` pixels wide on 360 lines grows with the picture; it lies inside its class, so that neighbours both have
     one. The edge of the view's picture is no contour.
     """
-    radius = max(1, round(width * len(labels) / _REFERENCE_LINES))
+    radius = contour_radius(width, len(labels))
     core, soft = scratch.array("core", labels.shape), scratch.array("soft", labels.shape)
     highest, lowest = scratch.array("highest", labels.shape), scratch.array("lowest", labels.shape)
     cv2.dilate(labels, _CROSS, highest), cv2.erode(labels, _CROSS, lowest)
@@ -121,3 +127,19 @@ def blend(plane: Plane, keep: NDArray[np.uint16], add: NDArray[np.uint16], scrat
     cv2.add(mixed, add, mixed)  # saturates, where numpy would wrap
     np.right_shift(mixed, 8, out=mixed)
     np.copyto(plane, mixed, casting="unsafe")
+
+
+def place(frame: Frame, patch: Patch, x: int, y: int, scratch: Scratch) -> None:
+    """Blend a patch into the picture as it is displayed, its corner at the even x, y of luma; it is cut where it is too large."""
+    turns = frame.rotation // 90
+    luma, chroma = np.rot90(frame.luma, turns), np.rot90(frame.chroma, turns)
+    height, width = (n // 2 * 2 for n in luma.shape)
+    rows, columns = min(len(patch.luma_keep), height - y), min(patch.luma_keep.shape[1], width - x)
+    if rows <= 0 or columns <= 0:
+        return
+    for plane, keep, add, step in (
+        (luma, patch.luma_keep, patch.luma_add, 1),
+        (chroma, patch.chroma_keep, patch.chroma_add, 2),
+    ):
+        part = plane[y // step : (y + rows) // step, x // step : (x + columns) // step]
+        blend(part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step], scratch)
