@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cliprl.engines.bundle import open_bundle
 from cliprl.engines.cache import EngineCache
-from cliprl.engines.engine import AUTO, BACKENDS, Engine, Probe, probe
+from cliprl.engines.engine import AUTO, BACKENDS, Engine, probe
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.gate import Comparison
 from cliprl.engines.reference import DRAWN, reference_of
@@ -26,11 +26,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def list_devices() -> None:
     """Print every backend's answer to its probe."""
-    from cliprl.engines.torch_probe import probe_torch
-
     table = Table("backend", "serves", "why", box=None, pad_edge=False)
-    answers: list[Probe] = [*(probe(name) for name in BACKENDS), probe_torch()]
-    for answer in answers:
+    for answer in (probe(name) for name in BACKENDS):
         table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", escape(answer.reason))
     _wide().print(table)
 
@@ -44,7 +41,8 @@ def build_here(name: str, device: str, precision: str, threads: int) -> None:
 
 def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
     """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
-    from cliprl.engines.tensorrt_backend import PRECISIONS, make_plan
+    from cliprl.engines.graph import PRECISIONS
+    from cliprl.engines.tensorrt_backend import make_plan
 
     bundle = open_bundle(name)
     folder = output or Path(f"{bundle.manifest.name}-plans")

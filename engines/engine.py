@@ -92,8 +92,9 @@ BACKENDS: Mapping[str, str] = {
     "openvino": "cliprl.engines.openvino_backend",
     "tensorrt": "cliprl.engines.tensorrt_backend",
     "tensorrt_rtx": "cliprl.engines.tensorrt_backend",
+    "torch": "cliprl.engines.torch_backend",
 }
-DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",), "cuda": ("tensorrt", "tensorrt_rtx")}
+DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",), "cuda": ("tensorrt", "tensorrt_rtx", "torch")}
 
 
 def backend_of(name: str) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _DRIVER_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
@@ -42,6 +43,24 @@ def find_driver() -> Driver | None:
     cuda.cuDriverGetVersion(ctypes.byref(number))
     gpus = _gpus(cuda) if cuda.cuInit(0) == 0 else ()
     return Driver(_driver_version(), (number.value // 1000, number.value % 1000 // 10), gpus)
+
+
+NO_DRIVER = "no NVIDIA driver on this machine: install it, or run with --device cpu"
+
+
+def no_gpu(driver: Driver) -> str:
+    """The sentence for a driver that sees no GPU."""
+    return f"driver {driver.version or 'present'} sees no GPU: see nvidia-smi, and start a container with --gpus all"
+
+
+def identity() -> Mapping[str, str]:
+    """Driver and GPU of this machine, as fields that an engine depends on."""
+    driver = find_driver()
+    gpus = driver.gpus if driver else ()
+    return {
+        "driver": driver.version if driver else "none",
+        "gpu": f"{gpus[0].name} {gpus[0].target}" if gpus else "none",
+    }
 
 
 def _library(names: tuple[str, ...]) -> ctypes.CDLL | None:

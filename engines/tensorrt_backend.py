@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines.engine import Engine, Probe, Request
 from cliprl.engines.errors import EngineError
-from cliprl.engines.nvidia import find_driver
+from cliprl.engines.graph import PRECISIONS, graph_in
+from cliprl.engines.nvidia import find_driver, identity
 from cliprl.engines.tensorrt_build import Plan, build_plan
 from cliprl.engines.tensorrt_probe import INSTALL, cuda_of, probe_tensorrt
 
-PRECISIONS = ("f16", "f32")
+TURING = "sm75"
 
 
 class TensorRt:
@@ -26,18 +29,13 @@ class TensorRt:
         return probe_tensorrt(self.name)
 
     def precisions(self, quantised: bool = False) -> tuple[str, ...]:
-        """ "f16" first; "f32" lets the GPU round factors to TF32 where it can. A bundle's int8 encoder is OpenVINO's alone."""
+        """ "f16" first. A bundle's int8 encoder is OpenVINO's alone."""
         return PRECISIONS
 
     def identity(self) -> Mapping[str, str]:
         """The package's version, the driver's, and the GPU."""
-        driver = find_driver()
-        gpus = driver.gpus if driver else ()
-        return {
-            self.name: f"{import_module(self.name).__version__} for CUDA {cuda_of(self.name)}",
-            "driver": driver.version if driver else "none",
-            "gpu": f"{gpus[0].name} {gpus[0].target}" if gpus else "none",
-        }
+        version: str = import_module(self.name).__version__
+        return {self.name: f"{version} for CUDA {cuda_of(self.name)}", **identity()}
 
     def build(self, request: Request) -> bytes:
         """Build for the GPU of this machine."""
@@ -61,23 +59,25 @@ def make_plan(
     Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `usual` are the shapes to tune for.
     Raises UsageError for an unknown target, EngineError for an unknown precision, a missing package or a refused network.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision '{precision}' is unknown to {package}: auto, {', '.join(PRECISIONS)}")
     try:
         import_module(package)
     except ImportError as error:
         raise EngineError(f"{package} can't be imported ({error}): {INSTALL[package]}") from error
-    return build_plan(package, _graph(onnx, precision), usual, target)
+    rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
+    return build_plan(package, graph_in(onnx, precision, package, rewrite), usual, target)
 
 
-def _graph(path: Path, precision: str) -> bytes:
-    """The ONNX file as TensorRT takes it, serialised."""
-    try:
-        from cliprl.engines.computed_kernels import load_graph, replace_computed_kernels
-        from cliprl.engines.half import to_half
-    except ImportError as error:
-        raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
-    model = load_graph(path)
+def _rewrite(model: Any, *, products: bool) -> None:
+    """Change what TensorRT can't take: kernels of unknown size and, on Turing, `products` of matrices in FP32."""
+    from cliprl.engines.computed_kernels import replace_computed_kernels
+    from cliprl.engines.matrix_products import replace_matrix_products
+
     replace_computed_kernels(model)
-    data: bytes = (to_half(model) if precision == "f16" else model).SerializeToString()
-    return data
+    if products:
+        replace_matrix_products(model)
+
+
+def _is_turing(target: str | None) -> bool:
+    """Whether a plan is for a GPU of that generation, which for None is this machine's."""
+    driver = find_driver() if target is None else None
+    return target == TURING or bool(driver and driver.gpus and driver.gpus[0].target == TURING)

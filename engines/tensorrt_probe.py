@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from cliprl.engines.engine import Probe
-from cliprl.engines.nvidia import Driver, find_driver
+from cliprl.engines.nvidia import NO_DRIVER, Driver, find_driver, no_gpu
 
 # The oldest Linux driver branch that serves each major version of CUDA (NVIDIA's CUDA compatibility guide).
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -51,15 +51,13 @@ def why_not(package: str, version: str, cuda: int, driver: Driver | None) -> str
     if package == "tensorrt" and numbers < OLDEST_TENSORRT:
         return "older than the 10.12 this program needs: pip install --upgrade tensorrt"
     if driver is None:
-        return "no NVIDIA driver on this machine: install it, or run with --device cpu" + _ahead(package)
+        return NO_DRIVER + _ahead(package)
     if _branch(driver) < OLDEST_DRIVER.get(cuda, 0):
         return (
             f"driver {driver.version} is older than the {OLDEST_DRIVER[cuda]} it needs: {_older_wheel(package, driver)}"
         )
     if not driver.gpus:
-        return (
-            f"driver {driver.version or 'present'} sees no GPU: see nvidia-smi, and start a container with --gpus all"
-        )
+        return no_gpu(driver)
     gpu = driver.gpus[0]
     if gpu.capability < OLDEST_CAPABILITY:
         return f"{gpu.name} ({gpu.target}) is older than the sm75 it needs: run with --device cpu"

@@ -34,7 +34,7 @@ def test_devices_names_every_backend_and_what_it_lacks(
 ) -> None:
     assert call(monkeypatch, "devices") == 0
     lines = {line.split()[0]: line for line in capfd.readouterr().out.splitlines()[1:]}
-    assert set(lines) == {"openvino", "tensorrt", "tensorrt_rtx", "torch-cuda"}
+    assert set(lines) == {"openvino", "tensorrt", "tensorrt_rtx", "torch"}
     assert lines["openvino"].split()[1] == "yes"
     for line in lines.values():
         assert line.split()[1] == "yes" or any(word in line for word in ("install", "update", "--", "see")), line

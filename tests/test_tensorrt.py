@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from cliprl.engines.tensorrt_backend import make_plan
 from cliprl.engines.tensorrt_probe import why_not, why_not_torch
 
 onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
+
+from onnx_runs import outputs_of  # noqa: E402
 
 from cliprl.engines.computed_kernels import load_graph, replace_computed_kernels  # noqa: E402
 from cliprl.engines.half import to_half  # noqa: E402
@@ -98,11 +99,6 @@ def test_refusals_name_value_and_rule(bundle: Bundle, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "open.onnx")
     with pytest.raises(EngineError, match=r"text.*things.*classes"):
         make_plan(RTX, tmp_path / "open.onnx", "f32", {}, "sm86")
-
-
-def outputs_of(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return dict(zip([o.name for o in session.get_outputs()], session.run(None, dict(inputs)), strict=True))
 
 
 def sample(bundle: Bundle, classes: int) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""Torch runs a bundle's ONNX files and says what the reference says; what a GPU must show is marked `needs_cuda`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+
+from onnx_runs import outputs_of, run_by_torch  # noqa: E402
+
+from cliprl.engines import Bundle, EngineError, open_bundle  # noqa: E402
+from cliprl.engines.engine import Request, backend_of  # noqa: E402
+from cliprl.engines.graph import graph_in  # noqa: E402
+from cliprl.engines.nvidia import Driver, Gpu  # noqa: E402
+from cliprl.engines.torch_backend import why_not  # noqa: E402
+from cliprl.engines.torch_engine import TorchEngine  # noqa: E402
+from cliprl.engines.torch_graph import Graph  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle("small")
+
+
+def sample(bundle: Bundle, classes: int) -> dict[str, Any]:
+    manifest = bundle.manifest
+    image = np.random.default_rng(1).integers(0, 256, (1, manifest.height, manifest.width, 3), np.uint8)
+    return {"image": image, "text": np.resize(bundle.embeddings, (classes, bundle.embeddings.shape[1]))}
+
+
+def state_of(bundle: Bundle, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the refiner sees after the encoder, with another picture's prior."""
+    seen = outputs_of(onnx.load(bundle.encoder), inputs)
+    logits = seen["logits"]
+    return {"features": seen["features"], "logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+
+
+def test_the_shipped_networks_say_what_the_reference_says_for_any_number_of_classes(bundle: Bundle) -> None:
+    encoder, refiner = (
+        TorchEngine(Graph(graph_in(path, "f32", "torch"), "cpu"), "f32", 2) for path in (bundle.encoder, bundle.refiner)
+    )
+    assert (encoder.inputs["image"].dtype, encoder.inputs["text"].shape[0]) == ("uint8", -1)
+    for classes in (12, 2, 64, 12):
+        inputs = sample(bundle, classes)
+        state = state_of(bundle, inputs)
+        found = encoder.run(inputs)
+        for name in ("features", "logits"):
+            np.testing.assert_allclose(found[name], state[name], atol=1e-3)
+        refined = refiner.run(state)
+        expected = outputs_of(onnx.load(bundle.refiner), state)
+        assert (refined["refined"].numpy().argmax(1) == expected["refined"].argmax(1)).mean() > 0.999
+        assert float(refined["moved"]) == pytest.approx(float(expected["moved"]), abs=1e-3)
+
+
+def test_outputs_stay_valid_for_as_many_runs_as_asked_for(bundle: Bundle) -> None:
+    engine = TorchEngine(Graph(graph_in(bundle.refiner, "f32", "torch"), "cpu"), "f32", 3)
+    state = state_of(bundle, sample(bundle, 2))
+    first = engine.run(state)["refined"]
+    kept = first.clone()
+    other = state | {"logits": -state["logits"]}
+    for _ in range(2):
+        engine.run(other)
+        assert torch.equal(first, kept)
+    engine.run(other)
+    assert not torch.equal(first, kept)
+
+
+def test_half_precision_is_close(bundle: Bundle) -> None:
+    state = state_of(bundle, sample(bundle, 12))
+    half = TorchEngine(Graph(graph_in(bundle.refiner, "f16", "torch"), "cpu"), "f16", 1)
+    found, expected = half.run(state)["refined"], outputs_of(onnx.load(bundle.refiner), state)["refined"]
+    assert found.dtype == torch.float32
+    assert (found.numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
+
+
+def test_a_vision_transformer_runs_too(tmp_path: Path) -> None:
+    """What `base` and `large` are made of: the exporter's graph of timm's ViT, held to torch itself."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    tower = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=(64, 80), num_classes=5).eval()
+    image = torch.rand(1, 3, 64, 80)
+    path = tmp_path / "vit.onnx"
+    torch.onnx.export(tower, (image,), str(path), dynamo=True, opset_version=18, external_data=False, verbose=False)
+    model = onnx.load(path)
+    (name,) = (value.name for value in model.graph.input)
+    found = run_by_torch(model, {name: image.numpy()})
+    np.testing.assert_allclose(next(iter(found.values())), tower(image).detach(), rtol=1e-3, atol=1e-4)
+
+
+AMPERE = Driver("580.95", (13, 0), (Gpu("NVIDIA RTX A6000", (8, 6)),))
+BUILT = ["sm_75", "sm_80", "sm_90", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "state", "built", "has_onnx", "words"),
+    [
+        (None, ("2.15", True), BUILT, True, ["no NVIDIA driver", "--device cpu"]),
+        (Driver("580.95", (13, 0), ()), ("2.15", True), BUILT, True, ["580.95", "--gpus all"]),
+        (AMPERE, ("", False), BUILT, True, ["torch", "cliprl[gpu]"]),
+        (AMPERE, ("2.15+cpu", False), BUILT, True, ["2.15+cpu", "CUDA build"]),
+        (AMPERE, ("2.15", True), ["sm_90", "compute_120"], True, ["A6000", "sm86", "2.15"]),
+        (AMPERE, ("2.15", True), BUILT, False, ["onnx", "cliprl[gpu]"]),
+        (AMPERE, ("2.15", True), BUILT, True, []),
+        (Driver("580", (13, 0), (Gpu("H100", (9, 0)),)), ("2.15", True), ["sm_90a"], True, []),
+        (Driver("580", (13, 0), (Gpu("B300", (13, 0)),)), ("2.15", True), BUILT, True, []),
+    ],
+)
+def test_the_probe_says_what_to_do(
+    driver: Driver | None, state: tuple[str, bool], built: list[str], has_onnx: bool, words: list[str]
+) -> None:
+    reason = why_not(driver, lambda: state, lambda: built, has_onnx)
+    assert bool(reason) == bool(words)
+    for word in words:
+        assert word in reason
+
+
+def test_what_is_built_is_the_graph_in_its_precision(bundle: Bundle, tmp_path: Path) -> None:
+    backend = backend_of("torch")
+    sizes = [len(backend.build(Request(bundle.encoder, precision))) for precision in ("f32", "f16")]
+    assert sizes[1] < 0.55 * sizes[0]
+    with pytest.raises(EngineError, match=r"f8.*f16"):
+        backend.build(Request(bundle.encoder, "f8"))
+    (tmp_path / "no.onnx").write_text("no network")
+    with pytest.raises(EngineError, match=r"no\.onnx"):
+        backend.build(Request(tmp_path / "no.onnx", "f32"))
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_on_a_gpu_it_matches_and_replay_equals_eager(bundle: Bundle, precision: str) -> None:
+    backend, inputs = backend_of("torch"), sample(bundle, 12)
+    assert backend.probe().ready, backend.probe().reason
+    request = Request(bundle.encoder, precision, buffers=2)
+    blob = backend.build(request)
+    engine = backend.load(blob, request)
+    runs = [engine.run(inputs)["logits"].cpu().clone() for _ in range(6)]  # type: ignore[attr-defined]
+    expected = outputs_of(onnx.load(bundle.encoder), inputs)["logits"]
+    assert (runs[0].numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
+    assert all(torch.equal(run, runs[0]) for run in runs[1:])
+    placed = {name: torch.as_tensor(value, device="cuda") for name, value in inputs.items()}
+    eager = Graph(blob, "cuda").program(placed).run(placed)["logits"].cpu()
+    assert torch.allclose(eager, runs[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.needs_cuda
+def test_on_a_gpu_ten_thousand_runs_leak_nothing_and_classes_may_change(bundle: Bundle) -> None:
+    backend = backend_of("torch")
+    request = Request(bundle.encoder, "f16", buffers=2)
+    engine = backend.load(backend.build(request), request)
+    for classes in (12, 2, 64, 12):
+        assert engine.run(sample(bundle, classes))["logits"].shape[1] == classes
+    inputs = {name: torch.as_tensor(value, device="cuda") for name, value in sample(bundle, 12).items()}
+    for _ in range(100):
+        engine.run(inputs)
+    before = torch.cuda.mem_get_info()[0]
+    for _ in range(10_000):
+        engine.run(inputs)
+    assert abs(torch.cuda.mem_get_info()[0] - before) < 8 << 20
