@@ -25,7 +25,7 @@ def replace_computed_kernels(model: Any) -> None:
     stored = {tensor.name for tensor in graph.initializer} | {
         output for node in graph.node if node.op_type == "Constant" for output in node.output
     }
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     nodes: list[Any] = []
     for node in graph.node:
         if node.op_type != "Conv" or node.input[1] in stored:
@@ -37,10 +37,11 @@ def replace_computed_kernels(model: Any) -> None:
     graph.node.extend(nodes)
 
 
-def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by tensor name; -1 is an open size."""
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of an ONNX model's tensors, stored ones too, by name; -1 is an open size."""
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    return {
+    stored = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return stored | {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
         for value in [*graph.input, *graph.output, *graph.value_info]
     }
