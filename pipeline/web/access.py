@@ -1,0 +1,108 @@
+"""Who may talk to the web viewer: its own page, and beyond this machine only those who hold the token.
+
+Every answer carries a policy under which a browser loads nothing from elsewhere and runs no script that is not a file of ours.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from cliprl.pipeline.web.address import may_be_called
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# What answers without the token: the way in, what it looks like, and whether the picture lives.
+OPEN_PATHS = frozenset({"/healthz", "/login", "/static/login.js", "/static/viewer.css", "/static/icon.svg"})
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), display-capture=(), usb=(), payment=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Gate:
+    """Lets requests in, or refuses them with a line that says why.
+
+    `token` None: whoever reaches the server may use it (it listens on loopback only). Otherwise a request needs the cookie that
+    `login` hands out for the token, or "Authorization: Bearer TOKEN".
+    """
+
+    def __init__(self, host: str, port: int, token: str | None, *, name: str = "") -> None:
+        self.token = token
+        self._host, self._name = host, name
+        self._session = secrets.token_urlsafe(32)
+        # Cookies don't tell ports apart: two viewers on one machine must not overwrite each other's.
+        self.cookie = f"cliprl_{port}"
+
+    def refusal(self, request: web.Request) -> str:
+        """Why the request is refused whoever sends it; empty where it is not."""
+        if not self._is_ours(request.headers.get("Host", "")):
+            return f"the host '{request.headers.get('Host', '')[:80]}' is not this server's: use its address"
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+            return f"requests from '{origin[:80]}' are refused: use the viewer's own page"
+        navigates = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
+        if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not navigates:
+            return "requests from other sites are refused: use the viewer's own page"
+        return ""
+
+    def admits(self, request: web.Request) -> bool:
+        """Whether the request may see what is not open to everybody."""
+        if self.token is None or request.path in OPEN_PATHS:
+            return True
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        return same(request.cookies.get(self.cookie, ""), self._session) or (
+            scheme.lower() == "bearer" and same(given, self.token)
+        )
+
+    def login(self, given: str) -> web.Response | None:
+        """The answer to the right token, with the cookie; None to a wrong one."""
+        if self.token is not None and not same(given, self.token):
+            return None
+        answer = web.json_response({"ok": True})
+        answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="/")
+        return answer
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return may_be_called(name, self._host, name=self._name)
+
+
+def same(given: str, expected: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def middleware(gate: Gate, unknown: Handler) -> Middleware:
+    """The gate as aiohttp wants it; `unknown` answers those who have no token yet."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if refusal := gate.refusal(request):
+            return web.Response(status=403, text=f"{refusal}\n")
+        if not gate.admits(request):
+            return await unknown(request)
+        return await handler(request)
+
+    return guard
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the policy on every answer, errors and streams too."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.popall("Server", None)

@@ -1,0 +1,129 @@
+"""One open page: what it is sent over its WebSocket, and what it asks for.
+
+The page sends JSON objects: {"ping": any}, {"want": [VIEW, ...]} for JPEG pictures, {"ack": VIEW} when it has drawn one,
+{"offer": SDP, "views": [VIEW, ...]} for WebRTC, {"hangup": true}. It gets {"pong": any, "clock": ms}, {"status": {...}},
+{"answer": SDP}, {"refused": LINE}, and pictures: 16 bytes, little-endian (u32 number of the view, u32 index, f64 when it was
+captured, in ms of "clock"), then the JPEG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.web.channels import Channel
+from cliprl.pipeline.web.pump import VIEWS
+from cliprl.pipeline.web.rtc import Peer
+
+STATUS_PERIOD = 0.2
+# Pictures on their way to a page at once. More would lie in buffers and grow old there.
+IN_FLIGHT = 2
+_HEADER = struct.Struct("<IId")
+
+
+class Session:
+    """Serves one WebSocket until it closes. `tell` gives the status; `browser` is the address that it comes from."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, channels: Mapping[tuple[str, str], Channel], tell: Any, browser: str
+    ) -> None:
+        self._socket, self._channels, self._tell, self._browser = socket, channels, tell, browser
+        self._pictures: dict[str, asyncio.Task[None]] = {}
+        self._allowed: dict[str, asyncio.Semaphore] = {}
+        self._peer: Peer | None = None
+
+    async def run(self) -> None:
+        """Serve until the page goes."""
+        telling = asyncio.create_task(self._keep_telling())
+        try:
+            async for message in self._socket:
+                if message.type == WSMsgType.TEXT:
+                    await self._hear(message.data)
+        finally:
+            for task in (telling, *self._pictures.values()):
+                task.cancel()
+            await self._hang_up()
+
+    async def close(self) -> None:
+        """Tell the page that the program ends."""
+        await self._socket.close(code=1001, message=b"the program ends")
+
+    async def _hear(self, text: str) -> None:
+        try:
+            request = json.loads(text)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            await self._say({"refused": "a message must be a JSON object"})
+        elif "ping" in request:
+            await self._say({"pong": request["ping"], "clock": self._tell()["clock"]})
+        elif "ack" in request:
+            if request["ack"] in self._allowed:
+                self._allowed[request["ack"]].release()
+        elif "want" in request:
+            self._want(_views(request["want"]))
+        elif "offer" in request:
+            await self._connect(str(request["offer"]), _views(request.get("views")))
+        elif "hangup" in request:
+            await self._hang_up()
+
+    def _want(self, views: Sequence[str]) -> None:
+        for view in VIEWS:
+            running = self._pictures.pop(view, None)
+            if view in views:
+                self._pictures[view] = running or asyncio.create_task(self._send_pictures(view))
+            elif running:
+                running.cancel()
+
+    async def _send_pictures(self, view: str) -> None:
+        channel = self._channels["jpeg", view]
+        allowed = self._allowed[view] = asyncio.Semaphore(IN_FLIGHT)
+        box = channel.join()
+        try:
+            while True:
+                await allowed.acquire()
+                packet = await box.take()
+                header = _HEADER.pack(VIEWS.index(view), packet.index, packet.captured * 1000)
+                await self._socket.send_bytes(header + packet.data)
+        except ConnectionError:
+            return  # the page has gone; `run` sees it too
+        finally:
+            channel.leave(box)
+
+    async def _keep_telling(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                origins = self._peer.origins() if self._peer else []
+                await self._say({"status": self._tell() | {"origins": origins}})
+                await asyncio.sleep(STATUS_PERIOD)
+
+    async def _connect(self, offer: str, views: Sequence[str]) -> None:
+        await self._hang_up()
+        peer = Peer([self._channels["vp8", view] for view in views])
+        try:
+            answer = await peer.answer(offer, self._browser)
+        except CliprlError as error:
+            await self._say({"refused": str(error)})
+            return
+        self._peer = peer
+        await self._say({"answer": answer})
+
+    async def _hang_up(self) -> None:
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            await peer.close()
+
+    async def _say(self, value: dict[str, Any]) -> None:
+        await self._socket.send_str(json.dumps(value, ensure_ascii=False))
+
+
+def _views(wanted: Any) -> list[str]:
+    """The views that are asked for; what is no view is passed over."""
+    return [view for view in VIEWS if isinstance(wanted, list) and view in wanted]

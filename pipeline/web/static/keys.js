@@ -1,0 +1,46 @@
+// Single keys, which can be switched off, for those whose speech input would type them.
+
+const STORE = "cliprl-shortcuts";
+const KEYS = {
+  o: "overlay",
+  "[": "dimmer",
+  "]": "brighter",
+  c: "contours",
+  a: "all",
+  " ": "freeze",
+  b: "beside",
+  s: "snapshot",
+  r: "record",
+  p: "pause",
+  f: "full",
+  t: "theme",
+  "?": "help",
+};
+
+export class Keys {
+  constructor(actions, toggle) {
+    this.actions = actions;
+    this.toggle = toggle;
+    try {
+      toggle.checked = localStorage.getItem(STORE) !== "off";
+      toggle.addEventListener("change", () => localStorage.setItem(STORE, toggle.checked ? "on" : "off"));
+    } catch {
+      // a browser that keeps nothing: the keys are on
+    }
+    document.addEventListener("keydown", (event) => this.#press(event));
+  }
+
+  #press(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.toggle.checked) return;
+    const { key, target, repeat } = event;
+    const takesText = target.matches("select, input:not([type=checkbox]):not([type=range])");
+    const takesSpace = key === " " && target.closest("button, input, select, a, dialog");
+    if (takesText || takesSpace || (document.querySelector("dialog[open]") && key !== "?")) return;
+    const held = key === "[" || key === "]";
+    if (repeat && !held) return;
+    if (/^[1-9]$/.test(key)) this.actions.class(Number(key) - 1);
+    else if (KEYS[key.toLowerCase()]) this.actions[KEYS[key.toLowerCase()]]();
+    else return;
+    event.preventDefault();
+  }
+}

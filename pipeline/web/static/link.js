@@ -1,0 +1,71 @@
+// The WebSocket to the program: it is opened again whenever it is lost, and knows what the program's clock says.
+
+const RETRY_MS = [250, 500, 1000, 2000];
+const PING_MS = 2000;
+const SAMPLES = 8;
+
+export class Link extends EventTarget {
+  #socket = null;
+  #failures = 0;
+  #clocks = [];
+  #pinging = 0;
+
+  constructor() {
+    super();
+    this.#open();
+  }
+
+  get isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  send(message) {
+    if (this.isOpen) this.#socket.send(JSON.stringify(message));
+  }
+
+  // The program's clock (ms) at a time of this page's (`performance.now()`); null before it is known.
+  toProgram(time) {
+    if (!this.#clocks.length) return null;
+    const best = this.#clocks.reduce((a, b) => (b.trip < a.trip ? b : a));
+    return time + best.offset;
+  }
+
+  #open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = (this.#socket = new WebSocket(`${scheme}://${location.host}/ws`));
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.#failures = 0;
+      this.#clocks = [];
+      this.#ping();
+      this.dispatchEvent(new Event("open"));
+    };
+    socket.onmessage = ({ data }) => this.#hear(data);
+    socket.onclose = () => {
+      clearTimeout(this.#pinging);
+      this.dispatchEvent(new Event("lost"));
+      setTimeout(() => this.#open(), RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)]);
+    };
+  }
+
+  #ping() {
+    this.send({ ping: performance.now() });
+    this.#pinging = setTimeout(() => this.#ping(), this.#clocks.length < SAMPLES ? PING_MS / 10 : PING_MS);
+  }
+
+  #hear(data) {
+    if (typeof data !== "string") {
+      this.dispatchEvent(new CustomEvent("picture", { detail: data }));
+      return;
+    }
+    const message = JSON.parse(data);
+    if ("pong" in message) {
+      const now = performance.now();
+      this.#clocks.push({ trip: now - message.pong, offset: message.clock - (now + message.pong) / 2 });
+      if (this.#clocks.length > SAMPLES) this.#clocks.shift();
+    }
+    for (const kind of ["status", "answer", "refused"]) {
+      if (kind in message) this.dispatchEvent(new CustomEvent(kind, { detail: message[kind] }));
+    }
+  }
+}

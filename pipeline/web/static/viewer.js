@@ -1,0 +1,262 @@
+// The page: ties picture, state, controls and keys together.
+
+import { ClassList, Controls } from "./controls.js";
+import { Keys } from "./keys.js";
+import { Link } from "./link.js";
+import { Meter } from "./meter.js";
+import { Plot } from "./plot.js";
+import { Screen } from "./screen.js";
+import { cycleTheme, startTheme } from "./theme.js";
+
+const byId = (id) => document.getElementById(id);
+const SILENCE_MS = 500; // a picture that stands still for longer is said to
+const STATES = {
+  connecting: ["Connecting", "wait"],
+  live: ["Live", "good"],
+  stalled: ["Stalled", "bad"],
+  reconnecting: ["Reconnecting", "bad"],
+  ended: ["Ended", "off"],
+};
+
+const link = new Link();
+const controls = new Controls();
+const screen = new Screen(link, byId("live"), byId("other"));
+const meter = new Meter();
+const latencyPlot = new Plot(byId("latency-plot"), { label: "Latency", unit: "ms", least: 110, mark: 100 });
+const fpsPlot = new Plot(byId("fps-plot"), { label: "Frame rate", unit: "FPS", least: 30 });
+
+let stream = null;
+let status = null;
+let classList = null;
+let compare = "none"; // or "frozen", "raw"
+let said = {};
+
+function put(id, text) {
+  const node = byId(id);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function announce(topic, text) {
+  if (said[topic] === text) return;
+  const first = !(topic in said);
+  said[topic] = text;
+  if (!first) put("announcer", text);
+}
+
+function press(id, on) {
+  byId(id).setAttribute("aria-pressed", String(on));
+}
+
+// What the program says.
+
+async function begin() {
+  try {
+    const answer = await fetch("/api/stream");
+    if (answer.status === 401) location.reload();
+    stream = await answer.json();
+  } catch {
+    setTimeout(begin, 1000);
+    return;
+  }
+  const { name, width, height } = stream.stream;
+  document.title = `${name} – cliprl`;
+  put("source", name);
+  byId("source").title = name;
+  put("f-source", `${width} × ${height}`);
+  put("f-network", stream.network || "none");
+  put("latency-what", stream.stream.live ? "camera to screen" : "decoded to screen");
+  byId("record").hidden = !stream.records;
+  byId("pause").hidden = stream.stream.live;
+  classList ??= new ClassList(byId("classes"), stream.classes, controls);
+}
+
+link.addEventListener("status", ({ detail }) => {
+  status = detail;
+  screen.origins = detail.origins;
+  controls.accept(detail.settings);
+  classList?.update(controls.settings.hidden, detail.areas);
+  showState();
+  showMask();
+  showFacts();
+});
+link.addEventListener("lost", () => {
+  showState();
+  announce("state", "Connection to the program lost");
+});
+
+function showState() {
+  const [text, level] = link.isOpen && status ? STATES[status.state] : ["No connection", "bad"];
+  const paused = link.isOpen && status?.settings.paused;
+  put("state-text", paused ? "Paused" : text);
+  byId("state").dataset.level = paused ? "off" : level;
+  if (link.isOpen && status) announce("state", `Source ${(paused ? "paused" : text).toLowerCase()}`);
+}
+
+function showMask() {
+  const aged = status.mask === "aged" ? `aged ${Math.round(status.age_ms)} ms` : status.mask;
+  put("mask-text", `Mask ${aged}`);
+  byId("mask").dataset.level = { fresh: "good", aged: "wait", off: "off" }[status.mask];
+  put("f-mask", status.reason && status.mask === "off" ? `off: ${status.reason}` : aged);
+  announce("mask", `Mask ${status.mask}`);
+}
+
+function showFacts() {
+  put("f-dropped", String(status.dropped));
+  put("f-viewers", String(status.viewers));
+  put("f-reconnections", String(status.reconnections));
+  byId("f-reconnections-row").hidden = status.reconnections === 0;
+  byId("recording").hidden = !status.recording;
+  press("record", status.settings.recording);
+  announce("recording", status.recording ? "Recording" : "Not recording");
+  const guard = status.guarded ? "The scope is out of the body: the picture is pixelated." : "";
+  const note = [guard, status.note].filter(Boolean).join(" ");
+  put("note", note);
+  byId("note").hidden = !note;
+}
+
+// What this screen sees.
+
+screen.addEventListener("shown", ({ detail }) => meter.add(detail));
+screen.addEventListener("transport", () => {
+  for (const option of byId("transport").options) {
+    if (option.value === "auto") option.textContent = `Automatic (${screen.transport === "rtc" ? "WebRTC" : "MJPEG"})`;
+  }
+});
+screen.addEventListener("fallback", ({ detail }) => announce("transport", `${detail}: showing MJPEG`));
+
+function showBanner() {
+  const silent = performance.now() - meter.last;
+  let text = "";
+  if (!link.isOpen) text = "Connection to the program lost. Trying again …";
+  else if (!status || !meter.last) text = "Waiting for the first picture …";
+  else if (status.state !== "live") text = awayText();
+  else if (silent > SILENCE_MS && !status.settings.paused && !document.hidden) {
+    text = `No new picture for ${(silent / 1000).toFixed(1)} s`;
+  }
+  put("banner", text);
+  byId("banner").hidden = !text;
+  byId("stage").classList.toggle("stale", Boolean(text));
+  screen.check(status?.state === "live" && !status.settings.paused && silent > SILENCE_MS);
+}
+
+function awayText() {
+  const [text] = STATES[status.state];
+  const since = status.for_s !== null && status.state !== "ended" ? ` for ${Math.round(status.for_s)} s` : "";
+  return `Source ${text.toLowerCase()}${since}${status.problem ? `: ${status.problem}` : ""}`;
+}
+
+setInterval(showBanner, 100);
+setInterval(() => {
+  const { fps, latency } = meter.read();
+  put("latency", latency === null ? "–" : String(Math.round(latency)));
+  put("fps", fps ? String(fps) : "–");
+  latencyPlot.add(latency);
+  fpsPlot.add(fps);
+}, 250);
+setInterval(() => {
+  latencyPlot.describe();
+  fpsPlot.describe();
+}, 5000);
+
+// What is asked for here.
+
+controls.addEventListener("change", () => {
+  const { opacity, contours, hidden, recording, paused } = controls.settings;
+  const percent = String(Math.round(opacity * 100));
+  const slider = byId("opacity");
+  if (slider.value !== percent) slider.value = percent;
+  slider.setAttribute("aria-valuetext", `${percent} %`);
+  slider.style.setProperty("--filled", `${percent}%`);
+  put("opacity-value", `${percent} %`);
+  byId("contours").checked = contours;
+  classList?.update(hidden, status?.areas ?? {});
+  put("all", hidden.length ? "Show all" : "Hide all");
+  press("record", recording);
+  press("pause", paused);
+});
+controls.addEventListener("refused", ({ detail }) => put("announcer", `Not changed: ${detail}`));
+
+const names = () => classList?.classes.map((spec) => spec.name) ?? [];
+
+function setCompare(mode) {
+  const wasRaw = compare === "raw";
+  compare = mode;
+  const shown = mode !== "none";
+  byId("other").hidden = !shown;
+  byId("panes").dataset.layout = shown ? "pair" : "single";
+  screen.live.caption.hidden = !shown;
+  screen.other.caption.textContent = mode === "frozen" ? `Frozen ${new Date().toLocaleTimeString()}` : "Raw";
+  if (wasRaw !== (mode === "raw")) screen.showRaw(mode === "raw");
+  if (mode === "frozen") screen.freeze();
+  press("freeze", mode === "frozen");
+  press("beside", mode === "raw");
+  put("announcer", { none: "Live picture only", frozen: "Still frozen beside the live picture", raw: "Raw picture beside the overlay" }[mode]);
+}
+
+async function takeSnapshot() {
+  const anchor = document.createElement("a");
+  try {
+    if (compare === "frozen") {
+      const still = await new Promise((done) => screen.other.canvas.toBlob(done, "image/png"));
+      anchor.href = URL.createObjectURL(still);
+      anchor.download = `cliprl_frozen_${new Date().toISOString().replaceAll(/[-:]|\.\d+/g, "")}.png`;
+    } else {
+      const answer = await fetch("/snapshot.png");
+      if (!answer.ok) throw new Error(await answer.text());
+      anchor.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
+      anchor.href = URL.createObjectURL(await answer.blob());
+    }
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+    put("announcer", `Snapshot saved as ${anchor.download}`);
+  } catch (error) {
+    put("announcer", `No snapshot: ${error.message}`);
+  }
+}
+
+const actions = {
+  overlay: () => controls.toggleOverlay(),
+  dimmer: () => controls.nudge(-0.05),
+  brighter: () => controls.nudge(0.05),
+  contours: () => controls.change({ contours: !controls.settings.contours }),
+  class: (number) => {
+    const name = names()[number];
+    if (name) controls.show(name, controls.settings.hidden.includes(name));
+  },
+  all: () => controls.change({ hidden: controls.settings.hidden.length ? [] : names() }),
+  freeze: () => setCompare(compare === "frozen" ? "none" : "frozen"),
+  beside: () => setCompare(compare === "raw" ? "none" : "raw"),
+  snapshot: takeSnapshot,
+  record: () => stream?.records && controls.change({ recording: !controls.settings.recording }),
+  pause: () => stream && !stream.stream.live && controls.change({ paused: !controls.settings.paused }),
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()).catch(() => {}),
+  theme: () => announce("theme", cycleTheme()),
+  help: () => (byId("keys").open ? byId("keys").close() : byId("keys").showModal()),
+};
+
+for (const name of ["freeze", "beside", "snapshot", "record", "pause", "full", "theme", "help", "all"]) {
+  byId(name).addEventListener("click", () => actions[name]());
+}
+byId("opacity").addEventListener("input", ({ target }) => controls.change({ opacity: target.valueAsNumber / 100 }));
+byId("contours").addEventListener("change", ({ target }) => controls.change({ contours: target.checked }));
+byId("transport").addEventListener("change", ({ target }) => screen.prefer(target.value));
+byId("keys-close").addEventListener("click", () => byId("keys").close());
+
+// Full screen: the buttons leave while the mouse rests.
+
+const stage = byId("stage");
+let resting = 0;
+function wake() {
+  stage.classList.remove("idle");
+  clearTimeout(resting);
+  if (document.fullscreenElement) resting = setTimeout(() => stage.classList.add("idle"), 3000);
+}
+document.addEventListener("fullscreenchange", () => {
+  press("full", Boolean(document.fullscreenElement));
+  wake();
+});
+for (const kind of ["pointermove", "pointerdown", "keydown", "focusin"]) stage.addEventListener(kind, wake);
+
+startTheme();
+new Keys(actions, byId("shortcuts"));
+begin();

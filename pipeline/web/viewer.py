@@ -1,0 +1,81 @@
+"""The web viewer as the rest of the program sees it: it is opened, says where it is, and is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from cliprl.pipeline.web.access import Gate
+from cliprl.pipeline.web.address import Address, bound_address, is_loopback
+from cliprl.pipeline.web.pump import Pump, open_channels
+from cliprl.pipeline.web.routes import Routes
+from cliprl.pipeline.web.rtc import bind_to
+from cliprl.pipeline.web.state import Program
+
+# How long connections have to end when the program does.
+_FAREWELL = 1.0
+
+
+class WebViewer:
+    """Serves the page for `program` from a thread of its own, until it is closed (a context manager).
+
+    Beyond loopback a token is needed, a new one each time: it is part of `url`, and nowhere else. Raises UsageError where it
+    can't listen on `address`.
+    """
+
+    def __init__(self, program: Program, address: Address | None = None) -> None:
+        address = address or Address()
+        self._listening = address.listen()
+        self.host, self.port = bound_address(self._listening)
+        self.token = None if is_loopback(self.host) else secrets.token_urlsafe(24)
+        bind_to(self.host)
+        self._loop = asyncio.new_event_loop()
+        channels = open_channels()
+        self._pump = Pump(program.hub, channels, self._loop)
+        gate = Gate(self.host, self.port, self.token, name=address.host)
+        self._runner = web.AppRunner(
+            Routes(program, gate, channels, self._pump).application(), access_log=None, shutdown_timeout=_FAREWELL
+        )
+        self._thread = threading.Thread(target=self._loop.run_forever, name="web server", daemon=True)
+        self._thread.start()
+        self._call(self._serve())
+        self._pump.start()
+
+    @property
+    def url(self) -> str:
+        """Where the page is, for this machine's browser; with the token where one is needed, so not to be logged."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+            self.host, f"[{self.host}]" if ":" in self.host else self.host
+        )
+        return f"http://{host}:{self.port}/{f'#token={self.token}' if self.token else ''}"
+
+    async def _serve(self) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._listening).start()
+
+    def close(self) -> None:
+        """End all connections and stop listening. Calling it twice is harmless."""
+        if self._loop.is_closed():
+            return
+        self._pump.stop()
+        self._call(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

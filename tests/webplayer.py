@@ -1,0 +1,120 @@
+"""A stream for tests of the web viewer: pictures and masks that are known, shown through a real hub and overlay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.color import Color
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
+from cliprl.pipeline.measure import measure
+from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.protocols import StreamInfo
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.view import full_view
+
+HEIGHT, WIDTH, RATE = 240, 320, 25
+CLASSES = (
+    ClassSpec("background", (0, 0, 0), "background"),
+    ClassSpec("shaft", (0, 255, 0), "instrument"),
+    ClassSpec("kidney", (255, 55, 0), "tissue"),
+)
+Content = Callable[[int], tuple[Frame, Segmentation]]
+
+
+def picture(index: int) -> Frame:
+    """Grey, BT.709, with a white bar that moves a step a frame."""
+    luma, chroma = np.full((HEIGHT, WIDTH), 110, np.uint8), np.full((HEIGHT // 2, WIDTH // 2, 2), 128, np.uint8)
+    left = 4 * index % (WIDTH - 16)
+    luma[HEIGHT - 40 : HEIGHT - 24, left : left + 16] = 235
+    return Frame(luma, chroma, index, Fraction(1, RATE), index, Color("bt709"), 1)
+
+
+def halves(index: int) -> tuple[Frame, Segmentation]:
+    """A shaft on the left third, a kidney on the right third, between the heights of a fifth and three fifths."""
+    view = full_view(HEIGHT, WIDTH, 256, 320)
+    labels = np.zeros((64, 80), np.uint8)
+    labels[13:38, 2:26], labels[13:38, 54:78] = 1, 2
+    probabilities = np.moveaxis(np.eye(len(CLASSES), dtype=np.float32)[labels], -1, 0)
+    return picture(index), Segmentation(labels, probabilities, view, 1.0, 3)
+
+
+class Player(threading.Thread):
+    """Shows `content` at `rate` frames a second until it is closed; `state` says what becomes of the source."""
+
+    def __init__(
+        self,
+        content: Content = halves,
+        classes: tuple[ClassSpec, ...] = CLASSES,
+        *,
+        live: bool = True,
+        rate: int = RATE,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.hub, self.controls = Hub(), Controls(classes)
+        first, _ = content(0)
+        self.info = StreamInfo(
+            "rtsp://user:secret@camera/live", first.height, first.width, Fraction(1, rate), live=live
+        )
+        self.classes, self.state, self.mask = classes, SourceState.LIVE, Freshness.FRESH
+        self._content, self._rate = content, rate
+        self._style, self._overlay = Style(), Overlay(classes)
+        self._ended, self._since = threading.Event(), time.time()
+
+    def run(self) -> None:
+        index, due = 0, time.monotonic()
+        while not self._ended.wait(max(due - time.monotonic(), 0)):
+            due += 1 / self._rate
+            if self.state is SourceState.LIVE and not self.controls.settings.paused:
+                self._show(*self._content(index), index)
+                index += 1
+            elif self.state is not SourceState.LIVE and (newest := self.hub.newest) is not None:
+                status = replace(newest.status, state=self.state, since=self._since)
+                self.hub.publish(replace(newest, index=index, status=status, camera=False))
+                index += 1
+
+    def turn(self, state: SourceState) -> None:
+        self.state, self._since = state, time.time()
+
+    def _show(self, raw: Frame, segmentation: Segmentation, index: int) -> None:
+        raw.times["captured"] = captured = time.monotonic()
+        overlaid = replace(raw, luma=raw.luma.copy(), chroma=raw.chroma.copy())
+        self._overlay.style = self.controls.settings.style(self._style, self.classes)
+        shown = None if self.mask is Freshness.OFF else segmentation
+        self._overlay.draw(overlaid, shown)
+        areas = {self.classes[m.class_id].name: m.share for m in measure(segmentation)} if shown else {}
+        status = Status(
+            self.state,
+            self._since,
+            mask=self.mask,
+            age_ms=None if shown is None else 0.0,
+            fps=float(self._rate),
+            latency_ms=1000 * (time.monotonic() - captured),
+            areas=areas,
+            recording=self.controls.settings.recording,
+        )
+        self.hub.publish(Shown(index, raw, overlaid, raw, overlaid, status))
+
+    def close(self) -> None:
+        self._ended.set()
+        self.join()
+        self.hub.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
