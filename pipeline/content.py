@@ -11,7 +11,7 @@ import numpy as np
 
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.shapes import Rectangle, fit_disc, fit_rectangle
-from cliprl.pipeline.strips import STRIPS, find_ends
+from cliprl.pipeline.strips import STRIPS, Ends, find_ends
 from cliprl.pipeline.view import Circle, View, circle_view, fit_view, full_view
 
 # A shape is believed when it explains this share of the ends.
@@ -38,9 +38,13 @@ class ContentDetector:
     def view_of(self, frame: Frame) -> View:
         """The view of this frame. The same object as the last frame's, as long as the picture has not moved."""
         size = (frame.height, frame.width)
+        return self.follow(_ends(frame.luma, frame.color.full_range), size)
+
+    def follow(self, ends: Ends | None, size: tuple[int, int]) -> View:
+        """The view of a frame of `size` (height, width) with the picture's ends; None where it has too few lines for any."""
         if self._view is None or (self._view.frame_height, self._view.frame_width) != size:
             self._view, self._shape, self._pending = full_view(*size, *self._network), None, None
-        found = find_picture(frame.luma, full_range=frame.color.full_range, last=self._shape)
+        found = None if ends is None else shape_of(ends, max(size), self._shape)
         if found is not None and self._accepts(found, max(size)):
             self._shape, self._pending = found, None
             self._view = _view(found, size, self._network)
@@ -65,16 +69,23 @@ def find_picture(luma: Plane, *, full_range: bool, last: Shape | None = None) ->
 
     `last` is where it was in the frame before: only a hint, which saves time.
     """
-    if min(luma.shape) < STRIPS:
-        return None
-    ends = find_ends(luma, full_range=full_range)
+    ends = _ends(luma, full_range)
+    return None if ends is None else shape_of(ends, max(luma.shape), last)
+
+
+def _ends(luma: Plane, full_range: bool) -> Ends | None:
+    return None if min(luma.shape) < STRIPS else find_ends(luma, full_range=full_range)
+
+
+def shape_of(ends: Ends, longer: int, last: Shape | None) -> Shape | None:
+    """The shape that explains the ends in a frame whose longer side is `longer` pixels; None where none does."""
     if not ends.valid.any():
         return None
     rectangle = fit_rectangle(ends)
     if rectangle is not None and rectangle[1] == 1:
         return rectangle[0]
     guess = last if last is not None and len(last) == 3 else None
-    disc = fit_disc(ends, max(luma.shape), guess)
+    disc = fit_disc(ends, longer, guess)
     shape, belief = max((f for f in (rectangle, disc) if f is not None), key=lambda f: f[1], default=(None, 0.0))
     return shape if belief >= BELIEF else None
 

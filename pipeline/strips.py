@@ -12,11 +12,11 @@ from cliprl.pipeline.frame import Plane
 
 STRIPS = 16
 # A strip is so many lines wide, and is read in so many cells along the frame's longer side, whatever the frame's size.
-_LINES, _CELLS = 4, 480
+LINES, _CELLS = 4, 480
 # Bars may be this much brighter than nominal black, and the picture is at least this much brighter than the bars.
-_BAR_RISE, _PICTURE_RISE = 16.0, 8.0
+BAR_DROP, BAR_RISE, PICTURE_RISE = 4.0, 16.0, 8.0
 # The second opinion on an end: where the strip reaches this share of its own brightness (a glow around the disc does not).
-_BRIGHT_SHARE = 0.35
+BRIGHT_SHARE = 0.35
 
 
 class Ends(NamedTuple):
@@ -36,31 +36,48 @@ class Ends(NamedTuple):
 def find_ends(luma: Plane, *, full_range: bool) -> Ends:
     """Read the strips of a luma plane (H, W) and find where on each the picture begins and ends."""
     height, width = luma.shape
-    cell = max(1, round(max(height, width) / _CELLS))
+    cell = cell_size(height, width)
     across, y = _horizontal(luma, cell)
     down, x = _vertical(luma, cell)
     black = _black_level((across, down), 0.0 if full_range else 16.0)
-    left, right = _first(across, black, cell)
-    top, bottom = _first(down, black, cell)
+    distances = np.concatenate([_first(across, black, cell), _first(down, black, cell)])
+    return place_ends(distances, (y, x), (height, width), cell)
+
+
+def place_ends(
+    distances: NDArray[np.float64], places: tuple[NDArray[np.float64], ...], size: tuple[int, int], cell: int
+) -> Ends:
+    """Ends in the frame, from how far in the picture begins: (4 sides, 2 thresholds, STRIPS) pixels, infinite for nowhere.
+
+    The sides are left, right, top, bottom; `places` the y of the strips across and the x of those down.
+    """
+    height, width = size
+    left, right, top, bottom = distances
     along = np.concatenate([left, width - right, top, height - bottom], axis=1)
-    places = np.concatenate([y, y, x, x])
+    (y, x), half = places, 2 * STRIPS
+    across = np.concatenate([y, y, x, x])
     points = np.empty((*along.shape, 2))
-    points[:, : 2 * STRIPS, 0], points[:, : 2 * STRIPS, 1] = along[:, : 2 * STRIPS], places[: 2 * STRIPS]
-    points[:, 2 * STRIPS :, 0], points[:, 2 * STRIPS :, 1] = places[2 * STRIPS :], along[:, 2 * STRIPS :]
-    distances = np.concatenate([left, right, top, bottom], axis=1)
-    return Ends(points, np.isfinite(distances), distances == 0, cell)
+    points[:, :half, 0], points[:, :half, 1] = along[:, :half], across[:half]
+    points[:, half:, 0], points[:, half:, 1] = across[half:], along[:, half:]
+    joined = np.concatenate(list(distances), axis=1)
+    return Ends(points, np.isfinite(joined), joined == 0, cell)
 
 
-def _centres(length: int) -> NDArray[np.intp]:
+def cell_size(height: int, width: int) -> int:
+    """The length of a cell in pixels, for a frame of this size."""
+    return max(1, round(max(height, width) / _CELLS))
+
+
+def first_lines(length: int) -> NDArray[np.intp]:
     """First lines of the strips that cut `length` lines evenly."""
-    first = (np.arange(STRIPS) + 0.5) * length / STRIPS - _LINES / 2
-    return np.clip(first, 0, max(length - _LINES, 0)).astype(np.intp)
+    first = (np.arange(STRIPS) + 0.5) * length / STRIPS - LINES / 2
+    return np.clip(first, 0, max(length - LINES, 0)).astype(np.intp)
 
 
 def _horizontal(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The horizontal strips as rows of cell means, float32 (STRIPS, n), and the y of their centres."""
-    first, cells = _centres(len(luma)), luma.shape[1] // cell
-    lines = min(_LINES, len(luma))
+    first, cells = first_lines(len(luma)), luma.shape[1] // cell
+    lines = min(LINES, len(luma))
     rows = luma[(first[:, None] + np.arange(lines)).ravel(), : cells * cell]
     strips = cv2.resize(rows, (cells, STRIPS), interpolation=cv2.INTER_AREA)
     return np.asarray(strips, np.float32), np.asarray(first + lines / 2, np.float64)
@@ -68,7 +85,7 @@ def _horizontal(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np
 
 def _vertical(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The vertical strips likewise; of each cell one line is read, as lines are what memory is slow at."""
-    first, lines = _centres(luma.shape[1]), min(_LINES, luma.shape[1])
+    first, lines = first_lines(luma.shape[1]), min(LINES, luma.shape[1])
     columns = luma[cell // 2 :: cell][:, (first[:, None] + np.arange(lines)).ravel()]
     strips = columns.reshape(len(columns), STRIPS, lines).mean(axis=2, dtype=np.float32)
     return np.ascontiguousarray(strips.T), first + lines / 2
@@ -77,14 +94,14 @@ def _vertical(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.f
 def _black_level(strips: tuple[NDArray[np.float32], ...], nominal: float) -> float:
     """The brightness of the bars, from the outermost cells, whether or not there are bars."""
     outermost = np.sort(np.concatenate([s[:, [0, -1]].ravel() for s in strips]))
-    return float(np.clip(outermost[len(outermost) // 5], nominal - 4, nominal + _BAR_RISE))
+    return float(np.clip(outermost[len(outermost) // 5], nominal - BAR_DROP, nominal + BAR_RISE))
 
 
 def _first(strips: NDArray[np.float32], black: float, cell: int) -> NDArray[np.float64]:
     """How far from each strip's two ends the picture begins, in pixels: (2 ends, 2 thresholds, STRIPS), infinite if nowhere."""
     cells = strips.shape[1]
     bright = np.partition(strips, cells * 9 // 10, axis=1)[:, cells * 9 // 10]
-    rises = np.maximum([np.zeros(STRIPS), (bright - black) * _BRIGHT_SHARE], _PICTURE_RISE)
+    rises = np.maximum([np.zeros(STRIPS), (bright - black) * BRIGHT_SHARE], PICTURE_RISE)
     thresholds = (black + rises)[None]
     both = np.stack([strips, strips[:, ::-1]])
     above = both[:, None] > thresholds[..., None]

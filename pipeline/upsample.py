@@ -32,8 +32,7 @@ def labels_at(segmentation: Segmentation, height: int, width: int, scratch: Scra
     """
     scratch, view = scratch or _local.scratch, segmentation.view
     rows, columns = segmentation.labels.shape
-    x = _span(view.placed[0::2], view.network_width, columns, view.crop[0::2], view.frame_width, width)
-    y = _span(view.placed[1::2], view.network_height, rows, view.crop[1::2], view.frame_height, height)
+    x, y = spans(view, (rows, columns), height, width)
     labels = scratch.array("labels", (height, width))
     labels.fill(0)
     present = np.flatnonzero(np.bincount(segmentation.labels[y.cells, x.cells].ravel()))
@@ -76,7 +75,7 @@ def _quantised(probability: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.asarray(np.rint(probability * np.float32(65535)), np.uint16)
 
 
-class _Span(NamedTuple):
+class Span(NamedTuple):
     """Along one axis: the grid's cells that cover the picture, the pixels they scale to, and which of these are the picture."""
 
     cells: slice
@@ -91,7 +90,15 @@ def _ratio(frame: int, target: int) -> float:
     return 1 / step if -(-frame // step) == target else target / frame
 
 
-def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int) -> _Span:
+def spans(view: View, grid: tuple[int, int], height: int, width: int) -> tuple[Span, Span]:
+    """How a grid (rows, columns) over the network's picture lies on the frame at any size of its aspect: along x, along y."""
+    rows, columns = grid
+    x = _span(view.placed[0::2], view.network_width, columns, view.crop[0::2], view.frame_width, width)
+    y = _span(view.placed[1::2], view.network_height, rows, view.crop[1::2], view.frame_height, height)
+    return x, y
+
+
+def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int) -> Span:
     stride, ratio = network / cells, _ratio(frame, target)
     first, last = int(placed[0] // stride), min(int(np.ceil((placed[0] + placed[1]) / stride)), cells)
     per_network_pixel = crop[1] / placed[1] * ratio
@@ -100,7 +107,7 @@ def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ..
     # Cells on the picture's edge may reach over it: they are scaled whole, then cut.
     start = min(round(crop[0] * ratio + (first * stride - placed[0]) * per_network_pixel), low)
     stop = max(round(crop[0] * ratio + (last * stride - placed[0]) * per_network_pixel), high, start + 1)
-    return _Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
+    return Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
 
 
 @lru_cache(maxsize=4)

@@ -25,6 +25,7 @@ OPTIONAL = {
     "tensorrt",
     "tensorrt_rtx",
     "pycuda",
+    "cuda",
     "nncf",
     "aiortc",
     "onnxruntime",
@@ -63,6 +64,20 @@ def test_imports_point_down(room: str) -> None:
                 assert parts[0] not in MAY_IMPORT, f"{path.relative_to(ROOT)}: import {name} as cliprl.{name}"
                 if parts[0] == "cliprl":
                     assert parts[1] in MAY_IMPORT[room], f"{path.relative_to(ROOT)}: {room} may not import {parts[1]}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_pipeline_touches_a_gpu_in_one_place_only() -> None:
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        if path.parent != ROOT / "pipeline" / "cuda":
+            assert not imported(path) & {"torch", "pycuda", "cuda", "tensorrt"}, path.relative_to(ROOT)
 
 
 @pytest.mark.parametrize("package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.command"])

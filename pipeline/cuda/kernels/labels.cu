@@ -1,0 +1,100 @@
+// From logits to labels: on the network's grid, then at the size of the frame's chroma.
+#include "common.cuh"
+
+struct Classify {
+    int width, height; // of the grid
+    const float *logits;
+    int classes;
+    int first_x, first_y, last_x, last_y; // the cells that the view's picture touches
+    int unused;
+    const int *spans; // (height, 2): the cells inside the endoscope's picture
+    float *probabilities, *confidence;
+    u8 *labels, *present;
+};
+
+// Softmax, the winner (0 outside the picture), its probability, and which classes win anywhere in the picture.
+KERNEL(classify, Classify) {
+    const size_t plane = (size_t)a.width * a.height, here = (size_t)y * a.width + x;
+    int best = 0;
+    float largest = a.logits[here], sum = 0.0f;
+    for (int k = 1; k < a.classes; k++) {
+        const float value = a.logits[k * plane + here];
+        if (value > largest) largest = value, best = k;
+    }
+    for (int k = 0; k < a.classes; k++) sum += expf(a.logits[k * plane + here] - largest);
+    for (int k = 0; k < a.classes; k++) a.probabilities[k * plane + here] = expf(a.logits[k * plane + here] - largest) / sum;
+    const bool inside = in_span(a.spans, x, y);
+    a.confidence[here] = inside ? 1.0f / sum : 0.0f;
+    a.labels[here] = (u8)(inside ? best : 0);
+    // All who write here write the same.
+    if (x >= a.first_x && x < a.last_x && y >= a.first_y && y < a.last_y) a.present[a.labels[here]] = 1;
+}
+
+struct Count {
+    int width, height; // classes + 1, lines of the grid
+    const u8 *labels;
+    const float *confidence;
+    int columns, unused;
+    float *lines; // (lines, classes + 1)
+};
+
+// Cells of each class in each line, and in the last column the sum of confidences.
+KERNEL(count_lines, Count) {
+    const size_t start = (size_t)y * a.columns;
+    float sum = 0.0f;
+    for (int i = 0; i < a.columns; i++)
+        sum += x == a.width - 1 ? a.confidence[start + i] : (float)(a.labels[start + i] == x);
+    a.lines[(size_t)y * a.width + x] = sum;
+}
+
+struct Total {
+    int width, height; // classes + 1, 1
+    const float *lines;
+    int count, unused;
+    float *totals;
+};
+
+KERNEL(total, Total) {
+    float sum = 0.0f;
+    for (int i = y; i < a.count; i++) sum += a.lines[(size_t)i * a.width + x];
+    a.totals[x] = sum;
+}
+
+struct Upsample {
+    int width, height; // of the frame's chroma
+    const float *probabilities;
+    const u8 *present;
+    int classes, rows, columns; // of the grid
+    int cells_left, cells_top, cells_wide, cells_high;
+    int target_left, target_top, target_wide, target_high; // where the picture lies in the chroma
+    int part_left, part_top;                               // the target's corner in the cells scaled whole
+    int unused;
+    double step_x, step_y; // cells a pixel
+    const int *spans;      // (height, 2): the endoscope's disc, or null
+    u8 *labels;
+};
+
+// 65,535ths, as the reference has them.
+DEVICE float quantised(float probability) { return (float)nearest(probability * 65535.0f); }
+
+// The class whose probability, scaled up bilinearly, is the largest; of equals the lowest; of those that win anywhere.
+KERNEL(upsample, Upsample) {
+    u8 *label = a.labels + (size_t)y * a.width + x;
+    const int i = x - a.target_left, j = y - a.target_top;
+    *label = 0;
+    if (i < 0 || j < 0 || i >= a.target_wide || j >= a.target_high || !in_span(a.spans, x, y)) return;
+    const Tap across = linear_tap(i + a.part_left, a.step_x, a.cells_wide);
+    const Tap down = linear_tap(j + a.part_top, a.step_y, a.cells_high);
+    const float *corner = a.probabilities + (size_t)a.cells_top * a.columns + a.cells_left;
+    int best = -1, largest = 0;
+    for (int k = 0; k < a.classes; k++) {
+        if (!a.present[k]) continue;
+        const float *upper = corner + ((size_t)k * a.rows + down.low) * a.columns;
+        const float *lower = corner + ((size_t)k * a.rows + down.high) * a.columns;
+        const float over = quantised(upper[across.low]) * (1.0f - across.weight) + quantised(upper[across.high]) * across.weight;
+        const float under = quantised(lower[across.low]) * (1.0f - across.weight) + quantised(lower[across.high]) * across.weight;
+        const int value = nearest(over * (1.0f - down.weight) + under * down.weight);
+        if (best < 0 || value > largest) best = k, largest = value;
+    }
+    *label = (u8)(best < 0 ? 0 : best);
+}

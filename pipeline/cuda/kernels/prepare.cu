@@ -1,0 +1,83 @@
+// From a frame's planes to the network's picture.
+#include "common.cuh"
+
+// The taps of every output pixel along one axis: `taps` weights from source pixel first[i] on. They shrink without aliasing.
+struct Axis {
+    const int *first;
+    const float *weight;
+    int taps;
+    int unused;
+};
+
+struct Prepare {
+    int width, height; // of the network's picture
+    const u8 *luma, *chroma;
+    int luma_pitch, chroma_pitch; // bytes from line to line
+    int crop_left, crop_top;      // of the view, in luma pixels, even
+    int placed_left, placed_top;  // where the crop lies in the picture
+    Axis luma_x, luma_y, chroma_x, chroma_y;
+    const int *spans; // (height, 2): what of each line lies in the endoscope's picture
+    float matrix[9], offset[3];
+    int unused;
+    u8 *picture; // (height, width, 3)
+};
+
+DEVICE float luma_at(const Prepare &a, int x, int y) {
+    const u8 *line = a.luma + (size_t)(a.crop_top + a.luma_y.first[y]) * a.luma_pitch + a.crop_left + a.luma_x.first[x];
+    const float *across = a.luma_x.weight + (size_t)x * a.luma_x.taps, *down = a.luma_y.weight + (size_t)y * a.luma_y.taps;
+    float sum = 0.0f;
+    for (int j = 0; j < a.luma_y.taps; j++, line += a.luma_pitch) {
+        if (down[j] == 0.0f) continue;
+        float part = 0.0f;
+        for (int i = 0; i < a.luma_x.taps; i++)
+            if (across[i] != 0.0f) part += across[i] * (float)line[i];
+        sum += down[j] * part;
+    }
+    return sum;
+}
+
+DEVICE void chroma_at(const Prepare &a, int x, int y, float &cb, float &cr) {
+    const u8 *line = a.chroma + (size_t)(a.crop_top / 2 + a.chroma_y.first[y]) * a.chroma_pitch +
+                     2 * (a.crop_left / 2 + a.chroma_x.first[x]);
+    const float *across = a.chroma_x.weight + (size_t)x * a.chroma_x.taps;
+    const float *down = a.chroma_y.weight + (size_t)y * a.chroma_y.taps;
+    cb = cr = 0.0f;
+    for (int j = 0; j < a.chroma_y.taps; j++, line += a.chroma_pitch) {
+        if (down[j] == 0.0f) continue;
+        float blue = 0.0f, red = 0.0f;
+        for (int i = 0; i < a.chroma_x.taps; i++) {
+            if (across[i] == 0.0f) continue;
+            blue += across[i] * (float)line[2 * i];
+            red += across[i] * (float)line[2 * i + 1];
+        }
+        cb += down[j] * blue;
+        cr += down[j] * red;
+    }
+}
+
+KERNEL(prepare, Prepare) {
+    u8 *rgb = a.picture + ((size_t)y * a.width + x) * 3;
+    rgb[0] = rgb[1] = rgb[2] = 0;
+    if (!in_span(a.spans, x, y)) return;
+    float cb, cr;
+    const float luma = luma_at(a, x - a.placed_left, y - a.placed_top);
+    chroma_at(a, x - a.placed_left, y - a.placed_top, cb, cr);
+    for (int c = 0; c < 3; c++) {
+        const float *row = a.matrix + 3 * c;
+        rgb[c] = to_byte(row[0] * luma + row[1] * cb + row[2] * cr + a.offset[c]);
+    }
+}
+
+struct Narrow {
+    int width, height;  // in samples
+    const u16 *source;  // ten bits in the upper part of each sample, as NVDEC gives them
+    int source_pitch;   // bytes
+    int target_pitch;
+    u8 *target;
+};
+
+// 10 bits to 8, to nearest.
+KERNEL(narrow, Narrow) {
+    const u16 *line = (const u16 *)((const u8 *)a.source + (size_t)y * a.source_pitch);
+    a.target[(size_t)y * a.target_pitch + x] = to_byte((float)(line[x] >> 6) * 0.25f);
+}
