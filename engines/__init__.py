@@ -1,12 +1,13 @@
 """What runs a network: the engine bundle, the backends, and the choice between them."""
 
 from cliprl.engines.bundle import Bundle, open_bundle, seal_bundle
-from cliprl.engines.cache import EngineCache, silent
-from cliprl.engines.engine import Engine, Probe, compile_engine, probe
+from cliprl.engines.cache import EngineCache
+from cliprl.engines.candidate import Pair
+from cliprl.engines.engine import Engine, Probe, compile_engine, probe, silent
 from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError
 from cliprl.engines.manifest import ClassSpec, Manifest
 from cliprl.engines.reference import add_reference
-from cliprl.engines.serving import Pair, load_engines
+from cliprl.engines.serving import load_engines
 
 __all__ = [
     "Bundle",

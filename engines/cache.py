@@ -11,6 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from cliprl.engines.engine import Say, silent
 from cliprl.engines.store import Listed, Made, Store
 
 LIMIT = 4 << 30
@@ -18,12 +19,6 @@ LIMIT = 4 << 30
 PATIENCE = 1800.0
 # The age, in seconds, at which what a killed builder left behind is swept away.
 STALE = 3600.0
-
-Say = Callable[[str], None]
-
-
-def silent(message: str) -> None:
-    """Tell nobody."""
 
 
 class EngineCache:

@@ -16,9 +16,8 @@ from cliprl.engines.bundle import open_bundle
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.engine import AUTO, BACKENDS, Engine, probe
 from cliprl.engines.errors import EngineError, UsageError
-from cliprl.engines.gate import Comparison
-from cliprl.engines.reference import DRAWN, reference_of
-from cliprl.engines.serving import Candidate, candidates, examine, load_engines
+from cliprl.engines.serving import load_engines
+from cliprl.engines.verify import verify
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -56,49 +55,17 @@ def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path 
                 out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
 
 
-def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
-    """Print how every candidate compares with the reference; whether any was accepted."""
-    bundle = open_bundle(name)
-    reference = reference_of(bundle)
-    table = Table(box=None, pad_edge=False)
-    for title in ("backend", "precision", "network", "cosine", "labels agree", "worst class IoU", "verdict"):
-        table.add_column(title)
-    accepted = False
-    for candidate in candidates(bundle, device, precision, threads):
-        try:
-            comparisons = examine(candidate, candidate.build(), reference)
-        except EngineError as error:
-            table.add_row(candidate.backend.name, candidate.precision, "", "", "", "", f"[red]{escape(str(error))}[/]")
-            continue
-        for comparison in comparisons:
-            table.add_row(*_row(candidate, comparison))
-        accepted = accepted or not any(comparison.faults() for comparison in comparisons)
-    drawn = " drawn here: the bundle brings none" if reference.source == DRAWN else " of the bundle"
-    out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
-    _wide().print(table)
-    return accepted
-
-
-def _row(candidate: Candidate, comparison: Comparison) -> tuple[str, ...]:
-    worst = min(comparison.classes.items(), key=lambda item: item[1], default=("none shown", float("nan")))
-    faults = comparison.faults()
-    return (
-        candidate.backend.name,
-        candidate.precision,
-        comparison.stage,
-        f"{comparison.cosine:.5f}",
-        f"{comparison.agreement:.2%}",
-        f"{worst[1]:.3f} {worst[0]}",
-        "[green]accepted[/]" if not faults else f"[red]refused: {escape(', '.join(faults))}[/]",
-    )
-
-
 def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
     """Write a copy of a bundle with an int8 encoder, and show how it compares."""
     from cliprl.engines.int8 import quantised_copy
 
     copy = quantised_copy(open_bundle(name), frames, folder)
     verify_here(str(copy.path), "cpu", AUTO, 0)
+
+
+def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
+    """Print how every engine compares with the reference; whether any was accepted."""
+    return verify(name, device, precision, threads, _wide())
 
 
 def inspect_bundle(name: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from cliprl.engines.errors import EngineError, UsageError
 
 Array = NDArray[Any]
 AUTO = "auto"
+# Is told, in a line, what takes time or was decided.
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,12 @@ def probe(backend: str) -> Probe:
     return backend_of(backend).probe()
 
 
-def ready_backends(device: str) -> list[Backend]:
-    """The backends that can serve on `device`, the preferred first.
+def silent(message: str) -> None:
+    """Tell nobody."""
+
+
+def ready_backends(device: str, say: Say = silent) -> list[Backend]:
+    """The backends that can serve on `device`, the preferred first; `say` is told of those preferred that can't, and why.
 
     Raises UsageError for an unknown device, EngineError with every backend's reason where none serves.
     """
@@ -121,6 +128,8 @@ def ready_backends(device: str) -> list[Backend]:
     if not any(answer.ready for answer in answers):
         reasons = "; ".join(f"{answer.backend}: {answer.reason}" for answer in answers)
         raise EngineError(f"no engine can serve on device '{device}': {reasons}")
+    for answer in takewhile(lambda answer: not answer.ready, answers):
+        say(f"{answer.backend} does not serve: {answer.reason}")
     return [backend_of(answer.backend) for answer in answers if answer.ready]
 
 

@@ -2,94 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
-from cliprl.engines.cache import EngineCache, Say, silent
-from cliprl.engines.engine import AUTO, Backend, Engine, Request, ready_backends
-from cliprl.engines.errors import BundleError, EngineError, UsageError
-from cliprl.engines.gate import VERSION, Comparison, judge
-from cliprl.engines.reference import Reference, encoder_shapes, predict, reference_of, refiner_shapes, source_of
+from cliprl.engines.bundle import Bundle, open_bundle
+from cliprl.engines.cache import EngineCache
+from cliprl.engines.candidate import BUFFERS, Candidate, Pair, candidates, examine
+from cliprl.engines.engine import AUTO, Say, silent
+from cliprl.engines.errors import BundleError, EngineError
+from cliprl.engines.reference import reference_of
 from cliprl.engines.store import Made
-
-INT8 = "int8"
-# How many runs an encoder's outputs stay valid, where the caller does not say.
-BUFFERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A bundle's two networks, compiled alike. `report` is the gate's: what was compared with the reference, and how it went."""
-
-    encoder: Engine
-    refiner: Engine
-    report: Mapping[str, Any]
-
-    @property
-    def backend(self) -> str:
-        """The backend that runs both."""
-        return self.encoder.backend
-
-    @property
-    def precision(self) -> str:
-        """The arithmetic of both."""
-        return self.encoder.precision
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to run a bundle: a backend, a precision, and the CPU threads it may use (0: all)."""
-
-    bundle: Bundle
-    backend: Backend
-    precision: str
-    threads: int = 0
-    buffers: int = BUFFERS
-
-    def fields(self) -> dict[str, str]:
-        """Everything that the compiled engines, and the verdict on them, depend on."""
-        hashes, shapes = self.bundle.manifest.hashes, encoder_shapes(self.bundle)
-        return {
-            "bundle": self.bundle.manifest.name,
-            "backend": self.backend.name,
-            "precision": self.precision,
-            "encoder": hashes[self._file()] + hashes.get(INT8_WEIGHTS, "") * (self.precision == INT8),
-            "refiner": hashes[REFINER],
-            "texts": hashlib.sha256(self.bundle.embeddings.tobytes()).hexdigest(),
-            "shapes": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
-            "steps": str(self.bundle.manifest.steps),
-            "threads": str(self.threads),
-            "reference": f"{source_of(self.bundle)}, rule {VERSION}",
-            **self.backend.identity(),
-        }
-
-    def build(self) -> dict[str, bytes]:
-        """Compile both networks. Raises EngineError where the backend can't."""
-        request = self._encoder()
-        encoder = self.backend.build(request)
-        shapes = refiner_shapes(self.bundle, self.backend.load(encoder, request))
-        return {ENCODER: encoder, REFINER: self.backend.build(self._refiner(shapes))}
-
-    def load(self, made: Made) -> Pair:
-        """Make what `build` gave ready to run."""
-        encoder = self.backend.load(made.parts[ENCODER], self._encoder())
-        request = self._refiner(refiner_shapes(self.bundle, encoder))
-        return Pair(encoder, self.backend.load(made.parts[REFINER], request), made.report)
-
-    def _file(self) -> str:
-        return INT8_ENCODER if self.precision == INT8 else ENCODER
-
-    def _encoder(self) -> Request:
-        path = self.bundle.path / self._file()
-        return Request(path, self.precision, self.threads, encoder_shapes(self.bundle), self.buffers)
-
-    def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
-        precision = self.backend.precisions()[0] if self.precision == INT8 else self.precision
-        return Request(self.bundle.refiner, precision, self.threads, shapes)
 
 
 def load_engines(
@@ -109,7 +30,7 @@ def load_engines(
     """
     cache = cache or EngineCache()
     refused = []
-    for candidate in candidates(bundle, device, precision, threads, buffers):
+    for candidate in candidates(bundle, device, precision, threads, buffers, say):
         try:
             return _serve(candidate, cache, say)
         except EngineError as error:
@@ -117,32 +38,6 @@ def load_engines(
             if precision == AUTO:
                 say(str(error))
     raise EngineError(f"bundle '{bundle.manifest.name}' can't be served on {device}: {'; '.join(refused)}")
-
-
-def candidates(
-    bundle: Bundle, device: str, precision: str = AUTO, threads: int = 0, buffers: int = BUFFERS
-) -> Iterator[Candidate]:
-    """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
-
-    Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
-    """
-    quantised = INT8_ENCODER in bundle.manifest.hashes
-    backends = ready_backends(device)
-    known = [each for backend in backends for each in backend.precisions(quantised)]
-    if precision not in (AUTO, *known):
-        raise UsageError(f"precision '{precision}' can't be had on {device} here: {', '.join([AUTO, *known])}")
-    for backend in backends:
-        for each in backend.precisions(quantised):
-            if precision in (AUTO, each):
-                yield Candidate(bundle, backend, each, threads, buffers)
-
-
-def examine(candidate: Candidate, parts: Mapping[str, bytes], reference: Reference) -> tuple[Comparison, Comparison]:
-    """Run what was built over the reference's pictures, and compare."""
-    pair = candidate.load(Made(parts))
-    outputs = predict(pair.encoder, pair.refiner, reference.pictures, candidate.bundle)
-    names = [spec.name for spec in candidate.bundle.manifest.classes]
-    return judge(*outputs, reference, names)
 
 
 def _serve(candidate: Candidate, cache: EngineCache, say: Say) -> Pair:

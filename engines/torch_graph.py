@@ -15,7 +15,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from cliprl.engines import torch_shapes
+# Both are imported for the operators that they enter in the list, too.
+from cliprl.engines import torch_layers, torch_shapes  # noqa: F401
 from cliprl.engines.engine import TensorSpec
 from cliprl.engines.errors import EngineError
 from cliprl.engines.torch_ops import OPERATORS, Attributes, Operator

@@ -1,4 +1,4 @@
-"""ONNX operators in torch, by name: arithmetic, sums over axes, and the layers of a network.
+"""ONNX operators in torch, by name: the list of them, arithmetic, and sums over axes.
 
 Each takes the node's inputs (None where one is left out) and its attributes. Inputs at the positions that `known` tells must
 be known before the run, as shapes and axes are. Source of every definition: the ONNX operator specification, opset 18.
@@ -165,66 +165,3 @@ def _argmax(inputs: Inputs, attributes: Attributes) -> Tensor:
     if attributes.get("select_last_index"):
         raise EngineError("ArgMax with select_last_index has no likeness in torch: export the network again")
     return torch.argmax(inputs[0], attributes.get("axis", 0), bool(attributes.get("keepdims", 1)))
-
-
-@operator("Conv")
-def _conv(inputs: Inputs, attributes: Attributes) -> Tensor:
-    image, kernel = inputs[:2]
-    space = kernel.ndim - 2
-    pads = _pads(attributes, space)
-    before, after = pads[:space], pads[space:]
-    if before != after:
-        image = functional.pad(image, [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair])
-        before = [0] * space
-    function = (functional.conv1d, functional.conv2d)[space - 1]
-    bias = inputs[2] if len(inputs) > 2 else None
-    ones = [1] * space
-    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
-    return function(image, kernel, bias, strides, before, dilations, attributes.get("group", 1))
-
-
-@operator("AveragePool")
-def _average_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
-    size, pads = _window(attributes)
-    ceil, counted = bool(attributes.get("ceil_mode")), bool(attributes.get("count_include_pad"))
-    return functional.avg_pool2d(inputs[0], size, attributes.get("strides", [1, 1]), pads, ceil, counted)
-
-
-@operator("MaxPool")
-def _max_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
-    size, pads = _window(attributes)
-    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    return functional.max_pool2d(inputs[0], size, strides, pads, dilations, bool(attributes.get("ceil_mode")))
-
-
-@operator("GlobalAveragePool")
-def _global_average(inputs: Inputs, attributes: Attributes) -> Tensor:
-    return torch.mean(inputs[0], tuple(range(2, inputs[0].ndim)), keepdim=True)
-
-
-@operator("LayerNormalization")
-def _layer_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
-    image, scale, *bias = inputs
-    shape = image.shape[attributes.get("axis", -1) :]
-    return functional.layer_norm(image, shape, scale, bias[0] if bias else None, attributes.get("epsilon", 1e-5))
-
-
-@operator("BatchNormalization")
-def _batch_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
-    image, scale, bias, mean, variance = inputs
-    return functional.batch_norm(image, mean, variance, scale, bias, eps=attributes.get("epsilon", 1e-5))
-
-
-def _window(attributes: Attributes) -> tuple[list[int], list[int]]:
-    """A pool's size and its padding, the same on both sides."""
-    size, pads = attributes["kernel_shape"], _pads(attributes, 2)
-    if len(size) != 2 or pads[:2] != pads[2:]:
-        raise EngineError(f"a pool of size {size} with padding {pads} can't be run by torch: export the network again")
-    return size, pads[:2]
-
-
-def _pads(attributes: Attributes, space: int) -> list[int]:
-    """Padding before, then after, each axis."""
-    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        raise EngineError(f"padding '{attributes['auto_pad'].decode()}' is not read here: export the network again")
-    return list(attributes.get("pads", [0] * (2 * space)))

@@ -1,4 +1,4 @@
-"""ONNX operators in torch that move elements and compute nothing: shapes, pieces, look-ups, sizes of pictures."""
+"""ONNX operators in torch that move elements and compute nothing: shapes, pieces, look-ups."""
 
 from __future__ import annotations
 
@@ -172,29 +172,3 @@ def _constant_of_shape(inputs: Inputs, attributes: Attributes) -> Tensor:
 def _range(inputs: Inputs, attributes: Attributes) -> Tensor:
     start, limit, step = (x.item() for x in inputs)
     return torch.arange(start, limit, step, dtype=inputs[0].dtype)
-
-
-@operator("Resize", known=(1, 2, 3))
-def _resize(inputs: Inputs, attributes: Attributes) -> Tensor:
-    image = inputs[0]
-    scales, sizes = (*inputs[2:], None, None)[:2]
-    if sizes is None:
-        wide = [int(size * scale) for size, scale in zip(image.shape, scales.tolist(), strict=True)]
-    else:
-        wide = integers(sizes) or []
-    mode, corners = _interpolation(attributes)
-    if image.ndim != 4 or wide[:2] != list(image.shape[:2]):
-        raise EngineError(f"a resize of {tuple(image.shape)} to {wide} can't be run by torch: export the network again")
-    return functional.interpolate(image, wide[2:], mode=mode, align_corners=corners)
-
-
-def _interpolation(attributes: Attributes) -> tuple[str, bool | None]:
-    """Torch's name of the way to resize, and whether corners meet. Raises EngineError for one that torch does not have."""
-    mode = attributes.get("mode", b"nearest").decode()
-    places = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
-    if mode == "nearest" and (places, attributes.get("nearest_mode")) == ("asymmetric", b"floor"):
-        return "nearest", None
-    plain = not attributes.get("antialias") and places in ("half_pixel", "pytorch_half_pixel", "align_corners")
-    if plain and (mode == "linear" or (mode == "cubic" and attributes.get("cubic_coeff_a", -0.75) == -0.75)):
-        return {"linear": "bilinear", "cubic": "bicubic"}[mode], places == "align_corners"
-    raise EngineError(f"a resize '{mode}' by '{places}' can't be run by torch: export the network again")

@@ -76,6 +76,10 @@ def test_verify_prints_a_row_for_each_network(
     assert text.count("accepted") == 2
     for word in ("encoder", "refined", "100.00%", "cosine"):
         assert word in text
+    table = text[text.index("IoU with the reference") :].splitlines()
+    assert "openvino f32" in table[0]
+    assert len(table) > 2
+    assert all(line.split()[-1] == "1.000" for line in table[1:])
 
 
 def test_verify_fails_where_nothing_passes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,14 +19,15 @@ from cliprl.engines import (
     EngineError,
     UsageError,
     add_reference,
+    candidate,
     load_engines,
     open_bundle,
     seal_bundle,
-    serving,
 )
 from cliprl.engines import engine as engine_module
 from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.engine import Engine, Probe, Request, TensorSpec, backend_of, compile_engine
+from cliprl.engines.candidate import candidates, examine
+from cliprl.engines.engine import Engine, Probe, Request, TensorSpec, backend_of, compile_engine, ready_backends
 from cliprl.engines.gate import compare, judge
 from cliprl.engines.int8 import add_int8
 from cliprl.engines.openvino_backend import OpenVino, order
@@ -228,7 +229,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     faulty, said = Faulty(FAULTS[fault]), list[str]()
-    monkeypatch.setattr(serving, "ready_backends", lambda device: [faulty])
+    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [faulty])
     pair = load_engines(bundle, cache=cache, say=said.append)
     assert pair.precision == "f32"
     assert any("bf16 is refused" in text for text in said)
@@ -240,7 +241,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
 def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "ready_backends", lambda device: [Faulty(FAULTS["shuffled"])])
+    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [Faulty(FAULTS["shuffled"])])
     with pytest.raises(EngineError) as caught:
         load_engines(bundle, cache=cache, precision="bf16")
     assert "\n" not in str(caught.value)
@@ -250,9 +251,9 @@ def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
 
 
 def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: EngineCache) -> None:
-    candidate = next(iter(serving.candidates(bundle, "cpu", "f32")))
+    chosen = next(iter(candidates(bundle, "cpu", "f32")))
     report = {"faults": [], "comparisons": []}
-    cache.get_or_make(candidate.fields(), lambda: Made({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
+    cache.get_or_make(chosen.fields(), lambda: Made({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
     said = list[str]()
     assert load_engines(bundle, precision="f32", cache=cache, say=said.append).precision == "f32"
     assert any("compiling again" in text for text in said)
@@ -279,9 +280,9 @@ def test_an_int8_encoder_is_made_served_and_sealed(bundle: Bundle, cache: Engine
     pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
     quantised = add_int8(open_bundle(tmp_path / "copy"), pictures)
     assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
-    candidate = next(c for c in serving.candidates(quantised, "cpu") if c.precision == "int8")
-    assert quantised.manifest.hashes[INT8_WEIGHTS] in candidate.fields()["encoder"]
-    report = [c.to_json() for c in serving.examine(candidate, candidate.build(), reference_of(quantised))]
+    chosen = next(c for c in candidates(quantised, "cpu") if c.precision == "int8")
+    assert quantised.manifest.hashes[INT8_WEIGHTS] in chosen.fields()["encoder"]
+    report = [c.to_json() for c in examine(chosen, chosen.build(), reference_of(quantised))]
     assert report[0]["finite"]
     assert report[0]["agreement"] > 0.9
     (quantised.path / INT8_WEIGHTS).write_bytes(b"0" + (quantised.path / INT8_WEIGHTS).read_bytes()[1:])
@@ -311,6 +312,18 @@ def test_where_nothing_serves_every_reason_is_given(bundle: Bundle, monkeypatch:
     monkeypatch.setattr(engine_module, "probe", lambda name: Probe(name, False, "no such luck: pray"))
     with pytest.raises(EngineError, match="openvino: no such luck"):
         compile_engine(bundle.encoder)
+
+
+def test_why_a_preferred_backend_does_not_serve_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "tensorrt": Probe("tensorrt", False, "too old: update"),
+        "tensorrt_rtx": Probe("tensorrt_rtx", False, "not installed: install"),
+        "torch": Probe("torch", True, "torch on a GPU"),
+    }
+    said = list[str]()
+    monkeypatch.setattr(engine_module, "probe", answers.__getitem__)
+    assert [backend.name for backend in ready_backends("cuda", said.append)] == ["torch"]
+    assert said == ["tensorrt does not serve: too old: update", "tensorrt_rtx does not serve: not installed: install"]
 
 
 EIGHT = """

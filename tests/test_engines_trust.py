@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from cliprl.engines import Bundle, BundleError, EngineCache, Pair, add_reference, load_engines, open_bundle
 from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.cache import entry_name
+from cliprl.engines.candidate import Candidate, candidates
 from cliprl.engines.manifest import MANIFEST
 from cliprl.engines.reference import Reference, drawn_pictures, predict, reference_of
-from cliprl.engines.serving import Candidate, candidates
 
 KILLS = 50 if os.environ.get("CLIPRL_LONG") else 6
 
