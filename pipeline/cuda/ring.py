@@ -1,0 +1,112 @@
+"""The ring on the GPU: every slot has planes there, pinned planes on the host, and events that tell when it may be touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cliprl.pipeline.cuda.gpu import Buffer, Event, Gpu, Stream
+from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.ring import FrameRing, Policy
+
+
+@dataclass(slots=True)
+class Slot:
+    """A frame's place on the GPU.
+
+    luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` happens when a frame has been written, `free` of each stream
+    that reads it when that has. `filled`: the planes were written on the GPU, so that there is nothing to upload.
+    """
+
+    luma: Buffer
+    chroma: Buffer
+    ready: Event
+    free: dict[Stream, Event] = field(default_factory=dict)
+    filled: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the luma."""
+        return int(self.luma.shape[0]), int(self.luma.shape[1])
+
+
+class CudaRing(FrameRing):
+    """A `FrameRing` whose frames are on the GPU as soon as they are published.
+
+    `acquire` gives the slot's pinned planes. Publishing starts their upload on the ring's own stream, after every stream that
+    read the slot's last frame has gone past it. A reader's stream calls `enter` before it touches a taken frame's slot, and
+    `leave` when it was given all that does; only then may the frame be released.
+    """
+
+    def __init__(self, gpu: Gpu, slots: int, policy: Policy = "wait") -> None:
+        super().__init__(slots, policy)
+        self._gpu = gpu
+        self.stream: Stream = gpu.stream()
+        self._slots: list[Slot | None] = [None] * slots
+
+    def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
+        """Pinned NV12 planes of a slot to write the next frame into: see `FrameRing.acquire`."""
+        held = self._slots[self._reserve()]
+        if held is not None:
+            # The upload of the slot's last frame may still be reading the pinned planes, if that frame was dropped.
+            self._gpu.synchronize(held.ready)
+            held.filled = False
+        return super().acquire(height, width)
+
+    def _allocate(self, slot: int, height: int, width: int) -> tuple[Plane, Plane]:
+        old = self._slots[slot]
+        if old is not None:  # its memory goes back to the GPU, which must not read it any more
+            for event in old.free.values():
+                self._gpu.synchronize(event)
+        shapes = (height, width), ((height + 1) // 2, (width + 1) // 2, 2)
+        luma, chroma = (self._gpu.empty(shape, np.uint8) for shape in shapes)
+        self._slots[slot] = Slot(luma, chroma, self._gpu.event())
+        pinned = [self._gpu.pinned(shape, np.uint8) for shape in shapes]
+        return pinned[0], pinned[1]
+
+    def writing(self) -> Slot:
+        """The acquired slot, for a decoder that writes on the GPU itself, in the ring's `stream`: it may, from now on."""
+        slot = self._held(self._reserve())
+        self._admit(slot)
+        slot.filled = True
+        return slot
+
+    def publish(self, frame: Frame) -> None:
+        """Hand over the frame just written into the acquired slot, and send it to the GPU unless it is there."""
+        index = self._reserve()
+        slot = self._slots[index]
+        if slot is not None:
+            if not slot.filled:
+                self._admit(slot)
+                self._gpu.copy(slot.luma, frame.luma, self.stream)
+                self._gpu.copy(slot.chroma, frame.chroma, self.stream)
+            self._gpu.record(slot.ready, self.stream)
+        super().publish(frame)
+
+    def _admit(self, slot: Slot) -> None:
+        for event in slot.free.values():
+            self._gpu.wait(self.stream, event)
+
+    def slot_of(self, frame: Frame) -> Slot:
+        """Where a taken frame lies on the GPU."""
+        return self._held(frame.slot)
+
+    def enter(self, frame: Frame, stream: Stream) -> Slot:
+        """Let a stream go on only when the frame has arrived; then it may touch the slot."""
+        slot = self.slot_of(frame)
+        self._gpu.wait(stream, slot.ready)
+        return slot
+
+    def leave(self, frame: Frame, stream: Stream) -> None:
+        """The stream was given all that it does with the slot."""
+        slot = self.slot_of(frame)
+        if stream not in slot.free:
+            slot.free[stream] = self._gpu.event()
+        self._gpu.record(slot.free[stream], stream)
+
+    def _held(self, index: int) -> Slot:
+        slot = self._slots[index] if index >= 0 else None
+        if slot is None:
+            raise ValueError("the frame lies in no slot of this ring: acquire, publish and take it first")
+        return slot

@@ -1,0 +1,174 @@
+"""A GPU that is none: its streams do their work when a random choice says so, in any order that events allow."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gpu_host import launch
+from numpy.typing import DTypeLike, NDArray
+
+from cliprl.pipeline.cuda.arguments import Arguments
+
+
+class Deadlock(Exception):
+    """Somebody waits for what can't happen."""
+
+
+@dataclass(eq=False)
+class FakeEvent:
+    recorded: int = 0
+    happened: int = 0
+
+
+@dataclass(eq=False)
+class FakeStream:
+    """Work not yet done: each is a function that does it and tells True, or tells False where it has to wait."""
+
+    work: deque[Callable[[], bool]] = field(default_factory=deque)
+
+
+class FakeGpu:
+    """See `cliprl.pipeline.cuda.gpu.Gpu`. `choose(n)` picks one of n; `eager` is how many steps are made at each call at most."""
+
+    name = "simulated GPU"
+
+    def __init__(self, choose: Callable[[int], int], eager: int = 3) -> None:
+        self._choose, self._eager = choose, eager
+        self.streams: list[FakeStream] = []
+        self.allocations = self.launches = self.replays = self.waits = 0
+        self._capturing: tuple[FakeStream, list[Callable[[], bool]]] | None = None
+        self._lock = threading.RLock()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        assert self._capturing is None, "memory is not to be had while a graph is captured"
+        self.allocations += 1
+        return np.full(shape, 0x5A, dtype)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return self.empty(shape, dtype)
+
+    def address(self, buffer: NDArray[Any]) -> int:
+        assert buffer.flags.c_contiguous
+        return buffer.ctypes.data
+
+    def part(self, buffer: NDArray[Any], index: int) -> NDArray[Any]:
+        part: NDArray[Any] = buffer[index : index + 1]
+        return part.reshape(buffer.shape[1:]) if buffer.ndim > 1 else part
+
+    def stream(self) -> FakeStream:
+        self.streams.append(FakeStream())
+        return self.streams[-1]
+
+    def event(self) -> FakeEvent:
+        return FakeEvent()
+
+    def _give(self, stream: FakeStream, work: Callable[[], bool]) -> None:
+        with self._lock:
+            if self._capturing is not None:
+                assert stream is self._capturing[0], "a captured stream's work went to another stream"
+                self._capturing[1].append(work)
+                return
+            stream.work.append(work)
+            for _ in range(self._choose(self._eager + 1)):
+                self.step()
+
+    def step(self, stream: FakeStream | None = None) -> bool:
+        """Let some stream, or the one given, do its next piece of work; False where none can."""
+        with self._lock:
+            able = [each for each in ([stream] if stream else self.streams) if each.work]
+            while able:
+                each = able.pop(self._choose(len(able)))
+                work = each.work.popleft()
+                if work():
+                    return True
+                each.work.appendleft(work)
+            return False
+
+    def drain(self) -> None:
+        """Do all work."""
+        while self.step():
+            pass
+        if any(stream.work for stream in self.streams):
+            raise Deadlock("streams wait for events that nobody records")
+
+    def run(self, work: Callable[[], None], stream: FakeStream) -> None:
+        """Give a stream any piece of work."""
+
+        def now() -> bool:
+            work()
+            return True
+
+        self._give(stream, now)
+
+    def record(self, event: FakeEvent, stream: FakeStream) -> None:
+        assert self._capturing is None
+        with self._lock:
+            event.recorded += 1
+            number = event.recorded
+
+        def happen() -> None:
+            event.happened = max(event.happened, number)
+
+        self.run(happen, stream)
+
+    def wait(self, stream: FakeStream, event: FakeEvent) -> None:
+        number = event.recorded
+        self._give(stream, lambda: event.happened >= number)
+
+    def synchronize(self, event: FakeEvent) -> None:
+        assert self._capturing is None, "the host must not wait while a graph is captured"
+        self.waits += 1
+        with self._lock:
+            while not event.happened >= event.recorded:
+                if not self.step():
+                    raise Deadlock("the host waits for an event that can't happen")
+
+    def done(self, event: FakeEvent) -> bool:
+        with self._lock:
+            for _ in range(self._choose(self._eager + 1)):
+                self.step()
+            return event.happened >= event.recorded
+
+    def copy(self, target: NDArray[Any], source: NDArray[Any], stream: FakeStream) -> None:
+        assert target.shape == source.shape
+        assert target.dtype == source.dtype
+        self.run(lambda: np.copyto(target, source), stream)
+
+    def launch(self, arguments: Arguments, stream: FakeStream) -> None:
+        kept = type(arguments).from_buffer_copy(arguments)
+        self.launches += 1
+        self.run(lambda: launch(kept), stream)
+
+    def capture(self, work: Callable[[], None], stream: FakeStream) -> list[Callable[[], bool]]:
+        with self._lock:
+            captured: list[Callable[[], bool]] = []
+            self._capturing = (stream, captured)
+            try:
+                work()
+            finally:
+                self._capturing = None
+            return captured
+
+    def replay(self, graph: list[Callable[[], bool]], stream: FakeStream) -> None:
+        self.replays += 1
+        self.run(lambda: [work() for work in graph] and None, stream)
+
+
+class HostNetwork:
+    """An engine that runs on the host when its turn comes on a stream."""
+
+    def __init__(self, gpu: FakeGpu, engine: Any) -> None:
+        self._gpu, self._engine = gpu, engine
+
+    def enqueue(self, tensors: Mapping[str, NDArray[Any]], stream: FakeStream) -> None:
+        def run() -> None:
+            outputs = self._engine.run({name: tensors[name] for name in self._engine.inputs})
+            for name in self._engine.outputs:
+                np.copyto(tensors[name], np.asarray(outputs[name]).reshape(tensors[name].shape))
+
+        self._gpu.run(run, stream)
