@@ -14,7 +14,7 @@ from cliprl.pipeline.web.pictures import Image
 
 CLOCK = Fraction(1, 90_000)
 # Bits a pixel, of which text and contours stay legible; the rate is for so many frames a second.
-_BITS, _NOMINAL_RATE = 0.2, 25
+_BITS, _NOMINAL_RATE = 0.3, 25
 # A viewer that lost a picture asks for a key frame; one comes by itself after so many frames, should the request be lost too.
 _KEY_PERIOD = 125
 

@@ -64,7 +64,6 @@ async function begin() {
   byId("source").title = name;
   put("f-source", `${width} × ${height}`);
   put("f-network", stream.network || "none");
-  put("latency-what", stream.stream.live ? "camera to screen" : "decoded to screen");
   byId("record").hidden = !stream.records;
   byId("pause").hidden = stream.stream.live;
   classList ??= new ClassList(byId("classes"), stream.classes, controls);
@@ -256,6 +255,10 @@ document.addEventListener("fullscreenchange", () => {
   wake();
 });
 for (const kind of ["pointermove", "pointerdown", "keydown", "focusin"]) stage.addEventListener(kind, wake);
+
+new ResizeObserver(([bar]) => {
+  document.documentElement.style.setProperty("--bar", `${bar.borderBoxSize[0].blockSize}px`);
+}).observe(document.querySelector(".bar"));
 
 startTheme();
 new Keys(actions, byId("shortcuts"));
