@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle
+import numpy as np
+
+from cliprl.engines.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, ready_backends, silent
 from cliprl.engines.errors import UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
@@ -40,17 +42,21 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run a bundle: a backend, a precision, and the CPU threads it may use (0: all)."""
+    """One way to run a bundle: a backend, a precision, and the CPU threads it may use (0: all).
+
+    With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
+    """
 
     bundle: Bundle
     backend: Backend
     precision: str
     threads: int = 0
     buffers: int = BUFFERS
+    open_classes: bool = False
 
     def fields(self) -> dict[str, str]:
         """Everything that the compiled engines, and the verdict on them, depend on."""
-        hashes, shapes = self.bundle.manifest.hashes, encoder_shapes(self.bundle)
+        hashes, shapes = self.bundle.manifest.hashes, self._encoder().shapes
         return {
             "bundle": self.bundle.manifest.name,
             "backend": self.backend.name,
@@ -82,11 +88,15 @@ class Candidate:
         return INT8_ENCODER if self.precision == INT8 else ENCODER
 
     def _encoder(self) -> Request:
-        path = self.bundle.path / self._file()
-        return Request(path, self.precision, self.threads, encoder_shapes(self.bundle), self.buffers)
+        path, shapes = self.bundle.path / self._file(), dict(encoder_shapes(self.bundle))
+        if self.open_classes:
+            shapes["text"] = (-1, shapes["text"][1])
+        return Request(path, self.precision, self.threads, shapes, self.buffers)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         precision = self.backend.precisions()[0] if self.precision == INT8 else self.precision
+        if self.open_classes:
+            shapes = {name: (s if name == "features" else (s[0], -1, *s[2:])) for name, s in shapes.items()}
         return Request(self.bundle.refiner, precision, self.threads, shapes)
 
 
@@ -100,9 +110,13 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
 
-    Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
+    For a bundle whose classes were changed since it was opened, they leave the number of classes open: another prompt
+    then needs no other engine. Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
     """
-    quantised = INT8_ENCODER in bundle.manifest.hashes
+    changed = not np.array_equal(np.load(bundle.path / EMBEDDINGS, allow_pickle=False), bundle.embeddings)
+    bundle = open_bundle(bundle.path) if changed else bundle
+    # A quantised encoder was made for the bundle's own number of classes.
+    quantised = INT8_ENCODER in bundle.manifest.hashes and not changed
     backends = ready_backends(device, say)
     known = [each for backend in backends for each in backend.precisions(quantised)]
     if precision not in (AUTO, *known):
@@ -110,7 +124,7 @@ def candidates(
     for backend in backends:
         for each in backend.precisions(quantised):
             if precision in (AUTO, each):
-                yield Candidate(bundle, backend, each, threads, buffers)
+                yield Candidate(bundle, backend, each, threads, buffers, changed)
 
 
 def examine(candidate: Candidate, parts: Mapping[str, bytes], reference: Reference) -> tuple[Comparison, Comparison]:

@@ -15,6 +15,8 @@ from cliprl.engines.errors import EngineError, UsageError
 
 Array = NDArray[Any]
 AUTO = "auto"
+# Sizes that a graph leaves open, by the name of the dimension: smallest, usual, largest.
+RANGES: Mapping[str, tuple[int, int, int]] = {"classes": (2, 12, 64), "batch": (1, 1, 8)}
 # Is told, in a line, what takes time or was decided.
 Say = Callable[[str], None]
 
@@ -55,7 +57,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to make an engine of, and for what use: see `compile_engine`."""
+    """What to make an engine of, and for what use: see `compile_engine`. A size of -1 in `shapes` is a number of classes
+    that each run may choose within RANGES.
+    """
 
     onnx: Path
     precision: str

@@ -12,8 +12,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cliprl.engines.engine import Probe, Request, TensorSpec
+from cliprl.engines.engine import RANGES, Probe, Request, TensorSpec
 from cliprl.engines.errors import EngineError
+from cliprl.engines.openvino_rewrites import replace_computed_kernels
 
 NAME = "openvino"
 PRECISIONS = ("bf16", "f32")
@@ -76,8 +77,7 @@ class OpenVino:
         """Compile for latency. Raises EngineError for an unknown precision or a file OpenVINO can't read."""
         try:
             model = _core().read_model(request.onnx)
-            if request.shapes:
-                model.reshape({name: list(shape) for name, shape in request.shapes.items()})
+            _reshape(model, request.shapes)
             blob: bytes = _core().compile_model(model, "CPU", _hints(request)).export_model().getvalue()
         except RuntimeError as error:
             raise EngineError(f"openvino can't compile {request.onnx}: {str(error).splitlines()[-1]}") from error
@@ -112,6 +112,20 @@ def _core() -> Any:
     import openvino
 
     return openvino.Core()
+
+
+def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Fix the sizes of inputs; -1 leaves one open, within the range of classes."""
+    from openvino import Dimension, PartialShape
+
+    least, _, most = RANGES["classes"]
+    if shapes:
+        sizes = {
+            name: [Dimension(least, most) if size < 0 else size for size in shape] for name, shape in shapes.items()
+        }
+        model.reshape({name: PartialShape(shape) for name, shape in sizes.items()})
+    if any(size < 0 for shape in shapes.values() for size in shape):
+        replace_computed_kernels(model)
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from cliprl.engines.engine import TensorSpec
+from cliprl.engines.engine import RANGES, TensorSpec
 from cliprl.engines.errors import EngineError, UsageError
 
-# Sizes that a graph leaves open, by the name of the dimension: smallest, usual, largest.
-RANGES = {"classes": (2, 12, 64), "batch": (1, 1, 8)}
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
@@ -110,7 +108,7 @@ def _limits(tensor: Any, usual: Shape | None) -> tuple[Shape, Shape, Shape]:
                 f"input '{tensor.name}' leaves size {axis} open under the name '{tensor.get_dimension_name(axis)}': "
                 f"only {', '.join(RANGES)} may be open; export the network again"
             )
-        wanted = usual[axis] if usual else most_often
+        wanted = usual[axis] if usual and usual[axis] > 0 else most_often
         if not low <= wanted <= high:
             raise UsageError(f"input '{tensor.name}' of size {wanted} on axis {axis} is outside {low} to {high}")
         least.append(low)

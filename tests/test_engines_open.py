@@ -1,0 +1,95 @@
+"""Engines that take any number of classes: a prompt more or less compiles nothing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cliprl.engines import Bundle, EngineCache, Pair, UsageError, load_engines, open_bundle, seal_bundle
+from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
+from cliprl.engines.engine import compile_engine
+from cliprl.engines.reference import drawn_pictures, encoder_shapes, refiner_shapes
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
+    return EngineCache(tmp_path_factory.mktemp("cache") / "engines")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Any:
+    manifest = open_bundle("small").manifest
+    return drawn_pictures(manifest.height, manifest.width)[-1:]
+
+
+def reworded(classes: int) -> Bundle:
+    """The shipped bundle with so many classes: its own, mixed anew."""
+    bundle = open_bundle("small")
+    mixed = np.random.default_rng(classes).normal(0, 1, (classes, len(bundle.embeddings))) @ bundle.embeddings
+    texts = (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+    return replace(bundle, embeddings=texts)
+
+
+def serve(bundle: Bundle, cache: EngineCache, said: list[str], precision: str = "f32") -> Pair:
+    return load_engines(bundle, precision=precision, threads=1, cache=cache, say=said.append)
+
+
+def run(pair: Pair, bundle: Bundle, picture: Any) -> list[Any]:
+    """Features, logits, refined logits, and the share that moved."""
+    seen = {k: v.copy() for k, v in pair.encoder.run({"image": picture, "text": bundle.embeddings}).items()}
+    state = {"features": seen["features"], "base": seen["logits"], "prior": seen["logits"][..., ::-1].copy()}
+    moved = pair.refiner.run(state | {"logits": seen["logits"]})
+    return [seen["features"], seen["logits"], moved["refined"].copy(), moved["moved"].copy()]
+
+
+def fixed(bundle: Bundle) -> Pair:
+    """The same networks compiled for exactly these classes."""
+    encoder = compile_engine(bundle.encoder, precision="f32", threads=1, shapes=encoder_shapes(bundle))
+    shapes = refiner_shapes(bundle, encoder)
+    return Pair(encoder, compile_engine(bundle.refiner, precision="f32", threads=1, shapes=shapes), {})
+
+
+def test_any_number_of_classes_is_served_by_one_engine_and_rightly(cache: EngineCache, picture: Any) -> None:
+    said = list[str]()
+    pair = serve(reworded(5), cache, said)
+    assert sum("compiling small" in text for text in said) == 1
+    assert pair.encoder.inputs["text"].shape[0] == -1
+    assert pair.refiner.outputs["refined"].shape[1] == -1
+    for classes in (5, 2, 64):
+        bundle = reworded(classes)
+        found, expected = run(pair, bundle, picture), run(fixed(bundle), bundle, picture)
+        for one, other in zip(found[:2], expected[:2], strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-3)
+        assert (found[2].argmax(1) == expected[2].argmax(1)).mean() > 0.999
+        assert found[3] == pytest.approx(expected[3], abs=1e-3)
+
+
+def test_other_prompts_compile_nothing(cache: EngineCache) -> None:
+    serve(reworded(5), cache, [])
+    for classes in (6, 64):
+        said = list[str]()
+        serve(reworded(classes), cache, said)
+        assert said == []
+
+
+def test_the_bundles_own_classes_are_served_by_an_engine_of_their_own(cache: EngineCache) -> None:
+    said = list[str]()
+    pair = serve(open_bundle("small"), cache, said)
+    assert pair.encoder.inputs["text"].shape == open_bundle("small").embeddings.shape
+    serve(reworded(12), cache, said)
+    assert sum("compiling small" in text for text in said) <= 2
+
+
+def test_a_quantised_encoder_is_left_out_where_classes_change(cache: EngineCache, tmp_path: Path) -> None:
+    shutil.copytree(open_bundle("small").path, tmp_path / "copy")
+    for name in (INT8_ENCODER, INT8_WEIGHTS):
+        (tmp_path / "copy" / name).write_bytes(b"never read")
+    shipped = open_bundle("small")
+    bundle = seal_bundle(tmp_path / "copy", shipped.manifest, shipped.embeddings)
+    with pytest.raises(UsageError, match=r"int8.*f32"):
+        serve(replace(bundle, embeddings=reworded(4).embeddings), cache, [], "int8")
