@@ -121,7 +121,7 @@ screen.addEventListener("transport", () => {
     if (option.value === "auto") option.textContent = `Automatic (${screen.transport === "rtc" ? "WebRTC" : "MJPEG"})`;
   }
 });
-screen.addEventListener("fallback", ({ detail }) => announce("transport", `${detail}: showing MJPEG`));
+screen.addEventListener("fallback", ({ detail }) => put("announcer", `${detail}: showing MJPEG`));
 
 function showBanner() {
   const silent = performance.now() - meter.last;
@@ -173,7 +173,7 @@ controls.addEventListener("change", () => {
   press("record", recording);
   press("pause", paused);
 });
-controls.addEventListener("refused", ({ detail }) => put("announcer", `Not changed: ${detail}`));
+controls.addEventListener("refused", ({ detail }) => put("outcome", `Not changed: ${detail}`));
 
 const names = () => classList?.classes.map((spec) => spec.name) ?? [];
 
@@ -189,7 +189,7 @@ function setCompare(mode) {
   if (mode === "frozen") screen.freeze();
   press("freeze", mode === "frozen");
   press("beside", mode === "raw");
-  put("announcer", { none: "Live picture only", frozen: "Still frozen beside the live picture", raw: "Raw picture beside the overlay" }[mode]);
+  put("outcome", { none: "Live picture only", frozen: "Still frozen beside the live picture", raw: "Raw picture beside the overlay" }[mode]);
 }
 
 async function takeSnapshot() {
@@ -207,9 +207,9 @@ async function takeSnapshot() {
     }
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
-    put("announcer", `Snapshot saved as ${anchor.download}`);
+    put("outcome", `Snapshot saved as ${anchor.download}`);
   } catch (error) {
-    put("announcer", `No snapshot: ${error.message}`);
+    put("outcome", `No snapshot: ${error.message}`);
   }
 }
 
@@ -229,7 +229,7 @@ const actions = {
   record: () => stream?.records && controls.change({ recording: !controls.settings.recording }),
   pause: () => stream && !stream.stream.live && controls.change({ paused: !controls.settings.paused }),
   full: () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()).catch(() => {}),
-  theme: () => announce("theme", cycleTheme()),
+  theme: () => put("outcome", cycleTheme()),
   help: () => (byId("keys").open ? byId("keys").close() : byId("keys").showModal()),
 };
 
