@@ -116,15 +116,11 @@ class ReinforcementConfig:
 
 @dataclass(frozen=True, slots=True)
 class ScoringConfig:
-    """What the finished bundle is scored on: `scenes` unseen rendered ones, and real frames never trained on ("" = none).
-
-    `endovis2015` holds robotic/D1, robotic/D2, rigid/OP1, rigid/OP3; `empty` is a video in which no instrument is seen.
-    """
+    """What the finished bundle is scored on besides `data.test`: `scenes` unseen rendered ones, where the mixture is trained
+    on. Of every set each `every`-th frame is scored."""
 
     scenes: int = 40
-    endovis2015: str = ""
-    empty: str = ""
-    every: int = 5
+    every: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from cliprl.models.config import Recipe
 from cliprl.models.data.augment import Geometry, Photometry
 from cliprl.models.data.batches import Ahead
-from cliprl.models.data.rendered import RenderedScenes
+from cliprl.models.data.captioned import Captioned
 from cliprl.models.losses import dhn_nce
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.supervised import cosine_rate, update
@@ -24,8 +24,9 @@ class Contrastive:
 
     name = "contrastive"
 
-    def __init__(self, network: ClipSegmenter, scenes: RenderedScenes, recipe: Recipe) -> None:
-        self.network, self.scenes, self.config, self.seed = network, scenes, recipe.contrastive, recipe.seed
+    def __init__(self, network: ClipSegmenter, sets: Sequence[Captioned], recipe: Recipe) -> None:
+        self.network, self.config, self.seed = network, recipe.contrastive, recipe.seed
+        self.places = [(data, indices) for data in sets for indices in _by_sequence(data)]
         self.steps = self.config.steps
         self.size = (recipe.network.height // 2, recipe.network.width // 2)
         parameters = [p for p in network.clip.parameters() if p.requires_grad]
@@ -34,16 +35,17 @@ class Contrastive:
         self.batches = Ahead(self._batch)
 
     def _batch(self, step: int) -> tuple[Tensor, list[str]]:
-        """Pictures uint8 (B, H, W, 3) of different scenes, and their captions."""
-        order = np.random.default_rng((self.seed, step)).permutation(self.scenes.which.count)
+        """Pictures uint8 (B, H, W, 3) of different sequences, and their captions."""
+        order = np.random.default_rng((self.seed, step)).permutation(len(self.places))
         images, captions = [], []
-        for n, scene in enumerate(order[: self.config.batch]):
+        for n, place in enumerate(order[: self.config.batch]):
             rng = np.random.default_rng((self.seed, step, n))
-            index = int(scene) * self.scenes.which.frames + int(rng.integers(self.scenes.which.frames))
-            sample = self.scenes[index]
+            data, indices = self.places[int(place)]
+            index = indices[int(rng.integers(len(indices)))]
+            sample = data[index]
             image, labels = Geometry.whole(rng, sample.labels.shape, self.size).apply(sample, self.size)
             images.append(Photometry.draw(rng).apply(image, labels, rng)[0])
-            captions.append(self.scenes.caption(index))
+            captions.append(data.caption(index))
         return torch.from_numpy(np.stack(images)), captions
 
     def step(self, index: int) -> Mapping[str, float]:
@@ -69,3 +71,11 @@ class Contrastive:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _by_sequence(data: Captioned) -> list[list[int]]:
+    """The indices of each sequence's samples."""
+    found: dict[str, list[int]] = {}
+    for index in range(len(data)):
+        found.setdefault(data.sequence(index), []).append(index)
+    return list(found.values())

@@ -86,7 +86,7 @@ def evaluate(
     """
     book = ScoreBook(classes.classes, tolerance)
     worst: list[Seen] = []
-    for index, sample, fresh in _samples(data, indices):
+    for index, sample, fresh in samples(data, indices):
         if fresh:
             predictor.reset()
         picture = corruption.apply(sample.image, index)
@@ -103,7 +103,7 @@ def evaluate(
     return Evaluation(corruption, book, sorted(worst, reverse=True))
 
 
-def _samples(data: Labelled, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
+def samples(data: Labelled, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
     """Each sample, and whether a clip begins with it."""
     clip = None
     for index in indices:

@@ -3,95 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cliprl.engines import Bundle
-from cliprl.models.config import ScoringConfig
-from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
-from cliprl.models.data.sample import Dataset, Image
-from cliprl.models.data.unseen import EmptyVideo, RigidImages, RoboticVideo
-from cliprl.models.score import DATASET_IOU, DATASET_MIOU, Change, ConfusionCounts, bundle_predictor, score
+from cliprl.models.evaluation import Sees, samples
+from cliprl.models.predictor import Predictor
+from cliprl.models.scoring.counts import Counts
+from cliprl.models.scoring.iou import DEFINITIONS
+from cliprl.models.scoring.terms import Terms, terms
+from cliprl.models.sets import Scored
+from cliprl.pipeline.upsample import labels_at_frame
 
-SEVERITIES = (2.0, 4.0)
-DIGITS = 3
+DIGITS = 4
+POOLED = "pooled"
+BACKGROUND, FOREGROUND = "dataset_miou_with_background", "dataset_miou_without_background"
+FALSE_ALARMS = "share of pixels called instrument, where none is"
+UNION = "dataset IoU of 'instrument', all instrument classes as one"
 
 
-def score_bundle(bundle: Bundle, scenes: Dataset, config: ScoringConfig) -> Mapping[str, Any]:
-    """Score the base (no refinement) and the refined result (the bundle's default steps), in f32 on the CPU."""
-    scores: dict[str, Any] = {
-        "rendered scenes, seeds not trained on": {
-            "definition": DATASET_MIOU,
-            "frames": len(scenes),
-            **_both(bundle, lambda steps: _rounded(_count(bundle, scenes, steps).dataset_miou())),
-        }
+def score_bundle(
+    bundle: Bundle, tests: Sequence[Scored], every: int = 1, told: Callable[[int, int], None] = lambda done, total: None
+) -> Mapping[str, Any]:
+    """Score the base (no refinement) and the refined result (the bundle's default steps), in f32 on the CPU, on every
+    `every`-th frame of each set. `told` learns how many of how many frames are done.
+
+    Returns entries by title: {definition, frames by sequence, base, refined}; both are {"pooled": score, sequence: score}.
+    """
+    sides = {"base": 0, "refined": bundle.manifest.steps}
+    total, done = len(sides) * sum(len(range(0, len(test.data), every)) for test in tests), 0
+    counts: dict[str, list[Counts]] = {}
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        told(done, total)
+
+    for side, steps in sides.items():
+        predictor = Predictor(bundle, steps=steps, precision="f32")
+        counts[side] = [count(predictor, test, every, tick) for test in tests]
+    return {
+        title: entry
+        for number, test in enumerate(tests)
+        for title, entry in _entries(test, {side: found[number] for side, found in counts.items()})
     }
-    if config.endovis2015:
-        scores |= _real_scores(bundle, Path(config.endovis2015), config.every)
-    if config.empty:
-        video = EmptyVideo(Path(config.empty), config.every)
-        scores[f"false alarms on {video.name}, which shows no instrument"] = {
-            "definition": "share of pixels called instrument",
-            "frames": len(video),
-            **_both(bundle, lambda steps: _rounded(_count(bundle, video, steps).instrument_share(), 5)),
-        }
-    return scores
 
 
-def _both(bundle: Bundle, value: Callable[[int], Any]) -> dict[str, Any]:
-    return {"base": value(0), "refined": value(bundle.manifest.steps)}
+def count(predictor: Sees, test: Scored, every: int, tick: Callable[[], None]) -> Counts:
+    """The pixel counts, at the truth's own size, of what a predictor makes of every `every`-th frame of a set."""
+    counts = Counts(len(test.classes.classes))
+    for _, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
+        if fresh:
+            predictor.reset()
+        truth = test.classes.truth[sample.labels]
+        found = test.classes.found[labels_at_frame(predictor.see(sample.image), *truth.shape)]
+        counts.add(truth, found, sample.sequence)
+        tick()
+    return counts
 
 
-def _count(bundle: Bundle, dataset: Dataset, steps: int, change: Change | None = None) -> ConfusionCounts:
-    size = (bundle.manifest.height, bundle.manifest.width)
-    return score(bundle_predictor(bundle, steps), dataset, bundle.manifest.classes, size, change)
+def _entries(test: Scored, counts: Mapping[str, Counts]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The scores of a set: of "instrument", or of its classes with and without the background."""
+    if test.empty:
+        return [(test.title, _entry(FALSE_ALARMS, counts, false_alarms))]
+    if test.union:
+        return [(f"{test.title}, instrument", _entry(UNION, counts, DEFINITIONS[FOREGROUND].terms))]
+    found = [DEFINITIONS[key] for key in (BACKGROUND, FOREGROUND)]
+    return [(f"{test.title}, {d.title}", _entry(f"{d.title}: {d.rule}", counts, d.terms)) for d in found]
 
 
-def _real_scores(bundle: Bundle, folder: Path, every: int) -> Mapping[str, Any]:
-    """Instrument IoU on the four EndoVis 2015 sets, pooled, and on corrupted frames of D2."""
-    videos = [RoboticVideo(folder / "robotic" / name, every) for name in ("D1", "D2")]
-    images = [RigidImages(folder / "rigid" / name) for name in ("OP1", "OP3")]
-    sets: Sequence[Dataset] = [*videos, *images]
-    values = _both(bundle, lambda steps: _ious([_count(bundle, s, steps) for s in sets], sets))
-    scores: dict[str, Any] = {
-        "instrument on EndoVis 2015, never trained on, but looked at while this was developed": {
-            "definition": f"{DATASET_IOU}; the union of the instrument classes",
-            "frames": {s.name: len(s) for s in sets},
-            **values,
-        }
-    }
-    for severity in SEVERITIES:
-        scores[f"instrument on D2 corrupted at severity {severity:g}"] = {
-            "definition": f"{DATASET_IOU}; the union of the instrument classes; the video in as many stretches as corruptions",
-            "corruptions": list(CORRUPTIONS),
-            "frames": len(videos[1]),
-            "base": _corrupted(bundle, videos[1], 0, severity),
-            "refined": _corrupted(bundle, videos[1], bundle.manifest.steps, severity),
-        }
-    return scores
+def false_alarms(counts: Counts) -> Terms:
+    """Pixels called instrument over all pixels, where there is none."""
+    return terms(counts.found[:, 1:], counts.found.sum(1, keepdims=True))
 
 
-def _ious(counts: Sequence[ConfusionCounts], sets: Sequence[Dataset]) -> dict[str, float]:
-    """Each set's IoU, and that of all their pixels together."""
-    values = {s.name: _rounded(c.instrument_iou()) for s, c in zip(sets, counts, strict=True)}
-    together = counts[0]
-    for other in counts[1:]:
-        together.tool += other.tool
-    return values | {"pooled": _rounded(together.instrument_iou())}
+def _entry(definition: str, counts: Mapping[str, Counts], make: Callable[[Counts], Terms]) -> Mapping[str, Any]:
+    (first, *_) = counts.values()
+    names = first.sequences
+    values = {side: _values(make(found), names) for side, found in counts.items()}
+    return {"definition": definition, "frames": {name: names.count(name) for name in dict.fromkeys(names)}, **values}
 
 
-def _corrupted(bundle: Bundle, dataset: Dataset, steps: int, severity: float) -> float:
-    kinds = list(CORRUPTIONS)
-    stretch = max(1, len(dataset) // len(kinds))
-
-    def change(image: Image, index: int) -> Image:
-        kind = kinds[min(index // stretch, len(kinds) - 1)]
-        return corrupt(image, kind, severity, np.random.default_rng(index))
-
-    return _rounded(_count(bundle, dataset, steps, change).instrument_iou())
-
-
-def _rounded(value: float, digits: int = DIGITS) -> float:
-    return round(float(value), digits)
+def _values(score: Terms, sequences: Sequence[str]) -> dict[str, float | None]:
+    """The score of all frames together and of each sequence; None (JSON has no NaN) where it is not defined."""
+    parts = {POOLED: score.value(), **score.by_sequence(sequences)}
+    return {name: round(value, DIGITS) if value == value else None for name, value in parts.items()}

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.catalog import CATALOG, open_dataset
+from cliprl.models.data.catalog import CATALOG, Surroundings, open_dataset
 from cliprl.models.data.cholecseg8k import CLASSES as CHOLEC_CLASSES
 from cliprl.models.data.cholecseg8k import WATERSHED, CholecSeg8k
 from cliprl.models.data.cutouts import Cutouts
@@ -24,8 +24,6 @@ from cliprl.models.data.endovis2018 import EndoVis2018
 from cliprl.models.data.folder import FolderSet
 from cliprl.models.data.paired import Labelled, sequences_of
 from cliprl.models.data.recode import by_name, by_union
-from cliprl.models.data.rendered import SceneSet
-from cliprl.models.data.rendered_test import RenderedTest
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
 from cliprl.models.data.splits import SPLITS, Split, check_apart, choose
 from cliprl.models.data.vocalfolds import VocalFolds
@@ -158,7 +156,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         EndoVis2018(tmp_path)[0]
 
 
-@pytest.mark.parametrize("kind", sorted(set(CATALOG) - {"folder", "rendered"}))
+@pytest.mark.parametrize("kind", sorted(set(CATALOG) - {"folder", "rendered", "empty"}))
 def test_an_empty_folder_is_no_data_set(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it must hold"):
         open_dataset(f"{kind}:{tmp_path}")
@@ -333,7 +331,7 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.toml").unlink()
     with pytest.raises(UsageError, match=r"classes.toml is missing"):
         FolderSet(tmp_path)
-    with pytest.raises(UsageError, match="no data set 'folder': give KIND:FOLDER"):
+    with pytest.raises(UsageError, match="data set 'folder' is not of the form KIND:FOLDER"):
         open_dataset("folder")
     with pytest.raises(UsageError, match="is no folder"):
         open_dataset(f"folder:{tmp_path / 'nowhere'}")
@@ -343,7 +341,8 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_rendered_scenes(tmp_path: Path) -> None:
-    data = RenderedTest(tmp_path, SceneSet(900_000, 2, 2, 64, 80))
+    around = Surroundings(height=64, width=80, workers=1)
+    data = open_dataset(f"rendered:{tmp_path}?seeds=900000-900001&frames=2", around=around)
     assert len(data) == 4
     assert [data.sequence(i) for i in range(4)] == [data[i].sequence for i in range(4)]
     assert sequences_of(data) == ["scene 900000", "scene 900001"]

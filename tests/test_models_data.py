@@ -14,12 +14,18 @@ from cliprl.models.data.augment import STRIDE, Geometry, Photometry
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch, pair_batch
 from cliprl.models.data.composer import Composed
 from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
-from cliprl.models.data.larynx import Larynx
+from cliprl.models.data.recode import Relabelled, instrument_or_not
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
+from cliprl.models.data.vocalfolds import UNSURE, VocalFolds
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 SIZE = (64, 80)
+
+
+def tissue(folder: Path) -> Relabelled:
+    """The vocal-fold set as the mixture learns from it."""
+    return instrument_or_not(VocalFolds(folder), SCENE_CLASSES, UNSURE)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> RenderedScenes:
 
 
 @pytest.fixture(scope="module")
-def larynx(tmp_path_factory: pytest.TempPathFactory) -> Larynx:
+def larynx(tmp_path_factory: pytest.TempPathFactory) -> Relabelled:
     """A made-up set in the real one's layout: each class a vertical stripe."""
     folder = tmp_path_factory.mktemp("larynx")
     for part in ("images", "masks"):
@@ -38,7 +44,7 @@ def larynx(tmp_path_factory: pytest.TempPathFactory) -> Larynx:
     for name in ("0001", "0002"):
         cv2.imwrite(str(folder / "images" / "seq1" / f"{name}.jpg"), np.full((70, 70, 3), 90, np.uint8))
         cv2.imwrite(str(folder / "masks" / "seq1" / f"{name}.png"), mask)
-    return Larynx(folder)
+    return tissue(folder)
 
 
 def test_label_codes_stand_for_the_right_classes() -> None:
@@ -80,7 +86,7 @@ def test_corruption_grows_with_severity_and_is_nothing_at_zero() -> None:
         assert 0.2 < change[0] < change[1] < change[2], kind
 
 
-def test_the_larynx_set_says_only_what_it_knows(larynx: Larynx) -> None:
+def test_the_larynx_set_says_only_what_it_knows(larynx: Relabelled) -> None:
     sample = larynx[1]
     assert sample.sequence == "seq1"
     codes = [int(sample.labels[5, 10 * c + 5]) for c in range(7)]
@@ -88,13 +94,13 @@ def test_the_larynx_set_says_only_what_it_knows(larynx: Larynx) -> None:
     assert codes == [IGNORE, tissue, tissue, tissue, tissue, INSTRUMENT, IGNORE]
 
 
-def test_a_larynx_set_that_is_not_one_is_named(tmp_path: Path, larynx: Larynx) -> None:
-    with pytest.raises(UsageError, match="no larynx frames"):
-        Larynx(tmp_path)
+def test_a_larynx_set_that_is_not_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no vocalfolds frames"):
+        tissue(tmp_path)
     (tmp_path / "images" / "seq1").mkdir(parents=True)
     (tmp_path / "images" / "seq1" / "0009.jpg").write_bytes(b"")
-    with pytest.raises(CliprlError, match=r"0009\.png is missing"):
-        Larynx(tmp_path)
+    with pytest.raises(CliprlError, match=r"0009\.jpg has no mask"):
+        tissue(tmp_path)
 
 
 def test_scenes_are_drawn_once_and_read_back(scenes: RenderedScenes) -> None:
@@ -110,7 +116,7 @@ def test_scenes_are_drawn_once_and_read_back(scenes: RenderedScenes) -> None:
 
 
 def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
-    scenes: RenderedScenes, larynx: Larynx
+    scenes: RenderedScenes, larynx: Relabelled
 ) -> None:
     composed = Composed(larynx, scenes, 0)
     seen = set()
@@ -125,7 +131,7 @@ def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
     assert {NOT_INSTRUMENT, INSTRUMENT, IGNORE} <= seen
 
 
-def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Larynx) -> None:
+def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relabelled) -> None:
     mixture = Mixture([scenes, larynx], [0.5, 0.5])
 
     def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:

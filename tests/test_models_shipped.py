@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from cliprl.engines import open_bundle
-from cliprl.models.data.larynx import Larynx
-from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT, Dataset
-from cliprl.models.data.unseen import EmptyVideo, RigidImages, RoboticVideo
-from cliprl.models.score import ConfusionCounts, bundle_predictor, score
+from cliprl.models.data.catalog import open_dataset
+from cliprl.models.data.recode import by_union, instrument_or_not
+from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.vocalfolds import UNSURE, VocalFolds
+from cliprl.models.predictor import Predictor
+from cliprl.models.report import count, false_alarms
+from cliprl.models.scoring.counts import Counts
+from cliprl.models.scoring.iou import dataset_miou_foreground
+from cliprl.models.sets import Scored
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 # Instrument IoU of a fixed rule on grey pixels.
@@ -19,10 +24,16 @@ MARGIN = 0.10
 MOST_FALSE_ALARMS = 0.01
 
 
-def scored(dataset: Dataset) -> ConfusionCounts:
-    bundle = open_bundle("small")
-    manifest = bundle.manifest
-    return score(bundle_predictor(bundle, manifest.steps), dataset, manifest.classes, (manifest.height, manifest.width))
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor("small", precision="f32")
+
+
+def counted(predictor: Predictor, line: str, every: int = 1) -> Counts:
+    """Pixels of what the refined result finds in a set, as instrument or not."""
+    data = open_dataset(line)
+    test = Scored(line, data, by_union(data.classes, predictor.classes, ()), union=True)
+    return count(predictor, test, every, lambda: None)
 
 
 def test_the_manifest_tells_how_the_bundle_was_made() -> None:
@@ -35,27 +46,27 @@ def test_the_manifest_tells_how_the_bundle_was_made() -> None:
 
 
 @pytest.mark.parametrize("name", ["OP1", "OP3"])
-def test_single_frames_score_what_the_manifest_says(data_dir: Path, name: str) -> None:
-    found = scored(RigidImages(data_dir / "endovis2015" / "rigid" / name)).instrument_iou()
+def test_single_frames_score_what_the_manifest_says(predictor: Predictor, data_dir: Path, name: str) -> None:
+    counts = counted(predictor, f"endovis2015:{data_dir / 'endovis2015'}?sequences={name}")
+    found = dataset_miou_foreground(counts).value()
     assert found >= FLOORS[name] + MARGIN
-    entries = open_bundle("small").manifest.scores.items()
-    (stated,) = (entry["refined"][name] for title, entry in entries if "EndoVis 2015" in title)
-    assert found == pytest.approx(stated, abs=0.01)
+    told = [e["refined"][name] for e in open_bundle("small").manifest.scores.values() if name in str(e["frames"])]
+    assert found == pytest.approx(told[0], abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["D1", "D2"])
-def test_videos_score_well_above_the_floor(data_dir: Path, name: str) -> None:
-    found = scored(RoboticVideo(data_dir / "endovis2015" / "robotic" / name, every=40)).instrument_iou()
-    assert found >= FLOORS[name] + MARGIN
+def test_videos_score_well_above_the_floor(predictor: Predictor, data_dir: Path, name: str) -> None:
+    counts = counted(predictor, f"endovis2015:{data_dir / 'endovis2015'}?sequences={name}", 40)
+    assert dataset_miou_foreground(counts).value() >= FLOORS[name] + MARGIN
 
 
-def test_hardly_an_instrument_is_seen_where_there_is_none(data_dir: Path) -> None:
-    share = scored(EmptyVideo(data_dir / "clips" / "sinus_1080p30.mp4", every=20)).instrument_share()
-    assert share <= MOST_FALSE_ALARMS
+def test_hardly_an_instrument_is_seen_where_there_is_none(predictor: Predictor, data_dir: Path) -> None:
+    counts = counted(predictor, f"empty:{data_dir / 'clips' / 'sinus_1080p30.mp4'}?every=20")
+    assert false_alarms(counts).value() <= MOST_FALSE_ALARMS
 
 
 def test_the_real_larynx_set_is_read(data_dir: Path) -> None:
-    dataset = Larynx(data_dir / "vocalfolds")
+    dataset = instrument_or_not(VocalFolds(data_dir / "vocalfolds"), SCENE_CLASSES, UNSURE)
     assert len(dataset) == 378
     sample = dataset[0]
     assert sample.image.shape == (512, 512, 3)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cliprl.models.data.augment import Geometry, Photometry
 from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
-from cliprl.models.data.sample import Dataset, Image, Sample
+from cliprl.models.data.paired import Labelled
+from cliprl.models.data.sample import Image, Sample
 
 Item = TypeVar("Item")
 # Batches made ahead, and the threads that make them (OpenCV and NumPy release the interpreter's lock).
@@ -26,10 +27,10 @@ CLEAN, FIRST = 0.3, 0.15
 class Mixture:
     """Data sets and their shares of a batch."""
 
-    datasets: Sequence[Dataset]
+    datasets: Sequence[Labelled]
     shares: Sequence[float]
 
-    def draw(self, rng: np.random.Generator) -> tuple[Dataset, int]:
+    def draw(self, rng: np.random.Generator) -> tuple[Labelled, int]:
         """A data set by its share, and the index of one of its samples."""
         weights = np.array(self.shares) / np.sum(self.shares)
         dataset = self.datasets[int(rng.choice(len(self.datasets), p=weights))]
@@ -107,11 +108,9 @@ def _pair(
     return before, now, views[1][1]
 
 
-def _before(dataset: Dataset, index: int) -> Sample:
-    """The frame before in the same sequence; the frame itself where there is none."""
-    sample = dataset[index]
-    earlier = dataset[index - 1] if index else sample
-    return earlier if earlier.sequence == sample.sequence else sample
+def _before(dataset: Labelled, index: int) -> Sample:
+    """The frame before in the same clip; the frame itself where there is none."""
+    return dataset[index - 1 if index and dataset.clip(index - 1) == dataset.clip(index) else index]
 
 
 def _size(sample: Sample) -> tuple[int, int]:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.models.data.augment import Photometry
+from cliprl.models.data.paired import Labelled
 from cliprl.models.data.rendered import RenderedScenes
-from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Dataset, Image, Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
 
 # A layer's coverage from which on a pixel is the instrument's.
 OPAQUE = 128
@@ -29,8 +30,9 @@ class Composed:
 
     name = "composed"
 
-    def __init__(self, tissue: Dataset, scenes: RenderedScenes, seed: int) -> None:
+    def __init__(self, tissue: Labelled, scenes: RenderedScenes, seed: int) -> None:
         self.tissue, self.scenes, self.seed = tissue, scenes, seed
+        self.classes = scenes.classes
 
     def __len__(self) -> int:
         return REPEATS * len(self.scenes)
@@ -50,7 +52,15 @@ class Composed:
         tissue = camera.recolour(below.image)
         image = _over(tissue, _relit(layer, rng), _shadow(layer[..., 3], rng))
         labels = np.where(layer[..., 3] >= OPAQUE, layer_labels, below.labels)
-        return Sample(image, labels.astype(np.uint8), f"composed {index}")
+        return Sample(image, labels.astype(np.uint8), self.sequence(index))
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample: each is its own."""
+        return f"composed {index}"
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample: each is its own."""
+        return self.sequence(index)
 
 
 def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> Sample:

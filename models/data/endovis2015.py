@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.models.data.paired import Pair, PairedFiles, natural, partners
-from cliprl.models.data.reading import from_values, read_mask
+from cliprl.models.data.reading import from_values, read_mask, read_video
 from cliprl.models.data.sample import Image, Sample
 
 LAYOUT = "robotic/D*/video.avi with labels.npz beside it, and rigid/OP*/Raw with rigid/OP*/Masks"
@@ -132,12 +131,7 @@ def _count(folder: Path) -> int:
 
 @lru_cache(maxsize=2)
 def _read(folder: Path) -> Video:
-    path = folder / "video.avi"
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in container.decode(video=0)]
-    except (OSError, av.FFmpegError) as error:
-        raise CliprlError(f"{path} can't be read as video ({error}): copy it again") from error
+    frames = read_video(folder / "video.avi")
     with np.load(folder / "labels.npz") as data:
         labels = data["parts"].astype(np.uint8)
     if labels.shape != (len(frames), *frames[0].shape[:2]):

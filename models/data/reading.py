@@ -27,6 +27,16 @@ def read_picture(path: Path) -> Image:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
+def read_video(path: Path, every: int = 1) -> list[Image]:
+    """Every `every`-th frame of a video, uint8 (H, W, 3) RGB. Raises CliprlError for a file that can't be decoded."""
+    try:
+        with av.open(str(path)) as container:
+            frames = enumerate(container.decode(video=0))
+            return [f.to_ndarray(format="rgb24").astype(np.uint8) for i, f in frames if i % every == 0]
+    except (OSError, av.FFmpegError) as error:
+        raise CliprlError(f"{path} can't be read as video ({error}): copy it again") from error
+
+
 def read_mask(path: Path) -> Image:
     """A mask as it is stored: uint8 (H, W) of values, or (H, W, 3) RGB; an alpha channel is left away.
 

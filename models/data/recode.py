@@ -1,4 +1,4 @@
-"""From one list of classes to another: what a bundle sees, scored against what a data set tells."""
+"""From one list of classes to another: what a bundle sees, scored against what a data set tells, or sets trained together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.paired import Labelled
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 
 Table = NDArray[np.uint8]
 UNION = (
@@ -61,6 +62,54 @@ def by_name(
     known = _table(range(len(names)))
     known[_numbers(truth, ignored)] = IGNORE
     return ClassMap(tuple(truth), known, _table([names.index(name) if name in names else 0 for name in targets]))
+
+
+class Relabelled:
+    """A data set whose labels are taken to codes of other `classes` by a table uint8 (256,)."""
+
+    def __init__(self, dataset: Labelled, table: Table, classes: Sequence[ClassSpec]) -> None:
+        self.dataset, self.table = dataset, table
+        self.name, self.classes = dataset.name, tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        return Sample(sample.image, self.table[sample.labels], sample.sequence)
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        return self.dataset.sequence(index)
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        return self.dataset.clip(index)
+
+
+def instrument_or_not(dataset: Labelled, classes: Sequence[ClassSpec], ignored: Collection[str] = ()) -> Relabelled:
+    """The set with partial labels, which fit any list of `classes`: some instrument, or none; nothing of `ignored` classes."""
+    codes = [INSTRUMENT if spec.kind == "instrument" else NOT_INSTRUMENT for spec in dataset.classes]
+    table = _table(codes)
+    table[_numbers(dataset.classes, ignored)] = IGNORE
+    return Relabelled(dataset, table, classes)
+
+
+def in_classes(dataset: Labelled, classes: Sequence[ClassSpec], ignored: Collection[str] = ()) -> Relabelled:
+    """The set in the numbers of `classes`, by name; nothing is told of `ignored` classes.
+
+    Raises UsageError where a class of the set is neither among `classes` nor ignored.
+    """
+    names = [spec.name for spec in classes]
+    strange = [spec.name for spec in dataset.classes if spec.name not in (*names, *ignored)]
+    if strange:
+        raise UsageError(
+            f"{dataset.name} has classes that are not trained ({', '.join(strange)}): those are {', '.join(names)}; "
+            "leave them out with ignore=NAME,NAME, or learn instrument or not from the set with labels=instrument"
+        )
+    table = _table([names.index(spec.name) if spec.name in names else IGNORE for spec in dataset.classes])
+    table[_numbers(dataset.classes, ignored)] = IGNORE
+    return Relabelled(dataset, table, classes)
 
 
 def _table(values: Sequence[int]) -> Table:

@@ -17,9 +17,9 @@ import numpy as np
 
 from cliprl.models.data.sample import Image, Sample
 from cliprl.pipeline import scene
-from cliprl.pipeline.scene import SceneRenderer
+from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
 
-NAME = "rendered scenes"
+NAME = "rendered"
 # Seconds between the frames of a scene: near enough for a temporal prior, far enough to be another picture.
 INTERVAL = 0.12
 
@@ -39,6 +39,7 @@ class RenderedScenes:
     """Rendered scenes with exact labels, captions, and the instruments alone with their coverage, for the composer."""
 
     name = NAME
+    classes = SCENE_CLASSES
 
     def __init__(self, which: SceneSet, cache: Path, workers: int, progress: Callable[[int, int], None]) -> None:
         self.which = which
@@ -59,7 +60,15 @@ class RenderedScenes:
         with np.load(path) as data:
             image = cv2.cvtColor(_decode(data[f"image{frame}"]), cv2.COLOR_BGR2RGB)
             labels = _decode(data[f"labels{frame}"])
-        return Sample(np.asarray(image, np.uint8), labels, f"scene {path.stem}")
+        return Sample(np.asarray(image, np.uint8), labels, self.sequence(index))
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample: its scene."""
+        return f"scene {self._place(index)[0].stem}"
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample: its scene."""
+        return self.sequence(index)
 
     def instruments(self, index: int) -> tuple[Image, Image]:
         """The instruments alone: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""

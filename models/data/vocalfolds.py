@@ -1,15 +1,22 @@
-"""The vocal-fold set of Laves et al. 2019 (see `larynx`) with all its seven classes, for what is scored on them."""
+"""The vocal-fold set of Laves et al. 2019 (CC BY 4.0): in-vivo larynx surgery with seven hand-drawn classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cliprl.engines import ClassSpec
-from cliprl.models.data.larynx import NAME
 from cliprl.models.data.paired import Pair, PairedFiles, natural, partners
 from cliprl.models.data.reading import from_values, read_mask
 from cliprl.models.data.sample import Image
 
+NAME = "vocalfolds"
+LICENCE = "CC BY 4.0"
+ATTRIBUTION = (
+    "M.-H. Laves, J. Bicker, L. A. Kahrs, T. Ortmaier: A dataset of laryngeal endoscopic images with comparative study "
+    "on convolution neural network-based semantic segmentation, 2019 (arXiv:1807.06081)"
+)
+# Of these classes nothing is said where only "instrument or not" is learned: borders, and a tube that is no instrument.
+UNSURE = ("void", "intubation-tube")
 LAYOUT = "images/seqN/*.jpg and masks/seqN/*.png"
 CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("void", (0, 0, 0), "background", ("the dark surround of an endoscope's picture",)),

@@ -1,0 +1,261 @@
+"""Training on sets of one's own: how they are described, which classes come of them, and what is refused before a step."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliprl.engines import UsageError, open_bundle
+from cliprl.engines.console import run_app
+from cliprl.models import cli
+from cliprl.models.config import Recipe, load_recipe
+from cliprl.models.data.batches import pair_batch
+from cliprl.models.data.description import Description
+from cliprl.models.data.paired import sequences_of
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.worsened import Worsened
+from cliprl.models.sets import Sets, open_sets
+
+TINY = """
+name = "tiny"
+save_every = 1
+[network]
+weights = ""
+height = 64
+width = 96
+embedding = 16
+pyramid = 16
+features = 8
+text_width = 32
+text_layers = 1
+policy = 8
+[data]
+height = 64
+width = 80
+workers = 1
+[contrastive]
+steps = 0
+[supervised]
+steps = 2
+batch = 2
+[reinforcement]
+steps = 2
+batch = 2
+unroll = 2
+"""
+CLASSES = (("wall", "background", 0), ("duct", "tissue", 7), ("hook", "instrument", 9))
+
+
+def make_set(
+    folder: Path, classes: tuple[tuple[str, str, int], ...] = CLASSES, size: tuple[int, int] = (60, 80)
+) -> Path:
+    """Two sequences, a and b, of two frames in which every class is a stripe."""
+    lines = [
+        f'[[classes]]\nname = "{name}"\nkind = "{kind}"\ncolor = [{i}, 0, 0]\nvalue = {value}\nprompts = ["a {name}"]'
+        for i, (name, kind, value) in enumerate(classes)
+    ]
+    for part in ("images/a", "images/b", "masks/a", "masks/b"):
+        (folder / part).mkdir(parents=True)
+    (folder / "classes.toml").write_text("\n".join(lines))
+    stripes = np.array([value for *_, value in classes], np.uint8).repeat(size[1] // len(classes) + 1)[: size[1]]
+    rng = np.random.default_rng(0)
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        cv2.imwrite(str(folder / f"images/{name}.png"), rng.integers(0, 255, (*size, 3), np.uint8))
+        cv2.imwrite(str(folder / f"masks/{name}.png"), stripes[None].repeat(size[0], 0))
+    return folder
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return make_set(tmp_path / "mine")
+
+
+def recipe_of(folder: Path, **lists: list[str]) -> Recipe:
+    path = folder / "tiny.toml"
+    path.write_text(TINY)
+    return load_recipe(path, [f"data.{key}={value}" for key, value in lists.items()])
+
+
+def opened(folder: Path, **lists: list[str]) -> Sets:
+    return open_sets(recipe_of(folder, **lists), folder, lambda done, total: None)
+
+
+@given(
+    kind=st.sampled_from(["folder", "endovis2018"]),
+    place=st.text("abc/._- ", max_size=9),
+    options=st.dictionaries(
+        st.text("abc", min_size=1, max_size=3), st.text("xyz,-09", min_size=1, max_size=4), max_size=3
+    ),
+)
+def test_a_line_is_read_back_as_it_was_put_together(kind: str, place: str, options: dict[str, str]) -> None:
+    tail = "&".join(f"{key}={value}" for key, value in options.items())
+    line = Description.parse(f"{kind}:{place}?{tail}" if tail else f"{kind}:{place}")
+    assert (line.kind, line.place, dict(line.options)) == (kind, place, options)
+    assert Description.parse(line.what()).options == options
+
+
+def test_scenes_need_no_folder() -> None:
+    line = Description.parse("rendered:seeds=0-299&frames=6")
+    assert (line.kind, line.place, line.options) == ("rendered", "", {"seeds": "0-299", "frames": "6"})
+
+
+@pytest.mark.parametrize("text", ["folder", "folder:/x?sequences", "folder:/x?share=", "folder:/x?a=1&a=2"])
+def test_a_line_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"data set '{text}'")):
+        Description.parse(text)
+
+
+def test_the_classes_are_those_of_the_first_set_and_others_meet_them_by_name(mine: Path, tmp_path: Path) -> None:
+    """A second set names the same classes in another order and with other values."""
+    other = make_set(tmp_path / "other", (("wall", "background", 3), ("hook", "instrument", 4), ("duct", "tissue", 5)))
+    sets = opened(tmp_path, train=[f"folder:{mine}?sequences=a", f"folder:{other}?share=3"])
+    assert [spec.name for spec in sets.classes] == ["wall", "duct", "hook"]
+    first, second = sets.train.datasets
+    assert list(sets.train.shares) == [1.0, 3.0]
+    assert sequences_of(first) == ["a"]
+    assert [int(first[0].labels[0, x]) for x in (5, 40, 75)] == [0, 1, 2]
+    assert [int(second[0].labels[0, x]) for x in (5, 40, 75)] == [0, 2, 1]
+    assert list(sets.policy.datasets[0][0].labels[0]) == list(first[0].labels[0])
+
+
+def test_a_set_may_tell_instrument_or_not_or_keep_silent_on_a_class(mine: Path, tmp_path: Path) -> None:
+    other = make_set(
+        tmp_path / "other", (("sky", "background", 0), ("needle", "instrument", 1), ("glare", "tissue", 2))
+    )
+    sets = opened(
+        tmp_path,
+        train=[f"folder:{mine}?ignore=duct", f"folder:{other}?labels=instrument&ignore=glare"],
+        policy=[f"folder:{other}?labels=instrument"],
+    )
+    assert [spec.name for spec in sets.classes] == ["wall", "hook"]
+    labels = [[int(data[0].labels[0, x]) for x in (5, 40, 75)] for data in sets.train.datasets]
+    assert labels == [[0, IGNORE, 1], [NOT_INSTRUMENT, INSTRUMENT, IGNORE]]
+    assert int(sets.policy.datasets[0][0].labels[0, 75]) == NOT_INSTRUMENT
+
+
+def test_pairs_are_frames_of_one_clip(mine: Path, tmp_path: Path) -> None:
+    (mixture,) = {id(m): m for m in (opened(tmp_path, train=[f"folder:{mine}"]).policy,)}.values()
+    assert pair_batch(mixture, 2, (64, 96), 0, 0, 1.0).labels.shape == (2, 16, 24)
+
+
+def test_a_test_set_may_be_seen_through_a_failing_camera(mine: Path, tmp_path: Path) -> None:
+    lines = [f"folder:{mine}?sequences=b&severity=4", f"folder:{mine}?sequences=b"]
+    worse, clean = (test.data for test in opened(tmp_path, train=[f"folder:{mine}?sequences=a"], test=lines).tests)
+    assert isinstance(worse, Worsened)
+    assert worse[0].image.shape == (64, 96, 3)
+    assert worse[0].labels.shape == (64, 96)
+    same = cv2.resize(clean[0].image, (96, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(worse[0].image.astype(int) - same).mean() > 15
+    assert np.array_equal(worse[1].image, worse[1].image)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("folder:{mine}", "folder:{mine}?sequences=b", "mine/b would be trained on and tested on"),
+        ("folder:{mine}?sequences=c", "", "asks for c, which this copy of mine has not: it has a, b"),
+        ("folder:{mine}?sequences=a&split=A", "", "has sequences and split: give one of them"),
+        ("folder:{mine}?split=A", "", "no split 'A:train' of mine"),
+        (
+            "folder:{mine}?colour=red",
+            "",
+            "has no option 'colour': one of sequences, split, fold, share, labels, ignore",
+        ),
+        ("folder:{mine}?share=0", "", "are all 0"),
+        ("folder:{mine}?share=many", "", "share is 'many', and must be a number"),
+        ("folder:{mine}?labels=none", "", "labels is 'none', and may only be 'instrument'"),
+        ("folder:{mine}?labels=instrument", "", "one must tell the classes"),
+        ("folder:{mine}?ignore=spoon", "", "has no class 'spoon' to ignore"),
+        ("film:{mine}", "", "no data set 'film:.*: give KIND:FOLDER"),
+        ("folder:{mine}/none", "", "is no folder: give the folder of the folder set"),
+        ("rendered:seeds=9-3", "", "give seeds=FIRST-LAST"),
+        ("empty:{mine}", "", "is no file: give the file of the empty set"),
+        ("folder:{mine}?ignore=duct&sequences=a", "folder:{mine}?sequences=b", "no class for duct"),
+    ],
+)
+def test_misuse_is_refused_before_a_step_is_made(mine: Path, tmp_path: Path, train: str, test: str, said: str) -> None:
+    lists = {"train": [train.format(mine=mine)], "test": [test.format(mine=mine)] if test else []}
+    with pytest.raises(UsageError, match=said) as error:
+        opened(tmp_path, **lists)
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_without_captions_have_no_contrastive_stage(mine: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        tmp_path / "tiny.toml" if recipe_of(tmp_path) else "", [f'data.train=["folder:{mine}"]', "contrastive.steps=1"]
+    )
+    with pytest.raises(UsageError, match="no training set has captions"):
+        open_sets(recipe, tmp_path, lambda done, total: None)
+
+
+def train(folder: Path, *settings: str) -> list[str]:
+    """The words of a command that trains in `folder`."""
+    (folder / "tiny.toml").write_text(TINY)
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    return ["cliprl-train", str(folder / "tiny.toml"), "--out", str(folder / "out"), *overrides]
+
+
+def test_a_set_of_one_s_own_is_trained_and_scored(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = 'data.train=["folder:mine?sequences=a"]', 'data.test=["folder:mine?sequences=b"]', f"data.root={tmp_path}"
+    monkeypatch.setattr(sys, "argv", train(tmp_path, *lists))
+    assert run_app(cli.app, "cliprl-train") == 0
+    manifest = open_bundle(tmp_path / "out" / "bundle").manifest
+    assert [(spec.name, spec.prompts) for spec in manifest.classes] == [(n, (f"a {n}",)) for n, *_ in CLASSES]
+    assert all(
+        entry["frames"] == {"b": 2} and {"pooled", "b"} == entry["base"].keys() for entry in manifest.scores.values()
+    )
+    assert str(tmp_path) not in (tmp_path / "out" / "bundle" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("harm", "status", "said"),
+    [
+        ("size", 1, "images/a/2.png is 40x30 and its mask"),
+        ("partner", 1, "images/a/2.png has no mask"),
+        ("overlap", 2, "mine/a would be trained on and tested on"),
+    ],
+)
+def test_bad_data_ends_the_command_with_one_line(
+    mine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    harm: str,
+    status: int,
+    said: str,
+) -> None:
+    if harm == "size":
+        cv2.imwrite(str(mine / "images/a/2.png"), np.zeros((30, 40, 3), np.uint8))
+    elif harm == "partner":
+        (mine / "masks/a/2.png").unlink()
+    test = "a" if harm == "overlap" else "b"
+    lists = f'data.train=["folder:{mine}?sequences=a"]', f'data.test=["folder:{mine}?sequences={test}"]'
+    monkeypatch.setattr(sys, "argv", train(tmp_path, *lists))
+    assert run_app(cli.app, "cliprl-train") == status
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+
+
+def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: Path) -> None:
+    """The whole command in a process of its own: the mask is read on another thread, in the middle of the training."""
+    mask = mine / "masks/a/2.png"
+    picture = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    picture[:3, :4] = 77
+    cv2.imwrite(str(mask), picture)
+    words = train(tmp_path, f'data.train=["folder:{mine}?sequences=a"]')
+    code = "import sys; from cliprl.models.cli import main; sys.argv = sys.argv[1:]; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in line
