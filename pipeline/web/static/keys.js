@@ -28,13 +28,21 @@ export class Keys {
       // a browser that keeps nothing: the keys are on
     }
     document.addEventListener("keydown", (event) => this.#press(event));
+    document.addEventListener("click", ({ detail }) => this.#let(detail > 0));
+  }
+
+  // A mouse leaves no focus behind on a button: Space is to freeze the picture, not to press it again.
+  #let(byPointer) {
+    if (byPointer && document.activeElement?.matches("main :is(button, input[type=checkbox])")) {
+      document.activeElement.blur();
+    }
   }
 
   #press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.toggle.checked) return;
     const { key, target, repeat } = event;
     const takesText = target.matches("select, input:not([type=checkbox]):not([type=range])");
-    const takesSpace = key === " " && target.closest("button, input, select, a, dialog");
+    const takesSpace = key === " " && target.closest("button, input[type=checkbox], select, a, dialog");
     if (takesText || takesSpace || (document.querySelector("dialog[open]") && key !== "?")) return;
     const held = key === "[" || key === "]";
     if (repeat && !held) return;
