@@ -115,7 +115,8 @@ def interleaved(tasks: Mapping[str, Task], rounds: int, say: Say) -> dict[str, l
     answers: dict[str, list[Any]] = {name: [] for name in tasks}
     names = list(tasks)
     for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        first = turn % max(len(names), 1)
+        for name in names[first:] + names[:first]:
             say(f"round {turn + 1} of {rounds}: {name}")
             function, arguments = tasks[name]
             answers[name].append(in_fresh_process(function, *arguments))

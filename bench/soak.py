@@ -27,6 +27,8 @@ from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Sour
 SETTLING = 0.25
 # A run of 20,000 frames may grow by 10 MB: half of what a leak of 1 KB a frame would make of it.
 LEAK = 500.0
+# How long a run is, where nothing is said.
+FRAMES = 20_000
 # In fewer frames the comings and goings of an allocator are as large as a leak.
 LEAST_FRAMES = 5000
 MEGABYTE = 1e6

@@ -56,7 +56,7 @@ class Candidate:
 
     def fields(self) -> dict[str, str]:
         """Everything that the compiled engines, and the verdict on them, depend on."""
-        hashes, shapes = self.bundle.manifest.hashes, self._encoder().shapes
+        hashes, shapes = self.bundle.manifest.hashes, self.encoder_request().shapes
         return {
             "bundle": self.bundle.manifest.name,
             "backend": self.backend.name,
@@ -73,21 +73,22 @@ class Candidate:
 
     def build(self) -> dict[str, bytes]:
         """Compile both networks. Raises EngineError where the backend can't."""
-        request = self._encoder()
+        request = self.encoder_request()
         encoder = self.backend.build(request)
         shapes = refiner_shapes(self.bundle, self.backend.load(encoder, request))
         return {ENCODER: encoder, REFINER: self.backend.build(self._refiner(shapes))}
 
     def load(self, made: Made) -> Pair:
         """Make what `build` gave ready to run."""
-        encoder = self.backend.load(made.parts[ENCODER], self._encoder())
+        encoder = self.backend.load(made.parts[ENCODER], self.encoder_request())
         request = self._refiner(refiner_shapes(self.bundle, encoder))
         return Pair(encoder, self.backend.load(made.parts[REFINER], request), made.report)
 
     def _file(self) -> str:
         return INT8_ENCODER if self.precision == INT8 else ENCODER
 
-    def _encoder(self) -> Request:
+    def encoder_request(self) -> Request:
+        """What the encoder is made of."""
         path, shapes = self.bundle.path / self._file(), dict(encoder_shapes(self.bundle))
         if self.open_classes:
             shapes["text"] = (-1, shapes["text"][1])

@@ -32,7 +32,7 @@ def load_engines(
     refused = []
     for candidate in candidates(bundle, device, precision, threads, buffers, say):
         try:
-            return _serve(candidate, cache, say)
+            return serve(candidate, cache, say)
         except EngineError as error:
             refused.append(str(error))
             if precision == AUTO:
@@ -40,7 +40,7 @@ def load_engines(
     raise EngineError(f"bundle '{bundle.manifest.name}' can't be served on {device}: {'; '.join(refused)}")
 
 
-def _serve(candidate: Candidate, cache: EngineCache, say: Say) -> Pair:
+def serve(candidate: Candidate, cache: EngineCache, say: Say = silent) -> Pair:
     """Load a candidate from the cache or build it. Raises EngineError, with the figures, where the gate refuses it."""
     fields = candidate.fields()
     made = cache.get_or_make(fields, lambda: _make(candidate, say), say)

@@ -1,0 +1,81 @@
+"""`cliprl-bench engines`: what is timed is what would serve, and what would not is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cliprl.bench import engines, job
+from cliprl.bench.cli import app
+from cliprl.bench.job import Job
+from cliprl.bench.result import Result, read_result
+from cliprl.bench.session import Session
+from cliprl.engines import gate
+from cliprl.engines.console import run_app
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In this process, where what a test has changed holds."""
+    return function(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "in_fresh_process", here)
+    monkeypatch.setattr(job, "in_fresh_process", here)
+
+
+def measured(batches: tuple[int, ...]) -> Result:
+    wanted = Job("", rounds=2, seconds=0.01, warm_up=0.0)
+    with Session("engines", None, wanted) as session:
+        return engines.measure(session, wanted, lambda text: None, batches=batches)
+
+
+def test_every_precision_is_timed_alone_and_in_a_batch() -> None:
+    result = measured((1, 2))
+    for backend, precision in engines.names_of("small", "cpu"):
+        for batch, names in (("", {"encoder", "refinement step"}), (", batch 2", {"encoder"})):
+            case = f"{backend} {precision}{batch}"
+            found = [series for series in result.series if series.case == case]
+            assert {series.name for series in found} == names
+            assert all(len(series.rounds) == 2 and series.digest().p50 > 0 for series in found)
+    assert result.notes == ()
+
+
+def test_a_batch_runs_all_its_pictures() -> None:
+    candidate = engines._candidate("small", "cpu", "openvino", "f32")
+    inputs = engines._inputs(candidate, 3)
+    logits = engines._batched(candidate, 3).run(inputs)["logits"]
+    assert logits.shape[:2] == (3, len(candidate.bundle.embeddings))
+    assert logits[0].std() > 0
+    assert abs(logits[0] - logits[2]).max() > 0
+
+
+def test_what_the_gate_refuses_has_no_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "MIN_COSINE", 1.1)
+    # Verdicts of before are in the cache of the tests: here they would not be found again.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "result.json"
+    arguments = ["--rounds", "1", "--seconds", "0.1", "--warm-up", "0", "-o", str(file)]
+    monkeypatch.setattr(sys, "argv", ["cliprl-bench", "engines", *arguments])
+    assert run_app(app, "cliprl-bench") == 0
+    result = read_result(file)
+    assert result.series == ()
+    assert len(result.notes) == len(engines.names_of("small", "cpu"))
+    assert all("refused by the accuracy gate" in note for note in result.notes)
+    assert "--device cpu --batch 1" in result.command
+    assert "refused" in capfd.readouterr().out
+
+
+def test_an_unknown_device_is_misuse(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cliprl-bench", "engines", "--device", "tpu"])
+    assert run_app(app, "cliprl-bench") == 2
+    error = capfd.readouterr().err.strip().splitlines()
+    assert "tpu" in error[-1]
+    assert "cpu" in error[-1]
