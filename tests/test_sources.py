@@ -231,7 +231,7 @@ def test_what_is_no_video_is_said_in_one_line(tmp_path: Path, make: Any, kind: t
     make(path)
     with pytest.raises(CliprlError) as caught:
         open_source(path)
-    assert type(caught.value) is kind
+    assert caught.value.exit_status == kind.exit_status
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

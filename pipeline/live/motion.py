@@ -68,7 +68,8 @@ class Motion:
         last = self._last
         if last is None or last.shape != small.shape:
             return None
-        flow = np.asarray(self._dis.calc(small, last, np.empty((*small.shape, 2), np.float32)), np.float32)
+        nothing: Any = None  # an array given here would be taken for a first guess
+        flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
         return flow if float(cv2.absdiff(_sampled(last, flow), small).mean()) < _CUT else None
 
 

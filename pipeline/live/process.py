@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from mmap import mmap
 from multiprocessing.connection import Connection
 from typing import Any
@@ -90,7 +91,9 @@ class Worker:
         """End the process, at once, and release what belonged to it."""
         self._process.kill()
         self._process.wait()
-        self._connection.close()  # the memory goes with the last array that lies in it
+        self._connection.close()
+        with suppress(BufferError):  # an array still lies in it: it goes with that
+            self._memory.close()
 
     def _poll(self, timeout: float) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 
 import av
 
@@ -17,37 +18,95 @@ def redact(name: str) -> str:
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("***@", name)) if "://" in name else name
 
 
+class Problem(StrEnum):
+    """Why a source gives no picture, for who has to decide whether to try again."""
+
+    REFUSED = "refused"
+    NOT_FOUND = "not found"
+    UNAUTHORISED = "unauthorised"
+    TIMEOUT = "timeout"
+    CODEC = "codec"
+    ENDED = "ended"
+    OTHER = "other"
+
+
+class SourceError(CliprlError):
+    """A source that can't be opened or read; `problem` is its kind."""
+
+    problem = Problem.OTHER
+
+
+class SourceUsageError(UsageError, SourceError):
+    """A source that can't be opened because it was asked for wrongly."""
+
+
 # The first class that fits decides; PyAV's errors derive from the built-in ones of the same meaning.
-_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[CliprlError], str], ...] = (
-    ((ConnectionRefusedError,), CliprlError, "refused the connection: is the server running, is the port right?"),
+_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceError], str], ...] = (
+    (
+        (ConnectionRefusedError,),
+        Problem.REFUSED,
+        SourceError,
+        "refused the connection: is the server running, is the port right?",
+    ),
     (
         (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError),
-        CliprlError,
+        Problem.UNAUTHORISED,
+        SourceError,
         "denies access: check user and password",
     ),
-    ((av.error.HTTPNotFoundError,), CliprlError, "does not exist on its server: check the address"),
-    ((TimeoutError, av.error.ExitError), CliprlError, "did not answer in time: check the address and the network"),
-    ((PermissionError,), UsageError, "may not be read by this user: change its permissions or your group"),
-    ((FileNotFoundError,), UsageError, "does not exist: check the name"),
+    (
+        (av.error.HTTPNotFoundError,),
+        Problem.NOT_FOUND,
+        SourceError,
+        "does not exist on its server: check the address",
+    ),
+    (
+        (TimeoutError, av.error.ExitError),
+        Problem.TIMEOUT,
+        SourceError,
+        "did not answer in time: check the address and the network",
+    ),
+    (
+        (PermissionError,),
+        Problem.UNAUTHORISED,
+        SourceUsageError,
+        "may not be read by this user: change its permissions or your group",
+    ),
+    ((FileNotFoundError,), Problem.NOT_FOUND, SourceUsageError, "does not exist: check the name"),
     (
         (av.error.ProtocolNotFoundError,),
-        UsageError,
+        Problem.OTHER,
+        SourceUsageError,
         "has an address of an unknown kind: use a path, http, rtsp, srt or udp",
     ),
-    ((av.error.DecoderNotFoundError,), CliprlError, "is in a format without a decoder here: convert it to H.264 first"),
+    (
+        (av.error.DecoderNotFoundError,),
+        Problem.CODEC,
+        SourceError,
+        "is in a format without a decoder here: convert it to H.264 first",
+    ),
     (
         (av.error.InvalidDataError, EOFError),
-        CliprlError,
+        Problem.CODEC,
+        SourceError,
         "is not a video that can be read: it is cut off, damaged, or of another kind; make or copy it again",
     ),
+    ((ConnectionError,), Problem.ENDED, SourceError, "closed the connection: is the server still running?"),
 )
 
 
-def explain(error: BaseException, name: str) -> CliprlError:
+def source_error(kind: type[SourceError], problem: Problem, text: str) -> SourceError:
+    """An error of this kind, with its problem."""
+    error = kind(text)
+    error.problem = problem
+    return error
+
+
+def explain(error: BaseException, name: str) -> SourceError:
     """The error to raise for one of libav's about `name` (path, device or URL)."""
     shown = redact(name)
-    for classes, kind, text in _MEANINGS:
+    for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
-            return kind(f"{shown} {text}")
+            return source_error(kind, problem, f"{shown} {text}")
     reason = redact(str(getattr(error, "strerror", None) or error)).splitlines()
-    return CliprlError(f"{shown} can't be read: {reason[0] if reason else type(error).__name__}")
+    return SourceError(f"{shown} can't be read: {reason[0] if reason else type(error).__name__}")

@@ -13,10 +13,12 @@ from cliprl.pipeline.sources.video import VideoSource
 # Seconds to open, and to wait for each packet.
 _TIMEOUT = (10.0, 10.0)
 _QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
+# An RTSP server tells the format beforehand: there is little to analyse.
+_RTSP = _QUICK | {"analyzeduration": "200000", "rtsp_transport": "tcp", "timeout": "5000000"}
 # libav's options by scheme (times in microseconds).
 _OPTIONS = {
-    "rtsp": _QUICK | {"rtsp_transport": "tcp", "timeout": "5000000"},
-    "rtsps": _QUICK | {"rtsp_transport": "tcp", "timeout": "5000000"},
+    "rtsp": _RTSP,
+    "rtsps": _RTSP,
     "rtmp": _QUICK,
     "rtp": _QUICK,
     "srt": _QUICK,

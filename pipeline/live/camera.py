@@ -1,0 +1,205 @@
+"""The source of a live stream: read on a thread of its own, watched, and opened again when it goes away."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.hub import SourceState
+from cliprl.pipeline.live.pool import PlanePool
+from cliprl.pipeline.protocols import Source, StreamInfo
+from cliprl.pipeline.sources.errors import Problem, SourceError, source_error
+
+# Frames that may wait for the display; the oldest goes.
+QUEUE = 16
+# Seconds before the first and before any further attempt to connect. Each wait is a random half to whole of what is doubled.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+# A server that denies access is asked less and less often: it may lock the account.
+_LONGEST_DENIED = 60.0
+# A camera stalls when no frame has come for this many seconds, or for so many of its frame periods.
+STALL, _STALL_PERIODS = 0.35, 2.5
+# HLS comes a segment at a time, of which several lie ready: its frames are let through at the rate they were taken.
+_BURSTS = ".m3u8"
+_TICK = 0.01
+# How long closing waits for a source that is inside a read.
+_PATIENCE = 2.0
+
+
+class Captured(NamedTuple):
+    """A frame, and the number of the connection it came over."""
+
+    frame: Frame
+    connection: int
+
+
+class Standing(NamedTuple):
+    """Where the source stands, since when (`time.time()`), and what is wrong with it, if anything."""
+
+    state: SourceState
+    since: float
+    problem: str = ""
+
+
+class Camera(threading.Thread):
+    """Reads a source as fast as it gives frames, and connects again when it breaks, with growing pauses.
+
+    `connect` opens the source; `first` is one that is open already. A source that is not live (a file) is read at its own
+    pace, waits while `paused`, and is not opened again. With `reconnect` off the first end or error is the last.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Source], first: Source | None = None, *, name: str, reconnect: bool = True
+    ) -> None:
+        super().__init__(name="camera", daemon=True)
+        self.label = name
+        self.info: StreamInfo | None = first.info if first else None
+        self.paused = False
+        self.dropped = self.damaged = self.connections = 0
+        self.error: CliprlError | None = None
+        self._connect_now, self._source, self._reconnect = connect, first, reconnect
+        self._changed = threading.Condition()
+        self._frames: deque[Captured] = deque(maxlen=QUEUE)
+        self._planes = PlanePool()
+        self._standing = Standing(SourceState.CONNECTING, time.time())
+        self._last, self._period = 0.0, 0.0
+        self._anchor: float | None = None
+        self._bursts = _BURSTS in name
+        self._stopped = threading.Event()
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a camera, which can't wait (and which is what one assumes before it is known)."""
+        return self.info is None or self.info.live
+
+    @property
+    def period(self) -> float:
+        """Seconds between frames: measured, else as stated, else those of 25 a second."""
+        stated = self.info.rate if self.info else None
+        return self._period or (1 / float(stated) if stated else 0.04)
+
+    @property
+    def standing(self) -> Standing:
+        """Where the source stands now; a camera without a frame for too long is stalled."""
+        standing, silent = self._standing, time.monotonic() - self._last
+        if standing.state is SourceState.LIVE and self.live and silent > max(STALL, _STALL_PERIODS * self.period):
+            return Standing(SourceState.STALLED, time.time() - silent, "the camera has stopped sending")
+        return standing
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last frame."""
+        return time.monotonic() - self._last
+
+    def next(self, timeout: float) -> Captured | None:
+        """The oldest frame that waits; None after `timeout` seconds, or when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self.ended, timeout)
+            return self._frames.popleft() if self._frames else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source is over for good; frames may still wait."""
+        return self._standing.state is SourceState.ENDED
+
+    def stop(self) -> None:
+        """Read no further. May be called from any thread or a signal handler."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread; a source that hangs inside a read is left to itself."""
+        self.stop()
+        if self.is_alive():
+            self.join(_PATIENCE)
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            while not self._stopped.is_set():
+                source = self._source or self._connect()
+                self._source = None
+                if source is not None:
+                    self.error = self._read(source)
+                if not self._again():
+                    break
+        finally:
+            self._stand(SourceState.ENDED, str(self.error or ""))
+
+    def _again(self) -> bool:
+        if not (self._reconnect and self.live):
+            return False
+        self._stand(SourceState.RECONNECTING, str(self.error or ""))
+        return True
+
+    def _connect(self) -> Source | None:
+        pause = _FIRST_PAUSE
+        while not self._stopped.wait(pause * random.uniform(0.5, 1)):
+            try:
+                return self._connect_now()
+            except CliprlError as error:
+                self.error = error
+                self._stand(self._standing.state, str(error))
+                if not self._reconnect:
+                    return None
+                denied = getattr(error, "problem", None) is Problem.UNAUTHORISED
+                pause = min(2 * pause, _LONGEST_DENIED if denied else _LONGEST_PAUSE)
+        return None
+
+    def _read(self, source: Source) -> CliprlError | None:
+        """Read a source to its end; what ended it."""
+        self.connections += 1
+        self.info, damaged, self._anchor = source.info, self.damaged, None
+        try:
+            with source:
+                while not self._stopped.is_set():
+                    frame = source.read(self._planes)
+                    if frame is None:
+                        return self._end()
+                    self._put(frame)
+                    self.damaged = damaged + source.damaged
+        except CliprlError as error:
+            return error
+        except Exception as error:  # whatever a driver or a decoder comes up with, the display goes on
+            return SourceError(f"{self.label}: {type(error).__name__}: {error}")
+        return None
+
+    def _end(self) -> CliprlError | None:
+        return source_error(SourceError, Problem.ENDED, f"{self.label} has ended") if self.live else None
+
+    def _put(self, frame: Frame) -> None:
+        if not self.live or self._bursts:
+            self._pace(frame)
+        now = time.monotonic()
+        frame.times["captured"] = now
+        if self._standing.state is SourceState.LIVE and now - self._last < STALL:
+            self._period += 0.05 * (now - self._last - self._period) if self._period else now - self._last
+        self._last = now
+        if self._standing.state is not SourceState.LIVE:
+            self._stand(SourceState.LIVE, "")
+        with self._changed:
+            self.dropped += len(self._frames) == QUEUE
+            self._frames.append(Captured(frame, self.connections))
+            self._changed.notify_all()
+
+    def _pace(self, frame: Frame) -> None:
+        """Let a file play at its own rate; it waits for the display where that is behind."""
+        while self.paused and not self._stopped.wait(_TICK):
+            self._anchor = None
+        early = 0.0 if self._anchor is None else self._anchor + frame.seconds - time.monotonic()
+        if self._anchor is None or early < -STALL:
+            self._anchor = time.monotonic() - frame.seconds
+        elif early > 0:
+            self._stopped.wait(early)
+        while len(self._frames) == QUEUE and not self._stopped.wait(_TICK):
+            pass
+
+    def _stand(self, state: SourceState, problem: str) -> None:
+        since = self._standing.since if state is self._standing.state else time.time()
+        with self._changed:
+            self._standing = Standing(state, since, problem)
+            self._changed.notify_all()

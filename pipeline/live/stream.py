@@ -1,0 +1,240 @@
+"""The live stream: from camera to display on one path, with everything that may fail beside it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.camera import Camera, Captured
+from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.guard import BodyGuard, pixelated
+from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
+from cliprl.pipeline.live.marks import Marks, away
+from cliprl.pipeline.live.masks import Chosen, Masks
+from cliprl.pipeline.live.outlet import Outlet
+from cliprl.pipeline.live.pool import PlanePool
+from cliprl.pipeline.live.supervisor import Supervisor
+from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
+from cliprl.pipeline.measure import measure
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.summary import Recorder, Summary
+
+# The size (height, width) of the card before the first picture.
+_FIRST_SIZE = (720, 1280)
+# Pictures a second while the camera gives none: its own rate, within these.
+_SLOWEST, _FASTEST = 0.1, 0.02
+# An old mask's age is told to so many milliseconds, rounded up.
+_AGE_STEP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a viewer can rely on. max_age_ms: masks of older frames are never shown. wait_ms: how long a frame may wait for its
+    own mask. guard: pixelate what is recorded or sent while the scope is out of the body.
+    """
+
+    max_age_ms: float = 250.0
+    wait_ms: float = 0.0
+    guard: bool = True
+
+
+class LiveStream:
+    """Shows each frame of a camera at once, whatever becomes of the segmenter, the outputs and the camera itself.
+
+    `run` is the display path. It ends with the source, or by `stop`. The newest picture is in `hub`, for any number of readers;
+    `outlets` get every picture, guarded. Leaving the stream (a context manager) ends all of its threads and processes.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        overlay: Overlay,
+        supervisor: Supervisor | None = None,
+        outlets: Sequence[Outlet] = (),
+        *,
+        controls: Controls | None = None,
+        promise: Promise | None = None,
+        name: str = "",
+    ) -> None:
+        self.camera, self.overlay, self.supervisor, self.outlets = camera, overlay, supervisor, tuple(outlets)
+        style = overlay.style
+        self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
+        self.hub, self.recorder = Hub(), Recorder()
+        self._promise, self._name = promise or Promise(), name
+        self._masks = supervisor and Masks(
+            supervisor, max_age_ms=self._promise.max_age_ms, wait_ms=self._promise.wait_ms
+        )
+        self._style = style
+        self._guard, self._marks, self._timeline, self._planes = BodyGuard(), Marks(), Timeline(), PlanePool()
+        self._last: Frame | None = None
+        self._connection, self._index, self._rate = 0, 0, _Rate()
+        self._out_of_body = True
+        self._interrupted = threading.Event()
+
+    def run(
+        self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
+    ) -> Summary:
+        """Display until the source ends, or `frames` of its frames. `on_frame` is called with each frame displayed."""
+        with self:
+            for thread in (self.camera, *self.outlets, *([self.supervisor] if self.supervisor else [])):
+                thread.start()
+            while not self._interrupted.is_set() and self.recorder.frames != frames:
+                self.camera.paused = self.controls.settings.paused
+                captured = self.camera.next(self._tick())
+                if captured is not None:
+                    segmentation = self._show(captured)
+                    if on_frame is not None:
+                        on_frame(captured.frame, segmentation)
+                elif self.camera.ended:
+                    break
+                else:
+                    self._show_absence()
+        return self.summary()
+
+    def stop(self) -> None:
+        """End in good order. May be called from any thread or a signal handler."""
+        self._interrupted.set()
+        self.camera.stop()
+
+    def summary(self) -> Summary:
+        """Figures of the run so far."""
+        info = self.camera.info
+        notes = [*(info.notes if info else ()), *(note for outlet in self.outlets for note in outlet.notes)]
+        dropped, damaged = self.camera.dropped, self.camera.damaged
+        return self.recorder.summary(
+            dropped=dropped, damaged=damaged, interrupted=self._interrupted.is_set(), notes=notes
+        )
+
+    def _tick(self) -> float:
+        """Seconds to wait for the next frame, before the picture is looked after without it."""
+        return min(max(self.camera.period, _FASTEST), _SLOWEST)
+
+    def _show(self, captured: Captured) -> Segmentation | None:
+        """Display a frame that the camera gave."""
+        frame, self._last = captured.frame, captured.frame
+        with frame.stage("draw"):
+            frame.index = self._index
+            self._timeline.stamp(frame, captured.connection)
+            if captured.connection != self._connection:
+                self._connection = captured.connection
+                if self._masks:
+                    self._masks.forget()
+            self._out_of_body = self._guard.update(frame)
+            chosen = self._masks.choose(self._index, frame) if self._masks else Chosen(Freshness.OFF)
+            overlaid = self._planes.copy(frame)
+            self._draw(overlaid, chosen)
+        with frame.stage("write"):
+            self._publish(frame, overlaid, chosen, camera=True)
+        self.recorder.add(frame, chosen.segmentation)
+        return chosen.segmentation
+
+    def _draw(self, frame: Frame, chosen: Chosen) -> None:
+        style = self.controls.settings.style(self._style, self.overlay.classes)
+        if style != self.overlay.style:
+            self.overlay.style = style
+        self.overlay.draw(frame, chosen.segmentation, self._line(chosen))
+
+    def _line(self, chosen: Chosen) -> str:
+        """The status line: whose mask this is."""
+        if chosen.mask is Freshness.AGED and chosen.age_ms is not None:
+            said = f"mask aged {math.ceil(chosen.age_ms / _AGE_STEP) * _AGE_STEP} ms"
+        elif chosen.mask is Freshness.FRESH:
+            said = "mask fresh"
+        else:
+            said = f"mask off: {chosen.reason}" if chosen.reason else "mask off"
+        return " · ".join(part for part in (f"cliprl {self._name}".strip(), said, "research use only") if part)
+
+    def _show_absence(self) -> None:
+        """Display what there is without a new frame: nothing new yet, a marked picture, or a card."""
+        standing = self.camera.standing
+        if standing.state is SourceState.LIVE or not self.camera.live:
+            return
+        if standing.state is SourceState.STALLED and self._last is not None:
+            frame = self._planes.copy(self._last)
+            self._marks.stalled(frame, self.camera.silence)
+            chosen = Chosen(Freshness.OFF, reason="the camera has stalled")
+        else:
+            frame = self._card(away(self.camera.label, f"{standing.state}: {standing.problem}", standing.since))
+            chosen = Chosen(Freshness.OFF, reason="there is no picture")
+        frame.times, frame.durations, frame.index = {}, {}, self._index
+        self._timeline.stamp_at(frame, time.monotonic())
+        self._publish(frame, frame, chosen, camera=False)
+
+    def _card(self, lines: Sequence[str]) -> Frame:
+        last = self._last
+        frame = Frame(*self._planes(*_FIRST_SIZE), 0, TIME_BASE, 0) if last is None else self._planes.copy(last)
+        self._marks.card(frame, lines)
+        return frame
+
+    def _publish(self, raw: Frame, overlaid: Frame, chosen: Chosen, *, camera: bool) -> None:
+        settings = self.controls.settings
+        guarded = self._promise.guard and self._out_of_body and self._last is not None
+        shared = (pixelated(raw), pixelated(overlaid)) if guarded else (raw, overlaid)
+        shown = Shown(self._index, raw, overlaid, *shared, self._status(raw, chosen, guarded), camera)
+        self._index += 1
+        self.hub.publish(shown, freeze=settings.frozen)
+        for outlet in self.outlets:
+            outlet.put(shown.shared_overlaid, chosen.segmentation)
+
+    def _status(self, frame: Frame, chosen: Chosen, guarded: bool) -> Status:
+        standing, now = self.camera.standing, time.monotonic()
+        captured = frame.times.get("captured")
+        errors = [str(outlet.error) for outlet in self.outlets if outlet.error]
+        return Status(
+            state=standing.state,
+            since=standing.since,
+            problem=standing.problem,
+            mask=chosen.mask,
+            age_ms=chosen.age_ms,
+            reason=chosen.reason,
+            fps=self._rate.count(now),
+            latency_ms=None if captured is None else (now - captured) * 1000,
+            dropped=self.camera.dropped,
+            reconnections=max(self.camera.connections - 1, 0),
+            restarts=self.supervisor.restarts if self.supervisor else 0,
+            areas=self._areas(chosen.segmentation),
+            out_of_body=self._out_of_body,
+            guarded=guarded,
+            note=errors[-1] if errors else "",
+        )
+
+    def _areas(self, segmentation: Segmentation | None) -> dict[str, float]:
+        if segmentation is None:
+            return {}
+        return {self.overlay.classes[m.class_id].name: m.share for m in measure(segmentation)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.hub.close()
+        self.camera.close()
+        if self.supervisor:
+            self.supervisor.close()
+        for outlet in self.outlets:
+            outlet.close()
+
+
+class _Rate:
+    """Pictures a second, over about the last second."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._period = 0.0
+
+    def count(self, now: float) -> float:
+        """Count a picture displayed at `now`; the rate so far, 0 at the first."""
+        if self._last is not None:
+            step = now - self._last
+            self._period = self._period + (step - self._period) * min(step, 1.0) if self._period else step
+        self._last = now
+        return 1 / self._period if self._period else 0.0
