@@ -270,6 +270,17 @@ def test_raw_beside_over_webrtc(page: Any) -> None:
     assert moves(page)
 
 
+def test_whoever_cannot_decide_gets_what_was_asked_for_last(page: Any) -> None:
+    """Calls that are given up at once must not be answered in the place of the last."""
+    press(page, "bbbbb")
+    until(lambda: page.execute_script("return !document.querySelector('#other video').hidden"))
+    until(lambda: is_painted(page, SHAFT) and not is_painted(page, SHAFT, 1))
+    press(page, "bbb")
+    until(lambda: on_webrtc(page))
+    assert page.execute_script("return document.getElementById('other').hidden")
+    assert moves(page)
+
+
 def test_recording_and_snapshot_are_asked_for(page: Any, player: Player) -> None:
     press(page, "r")
     until(lambda: player.controls.settings.recording)

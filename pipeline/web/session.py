@@ -1,9 +1,11 @@
 """One open page: what it is sent over its WebSocket, and what it asks for.
 
 The page sends JSON objects: {"ping": any}, {"want": [VIEW, ...]} for JPEG pictures, {"ack": VIEW} when it has drawn one,
-{"offer": SDP, "views": [VIEW, ...]} for WebRTC, {"hangup": true}. It gets {"pong": any, "clock": ms}, {"status": {...}},
-{"answer": SDP}, {"refused": LINE}, and pictures: 16 bytes, little-endian (u32 number of the view, u32 index, f64 when it was
-captured, in ms of "clock"), then the JPEG.
+{"offer": SDP, "views": [VIEW, ...], "call": n} for WebRTC, {"hangup": true}.
+
+It gets {"pong": any, "clock": ms}, {"status": {...}}, {"answer": SDP, "call": n} or {"refused": LINE, "call": n}, and
+pictures: 16 bytes, little-endian (u32 number of the view, u32 index, f64 when it was captured, in ms of "clock"), then the
+JPEG.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Session:
         self._pictures: dict[str, asyncio.Task[None]] = {}
         self._allowed: dict[str, asyncio.Semaphore] = {}
         self._peer: Peer | None = None
+        self._call: Any = None
 
     async def run(self) -> None:
         """Serve until the page goes."""
@@ -65,12 +68,14 @@ class Session:
         elif "ping" in request:
             await self._say({"pong": request["ping"], "clock": self._tell()["clock"]})
         elif "ack" in request:
-            if request["ack"] in self._allowed:
-                self._allowed[request["ack"]].release()
+            if (allowed := self._allowed.get(str(request["ack"]))) is not None:
+                allowed.release()
         elif "want" in request:
             self._want(_views(request["want"]))
         elif "offer" in request:
-            await self._connect(str(request["offer"]), _views(request.get("views")))
+            answer = await self._connect(str(request["offer"]), _views(request.get("views")))
+            self._call = request.get("call")
+            await self._say(answer | {"call": self._call})
         elif "hangup" in request:
             await self._hang_up()
 
@@ -101,19 +106,18 @@ class Session:
         with suppress(ConnectionError):
             while True:
                 origins = self._peer.origins() if self._peer else []
-                await self._say({"status": self._tell() | {"origins": origins}})
+                await self._say({"status": self._tell() | {"call": self._call, "origins": origins}})
                 await asyncio.sleep(STATUS_PERIOD)
 
-    async def _connect(self, offer: str, views: Sequence[str]) -> None:
+    async def _connect(self, offer: str, views: Sequence[str]) -> dict[str, str]:
         await self._hang_up()
         peer = Peer([self._channels["vp8", view] for view in views])
         try:
             answer = await peer.answer(offer, self._browser)
         except CliprlError as error:
-            await self._say({"refused": str(error)})
-            return
+            return {"refused": str(error)}
         self._peer = peer
-        await self._say({"answer": answer})
+        return {"answer": answer}
 
     async def _hang_up(self) -> None:
         peer, self._peer = self._peer, None

@@ -64,8 +64,7 @@ export class Link extends EventTarget {
       this.#clocks.push({ trip: now - message.pong, offset: message.clock - (now + message.pong) / 2 });
       if (this.#clocks.length > SAMPLES) this.#clocks.shift();
     }
-    for (const kind of ["status", "answer", "refused"]) {
-      if (kind in message) this.dispatchEvent(new CustomEvent(kind, { detail: message[kind] }));
-    }
+    if ("status" in message) this.dispatchEvent(new CustomEvent("status", { detail: message.status }));
+    if ("call" in message) this.dispatchEvent(new CustomEvent("answer", { detail: message }));
   }
 }

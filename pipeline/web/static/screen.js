@@ -43,7 +43,7 @@ export class Screen extends EventTarget {
   #origins = [];
   #views = ["overlay"];
   #peer = null;
-  #tracks = [];
+  #calls = 0;
   #stopWatching = 0;
   #lastRtc = 0;
   #drawn = new Map();
@@ -55,8 +55,7 @@ export class Screen extends EventTarget {
     this.#link = link;
     this.#panes = [new Pane(live), new Pane(other)];
     link.addEventListener("picture", ({ detail }) => this.#receive(detail));
-    link.addEventListener("answer", ({ detail }) => this.#peer?.setRemoteDescription({ type: "answer", sdp: detail }));
-    link.addEventListener("refused", ({ detail }) => this.#fallBack(detail));
+    link.addEventListener("answer", ({ detail }) => this.#hear(detail));
     link.addEventListener("open", () => {
       this.#drawn.clear();
       this.#begin();
@@ -73,9 +72,9 @@ export class Screen extends EventTarget {
     return this.#panes[1];
   }
 
-  // How RTP timestamps map to the program's clock; a status from the program tells.
-  set origins(origins) {
-    this.#origins = origins;
+  // How RTP timestamps of a call map to the program's clock; a status from the program tells.
+  date(call, origins) {
+    this.#origins = call === this.#calls ? origins : [];
   }
 
   // "auto", "rtc" or "jpeg".
@@ -138,7 +137,7 @@ export class Screen extends EventTarget {
 
   async #call() {
     const peer = (this.#peer = new RTCPeerConnection({ iceServers: [] }));
-    this.#tracks = [];
+    const call = ++this.#calls;
     for (const _ of this.#views) peer.addTransceiver("video", { direction: "recvonly" });
     peer.ontrack = ({ track, receiver, transceiver }) => {
       receiver.jitterBufferTarget = 0; // no more delay than the network causes
@@ -146,7 +145,6 @@ export class Screen extends EventTarget {
       const number = peer.getTransceivers().indexOf(transceiver);
       const pane = this.#panes[number];
       pane.video.srcObject = new MediaStream([track]);
-      this.#tracks[number] = track;
       this.#watch(peer, pane, number);
     };
     peer.onconnectionstatechange = () => {
@@ -156,7 +154,15 @@ export class Screen extends EventTarget {
       if (peer === this.#peer && this.transport !== "rtc") this.#fallBack("WebRTC did not connect");
     }, RTC_PATIENCE_MS);
     await peer.setLocalDescription();
-    this.#link.send({ offer: peer.localDescription.sdp, views: this.#views });
+    if (peer !== this.#peer) return;
+    this.#link.send({ offer: peer.localDescription.sdp, views: this.#views, call });
+  }
+
+  // An answer to an offer that was given up meanwhile is of no use.
+  #hear({ call, answer, refused }) {
+    if (!this.#peer || call !== this.#calls) return;
+    if (answer === undefined) this.#fallBack(refused);
+    else this.#peer.setRemoteDescription({ type: "answer", sdp: answer }).catch((error) => this.#fallBack(String(error)));
   }
 
   #watch(peer, pane, number) {

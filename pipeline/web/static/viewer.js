@@ -71,7 +71,7 @@ async function begin() {
 
 link.addEventListener("status", ({ detail }) => {
   status = detail;
-  screen.origins = detail.origins;
+  screen.date(detail.call, detail.origins);
   controls.accept(detail.settings);
   classList?.update(controls.settings.hidden, detail.areas);
   showState();
