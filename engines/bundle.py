@@ -1,7 +1,8 @@
 """The engine bundle: the one thing that passes from training to the pipeline.
 
-A folder with `manifest.json` beside `encoder.onnx`, `refiner.onnx` and `classes.npy` (text embeddings, float32 (K, E)).
-The manifest lists the SHA-256 of every file and is sealed itself: a bundle of which any byte was changed does not open.
+A folder with `manifest.json` beside `encoder.onnx`, `refiner.onnx` and `classes.npy` (text embeddings, float32 (K, E)), and
+`text.onnx` with `tokenizer.json` where prompts may change at run time. The manifest lists the SHA-256 of every file and
+is sealed itself: a bundle of which any byte was changed does not open.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 
 ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
+TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 # In OpenVINO's own format; a bundle may have it or not.
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
@@ -57,7 +59,7 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
             f"{path / MANIFEST} is missing: a bundle is a folder with {MANIFEST} beside {', '.join(REQUIRED_FILES)}"
         )
     manifest = read_manifest(path / MANIFEST)
-    for name in REQUIRED_FILES:
+    for name in (*REQUIRED_FILES, *((TEXT, TOKENIZER) if manifest.text else ())):
         if name not in manifest.hashes:
             raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
     for name, expected in manifest.hashes.items():

@@ -12,6 +12,8 @@ from typing import Any
 from cliprl.engines.errors import BundleError
 
 FORMAT_VERSION = 1
+# How many classes a bundle's networks can be given.
+MAX_CLASSES = 64
 MANIFEST = "manifest.json"
 SEAL = "seal"
 
@@ -20,7 +22,7 @@ SEAL = "seal"
 class ClassSpec:
     """One class: its name, its colour (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
 
-    `kind` is "background" (never painted), "tissue" or "instrument".
+    `kind` is "background" (never painted), "tissue", "instrument", or "prompted": named at run time, of either kind.
     """
 
     name: str
@@ -30,8 +32,19 @@ class ClassSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TextSpec:
+    """How a bundle's text network is used: `context` tokens a prompt, and the templates that a class's phrases are put into."""
+
+    context: int
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself. `height` and `width` are the network's input size in pixels, `steps` its default T."""
+    """What a bundle says of itself. `height` and `width` are the network's input size in pixels, `steps` its default T.
+
+    `text` is None for a bundle whose classes can't be changed.
+    """
 
     name: str
     classes: tuple[ClassSpec, ...]
@@ -43,6 +56,7 @@ class Manifest:
     training: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    text: TextSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of `from_json`."""
@@ -62,6 +76,7 @@ class Manifest:
                 "color": "RGB",
             },
             "steps": self.steps,
+            **({"text": {"context": self.text.context, "templates": list(self.text.templates)}} if self.text else {}),
             "hashes": dict(self.hashes),
             "training": dict(self.training),
             "scores": dict(self.scores),
@@ -86,9 +101,14 @@ class Manifest:
                 hashes=dict(data["hashes"]),
                 training=dict(data.get("training", {})),
                 scores=dict(data.get("scores", {})),
+                text=_text_spec(data["text"]) if "text" in data else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{MANIFEST} lacks or garbles a field ({error!r}): write the bundle again") from error
+
+
+def _text_spec(value: Mapping[str, Any]) -> TextSpec:
+    return TextSpec(int(value["context"]), tuple(str(template) for template in value["templates"]))
 
 
 def _color(value: Any) -> tuple[int, int, int]:

@@ -26,9 +26,9 @@ def replace_matrix_products(model: Any) -> None:
         sizes = [shapes.get(name, ()) for name in node.input[:2]]
         closed = all(len(size) >= 2 and min(size) > 0 for size in sizes)
         if node.op_type == "MatMul" and closed and (len(sizes[1]) == 2 or sizes[0][:-2] == sizes[1][:-2]):
-            nodes += _product(node, *sizes, graph)
+            nodes += _product(node, sizes[0], sizes[1], graph)
         elif node.op_type == "Gemm" and closed and _is_plain(node):
-            nodes += _affine(node, *sizes, graph)
+            nodes += _affine(node, sizes[0], sizes[1], graph)
         else:
             nodes.append(node)
     del graph.node[:]

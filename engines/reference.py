@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines.bundle import PROBE, Bundle, seal_bundle
+from cliprl.engines.bundle import EMBEDDINGS, PROBE, Bundle, seal_bundle
 from cliprl.engines.engine import Engine, compile_engine
 from cliprl.engines.errors import BundleError
 
@@ -38,7 +38,10 @@ class Reference:
 
 
 def reference_of(bundle: Bundle) -> Reference:
-    """The bundle's own reference, or one drawn and computed here. Raises BundleError for a garbled file."""
+    """The bundle's own reference, or one drawn and computed here. Raises BundleError for a garbled file.
+
+    For a bundle whose classes were changed since it was opened only the pictures are its own.
+    """
     path = bundle.path / PROBE
     if PROBE not in bundle.manifest.hashes:
         pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
@@ -48,6 +51,8 @@ def reference_of(bundle: Bundle) -> Reference:
             stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
     except (OSError, KeyError, ValueError) as error:
         raise BundleError(f"{path} can't be read ({error}): write the bundle again") from error
+    if not np.array_equal(np.load(bundle.path / EMBEDDINGS, allow_pickle=False), bundle.embeddings):
+        return Reference(stored.pictures, *compute(bundle, stored.pictures), stored.source)
     grid = (len(stored.pictures), len(bundle.embeddings))
     if stored.base.shape[:2] != grid or stored.refined.shape != stored.base.shape:
         raise BundleError(f"{path} holds logits of shape {stored.base.shape}, not {grid} first: write the bundle again")

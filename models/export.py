@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cliprl.engines import Bundle, ClassSpec, CliprlError, Manifest, UsageError, compile_engine, seal_bundle
-from cliprl.engines.bundle import ENCODER, REFINER
+from cliprl.engines import (
+    Bundle,
+    ClassSpec,
+    CliprlError,
+    Manifest,
+    TextEngine,
+    TextSpec,
+    UsageError,
+    compile_engine,
+    seal_bundle,
+)
+from cliprl.engines.bundle import ENCODER, REFINER, TOKENIZER
+from cliprl.models.graphs import picture_of, write_networks, write_text
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
-from cliprl.models.text import class_embeddings
+from cliprl.models.text import TEMPLATES, class_embeddings
+from cliprl.models.tokenizer import make_tokenizer
 
-OPSET = 18
 STRIDE = 4
-# How many classes an exported graph can be given.
-CLASS_RANGE = (2, 64)
 AGREEMENT = 0.999
+# Cosine of a class's embedding by the text engine, whose weights are stored in half, with the network's own.
+TEXT_AGREEMENT = 0.9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Model:
 
 
 def export_bundle(model: Model, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
-    """Write encoder, refiner, embeddings and manifest to `folder`, and check OpenVINO's labels against the network's.
+    """Write all networks, embeddings and manifest to `folder`, and check OpenVINO's labels against the network's.
 
     Raises UsageError where the folder can't be made, CliprlError where fewer than 99.9 % of labels agree.
     """
@@ -53,59 +62,29 @@ def export_bundle(model: Model, folder: Path, name: str, training: Mapping[str, 
     model.refiner.eval()
     with torch.no_grad():
         text = class_embeddings(model.network, model.classes)
-        image = _picture(model)
-        features, logits = model.network(image, text)
-        _write_encoder(model.network, image, text, folder / ENCODER)
-        _write_refiner(model.refiner, features, logits, folder / REFINER)
-        _check_agreement(model, folder, image, text)
+        write_networks(model.network, model.refiner, text, folder)
+        _check_agreement(model, folder, picture_of(model.height, model.width), text)
     manifest = Manifest(name, tuple(model.classes), model.height, model.width, STRIDE, model.steps, training=training)
-    return seal_bundle(folder, manifest, text.numpy())
+    return add_text(seal_bundle(folder, manifest, text.numpy()), model.network)
 
 
-def _picture(model: Model) -> Tensor:
-    """A smooth random picture, uint8 (1, H, W, 3): noise of its own would only measure rounding."""
-    coarse = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
-    fine = nn.functional.interpolate(coarse, (model.height, model.width), mode="bicubic")
-    return (fine.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+def add_text(bundle: Bundle, network: ClipSegmenter) -> Bundle:
+    """Give a bundle its text network and tokenizer, so that prompts may change at run time; it is sealed again.
 
-
-def _write_encoder(network: nn.Module, image: Tensor, text: Tensor, path: Path) -> None:
-    classes = torch.export.Dim("classes", min=CLASS_RANGE[0], max=CLASS_RANGE[1])
-    _export(
-        network, (image, text), path, ["image", "text"], ["features", "logits"], {"image": None, "text": {0: classes}}
-    )
-
-
-def _write_refiner(refiner: nn.Module, features: Tensor, logits: Tensor, path: Path) -> None:
-    classes = torch.export.Dim("classes", min=CLASS_RANGE[0], max=CLASS_RANGE[1])
-    inputs = (features, logits, logits.clone(), logits.clone())
-    shapes = {"features": None, "logits": {1: classes}, "base": {1: classes}, "prior": {1: classes}}
-    _export(refiner, inputs, path, ["features", "logits", "base", "prior"], ["refined", "moved"], shapes)
-
-
-def _export(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    path: Path,
-    input_names: list[str],
-    output_names: list[str],
-    shapes: dict[str, Any],
-) -> None:
-    plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            plain,
-            inputs,
-            str(path),
-            input_names=input_names,
-            output_names=output_names,
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    `network` is the one that the bundle was made from. Raises CliprlError where its texts are not the bundle's classes.
+    """
+    write_text(network.eval(), bundle.path)
+    make_tokenizer().save(str(bundle.path / TOKENIZER), pretty=False)
+    manifest = replace(bundle.manifest, text=TextSpec(network.context, TEMPLATES))
+    engine = TextEngine(replace(bundle, manifest=manifest))
+    for spec, own in zip(manifest.classes, bundle.embeddings, strict=True):
+        cosine = float(engine.embed_class(spec) @ own)
+        if cosine < TEXT_AGREEMENT:
+            raise CliprlError(
+                f"the text network's '{spec.name}' is not the bundle's (cosine {cosine:.4f}, not {TEXT_AGREEMENT}): "
+                "give the network that the bundle was exported from"
+            )
+    return seal_bundle(bundle.path, manifest, bundle.embeddings)
 
 
 def _check_agreement(model: Model, folder: Path, image: Tensor, text: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliprl.engines import ClassSpec
+from cliprl.engines import ClassSpec, ensemble
 
 if TYPE_CHECKING:
     from cliprl.models.network import ClipSegmenter
@@ -33,8 +33,7 @@ def tokenize(texts: Sequence[str], context: int) -> Tensor:
 
 def prompts_of(spec: ClassSpec) -> list[str]:
     """Every prompt of a class: its phrases (its name where it has none) in all templates."""
-    phrases = spec.prompts or (spec.name.replace("-", " "),)
-    return [template.format(phrase) for phrase in phrases for template in TEMPLATES]
+    return ensemble(spec, TEMPLATES)
 
 
 def class_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec]) -> Tensor:

@@ -5,6 +5,7 @@ from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.measure import ClassMeasure, measure
 from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.protocols import Scene, Sink, Source, StreamInfo
 from cliprl.pipeline.refine import Refined, Refiner
 from cliprl.pipeline.ring import FrameRing
@@ -43,4 +44,5 @@ __all__ = [
     "open_device",
     "open_sink",
     "open_source",
+    "with_prompts",
 ]

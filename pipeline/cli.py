@@ -125,6 +125,16 @@ def stream(
     threads: Annotated[
         int, typer.Option(min=0, rich_help_panel="Network", show_default="all", help="CPU threads of the networks.")
     ] = 0,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PHRASE",
+            rich_help_panel="Network",
+            show_default="the bundle's classes",
+            help="Add a class by its words, or reword the one of that name: [cyan]grasper[/], "
+            "[cyan]'thread=suture, stitches #FF8800'[/]; may be repeated.",
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -162,6 +172,7 @@ def stream(
         device=device,
         precision=precision.value,
         threads=threads,
+        prompts=tuple(prompt or ()),
         classes=tuple(classes) if classes else None,
         opacity=opacity,
         contours=contours,

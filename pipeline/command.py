@@ -17,6 +17,7 @@ from cliprl.engines import UsageError, open_bundle
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
@@ -42,6 +43,7 @@ class Options:
     device: str
     precision: str
     threads: int
+    prompts: tuple[str, ...]
     classes: tuple[str, ...] | None
     opacity: float
     contours: bool
@@ -95,7 +97,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
 def _open(options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]) -> Stream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
     device = open_device(options.device)
-    bundle = open_bundle(options.bundle)
+    bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     overlay = Overlay(bundle.manifest.classes, _style(options))
     source = opened.enter_context(open_source(options.source))
     scene = Scene(source.info, bundle.manifest.classes)

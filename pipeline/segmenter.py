@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.memory import Memory
+from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.refine import Refiner
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.view import View, inside_cells
@@ -40,6 +41,7 @@ class Segmenter:
 
     `steps` is the most refinement steps a frame gets (None: the bundle's default; 0: the base mask). `budget_ms` bounds the
     time spent on a frame: steps that would end after it are left out. `threads` 0 lets the engine use all cores.
+    `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches #FF8800".
     `say` is told what takes time when the networks are not yet compiled for this machine; `engines` given, nothing is compiled.
     """
 
@@ -52,10 +54,11 @@ class Segmenter:
         budget_ms: float | None = None,
         precision: str = "auto",
         threads: int = 0,
+        prompts: Sequence[str] = (),
         say: Callable[[str], None] = silent,
         engines: Pair | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
         self.device = open_device(device) if isinstance(device, str) else device
         manifest = self.bundle.manifest
         self.classes = manifest.classes

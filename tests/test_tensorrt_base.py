@@ -1,0 +1,143 @@
+"""The networks of `base`, a ViT-B/16, become TensorRT engines without a GPU; matrix products become convolutions for Turing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cliprl.engines.engine import TensorSpec
+from cliprl.engines.tensorrt_backend import make_plan
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+open_clip = pytest.importorskip("open_clip")
+RTX = pytest.importorskip("tensorrt_rtx").__name__
+
+import torch  # noqa: E402
+
+from cliprl.engines.computed_kernels import load_graph  # noqa: E402
+from cliprl.engines.matrix_products import replace_matrix_products  # noqa: E402
+from cliprl.models.config import NetworkConfig, load_recipe  # noqa: E402
+from cliprl.models.export import write_networks  # noqa: E402
+from cliprl.models.network import ClipSegmenter  # noqa: E402
+from cliprl.models.refiner import Refiner  # noqa: E402
+
+EMBEDDING, FEATURES = 512, 64
+# The recipe's own width, heads and patches; fewer blocks, and a smaller picture.
+BLOCKS, HEIGHT, WIDTH = 4, 96, 128
+
+
+def export(config: NetworkConfig, folder: Path) -> Path:
+    """The networks of a recipe, at random; only their form matters here."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = ClipSegmenter(replace(config, weights="")).eval()
+    with torch.no_grad():
+        write_networks(network, Refiner(config.features, config.policy).eval(), torch.randn(12, EMBEDDING), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base` with four blocks instead of twelve."""
+    folder = tmp_path_factory.mktemp("short")
+    model = open_clip.get_model_config("ViT-B-16")
+    model["vision_cfg"] |= {"layers": BLOCKS}
+    model["text_cfg"] |= {"layers": 1}
+    (folder / "short.json").write_text(json.dumps(model))
+    config = replace(load_recipe("base").network, tower=str(folder / "short.json"), height=HEIGHT, width=WIDTH)
+    return export(config, folder)
+
+
+def tensors(network: str, height: int, width: int) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    deep = TensorSpec("float32", (1, FEATURES, height // 4, width // 4))
+    scores = TensorSpec("float32", (1, -1, height // 4, width // 4))
+    if network == "encoder":
+        image, text = TensorSpec("uint8", (1, height, width, 3)), TensorSpec("float32", (-1, EMBEDDING))
+        return {"image": image, "text": text}, {"features": deep, "logits": scores}
+    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores}
+    return inputs, {"refined": scores, "moved": TensorSpec("float32", ())}
+
+
+def check(folder: Path, network: str, target: str, precision: str, size: tuple[int, int]) -> None:
+    path = folder / f"{network}.onnx"
+    plan = make_plan(RTX, path, precision, {}, target)
+    inputs, outputs = tensors(network, *size)
+    assert plan.inputs == inputs
+    assert plan.outputs == outputs
+    assert set(plan.profile) == {name for name, spec in inputs.items() if -1 in spec.shape}
+    for name, shapes in plan.profile.items():
+        for shape, classes in zip(shapes, (2, 12, 64), strict=True):
+            assert shape == tuple(classes if s == -1 else s for s in inputs[name].shape)
+    assert len(plan.data) > path.stat().st_size // 3
+    for name in inputs | outputs:
+        assert name.encode() in plan.data
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("target", ["sm75", "sm86", "sm89", "sm120"])
+@pytest.mark.parametrize("network", ["encoder", "refiner"])
+def test_a_vit_is_built_ahead_of_time(short: Path, network: str, target: str, precision: str) -> None:
+    check(short, network, target, precision, (HEIGHT, WIDTH))
+
+
+@pytest.mark.slow
+def test_the_whole_of_base_is_built_for_the_strictest_target(tmp_path: Path) -> None:
+    config = load_recipe("base").network
+    assert (config.tower, config.features) == ("ViT-B-16", FEATURES)
+    folder = export(config, tmp_path)
+    for network in ("encoder", "refiner"):
+        check(folder, network, "sm75", "f32", (config.height, config.width))
+    (folder / "encoder.onnx").unlink()
+
+
+def outputs_of(model: Any, inputs: dict[str, Any]) -> list[Any]:
+    return list(ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs))
+
+
+def test_products_as_convolutions_say_the_same(short: Path) -> None:
+    model = load_graph(short / "encoder.onnx")
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    inputs = {"image": image, "text": rng.normal(size=(5, EMBEDDING)).astype(np.float32)}
+    expected = outputs_of(model, inputs)
+    replace_matrix_products(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert not {"MatMul", "Gemm"} & {node.op_type for node in model.graph.node}
+    for found, wanted in zip(outputs_of(model, inputs), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "kind", "settings"),
+    [
+        ((5, 3), (3, 4), "MatMul", {}),
+        ((2, 5, 3), (3, 4), "MatMul", {}),
+        ((2, 3, 5, 3), (2, 3, 3, 4), "MatMul", {}),
+        ((5, 3), (3, 4), "Gemm", {}),
+        ((5, 3), (4, 3), "Gemm", {"transB": 1}),
+        ((2, 5, 3), (1, 3, 4), "MatMul", {}),
+        ((3, 5), (3, 4), "Gemm", {"transA": 1}),
+        ((5, 3), (3, 4), "Gemm", {"alpha": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_every_kind_of_product(
+    left: tuple[int, ...], right: tuple[int, ...], kind: str, settings: dict[str, Any], biased: bool
+) -> None:
+    helper, rng = onnx.helper, np.random.default_rng(1)
+    names = ["a", "b", "c"] if biased and kind == "Gemm" else ["a", "b"]
+    values = [rng.normal(size=shape).astype(np.float32) for shape in (left, right, (4,))]
+    infos = [helper.make_tensor_value_info(n, 1, v.shape) for n, v in zip(names, values, strict=False)]
+    result = helper.make_tensor_value_info("y", 1, None)
+    graph = helper.make_graph([helper.make_node(kind, names, ["y"], **settings)], "g", infos, [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    inputs = dict(zip(names, values, strict=False))
+    expected = outputs_of(model, inputs)
+    replace_matrix_products(model)
+    np.testing.assert_allclose(outputs_of(model, inputs)[0], expected[0], atol=1e-5)
