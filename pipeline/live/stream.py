@@ -19,6 +19,7 @@ from cliprl.pipeline.live.marks import Marks, away
 from cliprl.pipeline.live.masks import Chosen, Masks
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.pool import PlanePool
+from cliprl.pipeline.live.recording import Recording
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
 from cliprl.pipeline.measure import measure
@@ -59,11 +60,13 @@ class LiveStream:
         supervisor: Supervisor | None = None,
         outlets: Sequence[Outlet] = (),
         *,
+        recordings: Sequence[Recording] = (),
         controls: Controls | None = None,
         promise: Promise | None = None,
         name: str = "",
     ) -> None:
-        self.camera, self.overlay, self.supervisor, self.outlets = camera, overlay, supervisor, tuple(outlets)
+        self.camera, self.overlay, self.supervisor = camera, overlay, supervisor
+        self.outlets, self.recordings = tuple(outlets), tuple(recordings)
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
         self.hub, self.recorder = Hub(), Recorder()
@@ -83,7 +86,7 @@ class LiveStream:
     ) -> Summary:
         """Display until the source ends, or `frames` of its frames. `on_frame` is called with each frame displayed."""
         with self:
-            for thread in (self.camera, *self.outlets, *([self.supervisor] if self.supervisor else [])):
+            for thread in self._threads:
                 thread.start()
             while not self._interrupted.is_set() and self.recorder.frames != frames:
                 self.camera.paused = self.controls.settings.paused
@@ -107,10 +110,16 @@ class LiveStream:
         """Figures of the run so far."""
         info = self.camera.info
         notes = [*(info.notes if info else ()), *(note for outlet in self.outlets for note in outlet.notes)]
+        notes += [note for recording in self.recordings for note in recording.notes]
         dropped, damaged = self.camera.dropped, self.camera.damaged
         return self.recorder.summary(
             dropped=dropped, damaged=damaged, interrupted=self._interrupted.is_set(), notes=notes
         )
+
+    @property
+    def _threads(self) -> list[Camera | Supervisor | Outlet | Recording]:
+        supervisors = [self.supervisor] if self.supervisor else []
+        return [self.camera, *supervisors, *self.outlets, *self.recordings]
 
     def _tick(self) -> float:
         """Seconds to wait for the next frame, before the picture is looked after without it."""
@@ -182,11 +191,15 @@ class LiveStream:
         self.hub.publish(shown, freeze=settings.frozen)
         for outlet in self.outlets:
             outlet.put(shown.shared_overlaid, chosen.segmentation)
+        for recording in self.recordings:
+            recording.switch(settings.recording)
+            recording.put(shown)
 
     def _status(self, frame: Frame, chosen: Chosen, guarded: bool) -> Status:
         standing, now = self.camera.standing, time.monotonic()
         captured = frame.times.get("captured")
-        errors = [str(outlet.error) for outlet in self.outlets if outlet.error]
+        outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
+        errors = [str(output.error) for output in outputs if output.error]
         return Status(
             state=standing.state,
             since=standing.since,
@@ -202,6 +215,7 @@ class LiveStream:
             areas=self._areas(chosen.segmentation),
             out_of_body=self._out_of_body,
             guarded=guarded,
+            recording=any(recording.recording for recording in self.recordings),
             note=errors[-1] if errors else "",
         )
 
@@ -217,11 +231,8 @@ class LiveStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.hub.close()
-        self.camera.close()
-        if self.supervisor:
-            self.supervisor.close()
-        for outlet in self.outlets:
-            outlet.close()
+        for thread in self._threads:
+            thread.close()
 
 
 class _Rate:

@@ -1,0 +1,33 @@
+"""Records a test camera for ever, in the folder given; for a test that kills it. Says so once it has written something."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+from live_camera import TestCamera
+from live_faults import CLASSES
+
+from cliprl.pipeline import Overlay
+from cliprl.pipeline.live.camera import Camera
+from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.recording import RecordOptions, recordings
+from cliprl.pipeline.live.stream import LiveStream, Promise
+
+if __name__ == "__main__":
+    source = TestCamera()
+    camera = Camera(TestCamera, source, name="camera")
+    made = recordings(RecordOptions(Path(sys.argv[1]), minutes=3 / 60), lambda: camera.info)
+    stream = LiveStream(
+        camera,
+        Overlay(CLASSES),
+        recordings=made,
+        controls=Controls(CLASSES, Settings(recording=True)),
+        promise=Promise(guard=False),
+    )
+    threading.Thread(target=stream.run, daemon=True).start()
+    while True:  # the newest frame that the camera gave, for who asks what was lost
+        time.sleep(0.01)
+        print(source.given[-1] if source.given else -1, flush=True)
