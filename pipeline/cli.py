@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cliprl.engines.console import run_app
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+# What may follow --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
+_ADDRESS = re.compile(r"[\w.-]*:\d+|\d{2,5}|\d+(\.\d+){3}|\[[^\]]+\](:\d+)?|localhost")
 
 
 class Precision(StrEnum):
@@ -40,7 +44,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _StreamCommand(TyperCommand):
+    """Lets --web stand alone: what follows it is its value only where it looks like an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's own, with the value put in that was left out."""
+        following = [*args[1:], ""]
+        return super().parse_args(
+            ctx,
+            [
+                "--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w
+                for w, n in zip(args, following, strict=True)
+            ],
+        )
+
+
 @app.command(
+    cls=_StreamCommand,
     help="""Segment a surgical video and paint what the network sees over it, in real time.
 
 INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/]), a network stream
@@ -72,6 +92,16 @@ def stream(
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after so many frames.", show_default="all")
+    ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT]",
+            rich_help_panel="Output",
+            show_default="off",
+            help="Show the picture and its controls on a page, at its own rate, at [cyan]127.0.0.1:8088[/] where no address "
+            "is given. Beyond this machine (0.0.0.0:8088) a token is needed, which is printed. No file is written without -o.",
+        ),
     ] = None,
     crf: Annotated[
         int, typer.Option(min=0, max=51, rich_help_panel="Output", help="Video quality of x264: 0 lossless, 51 worst.")
@@ -123,7 +153,7 @@ def stream(
         typer.Option(rich_help_panel="Network", help="Arithmetic of the networks; auto: the fastest native one."),
     ] = Precision.AUTO,
     threads: Annotated[
-        int, typer.Option(min=0, rich_help_panel="Network", show_default="all", help="CPU threads of the networks.")
+        int, typer.Option(min=0, rich_help_panel="Network", show_default="half the cores", help="CPU threads of the networks.")
     ] = 0,
     prompt: Annotated[
         list[str] | None,
@@ -181,6 +211,7 @@ def stream(
         crf=crf,
         preset=preset.value,
         trace=trace,
+        web=web,
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
 

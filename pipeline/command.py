@@ -16,9 +16,10 @@ from rich.console import Console
 from cliprl.engines import UsageError, open_bundle
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.prompts import with_prompts
-from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.protocols import Scene, StreamInfo
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.segmenter import Segmenter
@@ -26,6 +27,7 @@ from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.stream import Status, Stream
 from cliprl.pipeline.trace import Trace
+from cliprl.pipeline.watch import open_live, watchable, web_viewer
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
@@ -52,18 +54,19 @@ class Options:
     crf: int
     preset: str
     trace: Path | None
+    web: str | None
 
 
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
     console = Console(stderr=True, quiet=quiet)
-    targets = options.outputs or (default_output(options.source),)
+    targets = options.outputs or (() if options.web is not None else (default_output(options.source),))
     with ExitStack() as opened:
         stream = _open(options, targets, opened, partial(console.print, style="dim", markup=False, highlight=False))
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)
-        bar = ProgressBar(console, stream.source.info, options.frames, enabled=not json_output and not quiet)
+        bar = ProgressBar(console, _info(stream), options.frames, enabled=not json_output and not quiet)
         try:
             with bar, _signals(stream) as received:
                 stream.run(_on_frame(bar, trace), frames=options.frames)
@@ -94,12 +97,18 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
     return note
 
 
-def _open(options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]) -> Stream:
+def _open(
+    options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
+) -> Stream | LiveStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
     device = open_device(options.device)
     bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     overlay = Overlay(bundle.manifest.classes, _style(options))
-    source = opened.enter_context(open_source(options.source))
+    source = opened.enter_context(open_source(options.source if options.web is None else watchable(options.source)))
+    if options.web is not None:
+        live = open_live(options, source, bundle, overlay)
+        opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
+        return live
     scene = Scene(source.info, bundle.manifest.classes)
     sinks = [
         opened.enter_context(open_sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
@@ -141,9 +150,15 @@ def default_output(source: str) -> str:
     return str(path.with_name(f"{path.stem}_overlay{suffix}"))
 
 
-def _chosen(stream: Stream) -> str:
-    info, segmenter = stream.source.info, stream.segmenter
-    if segmenter is None:
+def _info(stream: Stream | LiveStream) -> StreamInfo:
+    info = stream.source.info if isinstance(stream, Stream) else stream.camera.info
+    assert info is not None  # its source is open
+    return info
+
+
+def _chosen(stream: Stream | LiveStream) -> str:
+    info = _info(stream)
+    if isinstance(stream, LiveStream) or (segmenter := stream.segmenter) is None:
         return f"input   {info.name}"
     manifest = segmenter.bundle.manifest
     rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
@@ -167,7 +182,7 @@ def _status_line(name: str) -> Status:
 
 
 @contextmanager
-def _signals(stream: Stream) -> Iterator[list[int]]:
+def _signals(stream: Stream | LiveStream) -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM end the stream in good order, so that its files play; a second one ends it at once."""
     received: list[int] = []
 

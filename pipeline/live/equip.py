@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cliprl.engines import Bundle
 from cliprl.pipeline.segmenter import Segmenter
 
 
@@ -11,7 +12,7 @@ from cliprl.pipeline.segmenter import Segmenter
 class Equip:
     """Makes a `Segmenter` with these arguments, in the process that is to use it."""
 
-    bundle: str = "small"
+    bundle: Bundle | str = "small"
     device: str = "cpu"
     steps: int | None = None
     budget_ms: float | None = None

@@ -1,0 +1,152 @@
+"""`cliprl-stream --web` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import pytest
+
+from cliprl.engines.console import run_app
+from cliprl.pipeline import cli, command, watch
+
+pytest.importorskip("aiortc", reason="the extra `live` is not installed")
+
+COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
+# Seconds after which a test gives up waiting for what has to come.
+LIMIT = 120.0
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and where it says that its page is."""
+    words = [COMMAND, *arguments]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            match = re.fullmatch(r"cliprl-stream: watch at (http://\S+)\n", line)
+            assert match, line + process.stderr.read()
+            yield process, match[1]
+        finally:
+            process.kill()
+
+
+def fetch(url: str, body: object = None) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=10
+        ) as got:
+            return got.status, got.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def until(url: str, pattern: str) -> str:
+    deadline = time.monotonic() + LIMIT
+    while not (match := re.search(pattern, fetch(url)[1].decode(), re.MULTILINE)):
+        assert time.monotonic() < deadline, fetch(url)
+        time.sleep(0.1)
+    return match[1] if match.groups() else match[0]
+
+
+def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(tmp_path: Path) -> None:
+    with running(tmp_path, "demo:?size=160x128&seconds=3", "--web", ":0", "-o", "seen.mp4", "--json") as (process, url):
+        assert url.startswith("http://127.0.0.1:")
+        until(url + "metrics", r"^cliprl_frames_displayed_total [1-9]")
+        assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
+        until(url + "healthz", '"ended"')
+        assert fetch(url + "healthz")[0] == 503
+        assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in error
+    summary = json.loads(output)
+    assert summary["frames"] == 75
+    assert summary["seconds"] > 2.5
+    with av.open(tmp_path / "seen.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 75
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.mp4"]
+
+
+def test_the_mask_comes_the_demo_has_no_end_and_recording_is_switched_on_the_page(tmp_path: Path) -> None:
+    with running(tmp_path, "demo:?size=160x128&seconds=0", "--web=127.0.0.1:0", "-q") as (process, url):
+        until(url + "metrics", r'^cliprl_mask_state\{state="(?:fresh|aged)"\} 1')
+        assert fetch(url + "api/controls", {"recording": True})[0] == 200
+        until(url + "metrics", "^cliprl_recording 1")
+        time.sleep(1)
+        assert fetch(url + "api/controls", {"recording": False})[0] == 200
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    recorded = sorted((tmp_path / "recordings").iterdir())
+    assert len(recorded) == 2
+    for path in recorded:
+        with av.open(path) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 3
+
+
+def test_beyond_loopback_the_address_holds_a_token(tmp_path: Path) -> None:
+    with running(tmp_path, "demo:?size=160x128", "--web", "0.0.0.0:0", "-q") as (_, url):
+        place, _, token = url.partition("/#token=")
+        assert len(token) >= 32
+        assert fetch(place + "/metrics")[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["demo:", "--web"], ""),
+        (["--web", "demo:"], ""),
+        (["--web", "-o", "null:", "demo:"], ""),
+        (["demo:", "--web", "9000"], "9000"),
+        (["--web", "0.0.0.0:9000", "demo:"], "0.0.0.0:9000"),
+        (["--web", "[::1]:9000", "demo:"], "[::1]:9000"),
+        (["--web=here:9000", "demo:"], "here:9000"),
+        (["--web", "clip.mp4"], ""),
+        (["demo:"], None),
+    ],
+)
+def test_the_address_may_be_left_out(words: list[str], expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr(command, "run", lambda options, **_: seen.append(options.web) or 0)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", *words])
+    assert run_app(cli.app, "cliprl-stream") == 0
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--web", "nowhere.invalid:80"], "nowhere.invalid"), (["--web=a:b"], "'a:b'"), (["--web", ":99999"], "65535")],
+)
+def test_an_address_that_is_none_is_misuse(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", "demo:", *words])
+    assert run_app(cli.app, "cliprl-stream") == 2
+    error = capfd.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_its_packages_the_viewer_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watch, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", "demo:", "--web"])
+    assert run_app(cli.app, "cliprl-stream") == 2
+    assert "pip install 'cliprl[live]'" in capfd.readouterr().err
