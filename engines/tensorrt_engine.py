@@ -61,6 +61,15 @@ class TensorRtEngine:
         self._stream.synchronize()
         return outputs
 
+    def enqueue(self, tensors: Mapping[str, Any], stream: Any) -> None:
+        """Give one run to a torch stream and return: all inputs and outputs by name, on the GPU and contiguous.
+
+        The first run with new shapes must not be recorded; those that follow may be, as part of a CUDA graph.
+        """
+        self._set_shapes({name: tuple(tensors[name].shape) for name in self.inputs})
+        self._set_addresses({name: tensors[name] for name in (*self.inputs, *self.outputs)})
+        self._enqueue(stream)
+
     def _on_gpu(self, name: str, given: Any) -> Any:
         """A GPU tensor itself; for anything else a copy, at an address that stays the same from run to run."""
         if isinstance(given, self._torch.Tensor) and given.is_cuda and given.is_contiguous():
@@ -97,22 +106,25 @@ class TensorRtEngine:
     def _first(self, key: Any, tensors: Mapping[str, Any]) -> None:
         """Run once as it is, which does all lazy set-up, then record the same as a graph for the next time."""
         self._set_shapes({name: tuple(tensors[name].shape) for name in self.inputs})
-        for name, tensor in tensors.items():
-            if not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise EngineError(f"{self.backend} refuses the memory of '{name}': {self._logger.last()}")
-        self._enqueue()
+        self._set_addresses(tensors)
+        self._enqueue(self._stream)
         self._stream.synchronize()
         if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.cuda_stream):
             return
         graph = self._torch.cuda.CUDAGraph()
         with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._enqueue()
+            self._enqueue(self._stream)
         self._graphs[key] = graph
         while len(self._graphs) > GRAPHS:
             self._graphs.popitem(last=False)
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
+    def _set_addresses(self, tensors: Mapping[str, Any]) -> None:
+        for name, tensor in tensors.items():
+            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise EngineError(f"{self.backend} refuses the memory of '{name}': {self._logger.last()}")
+
+    def _enqueue(self, stream: Any) -> None:
+        if not self._context.execute_async_v3(stream.cuda_stream):
             raise EngineError(f"{self.backend} failed to run: {self._logger.last()}")
 
     def _spec(self, trt: Any, name: str) -> TensorSpec:

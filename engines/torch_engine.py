@@ -43,6 +43,7 @@ class TorchEngine:
         self._stream: Any = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._slots = cycle([dict[str, Tensor]() for _ in range(buffers)])
         self._recordings: OrderedDict[Any, _Recording] = OrderedDict()
+        self._programs: dict[Any, Program] = {}
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -55,6 +56,20 @@ class TorchEngine:
             outputs = self._run(given)
         self._stream.synchronize()
         return outputs
+
+    @torch.no_grad()
+    def enqueue(self, tensors: Mapping[str, Tensor], stream: Any) -> None:
+        """Give one run to a stream and return: all inputs and outputs by name, on the graph's device; None on a CPU.
+
+        The first run with new shapes must not be recorded; those that follow may be, as part of a CUDA graph.
+        """
+        given = {name: tensors[name] for name in self.inputs}
+        key = tuple(tuple(tensor.shape) for tensor in given.values())
+        with torch.cuda.stream(stream), torch.backends.cudnn.flags(enabled=True, benchmark=key not in self._programs):
+            if key not in self._programs:
+                self._programs[key] = self._graph.program(given)
+            for name, result in self._programs[key].run(given).items():
+                tensors[name].copy_(result.view(tensors[name].shape))
 
     def _run(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         key = tuple(tuple(tensor.shape) for tensor in given.values())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import Bundle, ClassSpec, silent
 from cliprl.pipeline.color import Color, yuv_to_rgb_matrix
 from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.scratch import Scratch
+from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.sources import FrameSource, open_source
 from cliprl.pipeline.view import View, inside_cells
 
 
@@ -20,9 +25,14 @@ class CpuDevice:
     """The operations that touch pixels, on the CPU. Not for use by two threads at once."""
 
     name = "cpu"
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._scratch = Scratch()
+
+    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+        """`open_source`: libav decodes on the CPU."""
+        return open_source(name)
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """A ring of preallocated slots in ordinary memory."""
@@ -51,6 +61,14 @@ class CpuDevice:
             inside = inside_cells(view, view.network_height, view.network_width)
             mask = inside[top : top + height, left : left + width].astype(np.uint8)
             np.copyto(placed, cv2.bitwise_and(rgb, rgb, mask=mask))
+
+    def segmenter(self, bundle: Bundle, **settings: Any) -> Segmenter:
+        """A segmenter on the CPU."""
+        return Segmenter(bundle, device=self, **settings)
+
+    def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
+        """An overlay painted by the CPU."""
+        return Overlay(classes, style)
 
     def _shrink(self, plane: Plane, size: tuple[int, int], name: str) -> NDArray[np.uint16]:
         """Scale to `size` (width, height), in 256ths: halve while there are two pixels or more to one, then bilinearly.
@@ -86,8 +104,8 @@ class CpuDevice:
         return np.asarray(cv2.convertScaleAbs(fine, rgb, 1 / 256), np.uint8)
 
 
-def open_device() -> CpuDevice:
-    """The CPU, which is always there."""
+def open_device(say: Callable[[str], None] = silent) -> CpuDevice:
+    """The CPU, which is always there and says nothing."""
     return CpuDevice()
 
 

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import UsageError
+from cliprl.engines import Bundle, ClassSpec, UsageError, silent
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.view import View
 
+if TYPE_CHECKING:
+    from cliprl.pipeline.overlay import Overlay, Style
+    from cliprl.pipeline.segmenter import Segmenter
+    from cliprl.pipeline.sources.base import FrameSource
+
 
 class Device(Protocol):
-    """The operations that touch pixels: memory for frames, and the network's picture made from them."""
+    """The operations that touch pixels: memory for frames, the network's picture made from them, and paint on them.
+
+    A device serves one video stream. `notes` say what was chosen at start-up, and why, a sentence each.
+    """
 
     name: str
+    notes: tuple[str, ...]
+
+    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+        """Open whatever gives frames, as `open_source` does, with the device's own decoder where it has one for it.
+
+        `say` is told why it has none. The frames must be read into a ring of this device.
+        """
+        ...
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """A ring of preallocated slots in the device's memory."""
@@ -27,13 +44,24 @@ class Device(Protocol):
         """Write the network's RGB picture, uint8 (H, W, 3), straight from the frame's planes."""
         ...
 
+    def segmenter(self, bundle: Bundle, **settings: Any) -> Segmenter:
+        """A segmenter for this device's frames. Settings as for `Segmenter`, but for the device."""
+        ...
 
-DEVICES = {"cpu": "cliprl.pipeline.cpu"}
+    def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
+        """An overlay for this device's frames."""
+        ...
 
 
-def open_device(name: str) -> Device:
-    """The device called `name`. Raises UsageError for one this version does not have."""
+DEVICES = {"cpu": "cliprl.pipeline.cpu", "cuda": "cliprl.pipeline.cuda.opening"}
+
+
+def open_device(name: str, say: Callable[[str], None] = silent) -> Device:
+    """The device called `name`. `say` is told what takes time at start-up.
+
+    Raises UsageError for one this version does not have, EngineError with the reason where this machine can't serve it.
+    """
     if name not in DEVICES:
         raise UsageError(f"unknown device '{name}': this version runs on {', '.join(DEVICES)}")
-    device: Device = import_module(DEVICES[name]).open_device()
+    device: Device = import_module(DEVICES[name]).open_device(say)
     return device

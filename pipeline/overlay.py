@@ -17,7 +17,7 @@ from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.upsample import labels_at
 
 # A class with fewer pixels than this share of the picture is painted, but gets no line in the legend: it would flicker.
-_LEGEND_SHARE = 0.0005
+LEGEND_SHARE = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,19 @@ class Overlay:
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:
         """The painted classes that the legend names."""
         counts = np.bincount(segmentation.labels.ravel(), minlength=len(self.classes))
-        least = _LEGEND_SHARE * segmentation.labels.size
+        least = LEGEND_SHARE * segmentation.labels.size
         return tuple(self.classes[i] for i in sorted(self._shown) if counts[i] > least)
 
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
         """Blend a patch into the left corner, top or bottom, of the picture as it is displayed."""
-        height = (frame.width if frame.rotation % 180 else frame.height) // 2 * 2
-        x = y = size // 2 * 2
-        if at_bottom:
-            y = max(height - len(patch.luma_keep) - y, 0)
-        place(frame, patch, x, y, self._scratch)
+        place(frame, patch, *corner(frame, patch, size, at_bottom=at_bottom), self._scratch)
+
+
+def corner(frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> tuple[int, int]:
+    """The even x, y of luma at which a patch lies in the left corner, top or bottom, of the picture as it is displayed."""
+    height = (frame.width if frame.rotation % 180 else frame.height) // 2 * 2
+    x = y = size // 2 * 2
+    return x, max(height - len(patch.luma_keep) - y, 0) if at_bottom else y
 
 
 def _shown(classes: Sequence[ClassSpec], names: Sequence[str] | None) -> frozenset[int]:

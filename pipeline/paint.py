@@ -7,7 +7,7 @@ which leaves every value as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -131,6 +131,14 @@ def blend(plane: Plane, keep: NDArray[np.uint16], add: NDArray[np.uint16], scrat
 
 def place(frame: Frame, patch: Patch, x: int, y: int, scratch: Scratch) -> None:
     """Blend a patch into the picture as it is displayed, its corner at the even x, y of luma; it is cut where it is too large."""
+    for part, keep, add in patch_parts(frame, patch, x, y):
+        blend(part, keep, add, scratch)
+
+
+def patch_parts(
+    frame: Frame, patch: Patch, x: int, y: int
+) -> Iterator[tuple[Plane, NDArray[np.uint16], NDArray[np.uint16]]]:
+    """What of luma and of chroma a patch at x, y covers, as views turned as they are displayed, with what to keep and to add."""
     turns = frame.rotation // 90
     luma, chroma = np.rot90(frame.luma, turns), np.rot90(frame.chroma, turns)
     height, width = (n // 2 * 2 for n in luma.shape)
@@ -142,4 +150,4 @@ def place(frame: Frame, patch: Patch, x: int, y: int, scratch: Scratch) -> None:
         (chroma, patch.chroma_keep, patch.chroma_add, 2),
     ):
         part = plane[y // step : (y + rows) // step, x // step : (x + columns) // step]
-        blend(part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step], scratch)
+        yield part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step]

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from cliprl.pipeline.cuda.arguments import Arguments
 
 
-class Deadlock(Exception):
+class Deadlock(Exception):  # noqa: N818 - not an error of the program, but of what is tested
     """Somebody waits for what can't happen."""
 
 
@@ -56,9 +56,8 @@ class FakeGpu:
         assert buffer.flags.c_contiguous
         return buffer.ctypes.data
 
-    def part(self, buffer: NDArray[Any], index: int) -> NDArray[Any]:
-        part: NDArray[Any] = buffer[index : index + 1]
-        return part.reshape(buffer.shape[1:]) if buffer.ndim > 1 else part
+    def slice(self, buffer: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+        return buffer[start:stop]
 
     def stream(self) -> FakeStream:
         self.streams.append(FakeStream())

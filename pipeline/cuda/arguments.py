@@ -116,7 +116,7 @@ class Classify(Arguments):
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
         ("logits", c_void_p),
-        *_fields(c_int, "classes first_x first_y last_x last_y unused"),
+        *_fields(c_int, "classes unused"),
         *_fields(c_void_p, "spans probabilities confidence labels present"),
     ]
 

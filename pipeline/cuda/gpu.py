@@ -37,8 +37,8 @@ class Gpu(Protocol):
         """Where a buffer begins, as kernels see it."""
         ...
 
-    def part(self, buffer: Buffer, index: int) -> Buffer:
-        """The index-th entry of a buffer along its first axis, which shares its memory."""
+    def slice(self, buffer: Buffer, start: int, stop: int) -> Buffer:
+        """Entries of a buffer along its first axis, which share its memory."""
         ...
 
     def stream(self) -> Stream:

@@ -36,12 +36,18 @@ class VideoSource(FrameSource):
         options: Mapping[str, str] | None = None,
         timeout: tuple[float, float] | None = None,
         live: bool | None = None,
+        hwaccel: Any = None,
     ) -> None:
         self._name = name
         self._local = "://" not in name and format is None
         try:
             self._container: Any = av.open(
-                name, format=format, options=dict(options or {}), timeout=timeout, metadata_errors="replace"
+                name,
+                format=format,
+                options=dict(options or {}),
+                timeout=timeout,
+                metadata_errors="replace",
+                hwaccel=hwaccel,
             )
         except (OSError, ValueError, av.error.FFmpegError) as error:
             raise explain(error, name) from None

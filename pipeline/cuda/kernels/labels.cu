@@ -4,10 +4,10 @@
 struct Classify {
     int width, height; // of the grid
     const float *logits;
-    int classes;
-    int first_x, first_y, last_x, last_y; // the cells that the view's picture touches
-    int unused;
-    const int *spans; // (height, 2): the cells inside the endoscope's picture
+    int classes, unused;
+    // (height + 2, 2): the cells of each line inside the endoscope's picture; then the first (x, y) of the cells that the view's
+    // picture touches, and one past the last.
+    const int *spans;
     float *probabilities, *confidence;
     u8 *labels, *present;
 };
@@ -26,8 +26,9 @@ KERNEL(classify, Classify) {
     const bool inside = in_span(a.spans, x, y);
     a.confidence[here] = inside ? 1.0f / sum : 0.0f;
     a.labels[here] = (u8)(inside ? best : 0);
+    const int *touched = a.spans + 2 * a.height;
     // All who write here write the same.
-    if (x >= a.first_x && x < a.last_x && y >= a.first_y && y < a.last_y) a.present[a.labels[here]] = 1;
+    if (x >= touched[0] && x < touched[2] && y >= touched[1] && y < touched[3]) a.present[a.labels[here]] = 1;
 }
 
 struct Count {

@@ -1,0 +1,111 @@
+"""The `cuda` device: one video stream's frames on a GPU that several streams may share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, ClassSpec, Engine, silent
+from cliprl.pipeline.cuda.gpu import Gpu, Network, Stream
+from cliprl.pipeline.cuda.overlay import CudaOverlay
+from cliprl.pipeline.cuda.pictures import Planes, prepare_arguments
+from cliprl.pipeline.cuda.ring import CudaRing, Slot
+from cliprl.pipeline.cuda.segmenter import CudaSegmenter
+from cliprl.pipeline.cuda.staging import Staging
+from cliprl.pipeline.cuda.tables import filters, inside_spans
+from cliprl.pipeline.cuda.turns import Turns
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.ring import FrameRing, Policy
+from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.sources import FrameSource, open_source
+from cliprl.pipeline.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU with what all its video streams share: the stream that computes, the turns on it, how an engine runs there.
+
+    `notes` say, a sentence each, what was chosen at start-up and why. `decoder` is the number under which libav's NVDEC finds
+    the GPU, None where it is not to be tried.
+    """
+
+    gpu: Gpu
+    network: Callable[[Engine], Network]
+    notes: tuple[str, ...] = ()
+    turns: Turns = field(default_factory=Turns)
+    compute: Stream = None
+    decoder: int | None = None
+
+
+class CudaDevice:
+    """The operations that touch pixels, on a GPU; for one video stream: `ring` is called once. See `pipeline.device.Device`."""
+
+    name = "cuda"
+
+    def __init__(self, card: Card) -> None:
+        self.gpu, self.turns, self.network, self.notes = card.gpu, card.turns, card.network, card.notes
+        self.compute, self.decoder = card.compute, card.decoder
+        self._ring: CudaRing | None = None
+
+    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+        """A video file by NVDEC where there is one for it, everything else as `open_source` opens it."""
+        if self.decoder is not None and Path(name).is_file():
+            from cliprl.pipeline.cuda.nvdec import open_on_gpu
+
+            found = open_on_gpu(name, self, self.decoder, say)
+            if found is not None:
+                return found
+        return open_source(name)
+
+    def ring(self, slots: int, policy: Policy) -> FrameRing:
+        """A ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
+        self._ring = CudaRing(self.gpu, slots, policy)
+        return self._ring
+
+    @property
+    def frames(self) -> CudaRing:
+        """The ring that the frames lie in."""
+        if self._ring is None:
+            raise ValueError("frames of this device come from its ring: call `ring` first")
+        return self._ring
+
+    def planes(self, slot: Slot) -> Planes:
+        """Address and pitch of a slot's luma and chroma."""
+        (_, width), (_, half, _) = slot.luma.shape, slot.chroma.shape
+        return (self.gpu.address(slot.luma), int(width)), (self.gpu.address(slot.chroma), 2 * int(half))
+
+    def prepare(self, frame: Frame, view: View, out: NDArray[np.uint8]) -> None:
+        """Write the network's RGB picture, uint8 (H, W, 3), of a taken frame, and wait for it: see `CpuDevice.prepare`."""
+        gpu, stream = self.gpu, self.gpu.stream()
+        staging, picture, done = Staging(gpu, stream), gpu.empty(out.shape, np.uint8), gpu.event()
+        tables = [*(array for taps in filters(view) for array in taps), inside_spans(view, *out.shape[:2])]
+        sent = [staging.send(str(index), table) for index, table in enumerate(tables)]
+        planes = self.planes(self.frames.enter(frame, stream))
+        gpu.launch(prepare_arguments(view, frame.color, planes, sent, gpu.address(picture)), stream)
+        self.frames.leave(frame, stream)
+        host = gpu.pinned(out.shape, np.uint8)
+        gpu.copy(host, picture, stream)
+        gpu.record(done, stream)
+        gpu.synchronize(done)
+        np.copyto(out, host)
+
+    def segmenter(self, bundle: Bundle, **settings: Any) -> Segmenter:
+        """A segmenter for this device's frames; settings as for `Segmenter`."""
+        return CudaSegmenter(bundle, device=self, **settings)
+
+    def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
+        """An overlay for this device's frames."""
+        return CudaOverlay(classes, style, device=self)
+
+
+def share(
+    gpu: Gpu, network: Callable[[Engine], Network], notes: Sequence[str] = (), decoder: int | None = None
+) -> Card:
+    """A card for a GPU, with a stream to compute on."""
+    return Card(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder)

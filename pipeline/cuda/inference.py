@@ -1,0 +1,191 @@
+"""The networks' part of a frame's way on the GPU: encoder, refinement and labels as one recorded graph.
+
+Nothing in it waits for the host. What passes from frame to frame (the refined logits, the thumb that tells a cut) stays on the
+GPU; a step that comes after the mask has settled is taken back on the GPU itself. There is one graph for each count of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.cuda.arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
+from cliprl.pipeline.cuda.gpu import Buffer, Gpu, Graph, Network, Stream
+from cliprl.pipeline.memory import CUT, STRIDE
+from cliprl.pipeline.refine import SETTLED
+
+# Bytes of the kernels' State, and its numbers: moved, steps, settled, unused.
+_STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a bundle's networks: pictures (height, width), grids (rows, columns), features a cell, classes."""
+
+    height: int
+    width: int
+    rows: int
+    columns: int
+    features: int
+    classes: int
+
+    @property
+    def logits(self) -> tuple[int, int, int, int]:
+        """Of a set of logits."""
+        return (1, self.classes, self.rows, self.columns)
+
+    @property
+    def cells(self) -> int:
+        """Of the grid."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a graph leaves on the GPU: probabilities float32 (K, h, w), labels uint8 (h, w), which classes there are uint8 (K,),
+    cells of each class and the sum of confidences float32 (K + 1,), and the State after each step."""
+
+    probabilities: Buffer
+    labels: Buffer
+    present: Buffer
+    totals: Buffer
+    states: Buffer
+
+
+class Inference:
+    """One video stream's memory and graphs. The networks and the stream may be shared: see `cliprl.pipeline.cuda.turns`."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        networks: tuple[Network, Network],
+        shape: Shape,
+        texts: NDArray[np.float32],
+        steps: int,
+        stream: Stream,
+    ) -> None:
+        self.shape, self.steps = shape, steps
+        self._gpu, self._stream = gpu, stream
+        self._encoder, self._refiner = networks
+        self.picture = gpu.empty((1, shape.height, shape.width, 3), np.uint8)
+        self.spans = gpu.empty((shape.rows + 2, 2), np.int32)
+        self.warp = gpu.empty((4,), np.float32)
+        self._text = gpu.empty(texts.shape, np.float32)
+        self._features = gpu.empty((1, shape.features, shape.rows, shape.columns), np.float32)
+        self._base, self._logits, self._prior, self._refined = (gpu.empty(shape.logits, np.float32) for _ in range(4))
+        self._moved = gpu.empty((), np.float32)
+        self._thumb_size = (-(-shape.height // STRIDE), -(-shape.width // STRIDE))
+        self._thumb = gpu.empty((*self._thumb_size, 3), np.uint8)
+        self._sums = gpu.empty(self._thumb_size[:1], np.uint32)
+        self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
+        self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
+        self._lines = gpu.empty((shape.rows, shape.classes + 1), np.float32)
+        self.outcome = Outcome(
+            gpu.empty((shape.classes, shape.rows, shape.columns), np.float32),
+            gpu.empty((shape.rows, shape.columns), np.uint8),
+            gpu.empty((shape.classes,), np.uint8),
+            gpu.empty((shape.classes + 1,), np.float32),
+            gpu.empty(((steps + 1) * _STATE.itemsize,), np.uint8),
+        )
+        self._ones = self._pinned(np.ones(1, np.int32))
+        self._send(self._text, texts)
+        self._send(self.outcome.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
+        self.reset()
+        self._graphs: list[Graph] = []
+
+    def record(self) -> None:
+        """Run everything once, which does all lazy set-up, then record a graph for each count of steps. Forgets all frames.
+
+        The picture and the view's tables must have been written.
+        """
+        self._work(self.steps)
+        done = self._gpu.event()
+        self._gpu.record(done, self._stream)
+        self._gpu.synchronize(done)
+        self._graphs = [
+            self._gpu.capture(lambda count=count: self._work(count), self._stream)  # type: ignore[misc]
+            for count in range(self.steps + 1)
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Remember nothing of the frames before the next."""
+        self._gpu.copy(self._fresh, self._ones, self._stream)
+
+    def replay(self, steps: int) -> None:
+        """Take the next frame's picture through the networks with so many steps at most."""
+        self._gpu.replay(self._graphs[steps], self._stream)
+
+    def state(self, steps: int) -> Buffer:
+        """The State after so many steps, as bytes."""
+        return self._gpu.slice(self.outcome.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
+
+    def _work(self, steps: int) -> None:
+        self._begin()
+        logits = {"features": self._features, "logits": self._base}
+        self._encoder.enqueue({"image": self.picture, "text": self._text} | logits, self._stream)
+        self._recall()
+        for step in range(steps):
+            self._step(step)
+        self._label()
+
+    def _begin(self) -> None:
+        gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumb_size
+        thumb, sums = gpu.address(self._thumb), gpu.address(self._sums)
+        gpu.launch(
+            CutRows(rows, 1, gpu.address(self.picture), shape.width, columns, STRIDE, 0, thumb, sums), self._stream
+        )
+        flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outcome.present))
+        most = CUT * rows * columns * 3
+        gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), self._stream)
+
+    def _recall(self) -> None:
+        gpu, shape = self._gpu, self.shape
+        read = (gpu.address(buffer) for buffer in (self._base, self._logits, self.warp, self._cut))
+        lines, prior = shape.classes * shape.rows, gpu.address(self._prior)
+        gpu.launch(Recall(shape.columns, lines, *read, shape.rows, 0, prior), self._stream)
+        gpu.copy(self._logits, self._base, self._stream)
+
+    def _step(self, step: int) -> None:
+        gpu, shape = self._gpu, self.shape
+        tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
+        self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, self._stream)
+        before = gpu.address(self.outcome.states) + step * _STATE.itemsize
+        read = (gpu.address(self._refined), gpu.address(self._moved), before, before + _STATE.itemsize)
+        logits = gpu.address(self._logits)
+        gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), self._stream)
+
+    def _label(self) -> None:
+        gpu, shape, outcome = self._gpu, self.shape, self.outcome
+        grid = (shape.columns, shape.rows)
+        written = (outcome.probabilities, self._confidence, outcome.labels, outcome.present)
+        logits, tables = gpu.address(self._logits), gpu.address(self.spans)
+        targets = [gpu.address(buffer) for buffer in written]
+        gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), self._stream)
+        lines, columns = gpu.address(self._lines), shape.classes + 1
+        gpu.launch(Count(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), self._stream)
+        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outcome.totals)), self._stream)
+
+    def _pinned(self, array: NDArray[Any]) -> NDArray[Any]:
+        pinned = self._gpu.pinned(array.shape, array.dtype)
+        pinned[...] = array
+        return pinned
+
+    def _send(self, buffer: Buffer, array: NDArray[Any]) -> None:
+        """Copy once and wait."""
+        done, pinned = self._gpu.event(), self._pinned(array)
+        self._gpu.copy(buffer, pinned, self._stream)
+        self._gpu.record(done, self._stream)
+        self._gpu.synchronize(done)
+
+
+def read_state(state: NDArray[np.uint8]) -> tuple[float, int, bool]:
+    """Share of cells that the last step moved, steps taken, and whether the mask has settled, of a State's bytes."""
+    fields = state.view(_STATE)[0]
+    return float(fields["moved"]), int(fields["steps"]), bool(fields["settled"])
+
+
+STATE_BYTES = _STATE.itemsize

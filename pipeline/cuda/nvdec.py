@@ -1,0 +1,97 @@
+"""Video decoded by the GPU's own decoder: its surfaces are copied into the ring on the GPU, and never visit the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import av
+from av.codec.hwaccel import HWAccel
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.color import Color
+from cliprl.pipeline.cuda.arguments import Narrow
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.frame import Plane
+from cliprl.pipeline.sources.video import VideoSource
+
+# What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
+DECODABLE = ("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le")
+
+
+def open_on_gpu(name: str, device: CudaDevice, index: int, say: Callable[[str], None]) -> VideoSource | None:
+    """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why."""
+    try:
+        _check_format(name)
+        return NvdecSource(name, device, index)
+    except (CliprlError, OSError, ValueError, RuntimeError, NotImplementedError, av.error.FFmpegError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
+        return None
+
+
+def _check_format(name: str) -> None:
+    """Raise CliprlError for a pixel format that NVDEC does not give. Under a hardware decoder the format can't be asked for."""
+    with av.open(name, metadata_errors="replace") as container:
+        streams = container.streams.video
+        context = streams[0].codec_context if streams else None
+        found = context.pix_fmt if context is not None else None
+    if found not in DECODABLE:
+        raise CliprlError(f"pixel format {found or 'unknown'} is none of {', '.join(DECODABLE)}")
+
+
+class NvdecSource(VideoSource):
+    """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
+
+    def __init__(self, name: str, device: CudaDevice, index: int) -> None:
+        # primary_ctx: the context that torch uses, so that surfaces and slots can be copied between.
+        accel = HWAccel("cuda", device=index, is_hw_owned=True, options={"primary_ctx": "1"})
+        super().__init__(name, hwaccel=accel)
+        held = self._held
+        if held is None or held.picture.format.name != "cuda":
+            self.close()
+            raise CliprlError("the decoder gives its pictures on the host")
+        self._writer = SurfaceWriter(device)  # type: ignore[assignment]
+
+
+class SurfaceWriter:
+    """Copies decoder surfaces into the acquired slot. A surface is held until its copy is done: the decoder has few of them."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._reading: deque[tuple[Any, Any]] = deque()
+        self._decoded = device.gpu.event()
+
+    def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
+        """Copy a surface into the slot whose pinned planes are `luma` and `chroma`; these are left as they are."""
+        import torch
+        from torch.utils.dlpack import from_dlpack
+
+        gpu, ring = self._device.gpu, self._device.frames
+        slot = ring.writing()
+        # libav maps surfaces on CUDA's default stream, for which the ring's own does not wait by itself.
+        gpu.record(self._decoded, torch.cuda.default_stream())
+        gpu.wait(ring.stream, self._decoded)
+        surfaces: list[Any] = [from_dlpack(plane.__dlpack__()) for plane in picture.planes]
+        for target, surface in zip((slot.luma, slot.chroma), surfaces, strict=True):
+            self._copy(target, surface)
+        self._hold(picture, surfaces)
+
+    def _copy(self, target: Any, surface: Any) -> None:
+        gpu, stream = self._device.gpu, self._device.frames.stream
+        if surface.dtype.itemsize == 1:
+            gpu.copy(target, surface, stream)
+            return
+        lines, samples = len(surface), surface[0].numel()
+        pitches = (surface.stride(0) * 2, samples)
+        gpu.launch(Narrow(samples, lines, surface.data_ptr(), *pitches, gpu.address(target)), stream)
+
+    def _hold(self, picture: Any, surfaces: Any) -> None:
+        event = self._device.gpu.event()
+        self._device.gpu.record(event, self._device.frames.stream)
+        self._reading.append((event, (picture, surfaces)))
+        while self._device.gpu.done(self._reading[0][0]):
+            self._reading.popleft()
+            if not self._reading:
+                return

@@ -1,0 +1,73 @@
+"""Opening the `cuda` device: what this machine offers, rung by rung, and a sentence on every rung that it does not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from cliprl.engines import Engine, EngineError, silent
+from cliprl.engines.nvidia import NO_DRIVER, Driver, find_driver, no_gpu
+from cliprl.engines.tensorrt_probe import torch_cuda, why_not_torch
+from cliprl.pipeline.cuda.compiling import compiled_kernels, compiler
+from cliprl.pipeline.cuda.device import Card, CudaDevice, share
+from cliprl.pipeline.cuda.gpu import Network
+from cliprl.pipeline.cuda.launchers import open_launcher
+
+OLDEST = (7, 5)
+_cards: dict[int, Card] = {}
+_opening = threading.Lock()
+
+
+def open_device(say: Callable[[str], None] = silent) -> CudaDevice:
+    """A device on torch's current GPU, for one video stream; all of a process share the GPU's one context, kernels and turns.
+
+    Raises EngineError with the first reason why this machine can't serve.
+    """
+    reason = why_not(find_driver(), torch_cuda)
+    if reason:
+        raise EngineError(f"device 'cuda' can't serve here: {reason}")
+    with _opening:
+        return CudaDevice(_card(say))
+
+
+def why_not(driver: Driver | None, state: Callable[[], tuple[str, bool]]) -> str:
+    """Why the GPU can't be used at all; "" where it can. `state` tells the version of torch and whether it can use a GPU."""
+    if driver is None:
+        return NO_DRIVER
+    if not driver.gpus:
+        return no_gpu(driver)
+    gpu = driver.gpus[0]
+    if gpu.capability < OLDEST:
+        return f"{gpu.name} ({gpu.target}) is older than the sm75 it needs: run with --device cpu"
+    return why_not_torch(state)
+
+
+def _card(say: Callable[[str], None]) -> Card:
+    import torch
+
+    from cliprl.pipeline.cuda.torch_gpu import TorchGpu
+
+    # Torch makes the primary context; every other library is brought into that one.
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    index = torch.cuda.current_device()
+    if index not in _cards:
+        target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
+        launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
+        gpu = TorchGpu(launcher, index)
+        _cards[index] = share(gpu, network_of, rungs(gpu.name, target, launcher.name, refused), index)
+    return _cards[index]
+
+
+def rungs(gpu: str, target: str, launcher: str, refused: tuple[str, ...]) -> tuple[str, ...]:
+    """What was chosen, and why not what is better."""
+    why = f" ({'; '.join(refused)})" if refused else ""
+    built = "{} {}".format(*compiler())
+    return (f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",)
+
+
+def network_of(engine: Engine) -> Network:
+    """An engine as a network that takes work without waiting. Raises EngineError for one that is not on the GPU."""
+    if not hasattr(engine, "enqueue"):
+        raise EngineError(f"engine '{engine.backend}' does not run on a GPU: let the device choose one")
+    return cast(Network, engine)

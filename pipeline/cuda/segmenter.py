@@ -1,0 +1,154 @@
+"""The segmenter of the `cuda` device: the host only tells the GPU what to do next, and reads its status numbers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle
+from cliprl.pipeline.cuda.inference import Inference, Shape
+from cliprl.pipeline.cuda.looking import Looker
+from cliprl.pipeline.cuda.pictures import prepare_arguments
+from cliprl.pipeline.cuda.results import CudaSegmentation, Fetcher, Result, Results
+from cliprl.pipeline.cuda.staging import Staging
+from cliprl.pipeline.cuda.steps import StepPlan
+from cliprl.pipeline.cuda.tables import filters, inside_spans
+from cliprl.pipeline.cuda.turns import InFlight
+from cliprl.pipeline.cuda.warp import warp_of
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.upsample import spans as grid_spans
+from cliprl.pipeline.view import View, full_view
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.cuda.device import CudaDevice
+
+_NOTHING = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Encoded):
+    """A frame that the GPU was given: where its result will be, how many steps it gets, and when it was given."""
+
+    result: Result
+    steps: int
+    start: float
+
+
+class CudaSegmenter(Segmenter):
+    """A `Segmenter` on the GPU, for one video stream. `encode` gives a frame's whole work to the GPU, `refine` waits for its end.
+
+    The view of a frame is that of the frame before it, where that frame's is not there yet; the number of steps follows the
+    frames before. Otherwise it does what the CPU's does, in the same order.
+    """
+
+    def __init__(self, bundle: Bundle | str | Path, *, device: CudaDevice, **settings: Any) -> None:
+        self._cuda = device
+        super().__init__(bundle, device=device, **settings)
+
+    def _warm_up(self) -> None:
+        device, stream = self._cuda, self._cuda.compute
+        engines = (self._encoder, self._refiner.engine)
+        shape = self._shape()
+        with device.turns.take():
+            networks = (device.network(engines[0]), device.network(engines[1]))
+            texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
+            self._inference = Inference(device.gpu, networks, shape, texts, self.steps, stream)
+            self._staging, self._results = Staging(device.gpu, stream), Results(device.gpu, shape)
+            self._fetch, self._in_flight = Fetcher(device.gpu), InFlight(device.gpu)
+            self._last_view: View | None = None
+            height, width = shape.height, shape.width
+            self._tell_view(full_view(height, width, height, width))
+            self._inference.record()
+        self.reset()
+
+    def _shape(self) -> Shape:
+        manifest = self.bundle.manifest
+        grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
+        features = self._encoder.outputs["features"].shape[1]
+        return Shape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
+
+    def reset(self) -> None:
+        """Forget the last frame and where the endoscope's picture was, before another stream."""
+        super().reset()
+        self._plan = StepPlan(self.steps, self.budget)
+        if hasattr(self, "_inference"):
+            self._looker = Looker(self._cuda.gpu, self._detector)
+            self._last_view = None
+            with self._cuda.turns.take():
+                self._inference.reset()
+
+    def encode(self, frame: Frame) -> Given:
+        """Give a frame to the GPU: its view, its picture, both networks, its labels. Returns at once."""
+        start, device = time.monotonic(), self._cuda
+        with frame.stage("prepare"):
+            self._in_flight.admit()
+            view = self._looker.view_of(frame, device.frames)
+        with frame.stage("encode"), device.turns.take():
+            self._prepare(frame, view)
+            steps = self._plan.next()
+            self._inference.replay(steps)
+            result = self._results.keep(self._inference, steps, device.compute)
+            self._in_flight.given(device.compute)
+        return Given(view, _NOTHING, _NOTHING, False, time.monotonic() - start, result, steps, start)
+
+    def _prepare(self, frame: Frame, view: View) -> None:
+        """Write the network's picture, straight from the frame's planes on the GPU."""
+        device, gpu = self._cuda, self._cuda.gpu
+        if view != self._last_view:
+            self._tell_view(view)
+        elif self._moving:
+            self._tell_warp(view, view)
+        slot = device.frames.enter(frame, device.compute)
+        planes = device.planes(slot)
+        tables = [self._staging.address(name) for name in _table_names()]
+        picture = gpu.address(self._inference.picture)
+        gpu.launch(prepare_arguments(view, frame.color, planes, tables, picture), device.compute)
+        device.frames.leave(frame, device.compute)
+
+    def _tell_view(self, view: View) -> None:
+        """Send what the kernels have to know of a view that is new."""
+        shape = self._inference.shape
+        inside = inside_spans(view, shape.height, shape.width)
+        tables = [*(array for taps in filters(view) for array in taps), inside]
+        for name, table in zip(_table_names(), tables, strict=True):
+            self._staging.send(name, table)
+        self._staging.send_to(self._inference.spans, _grid_table(view, (shape.rows, shape.columns)))
+        self._tell_warp(self._last_view or view, view)
+        self._last_view = view
+
+    def _tell_warp(self, old: View, new: View) -> None:
+        """Send how the grid lies to the last frame's. After a change of the frame's size nothing is remembered."""
+        grid = (self._inference.shape.rows, self._inference.shape.columns)
+        self._moving = old != new
+        if (old.frame_height, old.frame_width) != (new.frame_height, new.frame_width):
+            self._inference.reset()
+        self._staging.send_to(self._inference.warp, warp_of(old, new, grid))
+
+    def refine(self, frame: Frame, encoded: Encoded) -> Segmentation:
+        """Wait for the status numbers of a frame that `encode` gave to the GPU. Its masks stay there until they are asked for."""
+        assert isinstance(encoded, Given)
+        with frame.stage("refine"):
+            self._cuda.gpu.synchronize(encoded.result.ready)
+            seen = CudaSegmentation(encoded.result, encoded.view, self._fetch)
+            spent = time.monotonic() - encoded.start
+            self._plan.learn(encoded.steps, seen.steps, seen.settled, spent)
+        return seen
+
+
+def _table_names() -> tuple[str, ...]:
+    axes = ("luma x", "luma y", "chroma x", "chroma y")
+    return (*(f"{axis} {part}" for axis in axes for part in ("first", "weight")), "inside")
+
+
+def _grid_table(view: View, grid: tuple[int, int]) -> NDArray[np.int32]:
+    """What of the grid lies in the picture, and which cells it touches, as `classify` takes it: int32 (rows + 2, 2)."""
+    x, y = grid_spans(view, grid, view.frame_height, view.frame_width)
+    touched = np.array([[x.cells.start, y.cells.start], [x.cells.stop, y.cells.stop]], np.int32)
+    return np.concatenate([inside_spans(view, *grid), touched])

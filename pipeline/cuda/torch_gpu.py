@@ -1,0 +1,96 @@
+"""The real GPU: memory, streams, events and graphs are torch's, kernels are launched into torch's own context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from cliprl.pipeline.cuda.arguments import Arguments
+from cliprl.pipeline.cuda.launchers import Launcher
+
+_TYPES = {
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.int32): torch.int32,
+    # Only ever used by kernels: the same bytes.
+    np.dtype(np.uint32): torch.int32,
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.float64): torch.float64,
+}
+
+
+class TorchGpu:
+    """See `cliprl.pipeline.cuda.gpu.Gpu`. Buffers are tensors on the GPU number `index`, streams torch's."""
+
+    def __init__(self, launcher: Launcher, index: int = 0) -> None:
+        self.name = torch.cuda.get_device_name(index)
+        self._launcher, self._device = launcher, torch.device("cuda", index)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
+        """See `Gpu`."""
+        return torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], device=self._device)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Gpu`. The array keeps the tensor whose memory it is."""
+        array: NDArray[Any] = torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], pin_memory=True).numpy()
+        return array
+
+    def address(self, buffer: torch.Tensor) -> int:
+        """See `Gpu`."""
+        return buffer.data_ptr()
+
+    def slice(self, buffer: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """See `Gpu`."""
+        return buffer[start:stop]
+
+    def stream(self) -> torch.cuda.Stream:
+        """See `Gpu`. Not one of torch's pool, of whose streams two may be the same."""
+        return torch.cuda.ExternalStream(self._launcher.stream(), self._device)  # type: ignore[no-untyped-call]
+
+    def event(self) -> torch.cuda.Event:
+        """See `Gpu`. A thread that waits for it sleeps, and leaves its core to the others."""
+        return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def record(self, event: torch.cuda.Event, stream: torch.cuda.Stream) -> None:
+        """See `Gpu`."""
+        event.record(stream)
+
+    def wait(self, stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
+        """See `Gpu`."""
+        stream.wait_event(event)
+
+    def synchronize(self, event: torch.cuda.Event) -> None:
+        """See `Gpu`."""
+        event.synchronize()
+
+    def done(self, event: torch.cuda.Event) -> bool:
+        """See `Gpu`."""
+        return bool(event.query())  # type: ignore[no-untyped-call]
+
+    def copy(self, target: Any, source: Any, stream: torch.cuda.Stream) -> None:
+        """See `Gpu`."""
+        with torch.cuda.stream(stream):
+            torch.as_tensor(target).copy_(torch.as_tensor(source), non_blocking=True)
+
+    def launch(self, arguments: Arguments, stream: torch.cuda.Stream) -> None:
+        """See `Gpu`."""
+        self._launcher.launch(arguments, stream.cuda_stream)
+
+    def capture(self, work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+        """See `Gpu`. Other threads may go on using the GPU meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        return graph
+
+    def replay(self, graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> None:
+        """See `Gpu`."""
+        with torch.cuda.stream(stream):
+            graph.replay()

@@ -1,0 +1,170 @@
+"""The whole way of a frame through the `cuda` device, on a simulated GPU whose kernels run on the host, against the CPU's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from gpu_fake import FakeGpu, HostNetwork
+from gpu_host import needs_compiler
+from numpy.typing import NDArray
+
+from cliprl.engines import Pair, load_engines, open_bundle
+from cliprl.pipeline.color import Color
+from cliprl.pipeline.cuda.device import CudaDevice, share
+from cliprl.pipeline.cuda.results import CudaSegmentation
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.stream import Stream
+
+pytestmark = needs_compiler
+SIZE, FRAMES = (362, 483), 8
+
+
+@pytest.fixture(scope="module")
+def engines() -> Pair:
+    """The shipped networks in 32 bits on the CPU."""
+    return load_engines(open_bundle(), precision="f32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Frame]:
+    """A rendered scene inside an endoscope's disc, of an odd size."""
+    height, width = SIZE
+    y, x = np.mgrid[:height, :width]
+    outside = (x - width / 2) ** 2 + (y - height / 2) ** 2 > (height * 0.48) ** 2
+    frames = []
+    with open_source(f"demo:?seconds=2&seed=4&size={width + 1}x{height}&rate=25") as source:
+        for frame in source:
+            luma, chroma = frame.luma[:, :width].copy(), frame.chroma[:, : (width + 1) // 2].copy()
+            luma[outside], chroma[outside[::2, ::2][: len(chroma), : chroma.shape[1]]] = 16, 128
+            frames.append(replace(frame, luma=luma, chroma=chroma))
+            if len(frames) == FRAMES:
+                return frames
+    raise AssertionError("the demo is too short")
+
+
+class Played(FrameSource):
+    """Gives the same frames again, into whatever planes it is told."""
+
+    def __init__(self, frames: list[Frame], *, live: bool = False, rotation: int = 0) -> None:
+        info = StreamInfo("played", *SIZE, Fraction(1, 25), Fraction(25), len(frames), live=live, rotation=rotation)
+        super().__init__(info)
+        self._frames: Iterator[Frame] = iter(frames)
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        given = next(self._frames, None)
+        if given is None:
+            return None
+        luma, chroma = allocate(given.height, given.width)
+        luma[:], chroma[:] = given.luma, given.chroma
+        color = Color("bt601", full_range=given.index % 2 == 1)
+        return Frame(luma, chroma, given.pts, given.time_base, given.index, color, rotation=self.info.rotation)
+
+
+Seen = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], int]
+
+
+def played(segmenter: Segmenter, overlay: Overlay, source: Played) -> list[Seen]:
+    found: list[Seen] = []
+
+    def note(frame: Frame, segmentation: Segmentation | None) -> None:
+        assert segmentation is not None
+        found.append((frame.luma.copy(), frame.chroma.copy(), segmentation.labels.copy(), segmentation.steps))
+
+    Stream(source, segmenter, overlay, status=lambda frame, seen: f"frame {frame.index}").run(note)
+    return found
+
+
+def simulated(seed: int, engines: Pair) -> tuple[CudaDevice, FakeGpu]:
+    gpu = FakeGpu(random.Random(seed).randrange)
+    return CudaDevice(share(gpu, lambda engine: HostNetwork(gpu, engine))), gpu
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_a_stream_comes_out_as_on_the_cpu(engines: Pair, pictures: list[Frame], rotation: int) -> None:
+    device, gpu = simulated(rotation, engines)
+    segmenter = device.segmenter(open_bundle(), engines=engines)
+    found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
+    gpu.drain()
+    cpu = Segmenter(engines=engines)
+    expected = played(cpu, Overlay(cpu.classes), Played(pictures, rotation=rotation))
+    assert len(found) == len(expected) == FRAMES
+    agreement = [float((ours[2] == theirs[2]).mean()) for ours, theirs in zip(found, expected, strict=True)]
+    assert np.mean(agreement) >= 0.999
+    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours[3] == theirs[3], index
+        for plane in (0, 1):
+            wrong = np.abs(ours[plane].astype(int) - theirs[plane]) > 2
+            assert wrong.mean() < 0.01, (index, plane)
+
+
+def test_once_it_runs_nothing_is_allocated_and_the_host_waits_for_status_only(
+    engines: Pair, pictures: list[Frame]
+) -> None:
+    device, gpu = simulated(5, engines)
+    segmenter = device.segmenter(open_bundle(), engines=engines)
+    ring, overlay = device.ring(3, "wait"), device.overlay(segmenter.classes)
+    allocations, source = [], Played(pictures)
+    while (frame := source.read(ring.acquire)) is not None:
+        ring.publish(frame)
+        taken = ring.take()
+        assert taken is not None
+        seen = segmenter(taken)
+        assert isinstance(seen, CudaSegmentation)
+        overlay.draw(taken, seen, "status")
+        ring.release(taken)
+        allocations.append(gpu.allocations)
+    # Three slots, then only what a colour space or a patch seen for the first time needs.
+    assert allocations[-1] == allocations[4]
+
+
+def test_a_slow_consumer_corrupts_no_frame(engines: Pair, pictures: list[Frame]) -> None:
+    from cliprl.pipeline.cuda import timecode
+
+    device, gpu = simulated(9, engines)
+    segmenter = device.segmenter(open_bundle(), engines=engines, steps=0)
+    marked = []
+    for number in range(30):
+        frame = replace(pictures[number % FRAMES], luma=pictures[number % FRAMES].luma.copy(), index=number, pts=number)
+        timecode.write(frame.luma, number)
+        marked.append(frame)
+    numbers = []
+    source = Played(marked, live=True)
+    for frame, _ in Stream(source, segmenter, device.overlay(segmenter.classes)):
+        numbers.append((timecode.read(frame.luma), frame.index))
+        gpu.step()
+    assert all(read == index for read, index in numbers)
+    assert [index for _, index in numbers] == sorted({index for _, index in numbers})
+    gpu.drain()
+
+
+def test_two_streams_share_one_card(engines: Pair, pictures: list[Frame]) -> None:
+    gpu = FakeGpu(random.Random(2).randrange)
+    card = share(gpu, lambda engine: HostNetwork(gpu, engine))
+    alone_device = CudaDevice(card)
+    alone_segmenter = alone_device.segmenter(open_bundle(), engines=engines, steps=1)
+    alone = played(alone_segmenter, alone_device.overlay(alone_segmenter.classes), Played(pictures))
+    devices = [CudaDevice(card) for _ in range(2)]
+    segmenters = [device.segmenter(open_bundle(), engines=engines, steps=1) for device in devices]
+    streams = [
+        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes))
+        for device, segmenter in zip(devices, segmenters, strict=True)
+    ]
+    turns = [iter(stream) for stream in streams]
+    for index in range(FRAMES):
+        for turn in turns:
+            _, seen = next(turn)
+            assert seen is not None
+            np.testing.assert_array_equal(seen.labels, alone[index][2])
+    for turn in turns:
+        assert next(turn, None) is None
