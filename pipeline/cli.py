@@ -49,13 +49,9 @@ class _StreamCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Typer's own, with the value put in that was left out."""
-        following = [*args[1:], ""]
+        given = zip(args, [*args[1:], ""], strict=False)
         return super().parse_args(
-            ctx,
-            [
-                "--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w
-                for w, n in zip(args, following, strict=True)
-            ],
+            ctx, ["--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w for w, n in given]
         )
 
 
@@ -153,7 +149,10 @@ def stream(
         typer.Option(rich_help_panel="Network", help="Arithmetic of the networks; auto: the fastest native one."),
     ] = Precision.AUTO,
     threads: Annotated[
-        int, typer.Option(min=0, rich_help_panel="Network", show_default="half the cores", help="CPU threads of the networks.")
+        int,
+        typer.Option(
+            min=0, rich_help_panel="Network", show_default="half the cores", help="CPU threads of the networks."
+        ),
     ] = 0,
     prompt: Annotated[
         list[str] | None,
