@@ -143,7 +143,9 @@ def stream(
             help="Time to spend on a frame: refinement steps that would end later are dropped, frames never.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(rich_help_panel="Network", help="Where to run: cpu.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda: an NVIDIA GPU.")
+    ] = "cpu",
     precision: Annotated[
         Precision,
         typer.Option(rich_help_panel="Network", help="Arithmetic of the networks; auto: the fastest native one."),

@@ -17,12 +17,11 @@ from cliprl.engines import UsageError, open_bundle
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.stream import LiveStream
-from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.overlay import Style
 from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.protocols import Scene, StreamInfo
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.stream import Status, Stream
@@ -101,21 +100,25 @@ def _open(
     options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
 ) -> Stream | LiveStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
-    device = open_device(options.device)
+    if options.web is not None and options.device != "cpu":
+        raise UsageError(f"--web works on the CPU, not on '{options.device}': leave out one of --web and --device")
+    device = open_device(options.device, say)
+    for note in device.notes:
+        say(note)
     bundle = with_prompts(open_bundle(options.bundle), options.prompts)
-    overlay = Overlay(bundle.manifest.classes, _style(options))
-    source = opened.enter_context(open_source(options.source if options.web is None else watchable(options.source)))
+    overlay = device.overlay(bundle.manifest.classes, _style(options))
     if options.web is not None:
+        source = opened.enter_context(open_source(watchable(options.source)))
         live = open_live(options, source, bundle, overlay)
         opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
         return live
+    source = opened.enter_context(device.source(options.source, say))
     scene = Scene(source.info, bundle.manifest.classes)
     sinks = [
         opened.enter_context(open_sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
     ]
-    segmenter = Segmenter(
+    segmenter = device.segmenter(
         bundle,
-        device=device,
         steps=options.steps,
         budget_ms=options.budget_ms,
         precision=options.precision,
