@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,8 +17,10 @@ from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.segmenter import Segmenter
-from cliprl.pipeline.sources import FrameSource, open_source
 from cliprl.pipeline.view import View, inside_cells
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.sources import FrameSource
 
 
 class CpuDevice:
@@ -32,6 +34,8 @@ class CpuDevice:
 
     def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
         """`open_source`: libav decodes on the CPU."""
+        from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
+
         return open_source(name)
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.segmenter import Segmenter
-from cliprl.pipeline.sources import FrameSource, open_source
 from cliprl.pipeline.view import View
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.sources import FrameSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class CudaDevice:
             found = open_on_gpu(name, self, self.decoder, say)
             if found is not None:
                 return found
+        from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
+
         return open_source(name)
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
