@@ -14,7 +14,7 @@ export class Plot {
     this.least = least;
     this.mark = mark;
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-    this.guide = this.#add("line", "guide");
+    if (mark) this.guide = this.#add("line", "guide");
     this.area = this.#add("path", "area");
     this.line = this.#add("path", "line");
   }
@@ -61,7 +61,7 @@ export class Plot {
     close();
     this.line.setAttribute("d", path);
     this.area.setAttribute("d", area);
-    if (this.mark) {
+    if (this.guide) {
       for (const [name, value] of [["x1", 0], ["x2", WIDTH], ["y1", y(this.mark)], ["y2", y(this.mark)]]) {
         this.guide.setAttribute(name, value);
       }

@@ -146,7 +146,8 @@ function awayText() {
 
 setInterval(showBanner, 100);
 setInterval(() => {
-  const { fps, latency } = meter.read();
+  const { fps, latency: read } = meter.read();
+  const latency = status?.state === "live" ? read : null; // a marked or repeated picture has no age that means anything
   put("latency", latency === null ? "–" : String(Math.round(latency)));
   put("fps", fps ? String(fps) : "–");
   latencyPlot.add(latency);
