@@ -36,6 +36,23 @@ class Preset(StrEnum):
     MEDIUM = "medium"
 
 
+class RecordWhat(StrEnum):
+    """What is recorded."""
+
+    RAW = "raw"
+    OVERLAY = "overlay"
+    BOTH = "both"
+
+
+def _list_devices(wanted: bool) -> None:
+    if wanted:
+        from cliprl.pipeline.sources.cameras import list_devices
+
+        for device in list_devices():
+            typer.echo(f"{device.path}\t{device.name}")
+        raise typer.Exit
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -59,8 +76,9 @@ class _StreamCommand(TyperCommand):
     cls=_StreamCommand,
     help="""Segment a surgical video and paint what the network sees over it, in real time.
 
-INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/]), a network stream
-([cyan]rtsp://…[/], [cyan]srt://…[/], [cyan]http://…[/]) or [cyan]demo:[/], a surgical scene that the program renders itself.
+INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/], [cyan]camera:NAME[/]), a network
+stream ([cyan]rtsp://…[/], [cyan]udp://…[/], [cyan]http://…[/]), an X11 screen ([cyan]screen:[/]) or [cyan]demo:[/], a surgical
+scene that the program renders itself.
 
 [dim]Research software: not a medical device, not for diagnosis or treatment.[/]""",
     epilog="""[bold]Examples[/]
@@ -186,13 +204,82 @@ def stream(
     status: Annotated[
         bool, typer.Option(rich_help_panel="Picture", help="The line at the foot of the picture.")
     ] = True,
+    max_age_ms: Annotated[
+        float,
+        typer.Option(
+            "--max-age-ms",
+            min=0.0,
+            metavar="MS",
+            rich_help_panel="Live",
+            help="A mask of an older frame is moved along with the picture for so long, then it is not shown.",
+        ),
+    ] = 250.0,
+    wait_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-ms",
+            min=0.0,
+            metavar="MS",
+            rich_help_panel="Live",
+            show_default="0, and for files most of a frame",
+            help="How long a frame waits for its own mask before it is shown with an older one.",
+        ),
+    ] = None,
+    reconnect: Annotated[
+        bool | None,
+        typer.Option(
+            "--reconnect/--no-reconnect",
+            rich_help_panel="Live",
+            show_default="once it was seen",
+            help="Connect again when the source goes away; with --reconnect also wait for one that is not there yet.",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel="Live",
+            show_default="off",
+            help="Record in segments that play after a power cut too. No other file is written without -o.",
+        ),
+    ] = None,
+    record_what: Annotated[
+        RecordWhat,
+        typer.Option("--record-what", rich_help_panel="Live", help="The camera's picture, the overlay, or both."),
+    ] = RecordWhat.BOTH,
+    segment_minutes: Annotated[
+        float, typer.Option("--segment-minutes", rich_help_panel="Live", help="Length of a recording's files.")
+    ] = 5.0,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard/--no-guard",
+            rich_help_panel="Live",
+            help="Pixelate what is recorded or sent while the scope is out of the body.",
+        ),
+    ] = True,
+    list_devices: Annotated[
+        bool,
+        typer.Option(
+            "--list-devices",
+            callback=_list_devices,
+            is_eager=True,
+            rich_help_panel="Live",
+            help="Print the cameras of this machine.",
+        ),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """See the command's help above."""
     from cliprl.pipeline.command import Options, run
+    from cliprl.pipeline.live.opening import LiveOptions, record_options
+    from cliprl.pipeline.watch import RECORDINGS
 
+    recorded = None
+    if record is not None or web is not None:
+        recorded = record_options(record or RECORDINGS, record_what.value, segment_minutes, crf, preset.value)
     options = Options(
         source=source,
         outputs=tuple(output or ()),
@@ -213,6 +300,7 @@ def stream(
         preset=preset.value,
         trace=trace,
         web=web,
+        live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None),
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
 

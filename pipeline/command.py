@@ -13,20 +13,23 @@ from types import FrameType
 
 from rich.console import Console
 
-from cliprl.engines import UsageError, open_bundle
+from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.equip import Equip
+from cliprl.pipeline.live.opening import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.stream import LiveStream
-from cliprl.pipeline.overlay import Style
+from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.prompts import with_prompts
-from cliprl.pipeline.protocols import Scene, StreamInfo
+from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks import open_sink
-from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.sources.live import is_live_name
 from cliprl.pipeline.stream import Status, Stream
 from cliprl.pipeline.trace import Trace
-from cliprl.pipeline.watch import open_live, watchable, web_viewer
+from cliprl.pipeline.watch import watchable, web_viewer
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
@@ -54,12 +57,14 @@ class Options:
     preset: str
     trace: Path | None
     web: str | None
+    live: LiveOptions
 
 
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
     console = Console(stderr=True, quiet=quiet)
-    targets = options.outputs or (() if options.web is not None else (default_output(options.source),))
+    silent = options.web is not None or options.live.recording
+    targets = options.outputs or (() if silent else (default_output(options.source),))
     with ExitStack() as opened:
         stream = _open(options, targets, opened, partial(console.print, style="dim", markup=False, highlight=False))
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
@@ -100,19 +105,22 @@ def _open(
     options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
 ) -> Stream | LiveStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
-    if options.web is not None and options.device != "cpu":
-        raise UsageError(f"--web works on the CPU, not on '{options.device}': leave out one of --web and --device")
+    watched = options.web is not None or options.live.recording
+    if watched and options.device != "cpu":
+        raise UsageError(f"--web and --record work on the CPU, not on '{options.device}': leave out --device")
     device = open_device(options.device, say)
     for note in device.notes:
         say(note)
     bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     overlay = device.overlay(bundle.manifest.classes, _style(options))
-    if options.web is not None:
-        source = opened.enter_context(open_source(watchable(options.source)))
-        live = open_live(options, source, bundle, overlay)
-        opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
+    if watched or (options.device == "cpu" and is_live_name(options.source)):
+        live = _open_live(options, targets, first_source(watchable(options.source), options.live), bundle, overlay, say)
+        if options.web is not None:
+            opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
         return live
     source = opened.enter_context(device.source(options.source, say))
+    if source.info.live and options.device == "cpu":  # http tells only now
+        return _open_live(options, targets, source, bundle, overlay, say)
     scene = Scene(source.info, bundle.manifest.classes)
     sinks = [
         opened.enter_context(open_sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
@@ -126,6 +134,23 @@ def _open(
         say=say,
     )
     return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
+
+
+def _open_live(
+    options: Options,
+    targets: Sequence[str],
+    first: FrameSource | None,
+    bundle: Bundle,
+    overlay: Overlay,
+    say: Callable[[str], None],
+) -> LiveStream:
+    def opener(target: str) -> Callable[[Scene], Sink]:
+        return lambda scene: open_sink(target, scene, crf=options.crf, preset=options.preset)
+
+    equip = Equip(bundle, options.device, options.steps, options.budget_ms, options.precision, options.threads)
+    openers = {target: opener(target) for target in targets}
+    network = bundle.manifest.name
+    return open_live(watchable(options.source), first, overlay, equip, openers, options.live, network=network, say=say)
 
 
 def _style(options: Options) -> Style:
@@ -154,9 +179,7 @@ def default_output(source: str) -> str:
 
 
 def _info(stream: Stream | LiveStream) -> StreamInfo:
-    info = stream.source.info if isinstance(stream, Stream) else stream.camera.info
-    assert info is not None  # its source is open
-    return info
+    return stream.source.info if isinstance(stream, Stream) else stream.info
 
 
 def _chosen(stream: Stream | LiveStream) -> str:

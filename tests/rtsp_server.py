@@ -1,6 +1,7 @@
-"""GStreamer's RTSP server with a moving test picture, for the system's Python: `python3 rtsp_server.py PORT [WIDTHxHEIGHT]`.
+"""GStreamer's RTSP server with a moving picture, for the system's Python: `python3 rtsp_server.py PORT [WIDTHxHEIGHT [FILE]]`.
 
 Not imported by any test: it is run as a child process, and killed. Prints a line once it serves rtsp://127.0.0.1:PORT/live.
+What is sent to rtsp://127.0.0.1:PORT/store is stored in FILE.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ LAUNCH = (
 )
 
 
+STORE = "( rtph264depay name=depay0 ! h264parse ! mpegtsmux ! filesink location={path} async=false )"
+
+
 def main() -> None:
     Gst.init(None)
     width, height = (sys.argv[2] if len(sys.argv) > 2 else "320x240").split("x")
@@ -28,6 +32,11 @@ def main() -> None:
     factory.set_launch(LAUNCH.format(width=width, height=height))
     factory.set_shared(True)
     server.get_mount_points().add_factory("/live", factory)
+    if len(sys.argv) > 3:
+        store = GstRtspServer.RTSPMediaFactory()
+        store.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+        store.set_launch(STORE.format(path=sys.argv[3]))
+        server.get_mount_points().add_factory("/store", store)
     if not server.attach(None):
         sys.exit(f"port {sys.argv[1]} is taken")
     print("serving", flush=True)

@@ -21,6 +21,7 @@ from cliprl.pipeline.frame import allocate_planes
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.demo import DemoOptions
 from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.cameras import device_options, find_device, list_devices
 from cliprl.pipeline.sources.live import open_device
 
 
@@ -247,6 +248,40 @@ def test_a_camera_that_is_not_there_is_a_usage_error() -> None:
 def test_a_device_that_is_no_camera_is_said() -> None:
     with pytest.raises(CliprlError, match="/dev/null"):
         open_device("/dev/null")
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    """Two cameras as Linux lists them."""
+    for number, name in ((10, "Endoscope HD: Video\n"), (2, "Webcam\n")):
+        (tmp_path / f"video{number}").mkdir()
+        (tmp_path / f"video{number}" / "name").write_text(name)
+    return tmp_path
+
+
+def test_cameras_are_listed_and_found_by_name(system: Path) -> None:
+    assert list_devices(system) == [("/dev/video2", "Webcam"), ("/dev/video10", "Endoscope HD: Video")]
+    assert find_device("endoscope", system) == "/dev/video10"
+    with pytest.raises(UsageError, match=r"no camera is called 'x': there are Webcam \(/dev/video2\); Endoscope"):
+        find_device("x", system)
+    assert list_devices(system / "none") == []
+
+
+def test_what_a_camera_is_asked_for() -> None:
+    path, options = device_options("/dev/video0?size=1280x720&rate=30000/1001&format=mjpeg")
+    assert path == "/dev/video0"
+    assert options == {"video_size": "1280x720", "framerate": "30000/1001", "input_format": "mjpeg"}
+    for bad in ("size=big", "rate=fast", "format=../x", "speed=1"):
+        with pytest.raises(UsageError, match=bad.split("=")[0]):
+            device_options(f"camera:x?{bad}")
+
+
+def test_a_screen_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(UsageError, match="no X11 display"):
+        open_source("screen:")
+    with pytest.raises(CliprlError, match=":77"):
+        open_source("screen::77.0?size=64x64&rate=5")
 
 
 def test_only_secrets_are_redacted() -> None:

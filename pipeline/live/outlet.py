@@ -39,6 +39,11 @@ class Outlet(threading.Thread):
         self._items: deque[_Item] = deque()
         self._closed = False
 
+    @property
+    def forgiving(self) -> bool:
+        """Whether an error does not count as the run's: a network's other end may come and go."""
+        return self._network
+
     def put(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Hand over a picture that will not be written any more. Never waits."""
         with self._changed:

@@ -40,7 +40,7 @@ class Recording(threading.Thread):
 
     def __init__(self, kind: str, options: RecordOptions, info: Callable[[], StreamInfo | None]) -> None:
         super().__init__(name=f"record {kind}", daemon=True)
-        self.kind, self.missed = kind, 0
+        self.kind, self.missed, self.forgiving = kind, 0, False
         self.error: CliprlError | None = None
         self._options, self._info = options, info
         self._folder = recording_folder(options.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.timeline import TIME_BASE
 from cliprl.pipeline.protocols import StreamInfo
-from cliprl.pipeline.sinks.encoder import VideoEncoder
+from cliprl.pipeline.sinks.encoder import VideoEncoder, live_encoder
 
 # A fragment, which is written and forced onto the disk as one, holds so many seconds.
 FRAGMENT = 0.5
@@ -125,18 +124,6 @@ class Segments:
             number += 1
             path = self._folder / f"{start}-{number}_{self._what}.mp4"
         return path
-
-
-def live_encoder(
-    container: Any, first: Frame, info: StreamInfo, crf: float, preset: str, key_seconds: float
-) -> VideoEncoder:
-    """x264 that keeps no picture back, with a key frame every `key_seconds`."""
-    stream = container.add_stream("libx264")
-    encoder = VideoEncoder(stream, first, info, crf=crf, preset=preset, threads=1)
-    context = stream.codec_context
-    context.gop_size = max(round(float(info.rate or Fraction(25)) * key_seconds), 1)
-    context.options = context.options | {"tune": "zerolatency", "sc_threshold": "0"}
-    return encoder
 
 
 def recording_folder(path: Path) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from cliprl.engines import silent
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.camera import Camera, Captured
 from cliprl.pipeline.live.controls import Controls, Settings
@@ -24,7 +25,9 @@ from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
 from cliprl.pipeline.measure import measure
 from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sources.errors import Problem
 from cliprl.pipeline.summary import Recorder, Summary
 
 # The size (height, width) of the card before the first picture.
@@ -64,13 +67,14 @@ class LiveStream:
         controls: Controls | None = None,
         promise: Promise | None = None,
         name: str = "",
+        say: Callable[[str], None] = silent,
     ) -> None:
         self.camera, self.overlay, self.supervisor = camera, overlay, supervisor
         self.outlets, self.recordings = tuple(outlets), tuple(recordings)
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
         self.hub, self.recorder = Hub(), Recorder()
-        self._promise, self._name = promise or Promise(), name
+        self._promise, self._name, self._say, self._told = promise or Promise(), name, say, ""
         self._masks = supervisor and Masks(
             supervisor, max_age_ms=self._promise.max_age_ms, wait_ms=self._promise.wait_ms
         )
@@ -80,6 +84,12 @@ class LiveStream:
         self._connection, self._index, self._rate = 0, 0, _Rate()
         self._out_of_body = True
         self._interrupted = threading.Event()
+
+    @property
+    def info(self) -> StreamInfo:
+        """What is known of the source; before its first picture, the size of the card."""
+        unknown = StreamInfo(self.camera.label, *_FIRST_SIZE, TIME_BASE, live=True)
+        return self.camera.info or unknown
 
     def run(
         self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
@@ -99,7 +109,18 @@ class LiveStream:
                     break
                 else:
                     self._show_absence()
+        self._raise_failure()
         return self.summary()
+
+    def _raise_failure(self) -> None:
+        """What was asked for and could not be had, once the picture has ended."""
+        outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
+        failed = [output.error for output in outputs if output.error and not output.forgiving]
+        lost = None if self._interrupted.is_set() else self.camera.error
+        if lost is not None and getattr(lost, "problem", None) is not Problem.ENDED:
+            failed.append(lost)
+        if failed:
+            raise failed[0]
 
     def stop(self) -> None:
         """End in good order. May be called from any thread or a signal handler."""
@@ -186,6 +207,7 @@ class LiveStream:
         settings = self.controls.settings
         guarded = self._promise.guard and self._out_of_body and self._last is not None
         shared = (pixelated(raw), pixelated(overlaid)) if guarded else (raw, overlaid)
+        self._tell()
         shown = Shown(self._index, raw, overlaid, *shared, self._status(raw, chosen, guarded), camera)
         self._index += 1
         self.hub.publish(shown, freeze=settings.frozen)
@@ -218,6 +240,14 @@ class LiveStream:
             recording=any(recording.recording for recording in self.recordings),
             note=errors[-1] if errors else "",
         )
+
+    def _tell(self) -> None:
+        """Say what has become of the source, once."""
+        standing = self.camera.standing
+        told = f"source {standing.state}" + (f": {standing.problem}" if standing.problem else "")
+        if told != self._told and (self._told or standing.state is not SourceState.LIVE):
+            self._say(told)
+        self._told = told
 
     def _areas(self, segmentation: Segmentation | None) -> dict[str, float]:
         if segmentation is None:

@@ -134,3 +134,15 @@ def _shift(first: Frame, info: StreamInfo) -> Fraction:
 
 def _rate(info: StreamInfo) -> Fraction:
     return info.rate if info.rate and 0 < info.rate <= HIGHEST_RATE else DEFAULT_RATE
+
+
+def live_encoder(
+    container: Any, first: Frame, info: StreamInfo, crf: float, preset: str, key_seconds: float
+) -> VideoEncoder:
+    """x264 that keeps no picture back, with a key frame every `key_seconds`."""
+    stream = container.add_stream("libx264")
+    encoder = VideoEncoder(stream, first, info, crf=crf, preset=preset, threads=1)
+    context = stream.codec_context
+    context.gop_size = max(round(float(_rate(info)) * key_seconds), 1)
+    context.options = context.options | {"tune": "zerolatency", "sc_threshold": "0"}
+    return encoder

@@ -10,6 +10,7 @@ from cliprl.pipeline.sinks.coco import CocoSink
 from cliprl.pipeline.sinks.events import EventSink
 from cliprl.pipeline.sinks.group import NullSink
 from cliprl.pipeline.sinks.masks import MaskSink
+from cliprl.pipeline.sinks.network import NetworkSink, is_network
 from cliprl.pipeline.sinks.video import CONTAINERS, VideoSink
 
 NULL = "null:"
@@ -18,7 +19,8 @@ NULL = "null:"
 def open_sink(
     target: str | Path, scene: Scene, *, crf: float = 23, preset: str = "ultrafast", threads: int = 0
 ) -> Sink:
-    """The sink for an output: `out.mp4`, `.mov`, `.mkv` a video, `masks/` a folder of PNGs, `x.coco.json`, `x.jsonl`, `null:`.
+    """The sink for an output: `out.mp4`, `.mov`, `.mkv` a video, `masks/` a folder of PNGs, `x.coco.json`, `x.jsonl`, `null:`;
+    or a stream: `rtsp://`, `rtmp://`, `srt://`, `udp://`, `live.m3u8`.
 
     `crf`, `preset` and `threads` are VideoSink's. Raises UsageError where the name says nothing, the place can't be
     written, or the output would replace the input.
@@ -26,6 +28,8 @@ def open_sink(
     name, path = str(target), Path(target)
     if name == NULL:
         return NullSink()
+    if is_network(name):
+        return NetworkSink(name, scene, crf=crf, preset=preset)
     if name.endswith("/") or path.is_dir():
         return MaskSink(path, scene)
     for source in (scene.stream.name, scene.stream.audio_path):
@@ -37,6 +41,5 @@ def open_sink(
         return CocoSink(path, scene)
     if path.suffix.lower() == ".jsonl":
         return EventSink(path, scene)
-    raise UsageError(
-        f"'{target}' names no kind of output: end it in {', '.join(CONTAINERS)}, .coco.json, .jsonl or / (a folder of masks)"
-    )
+    kinds = f"{', '.join(CONTAINERS)}, .coco.json, .jsonl, .m3u8 or / (masks)"
+    raise UsageError(f"'{target}' names no kind of output: end it in {kinds}, or give a URL")

@@ -10,9 +10,12 @@ from cliprl.engines import UsageError
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.describe import check_file
 from cliprl.pipeline.sources.images import ImageSource, expand, is_pattern
-from cliprl.pipeline.sources.live import open_device, open_url
+from cliprl.pipeline.sources.live import CAMERA, SCREEN, open_device, open_screen, open_url
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
 from cliprl.pipeline.sources.video import VideoSource
+
+# Names that look like nothing in the file system.
+_PREFIXES = ("demo:", "/dev/video", CAMERA, SCREEN)
 
 __all__ = ["FrameSource", "ImageSource", "VideoSource", "open_source"]
 
@@ -20,12 +23,13 @@ __all__ = ["FrameSource", "ImageSource", "VideoSource", "open_source"]
 def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> FrameSource:
     """Open whatever gives frames.
 
-    `name` is a video file, a device ("/dev/video0"), a URL (rtsp, srt, udp, http, https, …), pictures ("frames/*.png",
+    `name` is a video file, a camera ("/dev/video0?size=1280x720&rate=30", "camera:NAME"), a screen ("screen:"), a URL (rtsp, srt,
+    udp, http, https, …), pictures ("frames/*.png",
     "frames/%04d.png"; `rate` a second, 25 where not given), or "demo:?seconds=10&seed=3&size=800x640&rate=25".
     Raises UsageError where there is no such thing, CliprlError where it gives no picture: one line each.
     """
     text = os.fspath(name)
-    pictures = not os.path.exists(text) and "://" not in text and not text.startswith("demo:") and is_pattern(text)
+    pictures = not os.path.exists(text) and "://" not in text and not text.startswith(_PREFIXES) and is_pattern(text)
     if pictures:
         if rate is not None and rate <= 0:
             raise UsageError(f"a rate of {rate} pictures a second makes no stream: give a rate above 0")
@@ -38,7 +42,9 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> Fram
         return DemoSource(text)
     if "://" in text:
         return open_url(text)
-    if text.startswith("/dev/video"):
+    if text.startswith(("/dev/video", CAMERA)):
         return open_device(text)
+    if text.startswith(SCREEN):
+        return open_screen(text)
     check_file(Path(text))
     return VideoSource(text if ":" not in text else os.path.abspath(text))  # "a:b.mp4" would be a protocol to libav

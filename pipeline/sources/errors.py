@@ -77,7 +77,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
         (av.error.ProtocolNotFoundError,),
         Problem.OTHER,
         SourceUsageError,
-        "has an address of an unknown kind: use a path, http, rtsp, srt or udp",
+        "has an address of a kind that this build of libav does not have: use a path, http, rtsp or udp",
     ),
     (
         (av.error.DecoderNotFoundError,),

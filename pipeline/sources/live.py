@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.cameras import device_options, find_device, list_devices
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.video import VideoSource
 
+CAMERA, SCREEN = "camera:", "screen:"
 # Seconds to open, and to wait for each packet.
 _TIMEOUT = (10.0, 10.0)
 _QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
@@ -53,9 +56,40 @@ def _resolve(url: str) -> None:
         raise UsageError(f"{redact(url)} is not an address: {error}") from None
 
 
-def open_device(path: str) -> VideoSource:
-    """Open a camera, /dev/video0. Raises UsageError where there is none, CliprlError where it gives no picture."""
+def open_device(name: str) -> VideoSource:
+    """Open a camera: "/dev/video0" or "camera:NAME", with "?size=1280x720&rate=30&format=mjpeg" where that is wanted.
+
+    Raises UsageError where there is none, CliprlError where it gives no picture.
+    """
+    path, options = device_options(name)
+    if path.startswith(CAMERA):
+        path = find_device(path.removeprefix(CAMERA))
     if not Path(path).exists():
-        found = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*")))
+        found = ", ".join(device.path for device in list_devices())
         raise UsageError(f"no such device {path}: {'there are ' + found if found else 'no camera is attached'}")
-    return VideoSource(path, format="v4l2", options=_QUICK, timeout=_TIMEOUT, live=True)
+    return VideoSource(path, format="v4l2", options=_QUICK | options, timeout=_TIMEOUT, live=True)
+
+
+def open_screen(name: str) -> VideoSource:
+    """Capture an X11 screen: "screen:" the one of $DISPLAY, "screen::1.0", with "?size=1280x720&rate=25" for its upper left part.
+
+    Raises UsageError or CliprlError, one line.
+    """
+    screen, options = device_options(name)
+    display = screen.removeprefix(SCREEN) or os.environ.get("DISPLAY", "")
+    if not display or "input_format" in options:
+        what = (
+            "a screen has no format of its own"
+            if display
+            else "there is no X11 display: set DISPLAY, or write screen::0.0"
+        )
+        raise UsageError(f"{name}: {what}")
+    return VideoSource(display, format="x11grab", options=_QUICK | options, timeout=_TIMEOUT, live=True)
+
+
+def is_live_name(name: str) -> bool:
+    """Whether a name can only be that of a live source (of http it takes a look to know)."""
+    if name.startswith(("/dev/video", CAMERA, SCREEN)):
+        return True
+    scheme = name.split("://")[0].lower() if "://" in name else ""
+    return scheme in _OPTIONS and scheme not in _MAY_END

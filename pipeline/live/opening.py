@@ -1,0 +1,101 @@
+"""From the command line's options to a live stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliprl.engines import CliprlError, UsageError, silent
+from cliprl.pipeline.live.camera import Camera
+from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.equip import Equip
+from cliprl.pipeline.live.outlet import Outlet
+from cliprl.pipeline.live.recording import RecordOptions, recordings
+from cliprl.pipeline.live.stream import LiveStream, Promise
+from cliprl.pipeline.live.supervisor import Supervisor
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.protocols import Scene, Sink
+from cliprl.pipeline.sinks.network import is_network
+from cliprl.pipeline.sources import FrameSource, open_source
+from cliprl.pipeline.sources.errors import redact
+
+# A frame of a file waits for its own mask, for this share of the time until the next is due.
+_FILE_WAIT = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a live source is shown. See the command's help for each.
+
+    reconnect: None: once the source has been seen. wait_ms: None: not at all for a camera, most of a frame for a file.
+    record: what and where, None where it can't be switched on; `recording` is on from the start.
+    """
+
+    max_age_ms: float = 250.0
+    wait_ms: float | None = None
+    reconnect: bool | None = None
+    guard: bool = True
+    record: RecordOptions | None = None
+    recording: bool = False
+
+
+def first_source(name: str, options: LiveOptions) -> FrameSource | None:
+    """The source, open; None where it is not there yet and `reconnect` says to wait for it. Raises what `open_source` does."""
+    try:
+        return open_source(name)
+    except UsageError:
+        raise
+    except CliprlError:
+        if options.reconnect:
+            return None
+        raise
+
+
+def open_live(
+    name: str,
+    first: FrameSource | None,
+    overlay: Overlay,
+    equip: Equip,
+    openers: Mapping[str, Callable[[Scene], Sink]],
+    options: LiveOptions,
+    *,
+    network: str,
+    say: Callable[[str], None] = silent,
+) -> LiveStream:
+    """The live stream of the source called `name`, of which `first` is open already; `openers` are those of its outputs."""
+    camera = Camera(lambda: open_source(name), first, name=redact(name), reconnect=options.reconnect is not False)
+    waiting = 0.0 if camera.live else _FILE_WAIT * 1000 * camera.period
+    promise = Promise(options.max_age_ms, waiting if options.wait_ms is None else options.wait_ms, options.guard)
+    style = overlay.style
+    settings = Settings(style.opacity, style.contours, recording=options.recording)
+    stream = LiveStream(
+        camera,
+        overlay,
+        Supervisor(equip, len(overlay.classes)),
+        recordings=recordings(options.record, lambda: camera.info) if options.record else (),
+        controls=Controls(overlay.classes, settings),
+        promise=promise,
+        name=network,
+        say=say,
+    )
+    stream.outlets = tuple(_outlet(target, opener, stream, first is not None) for target, opener in openers.items())
+    return stream
+
+
+def _outlet(target: str, opener: Callable[[Scene], Sink], stream: LiveStream, known: bool) -> Outlet:
+    """The outlet of an output, which is tried first, so that a bad name is told before the stream starts."""
+
+    def scene() -> Scene:
+        return Scene(stream.info, stream.overlay.classes)
+
+    if known:
+        opener(scene()).close()
+    return Outlet(lambda: opener(scene()), network=is_network(target))
+
+
+def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:
+    """What and where to record. Raises UsageError for segments of no length."""
+    if not minutes > 0:
+        raise UsageError(f"segments of {minutes:g} minutes hold nothing: give a length above 0")
+    return RecordOptions(folder, what, minutes, crf, preset)

@@ -1,0 +1,115 @@
+"""A network stream as output: H.264 that keeps no picture back, in RTSP, RTMP, MPEG-TS over UDP or SRT, or as HLS files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sinks.encoder import live_encoder
+from cliprl.pipeline.sources.errors import redact
+
+PLAYLIST = ".m3u8"
+# libav's muxer and its options by scheme.
+_FORMATS: dict[str, tuple[str, dict[str, str]]] = {
+    "rtsp": ("rtsp", {"rtsp_transport": "tcp"}),
+    "srt": ("mpegts", {"mpegts_flags": "resend_headers", "muxdelay": "0"}),
+    "udp": ("mpegts", {"mpegts_flags": "resend_headers", "muxdelay": "0"}),
+    "rtmp": ("flv", {"flvflags": "no_duration_filesize"}),
+}
+_HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
+# Whole MPEG-TS packets that fit into one datagram.
+_DATAGRAM = "pkt_size=1316"
+# A viewer who joins waits for so many seconds at most.
+_KEY_SECONDS = 1.0
+# Seconds to connect, and to wait for the other end.
+_TIMEOUT = (5.0, 5.0)
+
+
+def is_network(target: str) -> bool:
+    """Whether an output is a stream rather than a file."""
+    return "://" in target or target.lower().endswith(PLAYLIST)
+
+
+class NetworkSink:
+    """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
+
+    The connection is made at the first picture. Raises UsageError for another kind of address, CliprlError where the other end
+    does not take what is sent. A change of the picture's size is fitted into the first.
+    """
+
+    def __init__(self, target: str, scene: Scene, *, crf: float = 23, preset: str = "ultrafast") -> None:
+        scheme = target.split("://")[0].lower() if "://" in target else ""
+        if scheme and scheme not in _FORMATS:
+            raise UsageError(
+                f"{redact(target)}: can't stream to such an address; use {', '.join(_FORMATS)} or NAME{PLAYLIST}"
+            )
+        if not scheme and not Path(target).absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
+        self.notes: list[str] = []
+        self.frames = 0
+        self._target, self._info, self._settings = target, scene.stream, (crf, preset)
+        self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
+        self._container: Any = None
+        self._encoder: Any = None
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Send one picture."""
+        self._try(lambda: self._send(frame))
+        self.frames += 1
+
+    def close(self) -> None:
+        """Send what is left and hang up. Calling it twice is harmless."""
+        encoder, self._encoder = self._encoder, None
+        if encoder is not None:
+            self._try(lambda: self._container.mux(encoder.flush()))
+        self._hang_up()
+
+    def _send(self, frame: Frame) -> None:
+        if self._encoder is None:
+            url = self._target
+            if self._format == "mpegts" and url.startswith("udp") and "pkt_size" not in url:
+                url += ("&" if "?" in url else "?") + _DATAGRAM
+            self._container = av.open(
+                url, "w", format=self._format, container_options=dict(self._options), timeout=_TIMEOUT
+            )
+            self._encoder = live_encoder(self._container, frame, self._info, *self._settings, _KEY_SECONDS)
+        self._container.mux(self._encoder.encode(frame))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, ValueError, av.FFmpegError) as error:
+            self._encoder = None
+            self._hang_up()
+            reason = getattr(error, "strerror", None) or error
+            raise CliprlError(
+                f"can't stream to {redact(self._target)} ({reason}): is anybody listening there?"
+            ) from None
+
+    def _hang_up(self) -> None:
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.close()
+            except (OSError, ValueError, av.FFmpegError):
+                return  # the other end has gone already
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._encoder = None
+            self._hang_up()
