@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
-from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, ready_backends, silent
+from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, network_threads, ready_backends, silent
 from cliprl.engines.errors import UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.reference import Reference, encoder_shapes, predict, refiner_shapes, source_of
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run a bundle: a backend, a precision, and the CPU threads it may use (0: all).
+    """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
 
     With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
     """
@@ -50,7 +50,7 @@ class Candidate:
     bundle: Bundle
     backend: Backend
     precision: str
-    threads: int = 0
+    threads: int
     buffers: int = BUFFERS
     open_classes: bool = False
 
@@ -125,7 +125,7 @@ def candidates(
     for backend in backends:
         for each in backend.precisions(quantised):
             if precision in (AUTO, each):
-                yield Candidate(bundle, backend, each, threads, buffers, changed)
+                yield Candidate(bundle, backend, each, threads or network_threads(), buffers, changed)
 
 
 def examine(candidate: Candidate, parts: Mapping[str, bytes], reference: Reference) -> tuple[Comparison, Comparison]:

@@ -24,7 +24,7 @@ DeviceName = Annotated[str, typer.Option("--device", help="Where to run: cpu or 
 PrecisionName = Annotated[
     str, typer.Option("--precision", help="Arithmetic: a backend's own, such as bf16 or f32; auto: the best accepted.")
 ]
-Threads = Annotated[int, typer.Option(min=0, show_default="all", help="CPU threads of the networks.")]
+Threads = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]
 
 
 @app.command()

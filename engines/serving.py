@@ -26,7 +26,8 @@ def load_engines(
     """The networks of `bundle`, ready to run on `device`, from the cache where they were compiled before.
 
     "auto" takes the first backend and precision that the accuracy gate accepts; one asked for by name is taken or refused.
-    `say` is told what takes time, and why. Raises EngineError where nothing can serve, with every reason.
+    `threads` 0 stands for half the processors (see `network_threads`). `say` is told what takes time, and why.
+    Raises EngineError where nothing can serve, with every reason.
     """
     cache = cache or EngineCache()
     refused = []

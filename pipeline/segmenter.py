@@ -40,7 +40,7 @@ class Segmenter:
     """`Frame -> Segmentation`, with the engines of one bundle and a memory of the last frame: one segmenter a stream.
 
     `steps` is the most refinement steps a frame gets (None: the bundle's default; 0: the base mask). `budget_ms` bounds the
-    time spent on a frame: steps that would end after it are left out. `threads` 0 lets the engine use all cores.
+    time spent on a frame: steps that would end after it are left out. `threads` 0 lets the networks use half the cores.
     `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches #FF8800".
     `say` is told what takes time when the networks are not yet compiled for this machine; `engines` given, nothing is compiled.
     """

@@ -71,7 +71,7 @@ def _blank(bundle: Bundle) -> Array:
 
 
 def openvino_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
-    """Both networks compiled as the pipeline compiles them."""
+    """Both networks compiled as the pipeline compiles them, but for their threads: OpenVINO's default, all cores."""
     text = bundle.embeddings
     blank = _blank(bundle)
     encoder = compile_engine(bundle.encoder, shapes={"image": blank.shape, "text": text.shape})
