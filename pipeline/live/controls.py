@@ -17,7 +17,7 @@ class Settings:
 
     `hidden` are names of classes that are not painted. `frozen`: a still of the moment it was set is offered beside the live
     picture, which goes on. `recording`: what was asked for; `Status.recording` says what happens. `paused` holds a file;
-    a camera can't be paused. `snapshots` counts those asked for.
+    a camera can't be paused.
     """
 
     opacity: float = 0.4
@@ -26,7 +26,6 @@ class Settings:
     frozen: bool = False
     recording: bool = False
     paused: bool = False
-    snapshots: int = 0
 
     def style(self, base: Style, classes: Sequence[ClassSpec]) -> Style:
         """`base` as these settings change it."""
@@ -62,14 +61,8 @@ class Controls:
             self._settings = replace(self._settings, hidden=hidden)
             return self._settings
 
-    def snapshot(self) -> int:
-        """Ask for a snapshot of the next picture; returns its number. See `Status.snapshot`."""
-        with self._lock:
-            self._settings = replace(self._settings, snapshots=self._settings.snapshots + 1)
-            return self._settings.snapshots
-
     def _checked(self, values: dict[str, Any]) -> Settings:
-        known = {field.name for field in fields(Settings)} - {"snapshots"}
+        known = {field.name for field in fields(Settings)}
         for name, value in values.items():
             if name not in known:
                 raise UsageError(f"no control '{name}': one of {', '.join(sorted(known))}")

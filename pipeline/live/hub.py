@@ -38,7 +38,7 @@ class Status:
     pictures that no camera gave. dropped: camera frames that were never displayed. reconnections, restarts: of the source
     and of the segmenter, so far. areas: share (0..1) of the endoscope's picture by class name, of the shown mask.
     out_of_body: the guard's word; `guarded` whether shared pictures are pixelated for it. recording: a recording is being
-    written. snapshot: the newest snapshot's path. note: the newest remark for the user, such as a full disk.
+    written. note: the newest remark for the user, such as a full disk.
     """
 
     state: SourceState = SourceState.CONNECTING
@@ -56,7 +56,6 @@ class Status:
     out_of_body: bool = False
     guarded: bool = False
     recording: bool = False
-    snapshot: str = ""
     note: str = ""
 
 
