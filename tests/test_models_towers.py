@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from cliprl.engines import UsageError
+from cliprl.engines.bundle import file_hash
 from cliprl.models.config import NetworkConfig, load_recipe
+from cliprl.models.export import Model, export_bundle
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.refiner import Refiner
+from cliprl.models.text import class_embeddings
 from cliprl.models.tower import make_clip
+from cliprl.models.weights import start_of
+from cliprl.pipeline import with_prompts
+from cliprl.pipeline.scene import SCENE_CLASSES
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -164,6 +171,18 @@ def test_the_recipes_for_gpus_fit_their_towers(recipe: str, width: int, heads: i
     assert clip.transformer.resblocks[0].attn.num_heads == heads
 
 
+def test_a_bundle_of_a_checkpoints_network_runs_with_its_texts(
+    checkpoint: tuple[Path, Path, Any], tmp_path: Path
+) -> None:
+    """Export checks the engines' labels and texts against the network's."""
+    network = network_of(*checkpoint[:2], 48, 64)
+    bundle = export_bundle(Model(network, Refiner(8, 8), SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {})
+    wider = with_prompts(bundle, ["grasper"])
+    with torch.no_grad():
+        expected = class_embeddings(network, wider.manifest.classes[-1:])[0]
+    assert float(expected @ torch.from_numpy(wider.embeddings[-1])) > 0.9999
+
+
 def test_a_checkpoint_of_another_shape_is_named(checkpoint: tuple[Path, Path, Any], tmp_path: Path) -> None:
     model, weights, theirs = checkpoint
     wide = CONFIG | {"vision_cfg": CONFIG["vision_cfg"] | {"width": 32}}
@@ -195,6 +214,15 @@ def test_what_can_not_be_built_is_one_line(tower: str, weights: str, words: str)
     with pytest.raises(UsageError, match=words) as caught:
         ClipSegmenter(NetworkConfig(tower=tower, weights=weights, height=60, width=60))
     assert "\n" not in str(caught.value)
+
+
+def test_a_card_tells_the_start_and_no_folder(checkpoint: tuple[Path, Path, Any]) -> None:
+    model, weights, _ = checkpoint
+    told = start_of(NetworkConfig(tower=str(model), weights=str(weights)))
+    assert told == f"tiny.json from weights.pt, SHA-256 {file_hash(weights)}"
+    assert start_of(NetworkConfig(weights="")) == "random"
+    assert "ImageNet" in start_of(NetworkConfig())
+    assert start_of(load_recipe("base").network) == "ViT-B-16 of open_clip, tag datacomp_xl_s13b_b90k"
 
 
 def test_a_file_that_is_no_checkpoint_is_named(checkpoint: tuple[Path, Path, Any], tmp_path: Path) -> None:
