@@ -24,11 +24,16 @@ def open_device(say: Callable[[str], None] = silent) -> CudaDevice:
 
     Raises EngineError with the first reason why this machine can't serve.
     """
+    return CudaDevice(open_card(say))
+
+
+def open_card(say: Callable[[str], None] = silent) -> Card:
+    """Torch's current GPU with what its video streams share; the same one every time. Raises like `open_device`."""
     reason = why_not(find_driver(), torch_cuda)
     if reason:
         raise EngineError(f"device 'cuda' can't serve here: {reason}")
     with _opening:
-        return CudaDevice(_card(say))
+        return _card(say)
 
 
 def why_not(driver: Driver | None, state: Callable[[], tuple[str, bool]]) -> str:

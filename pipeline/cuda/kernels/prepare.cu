@@ -55,16 +55,22 @@ DEVICE void chroma_at(const Prepare &a, int x, int y, float &cb, float &cr) {
     }
 }
 
+// In 256ths, rounded where the reference rounds: a picture that differs by one in a value has a label that differs elsewhere.
+DEVICE float fine(float value) { return (float)nearest(value * 256.0f); }
+
 KERNEL(prepare, Prepare) {
     u8 *rgb = a.picture + ((size_t)y * a.width + x) * 3;
     rgb[0] = rgb[1] = rgb[2] = 0;
     if (!in_span(a.spans, x, y)) return;
     float cb, cr;
-    const float luma = luma_at(a, x - a.placed_left, y - a.placed_top);
+    const float luma = fine(luma_at(a, x - a.placed_left, y - a.placed_top));
     chroma_at(a, x - a.placed_left, y - a.placed_top, cb, cr);
+    cb = fine(cb);
+    cr = fine(cr);
     for (int c = 0; c < 3; c++) {
         const float *row = a.matrix + 3 * c;
-        rgb[c] = to_byte(row[0] * luma + row[1] * cb + row[2] * cr + a.offset[c]);
+        const float value = row[0] * luma + row[1] * cb + row[2] * cr + a.offset[c] * 256.0f;
+        rgb[c] = to_byte((float)clamped(nearest(value), 0, 65535) * (1.0f / 256.0f));
     }
 }
 

@@ -1,0 +1,169 @@
+"""Video streams on a GPU, fed from pinned memory or by its own decoder, and what came out of them, and when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cliprl.engines import Bundle
+from cliprl.pipeline.color import Color, rgb_to_yuv
+from cliprl.pipeline.cuda import timecode
+from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.overlay import Style
+from cliprl.pipeline.ring import RingClosed
+from cliprl.pipeline.scene.renderer import SceneRenderer
+from cliprl.pipeline.stages import Stage
+
+SLOTS = 8
+RATE = Fraction(60)
+# Lines of black above the picture, where nothing is painted: the time code is drawn there.
+_BAR = 32
+Picture = tuple[Plane, Plane]
+
+
+def scene_pictures(height: int, width: int, count: int = 8) -> list[Picture]:
+    """Moments of a rendered scene under a black bar, as NV12 planes of BT.709, of an even size."""
+    renderer = SceneRenderer(3, height // 4 * 2, width // 4 * 2)
+    return [_picture(renderer.render(i / 5)[0], height, width) for i in range(count)]
+
+
+def _picture(rgb: Plane, height: int, width: int) -> Picture:
+    large = np.asarray(cv2.resize(rgb, (width, height)), np.uint8)
+    large[:_BAR] = 0
+    yuv = rgb_to_yuv(large, Color())
+    half = np.asarray(cv2.resize(yuv, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.ascontiguousarray(yuv[..., 0]), np.ascontiguousarray(half[..., 1:])
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came out of one stream: seconds from a frame's arrival to its painted picture, and when that was, frame by frame."""
+
+    latencies: list[float] = field(default_factory=list)
+    finished: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    wrong: int = 0
+    dropped: int = 0
+    fed: int = 0
+    error: BaseException | None = None
+
+
+class GpuStream:
+    """One video stream on a card: a thread that feeds it, one that gives frames to the GPU, one that waits, one that paints.
+
+    `pace` in frames a second drops the oldest frame that nobody has taken; None feeds as fast as slots come free. `slow`
+    seconds are wasted after each frame. Every frame bears its number as a time code, which is read off what comes out.
+    """
+
+    def __init__(
+        self, card: Card, bundle: Bundle, pictures: Sequence[Picture], *, pace: float | None = None, **settings: Any
+    ) -> None:
+        self.seen = Seen()
+        self._pictures, self._pace = pictures, pace
+        device = CudaDevice(card)
+        self._segmenter = device.segmenter(bundle, **settings)
+        # Without text, which needs a font.
+        self._overlay = device.overlay(self._segmenter.classes, Style(legend=False, status=False))
+        self._ring = device.ring(SLOTS, "wait" if pace is None else "drop-oldest")
+
+    def run(self, frames: int, slow: float = 0.0) -> Seen:
+        """Feed so many frames and see them all out."""
+        feeder = threading.Thread(target=self._feed, args=(frames,), name="feed", daemon=True)
+        feeder.start()
+        try:
+            for frame, segmentation in self._segmented():
+                self._overlay.draw(frame, segmentation)
+                self._note(frame, segmentation.steps)
+                self._ring.release(frame)
+                time.sleep(slow)
+        except BaseException as error:
+            self.seen.error = error
+        finally:
+            self._ring.stop()
+            feeder.join(10)
+        self.seen.dropped = self._ring.dropped
+        return self.seen
+
+    def _segmented(self) -> Iterator[tuple[Frame, Any]]:
+        ring, segmenter = self._ring, self._segmenter
+        encoding = Stage("encode", ring.take, lambda frame: (frame, segmenter.encode(frame)), ring.stop)
+        refining: Stage[Any, tuple[Frame, Any]] = Stage(
+            "refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), ring.stop
+        )
+        encoding.start()
+        refining.start()
+        return iter(refining)
+
+    def _feed(self, frames: int) -> None:
+        start = time.monotonic()
+        try:
+            for index in range(frames):
+                if self._pace is not None:
+                    time.sleep(max(start + index / self._pace - time.monotonic(), 0))
+                self._write(index)
+            self._ring.finish()
+        except RingClosed:
+            self._ring.finish()
+        except BaseException as error:
+            self._ring.finish(error)
+
+    def _write(self, index: int) -> None:
+        source = self._pictures[index % len(self._pictures)]
+        luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
+        np.copyto(luma, source[0])
+        np.copyto(chroma, source[1])
+        timecode.write(luma, index)
+        frame = Frame(luma, chroma, index, 1 / RATE, index)
+        frame.mark("captured")
+        self._ring.publish(frame)
+        self.seen.fed += 1
+
+    def _note(self, frame: Frame, steps: int) -> None:
+        frame.mark("painted")
+        self.seen.latencies.append(frame.elapsed("captured", "painted"))
+        self.seen.finished.append(frame.times["painted"])
+        self.seen.steps.append(steps)
+        self.seen.wrong += timecode.read(frame.luma) != frame.index
+
+
+def run_together(streams: Sequence[GpuStream], frames: int, slow: float = 0.0) -> list[Seen]:
+    """Run several streams at once. Raises what any of them raised."""
+    threads = [threading.Thread(target=stream.run, args=(frames, slow), daemon=True) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for stream in streams:
+        if stream.seen.error is not None:
+            raise stream.seen.error
+    return [stream.seen for stream in streams]
+
+
+class Sampler(threading.Thread):
+    """Calls `sample` ten times a second from its start to `stop`, and keeps what it returned, None left out."""
+
+    def __init__(self, sample: Callable[[], float | None]) -> None:
+        super().__init__(daemon=True)
+        self.values: list[float] = []
+        self._sample, self._ended = sample, threading.Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        while not self._ended.wait(0.1):
+            value = self._sample()
+            if value is not None:
+                self.values.append(value)
+
+    def stop(self) -> list[float]:
+        """End, and give the samples."""
+        self._ended.set()
+        self.join(5)
+        return self.values

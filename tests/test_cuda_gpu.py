@@ -1,0 +1,257 @@
+"""The `cuda` device on a real GPU. `python bench/gpu.py --tests-only` runs these, and tells what it needs to.
+
+They import neither PyAV nor OpenVINO nor TensorRT: torch's own engine runs the networks, on the GPU and, as the reference, on
+the CPU. Tests with "kernel" in their names run under compute-sanitizer too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.engines import ClassSpec, open_bundle
+from cliprl.pipeline.color import WEIGHTS, Color
+from cliprl.pipeline.cpu import CpuDevice
+from cliprl.pipeline.cuda import timecode
+from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.inference import STATE_BYTES
+from cliprl.pipeline.cuda.opening import open_card
+from cliprl.pipeline.cuda.results import CudaSegmentation, Fetcher, Result
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.strips import STRIPS, find_ends
+from cliprl.pipeline.view import View, circle_view, fit_view
+
+pytestmark = pytest.mark.needs_cuda
+COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
+PLAIN = Style(legend=False, status=False)
+
+
+@pytest.fixture(scope="module")
+def card() -> Card:
+    return open_card()
+
+
+def picture(height: int, width: int, color: Color, index: int = 0) -> Frame:
+    """Waves and noise inside a disc on black."""
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[:height, :width]
+    inside = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (height * 0.47) ** 2
+    luma = np.where(inside, 120 + 70 * np.sin(y / 17 + index) * np.cos(x / 31) + rng.normal(0, 9, (height, width)), 16)
+    half = inside[::2, ::2]
+    chroma = np.where(
+        half[..., None], 128 + rng.normal(0, 20, (*half.shape, 2)) + 30 * np.sin(y / 40)[::2, ::2, None], 128
+    )
+    planes = (np.clip(plane, 0, 255).astype(np.uint8) for plane in (luma, chroma))
+    return Frame(*planes, index, Fraction(1, 60), index, color)
+
+
+def taken(device: CudaDevice, frame: Frame) -> Frame:
+    """The frame after it went through the device's ring."""
+    luma, chroma = device.frames.acquire(frame.height, frame.width)
+    luma[:], chroma[:] = frame.luma, frame.chroma
+    device.frames.publish(replace(frame, luma=luma, chroma=chroma, times={}, durations={}))
+    found = device.frames.take()
+    assert found is not None
+    return found
+
+
+def opened(card: Card) -> CudaDevice:
+    device = CudaDevice(card)
+    device.ring(3, "wait")
+    return device
+
+
+def sent(card: Card, array: NDArray[Any]) -> Any:
+    """A copy of an array on the GPU, once it is there."""
+    gpu, pinned = card.gpu, card.gpu.pinned(array.shape, array.dtype)
+    pinned[...] = array
+    buffer, done = gpu.empty(array.shape, array.dtype), gpu.event()
+    gpu.copy(buffer, pinned, card.compute)
+    gpu.record(done, card.compute)
+    gpu.synchronize(done)
+    return buffer
+
+
+def fetched(card: Card, buffer: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    gpu, host, done = card.gpu, card.gpu.pinned(shape, dtype), card.gpu.event()
+    gpu.copy(host, buffer, card.compute)
+    gpu.record(done, card.compute)
+    gpu.synchronize(done)
+    return host
+
+
+@pytest.mark.parametrize("color", COLORS, ids=IDS)
+@pytest.mark.parametrize(
+    ("size", "network"), [((1080, 1920), (512, 640)), ((577, 721), (256, 320)), ((64, 90), (64, 80))]
+)
+def test_kernel_prepare_is_the_cpus(card: Card, color: Color, size: tuple[int, int], network: tuple[int, int]) -> None:
+    device, (height, width) = opened(card), size
+    frame, view = picture(height, width, color), fit_view(size, network, (3, 5, width - 9, height - 8))
+    expected, found = (np.zeros((*network, 3), np.uint8) for _ in range(2))
+    CpuDevice().prepare(frame, view, expected)
+    device.prepare(taken(device, frame), view, found)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (577, 721), (16, 40)])
+def test_kernel_strips_find_the_cpus_ends(card: Card, size: tuple[int, int]) -> None:
+    gpu, luma = card.gpu, picture(*size, Color()).luma
+    layout = StripLayout.of(*size)
+    assert layout is not None
+    plane, first = sent(card, luma), sent(card, layout.first())
+    cells, bright = gpu.empty((2 * STRIPS, layout.longer), np.float32), gpu.empty((2 * STRIPS + 1,), np.float32)
+    distances = gpu.empty(DISTANCES, np.float64)
+    memory = (gpu.address(cells), gpu.address(bright), gpu.address(distances))
+    for arguments in layout.launches((gpu.address(plane), size[1]), False, gpu.address(first), memory):
+        gpu.launch(arguments, card.compute)
+    found = layout.ends(fetched(card, distances, DISTANCES, np.float64))
+    for ours, theirs in zip(found, find_ends(luma, full_range=False), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_kernel_codes_are_written_and_read(card: Card) -> None:
+    gpu, luma = card.gpu, picture(90, 400, Color()).luma
+    plane, bits = sent(card, luma), sent(card, timecode.bits_of(123_456))
+    gpu.launch(timecode.write_arguments((gpu.address(plane), 400), gpu.address(bits)), card.compute)
+    timecode.write(luma, 123_456)
+    np.testing.assert_array_equal(fetched(card, plane, luma.shape, np.uint8), luma)
+    read = sent(card, np.zeros(timecode.BITS, np.uint8))
+    gpu.launch(timecode.read_arguments((gpu.address(plane), 400), gpu.address(read)), card.compute)
+    assert timecode.number_of(fetched(card, read, (timecode.BITS,), np.uint8)) == 123_456
+
+
+CLASSES = (
+    ClassSpec("background", (9, 9, 9), "background"),
+    ClassSpec("tool tip", (0, 255, 170), "instrument"),
+    ClassSpec("tissue", (255, 200, 0), "tissue"),
+)
+
+
+def blobs(view: View) -> Segmentation:
+    rows, columns = np.mgrid[:64, :80]
+    logits = np.stack([np.sin(rows / 9 + k) * np.cos(columns / (7 + k)) * 5 for k in range(len(CLASSES))])
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=0)).astype(np.float32)
+    return Segmentation(probabilities.argmax(axis=0).astype(np.uint8), probabilities, view, 1.0, 1)
+
+
+@pytest.mark.parametrize("color", COLORS, ids=IDS)
+@pytest.mark.parametrize("size", [(1080, 1920), (361, 483)])
+def test_kernel_paint_is_the_cpus(card: Card, color: Color, size: tuple[int, int]) -> None:
+    device, (height, width), gpu = opened(card), size, card.gpu
+    view = circle_view(size, (256, 320), (width / 2, height / 2, height * 0.47))
+    frame, seen = picture(height, width, color), blobs(view)
+    present = np.isin(np.arange(len(CLASSES)), np.unique(seen.labels)).astype(np.uint8)
+    arrays = (sent(card, array) for array in (seen.probabilities, seen.labels, present))
+    totals, state = np.zeros(len(CLASSES) + 1, np.float32), np.zeros(STATE_BYTES, np.uint8)
+    result = Result(*arrays, totals, state, gpu.event(), gpu.event())
+    painted = taken(device, frame)
+    device.overlay(CLASSES, PLAIN).draw(painted, CudaSegmentation(result, view, Fetcher(gpu)))
+    Overlay(CLASSES, PLAIN).draw(frame, seen)
+    for ours, theirs in ((painted.luma, frame.luma), (painted.chroma, frame.chroma)):
+        assert (np.abs(ours.astype(int) - theirs) > 2).mean() < 0.001
+
+
+class OnHost:
+    """A torch engine of the CPU behind NumPy arrays."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.backend, self.precision = engine.backend, engine.precision
+        self.inputs, self.outputs = engine.inputs, engine.outputs
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: value.numpy().copy() for name, value in self._engine.run(inputs).items()}
+
+
+def torch_pair(precision: str, device: str) -> Any:
+    from cliprl.engines.candidate import Pair
+    from cliprl.engines.graph import graph_in
+    from cliprl.engines.torch_engine import TorchEngine
+    from cliprl.engines.torch_graph import Graph
+
+    bundle = open_bundle()
+    engines = [
+        TorchEngine(Graph(graph_in(path, precision, "torch"), device), precision, 4)
+        for path in (bundle.encoder, bundle.refiner)
+    ]
+    return Pair(*(OnHost(engine) if device == "cpu" else engine for engine in engines), {})
+
+
+@pytest.fixture(scope="module")
+def reference() -> list[NDArray[np.uint8]]:
+    """The CPU path's labels of a few frames."""
+    segmenter = Segmenter(engines=torch_pair("f32", "cpu"))
+    return [segmenter(frame).labels.copy() for frame in stream_of(6)]
+
+
+def stream_of(count: int) -> Iterator[Frame]:
+    for index in range(count):
+        yield picture(540, 720, Color(), index)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("f32", 0.999), ("f16", 0.995)])
+def test_labels_agree_with_the_cpus(
+    card: Card, reference: list[NDArray[np.uint8]], precision: str, least: float
+) -> None:
+    device = opened(card)
+    segmenter = device.segmenter(open_bundle(), engines=torch_pair(precision, "cuda"))
+    overlay, agreement = device.overlay(segmenter.classes, PLAIN), []
+    for frame, expected in zip(stream_of(len(reference)), reference, strict=True):
+        found = taken(device, frame)
+        seen = segmenter(found)
+        agreement.append(float((seen.labels == expected).mean()))
+        overlay.draw(found, seen)
+        device.frames.release(found)
+    assert np.mean(agreement) >= least
+
+
+def test_nothing_grows_and_a_slow_consumer_corrupts_nothing(card: Card) -> None:
+    import time
+
+    import torch
+
+    device = opened(card)
+    segmenter = device.segmenter(open_bundle(), engines=torch_pair("f16", "cuda"), steps=1)
+    overlay, used = device.overlay(segmenter.classes, PLAIN), []
+    frames = [picture(540, 720, Color(), index) for index in range(4)]
+    for number in range(400):
+        frame = frames[number % len(frames)]
+        frame.luma[: timecode.BLOCK * 2] = 16
+        timecode.write(frame.luma, number)
+        found = taken(device, frame)
+        overlay.draw(found, segmenter(found))
+        assert timecode.read(found.luma) == number
+        device.frames.release(found)
+        used.append(torch.cuda.memory_allocated())
+        time.sleep(0.002 * (number % 5 == 0))
+    assert used[-1] == used[50]
+
+
+def test_every_launcher_that_is_installed_works(card: Card) -> None:
+    import torch
+
+    from cliprl.pipeline.cuda.compiling import compiled_kernels
+    from cliprl.pipeline.cuda.launchers import LAUNCHERS
+    from cliprl.pipeline.cuda.torch_gpu import TorchGpu
+
+    cubin, tried = compiled_kernels("sm{}{}".format(*torch.cuda.get_device_capability())), []
+    for kind in LAUNCHERS:
+        try:
+            launcher = kind(cubin, torch.cuda.current_device())
+        except ModuleNotFoundError:
+            continue
+        gpu: Any = TorchGpu(launcher)
+        test_kernel_codes_are_written_and_read(Card(gpu, card.network, compute=gpu.stream()))
+        tried.append(kind.name)
+    assert tried
