@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.models.parallel import rank
 
 # What a setting has where the other side has none of that name.
 ABSENT = "no such setting"
@@ -58,8 +59,9 @@ class Keeper:
         return self.folder / f"{stage}.pt"
 
     def keep(self, stage: Stage, done: int) -> None:
-        """Write a stage's checkpoint after `done` steps."""
-        save(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
+        """Write a stage's checkpoint after `done` steps; of many processes the first does."""
+        if not rank():
+            save(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
 
     def resume(self, stage: Stage) -> int:
         """Take up a stage's checkpoint where there is one; returns how many steps are done.

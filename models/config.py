@@ -115,6 +115,35 @@ class ReinforcementConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How a stage gets harder: of each pair the first holds at the first step, the second from `over` of the steps on.
+
+    `severity` is the worst corruption of a picture (0..5); `zoom` how much of a picture's width a view spans at most: what
+    is in it looks smaller the more it spans; `unroll` the number of refinement steps.
+    """
+
+    over: float = 0.5
+    severity: tuple[float, float] = (1.5, 1.5)
+    zoom: tuple[float, float] = (1.25, 1.25)
+    unroll: tuple[int, int] = (3, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGrowth(Growth):
+    """The same for the reinforcement stage."""
+
+    severity: tuple[float, float] = (1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumConfig:
+    """The curriculum of each stage that has one."""
+
+    supervised: Growth = field(default_factory=Growth)
+    reinforcement: PolicyGrowth = field(default_factory=PolicyGrowth)
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringConfig:
     """What the finished bundle is scored on besides `data.test`: `scenes` unseen rendered ones, where the mixture is trained
     on. Of every set each `every`-th frame is scored."""
@@ -125,17 +154,24 @@ class ScoringConfig:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what a run learns, apart from the machine. `note` goes into the manifest as it is."""
+    """Everything that decides what a run learns, apart from the machine. `note` goes into the manifest as it is.
+
+    `precision` is "f32", or "bf16" for mixed precision. A checkpoint is written every `save_every` steps, and pictures of
+    what is learned go into the log every `draw_every`.
+    """
 
     name: str = "small"
     note: str = ""
     seed: int = 0
+    precision: str = "f32"
     save_every: int = 100
+    draw_every: int = 100
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     reinforcement: ReinforcementConfig = field(default_factory=ReinforcementConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
 
@@ -167,4 +203,7 @@ def deciding(recipe: Recipe, stage: str) -> dict[str, Any]:
     data["larynx"] = bool(recipe.data.larynx)
     data |= {key: [Description.parse(text).what() for text in tree["data"][key]] for key in ("train", "policy")}
     before = STAGES[: STAGES.index(stage) + 1]
-    return flat({"seed": recipe.seed, "network": tree["network"], "data": data} | {key: tree[key] for key in before})
+    own = {key: tree[key] for key in before} | {
+        "curriculum": {key: value for key, value in tree["curriculum"].items() if key in before}
+    }
+    return flat({"seed": recipe.seed, "precision": recipe.precision, "network": tree["network"], "data": data} | own)

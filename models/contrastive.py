@@ -15,6 +15,7 @@ from cliprl.models.data.batches import Ahead
 from cliprl.models.data.captioned import Captioned
 from cliprl.models.losses import dhn_nce
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.parallel import autocast, device_of, share, size
 from cliprl.models.supervised import cosine_rate, update
 from cliprl.models.text import tokenize
 
@@ -27,20 +28,20 @@ class Contrastive:
     def __init__(self, network: ClipSegmenter, sets: Sequence[Captioned], recipe: Recipe) -> None:
         self.network, self.config, self.seed = network, recipe.contrastive, recipe.seed
         self.places = [(data, indices) for data in sets for indices in _by_sequence(data)]
-        self.steps = self.config.steps
+        self.steps, self.device, self.precision = self.config.steps, device_of(network), recipe.precision
         self.size = (recipe.network.height // 2, recipe.network.width // 2)
         parameters = [p for p in network.clip.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
-        self.batches = Ahead(self._batch)
+        self.batches = Ahead(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, list[str]]:
-        """Pictures uint8 (B, H, W, 3) of different sequences, and their captions."""
-        order = np.random.default_rng((self.seed, step)).permutation(len(self.places))
+        """Pictures uint8 (B, H, W, 3) of different sequences, and their captions: this process's share."""
+        order = np.random.default_rng((self.seed, step)).permutation(len(self.places))[: self.config.batch]
         images, captions = [], []
-        for n, place in enumerate(order[: self.config.batch]):
+        for n in share(len(order)):
             rng = np.random.default_rng((self.seed, step, n))
-            data, indices = self.places[int(place)]
+            data, indices = self.places[int(order[n])]
             index = indices[int(rng.integers(len(indices)))]
             sample = data[index]
             image, labels = Geometry.whole(rng, sample.labels.shape, self.size).apply(sample, self.size)
@@ -52,9 +53,12 @@ class Contrastive:
         """One batch."""
         self.network.train()
         images, captions = self.batches(index)
-        texts = self.network.encode_text(tokenize(captions, self.network.context))
-        loss = dhn_nce(self.network.encode_image(images), texts, self.config.temperature, self.config.hardness)
-        loss = loss / len(captions)
+        tokens = tokenize(captions, self.network.context)
+        with autocast(self.precision, self.device):
+            texts = self.network.encode_text(tokens.to(self.device))
+            seen = self.network.encode_image(images.to(self.device, non_blocking=True))
+        loss = dhn_nce(seen.float(), texts.float(), self.config.temperature, self.config.hardness)
+        loss = loss / (len(captions) * size())
         update(self.optimizer, self.scheduler, loss, self.network)
         return {"dhn-nce": loss.item()}
 

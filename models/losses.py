@@ -7,14 +7,17 @@ import math
 import torch
 from torch import Tensor
 
+from cliprl.models.parallel import gathered, total
+
 
 def dhn_nce(images: Tensor, texts: Tensor, temperature: float, hardness: float) -> Tensor:
     """Decoupled hard-negative noise-contrastive loss of MedCLIP-SAM (Koleilat et al. 2024), summed over both directions.
 
     images, texts: (B, E) of unit length; row i of one belongs to row i of the other; B >= 2. With s = I T' / tau:
         L = - sum_i s_ii + sum_i log sum_{j != i} W_ij exp(s_ij),   W_ij = (B - 1) exp(b s_ij) / sum_{k != i} exp(b s_ik)
-    plus the same with rows and columns exchanged. The positive pair is in no denominator.
+    plus the same with rows and columns exchanged. The positive pair is in no denominator. The batch is that of all processes.
     """
+    images, texts = gathered(images), gathered(texts)
     scores = images @ texts.T / temperature
     return _one_way(scores, hardness) + _one_way(scores.T, hardness)
 
@@ -39,15 +42,16 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Te
 def dice_loss(logits: Tensor, labels: Tensor, instrument: Tensor, allowed: Tensor) -> Tensor:
     """1 - soft Dice, mean over the classes present in the batch and the union of the instruments. Shapes as above.
 
-    A class is compared where labels are exact; the union also where they are partial. instrument: bool (K,).
+    A class is compared where labels are exact; the union also where they are partial. instrument: bool (K,). The batch is
+    that of all processes.
     """
     classes = logits.shape[1]
     p = logits.softmax(1)
     exact = labels < classes
     truth = torch.nn.functional.one_hot(labels.clamp(max=classes - 1), classes).permute(0, 3, 1, 2) * exact[:, None]
-    overlap = (p * truth).sum((0, 2, 3))
-    size = (p * exact[:, None]).sum((0, 2, 3)) + truth.sum((0, 2, 3))
-    present = truth.sum((0, 2, 3)) > 0
+    overlap = total((p * truth).sum((0, 2, 3)))
+    size = total((p * exact[:, None]).sum((0, 2, 3)) + truth.sum((0, 2, 3)))
+    present = total(truth.sum((0, 2, 3)).float()) > 0
     scores = 2 * overlap / size.clamp(min=1)
     return 1 - torch.cat([scores[present], _union_dice(p, labels, instrument, allowed)[None]]).mean()
 
@@ -57,4 +61,4 @@ def _union_dice(p: Tensor, labels: Tensor, instrument: Tensor, allowed: Tensor) 
     yes = (sets & instrument).any(-1) & ~(sets & ~instrument).any(-1)
     known = yes | ~(sets & instrument).any(-1)
     seen = p[:, instrument].sum(1)
-    return (2 * (seen * yes).sum() + 1) / ((seen * known).sum() + yes.sum() + 1)
+    return (2 * total((seen * yes).sum()) + 1) / (total((seen * known).sum() + yes.sum()) + 1)

@@ -84,7 +84,7 @@ class ClipSegmenter(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Text embeddings (n, E) of unit length, of tokens int64 (n, context)."""
-        embeddings: Tensor = self.clip.encode_text(tokens, normalize=True)
+        embeddings: Tensor = self.clip.encode_text(tokens.to(self.log_scale.device), normalize=True)
         return embeddings
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

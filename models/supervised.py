@@ -6,18 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cliprl.engines import ClassSpec
 from cliprl.models.checkpoint import NotFiniteError
 from cliprl.models.config import Recipe
+from cliprl.models.curriculum import Curriculum
+from cliprl.models.data.augment import STRIDE
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
-from cliprl.models.data.sample import allowed_classes, instrument_classes
+from cliprl.models.data.sample import Image, allowed_classes, instrument_classes
+from cliprl.models.evaluation import Seen, draw
 from cliprl.models.losses import dice_loss, partial_cross_entropy
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.parallel import autocast, device_of, mean_gradients
 from cliprl.models.text import drawn_embeddings
 
+# How many pictures of a batch are drawn.
+DRAWN = 4
 WARM_UP = 50
 CLIP_NORM = 2.0
 
@@ -31,12 +38,13 @@ def cosine_rate(step: int, steps: int) -> float:
 
 
 def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
-    """One step of the optimiser on `loss`, with the gradient's norm bounded.
+    """One step of the optimiser on `loss`, with the gradient averaged over all processes and its norm bounded.
 
     Raises NotFiniteError, the weights as they were, where the loss or its gradient is no number.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    mean_gradients(module)
     norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
     for name, value in (("the loss", loss.item()), ("the gradient's norm", norm.item())):
         if not math.isfinite(value):
@@ -53,24 +61,44 @@ class Supervised:
     def __init__(self, network: ClipSegmenter, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
         config = recipe.supervised
         self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
-        self.steps = config.steps
-        self.allowed = torch.from_numpy(allowed_classes(classes))
-        self.instrument = torch.from_numpy(instrument_classes(classes))
+        self.steps, self.device, self.precision = config.steps, device_of(network), recipe.precision
+        self.allowed = torch.from_numpy(allowed_classes(classes)).to(self.device)
+        self.instrument = torch.from_numpy(instrument_classes(classes)).to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
         size = (recipe.network.height, recipe.network.width)
-        self.batches = Ahead(lambda step: labelled_batch(mixture, config.batch, size, recipe.seed, step))
+        growth = Curriculum(recipe.curriculum.supervised, config.steps)
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            severity, zoom = growth.severity(step), growth.zoom(step)
+            return labelled_batch(mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom)
+
+        self.batches = Ahead(batch, recipe.data.workers)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(self, index: int) -> Mapping[str, float]:
         """One batch."""
         self.network.train()
-        image, labels = self.batches(index)
+        image, labels = (part.to(self.device, non_blocking=True) for part in self.batches(index))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
+        with autocast(self.precision, self.device):
+            _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
+        logits = logits.float()
+        self._last = image, labels, logits.detach()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
         update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
+
+    def picture(self) -> Image | None:
+        """Some of the last step's pictures, each beside its truth and what was found: uint8 (n H, 3 W, 3) RGB."""
+        if self._last is None:
+            return None
+        images, labels, logits = (part[:DRAWN].cpu().numpy() for part in self._last)
+        found = logits.argmax(1).astype(np.uint8)
+        colors = [spec.color for spec in self.classes]
+        rows = zip(images, _widened(labels.astype(np.uint8)), _widened(found), strict=True)
+        return np.vstack([draw(Seen(0.0, 0, *row), colors) for row in rows])
 
     def state(self) -> dict[str, Any]:
         """Network, optimiser and schedule."""
@@ -85,6 +113,11 @@ class Supervised:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _widened(labels: Image) -> Image:
+    """Labels (B, h, w) at the pictures' size, (B, H, W)."""
+    return labels.repeat(STRIDE, 1).repeat(STRIDE, 2)
 
 
 def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:

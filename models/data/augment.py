@@ -12,6 +12,10 @@ from cliprl.models.data.corrupt import corrupt
 from cliprl.models.data.sample import NOT_INSTRUMENT, Image, Sample
 
 STRIDE = 4
+# How much of a picture's width a view spans at least, and at most where no curriculum says less.
+NARROWEST, WIDEST = 0.5, 1.25
+# The worst of the mild corruptions that every camera may have.
+MILD = 1.5
 Matrix = NDArray[np.float64]
 
 
@@ -23,13 +27,15 @@ class Geometry:
     mirrored: bool
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, source: tuple[int, int], target: tuple[int, int]) -> Geometry:
+    def draw(
+        cls, rng: np.random.Generator, source: tuple[int, int], target: tuple[int, int], widest: float = WIDEST
+    ) -> Geometry:
         """A view of a picture of size `source` (height, width) for a network of size `target`.
 
-        Zoom 0.5 to 2 and more often in than out, aspect 0.75 to 1.33, any rotation (mostly small), flips, shifts.
+        It spans 0.5 to `widest` of the picture's width, aspect 0.75 to 1.33, any rotation (mostly small), flips, shifts.
         """
         fit = np.array([source[1] / target[1], source[0] / target[0]])
-        zoom = np.exp(rng.uniform(np.log(0.5), np.log(1.25)))
+        zoom = np.exp(rng.uniform(np.log(NARROWEST), np.log(max(widest, NARROWEST))))
         aspect = np.exp(rng.uniform(-0.28, 0.28))
         scale = fit * zoom * np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)]) * rng.choice([-1, 1], 2)
         angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, 0.3)
@@ -55,8 +61,8 @@ class Geometry:
         shift = self.matrix[:, :2] @ (rng.normal(0, 0.015, 2) * target[1])
         return Geometry(_about(self.matrix[:, :2] @ turn, centre + shift, target), self.mirrored)
 
-    def apply(self, sample: Sample, target: tuple[int, int]) -> tuple[Image, Image]:
-        """Image uint8 (*target, 3) and labels uint8 (target / STRIDE), sampled at the cells' centres."""
+    def apply(self, sample: Sample, target: tuple[int, int], stride: int = STRIDE) -> tuple[Image, Image]:
+        """Image uint8 (*target, 3) and labels uint8 (target / stride), sampled at the cells' centres."""
         height, width = target
         border = cv2.BORDER_REFLECT_101 if self.mirrored else cv2.BORDER_CONSTANT
         shrinks = np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))) > 1.4
@@ -65,12 +71,12 @@ class Geometry:
             image, self.matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
         ).astype(np.uint8)
         cells = self.matrix.copy()
-        cells[:, :2] *= STRIDE
-        cells[:, 2] += self.matrix[:, :2] @ np.full(2, (STRIDE - 1) / 2)
+        cells[:, :2] *= stride
+        cells[:, 2] += self.matrix[:, :2] @ np.full(2, (stride - 1) / 2)
         labels = cv2.warpAffine(
             sample.labels,
             cells,
-            (width // STRIDE, height // STRIDE),
+            (width // stride, height // stride),
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
             borderMode=border,
             borderValue=NOT_INSTRUMENT,
@@ -98,8 +104,8 @@ class Photometry:
     quality: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Photometry:
-        """Hue, saturation, channel gains, gamma, contrast, uneven light, mild corruption, sharpening, JPEG."""
+    def draw(cls, rng: np.random.Generator, severity: float = MILD) -> Photometry:
+        """Hue, saturation, channel gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening, JPEG."""
         circle = None
         if rng.random() < 0.3:
             circle = (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.35, 0.65))
@@ -109,7 +115,7 @@ class Photometry:
             rng.uniform(0.45, 1.25, (3, 3)).astype(np.float32) if rng.random() < 0.6 else np.ones((3, 3), np.float32),
             circle,
             str(rng.choice(["noise", "blur", "darkness", "smoke"])),
-            float(rng.uniform(0, 1.5)) if rng.random() < 0.5 else 0.0,
+            float(rng.uniform(0, severity)) if rng.random() < 0.5 else 0.0,
             float(rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else 0.0,
             int(rng.integers(30, 95)) if rng.random() < 0.4 else 0,
         )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cliprl.models.data.augment import Geometry, Photometry
+from cliprl.models.data.augment import MILD, STRIDE, WIDEST, Geometry, Photometry
 from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
 from cliprl.models.data.paired import Labelled
 from cliprl.models.data.sample import Image, Sample
+from cliprl.models.parallel import share
 
 Item = TypeVar("Item")
 # Batches made ahead, and the threads that make them (OpenCV and NumPy release the interpreter's lock).
@@ -40,14 +41,14 @@ class Mixture:
 class Ahead(Generic[Item]):
     """Calls `make(step)` ahead of its use on other threads. Steps must be asked for in order; the first may be any."""
 
-    def __init__(self, make: Callable[[int], Item]) -> None:
-        self._make = make
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="batches")
+    def __init__(self, make: Callable[[int], Item], threads: int = THREADS) -> None:
+        self._make, self._ahead = make, max(AHEAD, threads)
+        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="batches")
         self._futures: dict[int, Future[Item]] = {}
 
     def __call__(self, step: int) -> Item:
         """What `make(step)` returns."""
-        for n in range(step, step + AHEAD + 1):
+        for n in range(step, step + self._ahead + 1):
             if n not in self._futures:
                 self._futures[n] = self._pool.submit(self._make, n)
         return self._futures.pop(step).result()
@@ -57,15 +58,28 @@ class Ahead(Generic[Item]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def labelled_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Images uint8 (B, H, W, 3) and label codes int64 (B, H/4, W/4) of a step."""
+def labelled_batch(
+    mixture: Mixture,
+    size: int,
+    target: tuple[int, int],
+    seed: int,
+    step: int,
+    *,
+    severity: float = MILD,
+    zoom: float = WIDEST,
+    stride: int = STRIDE,
+) -> tuple[Tensor, Tensor]:
+    """Images uint8 (B, H, W, 3) and label codes int64 (B, H/stride, W/stride): this process's share of a step's batch.
+
+    Pictures are corrupted up to `severity`, and views span up to `zoom` of their width.
+    """
     pictures = []
-    for n in range(size):
+    for n in share(size):
         rng = np.random.default_rng((seed, step, n))
         dataset, index = mixture.draw(rng)
         sample = dataset[index]
-        image, labels = Geometry.draw(rng, _size(sample), target).apply(sample, target)
-        pictures.append(Photometry.draw(rng).apply(image, labels, rng))
+        image, labels = Geometry.draw(rng, _size(sample), target, zoom).apply(sample, target, stride)
+        pictures.append(Photometry.draw(rng, severity).apply(image, labels, rng))
     return _stack([p[0] for p in pictures]), _stack([p[1] for p in pictures]).long()
 
 
@@ -79,14 +93,23 @@ class Pairs:
     labels: Tensor
     first: Tensor
 
+    def to(self, device: torch.device) -> Pairs:
+        """The same on a device."""
+        return Pairs(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
-def pair_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float) -> Pairs:
-    """Two successive frames for each of a step's samples, corrupted in one way, the earlier one often less, up to `severity`."""
+
+def pair_batch(
+    mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float, zoom: float = WIDEST
+) -> Pairs:
+    """Two successive frames for each of this process's share of a step's samples.
+
+    They are corrupted in one way, the earlier one often less, up to `severity`; views span up to `zoom` of their width.
+    """
     columns: list[list[Image]] = [[], [], []]
     first = []
-    for n in range(size):
+    for n in share(size):
         rng = np.random.default_rng((seed, step, n))
-        for column, picture in zip(columns, _pair(mixture, target, rng, severity), strict=True):
+        for column, picture in zip(columns, _pair(mixture, target, rng, severity, zoom), strict=True):
             column.append(picture)
         first.append(bool(rng.random() < FIRST))
     before, now, labels = (_stack(column) for column in columns)
@@ -94,11 +117,11 @@ def pair_batch(mixture: Mixture, size: int, target: tuple[int, int], seed: int, 
 
 
 def _pair(
-    mixture: Mixture, target: tuple[int, int], rng: np.random.Generator, severity: float
+    mixture: Mixture, target: tuple[int, int], rng: np.random.Generator, severity: float, zoom: float
 ) -> tuple[Image, Image, Image]:
     dataset, index = mixture.draw(rng)
     sample, earlier = dataset[index], _before(dataset, index)
-    geometry, camera = Geometry.draw(rng, _size(sample), target), Photometry.draw(rng)
+    geometry, camera = Geometry.draw(rng, _size(sample), target, zoom), Photometry.draw(rng)
     views = []
     for one, view in ((earlier, geometry.moved(rng, target)), (sample, geometry)):
         views.append(camera.apply(*view.apply(one, target), rng))

@@ -9,8 +9,10 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -100,9 +102,22 @@ def _render_all(jobs: list[tuple[int, SceneSet, Path]], workers: int, progress: 
         return
     # Fresh processes: one forked while torch's or OpenCV's threads run can hang for ever.
     fresh = get_context("spawn")
-    with ProcessPoolExecutor(max(1, workers), fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(max(1, workers), fresh, initializer=_prepare) as pool:
         for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
             progress(done, len(jobs))
+
+
+def _prepare() -> None:
+    """Of a process that draws: one thread for OpenCV, and an end of its own where the one that started it was killed."""
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _render(seed: int, which: SceneSet, path: Path) -> None:

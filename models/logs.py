@@ -1,0 +1,67 @@
+"""The log of a run for TensorBoard: losses, learning rates, pictures a second, and pictures of what is learned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cliprl.models.checkpoint import Stage
+from cliprl.models.data.sample import Image
+
+
+@runtime_checkable
+class Optimised(Protocol):
+    """A stage with an optimiser, whose settings tell the batch."""
+
+    optimizer: torch.optim.Optimizer
+    config: Any
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A stage that can draw what it learned from last."""
+
+    def picture(self) -> Image | None:
+        """Frames beside their truth and what was found, uint8 (H, W, 3) RGB; None before the first step."""
+        ...
+
+
+class Log:
+    """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them. Pictures go in every `draw_every` steps.
+
+    Where a stage goes on from a checkpoint, what had been logged after it is dropped from view.
+    """
+
+    def __init__(self, folder: Path, draw_every: int) -> None:
+        self.folder, self.draw_every = folder, max(1, draw_every)
+        self._writers: dict[str, SummaryWriter] = {}
+        self._time = 0.0
+
+    def report(self, stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+        """Log a step."""
+        now = time.monotonic()
+        writer = self._writers.get(stage.name)
+        if writer is None:
+            writer = self._writers[stage.name] = SummaryWriter(str(self.folder / stage.name), purge_step=done)
+        elif isinstance(stage, Optimised):
+            writer.add_scalar("images per second", stage.config.batch / max(now - self._time, 1e-9), done)
+        self._time = now
+        for name, value in losses.items():
+            writer.add_scalar(f"loss/{name}", value, done)
+        if isinstance(stage, Optimised):
+            for number, group in enumerate(stage.optimizer.param_groups):
+                writer.add_scalar(f"rate/{number}", group["lr"], done)
+        if isinstance(stage, Pictured) and (done % self.draw_every == 0 or done == stage.steps):
+            picture = stage.picture()
+            if picture is not None:
+                writer.add_image("frame, truth, found", picture, done, dataformats="HWC")
+
+    def close(self) -> None:
+        """Finish the files."""
+        for writer in self._writers.values():
+            writer.close()

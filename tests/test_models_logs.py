@@ -1,0 +1,157 @@
+"""What a run leaves to look at: event files that TensorBoard reads back, bars that move, silence where it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cliprl.models.checkpoint import Keeper, run_stage
+from cliprl.models.config import Growth, Recipe, load_recipe
+from cliprl.models.curriculum import Curriculum
+from cliprl.models.data.augment import Geometry, Photometry
+from cliprl.models.data.batches import Mixture, labelled_batch
+from cliprl.models.data.rendered import RenderedScenes, SceneSet
+from cliprl.models.display import Display
+from cliprl.models.logs import Log
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.supervised import Supervised
+from cliprl.pipeline.scene import SCENE_CLASSES
+
+TINY = """
+draw_every = 2
+[network]
+weights = ""
+height = 64
+width = 96
+embedding = 16
+pyramid = 16
+features = 8
+text_width = 32
+text_layers = 1
+[supervised]
+steps = 4
+batch = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY)
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
+    which = SceneSet(first=7, count=2, frames=2, height=64, width=96)
+    return Mixture([RenderedScenes(which, tmp_path_factory.mktemp("scenes"), 1, lambda done, total: None)], [1.0])
+
+
+def stage_of(recipe: Recipe, mixture: Mixture) -> Supervised:
+    torch.manual_seed(0)
+    return Supervised(ClipSegmenter(recipe.network), mixture, SCENE_CLASSES, recipe)
+
+
+def read_back(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    return events
+
+
+def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
+    """Also across a run that was cut off after a step of which no checkpoint tells: that step is seen once."""
+    keeper = Keeper(tmp_path, 2)
+    log, seen = Log(tmp_path / "logs", recipe.draw_every), []
+
+    def cut(stage: Supervised, done: int, losses: dict[str, float]) -> None:
+        log.report(stage, done, losses)
+        seen.append(losses)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage_of(recipe, mixture), keeper, cut)
+    log.close()
+    again = Log(tmp_path / "logs", recipe.draw_every)
+    run_stage(stage_of(recipe, mixture), keeper, again.report)
+    again.close()
+    events = read_back(tmp_path / "logs" / "supervised")
+    assert [event.step for event in events.Scalars("loss/cross-entropy")] == [1, 2, 3, 4]
+    assert [event.value for event in events.Scalars("loss/dice")][:3] == pytest.approx([one["dice"] for one in seen])
+    assert {"rate/0", "rate/1", "images per second"} <= set(events.Tags()["scalars"])
+    assert all(event.value > 0 for event in events.Scalars("images per second"))
+    pictures = events.Images("frame, truth, found")
+    assert [event.step for event in pictures] == [2, 4]
+    assert (pictures[0].width, pictures[0].height) == (3 * 96, 2 * 64)
+
+
+def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mixture) -> None:
+    stage = stage_of(recipe, mixture)
+    assert stage.picture() is None
+    stage.step(0)
+    picture = stage.picture()
+    assert picture is not None
+    frame, truth = picture[:64, :96].astype(int), picture[:64, 96:192].astype(int)
+    _, labels = labelled_batch(mixture, 2, (64, 96), recipe.seed, 0)
+    inside = labels[0].numpy().repeat(4, 0).repeat(4, 1) > 0
+    assert np.array_equal(frame[~inside], truth[~inside])
+    assert not inside.any() or np.abs(frame - truth)[inside].max() > 10
+
+
+def test_a_quiet_display_says_nothing(recipe: Recipe, mixture: Mixture, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = stage_of(recipe, mixture)
+    for quiet in (True, False):
+        with Display.open(quiet, prefix="fold 1 ") as display:
+            display.drawing(2, 2)
+            display.report(stage, 4, {"dice": 0.25})
+        text = capsys.readouterr().err
+        assert ("fold 1 supervised 4/4  dice 0.250" in text) == (not quiet)
+        assert bool(text) == (not quiet)
+
+
+def test_the_curriculum_grows_evenly_and_then_stays() -> None:
+    growth = Curriculum(Growth(over=0.5, severity=(1.0, 5.0), zoom=(0.6, 1.2), unroll=(1, 4)), 100)
+    assert [growth.severity(step) for step in (0, 25, 50, 99)] == [1.0, 3.0, 5.0, 5.0]
+    assert [growth.zoom(step) for step in (0, 25, 99)] == pytest.approx([0.6, 0.9, 1.2])
+    assert [growth.unroll(step) for step in (0, 16, 17, 49, 50)] == [1, 2, 2, 4, 4]
+    at_once = Curriculum(Growth(over=0.0, severity=(1.0, 5.0)), 100)
+    assert at_once.severity(0) == 5.0
+
+
+def test_a_recipe_tells_the_curriculum(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[curriculum.supervised]\nseverity = [0, 3]\nover = 1\n")
+    recipe = load_recipe(tmp_path / "a.toml", ["curriculum.reinforcement.unroll=[1, 3]"])
+    assert recipe.curriculum.supervised == Growth(over=1.0, severity=(0.0, 3.0))
+    assert recipe.curriculum.reinforcement.unroll == (1, 3)
+    assert recipe.curriculum.reinforcement.severity == (1.0, 5.0)
+
+
+def test_narrow_views_make_things_large_and_calm_cameras_leave_pictures_alone() -> None:
+    spans = []
+    for widest in (0.6, 1.25):
+        drawn = [Geometry.draw(np.random.default_rng(n), (60, 80), (60, 80), widest).matrix for n in range(60)]
+        spans.append(np.mean([np.sqrt(abs(np.linalg.det(m[:, :2]))) for m in drawn]))
+    assert spans[0] < 0.7 * spans[1]
+    assert all(Photometry.draw(np.random.default_rng(n), 0.0).severity == 0 for n in range(9))
+
+
+def test_the_supervised_stage_follows_its_curriculum(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
+    """Its pictures at a step are those of that step's severity and zoom."""
+    (tmp_path / "a.toml").write_text(
+        TINY + "[curriculum.supervised]\nseverity = [0, 4]\nzoom = [0.5, 1.0]\nover = 1.0\n"
+    )
+    stage = stage_of(load_recipe(tmp_path / "a.toml"), mixture)
+    expected = labelled_batch(mixture, 2, (64, 96), 0, 2, severity=2.0, zoom=0.75)[0]
+    assert torch.equal(stage.batches(2)[0], expected)
+    assert not torch.equal(stage_of(recipe, mixture).batches(2)[0], expected)
+
+
+def test_mixed_precision_learns_nearly_the_same(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('precision = "bf16"\n' + TINY)
+    full, mixed = (stage_of(r, mixture).step(0) for r in (recipe, load_recipe(tmp_path / "a.toml")))
+    assert mixed == pytest.approx(full, rel=0.02)
+    assert mixed != full
