@@ -43,6 +43,7 @@ class FakeGpu:
         self.allocations = self.launches = self.replays = self.waits = 0
         self._capturing: tuple[FakeStream, list[Callable[[], bool]]] | None = None
         self._lock = threading.RLock()
+        self._decoding = self.stream()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         assert self._capturing is None, "memory is not to be had while a graph is captured"
@@ -53,8 +54,16 @@ class FakeGpu:
         return self.empty(shape, dtype)
 
     def address(self, buffer: NDArray[Any]) -> int:
-        assert buffer.flags.c_contiguous
         return buffer.ctypes.data
+
+    def surface(self, plane: Any) -> NDArray[Any]:
+        return np.from_dlpack(plane)
+
+    def pitch(self, buffer: NDArray[Any]) -> int:
+        return buffer.strides[0]
+
+    def decoding(self) -> FakeStream:
+        return self._decoding
 
     def slice(self, buffer: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
         return buffer[start:stop]

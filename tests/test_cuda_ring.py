@@ -94,7 +94,7 @@ class RingMachine(RuleBasedStateMachine):
             self.reader.look(frame, self.output)
         self.ring.release(frame)
 
-    @rule(which=st.integers(0, 2), steps=st.integers(1, 6))
+    @rule(which=st.integers(0, 3), steps=st.integers(1, 6))
     def progress(self, which: int, steps: int) -> None:
         for _ in range(steps):
             self.gpu.step(self.gpu.streams[which])

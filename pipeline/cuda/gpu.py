@@ -41,6 +41,18 @@ class Gpu(Protocol):
         """Entries of a buffer along its first axis, which share its memory."""
         ...
 
+    def surface(self, plane: Any) -> Buffer:
+        """A decoder's plane, which offers DLPack, as a buffer that shares its memory; its lines may lie further apart."""
+        ...
+
+    def pitch(self, buffer: Buffer) -> int:
+        """Bytes from line to line."""
+        ...
+
+    def decoding(self) -> Stream:
+        """The stream on which libav's decoder gives its surfaces: CUDA's default one."""
+        ...
+
     def stream(self) -> Stream:
         """A new stream, which waits for no other, the default one included."""
         ...

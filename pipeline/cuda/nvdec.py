@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import av
+import numpy as np
 from av.codec.hwaccel import HWAccel
 
 from cliprl.engines import CliprlError
@@ -65,15 +66,12 @@ class SurfaceWriter:
 
     def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
         """Copy a surface into the slot whose pinned planes are `luma` and `chroma`; these are left as they are."""
-        import torch
-        from torch.utils.dlpack import from_dlpack
-
         gpu, ring = self._device.gpu, self._device.frames
         slot = ring.writing()
-        # libav maps surfaces on CUDA's default stream, for which the ring's own does not wait by itself.
-        gpu.record(self._decoded, torch.cuda.default_stream())
+        # The ring's stream does not by itself wait for the one that the surface is written on.
+        gpu.record(self._decoded, gpu.decoding())
         gpu.wait(ring.stream, self._decoded)
-        surfaces: list[Any] = [from_dlpack(plane.__dlpack__()) for plane in picture.planes]
+        surfaces = [gpu.surface(plane) for plane in picture.planes]
         for target, surface in zip((slot.luma, slot.chroma), surfaces, strict=True):
             self._copy(target, surface)
         self._hold(picture, surfaces)
@@ -83,9 +81,9 @@ class SurfaceWriter:
         if surface.dtype.itemsize == 1:
             gpu.copy(target, surface, stream)
             return
-        lines, samples = len(surface), surface[0].numel()
-        pitches = (surface.stride(0) * 2, samples)
-        gpu.launch(Narrow(samples, lines, surface.data_ptr(), *pitches, gpu.address(target)), stream)
+        lines, samples = len(surface), int(np.prod(tuple(surface.shape[1:])))
+        source = (gpu.address(surface), gpu.pitch(surface))
+        gpu.launch(Narrow(samples, lines, *source, samples, gpu.address(target)), stream)
 
     def _hold(self, picture: Any, surfaces: Any) -> None:
         event = self._device.gpu.event()

@@ -68,7 +68,10 @@ def rungs(gpu: str, target: str, launcher: str, refused: tuple[str, ...]) -> tup
     """What was chosen, and why not what is better."""
     why = f" ({'; '.join(refused)})" if refused else ""
     built = "{} {}".format(*compiler())
-    return (f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",)
+    return (
+        f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",
+        "painted frames are downloaded to the encoder on the CPU: this version does not encode on the GPU",
+    )
 
 
 def network_of(engine: Engine) -> Network:

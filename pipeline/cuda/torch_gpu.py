@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from torch.utils.dlpack import from_dlpack
 
 from cliprl.pipeline.cuda.arguments import Arguments
 from cliprl.pipeline.cuda.launchers import Launcher
@@ -45,6 +46,19 @@ class TorchGpu:
     def slice(self, buffer: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """See `Gpu`."""
         return buffer[start:stop]
+
+    def surface(self, plane: Any) -> torch.Tensor:
+        """See `Gpu`. PyAV's planes take no stream, which torch would pass: the capsule is asked for here."""
+        tensor: torch.Tensor = from_dlpack(plane.__dlpack__())
+        return tensor
+
+    def pitch(self, buffer: torch.Tensor) -> int:
+        """See `Gpu`."""
+        return buffer.stride(0) * buffer.element_size()
+
+    def decoding(self) -> torch.cuda.Stream:
+        """See `Gpu`."""
+        return torch.cuda.default_stream(self._device)
 
     def stream(self) -> torch.cuda.Stream:
         """See `Gpu`. Not one of torch's pool, of whose streams two may be the same."""
