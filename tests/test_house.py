@@ -80,7 +80,9 @@ def test_the_pipeline_touches_a_gpu_in_one_place_only() -> None:
             assert not imported(path) & {"torch", "pycuda", "cuda", "tensorrt"}, path.relative_to(ROOT)
 
 
-@pytest.mark.parametrize("package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.command"])
+@pytest.mark.parametrize(
+    "package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.command", "cliprl.pipeline.cuda.opening"]
+)
 def test_importing_loads_nothing_optional(package: str) -> None:
     done = python("-c", f"import sys, {package}; print(*sorted({OPTIONAL!r} & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
