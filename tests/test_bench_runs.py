@@ -13,7 +13,7 @@ import pytest
 
 from cliprl.bench import compare, live, machine, ours, peers, scale, soak, stages, stream
 from cliprl.bench.clips import clip_file
-from cliprl.bench.job import WARM_FRAMES, Job, Outcome, in_fresh_process, interleaved, timed_runs
+from cliprl.bench.job import WARM_FRAMES, Job, Outcome, Runner, in_fresh_process, interleaved, timed_runs
 from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result
@@ -140,6 +140,16 @@ def test_a_peer_that_fails_is_told_apart(job: Job, monkeypatch: pytest.MonkeyPat
     reason = peers.trial("broken", job)
     assert reason is not None
     assert reason.startswith("fails here with ModuleNotFoundError: ")
+
+
+def heading(job: Job) -> Runner:
+    raise RuntimeError("Likely causes:\n\n  1. no FFmpeg")
+
+
+def test_the_cause_of_a_failure_may_stand_in_its_second_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = peers.Contender(f"{__name__}:heading", "")
+    monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
+    assert peers.trial("broken", job) == "fails here with RuntimeError: Likely causes: 1. no FFmpeg"
 
 
 def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(

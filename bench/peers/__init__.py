@@ -110,8 +110,8 @@ def trial(name: str, job: Job) -> str | None:
         with tempfile.TemporaryDirectory() as folder:
             contender(name).load()(job)(Path(folder) / "out.mp4", TRIAL_FRAMES)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        return f"fails here with {type(error).__name__}: {lines[0][:200]}"
+        # All lines, for the first is often only a heading: torchcodec's cause, no FFmpeg, stands in the second.
+        return f"fails here with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return None
 
 
