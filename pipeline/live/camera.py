@@ -152,7 +152,7 @@ class Camera(threading.Thread):
 
     def _read(self, source: Source) -> CliprlError | None:
         """Read a source to its end; what ended it."""
-        self.connections += 1
+        self.connections, self.error = self.connections + 1, None
         self.info, damaged, self._anchor = source.info, self.damaged, None
         try:
             with source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ from cliprl.engines import silent
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.camera import Camera, Captured
 from cliprl.pipeline.live.controls import Controls, Settings
-from cliprl.pipeline.live.guard import BodyGuard, pixelated
+from cliprl.pipeline.live.guard import BodyGuard
 from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
-from cliprl.pipeline.live.marks import Marks, away
+from cliprl.pipeline.live.marks import away
 from cliprl.pipeline.live.masks import Chosen, Masks
 from cliprl.pipeline.live.outlet import Outlet
-from cliprl.pipeline.live.pool import PlanePool
+from cliprl.pipeline.live.pictures import FIRST_SIZE, Pictures
 from cliprl.pipeline.live.recording import Recording
 from cliprl.pipeline.live.supervisor import Supervisor
-from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
+from cliprl.pipeline.live.timeline import TIME_BASE, Rate, Timeline
 from cliprl.pipeline.measure import measure
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.protocols import StreamInfo
@@ -30,12 +29,8 @@ from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sources.errors import Problem
 from cliprl.pipeline.summary import Recorder, Summary
 
-# The size (height, width) of the card before the first picture.
-_FIRST_SIZE = (720, 1280)
 # Pictures a second while the camera gives none: its own rate, within these.
 _SLOWEST, _FASTEST = 0.1, 0.02
-# An old mask's age is told to so many milliseconds, rounded up.
-_AGE_STEP = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +69,21 @@ class LiveStream:
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
         self.hub, self.recorder = Hub(), Recorder()
-        self._promise, self._name, self._say, self._told = promise or Promise(), name, say, ""
+        self._promise, self._say, self._told = promise or Promise(), say, ""
         self._masks = supervisor and Masks(
             supervisor, max_age_ms=self._promise.max_age_ms, wait_ms=self._promise.wait_ms
         )
-        self._style = style
-        self._guard, self._marks, self._timeline, self._planes = BodyGuard(), Marks(), Timeline(), PlanePool()
+        self._pictures = Pictures(overlay, self.controls, name)
+        self._guard, self._timeline = BodyGuard(), Timeline()
         self._last: Frame | None = None
-        self._connection, self._index, self._rate = 0, 0, _Rate()
+        self._connection, self._index, self._rate = 0, 0, Rate()
         self._out_of_body = True
         self._interrupted = threading.Event()
 
     @property
     def info(self) -> StreamInfo:
         """What is known of the source; before its first picture, the size of the card."""
-        unknown = StreamInfo(self.camera.label, *_FIRST_SIZE, TIME_BASE, live=True)
+        unknown = StreamInfo(self.camera.label, *FIRST_SIZE, TIME_BASE, live=True)
         return self.camera.info or unknown
 
     def run(
@@ -158,28 +153,17 @@ class LiveStream:
                     self._masks.forget()
             self._out_of_body = self._guard.update(frame)
             chosen = self._masks.choose(self._index, frame) if self._masks else Chosen(Freshness.OFF)
-            overlaid = self._planes.copy(frame)
-            self._draw(overlaid, chosen)
+            own = frame, self._pictures.overlaid(frame, chosen)
+            shared = self._pictures.veiled(frame) if self._is_guarded else own
         with frame.stage("write"):
-            self._publish(frame, overlaid, chosen, camera=True)
+            self._publish(own, shared, chosen, camera=True)
         self.recorder.add(frame, chosen.segmentation)
         return chosen.segmentation
 
-    def _draw(self, frame: Frame, chosen: Chosen) -> None:
-        style = self.controls.settings.style(self._style, self.overlay.classes)
-        if style != self.overlay.style:
-            self.overlay.style = style
-        self.overlay.draw(frame, chosen.segmentation, self._line(chosen))
-
-    def _line(self, chosen: Chosen) -> str:
-        """The status line: whose mask this is."""
-        if chosen.mask is Freshness.AGED and chosen.age_ms is not None:
-            said = f"mask aged {math.ceil(chosen.age_ms / _AGE_STEP) * _AGE_STEP} ms"
-        elif chosen.mask is Freshness.FRESH:
-            said = "mask fresh"
-        else:
-            said = f"mask off: {chosen.reason}" if chosen.reason else "mask off"
-        return " · ".join(part for part in (f"cliprl {self._name}".strip(), said, "research use only") if part)
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether what is shared must not show the picture."""
+        return self._promise.guard and self._out_of_body
 
     def _show_absence(self) -> None:
         """Display what there is without a new frame: nothing new yet, a marked picture, or a card."""
@@ -187,28 +171,23 @@ class LiveStream:
         if standing.state is SourceState.LIVE or not self.camera.live:
             return
         if standing.state is SourceState.STALLED and self._last is not None:
-            frame = self._planes.copy(self._last)
-            self._marks.stalled(frame, self.camera.silence)
-            chosen = Chosen(Freshness.OFF, reason="the camera has stalled")
+            own, shared = self._pictures.stalled(self._last, self.camera.silence, guarded=self._is_guarded)
+            reason = "the camera has stalled"
         else:
-            frame = self._card(away(self.camera.label, f"{standing.state}: {standing.problem}", standing.since))
-            chosen = Chosen(Freshness.OFF, reason="there is no picture")
-        frame.times, frame.durations, frame.index = {}, {}, self._index
-        self._timeline.stamp_at(frame, time.monotonic())
-        self._publish(frame, frame, chosen, camera=False)
+            lines = away(self.camera.label, f"{standing.state}: {standing.problem}", standing.since)
+            own = shared = self._pictures.card(self._last, lines)
+            reason = "there is no picture"
+        for picture in (own,) if own is shared else (own, shared):
+            picture.times, picture.durations, picture.index = {}, {}, self._index
+        self._timeline.stamp_at(own, time.monotonic())
+        shared.pts, shared.time_base, shared.duration = own.pts, own.time_base, own.duration
+        self._publish((own, own), (shared, shared), Chosen(Freshness.OFF, reason=reason), camera=False)
 
-    def _card(self, lines: Sequence[str]) -> Frame:
-        last = self._last
-        frame = Frame(*self._planes(*_FIRST_SIZE), 0, TIME_BASE, 0) if last is None else self._planes.copy(last)
-        self._marks.card(frame, lines)
-        return frame
-
-    def _publish(self, raw: Frame, overlaid: Frame, chosen: Chosen, *, camera: bool) -> None:
+    def _publish(self, own: tuple[Frame, Frame], shared: tuple[Frame, Frame], chosen: Chosen, *, camera: bool) -> None:
+        """Show a picture, raw and overlaid, and share what may be shared of it."""
         settings = self.controls.settings
-        guarded = self._promise.guard and self._out_of_body and self._last is not None
-        shared = (pixelated(raw), pixelated(overlaid)) if guarded else (raw, overlaid)
         self._tell()
-        shown = Shown(self._index, raw, overlaid, *shared, self._status(raw, chosen, guarded), camera)
+        shown = Shown(self._index, *own, *shared, self._status(own[0], chosen), camera)
         self._index += 1
         self.hub.publish(shown, freeze=settings.frozen)
         for outlet in self.outlets:
@@ -217,7 +196,7 @@ class LiveStream:
             recording.switch(settings.recording)
             recording.put(shown)
 
-    def _status(self, frame: Frame, chosen: Chosen, guarded: bool) -> Status:
+    def _status(self, frame: Frame, chosen: Chosen) -> Status:
         standing, now = self.camera.standing, time.monotonic()
         captured = frame.times.get("captured")
         outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
@@ -236,7 +215,7 @@ class LiveStream:
             restarts=self.supervisor.restarts if self.supervisor else 0,
             areas=self._areas(chosen.segmentation),
             out_of_body=self._out_of_body,
-            guarded=guarded,
+            guarded=self._is_guarded and self._last is not None,
             recording=any(recording.recording for recording in self.recordings),
             note=errors[-1] if errors else "",
         )
@@ -263,19 +242,3 @@ class LiveStream:
         self.hub.close()
         for thread in self._threads:
             thread.close()
-
-
-class _Rate:
-    """Pictures a second, over about the last second."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-        self._period = 0.0
-
-    def count(self, now: float) -> float:
-        """Count a picture displayed at `now`; the rate so far, 0 at the first."""
-        if self._last is not None:
-            step = now - self._last
-            self._period = self._period + (step - self._period) * min(step, 1.0) if self._period else step
-        self._last = now
-        return 1 / self._period if self._period else 0.0

@@ -42,3 +42,19 @@ class Timeline:
             self._start = moment
         self._last = max(round((moment - self._start) / TIME_BASE), self._last + 1)
         frame.pts, frame.time_base, frame.duration = self._last, TIME_BASE, duration
+
+
+class Rate:
+    """Pictures a second, over about the last second."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._period = 0.0
+
+    def count(self, now: float) -> float:
+        """Count a picture displayed at `now`; the rate so far, 0 at the first."""
+        if self._last is not None:
+            step = now - self._last
+            self._period = self._period + (step - self._period) * min(step, 1.0) if self._period else step
+        self._last = now
+        return 1 / self._period if self._period else 0.0
