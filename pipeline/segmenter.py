@@ -45,6 +45,8 @@ class Segmenter:
     `say` is told what takes time when the networks are not yet compiled for this machine; `engines` given, nothing is compiled.
     """
 
+    works_on = "cpu"
+
     def __init__(
         self,
         bundle: Bundle | str | Path = "small",
@@ -60,6 +62,9 @@ class Segmenter:
     ) -> None:
         self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
         self.device = open_device(device) if isinstance(device, str) else device
+        if self.device.name != self.works_on:
+            name = self.device.name
+            raise UsageError(f"device '{name}' has a segmenter of its own: open_device('{name}').segmenter(bundle)")
         manifest = self.bundle.manifest
         self.classes = manifest.classes
         self.steps = manifest.steps if steps is None else steps

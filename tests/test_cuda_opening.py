@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from gpu_fake import FakeGpu
 
-from cliprl.engines import EngineError
+from cliprl.engines import EngineError, UsageError
 from cliprl.engines.nvidia import Driver, Gpu, find_driver
 from cliprl.pipeline.cuda import launchers
 from cliprl.pipeline.cuda.device import CudaDevice, share
 from cliprl.pipeline.cuda.opening import network_of, open_device, rungs, why_not
+from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sources import VideoSource
 
 H100 = Driver("580.65", (13, 0), (Gpu("NVIDIA H100", (9, 0)),))
@@ -106,3 +107,9 @@ def test_a_video_that_nvdec_can_not_take_is_decoded_on_the_cpu(tmp_path: Path) -
     assert len(told) == 1
     assert told[0].startswith("no NVDEC for this video (")
     assert "pinned memory" in told[0]
+
+
+def test_the_cpus_segmenter_does_not_take_a_gpus_frames() -> None:
+    device = CudaDevice(share(FakeGpu(lambda n: 0), network_of))
+    with pytest.raises(UsageError, match=r"open_device\('cuda'\)\.segmenter\(bundle\)"):
+        Segmenter(device=device)

@@ -48,6 +48,8 @@ class CudaSegmenter(Segmenter):
     frames before. Otherwise it does what the CPU's does, in the same order.
     """
 
+    works_on = "cuda"
+
     def __init__(self, bundle: Bundle | str | Path, *, device: CudaDevice, **settings: Any) -> None:
         self._cuda = device
         super().__init__(bundle, device=device, **settings)
