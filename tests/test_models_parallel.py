@@ -1,0 +1,168 @@
+"""Two processes are as good as one: real torchrun, real gloo, every stage's gradient."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from cliprl.engines import UsageError
+from cliprl.models.config import load_recipe
+from cliprl.models.parallel import autocast, launch, share
+from cliprl.models.refiner import Refiner
+
+# Every stage takes one step on a batch of four from the same start and leaves its gradients; then one is trained whole.
+STEPS = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    import torch
+    from cliprl.models import parallel
+    from cliprl.models.checkpoint import Keeper, run_stage
+    from cliprl.models.config import load_recipe
+    from cliprl.models.contrastive import Contrastive
+    from cliprl.models.network import ClipSegmenter
+    from cliprl.models.refiner import Refiner
+    from cliprl.models.reinforcement import Reinforcement
+    from cliprl.models.sets import open_sets
+    from cliprl.models.supervised import Supervised, update
+    from cliprl.models.training import logged
+    from cliprl.models.watching import Watcher
+
+    def gradients(module):
+        return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+    def fresh(recipe):
+        torch.manual_seed(0)
+        return ClipSegmenter(recipe.network)
+
+    def main(recipe, out, cache):
+        torch.set_num_threads(1)
+        parallel.launch("cpu")
+        recipe, out = load_recipe(recipe, [f"data.cache={cache}"]), Path(out)
+        sets, found = open_sets(recipe, out, lambda done, total: None), {}
+        for stage in (
+            Contrastive(fresh(recipe), sets.captioned, recipe),
+            Supervised(fresh(recipe), sets.train, sets.classes, recipe),
+        ):
+            stage.step(0)
+            found[stage.name] = gradients(stage.network)
+        refiner = Refiner(recipe.network.features, recipe.network.policy)
+        stage = Reinforcement(stage.network.eval(), refiner, sets.policy, sets.classes, recipe)
+        stage.step(0)
+        refiner.load_state_dict(torch.load(out.parent / "refiner.pt"))
+        mine = list(parallel.share(4))
+        features = torch.randn(4, recipe.network.features, 6, 6, generator=torch.Generator().manual_seed(1))[mine]
+        loss = refiner.project(features).square().mean((1, 2, 3)) @ torch.arange(4.0)[mine] / len(mine)
+        update(stage.optimizer, stage.scheduler, loss, refiner)
+        found["update"] = gradients(refiner)
+        with logged(recipe, out, Watcher()) as report:
+            run_stage(Supervised(fresh(recipe), sets.train, sets.classes, recipe), Keeper(out), report)
+        if not parallel.rank():
+            torch.save(found, out / "gradients.pt")
+
+    if __name__ == "__main__":
+        main(*sys.argv[1:])
+""")
+TINY = """
+name = "tiny"
+[network]
+weights = ""
+height = 64
+width = 96
+embedding = 16
+pyramid = 16
+features = 8
+text_width = 32
+text_layers = 1
+policy = 8
+[data]
+scenes = 4
+policy_scenes = 1
+frames = 2
+height = 64
+width = 96
+workers = 1
+[contrastive]
+steps = 2
+batch = 4
+[scoring]
+scenes = 1
+[supervised]
+steps = 2
+batch = 4
+[reinforcement]
+steps = 2
+batch = 4
+unroll = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The folders of a run in one process, this one, and in two of torchrun's."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.toml").write_text(TINY)
+    (folder / "steps.py").write_text(STEPS)
+    sizes = load_recipe(folder / "tiny.toml").network
+    torch.save(Refiner(sizes.features, sizes.policy).state_dict(), folder / "refiner.pt")
+    for out in ("one", "two"):
+        (folder / out).mkdir()
+    words = [str(folder / "tiny.toml"), str(folder / "one"), str(folder / "scenes")]
+    runpy.run_path(str(folder / "steps.py"))["main"](*words)
+    words[1] = str(folder / "two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, str(folder / "steps.py"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {1: folder / "one", 2: folder / "two"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["contrastive", "supervised", "update"])
+def test_two_processes_give_the_gradient_of_one_at_twice_the_batch(runs: dict[int, Path], stage: str) -> None:
+    one, two = (torch.load(runs[n] / "gradients.pt")[stage] for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert len(one) > 1
+    for name, gradient in one.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(
+            two[name], gradient, rtol=1e-4, atol=1e-5 * scale + 1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.slow
+def test_only_the_first_process_writes(runs: dict[int, Path]) -> None:
+    """One event file, one checkpoint: the other process has left none of its own."""
+    for folder in runs.values():
+        names = sorted(p.relative_to(folder).as_posix().split(".")[0] for p in folder.rglob("*") if p.is_file())
+        assert names == ["gradients", "logs/supervised/events", "supervised"]
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_nearly_the_weights_of_one(runs: dict[int, Path]) -> None:
+    one, two = (torch.load(runs[n] / "supervised.pt")["network"] for n in (1, 2))
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=0, atol=5e-3)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="no device 'tpu': one of auto, cpu, cuda"):
+        launch("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="torch sees no GPU; choose cpu"):
+            launch("cuda")
+    with pytest.raises(UsageError, match="no precision 'f8': one of f32, bf16"):
+        autocast("f8", torch.device("cpu"))
+
+
+def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert share(5) == range(5)
+    monkeypatch.setattr("cliprl.models.parallel.size", lambda: 2)
+    monkeypatch.setattr("cliprl.models.parallel.rank", lambda: 1)
+    assert share(6) == range(3, 6)
+    with pytest.raises(UsageError, match="which 2 processes can't share evenly"):
+        share(5)
