@@ -5,8 +5,8 @@ that is installed, then measures throughput, latency at 60 FPS, eight streams, a
 file, DEVICE-gpu.json, into a folder. It runs from a bare checkout, without installing the package: what it needs is Python
 3.11 or newer with torch (a CUDA build), numpy, opencv-python-headless, onnx, platformdirs, filelock, pytest and hypothesis,
 and cuda-bindings with nvidia-cuda-nvrtc, or pycuda with nvcc. It uses, where they are installed: tensorrt (else torch runs
-the networks) and openvino (else no accuracy gate judges them, and the file says so). PyAV is not needed: frames are uploaded
-from pinned memory, and NVDEC is not measured.
+the networks) and openvino (else no accuracy gate judges them, and the file says so). PyAV is needed only for `--clip`, a video
+file whose frames are decoded too, by NVDEC where there is one; without it frames are uploaded from pinned memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONG, TOGETHER = 100_000, 8
 PEER_FPS = 61.2
 METHOD = {
     "includes": "copy into pinned memory, upload, view, network picture, networks, paint, download of the painted frame",
-    "excludes": "video decoding and encoding",
+    "excludes": "video encoding; decoding but for the cases called decoded",
     "latency": "from a frame's arrival in pinned memory to its painted picture in host memory",
 }
 
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench/gpu.py", description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("-o", "--into", type=Path, default=ROOT / "bench" / "results", help="folder for log and result")
     parser.add_argument("--bundle", default="small", help="engine bundle to measure (the promise is made for `base`)")
+    parser.add_argument("--clip", help="video file to decode as well, best by NVDEC")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each measurement")
     parser.add_argument("--frames", type=int, default=LONG, help="length of the long run; 0 leaves it out")
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = re.sub("[^a-z0-9]+", "-", card.gpu.name.lower()).strip("-")
     failed = False if given.skip_tests else run_tests(given.into / f"{name}-gpu-tests.log")
     if not given.tests_only:
-        result = measure(card, given.bundle, given.seconds, given.frames)
+        result = measure(card, given.bundle, given.seconds, given.frames, given.clip)
         result.write(given.into / f"{name}-gpu.json")
         print(
             *(f"{s.title}: p50 {s.digest().p50:.4g}, p99 {s.digest().p99:.4g} {s.unit}" for s in result.series),
@@ -133,7 +134,7 @@ def networks(bundle: Bundle, say: Callable[[str], None]) -> Pair:
     return candidate.load(Made(candidate.build(), {}))
 
 
-def measure(card: Card, name: str, seconds: float, frames: int) -> Result:
+def measure(card: Card, name: str, seconds: float, frames: int, clip: str | None) -> Result:
     """All measurements, as one result."""
     from cliprl.bench import machine
     from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
@@ -145,8 +146,8 @@ def measure(card: Card, name: str, seconds: float, frames: int) -> Result:
     notes.append(f"networks by {engines.backend} in {engines.precision}")
     pictures = scene_pictures(HEIGHT, WIDTH)
 
-    def streams(count: int, pace: float | None) -> list[GpuStream]:
-        return [GpuStream(card, bundle, pictures, pace=pace, engines=engines) for _ in range(count)]
+    def streams(count: int, pace: float | None, clip: str | None = None) -> list[GpuStream]:
+        return [GpuStream(card, bundle, pictures, clip=clip, pace=pace, engines=engines) for _ in range(count)]
 
     series, watch = list[Any](), machine.LoadWatch()
     run_together(streams(1, None), 100)
@@ -157,6 +158,11 @@ def measure(card: Card, name: str, seconds: float, frames: int) -> Result:
     series += described("paced at 60 FPS", run_together(streams(1, 60), round(seconds * 60)))
     series += described(f"{TOGETHER} streams at 60 FPS", run_together(streams(TOGETHER, 60), round(seconds * 60)))
     series += described("slow consumer", run_together(streams(1, 60), 300, slow=0.05))
+    if clip is not None:
+        decoded = run_together(streams(1, None, clip), max(round(seconds * 300), 50))
+        notes += decoded[0].notes[:1]
+        series += described("decoded, throughput", decoded)
+        series += described("decoded, paced at 60 FPS", run_together(streams(1, 60, clip), round(seconds * 60)))
     if frames:
         memory = Sampler(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         memory.start()
@@ -168,6 +174,7 @@ def measure(card: Card, name: str, seconds: float, frames: int) -> Result:
     told = {"name": manifest.name, "input": f"{manifest.width}x{manifest.height}", "steps": manifest.steps}
     method = METHOD | {"peer": f"ReSurgSAM2's published {PEER_FPS} FPS", "seconds": seconds}
     command = f"python bench/gpu.py --bundle {Path(name).name} --seconds {seconds:g} --frames {frames}"
+    command += f" --clip {Path(clip).name}" if clip else ""
     date, described_machine = datetime.now(UTC).isoformat(timespec="seconds"), machine.describe() | watch.block()
     picture = {"name": "rendered scene, uploaded from pinned memory", "size": f"{WIDTH}x{HEIGHT}"}
     return Result(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import count
 from typing import Any
 
 import cv2
@@ -54,21 +55,30 @@ class Seen:
     dropped: int = 0
     fed: int = 0
     error: BaseException | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class GpuStream:
     """One video stream on a card: a thread that feeds it, one that gives frames to the GPU, one that waits, one that paints.
 
     `pace` in frames a second drops the oldest frame that nobody has taken; None feeds as fast as slots come free. `slow`
-    seconds are wasted after each frame. Every frame bears its number as a time code, which is read off what comes out.
+    seconds are wasted after each frame. Every picture bears its number as a time code, which is read off what comes out; the
+    frames of a `clip`, a video file played again and again, bear none.
     """
 
     def __init__(
-        self, card: Card, bundle: Bundle, pictures: Sequence[Picture], *, pace: float | None = None, **settings: Any
+        self,
+        card: Card,
+        bundle: Bundle,
+        pictures: Sequence[Picture],
+        *,
+        clip: str | None = None,
+        pace: float | None = None,
+        **settings: Any,
     ) -> None:
         self.seen = Seen()
-        self._pictures, self._pace = pictures, pace
-        device = CudaDevice(card)
+        self._pictures, self._clip, self._pace = pictures, clip, pace
+        device = self._device = CudaDevice(card)
         self._segmenter = device.segmenter(bundle, **settings)
         # Without text, which needs a font.
         self._overlay = device.overlay(self._segmenter.classes, Style(legend=False, status=False))
@@ -103,35 +113,45 @@ class GpuStream:
         return iter(refining)
 
     def _feed(self, frames: int) -> None:
-        start = time.monotonic()
+        start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)
         try:
             for index in range(frames):
                 if self._pace is not None:
                     time.sleep(max(start + index / self._pace - time.monotonic(), 0))
-                self._write(index)
+                frame = next(feed)
+                frame.mark("captured")
+                self._ring.publish(frame)
+                self.seen.fed += 1
+            feed.close()
             self._ring.finish()
         except RingClosed:
             self._ring.finish()
         except BaseException as error:
             self._ring.finish(error)
 
-    def _write(self, index: int) -> None:
-        source = self._pictures[index % len(self._pictures)]
-        luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
-        np.copyto(luma, source[0])
-        np.copyto(chroma, source[1])
-        timecode.write(luma, index)
-        frame = Frame(luma, chroma, index, 1 / RATE, index)
-        frame.mark("captured")
-        self._ring.publish(frame)
-        self.seen.fed += 1
+    def _uploaded(self) -> Generator[Frame, None, None]:
+        """Pictures in turn, written into a slot's pinned planes."""
+        for index in count():
+            source = self._pictures[index % len(self._pictures)]
+            luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
+            np.copyto(luma, source[0])
+            np.copyto(chroma, source[1])
+            timecode.write(luma, index)
+            yield Frame(luma, chroma, index, 1 / RATE, index)
+
+    def _decoded(self, clip: str) -> Generator[Frame, None, None]:
+        """The clip's frames again and again, by NVDEC where it has one."""
+        while True:
+            with self._device.source(clip, self.seen.notes.append) as source:
+                while (frame := source.read(self._ring.acquire)) is not None:
+                    yield frame
 
     def _note(self, frame: Frame, steps: int) -> None:
         frame.mark("painted")
         self.seen.latencies.append(frame.elapsed("captured", "painted"))
         self.seen.finished.append(frame.times["painted"])
         self.seen.steps.append(steps)
-        self.seen.wrong += timecode.read(frame.luma) != frame.index
+        self.seen.wrong += self._clip is None and timecode.read(frame.luma) != frame.index
 
 
 def run_together(streams: Sequence[GpuStream], frames: int, slow: float = 0.0) -> list[Seen]:

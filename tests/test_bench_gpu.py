@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler
+from media import make_clip
 
 from cliprl.bench.gpu import ROOT, described
 from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
@@ -43,6 +44,18 @@ def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     assert len(series["latency"].rounds[0]) == 12
     assert series["frames that came out wrong"].rounds[0] == (0.0, 0.0)
     assert all(rate > 0 for rate in series["fps"].rounds[0])
+
+
+@needs_compiler
+def test_a_clip_is_played_again_and_again(tmp_path: Path) -> None:
+    gpu = FakeGpu(random.Random(4).randrange)
+    card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine), decoder=0), open_bundle()
+    engines = load_engines(bundle, precision="f32", threads=1)
+    clip = str(make_clip(tmp_path / "clip.mp4", frames=3))
+    (seen,) = run_together([GpuStream(card, bundle, [], clip=clip, engines=engines, steps=0)], 7)
+    assert (len(seen.finished), seen.wrong, seen.fed) == (7, 0, 7)
+    if find_driver() is None:
+        assert seen.notes[0].startswith("no NVDEC for this video")
 
 
 def test_what_fails_in_a_stream_is_raised() -> None:
