@@ -1,4 +1,4 @@
-"""Torch runs a bundle's ONNX files and says what the reference says; what a GPU must show is marked `needs_cuda`."""
+"""Torch runs a bundle's ONNX files and says what the reference says. What a GPU must show is in test_engines_gpu.py."""
 
 from __future__ import annotations
 
@@ -130,36 +130,3 @@ def test_what_is_built_is_the_graph_in_its_precision(bundle: Bundle, tmp_path: P
     (tmp_path / "no.onnx").write_text("no network")
     with pytest.raises(EngineError, match=r"no\.onnx"):
         backend.build(Request(tmp_path / "no.onnx", "f32"))
-
-
-@pytest.mark.needs_cuda
-@pytest.mark.parametrize("precision", ["f32", "f16"])
-def test_on_a_gpu_it_matches_and_replay_equals_eager(bundle: Bundle, precision: str) -> None:
-    backend, inputs = backend_of("torch"), sample(bundle, 12)
-    assert backend.probe().ready, backend.probe().reason
-    request = Request(bundle.encoder, precision, buffers=2)
-    blob = backend.build(request)
-    engine = backend.load(blob, request)
-    runs = [engine.run(inputs)["logits"].cpu().clone() for _ in range(6)]  # type: ignore[attr-defined]
-    expected = outputs_of(onnx.load(bundle.encoder), inputs)["logits"]
-    assert (runs[0].numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
-    assert all(torch.equal(run, runs[0]) for run in runs[1:])
-    placed = {name: torch.as_tensor(value, device="cuda") for name, value in inputs.items()}
-    eager = Graph(blob, "cuda").program(placed).run(placed)["logits"].cpu()
-    assert torch.allclose(eager, runs[0], rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.needs_cuda
-def test_on_a_gpu_ten_thousand_runs_leak_nothing_and_classes_may_change(bundle: Bundle) -> None:
-    backend = backend_of("torch")
-    request = Request(bundle.encoder, "f16", buffers=2)
-    engine = backend.load(backend.build(request), request)
-    for classes in (12, 2, 64, 12):
-        assert engine.run(sample(bundle, classes))["logits"].shape[1] == classes
-    inputs = {name: torch.as_tensor(value, device="cuda") for name, value in sample(bundle, 12).items()}
-    for _ in range(100):
-        engine.run(inputs)
-    before = torch.cuda.mem_get_info()[0]
-    for _ in range(10_000):
-        engine.run(inputs)
-    assert abs(torch.cuda.mem_get_info()[0] - before) < 8 << 20

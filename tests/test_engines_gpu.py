@@ -1,0 +1,116 @@
+"""What every engine must show on a GPU. One command on a machine that has one:
+
+FAIL_WITHOUT_CUDA=1 python -m pytest tests/test_engines_gpu.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+
+from onnx_runs import outputs_of  # noqa: E402
+
+from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
+from cliprl.engines.candidate import candidates  # noqa: E402
+from cliprl.engines.engine import DEVICES, Request, backend_of, probe  # noqa: E402
+from cliprl.engines.serving import serve  # noqa: E402
+
+pytestmark = pytest.mark.needs_cuda
+RUNS, SETTLING, GROWTH = 10_000, 100, 8 << 20
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle("small")
+
+
+@pytest.fixture(params=DEVICES["cuda"])
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each backend that can serve here. Torch always must, where there is a GPU."""
+    answer = probe(request.param)
+    if not answer.ready and request.param != "torch":
+        pytest.skip(answer.reason)
+    assert answer.ready, answer.reason
+    return backend_of(request.param)
+
+
+def encoder_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
+    manifest = bundle.manifest
+    image = np.random.default_rng(1).integers(0, 256, (1, manifest.height, manifest.width, 3), np.uint8)
+    return {"image": image, "text": np.resize(bundle.embeddings, (classes, bundle.embeddings.shape[1]))}
+
+
+def refiner_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
+    seen = outputs_of(onnx.load(bundle.encoder), encoder_inputs(bundle, classes))
+    logits = seen["logits"]
+    return {"features": seen["features"], "logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+
+
+def engine_of(backend: Any, path: Path, precision: str) -> Any:
+    request = Request(path, precision, shapes={}, buffers=2)
+    return backend.load(backend.build(request), request)
+
+
+def on_gpu(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: torch.as_tensor(np.ascontiguousarray(value), device="cuda") for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_both_networks_match_the_reference_and_replay_equals_the_first_run(
+    backend: Any, bundle: Bundle, precision: str
+) -> None:
+    for path, inputs, name in (
+        (bundle.encoder, encoder_inputs(bundle, 12), "logits"),
+        (bundle.refiner, refiner_inputs(bundle, 12), "refined"),
+    ):
+        engine, expected = engine_of(backend, path, precision), outputs_of(onnx.load(path), inputs)[name]
+        runs = [engine.run(inputs)[name].cpu().clone() for _ in range(6)]
+        assert (runs[0].numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
+        assert all(torch.equal(run, runs[0]) for run in runs[1:])
+
+
+def test_the_recorded_torch_graph_equals_the_eager_one(bundle: Bundle) -> None:
+    from cliprl.engines.torch_graph import Graph
+
+    backend, inputs = backend_of("torch"), on_gpu(encoder_inputs(bundle, 12))
+    request = Request(bundle.encoder, "f16")
+    blob = backend.build(request)
+    replayed: Any = backend.load(blob, request).run(inputs)
+    eager = Graph(blob, "cuda").program(inputs).run(inputs)
+    for name, value in eager.items():
+        assert torch.allclose(value, replayed[name], rtol=1e-2, atol=5e-2)
+
+
+def test_the_number_of_classes_may_change(backend: Any, bundle: Bundle) -> None:
+    engine = engine_of(backend, bundle.encoder, "f16")
+    for classes in (12, 2, 64, 12):
+        inputs = encoder_inputs(bundle, classes)
+        found = engine.run(inputs)["logits"].cpu().numpy()
+        expected = outputs_of(onnx.load(bundle.encoder), inputs)["logits"]
+        assert found.shape == expected.shape
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_ten_thousand_runs_leak_nothing(backend: Any, bundle: Bundle) -> None:
+    engine, inputs = engine_of(backend, bundle.encoder, "f16"), on_gpu(encoder_inputs(bundle, 12))
+    for _ in range(SETTLING):
+        engine.run(inputs)
+    before = torch.cuda.mem_get_info()[0]
+    for _ in range(RUNS):
+        engine.run(inputs)
+    assert abs(torch.cuda.mem_get_info()[0] - before) < GROWTH
+
+
+def test_the_gate_accepts_every_engine(backend: Any, bundle: Bundle, tmp_path: Path) -> None:
+    for candidate in candidates(bundle, "cuda"):
+        if candidate.backend.name == backend.name:
+            pair = serve(candidate, EngineCache(tmp_path / "engines"))
+            assert pair.report["faults"] == []
