@@ -18,11 +18,13 @@ from cliprl.engines.console import run_app
 from cliprl.models import cli
 from cliprl.models.config import Recipe, load_recipe
 from cliprl.models.data.batches import pair_batch
+from cliprl.models.data.catalog import Surroundings, open_dataset
 from cliprl.models.data.description import Description
 from cliprl.models.data.paired import sequences_of
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.splits import check_apart
 from cliprl.models.data.worsened import Worsened
-from cliprl.models.sets import Sets, open_sets
+from cliprl.models.sets import LEARNING, SCORING, Sets, open_sets
 
 TINY = """
 name = "tiny"
@@ -194,6 +196,18 @@ def test_pictures_without_captions_have_no_contrastive_stage(mine: Path, tmp_pat
     )
     with pytest.raises(UsageError, match="no training set has captions"):
         open_sets(recipe, tmp_path, lambda done, total: None)
+
+
+@pytest.mark.parametrize("name", ["endovis2015", "larynx"])
+def test_the_recipes_of_real_sets_keep_training_and_test_apart(data_dir: Path, name: str) -> None:
+    data, around = load_recipe(name).data, Surroundings(root=data_dir)
+    lines = [line for line in (*data.train, *data.policy) if not line.startswith("rendered:")]
+    learned = [open_dataset(line, "train", around, LEARNING) for line in lines]
+    scored = [open_dataset(line, "test", around, SCORING) for line in data.test]
+    check_apart(learned, scored)
+    assert all(map(len, [*learned, *scored]))
+    with pytest.raises(UsageError, match="would be trained on and tested on"):
+        check_apart(learned, [*scored, learned[0]])
 
 
 def train(folder: Path, *settings: str) -> list[str]:
