@@ -18,12 +18,12 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cliprl.bench.gpu_runs import Seen
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 1080, 1920
-LONG, TOGETHER = 100_000, 8
+LONG, TOGETHER, PACE = 100_000, 8, 60
 # ReSurgSAM2's published frames per second, and what the project promises over it.
 PEER_FPS = 61.2
 METHOD = {
@@ -137,49 +137,63 @@ def networks(bundle: Bundle, say: Callable[[str], None]) -> Pair:
 def measure(card: Card, name: str, seconds: float, frames: int, clip: str | None) -> Result:
     """All measurements, as one result."""
     from cliprl.bench import machine
-    from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
     from cliprl.bench.result import Result
     from cliprl.engines import open_bundle
 
-    bundle, notes = open_bundle(name), list(card.notes)
-    engines = networks(bundle, notes.append)
-    notes.append(f"networks by {engines.backend} in {engines.precision}")
-    pictures = scene_pictures(HEIGHT, WIDTH)
+    bundle, notes, watch = open_bundle(name), list(card.notes), machine.LoadWatch()
+    series = tuple(cases(card, bundle, seconds, frames, clip, notes.append))
+    command = f"python bench/gpu.py --bundle {Path(name).name} --seconds {seconds:g} --frames {frames}"
+    manifest = bundle.manifest
+    told = {key: value for key, value in machine.describe().items() if value is not None}
+    return Result(
+        kind="gpu",
+        command=command + (f" --clip {Path(clip).name}" if clip else ""),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=machine.commit(),
+        machine={"gpu": [card.gpu.name]} | told | watch.block(),
+        input={"name": "rendered scene, uploaded from pinned memory", "size": f"{WIDTH}x{HEIGHT}"},
+        bundle={"name": manifest.name, "input": f"{manifest.width}x{manifest.height}", "steps": manifest.steps},
+        method=METHOD | {"peer": f"ReSurgSAM2's published {PEER_FPS} FPS", "seconds": seconds},
+        series=series,
+        notes=tuple(notes),
+    )
 
-    def streams(count: int, pace: float | None, clip: str | None = None) -> list[GpuStream]:
-        return [GpuStream(card, bundle, pictures, clip=clip, pace=pace, engines=engines) for _ in range(count)]
 
-    series, watch = list[Any](), machine.LoadWatch()
-    run_together(streams(1, None), 100)
+def cases(
+    card: Card, bundle: Bundle, seconds: float, frames: int, clip: str | None, note: Callable[[str], None]
+) -> Iterator[Series]:
+    """Every case in turn: as fast as it goes, paced, eight at once, a slow consumer, decoded frames, a long run."""
+    from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
+
+    engines, pictures = networks(bundle, note), scene_pictures(HEIGHT, WIDTH)
+    note(f"networks by {engines.backend} in {engines.precision}")
+
+    def run(
+        count: int, frames: int, pace: float | None = None, slow: float = 0.0, clip: str | None = None
+    ) -> list[Seen]:
+        streams = [GpuStream(card, bundle, pictures, clip=clip, pace=pace, engines=engines) for _ in range(count)]
+        return run_together(streams, frames, slow)
+
+    many, paced = max(round(seconds * 300), 50), max(round(seconds * PACE), 10)
+    run(1, 100)
     busy = Sampler(utilisation)
     busy.start()
-    fast = run_together(streams(1, None), max(round(seconds * 300), 50))
-    series += [*described("throughput", fast), listed("throughput", "GPU busy", "%", busy.stop())]
-    series += described("paced at 60 FPS", run_together(streams(1, 60), round(seconds * 60)))
-    series += described(f"{TOGETHER} streams at 60 FPS", run_together(streams(TOGETHER, 60), round(seconds * 60)))
-    series += described("slow consumer", run_together(streams(1, 60), 300, slow=0.05))
+    yield from described("throughput", run(1, many))
+    yield listed("throughput", "GPU busy", "%", busy.stop())
+    yield from described(f"paced at {PACE} FPS", run(1, paced, PACE))
+    yield from described(f"{TOGETHER} streams at {PACE} FPS", run(TOGETHER, paced, PACE))
+    yield from described("slow consumer", run(1, paced, PACE, slow=0.05))
     if clip is not None:
-        decoded = run_together(streams(1, None, clip), max(round(seconds * 300), 50))
-        notes += decoded[0].notes[:1]
-        series += described("decoded, throughput", decoded)
-        series += described("decoded, paced at 60 FPS", run_together(streams(1, 60, clip), round(seconds * 60)))
+        decoded = run(1, many, clip=clip)
+        for text in decoded[0].notes[:1]:
+            note(text)
+        yield from described("decoded, throughput", decoded)
+        yield from described(f"decoded, paced at {PACE} FPS", run(1, paced, PACE, clip=clip))
     if frames:
         memory = Sampler(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         memory.start()
-        series += [
-            *described("long run", run_together(streams(1, None), frames)),
-            listed("long run", "memory", "MB", memory.stop()),
-        ]
-    manifest = bundle.manifest
-    told = {"name": manifest.name, "input": f"{manifest.width}x{manifest.height}", "steps": manifest.steps}
-    method = METHOD | {"peer": f"ReSurgSAM2's published {PEER_FPS} FPS", "seconds": seconds}
-    command = f"python bench/gpu.py --bundle {Path(name).name} --seconds {seconds:g} --frames {frames}"
-    command += f" --clip {Path(clip).name}" if clip else ""
-    date, described_machine = datetime.now(UTC).isoformat(timespec="seconds"), machine.describe() | watch.block()
-    picture = {"name": "rendered scene, uploaded from pinned memory", "size": f"{WIDTH}x{HEIGHT}"}
-    return Result(
-        "gpu", command, date, machine.commit(), described_machine, picture, told, method, tuple(series), tuple(notes)
-    )
+        yield from described("long run", run(1, frames))
+        yield listed("long run", "memory", "MB", memory.stop())
 
 
 def described(case: str, seen: Sequence[Seen]) -> list[Series]:
