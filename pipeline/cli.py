@@ -117,6 +117,14 @@ def stream(
             "is given. Beyond this machine (0.0.0.0:8088) a token is needed, which is printed. No file is written without -o.",
         ),
     ] = None,
+    window: Annotated[
+        bool,
+        typer.Option(
+            "--window",
+            rich_help_panel="Output",
+            help="Show the picture in a window, steered by keys (H lists them). No file is written without -o.",
+        ),
+    ] = False,
     crf: Annotated[
         int, typer.Option(min=0, max=51, rich_help_panel="Output", help="Video quality of x264: 0 lossless, 51 worst.")
     ] = 23,
@@ -278,7 +286,7 @@ def stream(
     from cliprl.pipeline.watch import RECORDINGS
 
     recorded = None
-    if record is not None or web is not None:
+    if record is not None or web is not None or window:
         recorded = record_options(record or RECORDINGS, record_what.value, segment_minutes, crf, preset.value)
     options = Options(
         source=source,
@@ -300,6 +308,7 @@ def stream(
         preset=preset.value,
         trace=trace,
         web=web,
+        window=window,
         live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None),
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))

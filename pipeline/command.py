@@ -29,7 +29,7 @@ from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.live import is_live_name
 from cliprl.pipeline.stream import Status, Stream
 from cliprl.pipeline.trace import Trace
-from cliprl.pipeline.watch import watchable, web_viewer
+from cliprl.pipeline.watch import tidy_recordings, watchable, web_viewer, window
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
@@ -57,14 +57,14 @@ class Options:
     preset: str
     trace: Path | None
     web: str | None
+    window: bool
     live: LiveOptions
 
 
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
     console = Console(stderr=True, quiet=quiet)
-    silent = options.web is not None or options.live.recording
-    targets = options.outputs or (() if silent else (default_output(options.source),))
+    targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
     with ExitStack() as opened:
         stream = _open(options, targets, opened, partial(console.print, style="dim", markup=False, highlight=False))
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
@@ -105,9 +105,9 @@ def _open(
     options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
 ) -> Stream | LiveStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
-    watched = options.web is not None or options.live.recording
+    watched = _is_watched(options)
     if watched and options.device != "cpu":
-        raise UsageError(f"--web and --record work on the CPU, not on '{options.device}': leave out --device")
+        raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
     device = open_device(options.device, say)
     for note in device.notes:
         say(note)
@@ -115,8 +115,11 @@ def _open(
     overlay = device.overlay(bundle.manifest.classes, _style(options))
     if watched or (options.device == "cpu" and is_live_name(options.source)):
         live = _open_live(options, targets, first_source(watchable(options.source), options.live), bundle, overlay, say)
+        opened.enter_context(tidy_recordings())
         if options.web is not None:
             opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
+        if options.window:
+            opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
     source = opened.enter_context(device.source(options.source, say))
     if source.info.live and options.device == "cpu":  # http tells only now
@@ -134,6 +137,11 @@ def _open(
         say=say,
     )
     return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
+
+
+def _is_watched(options: Options) -> bool:
+    """Whether the run is for somebody's eyes or a recording, and so takes the live path and writes no other file by itself."""
+    return options.web is not None or options.window or options.live.recording
 
 
 def _open_live(

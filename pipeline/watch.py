@@ -1,4 +1,4 @@
-"""`cliprl-stream --web`: the live path, with somebody who watches and may change what is shown."""
+"""`cliprl-stream --web` and `--window`: the live path, with somebody who watches and may change what is shown."""
 
 from __future__ import annotations
 
@@ -40,12 +40,45 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
     with WebViewer(program, Address.parse(address)) as viewer:
         _say(f"watch at {viewer.url}")
         yield
-        with suppress(OSError):
-            RECORDINGS.rmdir()  # nothing was recorded
         if not stream.summary().interrupted:
             _say("the input has ended; the page stays until Ctrl-C")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
+
+
+@contextmanager
+def window(stream: LiveStream, title: str) -> Iterator[None]:
+    """Show a window while the stream runs; the last picture of an input that ends by itself stays until it is closed.
+
+    Raises UsageError where the window's packages are missing, CliprlError where there is no screen.
+    """
+    if find_spec("sdl2") is None:
+        raise UsageError("the window needs pysdl2 and pysdl2-dll: pip install 'cliprl[window]'")
+    from cliprl.pipeline.window.window import Window
+
+    records, live = bool(stream.recordings), stream.info.live
+    shown = Window(stream.hub, stream.controls, title=title, live=live, records=records, close=stream.stop)
+    shown.start()
+    shown.opened.wait()
+    if shown.failed:
+        raise shown.failed
+    try:
+        yield
+        if not stream.summary().interrupted:
+            with suppress(KeyboardInterrupt):
+                shown.left.wait()
+    finally:
+        shown.stop()
+
+
+@contextmanager
+def tidy_recordings() -> Iterator[None]:
+    """Remove the folder that was made for recordings, if nothing was recorded."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            RECORDINGS.rmdir()
 
 
 def _say(text: str) -> None:

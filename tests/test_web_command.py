@@ -69,6 +69,8 @@ def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(tmp_path: Pa
         until(url + "healthz", '"ended"')
         assert fetch(url + "healthz")[0] == 503
         assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
+        assert process.stderr is not None
+        assert any("the page stays until Ctrl-C" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         output, error = process.communicate(timeout=60)
     assert process.returncode == 0

@@ -103,7 +103,8 @@ class Player(threading.Thread):
             areas=areas,
             recording=self.controls.settings.recording,
         )
-        self.hub.publish(Shown(index, raw, overlaid, raw, overlaid, status))
+        frozen = self.controls.settings.frozen
+        self.hub.publish(Shown(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
 
     def close(self) -> None:
         self._ended.set()

@@ -5,6 +5,9 @@ const KEYS = {
   o: "overlay",
   "[": "dimmer",
   "]": "brighter",
+  "-": "dimmer",
+  "+": "brighter",
+  "=": "brighter",
   c: "contours",
   a: "all",
   " ": "freeze",
@@ -44,7 +47,7 @@ export class Keys {
     const takesText = target.matches("select, input:not([type=checkbox]):not([type=range])");
     const takesSpace = key === " " && target.closest("button, input[type=checkbox], select, a, dialog");
     if (takesText || takesSpace || (document.querySelector("dialog[open]") && key !== "?")) return;
-    const held = key === "[" || key === "]";
+    const held = "[]-+=".includes(key);
     if (repeat && !held) return;
     if (/^[1-9]$/.test(key)) this.actions.class(Number(key) - 1);
     else if (KEYS[key.toLowerCase()]) this.actions[KEYS[key.toLowerCase()]]();

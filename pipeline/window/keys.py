@@ -1,0 +1,88 @@
+"""What each key does to the controls, and how that is told; the same keys as on the web viewer's page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cliprl.pipeline.live.controls import Controls
+
+_STEP = 0.05
+HELP = (
+    ("O", "overlay on or off"),
+    ("[  ]  or  -  +", "opacity down, up"),
+    ("C", "contours"),
+    ("1 … 9", "show or hide a class"),
+    ("A", "show or hide all classes"),
+    ("Space", "freeze a still beside the live picture"),
+    ("B", "raw picture beside the overlay"),
+    ("S", "save a snapshot"),
+    ("R", "record"),
+    ("P", "pause a file"),
+    ("F", "full screen"),
+    ("H", "this list"),
+    ("Q", "end"),
+)
+
+
+@dataclass(slots=True)
+class Keys:
+    """Turns keys into changed controls. `live`: a camera, which can't be paused. `records`: there is something to record with."""
+
+    controls: Controls
+    live: bool
+    records: bool
+    visible: float = 0.4  # the opacity to come back to
+
+    def press(self, key: str) -> str | None:
+        """Do what `key` is for: a character, or "space". Returns what to tell, None for a key that does nothing here."""
+        if len(key) == 1 and key in "123456789":
+            return self._toggle_class(int(key) - 1)
+        action = self._actions().get(key.lower())
+        return action() if action else None
+
+    def _actions(self) -> dict[str, Callable[[], str | None]]:
+        return {
+            "o": self._overlay,
+            **dict.fromkeys("[-", lambda: self._fade(-_STEP)),
+            **dict.fromkeys("]+=", lambda: self._fade(_STEP)),
+            "c": lambda: self._switch("contours", "Contours"),
+            "a": self._toggle_all,
+            "space": lambda: self._switch("frozen", "Still beside the picture"),
+            "r": lambda: self._switch("recording", "Recording") if self.records else None,
+            "p": lambda: None if self.live else self._switch("paused", "Pause"),
+        }
+
+    def _switch(self, name: str, title: str) -> str:
+        on = not getattr(self.controls.settings, name)
+        self.controls.change(**{name: on})
+        return f"{title} {'on' if on else 'off'}"
+
+    def _overlay(self) -> str:
+        opacity = self.controls.settings.opacity
+        self.visible = opacity or self.visible
+        return self._set_opacity(0.0 if opacity else self.visible)
+
+    def _fade(self, step: float) -> str:
+        return self._set_opacity(min(max(round(self.controls.settings.opacity + step, 2), 0.0), 1.0))
+
+    def _set_opacity(self, opacity: float) -> str:
+        self.controls.change(opacity=opacity)
+        return f"Opacity {round(opacity * 100)} %"
+
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.controls.classes if spec.kind != "background"]
+
+    def _toggle_class(self, number: int) -> str | None:
+        if number >= len(self._names):
+            return None
+        name = self._names[number]
+        visible = name in self.controls.settings.hidden
+        self.controls.show(name, visible)
+        return f"{name} {'shown' if visible else 'hidden'}"
+
+    def _toggle_all(self) -> str:
+        hidden = self.controls.settings.hidden
+        self.controls.change(hidden=[] if hidden else self._names)
+        return "All classes shown" if hidden else "All classes hidden"

@@ -1,0 +1,69 @@
+"""Where pictures lie in the window, and text as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_GAP = 4  # between two pictures
+_WEIGHT = 500
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def arrange(sizes: Sequence[tuple[int, int]], width: int, height: int) -> list[Box]:
+    """Boxes for pictures of `sizes` (width, height), side by side in a window, each as large as fits its aspect."""
+    room = max((width - _GAP * (len(sizes) - 1)) // len(sizes), 1)
+    return [_fit(size, Box(i * (room + _GAP), 0, room, height)) for i, size in enumerate(sizes)]
+
+
+def _fit(size: tuple[int, int], room: Box) -> Box:
+    scale = min(room.width / size[0], room.height / size[1])
+    width, height = max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+    return Box(room.left + (room.width - width) // 2, room.top + (room.height - height) // 2, width, height)
+
+
+@lru_cache(maxsize=1)
+def _font() -> cv2.FontFace:
+    return cv2.FontFace("sans")
+
+
+def _width(text: str, size: int) -> int:
+    box: Sequence[int] = cv2.getTextSize((0, 0), text, (0, 0), _font(), size, _WEIGHT)
+    return int(box[0] + box[2])
+
+
+@lru_cache(maxsize=8)
+def panel(rows: tuple[tuple[str, ...], ...], size: int) -> NDArray[np.uint8]:
+    """Rows of text in columns on a translucent dark panel: uint8 (h, w, 4), B, G, R, opacity; letters `size` pixels high."""
+    gap, line = size, round(size * 1.6)
+    columns = [max(_width(row[i], size) for row in rows) for i in range(len(rows[0]))]
+    width = sum(columns) + gap * (len(columns) + 1)
+    picture = np.zeros((line * len(rows) + gap, width, 4), np.uint8)
+    picture[:] = (20, 17, 13, 225)
+    for y, row in enumerate(rows):
+        left = gap
+        for text, column in zip(row, columns, strict=True):
+            _write(picture, text, left, gap // 2 + round(line * (y + 0.7)), size)
+            left += column + gap
+    return picture
+
+
+def _write(picture: NDArray[np.uint8], text: str, left: int, baseline: int, size: int) -> None:
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    cv2.putText(mask, text, (left, baseline), (255,), _font(), size, _WEIGHT)
+    share = mask[..., None] / np.float32(255)
+    picture[..., :3] = np.rint(picture[..., :3] * (1 - share) + 240 * share)
+    np.maximum(picture[..., 3], mask, out=picture[..., 3])

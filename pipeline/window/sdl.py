@@ -1,0 +1,124 @@
+"""SDL, as little of it as the window needs: a window, pictures drawn into it, and the keys pressed in it.
+
+All of an object's methods belong to the thread that made it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.window.layout import Box
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it tells which SDL it has found
+    import sdl2
+
+_START = (1280, 800)
+QUIT = "quit"
+
+
+class Screen:
+    """One window. Raises CliprlError where there is no screen to open it on."""
+
+    def __init__(self, title: str) -> None:
+        sdl2.SDL_SetHint(sdl2.SDL_HINT_RENDER_SCALE_QUALITY, b"linear")
+        sdl2.SDL_SetHint(sdl2.SDL_HINT_VIDEO_ALLOW_SCREENSAVER, b"0")
+        sdl2.SDL_SetHint(sdl2.SDL_HINT_NO_SIGNAL_HANDLERS, b"1")  # Ctrl-C is the program's
+        self._check(sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) == 0)
+        flags = sdl2.SDL_WINDOW_RESIZABLE | sdl2.SDL_WINDOW_ALLOW_HIGHDPI
+        anywhere = sdl2.SDL_WINDOWPOS_CENTERED
+        self._window = sdl2.SDL_CreateWindow(title.encode(), anywhere, anywhere, *_start_size(), flags)
+        self._check(bool(self._window))
+        self._renderer = sdl2.SDL_CreateRenderer(self._window, -1, 0)
+        self._check(bool(self._renderer))
+        self._textures: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def _check(self, fine: bool) -> None:
+        if not fine:
+            reason = sdl2.SDL_GetError().decode()
+            raise CliprlError(f"no window can be opened ({reason}): run it at a screen, or use --web")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        width, height = ctypes.c_int(), ctypes.c_int()
+        sdl2.SDL_GetRendererOutputSize(self._renderer, ctypes.byref(width), ctypes.byref(height))
+        return width.value, height.value
+
+    @property
+    def full(self) -> bool:
+        """Whether it fills the screen."""
+        return bool(sdl2.SDL_GetWindowFlags(self._window) & sdl2.SDL_WINDOW_FULLSCREEN_DESKTOP)
+
+    def fill(self, on: bool) -> None:
+        """Fill the screen, without the pointer, or don't."""
+        sdl2.SDL_SetWindowFullscreen(self._window, sdl2.SDL_WINDOW_FULLSCREEN_DESKTOP if on else 0)
+        sdl2.SDL_ShowCursor(0 if on else 1)
+
+    def clear(self) -> None:
+        """Begin a new picture, black."""
+        sdl2.SDL_SetRenderDrawColor(self._renderer, 0, 0, 0, 255)
+        sdl2.SDL_RenderClear(self._renderer)
+
+    def load(self, name: str, image: NDArray[np.uint8]) -> None:
+        """Keep a picture (h, w, 3: B, G, R, or 4: and opacity) under a name, until another is loaded under it."""
+        image = np.ascontiguousarray(image)
+        texture = self._texture(name, image.shape)
+        sdl2.SDL_UpdateTexture(texture, None, image.ctypes.data_as(ctypes.c_void_p), image.strides[0])
+
+    def _texture(self, name: str, shape: tuple[int, ...]) -> Any:
+        known = self._textures.get(name)
+        if known is not None and known[0] == shape:
+            return known[1]
+        if known is not None:
+            sdl2.SDL_DestroyTexture(known[1])
+        layout = sdl2.SDL_PIXELFORMAT_BGR24 if shape[2] == 3 else sdl2.SDL_PIXELFORMAT_ARGB8888
+        kind = sdl2.SDL_TEXTUREACCESS_STREAMING
+        texture = sdl2.SDL_CreateTexture(self._renderer, layout, kind, shape[1], shape[0])
+        self._check(bool(texture))
+        if shape[2] == 4:
+            sdl2.SDL_SetTextureBlendMode(texture, sdl2.SDL_BLENDMODE_BLEND)
+        self._textures[name] = (shape, texture)
+        return texture
+
+    def draw(self, name: str, box: Box) -> None:
+        """Draw a picture that was loaded."""
+        sdl2.SDL_RenderCopy(self._renderer, self._textures[name][1], None, sdl2.SDL_Rect(*box))
+
+    def show(self) -> None:
+        """Show what was drawn since `clear`."""
+        sdl2.SDL_RenderPresent(self._renderer)
+
+    def events(self) -> list[str]:
+        """Keys pressed since the last call, as characters or SDL's names in small letters; `QUIT` when the window was closed."""
+        happened, event = [], sdl2.SDL_Event()
+        while sdl2.SDL_PollEvent(ctypes.byref(event)):
+            if event.type == sdl2.SDL_QUIT:
+                happened.append(QUIT)
+            elif event.type == sdl2.SDL_KEYDOWN and (
+                not event.key.repeat or chr(event.key.keysym.sym & 0xFF) in "[]-+="
+            ):
+                happened.append(sdl2.SDL_GetKeyName(event.key.keysym.sym).decode().lower())
+        return happened
+
+    def close(self) -> None:
+        """Close the window."""
+        for _, texture in self._textures.values():
+            sdl2.SDL_DestroyTexture(texture)
+        sdl2.SDL_DestroyRenderer(self._renderer)
+        sdl2.SDL_DestroyWindow(self._window)
+        sdl2.SDL_QuitSubSystem(sdl2.SDL_INIT_VIDEO)
+
+
+def _start_size() -> tuple[int, int]:
+    """(width, height) of a new window: no larger than the screen has room for."""
+    room = sdl2.SDL_Rect()
+    if sdl2.SDL_GetDisplayUsableBounds(0, ctypes.byref(room)) != 0:
+        return _START
+    return min(_START[0], room.w), min(_START[1], room.h)

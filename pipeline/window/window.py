@@ -1,0 +1,155 @@
+"""The window itself: it follows the hub on a thread of its own, so that the display path never waits for the screen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.hub import Hub, Shown
+from cliprl.pipeline.web.pictures import Converter, png
+from cliprl.pipeline.window.keys import HELP, Keys
+from cliprl.pipeline.window.layout import Box, arrange, panel
+from cliprl.pipeline.window.sdl import QUIT, Screen
+
+# Seconds between two looks at the keyboard, and for how long an outcome is told.
+_TICK, _TOLD = 0.02, 2.0
+# The longer side of what is drawn; larger frames are shrunk first.
+_LONGEST = 3840
+_LETTERS = 18
+
+
+class Window(threading.Thread):
+    """Shows the hub's pictures full size, unguarded, as the surgeon's own display. `close` is called when it is to end.
+
+    `opened` is set once it is there, or `failed` says why it is not; `left` once its user has closed it.
+    """
+
+    def __init__(
+        self, hub: Hub, controls: Controls, *, title: str, live: bool, records: bool, close: Callable[[], None]
+    ) -> None:
+        super().__init__(name="window", daemon=True)
+        self.failed: CliprlError | None = None
+        self.opened, self.left = threading.Event(), threading.Event()
+        self._hub, self._title, self._close = hub, title, close
+        self._keys = Keys(controls, live, records)
+        self._converter = Converter()
+        self._beside = self._helps = False
+        self._told: tuple[str, float] = ("H: keys", time.monotonic() + _TOLD)
+        self._looks: tuple[object, ...] = ()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            self._screen = Screen(self._title)
+        except CliprlError as error:
+            self.failed = error
+            self._close()
+            return
+        finally:
+            self.opened.set()
+        try:
+            self._follow()
+        finally:
+            self._screen.close()
+
+    def stop(self) -> None:
+        """Close the window, and wait until it is."""
+        self._ended.set()
+        if self.is_alive():
+            self.join()
+
+    def _follow(self) -> None:
+        index = -1
+        while not self._ended.is_set():
+            for event in self._screen.events():
+                self._react(event)
+            shown = self._hub.wait_newer(index, _TICK)
+            if shown is not None:
+                index = shown.index
+            elif self._hub.closed:
+                time.sleep(_TICK)
+            if (newest := shown or self._hub.newest) is not None and self._is_due(newest):
+                self._draw(newest)
+
+    def _react(self, event: str) -> None:
+        if event in (QUIT, "q"):
+            self.left.set()
+            self._close()
+        elif event == "escape":
+            self._screen.fill(False)
+        elif event in ("f", "f11"):
+            self._screen.fill(not self._screen.full)
+        elif event in ("h", "f1"):
+            self._helps = not self._helps
+        elif event == "b":
+            self._beside = not self._beside
+        elif event == "s":
+            self._tell(self._snapshot())
+        elif (outcome := self._keys.press(event)) is not None:
+            self._tell(outcome)
+
+    def _tell(self, text: str) -> None:
+        self._told = (text, time.monotonic() + _TOLD)
+
+    def _snapshot(self) -> str:
+        """Save the newest picture, guarded as all that is kept, in the current folder."""
+        newest = self._hub.newest
+        if newest is None:
+            return "There is no picture yet"
+        path = Path(f"snapshot_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{newest.index:06d}.png")
+        try:
+            path.write_bytes(png(newest.shared_overlaid))
+        except OSError as error:
+            return f"Not saved ({error.strerror}): start in a folder that can be written"
+        return f"Saved {path}"
+
+    def _is_due(self, newest: Shown) -> bool:
+        """Whether anything to be seen has changed since the last time."""
+        telling = time.monotonic() < self._told[1]
+        looks = (
+            newest.index,
+            self._hub.frozen,
+            self._beside,
+            self._helps,
+            telling and self._told[0],
+            self._screen.size,
+        )
+        due, self._looks = looks != self._looks, looks
+        return due
+
+    def _draw(self, newest: Shown) -> None:
+        still = self._hub.frozen
+        pictures: dict[str, Frame] = {"live": newest.overlaid}
+        if still is not None:
+            pictures["still"] = still.overlaid
+        if self._beside:
+            pictures["raw"] = newest.raw
+        self._screen.clear()
+        sizes = []
+        for name, frame in pictures.items():
+            image = self._converter.bgr(frame, _LONGEST)
+            self._screen.load(name, image)
+            sizes.append((image.shape[1], image.shape[0]))
+        for name, box in zip(pictures, arrange(sizes, *self._screen.size), strict=True):
+            self._screen.draw(name, box)
+        self._draw_text()
+        self._screen.show()
+
+    def _draw_text(self) -> None:
+        width, height = self._screen.size
+        if self._helps:
+            text = panel(HELP, _LETTERS)
+            self._screen.load("help", text)
+            self._screen.draw("help", Box((width - text.shape[1]) // 2, (height - len(text)) // 2, *text.shape[1::-1]))
+        told, until = self._told
+        if time.monotonic() < until:
+            text = panel(((told,),), _LETTERS)
+            self._screen.load("told", text)
+            self._screen.draw("told", Box((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1]))
