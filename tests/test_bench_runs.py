@@ -113,7 +113,14 @@ def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Job
 
 
 @pytest.mark.parametrize(
-    "name", ["OpenCV + OpenVINO loop", "OpenCV + ONNX Runtime loop", "PyAV decode", "PyAV decode and encode"]
+    "name",
+    [
+        "OpenCV + OpenVINO loop",
+        "OpenCV + OpenVINO loop, 1 thread",
+        "OpenCV + ONNX Runtime loop",
+        "PyAV decode",
+        "PyAV decode and encode",
+    ],
 )
 def test_peers_do_the_whole_clip(name: str, job: Job, tmp_path: Path) -> None:
     if reason := peers.contender(name).missing():

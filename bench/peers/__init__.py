@@ -45,6 +45,9 @@ _TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'")
 CONTENDERS: Mapping[str, Contender] = {
     ours.NAME: Contender("cliprl.bench.ours:prepare", "its defaults"),
     "OpenCV + OpenVINO loop": Contender("cliprl.bench.peers.networks:openvino_loop", f"same engine, {_SAME}"),
+    "OpenCV + OpenVINO loop, 1 thread": Contender(
+        "cliprl.bench.peers.networks:openvino_loop_alone", "as the loop above, its networks on one thread"
+    ),
     "OpenCV + ONNX Runtime loop": Contender(
         "cliprl.bench.peers.networks:onnxruntime_loop", _SAME, ("onnxruntime",), "pip install onnxruntime"
     ),

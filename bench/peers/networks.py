@@ -21,6 +21,12 @@ def openvino_loop(job: Job) -> Runner:
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps))
 
 
+def openvino_loop_alone(job: Job) -> Runner:
+    """The same with one thread, so that the loop's own threads find a core."""
+    bundle = open_bundle(job.bundle)
+    return _loop(job, bundle, openvino_segmenter(bundle, job.steps, 1))
+
+
 def onnxruntime_loop(job: Job) -> Runner:
     """The plain loop on ONNX Runtime's CPU provider, with its defaults: a thread a core."""
     return _onnxruntime_loop(job, 0)
@@ -70,15 +76,15 @@ def _blank(bundle: Bundle) -> Array:
     return np.zeros((1, height, width, 3), np.uint8)
 
 
-def openvino_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
-    """Both networks compiled as the pipeline compiles them, but for their threads: OpenVINO's default, all cores."""
+def openvino_segmenter(bundle: Bundle, steps: int | None, threads: int = 0) -> PlainSegmenter:
+    """Both networks compiled as the pipeline compiles them, but for their threads: 0 is OpenVINO's default, all cores."""
     text = bundle.embeddings
     blank = _blank(bundle)
-    encoder = compile_engine(bundle.encoder, shapes={"image": blank.shape, "text": text.shape})
+    encoder = compile_engine(bundle.encoder, threads=threads, shapes={"image": blank.shape, "text": text.shape})
     first = encoder.run({"image": blank, "text": text})
     grid = first["logits"].shape
     shapes = {"features": first["features"].shape, "logits": grid, "base": grid, "prior": grid}
-    refiner = compile_engine(bundle.refiner, shapes=shapes)
+    refiner = compile_engine(bundle.refiner, threads=threads, shapes=shapes)
 
     def encode(image: Array) -> tuple[Array, Array]:
         outputs = encoder.run({"image": image, "text": text})
