@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -21,6 +22,8 @@ from cliprl.engines import UsageError
 from cliprl.pipeline.live.hub import Freshness, SourceState
 
 pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
+
+import aiohttp
 
 from cliprl.pipeline.web.address import Address, is_loopback, may_be_called
 from cliprl.pipeline.web.state import Program
@@ -438,3 +441,41 @@ def test_closing_ends_streams_threads_and_the_port() -> None:
             socket.create_connection(("127.0.0.1", viewer.port), timeout=1).close()
         stream.close()
     assert threading.active_count() <= before
+
+
+def test_webrtc_brings_pictures_to_a_second_implementation_and_uses_loopback_alone(viewer: WebViewer) -> None:
+    aiortc = pytest.importorskip("aiortc", reason="the extra `live` is not installed")
+
+    async def watch() -> tuple[str, object]:
+        peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+        peer.addTransceiver("video", direction="recvonly")
+        await peer.setLocalDescription(await peer.createOffer())
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"http://127.0.0.1:{viewer.port}/ws") as page:
+            await page.send_json({"offer": peer.localDescription.sdp, "views": ["overlay"], "call": 7})
+            while (message := await page.receive_json()).get("call") != 7:
+                pass
+            await peer.setRemoteDescription(aiortc.RTCSessionDescription(message["answer"], "answer"))
+            picture = await asyncio.wait_for(peer.getReceivers()[0].track.recv(), 30)
+            await peer.close()
+        return message["answer"], picture.to_ndarray(format="rgb24")
+
+    answer, picture = asyncio.run(watch())
+    candidates = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", answer)
+    assert candidates
+    assert set(candidates) == {"127.0.0.1"}
+    assert picture.shape == (240, 320, 3)
+    assert int(picture[100, 50, 1]) > int(picture[100, 50, 0]) + 50
+
+
+@pytest.mark.parametrize(
+    "message", ["no JSON", "[]", '{"offer": "v=0"}', '{"want": 3}', '{"ack": []}', '{"offer": 1, "views": {}}']
+)
+def test_nonsense_on_the_web_socket_harms_nobody(viewer: WebViewer, message: str) -> None:
+    async def talk() -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"http://127.0.0.1:{viewer.port}/ws") as page:
+            await page.send_str(message)
+            await page.send_json({"ping": 5})
+            while (await page.receive_json(timeout=20)).get("pong") != 5:
+                pass
+
+    asyncio.run(talk())
