@@ -11,7 +11,7 @@ from typing import Self
 
 from cliprl.engines import silent
 from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.live.camera import Camera, Captured
+from cliprl.pipeline.live.camera import Camera, Captured, Standing
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.guard import BodyGuard
 from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
@@ -187,7 +187,7 @@ class LiveStream:
         """Show a picture, raw and overlaid, and share what may be shared of it."""
         settings = self.controls.settings
         self._tell()
-        shown = Shown(self._index, *own, *shared, self._status(own[0], chosen), camera)
+        shown = Shown(self._index, *own, *shared, self._status(own[0], chosen, camera), camera)
         self._index += 1
         self.hub.publish(shown, freeze=settings.frozen)
         for outlet in self.outlets:
@@ -196,8 +196,10 @@ class LiveStream:
             recording.switch(settings.recording)
             recording.put(shown)
 
-    def _status(self, frame: Frame, chosen: Chosen) -> Status:
+    def _status(self, frame: Frame, chosen: Chosen, camera: bool) -> Status:
         standing, now = self.camera.standing, time.monotonic()
+        if camera and standing.state is not SourceState.LIVE:  # the last frames before, which had to wait
+            standing = Standing(SourceState.LIVE, time.time())
         captured = frame.times.get("captured")
         outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
         errors = [str(output.error) for output in outputs if output.error]

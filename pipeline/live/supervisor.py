@@ -15,8 +15,12 @@ from cliprl.pipeline.live.process import Worker, WorkerError
 from cliprl.pipeline.live.worker import Answer, Make, one_line
 from cliprl.pipeline.segmentation import Segmentation
 
-# Seconds a frame may take before the process counts as hanging.
-HANG = 1.0
+# Seconds a frame may take before the process counts as hanging; where frames take long, so many times what they took.
+HANG, _SLOW = 1.0, 4.0
+# Seconds that the very first may take.
+_FIRST = 20.0
+# How fast a slow moment is forgotten, a frame.
+_FORGET = 0.9
 # Seconds a process may take to get ready: the networks may have to be compiled first.
 START = 300.0
 # So many frames in a row may fail before the process is replaced.
@@ -54,6 +58,7 @@ class Supervisor(threading.Thread):
         self._spare: Worker | None = None
         self._failures = 0
         self._answered = 0
+        self._slowest = 0.0
 
     @property
     def newest(self) -> Mask | None:
@@ -113,7 +118,9 @@ class Supervisor(threading.Thread):
         while (task := self._next()) is not None:
             worker.send(*task)
             sent = time.monotonic()
-            self._until(lambda: self._take(worker), self._hang, f"the segmenter has hung for {self._hang:g} s")
+            limit = max(self._hang, _SLOW * self._slowest) if self._answered else _FIRST
+            self._until(lambda: self._take(worker), limit, f"the segmenter has hung for {limit:.1f} s")
+            self._slowest = max(time.monotonic() - sent, _FORGET * self._slowest)
             if self._spare is None and sent - served > _SETTLED:
                 self._spare = Worker(self._make)
 
