@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import socket
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.resources import files
-from pathlib import PurePath
 from typing import Any
 
 from aiohttp import web
@@ -17,10 +12,11 @@ from aiohttp import web
 from cliprl.engines import UsageError
 from cliprl.pipeline.live.hub import SourceState
 from cliprl.pipeline.web.access import Gate, add_headers, middleware
+from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, page_file, part, snapshot_name
 from cliprl.pipeline.web.channels import Channel
 from cliprl.pipeline.web.metrics import CONTENT_TYPE, exposition
 from cliprl.pipeline.web.pictures import png
-from cliprl.pipeline.web.pump import VIEWS, Pump
+from cliprl.pipeline.web.pump import Pump
 from cliprl.pipeline.web.session import Session
 from cliprl.pipeline.web.state import Program, describe_settings
 
@@ -30,8 +26,6 @@ _STUCK = 20.0
 # What may lie in the system's buffer for one MJPEG viewer: about two pictures.
 _SEND_BUFFER = 1 << 17
 _LARGEST_REQUEST = 1 << 16
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_BOUNDARY = b"picture"
 
 
 class Routes:
@@ -73,21 +67,21 @@ class Routes:
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         """To those without a token: the page where it can be given, or a plain refusal."""
         if request.path == "/" and request.method == "GET":
-            return _file("login.html", status=401)
+            return page_file("login.html", status=401)
         return web.Response(status=401, text="a token is needed: open the address that the program has printed\n")
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
-        given = (await _object(request)).get("token")
+        given = (await asked_object(request)).get("token")
         if (answer := self._gate.login(given if isinstance(given, str) else "")) is not None:
             return answer
         await asyncio.sleep(0.5)  # guessing is hopeless anyway; this keeps it cheap for us
         return web.json_response({"error": "that is not the token: copy it from the program's terminal"}, status=401)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        return _file("viewer.html")
+        return page_file("viewer.html")
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
-        return _file(request.match_info["name"])
+        return page_file(request.match_info["name"])
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         """200 while pictures come (or are about to), 503 when the source is away or has ended."""
@@ -105,7 +99,7 @@ class Routes:
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
         """Change settings: {"opacity": 0.5}, {"show": {NAME: false}}, ...; answers with all of them."""
-        values, controls = await _object(request), self._program.controls
+        values, controls = await asked_object(request), self._program.controls
         shown = values.pop("show", {})
         try:
             for name, visible in shown.items() if isinstance(shown, dict) else ():
@@ -120,29 +114,29 @@ class Routes:
         newest = self._program.hub.newest
         if newest is None:
             return web.Response(status=503, text="there is no picture yet\n")
-        view = _view(request)
+        view = asked_view(request)
         frame = newest.shared_overlaid if view == "overlay" else newest.shared_raw
-        name = _snapshot_name(self._program.info.name, view, newest.index)
+        name = snapshot_name(self._program.info.name, view, newest.index)
         headers = {"Content-Type": "image/png", "Content-Disposition": f'attachment; filename="{name}"'}
         return web.Response(body=await asyncio.to_thread(png, frame), headers=headers)
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         """Pictures one after the other, for anything that shows MJPEG; a slow reader misses some."""
         self._refuse_crowds()
-        boundary = _BOUNDARY.decode()
+        boundary = BOUNDARY.decode()
         response = web.StreamResponse(headers={"Content-Type": f"multipart/x-mixed-replace; boundary={boundary}"})
         if (transport := request.transport) is not None:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         await response.prepare(request)
-        channel = self._channels["jpeg", _view(request)]
+        channel = self._channels["jpeg", asked_view(request)]
         with self._streaming():
             box = channel.join()
             try:
-                await response.write(b"--" + _BOUNDARY + b"\r\n")
+                await response.write(b"--" + BOUNDARY + b"\r\n")
                 while True:
-                    part = _part((await box.take()).data)
+                    picture = part((await box.take()).data)
                     async with asyncio.timeout(_STUCK):
-                        await response.write(part)
+                        await response.write(picture)
             except (TimeoutError, ConnectionError):
                 if transport is not None:
                     transport.abort()
@@ -179,42 +173,3 @@ class Routes:
     def _refuse_crowds(self) -> None:
         if self.viewers >= MOST_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"there are {MOST_VIEWERS} viewers already: close one\n")
-
-
-def _part(data: bytes) -> bytes:
-    """One picture, and the boundary after it: a browser shows a part only when it sees its end."""
-    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-    return head + data + b"\r\n--" + _BOUNDARY + b"\r\n"
-
-
-def _file(name: str, status: int = 200) -> web.Response:
-    path = files("cliprl.pipeline.web") / "static" / name
-    kind = _TYPES.get(PurePath(name).suffix)
-    if kind is None or not path.is_file():
-        raise web.HTTPNotFound(text="there is no such file\n")
-    return web.Response(body=path.read_bytes(), status=status, headers={"Content-Type": f"{kind}; charset=utf-8"})
-
-
-def _view(request: web.Request) -> str:
-    view = request.query.get("view", VIEWS[0])
-    if view not in VIEWS:
-        raise web.HTTPBadRequest(text=f"unknown view '{view[:40]}': one of {', '.join(VIEWS)}\n")
-    return view
-
-
-async def _object(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object. Any other type of content is refused: a form of another site could send it."""
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="send application/json\n")
-    try:
-        value = json.loads(await request.text())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise web.HTTPBadRequest(text="send a JSON object\n")
-    return value
-
-
-def _snapshot_name(source: str, view: str, index: int) -> str:
-    stem = re.sub(r"[^\w.-]+", "_", PurePath(source.split("?")[0].rstrip("/:")).stem)[:40] or "stream"
-    return f"{stem}_{view}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{index:06d}.png"
