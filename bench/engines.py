@@ -56,8 +56,9 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: Job) -
         return {ENCODER: _timed(lambda: encoder.run(given), job)}
     pair = serve(candidate, EngineCache())
     seen = pair.encoder.run(given)
-    state = {"features": seen["features"], "logits": seen["logits"], "base": seen["logits"], "prior": seen["logits"]}
-    state = {name: value.copy() if isinstance(value, np.ndarray) else value.clone() for name, value in state.items()}
+    own = {"features": seen["features"], **dict.fromkeys(("logits", "base", "prior"), seen["logits"])}
+    own = {name: value.copy() if isinstance(value, np.ndarray) else value.clone() for name, value in own.items()}
+    state = own | {"text": given["text"]}
     return {
         ENCODER: _timed(lambda: pair.encoder.run(given), job),
         STEP: _timed(lambda: pair.refiner.run(state), job),

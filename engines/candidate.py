@@ -19,6 +19,8 @@ from cliprl.engines.store import Made
 INT8 = "int8"
 # How many runs an encoder's outputs stay valid, where the caller does not say.
 BUFFERS = 4
+# Which of an input's dimensions counts the classes.
+CLASS_AXES = {"text": 0, "logits": 1, "base": 1, "prior": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,20 @@ class Candidate:
         """What the encoder is made of."""
         path, shapes = self.bundle.path / self._file(), dict(encoder_shapes(self.bundle))
         if self.open_classes:
-            shapes["text"] = (-1, shapes["text"][1])
+            shapes = opened(shapes)
         return Request(path, self.precision, self.threads, shapes, self.buffers)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         precision = self.backend.precisions()[0] if self.precision == INT8 else self.precision
         if self.open_classes:
-            shapes = {name: (s if name == "features" else (s[0], -1, *s[2:])) for name, s in shapes.items()}
+            shapes = opened(shapes)
         return Request(self.bundle.refiner, precision, self.threads, shapes)
+
+
+def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs with an open number of classes, -1."""
+    axes = {name: CLASS_AXES.get(name) for name in shapes}
+    return {name: tuple(-1 if i == axes[name] else n for i, n in enumerate(s)) for name, s in shapes.items()}
 
 
 def candidates(

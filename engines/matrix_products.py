@@ -1,7 +1,8 @@
 """Matrix products as convolutions: TensorRT for RTX compiles no product in FP32 for Turing ("FP32 GEMM is not supported").
 
 The same sums are a convolution with a 1x1 kernel: each row of the left matrix is a picture of one pixel, each column of
-the right one a kernel. A batch of products is a convolution in as many groups.
+the right one a kernel. A batch of products is a convolution in as many groups. Where the number of terms is open (classes), the
+products are multiplied out and summed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def replace_matrix_products(model: Any) -> None:
         closed = all(len(size) >= 2 and min(size) > 0 for size in sizes)
         if node.op_type == "MatMul" and closed and (len(sizes[1]) == 2 or sizes[0][:-2] == sizes[1][:-2]):
             nodes += _product(node, sizes[0], sizes[1], graph)
+        elif node.op_type == "MatMul" and len(sizes[0]) == 2 and len(sizes[1]) > 2 and sizes[0][1] < 1:
+            nodes += _summed(node, graph)
         elif node.op_type == "Gemm" and closed and _is_plain(node):
             nodes += _affine(node, sizes[0], sizes[1], graph)
         else:
@@ -69,6 +72,19 @@ def _product(node: Any, left: Sizes, right: Sizes, graph: Any) -> list[Any]:
     kernel = steps.reshape(turned, groups * columns, depth, 1, 1)
     found = steps.reshape(steps.add("Conv", pixels, kernel, group=groups), rows, groups, columns)
     steps.reshape(steps.add("Transpose", found, perm=[1, 0, 2]), *left[:-1], columns, output=steps.name)
+    return steps.nodes
+
+
+def _summed(node: Any, graph: Any) -> list[Any]:
+    """(n, K) by (..., K, m) as a sum over K of (..., n, K, m)."""
+    steps = _Steps(node, graph)
+    axes = [f"{steps.name}/{name}" for name in ("columns", "rows", "terms")]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array([axis], np.int64), name) for axis, name in zip((-1, -3, -2), axes, strict=True)
+    )
+    left = steps.add("Unsqueeze", node.input[0], axes[0])
+    right = steps.add("Unsqueeze", node.input[1], axes[1])
+    steps.add("ReduceSum", steps.add("Mul", left, right), axes[2], output=steps.name, keepdims=0)
     return steps.nodes
 
 

@@ -90,7 +90,7 @@ def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle
         outputs = encoder.run({"image": picture[None], "text": bundle.embeddings})
         seen = {name: _host(value) for name, value in outputs.items()}
         logits = seen["logits"]
-        state = {"features": seen["features"], "base": logits, "prior": logits}
+        state = {"features": seen["features"], "base": logits, "prior": logits, "text": bundle.embeddings}
         base.append(logits[0])
         for _ in range(bundle.manifest.steps):
             logits = _host(refiner.run(state | {"logits": logits})["refined"])
@@ -107,7 +107,8 @@ def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, .
     """The refiner's inputs for the outputs of a compiled encoder."""
     manifest = bundle.manifest
     grid = (1, len(bundle.embeddings), manifest.height // manifest.stride, manifest.width // manifest.stride)
-    return {"features": encoder.outputs["features"].shape, "logits": grid, "base": grid, "prior": grid}
+    logits = {"logits": grid, "base": grid, "prior": grid}
+    return {"features": encoder.outputs["features"].shape, **logits, "text": bundle.embeddings.shape}
 
 
 def drawn_pictures(height: int, width: int) -> Pictures:

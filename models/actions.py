@@ -1,4 +1,9 @@
-"""What the refiner's agents can do: fourteen actions on a pixel's class distribution, none of which knows a class by name."""
+"""What the refiner's agents can do to a pixel's class distribution: look around, look back, or move it in the space of texts.
+
+No action knows a class by name or number. To raise a class, an action moves the cell towards a *concept*, a direction among
+the text embeddings; what that does to each class's logit is the similarity of its own text. A class that a prompt adds at
+run time is therefore moved like those whose meaning is near.
+"""
 
 from __future__ import annotations
 
@@ -10,76 +15,88 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KEEP = 0
-# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or five cells a step.
-NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 5), (0, -5), (5, 0), (-5, 0))
-SMOOTH, PRIOR, RESET, SHARPEN, SWAP = 9, 10, 11, 12, 13
-COUNT = 14
-# What SHARPEN adds to the leading class, in logits. SWAP exchanges the leading class and the runner-up.
-PUSH = 1.5
+# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or three cells a step.
+NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
+SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
+# Actions from here on move towards concept 0, 1, ...
+CONCEPTS = 14
+# What SHARPEN adds to the leading class, and a concept to a class that it is the text of; in logits.
+PUSH, STRIDE = 1.5, 3.0
+# Of the squared lengths that texts have apart; it keeps concepts short.
+RIDGE = 1e-2
 # Mean over this many cells squared.
 WINDOW = 5
-LOW = -1e4  # below every logit, and within FP16
 
 # Where an action reads: the row and column step, and which of the stacked pictures (`Pictures`).
 _STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
-_PICTURES = [0] * 9 + [1, 2, 3, 0, 0]
+_PICTURES = [0] * 9 + [1, 2, 3, 4, 0]
 
 
 class Pictures(NamedTuple):
-    """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior and z_0."""
+    """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
+    z_t and the prior, and z_0."""
 
     logits: Tensor
     smooth: Tensor
     prior: Tensor
+    blend: Tensor
     base: Tensor
 
     @classmethod
     def of(cls, logits: Tensor, base: Tensor, prior: Tensor) -> Pictures:
         """The pictures of one step."""
         smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-        return cls(logits, smooth, prior, base)
+        return cls(logits, smooth, prior, (logits + prior) / 2, base)
 
 
-def leaders(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (B, K, h, w) of the leading class and of the runner-up, 1.0 where a class is it."""
-    first = (logits == logits.amax(1, keepdim=True)).to(logits.dtype)
-    rest = logits + first * LOW
-    return first, (rest == rest.amax(1, keepdim=True)).to(logits.dtype)
+def concepts_of(text: Tensor) -> Tensor:
+    """The concepts of classes with embeddings `text` (K, E): directions (K, E) whose inner product with the class's own
+    embedding is 1, and with the others' about 0: their dual basis, with a ridge where texts are nearly alike."""
+    dual: Tensor = torch.linalg.solve(text @ text.T + RIDGE * torch.eye(len(text)).to(text), text)
+    own: Tensor = (text * dual).sum(1, keepdim=True)
+    concepts: Tensor = dual / own
+    return concepts
 
 
-def apply_actions(actions: Tensor, pictures: Pictures) -> Tensor:
-    """Let every cell act: actions int64 (B, h, w) in 0..COUNT-1. Returns z_{t+1} (B, K, h, w)."""
+def leader(logits: Tensor) -> Tensor:
+    """A mask (B, K, h, w), 1.0 where a class leads."""
+    return (logits == logits.amax(1, keepdim=True)).to(logits.dtype)
+
+
+def apply_actions(actions: Tensor, pictures: Pictures, pushes: Tensor) -> Tensor:
+    """Let every cell act: actions int64 (B, h, w) in 0..CONCEPTS+C-1. Returns z_{t+1} (B, K, h, w).
+
+    pushes: (K, CONCEPTS + C), what each action adds to each class's logit: 0 for those that are no concept.
+    """
     logits = pictures.logits
     batch, classes, height, width = logits.shape
     stacked = torch.cat([p.flatten(2) for p in pictures], 2)
     index = _sources(actions, height, width).flatten(1)[:, None].expand(batch, classes, height * width)
     taken = torch.gather(stacked, 2, index).view(batch, classes, height, width)
-    first, second = leaders(logits)
     sharpen = (actions == SHARPEN).to(logits.dtype)[:, None]
-    swap = (actions == SWAP).to(logits.dtype)[:, None]
-    lead = (logits * (first - second)).sum(1, keepdim=True)
-    return taken + PUSH * sharpen * first + swap * lead * (second - first)
+    return taken + PUSH * sharpen * leader(logits) + pushes.T[actions].permute(0, 3, 1, 2)
 
 
-def outcomes(pictures: Pictures) -> Iterator[Tensor]:
-    """What every action in turn, taken by all cells at once, would make of z_t: COUNT tensors (B, K, h, w)."""
+def outcomes(pictures: Pictures, pushes: Tensor) -> Iterator[Tensor]:
+    """What every action in turn, taken by all cells at once, would make of z_t: CONCEPTS + C tensors (B, K, h, w)."""
     logits, (height, width) = pictures.logits, pictures.logits.shape[2:]
-    first, second = leaders(logits)
     yield logits
     margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
     wide = F.pad(logits, (margin,) * 4, mode="replicate")
     for down, right in NEIGHBOURS:
         yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
-    yield from (pictures.smooth, pictures.prior, pictures.base)
-    yield logits + PUSH * first
-    yield logits + (logits * (first - second)).sum(1, keepdim=True) * (second - first)
+    yield from pictures[1:]
+    yield logits + PUSH * leader(logits)
+    for push in pushes.T[CONCEPTS:]:
+        yield logits + push[None, :, None, None]
 
 
 def _sources(actions: Tensor, height: int, width: int) -> Tensor:
     """For each cell the flat index, int64 (B, h, w), of the stacked pictures' cell that its action reads."""
+    own = actions * (actions < CONCEPTS)  # a concept moves the cell's own logits
     steps = torch.tensor(_STEPS, device=actions.device)
     pictures = torch.tensor(_PICTURES, device=actions.device)
-    rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][actions]
-    columns = torch.arange(width, device=actions.device) + steps[:, 1][actions]
+    rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][own]
+    columns = torch.arange(width, device=actions.device) + steps[:, 1][own]
     inside = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    return pictures[actions] * (height * width) + inside
+    return pictures[own] * (height * width) + inside

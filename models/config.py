@@ -53,6 +53,9 @@ class DataConfig:
     Of the mixture, `larynx` is the folder of the vocal-fold set ("" = rendered scenes alone). It has `scenes` seeds from
     `first_seed` on, each with `frames` frames; the policy is trained on `policy_scenes` further ones that the base has not
     seen. Shares are of a batch. Rendered scenes are kept in `cache` ("" = the run's folder).
+
+    `variety` scales how much views, cameras and light differ from picture to picture: 1 for what must hold on strangers'
+    cameras, less for what is only to hold on the same one.
     """
 
     train: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class DataConfig:
     workers: int = 2
     larynx_share: float = 0.15
     composed_share: float = 0.35
+    variety: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +100,25 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementConfig:
-    """The actor-critic stage. `unroll` is T; corruption severity rises to `severity` over the first half of the steps.
+    """The actor-critic stage; see models/rewards.py and models/rollout.py.
 
-    `effort` is what an action other than to keep costs: agents act where it pays, and the loop can stop early.
-    `temperature` is that of the Boltzmann policy that the rollouts are drawn from, in units of reward.
+    `label_reward` is earned by a cell that becomes right, and lost by one that becomes wrong; `effort` is what an action
+    other than to keep costs: agents act where it pays, and the loop can stop early. `neighbour_reward` is an agent's share in
+    the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`, `foresight`
+    the credit for what follows from an action, `critic` the critic's loss (without foresight there is no critic).
     """
 
     steps: int = 400
     batch: int = 8
     rate: float = 3e-3
-    unroll: int = 3
     discount: float = 0.95
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
-    effort: float = 0.1
+    effort: float = 0.05
     temperature: float = 0.1
-    severity: float = 5.0
+    anchor: float = 0.3
+    foresight: float = 0.0
+    critic: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)

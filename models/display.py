@@ -51,6 +51,10 @@ class Display(Watcher):
         """Move the bar of the scores."""
         self._move("scores", done, total, {})
 
+    def progressed(self, name: str, done: int, total: int) -> None:
+        """Move the bar of some other work."""
+        self._move(name, done, total, {})
+
     def _move(self, name: str, done: int, total: int, losses: Mapping[str, float]) -> None:
         if name not in self._tasks:
             self._tasks[name] = self.progress.add_task(self.prefix + name, total=total, losses="")

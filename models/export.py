@@ -93,12 +93,12 @@ def _check_agreement(model: Model, folder: Path, image: Tensor, text: Tensor) ->
     encoder = _engine(folder / ENCODER, {"image": image, "text": text})
     seen = {k: v.copy() for k, v in encoder.run({"image": image.numpy(), "text": text.numpy()}).items()}
     _compare(seen["logits"], logits, "encoder")
-    inputs = {"features": features, "logits": logits, "base": logits, "prior": logits}
+    inputs = {"features": features, "logits": logits, "base": logits, "prior": logits, "text": text}
     refiner = _engine(folder / REFINER, inputs)
     refined = logits
     for _ in range(model.steps):
         outputs = refiner.run({k: v.numpy() for k, v in (inputs | {"logits": refined}).items()})
-        refined, _ = model.refiner(features, refined, logits, logits)
+        refined, _ = model.refiner(features, refined, logits, logits, text)
         _compare(outputs["refined"], refined, "refiner")
 
 

@@ -29,8 +29,8 @@ def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, fol
     classes = torch.export.Dim("classes", min=2, max=MAX_CLASSES)
     shapes: dict[str, Any] = {"image": None, "text": {0: classes}}
     _export(network, {"image": image, "text": text}, folder / ENCODER, ["features", "logits"], shapes)
-    inputs = {"features": features, "logits": logits, "base": logits.clone(), "prior": logits.clone()}
-    shapes = {"features": None} | {name: {1: classes} for name in ("logits", "base", "prior")}
+    inputs = {"features": features, "logits": logits, "base": logits.clone(), "prior": logits.clone(), "text": text}
+    shapes = {"features": None, **{name: {1: classes} for name in ("logits", "base", "prior")}, "text": {0: classes}}
     _export(refiner, inputs, folder / REFINER, ["refined", "moved"], shapes)
 
 

@@ -58,6 +58,11 @@ class ClipSegmenter(nn.Module):
         """What training should move slowly: the image tower, and the text tower where it started from a checkpoint too."""
         return list((self.clip if self.pretrained else self.tower).parameters())
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """How many features D a cell has, and how many numbers E a text embedding."""
+        return self.embed.in_channels, self.embed.out_channels
+
     def train(self, mode: bool = True) -> ClipSegmenter:
         """As usual, but the tower's batch statistics stay its own: those of rendered scenes would not fit real ones."""
         super().train(mode)

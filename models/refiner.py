@@ -6,32 +6,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliprl.models.actions import COUNT, KEEP, Pictures, apply_actions, leaders
+from cliprl.models.actions import CONCEPTS, KEEP, STRIDE, Pictures, apply_actions, concepts_of, leader
+from cliprl.models.network import ClipSegmenter
 
-# The policy's view of the features is narrower than they are.
-PROJECTED = 16
+# The policy's view of the features and of the texts is narrower than they are.
+PROJECTED, WORDS = 16, 8
 # At the start every agent keeps its distribution: step 0 is the base, and what follows must earn its place.
-KEEP_BIAS = 0.2
-STATE_MAPS = 11
+KEEP_BIAS = 1.0
+STATE_MAPS = 10
+# Texts of unit length have small numbers for the policy's first layer.
+TEXT_SCALE = 3.0
 
 
 class Refiner(nn.Module):
-    """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order."""
+    """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
 
-    def __init__(self, features: int, width: int) -> None:
+    What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along `concepts`,
+    directions among the texts, as many as are given here and set by `learn_concepts` before training.
+    """
+
+    def __init__(self, features: int, width: int, embedding: int, concepts: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(features, PROJECTED, 1)
+        self.words = nn.Conv2d(embedding, WORDS, 1, bias=False)
         self.body = nn.Sequential(
-            nn.Conv2d(PROJECTED + STATE_MAPS, width, 3, padding=1),
+            nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=2, dilation=2),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=4, dilation=4),
             nn.ReLU(),
         )
-        self.policy = nn.Conv2d(width, COUNT, 1)
+        self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
         self.value = nn.Conv2d(width, 1, 1)
+        self.register_buffer("concepts", torch.zeros(concepts, embedding))
         self._keep_at_first()
+
+    @classmethod
+    def beside(cls, network: ClipSegmenter, width: int, classes: int) -> Refiner:
+        """A refiner of `width` channels for what `network` sees, with as many concepts as there are `classes` to learn."""
+        features, embedding = network.channels
+        return cls(features, width, embedding, classes)
 
     def _keep_at_first(self) -> None:
         for head in (self.policy, self.value):
@@ -42,38 +57,57 @@ class Refiner(nn.Module):
             if self.policy.bias is not None:
                 self.policy.bias[KEEP] = KEEP_BIAS
 
-    def act(self, features: Tensor, pictures: Pictures) -> tuple[Tensor, Tensor]:
-        """Action scores (B, COUNT, h, w) and values (B, h, w) of the state, from features (B, D, h, w)."""
-        state = torch.cat([self.project(features), state_maps(pictures)], 1)
-        hidden = self.body(state)
+    def learn_concepts(self, text: Tensor) -> None:
+        """Take the training classes' embeddings (C, E) as what agents can move towards."""
+        with torch.no_grad():
+            self.get_buffer("concepts").copy_(concepts_of(text))
+
+    def pushes(self, text: Tensor) -> Tensor:
+        """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
+        kernel = F.pad(self.get_buffer("concepts"), (0, 0, CONCEPTS, 0))[:, :, None, None]
+        return STRIDE * F.conv2d(text[:, :, None, None], kernel)[:, :, 0, 0]
+
+    def act(self, features: Tensor, pictures: Pictures, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
+        words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
+        said = [_mean_text(words, z) for z in (pictures.logits, pictures.base, pictures.prior)]
+        hidden = self.body(torch.cat([self.project(features), state_maps(pictures), *said], 1))
         return self.policy(hidden), self.value(hidden)[:, 0]
 
-    def forward(self, features: Tensor, logits: Tensor, base: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, logits: Tensor, base: Tensor, prior: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One greedy step.
 
         features (B, D, h, w); logits z_t, base z_0 and prior (B, K, h, w), the prior being the previous frame's refined
-        logits, or the base for a first frame. Returns z_{t+1} and the share of cells () whose action was not to keep.
+        logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
+        () whose action was not to keep.
         """
         pictures = Pictures.of(logits, base, prior)
-        scores, _ = self.act(features, pictures)
+        scores, _ = self.act(features, pictures, text)
         actions = scores.argmax(1)
         moved = (actions != KEEP).to(logits.dtype).mean()
-        return apply_actions(actions, pictures), moved
+        return apply_actions(actions, pictures, self.pushes(text)), moved
+
+
+def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
+    """The texts (WORDS, K) of a cell's classes, weighted by their probabilities: (B, WORDS, h, w)."""
+    said = torch.matmul(words, logits.softmax(1).flatten(2))
+    return said.view(len(logits), WORDS, *logits.shape[2:])
 
 
 def state_maps(pictures: Pictures) -> Tensor:
     """What an agent sees of the distributions, blind to which class is which: (B, STATE_MAPS, h, w), each within 0..1.
 
-    Largest and second probability; certainty (sum of squares); agreement (inner product of distributions) with the cell
-    to the right, the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the
-    neighbourhood and the prior see the leading class.
+    Largest probability; certainty (sum of squares); agreement (inner product of distributions) with the cell to the right,
+    the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the neighbourhood and
+    the prior see the leading class.
     """
     p, near = pictures.logits.softmax(1), pictures.smooth.softmax(1)
     q, p0 = pictures.prior.softmax(1), pictures.base.softmax(1)
-    first, second = leaders(pictures.logits)
+    first = leader(pictures.logits)
     maps = [
-        (p * first).sum(1),
-        (p * second).sum(1),
+        p.amax(1),
         (p * p).sum(1),
         F.pad((p[..., :-1] * p[..., 1:]).sum(1), (0, 1)),
         F.pad((p[..., :-1, :] * p[..., 1:, :]).sum(1), (0, 0, 0, 1)),

@@ -80,7 +80,9 @@ def _listed(recipe: Recipe, around: Surroundings) -> Sets:
         raise UsageError("every set of data.train has labels=instrument: one must tell the classes to learn")
     classes = whole[0].kept_classes()
     captioned = [one.data for one in train if isinstance(one.data, Captioned)]
-    base, further = (Mixture([o.learned(classes) for o in side], [o.share for o in side]) for side in (train, policy))
+    base, further = (
+        Mixture([o.learned(classes) for o in side], [o.share for o in side], data.variety) for side in (train, policy)
+    )
     return Sets(classes, base, further, captioned, listed_tests(recipe, classes, around))
 
 
@@ -151,10 +153,10 @@ def _mixture(recipe: Recipe, around: Surroundings, cache: Path) -> Sets:
 
     def mixed(rendered: RenderedScenes) -> Mixture:
         if real is None:
-            return Mixture([rendered], [1.0])
+            return Mixture([rendered], [1.0], data.variety)
         composed = Composed(real, rendered, recipe.seed)
         shares = [1 - data.larynx_share - data.composed_share, data.larynx_share, data.composed_share]
-        return Mixture([rendered, real, composed], shares)
+        return Mixture([rendered, real, composed], shares, data.variety)
 
     base = scenes(data.first_seed, data.scenes)
     policy = scenes(data.first_seed + data.scenes, data.policy_scenes)

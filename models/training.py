@@ -61,7 +61,7 @@ def train(recipe: Recipe, folder: Path, watcher: Watcher, device: torch.device =
         sets = open_sets(recipe, folder, watcher.drawing)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
-    refiner = Refiner(recipe.network.features, recipe.network.policy).to(device)
+    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes)).to(device)
     with logged(recipe, folder, watcher) as report:
         run = Run(recipe, folder, sets, report)
         train_base(network, run)
@@ -87,7 +87,9 @@ def logged(recipe: Recipe, folder: Path, watcher: Watcher) -> Iterator[Report]:
 def _finish(network: ClipSegmenter, refiner: Refiner, run: Run, watcher: Watcher) -> Bundle:
     """Export, score, and seal the bundle with its scores."""
     recipe, size = run.recipe, run.recipe.network
-    model = Model(network, refiner, run.sets.classes, size.height, size.width, recipe.reinforcement.unroll)
+    model = Model(
+        network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
+    )
     bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
     scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, watcher.scoring)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)

@@ -30,14 +30,15 @@ class Refined:
 
 
 class Refiner:
-    """Runs the policy at most `steps` times. It is anytime: every step's result is a valid mask.
+    """Runs the policy at most `steps` times, on classes whose text embeddings are `text` float32 (K, E).
+
+    It is anytime: every step's result is a valid mask.
 
     It stops early when a step leaves nearly every cell alone, or when the next step would end after the deadline.
     """
 
-    def __init__(self, engine: Engine, steps: int) -> None:
-        self.engine = engine
-        self.steps = steps
+    def __init__(self, engine: Engine, steps: int, text: Array) -> None:
+        self.engine, self.steps, self.text = engine, steps, text
         self._step_seconds = 0.0
         self._logits = np.empty(0, np.float32)
 
@@ -65,7 +66,8 @@ class Refiner:
 
     def _step(self, features: Array, base: Array, prior: Array) -> float:
         start = time.monotonic()
-        outputs = self.engine.run({"features": features, "logits": self._logits, "base": base, "prior": prior})
+        inputs = {"features": features, "logits": self._logits, "base": base, "prior": prior, "text": self.text}
+        outputs = self.engine.run(inputs)
         np.copyto(self._logits, outputs["refined"])
         seconds = time.monotonic() - start
         self._step_seconds += (seconds - self._step_seconds) * (SMOOTHING if self._step_seconds else 1.0)

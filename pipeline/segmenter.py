@@ -74,7 +74,7 @@ class Segmenter:
             self.bundle, device=self.device.name, precision=precision, threads=threads, buffers=BUFFERS, say=say
         )
         self.precision, self.engine_name = engines.precision, engines.backend
-        self._encoder, self._refiner = engines.encoder, Refiner(engines.refiner, self.steps)
+        self._encoder, self._refiner = engines.encoder, Refiner(engines.refiner, self.steps, self.bundle.embeddings)
         self._picture = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
         self.reset()
         self._warm_up()

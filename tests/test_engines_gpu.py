@@ -49,9 +49,11 @@ def encoder_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
 
 
 def refiner_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
-    seen = outputs_of(onnx.load(bundle.encoder), encoder_inputs(bundle, classes))
+    given = encoder_inputs(bundle, classes)
+    seen = outputs_of(onnx.load(bundle.encoder), given)
     logits = seen["logits"]
-    return {"features": seen["features"], "logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+    three = {"logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+    return {"features": seen["features"], **three, "text": given["text"]}
 
 
 def engine_of(backend: Any, path: Path, precision: str) -> Any:

@@ -43,7 +43,7 @@ def run(pair: Pair, bundle: Bundle, picture: Any) -> list[Any]:
     """Features, logits, refined logits, and the share that moved."""
     seen = {k: v.copy() for k, v in pair.encoder.run({"image": picture, "text": bundle.embeddings}).items()}
     state = {"features": seen["features"], "base": seen["logits"], "prior": seen["logits"][..., ::-1].copy()}
-    moved = pair.refiner.run(state | {"logits": seen["logits"]})
+    moved = pair.refiner.run(state | {"logits": seen["logits"], "text": bundle.embeddings})
     return [seen["features"], seen["logits"], moved["refined"].copy(), moved["moved"].copy()]
 
 

@@ -40,7 +40,8 @@ batch = 2
 [reinforcement]
 steps = 1
 batch = 2
-unroll = 1
+[curriculum.reinforcement]
+unroll = [1, 1]
 """
 
 

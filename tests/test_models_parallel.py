@@ -13,8 +13,10 @@ import torch
 
 from cliprl.engines import UsageError
 from cliprl.models.config import load_recipe
+from cliprl.models.network import ClipSegmenter
 from cliprl.models.parallel import autocast, launch, share
 from cliprl.models.refiner import Refiner
+from cliprl.pipeline.scene import SCENE_CLASSES
 
 # Every stage takes one step on a batch of four from the same start and leaves its gradients; then one is trained whole.
 STEPS = textwrap.dedent("""
@@ -51,7 +53,7 @@ STEPS = textwrap.dedent("""
         ):
             stage.step(0)
             found[stage.name] = gradients(stage.network)
-        refiner = Refiner(recipe.network.features, recipe.network.policy)
+        refiner = Refiner.beside(stage.network, recipe.network.policy, len(sets.classes))
         stage = Reinforcement(stage.network.eval(), refiner, sets.policy, sets.classes, recipe)
         stage.step(0)
         refiner.load_state_dict(torch.load(out.parent / "refiner.pt"))
@@ -98,7 +100,8 @@ batch = 4
 [reinforcement]
 steps = 2
 batch = 4
-unroll = 2
+[curriculum.reinforcement]
+unroll = [2, 2]
 """
 
 
@@ -109,7 +112,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     (folder / "tiny.toml").write_text(TINY)
     (folder / "steps.py").write_text(STEPS)
     sizes = load_recipe(folder / "tiny.toml").network
-    torch.save(Refiner(sizes.features, sizes.policy).state_dict(), folder / "refiner.pt")
+    refiner = Refiner.beside(ClipSegmenter(sizes), sizes.policy, len(SCENE_CLASSES))
+    torch.save(refiner.state_dict(), folder / "refiner.pt")
     for out in ("one", "two"):
         (folder / out).mkdir()
     words = [str(folder / "tiny.toml"), str(folder / "one"), str(folder / "scenes")]

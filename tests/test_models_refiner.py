@@ -1,13 +1,15 @@
-"""The refiner's agents: what they do, and that none of them knows a class."""
+"""The refiner's agents: what they do and earn, and that none of them knows a class but by its text."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
 from cliprl.models.actions import (
-    COUNT,
+    BLEND,
+    CONCEPTS,
     KEEP,
     NEIGHBOURS,
     PRIOR,
@@ -15,40 +17,60 @@ from cliprl.models.actions import (
     RESET,
     SHARPEN,
     SMOOTH,
-    SWAP,
+    STRIDE,
     Pictures,
     apply_actions,
+    concepts_of,
     outcomes,
 )
 from cliprl.models.config import ReinforcementConfig
-from cliprl.models.data.sample import allowed_classes
 from cliprl.models.refiner import STATE_MAPS, Refiner, state_maps
-from cliprl.models.reinforcement import neighbours, own_rewards, returns, sampled
+from cliprl.models.rewards import around, own_rewards, rest_of
+from cliprl.models.rollout import (
+    Observed,
+    Truth,
+    anchor_at,
+    mixed,
+    prior_of,
+    reinforcement_loss,
+    rollout,
+    sampled,
+    unrolled_loss,
+)
 
-H, W, D = 8, 10, 6
+H, W, D, E = 8, 10, 6, 16
+CLASSES = tuple(ClassSpec(n, (0, 0, 0), k) for n, k in (("a", "background"), ("b", "tissue"), ("c", "instrument")))
+Maps = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def pictures(seed: int, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def pictures(seed: int, classes: int = 5) -> Maps:
+    """Features, logits, base, prior, and texts."""
     rng = torch.Generator().manual_seed(seed)
     features = torch.randn(2, D, H, W, generator=rng)
     logits, base, prior = (3 * torch.randn(2, classes, H, W, generator=rng) for _ in range(3))
-    return features, logits, base, prior
+    return features, logits, base, prior, F.normalize(torch.randn(classes, E, generator=rng), dim=1)
+
+
+def fresh(concepts: int = 3) -> Refiner:
+    refiner = Refiner(D, 8, E, concepts).eval()
+    refiner.learn_concepts(F.normalize(torch.randn(concepts, E, generator=torch.Generator().manual_seed(9)), dim=1))
+    return refiner
 
 
 def lively(seed: int = 0) -> Refiner:
     """A refiner whose policy does all sorts of things."""
     torch.manual_seed(seed)
-    refiner = Refiner(D, 8)
+    refiner = fresh()
     torch.nn.init.normal_(refiner.policy.weight, std=3.0)
     torch.nn.init.zeros_(refiner.policy.bias)
-    return refiner.eval()
+    return refiner
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 100))
 def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
-    features, logits, base, prior = pictures(seed)
-    refined, moved = Refiner(D, 8)(features, logits, base, prior)
+    features, logits, base, prior, text = pictures(seed)
+    refined, moved = fresh()(features, logits, base, prior, text)
     torch.testing.assert_close(refined, logits, rtol=0, atol=0)
     assert moved.item() == 0.0
     assert moved.shape == ()
@@ -56,38 +78,48 @@ def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(order=st.permutations(range(5)), seed=st.integers(0, 100))
-def test_permuting_the_classes_permutes_the_result(order: list[int], seed: int) -> None:
-    features, *three = pictures(seed)
+def test_permuting_the_classes_with_their_texts_permutes_the_result(order: list[int], seed: int) -> None:
+    features, *three, text = pictures(seed)
     refiner = lively()
-    refined, moved = refiner(features, *three)
-    shuffled, moved_too = refiner(features, *(p[:, order] for p in three))
+    refined, moved = refiner(features, *three, text)
+    shuffled, moved_too = refiner(features, *(p[:, order] for p in three), text[order])
     torch.testing.assert_close(shuffled, refined[:, order], rtol=1e-4, atol=1e-4)
     assert moved.item() == moved_too.item() > 0.1
+
+
+def test_what_a_class_is_lies_in_its_text() -> None:
+    features, *three, text = pictures(3)
+    refiner = lively()
+    assert not torch.equal(refiner(features, *three, text)[0], refiner(features, *three, text.roll(1, 0))[0])
 
 
 def test_it_takes_any_number_of_classes() -> None:
     refiner = lively()
     for classes in (2, 3, 20):
-        features, *three = pictures(0, classes)
-        assert refiner(features, *three)[0].shape == (2, classes, H, W)
-        assert state_maps(Pictures.of(*(three[i] for i in (0, 1, 2)))).shape == (2, STATE_MAPS, H, W)
+        features, *three, text = pictures(0, classes)
+        assert refiner(features, *three, text)[0].shape == (2, classes, H, W)
+        assert state_maps(Pictures.of(*three)).shape == (2, STATE_MAPS, H, W)
 
 
 def test_what_agents_see_lies_within_zero_and_one() -> None:
-    _, logits, base, prior = pictures(3)
+    _, logits, base, prior, _ = pictures(3)
     maps = state_maps(Pictures.of(logits, base, prior))
     assert maps.min() >= 0
     assert maps.max() <= 1 + 1e-6
 
 
+PUSHES = F.pad(torch.tensor([[3.0, 0.0], [0.5, 3.0], [0.0, -1.0], [0.0, 0.0], [1.0, 1.0]]), (CONCEPTS, 0))
+COUNT = PUSHES.shape[1]
+
+
 def act(action: int) -> tuple[torch.Tensor, Pictures]:
-    _, logits, base, prior = pictures(1)
+    _, logits, base, prior, _ = pictures(1)
     seen = Pictures.of(logits, base, prior)
-    return apply_actions(torch.full((2, H, W), action), seen), seen
+    return apply_actions(torch.full((2, H, W), action), seen, PUSHES), seen
 
 
-def test_keep_prior_reset_and_smooth_take_a_whole_picture() -> None:
-    for action, name in ((KEEP, "logits"), (PRIOR, "prior"), (RESET, "base"), (SMOOTH, "smooth")):
+def test_keep_prior_blend_reset_and_smooth_take_a_whole_picture() -> None:
+    for action, name in ((KEEP, "logits"), (PRIOR, "prior"), (BLEND, "blend"), (RESET, "base"), (SMOOTH, "smooth")):
         refined, seen = act(action)
         torch.testing.assert_close(refined, getattr(seen, name), rtol=0, atol=0)
 
@@ -108,66 +140,89 @@ def test_sharpen_pushes_the_leading_class() -> None:
     torch.testing.assert_close(refined, expected)
 
 
-def test_swap_exchanges_the_two_leading_classes_and_nothing_else() -> None:
-    refined, seen = act(SWAP)
-    order = seen.logits.argsort(1, descending=True)
-    exchanged = order.clone()
-    exchanged[:, 0], exchanged[:, 1] = order[:, 1], order[:, 0]
-    assert torch.equal(refined.argsort(1, descending=True), exchanged)
-    torch.testing.assert_close(refined.sort(1).values, seen.logits.sort(1).values)
+def test_a_concept_adds_its_push_to_each_class() -> None:
+    for action in range(CONCEPTS, COUNT):
+        refined, seen = act(action)
+        torch.testing.assert_close(refined, seen.logits + PUSHES[:, action][None, :, None, None])
+
+
+def test_a_concept_raises_its_own_class_and_hardly_another() -> None:
+    text = F.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(2)), dim=1)
+    similar = text @ concepts_of(text).T
+    torch.testing.assert_close(similar.diagonal(), torch.ones(6))
+    assert (similar - torch.eye(6)).abs().max() < 0.1
+    refiner = Refiner(D, 8, 32, 6)
+    refiner.learn_concepts(text)
+    assert refiner.pushes(text)[:, CONCEPTS:].diagonal().tolist() == pytest.approx([STRIDE] * 6, rel=1e-4)
+    near = F.normalize(text[:1] + 0.1 * text[1:2], dim=1)  # a prompt that means nearly what the first class does
+    assert refiner.pushes(near).argmax().item() == CONCEPTS
 
 
 def test_outcomes_are_what_each_action_does_everywhere() -> None:
-    for action, outcome in enumerate(outcomes(act(KEEP)[1])):
+    every = list(outcomes(act(KEEP)[1], PUSHES))
+    assert len(every) == COUNT
+    for action, outcome in enumerate(every):
         torch.testing.assert_close(outcome, act(action)[0])
 
 
 def test_each_cell_acts_for_itself() -> None:
-    _, logits, base, prior = pictures(2)
+    _, logits, base, prior, _ = pictures(2)
     seen = Pictures.of(logits, base, prior)
     actions = torch.randint(0, COUNT, (2, H, W), generator=torch.Generator().manual_seed(4))
-    mixed = apply_actions(actions, seen)
+    together = apply_actions(actions, seen, PUSHES)
     for action in range(COUNT):
-        alone = apply_actions(torch.full_like(actions, action), seen)
-        where = (actions == action)[:, None].expand_as(mixed)
-        torch.testing.assert_close(mixed[where], alone[where])
+        alone = apply_actions(torch.full_like(actions, action), seen, PUSHES)
+        where = (actions == action)[:, None].expand_as(together)
+        torch.testing.assert_close(together[where], alone[where])
 
 
-CLASSES = tuple(ClassSpec(n, (0, 0, 0), k) for n, k in (("a", "background"), ("b", "tissue"), ("c", "instrument")))
-ALLOWED = torch.from_numpy(allowed_classes(CLASSES))
-
-
-def test_returns_are_discounted_sums_of_what_follows() -> None:
-    rewards = [torch.full((1, 2, 2), value) for value in (1.0, 2.0, 4.0)]
-    found = [r[0, 0, 0].item() for r in returns(rewards, 0.5)]
-    assert found == [1 + 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4]
-
-
-def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
-    """One cell of class 0 in a field of class 1, all taken for class 1; the prior knows better."""
+def lone_cell() -> tuple[Pictures, torch.Tensor]:
+    """One cell of class 0 in a field of class 1, all taken for class 1; the prior knows better. And the truth."""
     labels = torch.ones(1, 9, 9, dtype=torch.long)
     labels[0, 4, 4] = 0
     logits = torch.zeros(1, 3, 9, 9)
     logits[:, 1] = 8.0
     prior = logits.clone()
     prior[0, :, 4, 4] = torch.tensor([8.0, 0.0, 0.0])
-    right = ALLOWED[labels].permute(0, 3, 1, 2).float()
+    return Pictures.of(logits, logits, prior), labels
+
+
+def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
+    seen, labels = lone_cell()
     config = ReinforcementConfig(label_reward=2.0, effort=0.1)
-    rewards = own_rewards(Pictures.of(logits, logits, prior), right, config)[0]
-    assert rewards.shape == (COUNT, 9, 9)
-    assert rewards[PRIOR, 4, 4].item() == pytest.approx(1 + 2 - 0.1)  # the gain is clipped at 1
+    truths, pushes = Truth.of(CLASSES).maps(labels), F.pad(torch.diag(torch.tensor([9.0, 9.0, 9.0])), (CONCEPTS, 0))
+    rewards = own_rewards(seen, pushes, truths, config)[0]
+    assert rewards.shape == (CONCEPTS + 3, 9, 9)
+    for action in (PRIOR, CONCEPTS):
+        assert rewards[action, 4, 4].item() == pytest.approx(1 + 2 - 0.1)  # the gain is clipped at 1
     assert rewards[PRIOR, 0, 0].item() == pytest.approx(-0.1)
+    assert rewards[CONCEPTS, 0, 0].item() == pytest.approx(-1 - 2 - 0.1, abs=1e-3)
     assert rewards[KEEP].abs().max().item() == 0
-    back = own_rewards(Pictures.of(prior, logits, logits), right, config)[0]
+    back = own_rewards(Pictures.of(seen.prior, seen.base, seen.base), pushes, truths, config)[0]
     assert back[PRIOR, 4, 4].item() == pytest.approx(-1 - 2 - 0.1)
 
 
-def test_neighbours_share_what_a_cell_earns() -> None:
+def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> None:
+    classes = (*CLASSES, ClassSpec("d", (0, 0, 0), "instrument"))
+    truth = Truth.of(classes)
+    logits = torch.tensor([0.0, 0.0, 8.0, 0.0])[None, :, None, None]
+    truths = truth.maps(torch.full((1, 1, 1), 2))
+    config = ReinforcementConfig(label_reward=2.0, effort=0.0)
+    pushes = F.pad(torch.diag(torch.full((4,), 20.0)), (CONCEPTS, 0))
+    rewards = own_rewards(Pictures.of(logits, logits, logits), pushes, truths, config)
+    assert rewards[0, CONCEPTS + 3].item() == pytest.approx(rewards[0, CONCEPTS + 1].item() / 2, abs=0.02)
+
+
+def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -> None:
     own = torch.zeros(1, 9, 9)
     own[0, 4, 4] = 3.0
-    shared = neighbours(own)[0]
-    assert shared[2, 6].item() == pytest.approx(3 / 25)
-    assert shared[1, 4].item() == 0
+    assert around(own)[0, 2, 6].item() == pytest.approx(3 / 25)
+    assert around(own)[0, 1, 4].item() == 0
+    rewards = [torch.full((1, 9, 9), value) for value in (1.0, 2.0, 4.0)]
+    rests = [rest[0, 4, 4].item() for rest in rest_of(rewards, 0.5, 0.5)]
+    last = 0.5 * 4
+    middle = 0.5 * 2 + 0.5 * (4 + last)
+    assert rests == [0.5 * 1 + 0.5 * (2 + middle), middle, last]
 
 
 def test_sampled_actions_follow_the_policy() -> None:
@@ -176,3 +231,61 @@ def test_sampled_actions_follow_the_policy() -> None:
     drawn = sampled(shares.log()[None, :, None, None].expand(1, 3, 100, 200))
     found = torch.bincount(drawn.flatten(), minlength=3) / drawn.numel()
     torch.testing.assert_close(found, shares, atol=0.015, rtol=0)
+
+
+def test_the_anchor_fades_but_never_goes() -> None:
+    config = ReinforcementConfig(anchor=0.4)
+    assert [anchor_at(step, 100, config) for step in (0, 25, 50, 99)] == pytest.approx([0.4, 0.2, 0.04, 0.04])
+
+
+def field() -> tuple[Observed, torch.Tensor, Truth]:
+    """A square of class 2 that the base mostly takes for class 0, and features that show it."""
+    rng = torch.Generator().manual_seed(5)
+    labels = torch.zeros(2, 16, 16, dtype=torch.long)
+    labels[:, 4:12, 4:12] = 2
+    features = 0.3 * torch.randn(2, D, 16, 16, generator=rng)
+    features[:, 0] += (labels == 2).float()
+    base = torch.randn(2, 3, 16, 16, generator=rng)
+    base[:, 0] += 2.0
+    first = torch.tensor([True, False])
+    return Observed(features, base, features, base, labels, first), torch.eye(3, E), Truth.of(CLASSES)
+
+
+@pytest.mark.parametrize(("learns", "foresight"), [("rl", 0.0), ("rl", 0.3), ("supervised", 0.0)])
+def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: float) -> None:
+    seen, text, truth = field()
+    torch.manual_seed(0)
+    refiner = Refiner(D, 8, E, 3)
+    refiner.learn_concepts(text)
+    optimizer, config = torch.optim.Adam(refiner.parameters(), lr=1e-2), ReinforcementConfig(foresight=foresight)
+    for step in range(60):
+        prior = prior_of(refiner, seen, text, 2, learns == "supervised")
+        if learns == "rl":
+            turns = rollout(refiner, seen, prior, text, truth, 2, config)
+            loss, _ = reinforcement_loss(turns, seen.labels, anchor_at(step, 60, config), config)
+        else:
+            loss, _ = unrolled_loss(refiner, seen, prior, text, truth, 2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    logits, prior = seen.base, seen.base
+    with torch.no_grad():
+        for _ in range(2):
+            if learns == "rl":
+                logits, _ = refiner(seen.features, logits, seen.base, prior, text)
+            else:
+                logits = mixed(refiner, seen.features, Pictures.of(logits, seen.base, prior), text)
+    before, after = ((z.argmax(1) == seen.labels).float().mean().item() for z in (seen.base, logits))
+    assert before < 0.75
+    assert after > 0.95
+
+
+def test_the_prior_is_the_refined_frame_before_or_the_base() -> None:
+    seen, text, _ = field()
+    refiner = lively()
+    refiner.learn_concepts(text)
+    prior = prior_of(refiner, seen, text, 1)
+    expected, _ = refiner(seen.earlier_features, seen.earlier, seen.earlier, seen.earlier, text)
+    torch.testing.assert_close(prior[0], seen.base[0])
+    torch.testing.assert_close(prior[1], expected[1])
+    assert not torch.equal(prior[1], seen.base[1])

@@ -50,7 +50,8 @@ batch = 2
 [reinforcement]
 steps = 7
 batch = 2
-unroll = 2
+[curriculum.reinforcement]
+unroll = [2, 2]
 """
 STAGES = ("contrastive", "supervised", "reinforcement")
 

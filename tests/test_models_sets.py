@@ -51,7 +51,8 @@ batch = 2
 [reinforcement]
 steps = 2
 batch = 2
-unroll = 2
+[curriculum.reinforcement]
+unroll = [2, 2]
 """
 CLASSES = (("wall", "background", 0), ("duct", "tissue", 7), ("hook", "instrument", 9))
 

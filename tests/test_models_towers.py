@@ -176,7 +176,9 @@ def test_a_bundle_of_a_checkpoints_network_runs_with_its_texts(
 ) -> None:
     """Export checks the engines' labels and texts against the network's."""
     network = network_of(*checkpoint[:2], 48, 64)
-    bundle = export_bundle(Model(network, Refiner(8, 8), SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {})
+    bundle = export_bundle(
+        Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {}
+    )
     wider = with_prompts(bundle, ["grasper"])
     with torch.no_grad():
         expected = class_embeddings(network, wider.manifest.classes[-1:])[0]

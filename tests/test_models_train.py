@@ -48,7 +48,8 @@ batch = 2
 [reinforcement]
 steps = 2
 batch = 2
-unroll = 2
+[curriculum.reinforcement]
+unroll = [2, 2]
 """
 
 

@@ -23,12 +23,13 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
     config = NetworkConfig(
         weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
     )
-    model = Model(ClipSegmenter(config), Refiner(config.features, config.policy), SCENE_CLASSES, 64, 96, 2)
+    network = ClipSegmenter(config)
+    model = Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, 64, 96, 2)
     bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
-    network, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
+    eager, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
     renderer = SceneRenderer(1, 128, 160)
     for second in (0.0, 0.1, 0.2):
         picture = renderer.render(second)[0]
-        a, b = network.see(picture), engines.see(picture)
+        a, b = eager.see(picture), engines.see(picture)
         assert (a.labels == b.labels).mean() >= 0.999
         assert np.abs(a.probabilities - b.probabilities).max() < 1e-3

@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ClipSegmente
     """A bundle that an untrained network was exported to, and that network."""
     torch.set_num_threads(1)
     network = tiny(0)
-    model = Model(network, Refiner(48, 8), SCENE_CLASSES, HEIGHT, WIDTH, 2)
+    model = Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, HEIGHT, WIDTH, 2)
     return export_bundle(model, tmp_path_factory.mktemp("bundle"), "tiny", {}), network
 
 

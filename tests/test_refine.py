@@ -13,6 +13,7 @@ from cliprl.pipeline.refine import Refiner
 
 FEATURES = np.zeros((1, 4, 8, 10), np.float32)
 BASE = np.random.default_rng(0).normal(size=(1, 3, 8, 10)).astype(np.float32)
+TEXT = np.eye(2, dtype=np.float32)
 
 
 class Clock:
@@ -34,7 +35,7 @@ class AddOne:
         self.clock, self.seconds, self.moved = clock, seconds, moved
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        assert set(inputs) == {"features", "logits", "base", "prior"}
+        assert set(inputs) == {"features", "logits", "base", "prior", "text"}
         self.clock.now += self.seconds
         return {"refined": inputs["logits"] + 1, "moved": np.float32(self.moved)}
 
@@ -48,26 +49,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_each_step_acts_on_the_last_ones_result(clock: Clock, steps: int) -> None:
-    refined = Refiner(AddOne(clock), steps)(FEATURES, BASE, BASE)
+    refined = Refiner(AddOne(clock), steps, TEXT)(FEATURES, BASE, BASE)
     np.testing.assert_allclose(refined.logits, BASE + steps)
     assert refined.steps == steps
 
 
 def test_the_base_is_not_written_to(clock: Clock) -> None:
     base = BASE.copy()
-    Refiner(AddOne(clock), 2)(FEATURES, base, base)
+    Refiner(AddOne(clock), 2, TEXT)(FEATURES, base, base)
     np.testing.assert_array_equal(base, BASE)
 
 
 def test_it_stops_when_the_policy_leaves_the_mask_alone(clock: Clock) -> None:
-    refined = Refiner(AddOne(clock, moved=0.0), 5)(FEATURES, BASE, BASE)
+    refined = Refiner(AddOne(clock, moved=0.0), 5, TEXT)(FEATURES, BASE, BASE)
     assert refined.steps == 1
     assert refined.moved == 0.0
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(0.0, 0), (0.0019, 0), (0.0021, 1), (0.0041, 2), (1.0, 5)])
 def test_a_deadline_drops_steps(clock: Clock, budget: float, steps: int) -> None:
-    refiner = Refiner(AddOne(clock), 5)
+    refiner = Refiner(AddOne(clock), 5, TEXT)
     refiner(FEATURES, BASE, BASE)
     start = clock.now
     assert refiner(FEATURES, BASE, BASE, deadline=start + budget).steps == steps
@@ -76,7 +77,7 @@ def test_a_deadline_drops_steps(clock: Clock, budget: float, steps: int) -> None
 
 def test_one_slow_moment_does_not_end_refinement_for_good(clock: Clock) -> None:
     policy = AddOne(clock, seconds=0.5)
-    refiner = Refiner(policy, 1)
+    refiner = Refiner(policy, 1, TEXT)
     refiner(FEATURES, BASE, BASE)
     policy.seconds = 0.001
     taken = [refiner(FEATURES, BASE, BASE, deadline=clock.now + 0.01).steps for _ in range(400)]

@@ -19,9 +19,9 @@ from test_sources import bar_error
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import allocate_planes
 from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.cameras import device_options, find_device, list_devices
 from cliprl.pipeline.sources.demo import DemoOptions
 from cliprl.pipeline.sources.errors import redact
-from cliprl.pipeline.sources.cameras import device_options, find_device, list_devices
 from cliprl.pipeline.sources.live import open_device
 
 

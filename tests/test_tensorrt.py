@@ -43,11 +43,11 @@ def tensors(bundle: Bundle, network: str) -> tuple[dict[str, TensorSpec], dict[s
     features = next(o for o in onnx.load(bundle.encoder).graph.output if o.name == "features")
     deep = TensorSpec("float32", tuple(d.dim_value for d in features.type.tensor_type.shape.dim))
     scores = TensorSpec("float32", grid(bundle, -1))
+    text = TensorSpec("float32", (-1, bundle.embeddings.shape[1]))
     if network == "encoder":
         image = TensorSpec("uint8", (1, manifest.height, manifest.width, 3))
-        text = TensorSpec("float32", (-1, bundle.embeddings.shape[1]))
         return {"image": image, "text": text}, {"features": deep, "logits": scores}
-    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores}
+    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores, "text": text}
     return inputs, {"refined": scores, "moved": TensorSpec("float32", ())}
 
 

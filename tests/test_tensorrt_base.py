@@ -38,7 +38,7 @@ def export(config: NetworkConfig, folder: Path) -> Path:
     torch.manual_seed(0)
     network = ClipSegmenter(replace(config, weights="")).eval()
     with torch.no_grad():
-        write_networks(network, Refiner(config.features, config.policy).eval(), torch.randn(12, EMBEDDING), folder)
+        write_networks(network, Refiner.beside(network, config.policy, 12).eval(), torch.randn(12, EMBEDDING), folder)
     return folder
 
 
@@ -57,10 +57,11 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tensors(network: str, height: int, width: int) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     deep = TensorSpec("float32", (1, FEATURES, height // 4, width // 4))
     scores = TensorSpec("float32", (1, -1, height // 4, width // 4))
+    text = TensorSpec("float32", (-1, EMBEDDING))
     if network == "encoder":
-        image, text = TensorSpec("uint8", (1, height, width, 3)), TensorSpec("float32", (-1, EMBEDDING))
+        image = TensorSpec("uint8", (1, height, width, 3))
         return {"image": image, "text": text}, {"features": deep, "logits": scores}
-    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores}
+    inputs = {"features": deep, "logits": scores, "base": scores, "prior": scores, "text": text}
     return inputs, {"refined": scores, "moved": TensorSpec("float32", ())}
 
 

@@ -39,7 +39,8 @@ def state_of(bundle: Bundle, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What the refiner sees after the encoder, with another picture's prior."""
     seen = outputs_of(onnx.load(bundle.encoder), inputs)
     logits = seen["logits"]
-    return {"features": seen["features"], "logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+    three = {"logits": logits, "base": logits, "prior": np.roll(logits, 3, axis=3)}
+    return {"features": seen["features"], **three, "text": inputs["text"]}
 
 
 def test_the_shipped_networks_say_what_the_reference_says_for_any_number_of_classes(bundle: Bundle) -> None:

@@ -83,7 +83,8 @@ def openvino_segmenter(bundle: Bundle, steps: int | None, threads: int = 0) -> P
     encoder = compile_engine(bundle.encoder, threads=threads, shapes={"image": blank.shape, "text": text.shape})
     first = encoder.run({"image": blank, "text": text})
     grid = first["logits"].shape
-    shapes = {"features": first["features"].shape, "logits": grid, "base": grid, "prior": grid}
+    logits = dict.fromkeys(("logits", "base", "prior"), grid)
+    shapes = {"features": first["features"].shape, **logits, "text": text.shape}
     refiner = compile_engine(bundle.refiner, threads=threads, shapes=shapes)
 
     def encode(image: Array) -> tuple[Array, Array]:
@@ -91,7 +92,8 @@ def openvino_segmenter(bundle: Bundle, steps: int | None, threads: int = 0) -> P
         return outputs["features"], outputs["logits"]
 
     def refine(features: Array, logits: Array, base: Array, prior: Array) -> Array:
-        return refiner.run({"features": features, "logits": logits, "base": base, "prior": prior})["refined"]
+        inputs = {"features": features, "logits": logits, "base": base, "prior": prior, "text": text}
+        return refiner.run(inputs)["refined"]
 
     return PlainSegmenter(_size(bundle), _steps(bundle, steps), encode, refine)
 
@@ -111,7 +113,7 @@ def _onnxruntime_segmenter(bundle: Bundle, steps: int | None, threads: int) -> P
         return features, logits
 
     def refine(features: Array, logits: Array, base: Array, prior: Array) -> Array:
-        inputs = {"features": features, "logits": logits, "base": base, "prior": prior}
+        inputs = {"features": features, "logits": logits, "base": base, "prior": prior, "text": text}
         refined: Array = refiner.run(["refined"], inputs)[0]
         return refined
 
@@ -127,7 +129,8 @@ def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
 
     width, height = _size(bundle)
     config = replace(load_recipe().network, weights="", width=width, height=height)
-    network, refiner = ClipSegmenter(config).eval(), Refiner(config.features, config.policy).eval()
+    network = ClipSegmenter(config).eval()
+    refiner = Refiner.beside(network, config.policy, len(bundle.embeddings)).eval()
     text = torch.from_numpy(bundle.embeddings)
     if text.shape[1] != config.embedding:
         raise CliprlError(
@@ -142,7 +145,7 @@ def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
 
     def refine(*arrays: Array) -> Array:
         with torch.inference_mode():
-            refined, _ = refiner(*(torch.from_numpy(array) for array in arrays))
+            refined, _ = refiner(*(torch.from_numpy(array) for array in arrays), text)
         return np.asarray(refined.numpy())
 
     return PlainSegmenter((width, height), _steps(bundle, steps), encode, refine)

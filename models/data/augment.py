@@ -28,17 +28,23 @@ class Geometry:
 
     @classmethod
     def draw(
-        cls, rng: np.random.Generator, source: tuple[int, int], target: tuple[int, int], widest: float = WIDEST
+        cls,
+        rng: np.random.Generator,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        widest: float = WIDEST,
+        variety: float = 1.0,
     ) -> Geometry:
         """A view of a picture of size `source` (height, width) for a network of size `target`.
 
         It spans 0.5 to `widest` of the picture's width, aspect 0.75 to 1.33, any rotation (mostly small), flips, shifts.
+        `variety` below 1 draws less of aspect and rotation.
         """
         fit = np.array([source[1] / target[1], source[0] / target[0]])
         zoom = np.exp(rng.uniform(np.log(NARROWEST), np.log(max(widest, NARROWEST))))
-        aspect = np.exp(rng.uniform(-0.28, 0.28))
+        aspect = np.exp(rng.uniform(-0.28, 0.28) * variety)
         scale = fit * zoom * np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)]) * rng.choice([-1, 1], 2)
-        angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 else rng.normal(0, 0.3)
+        angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 * variety**2 else rng.normal(0, 0.3 * variety)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         linear = np.diag(scale) @ turn
         free = np.clip(1 - zoom, 0.1, 1) / 2
@@ -104,20 +110,25 @@ class Photometry:
     quality: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, severity: float = MILD) -> Photometry:
-        """Hue, saturation, channel gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening, JPEG."""
-        circle = None
-        if rng.random() < 0.3:
+    def draw(cls, rng: np.random.Generator, severity: float = MILD, variety: float = 1.0) -> Photometry:
+        """Hue, saturation, channel gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening, JPEG.
+
+        `variety` below 1 narrows colours and tones in proportion, and makes all else rarer by its square.
+        """
+        circle, rare = None, variety**2
+        if rng.random() < 0.3 * rare:
             circle = (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.35, 0.65))
         return cls(
-            _mixing(rng),
-            _curve(rng),
-            rng.uniform(0.45, 1.25, (3, 3)).astype(np.float32) if rng.random() < 0.6 else np.ones((3, 3), np.float32),
+            _mixing(rng, variety),
+            _curve(rng, variety),
+            rng.uniform(0.45, 1.25, (3, 3)).astype(np.float32)
+            if rng.random() < 0.6 * rare
+            else np.ones((3, 3), np.float32),
             circle,
             str(rng.choice(["noise", "blur", "darkness", "smoke"])),
             float(rng.uniform(0, severity)) if rng.random() < 0.5 else 0.0,
-            float(rng.uniform(0.2, 1.2)) if rng.random() < 0.3 else 0.0,
-            int(rng.integers(30, 95)) if rng.random() < 0.4 else 0,
+            float(rng.uniform(0.2, 1.2)) if rng.random() < 0.3 * rare else 0.0,
+            int(rng.integers(30, 95)) if rng.random() < 0.4 * rare else 0,
         )
 
     def apply(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
@@ -145,22 +156,26 @@ def _sharpened(image: Image, amount: float) -> Image:
     return cv2.addWeighted(image, 1 + amount, soft, -amount, 0).astype(np.uint8)
 
 
-def _mixing(rng: np.random.Generator) -> NDArray[np.float32]:
+def _mixing(rng: np.random.Generator, variety: float) -> NDArray[np.float32]:
     """Rotate hue about the grey axis, scale saturation, then scale the channels."""
-    hue = rng.normal(0, 0.2) if rng.random() < 0.92 else rng.uniform(-np.pi, np.pi)
-    saturation = np.exp(rng.normal(0, 0.35))
+    hue = rng.normal(0, 0.2 * variety) if rng.random() < 1 - 0.08 * variety**2 else rng.uniform(-np.pi, np.pi)
+    saturation = np.exp(rng.normal(0, 0.35 * variety))
     grey = np.full((3, 3), 1 / 3)
     skew = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     turn = grey + saturation * (np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * skew)
-    gains = np.exp(rng.normal(0, 0.15, 3))
+    gains = np.exp(rng.normal(0, 0.15 * variety, 3))
     return np.asarray(np.diag(gains) @ turn, np.float32)
 
 
-def _curve(rng: np.random.Generator) -> Image:
+def _curve(rng: np.random.Generator, variety: float) -> Image:
     """A tone curve for each channel: gamma, contrast about a pivot, brightness."""
     x = np.linspace(0, 1, 256)[:, None]
-    gamma = np.exp(rng.normal(0, 0.3) + rng.normal(0, 0.06, 3))
-    contrast, pivot, brightness = np.exp(rng.normal(0, 0.2)), rng.uniform(0.2, 0.6), rng.normal(0, 0.05)
+    gamma = np.exp(variety * (rng.normal(0, 0.3) + rng.normal(0, 0.06, 3)))
+    contrast, pivot, brightness = (
+        np.exp(rng.normal(0, 0.2 * variety)),
+        rng.uniform(0.2, 0.6),
+        rng.normal(0, 0.05 * variety),
+    )
     y = (x**gamma - pivot) * contrast + pivot + brightness
     return np.asarray(np.clip(np.rint(255 * y), 0, 255), np.uint8)
 

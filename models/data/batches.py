@@ -26,10 +26,11 @@ CLEAN, FIRST = 0.3, 0.15
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Data sets and their shares of a batch."""
+    """Data sets, their shares of a batch, and the `variety` of views and cameras that they are seen with (`augment`)."""
 
     datasets: Sequence[Labelled]
     shares: Sequence[float]
+    variety: float = 1.0
 
     def draw(self, rng: np.random.Generator) -> tuple[Labelled, int]:
         """A data set by its share, and the index of one of its samples."""
@@ -78,8 +79,8 @@ def labelled_batch(
         rng = np.random.default_rng((seed, step, n))
         dataset, index = mixture.draw(rng)
         sample = dataset[index]
-        image, labels = Geometry.draw(rng, _size(sample), target, zoom).apply(sample, target, stride)
-        pictures.append(Photometry.draw(rng, severity).apply(image, labels, rng))
+        image, labels = Geometry.draw(rng, _size(sample), target, zoom, mixture.variety).apply(sample, target, stride)
+        pictures.append(Photometry.draw(rng, severity, mixture.variety).apply(image, labels, rng))
     return _stack([p[0] for p in pictures]), _stack([p[1] for p in pictures]).long()
 
 
@@ -121,7 +122,8 @@ def _pair(
 ) -> tuple[Image, Image, Image]:
     dataset, index = mixture.draw(rng)
     sample, earlier = dataset[index], _before(dataset, index)
-    geometry, camera = Geometry.draw(rng, _size(sample), target, zoom), Photometry.draw(rng)
+    geometry = Geometry.draw(rng, _size(sample), target, zoom, mixture.variety)
+    camera = Photometry.draw(rng, MILD * mixture.variety, mixture.variety)
     views = []
     for one, view in ((earlier, geometry.moved(rng, target)), (sample, geometry)):
         views.append(camera.apply(*view.apply(one, target), rng))

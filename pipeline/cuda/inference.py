@@ -152,6 +152,7 @@ class Inference:
     def _step(self, step: int) -> None:
         gpu, shape = self._gpu, self.shape
         tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
+        tensors["text"] = self._text
         self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, self._stream)
         before = gpu.address(self.outcome.states) + step * _STATE.itemsize
         read = (gpu.address(self._refined), gpu.address(self._moved), before, before + _STATE.itemsize)
