@@ -1,0 +1,120 @@
+"""Does reinforcement earn its place? The same base with each of several refiners, on clean frames and through failing cameras.
+
+    python -m cliprl.models.refiner_study --set data.root=FOLDER --out runs/refiner --seed 0 --seed 1 --seed 2
+
+FOLDER/endovis2015/robotic/D1 trains, D2 is scored. All arms of a seed have the same parameters, learn from the same batches
+for the same steps, and are scored on the pipeline's own path, prior and all. Writes study.md and study.json. Finished arms
+are kept: a study that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from cliprl.engines import UsageError
+from cliprl.engines.console import run_app
+from cliprl.models.checkpoint import read, save
+from cliprl.models.config import Recipe, load_recipe
+from cliprl.models.display import Display
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.refiner import Refiner
+from cliprl.models.refiner_arms import ARMS, Arm, Step, observed_batches, train_arm
+from cliprl.models.refiner_scores import Encoded, Tally, score, write
+from cliprl.models.sets import Sets, open_sets
+from cliprl.models.text import class_embeddings
+from cliprl.models.training import Run, logged, train_base
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Folder for the base, the arms and the tables.")] = Path("runs/refiner"),
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    recipe: Annotated[str, typer.Option(help="A recipe; each of its data.test is a column.")] = "refiner",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: reinforcement.steps=10.")] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Train the base once and every arm for each seed, score them, and write the tables."""
+    chosen = load_recipe(recipe, set_ or ())
+    tallies: dict[str, list[list[Tally]]] = {arm.name: [] for arm in ARMS}
+    with Display.open(quiet) as display:
+        out.mkdir(parents=True, exist_ok=True)
+        sets = open_sets(chosen, out, display.drawing)
+        if not sets.tests:
+            raise UsageError("the recipe has no data.test: name a set to score on")
+        network = base_of(chosen, out, sets, display)
+        with torch.no_grad():
+            text = class_embeddings(network, sets.classes)
+        encoded = Encoded(network)
+        for number in seed or (0, 1, 2):
+            run = Seed(replace(chosen, seed=number), out, sets, network, text)
+            for arm, refiner in run.arms(display):
+                tallies[arm.name].append(score(Step(arm, refiner), encoded, sets, chosen))
+            write(out, chosen, sets, tallies)
+    typer.echo(str(out / "study.md"))
+
+
+def base_of(recipe: Recipe, out: Path, sets: Sets, display: Display) -> ClipSegmenter:
+    """The base, trained or read from its checkpoint."""
+    torch.manual_seed(recipe.seed)
+    network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
+    with logged(recipe, out, display) as report:
+        train_base(network, Run(recipe, out, sets, report))
+    return network.eval()
+
+
+class Seed:
+    """The refiners of one seed, trained or read from their checkpoints."""
+
+    def __init__(self, recipe: Recipe, out: Path, sets: Sets, network: ClipSegmenter, text: Tensor) -> None:
+        self.recipe, self.out, self.sets, self.network, self.text = recipe, out, sets, network, text
+
+    def arms(self, display: Display) -> list[tuple[Arm, Refiner]]:
+        """All arms; the base is the same for every seed."""
+        missing = [arm for arm in ARMS if arm.learns and not self._path(arm).is_file()]
+        if missing:
+            self._train(missing, display)
+        return [(arm, self._read(arm)) for arm in ARMS]
+
+    def _path(self, arm: Arm) -> Path:
+        return self.out / f"{arm.name.replace(',', '').replace(' ', '-')}-{self.recipe.seed}.pt"
+
+    def _fresh(self) -> Refiner:
+        torch.manual_seed(self.recipe.seed)
+        refiner = Refiner.beside(self.network, self.recipe.network.policy, len(self.sets.classes))
+        refiner.learn_concepts(self.text)
+        return refiner
+
+    def _read(self, arm: Arm) -> Refiner:
+        refiner = self._fresh()
+        if arm.learns:
+            refiner.load_state_dict(read(self._path(arm))["refiner"])
+        return refiner.eval()
+
+    def _train(self, missing: list[Arm], display: Display) -> None:
+        steps, batches = self.recipe.reinforcement.steps, []
+        for seen in observed_batches(self.network, self.sets.policy, self.text, self.recipe):
+            batches.append(seen)
+            display.progressed(f"seed {self.recipe.seed}: seen", len(batches), steps)
+        for arm in missing:
+            told = partial(display.progressed, f"seed {self.recipe.seed}: {arm.name}", total=steps)
+            refiner = train_arm(arm, self._fresh(), batches, self.text, self.sets.classes, self.recipe, told)
+            save(self._path(arm), {"refiner": refiner.state_dict()})
+
+
+def main() -> None:
+    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    sys.exit(run_app(app, "python -m cliprl.models.refiner_study"))
+
+
+if __name__ == "__main__":
+    main()
