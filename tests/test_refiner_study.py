@@ -1,0 +1,122 @@
+"""The study of the refiner: every arm on made-up frames, and the arithmetic of its gains."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cliprl.engines.console import run_app
+from cliprl.models import refiner_study
+from cliprl.models.refiner_arms import ARMS, RANDOM, Step
+from cliprl.models.refiner_scores import Tally, gain
+from cliprl.models.scoring.counts import Counts
+
+TINY = """
+name = "tiny"
+[network]
+weights = ""
+height = 64
+width = 96
+embedding = 16
+pyramid = 16
+features = 8
+text_width = 32
+text_layers = 1
+policy = 8
+[data]
+train = ["vocalfolds:larynx?sequences=seq5,seq6"]
+test = ["vocalfolds:larynx?sequences=seq7", "vocalfolds:larynx?sequences=seq7&severity=4"]
+[contrastive]
+steps = 0
+[supervised]
+steps = 1
+batch = 2
+[reinforcement]
+steps = 2
+batch = 2
+[curriculum.reinforcement]
+unroll = [1, 1]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Frames of which every class is a stripe, and the recipe."""
+    rng, mask = np.random.default_rng(0), np.repeat(np.arange(7, dtype=np.uint8), 10)[None].repeat(70, 0)
+    for sequence in ("seq5", "seq6", "seq7"):
+        for part, name in (("images", "1.jpg"), ("images", "2.jpg"), ("masks", "1.png"), ("masks", "2.png")):
+            place = tmp_path / "larynx" / part / sequence
+            place.mkdir(parents=True, exist_ok=True)
+            picture = rng.integers(0, 255, (70, 70, 3), np.uint8) if part == "images" else mask
+            cv2.imwrite(str(place / name), picture)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
+
+
+def test_every_arm_is_trained_scored_and_told_and_what_is_finished_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "study",
+        "--recipe",
+        str(folder / "tiny.toml"),
+        "--set",
+        f"data.root={folder}",
+        "--out",
+        str(folder / "out"),
+    ]
+    monkeypatch.setattr(sys, "argv", [*words, "--seed", "0", "--quiet"])
+    assert run_app(refiner_study.app, "study") == 0
+    result = json.loads((folder / "out" / "study.json").read_text())
+    assert list(result["arms"]) == [arm.name for arm in ARMS]
+    for columns in result["arms"].values():
+        assert len(columns) == 2
+        assert all(0 <= seed["dataset mIoU"] <= 1 for entry in columns.values() for seed in entry["seeds"])
+    table = (folder / "out" / "study.md").read_text()
+    assert all(f"| {arm.name} |" in table for arm in ARMS)
+    written = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*-0.pt")}
+    assert len(written) == sum(bool(arm.learns) for arm in ARMS)
+    assert run_app(refiner_study.app, "study") == 0
+    assert written == {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*-0.pt")}
+
+
+def tally(hits: list[int]) -> Tally:
+    """Frames of a hundred instrument pixels, of which so many are found, and none besides."""
+    counts = Counts(2)
+    for block, hit in enumerate(hits):
+        found = np.zeros((10, 10), np.uint8)
+        found.flat[:hit] = 1
+        counts.add(np.ones((10, 10), np.uint8), found, str(block))
+    return Tally(counts, counts, counts)
+
+
+def test_a_gain_is_the_mean_over_seeds_of_pooled_iou_above_the_base() -> None:
+    base, arms = tally([40, 60, 50]), [tally([50, 60, 70]), tally([60, 70, 70])]
+    middle, low, high = gain(arms, base)
+    assert middle == pytest.approx((180 + 200) / 600 - 0.5)
+    assert low < middle < high
+    assert gain([base, base], base) == (0, 0, 0)
+    assert gain([tally([50, 70, 60])], base) == pytest.approx((0.1, 0.1, 0.1))  # the same in every block: no doubt
+
+
+def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> None:
+    class Sees(torch.nn.Module):
+        def pushes(self, text: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(2, 16)
+
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return inputs[3], torch.zeros(())
+
+    base, prior, text = torch.zeros(1, 2, 4, 5), torch.ones(1, 2, 4, 5), torch.eye(2)
+    without = next(arm for arm in ARMS if not arm.prior)
+    refined, _ = Step(without, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
+    assert torch.equal(refined, base)
+    refined, moved = Step(RANDOM, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
+    assert 0 < refined.sum() < prior.sum()
+    assert moved == 1
