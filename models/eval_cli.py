@@ -48,7 +48,9 @@ def evaluate(
         int | None, typer.Option(min=0, help="Most refinement steps a frame.", show_default="the bundle's")
     ] = None,
     precision: Annotated[str, typer.Option(help="Arithmetic of the networks: auto, f32 or bf16.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
+    ] = 0,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Score the first so many frames of each sequence.", show_default="all")
     ] = None,
