@@ -21,7 +21,7 @@ TEXT_SCALE = 3.0
 class Refiner(nn.Module):
     """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
 
-    What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along `concepts`,
+    What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along concepts,
     directions among the texts, as many as are given here and set by `learn_concepts` before training.
     """
 
@@ -39,7 +39,8 @@ class Refiner(nn.Module):
         )
         self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
         self.value = nn.Conv2d(width, 1, 1)
-        self.register_buffer("concepts", torch.zeros(concepts, embedding))
+        # A kernel as it stands, for an exported network computes none: a row an action, 0 for those that are no concept.
+        self.register_buffer("directions", torch.zeros(CONCEPTS + concepts, embedding, 1, 1))
         self._keep_at_first()
 
     @classmethod
@@ -60,12 +61,11 @@ class Refiner(nn.Module):
     def learn_concepts(self, text: Tensor) -> None:
         """Take the training classes' embeddings (C, E) as what agents can move towards."""
         with torch.no_grad():
-            self.get_buffer("concepts").copy_(concepts_of(text))
+            self.get_buffer("directions")[CONCEPTS:, :, 0, 0] = concepts_of(text)
 
     def pushes(self, text: Tensor) -> Tensor:
         """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
-        kernel = F.pad(self.get_buffer("concepts"), (0, 0, CONCEPTS, 0))[:, :, None, None]
-        return STRIDE * F.conv2d(text[:, :, None, None], kernel)[:, :, 0, 0]
+        return STRIDE * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
 
     def act(self, features: Tensor, pictures: Pictures, text: Tensor) -> tuple[Tensor, Tensor]:
         """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
