@@ -27,7 +27,13 @@ sequence, with intervals. Writes scores.md, scores.json, counts.json and picture
 --map instrument-clasper=head --map instrument-wrist=head[/]  parts""",
 )
 def evaluate(
-    data: Annotated[str, typer.Option(metavar="KIND:FOLDER", help="The data set; see the error for the kinds.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:FOLDER",
+            help="The data set: endovis2015, endovis2017, endovis2018, cholecseg8k, vocalfolds, folder …",
+        ),
+    ],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
     split: Annotated[
         str | None,

@@ -31,9 +31,13 @@ class Prompt:
 def parse_prompt(text: str) -> Prompt:
     """Read "[NAME=]PHRASE[, PHRASE…] [#RRGGBB]". Without a name, the first phrase is it, with hyphens for spaces.
 
-    Raises UsageError for an empty name or phrase.
+    Raises UsageError for an empty name or phrase, and a colour that is none.
     """
     found = _COLOR.search(text)
+    if not found and "#" in text:
+        raise UsageError(
+            f"prompt '{text}' has a '#' without a colour: end it with six hexadecimal digits, as in #FF8800"
+        )
     color = _rgb(found[1]) if found else None
     words = text[: found.start()] if found else text
     name, equals, rest = words.partition("=")

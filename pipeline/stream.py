@@ -91,9 +91,22 @@ class Stream:
 
     def summary(self) -> Summary:
         """Figures of the run so far."""
-        notes = [*self.source.info.notes, *self.sinks.notes]
+        notes = [*self.source.info.notes, *self.sinks.notes, *self._hurried()]
         dropped, damaged = self._ring.dropped, self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
+
+    def _hurried(self) -> list[str]:
+        """What is to be said of a budget that leaves no time for refinement."""
+        segmenter, recorder = self.segmenter, self.recorder
+        if (
+            segmenter is None
+            or segmenter.budget is None
+            or not segmenter.steps
+            or not recorder.segmented
+            or recorder.steps
+        ):
+            return []
+        return [f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is the base's"]
 
     def _read(self) -> None:
         try:

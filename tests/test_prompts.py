@@ -204,6 +204,7 @@ def test_without_prompts_the_bundle_is_as_it_was(bundle: Bundle) -> None:
         (["thread="], "prompt 'thread='"),
         (["=grasper"], "prompt '=grasper'"),
         (["#ff0000"], "prompt '#ff0000'"),
+        (["a=b #GGGGGG"], "six hexadecimal digits"),
         (["hook, , tip"], "leaves a name or a phrase empty"),
         (["x=\u0000\u0007"], "says nothing"),
         (["x=\ufeff"], "says nothing"),

@@ -130,6 +130,7 @@ def test_masks_replace_those_of_an_earlier_run_at_the_end(tmp_path: Path) -> Non
     sink.close()
     assert sorted(os.listdir(tmp_path / "masks")) == ["000007_24700.png", "classes.json"]
     assert os.listdir(tmp_path) == ["masks"]
+    assert "held 4 files of an earlier run" in sink.notes[0]
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def test_steps_zero_is_the_base_and_more_steps_change_it() -> None:
 def test_a_tight_budget_drops_steps_not_frames() -> None:
     segmenter = Segmenter("small", budget_ms=0.1)
     summary = Stream(open_source(DEMO), segmenter).run()
+    assert any("budget of 0.1 ms is gone before refinement" in note for note in summary.notes)
     assert summary.frames == 25
     assert summary.mean_steps < 0.2
 

@@ -64,8 +64,8 @@ class MaskSink(FileSink):
         if self._without:
             self.notes.append(f"{self._without} frames were not segmented and have no mask in '{self.target}'")
         if whole:
-            if self._final.exists():
-                _empty(self._final)
+            if self._final.exists() and (old := _empty(self._final)):
+                self.notes.append(f"'{self.target}' held {old} files of an earlier run, which these masks replace")
             self._work.replace(self._final)
 
     def _abandon(self) -> None:
@@ -91,8 +91,9 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"'{folder}' holds '{foreign[0]}', which is no mask: name a new or empty folder for the masks")
 
 
-def _empty(folder: Path) -> None:
-    """Remove the masks of an earlier run, and nothing else."""
-    for name in os.listdir(folder):
-        if _OURS.fullmatch(name):
-            (folder / name).unlink()
+def _empty(folder: Path) -> int:
+    """Remove the masks of an earlier run, and nothing else; returns how many files that were."""
+    ours = [name for name in os.listdir(folder) if _OURS.fullmatch(name)]
+    for name in ours:
+        (folder / name).unlink()
+    return len(ours)
