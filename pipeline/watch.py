@@ -41,8 +41,8 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
         _say(f"watch at {viewer.url}")
         yield
         if not stream.summary().interrupted:
-            _say("the input has ended; the page stays until Ctrl-C")
             with suppress(KeyboardInterrupt):
+                _say("the input has ended; the page stays until Ctrl-C")
                 threading.Event().wait()
 
 
