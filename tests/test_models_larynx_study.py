@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import NETWORK
 
 from cliprl.engines.console import run_app
 from cliprl.models import larynx_study
@@ -19,20 +20,13 @@ from cliprl.models.data.vocalfolds import VocalFolds
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.unet import UNet
 
-TINY = """
+TINY = (
+    """
 name = "tiny"
 save_every = 1
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[contrastive]
+"""
+    + NETWORK
+    + """[contrastive]
 steps = 0
 [supervised]
 steps = 2
@@ -43,6 +37,7 @@ batch = 2
 [curriculum.reinforcement]
 unroll = [1, 1]
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import NETWORK
 
 from cliprl.engines import UsageError
 from cliprl.models.config import load_recipe
@@ -70,19 +71,12 @@ STEPS = textwrap.dedent("""
     if __name__ == "__main__":
         main(*sys.argv[1:])
 """)
-TINY = """
+TINY = (
+    """
 name = "tiny"
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[data]
+"""
+    + NETWORK
+    + """[data]
 scenes = 4
 policy_scenes = 1
 frames = 2
@@ -103,6 +97,7 @@ batch = 4
 [curriculum.reinforcement]
 unroll = [2, 2]
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,26 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.checkpoint import Keeper, read, run_stage, save
 from cliprl.models.config import Recipe, deciding, load_recipe
 from cliprl.models.supervised import update
 
-TINY = """
+TINY = (
+    """
 name = "tiny"
 save_every = 2
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[data]
+"""
+    + NETWORK
+    + """[data]
 scenes = 3
 policy_scenes = 1
 frames = 2
@@ -53,6 +47,7 @@ batch = 2
 [curriculum.reinforcement]
 unroll = [2, 2]
 """
+)
 STAGES = ("contrastive", "supervised", "reinforcement")
 
 # One process that has loaded torch and never run it: each of its children is `cliprl-train`, from its first line on, and is

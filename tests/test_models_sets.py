@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import NETWORK
 
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.console import run_app
@@ -26,20 +27,13 @@ from cliprl.models.data.splits import check_apart
 from cliprl.models.data.worsened import Worsened
 from cliprl.models.sets import LEARNING, SCORING, Sets, open_sets
 
-TINY = """
+TINY = (
+    """
 name = "tiny"
 save_every = 1
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[data]
+"""
+    + NETWORK
+    + """[data]
 height = 64
 width = 80
 workers = 1
@@ -54,6 +48,7 @@ batch = 2
 [curriculum.reinforcement]
 unroll = [2, 2]
 """
+)
 CLASSES = (("wall", "background", 0), ("duct", "tissue", 7), ("hook", "instrument", 9))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import NETWORK
 from typer.testing import CliRunner
 
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
@@ -17,20 +18,13 @@ from cliprl.models.text import class_embeddings, prompts_of
 from cliprl.models.watching import Watcher
 from cliprl.pipeline.scene import SCENE_CLASSES
 
-TINY = """
+TINY = (
+    """
 name = "tiny"
 save_every = 1
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[data]
+"""
+    + NETWORK
+    + """[data]
 scenes = 2
 policy_scenes = 1
 frames = 2
@@ -51,6 +45,7 @@ batch = 2
 [curriculum.reinforcement]
 unroll = [2, 2]
 """
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

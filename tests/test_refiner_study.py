@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import NETWORK
 
 from cliprl.engines.console import run_app
 from cliprl.models import refiner_study
@@ -17,19 +18,12 @@ from cliprl.models.refiner_arms import ARMS, RANDOM, Step
 from cliprl.models.refiner_scores import Tally, gain
 from cliprl.models.scoring.counts import Counts
 
-TINY = """
+TINY = (
+    """
 name = "tiny"
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-policy = 8
-[data]
+"""
+    + NETWORK
+    + """[data]
 train = ["vocalfolds:larynx?sequences=seq5,seq6"]
 test = ["vocalfolds:larynx?sequences=seq7", "vocalfolds:larynx?sequences=seq7&severity=4"]
 [contrastive]
@@ -43,6 +37,7 @@ batch = 2
 [curriculum.reinforcement]
 unroll = [1, 1]
 """
+)
 
 
 @pytest.fixture
@@ -120,3 +115,21 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
     refined, moved = Step(RANDOM, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
     assert 0 < refined.sum() < prior.sum()
     assert moved == 1
+
+
+def test_the_readmes_table_is_the_committed_result() -> None:
+    root = Path(__file__).resolve().parent.parent
+    arms = json.loads((root / "models" / "results" / "refiner-study.json").read_text())["arms"]
+    rows = [
+        [cell.strip(" *") for cell in line.split("|")[1:-1]] for line in (root / "README.md").read_text().splitlines()
+    ]
+    table = {row[0]: row[1:] for row in rows if row and row[0] in arms}
+    assert table.keys() == arms.keys()
+    for name, columns in arms.items():
+        cells = [cell.replace("*", "").split() for cell in table[name]]
+        found = [entry["seeds"][0] for entry in columns.values()]
+        assert [cell[0] for cell in cells[:3]] == [f"{seed['instrument IoU']:.3f}" for seed in found]
+        assert cells[3] == [f"{found[2]['IoU of consecutive masks']:.3f}"]
+        for cell, entry in zip(cells, columns.values(), strict=False):
+            low, high = (100 * value for value in entry["gain in instrument IoU"][1:])
+            assert cell[1:] == ([] if name == "base only" else [f"[{low:+.1f},", f"{high:+.1f}]"])
