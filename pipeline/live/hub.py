@@ -33,12 +33,12 @@ class Status:
     """What is true of one displayed picture.
 
     state: of the source, since `since` (`time.time()`), with `problem`, one line without credentials, while it is away.
-    mask, age_ms: whose mask is shown and how many milliseconds older its frame is, None without one; `reason` says why there
-    is none. fps: pictures displayed a second. latency_ms: from the end of decoding to this picture's publication, None for
-    pictures that no camera gave. dropped: camera frames that were never displayed. reconnections, restarts: of the source
-    and of the segmenter, so far. areas: share (0..1) of the endoscope's picture by class name, of the shown mask.
-    out_of_body: the guard's word; `guarded` whether shared pictures are pixelated for it. recording: a recording is being
-    written. note: the newest remark for the user, such as a full disk.
+    mask, age_ms: whose mask is shown and how many milliseconds older its frame is, None without one. reason: why there is
+    none; or, for two seconds after a fault, why there was none. fps: pictures displayed a second. latency_ms: from the end of
+    decoding to this picture's publication, None for pictures that no camera gave. dropped: camera frames that were never
+    displayed. reconnections, restarts: of the source and of the segmenter, so far. areas: share (0..1) of the endoscope's
+    picture by class name, of the shown mask. out_of_body: the guard's word; `guarded` whether shared pictures are pixelated
+    for it. recording: a recording is being written. note: the newest remark for the user, such as a full disk.
     """
 
     state: SourceState = SourceState.CONNECTING

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import NamedTuple
 
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.hub import Freshness
 from cliprl.pipeline.live.motion import Motion, moved
-from cliprl.pipeline.live.supervisor import Mask, Supervisor
+from cliprl.pipeline.live.supervisor import Mask, Outcome, Supervisor
 from cliprl.pipeline.segmentation import Segmentation
 
 # Frames whose capture times are remembered.
 _MEMORY = 64
+# Seconds for which a fault that is over is still told: a spare takes over within a frame or two, which nobody can read.
+_TOLD = 2.0
 
 
 class Chosen(NamedTuple):
-    """A segmentation as it lies in the frame, whose it is and how many milliseconds older that frame was; or why none."""
+    """A segmentation as it lies in the frame, whose it is and how many milliseconds older that frame was; or why none.
+
+    `reason` also tells, for a moment, why there was none before.
+    """
 
     mask: Freshness
     segmentation: Segmentation | None = None
@@ -34,15 +40,21 @@ class Masks:
         self._supervisor, self._max_age, self._wait = supervisor, max_age_ms, wait_ms / 1000
         self._motion = Motion()
         self._captured: deque[tuple[int, float]] = deque(maxlen=_MEMORY)
+        self._past = _Past()
 
     def choose(self, number: int, frame: Frame) -> Chosen:
         """Offer frame `number` for segmentation, and pick its mask. Numbers ascend."""
         self._supervisor.offer(number, frame)
         self._motion.add(number, frame)
         self._captured.append((number, frame.times["captured"]))
-        mask = self._supervisor.wait_for(number, self._wait) if self._wait else self._supervisor.newest
+        outcome = self._supervisor.wait_for(number, self._wait) if self._wait else self._supervisor.outcome
+        chosen, past = self._chosen(outcome, number, frame), self._past.words(outcome)
+        return chosen._replace(reason="; ".join(filter(None, (chosen.reason, past))))
+
+    def _chosen(self, outcome: Outcome, number: int, frame: Frame) -> Chosen:
+        mask = outcome.mask
         if mask is None:
-            return Chosen(Freshness.OFF, reason=self._supervisor.reason)
+            return Chosen(Freshness.OFF, reason=outcome.reason)
         if mask.number == number:
             return Chosen(Freshness.FRESH, mask.segmentation, 0.0)
         return self._aged(mask, frame)
@@ -64,3 +76,19 @@ class Masks:
         if flow is None:
             return Chosen(Freshness.OFF, reason="the scene has changed")
         return Chosen(Freshness.AGED, moved(mask.segmentation, flow), age)
+
+
+class _Past:
+    """Tells of the last fault for a readable time, from the first picture on that is displayed after it."""
+
+    def __init__(self) -> None:
+        self._faults = 0
+        self._until = 0.0
+
+    def words(self, outcome: Outcome) -> str:
+        """What to say on this picture; nothing while the fault lasts, which is told as it is."""
+        now = time.monotonic()
+        if outcome.faults != self._faults and outcome.mask is not None:
+            self._faults, self._until = outcome.faults, now + _TOLD
+        over = outcome.mask is not None and now < self._until
+        return f"segmentation was off: {outcome.fault}" if over else ""

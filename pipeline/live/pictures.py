@@ -61,8 +61,8 @@ class Pictures:
         """The status line: whose mask this is."""
         if chosen.mask is Freshness.AGED and chosen.age_ms is not None:
             said = f"mask aged {math.ceil(chosen.age_ms / _AGE_STEP) * _AGE_STEP} ms"
-        elif chosen.mask is Freshness.FRESH:
-            said = "mask fresh"
         else:
-            said = f"mask off: {chosen.reason}" if chosen.reason else "mask off"
+            said = f"mask {chosen.mask}"
+        if chosen.reason:
+            said += f": {chosen.reason}" if chosen.mask is Freshness.OFF else f" ({chosen.reason})"
         return " · ".join((f"cliprl {self._name}".strip(), said, "research use only"))

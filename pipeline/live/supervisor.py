@@ -38,21 +38,33 @@ class Mask(NamedTuple):
     segmentation: Segmentation
 
 
+class Outcome(NamedTuple):
+    """What has become of segmentation so far.
+
+    mask: the newest; None before the first, and from a failure until the next. reason: why there is none. faults: failures so
+    far, and `fault`: what the last one was.
+    """
+
+    mask: Mask | None = None
+    reason: str = "segmentation is starting"
+    faults: int = 0
+    fault: str = ""
+
+
 class Supervisor(threading.Thread):
     """Segments the newest frame offered, over and over, in a process that `make` equips. See `Mask`.
 
     A spare process waits beside the working one, so that a hang or a death costs no start-up. Nothing here is ever waited for
-    by the display path: `offer` replaces the frame that waits, `newest` is what there is.
+    by the display path: `offer` replaces the frame that waits, `outcome` is what there is.
     """
 
     def __init__(self, make: Make, classes: int, *, hang: float = HANG) -> None:
         super().__init__(name="supervisor", daemon=True)
-        self.reason = "segmentation is starting"
         self.restarts = 0
         self._make, self._classes, self._hang = make, classes, hang
         self._changed = threading.Condition()
         self._waiting: tuple[int, Frame] | None = None
-        self._newest: Mask | None = None
+        self._outcome = Outcome()
         self._closed = False
         self._worker: Worker | None = None
         self._spare: Worker | None = None
@@ -61,9 +73,9 @@ class Supervisor(threading.Thread):
         self._slowest = 0.0
 
     @property
-    def newest(self) -> Mask | None:
-        """The newest mask; None before the first, and from a failure until the next."""
-        return self._newest
+    def outcome(self) -> Outcome:
+        """What has become of segmentation so far; the object itself never changes."""
+        return self._outcome
 
     @property
     def pid(self) -> int | None:
@@ -77,16 +89,17 @@ class Supervisor(threading.Thread):
             self._waiting = (number, frame)
             self._changed.notify_all()
 
-    def wait_for(self, number: int, timeout: float) -> Mask | None:
-        """The newest mask, as soon as it is of frame `number`, or after `timeout` seconds."""
+    def wait_for(self, number: int, timeout: float) -> Outcome:
+        """The outcome, as soon as its mask is of frame `number`, or after `timeout` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None and self._newest.number >= number, timeout)
-            return self._newest
+            self._changed.wait_for(lambda: (mask := self._outcome.mask) is not None and mask.number >= number, timeout)
+            return self._outcome
 
     def forget(self) -> None:
         """What was seen so far belongs to another picture."""
         with self._changed:
-            self._newest = self._waiting = None
+            reason = self._outcome.reason or "nothing of the new picture has been segmented yet"
+            self._waiting, self._outcome = None, self._outcome._replace(mask=None, reason=reason)
 
     def close(self) -> None:
         """End the processes and the thread."""
@@ -143,25 +156,29 @@ class Supervisor(threading.Thread):
         problem = answer.error or _flaw(answer, self._classes)
         if problem:
             self._failures += 1
-            self._tell(None, problem)
+            self._failed(problem, problem)
             if self._failures >= _FAILURES:
                 raise WorkerError(problem)
         elif answer.segmentation is not None:
             self._failures = 0
             self._answered += 1
-            self._tell(Mask(answer.number, answer.segmentation), "")
+            self.tell(self._outcome._replace(mask=Mask(answer.number, answer.segmentation), reason=""))
         return True
 
-    def _tell(self, mask: Mask | None, reason: str) -> None:
+    def _failed(self, fault: str, reason: str) -> None:
+        self.tell(Outcome(None, reason, self._outcome.faults + 1, fault))
+
+    def tell(self, outcome: Outcome) -> None:
+        """Let this be the outcome."""
         with self._changed:
-            self._newest, self.reason = mask, reason
+            self._outcome = outcome
             self._changed.notify_all()
 
     def _fail(self, problem: str) -> None:
         if self._closed:
             return
         self.restarts += 1
-        self._tell(None, f"{problem}; restarting")
+        self._failed(problem, f"{problem}; restarting")
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()

@@ -95,7 +95,7 @@ function showMask() {
   const aged = status.mask === "aged" ? `aged ${Math.round(status.age_ms)} ms` : status.mask;
   put("mask-text", `Mask ${aged}`);
   byId("mask").dataset.level = { fresh: "good", aged: "wait", off: "off" }[status.mask];
-  put("f-mask", status.reason && status.mask === "off" ? `off: ${status.reason}` : aged);
+  put("f-mask", status.reason ? `${aged}: ${status.reason}` : aged);
   announce("mask", `Mask ${status.mask}`);
 }
 
