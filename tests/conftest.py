@@ -1,4 +1,4 @@
-"""What every test shares: the folder of real clips, and the rule for tests that need a GPU."""
+"""What every test shares: the folder of real clips, the rule for tests that need a GPU, and patience with slow machines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files of tests with a real clock, real processes, sockets and browsers. A machine that others load can stall for seconds
+# in the middle of one: such a test may be run three times, which the report tells ("rerun"); all others once.
+REAL_TIME = ("test_live_", "test_web_", "test_window", "test_engines_cache", "test_memory")
+# Property tests have no deadline: how long an example takes is the machine's affair.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def _cuda_ready() -> bool:
@@ -19,7 +26,10 @@ def _cuda_ready() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is none, unless FAIL_WITHOUT_CUDA is set: then they run, and fail."""
+    """Skip GPU tests where there is none, unless FAIL_WITHOUT_CUDA is set: then they run, and fail. Mark those in real time."""
+    for item in items:
+        if item.path.name.startswith(REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=2))
     marked = [item for item in items if "needs_cuda" in item.keywords]
     if marked and not os.environ.get("FAIL_WITHOUT_CUDA") and not _cuda_ready():
         for item in marked:
