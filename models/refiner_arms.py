@@ -68,7 +68,7 @@ def observed_batches(network: ClipSegmenter, mixture: Mixture, text: Tensor, rec
         recipe.data.workers,
     )
     for step in range(config.steps):
-        seen = observe(network, batches(step), text)
+        seen = observe(network, batches(step), text, recipe.precision)
         yield seen._replace(features=seen.features.half(), earlier_features=seen.earlier_features.half())
     batches.close()
 

@@ -35,7 +35,7 @@ class Reinforcement:
     ) -> None:
         self.network, self.refiner, self.classes = network, refiner, classes
         self.config, self.seed, self.steps = recipe.reinforcement, recipe.seed, recipe.reinforcement.steps
-        self.truth, self.device = Truth.of(classes), device_of(refiner)
+        self.truth, self.device, self.precision = Truth.of(classes), device_of(refiner), recipe.precision
         self.optimizer = torch.optim.Adam(refiner.parameters(), lr=self.config.rate)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
         self.growth = Curriculum(recipe.curriculum.reinforcement, self.steps)
@@ -69,7 +69,7 @@ class Reinforcement:
         return self._text
 
     def _observe(self, pairs: Pairs) -> Observed:
-        return observe(self.network, pairs.to(self.device), self.text)
+        return observe(self.network, pairs.to(self.device), self.text, self.precision)
 
     def state(self) -> dict[str, Any]:
         """Refiner, optimiser and schedule; the base stays what the stage before left."""

@@ -16,7 +16,7 @@ from cliprl.models.data.batches import Pairs
 from cliprl.models.data.sample import IGNORE, allowed_classes, instrument_classes, instrument_or_not
 from cliprl.models.losses import dice_loss, partial_cross_entropy
 from cliprl.models.network import ClipSegmenter
-from cliprl.models.parallel import size, total
+from cliprl.models.parallel import autocast, size, total
 from cliprl.models.refiner import Refiner
 from cliprl.models.rewards import own_rewards, rest_of
 
@@ -71,9 +71,10 @@ class Truth:
 
 
 @torch.no_grad()
-def observe(network: ClipSegmenter, pairs: Pairs, text: Tensor) -> Observed:
-    """Let the base, frozen, see a batch of pairs; text (K, E) are the classes' embeddings."""
-    both_features, both = network.eval()(torch.cat([pairs.before, pairs.now]), text)
+def observe(network: ClipSegmenter, pairs: Pairs, text: Tensor, precision: str) -> Observed:
+    """Let the base, frozen, see a batch of pairs in "f32" or "bf16"; text (K, E) are the classes' embeddings."""
+    with autocast(precision, text.device):
+        both_features, both = (x.float() for x in network.eval()(torch.cat([pairs.before, pairs.now]), text))
     (earlier_features, features), (earlier, base) = both_features.chunk(2), both.chunk(2)
     return Observed(features, base, earlier_features, earlier, pairs.labels, pairs.first)
 
