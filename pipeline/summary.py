@@ -27,6 +27,7 @@ class Recorder:
         self._samples: NDArray[np.float32] = np.full((len(STAGES) + 1, SAMPLES), np.nan, np.float32)
         self._started = time.monotonic()
         self._cpu_started = time.process_time()
+        self._ended: tuple[float, float] | None = None
         self.frames = self.damaged = self.steps = self.segmented = 0
 
     def add(self, frame: Frame, segmentation: Segmentation | None) -> None:
@@ -41,13 +42,17 @@ class Recorder:
             self.segmented += 1
             self.steps += segmentation.steps
 
+    def end(self) -> None:
+        """The run is over: what follows is not counted."""
+        self._ended = self._ended or (time.monotonic(), time.process_time())
+
     def summary(self, *, dropped: int, damaged: int, interrupted: bool, notes: Iterable[str]) -> Summary:
         """The run so far. `damaged` is the source's own count: it also knows of frames that were lost."""
-        seconds = time.monotonic() - self._started
+        now, cpu = self._ended or (time.monotonic(), time.process_time())
         return Summary(
             frames=self.frames,
-            seconds=seconds,
-            cpu_seconds=time.process_time() - self._cpu_started,
+            seconds=now - self._started,
+            cpu_seconds=cpu - self._cpu_started,
             dropped=dropped,
             damaged=max(damaged, self.damaged),
             mean_steps=self.steps / self.segmented if self.segmented else 0.0,

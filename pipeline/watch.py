@@ -43,7 +43,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
         if not stream.summary().interrupted:
             with suppress(KeyboardInterrupt):
                 _say("the input has ended; the page stays until Ctrl-C")
-                threading.Event().wait()
+                stream.linger(threading.Event())
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
         yield
         if not stream.summary().interrupted:
             with suppress(KeyboardInterrupt):
-                shown.left.wait()
+                stream.linger(shown.left)
     finally:
         shown.stop()
 

@@ -17,7 +17,7 @@ from cliprl.pipeline.live.recording import RecordOptions, recordings
 from cliprl.pipeline.live.stream import LiveStream, Promise
 
 if __name__ == "__main__":
-    source = TestCamera()
+    source = TestCamera(live=False)  # it waits where the machine is busy: what is missing was lost in the recording
     camera = Camera(TestCamera, source, name="camera")
     made = recordings(RecordOptions(Path(sys.argv[1]), minutes=3 / 60), lambda: camera.info)
     stream = LiveStream(

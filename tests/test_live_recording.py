@@ -53,7 +53,7 @@ def numbers(path: Path) -> list[int]:
 
 
 def test_every_frame_is_in_the_segments_of_both_kinds(tmp_path: Path) -> None:
-    source = TestCamera(75, rate=50)
+    source = TestCamera(75, rate=50, live=False)  # it waits where the machine is busy
     made = record(source, tmp_path / "new" / "folder", minutes=0.5 / 60)
     for recording in made:
         assert len(recording.paths) >= 3
@@ -63,7 +63,7 @@ def test_every_frame_is_in_the_segments_of_both_kinds(tmp_path: Path) -> None:
 
 
 def test_out_of_the_body_nothing_recognisable_is_recorded(tmp_path: Path) -> None:
-    (raw,) = record(TestCamera(10), tmp_path, "raw", guard=True)  # grey all over: not the inside of a body
+    (raw,) = record(TestCamera(10, live=False), tmp_path, "raw", guard=True)  # grey all over: not the inside of a body
     with av.open(str(raw.paths[0])) as container:
         pictures = [p.to_ndarray(format="gray") for p in container.decode(video=0)]
     assert len(pictures) == 10
@@ -104,7 +104,7 @@ def test_a_kill_takes_no_more_than_the_last_two_seconds(kills: int, tmp_path: Pa
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_picture(tmp_path: Path) -> None:
-    source = TestCamera(100, rate=100)
+    source = TestCamera(100, rate=100, live=False)
     with file_size_limit(20_000), pytest.raises(CliprlError, match="can't record in"):
         record(source, tmp_path, "raw")
     assert source.given == list(range(100))

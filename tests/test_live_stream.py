@@ -243,6 +243,33 @@ def test_a_paused_file_is_not_marked() -> None:
     assert numbers == list(range(len(numbers)))
 
 
+def test_a_picture_that_stands_still_follows_the_controls() -> None:
+    watched = Watched(TestCamera(live=False), Supervisor(Make(), len(CLASSES)), Promise(max_age_ms=60_000), PLAIN)
+    watched.until(lambda s: painted(s) is not None)
+    watched.stream.controls.change(paused=True)
+    for step in range(1, 100):  # the last frame before the pause may still be on its way
+        watched.stream.controls.change(opacity=1 - step / 200, frozen=True)
+        time.sleep(0.1)
+        if not watched.shown[-1].camera:
+            break
+    again = watched.until(lambda s: not s.camera)
+    before = watched.shown[again.index - 1]
+    assert again.status.state is SourceState.LIVE
+    np.testing.assert_array_equal(again.raw.luma, before.raw.luma)
+    assert (again.overlaid.chroma != before.overlaid.chroma).any()
+    assert watched.stream.hub.frozen is not None
+    watched.end()
+    summary, ended = watched.stream.summary(), threading.Event()
+    lingering = threading.Thread(target=watched.stream.linger, args=(ended,))
+    lingering.start()
+    watched.stream.controls.change(opacity=0.0)
+    last = watched.until(lambda s: s.status.state is SourceState.ENDED)
+    ended.set()
+    lingering.join(LIMIT)
+    np.testing.assert_array_equal(last.raw.chroma, last.overlaid.chroma)
+    assert watched.stream.summary().fps == summary.fps, "the wait after the end is no part of the run"
+
+
 def test_a_camera_that_goes_is_replaced_by_a_card_and_comes_back() -> None:
     watched = Watched(TestCamera())
     watched.until(lambda s: s.index > 5)

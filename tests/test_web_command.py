@@ -68,7 +68,13 @@ def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(tmp_path: Pa
         assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
         until(url + "healthz", '"ended"')
         assert fetch(url + "healthz")[0] == 503
-        assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
+        last = fetch(url + "snapshot.png")[1]
+        assert last.startswith(b"\x89PNG")
+        assert fetch(url + "api/controls", {"opacity": 0})[0] == 200
+        deadline = time.monotonic() + LIMIT
+        while fetch(url + "snapshot.png")[1] == last:  # it still follows the controls
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert process.stderr is not None
         assert any("the page stays until Ctrl-C" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)

@@ -27,6 +27,11 @@ class Settings:
     recording: bool = False
     paused: bool = False
 
+    @property
+    def looks(self) -> tuple[object, ...]:
+        """What of the settings can be seen on a picture that stands still."""
+        return self.opacity, self.contours, self.hidden, self.frozen
+
     def style(self, base: Style, classes: Sequence[ClassSpec]) -> Style:
         """`base` as these settings change it."""
         names = [spec.name for spec in classes if spec.kind != "background"] if base.shown is None else base.shown

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.guard import pixelated
-from cliprl.pipeline.live.hub import Freshness
-from cliprl.pipeline.live.marks import Marks
+from cliprl.pipeline.live.hub import Freshness, SourceState
+from cliprl.pipeline.live.marks import Marks, away
 from cliprl.pipeline.live.masks import Chosen
 from cliprl.pipeline.live.pool import PlanePool
 from cliprl.pipeline.live.timeline import TIME_BASE
@@ -43,16 +44,29 @@ class Pictures:
         raw = pixelated(frame)
         return raw, self.overlaid(raw, Chosen(Freshness.OFF, reason="out of the body"))
 
-    def stalled(self, last: Frame, seconds: float, *, guarded: bool) -> tuple[Frame, Frame]:
-        """The last frame, marked as `seconds` old, for the display; and as it is shared."""
+    def absence(self, camera: Camera, last: Frame | None, *, guarded: bool) -> tuple[Frame, Frame, str]:
+        """What is displayed and what is shared while the camera gives no picture, and why no mask is on it.
+
+        The last frame, marked with its age, where the camera has stalled; a card of that frame's size and colours else.
+        """
+        standing = camera.standing
+        if standing.state is SourceState.STALLED and last is not None:
+            own, shared, reason = *self._stalled(last, camera.silence, guarded), "the camera has stalled"
+        else:
+            own = self._card(last, away(camera.label, f"{standing.state}: {standing.problem}", standing.since))
+            shared, reason = own, "there is no picture"
+        for picture in (own, shared):
+            picture.times, picture.durations = {}, {}
+        return own, shared, reason
+
+    def _stalled(self, last: Frame, seconds: float, guarded: bool) -> tuple[Frame, Frame]:
         own = self._planes.copy(last)
         shared = pixelated(last) if guarded else own
         for picture in (own, shared) if guarded else (own,):
             self._marks.stalled(picture, seconds)
         return own, shared
 
-    def card(self, last: Frame | None, lines: Sequence[str]) -> Frame:
-        """A card of the size and colours of the last frame."""
+    def _card(self, last: Frame | None, lines: Sequence[str]) -> Frame:
         frame = Frame(*self._planes(*FIRST_SIZE), 0, TIME_BASE, 0) if last is None else self._planes.copy(last)
         self._marks.card(frame, lines)
         return frame

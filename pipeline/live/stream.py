@@ -5,24 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from cliprl.engines import silent
 from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.live.camera import Camera, Captured, Standing
+from cliprl.pipeline.live.camera import Camera, Captured
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.guard import BodyGuard
-from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
-from cliprl.pipeline.live.marks import away
+from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState
 from cliprl.pipeline.live.masks import Chosen, Masks
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.pictures import FIRST_SIZE, Pictures
 from cliprl.pipeline.live.recording import Recording
+from cliprl.pipeline.live.reporter import Reporter
 from cliprl.pipeline.live.supervisor import Supervisor
-from cliprl.pipeline.live.timeline import TIME_BASE, Rate, Timeline
-from cliprl.pipeline.measure import measure
+from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.segmentation import Segmentation
@@ -69,14 +68,16 @@ class LiveStream:
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
         self.hub, self.recorder = Hub(), Recorder()
-        self._promise, self._say, self._told = promise or Promise(), say, ""
+        self._promise = promise or Promise()
         self._masks = supervisor and Masks(
             supervisor, max_age_ms=self._promise.max_age_ms, wait_ms=self._promise.wait_ms
         )
         self._pictures = Pictures(overlay, self.controls, name)
+        self._reporter = Reporter(camera, supervisor, self.recordings, overlay.classes, say)
         self._guard, self._timeline = BodyGuard(), Timeline()
         self._last: Frame | None = None
-        self._connection, self._index, self._rate = 0, 0, Rate()
+        self._chosen, self._looks = Chosen(Freshness.OFF), self.controls.settings.looks
+        self._connection, self._index = 0, 0
         self._out_of_body = True
         self._interrupted = threading.Event()
 
@@ -102,10 +103,17 @@ class LiveStream:
                         on_frame(captured.frame, segmentation)
                 elif self.camera.ended:
                     break
-                else:
+                elif self.camera.live:
                     self._show_absence()
+                else:
+                    self._redraw()
         self._raise_failure()
         return self.summary()
+
+    def linger(self, until: threading.Event) -> None:
+        """After the end: let the last picture follow the controls, until the event."""
+        while not until.wait(_SLOWEST):
+            self._redraw()
 
     def _raise_failure(self) -> None:
         """What was asked for and could not be had, once the picture has ended."""
@@ -153,12 +161,23 @@ class LiveStream:
                     self._masks.forget()
             self._out_of_body = self._guard.update(frame)
             chosen = self._masks.choose(self._index, frame) if self._masks else Chosen(Freshness.OFF)
-            own = frame, self._pictures.overlaid(frame, chosen)
-            shared = self._pictures.veiled(frame) if self._is_guarded else own
+            own, shared = self._drawn(frame, chosen)
         with frame.stage("write"):
             self._publish(own, shared, chosen, camera=True)
         self.recorder.add(frame, chosen.segmentation)
         return chosen.segmentation
+
+    def _drawn(self, frame: Frame, chosen: Chosen) -> tuple[tuple[Frame, Frame], tuple[Frame, Frame]]:
+        """The picture, raw and overlaid: for the display, and as it may be shared."""
+        self._chosen, self._looks = chosen, self.controls.settings.looks
+        own = frame, self._pictures.overlaid(frame, chosen)
+        return own, self._pictures.veiled(frame) if self._is_guarded else own
+
+    def _redraw(self) -> None:
+        """Display the last picture of a file that pauses or has ended anew, where the controls have changed since."""
+        if self._last is not None and self.controls.settings.looks != self._looks:
+            again = replace(self._last, index=self._index, times={}, durations={})
+            self._display(*self._drawn(again, self._chosen), self._chosen, camera=False)
 
     @property
     def _is_guarded(self) -> bool:
@@ -167,73 +186,33 @@ class LiveStream:
 
     def _show_absence(self) -> None:
         """Display what there is without a new frame: nothing new yet, a marked picture, or a card."""
-        standing = self.camera.standing
-        if standing.state is SourceState.LIVE or not self.camera.live:
+        if self.camera.standing.state is SourceState.LIVE:
             return
-        if standing.state is SourceState.STALLED and self._last is not None:
-            own, shared = self._pictures.stalled(self._last, self.camera.silence, guarded=self._is_guarded)
-            reason = "the camera has stalled"
-        else:
-            lines = away(self.camera.label, f"{standing.state}: {standing.problem}", standing.since)
-            own = shared = self._pictures.card(self._last, lines)
-            reason = "there is no picture"
-        for picture in (own,) if own is shared else (own, shared):
-            picture.times, picture.durations, picture.index = {}, {}, self._index
+        own, shared, reason = self._pictures.absence(self.camera, self._last, guarded=self._is_guarded)
+        own.index = shared.index = self._index
         self._timeline.stamp_at(own, time.monotonic())
         shared.pts, shared.time_base, shared.duration = own.pts, own.time_base, own.duration
         self._publish((own, own), (shared, shared), Chosen(Freshness.OFF, reason=reason), camera=False)
 
     def _publish(self, own: tuple[Frame, Frame], shared: tuple[Frame, Frame], chosen: Chosen, *, camera: bool) -> None:
-        """Show a picture, raw and overlaid, and share what may be shared of it."""
-        settings = self.controls.settings
-        self._tell()
-        shown = Shown(self._index, *own, *shared, self._status(own[0], chosen, camera), camera)
-        self._index += 1
-        self.hub.publish(shown, freeze=settings.frozen)
+        """Display a picture, and hand it to outputs and recordings."""
+        shown = self._display(own, shared, chosen, camera=camera)
         for outlet in self.outlets:
             outlet.put(shown.shared_overlaid, chosen.segmentation)
         for recording in self.recordings:
-            recording.switch(settings.recording)
+            recording.switch(self.controls.settings.recording)
             recording.put(shown)
 
-    def _status(self, frame: Frame, chosen: Chosen, camera: bool) -> Status:
-        standing, now = self.camera.standing, time.monotonic()
-        if camera and standing.state is not SourceState.LIVE:  # the last frames before, which had to wait
-            standing = Standing(SourceState.LIVE, time.time())
-        captured = frame.times.get("captured")
-        outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
-        errors = [str(output.error) for output in outputs if output.error]
-        return Status(
-            state=standing.state,
-            since=standing.since,
-            problem=standing.problem,
-            mask=chosen.mask,
-            age_ms=chosen.age_ms,
-            reason=chosen.reason,
-            fps=self._rate.count(now),
-            latency_ms=None if captured is None else (now - captured) * 1000,
-            dropped=self.camera.dropped,
-            reconnections=max(self.camera.connections - 1, 0),
-            restarts=self.supervisor.restarts if self.supervisor else 0,
-            areas=self._areas(chosen.segmentation),
-            out_of_body=self._out_of_body,
-            guarded=self._is_guarded and self._last is not None,
-            recording=any(recording.recording for recording in self.recordings),
-            note=errors[-1] if errors else "",
+    def _display(self, own: tuple[Frame, Frame], shared: tuple[Frame, Frame], chosen: Chosen, *, camera: bool) -> Shown:
+        self._reporter.tell_of_source()
+        guarded = self._is_guarded and self._last is not None
+        status = self._reporter.status(
+            own[0], chosen, self.outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded
         )
-
-    def _tell(self) -> None:
-        """Say what has become of the source, once."""
-        standing = self.camera.standing
-        told = f"source {standing.state}" + (f": {standing.problem}" if standing.problem else "")
-        if told != self._told and (self._told or standing.state is not SourceState.LIVE):
-            self._say(told)
-        self._told = told
-
-    def _areas(self, segmentation: Segmentation | None) -> dict[str, float]:
-        if segmentation is None:
-            return {}
-        return {self.overlay.classes[m.class_id].name: m.share for m in measure(segmentation)}
+        shown = Shown(self._index, *own, *shared, status, camera)
+        self._index += 1
+        self.hub.publish(shown, freeze=self.controls.settings.frozen)
+        return shown
 
     def __enter__(self) -> Self:
         return self
@@ -244,3 +223,4 @@ class LiveStream:
         self.hub.close()
         for thread in self._threads:
             thread.close()
+        self.recorder.end()

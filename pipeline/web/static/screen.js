@@ -1,8 +1,10 @@
 // The picture, or two side by side: JPEG pictures over the WebSocket at once, WebRTC as soon as it shows something.
 
 const VIEWS = ["overlay", "raw"];
-const RTC_PATIENCE_MS = 5000;
+const RTC_PATIENCE_MS = 10000;
 const RTC_SILENCE_MS = 2000;
+// WebRTC that failed is tried again after so long, and then after twice the last pause, up to 64 times the first.
+const RTC_AGAIN_MS = 5000;
 
 class Pane {
   constructor(figure) {
@@ -45,6 +47,8 @@ export class Screen extends EventTarget {
   #peer = null;
   #calls = 0;
   #stopWatching = 0;
+  #again = 0;
+  #failures = 0;
   #lastRtc = 0;
   #drawn = new Map();
   transport = "jpeg";
@@ -58,6 +62,7 @@ export class Screen extends EventTarget {
     link.addEventListener("answer", ({ detail }) => this.#hear(detail));
     link.addEventListener("open", () => {
       this.#drawn.clear();
+      this.#failures = 0;
       this.#begin();
     });
     link.addEventListener("lost", () => this.#hangUp());
@@ -80,6 +85,7 @@ export class Screen extends EventTarget {
   // "auto", "rtc" or "jpeg".
   prefer(wish) {
     this.wish = wish;
+    this.#failures = 0;
     this.#hangUp();
     this.#begin();
   }
@@ -183,6 +189,7 @@ export class Screen extends EventTarget {
   #useVideo(pane) {
     pane.useVideo(true);
     if (this.#panes.slice(0, this.#views.length).every((p) => p.usesVideo)) {
+      this.#failures = 0;
       this.#turnTo("rtc");
       this.#ask();
     }
@@ -206,12 +213,14 @@ export class Screen extends EventTarget {
 
   #fallBack(reason) {
     this.#hangUp();
-    this.dispatchEvent(new CustomEvent("fallback", { detail: reason }));
+    if (!this.#failures) this.dispatchEvent(new CustomEvent("fallback", { detail: reason }));
+    this.#again = setTimeout(() => this.#begin(), RTC_AGAIN_MS * 2 ** Math.min(this.#failures++, 6));
     this.#ask();
   }
 
   #hangUp() {
     clearTimeout(this.#stopWatching);
+    clearTimeout(this.#again);
     const peer = this.#peer;
     this.#peer = null;
     this.#origins = [];
