@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -65,8 +66,7 @@ class TorchEngine:
         """
         given = {name: tensors[name] for name in self.inputs}
         key = tuple(tuple(tensor.shape) for tensor in given.values())
-        # The first run of a convolution measures which way is fastest; a recording takes that one.
-        with torch.cuda.stream(stream), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with torch.cuda.stream(stream), _convolutions():
             if key not in self._programs:
                 self._programs[key] = self._graph.program(given)
             for name, result in self._programs[key].run(given).items():
@@ -99,8 +99,7 @@ class TorchEngine:
         inputs = {name: torch.empty(t.shape, dtype=t.dtype, device=device).copy_(t) for name, t in given.items()}
         if not self._on_gpu:
             return _Recording(self._graph.program(inputs), inputs, {}, None)
-        # The first run of a convolution measures which way is fastest; the recording takes that one.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with _convolutions():
             program = self._graph.program(inputs)
             program.run(inputs)
             self._stream.synchronize()
@@ -108,3 +107,10 @@ class TorchEngine:
             with torch.cuda.graph(recorded, stream=self._stream, capture_error_mode="thread_local"):
                 outputs = program.run(inputs)
         return _Recording(program, inputs, outputs, recorded.replay)
+
+
+def _convolutions() -> AbstractContextManager[None]:
+    """How convolutions are run: the first run of one measures which way is fastest, which a recording then takes. What is
+    asked for in 32 bits is computed in 32 bits, which torch by itself does not do on a GPU that has TF32."""
+    manager: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+    return manager

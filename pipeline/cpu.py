@@ -42,6 +42,9 @@ class CpuDevice:
         """A ring of preallocated slots in ordinary memory."""
         return FrameRing(slots, policy)
 
+    def settle(self) -> None:
+        """Nothing to wait for: what a CPU was given is done when the call returns."""
+
     def prepare(self, frame: Frame, view: View, out: NDArray[np.uint8]) -> None:
         """Write the network's RGB picture, uint8 (network_height, network_width, 3), straight from the frame's planes.
 

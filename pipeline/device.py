@@ -48,6 +48,10 @@ class Device(Protocol):
         """A segmenter for this device's frames. Settings as for `Segmenter`, but for the device."""
         ...
 
+    def settle(self) -> None:
+        """Wait for all work that the device was given and nobody has waited for, at a stream's end."""
+        ...
+
     def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
         """An overlay for this device's frames."""
         ...

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.protocols import Sink, Source
 from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
 from cliprl.pipeline.segmentation import Segmentation
@@ -48,6 +49,9 @@ class Stream:
         self.source = source
         self.segmenter = segmenter
         self.overlay = overlay
+        if overlay is None and segmenter is not None and segmenter.works_on != "cpu":
+            # It is the overlay that brings to the host what was decoded elsewhere: here one that paints nothing.
+            self.overlay = segmenter.device.overlay(segmenter.classes, Style(opacity=0))
         self.sinks = SinkGroup(sinks)
         self.recorder = Recorder()
         self._status = status
@@ -159,5 +163,8 @@ class Stream:
         try:
             self.sinks.__exit__(kind, error, trace)
         finally:
+            if self.segmenter is not None:
+                with suppress(*(() if kind is None else (Exception,))):  # after an error, that one is to be told
+                    self.segmenter.device.settle()
             if not self._reader.is_alive():  # a source can't be closed under a read that hangs
                 self.source.close()

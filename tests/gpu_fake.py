@@ -40,6 +40,7 @@ class FakeGpu:
     def __init__(self, choose: Callable[[int], int], eager: int = 3) -> None:
         self._choose, self._eager = choose, eager
         self.streams: list[FakeStream] = []
+        self.spare: list[FakeStream] = []
         self.allocations = self.launches = self.replays = self.waits = 0
         self._capturing: tuple[FakeStream, list[Callable[[], bool]]] | None = None
         self._lock = threading.RLock()
@@ -65,12 +66,17 @@ class FakeGpu:
     def decoding(self) -> FakeStream:
         return self._decoding
 
-    def slice(self, buffer: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
-        return buffer[start:stop]
+    def slice(self, buffer: NDArray[Any], start: int, stop: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+        return buffer[start:stop] if shape is None else buffer[start:stop].reshape(shape)
 
     def stream(self) -> FakeStream:
+        if self.spare:
+            return self.spare.pop()
         self.streams.append(FakeStream())
         return self.streams[-1]
+
+    def give_back(self, stream: FakeStream) -> None:
+        self.spare.append(stream)
 
     def event(self) -> FakeEvent:
         return FakeEvent()

@@ -156,7 +156,7 @@ def test_kernel_paint_is_the_cpus(card: Card, color: Color, size: tuple[int, int
     totals, state = np.zeros(len(CLASSES) + 1, np.float32), np.zeros(STATE_BYTES, np.uint8)
     result = Result(*arrays, totals, state, gpu.event(), gpu.event())
     painted = taken(device, frame)
-    device.overlay(CLASSES, PLAIN).draw(painted, CudaSegmentation(result, view, Fetcher(gpu)))
+    device.overlay(CLASSES, PLAIN).draw(painted, CudaSegmentation(result, view, Fetcher(gpu, gpu.stream())))
     Overlay(CLASSES, PLAIN).draw(frame, seen)
     for ours, theirs in ((painted.luma, frame.luma), (painted.chroma, frame.chroma)):
         assert (np.abs(ours.astype(int) - theirs) > 2).mean() < 0.001

@@ -39,18 +39,28 @@ class Reader:
     def __init__(self, gpu: FakeGpu, ring: CudaRing) -> None:
         self._gpu, self._ring = gpu, ring
         self.seen: list[int] = []
+        self._painted: dict[int, int] = {}
 
     def look(self, frame: Frame, stream: FakeStream, times: int = 2) -> None:
         slot, index = self._ring.enter(frame, stream), frame.index
+        value = self._painted.get(index, index % 256)
 
         def check() -> None:
             for plane in (slot.luma, slot.chroma):
-                assert set(np.unique(plane)) == {index % 256}, f"frame {index} reads {np.unique(plane)}"
+                assert set(np.unique(plane)) == {value}, f"frame {index} reads {np.unique(plane)}"
             self.seen.append(index)
 
         for _ in range(times):
             self._gpu.run(check, stream)
         self._ring.leave(frame, stream)
+
+    def paint(self, frame: Frame, stream: FakeStream) -> None:
+        """Work of a stream that changes a slot, which those who look afterwards see, and those who looked before do not."""
+        slot, value = self._ring.own(frame, stream), (frame.index + 77) % 256
+        for plane in (slot.luma, slot.chroma):
+            self._gpu.run(lambda plane=plane: plane.fill(value), stream)  # type: ignore[misc]
+        self._ring.rewritten(frame, stream)
+        self._painted[frame.index] = value
 
 
 class RingMachine(RuleBasedStateMachine):
@@ -60,9 +70,9 @@ class RingMachine(RuleBasedStateMachine):
     def start(self, slots: int, seed: int) -> None:
         choice = random.Random(seed)
         self.gpu = FakeGpu(choice.randrange, eager=0)
-        self.ring = CudaRing(self.gpu, slots, "drop-oldest")
+        self.ring = CudaRing(self.gpu, slots, "drop-oldest", self.gpu.stream())
         self.reader = Reader(self.gpu, self.ring)
-        self.compute, self.output = self.gpu.stream(), self.gpu.stream()
+        self.compute, self.output, self.encode = (self.gpu.stream() for _ in range(3))
         self.slots, self.index, self.dropped = slots, 0, 0
         self.waiting: list[int] = []
         self.held: list[Frame] = []
@@ -87,14 +97,16 @@ class RingMachine(RuleBasedStateMachine):
         self.reader.look(frame, self.compute)
 
     @precondition(lambda self: self.held)
-    @rule(which=st.integers(0, 9), output=st.booleans())
-    def release(self, which: int, output: bool) -> None:
+    @rule(which=st.integers(0, 9), painted=st.booleans(), output=st.booleans())
+    def release(self, which: int, painted: bool, output: bool) -> None:
         frame = self.held.pop(which % len(self.held))
+        if painted:
+            self.reader.paint(frame, self.output)
         if output:
-            self.reader.look(frame, self.output)
+            self.reader.look(frame, self.encode)
         self.ring.release(frame)
 
-    @rule(which=st.integers(0, 3), steps=st.integers(1, 6))
+    @rule(which=st.integers(0, 4), steps=st.integers(1, 6))
     def progress(self, which: int, steps: int) -> None:
         for _ in range(steps):
             self.gpu.step(self.gpu.streams[which])
@@ -117,7 +129,7 @@ TestRing = RingMachine.TestCase
 @given(slots=st.integers(2, 5), seed=st.integers(0, 10_000), policy=st.sampled_from(["wait", "drop-oldest"]))
 def test_threads_and_streams_never_meet_in_a_slot(slots: int, seed: int, policy: Policy) -> None:
     gpu = FakeGpu(random.Random(seed).randrange)
-    ring, frames = CudaRing(gpu, slots, policy), 40
+    ring, frames = CudaRing(gpu, slots, policy, gpu.stream()), 40
     reader, compute, output = Reader(gpu, ring), gpu.stream(), gpu.stream()
 
     def produce() -> None:
@@ -131,6 +143,7 @@ def test_threads_and_streams_never_meet_in_a_slot(slots: int, seed: int, policy:
     while (frame := ring.take()) is not None:
         taken.append(frame.index)
         reader.look(frame, compute)
+        reader.paint(frame, output)
         reader.look(frame, output)
         ring.release(frame)
     writer.join(10)
@@ -144,7 +157,7 @@ def test_threads_and_streams_never_meet_in_a_slot(slots: int, seed: int, policy:
 
 def test_slots_are_allocated_once_and_follow_a_size_change() -> None:
     gpu = FakeGpu(random.Random(1).randrange)
-    ring = CudaRing(gpu, 2)
+    ring = CudaRing(gpu, 2, "wait", gpu.stream())
     reader, stream = Reader(gpu, ring), gpu.stream()
     counts = []
     for index in range(12):
@@ -161,7 +174,8 @@ def test_slots_are_allocated_once_and_follow_a_size_change() -> None:
 
 
 def test_misuse_is_named() -> None:
-    ring = CudaRing(FakeGpu(lambda n: 0), 2)
+    gpu = FakeGpu(lambda n: 0)
+    ring = CudaRing(gpu, 2, "wait", gpu.stream())
     with pytest.raises(ValueError, match="in no slot of this ring"):
         ring.slot_of(Frame(np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2), np.uint8), 0, Fraction(1, 25), 0))
 
@@ -176,19 +190,31 @@ class ReadsTooSoon(CudaRing):
         return self.slot_of(frame)
 
 
-@pytest.mark.parametrize("careless", [WritesTooSoon, ReadsTooSoon])
+class PaintsTooSoon(CudaRing):
+    def own(self, frame: Frame, stream: FakeStream) -> Slot:
+        return self.enter(frame, stream)
+
+
+class PaintsInSecret(CudaRing):
+    def rewritten(self, frame: Frame, stream: FakeStream) -> None:
+        self.leave(frame, stream)
+
+
+@pytest.mark.parametrize("careless", [WritesTooSoon, ReadsTooSoon, PaintsTooSoon, PaintsInSecret])
 def test_the_simulation_finds_rings_that_forget_an_event(careless: type[CudaRing]) -> None:
     caught = 0
     for seed in range(30):
         gpu = FakeGpu(random.Random(seed).randrange, eager=0)
-        ring = careless(gpu, 2)
-        reader, stream = Reader(gpu, ring), gpu.stream()
+        ring = careless(gpu, 2, "wait", gpu.stream())
+        reader, stream, painter, encoder = Reader(gpu, ring), gpu.stream(), gpu.stream(), gpu.stream()
         try:
             for index in range(20):
                 write(ring, index)
                 frame = ring.take()
                 assert frame is not None
                 reader.look(frame, stream)
+                reader.paint(frame, painter)
+                reader.look(frame, encoder)
                 ring.release(frame)
             gpu.drain()
         except AssertionError:

@@ -113,6 +113,20 @@ def test_an_error_in_a_turn_hands_it_on() -> None:
         pass
 
 
+def test_who_gives_up_waiting_for_a_turn_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with turns.take():
+        monkeypatch.setattr(turns._changed, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt), turns.take():
+            pass
+    with turns.take():
+        assert len(turns._waiting) == 1
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 999), frames=st.integers(1, 30))
 def test_no_stream_gets_far_ahead_of_the_gpu(seed: int, frames: int) -> None:
@@ -155,7 +169,7 @@ def disc(index: int, centre: float, size: tuple[int, int] = (240, 320)) -> Frame
 @pytest.mark.parametrize("seed", range(4))
 def test_the_view_follows_the_disc_a_frame_behind_and_a_new_size_at_once(seed: int) -> None:
     gpu = FakeGpu(random.Random(seed).randrange)
-    ring, looker = CudaRing(gpu, 3), Looker(gpu, ContentDetector(64, 80))
+    ring, looker = CudaRing(gpu, 3, "wait", gpu.stream()), Looker(gpu, ContentDetector(64, 80), gpu.stream())
     expected = ContentDetector(64, 80)
     places = [160.0, 160.0, 166.0, 166.0, 166.0, 166.0, 166.0]
     frames = [disc(i, x) for i, x in enumerate(places)] + [disc(7, 250.0, (400, 500)), disc(8, 9.0, (12, 30))]

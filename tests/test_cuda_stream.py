@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -168,3 +169,47 @@ def test_two_streams_share_one_card(engines: Pair, pictures: list[Frame]) -> Non
             np.testing.assert_array_equal(seen.labels, alone[index][2])
     for turn in turns:
         assert next(turn, None) is None
+
+
+def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(engines: Pair, pictures: list[Frame]) -> None:
+    gpu = FakeGpu(random.Random(6).randrange, eager=1)
+    card = share(gpu, lambda engine: HostNetwork(gpu, engine))
+    made = []
+    for _ in range(3):
+        device = CudaDevice(card)
+        segmenter = device.segmenter(open_bundle(), engines=engines, steps=1)
+        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes)).run(frames=3)
+        assert not any(stream.work for stream in gpu.streams)
+        made.append(len(gpu.streams))
+        del device, segmenter
+        gc.collect()
+    assert made[0] == made[-1]
+
+
+def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(engines: Pair, pictures: list[Frame]) -> None:
+    device, gpu = simulated(3, engines)
+
+    class OnCard(Played):
+        """Writes into the slot as NVDEC does, and leaves the host's planes alone."""
+
+        def _read(self, allocate: PlaneAllocator) -> Frame | None:
+            planes: list[NDArray[np.uint8]] = []
+
+            def aside(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+                planes.extend(allocate(height, width))
+                return np.empty_like(planes[0]), np.empty_like(planes[1])
+
+            frame = super()._read(aside)
+            if frame is None:
+                return None
+            slot, ring = device.frames.writing(), device.frames
+            for target, source in ((slot.luma, frame.luma), (slot.chroma, frame.chroma)):
+                gpu.copy(target, source, ring.stream)
+            return replace(frame, luma=planes[0], chroma=planes[1])
+
+    segmenter, found = device.segmenter(open_bundle(), engines=engines, steps=0), 0
+    for frame, _ in Stream(OnCard(pictures), segmenter):
+        np.testing.assert_array_equal(frame.luma, pictures[frame.index].luma)
+        np.testing.assert_array_equal(frame.chroma, pictures[frame.index].chroma)
+        found += 1
+    assert found == FRAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class CudaDevice:
         self.gpu, self.turns, self.network, self.notes = card.gpu, card.turns, card.network, card.notes
         self.compute, self.decoder = card.compute, card.decoder
         self._ring: CudaRing | None = None
+        self._streams: list[Stream] = []
+        weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
 
     def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
         """A video file by NVDEC where there is one for it, everything else as `open_source` opens it."""
@@ -69,8 +72,23 @@ class CudaDevice:
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """A ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
-        self._ring = CudaRing(self.gpu, slots, policy)
+        self._ring = CudaRing(self.gpu, slots, policy, self.stream())
         return self._ring
+
+    def stream(self) -> Stream:
+        """A stream for work of this video stream's alone."""
+        self._streams.append(self.gpu.stream())
+        return self._streams[-1]
+
+    def settle(self) -> None:
+        """Wait for all that the GPU was given for this video stream, so that its memory can go."""
+        events = [self.gpu.event() for _ in (*self._streams, self.compute)]
+        for event, stream in zip(events, self._streams, strict=False):
+            self.gpu.record(event, stream)
+        with self.turns.take():  # somebody may be recording a graph, in which this must not end up
+            self.gpu.record(events[-1], self.compute)
+        for event in events:
+            self.gpu.synchronize(event)
 
     @property
     def frames(self) -> CudaRing:
@@ -86,7 +104,7 @@ class CudaDevice:
 
     def prepare(self, frame: Frame, view: View, out: NDArray[np.uint8]) -> None:
         """Write the network's RGB picture, uint8 (H, W, 3), of a taken frame, and wait for it: see `CpuDevice.prepare`."""
-        gpu, stream = self.gpu, self.gpu.stream()
+        gpu, stream = self.gpu, self.frames.stream
         staging, picture, done = Staging(gpu, stream), gpu.empty(out.shape, np.uint8), gpu.event()
         tables = [*(array for taps in filters(view) for array in taps), inside_spans(view, *out.shape[:2])]
         sent = [staging.send(str(index), table) for index, table in enumerate(tables)]
@@ -106,6 +124,11 @@ class CudaDevice:
     def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
         """An overlay for this device's frames."""
         return CudaOverlay(classes, style, device=self)
+
+
+def _give_back(gpu: Gpu, streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        gpu.give_back(stream)
 
 
 def share(

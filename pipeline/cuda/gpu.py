@@ -37,8 +37,8 @@ class Gpu(Protocol):
         """Where a buffer begins, as kernels see it."""
         ...
 
-    def slice(self, buffer: Buffer, start: int, stop: int) -> Buffer:
-        """Entries of a buffer along its first axis, which share its memory."""
+    def slice(self, buffer: Buffer, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Buffer:
+        """Entries of a buffer along its first axis, which share its memory; in another shape of as many, if one is given."""
         ...
 
     def surface(self, plane: Any) -> Buffer:
@@ -54,7 +54,11 @@ class Gpu(Protocol):
         ...
 
     def stream(self) -> Stream:
-        """A new stream, which waits for no other, the default one included."""
+        """A stream of nobody else's, which waits for no other, the default one included."""
+        ...
+
+    def give_back(self, stream: Stream) -> None:
+        """A stream is of no more use to who asked for it: it may be given to somebody else."""
         ...
 
     def event(self) -> Event:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
-from cliprl.pipeline.cuda.gpu import Gpu
+from cliprl.pipeline.cuda.gpu import Gpu, Stream
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.staging import Staging
 from cliprl.pipeline.frame import Frame
@@ -21,9 +21,9 @@ class Looker:
     back, mostly the one before it: the picture moves by less in a frame than the detector lets it.
     """
 
-    def __init__(self, gpu: Gpu, detector: ContentDetector) -> None:
+    def __init__(self, gpu: Gpu, detector: ContentDetector, stream: Stream) -> None:
         self._gpu, self._detector = gpu, detector
-        self._stream, self._read = gpu.stream(), gpu.event()
+        self._stream, self._read = stream, gpu.event()
         self._staging = Staging(gpu, self._stream)
         self._distances, self._host = gpu.empty(DISTANCES, np.float64), gpu.pinned(DISTANCES, np.float64)
         self._bright = gpu.empty((2 * STRIPS + 1,), np.float32)
@@ -31,6 +31,11 @@ class Looker:
         self._cells = None
         self._pending = False
         self._view: View | None = None
+
+    def reset(self, detector: ContentDetector) -> None:
+        """Forget where the picture was, before another stream. What is being read belongs to the last one: it is waited for."""
+        self._gpu.synchronize(self._read)
+        self._pending, self._view, self._detector = False, None, detector
 
     def view_of(self, frame: Frame, ring: CudaRing) -> View:
         """The view of the next frame."""

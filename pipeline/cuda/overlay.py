@@ -37,7 +37,7 @@ class CudaOverlay(Overlay):
     """An `Overlay` for frames of the device's ring. After `draw` a frame's own planes, on the host, hold the painted picture."""
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, device: CudaDevice) -> None:
-        self._cuda, self._stream = device, device.gpu.stream()
+        self._cuda, self._stream = device, device.stream()
         self._staging = Staging(device.gpu, self._stream)
         self._drawn = device.gpu.event()
         self._size = (0, 0)
@@ -48,14 +48,14 @@ class CudaOverlay(Overlay):
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
         """Paint the frame on the GPU and bring it back: see `Overlay.draw`. Waits for this frame alone."""
         gpu, ring = self._cuda.gpu, self._cuda.frames
-        slot = ring.enter(frame, self._stream)
+        slot = ring.own(frame, self._stream)
         if isinstance(segmentation, CudaSegmentation):
             gpu.wait(self._stream, segmentation.result.ready)
         super().draw(frame, segmentation, status)
         if slot.filled or self.style.opacity > 0:
             gpu.copy(frame.luma, slot.luma, self._stream)
             gpu.copy(frame.chroma, slot.chroma, self._stream)
-        ring.leave(frame, self._stream)
+        ring.rewritten(frame, self._stream)
         gpu.record(self._drawn, self._stream)
         gpu.synchronize(self._drawn)
 

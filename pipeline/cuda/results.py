@@ -118,8 +118,8 @@ class CudaSegmentation(Segmentation):
 class Fetcher:
     """Brings results to the host, on a stream of its own, for those who ask."""
 
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu, self._stream, self._done = gpu, gpu.stream(), gpu.event()
+    def __init__(self, gpu: Gpu, stream: Stream) -> None:
+        self._gpu, self._stream, self._done = gpu, stream, gpu.event()
 
     def __call__(self, buffer: Buffer, result: Result) -> NDArray[Any]:
         """A copy of one of a result's buffers, once it is there."""

@@ -36,13 +36,13 @@ class CudaRing(FrameRing):
 
     `acquire` gives the slot's pinned planes. Publishing starts their upload on the ring's own stream, after every stream that
     read the slot's last frame has gone past it. A reader's stream calls `enter` before it touches a taken frame's slot, and
-    `leave` when it was given all that does; only then may the frame be released.
+    `leave` when it was given all that does; only then may the frame be released. A stream that paints calls `own` and
+    `rewritten` instead.
     """
 
-    def __init__(self, gpu: Gpu, slots: int, policy: Policy = "wait") -> None:
+    def __init__(self, gpu: Gpu, slots: int, policy: Policy, stream: Stream) -> None:
         super().__init__(slots, policy)
-        self._gpu = gpu
-        self.stream: Stream = gpu.stream()
+        self._gpu, self.stream = gpu, stream
         self._slots: list[Slot | None] = [None] * slots
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
@@ -97,6 +97,18 @@ class CudaRing(FrameRing):
         slot = self.slot_of(frame)
         self._gpu.wait(stream, slot.ready)
         return slot
+
+    def own(self, frame: Frame, stream: Stream) -> Slot:
+        """`enter` for a stream that writes: it goes on only when all are past the slot who entered it before."""
+        slot = self.enter(frame, stream)
+        for event in slot.free.values():
+            self._gpu.wait(stream, event)
+        return slot
+
+    def rewritten(self, frame: Frame, stream: Stream) -> None:
+        """`leave` for a stream that was given all that it writes: who enters now sees that."""
+        self._gpu.record(self.slot_of(frame).ready, stream)
+        self.leave(frame, stream)
 
     def leave(self, frame: Frame, stream: Stream) -> None:
         """The stream was given all that it does with the slot."""

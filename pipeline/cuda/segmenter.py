@@ -63,7 +63,8 @@ class CudaSegmenter(Segmenter):
             texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
             self._inference = Inference(device.gpu, networks, shape, texts, self.steps, stream)
             self._staging, self._results = Staging(device.gpu, stream), Results(device.gpu, shape)
-            self._fetch, self._in_flight = Fetcher(device.gpu), InFlight(device.gpu)
+            self._fetch, self._in_flight = Fetcher(device.gpu, device.stream()), InFlight(device.gpu)
+            self._looker = Looker(device.gpu, self._detector, device.stream())
             self._last_view: View | None = None
             height, width = shape.height, shape.width
             self._tell_view(full_view(height, width, height, width))
@@ -81,7 +82,7 @@ class CudaSegmenter(Segmenter):
         super().reset()
         self._plan = StepPlan(self.steps, self.budget)
         if hasattr(self, "_inference"):
-            self._looker = Looker(self._cuda.gpu, self._detector)
+            self._looker.reset(self._detector)
             self._last_view = None
             with self._cuda.turns.take():
                 self._inference.reset()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch.utils.dlpack import from_dlpack
 
+from cliprl.engines import EngineError
 from cliprl.pipeline.cuda.arguments import Arguments
 from cliprl.pipeline.cuda.launchers import Launcher
 
@@ -29,10 +32,17 @@ class TorchGpu:
     def __init__(self, launcher: Launcher, index: int = 0) -> None:
         self.name = torch.cuda.get_device_name(index)
         self._launcher, self._device = launcher, torch.device("cuda", index)
+        self._spare: list[torch.cuda.Stream] = []
+        # Graphs are replayed one after the other on one stream, and leave nothing in it: they can share their memory.
+        self._pool = torch.cuda.graph_pool_handle()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
-        """See `Gpu`."""
-        return torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], device=self._device)
+        """See `Gpu`. Raises EngineError where there is no memory left."""
+        try:
+            return torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], device=self._device)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+            raise EngineError(f"{self.name}: {reason}: run fewer streams at once, or a smaller bundle") from error
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """See `Gpu`. The array keeps the tensor whose memory it is."""
@@ -43,9 +53,9 @@ class TorchGpu:
         """See `Gpu`."""
         return buffer.data_ptr()
 
-    def slice(self, buffer: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def slice(self, buffer: torch.Tensor, start: int, stop: int, shape: tuple[int, ...] | None = None) -> torch.Tensor:
         """See `Gpu`."""
-        return buffer[start:stop]
+        return buffer[start:stop] if shape is None else buffer[start:stop].view(shape)
 
     def surface(self, plane: Any) -> torch.Tensor:
         """See `Gpu`. PyAV's planes take no stream, which torch would pass: the capsule is asked for here."""
@@ -62,7 +72,13 @@ class TorchGpu:
 
     def stream(self) -> torch.cuda.Stream:
         """See `Gpu`. Not one of torch's pool, of whose streams two may be the same."""
+        if self._spare:
+            return self._spare.pop()
         return torch.cuda.ExternalStream(self._launcher.stream(), self._device)  # type: ignore[no-untyped-call]
+
+    def give_back(self, stream: torch.cuda.Stream) -> None:
+        """See `Gpu`."""
+        self._spare.append(stream)
 
     def event(self) -> torch.cuda.Event:
         """See `Gpu`. A thread that waits for it sleeps, and leaves its core to the others."""
@@ -96,15 +112,30 @@ class TorchGpu:
     def capture(self, work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
         """See `Gpu`. Other threads may go on using the GPU meanwhile."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream):
-            graph.capture_begin(capture_error_mode="thread_local")
+        with torch.cuda.stream(stream), _no_collection():
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 work()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # what was recorded is broken; the reason is the error under way
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph
 
     def replay(self, graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> None:
         """See `Gpu`."""
         with torch.cuda.stream(stream):
             graph.replay()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage inside: what is freed on a thread that records, a decoder's surface say, spoils the recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -26,13 +26,14 @@ class Turns:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
-            while self._waiting[0] is not ticket:
-                self._changed.wait()
         try:
-            yield
-        finally:
             with self._changed:
-                self._waiting.popleft()
+                while self._waiting[0] is not ticket:
+                    self._changed.wait()
+            yield
+        finally:  # Ctrl-C may have ended the waiting: the ticket need not be the first
+            with self._changed:
+                self._waiting.remove(ticket)
                 self._changed.notify_all()
 
 
