@@ -126,7 +126,7 @@ def _open(
         return _open_live(options, targets, source, bundle, overlay, say)
     scene = Scene(source.info, bundle.manifest.classes)
     sinks = [
-        opened.enter_context(open_sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
+        opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
     ]
     segmenter = device.segmenter(
         bundle,

@@ -14,6 +14,7 @@ from cliprl.engines import Bundle, ClassSpec, silent
 from cliprl.pipeline.color import Color, yuv_to_rgb_matrix
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.protocols import Scene, Sink
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.segmenter import Segmenter
@@ -37,6 +38,12 @@ class CpuDevice:
         from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
 
         return open_source(name)
+
+    def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
+        """`open_sink`: libav encodes on the CPU."""
+        from cliprl.pipeline.sinks import open_sink
+
+        return open_sink(target, scene, **settings)
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """A ring of preallocated slots in ordinary memory."""

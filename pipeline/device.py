@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, silent
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.protocols import Scene, Sink
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.view import View
 
@@ -33,6 +34,13 @@ class Device(Protocol):
         """Open whatever gives frames, as `open_source` does, with the device's own decoder where it has one for it.
 
         `say` is told why it has none. The frames must be read into a ring of this device.
+        """
+        ...
+
+    def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
+        """Open an output as `open_sink` does, with the device's own encoder where it has one for it.
+
+        An output that the device encodes itself reads no planes in host memory: they are not brought there, if all are such.
         """
         ...
 

@@ -54,6 +54,7 @@ class Overlay:
         if len(classes) > LEVEL:
             raise UsageError(f"{len(classes)} classes are too many to paint: give at most {LEVEL}")
         self.classes = tuple(classes)
+        self.to_host = True
         self._scratch = Scratch()
         self._inks: dict[Color, Inks] = {}
         self.style = style or Style()

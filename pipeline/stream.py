@@ -52,6 +52,8 @@ class Stream:
         if overlay is None and segmenter is not None and segmenter.works_on != "cpu":
             # It is the overlay that brings to the host what was decoded elsewhere: here one that paints nothing.
             self.overlay = segmenter.device.overlay(segmenter.classes, Style(opacity=0))
+        if self.overlay is not None and sinks:
+            self.overlay.to_host = any(getattr(sink, "takes_pictures", True) for sink in sinks)
         self.sinks = SinkGroup(sinks)
         self.recorder = Recorder()
         self._status = status

@@ -60,8 +60,14 @@ class FakeGpu:
     def surface(self, plane: Any) -> NDArray[Any]:
         return np.from_dlpack(plane)
 
+    def capsule(self, buffer: NDArray[Any]) -> Any:
+        return buffer.__dlpack__()
+
     def pitch(self, buffer: NDArray[Any]) -> int:
         return buffer.strides[0]
+
+    def bind(self) -> None:
+        pass
 
     def decoding(self) -> FakeStream:
         return self._decoding

@@ -22,6 +22,7 @@ from cliprl.pipeline.cuda.tables import filters, inside_spans
 from cliprl.pipeline.cuda.turns import Turns
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.protocols import Scene, Sink
 from cliprl.pipeline.ring import FrameRing, Policy
 from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.view import View
@@ -31,11 +32,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """An encoder of libav's that takes frames as they lie on the GPU number `index`, in the pixel format `pix_fmt`."""
+
+    codec: str = "h264_nvenc"
+    pix_fmt: str = "cuda"
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """A GPU with what all its video streams share: the stream that computes, the turns on it, how an engine runs there.
 
     `notes` say, a sentence each, what was chosen at start-up and why. `decoder` is the number under which libav's NVDEC finds
-    the GPU, None where it is not to be tried.
+    the GPU, and `encoding` its NVENC; None where it is not to be tried.
     """
 
     gpu: Gpu
@@ -44,6 +54,7 @@ class Card:
     turns: Turns = field(default_factory=Turns)
     compute: Stream = None
     decoder: int | None = None
+    encoding: Encoding | None = None
 
 
 class CudaDevice:
@@ -53,7 +64,7 @@ class CudaDevice:
 
     def __init__(self, card: Card) -> None:
         self.gpu, self.turns, self.network, self.notes = card.gpu, card.turns, card.network, card.notes
-        self.compute, self.decoder = card.compute, card.decoder
+        self.compute, self.decoder, self.encoding = card.compute, card.decoder, card.encoding
         self._ring: CudaRing | None = None
         self._streams: list[Stream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
@@ -69,6 +80,17 @@ class CudaDevice:
         from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
 
         return open_source(name)
+
+    def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
+        """A video file by NVENC where there is one for it, everything else as `open_sink` opens it."""
+        from cliprl.pipeline.sinks import open_sink  # libav is loaded only where something is opened
+        from cliprl.pipeline.sinks.opening import is_video
+
+        if self.encoding is None or not is_video(target, scene):
+            return open_sink(target, scene, **settings)
+        from cliprl.pipeline.cuda.nvenc import open_nvenc_sink
+
+        return open_nvenc_sink(Path(target), scene, self, self.encoding, **settings)
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """A ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
@@ -132,7 +154,11 @@ def _give_back(gpu: Gpu, streams: Sequence[Stream]) -> None:
 
 
 def share(
-    gpu: Gpu, network: Callable[[Engine], Network], notes: Sequence[str] = (), decoder: int | None = None
+    gpu: Gpu,
+    network: Callable[[Engine], Network],
+    notes: Sequence[str] = (),
+    decoder: int | None = None,
+    encoding: Encoding | None = None,
 ) -> Card:
     """A card for a GPU, with a stream to compute on."""
-    return Card(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder)
+    return Card(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder, encoding=encoding)

@@ -45,8 +45,16 @@ class Gpu(Protocol):
         """A decoder's plane, which offers DLPack, as a buffer that shares its memory; its lines may lie further apart."""
         ...
 
+    def capsule(self, buffer: Buffer) -> Any:
+        """A buffer as a DLPack capsule, which keeps its memory; nothing is waited for."""
+        ...
+
     def pitch(self, buffer: Buffer) -> int:
         """Bytes from line to line."""
+        ...
+
+    def bind(self) -> None:
+        """Make the context that all of this lives in the calling thread's current one, for libraries that look for it there."""
         ...
 
     def decoding(self) -> Stream:

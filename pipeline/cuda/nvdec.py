@@ -14,11 +14,16 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.cuda.arguments import Narrow
 from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.gpu import Event
 from cliprl.pipeline.frame import Plane
+from cliprl.pipeline.sources.decode import Decoded
 from cliprl.pipeline.sources.video import VideoSource
 
 # What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
 DECODABLE = ("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le")
+
+# Options of libav's CUDA device: the calling thread's context.
+CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
 
 
 def open_on_gpu(name: str, device: CudaDevice, index: int, say: Callable[[str], None]) -> VideoSource | None:
@@ -38,22 +43,28 @@ def _check_format(name: str) -> None:
         streams = container.streams.video
         context = streams[0].codec_context if streams else None
         found = context.pix_fmt if context is not None else None
+        odd = context is not None and (context.width % 2 or context.height % 2)
     if found not in DECODABLE:
         raise CliprlError(f"pixel format {found or 'unknown'} is none of {', '.join(DECODABLE)}")
+    if odd:
+        raise CliprlError("its width or height is odd")
 
 
 class NvdecSource(VideoSource):
     """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
 
     def __init__(self, name: str, device: CudaDevice, index: int) -> None:
-        # primary_ctx: the context that torch uses, so that surfaces and slots can be copied between.
-        accel = HWAccel("cuda", device=index, is_hw_owned=True, options={"primary_ctx": "1"})
-        super().__init__(name, hwaccel=accel)
-        held = self._held
-        if held is None or held.picture.format.name != "cuda":
-            self.close()
-            raise CliprlError("the decoder gives its pictures on the host")
+        # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
+        # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
+        device.gpu.bind()
+        super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True))
         self._writer = SurfaceWriter(device)  # type: ignore[assignment]
+
+    def _decode(self) -> Decoded | None:
+        decoded = super()._decode()
+        if decoded is not None and decoded.picture.format.name != "cuda":
+            raise CliprlError("NVDEC can't decode its pictures: run with --device cpu")
+        return decoded
 
 
 class SurfaceWriter:
@@ -61,7 +72,8 @@ class SurfaceWriter:
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
-        self._reading: deque[tuple[Any, Any]] = deque()
+        self._reading: deque[tuple[Event, Any]] = deque()
+        self._spare: list[Event] = []
         self._decoded = device.gpu.event()
 
     def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
@@ -86,10 +98,9 @@ class SurfaceWriter:
         gpu.launch(Narrow(samples, lines, *source, samples, gpu.address(target)), stream)
 
     def _hold(self, picture: Any, surfaces: Any) -> None:
-        event = self._device.gpu.event()
-        self._device.gpu.record(event, self._device.frames.stream)
+        gpu = self._device.gpu
+        event = self._spare.pop() if self._spare else gpu.event()
+        gpu.record(event, self._device.frames.stream)
         self._reading.append((event, (picture, surfaces)))
-        while self._device.gpu.done(self._reading[0][0]):
-            self._reading.popleft()
-            if not self._reading:
-                return
+        while self._reading and gpu.done(self._reading[0][0]):
+            self._spare.append(self._reading.popleft()[0])

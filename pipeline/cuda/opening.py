@@ -10,7 +10,7 @@ from cliprl.engines import Engine, EngineError, silent
 from cliprl.engines.nvidia import NO_DRIVER, Driver, find_driver, no_gpu
 from cliprl.engines.tensorrt_probe import torch_cuda, why_not_torch
 from cliprl.pipeline.cuda.compiling import compiled_kernels, compiler
-from cliprl.pipeline.cuda.device import Card, CudaDevice, share
+from cliprl.pipeline.cuda.device import Card, CudaDevice, Encoding, share
 from cliprl.pipeline.cuda.gpu import Network
 from cliprl.pipeline.cuda.launchers import open_launcher
 
@@ -60,7 +60,8 @@ def _card(say: Callable[[str], None]) -> Card:
         target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
         launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
         gpu = TorchGpu(launcher, index)
-        _cards[index] = share(gpu, network_of, rungs(gpu.name, target, launcher.name, refused), index)
+        notes = rungs(gpu.name, target, launcher.name, refused)
+        _cards[index] = share(gpu, network_of, notes, index, Encoding(index=index))
     return _cards[index]
 
 
@@ -68,10 +69,7 @@ def rungs(gpu: str, target: str, launcher: str, refused: tuple[str, ...]) -> tup
     """What was chosen, and why not what is better."""
     why = f" ({'; '.join(refused)})" if refused else ""
     built = "{} {}".format(*compiler())
-    return (
-        f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",
-        "painted frames are downloaded to the encoder on the CPU: this version does not encode on the GPU",
-    )
+    return (f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",)
 
 
 def network_of(engine: Engine) -> Network:

@@ -46,18 +46,19 @@ class CudaOverlay(Overlay):
         super().__init__(classes, style)
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
-        """Paint the frame on the GPU and bring it back: see `Overlay.draw`. Waits for this frame alone."""
+        """Paint the frame on the GPU and, if `to_host`, bring it back and wait for this frame alone: see `Overlay.draw`."""
         gpu, ring = self._cuda.gpu, self._cuda.frames
         slot = ring.own(frame, self._stream)
         if isinstance(segmentation, CudaSegmentation):
             gpu.wait(self._stream, segmentation.result.ready)
         super().draw(frame, segmentation, status)
-        if slot.filled or self.style.opacity > 0:
+        if self.to_host and (slot.filled or self.style.opacity > 0):
             gpu.copy(frame.luma, slot.luma, self._stream)
             gpu.copy(frame.chroma, slot.chroma, self._stream)
         ring.rewritten(frame, self._stream)
         gpu.record(self._drawn, self._stream)
-        gpu.synchronize(self._drawn)
+        if self.to_host:
+            gpu.synchronize(self._drawn)
 
     def _paint(self, frame: Frame, segmentation: Segmentation, color: Color) -> None:
         assert isinstance(segmentation, CudaSegmentation)
@@ -77,7 +78,7 @@ class CudaOverlay(Overlay):
     def _tell(self, view: View, color: Color, size: tuple[int, int]) -> None:
         """Send what the kernels have to know of view, colours and style, where any is new."""
         if size != self._size:
-            # Work under way is over: `draw` waits for its end.
+            self._cuda.gpu.synchronize(self._drawn)  # the old memory is of no more use
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
             self._size, self._told = size, None
         if self._told == (view, color, self.style):

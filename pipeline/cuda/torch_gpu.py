@@ -62,9 +62,19 @@ class TorchGpu:
         tensor: torch.Tensor = from_dlpack(plane.__dlpack__())
         return tensor
 
+    def capsule(self, buffer: torch.Tensor) -> Any:
+        """See `Gpu`. Torch exports from the current device only."""
+        with torch.cuda.device(self._device):
+            return buffer.__dlpack__(stream=-1)
+
     def pitch(self, buffer: torch.Tensor) -> int:
         """See `Gpu`."""
         return buffer.stride(0) * buffer.element_size()
+
+    def bind(self) -> None:
+        """See `Gpu`. CUDA's runtime does so with the first call that needs a context."""
+        torch.cuda.set_device(self._device)
+        self.record(self.event(), self.decoding())
 
     def decoding(self) -> torch.cuda.Stream:
         """See `Gpu`."""

@@ -34,6 +34,8 @@ class CocoSink(FileSink):
     does not grow.
     """
 
+    takes_pictures = False
+
     def __init__(self, target: Path, scene: Scene) -> None:
         """Create the partial file. Raises UsageError where it can't be."""
         super().__init__(target)

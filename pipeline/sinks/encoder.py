@@ -56,11 +56,14 @@ class VideoEncoder:
         context.color_trc = color.transfer_tag
         # A JPEG's full range goes without saying, an H.264 stream's does not.
         context.color_range = color.range_tag or (FULL_RANGE_TAG if color.full_range else 0)
-        # frame_duration: the durations given with the frames are true, above all that of the last.
-        options = {"preset": preset, "crf": f"{crf:g}", "bf": "0", "flags": "+frame_duration"}
-        context.options = options | self._fields(first, info)
+        context.options = self._options(first, info, crf, preset)
         if first.rotation:
             self._stream.set_display_rotation(first.rotation)
+
+    def _options(self, first: Frame, info: StreamInfo, crf: float, preset: str) -> dict[str, str]:
+        # frame_duration: the durations given with the frames are true, above all that of the last.
+        options = {"preset": preset, "crf": f"{crf:g}", "bf": "0", "flags": "+frame_duration"}
+        return options | self._fields(first, info)
 
     def _fields(self, first: Frame, info: StreamInfo) -> dict[str, str]:
         """Options that mark the stream as interlaced, where it is. x264 takes fields of 4:2:0 in groups of four lines."""
@@ -75,18 +78,24 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """Packets that are ready once `frame` has come; its planes are free again."""
+        picture = self._picture_of(frame)
+        picture.pts, picture.duration = self._times(frame)
+        return list(self._stream.encode(picture))
+
+    def _picture_of(self, frame: Frame) -> av.VideoFrame:
+        """The frame as libav has it, of the video's size."""
         luma, chroma = frame.luma, frame.chroma
         if luma.shape != self._size:
-            height, width = self._size
-            self.notes.setdefault(
-                "size", f"the picture becomes {frame.width}x{frame.height}: fitted into {width}x{height}"
-            )
-            luma, chroma = letterbox(luma, chroma, height, width, frame.color)
+            self._note_size(frame)
+            luma, chroma = letterbox(luma, chroma, *self._size, frame.color)
         # The encoder copies what it keeps; this would allocate afresh should it ever hold on to the picture.
         self._picture.make_writable()
         self._fill(luma, chroma)
-        self._picture.pts, self._picture.duration = self._times(frame)
-        return list(self._stream.encode(self._picture))
+        return self._picture
+
+    def _note_size(self, frame: Frame) -> None:
+        height, width = self._size
+        self.notes.setdefault("size", f"the picture becomes {frame.width}x{frame.height}: fitted into {width}x{height}")
 
     def flush(self) -> list[Packet[Any]]:
         """The packets still to come after the last frame."""

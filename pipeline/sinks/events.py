@@ -40,6 +40,8 @@ class EventSink(FileSink):
     the frame passed; "age" is the time since it was captured, absent if that is unknown. Lines reach the disk within a second.
     """
 
+    takes_pictures = False
+
     def __init__(self, target: Path, scene: Scene) -> None:
         """Create the partial file. Raises UsageError where it can't be."""
         super().__init__(target)

@@ -16,6 +16,8 @@ from cliprl.pipeline.segmentation import Segmentation
 class NullSink:
     """Counts frames, for runs that only measure or display."""
 
+    takes_pictures = False
+
     def __init__(self) -> None:
         self.frames = 0
 

@@ -30,6 +30,8 @@ class MaskSink(FileSink):
     end the masks lie in `.NAME.partial` beside it.
     """
 
+    takes_pictures = False
+
     def __init__(self, target: Path, scene: Scene) -> None:
         """Make the partial folder. Raises UsageError where `target` can't become a folder of masks."""
         super().__init__(target)

@@ -32,9 +32,7 @@ def open_sink(
         return NetworkSink(name, scene, crf=crf, preset=preset)
     if name.endswith("/") or path.is_dir():
         return MaskSink(path, scene)
-    for source in (scene.stream.name, scene.stream.audio_path):
-        if source and path.exists() and Path(source).exists() and path.samefile(source):
-            raise UsageError(f"'{target}' is the input itself: choose another name for the output")
+    _check_place(path, scene)
     if path.suffix.lower() in CONTAINERS:
         return VideoSink(path, scene, crf=crf, preset=preset, threads=threads)
     if path.name.lower().endswith(".coco.json"):
@@ -43,3 +41,18 @@ def open_sink(
         return EventSink(path, scene)
     kinds = f"{', '.join(CONTAINERS)}, .coco.json, .jsonl, .m3u8 or / (masks)"
     raise UsageError(f"'{target}' names no kind of output: end it in {kinds}, or give a URL")
+
+
+def is_video(target: str, scene: Scene) -> bool:
+    """Whether an output is a video file. Raises UsageError where it is the input itself."""
+    path = Path(target)
+    found = path.suffix.lower() in CONTAINERS and not (is_network(target) or target.endswith("/") or path.is_dir())
+    if found:
+        _check_place(path, scene)
+    return found
+
+
+def _check_place(path: Path, scene: Scene) -> None:
+    for source in (scene.stream.name, scene.stream.audio_path):
+        if source and path.exists() and Path(source).exists() and path.samefile(source):
+            raise UsageError(f"'{path}' is the input itself: choose another name for the output")

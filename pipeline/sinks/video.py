@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from fractions import Fraction
 from math import lcm
@@ -36,13 +36,24 @@ class VideoSink(FileSink):
     MP4 and QuickTime files are written in fragments of a second and become plain files at the end: one that was cut off, by a
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
     note says so where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
-    `preset` one of x264's, faster for larger files; `threads` 0 lets x264 choose.
+    `preset` one of x264's, faster for larger files; `threads` 0 lets x264 choose. `encoder` makes another encoder, of the
+    libav codec `codec`. `takes_pictures`: the frames' planes in host memory are read.
     """
+
+    takes_pictures = True
 
     failures = (OSError, av.FFmpegError)
 
     def __init__(
-        self, target: Path, scene: Scene, *, crf: float = 23, preset: str = "ultrafast", threads: int = 0
+        self,
+        target: Path,
+        scene: Scene,
+        *,
+        crf: float = 23,
+        preset: str = "ultrafast",
+        threads: int = 0,
+        encoder: Callable[..., VideoEncoder] = VideoEncoder,
+        codec: str = "libx264",
     ) -> None:
         """Create the partial file. Raises UsageError where it can't be, and for a bad option."""
         super().__init__(target)
@@ -54,6 +65,7 @@ class VideoSink(FileSink):
             raise UsageError(f"crf {crf:g} is out of range: 0 (lossless) to {HIGHEST_CRF}")
         self.info = scene.stream
         self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
+        self._make, self._codec = encoder, codec
         self._format = CONTAINERS[target.suffix.lower()]
         self._file = PartialFile(target)
         self._disk_failed = False
@@ -66,8 +78,8 @@ class VideoSink(FileSink):
             self._audio = AudioCopy(self.info.audio_path, self._format)
         options = _muxer_options(self._format, first.time_base, self._audio.clock if self._audio else 1)
         self._container = av.open(self._file, "w", format=self._format, container_options=options, buffer_size=_BUFFER)
-        stream = self._container.add_stream("libx264")
-        encoder = VideoEncoder(stream, first, self.info, **self._settings)
+        stream = self._container.add_stream(self._codec)
+        encoder = self._make(stream, first, self.info, **self._settings)
         if self._audio:
             self._audio.attach(self._container, encoder.shift)
         return encoder
