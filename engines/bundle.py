@@ -22,6 +22,8 @@ ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.n
 TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 # In OpenVINO's own format; a bundle may have it or not.
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
+# The ranges of the encoder's activations, for eight bits on a GPU; a bundle may have it or not.
+RANGES = "encoder-ranges.json"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
 SHIPPED = Path(__file__).parent / "bundles"
 

@@ -16,7 +16,6 @@ from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.reference import Reference, encoder_shapes, predict, refiner_shapes, source_of
 from cliprl.engines.store import Made
 
-INT8 = "int8"
 # How many runs an encoder's outputs stay valid, where the caller does not say.
 BUFFERS = 4
 # Which of an input's dimensions counts the classes.
@@ -63,7 +62,7 @@ class Candidate:
             "bundle": self.bundle.manifest.name,
             "backend": self.backend.name,
             "precision": self.precision,
-            "encoder": hashes[self._file()] + hashes.get(INT8_WEIGHTS, "") * (self.precision == INT8),
+            "encoder": "".join(hashes[name] for name in self.backend.sources(self.precision)),
             "refiner": hashes[REFINER],
             "texts": hashlib.sha256(self.bundle.embeddings.tobytes()).hexdigest(),
             "shapes": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
@@ -86,18 +85,17 @@ class Candidate:
         request = self._refiner(refiner_shapes(self.bundle, encoder))
         return Pair(encoder, self.backend.load(made.parts[REFINER], request), made.report)
 
-    def _file(self) -> str:
-        return INT8_ENCODER if self.precision == INT8 else ENCODER
-
     def encoder_request(self) -> Request:
         """What the encoder is made of."""
-        path, shapes = self.bundle.path / self._file(), dict(encoder_shapes(self.bundle))
+        path = self.bundle.path / self.backend.sources(self.precision)[0]
+        shapes = dict(encoder_shapes(self.bundle))
         if self.open_classes:
             shapes = opened(shapes)
         return Request(path, self.precision, self.threads, shapes, self.buffers)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
-        precision = self.backend.precisions()[0] if self.precision == INT8 else self.precision
+        # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.
+        precision = self.precision if self.precision in self.backend.precisions() else self.backend.precisions()[0]
         if self.open_classes:
             shapes = opened(shapes)
         return Request(self.bundle.refiner, precision, self.threads, shapes)
@@ -124,14 +122,17 @@ def candidates(
     """
     changed = not np.array_equal(np.load(bundle.path / EMBEDDINGS, allow_pickle=False), bundle.embeddings)
     bundle = open_bundle(bundle.path) if changed else bundle
-    # A quantised encoder was made for the bundle's own number of classes.
-    quantised = INT8_ENCODER in bundle.manifest.hashes and not changed
+    # OpenVINO's int8 encoder was made for the bundle's own number of classes.
+    files = set(bundle.manifest.hashes) - ({INT8_ENCODER, INT8_WEIGHTS} if changed else set())
     backends = ready_backends(device, say)
-    known = [each for backend in backends for each in backend.precisions(quantised)]
-    if precision not in (AUTO, *known):
-        raise UsageError(f"precision '{precision}' can't be had on {device} here: {', '.join([AUTO, *known])}")
+    if precision != AUTO and all(backend.lacks(precision, files) for backend in backends):
+        reasons = "; ".join(f"{backend.name}: {backend.lacks(precision, files)}" for backend in backends)
+        known = dict.fromkeys(each for backend in backends for each in backend.precisions(files))
+        raise UsageError(
+            f"precision '{precision}' can't be had on {device} here ({reasons}): give {', '.join([AUTO, *known])}"
+        )
     for backend in backends:
-        for each in backend.precisions(quantised):
+        for each in backend.precisions(files):
             if precision in (AUTO, each):
                 yield Candidate(bundle, backend, each, threads or network_threads(), buffers, changed)
 

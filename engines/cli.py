@@ -22,7 +22,11 @@ app = typer.Typer(
 BundleName = Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A shipped bundle's name, or a bundle's folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda.")]
 PrecisionName = Annotated[
-    str, typer.Option("--precision", help="Arithmetic: a backend's own, such as bf16 or f32; auto: the best accepted.")
+    str,
+    typer.Option(
+        "--precision",
+        help="Arithmetic: f32, bf16 or int8 on a CPU, f32, f16, fp8 or int8 on a GPU; auto: the fastest that is accepted.",
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]
 
@@ -80,7 +84,8 @@ def quantize(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the new bundle goes.")],
     bundle: Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The bundle to copy.")] = "small",
 ) -> None:
-    """Copy a bundle and give the copy an int8 encoder, calibrated on your own frames (needs the package nncf)."""
+    """Copy a bundle and give the copy what int8 and fp8 need, calibrated on your own frames: for the CPU an int8 encoder
+    (needs the package nncf), for GPUs the ranges of the network's activations (needs onnx)."""
     from cliprl.engines.commands import quantize_bundle
 
     quantize_bundle(bundle, frames, output)

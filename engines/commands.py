@@ -40,26 +40,28 @@ def build_here(name: str, device: str, precision: str, threads: int) -> None:
 
 def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
     """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
-    from cliprl.engines.graph import PRECISIONS
-    from cliprl.engines.tensorrt_backend import make_plan
+    from cliprl.engines.graph import EIGHT_BITS
+    from cliprl.engines.tensorrt_backend import make_plan, precisions_of
 
     bundle = open_bundle(name)
     folder = output or Path(f"{bundle.manifest.name}-plans")
     for target in targets:
-        for each in PRECISIONS if precision == AUTO else (precision,):
-            for onnx in (bundle.encoder, bundle.refiner):
-                start = time.monotonic()
-                plan = make_plan("tensorrt_rtx", onnx, each, {}, target)
-                path = folder / f"{onnx.stem}.{target}.{each}.plan"
-                _write(path, plan.data)
-                out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
+        wanted = precisions_of(target, bundle.manifest.hashes) if precision == AUTO else (precision,)
+        # Eight bits are the encoder's.
+        refiners = dict.fromkeys("f16" if each in EIGHT_BITS else each for each in wanted)
+        for onnx, each in [*((bundle.encoder, p) for p in wanted), *((bundle.refiner, p) for p in refiners)]:
+            start = time.monotonic()
+            plan = make_plan("tensorrt_rtx", onnx, each, {}, target)
+            path = folder / f"{onnx.stem}.{target}.{each}.plan"
+            _write(path, plan.data)
+            out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
 
 
 def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
-    """Write a copy of a bundle with an int8 encoder, and show how it compares."""
+    """Write a copy of a bundle for eight bits, on the CPU and on GPUs, and show how it compares."""
     from cliprl.engines.int8 import quantised_copy
 
-    copy = quantised_copy(open_bundle(name), frames, folder)
+    copy = quantised_copy(open_bundle(name), frames, folder, _tell)
     verify_here(str(copy.path), "cpu", AUTO, 0)
 
 
@@ -103,7 +105,9 @@ def list_cache(folder: Path | None) -> None:
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         faults = entry.report.get("faults")
+        order = entry.report.get("order")
         state = "damaged" if not entry.fields else "refused" if faults else "accepted"
+        state = f"{order[0]} is the fastest" if order else state
         table.add_row(entry.name, f"{entry.size / 1e6:.1f}", used, state)
     if entries:
         _wide().print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import takewhile
@@ -78,8 +78,16 @@ class Backend(Protocol):
         """Whether it can serve here. Never raises."""
         ...
 
-    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
-        """The arithmetic it has on this machine, the one to prefer first; int8 only where the bundle is `quantised`."""
+    def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
+        """The arithmetic it has on this machine for a bundle of these files, the one to prefer first."""
+        ...
+
+    def lacks(self, precision: str, files: Collection[str]) -> str:
+        """Why a precision can't be had on this machine for a bundle of these files; "" where it can."""
+        ...
+
+    def sources(self, precision: str) -> tuple[str, ...]:
+        """The bundle's files that an encoder in this precision is made of, the network first."""
         ...
 
     def identity(self) -> Mapping[str, str]:

@@ -6,19 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines.bundle import RANGES
 from cliprl.engines.errors import EngineError
+from cliprl.engines.ranges import read_ranges
 
 # Half first; "f32" lets the GPU round factors to TF32 where it can.
 PRECISIONS = ("f16", "f32")
+# Products in eight bits, the rest in half; they need the ranges of the activations.
+EIGHT_BITS = ("fp8", "int8")
 
 
 def graph_in(path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None) -> bytes:
-    """The serialised ONNX model in "f16" or "f32", `rewrite` done to it before.
+    """The serialised ONNX model in one of PRECISIONS or EIGHT_BITS, `rewrite` done to it before.
 
-    Raises EngineError for another precision, which `backend` is named for, where onnx is missing, or for no ONNX file.
+    For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
+    where onnx is missing, or for no ONNX file, BundleError for no ranges.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"precision '{precision}' is unknown to {backend}: auto, {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS + EIGHT_BITS:
+        raise EngineError(
+            f"precision '{precision}' is unknown to {backend}: auto, {', '.join(PRECISIONS + EIGHT_BITS)}"
+        )
     try:
         from cliprl.engines.computed_kernels import load_graph
         from cliprl.engines.half import to_half
@@ -27,5 +34,9 @@ def graph_in(path: Path, precision: str, backend: str, rewrite: Callable[[Any], 
     model = load_graph(path)
     if rewrite is not None:
         rewrite(model)
-    data: bytes = (to_half(model) if precision == "f16" else model).SerializeToString()
+    if precision in EIGHT_BITS:
+        from cliprl.engines.eight_bits import to_eight_bits
+
+        to_eight_bits(model, precision, read_ranges(path.with_name(RANGES)))
+    data: bytes = (model if precision == "f32" else to_half(model)).SerializeToString()
     return data

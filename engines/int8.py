@@ -1,12 +1,7 @@
-"""An int8 encoder for a bundle: post-training quantisation by NNCF, calibrated on pictures, run by OpenVINO.
+"""Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on pictures.
 
-Only the encoder's convolutions become int8; what they do not cover stays in 32 bits, and the refiner keeps its float
-precision. Measured on a half-trained small bundle, 12 pictures, one core with AVX512-VNNI and -BF16:
-
-    f32            12.7 ms
-    bf16            8.3 ms    99.7 % of labels as in f32
-    int8 and f32    8.2 ms    99.2 %
-    int8 and bf16   7.5 ms    98.6 %: refused by the gate
+Of the encoder for the CPU only the convolutions become int8; what they do not cover runs in bf16 where there is that, else in
+32 bits, and the refiner keeps its float precision. Figures: bench/results, kind "precisions".
 """
 
 from __future__ import annotations
@@ -19,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
+from cliprl.engines.engine import Say, silent
 from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.ranges import add_ranges, check_enough
 from cliprl.engines.reference import Pictures, encoder_shapes
-
-# How few pictures calibrate badly: activations' ranges are taken from them.
-FEWEST = 4
 
 
 def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
@@ -32,8 +26,7 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
     Best are pictures of the scenes to come, other ones than the reference's. Raises EngineError where NNCF is missing,
     UsageError for too few pictures. Whether the result serves is for the accuracy gate to say.
     """
-    if len(pictures) < FEWEST:
-        raise UsageError(f"{len(pictures)} pictures can't calibrate an int8 encoder: give at least {FEWEST}")
+    check_enough(pictures)
     try:
         import nncf
     except ImportError as error:
@@ -50,16 +43,31 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
-def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path) -> Bundle:
-    """Copy a bundle to a new `folder` and give the copy an int8 encoder, calibrated on image files."""
+def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Say = silent) -> Bundle:
+    """Copy a bundle to a new `folder` and give the copy what eight bits need, calibrated on image files.
+
+    `say` is told what a missing package leaves out. Raises EngineError where that is both, UsageError for bad frames.
+    """
     pictures = read_pictures(frames, bundle.manifest.height, bundle.manifest.width)
+    check_enough(pictures)
     try:
         shutil.copytree(bundle.path, folder)
     except OSError as error:
         raise UsageError(
             f"'{folder}' can't be made ({error.strerror or error}): give -o a folder that is not there yet"
         ) from error
-    return add_int8(open_bundle(folder), pictures)
+    copy, missing = open_bundle(folder), list[str]()
+    for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
+        try:
+            copy = add(copy, pictures)
+        except EngineError as error:
+            missing.append(f"no {what}: {error}")
+    if len(missing) == 2:
+        shutil.rmtree(folder)
+        raise EngineError("; ".join(missing))
+    for reason in missing:
+        say(reason)
+    return copy
 
 
 def read_pictures(paths: Sequence[Path], height: int, width: int) -> Pictures:

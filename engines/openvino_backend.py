@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.engine import RANGES, Probe, Request, TensorSpec
 from cliprl.engines.errors import EngineError
 from cliprl.engines.openvino_rewrites import replace_computed_kernels
 
 NAME = "openvino"
-PRECISIONS = ("bf16", "f32")
 INT8 = "int8"
+PRECISIONS = ("bf16", INT8, "f32")
 # Instruction sets that multiply int8 natively: without one, int8 is no faster than 32 bits.
 _INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
@@ -59,9 +60,17 @@ class OpenVino:
         version = openvino.__version__.split("-")[0]
         return Probe(NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions())}")
 
-    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
-        """ "bf16" where the CPU computes it natively (AMX or AVX512-BF16), "int8" likewise, and "f32"."""
-        return order(frozenset(_flags()), "BF16" in _capabilities(), quantised)
+    def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
+        """ "int8" where the CPU multiplies it natively and the bundle has such an encoder, "bf16" likewise, and "f32"."""
+        return tuple(each for each in PRECISIONS if not self.lacks(each, files))
+
+    def lacks(self, precision: str, files: Collection[str]) -> str:
+        """Why a precision can't be had here; "" where it can."""
+        return lacking(precision, frozenset(_flags()), "BF16" in _capabilities(), INT8_ENCODER in files)
+
+    def sources(self, precision: str) -> tuple[str, ...]:
+        """An int8 encoder is a file of its own."""
+        return (INT8_ENCODER, INT8_WEIGHTS) if precision == INT8 else (ENCODER,)
 
     def identity(self) -> Mapping[str, str]:
         """OpenVINO's version, and the CPU with all it can do."""
@@ -95,16 +104,18 @@ class OpenVino:
 BACKENDS = {NAME: OpenVino()}
 
 
-def order(flags: frozenset[str], bf16: bool, quantised: bool) -> tuple[str, ...]:
-    """Precisions by speed, for a CPU with these instruction sets.
-
-    Measured with the small encoder on one core of an EPYC with AVX512-VNNI and -BF16: f32 12.7 ms, int8 8.2, bf16 8.3. So
-    int8, which costs more accuracy, goes first only where there is AMX, or no bf16.
-    """
-    floating = PRECISIONS if bf16 else ("f32",)
-    if not quantised or not _INT8_FLAGS & flags:
-        return floating
-    return (INT8, *floating) if "amx_int8" in flags or not bf16 else ("bf16", INT8, "f32")
+def lacking(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) -> str:
+    """Why a CPU with these instruction sets can't run a bundle, `quantised` or not, in a precision; "" where it can."""
+    if precision not in PRECISIONS:
+        kind = "is arithmetic of a GPU" if precision in ("f16", "fp8") else "is no arithmetic that it knows"
+        return f"'{precision}' {kind}; on the CPU it computes in {', '.join(PRECISIONS)}"
+    if precision == "bf16" and not bf16:
+        return "bf16 needs a CPU with AVX512-BF16 or AMX, which this one lacks"
+    if precision == INT8 and not quantised:
+        return "the bundle has no int8 encoder: cliprl-engine quantize makes a bundle that has one"
+    if precision == INT8 and not _INT8_FLAGS & flags:
+        return "int8 needs a CPU with VNNI or AMX, without which it is no faster than f32"
+    return ""
 
 
 @cache
@@ -134,10 +145,11 @@ def _spec(port: Any) -> TensorSpec:
 
 
 def _hints(request: Request) -> dict[str, Any]:
-    if request.precision not in (INT8, *PRECISIONS):
+    if request.precision not in PRECISIONS:
         raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
-    # An int8 network says itself what is int8 in it; the rest of it runs in 32 bits.
-    floating = "f32" if request.precision == INT8 else request.precision
+    # An int8 network says itself what is int8 in it; the rest of it runs in bf16 where there is that.
+    rest = "bf16" if "BF16" in _capabilities() else "f32"
+    floating = rest if request.precision == INT8 else request.precision
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": floating, "NUM_STREAMS": 1}
     return hints | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
 from cliprl.engines.bundle import Bundle, open_bundle
-from cliprl.engines.cache import EngineCache
+from cliprl.engines.cache import EngineCache, entry_name
 from cliprl.engines.candidate import BUFFERS, Candidate, Pair, candidates, examine
-from cliprl.engines.engine import AUTO, Say, silent
+from cliprl.engines.engine import AUTO, Engine, Say, silent
 from cliprl.engines.errors import BundleError, EngineError
+from cliprl.engines.race import race, ranked
 from cliprl.engines.reference import reference_of
 from cliprl.engines.store import Made
+
+FULL = "f32"
 
 
 def load_engines(
@@ -25,13 +31,15 @@ def load_engines(
 ) -> Pair:
     """The networks of `bundle`, ready to run on `device`, from the cache where they were compiled before.
 
-    "auto" takes the first backend and precision that the accuracy gate accepts; one asked for by name is taken or refused.
+    "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
+    fastest on this machine; one asked for by name is taken or refused.
     `threads` 0 stands for half the processors (see `network_threads`). `say` is told what takes time, and why.
     Raises EngineError where nothing can serve, with every reason.
     """
     cache = cache or EngineCache()
     refused = []
-    for candidate in candidates(bundle, device, precision, threads, buffers, say):
+    found = candidates(bundle, device, precision, threads, buffers, say)
+    for candidate in _fastest_first(found, cache, say) if precision == AUTO else found:
         try:
             return serve(candidate, cache, say)
         except EngineError as error:
@@ -57,6 +65,40 @@ def serve(candidate: Candidate, cache: EngineCache, say: Say = silent) -> Pair:
         say(f"{error}: compiling again")
         cache.forget(fields)
         return candidate.load(cache.get_or_make(fields, lambda: _make(candidate, say), say))
+
+
+def _fastest_first(found: Iterable[Candidate], cache: EngineCache, say: Say) -> Iterator[Candidate]:
+    """Backends in their order; of each its precisions by measured speed, 32 bits, which are never faster, last."""
+    for _, group in groupby(found, lambda candidate: candidate.backend.name):
+        every = list(group)
+        rivals = [candidate for candidate in every if candidate.precision != FULL]
+        if len(rivals) > 1:
+            order = _measured_order(rivals, cache, say)
+            rivals.sort(key=lambda rival: order.index(rival.precision) if rival.precision in order else len(order))
+        yield from (*rivals, *(candidate for candidate in every if candidate.precision == FULL))
+
+
+def _measured_order(rivals: Sequence[Candidate], cache: EngineCache, say: Say) -> Sequence[str]:
+    """The accepted precisions, the fastest first: raced once, then known from the cache."""
+    names = "; ".join(entry_name(rival.fields()) for rival in rivals)
+    fields = rivals[0].fields() | {"precision": AUTO, "rivals": names}
+    order: Sequence[str] = cache.get_or_make(fields, lambda: Made({}, _raced(rivals, cache, say))).report["order"]
+    return order
+
+
+def _raced(rivals: Sequence[Candidate], cache: EngineCache, say: Say) -> dict[str, Any]:
+    """Compile and judge every rival, and time those that are accepted; refusals are told."""
+    accepted: dict[str, Engine] = {}
+    for rival in rivals:
+        try:
+            accepted[rival.precision] = serve(rival, cache, say).encoder
+        except EngineError as error:
+            say(str(error))
+    times = race(accepted, rivals[0].bundle) if len(accepted) > 1 else dict.fromkeys(accepted, 0.0)
+    order = ranked(times)
+    if len(order) > 1:
+        say(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
+    return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
 
 
 def _make(candidate: Candidate, say: Say) -> Made:

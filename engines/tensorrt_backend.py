@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines.bundle import ENCODER, RANGES
 from cliprl.engines.engine import Engine, Probe, Request
-from cliprl.engines.errors import EngineError
-from cliprl.engines.graph import PRECISIONS, graph_in
+from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.graph import EIGHT_BITS, PRECISIONS, graph_in
 from cliprl.engines.nvidia import find_driver, identity
-from cliprl.engines.tensorrt_build import Plan, build_plan
+from cliprl.engines.tensorrt_build import TARGETS, Plan, build_plan
 from cliprl.engines.tensorrt_probe import INSTALL, cuda_of, probe_tensorrt
 
 TURING = "sm75"
+FP8 = "fp8"
+OLDEST_FP8 = 89
+KNOWN = (PRECISIONS[0], *EIGHT_BITS, PRECISIONS[1])
 
 
 class TensorRt:
@@ -28,9 +32,17 @@ class TensorRt:
         """Whether the package is installed, and driver, GPU and torch are there for it to run."""
         return probe_tensorrt(self.name)
 
-    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
-        """ "f16" first. A bundle's int8 encoder is OpenVINO's alone."""
-        return PRECISIONS
+    def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
+        """ "f16" first, for it is the most accurate of the fast ones; "fp8" and "int8" where GPU and bundle allow."""
+        return precisions_of(_this_gpu(), files)
+
+    def lacks(self, precision: str, files: Collection[str]) -> str:
+        """Why a precision can't be had here; "" where it can."""
+        return lacking(precision, _this_gpu(), RANGES in files)
+
+    def sources(self, precision: str) -> tuple[str, ...]:
+        """Eight bits need the ranges too."""
+        return (ENCODER, RANGES) if precision in EIGHT_BITS else (ENCODER,)
 
     def identity(self) -> Mapping[str, str]:
         """The package's version, the driver's, and the GPU."""
@@ -51,14 +63,33 @@ class TensorRt:
 BACKENDS = {name: TensorRt(name) for name in ("tensorrt", "tensorrt_rtx")}
 
 
+def precisions_of(target: str, files: Collection[str]) -> tuple[str, ...]:
+    """The arithmetic that a GPU such as "sm86" ("" for one that is not known) has for a bundle of these files."""
+    return tuple(each for each in KNOWN if not lacking(each, target, RANGES in files))
+
+
+def lacking(precision: str, target: str, calibrated: bool) -> str:
+    """Why a GPU such as "sm86" can't run a bundle, `calibrated` or not, in a precision; "" where it can."""
+    if precision not in KNOWN:
+        return f"'{precision}' is no arithmetic that it knows: {', '.join(KNOWN)}"
+    if precision == FP8 and target and int(target[2:]) < OLDEST_FP8:
+        return f"{target} has no fp8, which begins with sm{OLDEST_FP8}: int8 or f16"
+    if precision in EIGHT_BITS and not calibrated:
+        return f"{precision} needs ranges, which the bundle lacks: cliprl-engine quantize makes a bundle that has them"
+    return ""
+
+
 def make_plan(
     package: str, onnx: Path, precision: str, usual: Mapping[str, tuple[int, ...]], target: str | None = None
 ) -> Plan:
-    """Build an ONNX file in "f16" or "f32" for `target`, such as "sm86", or for this machine's GPU (None).
+    """Build an ONNX file in one of KNOWN for `target`, such as "sm86", or for this machine's GPU (None).
 
     Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `usual` are the shapes to tune for.
-    Raises UsageError for an unknown target, EngineError for an unknown precision, a missing package or a refused network.
+    Raises UsageError for an unknown target or a precision that it lacks, EngineError for a missing package or a refused
+    network.
     """
+    if target in TARGETS and (reason := lacking(precision, target, onnx.with_name(RANGES).is_file())):
+        raise UsageError(f"{onnx.name} can't be built in '{precision}' for {target}: {reason}")
     try:
         import_module(package)
     except ImportError as error:
@@ -79,5 +110,10 @@ def _rewrite(model: Any, *, products: bool) -> None:
 
 def _is_turing(target: str | None) -> bool:
     """Whether a plan is for a GPU of that generation, which for None is this machine's."""
-    driver = find_driver() if target is None else None
-    return target == TURING or bool(driver and driver.gpus and driver.gpus[0].target == TURING)
+    return (_this_gpu() if target is None else target) == TURING
+
+
+def _this_gpu() -> str:
+    """This machine's GPU, such as "sm86"; "" where there is none."""
+    driver = find_driver()
+    return driver.gpus[0].target if driver and driver.gpus else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 
+from cliprl.engines.bundle import ENCODER
 from cliprl.engines.engine import Engine, Probe, Request
 from cliprl.engines.graph import PRECISIONS, graph_in
 from cliprl.engines.nvidia import NO_DRIVER, Driver, Gpu, find_driver, identity, no_gpu
@@ -28,9 +29,17 @@ class Torch:
         gpu = driver.gpus[0]
         return Probe(NAME, True, f"torch {torch_cuda()[0]} on {gpu.name} ({gpu.target}), driver {driver.version}")
 
-    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
-        """ "f16" first. A bundle's int8 encoder is OpenVINO's alone."""
+    def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
+        """ "f16" first. Eight bits are TensorRT's."""
         return PRECISIONS
+
+    def lacks(self, precision: str, files: Collection[str]) -> str:
+        """Why a precision can't be had here; "" where it can."""
+        return "" if precision in PRECISIONS else f"it computes in {' or '.join(PRECISIONS)}, not in '{precision}'"
+
+    def sources(self, precision: str) -> tuple[str, ...]:
+        """The encoder's ONNX file."""
+        return (ENCODER,)
 
     def identity(self) -> Mapping[str, str]:
         """Torch's version, which the bytes kept do not depend on but the gate's verdict does, and the GPU and its driver."""

@@ -53,7 +53,7 @@ def evaluate(
     steps: Annotated[
         int | None, typer.Option(min=0, help="Most refinement steps a frame.", show_default="the bundle's")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of the networks: auto, f32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Arithmetic of the networks: auto, f32, bf16 or int8.")] = "auto",
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
     ] = 0,

@@ -18,14 +18,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 _ADDRESS = re.compile(r"[\w.-]*:\d+|\d{2,5}|\d+(\.\d+){3}|\[[^\]]+\](:\d+)?|localhost")
 
 
-class Precision(StrEnum):
-    """Arithmetic of the networks."""
-
-    AUTO = "auto"
-    F32 = "f32"
-    BF16 = "bf16"
-
-
 class Preset(StrEnum):
     """x264 presets that keep up with a camera."""
 
@@ -173,9 +165,13 @@ def stream(
         str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda: an NVIDIA GPU.")
     ] = "cpu",
     precision: Annotated[
-        Precision,
-        typer.Option(rich_help_panel="Network", help="Arithmetic of the networks; auto: the fastest native one."),
-    ] = Precision.AUTO,
+        str,
+        typer.Option(
+            rich_help_panel="Network",
+            help="Arithmetic of the networks: f32, bf16 or int8 on a CPU, f32, f16, fp8 or int8 on a GPU; auto: the fastest "
+            "that this machine has and that agrees with the bundle's reference.",
+        ),
+    ] = "auto",
     threads: Annotated[
         int,
         typer.Option(
@@ -296,7 +292,7 @@ def stream(
         steps=steps,
         budget_ms=budget_ms,
         device=device,
-        precision=precision.value,
+        precision=precision,
         threads=threads,
         prompts=tuple(prompt or ()),
         classes=tuple(classes) if classes else None,

@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from cliprl.engines import cli, commands, gate, open_bundle
-from cliprl.engines.bundle import INT8_ENCODER
+from cliprl.engines.bundle import INT8_ENCODER, RANGES
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.console import run_app
 from cliprl.engines.engine import Probe
@@ -119,7 +119,7 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     folder = tmp_path / "int8"
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 0
     assert "int8" in capfd.readouterr().out
-    assert INT8_ENCODER in open_bundle(folder).manifest.hashes
+    assert {INT8_ENCODER, RANGES} <= set(open_bundle(folder).manifest.hashes)
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
 
 
@@ -131,6 +131,9 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
         (("build", "--threads", "-2"), 2, ["--threads"]),
         (("build", "--device", "tpu"), 2, ["tpu", "cpu"]),
         (("build", "--precision", "f12"), 2, ["f12", "f32"]),
+        (("build", "--precision", "f16"), 2, ["'f16' is arithmetic of a GPU", "f32"]),
+        (("verify", "--precision", "int8"), 2, ["no int8 encoder", "cliprl-engine quantize", "f32"]),
+        (("build", "--target", "sm86", "--precision", "fp8"), 2, ["fp8", "sm86", "sm89"]),
         (("quantize", "no.png", "-o", "x"), 2, ["no.png"]),
         (("build", "--target", "sm9"), 2, ["sm9", "sm86"]),
         (("build", "--target", "sm86", "--precision", "f16", "-o", "/dev/null/x"), 2, ["/dev/null/x"]),

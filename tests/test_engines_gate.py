@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from cliprl.engines.engine import (
 )
 from cliprl.engines.gate import compare, judge
 from cliprl.engines.int8 import add_int8
-from cliprl.engines.openvino_backend import OpenVino, order
+from cliprl.engines.openvino_backend import OpenVino, lacking
 from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
 from cliprl.engines.store import Made
 
@@ -215,8 +215,11 @@ class Faulty(OpenVino):
     def __init__(self, change: Change) -> None:
         self.change, self.builds = change, list[str]()
 
-    def precisions(self, quantised: bool = False) -> tuple[str, ...]:
+    def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
         return ("bf16", "f32")
+
+    def lacks(self, precision: str, files: Collection[str]) -> str:
+        return "" if precision in self.precisions(files) else "faulty"
 
     def build(self, request: Request) -> bytes:
         self.builds.append(request.precision)
@@ -272,16 +275,20 @@ def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: E
 @pytest.mark.parametrize(
     ("flags", "bf16", "quantised", "expected"),
     [
-        ({"avx2"}, False, True, ("f32",)),
-        ({"avx512_vnni"}, False, False, ("f32",)),
-        ({"avx512_vnni"}, False, True, ("int8", "f32")),
-        ({"avx512_vnni"}, True, True, ("bf16", "int8", "f32")),
-        ({"avx512_vnni", "amx_int8"}, True, True, ("int8", "bf16", "f32")),
-        ({"amx_int8"}, True, False, ("bf16", "f32")),
+        ({"avx2"}, False, True, {"f32"}),
+        ({"avx512_vnni"}, False, False, {"f32"}),
+        ({"avx512_vnni"}, False, True, {"int8", "f32"}),
+        ({"avx512_vnni"}, True, True, {"bf16", "int8", "f32"}),
+        ({"amx_int8"}, True, False, {"bf16", "f32"}),
     ],
 )
-def test_precisions_come_by_speed(flags: set[str], bf16: bool, quantised: bool, expected: tuple[str, ...]) -> None:
-    assert order(frozenset(flags), bf16, quantised) == expected
+def test_a_cpu_has_what_its_instructions_and_the_bundle_allow(
+    flags: set[str], bf16: bool, quantised: bool, expected: set[str]
+) -> None:
+    answers = {p: lacking(p, frozenset(flags), bf16, quantised) for p in ("f32", "bf16", "int8", "f16", "fp8", "f12")}
+    assert {precision for precision, reason in answers.items() if not reason} == expected
+    for precision, reason in answers.items():
+        assert not reason or precision in reason
 
 
 def test_an_int8_encoder_is_made_served_and_sealed(bundle: Bundle, cache: EngineCache, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_refusals_name_value_and_rule(bundle: Bundle, tmp_path: Path) -> None:
     pytest.importorskip(RTX)
     with pytest.raises(UsageError, match=r"sm99.*sm86"):
         make_plan(RTX, bundle.refiner, "f16", {}, "sm99")
-    with pytest.raises(EngineError, match=r"f8.*f16"):
+    with pytest.raises(UsageError, match=r"f8.*f16"):
         make_plan(RTX, bundle.refiner, "f8", {}, "sm86")
     text = tmp_path / "text.onnx"
     text.write_text("no network")
