@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,6 +18,8 @@ from cliprl.engines import Bundle
 from cliprl.pipeline.color import Color, rgb_to_yuv
 from cliprl.pipeline.cuda import timecode
 from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.cuda.segmenter import CudaSegmenter
+from cliprl.pipeline.cuda.steps import StepPlan
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.overlay import Style
 from cliprl.pipeline.ring import RingClosed
@@ -44,6 +47,29 @@ def _picture(rgb: Plane, height: int, width: int) -> Picture:
     return np.ascontiguousarray(yuv[..., 0]), np.ascontiguousarray(half[..., 1:])
 
 
+def packed(picture: Picture) -> Plane:
+    """NV12 planes as one array, as libav takes them: uint8 (H * 3 / 2, W)."""
+    luma, chroma = picture
+    return np.concatenate([luma, chroma.reshape(len(chroma), -1)])
+
+
+class _AllSteps(StepPlan):
+    """As many as there are."""
+
+    def next(self) -> int:
+        """See `StepPlan`."""
+        return self._most
+
+
+class EveryStep(CudaSegmenter):
+    """Gives every frame all steps, settled or not: a figure for three steps is one for three steps."""
+
+    def reset(self) -> None:
+        """See `Segmenter`."""
+        super().reset()
+        self._plan = _AllSteps(self.steps)
+
+
 @dataclass(slots=True)
 class Seen:
     """What came out of one stream: seconds from a frame's arrival to its painted picture, and when that was, frame by frame."""
@@ -63,7 +89,7 @@ class GpuStream:
 
     `pace` in frames a second drops the oldest frame that nobody has taken; None feeds as fast as slots come free. `slow`
     seconds are wasted after each frame. Every picture bears its number as a time code, which is read off what comes out; the
-    frames of a `clip`, a video file played again and again, bear none.
+    frames of a `clip`, a video file played again and again, are expected to bear one where it is `coded`.
     """
 
     def __init__(
@@ -73,20 +99,21 @@ class GpuStream:
         pictures: Sequence[Picture],
         *,
         clip: str | None = None,
+        coded: bool = True,
         pace: float | None = None,
         **settings: Any,
     ) -> None:
         self.seen = Seen()
-        self._pictures, self._clip, self._pace = pictures, clip, pace
+        self._pictures, self._clip, self._coded, self._pace = pictures, clip, coded, pace
         device = self._device = CudaDevice(card)
-        self._segmenter = device.segmenter(bundle, **settings)
+        self._segmenter = EveryStep(bundle, device=device, **settings)
         # Without text, which needs a font.
         self._overlay = device.overlay(self._segmenter.classes, Style(legend=False, status=False))
         self._ring = device.ring(SLOTS, "wait" if pace is None else "drop-oldest")
 
-    def run(self, frames: int, slow: float = 0.0) -> Seen:
-        """Feed so many frames and see them all out."""
-        feeder = threading.Thread(target=self._feed, args=(frames,), name="feed", daemon=True)
+    def run(self, frames: int, seconds: float = math.inf, slow: float = 0.0) -> Seen:
+        """Feed so many frames, or for so many seconds, and see them all out."""
+        feeder = threading.Thread(target=self._feed, args=(frames, seconds), name="feed", daemon=True)
         feeder.start()
         try:
             for frame, segmentation in self._segmented():
@@ -99,6 +126,8 @@ class GpuStream:
         finally:
             self._ring.stop()
             feeder.join(10)
+        if self.seen.error is None:
+            self._device.settle()
         self.seen.dropped = self._ring.dropped
         return self.seen
 
@@ -112,10 +141,12 @@ class GpuStream:
         refining.start()
         return iter(refining)
 
-    def _feed(self, frames: int) -> None:
+    def _feed(self, frames: int, seconds: float) -> None:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)
         try:
             for index in range(frames):
+                if time.monotonic() - start > seconds:
+                    break
                 if self._pace is not None:
                     time.sleep(max(start + index / self._pace - time.monotonic(), 0))
                 frame = next(feed)
@@ -151,12 +182,12 @@ class GpuStream:
         self.seen.latencies.append(frame.elapsed("captured", "painted"))
         self.seen.finished.append(frame.times["painted"])
         self.seen.steps.append(steps)
-        self.seen.wrong += self._clip is None and timecode.read(frame.luma) != frame.index
+        self.seen.wrong += self._coded and timecode.read(frame.luma) != frame.index
 
 
-def run_together(streams: Sequence[GpuStream], frames: int, slow: float = 0.0) -> list[Seen]:
+def run_together(streams: Sequence[GpuStream], frames: int, seconds: float = math.inf, slow: float = 0.0) -> list[Seen]:
     """Run several streams at once. Raises what any of them raised."""
-    threads = [threading.Thread(target=stream.run, args=(frames, slow), daemon=True) for stream in streams]
+    threads = [threading.Thread(target=stream.run, args=(frames, seconds, slow), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
     for thread in threads:

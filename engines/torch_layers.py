@@ -26,6 +26,25 @@ def _conv(inputs: Inputs, attributes: Attributes) -> Tensor:
     return function(image, kernel, bias, strides, before, dilations, attributes.get("group", 1))
 
 
+@operator("ConvTranspose")
+def _conv_transpose(inputs: Inputs, attributes: Attributes) -> Tensor:
+    image, kernel, *bias = inputs
+    space, pads = kernel.ndim - 2, _pads(attributes, kernel.ndim - 2)
+    if space != 2 or pads[:2] != pads[2:] or "output_shape" in attributes:
+        raise EngineError(f"a transposed convolution with padding {pads} can't be run by torch: export the network again")
+    ones = [1, 1]
+    return functional.conv_transpose2d(
+        image,
+        kernel,
+        bias[0] if bias else None,
+        attributes.get("strides", ones),
+        pads[:2],
+        attributes.get("output_padding", [0, 0]),
+        attributes.get("group", 1),
+        attributes.get("dilations", ones),
+    )
+
+
 @operator("AveragePool")
 def _average_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
     size, pads = _window(attributes)

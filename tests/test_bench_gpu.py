@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,14 @@ import pytest
 from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler
 from media import make_clip
+from tiny import NETWORK
 
-from cliprl.bench.gpu import ROOT, described
+from cliprl.bench.gpu import ROOT, Clock, unpack
+from cliprl.bench.gpu_cases import LONG, Bench, cases, clip_of, described, listed, long_run, promises, tried
+from cliprl.bench.gpu_inputs import bundle_of
 from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
+from cliprl.bench.nvml import open_meter
+from cliprl.bench.result import Series
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.nvidia import find_driver
 from cliprl.pipeline.cuda.device import share
@@ -25,7 +32,7 @@ BARE = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("av", "openvino", "pycocotools", "tensorrt"):
+        if name.split(".")[0] in ("av", "openvino", "pycocotools", "tensorrt", "platformdirs"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 """
@@ -40,7 +47,8 @@ def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     streams = [GpuStream(card, bundle, pictures, engines=engines, steps=1) for _ in range(2)]
     seen = run_together(streams, 6)
     assert [(len(one.finished), one.wrong, one.dropped, one.fed) for one in seen] == [(6, 0, 0, 6)] * 2
-    series = {one.name: one for one in described("both", seen)}
+    bench = Bench(card, bundle, engines, pictures, 1.0, print)
+    series = {one.name: one for one in described(bench, "both", seen)}
     assert len(series["latency"].rounds[0]) == 12
     assert series["frames that came out wrong"].rounds[0] == (0.0, 0.0)
     assert all(rate > 0 for rate in series["fps"].rounds[0])
@@ -52,10 +60,121 @@ def test_a_clip_is_played_again_and_again(tmp_path: Path) -> None:
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine), decoder=0), open_bundle()
     engines = load_engines(bundle, precision="f32", threads=1)
     clip = str(make_clip(tmp_path / "clip.mp4", frames=3))
-    (seen,) = run_together([GpuStream(card, bundle, [], clip=clip, engines=engines, steps=0)], 7)
+    (seen,) = run_together([GpuStream(card, bundle, [], clip=clip, coded=False, engines=engines, steps=0)], 7)
     assert (len(seen.finished), seen.wrong, seen.fed) == (7, 0, 7)
     if find_driver() is None:
         assert seen.notes[0].startswith("no NVDEC for this video")
+
+
+@needs_compiler
+def test_every_case_runs_and_tells_what_was_promised(tmp_path: Path) -> None:
+    """All of the benchmark but for the card: on the simulated one, with real clips, decoders and encoders."""
+    gpu, notes = FakeGpu(random.Random(5).randrange), list[str]()
+    card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
+    engines = load_engines(bundle, precision="f32", threads=1)
+    bench = Bench(card, bundle, engines, scene_pictures(200, 360, 2), 0.1, notes.append, warm=1)
+    clip, coded = clip_of(bench, tmp_path, None)
+    assert clip is not None
+    assert coded
+    found = [s for name, case in cases(bench, clip, coded, tmp_path).items() for s in tried(name, case, notes.append)]
+    found += tried("long run", lambda: long_run(bench, 8, 60), notes.append)
+    assert not any("FAILED" in note for note in notes), notes
+    assert (tmp_path / "overlay.mp4").stat().st_size > 1000
+    by_name = {(s.case, s.name): s for s in found}
+    wrong = [s for s in found if s.name == "frames that came out wrong"]
+    assert len(wrong) == 7
+    assert not any(sum(s.rounds[0]) for s in wrong)
+    told = dict(promises(lambda case, name: by_name.get((case, name))))
+    assert told["no frame wrong, decoded, throughput: held (0)"] is True
+    assert told["throughput at least 500 FPS: NOT HELD " + _figure(told, "throughput at least")] is False
+    assert told["GPU busy at least 90 %: not measured"] is None
+
+
+def _figure(told: dict[str, bool | None], start: str) -> str:
+    return next(text for text in told if text.startswith(start)).rpartition("HELD ")[2]
+
+
+def test_promises_are_held_by_the_figures_that_hold_them() -> None:
+    series = {
+        ("throughput", "fps"): listed("throughput", "fps", "FPS", [501.0]),
+        ("paced at 60 FPS", "latency"): listed("paced at 60 FPS", "latency", "ms", [2.0] * 99 + [4.9]),
+        ("long run", "frames"): listed("long run", "frames", "frames", [float(LONG)]),
+        ("long run", "host memory"): listed("long run", "host memory", "MB", [900.0, *[1000.0] * 98, 1010.0]),
+        ("long run", "GPU memory"): listed("long run", "GPU memory", "MB", [float(i) for i in range(100, 200)]),
+    }
+    told = dict(promises(lambda case, name: series.get((case, name))))
+    held = {text.partition(":")[0]: value for text, value in told.items()}
+    assert held["throughput at least 500 FPS"]
+    assert held["p50 at most 3 ms, paced at 60 FPS"]
+    assert held["p99 at most 5 ms, paced at 60 FPS"]
+    assert held[f"long run of {LONG} frames"]
+    assert held["host memory grows by at most 2 %"]
+    assert held["GPU memory grows by at most 2 %"] is False
+    assert held["no frame wrong, long run"] is None
+
+
+def test_what_goes_wrong_in_a_case_is_noted_and_the_rest_goes_on() -> None:
+    def broken() -> Iterator[Series]:
+        raise RuntimeError("an illegal memory access\nwas encountered")
+        yield
+
+    notes: list[str] = []
+    assert tried("throughput", broken, notes.append) == []
+    assert notes == ["throughput: FAILED: RuntimeError: an illegal memory access was encountered"]
+
+
+def test_long_series_are_thinned() -> None:
+    series = listed("long run", "latency", "ms", [float(i) for i in range(100_000)])
+    assert len(series.rounds[0]) == 5000
+    assert series.note == "every 20th of 100000 samples"
+
+
+def test_wheels_and_archives_are_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, suffix, form in (("one", "whl", "zip"), ("two", "tar.xz", "xztar")):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "__init__.py").write_text("")
+        made = shutil.make_archive(str(tmp_path / name), form, tmp_path / name)
+        (tmp_path / "given").mkdir(exist_ok=True)
+        Path(made).rename(tmp_path / "given" / f"{name}.{suffix}")
+    (tmp_path / "given" / "README.txt").write_text("no wheel")
+    site = unpack(tmp_path / "given")
+    assert sorted(path.name for path in site.iterdir()) == ["one", "two"]
+    assert "README.txt is left out" in capsys.readouterr().out
+
+
+def test_a_bundle_that_can_not_be_made_is_replaced_and_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cliprl.bench import gpu_inputs
+
+    def missing(*_: object) -> None:
+        raise ImportError("No module named 'open_clip'")
+
+    monkeypatch.setattr(gpu_inputs, "random_bundle", missing)
+    notes: list[str] = []
+    assert bundle_of("base", (512, 640), tmp_path, notes.append).manifest.name == "small"
+    assert "`small` is measured in place of `base`" in notes[0]
+    assert "open_clip" in notes[0]
+
+
+def test_a_recipes_bundle_has_its_form_and_says_that_it_is_untrained(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    notes: list[str] = []
+    (tmp_path / "tiny.toml").write_text('name = "tiny"\n' + NETWORK)
+    made = bundle_of(str(tmp_path / "tiny.toml"), (64, 96), tmp_path / "made", notes.append)
+    assert (made.manifest.height, made.manifest.width, made.manifest.steps) == (64, 96, 3)
+    assert "has random weights" in notes[0]
+    assert made.embeddings.shape[0] == len(made.manifest.classes)
+
+
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+def test_without_the_management_library_there_is_no_meter() -> None:
+    assert open_meter("0" * 8) is None
+
+
+def test_the_clock_does_not_go_below_nothing() -> None:
+    assert Clock(0).left() == 0
+    assert Clock(1e6).left() > 0
 
 
 def test_what_fails_in_a_stream_is_raised() -> None:
@@ -65,7 +184,7 @@ def test_what_fails_in_a_stream_is_raised() -> None:
 
             self.seen = Seen(error=OSError("the card fell off"))
 
-        def run(self, frames: int, slow: float = 0.0) -> object:  # type: ignore[override]
+        def run(self, frames: int, seconds: float = 0.0, slow: float = 0.0) -> object:  # type: ignore[override]
             return self.seen
 
     with pytest.raises(OSError, match="fell off"):
@@ -90,7 +209,7 @@ def test_on_a_bare_machine_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     script = BARE + (
         "import runpy; sys.argv = ['bench/gpu.py', '--tests-only']; "
         f"gpu = runpy.run_path({str(ROOT / 'bench' / 'gpu.py')!r}); gpu['arrange'](); "
-        "import cliprl.bench.gpu_runs, cliprl.engines.candidate, cliprl.pipeline.cuda.opening; "
+        "import cliprl.bench.gpu_measure, cliprl.engines.candidate, cliprl.pipeline.cuda.opening; "
         "assert 'av' not in sys.modules and 'openvino' not in sys.modules; sys.exit(gpu['main'](['--tests-only']))"
     )
     done = subprocess.run(

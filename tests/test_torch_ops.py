@@ -76,6 +76,12 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("Conv", [X, RNG.normal(0, 1, (4, 6, 3, 3)).astype(np.float32)], {"pads": [0, 1, 1, 2], "strides": [2, 2]}),
     ("Conv", [X, RNG.normal(0, 1, (6, 1, 3, 3)).astype(np.float32)], {"group": 6, "dilations": [2, 2]}),
     ("Conv", [X[0], RNG.normal(0, 1, (4, 8, 3)).astype(np.float32)], {"pads": [0, 1]}),
+    ("ConvTranspose", [X, RNG.normal(0, 1, (6, 4, 2, 2)).astype(np.float32), floats(1, 2, 3, 4)], {"strides": [2, 2]}),
+    (
+        "ConvTranspose",
+        [X, RNG.normal(0, 1, (6, 2, 3, 3)).astype(np.float32)],
+        {"strides": [2, 3], "pads": [1, 0, 1, 0], "output_padding": [1, 0], "group": 2, "dilations": [1, 2]},
+    ),
     ("AveragePool", [X], {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "strides": [1, 1]}),
     ("AveragePool", [X], {"kernel_shape": [2, 3], "strides": [2, 3], "count_include_pad": 1, "ceil_mode": 1}),
     ("MaxPool", [X], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
