@@ -19,7 +19,8 @@ from torch import Tensor
 from cliprl.engines import torch_layers, torch_shapes  # noqa: F401
 from cliprl.engines.engine import TensorSpec
 from cliprl.engines.errors import EngineError
-from cliprl.engines.torch_ops import OPERATORS, Attributes, Operator
+from cliprl.engines.torch_fusions import fused
+from cliprl.engines.torch_ops import OPERATORS, Attributes, Node, Operator
 
 Tensors = Mapping[str, Tensor]
 
@@ -55,15 +56,6 @@ class Program:
         return {name: values[name] for name in self.outputs}
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    kind: str
-    operator: Operator
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Attributes
-
-
 class Graph:
     """A serialised ONNX model on a torch device, such as "cuda". Raises EngineError for an operator that is not known here."""
 
@@ -76,12 +68,13 @@ class Graph:
             value.name: _spec(value) for value in graph.input if value.name not in self._constants
         }
         self.outputs: Mapping[str, TensorSpec] = {value.name: _spec(value) for value in graph.output}
-        self._nodes = []
+        nodes = []
         for node in graph.node:
             if node.op_type == "Constant":
                 self._constants[node.output[0]] = _constant(node)
             else:
-                self._nodes.append(_node(node))
+                nodes.append(_node(node))
+        self._nodes = fused(nodes, self._constants, tuple(self.outputs))
 
     @torch.no_grad()
     def program(self, inputs: Tensors) -> Program:
@@ -102,7 +95,7 @@ class Graph:
         constant = {name: known[name].to(self.device) for name in outputs if name in known}
         return Program(_spending(steps, (*inputs, *outputs)), outputs, constant)
 
-    def _step(self, node: _Node, known: Tensors) -> Step:
+    def _step(self, node: Node, known: Tensors) -> Step:
         inputs: list[str | Tensor | None] = []
         for position, name in enumerate(node.inputs):
             if not name or (name in known and position in node.operator.known):
@@ -130,7 +123,7 @@ class Graph:
         return placed
 
 
-def _named(node: _Node, result: Any) -> dict[str, Tensor]:
+def _named(node: Node, result: Any) -> dict[str, Tensor]:
     return dict(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
 
 
@@ -145,14 +138,14 @@ def _spending(steps: Sequence[Step], kept: Sequence[str]) -> tuple[Step, ...]:
     return tuple(reversed(told))
 
 
-def _node(node: Any) -> _Node:
+def _node(node: Any) -> Node:
     operator = OPERATORS.get(node.op_type)
     if operator is None or node.domain not in ("", "ai.onnx"):
         raise EngineError(
             f"operator {node.domain or 'ONNX'} {node.op_type} is not known to the torch backend: use TensorRT"
         )
     attributes = {a.name: _value(helper.get_attribute_value(a)) for a in node.attribute}
-    return _Node(node.op_type, operator, tuple(node.input), tuple(node.output), attributes)
+    return Node(node.op_type, operator, tuple(node.input), tuple(node.output), attributes)
 
 
 def _value(attribute: Any) -> Any:

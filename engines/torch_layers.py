@@ -31,7 +31,9 @@ def _conv_transpose(inputs: Inputs, attributes: Attributes) -> Tensor:
     image, kernel, *bias = inputs
     space, pads = kernel.ndim - 2, _pads(attributes, kernel.ndim - 2)
     if space != 2 or pads[:2] != pads[2:] or "output_shape" in attributes:
-        raise EngineError(f"a transposed convolution with padding {pads} can't be run by torch: export the network again")
+        raise EngineError(
+            f"a transposed convolution with padding {pads} can't be run by torch: export the network again"
+        )
     ones = [1, 1]
     return functional.conv_transpose2d(
         image,

@@ -29,6 +29,17 @@ class Operator:
     known: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a graph: an operator, and the tensors that it takes and gives, by name."""
+
+    kind: str
+    operator: Operator
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Attributes
+
+
 OPERATORS: dict[str, Operator] = {}
 
 
