@@ -85,8 +85,8 @@ def _attentions(graph: _Neighbours) -> Iterator[tuple[Node, Node]]:
 def _attend(inputs: Inputs, attributes: Attributes) -> Tensor:
     queries, keys, values = inputs
     if queries.ndim != 4:
-        weights: Tensor = functional.softmax(queries @ keys, -1)
-        return weights @ values
+        mixed: Tensor = functional.softmax(queries @ keys, -1) @ values
+        return mixed
     # The fast ways want each key's numbers beside each other.
     keys = keys.transpose(-1, -2).contiguous()
     return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
