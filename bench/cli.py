@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cliprl.bench import measuring, reading
+from cliprl.bench import measuring, promises, reading
 from cliprl.engines.console import run_app
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Measure the pipeline, and read the results.",
 )
 measuring.add_to(app)
+promises.add_to(app)
 reading.add_to(app)
 
 

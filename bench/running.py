@@ -24,6 +24,8 @@ DEFAULTS: Mapping[str, Job] = {
     "engines": Job("", rounds=3, seconds=5, warm_up=1),
     "scale": Job("", rounds=2, seconds=4, warm_up=1),
     "soak": Job("", rounds=1, seconds=0, warm_up=0),
+    "faults": Job("", rounds=3, seconds=10, warm_up=2),
+    "watch": Job("", rounds=1, seconds=600, warm_up=15),
 }
 
 Clip = Annotated[str, typer.Argument(help="A video file, or demo:?size=1280x720&seconds=10, rendered first.")]

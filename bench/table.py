@@ -14,6 +14,7 @@ HEADLINES = {
     "peers": ("fps",),
     "live": ("delivered", "lost", "later than 100 ms", "latency"),
     "scale": ("fps", "CPU work"),
+    "faults": ("frame rate", "longest gap", "masks back after", "marked after"),
     "soak": ("growth", "memory", "open files", "latency drift"),
 }
 

@@ -18,12 +18,12 @@ from cliprl.pipeline.sources.errors import redact
 
 PLAYLIST = ".m3u8"
 # With its length stated, a receiver knows a picture's end without waiting for the next one: a frame's time less to wait.
-_MPEGTS = {"mpegts_flags": "resend_headers", "omit_video_pes_length": "0"}
+MPEGTS = {"mpegts_flags": "resend_headers", "omit_video_pes_length": "0"}
 # libav's muxer and its options by scheme.
 _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     "rtsp": ("rtsp", {"rtsp_transport": "tcp"}),
-    "srt": ("mpegts", _MPEGTS),
-    "udp": ("mpegts", _MPEGTS),
+    "srt": ("mpegts", MPEGTS),
+    "udp": ("mpegts", MPEGTS),
     "rtmp": ("flv", {"flvflags": "no_duration_filesize"}),
 }
 _HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}

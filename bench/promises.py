@@ -1,0 +1,43 @@
+"""The commands that measure what the live path promises."""
+
+from __future__ import annotations
+
+import typer
+
+from cliprl.bench import faults, watch
+from cliprl.bench.clips import DEMO
+from cliprl.bench.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured, show
+
+
+def faults_(
+    clip: Clip = DEMO,
+    bundle: Bundle = "small",
+    rounds: Rounds = None,
+    seconds: Seconds = None,
+    warm_up: WarmUp = None,
+    steps: Steps = None,
+    output: Output = None,
+) -> None:
+    """What the picture does while segmentation raises, hangs, gives nonsense or is killed, and when the camera stalls."""
+    wanted = job("faults", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
+    show(measured("faults", clip, wanted, faults.measure), output)
+
+
+def watch_(
+    clip: Clip = DEMO,
+    bundle: Bundle = "small",
+    rounds: Rounds = None,
+    seconds: Seconds = None,
+    warm_up: WarmUp = None,
+    steps: Steps = None,
+    output: Output = None,
+) -> None:
+    """The whole program for ten minutes, watched on its page and recording: age of the pictures seen, frames missing."""
+    wanted = job("watch", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
+    show(measured("watch", clip, wanted, watch.measure), output)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command("faults")(faults_)
+    app.command("watch")(watch_)

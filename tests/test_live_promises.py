@@ -1,0 +1,122 @@
+"""The commands that measure the live path's promises: a camera of known pictures, faults that strike, verdicts that can fail."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from live_faults import CLASSES, Make
+
+from cliprl.bench import faults, watch
+from cliprl.bench.clips import clip_file
+from cliprl.bench.coded import LOOP, CodedCamera, coded_clip, numbers_in
+from cliprl.bench.faults import FAULTS, NO_FAULT, STALL, Picture, Sight, Watched
+from cliprl.bench.job import Job
+from cliprl.bench.session import Session
+from cliprl.bench.watch import Gaps
+from cliprl.engines import UsageError
+from cliprl.pipeline import open_source
+from cliprl.pipeline.cuda import timecode
+
+DEMO = "demo:?seconds=1&size=352x288"
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coded")
+    return coded_clip(clip_file(DEMO, folder), 25, folder)
+
+
+def test_the_camera_sends_every_picture_once_and_on_time(coded: Path) -> None:
+    assert list(numbers_in(coded)) == list(range(LOOP))
+    camera = CodedCamera(coded, 25)
+    camera.start()
+    with open_source(camera.url) as source:
+        seen = []
+        for _ in range(30):
+            frame = source.read()
+            assert frame is not None
+            seen.append(timecode.read(frame.luma))
+            number = seen[-1]
+            assert number is not None
+            assert 0 <= camera.age(number, time.monotonic()) < LOOP / 25
+    camera.stop()
+    first = seen[0]
+    assert first is not None
+    assert seen == list(range(first, first + 30))
+    assert not camera.is_alive()
+
+
+def test_a_picture_too_narrow_for_a_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="192 pixels wide: 320 are needed"):
+        coded_clip(clip_file("demo:?seconds=1&size=192x144", tmp_path), 25, tmp_path)
+
+
+def test_what_is_missing_or_twice_is_counted_across_the_loop_s_end() -> None:
+    assert Gaps.of([LOOP - 2, LOOP - 1, 0, 1]) == Gaps(4, 0, 0, 0)
+    assert Gaps.of([LOOP - 2, 1, 1, None, 3]) == Gaps(5, 3, 1, 1)
+    assert Gaps.of([]) == Gaps(0, 0, 0, 0)
+
+
+def test_the_verdict_on_a_long_run_names_what_broke() -> None:
+    good = {"raw": Gaps(100, 0, 0, 0), "overlay": Gaps(100, 0, 0, 0)}
+    assert watch.verdict([[40.0] * 100], [good]).startswith("held")
+    assert "p99 150 ms" in watch.verdict([[150.0] * 100], [good])
+    assert "2 frames missing in the raw" in watch.verdict([[40.0]], [good | {"raw": Gaps(98, 2, 0, 0)}])
+    assert "no overlay recording" in watch.verdict([[40.0]], [good | {"overlay": Gaps(0, 0, 0, 0)}])
+
+
+def sights() -> dict[str, Sight]:
+    """Ten seconds at 25 FPS a fault: no mask for half a second, the fault told in the meantime."""
+    pictures = [
+        Picture(n / 25, 0.01, None if n < 12 else n / 25, "planted has hung not a number signal 9") for n in range(250)
+    ]
+    found = {name: Sight(0.0, 10.0, words, 0.0, list(pictures)) for name, words in FAULTS.items()}
+    return found | {NO_FAULT: Sight(0.0, 10.0, pictures=list(pictures)), STALL: Sight(0.0, 3.0, marked_ms=400.0)}
+
+
+def test_the_verdict_on_faults_names_what_broke() -> None:
+    assert faults.verdict([Watched(sights(), 0)]).startswith("held")
+    assert sights()["is killed"].back == pytest.approx(12 / 25)
+    assert sights()["is killed"].gap_ms() == pytest.approx(40)
+    for name, broken, told in [
+        ("raises", replace(sights()["raises"], words="else"), "raises: not told"),
+        (
+            "is killed",
+            replace(sights()["is killed"], pictures=sights()["is killed"].pictures[::2]),
+            "is killed: 12.5 FPS",
+        ),
+        ("masks are NaN", replace(sights()["masks are NaN"], fault=-3.0), "back after 3."),
+        ("masks are NaN", replace(sights()["masks are NaN"], fault=math.inf), "back after 10.0 s"),
+        (STALL, replace(sights()[STALL], marked_ms=math.nan), "marked after nan"),
+    ]:
+        assert told in faults.verdict([Watched(sights() | {name: broken}, 0)])
+
+
+def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "FAULTS", {"raises": "planted"})
+    monkeypatch.setattr(faults, "_SPARE", 0.5)
+    job = Job(str(clip_file(DEMO, tmp_path)), seconds=1.5, warm_up=0)
+    seen = faults.observe(job, Make(), CLASSES)
+    assert set(seen.sights) == {NO_FAULT, "raises", STALL}
+    assert seen.sights["raises"].fault >= seen.sights["raises"].start
+    assert not seen.sights[STALL].marked_ms <= 0
+
+
+def test_the_program_is_watched_and_its_recordings_are_searched(tmp_path: Path) -> None:
+    pytest.importorskip("aiortc", reason="the extra `live` is not installed")
+    clip = str(clip_file(DEMO, tmp_path))
+    job = Job(clip, rounds=1, seconds=2.0, warm_up=0.5)
+    with Session("watch", clip, job) as session:
+        result = watch.measure(session, job, lambda text: None)
+    for kind in ("raw", "overlay"):
+        frames, missing = (result.find(f"{kind} recording", name) for name in ("frames", "missing"))
+        assert frames is not None
+        assert missing is not None
+        assert frames.rounds[0][0] > 0
+    latency = result.find(watch.CASE, "latency at the viewer")
+    assert latency is not None
+    assert all(ms > 0 for ms in latency.rounds[0])
