@@ -18,6 +18,7 @@ from cliprl.bench.job import Job, Outcome, Run, Runner, Say, interleaved, timed_
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, open_sink, open_source
+from cliprl.pipeline.opencv import single_threaded
 from cliprl.pipeline.summary import STAGES
 
 ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
@@ -74,7 +75,8 @@ def prepare(job: Job) -> Runner:
     segmenter = Segmenter(job.bundle, steps=job.steps)
 
     def run(out: Path, frames: int | None) -> Outcome:
-        costs = one_pass(job.clip, segmenter, out, frames)
+        with single_threaded():  # as within the stream
+            costs = one_pass(job.clip, segmenter, out, frames)
         samples = {stage: costs.wall[stage] for stage in STAGES}
         samples |= {f"{stage} work": [costs.work(stage)] for stage in STAGES}
         return Outcome(costs.frames["decode"], samples)

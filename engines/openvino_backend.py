@@ -149,8 +149,13 @@ def _hints(request: Request) -> dict[str, Any]:
         raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
     # An int8 network says itself what is int8 in it; the rest of it runs in bf16 where there is that.
     rest = "bf16" if "BF16" in _capabilities() else "f32"
-    floating = rest if request.precision == INT8 else request.precision
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": floating, "NUM_STREAMS": 1}
+    hints: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": rest if request.precision == INT8 else request.precision,
+        "NUM_STREAMS": 1,
+        # Pinned, every network is put on the first processors: encoder and refiner would share one, the other idle.
+        "ENABLE_CPU_PINNING": False,
+    }
     return hints | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.opencv import single_threaded
 from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.protocols import Sink, Source
 from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
@@ -79,16 +80,17 @@ class Stream:
 
     def __iter__(self) -> Iterator[Result]:
         """Each frame with its segmentation, after it was drawn and written; its planes are reused at the next."""
-        last = self._start()
-        try:
-            for frame, segmentation in last:
-                self._output(frame, segmentation)
-                yield frame, segmentation
-                self._ring.release(frame)
-        finally:
-            self._ring.stop()
-            last.drain()
-            self._reader.join(PATIENCE)
+        with single_threaded():
+            last = self._start()
+            try:
+                for frame, segmentation in last:
+                    self._output(frame, segmentation)
+                    yield frame, segmentation
+                    self._ring.release(frame)
+            finally:
+                self._ring.stop()
+                last.drain()
+                self._reader.join(PATIENCE)
 
     def stop(self) -> None:
         """End early: frames already decoded are finished, then the stream ends. May be called from any thread or a signal."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,20 @@ def test_a_quantised_encoder_is_left_out_where_classes_change(cache: EngineCache
     bundle = seal_bundle(tmp_path / "copy", shipped.manifest, shipped.embeddings)
     with pytest.raises(UsageError, match=r"int8.*f32"):
         serve(replace(bundle, embeddings=reworded(4).embeddings), cache, [], "int8")
+
+
+def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, picture: Any) -> None:
+    """The encoder and the refiner run at the same time: on one processor each would wait for the other."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor, or a system that does not tell")
+    bundle = open_bundle("small")
+    pair, allowed, seen = serve(bundle, cache, []), os.sched_getaffinity(0), list[set[int]]()
+    done = threading.Event()
+    runner = threading.Thread(target=lambda: [run(pair, bundle, picture) for _ in iter(done.is_set, True)])
+    runner.start()
+    while len(seen) < 300 and runner.native_id is not None:
+        seen.append(os.sched_getaffinity(runner.native_id))
+        done.wait(0.001)
+    done.set()
+    runner.join()
+    assert all(processors == allowed for processors in seen)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import cv2
 import numpy as np
 import pytest
 
@@ -135,6 +136,24 @@ def test_the_demo_is_segmented_and_painted(segmenter: Segmenter) -> None:
     assert all(np.allclose(s.probabilities.sum(0), 1, atol=1e-3) for s in seen)
     assert summary.latency["encode"].p50 > 0
     assert summary.mean_steps <= segmenter.steps
+
+
+def test_opencv_has_no_threads_of_its_own_within_a_stream() -> None:
+    before, within = cv2.getNumThreads(), list[int]()
+    inner = Stream(Numbers(2), sinks=[Collector()])
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        if frame.index == 1:
+            inner.run(lambda *_: within.append(cv2.getNumThreads()))
+        within.append(cv2.getNumThreads())
+
+    Stream(Numbers(3), sinks=[Collector()]).run(look)
+    assert within == [1] * 5
+    assert cv2.getNumThreads() == before
+    if before > 1:
+        with pytest.raises(CliprlError, match="disk full"):
+            Stream(Numbers(9), sinks=[Collector(fail_at=3)]).run()
+        assert cv2.getNumThreads() == before
 
 
 def test_a_live_source_loses_the_oldest_frames_and_says_so() -> None:

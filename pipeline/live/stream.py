@@ -22,6 +22,7 @@ from cliprl.pipeline.live.recording import Recording
 from cliprl.pipeline.live.reporter import Reporter
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.live.timeline import TIME_BASE, Timeline
+from cliprl.pipeline.opencv import single_threaded
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.segmentation import Segmentation
@@ -91,7 +92,7 @@ class LiveStream:
         self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
     ) -> Summary:
         """Display until the source ends, or `frames` of its frames. `on_frame` is called with each frame displayed."""
-        with self:
+        with single_threaded(), self:
             for thread in self._threads:
                 thread.start()
             while not self._interrupted.is_set() and self.recorder.frames != frames:

@@ -22,6 +22,7 @@ import numpy as np
 from cliprl.engines import CliprlError
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.opencv import single_threaded
 from cliprl.pipeline.segmentation import Segmentation
 
 Segment = Callable[[Frame], Segmentation]
@@ -103,6 +104,7 @@ def main() -> None:
     connection: Any = Connection(int(sys.argv[1]))
     memory = mmap(int(sys.argv[2]), ROOM)
     try:
-        _work(connection, memory)
+        with single_threaded():
+            _work(connection, memory)
     except (EOFError, ConnectionError):
         return
