@@ -26,6 +26,7 @@ from cliprl.pipeline.live.hub import Shown, SourceState
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sources.errors import Problem, SourceError
+from cliprl.pipeline.sources.srt import has_srt
 
 LIMIT = 30.0
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -276,6 +277,28 @@ def test_an_outlet_nobody_listens_to_harms_nobody_and_tries_again(python3: str, 
     finally:
         sender.close()
         server.kill()
+
+
+def test_a_server_that_never_answers_freezes_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # it takes connections, and says nothing
+        sender = Sender(f"rtsp://127.0.0.1:{deaf.getsockname()[1]}/store")
+        try:
+            connection, _ = deaf.accept()
+            given = len(sender.camera.given)
+            wait_for(lambda: len(sender.camera.given) > given + 25)
+            wait_for(lambda: sender.outlet.error is not None)
+            assert "no answer" in str(sender.outlet.error)
+            connection.close()
+        finally:
+            sender.close()
+
+
+@pytest.mark.skipif(has_srt(), reason="this libav has SRT")
+def test_where_there_is_no_srt_that_is_said_with_a_way_around_it() -> None:
+    for attempt in (open_source, lambda url: open_sink(url, Scene(TestCamera().info, CLASSES))):
+        with pytest.raises(UsageError, match=r"no SRT .* srt-live-transmit") as caught:
+            attempt("srt://user:secret@127.0.0.1:9000")
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

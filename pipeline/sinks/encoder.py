@@ -97,6 +97,11 @@ class VideoEncoder:
         height, width = self._size
         self.notes.setdefault("size", f"the picture becomes {frame.width}x{frame.height}: fitted into {width}x{height}")
 
+    def repeat_headers(self) -> None:
+        """Put the stream's parameters before every key frame, whatever the container. Before the first frame only."""
+        context = self._stream.codec_context
+        context.flags &= ~av.codec.context.Flags.global_header
+
     def flush(self) -> list[Packet[Any]]:
         """The packets still to come after the last frame."""
         return list(self._stream.encode(None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,9 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.encoder import live_encoder
+from cliprl.pipeline.sinks.relay import FORMAT, Relay
 from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.srt import check_srt
 
 PLAYLIST = ".m3u8"
 # With its length stated, a receiver knows a picture's end without waiting for the next one: a frame's time less to wait.
@@ -31,8 +34,11 @@ _HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omi
 _DATAGRAM = "pkt_size=1316"
 # A viewer who joins waits for so many seconds at most.
 _KEY_SECONDS = 1.0
-# Seconds to connect, and to wait for the other end.
-_TIMEOUT = (5.0, 5.0)
+
+
+def is_url(target: str) -> bool:
+    """Whether an output is an address rather than files."""
+    return "://" in target
 
 
 def is_network(target: str) -> bool:
@@ -53,6 +59,7 @@ class NetworkSink:
             raise UsageError(
                 f"{redact(target)}: can't stream to such an address; use {', '.join(_FORMATS)} or NAME{PLAYLIST}"
             )
+        check_srt(target)
         if not scheme and not Path(target).absolute().parent.is_dir():
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []
@@ -61,6 +68,7 @@ class NetworkSink:
         self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
         self._container: Any = None
         self._encoder: Any = None
+        self._relay: Relay | None = None
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Send one picture."""
@@ -76,14 +84,22 @@ class NetworkSink:
 
     def _send(self, frame: Frame) -> None:
         if self._encoder is None:
-            url = self._target
-            if self._format == "mpegts" and url.startswith("udp") and "pkt_size" not in url:
-                url += ("&" if "?" in url else "?") + _DATAGRAM
-            self._container = av.open(
-                url, "w", format=self._format, container_options=dict(self._options), timeout=_TIMEOUT
-            )
+            self._container = self._open()
             self._encoder = live_encoder(self._container, frame, self._info, *self._settings, _KEY_SECONDS)
+            # The stream's parameters are in it again at every key frame, for who joins later.
+            self._encoder.repeat_headers()
         self._container.mux(self._encoder.encode(frame))
+        if self._relay is not None:
+            self._relay.check()
+
+    def _open(self) -> Any:
+        url = self._target
+        if not is_url(url):
+            return av.open(url, "w", format=self._format, container_options=dict(self._options))
+        if url.startswith("udp") and "pkt_size" not in url:
+            url += ("&" if "?" in url else "?") + _DATAGRAM
+        self._relay = Relay(url, self._format, self._options)
+        return av.open(self._relay, "w", format=FORMAT, options={"flush_packets": "1"})
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
@@ -98,11 +114,12 @@ class NetworkSink:
 
     def _hang_up(self) -> None:
         container, self._container = self._container, None
+        relay, self._relay = self._relay, None
         if container is not None:
-            try:
+            with suppress(OSError, ValueError, av.FFmpegError):  # the other end may have gone already
                 container.close()
-            except (OSError, ValueError, av.FFmpegError):
-                return  # the other end has gone already
+        if relay is not None:
+            relay.close()
 
     def __enter__(self) -> Self:
         return self

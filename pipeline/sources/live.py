@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.sources.cameras import device_options, find_device, list_devices
 from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.srt import check_srt
 from cliprl.pipeline.sources.video import VideoSource
 
 CAMERA, SCREEN = "camera:", "screen:"
@@ -39,6 +40,7 @@ def open_url(url: str) -> VideoSource:
     scheme = url.split("://")[0].lower()
     if scheme not in _OPTIONS:
         raise UsageError(f"{redact(url)}: no such kind of address; use {', '.join(_OPTIONS)}")
+    check_srt(url)
     _resolve(url)
     live = None if scheme in _MAY_END else True
     return VideoSource(url, options=_OPTIONS[scheme], timeout=_TIMEOUT, live=live)
