@@ -141,7 +141,14 @@ def sanitize(log: Path, site: Path | None, seconds: float) -> bool:
         with log.open("a", encoding="utf-8") as file:
             file.write("compute-sanitizer: not installed, not run\n")
         return False
-    command = [found, "--error-exitcode=9", "--target-processes=all", *pytest_command(site), "-k", "kernel"]
+    command = [
+        found,
+        "--error-exitcode=9",
+        "--target-processes=all",
+        *pytest_command(site),
+        "-k",
+        "kernel and compiled",
+    ]
     return _logged(log, command, seconds)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from gpu_host import launch, needs_compiler, pitched
+from gpu_host import launch, needs_compiler, pitched, run_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,6 +34,15 @@ from cliprl.pipeline.upsample import labels_at
 from cliprl.pipeline.view import View, circle_view, fit_view, full_view, inside_cells
 
 pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
+def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
+    with run_by(request.param):
+        yield
+
+
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 CLASSES = (

@@ -1,7 +1,7 @@
 """The `cuda` device on a real GPU. `python bench/gpu.py --tests-only` runs these, and tells what it needs to.
 
 They import neither PyAV nor OpenVINO nor TensorRT: torch's own engine runs the networks, on the GPU and, as the reference, on
-the CPU. Tests with "kernel" in their names run under compute-sanitizer too.
+the CPU. Tests with "kernel" in their names run under compute-sanitizer too, with the compiled kernels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cliprl.engines import ClassSpec, open_bundle
 from cliprl.pipeline.color import WEIGHTS, Color
 from cliprl.pipeline.cpu import CpuDevice
 from cliprl.pipeline.cuda import timecode
-from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.cuda.device import Card, CudaDevice, share
 from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
 from cliprl.pipeline.cuda.inference import STATE_BYTES
 from cliprl.pipeline.cuda.opening import open_card
@@ -37,9 +38,20 @@ IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 PLAIN = Style(legend=False, status=False)
 
 
-@pytest.fixture(scope="module")
-def card() -> Card:
-    return open_card()
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def card(request: pytest.FixtureRequest) -> Card:
+    """The card as this machine opens it, and once more on the last rung, where torch's operators do the kernels' work."""
+    opened = open_card(print)
+    if request.param == "compiled":
+        return opened
+    import torch
+
+    from cliprl.pipeline.cuda.torch_gpu import TorchGpu
+    from cliprl.pipeline.cuda.torch_launcher import TorchLauncher
+
+    index = torch.cuda.current_device()
+    gpu: Any = TorchGpu(TorchLauncher(index), index)
+    return share(gpu, opened.network)
 
 
 def picture(height: int, width: int, color: Color, index: int = 0) -> Frame:
@@ -238,13 +250,68 @@ def test_nothing_grows_and_a_slow_consumer_corrupts_nothing(card: Card) -> None:
     assert used[-1] == used[50]
 
 
-def test_every_launcher_that_is_installed_works(card: Card) -> None:
+def shown(device: CudaDevice, frame: Frame, overlay: Overlay) -> Frame:
+    """A frame that was read into the device's ring, once its planes have come to the host."""
+    device.frames.publish(frame)
+    found = device.frames.take()
+    assert found is not None
+    overlay.draw(found, None)
+    return found
+
+
+def test_nvdec_gives_the_cpus_planes(card: Card, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from media import make_clip
+
+    from cliprl.pipeline.sources import open_source
+
+    clip, told, device = make_clip(tmp_path / "clip.mp4", size=(256, 144), frames=30), list[str](), opened(card)
+    overlay = device.overlay(CLASSES, Style(opacity=0))
+    with open_source(str(clip)) as expected, device.source(str(clip), told.append) as source:
+        if told or card.decoder is None:
+            pytest.skip("; ".join(told) or "not this rung's")
+        for theirs in expected:
+            frame = source.read(device.frames.acquire)
+            assert frame is not None
+            ours = shown(device, frame, overlay)
+            np.testing.assert_array_equal(ours.luma, theirs.luma)
+            np.testing.assert_array_equal(ours.chroma, theirs.chroma)
+            device.frames.release(ours)
+
+
+def test_nvenc_keeps_what_was_painted(card: Card, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from cliprl.pipeline.protocols import Scene, StreamInfo
+    from cliprl.pipeline.sinks import VideoSink
+    from cliprl.pipeline.sources import open_source
+
+    device, target = opened(card), tmp_path / "out.mp4"
+    sink = device.sink(str(target), Scene(StreamInfo("played", 144, 256, Fraction(1, 60)), CLASSES), crf=0)
+    if getattr(sink, "takes_pictures", True):
+        sink.close()
+        pytest.skip("; ".join(getattr(sink, "notes", ())) or "not this rung's")
+    overlay, painted = device.overlay(CLASSES, PLAIN), []
+    assert isinstance(sink, VideoSink)
+    with sink:
+        for index in range(20):
+            ours = taken(device, picture(144, 256, Color(), index))
+            overlay.draw(ours, None)
+            sink.write(ours, None)
+            painted.append(ours.luma.copy())
+            device.frames.release(ours)
+    with open_source(str(target)) as found:
+        for frame, luma in zip(found, painted, strict=True):
+            np.testing.assert_array_equal(frame.luma, luma)
+
+
+def test_every_launcher_that_is_installed_works() -> None:
     import torch
 
     from cliprl.pipeline.cuda.compiling import compiled_kernels
     from cliprl.pipeline.cuda.launchers import LAUNCHERS
     from cliprl.pipeline.cuda.torch_gpu import TorchGpu
 
+    card = open_card()
     cubin, tried = compiled_kernels("sm{}{}".format(*torch.cuda.get_device_capability())), []
     for kind in LAUNCHERS:
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from gpu_host import launch, needs_compiler, pitched
+from gpu_host import launch, needs_compiler, pitched, run_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,6 +23,13 @@ from cliprl.pipeline.strips import STRIPS, Ends, find_ends
 from cliprl.pipeline.view import View, circle_view, full_view, inside_cells
 
 pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
+def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
+    with run_by(request.param):
+        yield
 
 
 def endoscope(height: int, width: int, seed: int, kind: str) -> NDArray[np.uint8]:

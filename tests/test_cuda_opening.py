@@ -12,9 +12,10 @@ from gpu_fake import FakeGpu
 
 from cliprl.engines import EngineError, UsageError
 from cliprl.engines.nvidia import Driver, Gpu, find_driver
-from cliprl.pipeline.cuda import launchers
+from cliprl.pipeline.cuda import launchers, opening
+from cliprl.pipeline.cuda.arguments import KERNELS
 from cliprl.pipeline.cuda.device import CudaDevice, share
-from cliprl.pipeline.cuda.opening import network_of, open_device, rungs, why_not
+from cliprl.pipeline.cuda.opening import network_of, open_device, why_not
 from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sources import VideoSource
 
@@ -74,11 +75,37 @@ def test_without_pycuda_the_next_rung_serves_and_the_reason_is_told(monkeypatch:
     launcher, refused = launchers.open_launcher(b"", 0)
     assert launcher.name == "cuda-bindings"
     assert refused == ("pycuda: not installed: pip install pycuda",)
-    told = rungs("NVIDIA H100", "sm90", launcher.name, refused)
-    assert "launched by cuda-bindings (pycuda: not installed: pip install pycuda)" in told[0]
+    monkeypatch.setattr(opening, "compiled_kernels", lambda *_, **__: b"")
+    monkeypatch.setattr(opening, "compiler", lambda: ("nvrtc", "13.2"))
+    _, told = opening.climb("sm90", 0, print)
+    assert told == (
+        "kernels compiled by nvrtc 13.2, launched by cuda-bindings (pycuda: not installed: pip install pycuda)"
+    )
     monkeypatch.setattr(launchers, "LAUNCHERS", (refusing, _Broken))
     with pytest.raises(EngineError, match=r"pycuda: not installed.*; cuda-bindings: the driver is too old"):
         launchers.open_launcher(b"", 0)
+
+
+def test_the_last_rung_is_torch_alone_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+
+    def missing(*_: object, **__: object) -> bytes:
+        raise EngineError("no compiler for CUDA kernels (no nvcc): pip install cuda-bindings nvidia-cuda-nvrtc")
+
+    monkeypatch.setattr(opening, "compiled_kernels", missing)
+    launcher, told = opening.climb("sm90", 0, print)
+    assert launcher.name == "torch's own operators"
+    assert told.startswith("torch's own operators in place of kernels, which is slower: no compiler for CUDA kernels")
+    assert "pip install cuda-bindings" in told
+
+
+def test_torch_stands_in_for_every_kernel() -> None:
+    pytest.importorskip("torch")
+    from cliprl.pipeline.cuda import torch_launcher
+    from cliprl.pipeline.cuda.torch_memory import STANDS
+
+    assert torch_launcher.TorchLauncher.name
+    assert set(STANDS) == {kernel.name for kernel in KERNELS}
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")

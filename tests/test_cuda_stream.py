@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu, HostNetwork
-from gpu_host import needs_compiler
+from gpu_host import needs_compiler, run_by
 from numpy.typing import NDArray
 
 from cliprl.engines import Pair, load_engines, open_bundle
@@ -91,12 +91,13 @@ def simulated(seed: int, engines: Pair) -> tuple[CudaDevice, FakeGpu]:
     return CudaDevice(share(gpu, lambda engine: HostNetwork(gpu, engine))), gpu
 
 
-@pytest.mark.parametrize("rotation", [0, 90])
-def test_a_stream_comes_out_as_on_the_cpu(engines: Pair, pictures: list[Frame], rotation: int) -> None:
+@pytest.mark.parametrize(("rotation", "runner"), [(0, "host"), (90, "host"), (0, "torch")])
+def test_a_stream_comes_out_as_on_the_cpu(engines: Pair, pictures: list[Frame], rotation: int, runner: str) -> None:
     device, gpu = simulated(rotation, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
-    found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
-    gpu.drain()
+    with run_by(runner):
+        found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
+        gpu.drain()
     cpu = Segmenter(engines=engines)
     expected = played(cpu, Overlay(cpu.classes), Played(pictures, rotation=rotation))
     assert len(found) == len(expected) == FRAMES

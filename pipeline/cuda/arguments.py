@@ -36,7 +36,8 @@ class Prepare(Arguments):
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
         *_fields(c_void_p, "luma chroma"),
-        *_fields(c_int, "luma_pitch chroma_pitch crop_left crop_top placed_left placed_top"),
+        *_fields(c_int, "luma_pitch chroma_pitch luma_width luma_height crop_left crop_top"),
+        *_fields(c_int, "placed_left placed_top placed_width placed_height"),
         *_fields(Axis, "luma_x luma_y chroma_x chroma_y"),
         ("spans", c_void_p),
         ("matrix", c_float * 9),

@@ -12,7 +12,7 @@ from cliprl.engines.tensorrt_probe import torch_cuda, why_not_torch
 from cliprl.pipeline.cuda.compiling import compiled_kernels, compiler
 from cliprl.pipeline.cuda.device import Card, CudaDevice, Encoding, share
 from cliprl.pipeline.cuda.gpu import Network
-from cliprl.pipeline.cuda.launchers import open_launcher
+from cliprl.pipeline.cuda.launchers import Launcher, open_launcher
 
 OLDEST = (7, 5)
 _cards: dict[int, Card] = {}
@@ -58,18 +58,25 @@ def _card(say: Callable[[str], None]) -> Card:
     index = torch.cuda.current_device()
     if index not in _cards:
         target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
-        launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
+        launcher, note = climb(target, index, say)
         gpu = TorchGpu(launcher, index)
-        notes = rungs(gpu.name, target, launcher.name, refused)
-        _cards[index] = share(gpu, network_of, notes, index, Encoding(index=index))
+        _cards[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
     return _cards[index]
 
 
-def rungs(gpu: str, target: str, launcher: str, refused: tuple[str, ...]) -> tuple[str, ...]:
-    """What was chosen, and why not what is better."""
+def climb(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
+    """The best way to the kernels that this machine has, and a sentence on it and on why not a better one.
+
+    Compiled kernels by the first launcher that works, else torch's own operators in their place.
+    """
+    try:
+        launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
+    except EngineError as error:
+        from cliprl.pipeline.cuda.torch_launcher import TorchLauncher
+
+        return TorchLauncher(index), f"torch's own operators in place of kernels, which is slower: {error}"
     why = f" ({'; '.join(refused)})" if refused else ""
-    built = "{} {}".format(*compiler())
-    return (f"{gpu} ({target}): kernels compiled by {built}, launched by {launcher}{why}",)
+    return launcher, f"kernels compiled by {' '.join(compiler())}, launched by {launcher.name}{why}"
 
 
 def network_of(engine: Engine) -> Network:

@@ -19,7 +19,7 @@ def prepare_arguments(view: View, color: Color, planes: Planes, tables: Sequence
     matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
     (luma, luma_pitch), (chroma, chroma_pitch) = planes
     axes = [Axis(tables[2 * i], tables[2 * i + 1], taps.weight.shape[1], 0) for i, taps in enumerate(filters(view))]
-    numbers = (luma_pitch, chroma_pitch, *view.crop[:2], *view.placed[:2])
+    numbers = (luma_pitch, chroma_pitch, view.frame_width, view.frame_height, *view.crop[:2], *view.placed)
     floats = ((c_float * 9)(*matrix.ravel()), (c_float * 3)(*offset))
     size = (view.network_width, view.network_height)
     return Prepare(*size, luma, chroma, *numbers, *axes, tables[8], *floats, 0, picture)

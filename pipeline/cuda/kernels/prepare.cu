@@ -13,8 +13,9 @@ struct Prepare {
     int width, height; // of the network's picture
     const u8 *luma, *chroma;
     int luma_pitch, chroma_pitch; // bytes from line to line
-    int crop_left, crop_top;      // of the view, in luma pixels, even
-    int placed_left, placed_top;  // where the crop lies in the picture
+    int luma_width, luma_height;
+    int crop_left, crop_top; // of the view, in luma pixels, even
+    int placed_left, placed_top, placed_width, placed_height; // where the crop lies in the picture
     Axis luma_x, luma_y, chroma_x, chroma_y;
     const int *spans; // (height, 2): what of each line lies in the endoscope's picture
     float matrix[9], offset[3];
