@@ -16,8 +16,9 @@ from cliprl.pipeline.scratch import Scratch
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.upsample import labels_at
 
-# A class with fewer pixels than this share of the picture is painted, but gets no line in the legend: it would flicker.
-LEGEND_SHARE = 0.0005
+# A class with fewer pixels than this share of the picture (5 of the shipped network's 5,120) is painted, but gets no line in the
+# legend: it would flicker, and a speck is no finding.
+LEGEND_SHARE = 0.001
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import os
@@ -14,17 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from live_camera import HEIGHT, WIDTH, TestCamera, number_in
 from live_faults import CLASSES
 
-from cliprl.engines import UsageError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import Overlay, Scene, open_sink, open_source
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.hub import Shown, SourceState
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.sinks import camera as sink_camera
 from cliprl.pipeline.sources.errors import Problem, SourceError
 from cliprl.pipeline.sources.srt import has_srt
 
@@ -157,6 +160,15 @@ def test_an_rtsp_server_that_is_killed_again_and_again_is_found_again(
     assert used[0] <= before[0]
     assert used[1] <= before[1]
     assert used[2] - before[2] < 30e6
+
+
+def test_rtsp_comes_over_udp_too(rtsp: RtspServer, display: Callable[..., Display]) -> None:
+    shown = display(rtsp.url.replace("rtsp://", "rtspu://"))
+    shown.wait(SourceState.LIVE, 0)
+    first = shown.newest
+    wait_for(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 20)
+    ports = {c.laddr.port for c in psutil.Process().net_connections("udp")}
+    assert len(ports) >= 2, "RTP and RTCP"
 
 
 def test_a_server_that_is_away_at_first_is_waited_for(python3: str, display: Callable[..., Display]) -> None:
@@ -308,3 +320,40 @@ def test_where_there_is_no_srt_that_is_said_with_a_way_around_it() -> None:
 def test_bad_addresses_are_told_at_once(target: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_sink(target, Scene(TestCamera().info, CLASSES))
+
+
+def test_a_virtual_camera_gets_what_is_displayed_upright_and_in_one_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device itself needs a kernel module; what would be written to it is written to a file."""
+    stored = tmp_path / "video9"
+    stored.touch()
+    monkeypatch.setattr(sink_camera, "_FORMAT", "rawvideo")
+    monkeypatch.setattr(sink_camera.stat, "S_ISCHR", lambda mode: True)
+    frame = TestCamera().read()
+    assert frame is not None
+    frame.chroma[..., 0], frame.chroma[..., 1] = 90, 160
+    with sink_camera.VirtualCamera(stored, Scene(TestCamera().info, CLASSES)) as camera:
+        camera.write(frame, None)
+        frame.rotation = 180
+        camera.write(frame, None)
+        small = dataclasses.replace(frame, luma=frame.luma[:100, :100], chroma=frame.chroma[:50, :50], rotation=0)
+        camera.write(small, None)
+    pictures = np.fromfile(stored, np.uint8).reshape(3, HEIGHT * WIDTH * 3 // 2)
+    luma, chroma = pictures[:, : HEIGHT * WIDTH].reshape(3, HEIGHT, WIDTH), pictures[:, HEIGHT * WIDTH :]
+    np.testing.assert_array_equal(luma[0], frame.luma)
+    np.testing.assert_array_equal(luma[1], frame.luma[::-1, ::-1])
+    assert set(chroma[0, : HEIGHT * WIDTH // 4]) == {90}
+    assert set(chroma[0, HEIGHT * WIDTH // 4 :]) == {160}
+
+
+def test_a_device_that_is_not_there_or_takes_no_pictures_is_told_with_the_remedy() -> None:
+    with pytest.raises(UsageError, match=r"no such device '/dev/video987': .*v4l2loopback"):
+        open_sink("/dev/video987", Scene(TestCamera().info, CLASSES))
+    frame = TestCamera().read()
+    assert frame is not None
+    with (
+        sink_camera.VirtualCamera(Path("/dev/null"), Scene(TestCamera().info, CLASSES)) as camera,
+        pytest.raises(CliprlError, match=r"'/dev/null' takes no pictures .*v4l2loopback"),
+    ):
+        camera.write(frame, None)

@@ -16,6 +16,7 @@ from cliprl.pipeline.live.stream import LiveStream, Promise
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.protocols import Scene, Sink
+from cliprl.pipeline.sinks.camera import DEVICES
 from cliprl.pipeline.sinks.network import is_network
 from cliprl.pipeline.sources import FrameSource, open_source
 from cliprl.pipeline.sources.errors import redact
@@ -91,7 +92,7 @@ def _outlet(target: str, opener: Callable[[Scene], Sink], stream: LiveStream, kn
 
     if known:
         opener(scene()).close()
-    return Outlet(lambda: opener(scene()), network=is_network(target))
+    return Outlet(lambda: opener(scene()), network=is_network(target) or target.startswith(DEVICES))
 
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:

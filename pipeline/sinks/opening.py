@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.protocols import Scene, Sink
+from cliprl.pipeline.sinks.camera import DEVICES, VirtualCamera
 from cliprl.pipeline.sinks.coco import CocoSink
 from cliprl.pipeline.sinks.events import EventSink
 from cliprl.pipeline.sinks.group import NullSink
@@ -20,7 +21,7 @@ def open_sink(
     target: str | Path, scene: Scene, *, crf: float = 23, preset: str = "ultrafast", threads: int = 0
 ) -> Sink:
     """The sink for an output: `out.mp4`, `.mov`, `.mkv` a video, `masks/` a folder of PNGs, `x.coco.json`, `x.jsonl`, `null:`;
-    or a stream: `rtsp://`, `rtmp://`, `srt://`, `udp://`, `live.m3u8`.
+    or a stream: `rtsp://`, `rtmp://`, `srt://`, `udp://`, `live.m3u8`, `/dev/video9` a virtual camera.
 
     `crf`, `preset` and `threads` are VideoSink's. Raises UsageError where the name says nothing, the place can't be
     written, or the output would replace the input.
@@ -28,6 +29,8 @@ def open_sink(
     name, path = str(target), Path(target)
     if name == NULL:
         return NullSink()
+    if name.startswith(DEVICES):
+        return VirtualCamera(path, scene)
     if is_network(name):
         return NetworkSink(name, scene, crf=crf, preset=preset)
     if name.endswith("/") or path.is_dir():

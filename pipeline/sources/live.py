@@ -19,9 +19,12 @@ _TIMEOUT = (10.0, 10.0)
 _QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
 # An RTSP server tells the format beforehand: there is little to analyse.
 _RTSP = _QUICK | {"analyzeduration": "200000", "rtsp_transport": "tcp", "timeout": "5000000"}
+# RTSP with its pictures over UDP, by the scheme that other players know it by; libav has an option for it instead.
+_RTSP_UDP = "rtspu"
 # libav's options by scheme (times in microseconds).
 _OPTIONS = {
     "rtsp": _RTSP,
+    _RTSP_UDP: _RTSP | {"rtsp_transport": "udp"},
     "rtsps": _RTSP,
     "rtmp": _QUICK,
     "rtp": _QUICK,
@@ -43,6 +46,8 @@ def open_url(url: str) -> VideoSource:
     check_srt(url)
     _resolve(url)
     live = None if scheme in _MAY_END else True
+    if scheme == _RTSP_UDP:
+        url = "rtsp" + url[len(_RTSP_UDP) :]
     return VideoSource(url, options=_OPTIONS[scheme], timeout=_TIMEOUT, live=live)
 
 

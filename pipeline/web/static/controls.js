@@ -1,6 +1,7 @@
 // What the viewer may change: sent to the program, which tells all pages; and the list of classes.
 
 const SEND_MS = 60;
+const LEAST_SHARE = 0.001; // of the picture; less is a speck
 
 export class Controls extends EventTarget {
   #settings = { opacity: 0.4, contours: true, hidden: [], recording: false, paused: false };
@@ -94,9 +95,9 @@ export class ClassList {
     for (const [name, { row, box, share }] of this.#rows) {
       const area = areas[name] ?? 0;
       box.checked = !hidden.includes(name);
-      share.textContent = area >= 0.0005 ? `${(area * 100).toFixed(1)} %` : "–";
+      share.textContent = area >= LEAST_SHARE ? `${(area * 100).toFixed(1)} %` : "–";
       row.style.setProperty("--share", Math.min(area, 1).toFixed(4));
-      row.classList.toggle("absent", area < 0.0005);
+      row.classList.toggle("absent", area < LEAST_SHARE);
     }
   }
 }
