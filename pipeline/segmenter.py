@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,20 @@ from cliprl.pipeline.refine import Refiner
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.view import View, inside_cells
 
-# How many frames may lie between the encoder and the refiner: the encoder's outputs are kept for as many runs.
+# The parts of a segmenter's work by name, each a function of the frame and of the result of the part before.
+Parts = Sequence[tuple[str, Callable[[Frame, Any], Any]]]
+# How many frames may lie between two parts: what one makes is kept while it makes so many more.
 BUFFERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The network's picture of a frame, uint8 (1, H, W, 3), valid until `BUFFERS` more are prepared. cut: another shot begins."""
+
+    view: View
+    picture: NDArray[np.uint8]
+    cut: bool
+    spent: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +88,47 @@ class Segmenter:
         )
         self.precision, self.engine_name = engines.precision, engines.backend
         self._encoder, self._refiner = engines.encoder, Refiner(engines.refiner, self.steps, self.bundle.embeddings)
-        self._picture = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
+        shape = (1, manifest.height, manifest.width, 3)
+        self._pictures = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
         self.reset()
         self._warm_up()
 
     def _warm_up(self) -> None:
         """Run everything once, so that the first frame pays for no lazy set-up and the length of a step is known."""
         for _ in range(2):
-            outputs = self._encoder.run({"image": self._picture, "text": self.bundle.embeddings})
+            outputs = self._encoder.run({"image": next(self._pictures), "text": self.bundle.embeddings})
             self._refiner(outputs["features"], outputs["logits"], outputs["logits"])
 
     def __call__(self, frame: Frame) -> Segmentation:
         """Segment one frame. Frames must come in their order: the last one's result is the next one's prior."""
-        return self.refine(frame, self.encode(frame))
+        found: Any = None
+        for _, work in self.parts:
+            found = work(frame, found)
+        segmentation: Segmentation = found
+        return segmentation
 
-    def encode(self, frame: Frame) -> Encoded:
-        """The first half: find the endoscope's picture, make the network's input, run the encoder."""
-        start = time.monotonic()
+    @property
+    def parts(self) -> Parts:
+        """What is done to a frame, in order: name and function, of the frame and of what the part before made of it.
+
+        Each may run on a thread of its own, all frames in the same order.
+        """
+        return ("prepare", self.prepare), ("encode", self.encode), ("refine", self.refine)
+
+    def prepare(self, frame: Frame, _: None = None) -> Prepared:
+        """Find the endoscope's picture and make the network's input."""
         with frame.stage("prepare"):
-            view = self._detector.view_of(frame)
-            self.device.prepare(frame, view, self._picture[0])
-            cut = self._memory.is_cut(self._picture[0])
+            view, picture = self._detector.view_of(frame), next(self._pictures)
+            self.device.prepare(frame, view, picture[0])
+            cut = self._memory.is_cut(picture[0])
+        return Prepared(view, picture, cut, frame.durations["prepare"])
+
+    def encode(self, frame: Frame, prepared: Prepared) -> Encoded:
+        """Run the encoder."""
         with frame.stage("encode"):
-            outputs = self._encoder.run({"image": self._picture, "text": self.bundle.embeddings})
-        return Encoded(view, outputs["features"], outputs["logits"], cut, time.monotonic() - start)
+            outputs = self._encoder.run({"image": prepared.picture, "text": self.bundle.embeddings})
+        spent = prepared.spent + frame.durations["encode"]
+        return Encoded(prepared.view, outputs["features"], outputs["logits"], prepared.cut, spent)
 
     def refine(self, frame: Frame, encoded: Encoded) -> Segmentation:
         """The second half: the refinement loop and the labels. May run on another thread than `encode`, in the same order."""

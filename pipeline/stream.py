@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,13 +16,13 @@ from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.protocols import Sink, Source
 from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
 from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.segmenter import Parts, Segmenter
 from cliprl.pipeline.sinks.group import SinkGroup
 from cliprl.pipeline.stages import Stage
 from cliprl.pipeline.summary import Recorder, Summary
 
 # Slots of the ring: one being written, a few waiting, one with each stage behind.
-SLOTS = 8
+SLOTS = 10
 # How long the end of a stream waits for a source that is inside a read.
 PATIENCE = 5.0
 
@@ -32,7 +33,7 @@ Status = Callable[[Frame, Segmentation | None], str | None]
 class Stream:
     """Runs a source through a segmenter and an overlay into sinks.
 
-    Decoding, the encoder network, refinement and output each have a thread, so that a machine with two cores keeps both at
+    Decoding, each part of the segmenter, and output have a thread, so that a machine with two cores keeps both at
     work; frames come out in the order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted.
     `status` writes the overlay's status line. Leaving the stream (a context manager) closes the source and the sinks, also
     after an error or `stop`, so that what was written can be read.
@@ -61,6 +62,7 @@ class Stream:
         policy: Policy = "drop-oldest" if source.info.live else "wait"
         self._ring = segmenter.device.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
         self._reader = threading.Thread(target=self._read, name="decode", daemon=True)
+        self._stages: list[Stage[Any, Any]] = []
         self._interrupted = False
 
     def run(
@@ -81,16 +83,14 @@ class Stream:
     def __iter__(self) -> Iterator[Result]:
         """Each frame with its segmentation, after it was drawn and written; its planes are reused at the next."""
         with single_threaded():
-            last = self._start()
+            self._start()
             try:
-                for frame, segmentation in last:
+                for frame, segmentation in self._stages[-1]:
                     self._output(frame, segmentation)
                     yield frame, segmentation
                     self._ring.release(frame)
             finally:
-                self._ring.stop()
-                last.drain()
-                self._reader.join(PATIENCE)
+                self._end()
 
     def stop(self) -> None:
         """End early: frames already decoded are finished, then the stream ends. May be called from any thread or a signal."""
@@ -135,20 +135,26 @@ class Stream:
             frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
         return frame
 
-    def _start(self) -> Stage[Any, Result]:
-        self._reader.start()
-        segmenter, stop, take = self.segmenter, self._ring.stop, self._ring.take
-        if segmenter is None:
-            passing: Stage[Frame, Result] = Stage("pass", take, lambda frame: (frame, None), stop)
-            passing.start()
-            return passing
-        encoding = Stage("encode", take, lambda frame: (frame, segmenter.encode(frame)), stop)
-        refining: Stage[tuple[Frame, Encoded], Result] = Stage(
-            "refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), stop
-        )
-        encoding.start()
-        refining.start()
-        return refining
+    def _start(self) -> None:
+        """Start a thread for each part of the work, each fed by the one before."""
+        parts: Parts = self.segmenter.parts if self.segmenter else [("pass", lambda frame, _: None)]
+        take: Callable[[], Any] = self._take
+        for name, work in parts:
+            self._stages.append(Stage(name, take, partial(_done, work), self._ring.stop))
+            take = self._stages[-1].get
+        for thread in (self._reader, *self._stages):
+            thread.start()
+
+    def _end(self) -> None:
+        """See all threads out, whatever they are at. A read that hangs is left behind."""
+        self._ring.stop()
+        self._stages[-1].drain()
+        for thread in (*self._stages, self._reader):
+            thread.join(PATIENCE)
+
+    def _take(self) -> tuple[Frame, None] | None:
+        frame = self._ring.take()
+        return None if frame is None else (frame, None)
 
     def _output(self, frame: Frame, segmentation: Segmentation | None) -> None:
         with frame.stage("draw"):
@@ -172,3 +178,8 @@ class Stream:
                     self.segmenter.device.settle()
             if not self._reader.is_alive():  # a source can't be closed under a read that hangs
                 self.source.close()
+
+
+def _done(work: Callable[[Frame, Any], Any], item: tuple[Frame, Any]) -> tuple[Frame, Any]:
+    frame, before = item
+    return frame, work(frame, before)

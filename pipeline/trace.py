@@ -16,7 +16,7 @@ from cliprl.pipeline.segmentation import Segmentation
 # The thread that works on each stage, and the mark at which the stage ended (see `Stream`).
 THREADS = {
     "decode": ("decode", "captured"),
-    "prepare": ("encode", "prepare"),
+    "prepare": ("prepare", "prepare"),
     "encode": ("encode", "encode"),
     "refine": ("refine", "refine"),
     "draw": ("output", "draw"),

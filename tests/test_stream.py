@@ -29,6 +29,7 @@ from cliprl.pipeline import (
 )
 from cliprl.pipeline.frame import allocate_planes
 from cliprl.pipeline.protocols import PlaneAllocator
+from cliprl.pipeline.segmenter import Prepared
 
 DEMO = "demo:?seconds=1&size=320x256&rate=25"
 
@@ -103,7 +104,7 @@ class Collector:
 
 
 def stage_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name in {"decode", "encode", "refine", "pass"}]
+    return [t.name for t in threading.enumerate() if t.name in {"decode", "prepare", "encode", "refine", "pass"}]
 
 
 def test_every_frame_comes_out_in_order_with_its_own_time() -> None:
@@ -136,6 +137,28 @@ def test_the_demo_is_segmented_and_painted(segmenter: Segmenter) -> None:
     assert all(np.allclose(s.probabilities.sum(0), 1, atol=1e-3) for s in seen)
     assert summary.latency["encode"].p50 > 0
     assert summary.mean_steps <= segmenter.steps
+
+
+def test_parts_on_threads_of_their_own_find_what_one_thread_finds() -> None:
+    """A picture, features or a prior that the next frame overwrote too early would show."""
+    scene = "demo:?seconds=2&size=320x256&rate=25"
+    alone, together = Segmenter("small"), Segmenter("small")
+    with open_source(scene) as source:
+        expected = [alone(frame) for frame in source]
+    seen: list[Segmentation] = []
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        assert segmentation is not None
+        seen.append(segmentation)
+        if frame.index % 7 == 3:
+            time.sleep(0.05)  # everything behind waits, everything before runs ahead as far as it may
+
+    Stream(open_source(scene), together).run(look)
+    assert len(seen) == len(expected) == 50
+    for one, other in zip(seen, expected, strict=True):
+        assert one.view == other.view
+        assert one.steps == other.steps
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
 def test_opencv_has_no_threads_of_its_own_within_a_stream() -> None:
@@ -188,12 +211,12 @@ def test_a_segmenter_that_fails_ends_the_run(segmenter: Segmenter, monkeypatch: 
     calls = 0
     whole = Segmenter.encode
 
-    def fragile(self: Segmenter, frame: Frame) -> object:
+    def fragile(self: Segmenter, frame: Frame, prepared: Prepared) -> object:
         nonlocal calls
         calls += 1
         if calls == 7:
             raise CliprlError("the engine gave NaN")
-        return whole(self, frame)
+        return whole(self, frame, prepared)
 
     monkeypatch.setattr(Segmenter, "encode", fragile)
     sink = Collector()

@@ -22,7 +22,7 @@ from cliprl.pipeline.cuda.turns import InFlight
 from cliprl.pipeline.cuda.warp import warp_of
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.segmenter import Encoded, Parts, Prepared, Segmenter
 from cliprl.pipeline.upsample import spans as grid_spans
 from cliprl.pipeline.view import View, full_view
 
@@ -87,7 +87,12 @@ class CudaSegmenter(Segmenter):
             with self._cuda.turns.take():
                 self._inference.reset()
 
-    def encode(self, frame: Frame) -> Given:
+    @property
+    def parts(self) -> Parts:
+        """Two parts: the GPU is given everything at once."""
+        return ("encode", self.encode), ("refine", self.refine)
+
+    def encode(self, frame: Frame, prepared: Prepared | None = None) -> Given:
         """Give a frame to the GPU: its view, its picture, both networks, its labels. Returns at once."""
         start, device = time.monotonic(), self._cuda
         with frame.stage("prepare"):
