@@ -5,20 +5,23 @@ Each engine passes the accuracy gate first: what is refused has no figure, and a
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from cliprl.bench.job import Job, Say, in_fresh_process, interleaved
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
-from cliprl.engines import EngineError, open_bundle
+from cliprl.engines import Bundle, EngineError, Pair, open_bundle
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.candidate import Candidate, candidates
-from cliprl.engines.engine import Array, Engine
+from cliprl.engines.engine import Array
+from cliprl.engines.reference import encoder_shapes
 from cliprl.engines.serving import serve
+from cliprl.engines.store import Made
 
 METHOD = {
     "includes": "one run of an engine that the accuracy gate accepted, from arrays in memory to the outputs, waited for; "
@@ -35,13 +38,9 @@ def names_of(bundle: str, device: str) -> list[tuple[str, str]]:
 
 
 def why_not(device: str, backend: str, precision: str, batch: int, bundle: str) -> str | None:
-    """Compile an engine, judge it as the first start would, and for a batch try it; why it can't run, None where it can."""
+    """Compile an engine and judge it, as the first start would; why it can't run, None where it can."""
     try:
-        candidate = _candidate(bundle, device, backend, precision)
-        if batch == 1:
-            serve(candidate, EngineCache())
-        else:
-            _batched(candidate, batch).run(_inputs(candidate, batch))
+        _served(_candidate(bundle, device, backend, precision, batch))
     except EngineError as error:
         return str(error)
     return None
@@ -49,12 +48,11 @@ def why_not(device: str, backend: str, precision: str, batch: int, bundle: str) 
 
 def one_round(device: str, backend: str, precision: str, batch: int, job: Job) -> dict[str, list[float]]:
     """Milliseconds of every run of the encoder, and with a batch of one of a refinement step, in this process."""
-    candidate = _candidate(job.bundle, device, backend, precision)
-    given = _inputs(candidate, batch)
+    candidate = _candidate(job.bundle, device, backend, precision, batch)
+    given = _inputs(candidate)
+    pair = _served(candidate)
     if batch > 1:
-        encoder = _batched(candidate, batch)
-        return {ENCODER: _timed(lambda: encoder.run(given), job)}
-    pair = serve(candidate, EngineCache())
+        return {ENCODER: _timed(lambda: pair.encoder.run(given), job)}
     seen = pair.encoder.run(given)
     own = {"features": seen["features"], **dict.fromkeys(("logits", "base", "prior"), seen["logits"])}
     own = {name: value.copy() if isinstance(value, np.ndarray) else value.clone() for name, value in own.items()}
@@ -65,23 +63,30 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: Job) -
     }
 
 
-def _candidate(bundle: str, device: str, backend: str, precision: str) -> Candidate:
-    found = candidates(open_bundle(bundle), device, precision)
+def _candidate(bundle: str, device: str, backend: str, precision: str, batch: int) -> Candidate:
+    found = candidates(open_bundle(bundle), device, precision, batch=batch)
     return next(each for each in found if each.backend.name == backend)
 
 
-def _inputs(candidate: Candidate, batch: int) -> dict[str, Array]:
+def _served(candidate: Candidate) -> Pair:
+    """The engines, judged by the gate; those of a bundle that was never trained, whose labels are chance, as they are built."""
+    if "weights" not in candidate.bundle.manifest.training:
+        return serve(candidate, EngineCache())
+    fields = candidate.fields() | {"reference": "none: never trained"}
+    return candidate.load(EngineCache().get_or_make(fields, lambda: Made(candidate.build(), {"faults": []})))
+
+
+def copied(bundle: Bundle, folder: Path) -> Bundle:
+    """A copy of a bundle, to add to."""
+    shutil.copytree(bundle.path, folder)
+    return open_bundle(folder)
+
+
+def _inputs(candidate: Candidate) -> dict[str, Array]:
     """Random pictures, as many as a batch has, and the bundle's texts."""
-    manifest = candidate.bundle.manifest
-    image = np.random.default_rng(0).integers(0, 256, (batch, manifest.height, manifest.width, 3), np.uint8)
+    shapes = encoder_shapes(candidate.bundle, candidate.batch)
+    image = np.random.default_rng(0).integers(0, 256, shapes["image"], np.uint8)
     return {"image": image, "text": candidate.bundle.embeddings}
-
-
-def _batched(candidate: Candidate, batch: int) -> Engine:
-    """The encoder for several pictures at a time. Raises EngineError where the backend can't."""
-    single = candidate.encoder_request()
-    request = replace(single, shapes=dict(single.shapes) | {"image": (batch, *single.shapes["image"][1:])})
-    return candidate.backend.load(candidate.backend.build(request), request)
 
 
 def _timed(infer: Callable[[], object], job: Job) -> list[float]:

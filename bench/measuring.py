@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cliprl.bench import engines, live, peers, scale, soak, stages, stream
+from cliprl.bench import engines, live, peers, precisions, scale, soak, stages, start, stream
 from cliprl.bench.clips import DEMO
 from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.running import Bundle, Clip, Frames, Output, Rounds, Seconds, Steps, WarmUp, job, measured, show
@@ -59,6 +60,26 @@ def engines_(
     wanted = job("engines", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up)
     options = ["--device", device, *(word for each in batches for word in ("--batch", f"{each}"))]
     show(measured("engines", None, wanted, partial(engines.measure, device=device, batches=batches), options), output)
+
+
+def start_(clip: Clip = DEMO, bundle: Bundle = "small", rounds: Rounds = None, output: Output = None) -> None:
+    """From launch to the first painted frame in a file: with compiled engines in the cache, and with an empty one."""
+    wanted = job("start", bundle=bundle, rounds=rounds)
+    show(measured("start", clip, wanted, start.measure, ["--rounds", f"{wanted.rounds}"]), output)
+
+
+def precisions_(
+    sources: Annotated[list[str], typer.Argument(help="Videos or pictures to score on.")],
+    calibrate: Annotated[list[str], typer.Option(help="Other videos or pictures to calibrate on; may be repeated.")],
+    count: Annotated[int, typer.Option(min=1, help="Frames of each source.")] = 24,
+    bundle: Bundle = "small",
+    output: Output = None,
+) -> None:
+    """The labels that bf16, f16, int8 and fp8 give away, and which layers cost most of them (needs nncf and onnxruntime)."""
+    wanted = job("precisions", bundle=bundle)
+    measure = partial(precisions.measure, calibration=calibrate, sources=sources, count=count)
+    words = [*(Path(s).name for s in sources), *(w for s in calibrate for w in ("--calibrate", Path(s).name))]
+    show(measured("precisions", None, wanted, measure, [*words, "--count", f"{count}"]), output)
 
 
 def live_(
@@ -136,6 +157,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("stream")(stream_)
     app.command("stages")(stages_)
     app.command("engines")(engines_)
+    app.command("start")(start_)
+    app.command("precisions")(precisions_)
     app.command("live")(live_)
     app.command("soak")(soak_)
     app.command("scale")(scale_)

@@ -23,6 +23,8 @@ DEFAULTS: Mapping[str, Job] = {
     "stages": Job("", rounds=3, seconds=5, warm_up=2),
     "engines": Job("", rounds=3, seconds=5, warm_up=1),
     "scale": Job("", rounds=2, seconds=4, warm_up=1),
+    "start": Job("", rounds=7, seconds=0, warm_up=0),
+    "precisions": Job("", rounds=1, seconds=0, warm_up=0),
     "soak": Job("", rounds=1, seconds=0, warm_up=0),
     "faults": Job("", rounds=3, seconds=10, warm_up=2),
     "watch": Job("", rounds=1, seconds=600, warm_up=15),

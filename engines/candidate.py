@@ -46,6 +46,7 @@ class Candidate:
     """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
 
     With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
+    The encoder takes `batch` pictures at a time; the refiner, whose frames wait for each other, one.
     """
 
     bundle: Bundle
@@ -54,6 +55,7 @@ class Candidate:
     threads: int
     buffers: int = BUFFERS
     open_classes: bool = False
+    batch: int = 1
 
     def fields(self) -> dict[str, str]:
         """Everything that the compiled engines, and the verdict on them, depend on."""
@@ -88,7 +90,7 @@ class Candidate:
     def encoder_request(self) -> Request:
         """What the encoder is made of."""
         path = self.bundle.path / self.backend.sources(self.precision)[0]
-        shapes = dict(encoder_shapes(self.bundle))
+        shapes = dict(encoder_shapes(self.bundle, self.batch))
         if self.open_classes:
             shapes = opened(shapes)
         return Request(path, self.precision, self.threads, shapes, self.buffers)
@@ -114,6 +116,7 @@ def candidates(
     threads: int = 0,
     buffers: int = BUFFERS,
     say: Say = silent,
+    batch: int = 1,
 ) -> Iterator[Candidate]:
     """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
 
@@ -134,7 +137,7 @@ def candidates(
     for backend in backends:
         for each in backend.precisions(files):
             if precision in (AUTO, each):
-                yield Candidate(bundle, backend, each, threads or network_threads(), buffers, changed)
+                yield Candidate(bundle, backend, each, threads or network_threads(), buffers, changed, batch)
 
 
 def examine(candidate: Candidate, parts: Mapping[str, bytes], reference: Reference) -> tuple[Comparison, Comparison]:

@@ -17,7 +17,7 @@ from cliprl.engines.errors import EngineError
 
 
 def replace_computed_kernels(model: Any) -> None:
-    """Rewrite, in place, every 1x1 convolution of (1, C, h, w) with a computed kernel (K, C, 1, 1).
+    """Rewrite, in place, every 1x1 convolution of (N, C, h, w), N known, with a computed kernel (K, C, 1, 1).
 
     Raises EngineError for a computed kernel of another kind.
     """
@@ -47,8 +47,8 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _plain_size(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int, int]:
-    """Channels, height and width of the picture, if the convolution is a plain product at each pixel."""
+def _plain_size(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
+    """Number, channels, height and width of the pictures, if the convolution is a plain product at each pixel."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     image, kernel = shapes.get(node.input[0], ()), shapes.get(node.input[1], ())
     plain = (
@@ -57,28 +57,28 @@ def _plain_size(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int
         and not any(attributes.get("pads", ()))
         and len(image) == len(kernel) == 4
         and kernel[2:] == (1, 1)
-        and image[0] == 1
-        and min(image[1:]) > 0
+        and min(image) > 0
     )
     if not plain:
         raise EngineError(
-            f"convolution '{node.name}' computes a kernel {kernel} for {image}: only a 1x1 one on a batch of 1 can be built"
+            f"convolution '{node.name}' computes a kernel {kernel} for {image}: only a 1x1 one on pictures of known size will do"
         )
-    return image[1], image[2], image[3]
+    return image[0], image[1], image[2], image[3]
 
 
-def _inside_out(node: Any, size: tuple[int, int, int], graph: Any) -> list[Any]:
-    """Texts (K, C, 1, 1) * pixels (h w, C, 1, 1) -> (K, h w, 1, 1), plus the bias, as (1, K, h, w)."""
-    channels, height, width = size
+def _inside_out(node: Any, size: tuple[int, int, int, int], graph: Any) -> list[Any]:
+    """Texts (K, C, 1, 1) * pixels (N h w, C, 1, 1) -> (K, N h w, 1, 1), plus the bias, as (N, K, h, w)."""
+    count, channels, height, width = size
     name, (image, kernel, *bias) = node.output[0], node.input
     shapes = {
-        "rows": (channels, height * width),
-        "pixels": (height * width, channels, 1, 1),
+        "rows": (count, channels, height * width),
+        "pixels": (count * height * width, channels, 1, 1),
         "column": (-1, 1, 1, 1),
-        "places": (1, -1, height, width),
+        "places": (-1, count, height, width),
     }
     for suffix, values in shapes.items():
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}/{suffix}"))
+    perms: dict[str, dict[str, Any]] = {f"{name}/turned": {"perm": [0, 2, 1]}, name: {"perm": [1, 0, 2, 3]}}
     steps = [
         ("Reshape", [image, f"{name}/rows"], f"{name}/flat"),
         ("Transpose", [f"{name}/flat"], f"{name}/turned"),
@@ -90,8 +90,12 @@ def _inside_out(node: Any, size: tuple[int, int, int], graph: Any) -> list[Any]:
             ("Reshape", [bias[0], f"{name}/column"], f"{name}/offset"),
             ("Add", [f"{name}/product", f"{name}/offset"], f"{name}/sum"),
         ]
-    steps.append(("Reshape", [steps[-1][2], f"{name}/places"], name))
-    return [helper.make_node(kind, inputs, [output], name=f"{output}/node") for kind, inputs, output in steps]
+    steps.append(("Reshape", [steps[-1][2], f"{name}/places"], f"{name}/placed"))
+    steps.append(("Transpose", [f"{name}/placed"], name))
+    return [
+        helper.make_node(kind, inputs, [output], name=f"{output}/node", **perms.get(output, {}))
+        for kind, inputs, output in steps
+    ]
 
 
 def load_graph(path: Any) -> Any:

@@ -10,14 +10,18 @@ from cliprl.engines.bundle import RANGES
 from cliprl.engines.errors import EngineError
 from cliprl.engines.ranges import read_ranges
 
+# The encoder's input of pictures.
+IMAGE = "image"
 # Half first; "f32" lets the GPU round factors to TF32 where it can.
 PRECISIONS = ("f16", "f32")
 # Products in eight bits, the rest in half; they need the ranges of the activations.
 EIGHT_BITS = ("fp8", "int8")
 
 
-def graph_in(path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None) -> bytes:
-    """The serialised ONNX model in one of PRECISIONS or EIGHT_BITS, `rewrite` done to it before.
+def graph_in(
+    path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None, batch: int = 1
+) -> bytes:
+    """The serialised ONNX model in one of PRECISIONS or EIGHT_BITS, for `batch` pictures, `rewrite` done to it before.
 
     For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
     where onnx is missing, or for no ONNX file, BundleError for no ranges.
@@ -27,11 +31,13 @@ def graph_in(path: Path, precision: str, backend: str, rewrite: Callable[[Any], 
             f"precision '{precision}' is unknown to {backend}: auto, {', '.join(PRECISIONS + EIGHT_BITS)}"
         )
     try:
+        from cliprl.engines.batch import set_batch
         from cliprl.engines.computed_kernels import load_graph
         from cliprl.engines.half import to_half
     except ImportError as error:
         raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
     model = load_graph(path)
+    set_batch(model, batch)
     if rewrite is not None:
         rewrite(model)
     if precision in EIGHT_BITS:

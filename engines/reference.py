@@ -6,7 +6,7 @@ reference computed on the spot: enough to find an engine that is broken, not to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,11 +86,8 @@ def compute(bundle: Bundle, pictures: Pictures) -> tuple[Logits, Logits]:
 def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle) -> tuple[Logits, Logits]:
     """Run both networks over pictures, every refinement step taken, each picture its own prior."""
     base, refined = [], []
-    for picture in pictures:
-        outputs = encoder.run({"image": picture[None], "text": bundle.embeddings})
-        seen = {name: _host(value) for name, value in outputs.items()}
-        logits = seen["logits"]
-        state = {"features": seen["features"], "base": logits, "prior": logits, "text": bundle.embeddings}
+    for features, logits in _encoded(encoder, pictures, bundle):
+        state = {"features": features, "base": logits, "prior": logits, "text": bundle.embeddings}
         base.append(logits[0])
         for _ in range(bundle.manifest.steps):
             logits = _host(refiner.run(state | {"logits": logits})["refined"])
@@ -98,9 +95,20 @@ def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle
     return np.stack(base), np.stack(refined)
 
 
-def encoder_shapes(bundle: Bundle) -> Mapping[str, tuple[int, ...]]:
-    """The encoder's inputs for the bundle's own size and classes."""
-    return {"image": (1, bundle.manifest.height, bundle.manifest.width, 3), "text": bundle.embeddings.shape}
+def _encoded(encoder: Engine, pictures: Pictures, bundle: Bundle) -> Iterator[tuple[Logits, Logits]]:
+    """Features and logits, each (1, …), of every picture, by an encoder of any batch; the last pictures fill its last one."""
+    count = max(encoder.inputs["image"].shape[0], 1)
+    for start in range(0, len(pictures), count):
+        own = pictures[start : start + count]
+        filled = np.concatenate([own, np.repeat(own[-1:], count - len(own), axis=0)])
+        outputs = encoder.run({"image": filled, "text": bundle.embeddings})
+        features, logits = (_host(outputs[name]) for name in ("features", "logits"))
+        yield from ((features[i : i + 1], logits[i : i + 1]) for i in range(len(own)))
+
+
+def encoder_shapes(bundle: Bundle, batch: int = 1) -> Mapping[str, tuple[int, ...]]:
+    """The encoder's inputs for the bundle's own size and classes, and so many pictures at a time."""
+    return {"image": (batch, bundle.manifest.height, bundle.manifest.width, 3), "text": bundle.embeddings.shape}
 
 
 def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, ...]]:
@@ -108,7 +116,7 @@ def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, .
     manifest = bundle.manifest
     grid = (1, len(bundle.embeddings), manifest.height // manifest.stride, manifest.width // manifest.stride)
     logits = {"logits": grid, "base": grid, "prior": grid}
-    return {"features": encoder.outputs["features"].shape, **logits, "text": bundle.embeddings.shape}
+    return {"features": (1, *encoder.outputs["features"].shape[1:]), **logits, "text": bundle.embeddings.shape}
 
 
 def drawn_pictures(height: int, width: int) -> Pictures:

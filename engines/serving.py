@@ -11,7 +11,7 @@ from cliprl.engines.bundle import Bundle, open_bundle
 from cliprl.engines.cache import EngineCache, entry_name
 from cliprl.engines.candidate import BUFFERS, Candidate, Pair, candidates, examine
 from cliprl.engines.engine import AUTO, Engine, Say, silent
-from cliprl.engines.errors import BundleError, EngineError
+from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.race import race, ranked
 from cliprl.engines.reference import reference_of
 from cliprl.engines.store import Made
@@ -26,6 +26,7 @@ def load_engines(
     precision: str = AUTO,
     threads: int = 0,
     buffers: int = BUFFERS,
+    batch: int = 1,
     cache: EngineCache | None = None,
     say: Say = silent,
 ) -> Pair:
@@ -33,12 +34,16 @@ def load_engines(
 
     "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
     fastest on this machine; one asked for by name is taken or refused.
-    `threads` 0 stands for half the processors (see `network_threads`). `say` is told what takes time, and why.
-    Raises EngineError where nothing can serve, with every reason.
+    `threads` 0 stands for half the processors (see `network_threads`). `say` is told what takes time, and why. The encoder
+    takes `batch` pictures at a time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core:
+    8.5 ms a picture alone, 8.3 in fours, 8.9 in eights), and a stream's frames do not wait for each other.
+    Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
     """
+    if batch < 1:
+        raise UsageError(f"batch {batch} is no number of pictures: give 1 or more")
     cache = cache or EngineCache()
     refused = []
-    found = candidates(bundle, device, precision, threads, buffers, say)
+    found = candidates(bundle, device, precision, threads, buffers, say, batch)
     for candidate in _fastest_first(found, cache, say) if precision == AUTO else found:
         try:
             return serve(candidate, cache, say)

@@ -11,7 +11,7 @@ from typing import Any
 from cliprl.engines.bundle import ENCODER, RANGES
 from cliprl.engines.engine import Engine, Probe, Request
 from cliprl.engines.errors import EngineError, UsageError
-from cliprl.engines.graph import EIGHT_BITS, PRECISIONS, graph_in
+from cliprl.engines.graph import EIGHT_BITS, IMAGE, PRECISIONS, graph_in
 from cliprl.engines.nvidia import find_driver, identity
 from cliprl.engines.tensorrt_build import TARGETS, Plan, build_plan
 from cliprl.engines.tensorrt_probe import INSTALL, cuda_of, probe_tensorrt
@@ -95,7 +95,8 @@ def make_plan(
     except ImportError as error:
         raise EngineError(f"{package} can't be imported ({error}): {INSTALL[package]}") from error
     rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
-    return build_plan(package, graph_in(onnx, precision, package, rewrite), usual, target)
+    batch = usual.get(IMAGE, (1,))[0]
+    return build_plan(package, graph_in(onnx, precision, package, rewrite, batch), usual, target)
 
 
 def _rewrite(model: Any, *, products: bool) -> None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from cliprl.engines.bundle import ENCODER
 from cliprl.engines.engine import Engine, Probe, Request
-from cliprl.engines.graph import PRECISIONS, graph_in
+from cliprl.engines.graph import IMAGE, PRECISIONS, graph_in
 from cliprl.engines.nvidia import NO_DRIVER, Driver, Gpu, find_driver, identity, no_gpu
 from cliprl.engines.tensorrt_probe import torch_cuda, why_not_torch
 
@@ -47,7 +47,7 @@ class Torch:
 
     def build(self, request: Request) -> bytes:
         """The graph in the precision asked for. Raises EngineError where torch has no likeness of one of its operators."""
-        data = graph_in(request.onnx, request.precision, NAME)
+        data = graph_in(request.onnx, request.precision, NAME, batch=request.shapes.get(IMAGE, (1,))[0])
         from cliprl.engines.torch_graph import Graph
 
         Graph(data, "cpu")

@@ -23,12 +23,18 @@ LARGE = 1024
 
 
 def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, folder: Path) -> None:
-    """Write the encoder and the refiner for any number of classes from 2; text (K, E) is an example of their embeddings."""
+    """Write the encoder, for any number of pictures, and the refiner, for one; both for any number of classes from 2.
+
+    `text` (K, E) is an example of the classes' embeddings.
+    """
     image = picture_of(*network.size)
     features, logits = network(image, text)
     classes = torch.export.Dim("classes", min=2, max=MAX_CLASSES)
-    shapes: dict[str, Any] = {"image": None, "text": {0: classes}}
-    _export(network, {"image": image, "text": text}, folder / ENCODER, ["features", "logits"], shapes)
+    shapes: dict[str, Any] = {"image": {0: torch.export.Dim("batch", min=1)}, "text": {0: classes}}
+    # Two pictures: of one the exporter would take it that there is never another number.
+    _export(
+        network, {"image": image.repeat(2, 1, 1, 1), "text": text}, folder / ENCODER, ["features", "logits"], shapes
+    )
     inputs = {"features": features, "logits": logits, "base": logits.clone(), "prior": logits.clone(), "text": text}
     shapes = {"features": None, **{name: {1: classes} for name in ("logits", "base", "prior")}, "text": {0: classes}}
     _export(refiner, inputs, folder / REFINER, ["refined", "moved"], shapes)

@@ -14,8 +14,9 @@ from cliprl.bench.cli import app
 from cliprl.bench.job import Job
 from cliprl.bench.result import Result, read_result
 from cliprl.bench.session import Session
-from cliprl.engines import gate
+from cliprl.engines import EngineCache, gate
 from cliprl.engines.console import run_app
+from cliprl.engines.serving import serve
 
 
 def here(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -47,9 +48,8 @@ def test_every_precision_is_timed_alone_and_in_a_batch() -> None:
 
 
 def test_a_batch_runs_all_its_pictures() -> None:
-    candidate = engines._candidate("small", "cpu", "openvino", "f32")
-    inputs = engines._inputs(candidate, 3)
-    logits = engines._batched(candidate, 3).run(inputs)["logits"]
+    candidate = engines._candidate("small", "cpu", "openvino", "f32", 3)
+    logits = serve(candidate, EngineCache()).encoder.run(engines._inputs(candidate))["logits"]
     assert logits.shape[:2] == (3, len(candidate.bundle.embeddings))
     assert logits[0].std() > 0
     assert abs(logits[0] - logits[2]).max() > 0

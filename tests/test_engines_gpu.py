@@ -18,9 +18,13 @@ torch = pytest.importorskip("torch")
 
 from onnx_runs import outputs_of  # noqa: E402
 
+from cliprl.bench.engines import copied  # noqa: E402
+from cliprl.bench.portable import portability  # noqa: E402
 from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
 from cliprl.engines.candidate import candidates  # noqa: E402
 from cliprl.engines.engine import DEVICES, Request, backend_of, probe  # noqa: E402
+from cliprl.engines.ranges import add_ranges  # noqa: E402
+from cliprl.engines.reference import reference_of  # noqa: E402
 from cliprl.engines.serving import serve  # noqa: E402
 
 pytestmark = pytest.mark.needs_cuda
@@ -40,6 +44,13 @@ def backend(request: pytest.FixtureRequest) -> Any:
         pytest.skip(answer.reason)
     assert answer.ready, answer.reason
     return backend_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def calibrated(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with ranges for eight bits."""
+    copy = copied(bundle, tmp_path_factory.mktemp("bundle") / "copy")
+    return add_ranges(copy, reference_of(copy).pictures)
 
 
 def encoder_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
@@ -63,6 +74,37 @@ def engine_of(backend: Any, path: Path, precision: str) -> Any:
 
 def on_gpu(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: torch.as_tensor(np.ascontiguousarray(value), device="cuda") for name, value in inputs.items()}
+
+
+def precisions(backend: Any, bundle: Bundle) -> tuple[str, ...]:
+    return tuple(backend.precisions(bundle.manifest.hashes))
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_eight_bits_match_the_reference(backend: Any, calibrated: Bundle, precision: str) -> None:
+    if precision not in precisions(backend, calibrated):
+        pytest.skip(backend.lacks(precision, calibrated.manifest.hashes))
+    reference = reference_of(calibrated)
+    engine = engine_of(backend, calibrated.encoder, precision)
+    inputs = {"image": reference.pictures[:1], "text": calibrated.embeddings}
+    runs = [engine.run(inputs)["logits"].cpu().clone() for _ in range(4)]
+    assert (runs[0].numpy().argmax(1) == reference.base[:1].argmax(1)).mean() > 0.98
+    assert all(torch.equal(run, runs[0]) for run in runs[1:])
+
+
+def test_eight_pictures_at_a_time_say_what_each_says(backend: Any, bundle: Bundle) -> None:
+    pictures, text = reference_of(bundle).pictures[:8], bundle.embeddings
+    request = Request(bundle.encoder, "f16", shapes={"image": pictures.shape, "text": text.shape})
+    found = backend.load(backend.build(request), request).run({"image": pictures, "text": text})["logits"]
+    expected = reference_of(bundle).base[:8]
+    assert (found.cpu().numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
+
+
+def test_a_plan_for_other_gpus_runs_rightly_or_is_refused_with_a_reason(bundle: Bundle) -> None:
+    answers = portability(bundle)
+    print(*answers, sep="\n")
+    assert not any("WRONG" in answer for answer in answers)
+    assert all(answer.endswith("labels agree") or ": " in answer for answer in answers)
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
@@ -111,8 +153,8 @@ def test_ten_thousand_runs_leak_nothing(backend: Any, bundle: Bundle) -> None:
     assert abs(torch.cuda.mem_get_info()[0] - before) < GROWTH
 
 
-def test_the_gate_accepts_every_engine(backend: Any, bundle: Bundle, tmp_path: Path) -> None:
-    for candidate in candidates(bundle, "cuda"):
+def test_the_gate_accepts_every_engine(backend: Any, calibrated: Bundle, tmp_path: Path) -> None:
+    for candidate in candidates(calibrated, "cuda"):
         if candidate.backend.name == backend.name:
             pair = serve(candidate, EngineCache(tmp_path / "engines"))
             assert pair.report["faults"] == []

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cliprl.engines import Bundle, EngineCache, Pair, UsageError, load_engines, open_bundle, seal_bundle
+from cliprl.engines import Bundle, EngineCache, Pair, UsageError, add_reference, load_engines, open_bundle, seal_bundle
 from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.engine import compile_engine
-from cliprl.engines.reference import drawn_pictures, encoder_shapes, refiner_shapes
+from cliprl.engines.reference import drawn_pictures, encoder_shapes, predict, refiner_shapes
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,27 @@ def test_other_prompts_compile_nothing(cache: EngineCache) -> None:
         said = list[str]()
         serve(reworded(classes), cache, said)
         assert said == []
+
+
+def test_an_encoder_of_several_pictures_is_judged_and_says_the_same(cache: EngineCache, tmp_path: Path) -> None:
+    shutil.copytree(open_bundle("small").path, tmp_path / "copy")
+    manifest = open_bundle("small").manifest
+    pictures = drawn_pictures(manifest.height, manifest.width)[:3]
+    bundle = add_reference(open_bundle(tmp_path / "copy"), pictures)
+    said = list[str]()
+    pair = load_engines(bundle, precision="f32", threads=1, batch=2, cache=cache, say=said.append)
+    assert any("compiling" in text for text in said)
+    assert pair.encoder.inputs["image"].shape[0] == 2
+    assert pair.refiner.inputs["features"].shape[0] == 1
+    assert pair.report["faults"] == []
+    # Three pictures by twos: the third fills the second run.
+    found = predict(pair.encoder, pair.refiner, pictures, bundle)
+    single = load_engines(bundle, precision="f32", threads=1, cache=cache)
+    for one, other in zip(found, predict(single.encoder, single.refiner, pictures, bundle), strict=True):
+        assert one.shape == other.shape
+        assert (one.argmax(1) == other.argmax(1)).mean() > 0.999
+    with pytest.raises(UsageError, match="batch 0"):
+        load_engines(bundle, batch=0)
 
 
 def test_the_bundles_own_classes_are_served_by_an_engine_of_their_own(cache: EngineCache) -> None:

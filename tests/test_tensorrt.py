@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx_runs import outputs_of  # noqa: E402
 
+from cliprl.engines.batch import set_batch  # noqa: E402
 from cliprl.engines.computed_kernels import load_graph, replace_computed_kernels  # noqa: E402
 from cliprl.engines.half import to_half  # noqa: E402
 
@@ -118,6 +119,46 @@ def test_a_computed_kernel_turned_inside_out_gives_the_same(bundle: Bundle, clas
     found = outputs_of(model, inputs)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_several_pictures_at_a_time_give_what_each_gives(bundle: Bundle, batch: int) -> None:
+    inputs = sample(bundle, 7)
+    pictures = np.random.default_rng(1).integers(0, 256, (batch, *inputs["image"].shape[1:]), np.uint8)
+    alone = [outputs_of(load_graph(bundle.encoder), inputs | {"image": picture[None]}) for picture in pictures]
+    model = load_graph(bundle.encoder)
+    set_batch(model, batch)
+    replace_computed_kernels(model)
+    onnx.checker.check_model(model, full_check=True)
+    for name, values in outputs_of(model, inputs | {"image": pictures}).items():
+        np.testing.assert_allclose(values, np.concatenate([each[name] for each in alone]), atol=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("target", ["sm75", "sm89"])
+def test_a_plan_of_several_pictures_is_built_ahead_of_time(bundle: Bundle, target: str, precision: str) -> None:
+    pytest.importorskip(RTX)
+    single = make_plan(RTX, bundle.encoder, precision, {}, target)
+    image = single.inputs["image"].shape
+    plan = make_plan(RTX, bundle.encoder, precision, {"image": (8, *image[1:])}, target)
+    assert plan.inputs["image"].shape == (8, *image[1:])
+    assert plan.profile == single.profile
+    for name, spec in plan.outputs.items():
+        assert spec.shape == (8, *single.outputs[name].shape[1:])
+
+
+def test_a_graph_that_is_made_for_one_picture_says_so() -> None:
+    helper = onnx.helper
+    infos = [helper.make_tensor_value_info(name, 1, [1, 4]) for name in ("image", "y")]
+    sizes = onnx.numpy_helper.from_array(np.array([1, 2, 2], np.int64), "sizes")
+    infos[1].type.tensor_type.shape.dim.add().dim_value = 2
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["image", "sizes"], ["y"])], "g", infos[:1], infos[1:], [sizes]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    set_batch(model, 1)
+    with pytest.raises(EngineError, match=r"can't take 8 pictures.*export it again"):
+        set_batch(model, 8)
 
 
 def test_half_precision_keeps_the_face_and_the_labels(bundle: Bundle) -> None:

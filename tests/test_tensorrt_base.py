@@ -20,7 +20,10 @@ RTX = pytest.importorskip("tensorrt_rtx").__name__
 
 import torch  # noqa: E402
 
+from cliprl.engines.batch import set_batch  # noqa: E402
+from cliprl.engines.bundle import RANGES  # noqa: E402
 from cliprl.engines.computed_kernels import load_graph  # noqa: E402
+from cliprl.engines.eight_bits import products  # noqa: E402
 from cliprl.engines.matrix_products import replace_matrix_products  # noqa: E402
 from cliprl.models.config import NetworkConfig, load_recipe  # noqa: E402
 from cliprl.models.export import write_networks  # noqa: E402
@@ -87,6 +90,26 @@ def test_a_vit_is_built_ahead_of_time(short: Path, network: str, target: str, pr
     check(short, network, target, precision, (HEIGHT, WIDTH))
 
 
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_a_vit_of_several_pictures_is_built_ahead_of_time(short: Path, precision: str) -> None:
+    plan = make_plan(RTX, short / "encoder.onnx", precision, {"image": (8, HEIGHT, WIDTH, 3)}, "sm86")
+    assert plan.inputs["image"].shape == (8, HEIGHT, WIDTH, 3)
+    assert plan.outputs["logits"].shape == (8, -1, HEIGHT // 4, WIDTH // 4)
+
+
+@pytest.mark.parametrize(("precision", "target"), [("int8", "sm86"), ("fp8", "sm89"), ("fp8", "sm120")])
+def test_a_vit_in_eight_bits_is_built_ahead_of_time(short: Path, precision: str, target: str) -> None:
+    found = products(load_graph(short / "encoder.onnx"))
+    # In every block: the three projections in one, the attention's output, the two of the perceptron.
+    assert len(found) >= 4 * BLOCKS
+    (short / RANGES).write_text(json.dumps({"ranges": {p.activation: 8.0 for p in found.values()}}))
+    plan = make_plan(RTX, short / "encoder.onnx", precision, {}, target)
+    inputs, outputs = tensors("encoder", HEIGHT, WIDTH)
+    assert (plan.inputs, plan.outputs) == (inputs, outputs)
+    half = make_plan(RTX, short / "encoder.onnx", "f16", {}, target)
+    assert len(plan.data) < 0.8 * len(half.data)
+
+
 @pytest.mark.slow
 def test_the_whole_of_base_is_built_for_the_strictest_target(tmp_path: Path) -> None:
     config = load_recipe("base").network
@@ -103,6 +126,7 @@ def outputs_of(model: Any, inputs: dict[str, Any]) -> list[Any]:
 
 def test_products_as_convolutions_say_the_same(short: Path) -> None:
     model = load_graph(short / "encoder.onnx")
+    set_batch(model, 1)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
     inputs = {"image": image, "text": rng.normal(size=(5, EMBEDDING)).astype(np.float32)}

@@ -1,0 +1,46 @@
+"""`cliprl-bench start`: processes as a user starts them, cold and warm."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from media import make_clip
+
+from cliprl.bench import start
+from cliprl.bench.cli import app
+from cliprl.bench.result import read_result
+from cliprl.engines import CliprlError
+from cliprl.engines.console import run_app
+
+
+def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clip, file = make_clip(tmp_path / "clip.mp4", frames=3), tmp_path / "start.json"
+    said: dict[str, list[str]] = {"warm": [], "cold": []}
+    real = start.one_round
+
+    def noted(*arguments: object) -> dict[str, tuple[float, float, str]]:
+        answer = real(*arguments)  # type: ignore[arg-type]
+        for case, texts in said.items():
+            texts.append(answer[case][2])
+        return answer
+
+    monkeypatch.setattr(start, "one_round", noted)
+    monkeypatch.setattr(sys, "argv", ["cliprl-bench", "start", str(clip), "--rounds", "1", "-o", str(file)])
+    assert run_app(app, "cliprl-bench") == 0
+    assert all("compiling small for openvino" in text for text in said["cold"])
+    assert "compiling" not in said["warm"][-1]
+    result = read_result(file)
+    assert result.cases() == ["python", "imports", "warm", "cold"]
+    assert all(series.digest().p50 > 0 for series in result.series if series.name == "wall time")
+    assert any("this is done once" in note for note in result.notes)
+    assert "--rounds 1" in result.command
+    assert "cold" in capfd.readouterr().out
+
+
+def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CliprlError, match=r"fails.*no such luck"):
+        start.launched(["import sys; sys.exit('no such luck')"], tmp_path)
