@@ -34,9 +34,9 @@ class Stream:
     """Runs a source through a segmenter and an overlay into sinks.
 
     Decoding, each part of the segmenter, and output have a thread, so that a machine with two cores keeps both at
-    work; frames come out in the order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted.
-    `status` writes the overlay's status line. Leaving the stream (a context manager) closes the source and the sinks, also
-    after an error or `stop`, so that what was written can be read.
+    work, and so has drawing where it waits for a GPU; frames come out in the order of the source. Without a segmenter they
+    pass unsegmented, without an overlay unpainted. `status` writes the overlay's status line. Leaving the stream (a context
+    manager) closes the source and the sinks, also after an error or `stop`, so that what was written can be read.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class Stream:
             self._start()
             try:
                 for frame, segmentation in self._stages[-1]:
-                    self._output(frame, segmentation)
+                    if not self._draws_apart:
+                        self._draw(frame, segmentation)
+                    self._write(frame, segmentation)
                     yield frame, segmentation
                     self._ring.release(frame)
             finally:
@@ -138,6 +140,8 @@ class Stream:
     def _start(self) -> None:
         """Start a thread for each part of the work, each fed by the one before."""
         parts: Parts = self.segmenter.parts if self.segmenter else [("pass", lambda frame, _: None)]
+        if self._draws_apart:
+            parts = [*parts, ("draw", self._draw)]
         take: Callable[[], Any] = self._take
         for name, work in parts:
             self._stages.append(Stage(name, take, partial(_done, work), self._ring.stop))
@@ -156,10 +160,17 @@ class Stream:
         frame = self._ring.take()
         return None if frame is None else (frame, None)
 
-    def _output(self, frame: Frame, segmentation: Segmentation | None) -> None:
+    @property
+    def _draws_apart(self) -> bool:
+        return self.overlay is not None and self.overlay.waits
+
+    def _draw(self, frame: Frame, segmentation: Segmentation | None) -> Segmentation | None:
         with frame.stage("draw"):
             if self.overlay is not None:
                 self.overlay.draw(frame, segmentation, self._status(frame, segmentation) if self._status else None)
+        return segmentation
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         with frame.stage("write"):
             self.sinks.write(frame, segmentation)
         self.recorder.add(frame, segmentation)

@@ -14,7 +14,7 @@ from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.view import View, inside_cells
 
 # Frames whose results are kept at a time: one at each stage of a stream, one between each two, and some room.
-RESULTS = 8
+RESULTS = 10
 
 
 @dataclass(slots=True)
