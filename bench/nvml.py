@@ -42,6 +42,8 @@ def open_meter(uuid: str) -> Meter | None:
     except OSError:
         return None
     handle = ctypes.c_void_p()
-    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode(), ctypes.byref(handle)):
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(
+        f"GPU-{uuid.removeprefix('GPU-')}".encode(), ctypes.byref(handle)
+    ):
         return None
     return Meter(library, handle)

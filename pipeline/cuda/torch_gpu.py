@@ -35,6 +35,8 @@ class TorchGpu:
         self._spare: list[torch.cuda.Stream] = []
         # Graphs are replayed one after the other on one stream, and leave nothing in it: they can share their memory.
         self._pool = torch.cuda.graph_pool_handle()
+        # Torch refuses to use a pool again whose last graph has gone: the first one stays.
+        self._first: torch.cuda.CUDAGraph | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
         """See `Gpu`. Raises EngineError where there is no memory left."""
@@ -131,6 +133,7 @@ class TorchGpu:
                     graph.capture_end()
                 raise
             graph.capture_end()
+        self._first = self._first or graph
         return graph
 
     def replay(self, graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> None:
