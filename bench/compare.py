@@ -67,8 +67,17 @@ def conditions(a: Result, b: Result) -> list[str]:
     return different + [f"{name}: {text}" for name, r in (("A", a), ("B", b)) for text in r.warnings()]
 
 
+def repeats(changes: list[Change]) -> str:
+    """A sentence on whether B, as a second run of A, gives the same medians within 10 %."""
+    far = [c for c in changes if abs(c.ratio.value - 1) > stats.TOLERANCE]
+    if not far:
+        return f"Every median agrees within {stats.TOLERANCE:.0%}."
+    names = ", ".join(f"{c.a.title} ({c.ratio.value - 1:+.0%})" for c in far)
+    return f"Medians that differ by more than {stats.TOLERANCE:.0%}: {names}."
+
+
 def markdown(a: Result, b: Result) -> str:
-    """The comparison as a table, a sentence on the stage, and the caveats."""
+    """The comparison as a table, a sentence on the stage, one on how far the two agree, and the caveats."""
     changes = compare(a, b)
     body = [
         [
@@ -87,4 +96,4 @@ def markdown(a: Result, b: Result) -> str:
     sentence = "No stage changed."
     if found is not None:
         sentence = f"Changed most: **{found.a.name}** ({found.a.case}), by {found.difference:+.2f} ms a frame."
-    return "\n".join([table, "", sentence, *(f"- caution: {text}" for text in conditions(a, b)), ""])
+    return "\n".join([table, "", sentence, repeats(changes), *(f"- caution: {text}" for text in conditions(a, b)), ""])

@@ -13,8 +13,9 @@ START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 # Of the checkout in whose root the command is run: an installed package has neither.
 README, RESULTS = Path("README.md"), Path("bench") / "results"
 COLUMNS = ("", "median", "p95", "p99", "max", "samples")
-# The order in which a reader asks.
+# The order in which a reader asks, and what is shown before being asked for.
 ORDER = ("stream", "peers", "live", "stages", "engines", "scale", "soak")
+OPEN = ("stream", "peers", "live")
 
 
 def committed_results(folder: Path = RESULTS) -> list[Result]:
@@ -37,9 +38,11 @@ def _section(result: Result) -> str:
         body.append([f"{series.title}{unit}", *cells])
     notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
     remarks = [f"- {text}" for text in (*notes, *result.notes, *(f"warning: {w}" for w in result.warnings()))]
-    return "\n".join(
+    text = "\n".join(
         [f"`{result.command}`  ", provenance(result), "", grid(COLUMNS, body), *([""] if remarks else []), *remarks]
     )
+    folded = f"<details>\n<summary>{result.kind}</summary>\n\n{text}\n\n</details>"
+    return text if result.kind in OPEN else folded
 
 
 def block_of(text: str) -> str | None:

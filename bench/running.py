@@ -17,7 +17,7 @@ from cliprl.bench.table import markdown
 
 # What each command measures for: enough frames for the percentiles that it quotes.
 DEFAULTS: Mapping[str, Job] = {
-    "stream": Job("", rounds=5, seconds=10, warm_up=2),
+    "stream": Job("", rounds=3, seconds=10, warm_up=2),
     "peers": Job("", rounds=3, seconds=5, warm_up=2),
     "live": Job("", rounds=1, seconds=60, warm_up=3),
     "stages": Job("", rounds=3, seconds=5, warm_up=2),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cliprl.bench import compare, live, machine, ours, peers, scale, soak, stages, stream
+from cliprl.bench import compare, live, machine, ours, peers, readme, scale, soak, stages, stream, suite
 from cliprl.bench.clips import clip_file
 from cliprl.bench.job import WARM_FRAMES, Job, Outcome, Runner, in_fresh_process, interleaved, timed_runs
 from cliprl.bench.peers.measure import measure as measure_peers
@@ -330,6 +330,32 @@ def test_warm_up_and_measuring_go_by_the_clock(job: Job) -> None:
     assert sum(run.seconds for run in runs) >= 0.2
     with pytest.raises(CliprlError, match="no frame"):
         timed_runs(lambda out, frames: Outcome(0), job)
+
+
+def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, segmenter = Job("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
+    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", lambda function, *arguments: function(*arguments))
+    for module in (stages, ours, live):
+        monkeypatch.setattr(module, "Segmenter", lambda *_, **__: segmenter)
+    monkeypatch.setattr("cliprl.bench.running.DEFAULTS", {"stages": short, "live": short})
+    monkeypatch.setattr(suite, "PARTS", {"stages": suite.PARTS["stages"], "live-25": suite._live(25, seconds=0.5)})
+    monkeypatch.chdir(tmp_path)
+    readme.README.write_text(f"{readme.START}\n{readme.END}\n")
+    suite.suite(clip)
+    results = readme.committed_results()
+    assert [result.kind for result in results] == ["live", "stages"]
+    assert "--rate 25" in results[0].command
+    assert "--seconds 0.5" in results[0].command
+    assert results[0].method["seconds_a_round"] == 0.5
+    assert [path.name.rpartition("core-")[2] for path in sorted(readme.RESULTS.iterdir())] == [
+        "live-25.json",
+        "stages.json",
+    ]
+    assert readme.block_of(readme.README.read_text()) == readme.figures(results)
+    with pytest.raises(UsageError, match="no measurement 'speed'"):
+        suite.suite(clip, only=["speed"])
 
 
 def test_the_session_says_what_ran_where_and_how(session: Session, clip: str, job: Job) -> None:

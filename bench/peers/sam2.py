@@ -14,7 +14,7 @@ from cliprl.bench.job import Job, Outcome, Runner
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 # The predictor holds every frame of a video in memory at 1024x1024, and a CPU needs seconds for each.
-MOST_FRAMES = 8
+MOST_FRAMES = 4
 
 
 def prepare(job: Job) -> Runner:
