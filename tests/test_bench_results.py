@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.bench import budget, compare, machine, plots, readme, report, table
+from cliprl.bench import budget, compare, machine, peers, plots, readme, report, suite, table
 from cliprl.bench.plots import ticks
 from cliprl.bench.result import VERSION, Result, Series, read_result
 from cliprl.engines import CliprlError, UsageError
@@ -231,6 +232,23 @@ def test_check_exits_with_1_on_a_breach(tmp_path: Path, bound: str, status: int)
 def test_a_budget_that_can_not_be_kept_or_broken_is_misuse(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(complaint)):
         budget.check([result()], budget.read_budget(limits(tmp_path, text)))
+
+
+def test_the_committed_budget_holds_what_is_measured_to_account() -> None:
+    limits = budget.read_budget(ROOT / "bench" / "budget.toml")
+    rivals = [limit.name.removeprefix("fps over ") for limit in limits if limit.name.startswith("fps over ")]
+    assert set(rivals) <= set(peers.CONTENDERS)
+    assert {limit.kind for limit in limits} <= set(suite.PARTS)
+    series = [
+        Series.of(limit.case, limit.name, "1", [[limit.min if limit.min > 0 else limit.max] * 200]) for limit in limits
+    ]
+    base = result()
+    kinds = {limit.kind for limit in limits}
+    kept = [
+        replace(base, kind=kind, series=tuple(s for s, limit in zip(series, limits, strict=True) if limit.kind == kind))
+        for kind in kinds
+    ]
+    assert all(finding.kept for finding in budget.check(kept, limits))
 
 
 def test_the_commands_complain_in_one_line(tmp_path: Path) -> None:
