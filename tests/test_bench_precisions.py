@@ -1,0 +1,47 @@
+"""`cliprl-bench precisions`: the labels that each arithmetic gives away, on frames that nothing was calibrated on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from media import make_clip
+
+pytest.importorskip("nncf")
+pytest.importorskip("onnxruntime")
+
+from cliprl.bench import precisions
+from cliprl.bench.cli import app
+from cliprl.bench.result import read_result
+from cliprl.engines import open_bundle
+from cliprl.engines.console import run_app
+
+
+def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clip, file = make_clip(tmp_path / "clip.mp4", frames=2), tmp_path / "precisions.json"
+    other = make_clip(tmp_path / "other.mp4", frames=4)
+    words = [str(clip), "--calibrate", str(other), "--count", "4", "-o", str(file)]
+    monkeypatch.setattr(sys, "argv", ["cliprl-bench", "precisions", *words])
+    assert run_app(app, "cliprl-bench") == 0
+    result = read_result(file)
+    assert result.cases() == [
+        "openvino bf16",
+        "openvino int8",
+        "GPU f16",
+        *(f"GPU {p}{name}" for p in ("int8", "fp8") for name in ("", ", narrow layers too", ", grouped layers too")),
+    ]
+    shares = {case: found.digest().p50 for case in result.cases() if (found := result.find(case, "clip"))}
+    assert len(shares) == len(result.cases())
+    assert all(0 < share <= 100 for share in shares.values())
+    assert shares["GPU f16"] > 90
+    assert any("calibrated on 4 frames of other.mp4" in note for note in result.notes)
+
+
+def test_frames_come_evenly_out_of_a_source_through_the_view(tmp_path: Path) -> None:
+    bundle = open_bundle("small")
+    pictures = precisions.frames_of(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
+    assert pictures.shape == (3, bundle.manifest.height, bundle.manifest.width, 3)
+    assert pictures.std() > 0
