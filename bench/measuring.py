@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,7 +77,8 @@ def precisions_(
     """The labels that bf16, f16, int8 and fp8 give away, and which layers cost most of them (needs nncf and onnxruntime)."""
     wanted = job("precisions", bundle=bundle)
     measure = partial(precisions.measure, calibration=calibrate, sources=sources, count=count)
-    words = [*(Path(s).name for s in sources), *(w for s in calibrate for w in ("--calibrate", Path(s).name))]
+    words = [*map(precisions.shown, sources)]
+    words += [word for source in calibrate for word in ("--calibrate", precisions.shown(source))]
     show(measured("precisions", None, wanted, measure, [*words, "--count", f"{count}"]), output)
 
 

@@ -33,6 +33,11 @@ EIGHT = ("int8", "fp8")
 Encode = Callable[[Any], Any]
 
 
+def shown(source: str) -> str:
+    """A source without the folders of this machine, but for the two that tell one clip's pictures from another's."""
+    return "/".join(Path(source).parts[-3:])
+
+
 def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
     """Up to `count` frames, evenly out of a source, as the network gets them: uint8 (N, H, W, 3)."""
     manifest, device = bundle.manifest, open_device("cpu")
@@ -97,9 +102,7 @@ def measure(
 ) -> Result:
     """Every variant on every source."""
     bundle = open_bundle(job.bundle)
-    seen = {
-        Path(source).stem if Path(source).suffix else source: frames_of(source, count, bundle) for source in sources
-    }
+    seen = {shown(source): frames_of(source, count, bundle) for source in sources}
     known = np.concatenate([frames_of(source, count, bundle) for source in calibration])
     exact = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
     truth = {name: [_running(exact, bundle)(p).argmax(0) for p in pictures] for name, pictures in seen.items()}
@@ -114,5 +117,5 @@ def measure(
             own = [s for s in series if s.case == variant]
             everything = [value for one in own for value in one.rounds[0]]
             series.append(Series.of(variant, "mean of all frames", "% of labels", [[float(np.mean(everything))]]))
-    notes = [f"calibrated on {len(known)} frames of {', '.join(Path(source).name for source in calibration)}"]
+    notes = [f"calibrated on {len(known)} frames of {', '.join(map(shown, calibration))}"]
     return session.result(series, METHOD, notes)
