@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -134,6 +135,7 @@ class Camera(threading.Thread):
         if not (self._reconnect and self.live):
             return False
         self._stand(SourceState.RECONNECTING, str(self.error or ""))
+        gc.collect()  # what a closed source held is in cycles; nothing is to be displayed that this could hold up
         return True
 
     def _connect(self) -> Source | None:
