@@ -1,7 +1,7 @@
 """Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on pictures.
 
 Of the encoder for the CPU only the convolutions become int8; what they do not cover runs in bf16 where there is that, else in
-32 bits, and the refiner keeps its float precision. Figures: bench/results, kind "precisions".
+32 bits, and the refiner keeps its float precision. Figures: engines/results/precisions.json.
 """
 
 from __future__ import annotations

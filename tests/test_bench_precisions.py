@@ -47,3 +47,17 @@ def test_frames_come_evenly_out_of_a_source_through_the_view(tmp_path: Path) -> 
     pictures = precisions.frames_of(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
     assert pictures.shape == (3, bundle.manifest.height, bundle.manifest.width, 3)
     assert pictures.std() > 0
+
+
+def test_the_readme_quotes_the_committed_figures() -> None:
+    root = Path(__file__).resolve().parent.parent
+    result = read_result(root / "engines" / "results" / "precisions.json")
+    rows = [line.split("|")[2:-1] for line in (root / "README.md").read_text(encoding="utf-8").splitlines()]
+    table = [
+        ["openvino bf16", "openvino int8", "GPU f16", "GPU int8", "GPU fp8"],
+        ["GPU int8, narrow layers too", "GPU fp8, narrow layers too"],
+        ["GPU int8, grouped layers too", "GPU fp8, grouped layers too"],
+    ]
+    for cases in table:
+        means = [found.digest().p50 for case in cases if (found := result.find(case, "mean of all frames"))]
+        assert [f"{mean:.1f} %" for mean in means] in [[cell.strip() for cell in row if cell.strip()] for row in rows]
