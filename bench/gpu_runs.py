@@ -145,7 +145,7 @@ class GpuStream:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)
         try:
             for index in range(frames):
-                if time.monotonic() - start > seconds:
+                if index > 1 and time.monotonic() - start > seconds:  # two make a rate
                     break
                 if self._pace is not None:
                     time.sleep(max(start + index / self._pace - time.monotonic(), 0))
