@@ -4,7 +4,7 @@ Strongly typed TensorRT has no flags and no calibrator: the precision is in the 
 activation (from its calibrated range) and one for each output channel of a weight. Only products with stored weights become
 eight bits; two kinds of them do not, as measured on the small bundle (engines/results/precisions.json):
 
-- convolutions in groups: TensorRT for RTX multiplies them out (a plan of 24 MB in place of 9, with the narrow ones), and FP8 loses labels in them;
+- convolutions in groups: TensorRT for RTX multiplies them out (a plan of 24 MB in place of 9), and FP8 loses labels in them;
 - those of fewer than LEAST_CHANNELS: the first layers, on the largest maps, in which FP8's three bits of mantissa cost most.
 """
 
