@@ -14,7 +14,7 @@ START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 README, RESULTS = Path("README.md"), Path("bench") / "results"
 COLUMNS = ("", "median", "p95", "p99", "max", "samples")
 # The order in which a reader asks, and what is shown before being asked for.
-ORDER = ("stream", "peers", "live", "stages", "engines", "scale", "soak")
+ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "scale", "soak")
 OPEN = ("stream", "peers", "live")
 
 
