@@ -55,7 +55,8 @@ class DataConfig:
     seen. Shares are of a batch. Rendered scenes are kept in `cache` ("" = the run's folder).
 
     `variety` scales how much views, cameras and light differ from picture to picture: 1 for what must hold on strangers'
-    cameras, less for what is only to hold on the same one.
+    cameras, less for what is only to hold on the same one. `policy_variety` is the reinforcement stage's: on pictures that
+    are stranger to it than those it learned from, the base errs as it will at run time.
     """
 
     train: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class DataConfig:
     larynx_share: float = 0.15
     composed_share: float = 0.35
     variety: float = 1.0
+    policy_variety: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class ReinforcementConfig:
 
     steps: int = 400
     batch: int = 8
-    rate: float = 3e-3
+    rate: float = 1e-3
     discount: float = 0.95
     label_reward: float = 2.0
     neighbour_reward: float = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ from cliprl.models.rollout import (
 )
 from cliprl.models.supervised import cosine_rate, update
 
-# What the critic's arm gives for what follows from an action.
-FORESIGHT = 0.3
-
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -41,7 +38,6 @@ class Arm:
     learns: str = "rl"
     curriculum: bool = True
     prior: bool = True
-    critic: bool = False
 
 
 BASE = Arm("base only", learns="")
@@ -51,7 +47,6 @@ ARMS = (
     RANDOM,
     Arm("supervised, unrolled", learns="supervised"),
     Arm("RL"),
-    Arm("RL with a critic", critic=True),
     Arm("RL without curriculum", curriculum=False),
     Arm("RL without prior", prior=False),
 )
@@ -86,7 +81,7 @@ def train_arm(
     if not arm.learns:
         return refiner
     steps, unroll = len(batches), recipe.curriculum.reinforcement.unroll[1]
-    config = replace(recipe.reinforcement, foresight=FORESIGHT if arm.critic else 0.0)
+    config = recipe.reinforcement
     optimizer = torch.optim.Adam(refiner.parameters(), lr=config.rate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine_rate(s, steps))
     order = np.arange(steps) if arm.curriculum else np.random.default_rng(recipe.seed).permutation(steps)

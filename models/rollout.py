@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
 from cliprl.models.actions import Pictures, apply_actions, outcomes
@@ -24,6 +25,9 @@ from cliprl.models.rewards import own_rewards, rest_of
 RAREST = 1e-20
 # The anchor never goes altogether: a policy that has come to keep everywhere could not leave that place.
 LEAST = 0.1
+# How often at most the frame before is refined again, by how many cells at most the picture moves in between, and the share
+# of priors that are another picture's.
+PASSES, WANDER, CUTS = 3, 2, 0.05
 
 
 class Observed(NamedTuple):
@@ -81,14 +85,32 @@ def observe(network: ClipSegmenter, pairs: Pairs, text: Tensor, precision: str) 
 
 @torch.no_grad()
 def prior_of(refiner: Refiner, seen: Observed, text: Tensor, steps: int, soft: bool = False) -> Tensor:
-    """The prior that a live stream would have: what refinement made of the frames before; the base where they are unknown."""
+    """The prior that a live stream would have: what refinement, itself with a prior, made of the frames before.
+
+    A stream's prior has come through many frames: what one frame's refinement does wrong, the next one starts from. So the
+    frames before are refined up to PASSES times, each time from a prior that the picture has moved away from a little. Some
+    priors belong to another picture, as after a cut; where the frame before is unknown, the base is the prior.
+    """
     prior = seen.earlier
-    for _ in range(steps):
-        if soft:
-            prior = mixed(refiner, seen.earlier_features, Pictures.of(prior, seen.earlier, seen.earlier), text)
-        else:
-            prior, _ = refiner(seen.earlier_features, prior, seen.earlier, seen.earlier, text)
+    for _ in range(int(torch.randint(1, PASSES + 1, ()))):
+        refined = seen.earlier
+        for _ in range(steps):
+            if soft:
+                pictures = Pictures.of(refined, seen.earlier, prior)
+                refined = mixed(refiner, seen.earlier_features, pictures, text)
+            else:
+                refined, _ = refiner(seen.earlier_features, refined, seen.earlier, prior, text)
+        prior = wandered(refined)
+    cut = torch.rand(len(prior), device=prior.device) < CUTS
+    prior = torch.where(cut[:, None, None, None], prior.roll(1, 0), prior)
     return torch.where(seen.first[:, None, None, None], seen.base, prior)
+
+
+def wandered(logits: Tensor) -> Tensor:
+    """The same (B, K, h, w), up to WANDER cells away: the edge is repeated."""
+    height, width = logits.shape[2:]
+    down, right = (int(n) for n in torch.randint(0, 2 * WANDER + 1, (2,)))
+    return F.pad(logits, (WANDER,) * 4, mode="replicate")[..., down : down + height, right : right + width]
 
 
 def mixed(refiner: Refiner, features: Tensor, pictures: Pictures, text: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def _listed(recipe: Recipe, around: Surroundings) -> Sets:
     classes = whole[0].kept_classes()
     captioned = [one.data for one in train if isinstance(one.data, Captioned)]
     base, further = (
-        Mixture([o.learned(classes) for o in side], [o.share for o in side], data.variety) for side in (train, policy)
+        Mixture([o.learned(classes) for o in side], [o.share for o in side], variety)
+        for side, variety in ((train, data.variety), (policy, data.policy_variety))
     )
     return Sets(classes, base, further, captioned, listed_tests(recipe, classes, around))
 
@@ -151,12 +152,12 @@ def _mixture(recipe: Recipe, around: Surroundings, cache: Path) -> Sets:
         which = SceneSet(first, count, data.frames, data.height, data.width)
         return RenderedScenes(which, cache, data.workers, around.drawing)
 
-    def mixed(rendered: RenderedScenes) -> Mixture:
+    def mixed(rendered: RenderedScenes, variety: float) -> Mixture:
         if real is None:
-            return Mixture([rendered], [1.0], data.variety)
+            return Mixture([rendered], [1.0], variety)
         composed = Composed(real, rendered, recipe.seed)
         shares = [1 - data.larynx_share - data.composed_share, data.larynx_share, data.composed_share]
-        return Mixture([rendered, real, composed], shares, data.variety)
+        return Mixture([rendered, real, composed], shares, variety)
 
     base = scenes(data.first_seed, data.scenes)
     policy = scenes(data.first_seed + data.scenes, data.policy_scenes)
@@ -164,4 +165,4 @@ def _mixture(recipe: Recipe, around: Surroundings, cache: Path) -> Sets:
     if recipe.scoring.scenes:
         unseen = scenes(data.first_seed + data.scenes + data.policy_scenes, recipe.scoring.scenes)
         tests.insert(0, Scored("rendered scenes, seeds not trained on", unseen, by_name(classes, classes, {}, ())))
-    return Sets(classes, mixed(base), mixed(policy), [base], tests)
+    return Sets(classes, mixed(base, data.variety), mixed(policy, data.policy_variety), [base], tests)

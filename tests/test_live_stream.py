@@ -248,7 +248,7 @@ def test_a_picture_that_stands_still_follows_the_controls() -> None:
     watched.until(lambda s: painted(s) is not None)
     watched.stream.controls.change(paused=True)
     for step in range(1, 100):  # the last frame before the pause may still be on its way
-        watched.stream.controls.change(opacity=1 - step / 200, frozen=True)
+        watched.stream.controls.change(opacity=0.5 if step % 2 else 0.4, frozen=True)
         time.sleep(0.1)
         if not watched.shown[-1].camera:
             break

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
+from cliprl.models import rollout as rollout_module
 from cliprl.models.actions import (
     BLEND,
     CONCEPTS,
@@ -36,6 +37,7 @@ from cliprl.models.rollout import (
     rollout,
     sampled,
     unrolled_loss,
+    wandered,
 )
 
 H, W, D, E = 8, 10, 6, 16
@@ -280,12 +282,42 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
     assert after > 0.95
 
 
-def test_the_prior_is_the_refined_frame_before_or_the_base() -> None:
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
+    passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WANDER", 0), ("CUTS", 0.0)):
+        monkeypatch.setattr(rollout_module, name, value)
+    monkeypatch.setattr(torch, "randint", lambda low, high, size: torch.full(size, high - 1))  # the most that is drawn
+    monkeypatch.setattr(rollout_module, "PASSES", passes)
     seen, text, _ = field()
     refiner = lively()
     refiner.learn_concepts(text)
+    expected = seen.earlier
+    for _ in range(passes):
+        expected, _ = refiner(seen.earlier_features, seen.earlier, seen.earlier, expected, text)
     prior = prior_of(refiner, seen, text, 1)
-    expected, _ = refiner(seen.earlier_features, seen.earlier, seen.earlier, seen.earlier, text)
     torch.testing.assert_close(prior[0], seen.base[0])
     torch.testing.assert_close(prior[1], expected[1])
     assert not torch.equal(prior[1], seen.base[1])
+
+
+def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, text, _ = field()
+    seen = seen._replace(first=torch.zeros(2, dtype=torch.bool), earlier=torch.stack([seen.base[0], -seen.base[0]]))
+    refiner = Refiner(D, 8, E, 3)  # keeps everything
+    priors = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(rollout_module, "CUTS", share)
+        monkeypatch.setattr(rollout_module, "WANDER", 0)
+        priors.append(prior_of(refiner, seen, text, 1))
+    torch.testing.assert_close(priors[0], seen.earlier)
+    torch.testing.assert_close(priors[1], seen.earlier.flip(0))
+
+
+def test_a_prior_wanders_by_whole_cells_at_most_so_many_and_every_way() -> None:
+    torch.manual_seed(0)
+    picture = torch.zeros(1, 1, 15, 15)
+    picture[0, 0, 7, 7] = 1
+    places = {tuple(torch.nonzero(wandered(picture)[0, 0])[0].tolist()) for _ in range(300)}
+    assert places == {(row, column) for row in range(5, 10) for column in range(5, 10)}
