@@ -200,14 +200,14 @@ class Plain(FrameSource):
 
 def soak_with_leak(size: int) -> soak.Growth:
     """Keeps so many bytes of every frame, written to, so that they are really there."""
-    kept, output = [], Stream._output
+    kept, output = [], Stream._write
 
     def leaky(self: Stream, frame: Frame, segmentation: Segmentation | None) -> None:
         output(self, frame, segmentation)
         kept.append(bytes([frame.index % 256]) * size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stream, "_output", leaky)
+        patch.setattr(Stream, "_write", leaky)
         return soak.soak(Plain(), None, "null:", 8000)
 
 
