@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
         _say(f"watch at {viewer.url}")
         yield
         if not stream.summary().interrupted:
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), _interruptible():
                 _say("the input has ended; the page stays until Ctrl-C")
                 stream.linger(threading.Event())
 
@@ -65,10 +66,22 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
     try:
         yield
         if not stream.summary().interrupted:
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), _interruptible():
                 stream.linger(shown.left)
     finally:
         shown.stop()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what is waited for, also where a shell started the program in the background: Ctrl-C is
+    ignored there by inheritance."""
+    previous = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

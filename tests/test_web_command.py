@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,10 +28,13 @@ LIMIT = 120.0
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command, and where it says that its page is."""
+def running(
+    folder: Path, *arguments: str, start: Callable[[], object] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and where it says that its page is. `start` is called in the new process first."""
+    pipe = subprocess.PIPE
     words = [COMMAND, *arguments]
-    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, cwd=folder, stdout=pipe, stderr=pipe, text=True, preexec_fn=start) as process:
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
@@ -61,8 +64,17 @@ def until(url: str, pattern: str) -> str:
     return match[1] if match.groups() else match[0]
 
 
-def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(tmp_path: Path) -> None:
-    with running(tmp_path, "demo:?size=160x128&seconds=3", "--web", ":0", "-o", "seen.mp4", "--json") as (process, url):
+def in_background() -> None:
+    """As a shell without job control starts what ends with &."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("start", [None, in_background])
+def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(
+    tmp_path: Path, start: Callable[[], object] | None
+) -> None:
+    words = ["demo:?size=160x128&seconds=3", "--web", ":0", "-o", "seen.mp4", "--json"]
+    with running(tmp_path, *words, start=start) as (process, url):
         assert url.startswith("http://127.0.0.1:")
         until(url + "metrics", r"^cliprl_frames_displayed_total [1-9]")
         assert fetch(url + "snapshot.png")[1].startswith(b"\x89PNG")
