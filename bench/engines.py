@@ -55,7 +55,7 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: Job) -
         return {ENCODER: _timed(lambda: pair.encoder.run(given), job)}
     seen = pair.encoder.run(given)
     own = {"features": seen["features"], **dict.fromkeys(("logits", "base", "prior"), seen["logits"])}
-    own = {name: value.copy() if isinstance(value, np.ndarray) else value.clone() for name, value in own.items()}
+    own = {name: np.copy(value) if isinstance(value, np.ndarray) else value.clone() for name, value in own.items()}
     state = own | {"text": given["text"]}
     return {
         ENCODER: _timed(lambda: pair.encoder.run(given), job),

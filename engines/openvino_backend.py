@@ -6,40 +6,20 @@ import hashlib
 import platform
 from collections.abc import Collection, Mapping
 from functools import cache
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from cliprl.engines.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.engine import RANGES, Probe, Request, TensorSpec
+from cliprl.engines.engine import RANGES, Probe, Request
 from cliprl.engines.errors import EngineError
-from cliprl.engines.openvino_rewrites import replace_computed_kernels
+from cliprl.engines.openvino_engine import OpenVinoEngine
+from cliprl.engines.openvino_rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
 
 NAME = "openvino"
 INT8 = "int8"
 PRECISIONS = ("bf16", INT8, "f32")
 # Instruction sets that multiply int8 natively: without one, int8 is no faster than 32 bits.
 _INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-
-
-class OpenVinoEngine:
-    """One compiled network with a few infer requests, used in turn; not for use by two threads at once."""
-
-    backend = NAME
-
-    def __init__(self, compiled: Any, precision: str, buffers: int) -> None:
-        self.precision = precision
-        self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
-        self.inputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.inputs}
-        self.outputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.outputs}
-        self._names = tuple(self.outputs)
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Run once. C-contiguous inputs are read in place; outputs are views, valid until `buffers` more runs."""
-        results = next(self._requests).infer(dict(inputs), share_inputs=True, share_outputs=True)
-        return {name: results[i] for i, name in enumerate(self._names)}
 
 
 class OpenVino:
@@ -77,7 +57,7 @@ class OpenVino:
         import openvino
 
         return {
-            "openvino": openvino.__version__,
+            "openvino": f"{openvino.__version__}, channels last in {', '.join(sorted(KEPT_CHANNELS_LAST))}",
             "cpu": f"{_cpu_name()}: {' '.join(_capabilities())}",
             "cpu_flags": _cpu_flags(),
         }
@@ -87,6 +67,7 @@ class OpenVino:
         try:
             model = _core().read_model(request.onnx)
             _reshape(model, request.shapes)
+            model = keep_channels_last(model)
             blob: bytes = _core().compile_model(model, "CPU", _hints(request)).export_model().getvalue()
         except RuntimeError as error:
             raise EngineError(f"openvino can't compile {request.onnx}: {str(error).splitlines()[-1]}") from error
@@ -98,7 +79,7 @@ class OpenVino:
             compiled = _core().import_model(blob, "CPU", _hints(request))
         except RuntimeError as error:
             raise EngineError(f"openvino can't load what it built: {str(error).splitlines()[-1]}") from error
-        return OpenVinoEngine(compiled, request.precision, request.buffers)
+        return OpenVinoEngine(compiled, NAME, request.precision, request.buffers)
 
 
 BACKENDS = {NAME: OpenVino()}
@@ -137,11 +118,6 @@ def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         model.reshape({name: PartialShape(shape) for name, shape in sizes.items()})
     if any(size < 0 for shape in shapes.values() for size in shape):
         replace_computed_kernels(model)
-
-
-def _spec(port: Any) -> TensorSpec:
-    sizes = (-1 if size.is_dynamic else int(size.get_length()) for size in port.partial_shape)
-    return TensorSpec(str(port.element_type.to_dtype()), tuple(sizes))
 
 
 def _hints(request: Request) -> dict[str, Any]:

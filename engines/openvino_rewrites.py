@@ -1,10 +1,15 @@
-"""What an OpenVINO model needs before the number of classes may be left open."""
+"""How OpenVINO is given a network: features stay as it computes them, and the number of classes may be left open."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+# Maps (1, C, h, w) that one network gives and another takes. OpenVINO computes with the channels last; to bring 48 of them first
+# for the outside took a quarter of the small encoder's time in bf16 (1.9 of 7.6 ms, one core of an AMD EPYC).
+KEPT_CHANNELS_LAST = frozenset({"features"})
+CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def replace_computed_kernels(model: Any) -> None:
@@ -26,6 +31,19 @@ def replace_computed_kernels(model: Any) -> None:
         places.set_friendly_name(node.get_friendly_name())
         node.output(0).replace(places.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def keep_channels_last(model: Any) -> Any:
+    """The model, with the maps that networks hand on as (1, h, w, C) at its inputs and outputs."""
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
+
+    changed = PrePostProcessor(model)
+    for ports, ends in ((model.inputs, changed.input), (model.outputs, changed.output)):
+        for name in KEPT_CHANNELS_LAST & {port.get_any_name() for port in ports}:
+            ends(name).model().set_layout(Layout("NCHW"))
+            ends(name).tensor().set_layout(Layout("NHWC"))
+    return changed.build()
 
 
 def _is_stored(value: Any) -> bool:

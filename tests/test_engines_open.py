@@ -133,3 +133,17 @@ def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, pictu
     done.set()
     runner.join()
     assert all(processors == allowed for processors in seen)
+
+
+def test_features_are_handed_on_as_they_lie_in_memory(picture: Any) -> None:
+    """Channels last, so that neither network moves them; what else comes in with these values gives the same."""
+    bundle = open_bundle("small")
+    pair = fixed(bundle)
+    seen = pair.encoder.run({"image": picture, "text": bundle.embeddings})
+    features = seen["features"]
+    assert features.shape == pair.encoder.outputs["features"].shape == pair.refiner.inputs["features"].shape
+    assert features.transpose(0, 2, 3, 1).flags.c_contiguous
+    state = dict.fromkeys(("logits", "base", "prior"), seen["logits"]) | {"text": bundle.embeddings}
+    expected = pair.refiner.run(state | {"features": features})["refined"].copy()
+    moved = pair.refiner.run(state | {"features": np.ascontiguousarray(features)})["refined"]
+    np.testing.assert_array_equal(moved, expected)
