@@ -256,7 +256,9 @@ def series(runs: Sequence[Watched]) -> list[Series]:
         ]
         if name != NO_FAULT:
             found.append(Series.of(name, "masks back after", "s", [[s.back] for s in sights]))
-    return [*found, Series.of(STALL, "marked after", "ms", [[each.sights[STALL].marked_ms] for each in runs])]
+    marks = [each.sights[STALL].marked_ms for each in runs]
+    # One that was never marked counts as marked when the stall was over, lest it be left out.
+    return [*found, Series.of(STALL, "marked after", "ms", [[1000 * _STALL if ms != ms else ms] for ms in marks])]
 
 
 def verdict(runs: Sequence[Watched]) -> str:

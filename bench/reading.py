@@ -39,9 +39,12 @@ def check_(
     budget_: Annotated[Path, typer.Option("--budget", help="Limits, in TOML.", show_default=False)],
 ) -> None:
     """Hold results against a budget. Exit status 1 on a breach."""
-    findings = budget.check([read_result(path) for path in files], budget.read_budget(budget_))
+    results, limits = [read_result(path) for path in files], budget.read_budget(budget_)
+    findings = budget.check(results, limits)
     for finding in findings:
         typer.echo(str(finding))
+    for kind in budget.unmeasured(results, limits):
+        typer.echo(f"not given: a result of {kind}")
     if not all(finding.kept for finding in findings):
         raise typer.Exit(1)
 

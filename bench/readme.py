@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cliprl.bench.budget import Limit, measured, read_budget, unmeasured
 from cliprl.bench.result import Result, read_result
 from cliprl.bench.table import grid, headline, median, number, provenance
 from cliprl.engines import UsageError
@@ -12,6 +13,7 @@ from cliprl.engines import UsageError
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 # Of the checkout in whose root the command is run: an installed package has neither.
 README, RESULTS = Path("README.md"), Path("bench") / "results"
+BUDGET = "budget.toml"
 COLUMNS = ("", "median", "p95", "p99", "max", "samples")
 # The order in which a reader asks, and what is shown before being asked for.
 ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "scale", "soak")
@@ -24,9 +26,18 @@ def committed_results(folder: Path = RESULTS) -> list[Result]:
     return sorted(results, key=lambda r: ORDER.index(r.kind) if r.kind in ORDER else len(ORDER))
 
 
-def figures(results: Sequence[Result]) -> str:
-    """The block's text: a table a result, each with its command, machine and date."""
-    return "\n\n".join(_section(result) for result in results)
+def figures(results: Sequence[Result], limits: Sequence[Limit] = ()) -> str:
+    """The block's text: a table a result, each with its command, machine and date; then which promises they keep."""
+    return "\n\n".join([*map(_section, results), *_promises(results, limits)])
+
+
+def _promises(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
+    """A table of every limit that was measured; the others are named after it."""
+    findings = [finding for limit in limits for finding in measured(results, limit)]
+    body = [[f.limit.title, f.limit.bounds, number(f.value), "kept" if f.kept else f"**{f.state}**"] for f in findings]
+    absent = ", ".join(f"`{kind}`" for kind in unmeasured(results, limits))
+    remark = f"There are promises on {absent} too; no result of these is committed." if absent else ""
+    return [text for text in (grid(("promise", "must be", "is", ""), body) if body else "", remark) if text]
 
 
 def _section(result: Result) -> str:
@@ -60,4 +71,10 @@ def update(readme: Path = README, folder: Path = RESULTS) -> None:
     if not results:
         raise UsageError(f"no result files in {folder.name}: measure first, with cliprl-bench suite")
     before, after = text[: text.find(START)], text[text.find(END) + len(END) :]
-    readme.write_text(f"{before}{START}\n{figures(results)}\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{START}\n{figures(results, promises(folder))}\n{END}{after}", encoding="utf-8")
+
+
+def promises(folder: Path = RESULTS) -> list[Limit]:
+    """The budget that lies beside a folder of results; nothing where there is none."""
+    path = folder.parent / BUDGET
+    return read_budget(path) if path.exists() else []

@@ -32,6 +32,7 @@ class Digest:
     p95: float
     p99: float
     p999: float
+    min: float
     max: float
     mean: float
     spread: float
@@ -62,13 +63,12 @@ def digest(rounds: Rounds) -> Digest:
     values = pooled(rounds)
     values = values[~np.isnan(values)]
     if not len(values):
-        return Digest(0, *[math.nan] * 9)
+        return Digest(0, *[math.nan] * 10)
     p50, p90, p95, p99, p999 = (percentile(values, q) for q in QUANTILES.values())
     quarters = np.percentile(values, (25, 75))
     spread = float(quarters[1] - quarters[0]) / abs(p50) if p50 else math.nan
-    return Digest(
-        len(values), p50, p90, p95, p99, p999, float(values.max()), float(values.mean()), spread, drift(rounds)
-    )
+    ends = float(values.min()), float(values.max())
+    return Digest(len(values), p50, p90, p95, p99, p999, *ends, float(values.mean()), spread, drift(rounds))
 
 
 def drift(rounds: Rounds) -> float:

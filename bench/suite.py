@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cliprl.bench import engines, live, peers, readme, scale, soak, stages, stream
+from cliprl.bench import engines, faults, live, peers, readme, scale, soak, stages, stream, watch
 from cliprl.bench.clips import DEMO
 from cliprl.bench.machine import slug
 from cliprl.bench.peers.measure import measure as measure_peers
@@ -38,6 +38,8 @@ PARTS: Mapping[str, Part] = {
     "peers": Part("peers", partial(measure_peers, names=tuple(peers.CONTENDERS))),
     "live": _live(30, 60, 120, seconds=30),
     "live-25": _live(25, seconds=600),
+    "faults": Part("faults", faults.measure),
+    "watch": Part("watch", watch.measure),
     "stages": Part("stages", stages.measure),
     "engines": Part("engines", engines.measure, ("--device", "cpu", "--batch", "1")),
     "scale": Part("scale", scale.measure),

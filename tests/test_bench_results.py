@@ -227,11 +227,23 @@ def test_check_exits_with_1_on_a_breach(tmp_path: Path, bound: str, status: int)
         (LIMIT + 'statistic = "p42"\nmin = 1', "p42"),
         (LIMIT + "most = 1\nmin = 1", "most"),
         (LIMIT.replace("fps", "speed") + "min = 1", "none of the results measured"),
+        (LIMIT.replace("stages", "stage") + "min = 1", "no kind of result 'stage'"),
+        (LIMIT.replace("stages", "soak") + "min = 1", "limits on soak only"),
     ],
 )
 def test_a_budget_that_can_not_be_kept_or_broken_is_misuse(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(complaint)):
         budget.check([result()], budget.read_budget(limits(tmp_path, text)))
+
+
+def test_a_limit_may_be_on_several_cases_and_on_what_was_not_given(tmp_path: Path) -> None:
+    text = LIMIT.replace('"cliprl-stream"', '["25 FPS", "60 FPS"]').replace("fps", "delivered")
+    text += 'statistic = "min"\nmin = 30\n[[limit]]\nkind = "soak"\ncase = "cliprl-stream"\nname = "growth"\nmax = 1\n'
+    result().write(tmp_path / "r.json")
+    done = cliprl_bench("check", tmp_path / "r.json", "--budget", limits(tmp_path, text))
+    assert done.returncode == 1, done.stderr
+    words = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert words == ["BREACH", "kept", "not given"]
 
 
 def test_the_committed_budget_holds_what_is_measured_to_account() -> None:
@@ -279,13 +291,16 @@ def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
         readme.update(page, folder)
     result().write(folder / "m-stages.json")
     result("stream").write(folder / "m-stream.json")
+    limits(tmp_path, LIMIT + "min = 60\n" + LIMIT.replace("stages", "soak") + "min = 1")
     readme.update(page, folder)
     text = page.read_text()
+    assert re.search(r"\| stages, cliprl-stream: fps, p50 \| at least 60 \| [\d.]+ \| \*\*BREACH\*\* \|", text)
+    assert "promises on `soak` too" in text
     assert text.startswith(f"before\n{readme.START}\n`cliprl-bench stream clip.mp4")
     assert text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text
     assert text.count("2026-01-02") == 2
-    assert readme.block_of(text) == readme.figures(readme.committed_results(folder))
+    assert readme.block_of(text) == readme.figures(readme.committed_results(folder), readme.promises(folder))
     page.write_text("no marks")
     with pytest.raises(UsageError, match="no place for figures"):
         readme.update(page, folder)
@@ -298,7 +313,9 @@ def test_the_readmes_figures_are_those_of_the_committed_results() -> None:
         "figures without result files, or results that nobody quotes: cliprl-bench readme"
     )
     if results:
-        assert block == readme.figures(results), "run cliprl-bench readme"
+        limits = readme.promises(ROOT / readme.RESULTS)
+        assert limits
+        assert block == readme.figures(results, limits), "run cliprl-bench readme"
 
 
 def test_committed_results_name_nothing_of_the_machine_they_were_taken_on() -> None:

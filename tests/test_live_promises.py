@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from live_faults import CLASSES, Make
 
-from cliprl.bench import faults, watch
+from cliprl.bench import budget, faults, watch
 from cliprl.bench.clips import clip_file
 from cliprl.bench.coded import LOOP, CodedCamera, coded_clip, numbers_in
 from cliprl.bench.faults import FAULTS, NO_FAULT, STALL, Picture, Sight, Watched
 from cliprl.bench.job import Job
+from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.bench.watch import Gaps
 from cliprl.engines import UsageError
@@ -22,6 +24,7 @@ from cliprl.pipeline import open_source
 from cliprl.pipeline.cuda import timecode
 
 DEMO = "demo:?seconds=1&size=352x288"
+BUDGET = Path(__file__).resolve().parent.parent / "bench" / "budget.toml"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,40 @@ def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, m
     assert set(seen.sights) == {NO_FAULT, "raises", STALL}
     assert seen.sights["raises"].fault >= seen.sights["raises"].start
     assert not seen.sights[STALL].marked_ms <= 0
+
+
+def broken_promises(kind: str, series: Sequence[Series]) -> list[str]:
+    """The limits of the committed budget that these figures break."""
+    limits = [limit for limit in budget.read_budget(BUDGET) if limit.kind == kind]
+    assert limits
+    result = Result(kind, "", "", None, {}, {}, {}, {}, tuple(series))
+    return [f"{f.limit.case}: {f.limit.name}" for f in budget.check([result], limits) if not f.kept]
+
+
+def test_the_budget_holds_faults_to_what_is_promised() -> None:
+    half = replace(sights()["is killed"], pictures=sights()["is killed"].pictures[::2])
+    never = replace(sights()["raises"], fault=math.inf)
+    unmarked = replace(sights()[STALL], marked_ms=math.nan)
+    assert broken_promises("faults", faults.series([Watched(sights(), 0)])) == []
+    for name, sight, broken in [
+        ("is killed", half, "is killed: frame rate"),
+        ("raises", never, "raises: masks back after"),
+        (STALL, unmarked, f"{STALL}: marked after"),
+    ]:
+        rounds = [Watched(sights(), 0), Watched(sights() | {name: sight}, 0)]  # one good round hides nothing
+        assert broken_promises("faults", faults.series(rounds)) == [broken]
+
+
+def test_the_budget_holds_a_long_run_to_what_is_promised() -> None:
+    job, good = Job("", seconds=8), {kind: Gaps(200, 0, 0, 0) for kind in ("raw", "overlay")}
+    assert broken_promises("watch", watch.series([[40.0] * 200], [good], job)) == []
+    assert broken_promises("watch", watch.series([[140.0] * 200], [good], job)) == [
+        f"{watch.CASE}: latency at the viewer"
+    ]
+    assert broken_promises("watch", watch.series([[]], [good], job)) == [f"{watch.CASE}: latency at the viewer"]
+    for gaps, broken in [(Gaps(199, 1, 0, 0), "missing"), (Gaps(0, 0, 0, 0), "frames")]:
+        series = watch.series([[40.0] * 200], [good | {"raw": gaps}], job)
+        assert broken_promises("watch", series) == [f"raw recording: {broken}"]
 
 
 def test_the_program_is_watched_and_its_recordings_are_searched(tmp_path: Path) -> None:
