@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, CliprlError, Manifest, Pair
+from cliprl.engines import Bundle, Manifest, Pair
+from cliprl.models.checkpoint import read, save
 from cliprl.models.config import Recipe
 from cliprl.models.evaluation import samples
 from cliprl.models.export import STRIDE
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.network_predictor import TorchEngine
 from cliprl.models.predictor import Predictor
-from cliprl.models.scoring.bootstrap import LEVEL, RESAMPLES
-from cliprl.models.scoring.counts import Counts, rows_of
+from cliprl.models.scoring.counts import Counts
 from cliprl.models.scoring.iou import dataset_miou, dataset_miou_foreground
+from cliprl.models.scoring.terms import Terms
 from cliprl.models.sets import Scored, Sets
 from cliprl.models.text import class_embeddings
 from cliprl.pipeline.upsample import labels_at_frame
@@ -58,14 +58,48 @@ class Tally:
     instrument: Counts
     consecutive: Counts
 
-    def values(self) -> dict[str, float]:
-        """Each of MEASURES."""
+    def terms(self) -> dict[str, Terms]:
+        """What each of MEASURES is made of; but for the last, a row a frame of `classes`."""
         scores = (
             dataset_miou_foreground(self.instrument),
             dataset_miou(self.classes),
             dataset_miou_foreground(self.consecutive),
         )
-        return {name: one.value() for name, one in zip(MEASURES, scores, strict=True)}
+        return dict(zip(MEASURES, scores, strict=True))
+
+    def values(self) -> dict[str, float]:
+        """Each of MEASURES."""
+        return {name: one.value() for name, one in self.terms().items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of `from_json`."""
+        return {part.name: getattr(self, part.name).to_json() for part in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A tally that `to_json` wrote."""
+        return cls(*(Counts.from_json(data[part.name]) for part in fields(cls)))
+
+
+def kept(path: Path, step: torch.nn.Module, encoded: Encoded, sets: Sets, recipe: Recipe) -> list[Tally]:
+    """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
+    settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
+    settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": digest(encoded.network, step)}
+    there = read(path) if path.is_file() else {}
+    if there.get("settings") == settings:
+        return [Tally.from_json(data) for data in there["tallies"]]
+    tallies = score(step, encoded, sets, recipe)
+    save(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
+    return tallies
+
+
+def digest(*modules: torch.nn.Module) -> str:
+    """A number for the weights of modules."""
+    found = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, value in module.state_dict().items():
+            found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def score(step: torch.nn.Module, encoded: Encoded, sets: Sets, recipe: Recipe) -> list[Tally]:
@@ -98,77 +132,3 @@ def _tally(predictor: Predictor, test: Scored, every: int) -> Tally:
             tally.consecutive.add(last, kinds[found], block)
         last = kinds[found]
     return tally
-
-
-def gain(arms: Sequence[Tally], base: Tally, seed: int = 0) -> tuple[float, float, float]:
-    """By how much the instrument IoU of an arm, the mean over its seeds, is above the base's, and the bootstrap interval of
-    that over blocks of frames."""
-    rows = list(rows_of(base.instrument.sequences).values())
-    sums = [np.stack([_pixels(t)[r].sum(0) for r in rows]) for t in (*arms, base)]
-    draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
-    draws = np.concatenate([np.ones((1, len(rows)), draws.dtype), draws])
-    *found, reference = (np.divide(*np.moveaxis(np.tensordot(draws, s, axes=1), -1, 0)) for s in sums)
-    gains = np.mean(found, axis=0) - reference
-    low, high = np.quantile(gains[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(gains[0]), float(low), float(high)
-
-
-def _pixels(tally: Tally) -> NDArray[np.float64]:
-    counts = tally.instrument
-    return np.stack([counts.overlap[:, 1], counts.union[:, 1]], axis=-1).astype(np.float64)
-
-
-def write(folder: Path, recipe: Recipe, sets: Sets, tallies: Mapping[str, list[list[Tally]]]) -> None:
-    """The tables, as Markdown and as JSON. `tallies` are by arm, seed and set; the first arm is the base."""
-    titles = [test.title for test in sets.tests]
-    base = next(iter(tallies.values()))
-    arms = {
-        name: {
-            title: {
-                "seeds": [seed[n].values() for seed in seeds],
-                "gain in instrument IoU": gain([seed[n] for seed in seeds], base[0][n]),
-            }
-            for n, title in enumerate(titles)
-        }
-        for name, seeds in tallies.items()
-    }
-    steps = {
-        "base": recipe.supervised.steps,
-        "refiner": recipe.reinforcement.steps,
-        "batch": recipe.reinforcement.batch,
-    }
-    result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK, "arms": arms}
-    try:
-        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(table(result, titles), encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
-
-
-def table(result: Mapping[str, Any], titles: Sequence[str]) -> str:
-    """A table for each measure: a line an arm, a column a set."""
-    lines = []
-    for measure in MEASURES:
-        lines += [f"**{measure}**", "", f"| refiner | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
-        for name, columns in result["arms"].items():
-            cells = [_cell(columns[title], measure) for title in titles]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
-    steps, seeds = result["steps"], len(next(iter(next(iter(result["arms"].values())).values()))["seeds"])
-    head = (
-        f"Base: {steps['base']} steps. Refiners: {steps['refiner']} steps of {steps['batch']}, {seeds} seeds, of which the "
-        f"mean and the range are given; in brackets the gain over the base in points, with its 95 % interval over blocks of "
-        f"{result['frames of a block']} frames."
-    )
-    return "\n".join([head, "", *lines])
-
-
-def _cell(entry: Mapping[str, Any], measure: str) -> str:
-    values = [seed[measure] for seed in entry["seeds"]]
-    text = f"{np.mean(values):.3f}"
-    if len(set(values)) > 1:
-        text += f" ({min(values):.3f}–{max(values):.3f})"
-    if measure == MEASURES[0] and any(entry["gain in instrument IoU"]):
-        middle, low, high = (100 * value for value in entry["gain in instrument IoU"])
-        text += f" [{middle:+.1f}: {low:+.1f} to {high:+.1f}]"
-    return text

@@ -2,9 +2,10 @@
 
     python -m cliprl.models.refiner_study --set data.root=FOLDER --out runs/refiner --seed 0 --seed 1 --seed 2
 
-FOLDER/endovis2015/robotic/D1 trains, D2 is scored. All arms of a seed have the same parameters, learn from the same batches
-for the same steps, and are scored on the pipeline's own path, prior and all. Writes study.md and study.json. Finished arms
-are kept: a study that was cut off goes on.
+FOLDER/endovis2015/robotic/D1 trains, D2 is scored; with --recipe refiner-rendered, scenes that are drawn. All arms of a seed
+have the same parameters, learn from the same batches for the same steps, and are scored on the pipeline's own path, prior and
+all. Writes study.md and study.json. The base, finished arms and their scores are kept: a study that was cut off goes on, and
+seeds that ran in processes of their own (the base being there) are put together by a last run that names them all.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from torch import Tensor
 
 from cliprl.engines import UsageError
 from cliprl.engines.console import run_app
-from cliprl.models.checkpoint import read, save
-from cliprl.models.config import Recipe, load_recipe
+from cliprl.models.checkpoint import Keeper, save
+from cliprl.models.config import Recipe, deciding, load_recipe
 from cliprl.models.display import Display
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
 from cliprl.models.refiner_arms import ARMS, Arm, Step, observed_batches, train_arm
-from cliprl.models.refiner_scores import Encoded, Tally, score, write
+from cliprl.models.refiner_scores import Encoded, Tally, kept
+from cliprl.models.refiner_tables import write
+from cliprl.models.reinforcement import Reinforcement
 from cliprl.models.sets import Sets, open_sets
 from cliprl.models.text import class_embeddings
 from cliprl.models.training import Run, logged, train_base
@@ -58,7 +61,7 @@ def study(
         for number in seed or (0, 1, 2):
             run = Seed(replace(chosen, seed=number), out, sets, network, text)
             for arm, refiner in run.arms(display):
-                tallies[arm.name].append(score(Step(arm, refiner), encoded, sets, chosen))
+                tallies[arm.name].append(kept(run.scores(arm), Step(arm, refiner), encoded, sets, chosen))
             write(out, chosen, sets, tallies)
     typer.echo(str(out / "study.md"))
 
@@ -76,28 +79,35 @@ class Seed:
     """The refiners of one seed, trained or read from their checkpoints."""
 
     def __init__(self, recipe: Recipe, out: Path, sets: Sets, network: ClipSegmenter, text: Tensor) -> None:
-        self.recipe, self.out, self.sets, self.network, self.text = recipe, out, sets, network, text
+        self.recipe, self.sets, self.network, self.text = recipe, sets, network, text
+        self.keeper = Keeper(out, settings=deciding(recipe, Reinforcement.name))
 
     def arms(self, display: Display) -> list[tuple[Arm, Refiner]]:
         """All arms; the base is the same for every seed."""
-        missing = [arm for arm in ARMS if arm.learns and not self._path(arm).is_file()]
+        missing = [arm for arm in ARMS if arm.learns and self.keeper.read(self._name(arm)) is None]
         if missing:
             self._train(missing, display)
         return [(arm, self._read(arm)) for arm in ARMS]
 
-    def _path(self, arm: Arm) -> Path:
-        return self.out / f"{arm.name.replace(',', '').replace(' ', '-')}-{self.recipe.seed}.pt"
+    def scores(self, arm: Arm) -> Path:
+        """Where an arm's scores are kept; those of one that learns nothing are the same for every seed."""
+        name = self._name(arm) if arm.learns else arm.name.replace(" ", "-")
+        return self.keeper.folder / f"{name}.scores"
 
-    def _fresh(self) -> Refiner:
-        torch.manual_seed(self.recipe.seed)
+    def _name(self, arm: Arm) -> str:
+        return f"{arm.name.replace(',', '').replace(' ', '-')}-{self.recipe.seed}"
+
+    def _fresh(self, arm: Arm) -> Refiner:
+        torch.manual_seed(self.recipe.seed if arm.learns else 0)
         refiner = Refiner.beside(self.network, self.recipe.network.policy, len(self.sets.classes))
         refiner.learn_concepts(self.text)
         return refiner
 
     def _read(self, arm: Arm) -> Refiner:
-        refiner = self._fresh()
-        if arm.learns:
-            refiner.load_state_dict(read(self._path(arm))["refiner"])
+        refiner = self._fresh(arm)
+        kept = self.keeper.read(self._name(arm)) if arm.learns else None
+        if kept:
+            refiner.load_state_dict(kept["refiner"])
         return refiner.eval()
 
     def _train(self, missing: list[Arm], display: Display) -> None:
@@ -107,8 +117,9 @@ class Seed:
             display.progressed(f"seed {self.recipe.seed}: seen", len(batches), steps)
         for arm in missing:
             told = partial(display.progressed, f"seed {self.recipe.seed}: {arm.name}", total=steps)
-            refiner = train_arm(arm, self._fresh(), batches, self.text, self.sets.classes, self.recipe, told)
-            save(self._path(arm), {"refiner": refiner.state_dict()})
+            refiner = train_arm(arm, self._fresh(arm), batches, self.text, self.sets.classes, self.recipe, told)
+            state = {"done": steps, "settings": dict(self.keeper.settings), "refiner": refiner.state_dict()}
+            save(self.keeper.path(self._name(arm)), state)
 
 
 def main() -> None:

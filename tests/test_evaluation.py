@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.markdown import Markdown
 from typer.testing import CliRunner
 
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
@@ -17,8 +21,11 @@ from cliprl.models.data.folder import FolderSet
 from cliprl.models.data.recode import ClassMap, by_name, by_union
 from cliprl.models.evaluation import Corruption, Evaluation, confidence, evaluate
 from cliprl.models.predictor import FRAME_COLOR, FRAME_TIME, Predictor
+from cliprl.models.scoring import markdown
+from cliprl.models.scoring.iou import DEFINITIONS
 from cliprl.pipeline.cpu import CpuDevice
 from cliprl.pipeline.frame import Frame, allocate_planes
+from cliprl.pipeline.scene import SCENE_CLASSES
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sources.planes import RgbWriter
 from cliprl.pipeline.view import full_view
@@ -200,8 +207,32 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
         assert f"| {score['title']} |" in text
         assert score["rule"] in text
     assert "| fog |" in text
-    assert "| one | 2 |" in text
+    assert "| frames | 2 | 2 |" in text
     assert "| **mean** |" in text
+
+
+def test_no_number_is_cut_off_in_a_terminal_of_80_columns() -> None:
+    names = [f"instrument_dataset_{n}" for n in range(7)]
+    titles = [definition.title for definition in DEFINITIONS.values()] + ["Dice after warping by optical flow"]
+    values = iter(np.arange(100, 1000) / 1000)
+    scores = {
+        title: {"title": title, "value": next(values), "interval": [next(values), next(values)]}
+        | {"sequences": {name: next(values) for name in names}}
+        for title in titles
+    }
+    keys = ("dataset_iou", "dataset_dice", "mean_frame_iou", "nsd")
+    classes = [spec.name for spec in SCENE_CLASSES]
+    columns = {key: [next(values) for _ in classes] for key in keys}
+    columns |= {key: [1000 + n for n in range(len(classes))] for key in ("truth_pixels", "found_pixels")}
+    clean = {"frames": 7, "sequences": dict.fromkeys(names, 225), "scores": scores, "classes": classes}
+    run = {"bundle": "small", "data": "set", "settings": {}, "results": [clean | {"per_class": columns}]}
+    console = Console(width=80, file=io.StringIO())
+    console.print(Markdown(markdown.summary(run)))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    cells = {cell for line in markdown.summary(run).splitlines() if line.startswith("|") for cell in line.split(" | ")}
+    missing = [cell for cell in cells if re.fullmatch(r"0\.\d{3}|\d+\.\d\d %", cell) and cell not in shown]
+    assert not missing
 
 
 @pytest.mark.parametrize(

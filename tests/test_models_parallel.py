@@ -165,3 +165,17 @@ def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch)
     assert share(6) == range(3, 6)
     with pytest.raises(UsageError, match="which 2 processes can't share evenly"):
         share(5)
+
+
+def test_in_bf16_convolutions_in_groups_learn_in_f32_and_all_else_in_bf16() -> None:
+    torch.manual_seed(0)
+    grouped, plain, x = torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 3), torch.randn(2, 4, 8, 8)
+    with autocast("bf16", torch.device("cpu")):
+        learned, other = grouped(x), plain(x)
+        with torch.no_grad():
+            seen = grouped(x)
+        grouped.requires_grad_(False)
+        frozen = grouped(x)
+    assert [out.dtype for out in (learned, other, seen, frozen)] == [torch.float32] + [torch.bfloat16] * 3
+    assert torch.equal(learned, grouped(x))
+    assert plain(x).dtype == torch.float32

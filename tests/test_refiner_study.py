@@ -15,7 +15,8 @@ from tiny import NETWORK
 from cliprl.engines.console import run_app
 from cliprl.models import refiner_study
 from cliprl.models.refiner_arms import ARMS, RANDOM, Step
-from cliprl.models.refiner_scores import Tally, gain
+from cliprl.models.refiner_scores import Tally
+from cliprl.models.refiner_tables import gain
 from cliprl.models.scoring.counts import Counts
 
 TINY = (

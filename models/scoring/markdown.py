@@ -7,6 +7,8 @@ from typing import Any
 
 # The scores of the table by corruption, by their keys.
 HEADLINES = ("dataset_miou_without_background", "endovis2018_challenge_miou", "nsd", "consecutive_iou", "ece")
+# Sequences side by side in a table: so many, with a score's name before them, fit into a terminal's 80 columns.
+ACROSS = 4
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -30,14 +32,22 @@ def score_table(result: Mapping[str, Any]) -> str:
     return table(["score", "value", "95 % interval"], rows)
 
 
-def sequence_table(result: Mapping[str, Any]) -> str:
-    """Every score of each sequence alone."""
-    scores = result["scores"].values()
-    rows = [
-        [name, str(frames), *(number(score["sequences"].get(name)) for score in scores)]
-        for name, frames in result["sequences"].items()
-    ]
-    return table(["sequence", "frames", *(score["title"].partition(" (")[0] for score in scores)], rows)
+def sequence_tables(result: Mapping[str, Any]) -> str:
+    """Every score of each sequence alone: scores down, sequences across, a few in a table."""
+    scores, names = list(result["scores"].values()), list(result["sequences"])
+    parts = []
+    for start in range(0, len(names), ACROSS):
+        few = names[start : start + ACROSS]
+        rows = [["frames", *(str(result["sequences"][name]) for name in few)]]
+        rows += [[_short(score), *(number(score["sequences"].get(name)) for name in few)] for score in scores]
+        # a name of several words can break into lines
+        parts.append(table(["score", *(name.replace("_", " ") for name in few)], rows))
+    return "\n".join(parts)
+
+
+def _short(score: Mapping[str, Any]) -> str:
+    """A score's title without what it says in brackets."""
+    return str(score["title"]).partition(" (")[0]
 
 
 def class_table(result: Mapping[str, Any]) -> str:
@@ -50,16 +60,10 @@ def class_table(result: Mapping[str, Any]) -> str:
             f"{100 * columns[key][i] / max(1, sum(columns[key])):.2f} %" for key in ("truth_pixels", "found_pixels")
         ]
         rows.append([name, *scores, *shares])
-    head = [
-        "class",
-        "dataset IoU",
-        "dataset Dice",
-        "mean IoU of its frames",
-        "NSD",
-        "of the truth",
-        "of what was found",
-    ]
-    return table(head, rows)
+    told = (
+        "IoU and Dice: of the data set; frame IoU: the mean over the frames that have the class; share of all pixels."
+    )
+    return table(["class", "IoU", "Dice", "frame IoU", "NSD", "truth", "found"], rows) + f"\n{told}\n"
 
 
 def corruption_tables(results: Sequence[Mapping[str, Any]]) -> str:
@@ -97,7 +101,7 @@ def summary(run: Mapping[str, Any]) -> str:
         score_table(clean),
         "Intervals: bootstrap over sequences; a dash where there is one sequence, or nothing to score.\n",
         "## By sequence\n",
-        sequence_table(clean),
+        sequence_tables(clean),
         "## By class\n",
         class_table(clean),
     ]
