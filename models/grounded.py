@@ -20,6 +20,7 @@ from cliprl.models.data.sample import allowed_classes, instrument_classes
 from cliprl.models.grounding import grounding_loss, presence
 from cliprl.models.losses import dice_loss, partial_cross_entropy
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.parallel import autocast
 from cliprl.models.supervised import cosine_rate, update
 from cliprl.models.text import TEMPLATES, drawn_embeddings, tokenize
 
@@ -39,7 +40,7 @@ class Grounded:
 
     def __init__(self, network: ClipSegmenter, told: Told, recipe: Recipe, weight: float) -> None:
         self.network, self.told, self.config, self.weight = network, told, recipe.supervised, weight
-        self.seed, self.steps = recipe.seed, recipe.supervised.steps
+        self.seed, self.steps, self.precision = recipe.seed, recipe.supervised.steps, recipe.precision
         self.classes: tuple[ClassSpec, ...] = told.labels.classes
         self.size = (recipe.network.height, recipe.network.width)
         self.allowed = torch.from_numpy(allowed_classes(self.classes))
@@ -70,10 +71,11 @@ class Grounded:
         phrases, present = presence(captions)
         templates = torch.randint(len(TEMPLATES), (len(phrases),), generator=generator)
         said = [TEMPLATES[t].format(phrase) for t, phrase in zip(templates.tolist(), phrases, strict=True)]
-        texts = self.network.encode_text(tokenize(said, self.network.context))
-        known = drawn_embeddings(self.network, self.classes, generator)
-        _, logits = self.network(image, torch.cat([known, texts]))
-        classes, words = logits.split([len(known), len(texts)], 1)
+        with autocast(self.precision, image.device):
+            texts = self.network.encode_text(tokenize(said, self.network.context))
+            known = drawn_embeddings(self.network, self.classes, generator)
+            _, logits = self.network(image, torch.cat([known, texts]))
+        classes, words = logits.float().split([len(known), len(texts)], 1)
         losses = {
             "cross-entropy": partial_cross_entropy(classes, labels, self.allowed).mean(),
             "dice": self.config.dice * dice_loss(classes, labels, self.instrument, self.allowed),

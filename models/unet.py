@@ -17,6 +17,7 @@ from cliprl.models.data.sample import allowed_classes, instrument_classes
 from cliprl.models.losses import dice_loss, partial_cross_entropy
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.network_predictor import TorchEngine
+from cliprl.models.parallel import autocast
 from cliprl.models.predictor import Predictor
 from cliprl.models.supervised import cosine_rate, update
 
@@ -72,7 +73,7 @@ class UNetStage:
 
     def __init__(self, unet: UNet, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
         config = recipe.supervised
-        self.unet, self.config, self.steps = unet, config, config.steps
+        self.unet, self.config, self.steps, self.precision = unet, config, config.steps, recipe.precision
         self.allowed = torch.from_numpy(allowed_classes(classes))
         self.instrument = torch.from_numpy(instrument_classes(classes))
         slow = {id(p) for p in unet.encoder.parameters()}
@@ -92,7 +93,9 @@ class UNetStage:
         """One batch."""
         self.unet.train()
         image, labels = self.batches(index)
-        _, logits = self.unet(image)
+        with autocast(self.precision, image.device):
+            _, logits = self.unet(image)
+        logits = logits.float()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
         update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.unet)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,22 +120,40 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
     assert moved == 1
 
 
-def test_the_readmes_table_is_the_committed_result() -> None:
-    root = Path(__file__).resolve().parent.parent
-    arms = json.loads((root / "models" / "results" / "refiner-study.json").read_text())["arms"]
-    rows = [
-        [cell.strip(" *") for cell in line.split("|")[1:-1]] for line in (root / "README.md").read_text().splitlines()
-    ]
-    table = {row[0]: row[1:] for row in rows if row and row[0] in arms}
-    assert table.keys() == arms.keys()
+ROOT = Path(__file__).resolve().parent.parent
+# Each result, and by the head of its README table the measure that is told.
+TABLES = [
+    ("refiner-study.json", "refiner, D2", "instrument IoU"),
+    ("refiner-study-rendered.json", "refiner, rendered scenes", "instrument IoU"),
+    ("refiner-study-rendered.json", "refiner, 12 classes", "dataset mIoU"),
+]
+DONE = [row for row in TABLES if (ROOT / "models" / "results" / row[0]).is_file()]
+
+
+def cells(arms: Mapping[str, Any], measure: str) -> dict[str, list[str]]:
+    """An arm's row: the mean over its seeds and, but for the base, the interval of its gain; of the instruments, then the IoU
+    of consecutive masks at severities 2 and 4."""
+    rows = {}
     for name, columns in arms.items():
         found = [
             {key: np.mean([seed[key] for seed in entry["seeds"]]) for key in entry["seeds"][0]}
             for entry in columns.values()
         ]
-        expected = [f"{one['instrument IoU']:.3f}" for one in found]
+        rows[name] = [f"{one[measure]:.3f}" for one in found]
         if name != "base only":
-            gains = [[100 * value for value in entry["gain in instrument IoU"]] for entry in columns.values()]
-            expected = [f"{iou} ({low:+.1f}, {high:+.1f})" for iou, (_, low, high) in zip(expected, gains, strict=True)]
-        steady = [f"{found[n]['IoU of consecutive masks']:.3f}" for n in (1, 3)]
-        assert [cell.replace("*", "") for cell in table[name]] == expected + steady
+            gains = [[100 * value for value in entry[f"gain in {measure}"]] for entry in columns.values()]
+            rows[name] = [
+                f"{iou} ({low:+.1f}, {high:+.1f})" for iou, (_, low, high) in zip(rows[name], gains, strict=True)
+            ]
+        if measure == "instrument IoU":
+            rows[name] += [f"{found[n]['IoU of consecutive masks']:.3f}" for n in (1, 3)]
+    return rows
+
+
+@pytest.mark.parametrize(("file", "head", "measure"), DONE)
+def test_the_readmes_tables_are_the_committed_results(file: str, head: str, measure: str) -> None:
+    arms = json.loads((ROOT / "models" / "results" / file).read_text())["arms"]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {head} |")) + 2
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines[start : start + len(arms)]]
+    assert {row[0]: row[1:] for row in rows} == cells(arms, measure)
