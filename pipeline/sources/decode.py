@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import av
 from av.container import InputContainer
 
+from cliprl.pipeline.sources.prompt import Prompt
+
 # AV_CODEC_FLAG_OUTPUT_CORRUPT and AV_CODEC_FLAG_LOW_DELAY of libavcodec/avcodec.h.
 _OUTPUT_CORRUPT = 1 << 3
 _LOW_DELAY = 1 << 19
@@ -39,6 +41,7 @@ class Decoder:
         self._context.thread_type = "SLICE" if live else "AUTO"
         self._context.flags |= _LOW_DELAY if live else _OUTPUT_CORRUPT
         self._live = live
+        self._prompt = Prompt(container, self._context)
         self._packets = container.demux(stream)
         self._next: Packet | None = None
         self._ready: deque[av.VideoFrame] = deque()
@@ -99,6 +102,7 @@ class Decoder:
 
     def _count(self, packet: Packet) -> None:
         self.packets += 1
+        self._prompt.look(packet)
         if packet.is_corrupt and packet.pts is not None:
             self._suspect.add(packet.pts)
 
@@ -110,6 +114,8 @@ class Decoder:
             self._after_loss = True
             return
         self.pictures += len(found) + (packet is not None and packet.is_discard)
+        if any(picture.interlaced_frame for picture in found):
+            self._prompt.end()
         self._ready.extend(found)
 
     def _settle(self) -> None:

@@ -1,0 +1,56 @@
+"""Pictures of a live stream as soon as they are there: the parser of libav ends one only when the next begins, a frame later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from av.container import Flags, InputContainer
+
+_NO_PARSE: Any = Flags.no_parse.value
+_START = b"\0\0\1"
+# Units with a slice's header: a slice, partition A of one, a slice of a key picture (ITU-T H.264, table 7-1).
+_SLICES = (1, 2, 5)
+
+
+def slices_in(data: bytes) -> tuple[int, int]:
+    """Slices in H.264 with start codes, and how many of them begin a picture (or a field).
+
+    Such a one has the first macroblock, number 0, which is written as a single bit 1 (ITU-T H.264, 7.3.3 and 9.1).
+    """
+    slices, first, at = 0, 0, data.find(_START)
+    while 0 <= at < len(data) - 4:
+        is_slice = data[at + 3] & 0x1F in _SLICES
+        slices += is_slice
+        first += is_slice and data[at + 4] >= 0x80
+        at = data.find(_START, at + 3)
+    return slices, first
+
+
+class Prompt:
+    """Packets of a stream that was opened without the parser (libav's `noparse`): H.264, one picture in each.
+
+    What needs the parser is given back to it: other codecs, lengths in the place of start codes (which don't wait),
+    more or less than a picture in a packet, and fields.
+    """
+
+    def __init__(self, container: InputContainer, context: Any) -> None:
+        self._container = container
+        if context.name != "h264" or (context.extradata or b"").startswith(b"\1"):
+            self.end()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether packets come as they are."""
+        return bool(self._container.flags & _NO_PARSE)
+
+    def look(self, packet: Any) -> None:
+        """Look whether a packet holds one whole picture, or none of any."""
+        if self.is_on:
+            slices, first = slices_in(bytes(packet))
+            if first != min(slices, 1):
+                self.end()
+
+    def end(self) -> None:
+        """Leave the packets from the next one on to the parser."""
+        if self.is_on:
+            self._container.flags &= ~_NO_PARSE
