@@ -1,0 +1,54 @@
+"""What the README says of networks that are not shipped is what the committed results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cliprl.models import larynx_study, text_study
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def endovis2015(result: dict[str, Any]) -> list[str]:
+    """A line for each score, pooled and by sequence."""
+    lines = []
+    for title, entry in result["scores"].items():
+        for name in entry["base"]:
+            frames = sum(entry["frames"].values()) if name == "pooled" else entry["frames"][name]
+            values = f"{entry['base'][name]:.3f} | {entry['refined'][name]:.3f}"
+            lines.append(f"| {title.partition(', ')[2]} | {name} | {frames} | {values} |")
+    return lines
+
+
+def text(result: dict[str, Any]) -> list[str]:
+    """A line a seed, and their mean."""
+    rows = {seed: [row[name] for name in text_study.MEASURES] for seed, row in result["seeds"].items()}
+    rows["mean"] = [sum(column) / len(column) for column in zip(*rows.values(), strict=True)]
+    return [f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in rows.items()]
+
+
+def larynx(result: dict[str, Any]) -> list[str]:
+    """A line a sequence, and their mean."""
+    rows = {**result["sequences"], "mean": result["mean over sequences"]}
+    return [
+        f"| {name} | {' | '.join(f'{row[network]:.3f}' for network in larynx_study.NETWORKS)} |"
+        for name, row in rows.items()
+    ]
+
+
+TOLD = [("endovis2015.json", endovis2015), ("text-study.json", text), ("larynx-study.json", larynx)]
+DONE = [(name, lines) for name, lines in TOLD if (ROOT / "models" / "results" / name).is_file()]
+
+
+@pytest.mark.parametrize(("name", "lines"), DONE, ids=[name for name, _ in DONE])
+def test_the_readme_says_what_the_result_says(name: str, lines: Any) -> None:
+    result = json.loads((ROOT / "models" / "results" / name).read_text())
+    readme = (ROOT / "README.md").read_text().splitlines()
+    missing = [line for line in lines(result) if line not in readme]
+    assert not missing
+    assert f"models/results/{name}" in "\n".join(readme)
+    assert {"command", "date", "machine"} <= result.keys()
