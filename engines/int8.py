@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cliprl.engines import quiet
 from cliprl.engines.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
 from cliprl.engines.engine import Say, silent
 from cliprl.engines.errors import EngineError, UsageError
@@ -28,16 +29,21 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
     """
     check_enough(pictures)
     try:
-        import nncf
+        nncf = quiet.nncf()
     except ImportError as error:
         raise EngineError(f"nncf, which quantises, can't be imported ({error}): pip install nncf") from error
-    import openvino
-
+    openvino = quiet.openvino()
     model = openvino.Core().read_model(bundle.encoder)
     model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
     samples = nncf.Dataset([{"image": picture[None], "text": bundle.embeddings} for picture in pictures])
+    # What runs int8 here adds up in 32 bits (VNNI, AMX): a bit kept back against overflow would cost labels for nothing.
+    exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
     quantised: Any = nncf.quantize(
-        model, samples, preset=nncf.QuantizationPreset.PERFORMANCE, subset_size=len(pictures)
+        model,
+        samples,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(pictures),
+        advanced_parameters=exact,
     )
     openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)

@@ -14,6 +14,7 @@ from cliprl.engines.engine import RANGES, Probe, Request
 from cliprl.engines.errors import EngineError
 from cliprl.engines.openvino_engine import OpenVinoEngine
 from cliprl.engines.openvino_rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
+from cliprl.engines.quiet import openvino
 
 NAME = "openvino"
 INT8 = "int8"
@@ -30,14 +31,13 @@ class OpenVino:
     def probe(self) -> Probe:
         """Whether OpenVINO is installed and has a CPU plugin."""
         try:
-            import openvino
+            version = openvino().__version__.split("-")[0]
         except ImportError as error:
             return Probe(NAME, False, f"openvino can't be imported ({error}): pip install openvino")
         if "CPU" not in _core().available_devices:
             return Probe(
                 NAME, False, "openvino finds no CPU plugin: install openvino from PyPI for this machine's architecture"
             )
-        version = openvino.__version__.split("-")[0]
         return Probe(NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions())}")
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
@@ -54,10 +54,8 @@ class OpenVino:
 
     def identity(self) -> Mapping[str, str]:
         """OpenVINO's version, and the CPU with all it can do."""
-        import openvino
-
         return {
-            "openvino": f"{openvino.__version__}, channels last in {', '.join(sorted(KEPT_CHANNELS_LAST))}",
+            "openvino": f"{openvino().__version__}, channels last in {', '.join(sorted(KEPT_CHANNELS_LAST))}",
             "cpu": f"{_cpu_name()}: {' '.join(_capabilities())}",
             "cpu_flags": _cpu_flags(),
         }
@@ -101,9 +99,7 @@ def lacking(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) 
 
 @cache
 def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
+    return openvino().Core()
 
 
 def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cliprl.engines.bundle import RANGES, Bundle, seal_bundle
 from cliprl.engines.errors import BundleError, EngineError, UsageError
+from cliprl.engines.quiet import openvino
 from cliprl.engines.reference import Pictures, encoder_shapes
 
 # How few pictures calibrate badly: activations' ranges are taken from them.
@@ -47,12 +48,10 @@ def measure_ranges(bundle: Bundle, pictures: Pictures) -> dict[str, float]:
         from cliprl.engines.eight_bits import products
     except ImportError as error:
         raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
-    import openvino
-
     # Of all products, so that which of them become eight bits may change without a new calibration.
     found = products(load_graph(bundle.encoder), grouped=True, least=1)
     names = list(dict.fromkeys(product.activation for product in found.values()))
-    core = openvino.Core()
+    core = openvino().Core()
     model = core.read_model(bundle.encoder)
     model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
     given = {name for port in model.outputs for name in port.get_names()}

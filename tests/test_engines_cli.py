@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
-from cliprl.engines import cli, commands, gate, open_bundle
-from cliprl.engines.bundle import INT8_ENCODER, RANGES
+from cliprl.engines import cli, commands, gate, open_bundle, seal_bundle
+from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.console import run_app
 from cliprl.engines.engine import Probe
@@ -123,6 +124,19 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
 
 
+def test_a_bundle_without_an_int8_encoder_says_how_to_get_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shipped = open_bundle("small")
+    shutil.copytree(shipped.path, tmp_path / "plain", ignore=shutil.ignore_patterns(INT8_ENCODER, INT8_WEIGHTS))
+    plain = seal_bundle(tmp_path / "plain", shipped.manifest, shipped.embeddings)
+    assert call(monkeypatch, "verify", str(plain.path), "--precision", "int8") == 2
+    error = capfd.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    for word in ("no int8 encoder", "cliprl-engine quantize", "f32"):
+        assert word in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -132,7 +146,6 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
         (("build", "--device", "tpu"), 2, ["tpu", "cpu"]),
         (("build", "--precision", "f12"), 2, ["f12", "f32"]),
         (("build", "--precision", "f16"), 2, ["'f16' is arithmetic of a GPU", "f32"]),
-        (("verify", "--precision", "int8"), 2, ["no int8 encoder", "cliprl-engine quantize", "f32"]),
         (("build", "--target", "sm86", "--precision", "fp8"), 2, ["fp8", "sm86", "sm89"]),
         (("quantize", "no.png", "-o", "x"), 2, ["no.png"]),
         (("build", "--target", "sm9"), 2, ["sm9", "sm86"]),

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import Bundle, BundleError, EngineCache, Pair, add_reference, load_engines, open_bundle
-from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
+from cliprl.engines.bundle import RANGES
 from cliprl.engines.cache import entry_name
 from cliprl.engines.candidate import Candidate, candidates
 from cliprl.engines.manifest import MANIFEST
@@ -34,8 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped networks with every kind of file that a bundle may have."""
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
-    for name in (INT8_ENCODER, INT8_WEIGHTS, RANGES):
-        (folder / name).write_bytes(bytes(range(256)) * 8)
+    (folder / RANGES).write_bytes(bytes(range(256)) * 8)
     manifest = open_bundle(folder).manifest
     return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:1])
 
@@ -137,8 +136,9 @@ BUILD = """
 import sys
 from pathlib import Path
 from cliprl.engines import EngineCache, load_engines, open_bundle
+from cliprl.engines.quiet import openvino
 bundle, cache = open_bundle(sys.argv[1]), EngineCache(Path(sys.argv[2]))
-import openvino
+openvino()
 print("ready", flush=True)
 load_engines(bundle, precision="f32", threads=1, cache=cache)
 print("done", flush=True)

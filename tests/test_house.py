@@ -89,6 +89,18 @@ def test_importing_loads_nothing_optional(package: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_openvino_reports_to_nobody() -> None:
+    """Its converter sends a report over the network when it is imported, and NNCF would too."""
+    told = "*sorted(name for name in sys.modules if 'telemetry' in name or name.startswith('openvino.tools'))"
+    code = f"import sys; from cliprl.engines import probe; assert probe('openvino').ready; print({told})"
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+    for path in (path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert not {"import openvino", "import nncf"} & {line.strip() for line in lines}, path.relative_to(ROOT)
+
+
 def test_the_light_install_names_no_heavy_package() -> None:
     light = [line for line in requires("cliprl") or [] if "extra ==" not in line]
     assert light
