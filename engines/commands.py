@@ -33,9 +33,12 @@ def list_devices() -> None:
 
 def build_here(name: str, device: str, precision: str, threads: int) -> None:
     """Compile for this machine and keep the result."""
-    cache = EngineCache()
-    pair = load_engines(open_bundle(name), device=device, precision=precision, threads=threads, cache=cache, say=_tell)
-    out.print(f"{pair.backend} in {pair.precision} is ready in {cache.folder}")
+    cache, bundle = EngineCache(), open_bundle(name)
+    pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, say=_tell)
+    made = {"bundle": bundle.manifest.name, "backend": pair.backend, "precision": pair.precision}
+    kept = any(made.items() <= entry.fields.items() for entry in cache.entries())
+    where = f"is ready in {cache.folder}" if kept else "can serve, but each start compiles it anew"
+    out.print(f"{pair.backend} in {pair.precision} {where}")
 
 
 def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
@@ -99,7 +102,7 @@ def _print_tensors(name: str, engine: Engine) -> None:
 
 def list_cache(folder: Path | None) -> None:
     """Print the kept engines, the last used first."""
-    cache = EngineCache(folder)
+    cache = _cache_in(folder)
     entries = cache.entries()
     table = Table("engine", "MB", "last used", "state", box=None, pad_edge=False)
     for entry in entries:
@@ -117,8 +120,14 @@ def list_cache(folder: Path | None) -> None:
 
 def clear_cache(folder: Path | None) -> None:
     """Delete the kept engines."""
-    cache = EngineCache(folder)
+    cache = _cache_in(folder)
     out.print(f"{cache.clear()} engines deleted from {cache.folder}")
+
+
+def _cache_in(folder: Path | None) -> EngineCache:
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is no folder: give --folder the folder of a cache")
+    return EngineCache(folder)
 
 
 def _write(path: Path, data: bytes) -> None:

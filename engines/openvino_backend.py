@@ -38,7 +38,9 @@ class OpenVino:
             return Probe(
                 NAME, False, "openvino finds no CPU plugin: install openvino from PyPI for this machine's architecture"
             )
-        return Probe(NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions())}")
+        return Probe(
+            NAME, True, f"openvino {version} on {_cpu_name()}, {' or '.join(self.precisions((INT8_ENCODER,)))}"
+        )
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
         """ "int8" where the CPU multiplies it natively and the bundle has such an encoder, "bf16" likewise, and "f32"."""

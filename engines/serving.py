@@ -43,15 +43,30 @@ def load_engines(
         raise UsageError(f"batch {batch} is no number of pictures: give 1 or more")
     cache = cache or EngineCache()
     refused = []
+    served = _Served(cache, say)
     found = candidates(bundle, device, precision, threads, buffers, say, batch)
-    for candidate in _fastest_first(found, cache, say) if precision == AUTO else found:
+    for candidate in _fastest_first(found, served) if precision == AUTO else found:
         try:
-            return serve(candidate, cache, say)
+            return served(candidate)
         except EngineError as error:
             refused.append(str(error))
             if precision == AUTO:
                 say(str(error))
     raise EngineError(f"bundle '{bundle.manifest.name}' can't be served on {device}: {'; '.join(refused)}")
+
+
+class _Served:
+    """Serves each candidate once: what was raced need not be loaded again, nor compiled where nothing can be kept."""
+
+    def __init__(self, cache: EngineCache, say: Say) -> None:
+        self.cache, self.say = cache, say
+        self._pairs: dict[tuple[str, str], Pair] = {}
+
+    def __call__(self, candidate: Candidate) -> Pair:
+        kind = candidate.backend.name, candidate.precision
+        if kind not in self._pairs:
+            self._pairs[kind] = serve(candidate, self.cache, self.say)
+        return self._pairs[kind]
 
 
 def serve(candidate: Candidate, cache: EngineCache, say: Say = silent) -> Pair:
@@ -72,37 +87,38 @@ def serve(candidate: Candidate, cache: EngineCache, say: Say = silent) -> Pair:
         return candidate.load(cache.get_or_make(fields, lambda: _make(candidate, say), say))
 
 
-def _fastest_first(found: Iterable[Candidate], cache: EngineCache, say: Say) -> Iterator[Candidate]:
+def _fastest_first(found: Iterable[Candidate], served: _Served) -> Iterator[Candidate]:
     """Backends in their order; of each its precisions by measured speed, 32 bits, which are never faster, last."""
     for _, group in groupby(found, lambda candidate: candidate.backend.name):
         every = list(group)
         rivals = [candidate for candidate in every if candidate.precision != FULL]
         if len(rivals) > 1:
-            order = _measured_order(rivals, cache, say)
+            order = _measured_order(rivals, served)
             rivals.sort(key=lambda rival: order.index(rival.precision) if rival.precision in order else len(order))
         yield from (*rivals, *(candidate for candidate in every if candidate.precision == FULL))
 
 
-def _measured_order(rivals: Sequence[Candidate], cache: EngineCache, say: Say) -> Sequence[str]:
+def _measured_order(rivals: Sequence[Candidate], served: _Served) -> Sequence[str]:
     """The accepted precisions, the fastest first: raced once, then known from the cache."""
     names = "; ".join(entry_name(rival.fields()) for rival in rivals)
     fields = rivals[0].fields() | {"precision": AUTO, "rivals": names}
-    order: Sequence[str] = cache.get_or_make(fields, lambda: Made({}, _raced(rivals, cache, say))).report["order"]
+    made = served.cache.get_or_make(fields, lambda: Made({}, _raced(rivals, served)))
+    order: Sequence[str] = made.report["order"]
     return order
 
 
-def _raced(rivals: Sequence[Candidate], cache: EngineCache, say: Say) -> dict[str, Any]:
+def _raced(rivals: Sequence[Candidate], served: _Served) -> dict[str, Any]:
     """Compile and judge every rival, and time those that are accepted; refusals are told."""
     accepted: dict[str, Engine] = {}
     for rival in rivals:
         try:
-            accepted[rival.precision] = serve(rival, cache, say).encoder
+            accepted[rival.precision] = served(rival).encoder
         except EngineError as error:
-            say(str(error))
+            served.say(str(error))
     times = race(accepted, rivals[0].bundle) if len(accepted) > 1 else dict.fromkeys(accepted, 0.0)
     order = ranked(times)
     if len(order) > 1:
-        say(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
+        served.say(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
     return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
 
 

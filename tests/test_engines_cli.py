@@ -124,6 +124,18 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
 
 
+def test_what_cannot_be_kept_is_not_called_ready(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+    assert call(monkeypatch, "build", "--precision", "f32") == 0
+    told = capfd.readouterr()
+    assert "each start compiles it anew" in told.out
+    assert "can't be kept" in told.err
+
+
 def test_a_bundle_without_an_int8_encoder_says_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -148,6 +160,7 @@ def test_a_bundle_without_an_int8_encoder_says_how_to_get_one(
         (("build", "--precision", "f16"), 2, ["'f16' is arithmetic of a GPU", "f32"]),
         (("build", "--target", "sm86", "--precision", "fp8"), 2, ["fp8", "sm86", "sm89"]),
         (("quantize", "no.png", "-o", "x"), 2, ["no.png"]),
+        (("cache", "--folder", "/dev/null"), 2, ["/dev/null", "folder"]),
         (("build", "--target", "sm9"), 2, ["sm9", "sm86"]),
         (("build", "--target", "sm86", "--precision", "f16", "-o", "/dev/null/x"), 2, ["/dev/null/x"]),
     ],

@@ -84,6 +84,15 @@ def test_the_fastest_serves_and_the_race_is_run_once(
     assert said == []
 
 
+def test_where_nothing_can_be_kept_each_precision_is_compiled_once(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    said = list[str]()
+    assert chosen(Three(slow=["one"]), bundle, tmp_path / "file" / "engines", monkeypatch, said) == "two"
+    assert [text.split(":")[0].split()[-1] for text in said if "compiling small" in text] == ["one", "two"]
+
+
 def test_the_fastest_does_not_serve_where_the_gate_refuses_it(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
