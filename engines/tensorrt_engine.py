@@ -35,7 +35,7 @@ class TensorRtEngine:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(f"{package} can't load a plan: {_refusal(self._runtime, plan, self._logger)}")
-        self._context = _made(self._engine.create_execution_context(), f"{package} makes no execution context")
+        self._context = _made(_context(trt, self._engine), f"{package} makes no execution context")
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         specs = {name: self._spec(trt, name) for name in names}
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
@@ -130,6 +130,19 @@ class TensorRtEngine:
     def _spec(self, trt: Any, name: str) -> TensorSpec:
         dtype = trt.nptype(self._engine.get_tensor_dtype(name)).__name__
         return TensorSpec(dtype, tuple(self._engine.get_tensor_shape(name)))
+
+
+def _context(trt: Any, engine: Any) -> Any:
+    """An execution context.
+
+    TensorRT for RTX makes a kernel for the shapes at hand in the background, unless it is told to make it first: a recorded
+    graph would replay the slow stand-in for ever.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)
 
 
 def _made(thing: Any, complaint: str) -> Any:

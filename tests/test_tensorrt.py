@@ -227,3 +227,12 @@ def test_without_a_gpu_cuda_is_refused_with_every_reason(bundle: Bundle) -> None
     assert "\n" not in str(caught.value)
     for word in ("tensorrt:", "tensorrt_rtx:", "cuda"):
         assert word in str(caught.value)
+
+
+def test_tensorrt_for_rtx_has_what_an_execution_context_is_made_of() -> None:
+    """None can be made without a GPU: at least the names are there, and are meant for one another."""
+    rtx = pytest.importorskip(RTX)
+    assert hasattr(rtx.ICudaEngine, "create_runtime_config")
+    assert hasattr(rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert "EAGER" in rtx.DynamicShapesKernelSpecializationStrategy.__members__
+    assert "IRuntimeConfig" in rtx.ICudaEngine.create_execution_context.__doc__
