@@ -13,8 +13,9 @@ from live_faults import CLASSES
 from cliprl.pipeline import Overlay
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.display import Promise
 from cliprl.pipeline.live.recording import RecordOptions, recordings
-from cliprl.pipeline.live.stream import LiveStream, Promise
+from cliprl.pipeline.live.stream import LiveStream
 
 if __name__ == "__main__":
     source = TestCamera(live=False)  # it waits where the machine is busy: what is missing was lost in the recording

@@ -21,9 +21,10 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import Frame, Overlay, StreamInfo
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.display import Promise
 from cliprl.pipeline.live.recording import Recording, RecordOptions, recordings
 from cliprl.pipeline.live.segments import Segments
-from cliprl.pipeline.live.stream import LiveStream, Promise
+from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.live.timeline import TIME_BASE
 
 INFO = StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, 25), Fraction(25), live=True)

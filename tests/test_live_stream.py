@@ -19,9 +19,10 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import Overlay, Style
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.display import Promise
 from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState
 from cliprl.pipeline.live.masks import Masks
-from cliprl.pipeline.live.stream import LiveStream, Promise
+from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.live.supervisor import Mask, Outcome, Supervisor
 
 # Seconds after which a test gives up waiting for what has to come.

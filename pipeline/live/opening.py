@@ -9,10 +9,11 @@ from pathlib import Path
 from cliprl.engines import CliprlError, UsageError, silent
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.display import Promise
 from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.recording import RecordOptions, recordings
-from cliprl.pipeline.live.stream import LiveStream, Promise
+from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.protocols import Scene, Sink
@@ -70,29 +71,25 @@ def open_live(
     promise = Promise(options.max_age_ms, waiting if options.wait_ms is None else options.wait_ms, options.guard)
     style = overlay.style
     settings = Settings(style.opacity, style.contours, recording=options.recording)
-    stream = LiveStream(
+    if first is not None:
+        for opener in openers.values():  # tried first, so that a bad name is told before the stream starts
+            opener(Scene(first.info, overlay.classes)).close()
+    return LiveStream(
         camera,
         overlay,
         Supervisor(equip, len(overlay.classes)),
+        tuple(_outlet(target, opener, camera, overlay) for target, opener in openers.items()),
         recordings=recordings(options.record, lambda: camera.info) if options.record else (),
         controls=Controls(overlay.classes, settings),
         promise=promise,
         name=network,
         say=say,
     )
-    stream.outlets = tuple(_outlet(target, opener, stream, first is not None) for target, opener in openers.items())
-    return stream
 
 
-def _outlet(target: str, opener: Callable[[Scene], Sink], stream: LiveStream, known: bool) -> Outlet:
-    """The outlet of an output, which is tried first, so that a bad name is told before the stream starts."""
-
-    def scene() -> Scene:
-        return Scene(stream.info, stream.overlay.classes)
-
-    if known:
-        opener(scene()).close()
-    return Outlet(lambda: opener(scene()), network=is_network(target) or target.startswith(DEVICES))
+def _outlet(target: str, opener: Callable[[Scene], Sink], camera: Camera, overlay: Overlay) -> Outlet:
+    network = is_network(target) or target.startswith(DEVICES)
+    return Outlet(lambda: opener(Scene(info_of(camera), overlay.classes)), network=network)
 
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:

@@ -1,0 +1,128 @@
+"""What becomes of each picture on the display path: a mask, the guard, a status, and whoever is to get it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.camera import Camera, Captured
+from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.guard import BodyGuard
+from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState
+from cliprl.pipeline.live.masks import Chosen, Masks
+from cliprl.pipeline.live.outlet import Outlet
+from cliprl.pipeline.live.pictures import Pictures
+from cliprl.pipeline.live.recording import Recording
+from cliprl.pipeline.live.reporter import Reporter
+from cliprl.pipeline.live.supervisor import Supervisor
+from cliprl.pipeline.live.timeline import Timeline
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.summary import Recorder
+
+Both = tuple[Frame, Frame]  # a picture raw and overlaid
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a viewer can rely on. max_age_ms: masks of older frames are never shown. wait_ms: how long a frame may wait for its
+    own mask. guard: pixelate what is recorded or sent while the scope is out of the body.
+    """
+
+    max_age_ms: float = 250.0
+    wait_ms: float = 0.0
+    guard: bool = True
+
+
+class Display:
+    """Puts pictures into `hub`, outputs and recordings, and counts them. For use by the display path's thread alone."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        overlay: Overlay,
+        supervisor: Supervisor | None,
+        outlets: Sequence[Outlet],
+        recordings: Sequence[Recording],
+        controls: Controls,
+        promise: Promise,
+        name: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.hub, self.recorder = Hub(), Recorder()
+        self._camera, self._outlets, self._recordings, self._controls = camera, outlets, recordings, controls
+        self._masks = supervisor and Masks(supervisor, max_age_ms=promise.max_age_ms, wait_ms=promise.wait_ms)
+        self._pictures = Pictures(overlay, controls, name)
+        self._reporter = Reporter(camera, supervisor, recordings, overlay.classes, say)
+        self._guard, self._timeline, self._guards = BodyGuard(), Timeline(), promise.guard
+        self._last: Frame | None = None
+        self._chosen, self._looks = Chosen(Freshness.OFF), controls.settings.looks
+        self._connection, self._index = 0, 0
+        self._out_of_body = True
+
+    def show(self, captured: Captured) -> Segmentation | None:
+        """Display a frame that the camera gave; the mask it was shown with."""
+        frame, self._last = captured.frame, captured.frame
+        with frame.stage("draw"):
+            frame.index = self._index
+            self._timeline.stamp(frame, captured.connection)
+            if captured.connection != self._connection:
+                self._connection = captured.connection
+                if self._masks:
+                    self._masks.forget()
+            self._out_of_body = self._guard.update(frame)
+            chosen = self._masks.choose(self._index, frame) if self._masks else Chosen(Freshness.OFF)
+            own, shared = self._drawn(frame, chosen)
+        with frame.stage("write"):
+            self._hand_out(own, shared, chosen, camera=True)
+        self.recorder.add(frame, chosen.segmentation)
+        return chosen.segmentation
+
+    def show_absence(self) -> None:
+        """Display what there is without a new frame: nothing new yet, a marked picture, or a card."""
+        if self._camera.standing.state is SourceState.LIVE:
+            return
+        own, shared, reason = self._pictures.absence(self._camera, self._last, guarded=self._is_guarded)
+        own.index = shared.index = self._index
+        self._timeline.stamp_at(own, time.monotonic())
+        shared.pts, shared.time_base, shared.duration = own.pts, own.time_base, own.duration
+        self._hand_out((own, own), (shared, shared), Chosen(Freshness.OFF, reason=reason), camera=False)
+
+    def redraw(self) -> None:
+        """Display the last picture of a file that pauses or has ended anew, where the controls have changed since."""
+        if self._last is not None and self._controls.settings.looks != self._looks:
+            again = replace(self._last, index=self._index, times={}, durations={})
+            self._publish(*self._drawn(again, self._chosen), self._chosen, camera=False)
+
+    def _drawn(self, frame: Frame, chosen: Chosen) -> tuple[Both, Both]:
+        """The picture for the display, and as it may be shared."""
+        self._chosen, self._looks = chosen, self._controls.settings.looks
+        own = frame, self._pictures.overlaid(frame, chosen)
+        return own, self._pictures.veiled(frame) if self._is_guarded else own
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether what is shared must not show the picture."""
+        return self._guards and self._out_of_body
+
+    def _hand_out(self, own: Both, shared: Both, chosen: Chosen, *, camera: bool) -> None:
+        """Display a picture, and hand it to outputs and recordings."""
+        shown = self._publish(own, shared, chosen, camera=camera)
+        for outlet in self._outlets:
+            outlet.put(shown.shared_overlaid, chosen.segmentation)
+        for recording in self._recordings:
+            recording.switch(self._controls.settings.recording)
+            recording.put(shown)
+
+    def _publish(self, own: Both, shared: Both, chosen: Chosen, *, camera: bool) -> Shown:
+        self._reporter.tell_of_source()
+        guarded = self._is_guarded and self._last is not None
+        status = self._reporter.status(
+            own[0], chosen, self._outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded
+        )
+        shown = Shown(self._index, *own, *shared, status, camera)
+        self._index += 1
+        self.hub.publish(shown, freeze=self._controls.settings.frozen)
+        return shown
