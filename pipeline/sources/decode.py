@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import av
 from av.container import InputContainer
 
-from cliprl.pipeline.sources.prompt import Prompt
+from cliprl.pipeline.sources.undelayed import Undelayed
 
 # AV_CODEC_FLAG_OUTPUT_CORRUPT and AV_CODEC_FLAG_LOW_DELAY of libavcodec/avcodec.h.
 _OUTPUT_CORRUPT = 1 << 3
@@ -41,7 +41,7 @@ class Decoder:
         self._context.thread_type = "SLICE" if live else "AUTO"
         self._context.flags |= _LOW_DELAY if live else _OUTPUT_CORRUPT
         self._live = live
-        self._prompt = Prompt(container, self._context)
+        self._undelayed = Undelayed(container, self._context)
         self._packets = container.demux(stream)
         self._next: Packet | None = None
         self._ready: deque[av.VideoFrame] = deque()
@@ -102,7 +102,7 @@ class Decoder:
 
     def _count(self, packet: Packet) -> None:
         self.packets += 1
-        self._prompt.look(packet)
+        self._undelayed.look(packet)
         if packet.is_corrupt and packet.pts is not None:
             self._suspect.add(packet.pts)
 
@@ -115,7 +115,7 @@ class Decoder:
             return
         self.pictures += len(found) + (packet is not None and packet.is_discard)
         if any(picture.interlaced_frame for picture in found):
-            self._prompt.end()
+            self._undelayed.end()
         self._ready.extend(found)
 
     def _settle(self) -> None:

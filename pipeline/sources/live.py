@@ -17,8 +17,8 @@ CAMERA, SCREEN = "camera:", "screen:"
 # Seconds to open, and to wait for each packet.
 _TIMEOUT = (10.0, 10.0)
 _QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
-# Where a packet holds a picture as it comes: see prompt.py. RTP's hold pieces of one, whose last one libav doesn't tell.
-_PROMPT = _QUICK | {"fflags": "nobuffer+noparse"}
+# Where a packet holds a picture as it comes: see undelayed.py. RTP's hold pieces of one, whose last one libav doesn't tell.
+_UNDELAYED = _QUICK | {"fflags": "nobuffer+noparse"}
 # An RTSP server tells the format beforehand: there is little to analyse.
 _RTSP = _QUICK | {"analyzeduration": "200000", "rtsp_transport": "tcp", "timeout": "5000000"}
 # RTSP with its pictures over UDP, by the scheme that other players know it by; libav has an option for it instead.
@@ -30,9 +30,9 @@ _OPTIONS = {
     "rtsps": _RTSP,
     "rtmp": _QUICK,
     "rtp": _QUICK,
-    "srt": _PROMPT,
-    "udp": _PROMPT,
-    "tcp": _PROMPT,
+    "srt": _UNDELAYED,
+    "udp": _UNDELAYED,
+    "tcp": _UNDELAYED,
     "http": {"rw_timeout": "10000000"},
     "https": {"rw_timeout": "10000000"},
 }
@@ -76,7 +76,7 @@ def open_device(name: str) -> VideoSource:
     if not Path(path).exists():
         found = ", ".join(device.path for device in list_devices())
         raise UsageError(f"no such device {path}: {'there are ' + found if found else 'no camera is attached'}")
-    return VideoSource(path, format="v4l2", options=_PROMPT | options, timeout=_TIMEOUT, live=True)
+    return VideoSource(path, format="v4l2", options=_UNDELAYED | options, timeout=_TIMEOUT, live=True)
 
 
 def open_screen(name: str) -> VideoSource:

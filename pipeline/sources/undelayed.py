@@ -26,7 +26,7 @@ def slices_in(data: bytes) -> tuple[int, int]:
     return slices, first
 
 
-class Prompt:
+class Undelayed:
     """Packets of a stream that was opened without the parser (libav's `noparse`): H.264, one picture in each.
 
     What needs the parser is given back to it: other codecs, lengths in the place of start codes (which don't wait),
