@@ -12,8 +12,8 @@ from cliprl.models.actions import KEEP, Pictures, outcomes
 from cliprl.models.config import ReinforcementConfig
 
 GAIN_LIMIT = 1.0
-# Added to the logits of classes that are wrong.
-LOW = -1e4
+# A class's probability beside the leading one's, below which it is taken for this.
+LEAST = 1e-37
 # The neighbourhood whose rewards an agent has a share in: so many cells squared.
 WINDOW = 5
 
@@ -25,11 +25,11 @@ def own_rewards(pictures: Pictures, pushes: Tensor, truths: Sequence[Tensor], co
     less it where it becomes wrong, less the `effort` of any action but to keep.
     truths: each bool (B, K, h, w), the classes that a cell's label allows; the reward is the mean over them.
     """
-    wrong = [LOW * (~truth).to(pictures.logits.dtype) for truth in truths]
-    before = _judged(pictures.logits, wrong)
+    right = [truth.to(pictures.logits.dtype) for truth in truths]
+    before = _judged(pictures.logits, right)
     rewards = []
     for action, outcome in enumerate(outcomes(pictures, pushes)):
-        pairs = zip(before, _judged(outcome, wrong), strict=True)
+        pairs = zip(before, _judged(outcome, right), strict=True)
         gains = [(now - was).clamp(-GAIN_LIMIT, GAIN_LIMIT) + config.label_reward * (hit - had)
                  for (was, had), (now, hit) in pairs]  # fmt: skip
         effort = 0.0 if action == KEEP else config.effort
@@ -37,16 +37,17 @@ def own_rewards(pictures: Pictures, pushes: Tensor, truths: Sequence[Tensor], co
     return torch.stack(rewards, 1)
 
 
-def _judged(logits: Tensor, wrong: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _judged(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """For each truth the log-probability of its classes, and 1.0 where one of them leads; each (B, h, w).
 
-    wrong: (B, K, h, w), LOW for the classes that the truth does not allow, else 0.
+    right: (B, K, h, w), 1 for the classes that the truth allows, else 0.
     """
-    total, best = logits.logsumexp(1), logits.amax(1)
+    odds = (logits - logits.amax(1, keepdim=True)).exp()  # 1 for the class that leads
+    total = odds.sum(1)
     found = []
-    for low in wrong:
-        allowed = logits + low
-        found.append((allowed.logsumexp(1) - total, (allowed.amax(1) >= best).to(logits.dtype)))
+    for allowed in right:
+        own = odds * allowed
+        found.append(((own.sum(1) / total).clamp(min=LEAST).log(), (own.amax(1) >= 1).to(logits.dtype)))
     return found
 
 
