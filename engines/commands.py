@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cliprl.engines.bundle import open_bundle
 from cliprl.engines.cache import EngineCache
+from cliprl.engines.console import at_work
 from cliprl.engines.engine import AUTO, BACKENDS, Engine, probe
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.serving import load_engines
@@ -34,7 +35,8 @@ def list_devices() -> None:
 def build_here(name: str, device: str, precision: str, threads: int) -> None:
     """Compile for this machine and keep the result."""
     cache, bundle = EngineCache(), open_bundle(name)
-    pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, say=_tell)
+    with at_work(err) as say:
+        pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, say=say)
     made = {"bundle": bundle.manifest.name, "backend": pair.backend, "precision": pair.precision}
     kept = any(made.items() <= entry.fields.items() for entry in cache.entries())
     where = f"is ready in {cache.folder}" if kept else "can serve, but each start compiles it anew"
@@ -64,7 +66,8 @@ def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
     """Write a copy of a bundle for eight bits, on the CPU and on GPUs, and show how it compares."""
     from cliprl.engines.int8 import quantised_copy
 
-    copy = quantised_copy(open_bundle(name), frames, folder, _tell)
+    with at_work(err) as say:
+        copy = quantised_copy(open_bundle(name), frames, folder, say)
     verify_here(str(copy.path), "cpu", AUTO, 0)
 
 
@@ -83,7 +86,8 @@ def inspect_bundle(name: str) -> None:
         red, green, blue = spec.color
         out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
     try:
-        pair = load_engines(bundle, say=_tell)
+        with at_work(err) as say:
+            pair = load_engines(bundle, say=say)
         _print_tensors("encoder", pair.encoder)
         _print_tensors("refiner", pair.refiner)
     except EngineError as error:
@@ -140,10 +144,6 @@ def _write(path: Path, data: bytes) -> None:
         with suppress(OSError):
             partial.unlink()
         raise UsageError(f"'{path}' can't be written ({error.strerror}): give -o a place that can") from error
-
-
-def _tell(message: str) -> None:
-    err.print(message, style="dim", markup=False)
 
 
 def _wide() -> Console:

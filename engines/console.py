@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
+from rich.console import Console
 
+from cliprl.engines.engine import Say
 from cliprl.engines.errors import CliprlError
 
 MISUSE = 2
@@ -36,6 +39,29 @@ def run_app(app: typer.Typer, program: str) -> int:
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
+
+
+@contextmanager
+def at_work(console: Console) -> Iterator[Say]:
+    """Gives what prints a message; from the first one on a terminal shows a moving bar and the time, until the work is done.
+
+    Compiling tells no share of its work that is done, so the bar has no end.
+    """
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+    bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", markup=False, highlight=False)
+        if console.is_terminal and not bar.tasks:
+            bar.add_task("", total=None)
+            bar.start()
+
+    try:
+        yield say
+    finally:
+        if bar.tasks:
+            bar.stop()
 
 
 def _complain(program: str, message: str, status: int) -> int:

@@ -7,13 +7,13 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from cliprl.engines import Bundle, UsageError, open_bundle
+from cliprl.engines.console import at_work
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.equip import Equip
@@ -66,7 +66,8 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     console = Console(stderr=True, quiet=quiet)
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
     with ExitStack() as opened:
-        stream = _open(options, targets, opened, partial(console.print, style="dim", markup=False, highlight=False))
+        with at_work(console) as say:
+            stream = _open(options, targets, opened, say)
         trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)

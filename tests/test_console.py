@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
+from rich.console import Console
 
 from cliprl.engines import EngineError, UsageError
-from cliprl.engines.console import run_app
+from cliprl.engines.console import at_work, run_app
 
 PROGRAM = "cliprl-test"
 ERRORS = {
@@ -76,3 +78,23 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
     assert line.startswith("cliprl-test: unexpected KeyError")
     assert line.endswith(f"Report it with {kept}\n")
     assert "raise ERRORS[how]" in kept.read_text()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_work_that_is_told_shows_that_it_goes_on_only_on_a_terminal(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    with at_work(console) as say:
+        say("compiling [small]")
+        say("comparing")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "compiling [small]" in shown
+    assert "comparing" in shown
+    assert ("0:00:0" in shown) == terminal
+    assert not terminal or shown.rstrip().endswith("\x1b[2K"), "the bar is wiped away"
+
+
+def test_work_of_which_nothing_is_told_shows_nothing() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with at_work(console):
+        pass
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
