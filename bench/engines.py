@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cliprl.bench.job import Job, Say, in_fresh_process, interleaved
+from cliprl.bench.fresh import in_fresh_process
+from cliprl.bench.job import Answers, Job, Say
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.engines import Bundle, EngineError, Pair, open_bundle
@@ -113,10 +114,12 @@ def measure(session: Session, job: Job, say: Say, device: str = "cpu", batches: 
                 notes.append(f"{case}: {reason}")
             else:
                 tasks[case] = (one_round, (device, *engine, batch, job))
-    answers = interleaved(tasks, job.rounds, say)
-    series = [
-        Series.of(case, name, "ms", [answer[name] for answer in answers[case]])
-        for case in tasks
-        for name in answers[case][0]
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD, notes))
+
+
+def _series(answers: Answers) -> list[Series]:
+    return [
+        Series.of(case, name, "ms", [answer[name] for answer in rounds])
+        for case, rounds in answers.items()
+        for name in rounds[0]
     ]
-    return session.result(series, METHOD, notes)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cliprl.bench.job import Job, Say, in_fresh_process
+from cliprl.bench.job import Answers, Job, Say
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
@@ -37,6 +37,7 @@ from cliprl.pipeline.protocols import PlaneAllocator
 RATE = 25
 # Each fault, and the words by which the picture tells it.
 FAULTS = {"raises": "planted", "hangs for 5 s": "has hung", "masks are NaN": "not a number", "is killed": "signal 9"}
+_ALL = "all faults"
 NO_FAULT, STALL = "no fault", "camera stalls for 3 s"
 _HANG, _STALL = 5.0, 3.0
 # The file's name once the fault has struck; its time is by the monotonic clock, which all processes share.
@@ -235,13 +236,13 @@ class _Watcher:
 
 def measure(session: Session, job: Job, say: Say) -> Result:
     """Every fault once a round, each round in a fresh process."""
-    runs: list[Watched] = []
-    for turn in range(job.rounds):
-        say(f"round {turn + 1} of {job.rounds}")
-        runs.append(in_fresh_process(run, job))
-    return session.result(
-        series(runs), METHOD, [verdict(runs), f"camera frames never displayed: {[r.lost for r in runs]}"]
-    )
+
+    def made(answers: Answers) -> Result:
+        runs: list[Watched] = answers[_ALL]
+        notes = [verdict(runs), f"camera frames never displayed: {[r.lost for r in runs]}"]
+        return session.result(series(runs), METHOD, notes)
+
+    return session.rounds({_ALL: (run, (job,))}, job.rounds, say, made)
 
 
 def series(runs: Sequence[Watched]) -> list[Series]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from cliprl.bench.fresh import in_fresh_process
 from cliprl.engines import CliprlError
 
-Answer = TypeVar("Answer")
 Say = Callable[[str], None]
 # Frames of a run that only warms up.
 WARM_FRAMES = 30
@@ -91,36 +88,48 @@ def _timed(runner: Runner, out: Path, frames: int | None) -> Run:
     return run
 
 
-def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer:
-    """Call a module-level function in a process of its own: nothing that ran before warms it, and its CPU time can be told.
-
-    Raises what it raised, CliprlError where the process died.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise CliprlError("the measured process died: run the same with cliprl-stream to see why") from error
-
-
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
+# The answers of each task, one a round.
+Answers = dict[str, list[Any]]
 
 
-def interleaved(tasks: Mapping[str, Task], rounds: int, say: Say) -> dict[str, list[Any]]:
+def interleaved(
+    tasks: Mapping[str, Task],
+    rounds: int,
+    say: Say,
+    keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
+    join: Callable[[list[Any]], Any] | None = None,
+) -> Answers:
     """Run every task once a round, each in a fresh process, in turn: a machine that slows down slows all of them.
 
     Returns the answers by task, one a round. The order turns round by round, so that no task always follows the same one.
+    `keep` is given the answers so far and the number of whole rounds: after each round, and in the first, which may be long,
+    after each task. Where a task is cut short, `join` makes an answer of what it had reported (see `cliprl.bench.fresh`).
     """
-    answers: dict[str, list[Any]] = {name: [] for name in tasks}
-    names = list(tasks)
+    answers: Answers = {}
     for turn in range(rounds):
-        first = turn % max(len(names), 1)
-        for name in names[first:] + names[:first]:
+        reports: list[Any] = []
+        for name in _order(list(tasks), turn):
             say(f"round {turn + 1} of {rounds}: {name}")
+            reports.clear()
             function, arguments = tasks[name]
-            answers[name].append(in_fresh_process(function, *arguments))
+            try:
+                answer = in_fresh_process(function, *arguments, heard=reports.append)
+            except BaseException:
+                if join is not None and reports:
+                    keep(answers | {name: [*answers.get(name, []), join(reports)]}, turn)
+                raise
+            answers.setdefault(name, []).append(answer)
+            if not turn:
+                keep(answers, 0)
+        if turn + 1 < rounds:
+            keep(answers, turn + 1)
     return answers
+
+
+def _order(names: list[str], turn: int) -> list[str]:
+    first = turn % max(len(names), 1)
+    return names[first:] + names[:first]
 
 
 def quiet_libraries() -> None:

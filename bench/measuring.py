@@ -10,7 +10,7 @@ import typer
 from cliprl.bench import engines, live, peers, precisions, scale, soak, stages, start, stream
 from cliprl.bench.clips import DEMO
 from cliprl.bench.peers.measure import measure as measure_peers
-from cliprl.bench.running import Bundle, Clip, Frames, Output, Rounds, Seconds, Steps, WarmUp, job, measured, show
+from cliprl.bench.running import Bundle, Clip, Frames, Output, Rounds, Seconds, Steps, WarmUp, job, measured
 from cliprl.bench.suite import suite
 from cliprl.engines import UsageError
 
@@ -27,7 +27,7 @@ def stream_(
 ) -> None:
     """File to file as fast as it goes, beside a plain OpenCV loop on the same engine, and the share of the machine's bound."""
     wanted = job("stream", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps, frames=frames)
-    show(measured("stream", clip, wanted, stream.measure), output)
+    measured("stream", clip, wanted, stream.measure, output=output)
 
 
 def stages_(
@@ -42,7 +42,7 @@ def stages_(
 ) -> None:
     """Each stage alone and in place, by the clock and in CPU work."""
     wanted = job("stages", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps, frames=frames)
-    show(measured("stages", clip, wanted, stages.measure), output)
+    measured("stages", clip, wanted, stages.measure, output=output)
 
 
 def engines_(
@@ -58,13 +58,13 @@ def engines_(
     batches = tuple(batch or (1,))
     wanted = job("engines", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up)
     options = ["--device", device, *(word for each in batches for word in ("--batch", f"{each}"))]
-    show(measured("engines", None, wanted, partial(engines.measure, device=device, batches=batches), options), output)
+    measured("engines", None, wanted, partial(engines.measure, device=device, batches=batches), options, output=output)
 
 
 def start_(clip: Clip = DEMO, bundle: Bundle = "small", rounds: Rounds = None, output: Output = None) -> None:
     """From launch to the first painted frame in a file: with compiled engines in the cache, and with an empty one."""
     wanted = job("start", bundle=bundle, rounds=rounds)
-    show(measured("start", clip, wanted, start.measure, ["--rounds", f"{wanted.rounds}"]), output)
+    measured("start", clip, wanted, start.measure, ["--rounds", f"{wanted.rounds}"], output=output)
 
 
 def precisions_(
@@ -79,7 +79,7 @@ def precisions_(
     measure = partial(precisions.measure, calibration=calibrate, sources=sources, count=count)
     words = [*map(precisions.shown, sources)]
     words += [word for source in calibrate for word in ("--calibrate", precisions.shown(source))]
-    show(measured("precisions", None, wanted, measure, [*words, "--count", f"{count}"]), output)
+    measured("precisions", None, wanted, measure, [*words, "--count", f"{count}"], output=output)
 
 
 def live_(
@@ -96,7 +96,7 @@ def live_(
     rates = tuple(rate or live.RATES)
     wanted = job("live", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
     options = [word for each in rates for word in ("--rate", f"{each}")]
-    show(measured("live", clip, wanted, partial(live.measure, rates=rates), options), output)
+    measured("live", clip, wanted, partial(live.measure, rates=rates), options, output=output)
 
 
 def soak_(
@@ -110,7 +110,7 @@ def soak_(
     """One long run of a repeated clip: does latency, memory, the number of open files or threads grow?"""
     options = ["--frames", f"{frames}", "--target", target]
     measure = partial(soak.measure, output=target, frames=frames)
-    show(measured("soak", clip, job("soak", bundle=bundle, steps=steps), measure, options), output)
+    measured("soak", clip, job("soak", bundle=bundle, steps=steps), measure, options, output=output)
 
 
 def scale_(
@@ -129,7 +129,7 @@ def scale_(
         raise UsageError(f"unknown axis '{min(unknown)}': one of {', '.join(scale.AXES)}")
     wanted = job("scale", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, frames=frames)
     options = [word for name in axes for word in ("--axis", name)]
-    show(measured("scale", clip, wanted, partial(scale.measure, axes=axes), options), output)
+    measured("scale", clip, wanted, partial(scale.measure, axes=axes), options, output=output)
 
 
 def peers_(
@@ -149,7 +149,7 @@ def peers_(
         peers.contender(name)
     wanted = job("peers", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps, frames=frames)
     options = [word for name in peer or () for word in ("--peer", name)]
-    show(measured("peers", clip, wanted, partial(measure_peers, names=names), options), output)
+    measured("peers", clip, wanted, partial(measure_peers, names=names), options, output=output)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from cliprl.bench import faults, watch
 from cliprl.bench.clips import DEMO
-from cliprl.bench.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured, show
+from cliprl.bench.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured
 
 
 def faults_(
@@ -20,7 +20,7 @@ def faults_(
 ) -> None:
     """What the picture does while segmentation raises, hangs, gives nonsense or is killed, and when the camera stalls."""
     wanted = job("faults", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
-    show(measured("faults", clip, wanted, faults.measure), output)
+    measured("faults", clip, wanted, faults.measure, output=output)
 
 
 def watch_(
@@ -34,7 +34,7 @@ def watch_(
 ) -> None:
     """The whole program for ten minutes, watched on its page and recording: age of the pictures seen, frames missing."""
     wanted = job("watch", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
-    show(measured("watch", clip, wanted, watch.measure), output)
+    measured("watch", clip, wanted, watch.measure, output=output)
 
 
 def add_to(app: typer.Typer) -> None:

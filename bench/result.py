@@ -16,6 +16,8 @@ SCHEMA = "cliprl-bench"
 VERSION = 1
 # Decimals that are kept of a sample: a tenth of a microsecond where the unit is a millisecond.
 DIGITS = 4
+# The entry of `method` that says how much of a measurement there is, where it was cut short.
+UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
 # Units of which more is better; of all others less is.
 MORE_IS_BETTER = ("FPS", "of bound", "times")
@@ -92,7 +94,8 @@ class Result:
         unsteady = (
             f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}: {', '.join(shaky)}; {_AGAIN}"
         )
-        return [*_load_warnings(self.machine), *([unsteady] if shaky else [])]
+        cut = [f"unfinished: {self.method[UNFINISHED]}"] if UNFINISHED in self.method else []
+        return [*cut, *_load_warnings(self.machine), *([unsteady] if shaky else [])]
 
     def to_text(self) -> str:
         """The file's text: JSON, with one line a series."""
@@ -109,10 +112,28 @@ class Result:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, its folder made where it is missing. Raises UsageError where it can't be written."""
+    """Write a text file, its folder made where it is missing. Raises UsageError where it can't be written.
+
+    A file that is there already is replaced in one step, so that there is always a whole one.
+    """
+    new = path.with_name(f".{path.name}.new") if path.is_file() or not path.exists() else path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
+        if new != path:
+            new.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError, before anything is measured, where a file can't be written."""
+    old = path.is_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+        if not old and path.is_file():
+            path.unlink()
     except OSError as error:
         raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from cliprl.bench.job import Job, Say
-from cliprl.bench.result import Result
-from cliprl.bench.session import Session
+from cliprl.bench.result import UNFINISHED, Result, check_place
+from cliprl.bench.session import Session, kept_at
 from cliprl.bench.table import markdown
 
 # What each command measures for: enough frames for the percentiles that it quotes.
@@ -46,21 +49,65 @@ def job(kind: str, **given: Any) -> Job:
     return replace(DEFAULTS[kind], **{key: value for key, value in given.items() if value is not None})
 
 
-def measured(kind: str, clip: str | None, job: Job, measure: Measure, options: Sequence[str] = ()) -> Result:
-    """Measure, telling on standard error how far it is."""
+class Ended(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, whose `number` it bears."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """Let both signals end a measurement by an exception, so that its processes end too and what it has found is kept."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def measured(
+    kind: str, clip: str | None, job: Job, measure: Measure, options: Sequence[str] = (), output: Path | None = None
+) -> Result:
+    """Measure, telling on standard error how far it is; write the result file where one is wanted, print the tables.
+
+    What is measured when it ends early is printed, and kept in a file beside: see `Session`.
+    """
     console = Console(stderr=True)
-    with Session(kind, clip, job, options) as session, console.status(kind) as status:
+    if output is not None:
+        check_place(output)
+    with Session(kind, clip, job, options, output) as session, _ending_well():
+        try:
+            with console.status(kind) as status:
 
-        def say(text: str) -> None:
-            status.update(f"{kind}: {text}")
-            if not console.is_terminal:
-                console.print(f"{kind}: {text}", highlight=False, soft_wrap=True)
+                def say(text: str) -> None:
+                    status.update(f"{kind}: {text}")
+                    if not console.is_terminal:
+                        console.print(f"{kind}: {text}", highlight=False, soft_wrap=True)
 
-        return measure(session, replace(job, clip=str(session.clip)), say)
-
-
-def show(result: Result, output: Path | None) -> None:
-    """Write the result file where one is wanted, print the tables."""
+                result = measure(session, replace(job, clip=str(session.clip)), say)
+        except BaseException as error:
+            _show_kept(session.kept, output, console)
+            if isinstance(error, Ended):
+                raise typer.Exit(128 + error.number) from None
+            raise
     if output is not None:
         result.write(output)
+        kept_at(output).unlink(missing_ok=True)
     typer.echo(markdown(result))
+    return result
+
+
+def _show_kept(kept: Result | None, output: Path | None, console: Console) -> None:
+    if kept is None:
+        console.print("ended before anything was measured", highlight=False)
+        return
+    typer.echo(markdown(kept))
+    where = f"; kept in {kept_at(output)}" if output is not None else "; -o FILE would have kept it"
+    console.print(f"{kept.method[UNFINISHED]}{where}", highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 
 from cliprl.bench import ours
 from cliprl.bench.clips import clip_file
-from cliprl.bench.job import Job, Outcome, Run, Runner, Say, interleaved, timed_runs
+from cliprl.bench.fresh import in_fresh_process
+from cliprl.bench.job import Answers, Job, Outcome, Run, Runner, Say, timed_runs
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.bench.stream import rate_series
@@ -56,29 +57,18 @@ def classes_round(job: Job, count: int) -> list[Run]:
 
 def streams_round(job: Job, count: int) -> list[Run]:
     """One round of so many streams at once, a process each; the frames of all over the longest one's seconds."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        count, mp_context=context, initializer=_meet_at, initargs=(context.Barrier(count),)
-    ) as pool:
-        together = list(pool.map(_one_of_many, [job] * count))
+    meeting = multiprocessing.get_context("spawn").Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        together = list(pool.map(lambda _: in_fresh_process(_one_of_many, job, meeting), range(count)))
     frames = sum(run.outcome.frames for runs in together for run in runs)
     seconds = max(sum(run.seconds for run in runs) for runs in together)
     return [Run(Outcome(frames), seconds, sum(run.cpu_seconds for runs in together for run in runs))]
 
 
-def _meet_at(barrier: Barrier) -> None:
-    """Where the streams of this pool wait for each other, their networks compiled."""
-    global _meeting
-    _meeting = barrier
-
-
-_meeting: Barrier | None = None
-
-
-def _one_of_many(job: Job) -> list[Run]:
+def _one_of_many(job: Job, meeting: Barrier) -> list[Run]:
+    """One of the streams; they wait for each other once their networks are compiled."""
     runner: Runner = ours.prepare(job)
-    if _meeting is not None:
-        _meeting.wait(PATIENCE)
+    meeting.wait(PATIENCE)
     return timed_runs(runner, job)
 
 
@@ -112,10 +102,12 @@ def tasks_of(axes: Sequence[str], job: Job, folder: Path, say: Say) -> dict[str,
 def measure(session: Session, job: Job, say: Say, axes: Sequence[str] = AXES) -> Result:
     """Every case of the axes in turn, a fresh process each."""
     tasks = tasks_of(axes, job, session.folder, say)
-    answers = interleaved(tasks, job.rounds, say)
-    series = [s for case in tasks for s in rate_series(answers, case)]
-    series += [Series.of(case, "CPU work", "ms", _work(answers[case])) for case in tasks]
-    return session.result(series, METHOD)
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD))
+
+
+def _series(answers: Answers) -> list[Series]:
+    series = [s for case in answers for s in rate_series(answers, case)]
+    return series + [Series.of(case, "CPU work", "ms", _work(rounds)) for case, rounds in answers.items()]
 
 
 def _work(rounds: Sequence[Sequence[Run]]) -> list[list[float]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,20 +13,24 @@ from typing import Any, Self
 
 from cliprl.bench import machine
 from cliprl.bench.clips import clip_file, describe_bundle, describe_clip
-from cliprl.bench.job import Job
-from cliprl.bench.result import Result, Series
+from cliprl.bench.job import Answers, Job, Say, Task, interleaved
+from cliprl.bench.result import UNFINISHED, Result, Series
 from cliprl.engines import open_bundle
 
 
 class Session:
     """Opened before the first measurement, asked for the result after the last. Holds a scratch folder while it is open.
 
-    `clip` None: a
-    command that needs none. `options` are the words of the command line that a job does not hold.
+    `clip` None: a command that needs none. `options` are the words of the command line that a job does not hold. `output` is
+    where the result file will be: what is measured so far is kept beside it (see `kept_at`).
     """
 
-    def __init__(self, kind: str, clip: str | None, job: Job, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: str, clip: str | None, job: Job, options: Sequence[str] = (), output: Path | None = None
+    ) -> None:
         self.kind = kind
+        self.kept: Result | None = None
+        self._output = output
         self.command = command_line(kind, clip, job, options)
         self.bundle = describe_bundle(open_bundle(job.bundle))
         self._folder = tempfile.TemporaryDirectory(prefix="cliprl-bench-")
@@ -59,6 +64,28 @@ class Session:
             notes=tuple(notes),
         )
 
+    def rounds(
+        self,
+        tasks: Mapping[str, Task],
+        rounds: int,
+        say: Say,
+        made: Callable[[Answers], Result],
+        join: Callable[[list[Any]], Any] | None = None,
+    ) -> Result:
+        """What `made` makes of the answers of `interleaved` tasks; of those so far, too, so that they are kept."""
+
+        def keep(answers: Answers, done: int) -> None:
+            self.keep(made(answers), f"ended in round {done + 1} of {rounds}")
+
+        return made(interleaved(tasks, rounds, say, keep, join))
+
+    def keep(self, result: Result, words: str) -> None:
+        """Keep what is measured so far, marked as unfinished in words that say how much it is."""
+        if result.series:
+            self.kept = replace(result, method={**result.method, UNFINISHED: words})
+            if self._output is not None:
+                self.kept.write(kept_at(self._output))
+
     def __enter__(self) -> Self:
         return self
 
@@ -66,6 +93,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._folder.cleanup()
+
+
+def kept_at(output: Path) -> Path:
+    """Where an unfinished result is kept: beside the place of the finished one, which may hold an older one."""
+    return output.with_name(f"{output.name}.unfinished")
 
 
 def command_line(kind: str, clip: str | None, job: Job, options: Sequence[str]) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from cliprl.bench import ours, stats
-from cliprl.bench.job import Job, Say, in_fresh_process
+from cliprl.bench.fresh import report
+from cliprl.bench.job import Answers, Job, Say
 from cliprl.bench.repeated import RepeatedSource
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
@@ -41,6 +42,10 @@ METHOD = {
 }
 
 
+# Frames so far, megabytes, open files, threads, milliseconds.
+Reading = tuple[int, float, int, int, float]
+
+
 @dataclass
 class Growth:
     """Readings by frame: `frames` counts, megabytes, open files, threads, and the median latency in ms since the last one."""
@@ -50,6 +55,23 @@ class Growth:
     handles: list[float] = field(default_factory=list)
     threads: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, readings: Sequence[Reading]) -> Growth:
+        """All of these readings."""
+        growth = cls()
+        for reading in readings:
+            growth.add(reading)
+        return growth
+
+    def add(self, reading: Reading) -> None:
+        """One more."""
+        frames, memory, handles, threads, latency = reading
+        self.frames.append(frames)
+        self.memory.append(memory)
+        self.handles.append(handles)
+        self.threads.append(threads)
+        self.latency.append(latency)
 
     def slopes(self) -> tuple[float, float]:
         """Bytes a frame in the first and in the second half of the settled run; NaN where it was too short to tell."""
@@ -87,12 +109,10 @@ class Soaker:
         self._count += 1
         self._latencies.append(frame.elapsed("captured", "write") * 1000)
         if self._count % self._every == 0:
-            growth = self.growth
-            growth.frames.append(self._count)
-            growth.memory.append(resident())
-            growth.handles.append(len(os.listdir("/proc/self/fd")))
-            growth.threads.append(threading.active_count())
-            growth.latency.append(float(np.median(self._latencies)))
+            handles, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+            reading = (self._count, resident(), handles, threads, float(np.median(self._latencies)))
+            self.growth.add(reading)
+            report(reading)
             self._latencies.clear()
 
 
@@ -127,13 +147,15 @@ def soak_clip(job: Job, output: str, frames: int) -> Growth:
 
 def measure(session: Session, job: Job, say: Say, output: str, frames: int) -> Result:
     """One long run in a fresh process."""
-    say(f"{frames} frames")
     start = time.monotonic()
-    growth = in_fresh_process(soak_clip, job, output, frames)
-    lasted = (
-        f"{frames} frames in {time.monotonic() - start:.0f} s, one reading every {max(1, frames // READINGS)} frames"
-    )
-    return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
+
+    def made(answers: Answers) -> Result:
+        growth: Growth = answers[ours.NAME][0]
+        seconds, every = time.monotonic() - start, max(1, frames // READINGS)
+        lasted = f"{growth.frames[-1]} of {frames} frames in {seconds:.0f} s, one reading every {every} frames"
+        return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
+
+    return session.rounds({ours.NAME: (soak_clip, (job, output, frames))}, 1, say, made, Growth.of)
 
 
 def growth_series(growth: Growth) -> list[Series]:

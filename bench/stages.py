@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cliprl.bench import machine, ours
-from cliprl.bench.job import Job, Outcome, Run, Runner, Say, interleaved, timed_runs
+from cliprl.bench.job import Job, Outcome, Run, Runner, Say, timed_runs
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, open_sink, open_source
@@ -158,12 +158,14 @@ def bounds(rounds: Sequence[Sequence[Run]]) -> list[float]:
 
 def measure(session: Session, job: Job, say: Say) -> Result:
     """Rounds of both, in turn, each in a fresh process."""
-    answers = interleaved({ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}, job.rounds, say)
-    return session.result(series_of(answers), METHOD)
+    tasks = {ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[Run]]]) -> list[Series]:
-    """All series of rounds by case, ALONE and IN_PLACE."""
+    """All series of rounds by case, ALONE and IN_PLACE; nothing where one of them is still to come."""
+    if len(answers) < 2:
+        return []
     running = [Series.of(IN_PLACE, stage, "ms", samples(answers[IN_PLACE], stage)) for stage in STAGES]
     return [*alone_series(answers[ALONE]), *running]
 

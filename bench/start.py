@@ -69,6 +69,11 @@ def measure(session: Session, job: Job, say: Say) -> Result:
     for turn in range(job.rounds):
         say(f"round {turn + 1} of {job.rounds}")
         rounds.append(one_round(job, session.folder))
+        session.keep(_result(session, rounds), f"ended in round {turn + 2} of {job.rounds}")
+    return _result(session, rounds)
+
+
+def _result(session: Session, rounds: Sequence[Mapping[str, tuple[float, float, str]]]) -> Result:
     series = []
     for case in (*PARTS, WARM, COLD):
         series.append(Series.of(case, "wall time", "s", [[answer[case][0]] for answer in rounds]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cliprl.bench import ours, peers, stages
-from cliprl.bench.job import Job, Run, Say, interleaved
+from cliprl.bench.job import Job, Run, Say
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.pipeline.summary import STAGES
@@ -25,14 +25,16 @@ def measure(session: Session, job: Job, say: Say) -> Result:
     """Rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
     tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
     tasks |= {name: (peers.timed, (name, job)) for name in (ours.NAME, PLAIN)}
-    answers = interleaved(tasks, job.rounds, say)
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
+
+
+def series_of(answers: Mapping[str, Sequence[Sequence[Run]]]) -> list[Series]:
+    """All series of rounds by case: the stages alone, the stream, the plain loop; nothing where one is still to come."""
+    if len(answers) < 3:
+        return []
     series = [*rate_series(answers, ours.NAME), *frame_series(answers[ours.NAME]), *efficiency(answers)]
-    series += [
-        *rate_series(answers, PLAIN),
-        *lead(answers, ours.NAME, PLAIN),
-        *stages.alone_series(answers[stages.ALONE]),
-    ]
-    return session.result(series, METHOD)
+    series += [*rate_series(answers, PLAIN), *lead(answers, ours.NAME, PLAIN)]
+    return [*series, *stages.alone_series(answers[stages.ALONE])]
 
 
 def rate_series(answers: Mapping[str, Sequence[Sequence[Run]]], case: str, note: str = "") -> list[Series]:

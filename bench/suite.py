@@ -12,9 +12,9 @@ import typer
 
 from cliprl.bench import engines, faults, live, peers, readme, scale, soak, stages, stream, watch
 from cliprl.bench.clips import DEMO
-from cliprl.bench.machine import slug
+from cliprl.bench.machine import describe, slug
 from cliprl.bench.peers.measure import measure as measure_peers
-from cliprl.bench.running import Bundle, Clip, Measure, job, measured, show
+from cliprl.bench.running import Bundle, Clip, Measure, job, measured
 from cliprl.engines import UsageError
 
 
@@ -53,7 +53,7 @@ def suite(
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; may be repeated.")] = None,
     bundle: Bundle = "small",
 ) -> None:
-    """Every measurement with its defaults, one result file each: INTO/MACHINE-NAME.json. Takes 40 minutes.
+    """Every measurement with its defaults, one result file each: INTO/MACHINE-NAME.json. Takes an hour.
 
     Where INTO is the checkout's own folder, the README's figures are written anew.
     """
@@ -64,7 +64,6 @@ def suite(
         part = PARTS[name]
         source = None if part.kind == "engines" else clip
         timed = job(part.kind, bundle=bundle, **part.timing)
-        result = measured(part.kind, source, timed, part.measure, part.options)
-        show(result, into / f"{slug(result.machine)}-{name}.json")
+        measured(part.kind, source, timed, part.measure, part.options, into / f"{slug(describe())}-{name}.json")
     if into == readme.RESULTS and readme.README.is_file():
         readme.update()

@@ -58,6 +58,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0,  # a terminal's Ctrl-C is this program's; that one is ended by `end`
         )
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
@@ -153,54 +154,89 @@ class Gaps:
         return cls(counts["pictures"], counts["missing"], counts["repeated"], counts["unreadable"])
 
 
-def watch(coded: Path, job: Job, folder: Path) -> tuple[list[float], Mapping[str, int], dict[str, Any]]:
-    """One run: latencies in seconds as the viewer saw them, seconds in each mask state, and the program's summary."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One run of `seconds`: the ages of the pictures that the viewer saw, in seconds, how often which mask state was told, the
+
+    program's summary, and the signal that `cut` the run short.
+    """
+
+    ages: Sequence[float]
+    seconds: float
+    states: Mapping[str, int]
+    summary: Mapping[str, Any]
+    cut: KeyboardInterrupt | None
+
+
+def watch(coded: Path, job: Job, folder: Path) -> Watched:
+    """One run, with recordings in `folder`."""
     camera = CodedCamera(coded, RATE)
     camera.start()
     program = Program(camera.url, job, folder)
-    viewer = Viewer(program.page)
+    viewer, cut = Viewer(program.page), None
     try:
         viewer.start()
         viewer.wait()
         time.sleep(job.warm_up)
         start, states = time.monotonic(), Counter[str]()
-        while time.monotonic() < start + job.seconds:
-            states.update(re.findall(r'cliprl_mask_state\{state="(\w+)"\} 1\n', program.ask("metrics")))
-            time.sleep(1.0)
+        try:
+            while time.monotonic() < start + job.seconds:
+                states.update(re.findall(r'cliprl_mask_state\{state="(\w+)"\} 1\n', program.ask("metrics")))
+                time.sleep(1.0)
+        except KeyboardInterrupt as signal_:
+            cut = signal_
         end = time.monotonic()
     finally:
         summary = program.end()
         camera.stop()
     seen = [(moment, number) for moment, number in viewer.seen if start <= moment < end and number is not None]
-    return [camera.age(number, moment) for moment, number in seen], states, summary
+    return Watched([camera.age(number, moment) for moment, number in seen], end - start, states, summary, cut)
 
 
 def measure(session: Session, job: Job, say: Say) -> Result:
     """One run a round."""
     coded = coded_clip(job.clip, RATE, session.folder)
-    latencies, recorded, notes = [], [], []
+    runs: list[Watched] = []
+    recorded: list[Mapping[str, Gaps]] = []
     for turn in range(job.rounds):
         say(f"round {turn + 1} of {job.rounds}")
         folder = session.folder / f"recordings{turn}"
-        ages, states, summary = watch(coded, job, folder)
-        latencies.append([1000 * age for age in ages])
+        runs.append(watch(coded, job, folder))
         say("looking for every frame in the recordings")
         recorded.append({kind: Gaps.of(_numbers(folder, kind)) for kind in ("raw", "overlay")})
-        shares = ", ".join(f"{state} {count / sum(states.values()):.0%}" for state, count in sorted(states.items()))
-        notes.append(f"masks: {shares}; camera frames never displayed: {summary['dropped']}")
-        notes += summary["notes"]
-    return session.result(series(latencies, recorded, job), METHOD, [verdict(latencies, recorded), *notes])
+        cut = runs[-1].cut
+        session.keep(_result(session, runs, recorded), f"ended in round {turn + 1 + (cut is None)} of {job.rounds}")
+        if cut is not None:
+            raise cut
+    return _result(session, runs, recorded)
+
+
+def _result(session: Session, runs: Sequence[Watched], recorded: Sequence[Mapping[str, Gaps]]) -> Result:
+    latencies, notes = [[1000 * age for age in run.ages] for run in runs], list[str]()
+    for run in runs:
+        asked = max(sum(run.states.values()), 1)
+        shares = ", ".join(f"{state} {count / asked:.0%}" for state, count in sorted(run.states.items()))
+        notes += [f"masks: {shares}; camera frames never displayed: {run.summary['dropped']}", *run.summary["notes"]]
+    found = series(latencies, recorded, [run.seconds for run in runs])
+    return session.result(found, METHOD, [verdict(latencies, recorded), *notes])
 
 
 def _numbers(folder: Path, kind: str) -> Iterable[int | None]:
     return (number for path in sorted(folder.glob(f"*_{kind}.mp4")) for number in numbers_in(path))
 
 
-def series(latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str, Gaps]], job: Job) -> list[Series]:
+def series(
+    latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str, Gaps]], seconds: Sequence[float]
+) -> list[Series]:
     """Latency and rate at the viewer, and what each recording lacks."""
     found = [
         Series.of(CASE, "latency at the viewer", "ms", latencies),
-        Series.of(CASE, "pictures at the viewer", "FPS", [[len(ages) / job.seconds] for ages in latencies]),
+        Series.of(
+            CASE,
+            "pictures at the viewer",
+            "FPS",
+            [[len(ages) / lasted] for ages, lasted in zip(latencies, seconds, strict=True)],
+        ),
     ]
     for kind in ("raw", "overlay"):
         gaps = [each[kind] for each in recorded]

@@ -19,7 +19,7 @@ from cliprl.engines.console import run_app
 from cliprl.engines.serving import serve
 
 
-def here(function: Callable[..., Any], *arguments: Any) -> Any:
+def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
     """In this process, where what a test has changed holds."""
     return function(*arguments)
 

@@ -17,7 +17,7 @@ from cliprl.engines.bundle import RANGES
 from cliprl.engines.nvidia import find_driver
 
 
-def here(function: Callable[..., Any], *arguments: Any) -> Any:
+def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
     return function(*arguments)
 
 

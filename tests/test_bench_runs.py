@@ -14,7 +14,8 @@ import pytest
 
 from cliprl.bench import compare, live, machine, ours, peers, readme, scale, soak, stages, stream, suite
 from cliprl.bench.clips import clip_file
-from cliprl.bench.job import WARM_FRAMES, Job, Outcome, Runner, in_fresh_process, interleaved, timed_runs
+from cliprl.bench.fresh import in_fresh_process
+from cliprl.bench.job import WARM_FRAMES, Job, Outcome, Runner, interleaved, timed_runs
 from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result
@@ -336,7 +337,7 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, segmenter = Job("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
-    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", lambda function, *arguments, heard: function(*arguments))
     for module in (stages, ours, live):
         monkeypatch.setattr(module, "Segmenter", lambda *_, **__: segmenter)
     monkeypatch.setattr("cliprl.bench.running.DEFAULTS", {"stages": short, "live": short})

@@ -132,14 +132,14 @@ def test_the_budget_holds_faults_to_what_is_promised() -> None:
 
 
 def test_the_budget_holds_a_long_run_to_what_is_promised() -> None:
-    job, good = Job("", seconds=8), {kind: Gaps(200, 0, 0, 0) for kind in ("raw", "overlay")}
-    assert broken_promises("watch", watch.series([[40.0] * 200], [good], job)) == []
-    assert broken_promises("watch", watch.series([[140.0] * 200], [good], job)) == [
+    good = {kind: Gaps(200, 0, 0, 0) for kind in ("raw", "overlay")}
+    assert broken_promises("watch", watch.series([[40.0] * 200], [good], [8.0])) == []
+    assert broken_promises("watch", watch.series([[140.0] * 200], [good], [8.0])) == [
         f"{watch.CASE}: latency at the viewer"
     ]
-    assert broken_promises("watch", watch.series([[]], [good], job)) == [f"{watch.CASE}: latency at the viewer"]
+    assert broken_promises("watch", watch.series([[]], [good], [8.0])) == [f"{watch.CASE}: latency at the viewer"]
     for gaps, broken in [(Gaps(199, 1, 0, 0), "missing"), (Gaps(0, 0, 0, 0), "frames")]:
-        series = watch.series([[40.0] * 200], [good | {"raw": gaps}], job)
+        series = watch.series([[40.0] * 200], [good | {"raw": gaps}], [8.0])
         assert broken_promises("watch", series) == [f"raw recording: {broken}"]
 
 

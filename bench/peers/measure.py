@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cliprl.bench import ours, peers
-from cliprl.bench.job import Job, Say, in_fresh_process, interleaved
-from cliprl.bench.result import Result
+from cliprl.bench.fresh import in_fresh_process
+from cliprl.bench.job import Answers, Job, Say
+from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.bench.stream import lead, rate_series
 from cliprl.engines import CliprlError
@@ -26,13 +27,16 @@ def measure(session: Session, job: Job, say: Say, names: Sequence[str]) -> Resul
     tasks = {name: (peers.timed, (name, job)) for name in chosen if name not in absent}
     for name in notes:
         say(name)
-    answers = interleaved(tasks, job.rounds, say)
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD, notes))
+
+
+def _series(answers: Answers) -> list[Series]:
     series = []
-    for name in tasks:
+    for name in answers:
         series += rate_series(answers, name, peers.contender(name).differs)
         if name != ours.NAME:
             series += lead(answers, ours.NAME, name)
-    return session.result(series, METHOD, notes)
+    return series
 
 
 def _unfit(name: str, job: Job, say: Say) -> str | None:
