@@ -108,6 +108,7 @@ class ReinforcementConfig:
     other than to keep costs: agents act where it pays, and the loop can stop early. `neighbour_reward` is an agent's share in
     the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`, `foresight`
     the credit for what follows from an action, `critic` the critic's loss (without foresight there is no critic).
+    `control_rate` is that of the supervised control in the study of the refiner: at the policy's it drifts.
     """
 
     steps: int = 400
@@ -121,6 +122,7 @@ class ReinforcementConfig:
     anchor: float = 0.3
     foresight: float = 0.0
     critic: float = 0.2
+    control_rate: float = 3e-4
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,11 @@ def train_arm(
     if not arm.learns:
         return refiner
     steps, unroll = len(batches), recipe.curriculum.reinforcement.unroll[1]
-    config = recipe.reinforcement
-    optimizer = torch.optim.Adam(refiner.parameters(), lr=config.rate)
+    config, soft = recipe.reinforcement, arm.learns == "supervised"
+    optimizer = torch.optim.Adam(refiner.parameters(), lr=config.control_rate if soft else config.rate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine_rate(s, steps))
     order = np.arange(steps) if arm.curriculum else np.random.default_rng(recipe.seed).permutation(steps)
-    truth, soft = Truth.of(classes), arm.learns == "supervised"
+    truth = Truth.of(classes)
     torch.manual_seed(recipe.seed)
     for step in range(steps):
         seen = batches[order[step]]
