@@ -12,7 +12,8 @@ import numpy as np
 from cliprl.bench.job import Job, Outcome, Runner
 from cliprl.bench.peers import plain
 from cliprl.bench.peers.plain import Array, PlainSegmenter
-from cliprl.engines import Bundle, CliprlError, compile_engine, open_bundle
+from cliprl.engines import Bundle, CliprlError, compile_engine, load_engines, open_bundle
+from cliprl.engines.engine import backend_of
 
 
 def openvino_loop(job: Job) -> Runner:
@@ -77,15 +78,18 @@ def _blank(bundle: Bundle) -> Array:
 
 
 def openvino_segmenter(bundle: Bundle, steps: int | None, threads: int = 0) -> PlainSegmenter:
-    """Both networks compiled as the pipeline compiles them, but for their threads: 0 is OpenVINO's default, all cores."""
+    """Both networks in the arithmetic that serves in the pipeline here; `threads` 0 is OpenVINO's default, all cores."""
     text = bundle.embeddings
     blank = _blank(bundle)
-    encoder = compile_engine(bundle.encoder, threads=threads, shapes={"image": blank.shape, "text": text.shape})
+    serving = load_engines(bundle)
+    path = bundle.path / backend_of(serving.backend).sources(serving.precision)[0]
+    shapes = {"image": blank.shape, "text": text.shape}
+    encoder = compile_engine(path, precision=serving.precision, threads=threads, shapes=shapes)
     first = encoder.run({"image": blank, "text": text})
     grid = first["logits"].shape
     logits = dict.fromkeys(("logits", "base", "prior"), grid)
     shapes = {"features": first["features"].shape, **logits, "text": text.shape}
-    refiner = compile_engine(bundle.refiner, threads=threads, shapes=shapes)
+    refiner = compile_engine(bundle.refiner, precision=serving.refiner.precision, threads=threads, shapes=shapes)
 
     def encode(image: Array) -> tuple[Array, Array]:
         outputs = encoder.run({"image": image, "text": text})
