@@ -68,7 +68,7 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     with ExitStack() as opened:
         with at_work(console) as say:
             stream = _open(options, targets, opened, say)
-        trace = opened.enter_context(_trace(options.trace, options.source)) if options.trace else None
+        trace = opened.enter_context(_trace(options.trace, options.source, stream)) if options.trace else None
         if verbose:
             console.print(_chosen(stream), highlight=False)
         bar = ProgressBar(console, _info(stream), options.frames, enabled=not json_output and not quiet)
@@ -87,10 +87,11 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     return 128 + received[0] if received else 0
 
 
-def _trace(path: Path, source: str) -> Trace:
+def _trace(path: Path, source: str, stream: Stream | LiveStream) -> Trace:
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError(f"'{path}' is the input itself: choose another name for the trace")
-    return Trace(path)
+    segmenter = stream.segmenter if isinstance(stream, Stream) else None
+    return Trace(path, segmenter.device if segmenter else None)
 
 
 def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:

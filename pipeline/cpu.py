@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -29,6 +30,7 @@ class CpuDevice:
 
     name = "cpu"
     notes: tuple[str, ...] = ()
+    ranges: Callable[[str], AbstractContextManager[object]] | None = None
 
     def __init__(self) -> None:
         self._scratch = Scratch()

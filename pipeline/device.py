@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,8 @@ class Device(Protocol):
 
     name: str
     notes: tuple[str, ...]
+    # Told what the host is at, for a profiler of the device; None where there is none.
+    ranges: Callable[[str], AbstractContextManager[object]] | None
 
     def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
         """Open whatever gives frames, as `open_source` does, with the device's own decoder where it has one for it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +31,11 @@ class Frame:
     pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
     rotation: degrees counter-clockwise by which a player turns the picture for display (0, 90, 180, 270).
     times: `time.monotonic()` at the end of each stage passed, in seconds, by name ("captured", "encode", "written", ...).
-    durations: how long each stage worked on it, in seconds, waiting not included.
+    durations: how long each stage worked on it, in seconds, waiting not included. threads: the name of the one that did.
     """
+
+    # Entered with the name of each stage while it is worked on, on whatever thread: a profiler's marks (see `Trace`).
+    ranges: ClassVar[Callable[[str], AbstractContextManager[object]]] = nullcontext
 
     luma: Plane
     chroma: Plane
@@ -46,6 +51,7 @@ class Frame:
     slot: int = -1
     times: dict[str, float] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
+    threads: dict[str, str] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -70,8 +76,10 @@ class Frame:
     def stage(self, name: str) -> Iterator[None]:
         """Time the work of one stage on this frame."""
         start = time.monotonic()
-        yield
+        with Frame.ranges(name):
+            yield
         self.mark(name)
+        self.threads[name] = threading.current_thread().name
         self.durations[name] = self.times[name] - start
 
     def elapsed(self, start: str, end: str) -> float:

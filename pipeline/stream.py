@@ -131,9 +131,11 @@ class Stream:
     def _timed_read(self) -> Frame | None:
         start = time.monotonic()
         waited = self._ring.waited
-        frame = self.source.read(self._ring.acquire)
+        with Frame.ranges("decode"):
+            frame = self.source.read(self._ring.acquire)
         if frame is not None:
             frame.mark("captured")
+            frame.threads["decode"] = self._reader.name
             frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
         return frame
 

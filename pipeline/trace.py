@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.device import Device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.segmentation import Segmentation
 
-# The thread that works on each stage, and the mark at which the stage ended (see `Stream`).
-THREADS = {
-    "decode": ("decode", "captured"),
-    "prepare": ("prepare", "prepare"),
-    "encode": ("encode", "encode"),
-    "refine": ("refine", "refine"),
-    "draw": ("output", "draw"),
-    "write": ("output", "write"),
-}
-_LANES = {name: i + 1 for i, name in enumerate(dict.fromkeys(thread for thread, _ in THREADS.values()))}
+# Each stage, and the mark at which it ended (see `Stream`).
+MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
+_OUTPUT = "output"
 
 
 class Trace:
@@ -30,11 +26,13 @@ class Trace:
 
     A stage is a slice on its thread's line, a frame's whole way from decoded to written a line of its own under "frame", so
     that waiting shows as a gap. Times are microseconds since the machine's monotonic clock began. A context manager: leaving it
-    finishes the file. Raises UsageError where the file can't be made, CliprlError where it can't be written to its end.
+    finishes the file. While it is open, a profiler that the `device` knows is told every stage too (NVTX, where that is a GPU;
+    one trace at a time). Raises UsageError where the file can't be made, CliprlError where it can't be written to its end.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, device: Device | None = None) -> None:
         self.path = Path(path)
+        self._lanes: dict[str, int] = {}
         self._first = True
         try:
             self._file = self.path.open("w", encoding="utf-8")
@@ -43,13 +41,21 @@ class Trace:
                 f"'{path}' can't be written ({error.strerror}): choose another place for the trace"
             ) from error
         self._write('{"displayTimeUnit": "ms", "traceEvents": [')
-        for event in _names():
-            self._event(event)
+        self._event(_event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}})
+        if device is not None and device.ranges is not None:
+            Frame.ranges = device.ranges
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Add a frame that has passed every stage."""
-        for event in frame_events(frame, segmentation):
+        for event in frame_events(frame, segmentation, self._lane):
             self._event(event)
+
+    def _lane(self, thread: str) -> int:
+        """The number of a thread's line, which is named when it is first asked for."""
+        if thread not in self._lanes:
+            self._lanes[thread] = lane = len(self._lanes) + 1
+            self._event(_event("M", "thread_name", 0, lane) | {"args": {"name": thread}})
+        return self._lanes[thread]
 
     def _event(self, event: dict[str, Any]) -> None:
         self._write(("\n" if self._first else ",\n") + json.dumps(event))
@@ -70,6 +76,7 @@ class Trace:
         """Finish the file. Calling it twice is harmless."""
         if self._file.closed:
             return
+        Frame.ranges = nullcontext
         try:
             self._file.write("\n]}\n")
             self._file.close()
@@ -85,16 +92,20 @@ class Trace:
         self.close()
 
 
-def frame_events(frame: Frame, segmentation: Segmentation | None) -> Iterator[dict[str, Any]]:
-    """The trace events of one frame: a slice for each stage that it passed, and its way as a whole."""
+def frame_events(
+    frame: Frame, segmentation: Segmentation | None, lane: Callable[[str], int]
+) -> Iterator[dict[str, Any]]:
+    """The trace events of one frame: a slice for each stage, on the `lane` of its thread, and its way as a whole."""
     about = {"frame": frame.index, "pts": frame.pts}
     if segmentation is not None:
         about["steps"] = segmentation.steps
-    for stage, (thread, mark) in THREADS.items():
+    for stage, mark in MARKS.items():
         if stage in frame.durations and mark in frame.times:
             length = frame.durations[stage]
             start = frame.times[mark] - length
-            yield _event("X", stage, start, _LANES[thread]) | {"dur": length * 1e6, "args": about}
+            thread = frame.threads[stage]
+            name = _OUTPUT if thread == threading.main_thread().name else thread
+            yield _event("X", stage, start, lane(name)) | {"dur": length * 1e6, "args": about}
     if {"captured", "write"} <= frame.times.keys():
         for phase, mark in (("b", "captured"), ("e", "write")):
             way = _event(phase, "frame", frame.times[mark], 0)
@@ -103,10 +114,3 @@ def frame_events(frame: Frame, segmentation: Segmentation | None) -> Iterator[di
 
 def _event(phase: str, name: str, seconds: float, lane: int) -> dict[str, Any]:
     return {"ph": phase, "name": name, "ts": seconds * 1e6, "pid": os.getpid(), "tid": lane}
-
-
-def _names() -> Iterator[dict[str, Any]]:
-    """What the lines of the picture are called."""
-    yield _event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}}
-    for thread, lane in _LANES.items():
-        yield _event("M", "thread_name", 0, lane) | {"args": {"name": thread}}

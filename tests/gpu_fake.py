@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,7 @@ class FakeGpu:
         self.spare: list[FakeStream] = []
         self.allocations = self.launches = self.replays = self.waits = 0
         self._capturing: tuple[FakeStream, list[Callable[[], bool]]] | None = None
+        self.ranges: list[tuple[str, str]] = []
         self._lock = threading.RLock()
         self._decoding = self.stream()
 
@@ -177,6 +179,13 @@ class FakeGpu:
     def replay(self, graph: list[Callable[[], bool]], stream: FakeStream) -> None:
         self.replays += 1
         self.run(lambda: [work() for work in graph] and None, stream)
+
+    @contextmanager
+    def range(self, name: str) -> Iterator[None]:
+        thread = threading.current_thread().name
+        self.ranges.append((thread, name))
+        yield
+        self.ranges.append((thread, f"end of {name}"))
 
 
 class HostNetwork:

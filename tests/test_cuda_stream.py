@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.stream import Stream
+from cliprl.pipeline.trace import Trace
 
 pytestmark = needs_compiler
 SIZE, FRAMES = (362, 483), 8
@@ -89,6 +92,29 @@ def played(segmenter: Segmenter, overlay: Overlay, source: Played) -> list[Seen]
 def simulated(seed: int, engines: Pair) -> tuple[CudaDevice, FakeGpu]:
     gpu = FakeGpu(random.Random(seed).randrange)
     return CudaDevice(share(gpu, lambda engine: HostNetwork(gpu, engine))), gpu
+
+
+def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
+    engines: Pair, pictures: list[Frame], tmp_path: Path
+) -> None:
+    device, gpu = simulated(0, engines)
+    segmenter = device.segmenter(open_bundle(), engines=engines)
+    with Trace(tmp_path / "t.json", device) as trace, run_by("host"):
+        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes)).run(trace)
+        gpu.drain()
+    threads = {"decode": "decode", "prepare": "encode", "encode": "encode", "refine": "refine", "draw": "draw"}
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    lanes = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert sorted(lanes.values()) == ["decode", "draw", "encode", "output", "refine"]
+    seen = {event["name"]: lanes[event["tid"]] for event in events if event["ph"] == "X"}
+    assert seen == threads | {"write": "output"}
+    for stage, thread in threads.items():
+        told = [name for where, name in gpu.ranges if where == thread and name.split()[-1] == stage]
+        assert told[: 2 * FRAMES] == [stage, f"end of {stage}"] * FRAMES
+    told_so_far = len(gpu.ranges)
+    with pictures[0].stage("draw"):
+        pass
+    assert len(gpu.ranges) == told_so_far  # nobody is told once the trace is closed
 
 
 @pytest.mark.parametrize(("rotation", "runner"), [(0, "host"), (90, "host"), (0, "torch")])

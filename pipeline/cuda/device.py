@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class CudaDevice:
     def __init__(self, card: Card) -> None:
         self.gpu, self.turns, self.network, self.notes = card.gpu, card.turns, card.network, card.notes
         self.compute, self.decoder, self.encoding = card.compute, card.decoder, card.encoding
+        self.ranges: Callable[[str], AbstractContextManager[object]] | None = card.gpu.range
         self._ring: CudaRing | None = None
         self._streams: list[Stream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False

@@ -7,6 +7,7 @@ done in its order, work of several in any order that events allow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
@@ -103,6 +104,10 @@ class Gpu(Protocol):
 
     def replay(self, graph: Graph, stream: Stream) -> None:
         """Do what was recorded, on the same memory, as one piece of work."""
+        ...
+
+    def range(self, name: str) -> AbstractContextManager[object]:
+        """Mark what the calling thread does inside, for a profiler."""
         ...
 
 

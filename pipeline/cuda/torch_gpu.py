@@ -141,6 +141,15 @@ class TorchGpu:
         with torch.cuda.stream(stream):
             graph.replay()
 
+    @contextmanager
+    def range(self, name: str) -> Iterator[None]:
+        """See `Gpu`: an NVTX range."""
+        torch.cuda.nvtx.range_push(name)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]
+
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
