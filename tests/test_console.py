@@ -82,7 +82,7 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_work_that_is_told_shows_that_it_goes_on_only_on_a_terminal(terminal: bool) -> None:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})
     with at_work(console) as say:
         say("compiling [small]")
         say("comparing")
