@@ -23,6 +23,7 @@ from cliprl.bench.repeated import RepeatedSource
 from cliprl.engines import UsageError
 from cliprl.pipeline.cuda import timecode
 from cliprl.pipeline.frame import Plane
+from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.sinks.encoder import live_encoder
 from cliprl.pipeline.sinks.network import MPEGTS
 
@@ -36,10 +37,7 @@ def coded_clip(clip: str | Path, rate: int, folder: Path) -> Path:
     """`LOOP` pictures of a clip (again and again), numbered, as MPEG-TS. Raises UsageError where a number has no room."""
     path = folder / "coded.ts"
     with RepeatedSource(clip, rate) as source, av.open(str(path), "w", format="mpegts") as container:
-        if source.info.width < timecode.BITS * timecode.BLOCK:
-            raise UsageError(
-                f"{source.info.name} is {source.info.width} pixels wide: {timecode.BITS * timecode.BLOCK} are needed"
-            )
+        check_width(source.info)
         encoder: Any = None
         for number in range(LOOP):
             frame = source.read()
@@ -50,6 +48,15 @@ def coded_clip(clip: str | Path, rate: int, folder: Path) -> Path:
             container.mux(encoder.encode(frame))
         container.mux(encoder.flush())
     return path
+
+
+def check_width(info: StreamInfo) -> None:
+    """Raise UsageError where a picture has no room for a number."""
+    least = timecode.BITS * timecode.BLOCK
+    if info.width < least:
+        raise UsageError(
+            f"{info.name} is {info.width} pixels wide: {least} are needed for a time code, give a wider clip"
+        )
 
 
 def number_in(luma: Plane) -> int | None:

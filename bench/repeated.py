@@ -69,6 +69,10 @@ class PacedSource(RepeatedSource):
             frame.times["due"], frame.durations["read"] = due, time.monotonic() - start
         return frame
 
+    def due(self, index: int) -> float:
+        """When a frame arrives or arrived, in `time.monotonic()`; NaN before the first was asked for."""
+        return self._start + float(index / self.rate)
+
     def _wait(self) -> float:
         """Sleep until the next frame is due, or skip to what the driver still has; returns when that was due."""
         now = time.monotonic()
@@ -78,6 +82,6 @@ class PacedSource(RepeatedSource):
         if late > 0:
             self.missed += late
             self._index += late
-        due = self._start + float(self._index / self.rate)
+        due = self.due(self._index)
         time.sleep(max(0.0, due - now))
         return due

@@ -12,7 +12,7 @@ COLUMNS = ("case", "quantity", "unit", "median", "p90", "p95", "p99", "p99.9", "
 HEADLINES = {
     "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps"),
     "peers": ("fps",),
-    "live": ("delivered", "lost", "later than 100 ms", "latency"),
+    "live": ("delivered", "lost", "later than 100 ms", "glass to glass", "latency"),
     "scale": ("fps", "CPU work"),
     "faults": ("frame rate", "longest gap", "masks back after", "marked after"),
     "soak": ("growth", "memory", "open files", "latency drift"),

@@ -28,6 +28,7 @@ from cliprl.pipeline.summary import STAGES
 
 FRAMES = 20
 SLEEP = 0.02
+WIDE = f"demo:?seconds=1&size=352x288&rate={FRAMES}"
 DEMO = f"demo:?seconds=1&size=192x144&rate={FRAMES}"
 
 
@@ -256,7 +257,7 @@ def test_a_late_reader_misses_what_a_driver_would_not_keep(clip: str) -> None:
 
 
 def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
-    clip: str, job: Job, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = Overlay.draw
 
@@ -265,13 +266,69 @@ def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
         draw(self, frame, segmentation, status)
 
     monkeypatch.setattr(Overlay, "draw", slow)
-    run = live.one_rate(60, replace(job, seconds=2.0, warm_up=0.5))
+    run = live.one_rate(60, replace(job, clip=str(clip_file(WIDE, tmp_path)), seconds=2.0, warm_up=0.5))
     assert run.offered == 120
     assert run.lost > 60  # at 50 ms a frame twenty a second can come out
-    assert len(run.samples["latency"]) == run.offered - run.lost
+    ages, shown = run.samples[live.GLASS], run.offered - run.lost
+    assert len(ages) == shown
+    assert all(age > 50 for age in ages)  # no frame is seen before it was drawn
+    assert shown <= len(run.samples["latency"]) <= shown + 20  # what is lost is never written
     assert "saturates below 60 FPS" in live.saturation([60], {"60 FPS": [run]})
     series = {s.name: s for s in live.rate_series(60, [run])}
     assert series["delivered"].digest().p50 == pytest.approx((120 - run.lost) / 2)
+
+
+class Screen:
+    """Shows what it is told, second by second."""
+
+    def __init__(self, *seconds: list[tuple[float, int | None]]) -> None:
+        self._seconds = iter(seconds)
+
+    def seen(self) -> list[tuple[float, int | None]]:
+        return next(self._seconds)
+
+
+def test_what_the_display_never_saw_is_lost_and_ages_are_read_off_its_pictures(clip: str) -> None:
+    with PacedSource(clip, 100, 20) as source:
+        source._start = 0.0
+        shown: list[tuple[float, int | None]] = [(0.05 + n / 100, n) for n in range(20)]
+        unread = [*shown[:7], (0.5, None), *shown[8:10]]  # number 7 can't be read, 11 never came
+        watcher = live._Watcher(source, Screen(unread, [], [shown[10], *shown[12:19]]), 5, 20)  # type: ignore[arg-type]
+        watcher.cut()
+        watcher.cut()
+        watcher.cut(end=True)  # nor did the last one, 19
+    assert [(part.offered, part.lost) for part in watcher.parts] == [(5, 0), (10, 2)]
+    whole = live.joined(watcher.parts)
+    assert (whole.offered, whole.lost) == (15, 2)
+    assert whole.seconds == pytest.approx(0.15)
+    ages = [age for age in whole.samples[live.GLASS] if not math.isnan(age)]
+    assert ages == pytest.approx([50.0] * 12)
+
+
+def test_a_live_run_that_is_cut_short_keeps_its_seconds(
+    job: Job, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = {name: [10.0] * 30 for name in (live.GLASS, ours.LATENCY, ours.STEPS, *live.STAGES)}
+
+    def run(function: Any, *arguments: Any, heard: Any) -> Any:
+        for _ in range(2):
+            heard(live.LiveRun(1.2, 30, 0, samples))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", run)
+    with pytest.raises(KeyboardInterrupt):
+        live.measure(session, replace(job, rounds=1), lambda text: None, (25, 60))
+    assert session.kept is not None
+    assert session.kept.cases() == ["25 FPS"]
+    assert session.kept.notes == ("keeps up with every rate tried, to 25 FPS",)
+    seen = session.kept.find("25 FPS", live.GLASS)
+    assert seen is not None
+    assert seen.digest().n == 60
+
+
+def test_a_picture_too_narrow_for_a_time_code_is_refused(job: Job) -> None:
+    with pytest.raises(UsageError, match="192 pixels wide: 320 are needed"):
+        live.one_rate(25, job)
 
 
 def test_more_classes_are_more_rows_of_text(tmp_path: Path) -> None:
@@ -344,7 +401,7 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
     monkeypatch.setattr(suite, "PARTS", {"stages": suite.PARTS["stages"], "live-25": suite._live(25, seconds=0.5)})
     monkeypatch.chdir(tmp_path)
     readme.README.write_text(f"{readme.START}\n{readme.END}\n")
-    suite.suite(clip)
+    suite.suite(str(clip_file(WIDE, tmp_path)))
     results = readme.committed_results()
     assert [result.kind for result in results] == ["live", "stages"]
     assert "--rate 25" in results[0].command
