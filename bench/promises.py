@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
 import typer
 
-from cliprl.bench import faults, watch
+from cliprl.bench import faults, guard, watch
 from cliprl.bench.clips import DEMO
 from cliprl.bench.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured
 
@@ -37,7 +40,20 @@ def watch_(
     measured("watch", clip, wanted, watch.measure, output=output)
 
 
+def guard_(
+    inside: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]…", help="Videos, or FOLDER/*.png, of the inside of bodies.")
+    ] = None,
+    outside: Annotated[list[str] | None, typer.Option(help="Likewise of anything else; may be repeated.")] = None,
+    output: Output = None,
+) -> None:
+    """How often the out-of-body guard is wrong on videos and pictures of yours."""
+    there, elsewhere = inside or [], outside or []
+    measured("guard", None, job("guard"), partial(guard.measure, inside=there, outside=elsewhere), output=output)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command("faults")(faults_)
     app.command("watch")(watch_)
+    app.command("guard")(guard_)

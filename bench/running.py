@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Job] = {
     "precisions": Job("", rounds=1, seconds=0, warm_up=0),
     "soak": Job("", rounds=1, seconds=0, warm_up=0),
     "faults": Job("", rounds=3, seconds=10, warm_up=2),
+    "guard": Job("", rounds=1, seconds=0, warm_up=0),
     "watch": Job("", rounds=1, seconds=600, warm_up=15),
 }
 

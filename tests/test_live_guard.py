@@ -5,10 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cliprl.bench.cli import app
+from cliprl.bench.result import read_result
+from cliprl.engines import UsageError
 from cliprl.pipeline import Color, Frame, open_source
 from cliprl.pipeline.frame import allocate_planes
 from cliprl.pipeline.live.guard import BLOCKS, BodyGuard, pixelated, red_share
@@ -93,3 +97,34 @@ def test_neither_a_word_nor_a_face_survives() -> None:
     fine = np.tile(np.array([[16, 235]], np.uint8), (180, 120))
     frame = Frame(fine, np.full((90, 120, 2), 128, np.uint8), 0, Fraction(1, 25), 0)
     assert int(np.ptp(pixelated(frame).luma)) <= 4
+
+
+def test_the_command_counts_what_the_guard_takes_for_the_wrong_side(tmp_path: Path) -> None:
+    for name, colors in (("body", [TISSUE, TISSUE, TISSUE, WALL]), ("room", [WALL, DRAPE])):
+        (tmp_path / name).mkdir()
+        for index, rgb in enumerate(colors):
+            picture = np.full((180, 240, 3), rgb[::-1], np.uint8)
+            assert cv2.imwrite(str(tmp_path / name / f"{index}.png"), picture)
+    words = [f"{tmp_path}/body/*.png", "--outside", f"{tmp_path}/room/*.png", "-o", str(tmp_path / "r.json")]
+    app(["guard", *words], standalone_mode=False)
+    result = read_result(tmp_path / "r.json")
+    inside, outside = result.cases()
+    assert inside.startswith("inside: ")
+    found = {s.title: s.rounds[0] for s in result.series}
+    for limit in ("0.35", "0.4", "0.45"):
+        assert found[f"{inside}: alone, at {limit}"] == (25.0,)
+        assert found[f"{outside}: alone, at {limit}"] == (0.0,)
+    assert found[f"{inside}: in turn"] == (0.0,)  # a flash of something else does not count
+    assert found[f"{outside}: frames"] == (2.0,)
+    assert "--bundle" not in result.command
+    assert str(tmp_path.parent) not in result.to_text()
+    with pytest.raises(UsageError, match="nothing to judge"):
+        app(["guard"], standalone_mode=False)
+
+
+def test_a_copy_is_timed_as_the_frame_itself() -> None:
+    frame = filled(TISSUE)
+    copy = pixelated(frame)
+    with copy.stage("write"):
+        pass
+    assert frame.threads.keys() == frame.durations.keys() == {"write"}

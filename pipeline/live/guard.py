@@ -31,7 +31,7 @@ def pixelated(frame: Frame) -> Frame:
     luma, chroma = (_blocks(plane) for plane in (frame.luma, frame.chroma))
     copy = Frame(luma, chroma, frame.pts, frame.time_base, frame.index, frame.color, frame.duration, frame.rotation)
     copy.sample_aspect, copy.interlaced, copy.damaged = frame.sample_aspect, frame.interlaced, frame.damaged
-    copy.times, copy.durations = frame.times, frame.durations
+    copy.times, copy.durations, copy.threads = frame.times, frame.durations, frame.threads
     return copy
 
 

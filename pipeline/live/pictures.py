@@ -56,7 +56,7 @@ class Pictures:
             own = self._card(last, away(camera.label, f"{standing.state}: {standing.problem}", standing.since))
             shared, reason = own, "there is no picture"
         for picture in (own, shared):
-            picture.times, picture.durations = {}, {}
+            picture.times, picture.durations, picture.threads = {}, {}, {}
         return own, shared, reason
 
     def _stalled(self, last: Frame, seconds: float, guarded: bool) -> tuple[Frame, Frame]:
