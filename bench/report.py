@@ -77,10 +77,14 @@ def _table(result: Result) -> str:
 def latency_curve(result: Result) -> str:
     """The cumulative distribution of the latency of every case, to its 99.9th percentile."""
     shares = np.linspace(0, 99.9, CURVE)
+    names = ("latency", "glass to glass", "latency at the viewer")
     lines = [
-        Line(s.case, [(float(v), q / 100) for q, v in zip(shares, np.percentile(values, shares), strict=True)])
+        Line(
+            s.case if s.name == "latency" else s.title,
+            [(float(v), q / 100) for q, v in zip(shares, np.percentile(values, shares), strict=True)],
+        )
         for s in result.series
-        if s.name == "latency" and len(values := stats.pooled(s.rounds)) > 1
+        if s.name in names and len(values := stats.pooled(s.rounds)) > 1
     ]
     return line_plot(lines, "milliseconds", "share of frames", y_most=1.0)
 

@@ -176,6 +176,13 @@ def test_a_browser_without_network_shows_legible_plots(tmp_path: Path) -> None:
     assert (rows > 20).sum() > 200
 
 
+def test_latency_is_plotted_by_whatever_name_a_command_measures_it() -> None:
+    waits = [Series.of("25 FPS", name, "ms", [[20.0, 30.0, 40.0]]) for name in ("glass to glass", "latency")]
+    text = report.html([replace(result("live"), series=tuple(waits))])
+    assert ">25 FPS: glass to glass</text>" in text
+    assert ">25 FPS</text>" in text
+
+
 def test_compare_names_the_stage_that_changed() -> None:
     changes = compare.compare(result(), result(slow=1.5, seed=1))
     verdicts = {c.a.title: c.verdict for c in changes}
