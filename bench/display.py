@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -89,6 +90,7 @@ class Display:
 
 def _look(address: tuple[str, int], line: Connection) -> None:
     """The other end: shows each picture as soon as it has come."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the stream
     decoder: Any = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     with socket.create_connection(address) as wire, wire.makefile("rb") as pictures:

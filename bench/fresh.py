@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any, TypeVar
 
 from cliprl.engines import CliprlError
@@ -59,6 +60,7 @@ def _undisturbed() -> Iterator[None]:
     The process itself never hears of Ctrl-C, which goes to all processes of a terminal: who started it ends it.
     """
     came: list[int] = []
+    ensure_running()  # multiprocessing's own helper: when it is started, it lets Ctrl-C through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     main = threading.current_thread() is threading.main_thread()  # the only one that signals disturb
     handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in _SIGNALS if main}
@@ -92,6 +94,7 @@ def report(value: Any) -> None:
 
 def _call(line: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _line
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _line = line
     try:

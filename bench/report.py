@@ -80,7 +80,7 @@ def latency_curve(result: Result) -> str:
     names = ("latency", "glass to glass", "latency at the viewer")
     lines = [
         Line(
-            s.case if s.name == "latency" else s.title,
+            s.title,
             [(float(v), q / 100) for q, v in zip(shares, np.percentile(values, shares), strict=True)],
         )
         for s in result.series

@@ -94,7 +94,8 @@ def measured(
 
                 result = measure(session, replace(job, clip=str(session.clip)), say)
         except BaseException as error:
-            _show_kept(session.kept, output, console)
+            if session.kept is not None:
+                _show_kept(session.kept, output, console)
             if isinstance(error, Ended):
                 raise typer.Exit(128 + error.number) from None
             raise
@@ -105,10 +106,7 @@ def measured(
     return result
 
 
-def _show_kept(kept: Result | None, output: Path | None, console: Console) -> None:
-    if kept is None:
-        console.print("ended before anything was measured", highlight=False)
-        return
+def _show_kept(kept: Result, output: Path | None, console: Console) -> None:
     typer.echo(markdown(kept))
     where = f"; kept in {kept_at(output)}" if output is not None else "; -o FILE would have kept it"
     console.print(f"{kept.method[UNFINISHED]}{where}", highlight=False, soft_wrap=True)

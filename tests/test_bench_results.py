@@ -180,7 +180,7 @@ def test_latency_is_plotted_by_whatever_name_a_command_measures_it() -> None:
     waits = [Series.of("25 FPS", name, "ms", [[20.0, 30.0, 40.0]]) for name in ("glass to glass", "latency")]
     text = report.html([replace(result("live"), series=tuple(waits))])
     assert ">25 FPS: glass to glass</text>" in text
-    assert ">25 FPS</text>" in text
+    assert ">25 FPS: latency</text>" in text
 
 
 def test_compare_names_the_stage_that_changed() -> None:
