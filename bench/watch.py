@@ -141,16 +141,17 @@ class Gaps:
     @classmethod
     def of(cls, numbers: Iterable[int | None]) -> Gaps:
         """Count over all of them."""
-        last, counts = None, Counter[str]()
+        last, unread, counts = None, 0, Counter[str]()
         for number in numbers:
             counts["pictures"] += 1
             if number is None:
                 counts["unreadable"] += 1
+                unread += 1
                 continue
             step = 1 if last is None else (number - last) % LOOP
             counts["repeated"] += step == 0
-            counts["missing"] += max(step - 1, 0)
-            last = number
+            counts["missing"] += max(step - 1 - unread, 0)  # paint over its number makes no picture missing
+            last, unread = number, 0
         return cls(counts["pictures"], counts["missing"], counts["repeated"], counts["unreadable"])
 
 

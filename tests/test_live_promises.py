@@ -60,7 +60,8 @@ def test_a_picture_too_narrow_for_a_number_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_missing_or_twice_is_counted_across_the_loop_s_end() -> None:
     assert Gaps.of([LOOP - 2, LOOP - 1, 0, 1]) == Gaps(4, 0, 0, 0)
-    assert Gaps.of([LOOP - 2, 1, 1, None, 3]) == Gaps(5, 3, 1, 1)
+    assert Gaps.of([LOOP - 2, 1, 1, None, 3]) == Gaps(5, 2, 1, 1)
+    assert Gaps.of([1, None, 4]) == Gaps(3, 1, 0, 1)
     assert Gaps.of([]) == Gaps(0, 0, 0, 0)
 
 
