@@ -79,6 +79,7 @@ class EngineCache:
         for entry in entries:
             self._store.remove(entry.name)
         self._store.sweep(0.0)
+        self._store.forget_timings()
         return len(entries)
 
     @contextmanager

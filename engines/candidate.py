@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Candidate:
     """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
 
     With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
-    The encoder takes `batch` pictures at a time; the refiner, whose frames wait for each other, one.
+    The encoder takes `batch` pictures at a time; the refiner, whose frames wait for each other, one. `aside`: see `Request`.
     """
 
     bundle: Bundle
@@ -56,6 +57,7 @@ class Candidate:
     buffers: int = BUFFERS
     open_classes: bool = False
     batch: int = 1
+    aside: Path | None = None
 
     def fields(self) -> dict[str, str]:
         """Everything that the compiled engines, and the verdict on them, depend on."""
@@ -93,14 +95,14 @@ class Candidate:
         shapes = dict(encoder_shapes(self.bundle, self.batch))
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(path, self.precision, self.threads, shapes, self.buffers)
+        return Request(path, self.precision, self.threads, shapes, self.buffers, self.aside)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.
         precision = self.precision if self.precision in self.backend.precisions() else self.backend.precisions()[0]
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(self.bundle.refiner, precision, self.threads, shapes)
+        return Request(self.bundle.refiner, precision, self.threads, shapes, aside=self.aside)
 
 
 def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

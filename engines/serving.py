@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -72,6 +73,7 @@ class _Served:
 def serve(candidate: Candidate, cache: EngineCache, say: Say = silent) -> Pair:
     """Load a candidate from the cache or build it. Raises EngineError, with the figures, where the gate refuses it."""
     fields = candidate.fields()
+    candidate = replace(candidate, aside=cache.folder / entry_name(fields))
     made = cache.get_or_make(fields, lambda: _make(candidate, say), say)
     if made.report["faults"]:
         raise EngineError(

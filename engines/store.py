@@ -7,6 +7,7 @@ what it leaves is either whole or noticed.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 from cliprl.engines.manifest import sealed_text
 
 PAYLOAD, SIDECAR, PARTIAL = ".engine", ".json", ".partial"
+# Files that a backend keeps beside (see aside.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
+RUNTIME, TIMING = ".runtime", ".timing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,20 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Drop an entry, its sidecar first."""
-        for suffix in (SIDECAR, PAYLOAD):
+        for path in (self.folder / (name + SIDECAR), self.folder / (name + PAYLOAD), *self._runtimes(name)):
             with suppress(OSError):
-                (self.folder / (name + suffix)).unlink()
+                path.unlink()
+
+    def forget_timings(self) -> None:
+        """Drop what all entries share."""
+        for path in self.folder.glob(f"*{TIMING}"):
+            with suppress(OSError):
+                path.unlink()
 
     def sweep(self, age: float) -> None:
-        """Remove what killed writers left, of at least this age in seconds: partial files, payloads without a sidecar."""
+        """Remove what killed writers left, of at least this age in seconds: partial files, what has no sidecar."""
         lost = [p for p in self.folder.glob(f"*{PAYLOAD}") if not self.exists(p.stem)]
+        lost += [p for p in self.folder.glob(f"*{RUNTIME}") if not self.exists(Path(p.stem).stem)]
         for path in [*self.folder.glob(f".*{PARTIAL}"), *lost]:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime >= age:
@@ -128,7 +138,10 @@ class Store:
         for path in self.folder.glob(f"*{SIDECAR}"):
             data = self.sidecar(path.stem) or {"fields": {}, "report": {}}
             with suppress(OSError):
-                payload = path.with_name(path.stem + PAYLOAD)
-                size = path.stat().st_size + (payload.stat().st_size if payload.exists() else 0)
+                others = [path.with_name(path.stem + PAYLOAD), *self._runtimes(path.stem)]
+                size = path.stat().st_size + sum(p.stat().st_size for p in others if p.exists())
                 found.append(Listed(path.stem, data["fields"], data["report"], size, path.stat().st_mtime))
         return sorted(found, key=lambda entry: -entry.used)
+
+    def _runtimes(self, name: str) -> list[Path]:
+        return list(self.folder.glob(f"{glob.escape(name)}.*{RUNTIME}"))

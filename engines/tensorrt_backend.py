@@ -14,6 +14,7 @@ from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.graph import EIGHT_BITS, IMAGE, PRECISIONS, graph_in
 from cliprl.engines.nvidia import find_driver, identity
 from cliprl.engines.tensorrt_build import TARGETS, Plan, build_plan
+from cliprl.engines.tensorrt_caches import runtime_path, timing_path
 from cliprl.engines.tensorrt_probe import INSTALL, cuda_of, probe_tensorrt
 
 TURING = "sm75"
@@ -51,13 +52,17 @@ class TensorRt:
 
     def build(self, request: Request) -> bytes:
         """Build for the GPU of this machine."""
-        return make_plan(self.name, request.onnx, request.precision, request.shapes).data
+        # TensorRT for RTX times nothing when it builds.
+        timed = request.aside if self.name == "tensorrt" else None
+        timings = timing_path(timed, self.identity()) if timed else None
+        return make_plan(self.name, request.onnx, request.precision, request.shapes, timings=timings).data
 
     def load(self, blob: bytes, request: Request) -> Engine:
         """Make a plan ready to run. Raises EngineError with the reason where TensorRT refuses it."""
         from cliprl.engines.tensorrt_engine import TensorRtEngine
 
-        return TensorRtEngine(self.name, blob, request.precision, request.buffers)
+        kernels = runtime_path(request.aside, request.onnx.stem) if request.aside else None
+        return TensorRtEngine(self.name, blob, request.precision, request.buffers, kernels)
 
 
 BACKENDS = {name: TensorRt(name) for name in ("tensorrt", "tensorrt_rtx")}
@@ -80,11 +85,17 @@ def lacking(precision: str, target: str, calibrated: bool) -> str:
 
 
 def make_plan(
-    package: str, onnx: Path, precision: str, usual: Mapping[str, tuple[int, ...]], target: str | None = None
+    package: str,
+    onnx: Path,
+    precision: str,
+    usual: Mapping[str, tuple[int, ...]],
+    target: str | None = None,
+    timings: Path | None = None,
 ) -> Plan:
     """Build an ONNX file in one of KNOWN for `target`, such as "sm86", or for this machine's GPU (None).
 
-    Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `usual` are the shapes to tune for.
+    Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `usual` are the shapes to
+    tune for; `timings`: see `build_plan`.
     Raises UsageError for an unknown target or a precision that it lacks, EngineError for a missing package or a refused
     network.
     """
@@ -96,7 +107,7 @@ def make_plan(
         raise EngineError(f"{package} can't be imported ({error}): {INSTALL[package]}") from error
     rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
     batch = usual.get(IMAGE, (1,))[0]
-    return build_plan(package, graph_in(onnx, precision, package, rewrite, batch), usual, target)
+    return build_plan(package, graph_in(onnx, precision, package, rewrite, batch), usual, target, timings)
 
 
 def _rewrite(model: Any, *, products: bool) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from cliprl.engines.engine import RANGES, TensorSpec
 from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.tensorrt_caches import Timings
 
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -27,10 +29,17 @@ class Plan:
     profile: Profile
 
 
-def build_plan(package: str, model: bytes, usual: Mapping[str, Shape], target: str | None = None) -> Plan:
+def build_plan(
+    package: str,
+    model: bytes,
+    usual: Mapping[str, Shape],
+    target: str | None = None,
+    timings: Path | None = None,
+) -> Plan:
     """Build the serialised ONNX `model` with `package` ("tensorrt" or "tensorrt_rtx").
 
-    `usual` gives the shapes to tune for; `target` is one of TARGETS, or None for this machine's GPU.
+    `usual` gives the shapes to tune for; `target` is one of TARGETS, or None for this machine's GPU; `timings` is the
+    file that keeps what the build measures, where it may.
     Raises UsageError for an unknown target, EngineError with TensorRT's own words where it refuses the network.
     """
     trt: Any = import_module(package)
@@ -48,9 +57,11 @@ def build_plan(package: str, model: bytes, usual: Mapping[str, Shape], target: s
     inputs = {t.name: t for t in (network.get_input(i) for i in range(network.num_inputs))}
     profile = _profile(inputs, usual)
     _add_profile(builder, config, profile)
+    kept = Timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{package} can't build the network: {logger.last()}")
+    kept.save()
     outputs = (network.get_output(i) for i in range(network.num_outputs))
     specs = {name: tensor_spec(trt, tensor) for name, tensor in inputs.items()}
     return Plan(bytes(plan), specs, {tensor.name: tensor_spec(trt, tensor) for tensor in outputs}, profile)

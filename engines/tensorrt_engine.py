@@ -6,11 +6,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from importlib import import_module
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from cliprl.engines.engine import TensorSpec
 from cliprl.engines.errors import EngineError
 from cliprl.engines.tensorrt_build import make_logger
+from cliprl.engines.tensorrt_caches import Kernels
 
 # Graphs kept at a time: one for each combination of addresses that a caller's few fixed tensors make.
 GRAPHS = 16
@@ -21,10 +23,11 @@ class TensorRtEngine:
 
     A run whose shapes and addresses were seen before replays a CUDA graph; another captures one first. So give the same
     tensors again and again, filled anew. Runs happen on a stream of the engine's own, never on CUDA's default stream,
-    ordered after what the caller's current stream has been given.
+    ordered after what the caller's current stream has been given. TensorRT for RTX
+    keeps the kernels that it makes in the file `kernels`.
     """
 
-    def __init__(self, package: str, plan: bytes, precision: str, buffers: int) -> None:
+    def __init__(self, package: str, plan: bytes, precision: str, buffers: int, kernels: Path | None = None) -> None:
         import torch
 
         trt: Any = import_module(package)
@@ -35,7 +38,8 @@ class TensorRtEngine:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(f"{package} can't load a plan: {_refusal(self._runtime, plan, self._logger)}")
-        self._context = _made(_context(trt, self._engine), f"{package} makes no execution context")
+        self._kernels, context = _context(trt, self._engine, kernels, plan)
+        self._context = _made(context, f"{package} makes no execution context")
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         specs = {name: self._spec(trt, name) for name in names}
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
@@ -109,6 +113,8 @@ class TensorRtEngine:
         self._set_addresses(tensors)
         self._enqueue(self._stream)
         self._stream.synchronize()
+        if self._kernels:
+            self._kernels.save(tuple(tuple(tensors[name].shape) for name in self.inputs))
         if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.cuda_stream):
             return
         graph = self._torch.cuda.CUDAGraph()
@@ -132,17 +138,18 @@ class TensorRtEngine:
         return TensorSpec(dtype, tuple(self._engine.get_tensor_shape(name)))
 
 
-def _context(trt: Any, engine: Any) -> Any:
-    """An execution context.
+def _context(trt: Any, engine: Any, kernels: Path | None, plan: bytes) -> tuple[Kernels | None, Any]:
+    """An execution context, and the kernels that it makes, where they can be kept.
 
     TensorRT for RTX makes a kernel for the shapes at hand in the background, unless it is told to make it first: a recorded
     graph would replay the slow stand-in for ever.
     """
     if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
-        return engine.create_execution_context()
+        return None, engine.create_execution_context()
     config = engine.create_runtime_config()
     config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    return engine.create_execution_context(config)
+    kept = Kernels(config, kernels, plan)
+    return kept, engine.create_execution_context(config)
 
 
 def _made(thing: Any, complaint: str) -> Any:

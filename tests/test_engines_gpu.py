@@ -153,6 +153,21 @@ def test_ten_thousand_runs_leak_nothing(backend: Any, bundle: Bundle) -> None:
     assert abs(torch.cuda.mem_get_info()[0] - before) < GROWTH
 
 
+def test_a_second_start_takes_what_the_first_has_kept(backend: Any, bundle: Bundle, tmp_path: Path) -> None:
+    if backend.name == "torch":
+        pytest.skip("torch keeps nothing")
+    request = Request(bundle.encoder, "f16", aside=tmp_path / "entry")
+    blob = backend.build(request)
+    backend.load(blob, request).run(encoder_inputs(bundle, 12))
+    (kept,) = tmp_path.iterdir()
+    size = kept.stat().st_size
+    if backend.name == "tensorrt_rtx":
+        assert backend.load(blob, request)._kernels.taken
+    else:
+        backend.build(request)
+        assert kept.stat().st_size == size, "something was timed again"
+
+
 def test_the_gate_accepts_every_engine(backend: Any, calibrated: Bundle, tmp_path: Path) -> None:
     for candidate in candidates(calibrated, "cuda"):
         if candidate.backend.name == backend.name:

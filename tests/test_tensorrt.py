@@ -234,5 +234,9 @@ def test_tensorrt_for_rtx_has_what_an_execution_context_is_made_of() -> None:
     rtx = pytest.importorskip(RTX)
     assert hasattr(rtx.ICudaEngine, "create_runtime_config")
     assert hasattr(rtx.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert "IRuntimeCache" in rtx.IRuntimeConfig.create_runtime_cache.__doc__
+    assert "IRuntimeCache" in rtx.IRuntimeConfig.set_runtime_cache.__doc__
+    assert "-> bool" in rtx.IRuntimeCache.deserialize.__doc__
+    assert "IHostMemory" in rtx.IRuntimeCache.serialize.__doc__
     assert "EAGER" in rtx.DynamicShapesKernelSpecializationStrategy.__members__
     assert "IRuntimeConfig" in rtx.ICudaEngine.create_execution_context.__doc__
