@@ -22,7 +22,7 @@ from cliprl.pipeline.stages import Stage
 from cliprl.pipeline.summary import Recorder, Summary
 
 # Slots of the ring: one being written, a few waiting, one with each stage behind.
-SLOTS = 10
+SLOTS = 14
 # How long the end of a stream waits for a source that is inside a read.
 PATIENCE = 5.0
 
