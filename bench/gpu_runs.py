@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -24,7 +24,7 @@ from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.overlay import Style
 from cliprl.pipeline.ring import RingClosed
 from cliprl.pipeline.scene.renderer import SceneRenderer
-from cliprl.pipeline.stages import Stage
+from cliprl.pipeline.stages import Stages, Work
 
 SLOTS = 8
 RATE = Fraction(60)
@@ -114,9 +114,11 @@ class GpuStream:
     def run(self, frames: int, seconds: float = math.inf, slow: float = 0.0) -> Seen:
         """Feed so many frames, or for so many seconds, and see them all out."""
         feeder = threading.Thread(target=self._feed, args=(frames, seconds), name="feed", daemon=True)
+        stages = self._stages()
         feeder.start()
+        stages.start()
         try:
-            for frame, segmentation in self._segmented():
+            for frame, segmentation in stages:
                 self._overlay.draw(frame, segmentation)
                 self._note(frame, segmentation.steps)
                 self._ring.release(frame)
@@ -125,21 +127,20 @@ class GpuStream:
             self.seen.error = error
         finally:
             self._ring.stop()
+            stages.close()
             feeder.join(10)
         if self.seen.error is None:
             self._device.settle()
         self.seen.dropped = self._ring.dropped
         return self.seen
 
-    def _segmented(self) -> Iterator[tuple[Frame, Any]]:
-        ring, segmenter = self._ring, self._segmenter
-        encoding = Stage("encode", ring.take, lambda frame: (frame, segmenter.encode(frame)), ring.stop)
-        refining: Stage[Any, tuple[Frame, Any]] = Stage(
-            "refine", encoding.get, lambda item: (item[0], segmenter.refine(*item)), ring.stop
-        )
-        encoding.start()
-        refining.start()
-        return iter(refining)
+    def _stages(self) -> Stages[tuple[Frame, Any]]:
+        segmenter = self._segmenter
+        works: list[Work] = [
+            ("encode", lambda frame: (frame, segmenter.encode(frame))),
+            ("refine", lambda item: (item[0], segmenter.refine(*item))),
+        ]
+        return Stages(self._ring, works, len(works))
 
     def _feed(self, frames: int, seconds: float) -> None:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines import processors
+
 # Vector units that the engines and codecs here make use of.
 FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
@@ -41,17 +43,12 @@ def cpu_model() -> str:
     return f"{name} (family {family}, model {_cpuinfo('model')})" if family else name
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe() -> dict[str, Any]:
     """CPU, cores, vector units, memory, GPU, system and library versions. None where unknown; no name of the machine."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return {
         "cpu": cpu_model(),
-        "cores": cores(),
+        "cores": processors(),
         "threads_per_core": _threads_per_core(),
         "cpu_flags": [flag for flag in FLAGS if flag in flags],
         "memory_gb": _memory(),

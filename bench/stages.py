@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from cliprl.bench import machine, ours
+from cliprl.bench import ours
 from cliprl.bench.job import Job, Outcome, Run, Runner, Say, timed_runs
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
+from cliprl.engines import processors
 from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, open_sink, open_source
 from cliprl.pipeline.opencv import single_threaded
 from cliprl.pipeline.summary import STAGES
@@ -153,7 +154,7 @@ def alone_series(rounds: Sequence[Sequence[Run]]) -> list[Series]:
 def bounds(rounds: Sequence[Sequence[Run]]) -> list[float]:
     """Cores over the CPU seconds of all stages for a frame, a round each."""
     totals = [[sum(run.outcome.samples[f"{stage} work"][0] for stage in STAGES) for run in runs] for runs in rounds]
-    return [machine.cores() * 1000 / sorted(total)[len(total) // 2] for total in totals]
+    return [processors() * 1000 / sorted(total)[len(total) // 2] for total in totals]
 
 
 def measure(session: Session, job: Job, say: Say) -> Result:

@@ -6,6 +6,7 @@ from cliprl.engines.candidate import Pair
 from cliprl.engines.engine import Engine, Probe, compile_engine, probe, silent
 from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError
 from cliprl.engines.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
+from cliprl.engines.processors import processors
 from cliprl.engines.reference import add_reference
 from cliprl.engines.serving import load_engines
 from cliprl.engines.text import TextEngine, ensemble
@@ -31,6 +32,7 @@ __all__ = [
     "load_engines",
     "open_bundle",
     "probe",
+    "processors",
     "seal_bundle",
     "silent",
 ]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
-from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, network_threads, ready_backends, silent
+from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, ready_backends, silent
 from cliprl.engines.errors import UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
+from cliprl.engines.processors import network_threads
 from cliprl.engines.reference import Reference, encoder_shapes, predict, refiner_shapes, source_of
 from cliprl.engines.store import Made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -126,16 +125,6 @@ def backend_of(name: str) -> Backend:
 def probe(backend: str) -> Probe:
     """Ask a backend whether it can serve here. Raises UsageError for an unknown name."""
     return backend_of(backend).probe()
-
-
-def network_threads() -> int:
-    """Half of the processors that this process may use: decoding, drawing and writing run beside the networks.
-
-    Measured on two cores with the small bundle: with one thread in place of two, the encoder takes 8.4 instead of 7.0 ms, but a
-    frame of the whole stream 28 instead of 34 ms of CPU time, for threads that wait for each other do so at work.
-    """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // 2)
 
 
 def silent(message: str) -> None:

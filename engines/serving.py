@@ -35,9 +35,9 @@ def load_engines(
 
     "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
     fastest on this machine; one asked for by name is taken or refused.
-    `threads` 0 stands for half the processors (see `network_threads`). `say` is told what takes time, and why. The encoder
-    takes `batch` pictures at a time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core:
-    8.5 ms a picture alone, 8.3 in fours, 8.9 in eights), and a stream's frames do not wait for each other.
+    `threads` 0 stands for half the processors. `say` is told what takes time, and why. The encoder takes `batch` pictures at a
+    time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms a picture alone, 8.3 in
+    fours, 8.9 in eights), and a stream's frames do not wait for each other.
     Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
     """
     if batch < 1:

@@ -48,11 +48,8 @@ class Overlay:
     """Draws segmentations of `classes` into frames. What it draws depends on frame, segmentation, style and status alone.
 
     Raises UsageError where the style names a class that is not there. `style` may be replaced between frames. Not for use by
-    two threads at once. `to_host` tells a device whether the painted planes are needed in host memory; `waits` that drawing is
-    waiting for one, which a thread of its own may do while the last frame is written.
+    two threads at once. `to_host` tells a device whether the painted planes are needed in host memory.
     """
-
-    waits = False
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None) -> None:
         if len(classes) > LEVEL:

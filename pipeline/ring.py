@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from cliprl.pipeline.frame import Frame, Plane, allocate_planes
@@ -22,8 +23,8 @@ class FrameRing:
     The writer asks for planes (`acquire`), fills them and hands the frame over (`publish`); the reader takes frames in order
     (`take`), may hold several, and gives each back (`release`). A full ring makes a file's writer wait; a live one
     ("drop-oldest") overwrites the oldest frame nobody has taken, and counts it in `dropped`. `waited` is how many seconds the
-    writer has waited for a slot. A slot that the reader holds is
-    never written. Slots are allocated when first used, and again only when the frame size changes.
+    writer has waited for a slot. A slot that the reader holds is never written. Slots are allocated when first used, and again
+    only when the frame size changes. `on_ready` is called on the writer's thread when there is something to take.
     """
 
     def __init__(self, slots: int, policy: Policy = "wait") -> None:
@@ -39,6 +40,7 @@ class FrameRing:
         self._error: BaseException | None = None
         self._finished = self._stopped = False
         self._changed = threading.Condition()
+        self.on_ready: Callable[[], None] = _nobody
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
         """NV12 planes of a slot to write the next frame into. Blocks by the policy; raises RingClosed once stopped."""
@@ -79,12 +81,19 @@ class FrameRing:
             frame.slot, self._writing = self._writing, None
             self._ready.append(frame)
             self._changed.notify_all()
+        self.on_ready()
 
     def finish(self, error: BaseException | None = None) -> None:
         """The writer has no more frames, or failed with `error`, which `take` raises after the frames before it."""
         with self._changed:
             self._finished, self._error = True, error
             self._changed.notify_all()
+        self.on_ready()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` returns, or raises, at once."""
+        return bool(self._ready) or self._finished
 
     def take(self) -> Frame | None:
         """The oldest frame not yet taken; waits for one. None at the end of the stream."""
@@ -111,3 +120,7 @@ class FrameRing:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+
+def _nobody() -> None:
+    pass

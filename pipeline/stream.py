@@ -17,12 +17,13 @@ from cliprl.pipeline.protocols import Sink, Source
 from cliprl.pipeline.ring import FrameRing, Policy, RingClosed
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.segmenter import Parts, Segmenter
+from cliprl.pipeline.sharing import stage_workers
 from cliprl.pipeline.sinks.group import SinkGroup
-from cliprl.pipeline.stages import Stage
+from cliprl.pipeline.stages import Stages, Work
 from cliprl.pipeline.summary import Recorder, Summary
 
-# Slots of the ring: one being written, a few waiting, one with each stage behind.
-SLOTS = 14
+# Slots of the ring: one being written, a few waiting, one with each stage behind. With four more it is no faster.
+SLOTS = 10
 # How long the end of a stream waits for a source that is inside a read.
 PATIENCE = 5.0
 
@@ -33,10 +34,11 @@ Status = Callable[[Frame, Segmentation | None], str | None]
 class Stream:
     """Runs a source through a segmenter and an overlay into sinks.
 
-    Decoding, each part of the segmenter, and output have a thread, so that a machine with two cores keeps both at
-    work, and so has drawing where it waits for a GPU; frames come out in the order of the source. Without a segmenter they
-    pass unsegmented, without an overlay unpainted. `status` writes the overlay's status line. Leaving the stream (a context
-    manager) closes the source and the sinks, also after an error or `stop`, so that what was written can be read.
+    Decoding has a thread, and so have each part of the segmenter and drawing where there are processors for them; where there
+    are not, few workers share these, and with them whoever iterates (see `Stages`), who also writes. Frames come out in the
+    order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted. `status` writes the
+    overlay's status line, on any of these threads. Leaving the stream (a context manager) closes the source and the sinks, also
+    after an error or `stop`, so that what was written can be read.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class Stream:
         policy: Policy = "drop-oldest" if source.info.live else "wait"
         self._ring = segmenter.device.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
         self._reader = threading.Thread(target=self._read, name="decode", daemon=True)
-        self._stages: list[Stage[Any, Any]] = []
+        works = self._works()
+        self._stages: Stages[Result] = Stages(self._ring, works, self._workers(len(works)))
         self._interrupted = False
 
     def run(
@@ -85,9 +88,7 @@ class Stream:
         with single_threaded():
             self._start()
             try:
-                for frame, segmentation in self._stages[-1]:
-                    if not self._draws_apart:
-                        self._draw(frame, segmentation)
+                for frame, segmentation in self._stages:
                     self._write(frame, segmentation)
                     yield frame, segmentation
                     self._ring.release(frame)
@@ -140,31 +141,25 @@ class Stream:
         return frame
 
     def _start(self) -> None:
-        """Start a thread for each part of the work, each fed by the one before."""
-        parts: Parts = self.segmenter.parts if self.segmenter else [("pass", lambda frame, _: None)]
-        if self._draws_apart:
-            parts = [*parts, ("draw", self._draw)]
-        take: Callable[[], Any] = self._take
-        for name, work in parts:
-            self._stages.append(Stage(name, take, partial(_done, work), self._ring.stop))
-            take = self._stages[-1].get
-        for thread in (self._reader, *self._stages):
-            thread.start()
+        self._reader.start()
+        self._stages.start()
 
     def _end(self) -> None:
         """See all threads out, whatever they are at. A read that hangs is left behind."""
         self._ring.stop()
-        self._stages[-1].drain()
-        for thread in (*self._stages, self._reader):
+        self._stages.close()
+        for thread in (*self._stages.threads, self._reader):
             thread.join(PATIENCE)
 
-    def _take(self) -> tuple[Frame, None] | None:
-        frame = self._ring.take()
-        return None if frame is None else (frame, None)
+    def _works(self) -> list[Work]:
+        """What is done to a frame between its decoding and its writing."""
+        parts: Parts = [*(self.segmenter.parts if self.segmenter else ()), ("draw", self._draw)]
+        return [(name, partial(_done if i else _begun, work)) for i, (name, work) in enumerate(parts)]
 
-    @property
-    def _draws_apart(self) -> bool:
-        return self.overlay is not None and self.overlay.waits
+    def _workers(self, stages: int) -> int:
+        """As many as there are stages where these wait for a device, elsewhere as many as find a processor."""
+        waits = self.segmenter is not None and self.segmenter.works_on != "cpu"
+        return stages if waits else stage_workers(stages)
 
     def _draw(self, frame: Frame, segmentation: Segmentation | None) -> Segmentation | None:
         with frame.stage("draw"):
@@ -191,6 +186,10 @@ class Stream:
                     self.segmenter.device.settle()
             if not self._reader.is_alive():  # a source can't be closed under a read that hangs
                 self.source.close()
+
+
+def _begun(work: Callable[[Frame, None], Any], frame: Frame) -> tuple[Frame, Any]:
+    return frame, work(frame, None)
 
 
 def _done(work: Callable[[Frame, Any], Any], item: tuple[Frame, Any]) -> tuple[Frame, Any]:

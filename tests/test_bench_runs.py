@@ -20,7 +20,7 @@ from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result
 from cliprl.bench.session import Session
-from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.engines import CliprlError, UsageError, open_bundle, processors
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources import FrameSource
@@ -101,7 +101,7 @@ def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: Sess
     work = [s.digest().p50 for s in result.series if s.case == stages.WORK and s.unit == "ms"]
     bound = result.find(stages.WORK, "bound")
     assert bound is not None
-    assert bound.digest().p50 == pytest.approx(machine.cores() * 1000 / sum(work), rel=1e-3)
+    assert bound.digest().p50 == pytest.approx(processors() * 1000 / sum(work), rel=1e-3)
 
 
 def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Job) -> None:

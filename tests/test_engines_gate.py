@@ -34,12 +34,12 @@ from cliprl.engines.engine import (
     TensorSpec,
     backend_of,
     compile_engine,
-    network_threads,
     ready_backends,
 )
 from cliprl.engines.gate import compare, judge
 from cliprl.engines.int8 import add_int8
 from cliprl.engines.openvino_backend import OpenVino, lacking
+from cliprl.engines.processors import network_threads
 from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
 from cliprl.engines.store import Made
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 class CudaOverlay(Overlay):
     """An `Overlay` for frames of the device's ring. After `draw` a frame's own planes, on the host, hold the painted picture."""
 
-    waits = True
-
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, device: CudaDevice) -> None:
         self._cuda, self._stream = device, device.stream()
         self._staging = Staging(device.gpu, self._stream)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.color import FULL_RANGE_TAG
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.protocols import StreamInfo
+from cliprl.pipeline.sharing import codec_threads
 from cliprl.pipeline.sinks.fit import letterbox
 
 # The slower ones can't keep up with video on few cores.
@@ -48,7 +49,7 @@ class VideoEncoder:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = first.width, first.height, self._picture.format.name
         context.time_base, context.framerate = first.time_base, _rate(info)
-        context.thread_count = threads
+        context.thread_count = threads or codec_threads()
         if first.sample_aspect:
             context.sample_aspect_ratio = first.sample_aspect
         color = first.color

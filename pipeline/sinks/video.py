@@ -36,8 +36,8 @@ class VideoSink(FileSink):
     MP4 and QuickTime files are written in fragments of a second and become plain files at the end: one that was cut off, by a
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
     note says so where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
-    `preset` one of x264's, faster for larger files; `threads` 0 lets x264 choose. `encoder` makes another encoder, of the
-    libav codec `codec`. `takes_pictures`: the frames' planes in host memory are read.
+    `preset` one of x264's, faster for larger files; `threads` 0 gives x264 as many as suit a stream. `encoder` makes another
+    encoder, of the libav codec `codec`. `takes_pictures`: the frames' planes in host memory are read.
     """
 
     takes_pictures = True

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import av
 from av.container import InputContainer
 
+from cliprl.pipeline.sharing import codec_threads
 from cliprl.pipeline.sources.undelayed import Undelayed
 
 # AV_CODEC_FLAG_OUTPUT_CORRUPT and AV_CODEC_FLAG_LOW_DELAY of libavcodec/avcodec.h.
@@ -39,6 +40,7 @@ class Decoder:
         self._stream = stream
         self._context = stream.codec_context
         self._context.thread_type = "SLICE" if live else "AUTO"
+        self._context.thread_count = 0 if live else codec_threads()
         self._context.flags |= _LOW_DELAY if live else _OUTPUT_CORRUPT
         self._live = live
         self._undelayed = Undelayed(container, self._context)
