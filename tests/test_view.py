@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cliprl.pipeline.color import Color
-from cliprl.pipeline.content import PATIENCE, ContentDetector, find_picture
+from cliprl.pipeline.content import PATIENCE, ContentDetector, Shape, find_picture
 from cliprl.pipeline.frame import Frame, allocate_planes
 from cliprl.pipeline.view import (
     ALIGNMENT,
@@ -87,6 +87,14 @@ def _disc(height: int, width: int, circle: Circle) -> NDArray[np.uint8]:
     return ((x + 0.5 - circle[0]) ** 2 + (y + 0.5 - circle[1]) ** 2 <= circle[2] ** 2).astype(np.uint8)
 
 
+def _inside(height: int, width: int, found: Shape) -> NDArray[np.uint8]:
+    if len(found) == 3:
+        return _disc(height, width, found)
+    left, top, right, bottom = found
+    y, x = np.ogrid[:height, :width]
+    return ((x >= left) & (x < right) & (y >= top) & (y < bottom)).astype(np.uint8)
+
+
 def _scene(height: int, width: int, circle: Circle, *, black: int, seed: int, noise: float) -> NDArray[np.uint8]:
     """Blotchy tissue in a disc on black, with noise and text in two corners."""
     rng = np.random.default_rng(seed)
@@ -104,7 +112,7 @@ def _scene(height: int, width: int, circle: Circle, *, black: int, seed: int, no
     size=st.sampled_from([(480, 640), (577, 721), (720, 1280)]),
     x=st.floats(0.42, 0.58),
     y=st.floats(0.35, 0.65),
-    radius=st.floats(0.36, 0.66),  # beyond that little more than the tips of the corners is black, or one corner alone
+    radius=st.floats(0.36, 0.75),
     noise=st.floats(0, 3),
     full_range=st.booleans(),
     seed=st.integers(0, 1000),
@@ -117,8 +125,11 @@ def test_a_disc_on_black_is_found(
     luma = _scene(height, width, circle, black=0 if full_range else 16, seed=seed, noise=noise)
     found = find_picture(luma, full_range=full_range)
     assert found is not None
-    assert len(found) == 3
-    np.testing.assert_allclose(found, circle, atol=max(4, width / 200))
+    wrong = _inside(height, width, found) != _disc(height, width, circle)
+    assert wrong.mean() < 0.02
+    if radius < 0.66:  # beyond that so little is black, tips of corners or one alone, that many circles explain it
+        assert len(found) == 3
+        np.testing.assert_allclose(found, circle, atol=max(4, width / 200))
 
 
 _DISC = (620.0, 390.0, 560.0)
