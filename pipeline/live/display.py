@@ -93,7 +93,7 @@ class Display:
     def redraw(self) -> None:
         """Display the last picture of a file that pauses or has ended anew, where the controls have changed since."""
         if self._last is not None and self._controls.settings.looks != self._looks:
-            again = replace(self._last, index=self._index, times={}, durations={})
+            again = replace(self._last, index=self._index, times={}, durations={}, threads={})
             self._publish(*self._drawn(again, self._chosen), self._chosen, camera=False)
 
     def _drawn(self, frame: Frame, chosen: Chosen) -> tuple[Both, Both]:

@@ -8,6 +8,7 @@ the picture fools it, and so does a picture filled by grey instruments, the othe
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -29,10 +30,7 @@ _LINES = 45
 def pixelated(frame: Frame) -> Frame:
     """A copy of `frame` in blocks of one colour each; the frame itself is not touched. Times and tags are shared."""
     luma, chroma = (_blocks(plane) for plane in (frame.luma, frame.chroma))
-    copy = Frame(luma, chroma, frame.pts, frame.time_base, frame.index, frame.color, frame.duration, frame.rotation)
-    copy.sample_aspect, copy.interlaced, copy.damaged = frame.sample_aspect, frame.interlaced, frame.damaged
-    copy.times, copy.durations, copy.threads = frame.times, frame.durations, frame.threads
-    return copy
+    return replace(frame, luma=luma, chroma=chroma, slot=-1)
 
 
 def _blocks(plane: Plane) -> Plane:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from sys import getrefcount
 
 from cliprl.pipeline.frame import Frame, Plane, allocate_planes
@@ -38,7 +39,4 @@ class PlanePool:
         """A frame that may be painted, with the same picture, times and tags; the times are shared."""
         luma, chroma = self(frame.height, frame.width)
         luma[:], chroma[:] = frame.luma, frame.chroma
-        copy = Frame(luma, chroma, frame.pts, frame.time_base, frame.index, frame.color, frame.duration, frame.rotation)
-        copy.sample_aspect, copy.interlaced, copy.damaged = frame.sample_aspect, frame.interlaced, frame.damaged
-        copy.times, copy.durations, copy.threads = frame.times, frame.durations, frame.threads
-        return copy
+        return replace(frame, luma=luma, chroma=chroma, slot=-1)
