@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cliprl.engines import UsageError
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source, sharing
 from cliprl.pipeline.cli import app
 from cliprl.pipeline.summary import STAGES
 from cliprl.pipeline.trace import Trace
@@ -25,15 +25,20 @@ def slices(path: Path) -> list[dict[str, Any]]:
     return [event for event in events if event["ph"] == "X"]
 
 
-def test_the_command_writes_every_stage_of_every_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processors", [2, 16])
+def test_the_command_writes_every_stage_of_every_frame(
+    processors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "processors", lambda: processors)
     path = tmp_path / "t.json"
     app([CLIP, "-o", "null:", "--quiet", "--trace", str(path)], standalone_mode=False)
     events = json.loads(path.read_text())["traceEvents"]
     lanes = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     found = slices(path)
     assert {(e["args"]["frame"], e["name"]) for e in found} == {(i, stage) for i in range(20) for stage in STAGES}
-    threads = {"draw": "output", "write": "output"}  # each other stage has a thread of its own
-    assert all(lanes[e["tid"]] == threads.get(e["name"], e["name"]) for e in found)
+    own = {stage: {stage} for stage in STAGES} | {"write": {"output"}}
+    shared = {key: {"worker 1", "output"} for key in STAGES} | {"decode": {"decode"}, "write": {"output"}}
+    assert all(lanes[e["tid"]] in (shared if processors == 2 else own)[e["name"]] for e in found)
     for lane in lanes:  # one thread does one thing at a time
         times = sorted((e["ts"], e["ts"] + e["dur"]) for e in found if e["tid"] == lane)
         assert all(end <= start + 1 for (_, end), (start, _) in pairwise(times))
