@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from cliprl.bench import ours
 from cliprl.bench.coded import check_width
-from cliprl.bench.display import Display
 from cliprl.bench.fresh import report
 from cliprl.bench.job import WARM_FRAMES, Answers, Job, Say
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result, Series
+from cliprl.bench.screen import Screen
 from cliprl.bench.session import Session
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.cuda import timecode
@@ -68,7 +68,7 @@ class CodedSource(PacedSource):
 class _Watcher:
     """Watches a run from frame `first` of the source to `last`, and reports what it has seen every second."""
 
-    def __init__(self, source: PacedSource, display: Display, first: int, last: int) -> None:
+    def __init__(self, source: PacedSource, display: Screen, first: int, last: int) -> None:
         self._source, self._display = source, display
         self._next, self._last = first, last
         self._first, self._newest = first, -1
@@ -111,7 +111,7 @@ def one_rate(rate: int, job: Job) -> LiveRun:
         ours.stream_once(clip, segmenter, "null:", ours.Collector(), WARM_FRAMES)
     segmenter.reset()
     first, last = round(job.warm_up * rate), round((job.warm_up + job.seconds) * rate)
-    with CodedSource(job.clip, rate, last) as source, Display(source.info) as display:
+    with CodedSource(job.clip, rate, last) as source, Screen(source.info) as display:
         watcher = _Watcher(source, display, first, last)
         Stream(source, segmenter, Overlay(segmenter.classes), [display]).run(watcher)
         watcher.cut(end=True)

@@ -30,7 +30,7 @@ _PATIENCE = 60.0
 Sighting = tuple[float, int | None]
 
 
-class Display:
+class Screen:
     """A sink: encodes pictures as the program's network outputs do, and sends them over TCP, each with its length before it.
 
     Nothing is lost on such a way, and the other end has nothing to find out about the stream before it shows a picture.
