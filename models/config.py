@@ -57,6 +57,8 @@ class DataConfig:
     `variety` scales how much views, cameras and light differ from picture to picture: 1 for what must hold on strangers'
     cameras, less for what is only to hold on the same one. `policy_variety` is the reinforcement stage's: on pictures that
     are stranger to it than those it learned from, the base errs as it will at run time.
+
+    `workers` is how many processes draw scenes and threads make batches; 0 for as many as there are processors.
     """
 
     train: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ class DataConfig:
     frames: int = 6
     height: int = 384
     width: int = 480
-    workers: int = 2
+    workers: int = 0
     larynx_share: float = 0.15
     composed_share: float = 0.35
     variety: float = 1.0

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cliprl.models.checkpoint import Stage
+from cliprl.models.pace import Pace
 from cliprl.models.watching import Watcher
 
 # Losses are shown as a running mean over about this many steps.
@@ -43,6 +44,10 @@ class Display(Watcher):
         """Move a stage's bar."""
         self._move(stage.name, done, stage.steps, losses)
 
+    def paced(self, stage: Stage, pace: Pace) -> None:
+        """Print a stage's pace above the bars."""
+        self._print(f"{stage.name}: {pace}")
+
     def drawing(self, done: int, total: int) -> None:
         """Move the bar of the scenes."""
         self._move("scenes", done, total, {})
@@ -64,5 +69,7 @@ class Display(Watcher):
         text = "  ".join(f"{key} {value:.3f}" for key, value in self._means.items()) if losses else ""
         self.progress.update(self._tasks[name], completed=done, total=total, losses=text)
         if not self.progress.console.is_terminal and (done % LINE_EVERY == 0 or done == total):
-            line = f"{self.prefix}{name} {done}/{total}  {text}"
-            self.progress.console.print(line, highlight=False, soft_wrap=True)
+            self._print(f"{name} {done}/{total}  {text}")
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(self.prefix + line, highlight=False, soft_wrap=True)

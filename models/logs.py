@@ -1,25 +1,24 @@
-"""The log of a run for TensorBoard: losses, learning rates, pictures a second, and pictures of what is learned."""
+"""The log of a run for TensorBoard: losses, learning rates, pace, and pictures of what is learned."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from cliprl.models.checkpoint import Stage
 from cliprl.models.data.sample import Image
+from cliprl.models.pace import Pace
 
 
 @runtime_checkable
 class Optimised(Protocol):
-    """A stage with an optimiser, whose settings tell the batch."""
+    """A stage with an optimiser."""
 
     optimizer: torch.optim.Optimizer
-    config: Any
 
 
 @runtime_checkable
@@ -40,17 +39,15 @@ class Log:
     def __init__(self, folder: Path, draw_every: int) -> None:
         self.folder, self.draw_every = folder, max(1, draw_every)
         self._writers: dict[str, SummaryWriter] = {}
-        self._time = 0.0
 
-    def report(self, stage: Stage, done: int, losses: Mapping[str, float]) -> None:
-        """Log a step."""
-        now = time.monotonic()
+    def report(self, stage: Stage, done: int, losses: Mapping[str, float], pace: Pace | None = None) -> None:
+        """Log a step and, where it is known, its pace."""
         writer = self._writers.get(stage.name)
         if writer is None:
             writer = self._writers[stage.name] = SummaryWriter(str(self.folder / stage.name), purge_step=done)
-        elif isinstance(stage, Optimised):
-            writer.add_scalar("images per second", stage.config.batch / max(now - self._time, 1e-9), done)
-        self._time = now
+        if pace:
+            writer.add_scalar("images per second", pace.images_per_second, done)
+            writer.add_scalar("waiting for data", pace.waiting, done)
         for name, value in losses.items():
             writer.add_scalar(f"loss/{name}", value, done)
         if isinstance(stage, Optimised):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.overrides import TorchFunctionMode
 
-from cliprl.engines import UsageError
+from cliprl.engines import UsageError, processors
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("f32", "bf16")
@@ -51,6 +51,11 @@ def rank() -> int:
 def size() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def own_processors() -> int:
+    """How many of this machine's processors are this process's, where they are shared with those that torchrun started."""
+    return max(1, processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def share(batch: int, name: str = "the batch") -> range:

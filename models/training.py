@@ -20,6 +20,7 @@ from cliprl.models.data.description import Description
 from cliprl.models.export import Model, export_bundle
 from cliprl.models.logs import Log
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.pace import Pacer
 from cliprl.models.parallel import first_process_first, rank
 from cliprl.models.refiner import Refiner
 from cliprl.models.reinforcement import Reinforcement
@@ -75,11 +76,15 @@ def logged(recipe: Recipe, folder: Path, watcher: Watcher) -> Iterator[Report]:
     if rank():
         yield lambda stage, done, losses: None
         return
+    pacer = Pacer()
     with closing(Log(folder / LOGS, recipe.draw_every)) as log:
 
         def report(stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+            step, whole = pacer.after(stage, done) or (None, None)
             watcher.report(stage, done, losses)
-            log.report(stage, done, losses)
+            log.report(stage, done, losses, step)
+            if whole and done == stage.steps:
+                watcher.paced(stage, whole)
 
         yield report
 

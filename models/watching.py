@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cliprl.models.checkpoint import Stage
+from cliprl.models.pace import Pace
 
 
 class Watcher:
@@ -12,6 +13,9 @@ class Watcher:
 
     def report(self, stage: Stage, done: int, losses: Mapping[str, float]) -> None:
         """After every step: the stage, its steps done, and the step's losses."""
+
+    def paced(self, stage: Stage, pace: Pace) -> None:
+        """At a stage's end: how fast it was, and how much of it went by waiting for data."""
 
     def drawing(self, done: int, total: int) -> None:
         """While scenes are drawn: how many of how many."""

@@ -1,5 +1,6 @@
 """What training sees: label codes, views, corruption, the larynx set's partial labels, compositions, batches."""
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, processors
 from cliprl.models.data.augment import STRIDE, Geometry, Photometry
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch, pair_batch
 from cliprl.models.data.composer import Composed
@@ -18,6 +19,7 @@ from cliprl.models.data.recode import Relabelled, instrument_or_not
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
 from cliprl.models.data.vocalfolds import UNSURE, VocalFolds
+from cliprl.models.parallel import own_processors
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 SIZE = (64, 80)
@@ -146,6 +148,24 @@ def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relab
         assert torch.equal(labels, make(step)[1])
     ahead.close()
     assert not torch.equal(make(5)[0], make(6)[0])
+
+
+def test_batches_are_made_by_as_many_threads_as_asked_or_as_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def threads_of(workers: int) -> int:
+        """How many batches are being made at a time, where each waits for all the others."""
+        expected = workers or own_processors()
+        together = threading.Barrier(expected)
+        ahead = Ahead(lambda step: together.wait(10) if step < expected else 0, workers)
+        ahead(0)
+        ahead.close()
+        return expected
+
+    assert threads_of(3) == 3
+    assert threads_of(0) == processors()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processors()))
+    assert threads_of(0) == 1
 
 
 def test_a_pair_shows_one_view_at_two_moments(scenes: RenderedScenes) -> None:

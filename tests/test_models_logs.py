@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cliprl.models.checkpoint import Keeper, run_stage
-from cliprl.models.config import Growth, Recipe, load_recipe
+from cliprl.models.checkpoint import Keeper, Stage, run_stage
+from cliprl.models.config import Growth, Recipe, SupervisedConfig, load_recipe
 from cliprl.models.curriculum import Curriculum
 from cliprl.models.data.augment import Geometry, Photometry
-from cliprl.models.data.batches import Mixture, labelled_batch
+from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
 from cliprl.models.display import Display
-from cliprl.models.logs import Log
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.supervised import Supervised
+from cliprl.models.training import logged
+from cliprl.models.watching import Watcher
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 TINY = """
@@ -65,28 +70,63 @@ def read_back(folder: Path) -> EventAccumulator:
 def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
     """Also across a run that was cut off after a step of which no checkpoint tells: that step is seen once."""
     keeper = Keeper(tmp_path, 2)
-    log, seen = Log(tmp_path / "logs", recipe.draw_every), []
+    seen = []
 
-    def cut(stage: Supervised, done: int, losses: dict[str, float]) -> None:
-        log.report(stage, done, losses)
+    def cut(stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+        report(stage, done, losses)
         seen.append(losses)
         if done == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with logged(recipe, tmp_path, Watcher()) as report, pytest.raises(KeyboardInterrupt):
         run_stage(stage_of(recipe, mixture), keeper, cut)
-    log.close()
-    again = Log(tmp_path / "logs", recipe.draw_every)
-    run_stage(stage_of(recipe, mixture), keeper, again.report)
-    again.close()
+    with logged(recipe, tmp_path, Watcher()) as report:
+        run_stage(stage_of(recipe, mixture), keeper, report)
     events = read_back(tmp_path / "logs" / "supervised")
     assert [event.step for event in events.Scalars("loss/cross-entropy")] == [1, 2, 3, 4]
     assert [event.value for event in events.Scalars("loss/dice")][:3] == pytest.approx([one["dice"] for one in seen])
-    assert {"rate/0", "rate/1", "images per second"} <= set(events.Tags()["scalars"])
+    assert {"rate/0", "rate/1", "images per second", "waiting for data"} <= set(events.Tags()["scalars"])
     assert all(event.value > 0 for event in events.Scalars("images per second"))
     pictures = events.Images("frame, truth, found")
     assert [event.step for event in pictures] == [2, 4]
     assert (pictures[0].width, pictures[0].height) == (3 * 96, 2 * 64)
+
+
+class Sleeper:
+    """A stage of which a batch takes so long to make, and a step so long to learn from it."""
+
+    name, steps, config = "sleeper", 9, SupervisedConfig(batch=4)
+
+    def __init__(self, loading: float, learning: float) -> None:
+        self.batches, self.learning = Ahead(lambda step: time.sleep(loading), 1), learning
+
+    def step(self, index: int) -> Mapping[str, float]:
+        self.batches(index)
+        time.sleep(self.learning)
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loader that is planted slow is seen, in the log and on the terminal; one that is ready is not waited for."""
+    for place, stage in (("slow", Sleeper(0.1, 0.0)), ("ready", Sleeper(0.0, 0.1))):
+        with Display.open() as display, logged(recipe, tmp_path / place, display) as report:
+            run_stage(stage, Keeper(tmp_path), report)
+        stage.batches.close()
+        (tmp_path / "sleeper.pt").unlink()
+        waiting = [e.value for e in read_back(tmp_path / place / "logs" / "sleeper").Scalars("waiting for data")]
+        assert len(waiting) == 8
+        assert np.mean(waiting) > 0.8 if place == "slow" else np.mean(waiting) < 0.2
+    told = re.findall(r"sleeper: ([\d.]+) pictures/s, ([\d.]+)% of the time waiting for data", capsys.readouterr().err)
+    assert [float(share) > 50 for _, share in told] == [True, False]
+    assert all(0 < float(pace) < 4 / 0.1 for pace, _ in told)
 
 
 def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -15,11 +16,11 @@ from cliprl.models.data.augment import MILD, STRIDE, WIDEST, Geometry, Photometr
 from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
 from cliprl.models.data.paired import Labelled
 from cliprl.models.data.sample import Image, Sample
-from cliprl.models.parallel import share
+from cliprl.models.parallel import own_processors, share
 
 Item = TypeVar("Item")
-# Batches made ahead, and the threads that make them (OpenCV and NumPy release the interpreter's lock).
-AHEAD, THREADS = 3, 2
+# Batches made ahead at least, by threads (OpenCV and NumPy release the interpreter's lock).
+AHEAD = 3
 # Share of policy samples that are left clean, and of those whose frame before is unknown.
 CLEAN, FIRST = 0.3, 0.15
 
@@ -40,11 +41,15 @@ class Mixture:
 
 
 class Ahead(Generic[Item]):
-    """Calls `make(step)` ahead of its use on other threads. Steps must be asked for in order; the first may be any."""
+    """Calls `make(step)` ahead of its use on other threads; 0 of them are as many as this process's share of the processors.
 
-    def __init__(self, make: Callable[[int], Item], threads: int = THREADS) -> None:
-        self._make, self._ahead = make, max(AHEAD, threads)
-        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="batches")
+    Steps must be asked for in order; the first may be any. `waited` is the time in seconds that callers have waited in all.
+    """
+
+    def __init__(self, make: Callable[[int], Item], threads: int = 0) -> None:
+        threads = threads or own_processors()
+        self._make, self._ahead, self.waited = make, max(AHEAD, threads), 0.0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._futures: dict[int, Future[Item]] = {}
 
     def __call__(self, step: int) -> Item:
@@ -52,7 +57,10 @@ class Ahead(Generic[Item]):
         for n in range(step, step + self._ahead + 1):
             if n not in self._futures:
                 self._futures[n] = self._pool.submit(self._make, n)
-        return self._futures.pop(step).result()
+        start = time.monotonic()
+        made = self._futures.pop(step).result()
+        self.waited += time.monotonic() - start
+        return made
 
     def close(self) -> None:
         """Stop the threads."""

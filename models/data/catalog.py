@@ -45,7 +45,7 @@ class Surroundings:
     scenes: Path | None = None
     height: int = 384
     width: int = 480
-    workers: int = 2
+    workers: int = 0
     drawing: Callable[[int, int], None] = lambda done, total: None
 
 

@@ -17,6 +17,7 @@ from threading import Thread
 import cv2
 import numpy as np
 
+from cliprl.engines import processors
 from cliprl.models.data.sample import Image, Sample
 from cliprl.pipeline import scene
 from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
@@ -102,7 +103,7 @@ def _render_all(jobs: list[tuple[int, SceneSet, Path]], workers: int, progress: 
         return
     # Fresh processes: one forked while torch's or OpenCV's threads run can hang for ever.
     fresh = get_context("spawn")
-    with ProcessPoolExecutor(max(1, workers), fresh, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(workers or processors(), fresh, initializer=_prepare) as pool:
         for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
             progress(done, len(jobs))
 
