@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.bench.gpu_inputs import make_clip
-from cliprl.bench.gpu_runs import EveryStep, GpuStream, Picture, Sampler, Seen, run_together
+from cliprl.bench.gpu_runs import EveryStep, GpuStream, Picture, Seen, run_together
 from cliprl.bench.nvml import Meter
 from cliprl.bench.result import Series
+from cliprl.bench.sampler import Sampler
 from cliprl.engines import Bundle, Pair
 from cliprl.pipeline.cuda.device import Card, CudaDevice
 from cliprl.pipeline.frame import Frame

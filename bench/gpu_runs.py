@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -197,25 +197,3 @@ def run_together(streams: Sequence[GpuStream], frames: int, seconds: float = mat
         if stream.seen.error is not None:
             raise stream.seen.error
     return [stream.seen for stream in streams]
-
-
-class Sampler(threading.Thread):
-    """Calls `sample` ten times a second from its start to `stop`, and keeps what it returned, None left out."""
-
-    def __init__(self, sample: Callable[[], float | None]) -> None:
-        super().__init__(daemon=True)
-        self.values: list[float] = []
-        self._sample, self._ended = sample, threading.Event()
-
-    def run(self) -> None:
-        """The thread's body."""
-        while not self._ended.wait(0.1):
-            value = self._sample()
-            if value is not None:
-                self.values.append(value)
-
-    def stop(self) -> list[float]:
-        """End, and give the samples."""
-        self._ended.set()
-        self.join(5)
-        return self.values

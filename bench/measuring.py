@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cliprl.bench import engines, live, peers, precisions, scale, soak, stages, start, stream
+from cliprl.bench import engines, live, peers, precisions, scale, soak, stages, start, stream, training
 from cliprl.bench.clips import DEMO
 from cliprl.bench.peers.measure import measure as measure_peers
 from cliprl.bench.running import Bundle, Clip, Frames, Output, Rounds, Seconds, Steps, WarmUp, job, measured
@@ -152,6 +152,23 @@ def peers_(
     measured("peers", clip, wanted, partial(measure_peers, names=names), options, output=output)
 
 
+def training_(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
+    device: Annotated[str, typer.Option(help="Where to train: auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 means all cores.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting; may be repeated.")] = None,
+    rounds: Rounds = None,
+    seconds: Seconds = None,
+    warm_up: WarmUp = None,
+    output: Output = None,
+) -> None:
+    """How fast a recipe learns, how long it waits for data, and how busy that keeps a GPU (needs the extra `train`)."""
+    wanted = job("training", rounds=rounds, seconds=seconds, warm_up=warm_up)
+    settings = tuple(set_ or ())
+    measure = partial(training.measure, name=recipe, settings=settings, device=device, threads=threads)
+    measured("training", None, wanted, measure, output=output)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command("stream")(stream_)
@@ -163,4 +180,5 @@ def add_to(app: typer.Typer) -> None:
     app.command("soak")(soak_)
     app.command("scale")(scale_)
     app.command("peers")(peers_)
+    app.command("training")(training_)
     app.command("suite")(suite)

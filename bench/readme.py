@@ -16,7 +16,7 @@ README, RESULTS = Path("README.md"), Path("bench") / "results"
 BUDGET = "budget.toml"
 COLUMNS = ("", "median", "p95", "p99", "max", "samples")
 # The order in which a reader asks, and what is shown before being asked for.
-ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "scale", "soak")
+ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "training", "scale", "soak")
 OPEN = ("stream", "peers", "live")
 
 

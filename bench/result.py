@@ -20,7 +20,7 @@ DIGITS = 4
 UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
 # Units of which more is better; of all others less is.
-MORE_IS_BETTER = ("FPS", "of bound", "times")
+MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
 
 
 @dataclass(frozen=True, slots=True)

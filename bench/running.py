@@ -28,6 +28,7 @@ DEFAULTS: Mapping[str, Job] = {
     "scale": Job("", rounds=2, seconds=4, warm_up=1),
     "start": Job("", rounds=7, seconds=0, warm_up=0),
     "precisions": Job("", rounds=1, seconds=0, warm_up=0),
+    "training": Job("", rounds=3, seconds=30, warm_up=5),
     "soak": Job("", rounds=1, seconds=0, warm_up=0),
     "faults": Job("", rounds=3, seconds=10, warm_up=2),
     "guard": Job("", rounds=1, seconds=0, warm_up=0),

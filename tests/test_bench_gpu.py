@@ -20,9 +20,10 @@ from tiny import NETWORK
 from cliprl.bench.gpu import ROOT, Clock, unpack
 from cliprl.bench.gpu_cases import LONG, Bench, cases, clip_of, described, listed, long_run, promises, tried
 from cliprl.bench.gpu_inputs import bundle_of
-from cliprl.bench.gpu_runs import GpuStream, Sampler, run_together, scene_pictures
+from cliprl.bench.gpu_runs import GpuStream, run_together, scene_pictures
 from cliprl.bench.nvml import open_meter
 from cliprl.bench.result import Series
+from cliprl.bench.sampler import Sampler
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.nvidia import find_driver
 from cliprl.pipeline.cuda.device import share

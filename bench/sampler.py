@@ -1,0 +1,28 @@
+"""Samples taken ten times a second while something runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Sampler(threading.Thread):
+    """Calls `sample` ten times a second from its start to `stop`, and keeps what it returned, None left out."""
+
+    def __init__(self, sample: Callable[[], float | None]) -> None:
+        super().__init__(daemon=True)
+        self.values: list[float] = []
+        self._sample, self._ended = sample, threading.Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        while not self._ended.wait(0.1):
+            value = self._sample()
+            if value is not None:
+                self.values.append(value)
+
+    def stop(self) -> list[float]:
+        """End, and give the samples."""
+        self._ended.set()
+        self.join(5)
+        return self.values

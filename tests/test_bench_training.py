@@ -1,0 +1,81 @@
+"""`cliprl-bench training`: a recipe's pace as a user measures it, and a loader that is planted slow."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import NETWORK
+
+from cliprl.bench import training
+from cliprl.bench.cli import app
+from cliprl.bench.job import Job
+from cliprl.bench.result import read_result
+from cliprl.engines.console import run_app
+from cliprl.models import supervised
+
+SETTINGS = ("data.height=96", "data.width=120", "supervised.batch=2", "reinforcement.batch=2", "data.workers=1")
+STAGES = ("supervised", "reinforcement")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(training, "SCENES", ("data.scenes=2", "data.policy_scenes=1", "data.frames=2"))
+    monkeypatch.setattr(training, "OURS", (*training.SCENES, "scoring.scenes=0", "contrastive.steps=0"))
+    path = tmp_path / "tiny.toml"
+    path.write_text(f"name = 'tiny'\n{NETWORK}")
+    return path
+
+
+def test_the_command_measures_both_stages_and_the_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe, file = tmp_path / "tiny.toml", tmp_path / "training.json"
+    recipe.write_text(f"name = 'tiny'\n{NETWORK}")
+    words = [str(recipe), "--device", "cpu", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0", "-o", str(file)]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    monkeypatch.setattr(sys, "argv", ["cliprl-bench", "training", *words, *settings])
+    assert run_app(app, "cliprl-bench") == 0
+    result = read_result(file)
+    assert result.cases() == [*STAGES, training.LOADING]
+    for stage in STAGES:
+        pictures, waiting = result.find(stage, "pictures"), result.find(stage, "waiting for data")
+        assert pictures is not None
+        assert waiting is not None
+        assert pictures.digest().p50 > 0
+        assert 0 <= waiting.digest().p50 <= 100
+    assert result.bundle["name"] == "recipe tiny"
+    assert "--set supervised.batch=2" in result.command
+    assert str(tmp_path) not in file.read_text()
+
+
+def test_a_loader_that_is_planted_slow_is_what_the_stage_waits_for(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = supervised.labelled_batch
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return real(*arguments, **named)
+
+    job = Job("", rounds=1, seconds=1.5, warm_up=0)
+    waits, paces = [], []
+    for batch in (real, slow):
+        monkeypatch.setattr(supervised, "labelled_batch", batch)
+        answer = training.one_round(str(recipe), SETTINGS, "cpu", 1, tmp_path, job)
+        waits.append(answer["supervised"]["waiting for data"][0])
+        paces.append(answer[training.LOADING]["pictures"][0])
+    assert waits[0] < 50 < waits[1]
+    assert paces[1] < 2 / 0.5 < paces[0]
+
+
+def test_an_unknown_recipe_and_device_are_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in ((["nowhere"], "no recipe 'nowhere'"), (["small", "--device", "tpu"], "no device 'tpu'")):
+        monkeypatch.setattr(sys, "argv", ["cliprl-bench", "training", *words])
+        assert run_app(app, "cliprl-bench") == 2
+        assert told in capfd.readouterr().err
