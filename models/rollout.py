@@ -153,7 +153,7 @@ def anchor_at(step: int, steps: int, config: ReinforcementConfig) -> float:
 def reinforcement_loss(
     turns: Sequence[Turn], labels: Tensor, anchor: float, config: ReinforcementConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of an episode and its figures, in hundredths of a reward.
+    """The loss of an episode and its figures; what the likeliest actions would earn in hundredths of a reward.
 
     The actor's own reward is known for every action, so its gradient is exact: that of the expected reward. What follows
     from the action taken (neighbours, later steps) is credited to that action as in A2C, less the critic's estimate, where
@@ -174,8 +174,10 @@ def reinforcement_loss(
         pull = pull - ((target * turn.log_policy).sum(1) * weight).sum()
         best = turn.own.gather(1, turn.log_policy.argmax(1, keepdim=True))[:, 0]
         earned = earned + (best * weight).sum()
-    figures = {"actor": actor.item(), "critic": critic.item(), "greedy reward": 100 * earned.item()}
-    return actor + (config.critic * critic if config.foresight else 0.0) + anchor * pull, figures
+    figures = {"actor": actor.item(), "greedy reward": 100 * earned.item()}
+    if not config.foresight:
+        return actor + anchor * pull, figures
+    return actor + config.critic * critic + anchor * pull, figures | {"critic": critic.item()}
 
 
 def unrolled_loss(
