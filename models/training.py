@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cliprl.engines import Bundle, UsageError, seal_bundle
+from cliprl.engines import Bundle, UsageError, add_reference, seal_bundle
 from cliprl.models.checkpoint import Keeper, Report, Stage, run_stage
 from cliprl.models.config import Recipe, deciding
 from cliprl.models.contrastive import Contrastive
@@ -22,6 +22,7 @@ from cliprl.models.logs import Log
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.pace import Pacer
 from cliprl.models.parallel import first_process_first, rank
+from cliprl.models.pictures import scene_pictures
 from cliprl.models.refiner import Refiner
 from cliprl.models.reinforcement import Reinforcement
 from cliprl.models.report import score_bundle
@@ -90,12 +91,13 @@ def logged(recipe: Recipe, folder: Path, watcher: Watcher) -> Iterator[Report]:
 
 
 def _finish(network: ClipSegmenter, refiner: Refiner, run: Run, watcher: Watcher) -> Bundle:
-    """Export, score, and seal the bundle with its scores."""
+    """Export, give the bundle what its engines are held to, score it, and seal it with its scores."""
     recipe, size = run.recipe, run.recipe.network
     model = Model(
         network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
     )
     bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
+    bundle = add_reference(bundle, scene_pictures(size.height, size.width))
     scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, watcher.scoring)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 

@@ -42,6 +42,7 @@ from cliprl.engines.openvino_backend import OpenVino, lacking
 from cliprl.engines.processors import network_threads
 from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
 from cliprl.engines.store import Made
+from cliprl.models.pictures import scene_pictures
 
 NAMES = ("background", "shaft", "tip")
 Values = Mapping[str, Any]
@@ -50,11 +51,11 @@ Change = Callable[[Any], Any]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The shipped networks with a reference of two drawn pictures."""
+    """The shipped networks with a reference of two rendered scenes."""
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
     manifest = open_bundle(folder).manifest
-    return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:2])
+    return add_reference(open_bundle(folder), scene_pictures(manifest.height, manifest.width)[:2])
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ from tiny import NETWORK
 from typer.testing import CliRunner
 
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
+from cliprl.engines.reference import reference_of
 from cliprl.models import cli
 from cliprl.models.checkpoint import Keeper, Stage, read, run_stage, save
 from cliprl.models.config import NetworkConfig, Recipe, load_recipe
 from cliprl.models.network import ClipSegmenter
+from cliprl.models.pictures import scene_pictures
 from cliprl.models.text import class_embeddings, prompts_of
 from cliprl.models.watching import Watcher
 from cliprl.pipeline.scene import SCENE_CLASSES
@@ -87,6 +89,14 @@ def test_a_run_ends_in_a_bundle_that_opens_and_runs(finished: Path) -> None:
     seen = encoder.run({"image": np.zeros((1, 64, 96, 3), np.uint8), "text": text})
     assert seen["features"].shape == (1, 8, 16, 24)
     assert seen["logits"].shape == (1, 3, 16, 24)
+
+
+def test_a_trained_bundle_is_held_to_rendered_scenes(finished: Path) -> None:
+    """To no frame that it was trained on: what is in a bundle is nobody's data."""
+    bundle = open_bundle(finished / "bundle")
+    reference, size = reference_of(bundle), bundle.manifest
+    assert reference.source == bundle.manifest.hashes["probe.npz"]
+    np.testing.assert_array_equal(reference.pictures, scene_pictures(size.height, size.width))
 
 
 def test_the_engines_agree_with_the_network_at_another_number_of_classes(finished: Path) -> None:

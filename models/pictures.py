@@ -1,0 +1,20 @@
+"""Pictures that a trained bundle is held to: rendered scenes, so that no frame of anyone's data lies in a bundle."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from cliprl.models.data.sample import Image
+from cliprl.pipeline.scene import SceneRenderer
+
+# Scenes that no recipe trains on.
+FIRST, COUNT = 900_001, 8
+MOMENT = 0.5
+
+
+def scene_pictures(height: int, width: int) -> Image:
+    """So many scenes, drawn at twice the size: uint8 (COUNT, height, width, 3) RGB."""
+    scenes = (SceneRenderer(seed, 2 * height, 2 * width) for seed in range(FIRST, FIRST + COUNT))
+    drawn = [cv2.resize(one.render(MOMENT)[0], (width, height), interpolation=cv2.INTER_AREA) for one in scenes]
+    return np.stack(drawn).astype(np.uint8)
