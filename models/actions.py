@@ -21,32 +21,38 @@ SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
 # Actions from here on move towards concept 0, 1, ...
 CONCEPTS = 14
 # What SHARPEN adds to the leading class, and a concept to a class that it is the text of; in logits.
-PUSH, STRIDE = 1.5, 3.0
+PUSH, STRIDE = 1.5, 6.0
+# A concept pushes from here: no class is further below the leading one, so that one push is enough to overturn a label.
+# A base that is sure of itself in the dark is wrong by 10 logits and more.
+LIMIT = 5.0
 # Of the squared lengths that texts have apart; it keeps concepts short.
 RIDGE = 1e-2
 # Mean over this many cells squared.
 WINDOW = 5
 
-# Where an action reads: the row and column step, and which of the stacked pictures (`Pictures`).
-_STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
-_PICTURES = [0] * 9 + [1, 2, 3, 4, 0]
+# Where an action reads: the row and column step, and which of the stacked pictures (`Pictures`). The last entry is any concept's.
+_BOUNDED = 5
+_STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
+_PICTURES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
 
 
 class Pictures(NamedTuple):
     """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
-    z_t and the prior, and z_0."""
+    z_t and the prior, z_0, and z_t with no class further than LIMIT below the leading one."""
 
     logits: Tensor
     smooth: Tensor
     prior: Tensor
     blend: Tensor
     base: Tensor
+    bounded: Tensor
 
     @classmethod
     def of(cls, logits: Tensor, base: Tensor, prior: Tensor) -> Pictures:
         """The pictures of one step."""
         smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-        return cls(logits, smooth, prior, (logits + prior) / 2, base)
+        bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - LIMIT)
+        return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
 
 
 def concepts_of(text: Tensor) -> Tensor:
@@ -85,18 +91,18 @@ def outcomes(pictures: Pictures, pushes: Tensor) -> Iterator[Tensor]:
     wide = F.pad(logits, (margin,) * 4, mode="replicate")
     for down, right in NEIGHBOURS:
         yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
-    yield from pictures[1:]
+    yield from pictures[1:_BOUNDED]
     yield logits + PUSH * leader(logits)
     for push in pushes.T[CONCEPTS:]:
-        yield logits + push[None, :, None, None]
+        yield pictures.bounded + push[None, :, None, None]
 
 
 def _sources(actions: Tensor, height: int, width: int) -> Tensor:
     """For each cell the flat index, int64 (B, h, w), of the stacked pictures' cell that its action reads."""
-    own = actions * (actions < CONCEPTS)  # a concept moves the cell's own logits
+    kind = actions.clamp(max=CONCEPTS)  # all concepts move the cell's own logits
     steps = torch.tensor(_STEPS, device=actions.device)
     pictures = torch.tensor(_PICTURES, device=actions.device)
-    rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][own]
-    columns = torch.arange(width, device=actions.device) + steps[:, 1][own]
+    rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][kind]
+    columns = torch.arange(width, device=actions.device) + steps[:, 1][kind]
     inside = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    return pictures[own] * (height * width) + inside
+    return pictures[kind] * (height * width) + inside

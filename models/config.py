@@ -119,9 +119,9 @@ class ReinforcementConfig:
     discount: float = 0.95
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
-    effort: float = 0.05
+    effort: float = 0.1
     temperature: float = 0.1
-    anchor: float = 0.3
+    anchor: float = 1.0
     foresight: float = 0.0
     critic: float = 0.2
     control_rate: float = 3e-4

@@ -14,6 +14,8 @@ PROJECTED, WORDS = 16, 8
 # At the start every agent keeps its distribution: step 0 is the base, and what follows must earn its place.
 KEEP_BIAS = 1.0
 STATE_MAPS = 10
+# A variance is at least so much: the root of 0 has no gradient.
+LEAST = 1e-3
 # Texts of unit length have small numbers for the policy's first layer.
 TEXT_SCALE = 3.0
 
@@ -37,6 +39,7 @@ class Refiner(nn.Module):
             nn.Conv2d(width, width, 3, padding=4, dilation=4),
             nn.ReLU(),
         )
+        self.scene = nn.Conv2d(2 * PROJECTED, width, 1, bias=False)
         self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
         self.value = nn.Conv2d(width, 1, 1)
         # A kernel as it stands, for an exported network computes none: a row an action, 0 for those that are no concept.
@@ -71,7 +74,9 @@ class Refiner(nn.Module):
         """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
         words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
         said = [_mean_text(words, z) for z in (pictures.logits, pictures.base, pictures.prior)]
-        hidden = self.body(torch.cat([self.project(features), state_maps(pictures), *said], 1))
+        seen = self.project(features)
+        near = self.body[0](torch.cat([seen, state_maps(pictures), *said], 1))
+        hidden = self.body[1:](near + self.scene(spread(seen)))
         return self.policy(hidden), self.value(hidden)[:, 0]
 
     def forward(
@@ -88,6 +93,13 @@ class Refiner(nn.Module):
         actions = scores.argmax(1)
         moved = (actions != KEEP).to(logits.dtype).mean()
         return apply_actions(actions, pictures, self.pushes(text)), moved
+
+
+def spread(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each map (B, C, h, w) over the picture, (B, 2C, 1, 1): they tell an agent what spoils
+    the whole picture, darkness or noise, of which its own neighbourhood shows little."""
+    mean = maps.mean((2, 3), keepdim=True)
+    return torch.cat([mean, ((maps - mean).square().mean((2, 3), keepdim=True) + LEAST).sqrt()], 1)
 
 
 def _mean_text(words: Tensor, logits: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from cliprl.models.actions import (
     BLEND,
     CONCEPTS,
     KEEP,
+    LIMIT,
     NEIGHBOURS,
     PRIOR,
     PUSH,
@@ -25,7 +26,7 @@ from cliprl.models.actions import (
     outcomes,
 )
 from cliprl.models.config import ReinforcementConfig
-from cliprl.models.refiner import STATE_MAPS, Refiner, state_maps
+from cliprl.models.refiner import STATE_MAPS, Refiner, spread, state_maps
 from cliprl.models.rewards import around, own_rewards, rest_of
 from cliprl.models.rollout import (
     Observed,
@@ -145,7 +146,43 @@ def test_sharpen_pushes_the_leading_class() -> None:
 def test_a_concept_adds_its_push_to_each_class() -> None:
     for action in range(CONCEPTS, COUNT):
         refined, seen = act(action)
-        torch.testing.assert_close(refined, seen.logits + PUSHES[:, action][None, :, None, None])
+        torch.testing.assert_close(refined, seen.bounded + PUSHES[:, action][None, :, None, None])
+
+
+def test_a_concept_overturns_a_label_in_one_push_however_sure_the_base_is() -> None:
+    text = torch.eye(3, E)
+    refiner = Refiner(D, 8, E, 3)
+    refiner.learn_concepts(text)
+    sure = torch.zeros(1, 3, H, W)
+    sure[:, 0] = 40.0
+    seen = Pictures.of(sure, sure, sure)
+    raised = apply_actions(torch.full((1, H, W), CONCEPTS + 2), seen, refiner.pushes(text))
+    assert (raised.argmax(1) == 2).all()
+    assert torch.equal(apply_actions(torch.full((1, H, W), KEEP), seen, refiner.pushes(text)), sure)
+
+
+def test_the_bound_keeps_who_leads_and_by_how_much_up_to_a_limit() -> None:
+    seen = act(KEEP)[1]
+    behind, bounded = (z.amax(1, keepdim=True) - z for z in (seen.logits, seen.bounded))
+    torch.testing.assert_close(bounded, behind.clamp(max=LIMIT))
+    torch.testing.assert_close(seen.bounded.amax(1), seen.logits.amax(1), rtol=0, atol=0)
+
+
+def test_an_agent_is_told_what_the_whole_picture_is_like() -> None:
+    """What changes in one corner reaches the agents in the other, beyond the sight of the convolutions."""
+    refiner, maps = lively(), torch.zeros(1, D, 40, 40)
+    logits, text = torch.zeros(1, 5, 40, 40), F.normalize(torch.randn(5, E), dim=1)
+    darker = maps.clone()
+    darker[..., 30:, 30:] = 5.0
+    one, other = (refiner.act(f, Pictures.of(logits, logits, logits), text)[0][..., 0, 0] for f in (maps, darker))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_the_spread_of_maps_is_their_mean_and_deviation() -> None:
+    maps = torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(0))
+    found = spread(maps)[..., 0, 0]
+    torch.testing.assert_close(found[:, :3], maps.mean((2, 3)))
+    torch.testing.assert_close(found[:, 3:], maps.std((2, 3), correction=0), rtol=1e-2, atol=1e-3)
 
 
 def test_a_concept_raises_its_own_class_and_hardly_another() -> None:
