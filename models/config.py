@@ -124,7 +124,7 @@ class ReinforcementConfig:
     anchor: float = 1.0
     foresight: float = 0.0
     critic: float = 0.2
-    control_rate: float = 3e-4
+    control_rate: float = 1e-4
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ class Refiner(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(features, PROJECTED, 1)
         self.words = nn.Conv2d(embedding, WORDS, 1, bias=False)
+        self.near = nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1)
         self.body = nn.Sequential(
-            nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=2, dilation=2),
             nn.ReLU(),
@@ -75,8 +75,8 @@ class Refiner(nn.Module):
         words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
         said = [_mean_text(words, z) for z in (pictures.logits, pictures.base, pictures.prior)]
         seen = self.project(features)
-        near = self.body[0](torch.cat([seen, state_maps(pictures), *said], 1))
-        hidden = self.body[1:](near + self.scene(spread(seen)))
+        near = self.near(torch.cat([seen, state_maps(pictures), *said], 1))
+        hidden = self.body(near + self.scene(spread(seen)))
         return self.policy(hidden), self.value(hidden)[:, 0]
 
     def forward(
