@@ -38,7 +38,7 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     import torch
     from torch.nn import functional
 
-    from cliprl.models.config import load_recipe
+    from cliprl.models.config import ReinforcementConfig, load_recipe
     from cliprl.models.graphs import write_networks
     from cliprl.models.network import ClipSegmenter
     from cliprl.models.refiner import Refiner
@@ -51,7 +51,8 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     text = functional.normalize(torch.randn(len(classes), network.channels[1]))
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        write_networks(network, Refiner.beside(network, config.policy, len(classes)).eval(), text, folder)
+        refiner = Refiner.beside(network, config.policy, len(classes), ReinforcementConfig()).eval()
+        write_networks(network, refiner, text, folder)
     manifest = Manifest(recipe, classes, height, width, STRIDE, STEPS, training={"weights": "random, never trained"})
     return seal_bundle(folder, manifest, text.numpy())
 

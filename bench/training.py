@@ -65,7 +65,7 @@ def one_round(name: str, settings: Sequence[str], device: str, threads: int, fol
     place, sets = launch(device), _open(recipe, folder)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(place).to(memory_format=torch.channels_last)
-    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes)).to(place)
+    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(place)
     cuda = place.type == "cuda"
     meter = open_meter(str(torch.cuda.get_device_properties(place).uuid)) if cuda else None
     busy = meter.busy if meter else lambda: None

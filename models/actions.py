@@ -20,25 +20,23 @@ NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0)
 SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
 # Actions from here on move towards concept 0, 1, ...
 CONCEPTS = 14
-# What SHARPEN adds to the leading class, and a concept to a class that it is the text of; in logits.
-PUSH, STRIDE = 1.5, 6.0
-# A concept pushes from here: no class is further below the leading one, so that one push is enough to overturn a label.
-# A base that is sure of itself in the dark is wrong by 10 logits and more.
-LIMIT = 5.0
+# What SHARPEN adds to the leading class, in logits.
+SHARPER = 1.5
 # Of the squared lengths that texts have apart; it keeps concepts short.
 RIDGE = 1e-2
 # Mean over this many cells squared.
 WINDOW = 5
 
-# Where an action reads: the row and column step, and which of the stacked pictures (`Pictures`). The last entry is any concept's.
 _BOUNDED = 5
+# Where an action reads: the row and column step, and which of the stacked pictures (`Pictures`). The last entry is any concept's.
 _STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
 _PICTURES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
 
 
 class Pictures(NamedTuple):
     """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
-    z_t and the prior, z_0, and z_t with no class further than LIMIT below the leading one."""
+    z_t and the prior, z_0, and what a concept pushes from: z_t with no class further than a bound below the leading one. A
+    base that is sure of itself in the dark is wrong by 10 logits and more."""
 
     logits: Tensor
     smooth: Tensor
@@ -48,10 +46,10 @@ class Pictures(NamedTuple):
     bounded: Tensor
 
     @classmethod
-    def of(cls, logits: Tensor, base: Tensor, prior: Tensor) -> Pictures:
-        """The pictures of one step."""
+    def of(cls, logits: Tensor, base: Tensor, prior: Tensor, bound: float) -> Pictures:
+        """The pictures of one step; `bound` in logits."""
         smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-        bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - LIMIT)
+        bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - bound)
         return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
 
 
@@ -80,7 +78,7 @@ def apply_actions(actions: Tensor, pictures: Pictures, pushes: Tensor) -> Tensor
     index = _sources(actions, height, width).flatten(1)[:, None].expand(batch, classes, height * width)
     taken = torch.gather(stacked, 2, index).view(batch, classes, height, width)
     sharpen = (actions == SHARPEN).to(logits.dtype)[:, None]
-    return taken + PUSH * sharpen * leader(logits) + pushes.T[actions].permute(0, 3, 1, 2)
+    return taken + SHARPER * sharpen * leader(logits) + pushes.T[actions].permute(0, 3, 1, 2)
 
 
 def outcomes(pictures: Pictures, pushes: Tensor) -> Iterator[Tensor]:
@@ -92,7 +90,7 @@ def outcomes(pictures: Pictures, pushes: Tensor) -> Iterator[Tensor]:
     for down, right in NEIGHBOURS:
         yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
     yield from pictures[1:_BOUNDED]
-    yield logits + PUSH * leader(logits)
+    yield logits + SHARPER * leader(logits)
     for push in pushes.T[CONCEPTS:]:
         yield pictures.bounded + push[None, :, None, None]
 

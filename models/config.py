@@ -108,8 +108,14 @@ class ReinforcementConfig:
 
     `label_reward` is earned by a cell that becomes right, and lost by one that becomes wrong; `effort` is what an action
     other than to keep costs: agents act where it pays, and the loop can stop early. `neighbour_reward` is an agent's share in
-    the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`, `foresight`
-    the credit for what follows from an action, `critic` the critic's loss (without foresight there is no critic).
+    the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`; from the first
+    half of the steps on `anchor_left` of it remains: where it goes, a policy that has come to keep everywhere can't leave
+    that place. `foresight` weighs the credit for what follows from an action, `critic` the critic's loss (without foresight
+    there is no critic).
+
+    To raise a class an action adds `push` logits to it, once no class is further than `bound` logits below the leading one.
+    A push longer than the bound overturns any label at once: of two classes that mends the most. Of many, short pushes and a
+    wide bound are better: a wrong push then costs little where the base is sure, and learning is not driven to keep.
     `control_rate` is that of the supervised control in the study of the refiner: at the policy's it drifts.
     """
 
@@ -119,9 +125,12 @@ class ReinforcementConfig:
     discount: float = 0.95
     label_reward: float = 2.0
     neighbour_reward: float = 0.5
+    push: float = 3.0
+    bound: float = 8.0
     effort: float = 0.1
     temperature: float = 0.1
-    anchor: float = 1.0
+    anchor: float = 2.0
+    anchor_left: float = 1.0
     foresight: float = 0.0
     critic: float = 0.2
     control_rate: float = 1e-4

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliprl.models.actions import CONCEPTS, KEEP, STRIDE, Pictures, apply_actions, concepts_of, leader
+from cliprl.models.actions import CONCEPTS, KEEP, Pictures, apply_actions, concepts_of, leader
+from cliprl.models.config import ReinforcementConfig
 from cliprl.models.network import ClipSegmenter
 
 # The policy's view of the features and of the texts is narrower than they are.
@@ -24,11 +25,13 @@ class Refiner(nn.Module):
     """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
 
     What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along concepts,
-    directions among the texts, as many as are given here and set by `learn_concepts` before training.
+    directions among the texts, as many as are given here and set by `learn_concepts` before training. How far a concept
+    reaches, `push` and `bound`, says `reach`.
     """
 
-    def __init__(self, features: int, width: int, embedding: int, concepts: int) -> None:
+    def __init__(self, features: int, width: int, embedding: int, concepts: int, reach: ReinforcementConfig) -> None:
         super().__init__()
+        self.push, self.bound = reach.push, reach.bound
         self.project = nn.Conv2d(features, PROJECTED, 1)
         self.words = nn.Conv2d(embedding, WORDS, 1, bias=False)
         self.near = nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1)
@@ -47,10 +50,10 @@ class Refiner(nn.Module):
         self._keep_at_first()
 
     @classmethod
-    def beside(cls, network: ClipSegmenter, width: int, classes: int) -> Refiner:
+    def beside(cls, network: ClipSegmenter, width: int, classes: int, reach: ReinforcementConfig) -> Refiner:
         """A refiner of `width` channels for what `network` sees, with as many concepts as there are `classes` to learn."""
         features, embedding = network.channels
-        return cls(features, width, embedding, classes)
+        return cls(features, width, embedding, classes, reach)
 
     def _keep_at_first(self) -> None:
         for head in (self.policy, self.value):
@@ -68,7 +71,11 @@ class Refiner(nn.Module):
 
     def pushes(self, text: Tensor) -> Tensor:
         """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
-        return STRIDE * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
+        return self.push * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
+
+    def pictures(self, logits: Tensor, base: Tensor, prior: Tensor) -> Pictures:
+        """What a step from z_t may read, given z_0 and the prior, each (B, K, h, w)."""
+        return Pictures.of(logits, base, prior, self.bound)
 
     def act(self, features: Tensor, pictures: Pictures, text: Tensor) -> tuple[Tensor, Tensor]:
         """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
@@ -88,7 +95,7 @@ class Refiner(nn.Module):
         logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
         () whose action was not to keep.
         """
-        pictures = Pictures.of(logits, base, prior)
+        pictures = self.pictures(logits, base, prior)
         scores, _ = self.act(features, pictures, text)
         actions = scores.argmax(1)
         moved = (actions != KEEP).to(logits.dtype).mean()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliprl.engines import ClassSpec
-from cliprl.models.actions import Pictures, apply_actions
+from cliprl.models.actions import apply_actions
 from cliprl.models.config import Recipe
 from cliprl.models.curriculum import Curriculum
 from cliprl.models.data.batches import Ahead, Mixture, pair_batch
@@ -115,10 +115,10 @@ class Step(nn.Module):
         """z_{t+1} (B, K, h, w), and the share of cells that acted."""
         prior = prior if self.arm.prior else base
         if self.arm == RANDOM:
-            pictures, pushes = Pictures.of(logits, base, prior), self.refiner.pushes(text)
+            pictures, pushes = self.refiner.pictures(logits, base, prior), self.refiner.pushes(text)
             actions = torch.randint(pushes.shape[1], logits[:, 0].shape, generator=self.draws)
             return apply_actions(actions, pictures, pushes), torch.ones(())
         if self.arm.learns == "supervised":
-            return mixed(self.refiner, features, Pictures.of(logits, base, prior), text), torch.ones(())
+            return mixed(self.refiner, features, self.refiner.pictures(logits, base, prior), text), torch.ones(())
         refined, moved = self.refiner(features, logits, base, prior, text)
         return refined, moved

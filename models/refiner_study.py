@@ -99,7 +99,9 @@ class Seed:
 
     def _fresh(self, arm: Arm) -> Refiner:
         torch.manual_seed(self.recipe.seed if arm.learns else 0)
-        refiner = Refiner.beside(self.network, self.recipe.network.policy, len(self.sets.classes))
+        refiner = Refiner.beside(
+            self.network, self.recipe.network.policy, len(self.sets.classes), self.recipe.reinforcement
+        )
         refiner.learn_concepts(self.text)
         return refiner
 

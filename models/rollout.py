@@ -23,8 +23,6 @@ from cliprl.models.rewards import own_rewards, rest_of
 
 # Probabilities below this are drawn as if they were it.
 RAREST = 1e-20
-# The anchor never goes altogether: a policy that has come to keep everywhere could not leave that place.
-LEAST = 0.1
 # How often at most the frame before is refined again, by how many cells at most the picture moves in between, and the share
 # of priors that are another picture's.
 PASSES, WANDER, CUTS = 3, 2, 0.05
@@ -96,7 +94,7 @@ def prior_of(refiner: Refiner, seen: Observed, text: Tensor, steps: int, soft: b
         refined = seen.earlier
         for _ in range(steps):
             if soft:
-                pictures = Pictures.of(refined, seen.earlier, prior)
+                pictures = refiner.pictures(refined, seen.earlier, prior)
                 refined = mixed(refiner, seen.earlier_features, pictures, text)
             else:
                 refined, _ = refiner(seen.earlier_features, refined, seen.earlier, prior, text)
@@ -133,7 +131,7 @@ def rollout(
     turns, logits, pushes = [], seen.base, refiner.pushes(text)
     truths = truth.maps(seen.labels)
     for _ in range(steps):
-        pictures = Pictures.of(logits, seen.base, prior)
+        pictures = refiner.pictures(logits, seen.base, prior)
         scores, value = refiner.act(seen.features, pictures, text)
         log_policy = scores.log_softmax(1)
         with torch.no_grad():
@@ -146,8 +144,8 @@ def rollout(
 
 
 def anchor_at(step: int, steps: int, config: ReinforcementConfig) -> float:
-    """The anchor's weight: it falls from `anchor` to a tenth of it over the first half of the steps, and stays."""
-    return config.anchor * max(LEAST, 1 - 2 * step / max(1, steps))
+    """The anchor's weight: it falls from `anchor` to `anchor_left` of it over the first half of the steps, and stays."""
+    return config.anchor * max(config.anchor_left, 1 - 2 * step / max(1, steps))
 
 
 def reinforcement_loss(
@@ -186,7 +184,7 @@ def unrolled_loss(
     """The supervised control: cross-entropy and Dice of every soft step, by back-propagation through all of them."""
     allowed, logits, loss = truth.tables[0].to(seen.labels.device), seen.base, torch.zeros((), device=seen.base.device)
     for _ in range(steps):
-        logits = mixed(refiner, seen.features, Pictures.of(logits, seen.base, prior), text)
+        logits = mixed(refiner, seen.features, refiner.pictures(logits, seen.base, prior), text)
         cross_entropy = partial_cross_entropy(logits, seen.labels, allowed).mean()
         loss = loss + (cross_entropy + 0.5 * dice_loss(logits, seen.labels, truth.instrument, allowed)) / steps
     return loss, {"loss": loss.item()}

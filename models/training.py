@@ -63,7 +63,7 @@ def train(recipe: Recipe, folder: Path, watcher: Watcher, device: torch.device =
         sets = open_sets(recipe, folder, watcher.drawing)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
-    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes)).to(device)
+    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)
     with logged(recipe, folder, watcher) as report:
         run = Run(recipe, folder, sets, report)
         train_base(network, run)

@@ -13,7 +13,7 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import UsageError
-from cliprl.models.config import load_recipe
+from cliprl.models.config import ReinforcementConfig, load_recipe
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.parallel import autocast, launch, share
 from cliprl.models.refiner import Refiner
@@ -54,7 +54,7 @@ STEPS = textwrap.dedent("""
         ):
             stage.step(0)
             found[stage.name] = gradients(stage.network)
-        refiner = Refiner.beside(stage.network, recipe.network.policy, len(sets.classes))
+        refiner = Refiner.beside(stage.network, recipe.network.policy, len(sets.classes), recipe.reinforcement)
         stage = Reinforcement(stage.network.eval(), refiner, sets.policy, sets.classes, recipe)
         stage.step(0)
         refiner.load_state_dict(torch.load(out.parent / "refiner.pt"))
@@ -107,7 +107,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     (folder / "tiny.toml").write_text(TINY)
     (folder / "steps.py").write_text(STEPS)
     sizes = load_recipe(folder / "tiny.toml").network
-    refiner = Refiner.beside(ClipSegmenter(sizes), sizes.policy, len(SCENE_CLASSES))
+    refiner = Refiner.beside(ClipSegmenter(sizes), sizes.policy, len(SCENE_CLASSES), ReinforcementConfig())
     torch.save(refiner.state_dict(), folder / "refiner.pt")
     for out in ("one", "two"):
         (folder / out).mkdir()

@@ -12,14 +12,12 @@ from cliprl.models.actions import (
     BLEND,
     CONCEPTS,
     KEEP,
-    LIMIT,
     NEIGHBOURS,
     PRIOR,
-    PUSH,
     RESET,
     SHARPEN,
+    SHARPER,
     SMOOTH,
-    STRIDE,
     Pictures,
     apply_actions,
     concepts_of,
@@ -42,6 +40,7 @@ from cliprl.models.rollout import (
 )
 
 H, W, D, E = 8, 10, 6, 16
+BOUND = 5.0
 CLASSES = tuple(ClassSpec(n, (0, 0, 0), k) for n, k in (("a", "background"), ("b", "tissue"), ("c", "instrument")))
 Maps = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -55,7 +54,7 @@ def pictures(seed: int, classes: int = 5) -> Maps:
 
 
 def fresh(concepts: int = 3) -> Refiner:
-    refiner = Refiner(D, 8, E, concepts).eval()
+    refiner = Refiner(D, 8, E, concepts, ReinforcementConfig()).eval()
     refiner.learn_concepts(F.normalize(torch.randn(concepts, E, generator=torch.Generator().manual_seed(9)), dim=1))
     return refiner
 
@@ -101,12 +100,12 @@ def test_it_takes_any_number_of_classes() -> None:
     for classes in (2, 3, 20):
         features, *three, text = pictures(0, classes)
         assert refiner(features, *three, text)[0].shape == (2, classes, H, W)
-        assert state_maps(Pictures.of(*three)).shape == (2, STATE_MAPS, H, W)
+        assert state_maps(Pictures.of(*three, BOUND)).shape == (2, STATE_MAPS, H, W)
 
 
 def test_what_agents_see_lies_within_zero_and_one() -> None:
     _, logits, base, prior, _ = pictures(3)
-    maps = state_maps(Pictures.of(logits, base, prior))
+    maps = state_maps(Pictures.of(logits, base, prior, BOUND))
     assert maps.min() >= 0
     assert maps.max() <= 1 + 1e-6
 
@@ -117,7 +116,7 @@ COUNT = PUSHES.shape[1]
 
 def act(action: int) -> tuple[torch.Tensor, Pictures]:
     _, logits, base, prior, _ = pictures(1)
-    seen = Pictures.of(logits, base, prior)
+    seen = Pictures.of(logits, base, prior, BOUND)
     return apply_actions(torch.full((2, H, W), action), seen, PUSHES), seen
 
 
@@ -139,7 +138,7 @@ def test_a_neighbour_gives_its_logits_and_the_edge_gives_its_own() -> None:
 def test_sharpen_pushes_the_leading_class() -> None:
     refined, seen = act(SHARPEN)
     leading = seen.logits.argmax(1, keepdim=True)
-    expected = seen.logits.scatter_add(1, leading, torch.full(leading.shape, PUSH))
+    expected = seen.logits.scatter_add(1, leading, torch.full(leading.shape, SHARPER))
     torch.testing.assert_close(refined, expected)
 
 
@@ -149,22 +148,27 @@ def test_a_concept_adds_its_push_to_each_class() -> None:
         torch.testing.assert_close(refined, seen.bounded + PUSHES[:, action][None, :, None, None])
 
 
-def test_a_concept_overturns_a_label_in_one_push_however_sure_the_base_is() -> None:
+@pytest.mark.parametrize(("push", "bound", "needed"), [(6.0, 5.0, 1), (3.0, 8.0, 3)])
+def test_a_label_falls_to_so_many_pushes_however_sure_the_base_is(push: float, bound: float, needed: int) -> None:
     text = torch.eye(3, E)
-    refiner = Refiner(D, 8, E, 3)
+    refiner = Refiner(D, 8, E, 3, ReinforcementConfig(push=push, bound=bound))
     refiner.learn_concepts(text)
     sure = torch.zeros(1, 3, H, W)
     sure[:, 0] = 40.0
-    seen = Pictures.of(sure, sure, sure)
-    raised = apply_actions(torch.full((1, H, W), CONCEPTS + 2), seen, refiner.pushes(text))
-    assert (raised.argmax(1) == 2).all()
-    assert torch.equal(apply_actions(torch.full((1, H, W), KEEP), seen, refiner.pushes(text)), sure)
+    logits, pushes = sure, 0
+    while (logits.argmax(1) != 2).any():
+        seen = refiner.pictures(logits, sure, sure)
+        logits = apply_actions(torch.full((1, H, W), CONCEPTS + 2), seen, refiner.pushes(text))
+        pushes += 1
+        assert pushes <= needed
+    assert pushes == needed
+    assert torch.equal(apply_actions(torch.full((1, H, W), KEEP), seen, refiner.pushes(text)), seen.logits)
 
 
 def test_the_bound_keeps_who_leads_and_by_how_much_up_to_a_limit() -> None:
     seen = act(KEEP)[1]
     behind, bounded = (z.amax(1, keepdim=True) - z for z in (seen.logits, seen.bounded))
-    torch.testing.assert_close(bounded, behind.clamp(max=LIMIT))
+    torch.testing.assert_close(bounded, behind.clamp(max=BOUND))
     torch.testing.assert_close(seen.bounded.amax(1), seen.logits.amax(1), rtol=0, atol=0)
 
 
@@ -174,7 +178,9 @@ def test_an_agent_is_told_what_the_whole_picture_is_like() -> None:
     logits, text = torch.zeros(1, 5, 40, 40), F.normalize(torch.randn(5, E), dim=1)
     darker = maps.clone()
     darker[..., 30:, 30:] = 5.0
-    one, other = (refiner.act(f, Pictures.of(logits, logits, logits), text)[0][..., 0, 0] for f in (maps, darker))
+    one, other = (
+        refiner.act(f, Pictures.of(logits, logits, logits, BOUND), text)[0][..., 0, 0] for f in (maps, darker)
+    )
     assert (one - other).abs().max() > 1e-3
 
 
@@ -190,9 +196,11 @@ def test_a_concept_raises_its_own_class_and_hardly_another() -> None:
     similar = text @ concepts_of(text).T
     torch.testing.assert_close(similar.diagonal(), torch.ones(6))
     assert (similar - torch.eye(6)).abs().max() < 0.1
-    refiner = Refiner(D, 8, 32, 6)
+    refiner = Refiner(D, 8, 32, 6, ReinforcementConfig())
     refiner.learn_concepts(text)
-    assert refiner.pushes(text)[:, CONCEPTS:].diagonal().tolist() == pytest.approx([STRIDE] * 6, rel=1e-4)
+    assert refiner.pushes(text)[:, CONCEPTS:].diagonal().tolist() == pytest.approx(
+        [ReinforcementConfig().push] * 6, rel=1e-4
+    )
     near = F.normalize(text[:1] + 0.1 * text[1:2], dim=1)  # a prompt that means nearly what the first class does
     assert refiner.pushes(near).argmax().item() == CONCEPTS
 
@@ -206,7 +214,7 @@ def test_outcomes_are_what_each_action_does_everywhere() -> None:
 
 def test_each_cell_acts_for_itself() -> None:
     _, logits, base, prior, _ = pictures(2)
-    seen = Pictures.of(logits, base, prior)
+    seen = Pictures.of(logits, base, prior, BOUND)
     actions = torch.randint(0, COUNT, (2, H, W), generator=torch.Generator().manual_seed(4))
     together = apply_actions(actions, seen, PUSHES)
     for action in range(COUNT):
@@ -223,7 +231,7 @@ def lone_cell() -> tuple[Pictures, torch.Tensor]:
     logits[:, 1] = 8.0
     prior = logits.clone()
     prior[0, :, 4, 4] = torch.tensor([8.0, 0.0, 0.0])
-    return Pictures.of(logits, logits, prior), labels
+    return Pictures.of(logits, logits, prior, BOUND), labels
 
 
 def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
@@ -237,7 +245,7 @@ def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None
     assert rewards[PRIOR, 0, 0].item() == pytest.approx(-0.1)
     assert rewards[CONCEPTS, 0, 0].item() == pytest.approx(-1 - 2 - 0.1, abs=1e-3)
     assert rewards[KEEP].abs().max().item() == 0
-    back = own_rewards(Pictures.of(seen.prior, seen.base, seen.base), pushes, truths, config)[0]
+    back = own_rewards(Pictures.of(seen.prior, seen.base, seen.base, BOUND), pushes, truths, config)[0]
     assert back[PRIOR, 4, 4].item() == pytest.approx(-1 - 2 - 0.1)
 
 
@@ -248,7 +256,7 @@ def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> No
     truths = truth.maps(torch.full((1, 1, 1), 2))
     config = ReinforcementConfig(label_reward=2.0, effort=0.0)
     pushes = F.pad(torch.diag(torch.full((4,), 20.0)), (CONCEPTS, 0))
-    rewards = own_rewards(Pictures.of(logits, logits, logits), pushes, truths, config)
+    rewards = own_rewards(Pictures.of(logits, logits, logits, BOUND), pushes, truths, config)
     assert rewards[0, CONCEPTS + 3].item() == pytest.approx(rewards[0, CONCEPTS + 1].item() / 2, abs=0.02)
 
 
@@ -272,9 +280,12 @@ def test_sampled_actions_follow_the_policy() -> None:
     torch.testing.assert_close(found, shares, atol=0.015, rtol=0)
 
 
-def test_the_anchor_fades_but_never_goes() -> None:
-    config = ReinforcementConfig(anchor=0.4)
-    assert [anchor_at(step, 100, config) for step in (0, 25, 50, 99)] == pytest.approx([0.4, 0.2, 0.04, 0.04])
+@pytest.mark.parametrize(
+    ("left", "weights"), [(0.1, [0.4, 0.2, 0.04, 0.04]), (1.0, [0.4] * 4), (0.0, [0.4, 0.2, 0, 0])]
+)
+def test_the_anchor_fades_to_what_is_left_of_it(left: float, weights: list[float]) -> None:
+    config = ReinforcementConfig(anchor=0.4, anchor_left=left)
+    assert [anchor_at(step, 100, config) for step in (0, 25, 50, 99)] == pytest.approx(weights)
 
 
 def field() -> tuple[Observed, torch.Tensor, Truth]:
@@ -294,7 +305,7 @@ def field() -> tuple[Observed, torch.Tensor, Truth]:
 def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: float) -> None:
     seen, text, truth = field()
     torch.manual_seed(0)
-    refiner = Refiner(D, 8, E, 3)
+    refiner = Refiner(D, 8, E, 3, ReinforcementConfig())
     refiner.learn_concepts(text)
     optimizer, config = torch.optim.Adam(refiner.parameters(), lr=1e-2), ReinforcementConfig(foresight=foresight)
     for step in range(60):
@@ -313,7 +324,7 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
             if learns == "rl":
                 logits, _ = refiner(seen.features, logits, seen.base, prior, text)
             else:
-                logits = mixed(refiner, seen.features, Pictures.of(logits, seen.base, prior), text)
+                logits = mixed(refiner, seen.features, Pictures.of(logits, seen.base, prior, BOUND), text)
     before, after = ((z.argmax(1) == seen.labels).float().mean().item() for z in (seen.base, logits))
     assert before < 0.75
     assert after > 0.95
@@ -342,7 +353,7 @@ def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
 def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, text, _ = field()
     seen = seen._replace(first=torch.zeros(2, dtype=torch.bool), earlier=torch.stack([seen.base[0], -seen.base[0]]))
-    refiner = Refiner(D, 8, E, 3)  # keeps everything
+    refiner = Refiner(D, 8, E, 3, ReinforcementConfig())  # keeps everything
     priors = []
     for share in (0.0, 1.0):
         monkeypatch.setattr(rollout_module, "CUTS", share)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cliprl.engines import UsageError
 from cliprl.engines.bundle import file_hash
-from cliprl.models.config import NetworkConfig, load_recipe
+from cliprl.models.config import NetworkConfig, ReinforcementConfig, load_recipe
 from cliprl.models.export import Model, export_bundle
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.refiner import Refiner
@@ -176,9 +176,8 @@ def test_a_bundle_of_a_checkpoints_network_runs_with_its_texts(
 ) -> None:
     """Export checks the engines' labels and texts against the network's."""
     network = network_of(*checkpoint[:2], 48, 64)
-    bundle = export_bundle(
-        Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {}
-    )
+    refiner = Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig())
+    bundle = export_bundle(Model(network, refiner, SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {})
     wider = with_prompts(bundle, ["grasper"])
     with torch.no_grad():
         expected = class_embeddings(network, wider.manifest.classes[-1:])[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cliprl.models.config import NetworkConfig
+from cliprl.models.config import NetworkConfig, ReinforcementConfig
 from cliprl.models.export import Model, export_bundle
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.network_predictor import NetworkPredictor
@@ -24,7 +24,9 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
         weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
     )
     network = ClipSegmenter(config)
-    model = Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, 64, 96, 2)
+    model = Model(
+        network, Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
+    )
     bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
     eager, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
     renderer = SceneRenderer(1, 128, 160)

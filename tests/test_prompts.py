@@ -29,7 +29,7 @@ import ftfy  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from cliprl.engines import add_reference  # noqa: E402
-from cliprl.models.config import NetworkConfig  # noqa: E402
+from cliprl.models.config import NetworkConfig, ReinforcementConfig  # noqa: E402
 from cliprl.models.export import Model, add_text, export_bundle  # noqa: E402
 from cliprl.models.network import ClipSegmenter  # noqa: E402
 from cliprl.models.refiner import Refiner  # noqa: E402
@@ -52,7 +52,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ClipSegmente
     """A bundle that an untrained network was exported to, and that network."""
     torch.set_num_threads(1)
     network = tiny(0)
-    model = Model(network, Refiner.beside(network, 8, len(SCENE_CLASSES)), SCENE_CLASSES, HEIGHT, WIDTH, 2)
+    model = Model(
+        network, Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, HEIGHT, WIDTH, 2
+    )
     return export_bundle(model, tmp_path_factory.mktemp("bundle"), "tiny", {}), network
 
 

@@ -16,6 +16,7 @@ from tiny import NETWORK
 
 from cliprl.engines.console import run_app
 from cliprl.models import refiner_study
+from cliprl.models.actions import Pictures
 from cliprl.models.refiner_arms import ARMS, RANDOM, Step
 from cliprl.models.refiner_scores import Tally
 from cliprl.models.refiner_tables import gain
@@ -107,6 +108,9 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
     class Sees(torch.nn.Module):
         def pushes(self, text: torch.Tensor) -> torch.Tensor:
             return torch.zeros(2, 16)
+
+        def pictures(self, *three: torch.Tensor) -> Pictures:
+            return Pictures.of(*three, bound=5.0)
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return inputs[3], torch.zeros(())

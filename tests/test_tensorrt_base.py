@@ -25,7 +25,7 @@ from cliprl.engines.bundle import RANGES  # noqa: E402
 from cliprl.engines.computed_kernels import load_graph  # noqa: E402
 from cliprl.engines.eight_bits import products  # noqa: E402
 from cliprl.engines.matrix_products import replace_matrix_products  # noqa: E402
-from cliprl.models.config import NetworkConfig, load_recipe  # noqa: E402
+from cliprl.models.config import NetworkConfig, ReinforcementConfig, load_recipe  # noqa: E402
 from cliprl.models.export import write_networks  # noqa: E402
 from cliprl.models.network import ClipSegmenter  # noqa: E402
 from cliprl.models.refiner import Refiner  # noqa: E402
@@ -41,7 +41,8 @@ def export(config: NetworkConfig, folder: Path) -> Path:
     torch.manual_seed(0)
     network = ClipSegmenter(replace(config, weights="")).eval()
     with torch.no_grad():
-        write_networks(network, Refiner.beside(network, config.policy, 12).eval(), torch.randn(12, EMBEDDING), folder)
+        refiner = Refiner.beside(network, config.policy, 12, ReinforcementConfig()).eval()
+        write_networks(network, refiner, torch.randn(12, EMBEDDING), folder)
     return folder
 
 

@@ -127,14 +127,14 @@ def _onnxruntime_segmenter(bundle: Bundle, steps: int | None, threads: int) -> P
 def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
     import torch
 
-    from cliprl.models.config import load_recipe
+    from cliprl.models.config import ReinforcementConfig, load_recipe
     from cliprl.models.network import ClipSegmenter
     from cliprl.models.refiner import Refiner
 
     width, height = _size(bundle)
     config = replace(load_recipe().network, weights="", width=width, height=height)
     network = ClipSegmenter(config).eval()
-    refiner = Refiner.beside(network, config.policy, len(bundle.embeddings)).eval()
+    refiner = Refiner.beside(network, config.policy, len(bundle.embeddings), ReinforcementConfig()).eval()
     text = torch.from_numpy(bundle.embeddings)
     if text.shape[1] != config.embedding:
         raise CliprlError(
