@@ -110,7 +110,9 @@ class ReinforcementConfig:
     other than to keep costs: agents act where it pays, and the loop can stop early. `neighbour_reward` is an agent's share in
     the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`; from the first
     half of the steps on `anchor_left` of it remains: where it goes, a policy that has come to keep everywhere can't leave
-    that place. `foresight` weighs the credit for what follows from an action, `critic` the critic's loss (without foresight
+    that place; where all of it stays, agents act all the time, and the loop never stops early. Cells count by their label's
+    share of the batch to the power of -`rarity`: without it what is mended of the large classes is paid for by the small ones.
+    `foresight` weighs the credit for what follows from an action, `critic` the critic's loss (without foresight
     there is no critic).
 
     To raise a class an action adds `push` logits to it, once no class is further than `bound` logits below the leading one.
@@ -127,10 +129,11 @@ class ReinforcementConfig:
     neighbour_reward: float = 0.5
     push: float = 3.0
     bound: float = 8.0
-    effort: float = 0.1
+    effort: float = 0.05
     temperature: float = 0.1
     anchor: float = 2.0
-    anchor_left: float = 1.0
+    anchor_left: float = 0.1
+    rarity: float = 0.3
     foresight: float = 0.0
     critic: float = 0.2
     control_rate: float = 1e-4

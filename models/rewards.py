@@ -10,10 +10,14 @@ from torch.nn import functional as F
 
 from cliprl.models.actions import KEEP, Pictures, outcomes
 from cliprl.models.config import ReinforcementConfig
+from cliprl.models.data.sample import IGNORE
+from cliprl.models.parallel import total
 
 GAIN_LIMIT = 1.0
 # A class's probability beside the leading one's, below which it is taken for this.
 LEAST = 1e-37
+# A label rarer than this share of all cells counts as if it had it.
+LEAST_SHARE = 1e-4
 # The neighbourhood whose rewards an agent has a share in: so many cells squared.
 WINDOW = 5
 
@@ -49,6 +53,20 @@ def _judged(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tensor, Tenso
         own = odds * allowed
         found.append(((own.sum(1) / total).clamp(min=LEAST).log(), (own.amax(1) >= 1).to(logits.dtype)))
     return found
+
+
+def weights_of(labels: Tensor, rarity: float) -> Tensor:
+    """What the rewards of each cell of `labels`, int64 (B, h, w), count for in the loss, float32 (B, h, w).
+
+    It is the label's share of the known cells of all processes to the power of -`rarity`: 1 everywhere where that is 0; and 0
+    where nothing is known.
+    """
+    counts = total(torch.bincount(labels.flatten(), minlength=IGNORE + 1).float())
+    counts[IGNORE] = 0
+    shares = (counts / counts.sum().clamp(min=1)).clamp(min=LEAST_SHARE)
+    each = shares**-rarity
+    each[IGNORE] = 0
+    return each[labels]
 
 
 def around(rewards: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from cliprl.engines import ClassSpec
 from cliprl.models.actions import Pictures, apply_actions, outcomes
 from cliprl.models.config import ReinforcementConfig
 from cliprl.models.data.batches import Pairs
-from cliprl.models.data.sample import IGNORE, allowed_classes, instrument_classes, instrument_or_not
+from cliprl.models.data.sample import allowed_classes, instrument_classes, instrument_or_not
 from cliprl.models.losses import dice_loss, partial_cross_entropy
 from cliprl.models.network import ClipSegmenter
 from cliprl.models.parallel import autocast, size, total
 from cliprl.models.refiner import Refiner
-from cliprl.models.rewards import own_rewards, rest_of
+from cliprl.models.rewards import own_rewards, rest_of, weights_of
 
 # Probabilities below this are drawn as if they were it.
 RAREST = 1e-20
@@ -157,10 +157,10 @@ def reinforcement_loss(
     from the action taken (neighbours, later steps) is credited to that action as in A2C, less the critic's estimate, where
     there is `foresight`. The anchor, a cross-entropy with the softmax of the rewards over `temperature`, pulls towards good
     actions while the policy still gives them no probability: there the gradient of an expectation vanishes. `anchor` is its
-    weight. Cells are weighed as in one batch of all processes.
+    weight. Cells count as `weights_of` says, as in one batch of all processes.
     """
-    known = (labels != IGNORE).to(turns[0].own.dtype)
-    weight = known / (total(known.sum()) / size()).clamp(min=1)
+    counted = weights_of(labels, config.rarity)
+    weight = counted / (total(counted.sum()) / size()).clamp(min=1)
     rests = rest_of([turn.reward for turn in turns], config.neighbour_reward, config.discount)
     actor, critic, pull, earned = (torch.zeros((), device=labels.device) for _ in range(4))
     for turn, rest in zip(turns, rests, strict=True):

@@ -24,11 +24,13 @@ from cliprl.models.actions import (
     outcomes,
 )
 from cliprl.models.config import ReinforcementConfig
+from cliprl.models.data.sample import IGNORE
 from cliprl.models.refiner import STATE_MAPS, Refiner, spread, state_maps
-from cliprl.models.rewards import around, own_rewards, rest_of
+from cliprl.models.rewards import around, own_rewards, rest_of, weights_of
 from cliprl.models.rollout import (
     Observed,
     Truth,
+    Turn,
     anchor_at,
     mixed,
     prior_of,
@@ -270,6 +272,27 @@ def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -
     last = 0.5 * 4
     middle = 0.5 * 2 + 0.5 * (4 + last)
     assert rests == [0.5 * 1 + 0.5 * (2 + middle), middle, last]
+
+
+def test_cells_of_rare_labels_count_more_and_unknown_ones_nothing() -> None:
+    labels = torch.tensor([[[0] * 8 + [1] * 2 + [IGNORE] * 5]])
+    torch.testing.assert_close(weights_of(labels, 0.0), torch.tensor([[[1.0] * 10 + [0.0] * 5]]))
+    found = weights_of(labels, 0.5)[0, 0]
+    torch.testing.assert_close(found[:10], torch.tensor([0.8] * 8 + [0.2] * 2) ** -0.5)
+    assert not found[10:].any()
+    assert not weights_of(torch.full((1, 2, 2), IGNORE), 0.5).any()
+
+
+def test_the_loss_is_the_mean_over_cells_as_they_count() -> None:
+    rng = torch.Generator().manual_seed(7)
+    labels = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
+    own, scores = torch.randn(1, 4, 1, 5, generator=rng), torch.randn(1, 4, 1, 5, generator=rng)
+    turn = Turn(own, scores.log_softmax(1), own[:, 0], own[:, 0], own[:, 0])
+    config = ReinforcementConfig(rarity=0.5, foresight=0.0)
+    loss, _ = reinforcement_loss([turn], labels, 0.0, config)
+    counts = torch.tensor([0.75**-0.5] * 3 + [0.25**-0.5, 0.0])
+    expected = -((scores.softmax(1) * own).sum(1)[0, 0] * counts).sum() / counts.sum()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_sampled_actions_follow_the_policy() -> None:
