@@ -15,7 +15,7 @@ from rich.table import Table
 from cliprl.engines.bundle import open_bundle
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.console import at_work
-from cliprl.engines.engine import AUTO, BACKENDS, Engine, probe
+from cliprl.engines.engine import AUTO, BACKENDS, Engine, backend_of, probe
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.serving import load_engines
 from cliprl.engines.verify import verify
@@ -68,6 +68,9 @@ def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
 
     with at_work(err) as say:
         copy = quantised_copy(open_bundle(name), frames, folder, say)
+    reason = backend_of("openvino").lacks("int8", copy.manifest.hashes)
+    if reason:
+        out.print(f"its int8 encoder is not compared on this machine: {reason}", markup=False)
     verify_here(str(copy.path), "cpu", AUTO, 0)
 
 

@@ -19,7 +19,8 @@ from cliprl.engines.quiet import openvino
 NAME = "openvino"
 INT8 = "int8"
 PRECISIONS = ("bf16", INT8, "f32")
-# Instruction sets that multiply int8 natively: without one, int8 is no faster than 32 bits.
+# Instruction sets that add int8 products up in 32 bits. Without one OpenVINO adds pairs of them in 16, which overflow: on
+# AVX2 the shipped encoder takes 0.75 times as long as in f32, but 97.5 % of its labels are the same on real frames.
 _INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
@@ -95,7 +96,7 @@ def lacking(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) 
     if precision == INT8 and not quantised:
         return "the bundle has no int8 encoder: cliprl-engine quantize makes a bundle that has one"
     if precision == INT8 and not _INT8_FLAGS & flags:
-        return "int8 needs a CPU with VNNI or AMX, without which it is no faster than f32"
+        return "int8 needs a CPU with VNNI or AMX, without which its sums overflow"
     return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cliprl.engines import cli, commands, gate, open_bundle, seal_bundle
+from cliprl.engines import cli, commands, gate, open_bundle, openvino_backend, seal_bundle
 from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
 from cliprl.engines.cache import EngineCache
 from cliprl.engines.console import run_app
@@ -109,17 +109,21 @@ def test_plans_are_written_for_gpus_that_are_not_here(
     assert "MB" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("native", [True, False])
 def test_a_bundle_is_quantised_on_frames_of_ones_own(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, native: bool
 ) -> None:
+    """Where the CPU has no use for the int8 encoder that is told, and all else is the same."""
     pytest.importorskip("nncf")
+    monkeypatch.setattr(openvino_backend, "_flags", lambda: ["avx512_vnni"] if native else [])
     frames = []
     for index, picture in enumerate(drawn_pictures(300, 400)):
         frames.append(str(tmp_path / f"{index}.png"))
         cv2.imwrite(frames[-1], picture)
     folder = tmp_path / "int8"
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 0
-    assert "int8" in capfd.readouterr().out
+    text = capfd.readouterr().out
+    assert "openvino  int8" in text if native else "int8 needs a CPU" in text
     assert {INT8_ENCODER, RANGES} <= set(open_bundle(folder).manifest.hashes)
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
 

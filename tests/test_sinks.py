@@ -235,7 +235,9 @@ def events(path: Path) -> Sink:
 
 
 SINKS = pytest.mark.parametrize(
-    ("make", "name"), [(video, "out.mp4"), (coco, "out.coco.json"), (events, "out.jsonl")], ids=str
+    ("make", "name"),
+    [(video, "out.mp4"), (coco, "out.coco.json"), (events, "out.jsonl")],
+    ids=("video", "coco", "events"),
 )
 
 
