@@ -93,9 +93,14 @@ class ContrastiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class SupervisedConfig:
-    """The dense stage: cross-entropy and Dice. `tower_rate` is the pretrained tower's own, smaller learning rate."""
+    """The dense stage: cross-entropy and Dice. `tower_rate` is the pretrained tower's own, smaller learning rate.
+
+    Logits are compared with the labels of every `stride`-th pixel, scaled up bilinearly as far as that is finer than their
+    own grid: 1 learns where between two cells a boundary runs, at more time a step.
+    """
 
     steps: int = 2400
+    stride: int = 4
     batch: int = 12
     rate: float = 2e-3
     tower_rate: float = 3e-4

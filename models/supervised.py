@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cliprl.engines import ClassSpec
+from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.checkpoint import NotFiniteError
 from cliprl.models.config import Recipe
 from cliprl.models.curriculum import Curriculum
-from cliprl.models.data.augment import STRIDE
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
 from cliprl.models.data.sample import Image, allowed_classes, instrument_classes
 from cliprl.models.evaluation import Seen, draw
@@ -25,6 +25,8 @@ from cliprl.models.text import drawn_embeddings
 
 # How many pictures of a batch are drawn.
 DRAWN = 4
+# How fine the labels may be: as the network's own grid, or finer.
+STRIDES = (1, 2, 4)
 WARM_UP = 50
 CLIP_NORM = 2.0
 
@@ -60,6 +62,8 @@ class Supervised:
 
     def __init__(self, network: ClipSegmenter, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
         config = recipe.supervised
+        if config.stride not in STRIDES:
+            raise UsageError(f"setting 'supervised.stride' is {config.stride}: it must be 1, 2 or 4")
         self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
         self.steps, self.device, self.precision = config.steps, device_of(network), recipe.precision
         self.allowed = torch.from_numpy(allowed_classes(classes)).to(self.device)
@@ -71,7 +75,9 @@ class Supervised:
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             severity, zoom = growth.severity(step), growth.zoom(step)
-            return labelled_batch(mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom)
+            return labelled_batch(
+                mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom, stride=config.stride
+            )
 
         self.batches = Ahead(batch, recipe.data.workers)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
@@ -83,7 +89,7 @@ class Supervised:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         with autocast(self.precision, self.device):
             _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
-        logits = logits.float()
+        logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
         self._last = image, labels, logits.detach()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
@@ -97,7 +103,9 @@ class Supervised:
         images, labels, logits = (part[:DRAWN].cpu().numpy() for part in self._last)
         found = logits.argmax(1).astype(np.uint8)
         colors = [spec.color for spec in self.classes]
-        rows = zip(images, _widened(labels.astype(np.uint8)), _widened(found), strict=True)
+        rows = zip(
+            images, *(_widened(part, self.config.stride) for part in (labels.astype(np.uint8), found)), strict=True
+        )
         return np.vstack([draw(Seen(0.0, 0, *row), colors) for row in rows])
 
     def state(self) -> dict[str, Any]:
@@ -115,9 +123,9 @@ class Supervised:
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def _widened(labels: Image) -> Image:
+def _widened(labels: Image, stride: int) -> Image:
     """Labels (B, h, w) at the pictures' size, (B, H, W)."""
-    return labels.repeat(STRIDE, 1).repeat(STRIDE, 2)
+    return labels.repeat(stride, 1).repeat(stride, 2)
 
 
 def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:

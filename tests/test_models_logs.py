@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,16 @@ def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
     assert all(0 < float(pace) < 4 / 0.1 for pace, _ in told)
 
 
-def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mixture) -> None:
-    stage = stage_of(recipe, mixture)
+@pytest.mark.parametrize("stride", [4, 1])
+def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mixture, stride: int) -> None:
+    stage = stage_of(replace(recipe, supervised=replace(recipe.supervised, stride=stride)), mixture)
     assert stage.picture() is None
     stage.step(0)
     picture = stage.picture()
     assert picture is not None
     frame, truth = picture[:64, :96].astype(int), picture[:64, 96:192].astype(int)
-    _, labels = labelled_batch(mixture, 2, (64, 96), recipe.seed, 0)
-    inside = labels[0].numpy().repeat(4, 0).repeat(4, 1) > 0
+    _, labels = labelled_batch(mixture, 2, (64, 96), recipe.seed, 0, stride=stride)
+    inside = labels[0].numpy().repeat(stride, 0).repeat(stride, 1) > 0
     assert np.array_equal(frame[~inside], truth[~inside])
     assert not inside.any() or np.abs(frame - truth)[inside].max() > 10
 

@@ -1,0 +1,71 @@
+"""The supervised stage: what its loss compares with what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.config import NetworkConfig, Recipe, SupervisedConfig
+from cliprl.models.data.batches import Mixture
+from cliprl.models.data.sample import Sample
+from cliprl.models.losses import partial_cross_entropy
+from cliprl.models.network import ClipSegmenter
+from cliprl.models.supervised import Supervised
+from cliprl.models.text import drawn_embeddings
+
+SIZE = (64, 96)
+NETWORK = NetworkConfig(
+    weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1
+)
+CLASSES = (
+    ClassSpec("tissue", (0, 0, 0), "anatomy", ("tissue",)),
+    ClassSpec("rod", (0, 255, 0), "instrument", ("a rod",)),
+)
+RECIPE = Recipe(network=NETWORK, supervised=SupervisedConfig(steps=60, batch=4, rate=5e-3, tower_rate=5e-3, dice=0.0))
+
+
+class Edges:
+    """Pictures in two halves, the boundary at any pixel: within cells of 4 pixels more often than between them."""
+
+    name = "edges"
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Sample:
+        image, labels = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.uint8)
+        image[:, 16 + index :], labels[:, 16 + index :] = 255, 1
+        return Sample(image, labels, "one")
+
+    def clip(self, index: int) -> str:
+        return "one"
+
+
+def stage_of(stride: int) -> Supervised:
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, supervised=replace(RECIPE.supervised, stride=stride))
+    return Supervised(ClipSegmenter(recipe.network), Mixture([Edges()], [1.0]), CLASSES, recipe)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_loss_compares_every_stride_th_pixel_with_logits_scaled_up(stride: int) -> None:
+    stage, twin = stage_of(stride), stage_of(stride)
+    image, labels = twin.batches(0)
+    assert labels.shape == (4, SIZE[0] // stride, SIZE[1] // stride)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        _, logits = twin.network.train()(image, drawn_embeddings(twin.network, CLASSES, generator))
+    fine = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+    expected = partial_cross_entropy(fine, labels, twin.allowed).mean().item()
+    assert stage.step(0)["cross-entropy"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("stride", [0, 3, 8])
+def test_a_stride_that_no_grid_has_is_refused(stride: int) -> None:
+    with pytest.raises(UsageError, match=rf"supervised\.stride.*{stride}.*1, 2 or 4"):
+        stage_of(stride)
