@@ -81,6 +81,9 @@ def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, t
 
     with logged(recipe, tmp_path, Watcher()) as report, pytest.raises(KeyboardInterrupt):
         run_stage(stage_of(recipe, mixture), keeper, cut)
+    # TensorBoard reads event files in the order of their names: the second, the process, then a number without zeros
+    # before it. A run that goes on is another process, and never in the same second.
+    time.sleep(1)
     with logged(recipe, tmp_path, Watcher()) as report:
         run_stage(stage_of(recipe, mixture), keeper, report)
     events = read_back(tmp_path / "logs" / "supervised")
