@@ -26,7 +26,7 @@ CLASSES = (
     ClassSpec("tissue", (0, 0, 0), "anatomy", ("tissue",)),
     ClassSpec("rod", (0, 255, 0), "instrument", ("a rod",)),
 )
-RECIPE = Recipe(network=NETWORK, supervised=SupervisedConfig(steps=60, batch=4, rate=5e-3, tower_rate=5e-3, dice=0.0))
+RECIPE = Recipe(network=NETWORK, supervised=SupervisedConfig(batch=4))
 
 
 class Edges:
