@@ -15,12 +15,12 @@ from multiprocessing.resource_tracker import ensure_running
 from typing import Any, TypeVar
 
 from cliprl.engines import CliprlError
+from cliprl.engines.signals import ENDING, OF_TERMINALS, leave_to_parent
 
 Answer = TypeVar("Answer")
 REPORT, ANSWER, ERROR = "report", "answer", "error"
 # Seconds that a process has to tidy up when it is ended early.
 _PATIENCE = 10.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _line: Connection | None = None
 
 
@@ -57,13 +57,13 @@ def in_fresh_process(
 def _undisturbed() -> Iterator[None]:
     """A process is started whole: a signal that comes meanwhile is heard afterwards.
 
-    The process itself never hears of Ctrl-C, which goes to all processes of a terminal: who started it ends it.
+    The process itself never hears of Ctrl-C or a hangup, which go to all processes of a terminal: who started it ends it.
     """
     came: list[int] = []
     ensure_running()  # multiprocessing's own helper: when it is started, it lets Ctrl-C through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
     main = threading.current_thread() is threading.main_thread()  # the only one that signals disturb
-    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in _SIGNALS if main}
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in ENDING if main}
     try:
         yield
     finally:
@@ -94,7 +94,7 @@ def report(value: Any) -> None:
 
 def _call(line: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _line
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _line = line
     try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +15,7 @@ from cliprl.bench.job import Job, Say
 from cliprl.bench.result import UNFINISHED, Result, check_place
 from cliprl.bench.session import Session, kept_at
 from cliprl.bench.table import markdown
+from cliprl.engines.signals import on_ending_signals
 
 # What each command measures for: enough frames for the percentiles that it quotes.
 DEFAULTS: Mapping[str, Job] = {
@@ -52,7 +51,7 @@ def job(kind: str, **given: Any) -> Job:
 
 
 class Ended(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, whose `number` it bears."""
+    """Ctrl-C, SIGTERM or SIGHUP, whose `number` it bears."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -61,17 +60,13 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def _ending_well() -> Iterator[None]:
-    """Let both signals end a measurement by an exception, so that its processes end too and what it has found is kept."""
+    """Let an ending signal end a measurement by an exception, so that its processes end too and what it has found is kept."""
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         raise Ended(number)
 
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_ending_signals(end):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def measured(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import signal
 import socket
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ import numpy as np
 
 from cliprl.bench.coded import number_in
 from cliprl.engines import CliprlError
+from cliprl.engines.signals import leave_to_parent
 from cliprl.pipeline import Frame, Segmentation
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.sinks.encoder import live_encoder
@@ -90,7 +90,7 @@ class Screen:
 
 def _look(address: tuple[str, int], line: Connection) -> None:
     """The other end: shows each picture as soon as it has come."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the stream
+    leave_to_parent()  # it ends with the stream
     decoder: Any = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     with socket.create_connection(address) as wire, wire.makefile("rb") as pictures:

@@ -52,7 +52,8 @@ def at_work(console: Console) -> Iterator[Say]:
     bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
 
     def say(message: str) -> None:
-        console.print(message, style="dim", markup=False, highlight=False)
+        with suppress(OSError):  # a closed terminal must not end the run
+            console.print(message, style="dim", markup=False, highlight=False)
         if console.is_terminal and not bar.tasks:
             bar.add_task("", total=None)
             bar.start()

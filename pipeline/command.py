@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.console import at_work
+from cliprl.engines.signals import on_ending_signals
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.equip import Equip
@@ -219,18 +218,14 @@ def _status_line(name: str) -> Status:
 
 @contextmanager
 def _signals(stream: Stream | LiveStream) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end the stream in good order, so that its files play; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP end the stream in good order, so that its files play; a second one ends it at once."""
     received: list[int] = []
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
         stream.stop()
 
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_ending_signals(end):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cliprl.engines import UsageError
+from cliprl.engines.signals import on_ending_signals
 from cliprl.pipeline.live.stream import LiveStream
 
 _NEEDED = ("aiohttp", "aiortc")
@@ -74,14 +74,14 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what is waited for, also where a shell started the program in the background: Ctrl-C is
-    ignored there by inheritance."""
-    previous = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    """Let Ctrl-C, SIGTERM and SIGHUP end what is waited for, also where a shell started the program in the background:
+    Ctrl-C is ignored there by inheritance."""
+
+    def end(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with on_ending_signals(end):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

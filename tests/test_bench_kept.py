@@ -106,7 +106,7 @@ def test_a_soak_that_is_cut_short_keeps_its_readings(tmp_path: Path, monkeypatch
     assert result.warnings()[0] == "unfinished: ended in round 1 of 1"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: int) -> None:
     clip, output = clip_file(DEMO, tmp_path), tmp_path / "new" / "r.json"
     words = ["peers", str(clip), "--peer", "PyAV decode", "--rounds", "1000", "--seconds", "0.1", "--warm-up", "0"]
@@ -120,7 +120,7 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
     try:
         wait_for(lambda: kept_at(output).exists() and "round 2" in str(read_result(kept_at(output)).method[UNFINISHED]))
         # As a terminal does it, and as an init system does it.
-        os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+        os.killpg(run.pid, number) if number != signal.SIGTERM else run.send_signal(number)
         told, complaint = run.communicate(timeout=LIMIT)
     finally:
         run.kill()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -120,7 +122,7 @@ def test_the_input_is_never_overwritten(
     assert clip.read_bytes() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_a_file_that_plays(tmp_path: Path, number: signal.Signals) -> None:
     arguments = [COMMAND, "demo:?seconds=600&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
     with subprocess.Popen(
@@ -136,6 +138,35 @@ def test_an_interrupted_run_leaves_a_file_that_plays(tmp_path: Path, number: sig
     assert "interrupted" in error
     assert "Traceback" not in error
     assert frames_of(tmp_path / "out.mp4") == len(events.read_text().splitlines()) - 1 > 19
+
+
+def test_a_closed_terminal_leaves_a_file_that_plays(tmp_path: Path) -> None:
+    # The leader of a session with a terminal, which the kernel hangs up when the terminal's other end is closed.
+    arguments = ["setsid", "--ctty", COMMAND, "demo:?seconds=600&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
+    ours, terminal = pty.openpty()
+    events = tmp_path / "events.jsonl"
+    with subprocess.Popen(arguments, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        while _lines(tmp_path, events) <= 20:
+            assert os.read(ours, 65536)  # it must not wait for its terminal
+        os.close(ours)
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert frames_of(tmp_path / "out.mp4") == len(events.read_text().splitlines()) - 1 > 19
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "out.mp4"]
+
+
+def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
+    arguments = ["nohup", COMMAND, "demo:?seconds=2&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not _lines(tmp_path, tmp_path / "events.jsonl") > 1:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert frames_of(tmp_path / "out.mp4") == 50
 
 
 def _lines(folder: Path, events: Path) -> int:

@@ -81,7 +81,8 @@ def test_a_live_source_is_shown_recorded_and_ends_after_so_many_frames(camera: s
     assert (tmp_path / "out.mkv").exists()
 
 
-def test_ctrl_c_ends_a_live_run_in_good_order(camera: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, number: signal.Signals) -> None:
     process = start(camera, "--record", "rec", "--record-what", "raw", folder=tmp_path)
     limit = time.monotonic() + LIMIT
     while not list(tmp_path.glob("rec/*.mp4")):
@@ -89,9 +90,9 @@ def test_ctrl_c_ends_a_live_run_in_good_order(camera: str, tmp_path: Path) -> No
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=LIMIT)
-    assert process.returncode == 128 + signal.SIGINT, error
+    assert process.returncode == 128 + number, error
     assert "interrupted" in error
     assert numbers(next(tmp_path.glob("rec/*.mp4")))
 

@@ -108,9 +108,9 @@ def test_the_mask_comes_the_demo_has_no_end_and_recording_is_switched_on_the_pag
         until(url + "metrics", "^cliprl_recording 1")
         time.sleep(1)
         assert fetch(url + "api/controls", {"recording": False})[0] == 200
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
         process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGHUP
     recorded = sorted((tmp_path / "recordings").iterdir())
     assert len(recorded) == 2
     for path in recorded:

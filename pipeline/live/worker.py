@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines import CliprlError
+from cliprl.engines.signals import leave_to_parent
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.opencv import single_threaded
@@ -99,7 +99,7 @@ def _work(connection: Any, memory: mmap) -> None:
 
 def main() -> None:
     """Segment what comes until the other end of the connection is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
+    leave_to_parent()
     os.nice(_NICENESS)
     connection: Any = Connection(int(sys.argv[1]))
     memory = mmap(int(sys.argv[2]), ROOM)

@@ -99,7 +99,8 @@ class Relay:
 
 def main() -> None:
     """The child: read where to, then pictures; send them on until they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's signals are for the program that started this one
+        signal.signal(number, signal.SIG_IGN)
     pictures = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - unbuffered: what is there is passed on at once
     url, format, options = json.loads(pictures.readline())
     _say(_STARTED)
