@@ -1,11 +1,14 @@
 """Who may talk to the web viewer: its own page, and beyond this machine only those who hold the token.
 
+Another site may open the page, and nothing else: neither as a link, nor as a picture, a script, a frame or a socket.
+
 Every answer carries a policy under which a browser loads nothing from elsewhere and runs no script that is not a file of ours.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -18,6 +21,8 @@ from cliprl.pipeline.web.address import may_be_called
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # What answers without the token: the way in, what it looks like, and whether the picture lives.
 OPEN_PATHS = frozenset({"/healthz", "/login", "/static/login.js", "/static/viewer.css", "/static/icon.svg"})
+# A host as browsers write it: a name, an IPv4 address or an IPv6 address in brackets, and mostly a port.
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -47,19 +52,19 @@ class Gate:
 
     def refusal(self, request: web.Request) -> str:
         """Why the request is refused whoever sends it; empty where it is not."""
-        if not self._is_ours(request.headers.get("Host", "")):
-            return f"the host '{request.headers.get('Host', '')[:80]}' is not this server's: use its address"
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-            return f"requests from '{origin[:80]}' are refused: use the viewer's own page"
-        navigates = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
-        if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not navigates:
-            return "requests from other sites are refused: use the viewer's own page"
+        host = ", ".join(request.headers.getall("Host", []))
+        if not self._is_ours(host):
+            return f"the host '{host[:80]}' is not this server's: use its address"
+        if not request.raw_path.startswith("/"):
+            return "the request names a whole URL: name a path of this server"
+        if site := _foreign_site(request, host):
+            return f"requests from {site[:80]} are refused: use the viewer's own page"
         return ""
 
     def admits(self, request: web.Request) -> bool:
         """Whether the request may see what is not open to everybody."""
-        if self.token is None or request.path in OPEN_PATHS:
+        resource = request.match_info.route.resource
+        if self.token is None or (resource is not None and resource.canonical in OPEN_PATHS):
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         return same(request.cookies.get(self.cookie, ""), self._session) or (
@@ -75,16 +80,46 @@ class Gate:
         return answer
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return may_be_called(name, self._host, name=self._name)
+        match = _HOST.fullmatch(host)
+        return match is not None and may_be_called(match[1], self._host, name=self._name)
+
+
+def _foreign_site(request: web.Request, host: str) -> str:
+    """The other site that the request comes from, as far as the browser tells; empty for our own page and other programs.
+
+    Browsers send Sec-Fetch-Site to loopback and over TLS only; the Origin of anything but a plain GET, and mostly a Referer,
+    they send everywhere.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and not _is_same(origin, host):
+        return f"'{origin}'"
+    site = request.headers.get("Sec-Fetch-Site")
+    reads = request.method in ("GET", "HEAD")
+    if site == "same-origin" or (site == "none" and reads) or _opens_page(request):
+        return ""
+    if site is not None:
+        return "other sites"
+    referrer = request.headers.get("Referer")
+    return "" if referrer is None or _is_same(referrer, host) else f"'{referrer}'"
+
+
+def _opens_page(request: web.Request) -> bool:
+    """Whether the request is a browser's for the page itself in a window, as when a link to it is followed."""
+    mode, target = request.headers.get("Sec-Fetch-Mode", "navigate"), request.headers.get("Sec-Fetch-Dest", "document")
+    return request.method == "GET" and request.path == "/" and (mode, target) == ("navigate", "document")
+
+
+def _is_same(url: str, host: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
 def same(given: str, expected: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def middleware(gate: Gate, unknown: Handler) -> Middleware:
@@ -93,7 +128,9 @@ def middleware(gate: Gate, unknown: Handler) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if refusal := gate.refusal(request):
-            return web.Response(status=403, text=f"{refusal}\n")
+            return web.Response(
+                status=403, body=f"{refusal}\n".encode("ascii", "backslashreplace"), content_type="text/plain"
+            )
         if not gate.admits(request):
             return await unknown(request)
         return await handler(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
@@ -14,22 +13,12 @@ from aiohttp import web
 from cliprl.pipeline.web.pump import VIEWS
 
 BOUNDARY = b"picture"
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def part(data: bytes) -> bytes:
     """One picture, and the boundary after it: a browser shows a part only when it sees its end."""
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
     return head + data + b"\r\n--" + BOUNDARY + b"\r\n"
-
-
-def page_file(name: str, status: int = 200) -> web.Response:
-    """A file of the page. Raises HTTPNotFound for any other."""
-    path = files("cliprl.pipeline.web") / "static" / name
-    kind = _TYPES.get(PurePath(name).suffix)
-    if kind is None or not path.is_file():
-        raise web.HTTPNotFound(text="there is no such file\n")
-    return web.Response(body=path.read_bytes(), status=status, headers={"Content-Type": f"{kind}; charset=utf-8"})
 
 
 def asked_view(request: web.Request) -> str:

@@ -11,8 +11,9 @@ from aiohttp import web
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.live.hub import SourceState
-from cliprl.pipeline.web.access import Gate, add_headers, middleware
-from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, page_file, part, snapshot_name
+from cliprl.pipeline.web.access import Gate, Handler, add_headers, middleware
+from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, part, snapshot_name
+from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.channels import Channel
 from cliprl.pipeline.web.metrics import CONTENT_TYPE, exposition
 from cliprl.pipeline.web.pictures import png
@@ -35,6 +36,7 @@ class Routes:
         self._program, self._gate, self._channels, self._pump = program, gate, channels, pump
         self._sessions: set[Session] = set()
         self._streams = 0
+        self._assets = load_assets()
 
     def application(self) -> web.Application:
         """The server's application."""
@@ -46,15 +48,15 @@ class Routes:
         application.add_routes(
             [
                 web.get("/", self._page),
-                web.get("/static/{name}", self._static),
+                *(web.get(f"/static/{n}", _serves(a)) for n, a in self._assets.items() if not n.endswith(".html")),
                 web.post("/login", self._login),
                 web.get("/healthz", self._health),
                 web.get("/metrics", self._metrics),
-                web.get("/stream.mjpg", self._mjpeg),
+                web.get("/stream.mjpg", self._mjpeg, allow_head=False),
                 web.get("/snapshot.png", self._snapshot),
                 web.get("/api/stream", self._describe),
                 web.post("/api/controls", self._control),
-                web.get("/ws", self._socket),
+                web.get("/ws", self._socket, allow_head=False),
             ]
         )
         return application
@@ -67,7 +69,7 @@ class Routes:
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         """To those without a token: the page where it can be given, or a plain refusal."""
         if request.path == "/" and request.method == "GET":
-            return page_file("login.html", status=401)
+            return self._assets["login.html"].response(request, status=401)
         return web.Response(status=401, text="a token is needed: open the address that the program has printed\n")
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
@@ -78,10 +80,7 @@ class Routes:
         return web.json_response({"error": "that is not the token: copy it from the program's terminal"}, status=401)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        return page_file("viewer.html")
-
-    async def _static(self, request: web.Request) -> web.StreamResponse:
-        return page_file(request.match_info["name"])
+        return self._assets["viewer.html"].response(request)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         """200 while pictures come (or are about to), 503 when the source is away or has ended."""
@@ -173,3 +172,10 @@ class Routes:
     def _refuse_crowds(self) -> None:
         if self.viewers >= MOST_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"there are {MOST_VIEWERS} viewers already: close one\n")
+
+
+def _serves(asset: Asset) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return asset.response(request)
+
+    return serve
