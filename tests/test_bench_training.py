@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import NETWORK
+from virtual_time import VirtualClock, VirtualLoader
 
 from cliprl.bench import training
 from cliprl.bench.cli import app
 from cliprl.bench.job import Job
 from cliprl.bench.result import read_result
 from cliprl.engines.console import run_app
-from cliprl.models import supervised
+from cliprl.models import pace, supervised
+from cliprl.models.data import batches
 
 SETTINGS = ("data.height=96", "data.width=120", "supervised.batch=2", "reinforcement.batch=2", "data.workers=1")
 STAGES = ("supervised", "reinforcement")
@@ -55,21 +56,26 @@ def test_the_command_measures_both_stages_and_the_loader(
 def test_a_loader_that_is_planted_slow_is_what_the_stage_waits_for(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = supervised.labelled_batch
+    """In virtual time: a step takes 0.1 s beside its loader, a batch 0.02 s or 0.5 s."""
+    clock, learn = VirtualClock(), supervised.Supervised.step
 
-    def slow(*arguments: Any, **named: Any) -> Any:
-        time.sleep(0.5)
-        return real(*arguments, **named)
+    def step(stage: supervised.Supervised, index: int) -> Any:
+        clock.sleep(0.1)
+        return learn(stage, index)
 
+    for module in (training, pace, batches):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(supervised.Supervised, "step", step)
     job = Job("", rounds=1, seconds=1.5, warm_up=0)
     waits, paces = [], []
-    for batch in (real, slow):
-        monkeypatch.setattr(supervised, "labelled_batch", batch)
+    for seconds in (0.02, 0.5):
+        monkeypatch.setattr(batches, "ThreadPoolExecutor", lambda *_, s=seconds, **__: VirtualLoader(clock, s))
         answer = training.one_round(str(recipe), SETTINGS, "cpu", 1, tmp_path, job)
         waits.append(answer["supervised"]["waiting for data"][0])
         paces.append(answer[training.LOADING]["pictures"][0])
-    assert waits[0] < 50 < waits[1]
-    assert paces[1] < 2 / 0.5 < paces[0]
+    assert waits[0] == pytest.approx(0)
+    assert waits[1] == pytest.approx(100 * 0.4 / 0.5)
+    assert paces == pytest.approx([2 / 0.02, 2 / 0.5])
 
 
 def test_an_unknown_recipe_and_device_are_named(

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from virtual_time import VirtualClock, VirtualLoader
 
+from cliprl.models import pace
 from cliprl.models.checkpoint import Keeper, Stage, run_stage
 from cliprl.models.config import Growth, Recipe, SupervisedConfig, load_recipe
 from cliprl.models.curriculum import Curriculum
+from cliprl.models.data import batches
 from cliprl.models.data.augment import Geometry, Photometry
 from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
@@ -101,12 +104,13 @@ class Sleeper:
 
     name, steps, config = "sleeper", 9, SupervisedConfig(batch=4)
 
-    def __init__(self, loading: float, learning: float) -> None:
-        self.batches, self.learning = Ahead(lambda step: time.sleep(loading), 1), learning
+    def __init__(self, clock: VirtualClock, learning: float) -> None:
+        self.batches: Ahead[None] = Ahead(lambda step: None, 1)
+        self.clock, self.learning = clock, learning
 
     def step(self, index: int) -> Mapping[str, float]:
         self.batches(index)
-        time.sleep(self.learning)
+        self.clock.sleep(self.learning)
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -117,20 +121,23 @@ class Sleeper:
 
 
 def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
-    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loader that is planted slow is seen, in the log and on the terminal; one that is ready is not waited for."""
-    for place, stage in (("slow", Sleeper(0.1, 0.0)), ("ready", Sleeper(0.0, 0.1))):
+    clock = VirtualClock()
+    for module in (pace, batches):
+        monkeypatch.setattr(module, "time", clock)
+    for place, loading, learning, share in (("slow", 0.1, 0.02, 0.8), ("ready", 0.02, 0.1, 0.0)):
+        monkeypatch.setattr(batches, "ThreadPoolExecutor", lambda *_, s=loading, **__: VirtualLoader(clock, s))
+        stage = Sleeper(clock, learning)
         with Display.open() as display, logged(recipe, tmp_path / place, display) as report:
             run_stage(stage, Keeper(tmp_path), report)
         stage.batches.close()
         (tmp_path / "sleeper.pt").unlink()
         waiting = [e.value for e in read_back(tmp_path / place / "logs" / "sleeper").Scalars("waiting for data")]
-        assert len(waiting) == 8
-        assert np.mean(waiting) > 0.8 if place == "slow" else np.mean(waiting) < 0.2
+        assert waiting == pytest.approx(8 * [share])
     told = re.findall(r"sleeper: ([\d.]+) pictures/s, ([\d.]+)% of the time waiting for data", capsys.readouterr().err)
-    assert [float(share) > 50 for _, share in told] == [True, False]
-    assert all(0 < float(pace) < 4 / 0.1 for pace, _ in told)
+    assert told == [("40.0", "80.0"), ("40.0", "0.0")]
 
 
 @pytest.mark.parametrize("stride", [4, 1])
