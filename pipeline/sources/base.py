@@ -14,11 +14,11 @@ from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 
 
 class FrameSource(ABC):
-    """A source of frames; see `cliprl.pipeline.protocols.Source`."""
+    """A source of frames; see `cliprl.pipeline.protocols.Source`. `skipped` counts frames left undecoded to catch up."""
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info
-        self.damaged = 0
+        self.damaged = self.skipped = 0
         self.closed = False
 
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:

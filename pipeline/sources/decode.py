@@ -9,15 +9,13 @@ import av
 from av.container import InputContainer
 
 from cliprl.pipeline.sharing import codec_threads
+from cliprl.pipeline.sources.reader import Demuxer, Packet, PacketReader
 from cliprl.pipeline.sources.undelayed import Undelayed
 
-# AV_CODEC_FLAG_OUTPUT_CORRUPT and AV_CODEC_FLAG_LOW_DELAY of libavcodec/avcodec.h.
+# AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
 _OUTPUT_CORRUPT = 1 << 3
+_COPY_OPAQUE = 1 << 7
 _LOW_DELAY = 1 << 19
-# A demuxer that fails this often without a packet between has lost the thread.
-_MOST_READ_ERRORS = 32
-_GONE = (TimeoutError, ConnectionError, av.error.ExitError)
-Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
 
 
 class Decoded(NamedTuple):
@@ -32,7 +30,8 @@ class Decoder:
 
     `corrupt` counts pictures decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
     that came out, and those that the container says to discard. A live stream decodes without the delay of frame threads,
-    and starts at its first key frame instead of with grey pictures.
+    and starts at its first key frame instead of with grey pictures. Its packets are read on a thread (`reader`), and those for
+    which there is no time are left out.
     """
 
     def __init__(self, container: InputContainer, stream: Any, *, live: bool = False) -> None:
@@ -41,10 +40,13 @@ class Decoder:
         self._context = stream.codec_context
         self._context.thread_type = "SLICE" if live else "AUTO"
         self._context.thread_count = 0 if live else codec_threads()
-        self._context.flags |= _LOW_DELAY if live else _OUTPUT_CORRUPT
+        self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
         self._undelayed = Undelayed(container, self._context)
-        self._packets = container.demux(stream)
+        self._demuxer = Demuxer(container, stream, live=live)
+        self.reader = PacketReader(container, stream, self._undelayed) if live else None
+        if self.reader:
+            self.reader.start()
         self._next: Packet | None = None
         self._ready: deque[av.VideoFrame] = deque()
         self._suspect: set[int] = set()
@@ -75,8 +77,10 @@ class Decoder:
 
     def _next_packet(self) -> Packet | None:
         """The next packet. A last one that is cut off is left out where it would take pictures yet to be put in order with it."""
+        if self.reader is not None:
+            return self._received(self.reader)
         packet, self._next = self._next or self._demux(), None
-        if packet is not None and packet.is_corrupt and not self._live and self._context.has_b_frames:
+        if packet is not None and packet.is_corrupt and self._context.has_b_frames:
             self._next = self._demux()
             if self._next is None:
                 self._count(packet)
@@ -84,27 +88,27 @@ class Decoder:
                 return None
         return packet
 
+    def _received(self, reader: PacketReader) -> Packet | None:
+        """The next packet of a live stream. After others were dropped the decoder begins anew."""
+        packet, broken = reader.take()
+        if broken:
+            self._context.flush_buffers()
+            self._suspect.clear()
+        if packet is None:
+            self._failure = reader.failure
+        return packet
+
     def _demux(self) -> Packet | None:
-        errors = 0
-        while errors < _MOST_READ_ERRORS:
-            try:
-                packet: Packet = next(self._packets, None)
-            except av.error.FFmpegError as error:
-                if isinstance(error, _GONE) or (self._live and not isinstance(error, av.error.InvalidDataError)):
-                    self._failure = error
-                    return None
-                errors += 1
-                self._packets = self._container.demux(self._stream)
-                continue
-            if packet is None or packet.size:  # one without bytes would end the decoder
-                return packet
-            self.packets += packet.pos is not None
-        self.lost += 1
-        return None
+        packet = self._demuxer.next()
+        if packet is None:
+            self.packets += self._demuxer.empty
+            self.lost += self._demuxer.lost
+            self._demuxer.empty = self._demuxer.lost = 0
+            self._failure = self._demuxer.failure
+        return packet
 
     def _count(self, packet: Packet) -> None:
         self.packets += 1
-        self._undelayed.look(packet)
         if packet.is_corrupt and packet.pts is not None:
             self._suspect.add(packet.pts)
 

@@ -10,6 +10,8 @@ _NO_PARSE: Any = Flags.no_parse.value
 _START = b"\0\0\1"
 # Units with a slice's header: a slice, partition A of one, a slice of a key picture (ITU-T H.264, table 7-1).
 _SLICES = (1, 2, 5)
+# Units with which decoding can begin: a slice of a key picture, the settings before one or before another entry point.
+_KEYS = (5, 7)
 
 
 def slices_in(data: bytes) -> tuple[int, int]:
@@ -24,6 +26,16 @@ def slices_in(data: bytes) -> tuple[int, int]:
         first += is_slice and data[at + 4] >= 0x80
         at = data.find(_START, at + 3)
     return slices, first
+
+
+def has_key(data: bytes) -> bool:
+    """Whether decoding H.264 with start codes can begin with this packet."""
+    at = data.find(_START)
+    while 0 <= at < len(data) - 3:
+        if data[at + 3] & 0x1F in _KEYS:
+            return True
+        at = data.find(_START, at + 3)
+    return False
 
 
 class Undelayed:

@@ -16,6 +16,7 @@ from cliprl.pipeline.sources.decode import Decoded, Decoder
 from cliprl.pipeline.sources.describe import describe, mirrored, video_stream
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
+from cliprl.pipeline.sources.reader import PacketReader
 from cliprl.pipeline.sources.timing import Clock
 
 # Pictures that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
@@ -25,6 +26,7 @@ _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 class VideoSource(FrameSource):
     """Frames of a file, a device or a URL, each with its own time. The first is decoded on opening, so that `info` is true.
 
+    A live frame's "captured" time is when it would have come without any backlog, before this process or in it.
     Raises UsageError or CliprlError, one line, where there is no picture to be had.
     """
 
@@ -40,6 +42,7 @@ class VideoSource(FrameSource):
     ) -> None:
         self._name = name
         self._local = "://" not in name and format is None
+        self._reader: PacketReader | None = None
         try:
             self._container: Any = av.open(
                 name,
@@ -54,7 +57,7 @@ class VideoSource(FrameSource):
         try:
             self._start(live)
         except BaseException:
-            self._container.close()
+            self._release()
             raise
 
     def _start(self, live: bool | None) -> None:
@@ -62,6 +65,7 @@ class VideoSource(FrameSource):
         if live is None:  # over a network, what has an end is a file
             live = not self._local and stream.duration is None and self._container.duration is None
         self._decoder = Decoder(self._container, stream, live=live)
+        self._reader = self._decoder.reader
         self._context = stream.codec_context
         self._writer = PlaneWriter()
         self._index = 0
@@ -118,6 +122,9 @@ class VideoSource(FrameSource):
             self._first_seconds = frame.seconds
         self._end_seconds = float((pts + duration) * info.time_base)
         frame.mark("captured")
+        if self._reader is not None:
+            frame.times["captured"] = self._reader.due(picture)
+            self.skipped = self._reader.skipped
         return frame
 
     def _finish(self) -> None:
@@ -135,4 +142,15 @@ class VideoSource(FrameSource):
         if not self.closed:
             super().close()
             self._held = None
+            self._release()
+
+    def _release(self) -> None:
+        if self._reader is not None:
+            self._reader.close()  # the container too, once nobody reads from it
+        else:
             self._container.close()
+
+    @property
+    def waiting(self) -> int:
+        """Packets of a live stream that have arrived and are not decoded yet."""
+        return self._reader.waiting if self._reader else 0
