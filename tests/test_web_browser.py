@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from webplayer import CLASSES, Player
 
-from cliprl.pipeline.live.hub import Freshness, SourceState
+from cliprl.pipeline.live.hub import Freshness, RecordingStatus, RecordState, SourceState
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -291,6 +291,46 @@ def test_recording_and_snapshot_are_asked_for(page: Any, player: Player) -> None
     until(lambda: re.search(r"Snapshot saved as live_overlay_.*\.png", text(page, "outcome")))
     press(page, " s")
     until(lambda: re.search(r"Snapshot saved as cliprl_frozen_.*\.png", text(page, "outcome")))
+
+
+def test_a_recording_that_fails_is_said_in_a_banner_and_on_the_button(page: Any, player: Player) -> None:
+    press(page, "r")
+    until(lambda: text(page, "record-text") == "Recording")
+    alert = page.find_element("id", "alert")
+    assert not alert.is_displayed()
+    player.recording = RecordingStatus("raw", RecordState.FAILED, 40, 7, 1, "no room")
+    player.note = "the raw recording has failed: no room; trying again"
+    try:
+        until(lambda: text(page, "record-text") == "Retrying …")
+        assert text(page, "recording-text") == "Recording failed: trying again"
+        assert alert.is_displayed()
+        assert alert.aria_role == "alert"
+        assert text(page, "alert-text") == player.note
+        assert text(page, "f-missed") == "7"
+        assert not page.find_element("id", "alert-close").is_displayed()
+        player.recording = RecordingStatus("raw", RecordState.RECORDING, 60, 9, 1, "no room")
+        player.note = "frames are missing in the raw recording"
+        until(lambda: text(page, "record-text") == "Recording" and text(page, "f-missed") == "9")
+        assert alert.is_displayed()
+        click(page, "alert-close")
+        until(lambda: not alert.is_displayed())
+        assert page.find_element("id", "f-missed").is_displayed()
+    finally:
+        player.recording, player.note = RecordingStatus("raw"), ""
+
+
+def test_the_record_button_shows_what_is_and_not_what_was_asked(page: Any, player: Player) -> None:
+    player.recording = RecordingStatus("raw", RecordState.FAILED)
+    try:
+        press(page, "r")
+        until(lambda: player.controls.settings.recording)
+        press(page, "r")
+        until(lambda: not player.controls.settings.recording)
+        until(lambda: text(page, "record-text") == "Retrying …")
+        assert page.find_element("id", "record").get_attribute("aria-pressed") == "true"
+    finally:
+        player.recording = RecordingStatus("raw")
+    until(lambda: page.find_element("id", "record").get_attribute("aria-pressed") == "false")
 
 
 def test_a_file_can_be_paused_and_that_is_no_stall(chromium: Any) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from webplayer import CLASSES, Player
 
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.hub import RecordingStatus, RecordState, Status
 from cliprl.pipeline.window.keys import Keys
 from cliprl.pipeline.window.layout import arrange, panel
 
@@ -69,7 +70,7 @@ def test_keys_change_the_controls_and_say_so() -> None:
         ("a", "All classes hidden", "hidden", frozenset({"shaft", "kidney"})),
         ("2", "kidney shown", "hidden", frozenset({"shaft"})),
         ("space", "Still beside the picture on", "frozen", True),
-        ("r", "Recording on", "recording", True),
+        ("r", "Recording asked for", "recording", True),
         ("p", "Pause on", "paused", True),
     ]:
         assert keys.press(key) == told
@@ -79,6 +80,19 @@ def test_keys_change_the_controls_and_say_so() -> None:
     camera = Keys(Controls(CLASSES), live=True, records=False)
     assert camera.press("p") is None
     assert camera.press("r") is None
+
+
+def test_how_recording_stands_and_what_is_lost_stays_in_the_window() -> None:
+    pytest.importorskip("sdl2", reason="the extra `window` is not installed")
+    from cliprl.pipeline.window.window import standing
+
+    assert standing(Status(), 40) == ()
+    assert standing(Status(recordings=(RecordingStatus("raw", RecordState.RECORDING),)), 40) == ("Recording",)
+    failed = Status(
+        recordings=(RecordingStatus("raw", RecordState.FAILED), RecordingStatus("overlay", RecordState.RECORDING)),
+        note="the raw recording has failed: no room",
+    )
+    assert standing(failed, 30) == ("Recording failed: trying again", "the raw recording has failed:", "no room")
 
 
 def test_a_panel_holds_its_text() -> None:

@@ -16,7 +16,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.hub import Freshness, Hub, Shown, SourceState, Status
+from cliprl.pipeline.live.hub import Freshness, Hub, RecordingStatus, RecordState, Shown, SourceState, Status
 from cliprl.pipeline.measure import measure
 from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.protocols import StreamInfo
@@ -67,6 +67,8 @@ class Player(threading.Thread):
             "rtsp://user:secret@camera/live", first.height, first.width, Fraction(1, rate), live=live
         )
         self.classes, self.state, self.mask = classes, SourceState.LIVE, Freshness.FRESH
+        self.recording = RecordingStatus("raw")  # its state follows the controls, unless it fails
+        self.note = ""
         self._content, self._rate = content, rate
         self._style, self._overlay = Style(), Overlay(classes)
         self._ended, self._since = threading.Event(), time.time()
@@ -101,10 +103,18 @@ class Player(threading.Thread):
             fps=float(self._rate),
             latency_ms=1000 * (time.monotonic() - captured),
             areas=areas,
-            recording=self.controls.settings.recording,
+            recordings=(self._recording(),),
+            note=self.note,
         )
         frozen = self.controls.settings.frozen
         self.hub.publish(Shown(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
+
+    def _recording(self) -> RecordingStatus:
+        if self.recording.state is RecordState.FAILED:
+            return self.recording
+        return replace(
+            self.recording, state=RecordState.RECORDING if self.controls.settings.recording else RecordState.OFF
+        )
 
     def close(self) -> None:
         self._ended.set()

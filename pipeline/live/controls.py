@@ -16,7 +16,7 @@ class Settings:
     """The state of all controls at one moment.
 
     `hidden` are names of classes that are not painted. `frozen`: a still of the moment it was set is offered beside the live
-    picture, which goes on. `recording`: what was asked for; `Status.recording` says what happens. `paused` holds a file;
+    picture, which goes on. `recording`: what was asked for; `Status.record_state` says what happens. `paused` holds a file;
     a camera can't be paused.
     """
 

@@ -118,6 +118,7 @@ class Display:
 
     def _publish(self, own: Both, shared: Both, chosen: Chosen, *, camera: bool) -> Shown:
         self._reporter.tell_of_source()
+        self._reporter.tell_of_recordings()
         guarded = self._is_guarded and self._last is not None
         status = self._reporter.status(
             own[0], chosen, self._outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded

@@ -28,6 +28,27 @@ class Freshness(StrEnum):
     OFF = "off"
 
 
+class RecordState(StrEnum):
+    """What becomes of the frames that a recording is given."""
+
+    OFF = "off"
+    STARTING = "starting"  # asked for, and no frame is on the disk yet
+    RECORDING = "recording"
+    FAILED = "failed"  # nothing can be written; it is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStatus:
+    """How one recording stands: its kind ("raw", "overlay"), frames written and missed, faults, and the last fault's message."""
+
+    kind: str
+    state: RecordState = RecordState.OFF
+    frames: int = 0
+    missed: int = 0
+    faults: int = 0
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What is true of one displayed picture.
@@ -38,7 +59,8 @@ class Status:
     decoding to this picture's publication, None for pictures that no camera gave. dropped: camera frames that were never
     displayed. reconnections, restarts: of the source and of the segmenter, so far. areas: share (0..1) of the endoscope's
     picture by class name, of the shown mask. out_of_body: the guard's word; `guarded` whether shared pictures are pixelated
-    for it. recording: a recording is being written. note: the newest remark for the user, such as a full disk.
+    for it. recordings: how each recording stands. note: what the user has to know of outputs and recordings, such as a
+    full disk, as long as it is true.
     """
 
     state: SourceState = SourceState.CONNECTING
@@ -55,8 +77,20 @@ class Status:
     areas: Mapping[str, float] = field(default_factory=dict)
     out_of_body: bool = False
     guarded: bool = False
-    recording: bool = False
+    recordings: tuple[RecordingStatus, ...] = ()
     note: str = ""
+
+    @property
+    def record_state(self) -> RecordState:
+        """The state of all recordings together: that of the worst."""
+        states = {recording.state for recording in self.recordings}
+        order = (RecordState.FAILED, RecordState.STARTING, RecordState.RECORDING)
+        return next((state for state in order if state in states), RecordState.OFF)
+
+    @property
+    def missed(self) -> int:
+        """Frames that recordings miss so far."""
+        return sum(recording.missed for recording in self.recordings)
 
 
 @dataclass(frozen=True, slots=True)

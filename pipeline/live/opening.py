@@ -89,7 +89,7 @@ def open_live(
 
 def _outlet(target: str, opener: Callable[[Scene], Sink], camera: Camera, overlay: Overlay) -> Outlet:
     network = is_network(target) or target.startswith(DEVICES)
-    return Outlet(lambda: opener(Scene(info_of(camera), overlay.classes)), network=network)
+    return Outlet(lambda: opener(Scene(info_of(camera), overlay.classes)), name=redact(target), network=network)
 
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:

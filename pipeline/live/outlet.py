@@ -26,11 +26,13 @@ class Outlet(threading.Thread):
     """Feeds one sink. `open_sink` opens it, on this thread, once the first picture is there.
 
     A file's outlet keeps everything it is given, up to `FILE_QUEUE` pictures behind; what does not fit is counted in `dropped`.
-    After an error it takes no more, and `error` tells of it. A `network` outlet drops what is old, and opens its sink again.
+    After an error it takes no more, and `error` tells of it; `dropped` counts on. A `network` outlet drops what is old, and
+    opens its sink again. `name` is the output's, for notes.
     """
 
-    def __init__(self, open_sink: Callable[[], Sink], *, network: bool = False) -> None:
+    def __init__(self, open_sink: Callable[[], Sink], *, name: str = "an output", network: bool = False) -> None:
         super().__init__(name="outlet", daemon=True)
+        self.target = name
         self.dropped = 0
         self.error: CliprlError | None = None
         self.notes: list[str] = []
@@ -44,10 +46,18 @@ class Outlet(threading.Thread):
         """Whether an error does not count as the run's: a network's other end may come and go."""
         return self._network
 
+    @property
+    def remark(self) -> str:
+        """What the user has to know of it, without numbers, which change; empty while all is well."""
+        if self.error is not None:
+            return str(self.error)
+        return f"frames are missing in '{self.target}'" if self.dropped and not self._network else ""
+
     def put(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Hand over a picture that will not be written any more. Never waits."""
         with self._changed:
             if self.error and not self._network:
+                self.dropped += 1
                 return
             if len(self._items) >= (NETWORK_QUEUE if self._network else FILE_QUEUE):
                 self.dropped += 1
@@ -64,6 +74,11 @@ class Outlet(threading.Thread):
             self._changed.notify_all()
         if self.is_alive():
             self.join(_PATIENCE)
+        missing = (
+            f"{self.dropped} frames are missing in '{self.target}': the disk or the encoder is too slow, or has failed"
+        )
+        if self.dropped and not self._network and missing not in self.notes:
+            self.notes.append(missing)
 
     def run(self) -> None:
         """The thread's body."""
@@ -86,7 +101,11 @@ class Outlet(threading.Thread):
     def _feed(self) -> None:
         with self._open() as sink:
             while (item := self._take()) is not None:
-                sink.write(*item)
+                try:
+                    sink.write(*item)
+                except Exception:
+                    self.dropped += not self._network
+                    raise
                 self.error = None
                 del item  # whoever waits for the next picture must not hold this one
         self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
@@ -94,6 +113,7 @@ class Outlet(threading.Thread):
     def _failed(self, error: CliprlError) -> None:
         with self._changed:
             self.error = error
+            self.dropped += 0 if self._network else len(self._items)
             self._items.clear()
         self.notes += [str(error)] if str(error) not in self.notes else []
 

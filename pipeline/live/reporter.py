@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.camera import Camera, Standing
-from cliprl.pipeline.live.hub import SourceState, Status
+from cliprl.pipeline.live.hub import RecordState, SourceState, Status
 from cliprl.pipeline.live.masks import Chosen
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.recording import Recording
@@ -31,6 +31,7 @@ class Reporter:
         self._camera, self._supervisor, self._recordings = camera, supervisor, recordings
         self._names = [spec.name for spec in classes]
         self._say, self._told = say, ""
+        self._said_of: dict[str, str] = {}
         self._rate = Rate()
 
     def status(
@@ -39,8 +40,8 @@ class Reporter:
         """The status of `frame`, which is about to be displayed; `camera`: the camera gave it just now."""
         now = time.monotonic()
         standing, captured = self._standing(camera), frame.times.get("captured")
-        outputs: list[Outlet | Recording] = [*outlets, *self._recordings]
-        errors = [str(output.error) for output in outputs if output.error]
+        remarks = [outlet.remark for outlet in outlets if outlet.remark]
+        remarks += [remark for recording in self._recordings if (remark := _remark(recording))]
         return Status(
             state=standing.state,
             since=standing.since,
@@ -56,8 +57,8 @@ class Reporter:
             areas=self._areas(chosen),
             out_of_body=out_of_body,
             guarded=guarded,
-            recording=any(recording.recording for recording in self._recordings),
-            note=errors[-1] if errors else "",
+            recordings=tuple(recording.status for recording in self._recordings),
+            note="; ".join(remarks),
         )
 
     def tell_of_source(self) -> None:
@@ -67,6 +68,14 @@ class Reporter:
         if told != self._told and (self._told or standing.state is not SourceState.LIVE):
             self._say(told)
         self._told = told
+
+    def tell_of_recordings(self) -> None:
+        """Say that a recording has failed, or goes on, once."""
+        for recording in self._recordings:
+            remark = _remark(recording)
+            if remark and remark != self._said_of.get(recording.kind):
+                self._say(remark)
+            self._said_of[recording.kind] = remark
 
     def _standing(self, camera: bool) -> Standing:
         standing = self._camera.standing
@@ -78,3 +87,11 @@ class Reporter:
         if chosen.segmentation is None:
             return {}
         return {self._names[m.class_id]: m.share for m in measure(chosen.segmentation)}
+
+
+def _remark(recording: Recording) -> str:
+    """What the user has to know of a recording: that it fails, or that frames are missing. Without numbers, which change."""
+    if recording.error is not None:
+        ending = "; trying again" if recording.state is RecordState.FAILED else ""
+        return f"the {recording.kind} recording has failed: {recording.error}{ending}"
+    return f"frames are missing in the {recording.kind} recording" if recording.missed else ""

@@ -1,9 +1,11 @@
-"""A recording in segments, of which a power cut takes the last second at most."""
+"""A recording in segments, of which a power cut takes the last second at most, and a fault no more than half of one."""
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,119 +13,155 @@ import av
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.synced_file import SyncedFile
 from cliprl.pipeline.live.timeline import TIME_BASE
 from cliprl.pipeline.protocols import StreamInfo
-from cliprl.pipeline.sinks.encoder import VideoEncoder, live_encoder
+from cliprl.pipeline.sinks.encoder import live_encoder
 
 # A fragment, which is written and forced onto the disk as one, holds so many seconds.
 FRAGMENT = 0.5
 _BUFFER = 1 << 16
+_OPTIONS = {
+    "movflags": "empty_moov+default_base_moof+frag_keyframe",
+    "video_track_timescale": str(TIME_BASE.denominator),
+    "flush_packets": "1",
+}
 
 
-class _SyncedFile:
-    """A new file whose bytes are forced onto the disk at most every half fragment. What libav writes into."""
+class _Segment:
+    """One MP4 file in fragments of `FRAGMENT` seconds, each beginning with a key frame.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
-        _sync_folder(path.parent)
-        self._synced = 0.0
+    `frames` counts the frames written; the first `safe` of them are in whole fragments on the disk.
+    """
 
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`."""
-        rest = memoryview(data).cast("B")
-        total = len(rest)
-        while len(rest):
-            rest = rest[self._file.write(rest) or 0 :]
-        if time.monotonic() - self._synced > FRAGMENT / 2:
-            self.sync()
-        return total
+    def __init__(self, file: SyncedFile, first: Frame, info: StreamInfo, *, crf: float, preset: str) -> None:
+        self.frames = self.safe = 0
+        self.begun, self.size = first.seconds, (first.height, first.width)
+        self.file, self._safe_bytes = file, 0
+        # Any: PyAV's type for what it writes into asks for more than it uses.
+        target: Any = file
+        self._container = av.open(target, "w", format="mp4", container_options=_OPTIONS, buffer_size=_BUFFER)
+        self._encoder = live_encoder(self._container, first, info, crf, preset, FRAGMENT)
 
-    def sync(self) -> None:
-        """Force what was written onto the disk."""
-        os.fdatasync(self._file.fileno())
-        self._synced = time.monotonic()
+    def write(self, frame: Frame) -> None:
+        for packet in self._encoder.encode(frame):
+            self._container.mux(packet)
+            if packet.is_keyframe:  # with which the fragment before it was written
+                self.safe, self._safe_bytes = self.frames, self.file.size
+        self.frames += 1
 
-    def close(self) -> None:
-        """Sync and close."""
-        self.sync()
-        self._file.close()
+    def finish(self) -> None:
+        self._container.mux(self._encoder.flush())
+        self._container.close()
+        self.file.close()
+        self.safe = self.frames
 
-
-def _sync_folder(path: Path) -> None:
-    """Force a new name in a folder onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def abandon(self) -> int:
+        """Cut the file after its last whole fragment; returns how many frames are lost with the rest."""
+        kept = self.file.cut(self._safe_bytes if self.safe else 0)
+        return self.frames - (self.safe if kept else 0)
 
 
 class Segments:
-    """Writes pictures as H.264 into `FOLDER/TIME_WHAT.mp4`, a new file every `minutes`. Each plays as far as it was written.
+    """Writes frames as H.264 into `FOLDER/TIME_WHAT.mp4`, a new file every `minutes`. Each plays as far as it was written.
 
-    The files are MP4 in fragments of half a second with a key frame each. A change of the picture's size begins a new file.
+    A change of the frames' size begins a new file, and so does a fault. `frames` counts what was written, without what a
+    fault took, which is in `lost`. `safe`: the current file has frames that are on the disk.
     """
 
     def __init__(self, folder: Path, what: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
         self.paths: list[Path] = []
-        self.frames = 0
+        self.lost = 0
         self._folder, self._what, self._info = folder, what, info
         self._seconds, self._crf, self._preset = minutes * 60, crf, preset
-        self._file: _SyncedFile | None = None
-        self._container: Any = None
-        self._encoder: VideoEncoder | None = None
-        self._begun, self._size = 0.0, (0, 0)
+        self._mount = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(p))
+        self._segment: _Segment | None = None
+        self._finished = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames written and not lost."""
+        return self._finished + (self._segment.frames if self._segment else 0)
+
+    @property
+    def safe(self) -> bool:
+        """Whether frames of the current file are on the disk."""
+        return self._segment is not None and self._segment.safe > 0
 
     def write(self, frame: Frame) -> None:
-        """Add a picture; its time is in `TIME_BASE`. Raises CliprlError where the disk takes no more."""
-        try:
-            if self._encoder is None or self._is_over(frame):
-                self.finish()
-                self._begin(frame)
-            assert self._encoder is not None
-            self._container.mux(self._encoder.encode(frame))
-            self.frames += 1
-        except (OSError, av.FFmpegError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CliprlError(
-                f"can't record in '{self._folder}' ({reason}): free some space or choose another place"
-            ) from error
+        """Add a frame; its time is in `TIME_BASE`.
 
-    def finish(self) -> None:
-        """End the file that is being written; the next picture begins another."""
-        if self._encoder is None or self._file is None:
+        Raises CliprlError where it can't be written, for whatever reason: this frame is not counted then, what the file lost
+        with its last fragment is, and the next call begins another file.
+        """
+        try:
+            if self._segment is not None and self._is_over(self._segment, frame):
+                self._finish(self._segment)
+            if self._segment is None:
+                self._segment = self._begin(frame)
+            self._segment.write(frame)
+        except Exception as error:
+            self._abandon()
+            raise self._failure(error) from error
+
+    def finish(self) -> bool:
+        """End the file that is being written, if there is one; the next frame begins another. Raises as `write` does."""
+        if self._segment is None:
+            return False
+        try:
+            self._finish(self._segment)
+            return True
+        except Exception as error:
+            self._abandon()
+            raise self._failure(error) from error
+
+    def _finish(self, segment: _Segment) -> None:
+        segment.finish()
+        self._finished += segment.frames
+        self._segment = None
+
+    def _abandon(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is None:
             return
-        encoder, self._encoder = self._encoder, None
+        lost = segment.abandon()
+        self.lost += lost
+        self._finished += segment.frames - lost
+        if lost == segment.frames:
+            self.paths.remove(segment.file.path)
+
+    def _failure(self, error: Exception) -> CliprlError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
+
+    def _is_over(self, segment: _Segment, frame: Frame) -> bool:
+        return frame.seconds - segment.begun >= self._seconds or (frame.height, frame.width) != segment.size
+
+    def _begin(self, first: Frame) -> _Segment:
+        self._make_folder()
+        file = self._new_file()
         try:
-            self._container.mux(encoder.flush())
-            self._container.close()
-        finally:
-            self._file.close()
+            segment = _Segment(file, first, self._info, crf=self._crf, preset=self._preset)
+        except BaseException:
+            file.cut(0)
+            raise
+        self.paths.append(file.path)
+        return segment
 
-    def _is_over(self, frame: Frame) -> bool:
-        return frame.seconds - self._begun >= self._seconds or (frame.height, frame.width) != self._size
+    def _make_folder(self) -> None:
+        """Make the folder where it was removed, but not in the place of a disk that is not mounted any more."""
+        if not os.path.ismount(self._mount):
+            raise OSError(errno.ENOENT, f"no disk is mounted at {self._mount}")
+        self._folder.mkdir(parents=True, exist_ok=True)
 
-    def _begin(self, first: Frame) -> None:
-        path = self._name()
-        self._file = _SyncedFile(path)
-        options = {
-            "movflags": "empty_moov+default_base_moof+frag_keyframe",
-            "video_track_timescale": str(TIME_BASE.denominator),
-            "flush_packets": "1",
-        }
-        self._container = av.open(self._file, "w", format="mp4", container_options=options, buffer_size=_BUFFER)
-        self._encoder = live_encoder(self._container, first, self._info, self._crf, self._preset, FRAGMENT)
-        self._begun, self._size = first.seconds, (first.height, first.width)
-        self.paths.append(path)
-
-    def _name(self) -> Path:
-        """A name that is not taken."""
-        start = time.strftime("%Y-%m-%dT%H-%M-%S")
-        path, number = self._folder / f"{start}_{self._what}.mp4", 1
-        while path.exists():
-            number += 1
-            path = self._folder / f"{start}-{number}_{self._what}.mp4"
-        return path
+    def _new_file(self) -> SyncedFile:
+        """A file named by the time to the millisecond, so that names sort by time, and none is taken."""
+        while True:
+            start = f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"[:-3]
+            try:
+                return SyncedFile(self._folder / f"{start}_{self._what}.mp4", FRAGMENT / 2)
+            except FileExistsError:
+                time.sleep(0.001)
 
 
 def recording_folder(path: Path) -> Path:

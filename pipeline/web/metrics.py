@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from cliprl.pipeline.live.hub import Freshness, Hub, SourceState, Status
+from cliprl.pipeline.live.hub import Freshness, Hub, RecordingStatus, RecordState, SourceState, Status
 from cliprl.pipeline.web.channels import Channel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,7 +52,15 @@ def exposition(hub: Hub, status: Status, pump: _Latency, channels: Collection[Ch
         *_metric("mask_age_seconds", "gauge", "Age of the mask shown; NaN without one.", _seconds(status.age_ms)),
         *_states("source_state", "Where the source stands.", SourceState, status.state),
         *_states("mask_state", "Whose mask the picture shows.", Freshness, status.mask),
-        *_metric("recording", "gauge", "Whether a recording is written.", int(status.recording)),
+        *_metric(
+            "recording", "gauge", "Whether what is recorded reaches the disk.", _is(status, RecordState.RECORDING)
+        ),
+        *_states("recording_state", "Where recording stands.", RecordState, status.record_state),
+        *_recordings("frames_total", "Frames recorded.", [(r, r.frames) for r in status.recordings]),
+        *_recordings(
+            "frames_missed_total", "Frames missing in recordings.", [(r, r.missed) for r in status.recordings]
+        ),
+        *_recordings("faults_total", "Failed attempts to record.", [(r, r.faults) for r in status.recordings]),
         *_metric("out_of_body", "gauge", "Whether the scope is out of the body.", int(status.out_of_body)),
         *_metric("web_viewers", "gauge", "Pages and streams that are open.", viewers),
         *_head("display_latency_seconds", "histogram", "From the end of decoding to display."),
@@ -63,6 +71,15 @@ def exposition(hub: Hub, status: Status, pump: _Latency, channels: Collection[Ch
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _is(status: Status, state: RecordState) -> int:
+    return int(status.record_state is state)
+
+
+def _recordings(name: str, text: str, values: Iterable[tuple[RecordingStatus, int]]) -> list[str]:
+    samples = [f'cliprl_recording_{name}{{kind="{recording.kind}"}} {value}' for recording, value in values]
+    return [*_head(f"recording_{name}", "counter", text), *samples] if samples else []
 
 
 def _seconds(milliseconds: float | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.live.controls import Controls, Settings
-from cliprl.pipeline.live.hub import Hub, SourceState, Status
+from cliprl.pipeline.live.hub import Hub, RecordState, SourceState, Status
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.sinks.describe import describe_class, describe_stream
 from cliprl.pipeline.sources.errors import redact
@@ -36,7 +36,8 @@ class Program:
         newest = self.hub.newest
         status = newest.status if newest else Status(since=time.time())
         if self.hub.closed and status.state != SourceState.ENDED:
-            return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0)
+            recordings = tuple(replace(recording, state=RecordState.OFF) for recording in status.recordings)
+            return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0, recordings=recordings)
         return status
 
     def describe(self) -> dict[str, Any]:
@@ -72,7 +73,9 @@ class Program:
             "areas": {name: round(share, 5) for name, share in status.areas.items()},
             "out_of_body": status.out_of_body,
             "guarded": status.guarded,
-            "recording": status.recording,
+            "recording": status.record_state is RecordState.RECORDING,
+            "record_state": status.record_state.value,
+            "missed": status.missed,
             "note": status.note,
             "viewers": viewers,
             "settings": describe_settings(self.controls.settings),

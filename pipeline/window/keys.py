@@ -49,7 +49,7 @@ class Keys:
             "c": lambda: self._switch("contours", "Contours"),
             "a": self._toggle_all,
             "space": lambda: self._switch("frozen", "Still beside the picture"),
-            "r": lambda: self._switch("recording", "Recording") if self.records else None,
+            "r": lambda: self._record() if self.records else None,
             "p": lambda: None if self.live else self._switch("paused", "Pause"),
         }
 
@@ -57,6 +57,11 @@ class Keys:
         on = not getattr(self.controls.settings, name)
         self.controls.change(**{name: on})
         return f"{title} {'on' if on else 'off'}"
+
+    def _record(self) -> str:
+        on = not self.controls.settings.recording
+        self.controls.change(recording=on)
+        return "Recording asked for" if on else "Recording ends"
 
     def _overlay(self) -> str:
         opacity = self.controls.settings.opacity

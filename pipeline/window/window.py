@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import wrap
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.hub import Hub, Shown
+from cliprl.pipeline.live.hub import Hub, RecordState, Shown, Status
 from cliprl.pipeline.web.pictures import Converter, png
 from cliprl.pipeline.window.keys import HELP, Keys
 from cliprl.pipeline.window.layout import Box, arrange, panel
@@ -22,6 +23,12 @@ _TICK, _TOLD = 0.02, 2.0
 # The longer side of what is drawn; larger frames are shrunk first.
 _LONGEST = 3840
 _LETTERS = 18
+_RECORDING = {
+    RecordState.OFF: "",
+    RecordState.STARTING: "Recording starts",
+    RecordState.RECORDING: "Recording",
+    RecordState.FAILED: "Recording failed: trying again",
+}
 
 
 class Window(threading.Thread):
@@ -139,11 +146,15 @@ class Window(threading.Thread):
             sizes.append((image.shape[1], image.shape[0]))
         for name, box in zip(pictures, arrange(sizes, *self._screen.size), strict=True):
             self._screen.draw(name, box)
-        self._draw_text()
+        self._draw_text(newest.status)
         self._screen.show()
 
-    def _draw_text(self) -> None:
+    def _draw_text(self, status: Status) -> None:
         width, height = self._screen.size
+        if lines := standing(status, max(width // _LETTERS, 20)):
+            text = panel(tuple((line,) for line in lines), _LETTERS)
+            self._screen.load("standing", text)
+            self._screen.draw("standing", Box(0, 0, *text.shape[1::-1]))
         if self._helps:
             text = panel(HELP, _LETTERS)
             self._screen.load("help", text)
@@ -153,3 +164,8 @@ class Window(threading.Thread):
             text = panel(((told,),), _LETTERS)
             self._screen.load("told", text)
             self._screen.draw("told", Box((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1]))
+
+
+def standing(status: Status, letters: int) -> tuple[str, ...]:
+    """What stays in the window while it is true, in lines of at most `letters`: how recording stands, and what is lost."""
+    return tuple(line for text in (_RECORDING[status.record_state], status.note) for line in wrap(text, letters))

@@ -17,6 +17,13 @@ const STATES = {
   reconnecting: ["Reconnecting", "bad"],
   ended: ["Ended", "off"],
 };
+// What the record button says, and the signal in the head.
+const RECORD = {
+  off: ["Record", ""],
+  starting: ["Starting …", "Recording starts"],
+  recording: ["Recording", "Recording"],
+  failed: ["Retrying …", "Recording failed: trying again"],
+};
 
 const link = new Link();
 const controls = new Controls();
@@ -30,6 +37,7 @@ let status = null;
 let classList = null;
 let compare = "none"; // or "frozen", "raw"
 let said = {};
+let dismissed = "";
 
 function put(id, text) {
   const node = byId(id);
@@ -104,13 +112,38 @@ function showFacts() {
   put("f-viewers", String(status.viewers));
   put("f-reconnections", String(status.reconnections));
   byId("f-reconnections-row").hidden = status.reconnections === 0;
-  byId("recording").hidden = !status.recording;
-  press("record", status.settings.recording);
-  announce("recording", status.recording ? "Recording" : "Not recording");
-  const guard = status.guarded ? "The scope is out of the body: the picture is pixelated." : "";
-  const note = [guard, status.note].filter(Boolean).join(" ");
+  put("f-missed", String(status.missed));
+  byId("f-missed-row").hidden = status.missed === 0;
+  const note = status.guarded ? "The scope is out of the body: the picture is pixelated." : "";
   put("note", note);
   byId("note").hidden = !note;
+  showRecord();
+  showAlert();
+}
+
+// What becomes of a recording, which may be something else than what was asked for.
+function recordState() {
+  const state = status?.record_state ?? "off";
+  return state === "off" && controls.settings.recording && status?.state !== "ended" ? "starting" : state;
+}
+
+function showRecord() {
+  const state = recordState();
+  const [label, signal] = RECORD[state];
+  put("record-text", label);
+  put("recording-text", signal);
+  byId("recording").hidden = !signal;
+  press("record", state !== "off");
+  announce("recording", signal || "Not recording");
+}
+
+// What is lost is said until it is dismissed; a recording that fails now can't be.
+function showAlert() {
+  const failing = status.record_state === "failed";
+  const text = failing || status.note !== dismissed ? status.note : "";
+  put("alert-text", text);
+  byId("alert").hidden = !text;
+  byId("alert-close").hidden = failing;
 }
 
 // What this screen sees.
@@ -161,7 +194,7 @@ setInterval(() => {
 // What is asked for here.
 
 controls.addEventListener("change", () => {
-  const { opacity, contours, hidden, recording, paused } = controls.settings;
+  const { opacity, contours, hidden, paused } = controls.settings;
   const percent = String(Math.round(opacity * 100));
   const slider = byId("opacity");
   if (slider.value !== percent) slider.value = percent;
@@ -171,7 +204,7 @@ controls.addEventListener("change", () => {
   byId("contours").checked = contours;
   classList?.update(hidden, status?.areas ?? {});
   put("all", hidden.length ? "Show all" : "Hide all");
-  press("record", recording);
+  showRecord();
   press("pause", paused);
 });
 controls.addEventListener("refused", ({ detail }) => put("outcome", `Not changed: ${detail}`));
@@ -240,6 +273,10 @@ for (const name of ["freeze", "beside", "snapshot", "record", "pause", "full", "
 byId("opacity").addEventListener("input", ({ target }) => controls.change({ opacity: target.valueAsNumber / 100 }));
 byId("contours").addEventListener("change", ({ target }) => controls.change({ contours: target.checked }));
 byId("transport").addEventListener("change", ({ target }) => screen.prefer(target.value));
+byId("alert-close").addEventListener("click", () => {
+  dismissed = status.note;
+  showAlert();
+});
 byId("keys-close").addEventListener("click", () => byId("keys").close());
 
 // Full screen: the buttons leave while the mouse rests.

@@ -1,0 +1,90 @@
+"""A file that is forced onto the disk while it grows, and can be cut back to what is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class SyncedFile:
+    """A new file whose bytes are forced onto the disk every `seconds`. What libav writes into.
+
+    After an error it takes nothing more: what a library still writes is discarded. `size` counts the bytes taken.
+    Raises OSError where the file can't be made, and FileExistsError where there is one of that name.
+    """
+
+    closed = False
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.size = path, 0
+        self.error: OSError | None = None
+        self._seconds, self._synced = seconds, 0.0
+        self._file = path.open("xb", buffering=0)
+        try:
+            _sync_folder(path.parent)
+        except OSError:
+            self.cut(0)
+            raise
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`. Raises OSError once; after that everything counts as written."""
+        rest = memoryview(data).cast("B")
+        total = len(rest)
+        if self.error is None:
+            with self._keeping_error():
+                while len(rest):
+                    rest = rest[self._file.write(rest) or 0 :]
+                self.size += total
+                if time.monotonic() - self._synced > self._seconds:
+                    self._sync()
+        return total
+
+    def close(self) -> None:
+        """Sync and close. Raises OSError where the disk did not take everything; the file is still open then."""
+        if self.error is not None:
+            raise self.error
+        with self._keeping_error():
+            self._sync()
+        self.closed = True
+        self._file.close()
+
+    def cut(self, size: int) -> bool:
+        """Close the file after its first `size` bytes; remove it where that is none. Returns whether it still exists."""
+        self.closed = True
+        kept = False
+        with suppress(OSError), self._file:
+            exists = os.fstat(self._file.fileno()).st_nlink > 0
+            kept = exists and size > 0
+            if exists and not kept:
+                self.path.unlink(missing_ok=True)
+            elif kept:
+                self._file.truncate(size)
+                os.fsync(self._file.fileno())
+        return kept
+
+    def _sync(self) -> None:
+        os.fdatasync(self._file.fileno())
+        if not self.path.exists():
+            raise OSError(errno.ENOENT, "the file was removed while it was recorded")
+        self._synced = time.monotonic()
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _sync_folder(path: Path) -> None:
+    """Force a new name in a folder onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
