@@ -26,7 +26,7 @@ class RepeatedSource(FrameSource):
         self.rate = Fraction(rate or self._inner.info.rate or DEFAULT_RATE)
         self._index = 0
         info = replace(self._inner.info, rate=self.rate, time_base=1 / self.rate, frames=None, seconds=None)
-        super().__init__(replace(info, live=live, audio_path=None))
+        super().__init__(replace(info, live=live, passthrough=None))
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         frame = self._inner.read(allocate)

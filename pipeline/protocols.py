@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.segmentation import Segmentation
+
+if TYPE_CHECKING:  # it loads libav
+    from cliprl.pipeline.passthrough import Passthrough
 
 # Where a source writes a picture: given (height, width) it returns NV12 planes (`allocate_planes`, or a ring's slot).
 PlaneAllocator = Callable[[int, int], tuple[Plane, Plane]]
@@ -22,7 +25,7 @@ class StreamInfo:
     """What is known of a stream before its first frame is used. Sizes in pixels; `frames` and `seconds` None where unknown.
 
     `live` sources can't wait: their ring drops the oldest frame. `bottom_field_first` tells
-    the order of an interlaced stream's fields. `audio_path` names the file whose audio a copy should keep.
+    the order of an interlaced stream's fields. `passthrough` is what an output video carries over beside the picture.
     """
 
     name: str
@@ -38,7 +41,7 @@ class StreamInfo:
     interlaced: bool = False
     bottom_field_first: bool = False
     live: bool = False
-    audio_path: str | None = None
+    passthrough: Passthrough | None = field(default=None, repr=False, compare=False)
     notes: tuple[str, ...] = ()
 
 

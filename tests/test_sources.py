@@ -192,7 +192,8 @@ def test_rotation_aspect_audio_and_tags_are_told(tmp_path: Path) -> None:
     assert (frame.rotation, frame.sample_aspect, frame.color) == (90, Fraction(4, 3), color)
     assert (info.width, info.height, info.rate, info.frames) == (96, 64, 25, 12)
     assert info.seconds == pytest.approx(12 / 25)
-    assert info.audio_path == str(path)
+    assert info.passthrough is not None
+    assert [track.codec for track in info.passthrough.tracks] == ["aac"]
     assert not info.live
     assert not info.interlaced
 

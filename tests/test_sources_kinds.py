@@ -183,7 +183,8 @@ class Server(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     for name in ("clip.mp4", "clip.ts"):
-        make_clip(tmp_path / name, container_options={"movflags": "faststart"} if name == "clip.mp4" else {})
+        faststart = {"movflags": "faststart"} if name == "clip.mp4" else {}
+        make_clip(tmp_path / name, audio=name == "clip.mp4", container_options=faststart)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(tmp_path)))
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
@@ -199,7 +200,8 @@ def test_a_clip_over_http_waits_like_a_file(server: str, tmp_path: Path) -> None
     for frame, picture in zip(frames, decode_all(tmp_path / "clip.mp4"), strict=True):
         assert_same(frame, picture)
     assert not source.info.live
-    assert source.info.audio_path is None
+    assert source.info.passthrough is not None
+    assert [track.codec for track in source.info.passthrough.tracks] == ["aac"]
     assert "word" not in source.info.name
 
 

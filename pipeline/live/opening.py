@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliprl.engines import CliprlError, UsageError, silent
@@ -16,7 +16,8 @@ from cliprl.pipeline.live.recording import RecordOptions, recordings
 from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.overlay import Overlay
-from cliprl.pipeline.protocols import Scene, Sink
+from cliprl.pipeline.passthrough import without_audio
+from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
 from cliprl.pipeline.sinks.camera import DEVICES
 from cliprl.pipeline.sinks.network import is_network
 from cliprl.pipeline.sources import FrameSource, open_source
@@ -73,7 +74,7 @@ def open_live(
     settings = Settings(style.opacity, style.contours, recording=options.recording)
     if first is not None:
         for opener in openers.values():  # tried first, so that a bad name is told before the stream starts
-            opener(Scene(first.info, overlay.classes)).close()
+            opener(Scene(_displayed(first.info), overlay.classes)).close()
     return LiveStream(
         camera,
         overlay,
@@ -89,7 +90,15 @@ def open_live(
 
 def _outlet(target: str, opener: Callable[[Scene], Sink], camera: Camera, overlay: Overlay) -> Outlet:
     network = is_network(target) or target.startswith(DEVICES)
-    return Outlet(lambda: opener(Scene(info_of(camera), overlay.classes)), name=redact(target), network=network)
+    return Outlet(
+        lambda: opener(Scene(_displayed(info_of(camera)), overlay.classes)), name=redact(target), network=network
+    )
+
+
+def _displayed(info: StreamInfo) -> StreamInfo:
+    """A stream whose pictures are written when they are displayed: what has the times of the input can't go with them."""
+    reason = "pictures are written at the time of their display; run without --web, --window and --record to keep it"
+    return info if info.live else replace(info, passthrough=without_audio(info.passthrough, reason))
 
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:

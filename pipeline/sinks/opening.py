@@ -56,6 +56,6 @@ def is_video(target: str, scene: Scene) -> bool:
 
 
 def _check_place(path: Path, scene: Scene) -> None:
-    for source in (scene.stream.name, scene.stream.audio_path):
-        if source and path.exists() and Path(source).exists() and path.samefile(source):
-            raise UsageError(f"'{path}' is the input itself: choose another name for the output")
+    source = Path(scene.stream.name)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(f"'{path}' is the input itself: choose another name for the output")

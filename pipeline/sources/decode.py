@@ -6,9 +6,9 @@ from collections import deque
 from typing import Any, NamedTuple
 
 import av
-from av.container import InputContainer
 
 from cliprl.pipeline.sharing import codec_threads
+from cliprl.pipeline.sources.demux import SharedDemuxer
 from cliprl.pipeline.sources.reader import Demuxer, Packet, PacketReader
 from cliprl.pipeline.sources.undelayed import Undelayed
 
@@ -26,7 +26,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """Decodes one video stream of a container from its start to its end.
+    """Decodes the video stream of a container, whose packets `packets` reads, from its start to its end.
 
     `corrupt` counts pictures decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
     that came out, and those that the container says to discard. A live stream decodes without the delay of frame threads,
@@ -34,17 +34,15 @@ class Decoder:
     which there is no time are left out.
     """
 
-    def __init__(self, container: InputContainer, stream: Any, *, live: bool = False) -> None:
-        self._container = container
-        self._stream = stream
+    def __init__(self, container: Any, stream: Any, packets: SharedDemuxer, *, live: bool = False) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "SLICE" if live else "AUTO"
         self._context.thread_count = 0 if live else codec_threads()
         self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
         self._undelayed = Undelayed(container, self._context)
-        self._demuxer = Demuxer(container, stream, live=live)
-        self.reader = PacketReader(container, stream, self._undelayed) if live else None
+        self._demuxer = Demuxer(packets, live=live)
+        self.reader = PacketReader(container, packets, self._undelayed) if live else None
         if self.reader:
             self.reader.start()
         self._next: Packet | None = None

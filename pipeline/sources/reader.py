@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import av
-from av.container import InputContainer
 from av.format import Flags
 
 from cliprl.pipeline.sources.arrival import ArrivalClock
+from cliprl.pipeline.sources.demux import SharedDemuxer
 from cliprl.pipeline.sources.packets import Arrived, PacketQueue
 from cliprl.pipeline.sources.undelayed import Undelayed, has_key
 
@@ -30,9 +30,8 @@ Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
 class Demuxer:
     """Reads the packets of one stream. `failure` is what ended them; `lost` counts errors that did, `empty` empty packets."""
 
-    def __init__(self, container: InputContainer, stream: Any, *, live: bool) -> None:
-        self._container, self._stream, self._live = container, stream, live
-        self._packets = container.demux(stream)
+    def __init__(self, packets: SharedDemuxer, *, live: bool) -> None:
+        self._packets, self._live = packets, live
         self.failure: Exception | None = None
         self.lost = self.empty = 0
 
@@ -41,13 +40,12 @@ class Demuxer:
         errors = 0
         while errors < _MOST_READ_ERRORS:
             try:
-                packet: Packet = next(self._packets, None)
+                packet = self._packets.read()
             except av.error.FFmpegError as error:
                 if isinstance(error, _GONE) or (self._live and not isinstance(error, av.error.InvalidDataError)):
                     self.failure = error
                     return None
                 errors += 1
-                self._packets = self._container.demux(self._stream)
                 continue
             if packet is None or packet.size:  # one without bytes would end the decoder
                 return packet
@@ -62,10 +60,10 @@ class PacketReader(threading.Thread):
     The packet's `opaque` is its `Stamp`, which libav passes on to the picture.
     """
 
-    def __init__(self, container: Any, stream: Any, undelayed: Undelayed) -> None:
+    def __init__(self, container: Any, packets: SharedDemuxer, undelayed: Undelayed) -> None:
         super().__init__(name="packets", daemon=True)
         self._container, self._undelayed = container, undelayed
-        self._demuxer = Demuxer(container, stream, live=True)
+        self._demuxer = Demuxer(packets, live=True)
         self._timed = not container.format.flags & _NO_TIMES
         self._stored = container.format.name.startswith(_STORED)
         self._clock = ArrivalClock()

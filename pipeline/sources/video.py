@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ import av
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.passthrough import passthrough_of
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decode import Decoded, Decoder
+from cliprl.pipeline.sources.demux import SharedDemuxer
 from cliprl.pipeline.sources.describe import describe, mirrored, video_stream
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
@@ -49,7 +52,7 @@ class VideoSource(FrameSource):
                 format=format,
                 options=dict(options or {}),
                 timeout=timeout,
-                metadata_errors="replace",
+                metadata_errors="surrogateescape",
                 hwaccel=hwaccel,
             )
         except (OSError, ValueError, av.error.FFmpegError) as error:
@@ -64,7 +67,9 @@ class VideoSource(FrameSource):
         stream = video_stream(self._container, redact(self._name))
         if live is None:  # over a network, what has an end is a file
             live = not self._local and stream.duration is None and self._container.duration is None
-        self._decoder = Decoder(self._container, stream, live=live)
+        self._passthrough = passthrough_of(self._container, live=live)
+        packets = SharedDemuxer(self._container, stream, self._passthrough, read_ahead=not live and not self._is_pipe())
+        self._decoder = Decoder(self._container, stream, packets, live=live)
         self._reader = self._decoder.reader
         self._context = stream.codec_context
         self._writer = PlaneWriter()
@@ -75,15 +80,17 @@ class VideoSource(FrameSource):
                 f"no picture in {redact(self._name)} can be decoded: it is cut off or damaged; copy it again"
             )
         info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
-        if self._local and self._container.streams.audio:
-            info = info | {"audio_path": self._name}
-        super().__init__(StreamInfo(**info, live=live))
+        super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stream.frames or None
         self._slack = _EARLY if len(self._container.streams) == 1 else _EARLY_WITH_SOUND
         self._clock = Clock(self.info.time_base, self.info.rate)
         self._first_seconds = self._end_seconds = 0.0
         if mirrored(self._held.picture):
             self.note("the file asks for a mirrored display, which is not carried over")
+
+    def _is_pipe(self) -> bool:
+        """Whether the data may come as slowly as somebody writes them."""
+        return self._local and not os.path.isfile(self._name)
 
     def _decode(self) -> Decoded | None:
         try:
@@ -96,6 +103,7 @@ class VideoSource(FrameSource):
             raise explain(error, self._name) from None
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        self._passthrough.begin()
         decoded, self._held = self._held or self._decode(), None
         self.damaged = self._decoder.corrupt + self._decoder.lost
         if decoded is None:
@@ -129,6 +137,7 @@ class VideoSource(FrameSource):
 
     def _finish(self) -> None:
         """At the end of the stream: say what of it is missing."""
+        self._passthrough.frames = self._index
         missing = (self._declared or 0) - self._decoder.packets
         if missing > 0:
             self.damaged += missing
