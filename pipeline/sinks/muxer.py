@@ -58,7 +58,8 @@ class Muxer:
         """Write packets of the video up to a time of the source, and the audio before them, moved by `shift` seconds."""
         self._held += packets
         self._shift = shift
-        if self._begun or self._audio.is_ready(seconds):
+        ready = self._begun or self._audio.is_ready(seconds)
+        if ready and self._held:
             self._write(seconds)
 
     def finish(self, packets: Iterable[Packet], end: Fraction, frames: int) -> None:
