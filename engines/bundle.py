@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.manifest import MANIFEST, Manifest, read_manifest, sealed_text
+from cliprl.engines.validation import MAX_EMBEDDING, check_external_data, read_array
 
 ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
 TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
@@ -66,8 +67,9 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
             raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
     for name, expected in manifest.hashes.items():
         _check_hash(path / name, expected)
-    embeddings = np.load(path / EMBEDDINGS, allow_pickle=False).astype(np.float32, copy=False)
-    if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes):
+    check_external_data(path, (name for name in manifest.hashes if name.endswith(".onnx")), manifest.hashes)
+    embeddings = read_array(path / EMBEDDINGS).astype(np.float32, copy=False)
+    if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes) or embeddings.shape[1] > MAX_EMBEDDING:
         raise BundleError(
             f"{path / EMBEDDINGS} has shape {embeddings.shape}, not ({len(manifest.classes)}, E): write the bundle again"
         )
@@ -96,7 +98,10 @@ def file_hash(path: Path) -> str:
 def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing though the manifest lists it: copy the whole bundle again")
-    found = file_hash(path)
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({error.strerror}): mend its permissions or copy it again") from error
     if found != expected:
         raise BundleError(
             f"{path} has SHA-256 {found[:12]}…, the manifest says {str(expected)[:12]}…: "

@@ -12,11 +12,12 @@ import numpy as np
 
 from cliprl.engines.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.engine import AUTO, Backend, Engine, Request, Say, ready_backends, silent
-from cliprl.engines.errors import UsageError
+from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.gate import VERSION, Comparison, judge
 from cliprl.engines.processors import network_threads
 from cliprl.engines.reference import Reference, encoder_shapes, predict, refiner_shapes, source_of
 from cliprl.engines.store import Made
+from cliprl.engines.validation import MAX_EMBEDDING, read_array
 
 # How many runs an encoder's outputs stay valid, where the caller does not say.
 BUFFERS = 4
@@ -81,14 +82,27 @@ class Candidate:
         """Compile both networks. Raises EngineError where the backend can't."""
         request = self.encoder_request()
         encoder = self.backend.build(request)
-        shapes = refiner_shapes(self.bundle, self.backend.load(encoder, request))
+        shapes = refiner_shapes(self.bundle, self._checked(self.backend.load(encoder, request)))
         return {ENCODER: encoder, REFINER: self.backend.build(self._refiner(shapes))}
 
     def load(self, made: Made) -> Pair:
         """Make what `build` gave ready to run."""
-        encoder = self.backend.load(made.parts[ENCODER], self.encoder_request())
+        encoder = self._checked(self.backend.load(made.parts[ENCODER], self.encoder_request()))
         request = self._refiner(refiner_shapes(self.bundle, encoder))
         return Pair(encoder, self.backend.load(made.parts[REFINER], request), made.report)
+
+    def _checked(self, encoder: Engine) -> Engine:
+        """The encoder, if its outputs are of the manifest's grid: what is read from them later is not checked again."""
+        manifest = self.bundle.manifest
+        grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
+        for name in ("features", "logits"):
+            shape = encoder.outputs[name].shape if name in encoder.outputs else ()
+            if len(shape) != 4 or shape[2:] != grid or not -1 <= shape[1] <= MAX_EMBEDDING:
+                raise BundleError(
+                    f"{self.bundle.encoder} gives '{name}' of shape {shape}; the manifest's size and stride need "
+                    f"(1, channels up to {MAX_EMBEDDING}, {grid[0]}, {grid[1]}): write the bundle again"
+                )
+        return encoder
 
     def encoder_request(self) -> Request:
         """What the encoder is made of."""
@@ -126,7 +140,7 @@ def candidates(
     For a bundle whose classes were changed since it was opened, they leave the number of classes open: another prompt
     then needs no other engine. Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
     """
-    changed = not np.array_equal(np.load(bundle.path / EMBEDDINGS, allow_pickle=False), bundle.embeddings)
+    changed = not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings)
     bundle = open_bundle(bundle.path) if changed else bundle
     # OpenVINO's int8 encoder was made for the bundle's own number of classes.
     files = set(bundle.manifest.hashes) - ({INT8_ENCODER, INT8_WEIGHTS} if changed else set())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines import validation
 from cliprl.engines.errors import BundleError
 
 FORMAT_VERSION = 1
@@ -16,6 +17,9 @@ FORMAT_VERSION = 1
 MAX_CLASSES = 64
 MANIFEST = "manifest.json"
 SEAL = "seal"
+KINDS = ("background", "tissue", "instrument", "prompted")
+# The largest manifest that is read, in bytes; the shipped one has 19 KB.
+MAX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +90,65 @@ class Manifest:
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
         """Read the manifest's JSON. Raises BundleError for a missing or ill-typed field."""
         try:
-            classes = tuple(
-                ClassSpec(str(c["name"]), _color(c["color"]), str(c["kind"]), tuple(c.get("prompts", ())))
-                for c in data["classes"]
-            )
             size = data["input"]
+            stride = validation.integer(size["stride"], "stride")
+            if stride not in validation.STRIDES:
+                raise ValueError(f"stride {stride} is not one of {validation.STRIDES}")
             return cls(
-                name=str(data["name"]),
-                classes=classes,
-                height=int(size["height"]),
-                width=int(size["width"]),
-                stride=int(size["stride"]),
-                steps=int(data["steps"]),
-                hashes=dict(data["hashes"]),
+                name=validation.text(data["name"], "name"),
+                classes=_classes(data["classes"]),
+                height=_side(size["height"], "height", stride),
+                width=_side(size["width"], "width", stride),
+                stride=stride,
+                steps=_within(data["steps"], 0, validation.MAX_STEPS, "steps"),
+                hashes={validation.file_name(name): str(digest) for name, digest in data["hashes"].items()},
                 training=dict(data.get("training", {})),
                 scores=dict(data.get("scores", {})),
                 text=_text_spec(data["text"]) if "text" in data else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{MANIFEST} lacks or garbles a field ({error!r}): write the bundle again") from error
 
 
+def _within(value: Any, least: int, most: int, what: str) -> int:
+    return validation.within(validation.integer(value, what), least, most, what)
+
+
+def _side(value: Any, what: str, stride: int) -> int:
+    side = _within(value, stride, validation.MAX_SIDE, what)
+    if side % stride:
+        raise ValueError(f"{what} {side} is not a multiple of stride {stride}")
+    return side
+
+
+def _classes(value: Any) -> tuple[ClassSpec, ...]:
+    _within(len(value), 1, MAX_CLASSES, "number of classes")
+    classes = tuple(_class(each) for each in value)
+    if len({each.name for each in classes}) < len(classes):
+        raise ValueError("two classes bear the same name")
+    return classes
+
+
+def _class(value: Any) -> ClassSpec:
+    kind = value["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"kind {str(kind)[:40]!r} is not one of {', '.join(KINDS)}")
+    prompts = value.get("prompts", ())
+    if not isinstance(prompts, list | tuple):
+        raise ValueError("the prompts of a class are not a list")
+    _within(len(prompts), 0, validation.MAX_TEMPLATES, "number of prompts")
+    phrases = tuple(validation.text(prompt, "prompt") for prompt in prompts)
+    return ClassSpec(validation.text(value["name"], "class name"), _color(value["color"]), kind, phrases)
+
+
 def _text_spec(value: Mapping[str, Any]) -> TextSpec:
-    return TextSpec(int(value["context"]), tuple(str(template) for template in value["templates"]))
+    context = _within(value["context"], 3, validation.MAX_CONTEXT, "context")
+    _within(len(value["templates"]), 1, validation.MAX_TEMPLATES, "number of templates")
+    return TextSpec(context, tuple(validation.template(each) for each in value["templates"]))
 
 
 def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in value)
+    red, green, blue = (_within(part, 0, 255, "color") for part in value)
     return red, green, blue
 
 
@@ -133,9 +169,11 @@ def read_manifest(path: Path) -> Manifest:
     Raises BundleError where it is no manifest, of another format version, or not byte for byte what was sealed.
     """
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BundleError(f"{path} has {size} bytes, more than {MAX_BYTES}: no manifest is that large")
         text = path.read_bytes().decode("utf-8")
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({error}): copy or write the bundle again") from error
     if not isinstance(data, dict):
         raise BundleError(f"{path} holds a {type(data).__name__}, not an object: copy or write the bundle again")

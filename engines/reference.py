@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cliprl.engines.bundle import EMBEDDINGS, PROBE, Bundle, seal_bundle
 from cliprl.engines.engine import Engine, compile_engine
 from cliprl.engines.errors import BundleError
+from cliprl.engines.validation import read_array, read_arrays
 
 Pictures = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -46,12 +47,15 @@ def reference_of(bundle: Bundle) -> Reference:
     if PROBE not in bundle.manifest.hashes:
         pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
         return Reference(pictures, *compute(bundle, pictures), DRAWN)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
-    except (OSError, KeyError, ValueError) as error:
-        raise BundleError(f"{path} can't be read ({error}): write the bundle again") from error
-    if not np.array_equal(np.load(bundle.path / EMBEDDINGS, allow_pickle=False), bundle.embeddings):
+    file = read_arrays(path, ("pictures", "base", "refined"))
+    stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
+    size = (bundle.manifest.height, bundle.manifest.width, 3)
+    if stored.pictures.shape[1:] != size or stored.pictures.dtype != np.uint8 or stored.base.ndim != 4:
+        raise BundleError(
+            f"{path} holds pictures of shape {stored.pictures.shape}, not (N, {', '.join(map(str, size))}) of uint8: "
+            "write the bundle again"
+        )
+    if not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings):
         return Reference(stored.pictures, *compute(bundle, stored.pictures), stored.source)
     grid = (len(stored.pictures), len(bundle.embeddings))
     if stored.base.shape[:2] != grid or stored.refined.shape != stored.base.shape:

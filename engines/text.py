@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines.bundle import TEXT, TOKENIZER, Bundle
 from cliprl.engines.engine import compile_engine
-from cliprl.engines.errors import UsageError
+from cliprl.engines.errors import BundleError, UsageError
 from cliprl.engines.manifest import ClassSpec
 
 # The tokens of start and end, which every text has.
@@ -20,7 +20,7 @@ BARE = 2
 def ensemble(spec: ClassSpec, templates: Sequence[str]) -> list[str]:
     """Every prompt of a class: its phrases (its name where it has none) in all templates."""
     phrases = spec.prompts or (spec.name.replace("-", " "),)
-    return [template.format(phrase) for phrase in phrases for template in templates]
+    return [template.replace("{}", phrase) for phrase in phrases for template in templates]
 
 
 class TextEngine:
@@ -40,7 +40,13 @@ class TextEngine:
         from tokenizers import Tokenizer
 
         self.spec = spec
-        self._tokenizer: Any = Tokenizer.from_file(str(bundle.path / TOKENIZER))
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(bundle.path / TOKENIZER))
+        except Exception as error:  # the library raises plain Exception
+            reason = (str(error).splitlines() or [""])[0]
+            raise BundleError(
+                f"{bundle.path / TOKENIZER} is no tokenizer ({reason}): write the bundle again"
+            ) from error
         self._engine = compile_engine(bundle.path / TEXT, precision="f32")
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -64,7 +70,7 @@ class TextEngine:
         """Raises UsageError for a phrase that says nothing, or more than the network can read in the longest template."""
         if self._count(phrase) == 0:
             raise UsageError(f"prompt '{phrase}' says nothing: give a word or a phrase, such as 'grasper'")
-        frame = max(self._count(template.format("")) for template in self.spec.templates)
+        frame = max(self._count(template.replace("{}", "")) for template in self.spec.templates)
         room = self.spec.context - BARE - frame
         if self._count(phrase) > room:
             raise UsageError(

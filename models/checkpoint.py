@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -125,6 +126,11 @@ def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Raises CliprlError for one that is cut short or no checkpoint."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CliprlError(
+            f"{path} holds pickled objects besides tensors, which can run code when they are read: "
+            "delete it to start the stage anew"
+        ) from error
     except Exception as error:
         raise CliprlError(
             f"{path} is not a whole checkpoint ({type(error).__name__}): delete it to start the stage anew"

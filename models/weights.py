@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
@@ -79,6 +80,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_state_dict(str(path))
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it holds other things than tensors")
+    except UnpicklingError as error:
+        raise UsageError(
+            f"'{path}' holds pickled objects besides tensors, which can run code when they are read: "
+            "save the model's state_dict alone"
+        ) from error
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
         raise UsageError(f"'{path}' is no open_clip checkpoint ({reason}): save the model's state_dict") from error
