@@ -89,6 +89,11 @@ class Passthrough:
         for number, queue in enumerate(self._queues):
             queue.packets.append(packet if self._begun and number == 0 else copy_packet(packet))
 
+    def move_chapters(self, seconds: Fraction) -> None:
+        """Move the chapters with the frames. Those that would begin before zero do so at zero."""
+        if seconds:
+            self.chapters = tuple(_moved(chapter, seconds) for chapter in self.chapters)
+
     def begin(self) -> None:
         """Keep no more packets for later subscribers: frames are being read."""
         self._begun = True
@@ -151,6 +156,11 @@ def _track(stream: Any) -> AudioTrack:
     template = holder.add_stream_from_template(stream)
     context = template.codec_context
     return AudioTrack(stream.index, template, context.name, context.sample_rate or 0, clean_tags(stream.metadata))
+
+
+def _moved(chapter: dict[str, Any], seconds: Fraction) -> dict[str, Any]:
+    ticks = round(seconds / Fraction(chapter["time_base"]))
+    return chapter | {"start": max(chapter["start"] + ticks, 0), "end": max(chapter["end"] + ticks, 0)}
 
 
 def _chapters(container: Any) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,8 @@ import av
 from cliprl.pipeline.sharing import codec_threads
 from cliprl.pipeline.sources.demux import SharedDemuxer
 from cliprl.pipeline.sources.reader import Demuxer, Packet, PacketReader
+from cliprl.pipeline.sources.timeline import Timeline
+from cliprl.pipeline.sources.timing import DisplayOrder
 from cliprl.pipeline.sources.undelayed import Undelayed
 
 # AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
@@ -19,9 +21,10 @@ _LOW_DELAY = 1 << 19
 
 
 class Decoded(NamedTuple):
-    """A picture, and whether it was decoded with errors or comes right after a lost one."""
+    """A picture, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
 
     picture: av.VideoFrame
+    pts: int | None
     damaged: bool
 
 
@@ -34,15 +37,18 @@ class Decoder:
     which there is no time are left out.
     """
 
-    def __init__(self, container: Any, stream: Any, packets: SharedDemuxer, *, live: bool = False) -> None:
+    def __init__(
+        self, container: Any, stream: Any, packets: SharedDemuxer, timeline: Timeline[Packet], *, live: bool = False
+    ) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "SLICE" if live else "AUTO"
         self._context.thread_count = 0 if live else codec_threads()
         self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
         self._undelayed = Undelayed(container, self._context)
+        self._order = DisplayOrder()
         self._demuxer = Demuxer(packets, live=live)
-        self.reader = PacketReader(container, packets, self._undelayed) if live else None
+        self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
         if self.reader:
             self.reader.start()
         self._next: Packet | None = None
@@ -92,6 +98,7 @@ class Decoder:
         if broken:
             self._context.flush_buffers()
             self._suspect.clear()
+            self._order.restart()
         if packet is None:
             self._failure = reader.failure
         return packet
@@ -107,6 +114,7 @@ class Decoder:
 
     def _count(self, packet: Packet) -> None:
         self.packets += 1
+        self._order.sent(packet)
         if packet.is_corrupt and packet.pts is not None:
             self._suspect.add(packet.pts)
 
@@ -133,4 +141,5 @@ class Decoder:
         self.corrupt += corrupt
         damaged = corrupt or self._after_loss
         self._after_loss = False
-        return Decoded(picture, damaged)
+        pts = self._order.time(picture.pts, is_key=picture.key_frame, reorders=self._context.has_b_frames > 0)
+        return Decoded(picture, pts, damaged)

@@ -9,6 +9,7 @@ from typing import Any
 import av
 
 from cliprl.pipeline.passthrough import Passthrough
+from cliprl.pipeline.sources.timeline import Timeline
 
 Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
 # Sound may lie so many seconds of pictures behind its time in a file; so many packets are read ahead for it at most.
@@ -18,15 +19,25 @@ _SKEW, _MOST_AHEAD = 1, 100
 class SharedDemuxer:
     """Gives the packets of one video stream and hands those of `passthrough`'s audio tracks to it on the way.
 
+    Their times are those of `timeline`, or of the container where it is None.
     With `read_ahead`, packets are read up to a second ahead until the sound has caught up with the picture, so that an output
     has it in time. An input whose data come slowly (a pipe) must not be read ahead.
     """
 
-    def __init__(self, container: Any, stream: Any, passthrough: Passthrough, *, read_ahead: bool) -> None:
+    def __init__(
+        self,
+        container: Any,
+        stream: Any,
+        passthrough: Passthrough,
+        timeline: Timeline[Packet] | None = None,
+        *,
+        read_ahead: bool,
+    ) -> None:
         self._container, self._video, self._passthrough = container, stream, passthrough
         self._heard = {track.index: Fraction(-1) for track in passthrough.tracks}
         self._streams = [stream, *(s for s in container.streams if s.index in self._heard)]
         self._packets = container.demux(*self._streams)
+        self._timeline = timeline
         self._read_ahead = read_ahead and bool(passthrough.tracks)
         self._ready: deque[Packet | Exception] = deque()
         self._seen = Fraction(-1)
@@ -58,9 +69,17 @@ class SharedDemuxer:
             self._ready.append(error)
             self._packets = self._container.demux(*self._streams)
             return
-        if packet is None:
-            self._ended = True
-            return
+        self._ended = packet is None
+        for placed in self._placed(packet):
+            self._hand_over(placed)
+
+    def _placed(self, packet: Packet | None) -> list[Packet]:
+        """The packets whose times are known now that `packet` was read; None: the end."""
+        if self._timeline is None:
+            return [] if packet is None else [packet]
+        return self._timeline.finish() if packet is None else self._timeline.feed(packet)
+
+    def _hand_over(self, packet: Packet) -> None:
         time = _time(packet)
         if packet.stream_index == self._video.index:
             self._ready.append(packet)

@@ -15,6 +15,8 @@ from cliprl.pipeline.sources.planes import picture_color
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)
+# Looking at each entry of an index takes 2 us; of longer ones the length must do.
+_MOST_ENTRIES = 500_000
 
 
 def check_file(path: Path) -> None:
@@ -56,7 +58,7 @@ def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, con
         "width": picture.width,
         "time_base": Fraction(stream.time_base),
         "rate": rate or None,
-        "frames": stream.frames or None,
+        "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
         "color": picture_color(picture, context),
         "rotation": round(picture.rotation / 90) * 90 % 360,
@@ -74,3 +76,30 @@ def mirrored(picture: av.VideoFrame) -> bool:
             a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
             return bool(a * d - b * c < 0)
     return False
+
+
+def first_shown(container: Any, stream: Any, first: int | None) -> int:
+    """The time, in units of the stream's time base, that counts as zero.
+
+    AVI has no presentation times: libav takes the time of decoding, which the first picture of a stream with B-frames is late by.
+    """
+    if container.format.name != "avi" or first is None:
+        return 0
+    late = first - (stream.start_time or 0)
+    return late if 0 < late * stream.time_base < 1 else 0
+
+
+def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
+    """How many packets and how many pictures a container states for a stream; None where it does not.
+
+    An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
+    """
+    stated = stream.frames or None
+    if stated is None or not container.format.name.startswith("mov"):
+        return stated, stated
+    entries = stream.index_entries
+    count = len(entries)
+    if not count:
+        return stated, stated
+    hidden = sum(entry.is_discard for entry in entries) if count <= _MOST_ENTRIES else 0
+    return count, count - hidden

@@ -12,6 +12,7 @@ from av.format import Flags
 from cliprl.pipeline.sources.arrival import ArrivalClock
 from cliprl.pipeline.sources.demux import SharedDemuxer
 from cliprl.pipeline.sources.packets import Arrived, PacketQueue
+from cliprl.pipeline.sources.timeline import Timeline
 from cliprl.pipeline.sources.undelayed import Undelayed, has_key
 
 # A demuxer that fails this often without a packet between has lost the thread.
@@ -57,12 +58,14 @@ class Demuxer:
 class PacketReader(threading.Thread):
     """Reads a live stream as fast as it comes, and notes when each packet arrived. `close` closes the container too.
 
-    The packet's `opaque` is its `Stamp`, which libav passes on to the picture.
+    The packet's `opaque` is its `Stamp`, which libav passes on to the picture. `timeline` moves its times after that.
     """
 
-    def __init__(self, container: Any, packets: SharedDemuxer, undelayed: Undelayed) -> None:
+    def __init__(
+        self, container: Any, packets: SharedDemuxer, undelayed: Undelayed, timeline: Timeline[Packet]
+    ) -> None:
         super().__init__(name="packets", daemon=True)
-        self._container, self._undelayed = container, undelayed
+        self._container, self._undelayed, self._timeline = container, undelayed, timeline
         self._demuxer = Demuxer(packets, live=True)
         self._timed = not container.format.flags & _NO_TIMES
         self._stored = container.format.name.startswith(_STORED)
@@ -136,6 +139,7 @@ class PacketReader(threading.Thread):
         media, order = (_seconds(packet, time_) if self._timed else None for time_ in (packet.pts, packet.dts))
         with self._changed:
             packet.opaque = stamp = self._clock.stamp(media, order, now, waited=waited)
+            self._timeline.feed(packet)
             self._queue.put(Arrived(packet, stamp, packet.size, key))
             self._changed.notify_all()
             while self._stored and self._queue.full and not self._closed:

@@ -16,10 +16,11 @@ from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decode import Decoded, Decoder
 from cliprl.pipeline.sources.demux import SharedDemuxer
-from cliprl.pipeline.sources.describe import describe, mirrored, video_stream
+from cliprl.pipeline.sources.describe import describe, first_shown, mirrored, stated_frames, video_stream
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
 from cliprl.pipeline.sources.reader import PacketReader
+from cliprl.pipeline.sources.timeline import timeline_of
 from cliprl.pipeline.sources.timing import Clock
 
 # Pictures that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
@@ -68,8 +69,15 @@ class VideoSource(FrameSource):
         if live is None:  # over a network, what has an end is a file
             live = not self._local and stream.duration is None and self._container.duration is None
         self._passthrough = passthrough_of(self._container, live=live)
-        packets = SharedDemuxer(self._container, stream, self._passthrough, read_ahead=not live and not self._is_pipe())
-        self._decoder = Decoder(self._container, stream, packets, live=live)
+        self._timeline = timeline_of(self._container, stream, live=live)
+        packets = SharedDemuxer(
+            self._container,
+            stream,
+            self._passthrough,
+            None if live else self._timeline,  # a live stream's packets are told by their own times when they arrive
+            read_ahead=not live and not self._is_pipe(),
+        )
+        self._decoder = Decoder(self._container, stream, packets, self._timeline, live=live)
         self._reader = self._decoder.reader
         self._context = stream.codec_context
         self._writer = PlaneWriter()
@@ -80,11 +88,14 @@ class VideoSource(FrameSource):
                 f"no picture in {redact(self._name)} can be decoded: it is cut off or damaged; copy it again"
             )
         info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
+        self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
-        self._declared = stream.frames or None
+        self._declared = stated_frames(self._container, stream)[0]
         self._slack = _EARLY if len(self._container.streams) == 1 else _EARLY_WITH_SOUND
-        self._clock = Clock(self.info.time_base, self.info.rate)
+        zero = first_shown(self._container, stream, self._held.pts)
+        self._clock = Clock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
+        self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
         if mirrored(self._held.picture):
             self.note("the file asks for a mirrored display, which is not carried over")
 
@@ -110,14 +121,14 @@ class VideoSource(FrameSource):
             self._finish()
             return None
         frame = self._frame(decoded, allocate)
-        for text in self._clock.notes.values():
+        for text in (*self._timeline.notes, *self._clock.notes.values()):
             self.note(text)
         self._index += 1
         return frame
 
     def _frame(self, decoded: Decoded, allocate: PlaneAllocator) -> Frame:
         picture, info = decoded.picture, self.info
-        pts, duration = self._clock.stamp(picture.pts, picture.duration or 0, self._index)
+        pts, duration = self._clock.stamp(decoded.pts, picture.duration or 0, self._index)
         if (picture.height, picture.width) != (info.height, info.width):
             self.note(f"the size changes at frame {self._index}, to {picture.width}x{picture.height}")
         color = picture_color(picture, self._context)
@@ -141,9 +152,11 @@ class VideoSource(FrameSource):
         missing = (self._declared or 0) - self._decoder.packets
         if missing > 0:
             self.damaged += missing
-            self.note(f"the file ends early: {self._index} of the {self._declared} frames it states")
+            self.note(f"the file ends early: {self._index} of the {self.info.frames} frames it states")
         shown, stated = self._end_seconds - self._first_seconds, self.info.seconds
-        if missing <= 0 and stated and stated - shown > self._slack:
+        if self._counts_from_zero:
+            shown = max(shown, self._end_seconds + float(self._timeline.moved))
+        if missing <= 0 and not self._timeline.jumps and stated and stated - shown > self._slack:
             self.note(f"the pictures end after {shown:.1f} s; the file states {stated:.1f} s")
 
     def close(self) -> None:
