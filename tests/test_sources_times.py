@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import make_clip
 
+from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.timeline import Timeline
 from cliprl.pipeline.sources.timing import Clock
@@ -180,6 +182,20 @@ def test_joined_transport_streams(tmp_path: Path) -> None:
     assert steps == {STEP}
     assert source.damaged <= 2  # the packet counters of a transport stream break where it was joined
     assert [note for note in source.info.notes if "goes back by 1.16 s at frame 30" in note] == list(source.info.notes)
+
+
+def test_an_output_of_joined_recordings_has_all_their_sound(tmp_path: Path) -> None:
+    data = make_clip(tmp_path / "one.ts", frames=50, audio=True, options={"bf": "0"}).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(data * 2)
+    with open_source(tmp_path / "joined.ts") as source, open_sink(tmp_path / "out.mp4", Scene(source.info, ())) as sink:
+        for frame in source:
+            sink.write(frame, None)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        assert video.frames == 100
+        for stream in (video, sound):
+            assert stream.duration is not None
+            assert stream.duration * stream.time_base == pytest.approx(4, abs=0.1)
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv", "mp4"])
