@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -27,6 +28,18 @@ def run_app(app: typer.Typer, program: str) -> int:
     0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of one that nobody
     foresaw the traceback is kept in a file, which the line names.
     """
+    _open_standard_handles()
+    with _own_errors_of_output():
+        status = _run(app, program)
+        if sys.stdout is not None and status == 0:
+            try:
+                sys.stdout.flush()
+            except _OutputError as error:
+                status = _output_lost(program, error)
+    return status
+
+
+def _run(app: typer.Typer, program: str) -> int:
     try:
         status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
@@ -35,10 +48,68 @@ def run_app(app: typer.Typer, program: str) -> int:
         return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except _OutputError as error:
+        return _output_lost(program, error)
     except Exception as error:
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
+
+
+def _open_standard_handles() -> None:
+    """Put /dev/null where standard input, output or error was closed, so that no file of the run gets its number."""
+    for handle in (0, 1, 2):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+class _OutputError(OSError):
+    """Standard output that takes nothing more: a full disk, a reader that has gone."""
+
+
+class _Output:
+    """A text file whose own errors can be told from all others."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """As a file's."""
+        try:
+            return self._file.write(text)
+        except OSError as error:
+            raise _OutputError(error.errno, error.strerror) from error
+
+    def flush(self) -> None:
+        """As a file's."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _OutputError(error.errno, error.strerror) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def _own_errors_of_output() -> Iterator[None]:
+    """Let standard output raise `_OutputError`."""
+    before = sys.stdout
+    if before is not None:
+        sys.stdout = cast(TextIO, _Output(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def _output_lost(program: str, error: _OutputError) -> int:
+    """Tell that standard output failed; what it still holds goes nowhere, so that the interpreter's end is quiet."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _complain(program, f"can't print ({error.strerror}): give standard output a place that takes it", 1)
 
 
 @contextmanager
@@ -66,7 +137,8 @@ def at_work(console: Console) -> Iterator[Say]:
 
 
 def _complain(program: str, message: str, status: int) -> int:
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # the exit status still tells
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
 
 

@@ -26,6 +26,7 @@ from cliprl.pipeline.options import (
     MaxAgeMs,
     Opacity,
     Output,
+    Overwrite,
     PrecisionOption,
     Preset,
     PresetOption,
@@ -83,6 +84,7 @@ scene that the program renders itself.
 def stream(
     source: Input,
     output: Output = None,
+    overwrite: Overwrite = False,
     frames: Frames = None,
     web: Web = None,
     window: Window = False,
@@ -125,6 +127,7 @@ def stream(
     options = Options(
         source=source,
         outputs=tuple(output or ()),
+        overwrite=overwrite,
         frames=frames,
         bundle=bundle,
         steps=steps,

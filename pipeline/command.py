@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,19 +19,19 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.opening import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.overlay import Overlay, Style
 from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.live import is_live_name
 from cliprl.pipeline.stream import Status, Stream
 from cliprl.pipeline.trace import Trace
 from cliprl.pipeline.watch import tidy_recordings, watchable, web_viewer, window
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Options:
 
     source: str
     outputs: tuple[str, ...]
+    overwrite: bool
     frames: int | None
     bundle: str
     steps: int | None
@@ -63,32 +65,45 @@ class Options:
 def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
     console = Console(stderr=True, quiet=quiet)
+    check_source_name(options.source)
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
-    with ExitStack() as opened:
+    recordings = options.live.record.folder if options.live.record else None
+    outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
+    with on_ending_signals(_end_at_once), ExitStack() as opened:
         with at_work(console) as say:
-            stream = _open(options, targets, opened, say)
-        trace = opened.enter_context(_trace(options.trace, options.source, stream)) if options.trace else None
+            stream = _open(options, outputs, targets, opened, say)
+        trace = opened.enter_context(_trace(options.trace, stream)) if options.trace else None
         if verbose:
-            console.print(_chosen(stream), highlight=False)
+            _tell(console, _chosen(stream))
         bar = ProgressBar(console, _info(stream), options.frames, enabled=not json_output and not quiet)
         try:
             with bar, _signals(stream) as received:
                 stream.run(_on_frame(bar, trace), frames=options.frames)
         finally:
-            for note in stream.summary().notes:
-                console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+            for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
+                _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
+    outputs.note()
     summary = stream.summary()
     if json_output:
         run_of = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-        print(json.dumps(summary.to_json() | run_of))
+        print(json_text(summary.to_json() | run_of), flush=True)
     else:
-        console.print(summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
+        _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
     return 128 + received[0] if received else 0
 
 
-def _trace(path: Path, source: str, stream: Stream | LiveStream) -> Trace:
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise UsageError(f"'{path}' is the input itself: choose another name for the trace")
+def _tell(console: Console, what: Any, **style: Any) -> None:
+    """Print on standard error, names as they are. Where that takes nothing the run goes on."""
+    with suppress(OSError):
+        console.print(what, markup=False, highlight=False, **style)
+
+
+def _end_at_once(number: int) -> None:
+    """A signal before the first frame: leave, so that what was opened is closed and nothing stays behind."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _trace(path: Path, stream: Stream | LiveStream) -> Trace:
     segmenter = stream.segmenter if isinstance(stream, Stream) else None
     return Trace(path, segmenter.device if segmenter else None)
 
@@ -103,7 +118,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
 
 
 def _open(
-    options: Options, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
+    options: Options, outputs: Outputs, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
 ) -> Stream | LiveStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
     watched = _is_watched(options)
@@ -115,7 +130,9 @@ def _open(
     bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     overlay = device.overlay(bundle.manifest.classes, _style(options))
     if watched or (options.device == "cpu" and is_live_name(options.source)):
-        live = _open_live(options, targets, first_source(watchable(options.source), options.live), bundle, overlay, say)
+        first = first_source(watchable(options.source), options.live)
+        outputs.check(overwrite=options.overwrite)
+        live = _open_live(options, targets, first, bundle, overlay, say)
         opened.enter_context(tidy_recordings())
         if options.web is not None:
             opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
@@ -123,6 +140,7 @@ def _open(
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
     source = opened.enter_context(device.source(options.source, say))
+    outputs.check(overwrite=options.overwrite)
     if source.info.live and options.device == "cpu":  # http tells only now
         return _open_live(options, targets, source, bundle, overlay, say)
     scene = Scene(source.info, bundle.manifest.classes)
@@ -170,21 +188,6 @@ def _style(options: Options) -> Style:
         status=options.status,
         shown=options.classes,
     )
-
-
-def default_output(source: str) -> str:
-    """A video beside a local input, in the current folder for anything else."""
-    if source.startswith("demo:"):
-        return "demo_overlay.mp4"
-    if "://" in source or source.startswith("/dev/"):
-        stem = Path(source.split("?")[0].rstrip("/")).stem
-        return f"{stem or 'stream'}_overlay.mp4"
-    path = Path(source)
-    if any(mark in path.name for mark in "*?[%"):
-        folder = path.parent if path.parent.name else Path.cwd() / path.parent
-        return str(folder.with_name(f"{folder.name or 'frames'}_overlay.mp4"))
-    suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
-    return str(path.with_name(f"{path.stem}_overlay{suffix}"))
 
 
 def _info(stream: Stream | LiveStream) -> StreamInfo:

@@ -58,7 +58,17 @@ Output = Annotated[
         help="Where to write; may be given several times. [cyan].mp4 .mkv .mov[/] video with the audio unchanged · "
         "[cyan]FOLDER/[/] masks as indexed PNG · [cyan].coco.json[/] COCO RLE · [cyan].jsonl[/] one line a frame · "
         "[cyan]rtsp:// rtmp:// udp:// live.m3u8[/] a live stream · [cyan]/dev/video9[/] a virtual camera · "
-        "[cyan]null:[/] nothing.",
+        "[cyan]null:[/] nothing. A file that exists is replaced only if it is an unchanged earlier output of the same input, "
+        "and a folder of masks only if an earlier run wrote all that is in it; see --overwrite.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel="Output",
+        help="Replace outputs that exist, whatever they are, when the new ones are whole. Inputs are never replaced, nor "
+        "folders that hold anything but masks of earlier runs.",
     ),
 ]
 Frames = Annotated[

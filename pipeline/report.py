@@ -53,7 +53,7 @@ class ProgressBar:
     def __init__(self, console: Console, info: StreamInfo, frames: int | None, *, enabled: bool) -> None:
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _FramesPerSecond(),
@@ -88,7 +88,8 @@ def summary_table(summary: Summary, targets: Sequence[str]) -> Table:
     counts = (
         f"{summary.dropped} dropped · {summary.damaged} damaged · {summary.mean_steps:.2f} refinement steps a frame"
     )
-    table = Table(title=title, caption="\n".join((counts, *targets)), title_justify="left", caption_justify="left")
+    caption = Text("\n".join((counts, *targets)), "table.caption")  # no markup: "[1]" may be part of a name
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("stage")
     for heading in ("p50 ms", "p95 ms", "p99 ms"):
         table.add_column(heading, justify="right")

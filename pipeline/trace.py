@@ -11,14 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError
 from cliprl.pipeline.device import Device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.sinks.partial import PartialFile
 
 # Each stage, and the mark at which it ended (see `Stream`).
 MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
 _OUTPUT = "output"
+# Events that are written at once.
+_BUFFERED = 256
 
 
 class Trace:
@@ -34,12 +37,10 @@ class Trace:
         self.path = Path(path)
         self._lanes: dict[str, int] = {}
         self._first = True
-        try:
-            self._file = self.path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                f"'{path}' can't be written ({error.strerror}): choose another place for the trace"
-            ) from error
+        self._file = PartialFile(self.path)
+        self.notes = self._file.notes
+        self._text: list[str] = []
+        self._closed = False
         self._write('{"displayTimeUnit": "ms", "traceEvents": [')
         self._event(_event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}})
         if device is not None and device.ranges is not None:
@@ -62,26 +63,37 @@ class Trace:
         self._first = False
 
     def _write(self, text: str) -> None:
+        self._text.append(text)
+        if len(self._text) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._text = "".join(self._text).encode(), []
         try:
-            self._file.write(text)
+            self._file.write(data)
         except OSError as error:
             raise self._broken(error) from error
 
     def _broken(self, error: OSError) -> CliprlError:
         return CliprlError(
-            f"writing the trace '{self.path}' failed ({error.strerror}): free some space, or leave --trace out"
+            f"writing the trace '{self.path}' failed ({error.strerror or error}): free some space, or leave --trace out"
         )
 
     def close(self) -> None:
         """Finish the file. Calling it twice is harmless."""
-        if self._file.closed:
+        if self._closed:
             return
+        self._closed = True
         Frame.ranges = nullcontext
+        self._text.append("\n]}\n")
         try:
-            self._file.write("\n]}\n")
-            self._file.close()
+            self._flush()
+            if self._file.error is None:  # else what is in the file is not whole
+                self._file.publish()
         except OSError as error:
             raise self._broken(error) from error
+        finally:
+            self._file.keep()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.passthrough import without_audio
 from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
 from cliprl.pipeline.sinks.camera import DEVICES
+from cliprl.pipeline.sinks.group import check_sink
 from cliprl.pipeline.sinks.network import is_network
 from cliprl.pipeline.sources import FrameSource, open_source
 from cliprl.pipeline.sources.errors import redact
@@ -74,7 +75,9 @@ def open_live(
     settings = Settings(style.opacity, style.contours, recording=options.recording)
     if first is not None:
         for opener in openers.values():  # tried first, so that a bad name is told before the stream starts
-            opener(Scene(_displayed(first.info), overlay.classes)).close()
+            sink = opener(Scene(_displayed(first.info), overlay.classes))
+            check_sink(sink)
+            sink.close()
     return LiveStream(
         camera,
         overlay,

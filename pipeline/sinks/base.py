@@ -84,7 +84,8 @@ class FileSink(ABC):
         self._abandon()
         place = self._place()
         kept = f"; what was written of {self.frames} frames is in '{place}'" if self.frames and place else ""
-        raise CliprlError(f"can't write '{self.target}' ({reason}){kept}: {self._remedy()}") from error
+        remedy = "choose another name" if isinstance(error, FileExistsError) else self._remedy()
+        raise CliprlError(f"can't write '{self.target}' ({reason}){kept}: {remedy}") from error
 
     def _remedy(self) -> str:
         return "free some space or choose another place"

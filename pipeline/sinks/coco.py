@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.describe import describe_class, describe_stream, frame_name
+from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels import frame_labels
 from cliprl.pipeline.sinks.partial import PartialFile
 
@@ -42,10 +43,15 @@ class CocoSink(FileSink):
         self._classes = {i: spec for i, spec in enumerate(scene.classes) if spec.kind != "background"}
         self._annotations = 0
         self._file = PartialFile(target)
-        self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
+        self.notes += self._file.notes
+        try:
+            self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
+        except OSError as error:
+            self._file.discard()
+            raise UsageError(f"can't write beside '{target}' ({error.strerror}): choose another place") from error
         info = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream)}
         categories = [describe_class(i, spec) | {"supercategory": spec.kind} for i, spec in self._classes.items()]
-        self._head = f'{{"info": {_json(info)},\n"categories": {_json(categories)},\n"annotations": ['
+        self._head = f'{{"info": {json_text(info)},\n"categories": {json_text(categories)},\n"annotations": ['
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         if not self.frames:
@@ -63,13 +69,13 @@ class CocoSink(FileSink):
             "seconds": frame.seconds,
             "segmented": segmentation is not None,
         }
-        self._images.write(f"{',' if self.frames else ''}\n{_json(image)}".encode())
+        self._images.write(f"{',' if self.frames else ''}\n{json_text(image)}".encode())
 
     def _line(self, annotation: dict[str, Any]) -> str:
         # pycocotools takes an annotation id of 0 for none, so they count from 1.
         self._annotations += 1
         comma = "," if self._annotations > 1 else ""
-        return f"{comma}\n{_json({'id': self._annotations} | annotation)}"
+        return f"{comma}\n{json_text({'id': self._annotations} | annotation)}"
 
     def _annotate(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
         # COCO's runs go down the columns.
@@ -104,10 +110,6 @@ class CocoSink(FileSink):
 
     def _place(self) -> Path | None:
         return self._file.partial
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _encode(columns: NDArray[np.uint8], class_id: int) -> dict[str, Any]:

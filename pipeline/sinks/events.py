@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.describe import describe_class, describe_stream
+from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.partial import PartialFile
 
 FORMAT_VERSION = 1
@@ -47,6 +47,7 @@ class EventSink(FileSink):
         super().__init__(target)
         self._classes = scene.classes
         self._file = PartialFile(target)
+        self.notes += self._file.notes
         self._lines = [_line(_header(scene))]
         self._flushed = 0.0
 
@@ -99,7 +100,7 @@ class EventSink(FileSink):
 
 
 def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return json_text(value) + "\n"
 
 
 def _header(scene: Scene) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Sink
 from cliprl.pipeline.segmentation import Segmentation
@@ -41,6 +41,9 @@ class SinkGroup:
     """Several sinks that take the same frames. When one fails, all are finished, and its error says which it was."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
+        """Raises UsageError where a sink lacks a part of the protocol."""
+        for sink in sinks:
+            check_sink(sink)
         self.sinks = tuple(sinks)
 
     @property
@@ -67,11 +70,28 @@ class SinkGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failures = []
+        failures: list[Exception] = []
         for sink in self.sinks:
             try:
                 sink.__exit__(kind, error, trace)
             except CliprlError as failure:
                 failures.append(failure)
+            except Exception as failure:
+                failures.append(CliprlError(f"{type(sink).__name__} failed at its end: {failure!r}"))
+                failures[-1].__cause__ = failure
         if failures:
             raise CliprlError("; ".join(str(failure) for failure in failures)) from failures[0]
+
+
+def check_sink(sink: object) -> None:
+    """Raise UsageError where a sink lacks a part of the protocol, before it is given a frame."""
+    missing = [
+        name
+        for owner, names in ((type(sink), ("__enter__", "__exit__")), (sink, ("write", "close")))
+        for name in names
+        if not callable(getattr(owner, name, None))
+    ]
+    if missing:
+        raise UsageError(
+            f"the sink {type(sink).__name__} lacks {', '.join(missing)}: see cliprl.pipeline.protocols.Sink for what a sink has"
+        )

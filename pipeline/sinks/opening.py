@@ -12,6 +12,7 @@ from cliprl.pipeline.sinks.events import EventSink
 from cliprl.pipeline.sinks.group import NullSink
 from cliprl.pipeline.sinks.masks import MaskSink
 from cliprl.pipeline.sinks.network import NetworkSink, is_network
+from cliprl.pipeline.sinks.places import check_not_an_input, is_folder
 from cliprl.pipeline.sinks.video import CONTAINERS, VideoSink
 
 NULL = "null:"
@@ -24,18 +25,20 @@ def open_sink(
     or a stream: `rtsp://`, `rtmp://`, `srt://`, `udp://`, `live.m3u8`, `/dev/video9` a virtual camera.
 
     `crf`, `preset` and `threads` are VideoSink's. Raises UsageError where the name says nothing, the place can't be
-    written, or the output would replace the input.
+    written, or the output would replace an input.
     """
     name, path = str(target), Path(target)
+    if not name:
+        raise UsageError("an output has an empty name: give it one")
     if name == NULL:
         return NullSink()
     if name.startswith(DEVICES):
         return VirtualCamera(path, scene)
     if is_network(name):
         return NetworkSink(name, scene, crf=crf, preset=preset)
-    if name.endswith("/") or path.is_dir():
+    if is_folder(name):
         return MaskSink(path, scene)
-    _check_place(path, scene)
+    check_not_an_input(path, scene.stream.name)
     if path.suffix.lower() in CONTAINERS:
         return VideoSink(path, scene, crf=crf, preset=preset, threads=threads)
     if path.name.lower().endswith(".coco.json"):
@@ -47,15 +50,9 @@ def open_sink(
 
 
 def is_video(target: str, scene: Scene) -> bool:
-    """Whether an output is a video file. Raises UsageError where it is the input itself."""
+    """Whether an output is a video file. Raises UsageError where it is an input itself."""
     path = Path(target)
-    found = path.suffix.lower() in CONTAINERS and not (is_network(target) or target.endswith("/") or path.is_dir())
+    found = path.suffix.lower() in CONTAINERS and not (is_network(target) or is_folder(target))
     if found:
-        _check_place(path, scene)
+        check_not_an_input(path, scene.stream.name)
     return found
-
-
-def _check_place(path: Path, scene: Scene) -> None:
-    source = Path(scene.stream.name)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"'{path}' is the input itself: choose another name for the output")

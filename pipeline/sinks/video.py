@@ -59,6 +59,7 @@ class VideoSink(FileSink):
         self._make, self._codec = encoder, codec
         self._format = CONTAINERS[target.suffix.lower()]
         self._file = PartialFile(target)
+        self.notes += self._file.notes
         self._disk_failed = False
         self._frames_end = 0  # the index after the last frame's
         self._muxer = Muxer(self._file, self._format, scene.stream.passthrough)

@@ -36,6 +36,9 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> Fram
         return ImageSource(text, expand(text), Fraction(rate or DEFAULT_RATE))
     if rate is not None:
         raise UsageError(f"{text} has a rate of its own: a rate is only for pictures such as frames/*.png")
+    if os.path.isfile(text):  # whatever its name: "demo:x.mp4", and "a:b.mp4", which would be a protocol to libav
+        check_file(Path(text))
+        return VideoSource(text if ":" not in text else os.path.abspath(text))
     if text.startswith("demo:"):
         from cliprl.pipeline.sources.demo import DemoSource  # the renderer is loaded only where it is asked for
 
@@ -47,4 +50,4 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> Fram
     if text.startswith(SCREEN):
         return open_screen(text)
     check_file(Path(text))
-    return VideoSource(text if ":" not in text else os.path.abspath(text))  # "a:b.mp4" would be a protocol to libav
+    return VideoSource(text if ":" not in text else os.path.abspath(text))

@@ -97,7 +97,9 @@ def open_screen(name: str) -> VideoSource:
 
 
 def is_live_name(name: str) -> bool:
-    """Whether a name can only be that of a live source (of http it takes a look to know)."""
+    """Whether a name can only be that of a live source (of http it takes a look to know). A file that exists is none."""
+    if os.path.isfile(name):
+        return False
     if name.startswith(("/dev/video", CAMERA, SCREEN)):
         return True
     scheme = name.split("://")[0].lower() if "://" in name else ""

@@ -1,0 +1,25 @@
+"""JSON text that every reader takes, whatever bytes a file name was made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which bytes of names that are not UTF-8 stand as the characters `\\xe9`."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _SURROGATE.sub(lambda match: "\\" + _escape(match), text)
+
+
+def readable(name: str) -> str:
+    """A file name as text, as `json_text` writes it."""
+    return _SURROGATE.sub(_escape, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

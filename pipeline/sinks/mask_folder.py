@@ -1,0 +1,133 @@
+"""Folders of masks: which files in one this program wrote. Only these are ever removed, and only as they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.sinks.json_text import json_text
+
+CLASSES = "classes.json"
+_FORMAT, _SEAL = "cliprl-masks", "seal"
+
+
+class MaskFolder:
+    """The files of one run's masks, as they are written, and `classes.json`, which lists them at the end.
+
+    `classes.json` is the folder's manifest: `format` "cliprl-masks", `files`: {NAME: {"size": bytes, "sha256": hex}}, and
+    `seal`, the SHA-256 of the rest, as which it is recognised itself.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write `about` into `classes.json` of the empty `folder`. Raises OSError."""
+        self._folder, self._about = folder, {"format": _FORMAT} | dict(about)
+        self._files: dict[str, dict[str, Any]] = {}
+        try:
+            with (folder / CLASSES).open("x", encoding="utf-8") as file:
+                file.write(json_text(self._about, indent=2) + "\n")
+        except OSError:
+            self.discard()
+            raise
+
+    def add(self, name: str, data: bytes) -> None:
+        """Write a file that does not exist yet. Raises OSError, and leaves no part of it."""
+        path = self._folder / name
+        with path.open("xb") as file:
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
+        self._files[name] = _facts(data)
+
+    def discard(self) -> None:
+        """Remove what was written, and the folder if it holds nothing else."""
+        for name in (*self._files, CLASSES):
+            (self._folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._folder.rmdir()
+
+    def seal(self) -> None:
+        """List the files. Raises OSError, and leaves the list out, where there is no room."""
+        draft = self._folder / f".{CLASSES}.new"
+        try:
+            draft.write_text(_sealed(self._about | {"files": self._files}), encoding="utf-8")
+            draft.replace(self._folder / CLASSES)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def own_files(folder: Path) -> list[str]:
+    """The names in an earlier run's folder, every one of which that run wrote and nobody changed; [] of an empty one.
+
+    Raises UsageError, which names the first file that is another's.
+    """
+    names = sorted(os.listdir(folder))
+    listed = _listed(folder)
+    for name in names:
+        if name == CLASSES and listed is not None:
+            continue
+        if listed is None or name not in listed:
+            raise UsageError(
+                f"'{folder}' holds '{name}', which no earlier run of this program is known to have written there: "
+                "name a new or empty folder for the masks"
+            )
+        if not _is_unchanged(folder / name, listed[name]):
+            raise UsageError(
+                f"'{folder / name}' was changed since it was written: name a new or empty folder for the masks"
+            )
+    return names
+
+
+def remove_own(folder: Path) -> int:
+    """Remove what `own_files` finds; returns how many files that were. Raises OSError where something is another's."""
+    try:
+        names = own_files(folder)
+    except UsageError as error:
+        raise FileExistsError(str(error).split(":")[0]) from error
+    for name in sorted(names, key=lambda name: name == CLASSES):  # the list of what is this program's goes last
+        (folder / name).unlink()
+    return len(names)
+
+
+def _listed(folder: Path) -> dict[str, Any] | None:
+    """What the folder's manifest lists; None where it has none, or not as it was written."""
+    path = folder / CLASSES
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
+        whole = isinstance(data, dict) and data.get("format") == _FORMAT and _sealed(data) == text
+        files = data["files"] if whole else None
+    except (OSError, ValueError, KeyError, RecursionError):
+        return None
+    return files if isinstance(files, dict) else None
+
+
+def _sealed(data: Mapping[str, Any]) -> str:
+    bare = {key: value for key, value in data.items() if key != _SEAL}
+    digest = hashlib.sha256(json_text(bare).encode()).hexdigest()
+    return json_text(bare | {_SEAL: digest}, indent=2) + "\n"
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _is_unchanged(path: Path, listed: Any) -> bool:
+    try:
+        found = path.lstat()
+        same_size = stat.S_ISREG(found.st_mode) and isinstance(listed, dict) and listed.get("size") == found.st_size
+        return same_size and _facts(path.read_bytes()) == listed
+    except OSError:
+        return False
