@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.overlay import Style
+
+# Characters of a bad value that an error message quotes.
+_QUOTED = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +55,63 @@ class Controls:
         """The settings of now; the object itself never changes."""
         return self._settings
 
-    def change(self, **values: Any) -> Settings:
+    def change(self, /, **values: Any) -> Settings:
         """Set some of `Settings`' fields. Raises UsageError, and changes nothing, for a bad name or value."""
+        return self.update(values)
+
+    def update(self, values: Mapping[str, Any]) -> Settings:
+        """Set some of `Settings`' fields by name; "show" sets the visibility of single classes. Nothing of it is trusted.
+
+        Example: {"opacity": 0.5, "show": {"shaft": false}}. Raises UsageError, one line, and changes nothing, for a bad name
+        or value.
+        """
         with self._lock:
-            self._settings = self._checked(values)
+            self._settings = self._changed(dict(values))
             return self._settings
 
     def show(self, name: str, visible: bool) -> Settings:
         """Paint the class called `name`, or don't. Raises UsageError for a class that is not there."""
-        with self._lock:
-            hidden = self._settings.hidden - {name} if visible else self._settings.hidden | {name}
-            self._checked({"hidden": hidden | {name}})
-            self._settings = replace(self._settings, hidden=hidden)
-            return self._settings
+        return self.update({"show": {name: visible}})
 
-    def _checked(self, values: dict[str, Any]) -> Settings:
+    def _changed(self, values: dict[str, Any]) -> Settings:
+        shown = values.pop("show", {})
         known = {field.name for field in fields(Settings)}
         for name, value in values.items():
             if name not in known:
-                raise UsageError(f"no control '{name}': one of {', '.join(sorted(known))}")
+                raise UsageError(f"no control {quoted(name)}: one of {', '.join(sorted(known | {'show'}))}")
             if name == "opacity":
                 values[name] = _opacity(value)
             elif name == "hidden":
                 values[name] = self._names(value)
             elif not isinstance(value, bool):
-                raise UsageError(f"control '{name}' is on or off, not {value!r}: give true or false")
-        return replace(self._settings, **values)
+                raise UsageError(f"control '{name}' is on or off, not {quoted(value)}: give true or false")
+        return self._with_shown(replace(self._settings, **values), shown)
+
+    def _with_shown(self, settings: Settings, shown: Any) -> Settings:
+        if not isinstance(shown, Mapping) or not all(isinstance(visible, bool) for visible in shown.values()):
+            raise UsageError(f"control 'show' is true or false by class name, not {quoted(shown)}")
+        names = self._names(list(shown))
+        hidden = (settings.hidden - names) | {name for name in names if not shown[name]}
+        return replace(settings, hidden=hidden)
 
     def _names(self, value: Any) -> frozenset[str]:
         known = [spec.name for spec in self.classes if spec.kind != "background"]
-        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
-            raise UsageError(f"control 'hidden' is a list of class names, not {value!r}")
+        is_list = isinstance(value, list | tuple | set | frozenset)
+        if not is_list or not all(isinstance(name, str) for name in value):
+            raise UsageError(f"control 'hidden' is a list of class names, not {quoted(value)}")
         for name in value:
             if name not in known:
-                raise UsageError(f"unknown class '{name}': one of {', '.join(known)}")
+                raise UsageError(f"unknown class {quoted(name)}: one of {', '.join(known)}")
         return frozenset(value)
 
 
 def _opacity(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UsageError(f"opacity {value!r} is out of range: give 0 (nothing) to 1 (opaque)")
+        raise UsageError(f"opacity {quoted(value)} is out of range: give 0 (nothing) to 1 (opaque)")
     return float(value)
+
+
+def quoted(value: Any) -> str:
+    """A client's value as an error message may quote it: one line of printable characters, and not long."""
+    text = ascii(value)
+    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."

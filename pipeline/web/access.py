@@ -62,9 +62,8 @@ class Gate:
         return ""
 
     def admits(self, request: web.Request) -> bool:
-        """Whether the request may see what is not open to everybody."""
-        resource = request.match_info.route.resource
-        if self.token is None or (resource is not None and resource.canonical in OPEN_PATHS):
+        """Whether the request may see what is not open to everybody: it holds the token, or none is needed."""
+        if self.token is None:
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         return same(request.cookies.get(self.cookie, ""), self._session) or (
@@ -131,9 +130,9 @@ def middleware(gate: Gate, unknown: Handler) -> Middleware:
             return web.Response(
                 status=403, body=f"{refusal}\n".encode("ascii", "backslashreplace"), content_type="text/plain"
             )
-        if not gate.admits(request):
-            return await unknown(request)
-        return await handler(request)
+        resource = request.match_info.route.resource
+        is_open = resource is not None and resource.canonical in OPEN_PATHS
+        return await (handler if is_open or gate.admits(request) else unknown)(request)
 
     return guard
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from aiohttp import web
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.live.controls import quoted
 from cliprl.pipeline.live.hub import SourceState
 from cliprl.pipeline.web.access import Gate, Handler, add_headers, middleware
-from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, part, snapshot_name
+from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, bad_request, part, snapshot_name
 from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.channels import Channel
+from cliprl.pipeline.web.connections import ConnectionPool, tracking
+from cliprl.pipeline.web.limits import LoginLimit
 from cliprl.pipeline.web.metrics import CONTENT_TYPE, exposition
 from cliprl.pipeline.web.pictures import png
 from cliprl.pipeline.web.pump import Pump
+from cliprl.pipeline.web.rtc import PeerLimit
 from cliprl.pipeline.web.session import Session
 from cliprl.pipeline.web.state import Program, describe_settings
 
-MOST_VIEWERS = 64
+# Snapshots that are made at once, and that may wait.
+_SNAPSHOTS, _SNAPSHOT_QUEUE = 2, 8
+# Wrong tokens that are answered at once; each answer takes half a second.
+_LOGINS = 8
 # A viewer that takes nothing for so many seconds is let go.
 _STUCK = 20.0
 # What may lie in the system's buffer for one MJPEG viewer: about two pictures.
@@ -32,8 +40,19 @@ _LARGEST_REQUEST = 1 << 16
 class Routes:
     """The handlers of one viewer."""
 
-    def __init__(self, program: Program, gate: Gate, channels: dict[tuple[str, str], Channel], pump: Pump) -> None:
-        self._program, self._gate, self._channels, self._pump = program, gate, channels, pump
+    def __init__(
+        self,
+        program: Program,
+        gate: Gate,
+        channels: dict[tuple[str, str], Channel],
+        pump: Pump,
+        pool: ConnectionPool,
+    ) -> None:
+        self._program, self._gate, self._channels, self._pump, self._pool = program, gate, channels, pump, pool
+        self._logins, self._login_limit = 0, LoginLimit()
+        self._snapshots = asyncio.Semaphore(_SNAPSHOTS)
+        self._snapshots_asked = 0
+        self._peers = PeerLimit(pool.limits.rtc_handles)
         self._sessions: set[Session] = set()
         self._streams = 0
         self._assets = load_assets()
@@ -41,7 +60,8 @@ class Routes:
     def application(self) -> web.Application:
         """The server's application."""
         application = web.Application(
-            middlewares=[middleware(self._gate, self._unknown)], client_max_size=_LARGEST_REQUEST
+            middlewares=[tracking(self._pool, self._gate.admits), middleware(self._gate, self._unknown)],
+            client_max_size=_LARGEST_REQUEST,
         )
         application.on_response_prepare.append(add_headers)
         application.on_shutdown.append(self._shut_down)
@@ -73,10 +93,18 @@ class Routes:
         return web.Response(status=401, text="a token is needed: open the address that the program has printed\n")
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
-        given = (await asked_object(request)).get("token")
+        values, peer = await asked_object(request, self._pool), request.remote or ""
+        if unknown := set(values) - {"token"}:
+            raise bad_request(f"unknown key {quoted(min(unknown))}: send the token alone")
+        if (wait := self._login_limit.wait(peer)) or self._logins >= _LOGINS:
+            error = {"error": f"too many wrong tokens: try again in {math.ceil(wait) or 1} s"}
+            return web.json_response(error, status=429, headers={"Retry-After": str(math.ceil(wait) or 1)})
+        given = values.get("token")
         if (answer := self._gate.login(given if isinstance(given, str) else "")) is not None:
             return answer
-        await asyncio.sleep(0.5)  # guessing is hopeless anyway; this keeps it cheap for us
+        self._login_limit.failed(peer)
+        with _counted(self, "_logins"):
+            await asyncio.sleep(0.5)  # guessing is hopeless anyway; this keeps it cheap for us
         return web.json_response({"error": "that is not the token: copy it from the program's terminal"}, status=401)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
@@ -98,14 +126,11 @@ class Routes:
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
         """Change settings: {"opacity": 0.5}, {"show": {NAME: false}}, ...; answers with all of them."""
-        values, controls = await asked_object(request), self._program.controls
-        shown = values.pop("show", {})
+        values = await asked_object(request, self._pool)
         try:
-            for name, visible in shown.items() if isinstance(shown, dict) else ():
-                controls.show(str(name), visible is True)
-            settings = controls.change(**values)
-        except (UsageError, TypeError) as error:
-            return web.json_response({"error": str(error)}, status=400)
+            settings = self._program.controls.update(values)
+        except UsageError as error:
+            raise bad_request(str(error)) from None
         return web.json_response(describe_settings(settings))
 
     async def _snapshot(self, request: web.Request) -> web.StreamResponse:
@@ -114,10 +139,15 @@ class Routes:
         if newest is None:
             return web.Response(status=503, text="there is no picture yet\n")
         view = asked_view(request)
+        if self._snapshots_asked >= _SNAPSHOT_QUEUE:
+            return web.Response(status=503, text="too many snapshots at once: try again\n")
         frame = newest.shared_overlaid if view == "overlay" else newest.shared_raw
         name = snapshot_name(self._program.info.name, view, newest.index)
         headers = {"Content-Type": "image/png", "Content-Disposition": f'attachment; filename="{name}"'}
-        return web.Response(body=await asyncio.to_thread(png, frame), headers=headers)
+        with _counted(self, "_snapshots_asked"):
+            async with self._snapshots:
+                picture = await asyncio.to_thread(png, frame)
+        return web.Response(body=picture, headers=headers)
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         """Pictures one after the other, for anything that shows MJPEG; a slow reader misses some."""
@@ -128,7 +158,7 @@ class Routes:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         await response.prepare(request)
         channel = self._channels["jpeg", asked_view(request)]
-        with self._streaming():
+        with _counted(self, "_streams"):
             box = channel.join()
             try:
                 await response.write(b"--" + BOUNDARY + b"\r\n")
@@ -143,21 +173,12 @@ class Routes:
                 channel.leave(box)
         return response
 
-    @contextmanager
-    def _streaming(self) -> Any:
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         self._refuse_crowds()
         response = web.WebSocketResponse(heartbeat=_STUCK, compress=False, max_msg_size=_LARGEST_REQUEST)
         await response.prepare(request)
-        session = Session(
-            response, self._channels, lambda: self._program.tell(self.viewers), request.remote or "127.0.0.1"
-        )
+        tell, browser = lambda: self._program.tell(self.viewers), request.remote or "127.0.0.1"
+        session = Session(response, self._channels, tell, browser, self._peers)
         self._sessions.add(session)
         try:
             await session.run()
@@ -170,8 +191,18 @@ class Routes:
             await session.close()
 
     def _refuse_crowds(self) -> None:
-        if self.viewers >= MOST_VIEWERS:
-            raise web.HTTPServiceUnavailable(text=f"there are {MOST_VIEWERS} viewers already: close one\n")
+        if self.viewers >= (most := self._pool.limits.viewers):
+            raise web.HTTPServiceUnavailable(text=f"there are {most} viewers already: close one\n")
+
+
+@contextmanager
+def _counted(routes: Routes, name: str) -> Iterator[None]:
+    """Count what goes on in an attribute of `routes`."""
+    setattr(routes, name, getattr(routes, name) + 1)
+    try:
+        yield
+    finally:
+        setattr(routes, name, getattr(routes, name) - 1)
 
 
 def _serves(asset: Asset) -> Handler:

@@ -22,6 +22,8 @@ from cliprl.pipeline.web.vp8 import CLOCK
 _PATIENCE = 15.0
 # The port "discard": nothing is there, but the address is right, and the browser's own checks tell the true port.
 _ANY_PORT = 9
+# Sockets of one connection for each address: at most one for each of two views, and as many for their control packets.
+_HANDLES = 4
 _all_addresses = aioice.ice.get_host_addresses
 
 
@@ -34,6 +36,24 @@ def bind_to(host: str) -> None:
         return [host if host != "localhost" else "127.0.0.1"]
 
     aioice.ice.get_host_addresses = addresses
+
+
+class PeerLimit:
+    """Counts peer connections, each of which takes a few handles for every address of this machine, against `handles`."""
+
+    def __init__(self, handles: int) -> None:
+        self._handles, self._open = handles, 0
+
+    def enter(self) -> None:
+        """Count a connection that is about to be opened. Raises UsageError where too many are."""
+        each = _HANDLES * max(len(aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)), 1)
+        if (self._open + 1) * each > self._handles:
+            raise UsageError("too many WebRTC connections are open: use MJPEG instead")
+        self._open += 1
+
+    def leave(self) -> None:
+        """Count a connection that was closed."""
+        self._open -= 1
 
 
 class _Track(MediaStreamTrack):
@@ -69,6 +89,7 @@ class Peer:
     async def answer(self, offer: str, browser: str) -> str:
         """The SDP answer to a browser's offer. `browser` is the address that its requests come from. Raises UsageError."""
         try:
+            _check_media(offer, len(self._channels))
             await self._connection.setRemoteDescription(RTCSessionDescription(_placed(offer, browser), "offer"))
             for channel in self._channels:
                 self._add(channel)
@@ -106,6 +127,13 @@ class Peer:
         for _, track in self._senders:
             track.stop()
         await self._connection.close()
+
+
+def _check_media(offer: str, views: int) -> None:
+    """Raises ValueError for an offer of anything but a video for each view: every other part would open sockets too."""
+    media = re.findall(r"^m=(\w*)", offer, re.MULTILINE)
+    if not media or media != ["video"] * views:
+        raise ValueError("one video for each view is to be offered")
 
 
 def _origin(sender: RTCRtpSender, track: _Track) -> int | None:
