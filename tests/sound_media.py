@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ CONTAINERS = {
     "nut": ("nut", "mpeg4"),
     "wmv": ("asf", "wmv2"),
 }
-_ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "vorbis": "libvorbis"}
+_ENCODERS = {"mp3": "libmp3lame", "opus": "libopus"}
+_EXPERIMENTAL = ("vorbis",)
+_BIT_RATE = 128_000
 _CHAPTER = Fraction(1, 1000)
 
 
@@ -82,7 +85,8 @@ class _Sound:
         self._stream = output.add_stream(_ENCODERS.get(codec, codec), rate=SAMPLE_RATE)
         context = self._stream.codec_context
         context.layout = layout
-        if context.codec.experimental:
+        context.bit_rate = _BIT_RATE
+        if codec in _EXPERIMENTAL:
             context.options = {"strict": "-2"}
         self._layout, self._format = layout, context.format.name
         self._resampler: Any = None
@@ -128,11 +132,24 @@ def streams_of(path: Path, kind: str) -> list[tuple[str, int]]:
 
 
 def heard_seconds(path: Path) -> list[float]:
-    """How long each audio stream is once it is decoded."""
-    seconds = []
+    """How long each audio stream is once it is decoded; what can't be decoded does not count."""
     with av.open(str(path), metadata_errors="replace") as container:
-        number = len(container.streams.audio)
-    for index in range(number):
-        with av.open(str(path), metadata_errors="replace") as container:
-            seconds.append(sum(f.samples / f.sample_rate for f in container.decode(audio=index)))
-    return seconds
+        seconds = {s.index: 0.0 for s in container.streams.audio}
+        for packet in container.demux(container.streams.audio) if seconds else ():
+            with suppress(av.FFmpegError):
+                seconds[packet.stream.index] += sum(f.samples / f.sample_rate for f in packet.decode())
+    return list(seconds.values())
+
+
+def payload(path: Path) -> list[int]:
+    """Bytes of sound in each audio stream; of AAC without the headers that transport streams put before each packet."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        sizes = {s.index: 0 for s in container.streams.audio}
+        bare = {
+            s.index: 7 * (s.codec_context.name == "aac" and not s.codec_context.extradata)
+            for s in container.streams.audio
+        }
+        for packet in container.demux(container.streams.audio) if sizes else ():
+            if packet.size:
+                sizes[packet.stream_index] += packet.size - bare[packet.stream_index]
+    return list(sizes.values())

@@ -12,7 +12,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 
 from cliprl.pipeline.passthrough import AudioTrack, Packet, PacketQueue, Passthrough, copy_packet
-from cliprl.pipeline.sinks.trial import LATEST_START, SAMPLES, Sample, filter_for
+from cliprl.pipeline.sinks.trial import LATEST_START, SAMPLES, Sample, add_track, filter_for
 
 # The header waits so many seconds of pictures for the first packet of each track.
 _WAIT = 1
@@ -68,9 +68,7 @@ class AudioCopy:
         """Add `tracks` to `output`, before anything is written to it; their times are to be moved by `shift` seconds."""
         self._shift = shift
         for track in tracks:
-            target = output.add_stream_from_template(track.template)
-            target.metadata.update(track.tags)
-            self._targets[track.index] = target
+            self._targets[track.index] = add_track(output, track)
             self._filters[track.index] = filter_for(self._container, track)
         if not tracks:
             self.close()

@@ -19,6 +19,7 @@ from cliprl.pipeline.passthrough import AudioTrack, Packet, copy_packet
 _ERRORS = (OSError, ValueError, av.FFmpegError)
 # Packets of each track that a trial writes: some codecs' headers are made from the first ones.
 SAMPLES = 8
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 # Microseconds after which a delayed header is written, and by when a track must have begun whose packets make the header.
 _FIRST_FRAGMENT = "3000000"
 LATEST_START = 2
@@ -68,6 +69,19 @@ def delayed(options: Mapping[str, str]) -> dict[str, str]:
     return {**options, "movflags": flags, "frag_duration": _FIRST_FRAGMENT}
 
 
+def add_track(output: Any, track: AudioTrack) -> Any:
+    """Add a stream for a track to an output whose header is not written yet. Returns the stream.
+
+    AVI and Matroska tell how many channels PCM has, but not where they are, which MP4 needs to know: the usual places are taken.
+    """
+    target = output.add_stream_from_template(track.template)
+    target.metadata.update(track.tags)
+    layout = target.codec_context.layout
+    if layout.name.endswith(" channels") and layout.nb_channels in _USUAL_LAYOUTS:
+        target.codec_context.layout = _USUAL_LAYOUTS[layout.nb_channels]
+    return target
+
+
 def filter_for(container: str, track: AudioTrack) -> BitStreamFilterContext | None:
     """The filter that a track's packets need in a container: MP4 keeps ADTS headers once, in its own header.
 
@@ -111,9 +125,7 @@ def _written(container: str, plan: Plan) -> bytes | None:
 def _write(memory: io.BytesIO, container: str, plan: Plan) -> None:
     output = av.open(memory, "w", format=container, container_options=dict(plan.options))
     video: Any = output.add_stream("mpeg4", rate=25, width=16, height=16)
-    targets = [output.add_stream_from_template(sample.track.template) for sample in plan.samples]
-    for target, sample in zip(targets, plan.samples, strict=True):
-        target.metadata.update(sample.track.tags)
+    targets = [add_track(output, sample.track) for sample in plan.samples]
     output.metadata.update(plan.tags or {})
     output.set_chapters(list(plan.chapters))
     output.start_encoding()
