@@ -11,7 +11,7 @@ import numpy as np
 
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.shapes import Rectangle, fit_disc, fit_rectangle
-from cliprl.pipeline.strips import STRIPS, Ends, find_ends
+from cliprl.pipeline.strips import Ends, find_ends, has_strips
 from cliprl.pipeline.view import Circle, View, circle_view, fit_view, full_view
 
 # A shape is believed when it explains this share of the ends.
@@ -41,7 +41,7 @@ class ContentDetector:
         return self.follow(_ends(frame.luma, frame.color.full_range), size)
 
     def follow(self, ends: Ends | None, size: tuple[int, int]) -> View:
-        """The view of a frame of `size` (height, width) with the picture's ends; None where it has too few lines for any."""
+        """The view of a frame of `size` (height, width) with the picture's ends; None where it is too narrow for any."""
         if self._view is None or (self._view.frame_height, self._view.frame_width) != size:
             self._view, self._shape, self._pending = full_view(*size, *self._network), None, None
         found = None if ends is None else shape_of(ends, max(size), self._shape)
@@ -74,7 +74,7 @@ def find_picture(luma: Plane, *, full_range: bool, last: Shape | None = None) ->
 
 
 def _ends(luma: Plane, full_range: bool) -> Ends | None:
-    return None if min(luma.shape) < STRIPS else find_ends(luma, full_range=full_range)
+    return find_ends(luma, full_range=full_range) if has_strips(*luma.shape) else None
 
 
 def shape_of(ends: Ends, longer: int, last: Shape | None) -> Shape | None:

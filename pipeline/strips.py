@@ -13,6 +13,8 @@ from cliprl.pipeline.frame import Plane
 STRIPS = 16
 # A strip is so many lines wide, and is read in so many cells along the frame's longer side, whatever the frame's size.
 LINES, _CELLS = 4, 480
+# An end is where so many bright cells follow each other.
+LEAST_CELLS = 3
 # Bars may be this much brighter than nominal black, and the picture is at least this much brighter than the bars.
 BAR_DROP, BAR_RISE, PICTURE_RISE = 4.0, 16.0, 8.0
 # The second opinion on an end: where the strip reaches this share of its own brightness (a glow around the disc does not).
@@ -61,6 +63,11 @@ def place_ends(
     points[:, half:, 0], points[:, half:, 1] = across[half:], along[:, half:]
     joined = np.concatenate(list(distances), axis=1)
     return Ends(points, np.isfinite(joined), joined == 0, cell)
+
+
+def has_strips(height: int, width: int) -> bool:
+    """Whether a frame of this size can be read in strips: each needs cells enough for an end to be found."""
+    return min(height, width) >= max(STRIPS, LEAST_CELLS * cell_size(height, width))
 
 
 def cell_size(height: int, width: int) -> int:

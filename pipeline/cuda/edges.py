@@ -18,6 +18,7 @@ from cliprl.pipeline.strips import (
     Ends,
     cell_size,
     first_lines,
+    has_strips,
     place_ends,
 )
 
@@ -37,8 +38,8 @@ class StripLayout:
 
     @classmethod
     def of(cls, height: int, width: int) -> StripLayout | None:
-        """The layout for a frame of (height, width); None where it is too small for any."""
-        if min(height, width) < STRIPS:
+        """The layout for a frame of (height, width); None where it is too small or too narrow for any."""
+        if not has_strips(height, width):
             return None
         cell = cell_size(height, width)
         return cls(height, width, cell, width // cell, len(range(cell // 2, height, cell)))

@@ -17,6 +17,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu import Event
 from cliprl.pipeline.frame import Plane
 from cliprl.pipeline.sources.decode import Decoded
+from cliprl.pipeline.sources.orientation import OrientationReader
 from cliprl.pipeline.sources.video import VideoSource
 
 # What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
@@ -57,8 +58,14 @@ class NvdecSource(VideoSource):
         # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
         # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
         device.gpu.bind()
+        self._surfaces = SurfaceWriter(device)
         super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True))
-        self._writer = SurfaceWriter(device)  # type: ignore[assignment]
+        if self._held is not None and OrientationReader().read(self._held.picture).mirrored:
+            self.close()
+            raise CliprlError("its pictures are to be mirrored")
+
+    def _plane_writer(self) -> SurfaceWriter:
+        return self._surfaces
 
     def _decode(self) -> Decoded | None:
         decoded = super()._decode()
@@ -69,6 +76,8 @@ class NvdecSource(VideoSource):
 
 class SurfaceWriter:
     """Copies decoder surfaces into the acquired slot. A surface is held until its copy is done: the decoder has few of them."""
+
+    on_host = False
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device

@@ -36,7 +36,7 @@ class _Segment:
 
     def __init__(self, file: SyncedFile, first: Frame, info: StreamInfo, *, crf: float, preset: str) -> None:
         self.frames = self.safe = 0
-        self.begun, self.size = first.seconds, (first.height, first.width)
+        self.begun, self.kind = first.seconds, _kind(first)
         self.file, self._safe_bytes = file, 0
         # Any: PyAV's type for what it writes into asks for more than it uses.
         target: Any = file
@@ -65,8 +65,8 @@ class _Segment:
 class Segments:
     """Writes frames as H.264 into `FOLDER/TIME_WHAT.mp4`, a new file every `minutes`. Each plays as far as it was written.
 
-    A change of the frames' size begins a new file, and so does a fault. `frames` counts what was written, without what a
-    fault took, which is in `lost`. `safe`: the current file has frames that are on the disk.
+    A change of the frames' size, rotation, sample aspect or colour begins a new file, and so does a fault. `frames` counts
+    what was written, without what a fault took, which is in `lost`. `safe`: the current file has frames that are on the disk.
     """
 
     def __init__(self, folder: Path, what: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
@@ -135,7 +135,7 @@ class Segments:
         return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
 
     def _is_over(self, segment: _Segment, frame: Frame) -> bool:
-        return frame.seconds - segment.begun >= self._seconds or (frame.height, frame.width) != segment.size
+        return frame.seconds - segment.begun >= self._seconds or _kind(frame) != segment.kind
 
     def _begin(self, first: Frame) -> _Segment:
         self._make_folder()
@@ -162,6 +162,11 @@ class Segments:
                 return SyncedFile(self._folder / f"{start}_{self._what}.mp4", FRAGMENT / 2)
             except FileExistsError:
                 time.sleep(0.001)
+
+
+def _kind(frame: Frame) -> tuple[Any, ...]:
+    """What can't change within a file."""
+    return (frame.height, frame.width, frame.rotation, frame.sample_aspect, frame.color)
 
 
 def recording_folder(path: Path) -> Path:

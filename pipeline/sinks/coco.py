@@ -19,6 +19,7 @@ from cliprl.pipeline.sinks.describe import describe_class, describe_stream, fram
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels import frame_labels
 from cliprl.pipeline.sinks.partial import PartialFile
+from cliprl.pipeline.upright import upright_size
 
 FORMAT_VERSION = 1
 
@@ -26,9 +27,11 @@ FORMAT_VERSION = 1
 class CocoSink(FileSink):
     """A file that `pycocotools.coco.COCO` reads.
 
+    Sizes and masks are those of the picture as it is displayed, upright.
+
     `images`: id and frame_index (the frame's index), file_name (what MaskSink would call its mask), pts, seconds, height, width,
     segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for each class that a
-    frame shows, segmentation (compressed RLE in the frame's size), area, bbox and score, the mean probability where
+    frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean probability where
     the class won. `info`: format_version and stream.
 
     Annotations go to the disk as they come, one a line, and the images into an unnamed file until the end, so that memory
@@ -59,11 +62,12 @@ class CocoSink(FileSink):
         if segmentation is not None:
             text = "".join(self._line(annotation) for annotation in self._annotate(frame, segmentation))
             self._file.write(text.encode())
+        height, width = upright_size(frame)
         image = {
             "id": frame.index,
             "file_name": frame_name(frame),
-            "height": frame.height,
-            "width": frame.width,
+            "height": height,
+            "width": width,
             "frame_index": frame.index,
             "pts": frame.pts,
             "seconds": frame.seconds,

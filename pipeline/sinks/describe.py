@@ -7,6 +7,7 @@ from typing import Any
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import StreamInfo
+from cliprl.pipeline.upright import upright_size
 
 
 def describe_class(class_id: int, spec: ClassSpec) -> dict[str, Any]:
@@ -15,11 +16,12 @@ def describe_class(class_id: int, spec: ClassSpec) -> dict[str, Any]:
 
 
 def describe_stream(info: StreamInfo) -> dict[str, Any]:
-    """A stream as JSON: fractions as "numerator/denominator", null for what is unknown."""
+    """A stream as JSON: fractions as "numerator/denominator", null for what is unknown; the size as it is displayed."""
+    height, width = upright_size(info)
     return {
         "name": info.name,
-        "height": info.height,
-        "width": info.width,
+        "height": height,
+        "width": width,
         "time_base": f"{info.time_base.numerator}/{info.time_base.denominator}",
         "rate": None if info.rate is None else f"{info.rate.numerator}/{info.rate.denominator}",
         "frames": info.frames,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.color import FULL_RANGE_TAG
 from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.nv12 import recolor, same_values
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.sharing import codec_threads
 from cliprl.pipeline.sinks.fit import letterbox
@@ -36,7 +37,7 @@ class VideoEncoder:
         self._stream, self._time_base = stream, first.time_base
         self._last: int | None = None
         self._step = max(round(1 / (_rate(info) * first.time_base)), 1)
-        self._size = (first.height, first.width)
+        self._size, self._color, self._aspect = (first.height, first.width), first.color, first.sample_aspect
         # H.264 can crop 4:2:0 by even numbers only; 4:4:4 with every chroma sample four times keeps an odd size.
         self._odd = first.height % 2 == 1 or first.width % 2 == 1
         if self._odd:
@@ -86,9 +87,13 @@ class VideoEncoder:
     def _picture_of(self, frame: Frame) -> av.VideoFrame:
         """The frame as libav has it, of the video's size."""
         luma, chroma = frame.luma, frame.chroma
-        if luma.shape != self._size:
+        if not same_values(frame.color, self._color):  # a source that was opened again may have another
+            luma, chroma = luma.copy(), chroma.copy()
+            recolor(luma, chroma, frame.color, self._color)
+        stretch = float((frame.sample_aspect or 1) / (self._aspect or 1))
+        if luma.shape != self._size or stretch != 1:
             self._note_size(frame)
-            luma, chroma = letterbox(luma, chroma, *self._size, frame.color)
+            luma, chroma = letterbox(luma, chroma, *self._size, self._color, stretch)
         # The encoder copies what it keeps; this would allocate afresh should it ever hold on to the picture.
         self._picture.make_writable()
         self._fill(luma, chroma)

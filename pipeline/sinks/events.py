@@ -14,6 +14,7 @@ from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.describe import describe_class, describe_stream
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.partial import PartialFile
+from cliprl.pipeline.upright import upright_box
 
 FORMAT_VERSION = 1
 # A killed run loses at most what came in this many seconds.
@@ -34,10 +35,10 @@ class EventSink(FileSink):
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
          "latency_ms": {STAGE: number, "age": number}}
 
-    `pixels` and `box` count in pixels of the frame, `share` is of the endoscope's picture: see `measure`. Only classes that
-    occur are listed, without the background. Where `segmented` is false there is
-    no "confidence", "steps", "moved" or "classes". `latency_ms` is the work of each stage that
-    the frame passed; "age" is the time since it was captured, absent if that is unknown. Lines reach the disk within a second.
+    `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the endoscope's picture: see
+    `measure`. Only classes that occur are listed, without the background. Where `segmented` is false there is no "confidence",
+    "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
+    captured, absent if that is unknown. Lines reach the disk within a second.
     """
 
     takes_pictures = False
@@ -64,15 +65,19 @@ class EventSink(FileSink):
                 "confidence": round(segmentation.confidence, 4),
                 "steps": segmentation.steps,
                 "moved": round(segmentation.moved, 6),
-                "classes": self._seen(segmentation),
+                "classes": self._seen(frame, segmentation),
             }
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flush()
 
-    def _seen(self, segmentation: Segmentation) -> dict[str, Any]:
+    def _seen(self, frame: Frame, segmentation: Segmentation) -> dict[str, Any]:
         return {
-            self._classes[m.class_id].name: {"pixels": m.pixels, "share": round(m.share, 6), "box": list(m.box)}
+            self._classes[m.class_id].name: {
+                "pixels": m.pixels,
+                "share": round(m.share, 6),
+                "box": list(upright_box(m.box, frame)),
+            }
             for m in measure(segmentation)
             if self._classes[m.class_id].kind != "background"
         }

@@ -8,13 +8,17 @@ from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Plane, allocate_planes
 
 
-def letterbox(luma: Plane, chroma: Plane, height: int, width: int, color: Color) -> tuple[Plane, Plane]:
+def letterbox(
+    luma: Plane, chroma: Plane, height: int, width: int, color: Color, stretch: float = 1
+) -> tuple[Plane, Plane]:
     """Scale NV12 planes into the middle of a black picture of `height` x `width`, aspect kept.
 
-    Offsets and sizes are even, so that luma and chroma stay on each other.
+    `stretch` is how much wider their pixels are than those of the new picture. Offsets and sizes are even, so that luma and
+    chroma stay on each other.
     """
-    scale = min(height / len(luma), width / luma.shape[1])
-    inner_height, inner_width = _even(len(luma) * scale, height), _even(luma.shape[1] * scale, width)
+    displayed = luma.shape[1] * stretch
+    scale = min(height / len(luma), width / displayed)
+    inner_height, inner_width = _even(len(luma) * scale, height), _even(displayed * scale, width)
     top, left = (height - inner_height) // 4 * 2, (width - inner_width) // 4 * 2
     new_luma, new_chroma = allocate_planes(height, width)
     new_luma[:] = 0 if color.full_range else 16

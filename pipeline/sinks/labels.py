@@ -17,6 +17,7 @@ class _Latest(threading.local):
     def __init__(self) -> None:
         self.scratch = Scratch()
         self.segmentation: Segmentation | None = None
+        self.frame = (0, 0, 0)
         self.labels = np.empty((0, 0), np.uint8)
 
 
@@ -24,9 +25,13 @@ _latest = _Latest()
 
 
 def frame_labels(frame: Frame, segmentation: Segmentation) -> NDArray[np.uint8]:
-    """The class of every luma pixel, uint8 (H, W). Valid until this thread asks for those of another segmentation."""
-    shape = (frame.height, frame.width)
-    if _latest.segmentation is not segmentation or _latest.labels.shape != shape:
-        _latest.labels = labels_at(segmentation, *shape, _latest.scratch)
-        _latest.segmentation = segmentation
+    """The class of every pixel of the picture as it is displayed, turned by the frame's rotation: uint8 (height, width).
+
+    Valid until this thread asks for those of another segmentation.
+    """
+    key = (frame.height, frame.width, frame.rotation)
+    if _latest.segmentation is not segmentation or _latest.frame != key:
+        labels = labels_at(segmentation, frame.height, frame.width, _latest.scratch)
+        _latest.labels = np.ascontiguousarray(np.rot90(labels, frame.rotation // 90))
+        _latest.segmentation, _latest.frame = segmentation, key
     return _latest.labels

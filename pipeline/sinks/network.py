@@ -18,6 +18,7 @@ from cliprl.pipeline.sinks.encoder import live_encoder
 from cliprl.pipeline.sinks.relay import FORMAT, Relay
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.srt import check_srt
+from cliprl.pipeline.upright import upright
 
 PLAYLIST = ".m3u8"
 # With its length stated, a receiver knows a picture's end without waiting for the next one: a frame's time less to wait.
@@ -50,7 +51,7 @@ class NetworkSink:
     """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
     The connection is made at the first picture. Raises UsageError for another kind of address, CliprlError where the other end
-    does not take what is sent. A change of the picture's size is fitted into the first.
+    does not take what is sent. Pictures are turned upright; a change of their size is fitted into the first.
     """
 
     def __init__(self, target: str, scene: Scene, *, crf: float = 23, preset: str = "ultrafast") -> None:
@@ -71,8 +72,8 @@ class NetworkSink:
         self._relay: Relay | None = None
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Send one picture."""
-        self._try(lambda: self._send(frame))
+        """Send one picture, upright: the formats have no display matrix."""
+        self._try(lambda: self._send(upright(frame)))
         self.frames += 1
 
     def close(self) -> None:

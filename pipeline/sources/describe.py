@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import av
 from av.container import InputContainer
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.orientation import OrientationReader
 from cliprl.pipeline.sources.planes import picture_color
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
@@ -61,21 +61,11 @@ def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, con
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
         "color": picture_color(picture, context),
-        "rotation": round(picture.rotation / 90) * 90 % 360,
+        "rotation": OrientationReader().read(picture).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": picture.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # an older PyAV does not tell
     }
-
-
-def mirrored(picture: av.VideoFrame) -> bool:
-    """Whether the display matrix (nine 32-bit numbers, row by row) has a negative determinant."""
-    side_data: Any = picture.side_data  # a mapping by its stubs, a sequence of buffers in fact
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
-            return bool(a * d - b * c < 0)
-    return False
 
 
 def first_shown(container: Any, stream: Any, first: int | None) -> int:

@@ -15,7 +15,9 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
+from cliprl.pipeline.sources.conform import Conformer
+from cliprl.pipeline.sources.orientation import OrientationReader
+from cliprl.pipeline.sources.planes import picture_color
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
 
 _PRINTF = re.compile(r"%(0?\d*)d")
@@ -66,7 +68,6 @@ class ImageSource(FrameSource):
         self._paths = paths
         self._next = self._index = 0
         self._decoders: dict[str, Any] = {}
-        self._writer = PlaneWriter()
         self._first: tuple[int, av.VideoFrame] | None = None
         super().__init__(StreamInfo(name, 0, 0, 1 / rate))
         self._first = self._advance()
@@ -84,9 +85,11 @@ class ImageSource(FrameSource):
             frames=len(paths),
             seconds=float(len(paths) / rate),
             color=picture_color(picture, self._context),
-            rotation=round(picture.rotation / 90) * 90 % 360,
+            rotation=OrientationReader().read(picture).rotation,
+            sample_aspect=self._aspect(),
             notes=self.info.notes,
         )
+        self._conformer = Conformer(self.info)
 
     def _advance(self) -> tuple[int, av.VideoFrame] | None:
         """The next readable picture, and its place in the list."""
@@ -110,6 +113,7 @@ class ImageSource(FrameSource):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
         self._whole = codec != "mjpeg" or _JPEG_END in data[-64:]
+        self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the picture before
         packet = av.Packet(data)
         packet.is_keyframe = True  # else the PNG decoder adds the picture to the one before
         try:
@@ -118,17 +122,21 @@ class ImageSource(FrameSource):
             return None
         return found[0] if found else None
 
+    def _aspect(self) -> Fraction | None:
+        """The sample aspect ratio of the picture just opened; None for square pixels, told or not."""
+        aspect: Fraction | None = self._context.sample_aspect_ratio
+        return aspect if aspect and aspect != 1 else None
+
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         found, self._first = self._first or self._advance(), None
         if found is None:
             return None
         place, picture = found
-        if (picture.height, picture.width) != (self.info.height, self.info.width):
-            self.note(f"the size changes at {self._paths[place]}, to {picture.width}x{picture.height}")
-        color, damaged = picture_color(picture, self._context), picture.is_corrupt or not self._whole
-        luma, chroma = allocate(picture.height, picture.width)
-        self._writer.write(picture, luma, chroma, color)
-        frame = Frame(luma, chroma, place, self.info.time_base, self._index, color, 1, self.info.rotation)
+        damaged = picture.is_corrupt or not self._whole
+        frame = self._conformer.frame(picture, self._context, allocate, str(self._paths[place]), self._aspect())
+        frame.pts, frame.duration, frame.index = place, 1, self._index
+        for text in self._conformer.notes.values():
+            self.note(text)
         frame.damaged = damaged
         self.damaged += damaged
         self._index += 1

@@ -26,7 +26,8 @@ class _Tags(Protocol):
     color_trc: int
 
 
-def _is_rgb(picture: av.VideoFrame) -> bool:
+def is_rgb(picture: av.VideoFrame) -> bool:
+    """Whether a picture has no Y'CbCr of its own, so that any matrix and range can be chosen for it."""
     layout = picture.format
     return layout.is_rgb or layout.has_palette or layout.is_bayer or layout.name.startswith(("mono", "xyz"))
 
@@ -39,7 +40,7 @@ def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
     """
     space, range_ = int(picture.colorspace), int(picture.color_range)
     primaries, transfer = int(context.color_primaries), int(context.color_trc)
-    if _is_rgb(picture):
+    if is_rgb(picture):
         untagged = "bt2020" if primaries == _BT2020_PRIMARIES else "bt709"
         matrix = Color.from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
         return Color(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
@@ -75,14 +76,16 @@ def _scratch(memory: Plane, height: int, width: int) -> Plane:
 class PlaneWriter:
     """Writes decoded pictures into NV12 planes: 8-bit 4:2:0 bit for bit, the rest through one swscale reformatter."""
 
+    on_host = True
+
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
         self._rgb = RgbWriter()
 
     def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: Color) -> None:
-        """Write `picture` into luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2). `color` is its `picture_color`."""
+        """Write `picture` into luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2). `color` is its `picture_color`, of RGB any."""
         name = picture.format.name
-        if _is_rgb(picture):
+        if is_rgb(picture):
             packed = self._reformat(picture, "rgb24")
             self._rgb.write(plane_array(packed, 0, 3), luma, chroma, color)
             return

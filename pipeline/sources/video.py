@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -14,11 +15,11 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.passthrough import passthrough_of
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.conform import Conformer, Writer
 from cliprl.pipeline.sources.decode import Decoded, Decoder
 from cliprl.pipeline.sources.demux import SharedDemuxer
-from cliprl.pipeline.sources.describe import describe, first_shown, mirrored, stated_frames, video_stream
+from cliprl.pipeline.sources.describe import describe, first_shown, stated_frames, video_stream
 from cliprl.pipeline.sources.errors import explain, redact
-from cliprl.pipeline.sources.planes import PlaneWriter, picture_color
 from cliprl.pipeline.sources.reader import PacketReader
 from cliprl.pipeline.sources.timeline import timeline_of
 from cliprl.pipeline.sources.timing import Clock
@@ -80,7 +81,6 @@ class VideoSource(FrameSource):
         self._decoder = Decoder(self._container, stream, packets, self._timeline, live=live)
         self._reader = self._decoder.reader
         self._context = stream.codec_context
-        self._writer = PlaneWriter()
         self._index = 0
         self._held = self._decode()
         if self._held is None:
@@ -96,8 +96,12 @@ class VideoSource(FrameSource):
         self._clock = Clock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
         self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
-        if mirrored(self._held.picture):
-            self.note("the file asks for a mirrored display, which is not carried over")
+        self._conformer = Conformer(self.info, self._plane_writer())
+        self._aspects = _aspect(self._context), self.info.sample_aspect
+
+    def _plane_writer(self) -> Writer | None:
+        """What writes pictures into planes, None for what suits pictures in host memory."""
+        return None
 
     def _is_pipe(self) -> bool:
         """Whether the data may come as slowly as somebody writes them."""
@@ -121,30 +125,32 @@ class VideoSource(FrameSource):
             self._finish()
             return None
         frame = self._frame(decoded, allocate)
-        for text in (*self._timeline.notes, *self._clock.notes.values()):
+        for text in (*self._conformer.notes.values(), *self._timeline.notes, *self._clock.notes.values()):
             self.note(text)
         self._index += 1
         return frame
 
     def _frame(self, decoded: Decoded, allocate: PlaneAllocator) -> Frame:
-        picture, info = decoded.picture, self.info
+        picture = decoded.picture
         pts, duration = self._clock.stamp(decoded.pts, picture.duration or 0, self._index)
-        if (picture.height, picture.width) != (info.height, info.width):
-            self.note(f"the size changes at frame {self._index}, to {picture.width}x{picture.height}")
-        color = picture_color(picture, self._context)
-        luma, chroma = allocate(picture.height, picture.width)
-        self._writer.write(picture, luma, chroma, color)
-        frame = Frame(luma, chroma, pts, info.time_base, self._index, color, duration, info.rotation)
-        frame.sample_aspect, frame.interlaced = info.sample_aspect, picture.interlaced_frame
+        frame = self._conformer.frame(picture, self._context, allocate, f"frame {self._index}", self._sample_aspect())
+        frame.pts, frame.duration, frame.index = pts, duration, self._index
+        frame.interlaced = picture.interlaced_frame
         frame.damaged = decoded.damaged
         if self._index == 0:
             self._first_seconds = frame.seconds
-        self._end_seconds = float((pts + duration) * info.time_base)
+        self._end_seconds = float((pts + duration) * self.info.time_base)
         frame.mark("captured")
         if self._reader is not None:
             frame.times["captured"] = self._reader.due(picture)
             self.skipped = self._reader.skipped
         return frame
+
+    def _sample_aspect(self) -> Fraction | None:
+        """That of the latest picture: the container's, until the decoder tells another than at the start."""
+        at_start, stated = self._aspects
+        now = _aspect(self._context)
+        return stated if now == at_start else now
 
     def _finish(self) -> None:
         """At the end of the stream: say what of it is missing."""
@@ -176,3 +182,9 @@ class VideoSource(FrameSource):
     def waiting(self) -> int:
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0
+
+
+def _aspect(context: Any) -> Fraction | None:
+    """The sample aspect ratio that a decoder tells; None for square pixels, told or not."""
+    aspect: Fraction | None = context.sample_aspect_ratio
+    return aspect if aspect and aspect != 1 else None
