@@ -11,6 +11,7 @@ from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.describe import check_file
 from cliprl.pipeline.sources.images import ImageSource, expand, is_pattern
 from cliprl.pipeline.sources.live import CAMERA, SCREEN, open_device, open_screen, open_url
+from cliprl.pipeline.sources.stills import is_still
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
 from cliprl.pipeline.sources.video import VideoSource
 
@@ -38,6 +39,8 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None) -> Fram
         raise UsageError(f"{text} has a rate of its own: a rate is only for pictures such as frames/*.png")
     if os.path.isfile(text):  # whatever its name: "demo:x.mp4", and "a:b.mp4", which would be a protocol to libav
         check_file(Path(text))
+        if is_still(Path(text)):
+            return ImageSource(text, [Path(text)])
         return VideoSource(text if ":" not in text else os.path.abspath(text))
     if text.startswith("demo:"):
         from cliprl.pipeline.sources.demo import DemoSource  # the renderer is loaded only where it is asked for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from glob import glob, has_magic
 from pathlib import Path
@@ -18,19 +19,12 @@ from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.conform import Conformer
 from cliprl.pipeline.sources.orientation import OrientationReader
 from cliprl.pipeline.sources.planes import picture_color
+from cliprl.pipeline.sources.stills import codec_of, is_animated_webp, is_whole, without_libav
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
 
+# Square pixels are often told as two whole numbers of dots a metre, which differ by their rounding.
+_ROUNDING = 0.01
 _PRINTF = re.compile(r"%(0?\d*)d")
-# The first bytes of a file, and libav's decoder for it: names lie.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "mjpeg"),
-    (b"\x89PNG", "png"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"BM", "bmp"),
-    (b"RIFF", "webp"),
-)
-_JPEG_END = b"\xff\xd9"
 
 
 def is_pattern(name: str) -> bool:
@@ -58,6 +52,15 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
+def _none_of(name: str, paths: Sequence[Path]) -> str:
+    if len(paths) > 1 or name != str(paths[0]):
+        return f"no file of {name} is a picture that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
+    with suppress(OSError):
+        if is_animated_webp(paths[0].read_bytes()[:32]):
+            return f"{name} is an animated WebP, which can't be read here: convert it to GIF or MP4"
+    return f"{name} is no picture that can be read here: it is damaged, or of a rare kind; save it as PNG or JPEG"
+
+
 class ImageSource(FrameSource):
     """The pictures of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
 
@@ -72,9 +75,7 @@ class ImageSource(FrameSource):
         super().__init__(StreamInfo(name, 0, 0, 1 / rate))
         self._first = self._advance()
         if self._first is None:
-            raise CliprlError(
-                f"no file of {name} is a picture that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
-            )
+            raise CliprlError(_none_of(name, paths))
         picture = self._first[1]
         self.info = StreamInfo(
             name,
@@ -108,12 +109,15 @@ class ImageSource(FrameSource):
             data = path.read_bytes()
         except OSError:
             return None
-        codec = next((codec for start, codec in _SIGNATURES if data.startswith(start)), None)
-        if codec is None:
+        codec = codec_of(data)
+        if codec is None or is_animated_webp(data):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
-        self._whole = codec != "mjpeg" or _JPEG_END in data[-64:]
+        self._whole = is_whole(data)
         self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the picture before
+        return without_libav(data) or self._decode(data)
+
+    def _decode(self, data: bytes) -> av.VideoFrame | None:
         packet = av.Packet(data)
         packet.is_keyframe = True  # else the PNG decoder adds the picture to the one before
         try:
@@ -125,7 +129,7 @@ class ImageSource(FrameSource):
     def _aspect(self) -> Fraction | None:
         """The sample aspect ratio of the picture just opened; None for square pixels, told or not."""
         aspect: Fraction | None = self._context.sample_aspect_ratio
-        return aspect if aspect and aspect != 1 else None
+        return aspect if aspect and abs(aspect - 1) > _ROUNDING else None
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         found, self._first = self._first or self._advance(), None

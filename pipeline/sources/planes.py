@@ -20,7 +20,7 @@ _KNOWN_SPACES = (1, 5, 6, 9, 10)
 
 
 class _Tags(Protocol):
-    """The part of a decoder's context that tells colour."""
+    """The part of a decoder's context that tells colour; its name too, where it has one."""
 
     color_primaries: int
     color_trc: int
@@ -36,16 +36,22 @@ def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
     """The colour of the planes that `PlaneWriter.write` makes of a picture.
 
     Y'CbCr keeps its tags. RGB becomes limited range in the matrix it is tagged with, BT.2020 with those primaries, else BT.709.
-    The JPEG formats and grey count as full range where they are not tagged, as in libswscale, and are tagged so.
+    The JPEG formats, TIFF and grey count as full range where they are not tagged, as in libswscale, and are tagged so; TIFF is
+    BT.601, and grey, which is the same in every matrix, is tagged BT.709: what comes after it may have colours.
     """
     space, range_ = int(picture.colorspace), int(picture.color_range)
-    primaries, transfer = int(context.color_primaries), int(context.color_trc)
+    # The context may be ahead of the picture by some.
+    primaries = int(getattr(picture, "color_primaries", context.color_primaries))
+    transfer = int(getattr(picture, "color_trc", context.color_trc))
     if is_rgb(picture):
         untagged = "bt2020" if primaries == _BT2020_PRIMARIES else "bt709"
         matrix = Color.from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
         return Color(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
-    if range_ == 0 and picture.format.name.startswith(("yuvj", "gray", "ya")):
+    grey, tiff = picture.format.name.startswith(("gray", "ya")), getattr(context, "name", "") == "tiff"
+    if range_ == 0 and (grey or tiff or picture.format.name.startswith("yuvj")):
         range_ = FULL_RANGE_TAG
+    if space not in _KNOWN_SPACES and (grey or tiff):
+        space = _SPACE_TAG["bt709" if grey else "bt601"]
     return Color.from_tags(picture.height, space or UNSPECIFIED, range_, primaries, transfer)
 
 

@@ -1,0 +1,78 @@
+"""Files that hold one picture: what they are by their first bytes, for names lie, and what libav can't read of them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+# The first bytes of a file, and libav's decoder for it.
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "mjpeg"),
+    (b"\x89PNG", "png"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"BM", "bmp"),
+    (b"RIFF", "webp"),
+)
+_HEAD = 32
+_JPEG_END = b"\xff\xd9"
+_TIFF_ENTRY, _COMPRESSION = 12, 259
+# JPEG inside TIFF, of which libav makes a black picture without an error.
+_TIFF_JPEG = (6, 7)
+# A WebP of the extended kind, and the bit of its flags that says it is animated.
+_EXTENDED_WEBP, _ANIMATED = slice(8, 16), 2
+
+
+def codec_of(data: bytes) -> str | None:
+    """libav's decoder for a picture that begins with `data`; None for what is none of these kinds."""
+    return next((codec for start, codec in _SIGNATURES if data.startswith(start)), None)
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file is of a kind that holds pictures alone, never a stream: TIFF or WebP."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return codec_of(head) == "tiff" or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+
+
+def is_animated_webp(data: bytes) -> bool:
+    """Whether a WebP holds an animation, for which libav has no decoder."""
+    return (
+        data.startswith(b"RIFF") and data[_EXTENDED_WEBP] == b"WEBPVP8X" and bool(data[20:21] and data[20] & _ANIMATED)
+    )
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG has its end; other kinds tell by themselves that they are cut off."""
+    return codec_of(data) != "mjpeg" or _JPEG_END in data[-64:]
+
+
+def without_libav(data: bytes) -> av.VideoFrame | None:
+    """A TIFF that holds JPEG, decoded by OpenCV, upright; None for any other file, and for one that is damaged."""
+    if codec_of(data) != "tiff" or _compression(data) not in _TIFF_JPEG:
+        return None
+    bgr: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if bgr is None else av.VideoFrame.from_ndarray(bgr, "bgr24")
+
+
+def _compression(data: bytes) -> int:
+    """The number of a TIFF's compression; 0 where it can't be told."""
+    order = "<" if data.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for index in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", data, start + 2 + index * _TIFF_ENTRY)
+            if tag == _COMPRESSION:
+                return int(value)
+    except struct.error:
+        pass
+    return 0
