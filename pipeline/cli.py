@@ -30,6 +30,7 @@ from cliprl.pipeline.options import (
     PrecisionOption,
     Preset,
     PresetOption,
+    PrintSchema,
     Prompt,
     Quiet,
     Reconnect,
@@ -114,6 +115,7 @@ def stream(
     segment_minutes: SegmentMinutes = 5.0,
     guard: Guard = True,
     list_devices: ListDevices = False,
+    schema: PrintSchema = None,
     version: Version = False,
 ) -> None:
     """See the command's help above."""

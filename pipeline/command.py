@@ -85,7 +85,8 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     outputs.note()
     summary = stream.summary()
     if json_output:
-        run_of = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
+        run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
+        run_of["written"] = _written(stream, targets)
         print(json_text(summary.to_json() | run_of), flush=True)
     else:
         _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
@@ -106,6 +107,15 @@ def _end_at_once(number: int) -> None:
 def _trace(path: Path, stream: Stream | LiveStream) -> Trace:
     segmenter = stream.segmenter if isinstance(stream, Stream) else None
     return Trace(path, segmenter.device if segmenter else None)
+
+
+def _written(stream: Stream | LiveStream, targets: Sequence[str]) -> dict[str, int]:
+    """Frames written, by output."""
+    if isinstance(stream, LiveStream):
+        counts = [outlet.written for outlet in stream.outlets]
+    else:
+        counts = [getattr(sink, "frames", stream.recorder.frames) for sink in stream.sinks.sinks]
+    return dict(zip(targets, counts, strict=True))
 
 
 def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:

@@ -23,6 +23,18 @@ def allocate_planes(height: int, width: int) -> tuple[Plane, Plane]:
     return np.empty((height, width), np.uint8), np.empty(((height + 1) // 2, (width + 1) // 2, 2), np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The image file that a frame was read from.
+
+    name: relative to the folder that holds all files of the list, with "/" between folders. stem: a name without folders and,
+    where that is unique in the list, without suffix; for files that belong to this one.
+    """
+
+    name: str
+    stem: str
+
+
 @dataclass(slots=True)
 class Frame:
     """A picture on its way through the pipeline. It is never re-created: stages blend into its planes and add to its times.
@@ -30,6 +42,7 @@ class Frame:
     luma: uint8 (H, W). chroma: uint8 (ceil(H/2), ceil(W/2), 2), Cb then Cr.
     pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
     rotation: degrees counter-clockwise by which a player turns the picture for display (0, 90, 180, 270).
+    file: the image file it was read from; None for a frame of a video or a camera.
     times: `time.monotonic()` at the end of each stage passed, in seconds, by name ("captured", "encode", "written", ...).
     durations: how long each stage worked on it, in seconds, waiting not included. threads: the name of the one that did.
     """
@@ -49,6 +62,7 @@ class Frame:
     interlaced: bool = False
     damaged: bool = False
     slot: int = -1
+    file: ImageFile | None = None
     times: dict[str, float] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)

@@ -32,8 +32,20 @@ def show_devices(wanted: bool) -> None:
     if wanted:
         from cliprl.pipeline.sources.cameras import list_devices
 
-        for device in list_devices():
+        devices = list_devices()
+        for device in devices:
             typer.echo(f"{device.path}\t{device.name}")
+        if not devices:
+            typer.echo("no camera was found on this machine (none of /dev/video* gives pictures)", err=True)
+        raise typer.Exit
+
+
+def print_schema(name: str | None) -> None:
+    """Print a JSON Schema, and end."""
+    if name is not None:
+        from cliprl.pipeline.schemas import schema_text
+
+        typer.echo(schema_text(name), nl=False)
         raise typer.Exit
 
 
@@ -239,6 +251,18 @@ ListDevices = Annotated[
         is_eager=True,
         rich_help_panel="Live",
         help="Print the cameras of this machine.",
+    ),
+]
+PrintSchema = Annotated[
+    str | None,
+    typer.Option(
+        "--print-schema",
+        callback=print_schema,
+        is_eager=True,
+        metavar="NAME",
+        rich_help_panel="Output",
+        show_default="none",
+        help="Print the JSON Schema of an output, and end: events (.jsonl), coco, masks (their classes.json), summary (--json).",
     ),
 ]
 Version = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")]

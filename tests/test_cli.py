@@ -155,6 +155,16 @@ def test_a_closed_terminal_leaves_a_file_that_plays(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "out.mp4"]
 
 
+def test_a_machine_without_cameras_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cliprl.pipeline.sources.cameras.list_devices", list)
+    assert call(monkeypatch, "--list-devices") == 0
+    output, error = capfd.readouterr()
+    assert output == ""
+    assert "no camera was found" in error
+
+
 def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
     arguments = ["nohup", COMMAND, "demo:?seconds=2&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
     with subprocess.Popen(

@@ -150,7 +150,9 @@ def test_coco_says_what_the_masks_say(tmp_path: Path, capsys: pytest.CaptureFixt
     for frame, segmentation in items:
         (image,) = coco.loadImgs([frame.index])
         assert (image["height"], image["width"], image["pts"]) == (HEIGHT, WIDTH, frame.pts)
-        assert image["file_name"] == f"{frame.index:06d}_{frame.pts}.png"
+        assert image["file_name"] == f"frame_{frame.index:06d}.png"
+        assert image["mask_file_name"] == f"{frame.index:06d}_{frame.pts}.png"
+        assert image["video"] == "clip.mp4"
         labels = np.zeros((HEIGHT, WIDTH), np.uint8)
         for annotation in coco.loadAnns(coco.getAnnIds([frame.index])):
             mask = coco.annToMask(annotation)

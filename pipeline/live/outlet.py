@@ -27,13 +27,13 @@ class Outlet(threading.Thread):
 
     A file's outlet keeps everything it is given, up to `FILE_QUEUE` pictures behind; what does not fit is counted in `dropped`.
     After an error it takes no more, and `error` tells of it; `dropped` counts on. A `network` outlet drops what is old, and
-    opens its sink again. `name` is the output's, for notes.
+    opens its sink again. `written` counts what the sink took. `name` is the output's, for notes.
     """
 
     def __init__(self, open_sink: Callable[[], Sink], *, name: str = "an output", network: bool = False) -> None:
         super().__init__(name="outlet", daemon=True)
         self.target = name
-        self.dropped = 0
+        self.dropped = self.written = 0
         self.error: CliprlError | None = None
         self.notes: list[str] = []
         self._open, self._network = open_sink, network
@@ -107,6 +107,7 @@ class Outlet(threading.Thread):
                     self.dropped += not self._network
                     raise
                 self.error = None
+                self.written += 1
                 del item  # whoever waits for the next picture must not hold this one
         self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
 

@@ -15,13 +15,14 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.base import FileSink
-from cliprl.pipeline.sinks.describe import describe_class, describe_stream, frame_name
+from cliprl.pipeline.sinks.describe import describe_class, describe_stream, frame_name, image_name
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels import frame_labels
 from cliprl.pipeline.sinks.partial import PartialFile
+from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.upright import upright_size
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CocoSink(FileSink):
@@ -29,10 +30,11 @@ class CocoSink(FileSink):
 
     Sizes and masks are those of the picture as it is displayed, upright.
 
-    `images`: id and frame_index (the frame's index), file_name (what MaskSink would call its mask), pts, seconds, height, width,
-    segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for each class that a
-    frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean probability where
-    the class won. `info`: format_version and stream.
+    `images`: id and frame_index (the frame's index), file_name (the image file's own, or "frame_000012.png" for a frame of a
+    video), mask_file_name (what MaskSink calls its mask), video (the stream's name, null for image files), pts, seconds,
+    height, width, segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for
+    each class that a frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean
+    probability where the class won. `info`: format_version and stream. See the schema "coco".
 
     Annotations go to the disk as they come, one a line, and the images into an unnamed file until the end, so that memory
     does not grow.
@@ -44,7 +46,7 @@ class CocoSink(FileSink):
         """Create the partial file. Raises UsageError where it can't be."""
         super().__init__(target)
         self._classes = {i: spec for i, spec in enumerate(scene.classes) if spec.kind != "background"}
-        self._annotations = 0
+        self._video, self._annotations = redact(scene.stream.name), 0
         self._file = PartialFile(target)
         self.notes += self._file.notes
         try:
@@ -65,7 +67,9 @@ class CocoSink(FileSink):
         height, width = upright_size(frame)
         image = {
             "id": frame.index,
-            "file_name": frame_name(frame),
+            "file_name": image_name(frame),
+            "mask_file_name": frame_name(frame) if segmentation else None,
+            "video": None if frame.file else self._video,
             "height": height,
             "width": width,
             "frame_index": frame.index,

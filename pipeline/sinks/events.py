@@ -11,7 +11,7 @@ from cliprl.pipeline.measure import measure
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.base import FileSink
-from cliprl.pipeline.sinks.describe import describe_class, describe_stream
+from cliprl.pipeline.sinks.describe import describe_class, describe_frame, describe_stream, frame_name
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.partial import PartialFile
 from cliprl.pipeline.upright import upright_box
@@ -30,11 +30,12 @@ class EventSink(FileSink):
 
     Then one line for each frame:
 
-        {"index", "pts", "seconds", "damaged": bool, "segmented": bool,
+        {"index", "file_name", "mask_file_name", "pts", "seconds", "damaged": bool, "segmented": bool,
          "confidence": 0..1, "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
          "latency_ms": {STAGE: number, "age": number}}
 
+    `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the endoscope's picture: see
     `measure`. Only classes that occur are listed, without the background. Where `segmented` is false there is no "confidence",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
@@ -54,9 +55,8 @@ class EventSink(FileSink):
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         event: dict[str, Any] = {
-            "index": frame.index,
-            "pts": frame.pts,
-            "seconds": frame.seconds,
+            **describe_frame(frame),
+            "mask_file_name": frame_name(frame) if segmentation else None,
             "damaged": frame.damaged,
             "segmented": segmentation is not None,
         }

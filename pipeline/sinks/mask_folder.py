@@ -55,11 +55,14 @@ class MaskFolder:
         with suppress(OSError):
             self._folder.rmdir()
 
-    def seal(self) -> None:
-        """List the files. Raises OSError, and leaves the list out, where there is no room."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def seal(self, more: Mapping[str, Any]) -> None:
+        """List the files, and `more`. Raises OSError, and leaves the list out, where there is no room."""
         draft = self._folder / f".{CLASSES}.new"
         try:
-            draft.write_text(_sealed(self._about | {"files": self._files}), encoding="utf-8")
+            draft.write_text(_sealed(self._about | dict(more) | {"files": self._files}), encoding="utf-8")
             draft.replace(self._folder / CLASSES)
         except OSError:
             draft.unlink(missing_ok=True)

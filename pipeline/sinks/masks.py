@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.segmentation import Segmentation
 from cliprl.pipeline.sinks.base import FileSink
-from cliprl.pipeline.sinks.describe import describe_class, describe_stream, frame_name
+from cliprl.pipeline.sinks.describe import describe_class, describe_frame, describe_stream, frame_name
 from cliprl.pipeline.sinks.labels import frame_labels
 from cliprl.pipeline.sinks.mask_folder import MaskFolder, own_files, remove_own
 from cliprl.pipeline.sinks.partial import check_name
@@ -19,15 +20,17 @@ from cliprl.pipeline.sinks.places import check_holds_no_input
 from cliprl.pipeline.sinks.png import encode_png
 from cliprl.pipeline.sinks.reserve import reserve
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class MaskSink(FileSink):
-    """`INDEX_PTS.png` for every segmented frame, in its size: pixel values are class ids, the palette the class colours.
+    """A PNG for every segmented frame, in its size: pixel values are class ids, the palette the class colours.
 
-    `classes.json` holds `format_version`, `stream`, `classes` and the list of the files (see `MaskFolder`). A frame without a
-    segmentation gets no mask. The folder is made, or replaced at the end if all that is in it was written by an earlier run and
-    not changed since; any other is refused. Until the end the masks lie in `.NAME.partial` beside it.
+    It is called `INDEX_PTS.png`; of an image file `NAME.png`, so that both sort alike. `classes.json` holds `format_version`,
+    `stream`, `classes`, `frames`, which leads from each mask to its image file, and the list of the files (see `MaskFolder`);
+    the schema "masks" tells more. A frame without a segmentation gets no mask. The folder is made, or replaced at the end if
+    all that is in it was written by an earlier run and not changed since; any other is refused. Until the end the masks lie in
+    `.NAME.partial` beside it.
     """
 
     takes_pictures = False
@@ -42,6 +45,7 @@ class MaskSink(FileSink):
             raise UsageError(f"can't read '{target}' ({error.strerror}): choose another folder") from error
         self._palette = [spec.color for spec in scene.classes]
         self._without = 0
+        self._frames: list[dict[str, Any]] = []
         classes = [describe_class(i, spec) for i, spec in enumerate(scene.classes)]
         about = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream), "classes": classes}
         try:
@@ -53,15 +57,23 @@ class MaskSink(FileSink):
             raise UsageError(f"can't write masks to '{target}' ({error.strerror}): choose another folder") from error
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        name = None
         if segmentation is None:
             self._without += 1
-            return
-        self._masks.add(frame_name(frame), encode_png(frame_labels(frame, segmentation), self._palette))
+        else:
+            name = self._name(frame)
+            self._masks.add(name, encode_png(frame_labels(frame, segmentation), self._palette))
+        self._frames.append({"mask_file_name": name} | describe_frame(frame))
+
+    def _name(self, frame: Frame) -> str:
+        """The mask's name; of a frame that is shown once more one with its index."""
+        name = frame_name(frame)
+        return f"{frame.index:06d}_{name}" if name in self._masks else name
 
     def _finish(self, whole: bool) -> None:
         if self._without:
             self.notes.append(f"{self._without} frames were not segmented and have no mask in '{self.target}'")
-        self._masks.seal()
+        self._masks.seal({"frames": self._frames})
         if whole:
             if self._final.exists() and (old := remove_own(self._final)):
                 self.notes.append(f"'{self.target}' held {old} files of an earlier run, which these masks replace")

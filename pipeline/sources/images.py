@@ -17,6 +17,7 @@ from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.conform import Conformer
+from cliprl.pipeline.sources.image_names import image_files
 from cliprl.pipeline.sources.orientation import OrientationReader
 from cliprl.pipeline.sources.planes import picture_color
 from cliprl.pipeline.sources.stills import codec_of, is_animated_webp, is_whole, without_libav
@@ -69,6 +70,7 @@ class ImageSource(FrameSource):
 
     def __init__(self, name: str, paths: Sequence[Path], rate: Fraction = DEFAULT_RATE) -> None:
         self._paths = paths
+        self._files = image_files(paths)
         self._next = self._index = 0
         self._decoders: dict[str, Any] = {}
         self._first: tuple[int, av.VideoFrame] | None = None
@@ -141,7 +143,7 @@ class ImageSource(FrameSource):
         frame.pts, frame.duration, frame.index = place, 1, self._index
         for text in self._conformer.notes.values():
             self.note(text)
-        frame.damaged = damaged
+        frame.damaged, frame.file = damaged, self._files[place]
         self.damaged += damaged
         self._index += 1
         frame.mark("captured")
