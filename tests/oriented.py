@@ -11,7 +11,8 @@ from typing import Any
 
 import av
 import numpy as np
-from media import Picture
+from av.bitstream import BitStreamFilterContext
+from media import Picture, color_of, make_clip
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -101,6 +102,30 @@ def displayed(path: Path, orientation: int, size: tuple[int, int]) -> Path:
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def tagged_by_key_frames(path: Path, orientation: int, size: tuple[int, int]) -> Path:
+    """A bare H.264 stream whose key frames tell the orientation, by an SEI message, and the frames between do not."""
+    upright = make_clip(
+        path.with_suffix(".plain.h264"),
+        frames=5,
+        size=stored(orientation, size).shape[1::-1],
+        options={"g": "3", "bf": "0", "crf": "5"},
+        picture=lambda index, height, width: stored(orientation, size),
+        color=color_of("bt709"),
+    )
+    angle, flip = _DISPLAY[orientation]
+    # rotated counter-clockwise by `rotate` after the flip
+    how = f"rotate={-angle % 360 if flip else angle}" + (":flip=horizontal" if flip else "")
+    with av.open(str(upright)) as source, av.open(str(path), "w", format="h264") as container:
+        stream = source.streams.video[0]
+        target = container.add_stream_from_template(stream)
+        insert = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:{how}", stream)
+        for packet in source.demux(stream):
+            for tagged in insert.filter(packet) if packet.size else ():
+                tagged.stream = target
+                container.mux(tagged)
     return path
 
 

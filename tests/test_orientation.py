@@ -23,6 +23,7 @@ from oriented import (
     shown,
     still,
     stored,
+    tagged_by_key_frames,
 )
 from PIL import Image
 from pycocotools.coco import COCO
@@ -152,6 +153,14 @@ def test_a_viewer_sees_what_a_viewer_of_the_input_saw(kind: str, orientation: in
 def test_jpegs_in_quicktime_with_exif(orientation: int, tmp_path: Path) -> None:
     run(mjpeg(tmp_path / "in.mov", [orientation] * 2, SIZE), tmp_path)
     assert_upright(tmp_path, SIZE, 2)
+
+
+@pytest.mark.parametrize("orientation", [2, 4, 5, 6, 7, 8])
+def test_an_orientation_told_at_key_frames_holds_for_the_frames_between(orientation: int, tmp_path: Path) -> None:
+    source = tagged_by_key_frames(tmp_path / "in.h264", orientation, SIZE)
+    assert np.abs(np.array(corners(as_players_show(source)[0]), int) - CORNERS).max() < 20
+    run(source, tmp_path)
+    assert_upright(tmp_path, SIZE, 5)
 
 
 @pytest.mark.parametrize("first", ORIENTATIONS)

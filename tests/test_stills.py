@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media import bars, color_of, make_clip, moving
+from media import bars, color_of, make_clip, moving, video_frame
 from oriented import as_players_show, shown, still
 from PIL import Image
 
@@ -26,9 +26,10 @@ from cliprl.pipeline.content import ContentDetector, find_picture
 from cliprl.pipeline.cuda.edges import StripLayout
 from cliprl.pipeline.frame import Frame, allocate_planes
 from cliprl.pipeline.nv12 import recolor
-from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.protocols import Scene, StreamInfo
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.fit import letterbox
+from cliprl.pipeline.sources.conform import Conformer
 from cliprl.pipeline.view import full_view
 
 SIZE = (128, 64)
@@ -280,12 +281,18 @@ def test_deep_and_dense_video_keeps_its_colours(pix_fmt: str, tmp_path: Path) ->
         assert np.abs(rgb(frame)[:, 2::16] - bars(0, 64, 128)[:, 2::16]).max() <= 8
 
 
-def test_side_data_that_is_unknown_costs_no_picture(tmp_path: Path) -> None:
-    """libav attaches EXIF to pictures; PyAV refuses to list the side data of such a one."""
-    path = still(tmp_path / "a.jpg", 6, SIZE)
-    with av.open(str(path)) as container:
-        picture = next(container.decode(video=0))
-    with pytest.raises(ValueError, match="not a valid Type"):
-        list(picture.side_data)
-    (frame,) = read(path)
-    assert frame.rotation == 270
+def test_a_writer_on_another_device_leaves_pictures_as_they_are_and_that_is_told() -> None:
+    class Elsewhere:
+        on_host = False
+
+        def write(self, picture: av.VideoFrame, luma: Any, chroma: Any, color: Color) -> None:
+            assert luma.shape == (picture.height, picture.width)
+
+    info = StreamInfo("clip", 64, 96, Fraction(1, 25), color=Color("bt709", False, 1, 1), rotation=90)
+    conformer = Conformer(info, Elsewhere(), persistent=True)
+    picture = video_frame(bars(0, 64, 96), "yuv420p", color_of("bt601", True))
+    picture.colorspace, picture.color_range = 6, 2
+    context = av.CodecContext.create("h264", "r")
+    frame = conformer.frame(picture, context, allocate_planes, "frame 7", None)
+    assert (frame.color.matrix, frame.color.full_range, frame.rotation) == ("bt601", True, 90)
+    assert any("--device cpu" in note for note in conformer.notes.values())

@@ -60,7 +60,8 @@ class NvdecSource(VideoSource):
         device.gpu.bind()
         self._surfaces = SurfaceWriter(device)
         super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True))
-        if self._held is not None and OrientationReader().read(self._held.picture).mirrored:
+        found = OrientationReader().read(self._held.picture) if self._held is not None else None
+        if found is not None and found.mirrored:
             self.close()
             raise CliprlError("its pictures are to be mirrored")
 

@@ -29,22 +29,27 @@ class Conformer:
     """Writes pictures as frames of the stream `info`, which describes its first picture.
 
     A frame is mirrored and turned until the stream's rotation makes it upright, and converted to the stream's matrix and
-    range. What can't be made to agree (size, sample aspect, primaries, transfer function) is told in `notes`, once each.
+    range. `persistent`: a picture that tells no orientation has that of the one before, as in a video whose key frames tell
+    it; otherwise it is upright. A writer that is not `on_host` leaves colour and orientation as they are. What can't be made
+    to agree (size, sample aspect, primaries, transfer function) is told in `notes`, once each.
     """
 
-    def __init__(self, info: StreamInfo, writer: Writer | None = None) -> None:
+    def __init__(self, info: StreamInfo, writer: Writer | None = None, *, persistent: bool) -> None:
         self.notes: dict[str, str] = {}
         self._info = info
         self._writer = writer or PlaneWriter()
         self._orientations = OrientationReader()
+        self._persistent, self._last = persistent, Orientation(False, info.rotation)
         self._stored = allocate_planes(0, 0)
 
     def frame(
         self, picture: av.VideoFrame, context: Any, allocate: PlaneAllocator, place: str, aspect: Fraction | None
     ) -> Frame:
         """The picture as a frame without time. `place` names it in notes ("frame 12"); `aspect` is its sample aspect."""
-        own, found = picture_color(picture, context), self._orientations.read(picture)
-        turns = (found.rotation - self._info.rotation) // 90 % 4
+        own, found = picture_color(picture, context), self._orientation(picture)
+        color, turns = self._info.color, (found.rotation - self._info.rotation) // 90 % 4
+        if not self._writer.on_host:
+            color, turns = own, 0
         height, width = (picture.width, picture.height) if turns % 2 else (picture.height, picture.width)
         planes = allocate(height, width)
         if self._writer.on_host:
@@ -54,9 +59,16 @@ class Conformer:
         if aspect and turns % 2:
             aspect = 1 / aspect
         self._tell(own, found, (height, width), aspect, place)
-        frame = Frame(*planes, 0, self._info.time_base, 0, self._info.color, rotation=self._info.rotation)
+        frame = Frame(*planes, 0, self._info.time_base, 0, color, rotation=self._info.rotation)
         frame.sample_aspect = aspect
         return frame
+
+    def _orientation(self, picture: av.VideoFrame) -> Orientation:
+        found = self._orientations.read(picture)
+        if found is None:
+            return self._last if self._persistent else Orientation()
+        self._last = found
+        return found
 
     def _write(
         self, picture: av.VideoFrame, planes: tuple[Plane, Plane], own: Color, mirrored: bool, turns: int

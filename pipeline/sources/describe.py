@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.sources.orientation import OrientationReader
+from cliprl.pipeline.sources.orientation import Orientation, OrientationReader
 from cliprl.pipeline.sources.planes import picture_color
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
@@ -61,7 +61,7 @@ def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, con
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
         "color": picture_color(picture, context),
-        "rotation": OrientationReader().read(picture).rotation,
+        "rotation": (OrientationReader().read(picture) or Orientation()).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": picture.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # an older PyAV does not tell

@@ -18,7 +18,7 @@ from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.conform import Conformer
 from cliprl.pipeline.sources.image_names import image_files
-from cliprl.pipeline.sources.orientation import OrientationReader
+from cliprl.pipeline.sources.orientation import Orientation, OrientationReader
 from cliprl.pipeline.sources.planes import picture_color
 from cliprl.pipeline.sources.stills import codec_of, is_animated_webp, is_whole, without_libav
 from cliprl.pipeline.sources.timing import DEFAULT_RATE
@@ -88,11 +88,11 @@ class ImageSource(FrameSource):
             frames=len(paths),
             seconds=float(len(paths) / rate),
             color=picture_color(picture, self._context),
-            rotation=OrientationReader().read(picture).rotation,
+            rotation=(OrientationReader().read(picture) or Orientation()).rotation,
             sample_aspect=self._aspect(),
             notes=self.info.notes,
         )
-        self._conformer = Conformer(self.info)
+        self._conformer = Conformer(self.info, persistent=False)
 
     def _advance(self) -> tuple[int, av.VideoFrame] | None:
         """The next readable picture, and its place in the list."""

@@ -29,12 +29,12 @@ class OrientationReader:
     def __init__(self) -> None:
         self._graphs: dict[tuple[int, int, str], Any] = {}
 
-    def read(self, picture: av.VideoFrame) -> Orientation:
-        """The orientation of a picture as decoded; upright where there is no matrix or one that can't be displayed."""
+    def read(self, picture: av.VideoFrame) -> Orientation | None:
+        """The orientation of a picture as decoded; None where nothing is told. A matrix that shows nothing leaves it upright."""
         for data in self._side_data(picture):
             if data.type == Type.DISPLAYMATRIX:
                 return from_matrix(_MATRIX.unpack(bytes(data)[: _MATRIX.size]))
-        return Orientation()
+        return None
 
     def _side_data(self, picture: av.VideoFrame) -> Any:
         try:

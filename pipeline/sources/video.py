@@ -96,7 +96,8 @@ class VideoSource(FrameSource):
         self._clock = Clock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
         self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
-        self._conformer = Conformer(self.info, self._plane_writer())
+        persistent = self._context.name != "mjpeg"  # of which each picture is a file of its own
+        self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._context), self.info.sample_aspect
 
     def _plane_writer(self) -> Writer | None:
