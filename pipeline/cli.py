@@ -40,6 +40,7 @@ from cliprl.pipeline.options import (
     SegmentMinutes,
     Status,
     Steps,
+    StreamIndex,
     Threads,
     Trace,
     Verbose,
@@ -96,6 +97,7 @@ def stream(
     verbose: Verbose = False,
     trace: Trace = None,
     bundle: Bundle = "small",
+    stream_index: StreamIndex = None,
     steps: Steps = None,
     budget_ms: BudgetMs = None,
     device: Device = "cpu",
@@ -148,7 +150,7 @@ def stream(
         trace=trace,
         web=web,
         window=window,
-        live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None),
+        live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None, stream_index),
     )
     raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
 

@@ -149,7 +149,7 @@ def _open(
         if options.window:
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
-    source = opened.enter_context(device.source(options.source, say))
+    source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
     outputs.check(overwrite=options.overwrite)
     if source.info.live and options.device == "cpu":  # http tells only now
         return _open_live(options, targets, source, bundle, overlay, say)

@@ -35,11 +35,11 @@ class CpuDevice:
     def __init__(self) -> None:
         self._scratch = Scratch()
 
-    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
         """`open_source`: libav decodes on the CPU."""
         from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
 
-        return open_source(name)
+        return open_source(name, stream=stream)
 
     def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
         """`open_sink`: libav encodes on the CPU."""

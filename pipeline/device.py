@@ -33,10 +33,10 @@ class Device(Protocol):
     # Told what the host is at, for a profiler of the device; None where there is none.
     ranges: Callable[[str], AbstractContextManager[object]] | None
 
-    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
         """Open whatever gives frames, as `open_source` does, with the device's own decoder where it has one for it.
 
-        `say` is told why it has none. The frames must be read into a ring of this device.
+        `say` is told why it has none. `stream` as for `open_source`. The frames must be read into a ring of this device.
         """
         ...
 

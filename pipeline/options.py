@@ -129,6 +129,17 @@ Trace = Annotated[
 Bundle = Annotated[
     str, typer.Option(metavar="NAME|FOLDER", rich_help_panel="Network", help="The engine bundle to run.")
 ]
+StreamIndex = Annotated[
+    int | None,
+    typer.Option(
+        "--stream",
+        min=0,
+        metavar="N",
+        rich_help_panel="Picture",
+        show_default="the default or largest",
+        help="Which video stream of a file or address to show, where it has several: its index, as the note lists them.",
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option(

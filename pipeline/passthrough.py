@@ -114,6 +114,8 @@ def passthrough_of(container: Any, *, live: bool) -> Passthrough:
     notes = [f"left out of the output: {rest}"] if (rest := _others(container)) else []
     tracks = []
     for stream in container.streams.audio:
+        if stream.discard == Discard.all:  # of another programme or variant than the picture
+            continue
         try:
             tracks.append(_track(stream))
         except (ValueError, AttributeError, av.FFmpegError):

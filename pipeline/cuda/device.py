@@ -71,17 +71,17 @@ class CudaDevice:
         self._streams: list[Stream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
 
-    def source(self, name: str, say: Callable[[str], None] = silent) -> FrameSource:
+    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
         """A video file by NVDEC where there is one for it, everything else as `open_source` opens it."""
         if self.decoder is not None and Path(name).is_file():
             from cliprl.pipeline.cuda.nvdec import open_on_gpu
 
-            found = open_on_gpu(name, self, self.decoder, say)
+            found = open_on_gpu(name, self, self.decoder, say, stream)
             if found is not None:
                 return found
         from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
 
-        return open_source(name)
+        return open_source(name, stream=stream)
 
     def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
         """A video file by NVENC where there is one for it, everything else as `open_sink` opens it."""

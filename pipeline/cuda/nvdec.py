@@ -18,6 +18,7 @@ from cliprl.pipeline.cuda.gpu import Event
 from cliprl.pipeline.frame import Plane
 from cliprl.pipeline.sources.decode import Decoded
 from cliprl.pipeline.sources.orientation import OrientationReader
+from cliprl.pipeline.sources.selection import select
 from cliprl.pipeline.sources.video import VideoSource
 
 # What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
@@ -27,24 +28,28 @@ DECODABLE = ("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le")
 CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
 
 
-def open_on_gpu(name: str, device: CudaDevice, index: int, say: Callable[[str], None]) -> VideoSource | None:
-    """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why."""
+def open_on_gpu(
+    name: str, device: CudaDevice, index: int, say: Callable[[str], None], stream: int | None = None
+) -> VideoSource | None:
+    """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why.
+
+    `stream` as for `open_source`.
+    """
     try:
-        _check_format(name)
-        return NvdecSource(name, device, index)
+        _check_format(name, stream)
+        return NvdecSource(name, device, index, stream)
     except (CliprlError, OSError, ValueError, RuntimeError, NotImplementedError, av.error.FFmpegError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         say(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
         return None
 
 
-def _check_format(name: str) -> None:
+def _check_format(name: str, stream: int | None) -> None:
     """Raise CliprlError for a pixel format that NVDEC does not give. Under a hardware decoder the format can't be asked for."""
     with av.open(name, metadata_errors="replace") as container:
-        streams = container.streams.video
-        context = streams[0].codec_context if streams else None
-        found = context.pix_fmt if context is not None else None
-        odd = context is not None and (context.width % 2 or context.height % 2)
+        context = select(container, name, stream)[0].codec_context
+        found = context.pix_fmt
+        odd = context.width % 2 or context.height % 2
     if found not in DECODABLE:
         raise CliprlError(f"pixel format {found or 'unknown'} is none of {', '.join(DECODABLE)}")
     if odd:
@@ -54,12 +59,12 @@ def _check_format(name: str) -> None:
 class NvdecSource(VideoSource):
     """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
 
-    def __init__(self, name: str, device: CudaDevice, index: int) -> None:
+    def __init__(self, name: str, device: CudaDevice, index: int, stream: int | None = None) -> None:
         # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
         # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
         device.gpu.bind()
         self._surfaces = SurfaceWriter(device)
-        super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True))
+        super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
         found = OrientationReader().read(self._held.picture) if self._held is not None else None
         if found is not None and found.mirrored:
             self.close()

@@ -34,6 +34,7 @@ class LiveOptions:
 
     reconnect: None: once the source has been seen. wait_ms: None: not at all for a camera, most of a frame for a file.
     record: what and where, None where it can't be switched on; `recording` is on from the start.
+    stream: the index of the video stream to show, None for the best.
     """
 
     max_age_ms: float = 250.0
@@ -42,12 +43,13 @@ class LiveOptions:
     guard: bool = True
     record: RecordOptions | None = None
     recording: bool = False
+    stream: int | None = None
 
 
 def first_source(name: str, options: LiveOptions) -> FrameSource | None:
     """The source, open; None where it is not there yet and `reconnect` says to wait for it. Raises what `open_source` does."""
     try:
-        return open_source(name)
+        return open_source(name, stream=options.stream)
     except UsageError:
         raise
     except CliprlError:
@@ -68,7 +70,12 @@ def open_live(
     say: Callable[[str], None] = silent,
 ) -> LiveStream:
     """The live stream of the source called `name`, of which `first` is open already; `openers` are those of its outputs."""
-    camera = Camera(lambda: open_source(name), first, name=redact(name), reconnect=options.reconnect is not False)
+    camera = Camera(
+        lambda: open_source(name, stream=options.stream),
+        first,
+        name=redact(name),
+        reconnect=options.reconnect is not False,
+    )
     waiting = 0.0 if camera.live else _FILE_WAIT * 1000 * camera.period
     promise = Promise(options.max_age_ms, waiting if options.wait_ms is None else options.wait_ms, options.guard)
     style = overlay.style

@@ -20,6 +20,10 @@ _COPY_OPAQUE = 1 << 7
 _LOW_DELAY = 1 << 19
 
 
+class EncryptedPacketError(Exception):
+    """A packet of the video is marked as encrypted."""
+
+
 class Decoded(NamedTuple):
     """A picture, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
 
@@ -63,6 +67,7 @@ class Decoder:
         """The next picture in presentation order, None at the end.
 
         Where a live stream or a connection breaks, the pictures already received come first, then libav's error is raised.
+        Raises EncryptedPacketError for a packet that could be decoded to nothing but noise.
         """
         while not self._ready and not self._drained:
             packet = self._next_packet()
@@ -114,6 +119,8 @@ class Decoder:
 
     def _count(self, packet: Packet) -> None:
         self.packets += 1
+        if packet.has_sidedata("encryption_info"):
+            raise EncryptedPacketError
         self._order.sent(packet)
         if packet.is_corrupt and packet.pts is not None:
             self._suspect.add(packet.pts)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.container import InputContainer
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.sources.orientation import Orientation, OrientationReader
@@ -27,19 +26,6 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the pictures in it")
     if path.is_file() and path.stat().st_size == 0:
         raise CliprlError(f"{path} is empty: make or copy it again")
-
-
-def video_stream(container: InputContainer, name: str) -> Any:
-    """The video stream to show: the first that is no cover picture. Its decoder is known to exist: without, libav crashes."""
-    attached = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & attached]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with pictures")
-    decodable = [s for s in streams if s.codec_context is not None]
-    if not decodable:
-        raise CliprlError(f"the video of {name} can't be decoded: it is cut off, or of a codec without a decoder here")
-    return next((s for s in decodable if s.codec_context.width), decodable[0])
 
 
 def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:

@@ -14,7 +14,9 @@ _SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|pass|passphrase|pwd
 
 
 def redact(name: str) -> str:
-    """A URL without user, password and the values of secret-looking parameters; any other name as it is."""
+    """A URL without user, password and the values of secret-looking parameters; "standard input" for "-"; else `name`."""
+    if name == "-":
+        return "standard input"
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("***@", name)) if "://" in name else name
 
 

@@ -40,8 +40,11 @@ _OPTIONS = {
 _MAY_END = ("http", "https")
 
 
-def open_url(url: str) -> VideoSource:
-    """Open a network stream. Raises UsageError or CliprlError, one line, without the URL's user and password."""
+def open_url(url: str, stream: int | None = None) -> VideoSource:
+    """Open a network stream, and the video stream of index `stream` in it; None: the best.
+
+    Raises UsageError or CliprlError, one line, without the URL's user and password.
+    """
     scheme = url.split("://")[0].lower()
     if scheme not in _OPTIONS:
         raise UsageError(f"{redact(url)}: no such kind of address; use {', '.join(_OPTIONS)}")
@@ -50,7 +53,7 @@ def open_url(url: str) -> VideoSource:
     live = None if scheme in _MAY_END else True
     if scheme == _RTSP_UDP:
         url = "rtsp" + url[len(_RTSP_UDP) :]
-    return VideoSource(url, options=_OPTIONS[scheme], timeout=_TIMEOUT, live=live)
+    return VideoSource(url, options=_OPTIONS[scheme], timeout=_TIMEOUT, live=live, stream=stream)
 
 
 def _resolve(url: str) -> None:

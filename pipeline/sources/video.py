@@ -16,14 +16,21 @@ from cliprl.pipeline.passthrough import passthrough_of
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.conform import Conformer, Writer
-from cliprl.pipeline.sources.decode import Decoded, Decoder
+from cliprl.pipeline.sources.decode import Decoded, Decoder, EncryptedPacketError
 from cliprl.pipeline.sources.demux import SharedDemuxer
-from cliprl.pipeline.sources.describe import describe, first_shown, stated_frames, video_stream
+from cliprl.pipeline.sources.describe import describe, first_shown, stated_frames
+from cliprl.pipeline.sources.encryption import encryption_error, find_encryption
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.reader import PacketReader
+from cliprl.pipeline.sources.selection import select
 from cliprl.pipeline.sources.timeline import timeline_of
 from cliprl.pipeline.sources.timing import Clock
 
+# What libav takes for the parts of an HLS playlist by itself, and keys, whose names it refuses.
+_PLAYLIST_PARTS = (
+    "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
+    "cmfv,cmfa,ec3,fmp4,html,key,bin"
+)
 # Pictures that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
 _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 
@@ -44,20 +51,28 @@ class VideoSource(FrameSource):
         timeout: tuple[float, float] | None = None,
         live: bool | None = None,
         hwaccel: Any = None,
+        stream: int | None = None,
+        url: str | None = None,
     ) -> None:
-        self._name = name
+        """Open `name`, and the video stream of index `stream` in it; None: the one marked as default, or the largest.
+
+        `url` is what libav opens, where that is not `name`.
+        """
+        self._name, self._wanted = name, stream
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
         try:
             self._container: Any = av.open(
-                name,
+                url or name,
                 format=format,
-                options=dict(options or {}),
+                options=_with_playlist_keys(name, options or {}),
                 timeout=timeout,
                 metadata_errors="surrogateescape",
                 hwaccel=hwaccel,
             )
         except (OSError, ValueError, av.error.FFmpegError) as error:
+            if how := find_encryption(name):
+                raise encryption_error(name, how) from None
             raise explain(error, name) from None
         try:
             self._start(live)
@@ -66,7 +81,7 @@ class VideoSource(FrameSource):
             raise
 
     def _start(self, live: bool | None) -> None:
-        stream = video_stream(self._container, redact(self._name))
+        stream, chosen = select(self._container, redact(self._name), self._wanted)
         if live is None:  # over a network, what has an end is a file
             live = not self._local and stream.duration is None and self._container.duration is None
         self._passthrough = passthrough_of(self._container, live=live)
@@ -84,6 +99,8 @@ class VideoSource(FrameSource):
         self._index = 0
         self._held = self._decode()
         if self._held is None:
+            if how := find_encryption(self._name):
+                raise encryption_error(self._name, how)
             raise CliprlError(
                 f"no picture in {redact(self._name)} can be decoded: it is cut off or damaged; copy it again"
             )
@@ -96,6 +113,8 @@ class VideoSource(FrameSource):
         self._clock = Clock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
         self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
+        if chosen:
+            self.note(chosen)
         persistent = self._context.name != "mjpeg"  # of which each picture is a file of its own
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._context), self.info.sample_aspect
@@ -111,6 +130,8 @@ class VideoSource(FrameSource):
     def _decode(self) -> Decoded | None:
         try:
             return self._decoder.read()
+        except EncryptedPacketError:
+            raise encryption_error(self._name, "Common Encryption") from None
         except av.error.FFmpegError as error:
             # an input/output error is how libav tells that the other end hung up
             if error.errno == errno.EIO and not self._local and self._index:
@@ -189,3 +210,8 @@ def _aspect(context: Any) -> Fraction | None:
     """The sample aspect ratio that a decoder tells; None for square pixels, told or not."""
     aspect: Fraction | None = context.sample_aspect_ratio
     return aspect if aspect and aspect != 1 else None
+
+
+def _with_playlist_keys(name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """libav's options, under which an HLS playlist may have its keys in files named as such."""
+    return {"allowed_extensions": _PLAYLIST_PARTS} | dict(options) if ".m3u8" in name else dict(options)

@@ -1,0 +1,269 @@
+"""Which stream is shown, what is refused as encrypted, and standard input."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from av.stream import Disposition
+from media import make_clip, moving, video_frame
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources import open_source
+
+Size = tuple[int, int]
+
+
+def several(path: Path, sizes: Sequence[Size], default: int | None = None, frames: int = 5) -> Path:
+    """A file with a video stream of each size (width, height)."""
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = []
+        for index, (width, height) in enumerate(sizes):
+            stream: Any = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.disposition = Disposition.default if index == default else Disposition(0)
+            streams.append(stream)
+        for index in range(frames):
+            for stream in streams:
+                frame = video_frame(moving(index, stream.height, stream.width))
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "sizes", "default", "shown"),
+    [
+        ("a.mkv", [(32, 32), (96, 64)], None, 1),
+        ("a.ts", [(32, 32), (96, 64), (64, 64)], None, 1),
+        ("a.mkv", [(96, 64), (32, 32)], 1, 1),  # what its author marked
+        ("a.mkv", [(32, 32), (96, 64)], 1, 1),
+        ("a.mp4", [(96, 64), (32, 32)], None, 0),
+        ("a.mkv", [(96, 64), (96, 64)], None, 0),
+    ],
+)
+def test_the_default_or_the_largest_stream_is_shown_and_told(
+    tmp_path: Path, file: str, sizes: list[Size], default: int | None, shown: int
+) -> None:
+    with open_source(several(tmp_path / file, sizes, default)) as source:
+        frames = list(source)
+    assert {(frame.width, frame.height) for frame in frames} == {sizes[shown]}
+    assert len(frames) == 5
+    (note,) = source.info.notes
+    assert f"stream {shown} is shown" in note
+    assert all(f"{width}x{height}" in note for width, height in sizes)
+
+
+def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
+    path = several(tmp_path / "a.mkv", [(32, 32), (96, 64)])
+    with open_source(path, stream=0) as source:
+        assert len(list(source)) == 5
+    assert source.info.width == 32
+    with pytest.raises(UsageError, match=r"no video stream 2: there are 0 \(32x32 h264.*, 1 \(96x64 h264.*--stream"):
+        open_source(path, stream=2)
+    with pytest.raises(UsageError, match="no streams to choose from"):
+        open_source("demo:", stream=0)
+
+
+def test_one_stream_needs_no_word_and_sound_can_not_be_shown(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", audio=True)
+    with open_source(path, stream=0) as source:
+        assert source.info.notes == ()
+    with pytest.raises(UsageError, match="no video stream 1: there is 0"):
+        open_source(path, stream=1)
+
+
+def test_a_cover_picture_is_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mp4"
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 640, 480, "yuvj420p", Disposition.attached_pic
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        picture = video_frame(moving(0, 480, 640), "yuvj420p")
+        picture.pts = 0
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+        for index in range(5):
+            frame = video_frame(moving(index, 64, 96))
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_source(path) as source:
+        assert [frame.width for frame in source] == [96] * 5
+        assert not any("streams" in note for note in source.info.notes)
+
+
+@pytest.fixture
+def variants(tmp_path: Path) -> Path:
+    """A master playlist of three variants with sound, the best in the middle."""
+    lines = ["#EXTM3U"]
+    for name, size, rate in (("low", (32, 32), 100), ("high", (96, 64), 900), ("mid", (96, 64), 400)):
+        clip = make_clip(tmp_path / f"{name}.ts", size=size, frames=25, audio=True)
+        parts = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1.0,", clip.name, "#EXT-X-ENDLIST"]
+        (tmp_path / f"{name}.m3u8").write_text("\n".join(parts))
+        lines += [f"#EXT-X-STREAM-INF:BANDWIDTH={rate}000,RESOLUTION={size[0]}x{size[1]}", f"{name}.m3u8"]
+    (tmp_path / "master.m3u8").write_text("\n".join(lines))
+    return tmp_path / "master.m3u8"
+
+
+def test_the_best_variant_of_hls_is_shown_with_its_own_sound(variants: Path) -> None:
+    with open_source(variants) as source:
+        assert len(list(source)) == 25
+        info = source.info
+    assert info.width == 96
+    assert "900 kbit/s" in info.notes[0].split("is shown")[0]
+    assert info.passthrough is not None
+    assert len(info.passthrough.tracks) == 1
+
+
+def scramble(path: Path) -> Path:
+    """What a receiver without its card records: everything but the tables is noise, and marked as scrambled."""
+    data, noise = bytearray(path.read_bytes()), random.Random(1)
+    for at in range(0, len(data), 188):
+        if (data[at + 1] & 31) << 8 | data[at + 2] >= 0x100 and data[at + 2] != 255:
+            data[at + 3] |= 0x80
+            head = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+            data[head : at + 188] = noise.randbytes(at + 188 - head)
+    path.write_bytes(data)
+    return path
+
+
+def encrypt_matroska(path: Path) -> Path:
+    """Turn the title of the track into a statement of its encryption, and its pictures into noise."""
+    data = bytearray(path.read_bytes())
+    algorithm = b"\x47\xe1\x81\x05"
+    encryption = b"\x50\x35" + bytes([0x80 | len(algorithm)]) + algorithm
+    inner = b"\x50\x31\x81\x00\x50\x32\x81\x01\x50\x33\x81\x01" + encryption
+    encoding = b"\x62\x40" + bytes([0x80 | len(inner)]) + inner
+    encodings = b"\x6d\x80" + bytes([0x80 | len(encoding)]) + encoding
+    at = data.find(b"\x53\x6e\xb2" + b"x" * 50)
+    assert at > 0
+    rest = 53 - len(encodings) - 2
+    data[at : at + 53] = encodings + b"\xec" + bytes([0x80 | rest]) + bytes(rest)
+    first = data.find(b"\x1f\x43\xb6\x75") + 40
+    data[first:] = random.Random(2).randbytes(len(data) - first)
+    path.write_bytes(data)
+    return path
+
+
+def titled(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.metadata["title"] = "x" * 50
+        for index in range(5):
+            frame = video_frame(moving(index, 64, 96))
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def encrypt_mp4(path: Path) -> Path:
+    options = {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+        "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+    }
+    return make_clip(path, frames=25, container_options=options)
+
+
+@pytest.mark.parametrize(
+    ("file", "make", "kind"),
+    [
+        ("a.mp4", encrypt_mp4, "Common Encryption"),
+        ("a.mkv", lambda path: encrypt_matroska(titled(path)), "Matroska"),
+        ("a.ts", lambda path: scramble(make_clip(path, frames=50)), "scrambled MPEG-TS"),
+    ],
+)
+def test_encrypted_files_are_refused_by_that_word(tmp_path: Path, file: str, make: Any, kind: str) -> None:
+    with pytest.raises(CliprlError) as caught:
+        open_source(make(tmp_path / file))
+    assert f"is encrypted ({kind})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("AES-128", 'URI="gone.key"'),
+        ("SAMPLE-AES", 'URI="skd://asset",KEYFORMAT="com.apple.streamingkeydelivery",KEYFORMATVERSIONS="1"'),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_encrypted_hls_is_refused_by_that_word(tmp_path: Path, method: str, key: str, nested: bool) -> None:
+    clip = make_clip(tmp_path / "a.ts", frames=25)
+    clip.write_bytes(random.Random(3).randbytes(clip.stat().st_size // 16 * 16))
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-TARGETDURATION:1",
+        f"#EXT-X-KEY:METHOD={method},{key}",
+        "#EXTINF:1.0,",
+        "a.ts",
+        "#EXT-X-ENDLIST",
+    ]
+    (tmp_path / "a.m3u8").write_text("\n".join(lines))
+    (tmp_path / "master.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\na.m3u8\n")
+    with pytest.raises(CliprlError, match=rf"is encrypted \(HLS, {method}\)"):
+        open_source(tmp_path / ("master.m3u8" if nested else "a.m3u8"))
+
+
+def test_a_damaged_file_is_not_called_encrypted(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.ts", frames=25)
+    path.write_bytes(random.Random(4).randbytes(path.stat().st_size))
+    with pytest.raises(CliprlError) as caught:
+        open_source(path)
+    assert "encrypted" not in str(caught.value)
+
+
+CHILD = """
+from cliprl.engines import CliprlError
+from cliprl.pipeline.sources import open_source
+try:
+    with open_source("-") as source:
+        print(len(list(source)), source.info.name)
+except CliprlError as error:
+    print(error.exit_status, error)
+"""
+
+
+def read_stdin(**settings: Any) -> str:
+    child = subprocess.run([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=False, timeout=120, **settings)
+    assert child.returncode == 0
+    return child.stdout.decode()
+
+
+def test_a_dash_is_standard_input(tmp_path: Path) -> None:
+    fast = {"movflags": "faststart"}
+    for path in (make_clip(tmp_path / "a.ts"), make_clip(tmp_path / "a.mp4", container_options=fast)):
+        assert read_stdin(input=path.read_bytes()) == "12 standard input\n"
+    with make_clip(tmp_path / "late_index.mp4").open("rb") as file:  # redirected, it can be sought in
+        assert read_stdin(stdin=file) == "12 standard input\n"
+
+
+def test_standard_input_without_a_video_is_told() -> None:
+    assert read_stdin(input=b"").startswith("1 standard input")
+    assert read_stdin(input=b"no video" * 100).startswith("1 standard input is not a video")
+    leader, terminal = os.openpty()
+    try:
+        assert "is a terminal" in read_stdin(stdin=terminal)
+    finally:
+        os.close(leader)
+        os.close(terminal)
+
+
+@pytest.mark.parametrize(("name", "words"), [("", "empty name"), (".", "is a folder"), ("/", "is a folder")])
+def test_a_folder_or_nothing_is_no_input(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_source(name)
