@@ -36,8 +36,8 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
     if not text:
         raise UsageError("the input has an empty name: name a video, pictures, a camera or a stream")
     pictures = not os.path.exists(text) and "://" not in text and not text.startswith(_PREFIXES) and is_pattern(text)
-    if stream is not None and (pictures or (text.startswith(_PREFIXES) and not os.path.isfile(text))):
-        raise UsageError(f"{text} has no streams to choose from: --stream is for video files and network streams")
+    if pictures or (text.startswith(_PREFIXES) and not os.path.isfile(text)):
+        _check_no_stream(text, stream)
     if pictures:
         if rate is not None and rate <= 0:
             raise UsageError(f"a rate of {rate} pictures a second makes no stream: give a rate above 0")
@@ -47,8 +47,7 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
     if os.path.isfile(text):  # whatever its name: "demo:x.mp4", and "a:b.mp4", which would be a protocol to libav
         check_file(Path(text))
         if is_still(Path(text)):
-            if stream is not None:
-                raise UsageError(f"{text} has no streams to choose from: --stream is for video files and network streams")
+            _check_no_stream(text, stream)
             return ImageSource(text, [Path(text)])
         return VideoSource(os.path.abspath(text) if ":" in text or text == STDIN else text, stream=stream)
     if text == STDIN:
@@ -65,3 +64,8 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
         return open_screen(text)
     check_file(Path(text))
     return VideoSource(text if ":" not in text else os.path.abspath(text), stream=stream)
+
+
+def _check_no_stream(name: str, stream: int | None) -> None:
+    if stream is not None:
+        raise UsageError(f"{name} has no streams to choose from: --stream is for video files and network streams")
