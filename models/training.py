@@ -149,6 +149,10 @@ def _sources(recipe: Recipe) -> list[dict[str, str]]:
         kinds = ["rendered", *(["vocalfolds"] if data.larynx else [])]
     known = {
         "rendered": {"name": "rendered scenes (cliprl.pipeline.scene)", "licence": "Apache-2.0"},
+        "raytraced": {
+            "name": "ray-traced scenes (cliprl.models.data.raytraced)",
+            "licence": "Apache-2.0; pictures and meshes that they were made from have their own",
+        },
         vocalfolds.NAME: {
             "name": vocalfolds.NAME,
             "licence": vocalfolds.LICENCE,

@@ -29,6 +29,9 @@ OPTIONAL = {
     "nncf",
     "aiortc",
     "onnxruntime",
+    "mitsuba",
+    "mitsuba_oidn",
+    "trimesh",
 }
 
 

@@ -7,6 +7,7 @@ cholecseg8k:/data/cholecseg8k?split=videos
 vocalfolds:/data/vocalfolds?split=without-seq5
 folder:/data/mine                            anyone's data (see `folder`)
 rendered:seeds=0-299&frames=6                scenes that this program draws itself
+raytraced:/data/raytraced?seeds=0-4999       scenes that `python -m cliprl.models.data.raytraced` has rendered; suction=parts
 empty:/data/clip.mp4?every=5                 a video in which no instrument is seen
 """
 
@@ -27,6 +28,7 @@ from cliprl.models.data.endovis2017 import EndoVis2017
 from cliprl.models.data.endovis2018 import EndoVis2018
 from cliprl.models.data.folder import FolderSet
 from cliprl.models.data.paired import Labelled, Subset
+from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.rendered import RenderedScenes, SceneSet
 from cliprl.models.data.splits import choose
 from cliprl.models.data.vocalfolds import VocalFolds
@@ -63,15 +65,32 @@ def _plain(make: Callable[[Path], Labelled]) -> Kind:
 
 
 def _rendered(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
-    first, _, last = options.get("seeds", UNSEEN).partition("-")
-    frames = options.get("frames", "10")
-    if not (first + (last or first) + frames).isdecimal() or int(last or first) < int(first) or not int(frames):
+    seeds, frames = _seeds(options.get("seeds", UNSEEN)), options.get("frames", "10")
+    if seeds is None or not frames.isdecimal() or not int(frames):
         raise UsageError(
             f"rendered scenes of seeds '{options.get('seeds')}', frames '{frames}': give seeds=FIRST-LAST and frames=N"
         )
-    count = int(last or first) - int(first) + 1
-    which = SceneSet(int(first), count, int(frames), around.height, around.width)
+    which = SceneSet(seeds.start, len(seeds), int(frames), around.height, around.width)
     return RenderedScenes(which, place, around.workers, around.drawing)
+
+
+def _raytraced(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
+    seeds, suction = _seeds(options["seeds"]) if "seeds" in options else None, options.get("suction", "whole")
+    if "seeds" in options and seeds is None:
+        raise UsageError(f"ray-traced scenes of seeds '{options['seeds']}': give seeds=FIRST-LAST")
+    if suction not in ("whole", "parts"):
+        raise UsageError(
+            f"suction is '{suction}': give suction=whole for one class, or suction=parts for shaft, wrist and clasper"
+        )
+    return RaytracedScenes(place, seeds, suction == "whole")
+
+
+def _seeds(text: str) -> range | None:
+    """The seeds that FIRST-LAST or FIRST names; None for another text, or where the last comes before the first."""
+    first, _, last = text.partition("-")
+    if not (first + (last or first)).isdecimal() or not first or int(last or first) < int(first):
+        return None
+    return range(int(first), int(last or first) + 1)
 
 
 def _empty(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
@@ -91,6 +110,7 @@ CATALOG: Mapping[str, Kind] = {
     "davinci_frame": _plain(DavinciFrame),
     "folder": _plain(FolderSet),
     "rendered": Kind(_rendered, ("seeds", "frames"), "cache"),
+    "raytraced": Kind(_raytraced, ("seeds", "suction")),
     "empty": Kind(_empty, ("every",), "file"),
 }
 _NOWHERE = Surroundings()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import ClassSpec
 from cliprl.models.data.augment import Photometry
 from cliprl.models.data.paired import Labelled
-from cliprl.models.data.rendered import RenderedScenes
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
 
 # A layer's coverage from which on a pixel is the instrument's.
@@ -25,12 +27,24 @@ BARE = 0.2
 REPEATS = 4
 
 
+class Layered(Protocol):
+    """A data set whose instruments can be had alone: rendered or ray-traced scenes."""
+
+    classes: tuple[ClassSpec, ...]
+
+    def __len__(self) -> int: ...
+
+    def instruments(self, index: int) -> tuple[Image, Image]:
+        """Return the instruments of a sample: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
+        ...
+
+
 class Composed:
     """Compositions of `scenes`' instruments on pictures of `tissue`, each drawn from its own index alone."""
 
     name = "composed"
 
-    def __init__(self, tissue: Labelled, scenes: RenderedScenes, seed: int) -> None:
+    def __init__(self, tissue: Labelled, scenes: Layered, seed: int) -> None:
         self.tissue, self.scenes, self.seed = tissue, scenes, seed
         self.classes = scenes.classes
 

@@ -1,0 +1,107 @@
+"""Ray-traced scenes as a data set, in the twelve classes of the EndoVis 2018 scene challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.raytraced.cache import (
+    LAYOUT,
+    Settings,
+    read_array,
+    read_kinds,
+    read_settings,
+    scene_path,
+    scene_seeds,
+)
+from cliprl.models.data.raytraced.instruments import SHAFT, TIP, WRIST
+from cliprl.models.data.raytraced.objects import CLIP, NEEDLE, NONE, THREAD
+from cliprl.models.data.sample import Image, Sample
+from cliprl.pipeline.scene import SCENE_CLASSES
+
+NAME = "raytraced"
+# Which class each label of a scene is.
+CLASS_NAMES: Mapping[int, str] = {
+    NONE: "background-tissue",
+    SHAFT: "instrument-shaft",
+    TIP: "instrument-clasper",
+    WRIST: "instrument-wrist",
+    CLIP: "clamps",
+    THREAD: "thread",
+    NEEDLE: "suturing-needle",
+}
+# The kind of instrument that is a class as a whole.
+SUCTION = "suction"
+_NUMBERS = {spec.name: number for number, spec in enumerate(SCENE_CLASSES)}
+_TABLE = np.zeros(256, np.uint8)
+_TABLE[list(CLASS_NAMES)] = [_NUMBERS[name] for name in CLASS_NAMES.values()]
+
+
+class RaytracedScenes:
+    """Scenes of a folder with exact labels by part. Two frames of a scene are consecutive; each scene is a sequence.
+
+    A suction instrument is labelled "suction-instrument" as a whole, or by its parts where `whole_suction` is false.
+    Distractors (strips of tissue, swabs, gloves, text) are background.
+    """
+
+    name = NAME
+    classes: tuple[ClassSpec, ...] = SCENE_CLASSES
+
+    def __init__(self, folder: Path, seeds: range | None = None, whole_suction: bool = True) -> None:
+        """Take the finished scenes of `folder`, or of them those in `seeds`. Raises UsageError where there is none."""
+        self.folder, self.whole_suction = folder, whole_suction
+        self.settings: Settings = read_settings(folder)
+        there = [seed for seed in scene_seeds(folder) if seeds is None or seed in seeds]
+        if not there:
+            which = f" with seeds {seeds.start}-{seeds.stop - 1}" if seeds is not None else ""
+            raise UsageError(f"no ray-traced scenes{which} in '{folder}': it must hold {LAYOUT}")
+        self._frames = [(seed, frame) for seed in there for frame in range(self.settings.frames(seed))]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, frame = self._place(index)
+        labels = self._labels(path, frame)
+        labels[read_array(path, f"covered{frame}") > 0] = 0
+        return Sample(read_array(path, f"image{frame}"), labels, self.sequence(index))
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample: its scene."""
+        return f"scene {self._frames[index][0]:06d}"
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample: its scene."""
+        return self.sequence(index)
+
+    def instances(self, index: int) -> Image:
+        """Return the number of the instrument at each pixel, uint8 (H, W); 0 where there is none."""
+        path, frame = self._place(index)
+        return np.where(read_array(path, f"covered{frame}") > 0, 0, read_array(path, f"instances{frame}")).astype(
+            np.uint8
+        )
+
+    def kinds(self, index: int) -> list[str]:
+        """Return the kinds of a sample's instruments, that of instance 1 first."""
+        return read_kinds(self._place(index)[0])
+
+    def instruments(self, index: int) -> tuple[Image, Image]:
+        """Return the instruments alone: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
+        path, frame = self._place(index)
+        labels = np.where(read_array(path, f"instances{frame}") > 0, self._labels(path, frame), 0)
+        return read_array(path, f"layer{frame}"), labels.astype(np.uint8)
+
+    def _place(self, index: int) -> tuple[Path, int]:
+        seed, frame = self._frames[index]
+        return scene_path(self.folder, seed), frame
+
+    def _labels(self, path: Path, frame: int) -> Image:
+        """Return the classes of all that is in view, also where something covers it."""
+        classes = _TABLE[read_array(path, f"labels{frame}")]
+        if self.whole_suction and SUCTION in (kinds := read_kinds(path)):
+            numbers = [number for number, kind in enumerate(kinds, 1) if kind == SUCTION]
+            classes[np.isin(read_array(path, f"instances{frame}"), numbers)] = _NUMBERS["suction-instrument"]
+        return classes
