@@ -305,7 +305,9 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
         open_cache(tmp_path, Settings())
 
 
-@pytest.mark.parametrize("change", [{"format": "other"}, {"key": "0"}, {"settings": {"height": 5}}, {"settings": {"a": 5}}])
+@pytest.mark.parametrize(
+    "change", [{"format": "other"}, {"key": "0"}, {"settings": {"height": 5}}, {"settings": {"a": 5}}]
+)
 def test_a_damaged_meta_file_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     saved(tmp_path, range(1))
     path = tmp_path / "meta.json"
@@ -333,7 +335,9 @@ def test_without_mitsuba_the_command_names_the_extra(tmp_path: Path) -> None:
         "import sys; sys.modules['mitsuba'] = None; sys.argv = ['raytraced', sys.argv[1], '--count', '1'];"
         "import runpy; runpy.run_module('cliprl.models.data.raytraced', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "pip install 'cliprl[render]'" in done.stderr
     assert "Traceback" not in done.stderr

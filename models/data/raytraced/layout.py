@@ -146,7 +146,7 @@ def _strips(rng: Rng, wall: Wall, source: TextureSource) -> list[Placed]:
     for _ in range(int(rng.choice(4, p=[0.35, 0.3, 0.22, 0.13]))):
         mesh, path, width = tissue.draw_strip(rng, wall)
         placed.append(Placed(mesh, source.tissue(rng, STRIPS)))
-        if width < 6 and rng.random() < 0.4:
+        if width < 4 and rng.random() < 0.4:
             placed += objects.clips(rng, path, width)
     return placed
 

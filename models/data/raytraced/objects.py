@@ -47,7 +47,7 @@ def clips(rng: Rng, path: Array, width: float) -> list[Placed]:
     tangent /= np.linalg.norm(tangent)
     across = np.cross(tangent, [0, 0, 1.0])
     across /= np.linalg.norm(across) + 1e-9
-    reach, high = max(width * rng.uniform(1.0, 1.5), 2.0), max(width * rng.uniform(0.5, 1.0), 1.0)
+    reach, high = np.clip(width * rng.uniform(1.0, 1.5), 2, 5), np.clip(width * rng.uniform(0.5, 1.0), 1, 2.5)
     turn = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 9)
     loop = np.concatenate(
         [[[reach, -high]], np.stack([-reach + high * (np.cos(turn) - 1), high * np.sin(turn)], 1), [[reach, high]]]
