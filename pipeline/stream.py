@@ -103,7 +103,7 @@ class Stream:
     def summary(self) -> Summary:
         """Figures of the run so far."""
         notes = [*self.source.info.notes, *self.sinks.notes, *self._hurried()]
-        dropped, damaged = self._ring.dropped, self.source.damaged
+        dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
 
     def _hurried(self) -> list[str]:

@@ -16,6 +16,7 @@ from cliprl.pipeline.live.hub import SourceState
 from cliprl.pipeline.live.pool import PlanePool
 from cliprl.pipeline.protocols import Source, StreamInfo
 from cliprl.pipeline.sources.errors import Problem, SourceError, source_error
+from cliprl.pipeline.sources.packets import Overdue
 
 # Frames that may wait for the display; the oldest goes.
 QUEUE = 16
@@ -25,8 +26,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _LONGEST_DENIED = 60.0
 # A camera stalls when no frame has come for this many seconds, or for so many of its frame periods.
 STALL, _STALL_PERIODS = 0.35, 2.5
-# HLS comes a segment at a time, of which several lie ready: its frames are let through at the rate they were taken.
-_BURSTS = ".m3u8"
+# Times between so many frames make the period; the longest is left out, which may be a stall.
+_GAPS = 9
 _TICK = 0.01
 # How long closing waits for a source that is inside a read.
 _PATIENCE = 2.0
@@ -61,16 +62,17 @@ class Camera(threading.Thread):
         self.label = name
         self.info: StreamInfo | None = first.info if first else None
         self.paused = False
-        self.dropped = self.damaged = self.connections = 0
+        self.damaged = self.skipped = self.connections = 0
         self.error: CliprlError | None = None
         self._connect_now, self._source, self._reconnect = connect, first, reconnect
         self._changed = threading.Condition()
         self._frames: deque[Captured] = deque(maxlen=QUEUE)
         self._planes = PlanePool()
         self._standing = Standing(SourceState.CONNECTING, time.time())
-        self._last, self._period = 0.0, 0.0
+        self._missed, self._overdue = 0, Overdue()
+        self._reading: Source | None = None
+        self._last, self._gaps = 0.0, deque[float](maxlen=_GAPS)
         self._anchor: float | None = None
-        self._bursts = _BURSTS in name
         self._stopped = threading.Event()
 
     @property
@@ -79,29 +81,49 @@ class Camera(threading.Thread):
         return self.info is None or self.info.live
 
     @property
+    def dropped(self) -> int:
+        """Frames that were never displayed, those that were not even decoded among them."""
+        return self._missed + self.skipped
+
+    @property
     def period(self) -> float:
         """Seconds between frames: measured, else as stated, else those of 25 a second."""
-        stated = self.info.rate if self.info else None
-        return self._period or (1 / float(stated) if stated else 0.04)
+        gaps, stated = tuple(self._gaps), self.info.rate if self.info else None
+        if len(gaps) == _GAPS:
+            return (sum(gaps) - max(gaps)) / (_GAPS - 1)
+        return 1 / float(stated) if stated else 0.04
 
     @property
     def standing(self) -> Standing:
-        """Where the source stands now; a camera without a frame for too long is stalled."""
+        """Where the source stands now. A camera without a frame for too long is stalled; where packets wait, we are behind."""
         standing, silent = self._standing, time.monotonic() - self._last
         if standing.state is SourceState.LIVE and self.live and silent > max(STALL, _STALL_PERIODS * self.period):
-            return Standing(SourceState.STALLED, time.time() - silent, "the camera has stopped sending")
+            since, waiting = time.time() - silent, getattr(self._reading, "waiting", 0)
+            if waiting:
+                return Standing(SourceState.BEHIND, since, "this machine is too slow for the stream")
+            return Standing(SourceState.STALLED, since, "the camera has stopped sending")
         return standing
 
-    @property
-    def silence(self) -> float:
-        """Seconds since the last frame."""
-        return time.monotonic() - self._last
-
     def next(self, timeout: float) -> Captured | None:
-        """The oldest frame that waits; None after `timeout` seconds, or when there will be no more."""
+        """The oldest frame that waits; None after `timeout` seconds, or when there will be no more.
+
+        Of a camera, what has been late for a while is left out where there is something newer; not of HLS and the like.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self.ended, timeout)
+            while self.live and not self._stored and len(self._frames) > 1 and self._is_overdue(self._frames[0].frame):
+                self._frames.popleft()
+                self._missed += 1
             return self._frames.popleft() if self._frames else None
+
+    @property
+    def _stored(self) -> bool:
+        """Whether it comes a stored part at a time, several of which lie ready: shown at the rate at which it was taken."""
+        return bool(getattr(self._reading, "stored", False))
+
+    def _is_overdue(self, frame: Frame) -> bool:
+        now = time.monotonic()
+        return self._overdue(now - frame.times["captured"], now)
 
     @property
     def ended(self) -> bool:
@@ -155,11 +177,13 @@ class Camera(threading.Thread):
     def _read(self, source: Source) -> CliprlError | None:
         """Read a source to its end; what ended it."""
         self.connections, self.error = self.connections + 1, None
-        self.info, damaged, self._anchor = source.info, self.damaged, None
+        self.info, damaged, skipped, self._anchor = source.info, self.damaged, self.skipped, None
+        self._reading = source
         try:
             with source:
                 while not self._stopped.is_set():
                     frame = source.read(self._planes)
+                    self.skipped = skipped + getattr(source, "skipped", 0)
                     if frame is None:
                         return self._end()
                     self._put(frame)
@@ -168,23 +192,26 @@ class Camera(threading.Thread):
             return error
         except Exception as error:  # whatever a driver or a decoder comes up with, the display goes on
             return SourceError(f"{self.label}: {type(error).__name__}: {error}")
+        finally:
+            self._reading = None
         return None
 
     def _end(self) -> CliprlError | None:
         return source_error(SourceError, Problem.ENDED, f"{self.label} has ended") if self.live else None
 
     def _put(self, frame: Frame) -> None:
-        if not self.live or self._bursts:
+        if not self.live or self._stored:
             self._pace(frame)
         now = time.monotonic()
-        frame.times["captured"] = now
-        if self._standing.state is SourceState.LIVE and now - self._last < STALL:
-            self._period += 0.05 * (now - self._last - self._period) if self._period else now - self._last
+        if not self.live or "captured" not in frame.times:
+            frame.times["captured"] = now
+        if self._standing.state is SourceState.LIVE:
+            self._gaps.append(now - self._last)
         self._last = now
         if self._standing.state is not SourceState.LIVE:
             self._stand(SourceState.LIVE, "")
         with self._changed:
-            self.dropped += len(self._frames) == QUEUE
+            self._missed += len(self._frames) == QUEUE
             self._frames.append(Captured(frame, self.connections))
             self._changed.notify_all()
 

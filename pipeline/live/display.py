@@ -74,7 +74,7 @@ class Display:
                     self._masks.forget()
             self._out_of_body = self._guard.update(frame)
             chosen = self._masks.choose(self._index, frame) if self._masks else Chosen(Freshness.OFF)
-            own, shared = self._drawn(frame, chosen)
+            own, shared = self._drawn(frame, chosen, self._reporter.behind(frame))
         with frame.stage("write"):
             self._hand_out(own, shared, chosen, camera=True)
         self.recorder.add(frame, chosen.segmentation)
@@ -96,11 +96,11 @@ class Display:
             again = replace(self._last, index=self._index, times={}, durations={}, threads={})
             self._publish(*self._drawn(again, self._chosen), self._chosen, camera=False)
 
-    def _drawn(self, frame: Frame, chosen: Chosen) -> tuple[Both, Both]:
-        """The picture for the display, and as it may be shared."""
+    def _drawn(self, frame: Frame, chosen: Chosen, behind: float | None = None) -> tuple[Both, Both]:
+        """The picture for the display, and as it may be shared; marked where it is `behind`, in seconds."""
         self._chosen, self._looks = chosen, self._controls.settings.looks
-        own = frame, self._pictures.overlaid(frame, chosen)
-        return own, self._pictures.veiled(frame) if self._is_guarded else own
+        own = frame, self._pictures.overlaid(frame, chosen, behind)
+        return own, self._pictures.veiled(frame, behind) if self._is_guarded else own
 
     @property
     def _is_guarded(self) -> bool:
@@ -121,7 +121,7 @@ class Display:
         self._reporter.tell_of_recordings()
         guarded = self._is_guarded and self._last is not None
         status = self._reporter.status(
-            own[0], chosen, self._outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded
+            self._last, chosen, self._outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded
         )
         shown = Shown(self._index, *own, *shared, status, camera)
         self._index += 1

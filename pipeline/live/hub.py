@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.live.lateness import BEHIND
+
+# What is wrong where pictures are behind.
+LATE = "pictures come late, or this machine is too slow for them"
 
 
 class SourceState(StrEnum):
-    """Where the source stands."""
+    """Where the source stands. BEHIND: it sends, and what is shown is older than it should be."""
 
     CONNECTING = "connecting"
     LIVE = "live"
+    BEHIND = "behind"
     STALLED = "stalled"
     RECONNECTING = "reconnecting"
     ENDED = "ended"
@@ -55,11 +61,13 @@ class Status:
 
     state: of the source, since `since` (`time.time()`), with `problem`, one line without credentials, while it is away.
     mask, age_ms: whose mask is shown and how many milliseconds older its frame is, None without one. reason: why there is
-    none; or, for two seconds after a fault, why there was none. fps: pictures displayed a second. latency_ms: from the end of
-    decoding to this picture's publication, None for pictures that no camera gave. dropped: camera frames that were never
-    displayed. reconnections, restarts: of the source and of the segmenter, so far. areas: share (0..1) of the endoscope's
-    picture by class name, of the shown mask. out_of_body: the guard's word; `guarded` whether shared pictures are pixelated
-    for it. recordings: how each recording stands. note: what the user has to know of outputs and recordings, such as a
+    none; or, for two seconds after a fault, why there was none. fps: camera frames displayed a second. captured: when what is
+    shown would have arrived without any backlog, displayed: when it was first shown, both by `time.monotonic()`; None for a file
+    and before the first frame. latency_ms: from one to the other, None for pictures that no camera gave. behind_s: how old the
+    picture is, where the state is `behind`. dropped: camera frames that were never displayed; skipped: those of them that were
+    left undecoded to catch up. reconnections, restarts: of the source and of the segmenter, so far. areas: share (0..1) of the
+    endoscope's picture by class name, of the shown mask. out_of_body: the guard's word; `guarded` whether shared pictures are
+    pixelated for it. recordings: how each recording stands. note: what the user has to know of outputs and recordings, such as a
     full disk, as long as it is true.
     """
 
@@ -70,8 +78,12 @@ class Status:
     age_ms: float | None = None
     reason: str = ""
     fps: float = 0.0
+    captured: float | None = None
+    displayed: float | None = None
     latency_ms: float | None = None
+    behind_s: float | None = None
     dropped: int = 0
+    skipped: int = 0
     reconnections: int = 0
     restarts: int = 0
     areas: Mapping[str, float] = field(default_factory=dict)
@@ -91,6 +103,25 @@ class Status:
     def missed(self) -> int:
         """Frames that recordings miss so far."""
         return sum(recording.missed for recording in self.recordings)
+
+    def age(self, now: float) -> float | None:
+        """How old the picture is at `now`, in seconds; None where that is not known or means nothing."""
+        return None if self.captured is None else max(now - self.captured, 0.0)
+
+    def at(self, now: float) -> Status:
+        """The status at `now` (`time.monotonic()`), where no newer picture has come: this one has grown older since."""
+        age = self.age(now)
+        if age is None or self.displayed is None:
+            return self
+        silent = now - self.displayed
+        fps = min(self.fps, 1 / silent if silent > 0 else self.fps)
+        if self.state is SourceState.LIVE and age > BEHIND:
+            ago = age - BEHIND
+            late = replace(self, state=SourceState.BEHIND, since=time.time() - ago, problem=LATE)
+            return replace(late, fps=fps, behind_s=age, latency_ms=1000 * age)
+        if self.state is SourceState.BEHIND:
+            return replace(self, fps=fps, behind_s=age, latency_ms=1000 * age)
+        return replace(self, fps=fps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the program itself puts into the picture when the camera does not: the mark of a stalled camera, and the card."""
+"""What the program itself puts into the picture when the camera does not: the mark of an old picture, and the card."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Marks:
     def __init__(self) -> None:
         self._scratch = Scratch()
 
-    def stalled(self, frame: Frame, seconds: float) -> None:
-        """Mark a picture that is `seconds` old: a red border, and the words. In place."""
+    def stalled(self, frame: Frame, seconds: float, what: str = "CAMERA STALLED") -> None:
+        """Mark a picture that is repeated and `seconds` old: a red border, and the words. In place."""
         border = max(round(min(frame.height, frame.width) * _BORDER) // 2 * 2, 2)
         for rows, columns in (
             (slice(0, border), slice(None)),
@@ -33,7 +33,11 @@ class Marks:
             (slice(None), slice(-border, None)),
         ):
             _fill(frame, rows, columns, _RED)
-        self._centred(frame, [f"CAMERA STALLED: this picture is {seconds:.1f} s old"], 0.08)
+        self.behind(frame, seconds, what)
+
+    def behind(self, frame: Frame, seconds: float, what: str = "BEHIND") -> None:
+        """Mark a picture that is `seconds` old, by words. In place."""
+        self._centred(frame, [f"{what}: this picture is {seconds:.1f} s old"], 0.08)
 
     def card(self, frame: Frame, lines: Sequence[str]) -> None:
         """Replace the picture by a dark one with these lines in its middle. In place."""

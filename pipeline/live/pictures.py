@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 from cliprl.pipeline.frame import Frame
@@ -30,28 +31,33 @@ class Pictures:
         self._base = overlay.style
         self._marks, self._planes = Marks(), PlanePool()
 
-    def overlaid(self, frame: Frame, chosen: Chosen) -> Frame:
-        """The frame with mask, legend and status line, as the controls are set."""
+    def overlaid(self, frame: Frame, chosen: Chosen, behind: float | None = None) -> Frame:
+        """The frame with mask, legend and status line, as the controls are set; and how many seconds it is `behind`, if it is."""
         copy = self._planes.copy(frame)
         style = self._controls.settings.style(self._base, self._overlay.classes)
         if style != self._overlay.style:
             self._overlay.style = style
         self._overlay.draw(copy, chosen.segmentation, self._line(chosen))
+        if behind is not None:
+            self._marks.behind(copy, behind)
         return copy
 
-    def veiled(self, frame: Frame) -> tuple[Frame, Frame]:
+    def veiled(self, frame: Frame, behind: float | None = None) -> tuple[Frame, Frame]:
         """The frame in blocks, as it is shared while the scope is out of the body; and the same with a line that says so."""
         raw = pixelated(frame)
-        return raw, self.overlaid(raw, Chosen(Freshness.OFF, reason="out of the body"))
+        return raw, self.overlaid(raw, Chosen(Freshness.OFF, reason="out of the body"), behind)
 
     def absence(self, camera: Camera, last: Frame | None, *, guarded: bool) -> tuple[Frame, Frame, str]:
         """What is displayed and what is shared while the camera gives no picture, and why no mask is on it.
 
-        The last frame, marked with its age, where the camera has stalled; a card of that frame's size and colours else.
+        The last frame, marked with its age, where the camera has stalled or we are behind; a card of that frame's size and
+        colours else.
         """
         standing = camera.standing
         if standing.state is SourceState.STALLED and last is not None:
-            own, shared, reason = *self._stalled(last, camera.silence, guarded), "the camera has stalled"
+            own, shared, reason = *self._marked(last, "CAMERA STALLED", guarded), "the camera has stalled"
+        elif standing.state is SourceState.BEHIND and last is not None:
+            own, shared, reason = *self._marked(last, "BEHIND", guarded), "this machine is too slow"
         else:
             own = self._card(last, away(camera.label, f"{standing.state}: {standing.problem}", standing.since))
             shared, reason = own, "there is no picture"
@@ -59,11 +65,11 @@ class Pictures:
             picture.times, picture.durations, picture.threads = {}, {}, {}
         return own, shared, reason
 
-    def _stalled(self, last: Frame, seconds: float, guarded: bool) -> tuple[Frame, Frame]:
-        own = self._planes.copy(last)
+    def _marked(self, last: Frame, what: str, guarded: bool) -> tuple[Frame, Frame]:
+        own, seconds = self._planes.copy(last), time.monotonic() - last.times["captured"]
         shared = pixelated(last) if guarded else own
         for picture in (own, shared) if guarded else (own,):
-            self._marks.stalled(picture, seconds)
+            self._marks.stalled(picture, seconds, what)
         return own, shared
 
     def _card(self, last: Frame | None, lines: Sequence[str]) -> Frame:

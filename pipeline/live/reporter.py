@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.camera import Camera, Standing
-from cliprl.pipeline.live.hub import RecordState, SourceState, Status
+from cliprl.pipeline.live.hub import LATE, RecordState, SourceState, Status
+from cliprl.pipeline.live.lateness import Lateness, Steady
 from cliprl.pipeline.live.masks import Chosen
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.recording import Recording
@@ -30,18 +31,33 @@ class Reporter:
     ) -> None:
         self._camera, self._supervisor, self._recordings = camera, supervisor, recordings
         self._names = [spec.name for spec in classes]
-        self._say, self._told = say, ""
+        self._say, self._steady, self._was_told = say, Steady(), False
         self._said_of: dict[str, str] = {}
-        self._rate = Rate()
+        self._rate, self._lateness = Rate(), Lateness()
+        self._shown: Standing | None = None
+
+    def behind(self, frame: Frame) -> float | None:
+        """By how many seconds a camera's frame is behind, as it is about to be displayed; None where it is not."""
+        now = time.monotonic()
+        age = now - frame.times["captured"]
+        return age if self._camera.live and self._lateness.is_behind(age, now) else None
 
     def status(
-        self, frame: Frame, chosen: Chosen, outlets: Sequence[Outlet], *, camera: bool, out_of_body: bool, guarded: bool
+        self,
+        last: Frame | None,
+        chosen: Chosen,
+        outlets: Sequence[Outlet],
+        *,
+        camera: bool,
+        out_of_body: bool,
+        guarded: bool,
     ) -> Status:
-        """The status of `frame`, which is about to be displayed; `camera`: the camera gave it just now."""
-        now = time.monotonic()
-        standing, captured = self._standing(camera), frame.times.get("captured")
+        """The status of a picture that is about to be displayed. `last`: the newest frame; `camera`: it came just now."""
+        now, captured = time.monotonic(), last.times.get("captured") if last else None
+        standing = self._shown = self._standing(last if camera else None)
         remarks = [outlet.remark for outlet in outlets if outlet.remark]
         remarks += [remark for recording in self._recordings if (remark := _remark(recording))]
+        live = captured if self._camera.live else None
         return Status(
             state=standing.state,
             since=standing.since,
@@ -49,9 +65,13 @@ class Reporter:
             mask=chosen.mask,
             age_ms=chosen.age_ms,
             reason=chosen.reason,
-            fps=self._rate.count(now),
-            latency_ms=None if captured is None else (now - captured) * 1000,
+            fps=self._rate.count(now) if camera else self._rate.at(now),
+            captured=live,
+            displayed=now,
+            latency_ms=(now - captured) * 1000 if camera and captured is not None else None,
+            behind_s=now - live if standing.state is SourceState.BEHIND and live is not None else None,
             dropped=self._camera.dropped,
+            skipped=self._camera.skipped,
             reconnections=max(self._camera.connections - 1, 0),
             restarts=self._supervisor.restarts if self._supervisor else 0,
             areas=self._areas(chosen),
@@ -62,12 +82,15 @@ class Reporter:
         )
 
     def tell_of_source(self) -> None:
-        """Say what has become of the source, once."""
+        """Say what has become of the source, once, where that has lasted."""
         standing = self._camera.standing
+        if self._shown and standing.state is SourceState.LIVE and self._shown.state is SourceState.BEHIND:
+            standing = self._shown
         told = f"source {standing.state}" + (f": {standing.problem}" if standing.problem else "")
-        if told != self._told and (self._told or standing.state is not SourceState.LIVE):
-            self._say(told)
-        self._told = told
+        news = self._steady.hear(standing.state, told, time.monotonic())
+        if news and (self._was_told or standing.state is not SourceState.LIVE):
+            self._say(news)
+        self._was_told = self._was_told or news is not None
 
     def tell_of_recordings(self) -> None:
         """Say that a recording has failed, or goes on, once."""
@@ -77,11 +100,15 @@ class Reporter:
                 self._say(remark)
             self._said_of[recording.kind] = remark
 
-    def _standing(self, camera: bool) -> Standing:
-        standing = self._camera.standing
-        if camera and standing.state is not SourceState.LIVE:  # the last frames before, which had to wait
-            return Standing(SourceState.LIVE, time.time())
-        return standing
+    def _standing(self, frame: Frame | None) -> Standing:
+        """Where the source stands, for a picture that is shown: a frame that came just now, or none."""
+        standing, shown = self._camera.standing, self._shown
+        if frame is None:
+            return standing
+        if self.behind(frame) is None:  # perhaps one of the last before a loss, which had to wait
+            return standing if standing.state is SourceState.LIVE else Standing(SourceState.LIVE, time.time())
+        since = shown.since if shown and shown.state is SourceState.BEHIND else time.time()
+        return Standing(SourceState.BEHIND, since, LATE)
 
     def _areas(self, chosen: Chosen) -> dict[str, float]:
         if chosen.segmentation is None:

@@ -11,6 +11,8 @@ TIME_BASE = Fraction(1, 90_000)
 _PULL = 0.02
 # Seconds of difference from which it is set anew.
 _LEAP = 0.5
+# Seconds without a frame after which there is no rate.
+_SILENT = 1.0
 
 
 class Timeline:
@@ -45,16 +47,21 @@ class Timeline:
 
 
 class Rate:
-    """Pictures a second, over about the last second."""
+    """Camera frames displayed a second, over about the last second."""
 
     def __init__(self) -> None:
         self._last: float | None = None
         self._period = 0.0
 
     def count(self, now: float) -> float:
-        """Count a picture displayed at `now`; the rate so far, 0 at the first."""
+        """Count a frame displayed at `now`; the rate so far, 0 at the first."""
         if self._last is not None:
             step = now - self._last
             self._period = self._period + (step - self._period) * min(step, 1.0) if self._period else step
         self._last = now
         return 1 / self._period if self._period else 0.0
+
+    def at(self, now: float) -> float:
+        """The rate at `now`, where no frame has come: it falls, and is 0 after a second without."""
+        silent = now - self._last if self._last is not None else _SILENT
+        return min(1 / self._period, 1 / max(silent, self._period)) if self._period and silent < _SILENT else 0.0

@@ -68,9 +68,9 @@ class PacketReader(threading.Thread):
         self._container, self._undelayed, self._timeline = container, undelayed, timeline
         self._demuxer = Demuxer(packets, live=True)
         self._timed = not container.format.flags & _NO_TIMES
-        self._stored = container.format.name.startswith(_STORED)
+        self.stored = container.format.name.startswith(_STORED)
         self._clock = ArrivalClock()
-        self._queue = PacketQueue(self._clock, stored=self._stored)
+        self._queue = PacketQueue(self._clock, stored=self.stored)
         self._changed = threading.Condition()
         self._ended = self._closed = False
 
@@ -142,7 +142,7 @@ class PacketReader(threading.Thread):
             self._timeline.feed(packet)
             self._queue.put(Arrived(packet, stamp, packet.size, key))
             self._changed.notify_all()
-            while self._stored and self._queue.full and not self._closed:
+            while self.stored and self._queue.full and not self._closed:
                 self._changed.wait(_TICK)
 
 

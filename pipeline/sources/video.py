@@ -201,6 +201,11 @@ class VideoSource(FrameSource):
             self._container.close()
 
     @property
+    def stored(self) -> bool:
+        """Whether a live stream comes in stored parts, as HLS does."""
+        return self._reader is not None and self._reader.stored
+
+    @property
     def waiting(self) -> int:
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from typing import Protocol
@@ -46,9 +47,11 @@ def exposition(hub: Hub, status: Status, pump: _Latency, channels: Collection[Ch
     lines = [
         *_metric("frames_displayed_total", "counter", "Pictures displayed.", shown.index + 1 if shown else 0),
         *_metric("frames_dropped_total", "counter", "Camera frames that were never displayed.", status.dropped),
+        *_metric("frames_skipped_total", "counter", "Those of them left undecoded to catch up.", status.skipped),
         *_metric("reconnections_total", "counter", "Times the source was lost and found.", status.reconnections),
         *_metric("segmenter_restarts_total", "counter", "Times segmentation was started again.", status.restarts),
-        *_metric("display_fps", "gauge", "Pictures displayed a second.", status.fps),
+        *_metric("display_fps", "gauge", "Camera frames displayed a second.", status.fps),
+        *_metric("picture_age_seconds", "gauge", "Age of the picture now; NaN of a file or without one.", _age(status)),
         *_metric("mask_age_seconds", "gauge", "Age of the mask shown; NaN without one.", _seconds(status.age_ms)),
         *_states("source_state", "Where the source stands.", SourceState, status.state),
         *_states("mask_state", "Whose mask the picture shows.", Freshness, status.mask),
@@ -63,7 +66,7 @@ def exposition(hub: Hub, status: Status, pump: _Latency, channels: Collection[Ch
         *_recordings("faults_total", "Failed attempts to record.", [(r, r.faults) for r in status.recordings]),
         *_metric("out_of_body", "gauge", "Whether the scope is out of the body.", int(status.out_of_body)),
         *_metric("web_viewers", "gauge", "Pages and streams that are open.", viewers),
-        *_head("display_latency_seconds", "histogram", "From the end of decoding to display."),
+        *_head("display_latency_seconds", "histogram", "From a frame's arrival, but for any backlog, to its display."),
         *pump.latency.lines("cliprl_display_latency_seconds"),
         *_channels("web_pictures_sent_total", "Pictures handed to viewers.", [(c, c.sent) for c in channels]),
         *_channels(
@@ -80,6 +83,11 @@ def _is(status: Status, state: RecordState) -> int:
 def _recordings(name: str, text: str, values: Iterable[tuple[RecordingStatus, int]]) -> list[str]:
     samples = [f'cliprl_recording_{name}{{kind="{recording.kind}"}} {value}' for recording, value in values]
     return [*_head(f"recording_{name}", "counter", text), *samples] if samples else []
+
+
+def _age(status: Status) -> float:
+    age = status.age(time.monotonic())
+    return float("nan") if age is None else age
 
 
 def _seconds(milliseconds: float | None) -> float:

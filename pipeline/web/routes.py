@@ -111,10 +111,11 @@ class Routes:
         return self._assets["viewer.html"].response(request)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
-        """200 while pictures come (or are about to), 503 when the source is away or has ended."""
-        state = self._program.status().state
-        well = state in (SourceState.LIVE, SourceState.CONNECTING)
-        return web.json_response({"state": state.value}, status=200 if well else 503)
+        """200 while pictures come in time (or are about to), 503 when the source is behind, away or has ended."""
+        status = self._program.status()
+        well = status.state in (SourceState.LIVE, SourceState.CONNECTING)
+        late = {} if status.behind_s is None else {"behind_s": round(status.behind_s, 3)}
+        return web.json_response({"state": status.state.value, **late}, status=200 if well else 503)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         program = self._program

@@ -32,13 +32,14 @@ class Program:
     network: str = ""
 
     def status(self) -> Status:
-        """The status of now: that of the newest picture, or ended where there will be no more."""
+        """The status of now: that of the newest picture, grown older, or ended where there will be no more."""
         newest = self.hub.newest
         status = newest.status if newest else Status(since=time.time())
         if self.hub.closed and status.state != SourceState.ENDED:
             recordings = tuple(replace(recording, state=RecordState.OFF) for recording in status.recordings)
-            return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0, recordings=recordings)
-        return status
+            status = replace(status, captured=None, behind_s=None, recordings=recordings)
+            return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0)
+        return status.at(time.monotonic())
 
     def describe(self) -> dict[str, Any]:
         """What never changes, as JSON."""
@@ -67,7 +68,10 @@ class Program:
             "reason": status.reason,
             "fps": _finite(status.fps),
             "latency_ms": _finite(status.latency_ms),
+            "picture_age_s": _finite(status.age(time.monotonic())),
+            "behind_s": _finite(status.behind_s),
             "dropped": status.dropped,
+            "skipped": status.skipped,
             "reconnections": status.reconnections,
             "restarts": status.restarts,
             "areas": {name: round(share, 5) for name, share in status.areas.items()},

@@ -10,9 +10,13 @@ import { cycleTheme, startTheme } from "./theme.js";
 
 const byId = (id) => document.getElementById(id);
 const SILENCE_MS = 500; // a picture that stands still for longer is said to
+const MUTE_MS = 1500; // nor is a state from which nothing was heard for longer
+const LATE_MS = 1000; // a picture that is older where it is seen is not live
+const HOLD_MS = 1000; // a state is announced once it has held
 const STATES = {
   connecting: ["Connecting", "wait"],
   live: ["Live", "good"],
+  behind: ["Behind", "bad"],
   stalled: ["Stalled", "bad"],
   reconnecting: ["Reconnecting", "bad"],
   ended: ["Ended", "off"],
@@ -34,6 +38,7 @@ const fpsPlot = new Plot(byId("fps-plot"), { label: "Frame rate", unit: "FPS", l
 
 let stream = null;
 let status = null;
+let heard = 0; // when the last status came
 let classList = null;
 let compare = "none"; // or "frozen", "raw"
 let said = {};
@@ -79,6 +84,7 @@ async function begin() {
 
 link.addEventListener("status", ({ detail }) => {
   status = detail;
+  heard = performance.now();
   screen.date(detail.call, detail.origins);
   controls.accept(detail.settings);
   classList?.update(controls.settings.hidden, detail.areas);
@@ -91,12 +97,35 @@ link.addEventListener("lost", () => {
   announce("state", "Connection to the program lost");
 });
 
+// What is true here: pictures may come late to this page too, or nothing may come at all.
+function stateHere() {
+  if (!link.isOpen || !status) return "lost";
+  if (status.settings.paused) return "paused";
+  const now = performance.now();
+  if (status.state === "live" && now - heard > MUTE_MS) return "mute";
+  if (status.state === "live" && stream?.stream.live && behindHere() !== null) return "behind";
+  return status.state;
+}
+
+// By how many seconds the picture on this page is behind the camera; null where it is not.
+function behindHere() {
+  const { latency } = meter.read();
+  const late = latency !== null && performance.now() - meter.last < SILENCE_MS && latency > LATE_MS ? latency / 1000 : null;
+  return status?.behind_s === null || status?.behind_s === undefined ? late : Math.max(status.behind_s, late ?? 0);
+}
+
+const HERE = { ...STATES, lost: ["No connection", "bad"], paused: ["Paused", "off"], mute: ["No answer", "bad"] };
+let state = { name: "", since: 0 };
+
 function showState() {
-  const [text, level] = link.isOpen && status ? STATES[status.state] : ["No connection", "bad"];
-  const paused = link.isOpen && status?.settings.paused;
-  put("state-text", paused ? "Paused" : text);
-  byId("state").dataset.level = paused ? "off" : level;
-  if (link.isOpen && status) announce("state", `Source ${(paused ? "paused" : text).toLowerCase()}`);
+  const name = stateHere();
+  const [text, level] = HERE[name];
+  if (name !== state.name) state = { name, since: performance.now() };
+  const behind = name === "behind" ? ` by ${(behindHere() ?? 0).toFixed(1)} s` : "";
+  put("state-text", text + behind);
+  byId("state").dataset.level = level;
+  const held = !("state" in said) || performance.now() - state.since > HOLD_MS;
+  if (name !== "lost" && held) announce("state", `Source ${text.toLowerCase()}`);
 }
 
 function showMask() {
@@ -161,13 +190,16 @@ function showBanner() {
   let text = "";
   if (!link.isOpen) text = "Connection to the program lost. Trying again …";
   else if (!status || !meter.last) text = "Waiting for the first picture …";
-  else if (status.state !== "live") text = awayText();
+  else if (stateHere() === "behind") {
+    text = `Behind by ${(behindHere() ?? 0).toFixed(1)} s: ${status.problem || "pictures come late to this page"}`;
+  } else if (status.state !== "live") text = awayText();
   else if (silent > SILENCE_MS && !status.settings.paused && !document.hidden) {
     text = `No new picture for ${(silent / 1000).toFixed(1)} s`;
   }
   put("banner", text);
   byId("banner").hidden = !text;
   byId("stage").classList.toggle("stale", Boolean(text));
+  showState();
   screen.check(status?.state === "live" && !status.settings.paused && silent > SILENCE_MS);
 }
 
@@ -180,11 +212,12 @@ function awayText() {
 setInterval(showBanner, 100);
 setInterval(() => {
   const { fps, latency: read } = meter.read();
-  const latency = status?.state === "live" ? read : null; // a marked or repeated picture has no age that means anything
+  const comes = status?.state === "live" || status?.state === "behind";
+  const latency = comes ? read : null; // a marked or repeated picture has no age that means anything
   put("latency", latency === null ? "–" : String(Math.round(latency)));
-  put("fps", fps ? String(fps) : "–");
+  put("fps", comes && fps ? String(fps) : "–");
   latencyPlot.add(latency);
-  fpsPlot.add(fps);
+  fpsPlot.add(comes ? fps : 0);
 }, 250);
 setInterval(() => {
   latencyPlot.describe();
