@@ -100,6 +100,10 @@ class CodedCamera(threading.Thread):
         """Seconds from when picture `number` was due to `moment` (`time.monotonic()`): the last one of that number before it."""
         newest = int((moment - self._start) * self._rate)
         index = newest - (newest - number) % LOOP
+        return self.age_of(index, moment)
+
+    def age_of(self, index: int, moment: float) -> float:
+        """Seconds from when the picture `index`, counted from the first that was sent, was due to `moment`."""
         return moment - self._start - index / self._rate
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""`cliprl-bench faults`: what the picture does while segmentation fails in every way there is, and when the camera stalls.
+"""`cliprl-bench faults`: what the picture does while segmentation fails in every way, the camera stalls, the machine is too slow.
 
 A clip comes at a camera's pace and takes the live path. Faults are planted in the segmenting process itself, in turn: it
 raises, hangs for five seconds, gives masks that are not numbers, is killed. Every displayed picture is noted.
@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cliprl.bench import overload
 from cliprl.bench.job import Answers, Job, Say
+from cliprl.bench.overload import Overload
 from cliprl.bench.repeated import PacedSource
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
@@ -50,7 +52,10 @@ METHOD = {
     "includes": f"a clip repeated at {RATE} FPS through the live path, segmenter in its own process, nobody watching",
     "frame rate": "camera frames displayed a second, from the planting of the fault on, over the seconds of a round",
     "back": "seconds from the moment of the fault to the first picture with the mask of a frame that was captured after it",
-    "promised": f"frame rate within {STEADY:.0%} of the camera's, masks back in {BACK:g} s, a stall marked in {MARKED:g} ms",
+    overload.CASE: f"a camera over TCP, read, segmented and displayed with {overload.SHARE:.0%} of one processor; true age off a "
+    "time code in the picture, to the end of what is displayed after the camera has hung up",
+    "promised": f"frame rate within {STEADY:.0%} of the camera's, masks back in {BACK:g} s, a stall marked in {MARKED:g} ms; no "
+    f"picture older than {overload.OLD:g} s called live, the latency shown true to {overload.EXACT:g} ms",
 }
 
 
@@ -138,19 +143,21 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One run: what was seen, by fault; and the frames that were never displayed."""
+    """One run: what was seen, by fault; the frames that were never displayed; and what an overloaded machine displayed."""
 
     sights: Mapping[str, Sight]
     lost: int
+    overload: Overload
 
 
 def run(job: Job) -> Watched:
-    """One run of the job's bundle through all faults, in this process."""
-    return observe(job, Equip(job.bundle, steps=job.steps), open_bundle(job.bundle).manifest.classes)
+    """One run of the job's bundle through all faults, in this process; then with too little of a processor."""
+    sights, lost = observe(job, Equip(job.bundle, steps=job.steps), open_bundle(job.bundle).manifest.classes)
+    return Watched(sights, lost, overload.observe(job))
 
 
-def observe(job: Job, equip: Make, classes: Sequence[ClassSpec]) -> Watched:
-    """The same with any segmenter."""
+def observe(job: Job, equip: Make, classes: Sequence[ClassSpec]) -> tuple[dict[str, Sight], int]:
+    """What was seen, by fault, with any segmenter; and the frames that were never displayed."""
     with tempfile.TemporaryDirectory() as folder, StallingSource(job.clip, RATE, 1 << 30) as source:
         planted = Path(folder)
         camera = Camera(partial(_never, source), source, name="camera", reconnect=False)
@@ -168,7 +175,7 @@ def observe(job: Job, equip: Make, classes: Sequence[ClassSpec]) -> Watched:
             sights[STALL] = watcher.stall(source)
         finally:
             watcher.end()
-        return Watched(sights, camera.dropped)
+        return sights, camera.dropped
 
 
 def _struck(path: Path) -> float:
@@ -259,7 +266,8 @@ def series(runs: Sequence[Watched]) -> list[Series]:
             found.append(Series.of(name, "masks back after", "s", [[s.back] for s in sights]))
     marks = [each.sights[STALL].marked_ms for each in runs]
     # One that was never marked counts as marked when the stall was over, lest it be left out.
-    return [*found, Series.of(STALL, "marked after", "ms", [[1000 * _STALL if ms != ms else ms] for ms in marks])]
+    found.append(Series.of(STALL, "marked after", "ms", [[1000 * _STALL if ms != ms else ms] for ms in marks]))
+    return [*found, *overload.series([each.overload for each in runs])]
 
 
 def verdict(runs: Sequence[Watched]) -> str:
@@ -274,4 +282,5 @@ def verdict(runs: Sequence[Watched]) -> str:
         broken += [f"{name}: not told" for s in sights if not s.told and name != NO_FAULT]
     marks = [each.sights[STALL].marked_ms for each in runs]
     broken += [f"{STALL}: marked after {ms:.0f} ms" for ms in marks if not ms <= MARKED]
+    broken += overload.broken([each.overload for each in runs])
     return f"BROKEN: {'; '.join(broken)}" if broken else "held: every promise, in every round; each fault was told"

@@ -21,7 +21,8 @@ def faults_(
     steps: Steps = None,
     output: Output = None,
 ) -> None:
-    """What the picture does while segmentation raises, hangs, gives nonsense or is killed, and when the camera stalls."""
+    """What the picture does while segmentation raises, hangs, gives nonsense or is killed, the camera stalls, or the machine is
+    too slow."""
     wanted = job("faults", bundle=bundle, rounds=rounds, seconds=seconds, warm_up=warm_up, steps=steps)
     measured("faults", clip, wanted, faults.measure, output=output)
 

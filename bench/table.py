@@ -14,7 +14,15 @@ HEADLINES = {
     "peers": ("fps",),
     "live": ("delivered", "lost", "later than 100 ms", "glass to glass", "latency"),
     "scale": ("fps", "CPU work"),
-    "faults": ("frame rate", "longest gap", "masks back after", "marked after"),
+    "faults": (
+        "frame rate",
+        "longest gap",
+        "masks back after",
+        "marked after",
+        "age",
+        "older than 1 s and called live",
+        "error of the latency shown",
+    ),
     "soak": ("growth", "memory", "open files", "latency drift"),
 }
 

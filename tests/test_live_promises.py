@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from live_faults import CLASSES, Make
 
-from cliprl.bench import budget, faults, watch
+from cliprl.bench import budget, faults, overload, watch
 from cliprl.bench.clips import clip_file
 from cliprl.bench.coded import LOOP, CodedCamera, coded_clip, numbers_in
 from cliprl.bench.faults import FAULTS, NO_FAULT, STALL, Picture, Sight, Watched
 from cliprl.bench.job import Job
+from cliprl.bench.overload import Overload, Seen
 from cliprl.bench.result import Result, Series
 from cliprl.bench.session import Session
 from cliprl.bench.watch import Gaps
@@ -82,8 +83,22 @@ def sights() -> dict[str, Sight]:
     return found | {NO_FAULT: Sight(0.0, 10.0, pictures=list(pictures)), STALL: Sight(0.0, 3.0, marked_ms=400.0)}
 
 
+def slow(*, late: str = "behind", told: float = 1.5) -> Overload:
+    """Ten seconds of too little of a processor: half of the pictures are 1.5 s old."""
+    pictures = [Seen(n / 10, 0.5, 0.52, "live") if n % 2 else Seen(n / 10, 1.5, told, late) for n in range(100)]
+    return Overload(10.0, pictures)
+
+
+def watched(changed: dict[str, Sight] | None = None, overloaded: Overload | None = None) -> Watched:
+    """A round in which all promises hold, but for what is changed."""
+    return Watched(sights() | (changed or {}), 0, overloaded or slow())
+
+
 def test_the_verdict_on_faults_names_what_broke() -> None:
-    assert faults.verdict([Watched(sights(), 0)]).startswith("held")
+    assert faults.verdict([watched()]).startswith("held")
+    assert "50.0 % old and called live" in faults.verdict([watched(overloaded=slow(late="live"))])
+    assert "latency wrong by 200 ms" in faults.verdict([watched(overloaded=slow(told=1.3))])
+    assert "100.0 % old" in faults.verdict([watched(overloaded=Overload(10.0, []))])
     assert sights()["is killed"].back == pytest.approx(12 / 25)
     assert sights()["is killed"].gap_ms() == pytest.approx(40)
     for name, broken, told in [
@@ -97,17 +112,25 @@ def test_the_verdict_on_faults_names_what_broke() -> None:
         ("masks are NaN", replace(sights()["masks are NaN"], fault=math.inf), "back after 10.0 s"),
         (STALL, replace(sights()[STALL], marked_ms=math.nan), "marked after nan"),
     ]:
-        assert told in faults.verdict([Watched(sights() | {name: broken}, 0)])
+        assert told in faults.verdict([watched({name: broken})])
 
 
 def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FAULTS", {"raises": "planted"})
     monkeypatch.setattr(faults, "_SPARE", 0.5)
     job = Job(str(clip_file(DEMO, tmp_path)), seconds=1.5, warm_up=0)
-    seen = faults.observe(job, Make(), CLASSES)
-    assert set(seen.sights) == {NO_FAULT, "raises", STALL}
-    assert seen.sights["raises"].fault >= seen.sights["raises"].start
-    assert not seen.sights[STALL].marked_ms <= 0
+    seen, _ = faults.observe(job, Make(), CLASSES)
+    assert set(seen) == {NO_FAULT, "raises", STALL}
+    assert seen["raises"].fault >= seen["raises"].start
+    assert not seen[STALL].marked_ms <= 0
+
+
+def test_with_too_little_of_a_processor_nothing_old_is_called_live(tmp_path: Path) -> None:
+    """True ages are read off a clock in the picture, over a real socket, to the end of what comes after the camera's death."""
+    job = Job(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
+    seen = overload.observe(job, bundle=False)
+    assert len(seen.pictures) > 5
+    assert overload.broken([seen]) == []
 
 
 def broken_promises(kind: str, series: Sequence[Series]) -> list[str]:
@@ -122,14 +145,20 @@ def test_the_budget_holds_faults_to_what_is_promised() -> None:
     half = replace(sights()["is killed"], pictures=sights()["is killed"].pictures[::2])
     never = replace(sights()["raises"], fault=math.inf)
     unmarked = replace(sights()[STALL], marked_ms=math.nan)
-    assert broken_promises("faults", faults.series([Watched(sights(), 0)])) == []
+    assert broken_promises("faults", faults.series([watched()])) == []
     for name, sight, broken in [
         ("is killed", half, "is killed: frame rate"),
         ("raises", never, "raises: masks back after"),
         (STALL, unmarked, f"{STALL}: marked after"),
     ]:
-        rounds = [Watched(sights(), 0), Watched(sights() | {name: sight}, 0)]  # one good round hides nothing
+        rounds = [watched(), watched({name: sight})]  # one good round hides nothing
         assert broken_promises("faults", faults.series(rounds)) == [broken]
+    for overloaded, name in [
+        (slow(late="live"), "older than 1 s and called live"),
+        (slow(told=1.3), "error of the latency shown"),
+    ]:
+        rounds = [watched(), watched(overloaded=overloaded)]
+        assert broken_promises("faults", faults.series(rounds)) == [f"{overload.CASE}: {name}"]
 
 
 def test_the_budget_holds_a_long_run_to_what_is_promised() -> None:

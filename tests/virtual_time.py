@@ -17,6 +17,10 @@ class VirtualClock:
         """The virtual time in seconds."""
         return self.now
 
+    def time(self) -> float:
+        """The same as the time of day."""
+        return self.now
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds

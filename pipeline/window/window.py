@@ -127,6 +127,7 @@ class Window(threading.Thread):
             self._helps,
             telling and self._told[0],
             self._screen.size,
+            _behind(newest.status.at(time.monotonic())),
         )
         due, self._looks = looks != self._looks, looks
         return due
@@ -146,7 +147,7 @@ class Window(threading.Thread):
             sizes.append((image.shape[1], image.shape[0]))
         for name, box in zip(pictures, arrange(sizes, *self._screen.size), strict=True):
             self._screen.draw(name, box)
-        self._draw_text(newest.status)
+        self._draw_text(newest.status.at(time.monotonic()))
         self._screen.show()
 
     def _draw_text(self, status: Status) -> None:
@@ -167,5 +168,12 @@ class Window(threading.Thread):
 
 
 def standing(status: Status, letters: int) -> tuple[str, ...]:
-    """What stays in the window while it is true, in lines of at most `letters`: how recording stands, and what is lost."""
-    return tuple(line for text in (_RECORDING[status.record_state], status.note) for line in wrap(text, letters))
+    """What stays in the window while it is true, in lines of at most `letters`: how old the picture is, how recording stands,
+    and what is lost.
+    """
+    told = (_behind(status), _RECORDING[status.record_state], status.note)
+    return tuple(line for text in told for line in wrap(text, letters))
+
+
+def _behind(status: Status) -> str:
+    return "" if status.behind_s is None else f"Behind by {status.behind_s:.0f} s"
