@@ -170,10 +170,10 @@ def show(url: str, bundle: str, steps: str) -> None:
     stream = LiveStream(camera, Overlay(classes), Supervisor(equip, len(classes)) if equip else None)
 
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
-        newest = stream.hub.newest
-        if newest is not None and newest.status.displayed is not None and newest.status.latency_ms is not None:
-            status, number = newest.status, number_in(frame.luma)
-            print(json.dumps([status.displayed, number, status.latency_ms / 1000, status.state]), flush=True)
+        status = newest.status if (newest := stream.hub.newest) else None
+        if status is not None and status.latency_ms is not None:
+            seen = [status.displayed, number_in(frame.luma), status.latency_ms / 1000, status.state]
+            print(json.dumps(seen), flush=True)
 
     with suppress(CliprlError):
         stream.run(note)
