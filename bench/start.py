@@ -54,7 +54,7 @@ def launched(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
 
 def one_round(job: Job, folder: Path) -> dict[str, tuple[float, float, str]]:
     """Every case once; `folder` holds the cache that is warm after the first round."""
-    stream = [STREAM, job.clip, "--bundle", job.bundle, "--frames", "1", "-o", str(folder / "out.mp4")]
+    stream = [STREAM, job.clip, "--bundle", job.bundle, "--frames", "1", "--overwrite", "-o", str(folder / "out.mp4")]
     with tempfile.TemporaryDirectory(dir=folder) as empty:
         cold = launched(stream, Path(empty))
     parts = {name: launched([code], folder) for name, code in PARTS.items()}
