@@ -5,6 +5,7 @@ from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.measure import ClassMeasure, measure
 from cliprl.pipeline.overlay import Overlay, Style
+from cliprl.pipeline.palette import overlay_classes
 from cliprl.pipeline.prompts import with_prompts
 from cliprl.pipeline.protocols import Scene, Sink, Source, StreamInfo
 from cliprl.pipeline.refine import Refined, Refiner
@@ -44,5 +45,6 @@ __all__ = [
     "open_device",
     "open_sink",
     "open_source",
+    "overlay_classes",
     "with_prompts",
 ]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cliprl.engines import Bundle, UsageError, open_bundle
+from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
 from cliprl.engines.console import at_work
 from cliprl.engines.signals import on_ending_signals
+from cliprl.pipeline.class_selection import select_classes
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.equip import Equip
@@ -21,7 +22,8 @@ from cliprl.pipeline.live.opening import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.overlay import Overlay, Style
-from cliprl.pipeline.prompts import with_prompts
+from cliprl.pipeline.palette import overlay_classes
+from cliprl.pipeline.prompts import parse_prompt, with_prompts
 from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
 from cliprl.pipeline.report import ProgressBar, summary_table
 from cliprl.pipeline.segmentation import Segmentation
@@ -138,7 +140,9 @@ def _open(
     for note in device.notes:
         say(note)
     bundle = with_prompts(open_bundle(options.bundle), options.prompts)
-    overlay = device.overlay(bundle.manifest.classes, _style(options))
+    classes = bundle.manifest.classes
+    chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
+    overlay = device.overlay(overlay_classes(classes, chosen), _style(options, classes))
     if watched or (options.device == "cpu" and is_live_name(options.source)):
         first = first_source(watchable(options.source), options.live)
         outputs.check(overwrite=options.overwrite)
@@ -182,7 +186,11 @@ def _open_live(
     say: Callable[[str], None],
 ) -> LiveStream:
     def opener(target: str) -> Callable[[Scene], Sink]:
-        return lambda scene: open_sink(target, scene, crf=options.crf, preset=options.preset)
+        def open_it(scene: Scene) -> Sink:
+            scene = replace(scene, classes=bundle.manifest.classes)  # in the data set's colours, not the overlay's
+            return open_sink(target, scene, crf=options.crf, preset=options.preset)
+
+        return open_it
 
     equip = Equip(bundle, options.device, options.steps, options.budget_ms, options.precision, options.threads)
     openers = {target: opener(target) for target in targets}
@@ -190,13 +198,13 @@ def _open_live(
     return open_live(watchable(options.source), first, overlay, equip, openers, options.live, network=network, say=say)
 
 
-def _style(options: Options) -> Style:
+def _style(options: Options, classes: Sequence[ClassSpec]) -> Style:
     return Style(
         opacity=options.opacity,
         contours=options.contours,
         legend=options.legend,
         status=options.status,
-        shown=options.classes,
+        shown=None if options.classes is None else select_classes(options.classes, classes),
     )
 
 

@@ -188,7 +188,8 @@ Classes = Annotated[
         metavar="NAME",
         rich_help_panel="Picture",
         show_default="all",
-        help="Paint only this class; may be repeated.",
+        help="Paint only these: a class, several with commas between them, or a group by how its names begin "
+        "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
     ),
 ]
 Opacity = Annotated[
