@@ -66,21 +66,23 @@ class MeshFolder:
     def _grasper(self, kind: str, rng: Rng, opening: float) -> Instrument:
         left, right, reach = JAWS[kind]
         first, cut = opening * rng.uniform(0.6, 1.4), -float(round(rng.uniform(1.0, 14.0)))
+        neck = self._part("instrument_shaft", above=cut)
         pieces = (
             Piece(self._part(left).moved(rotation(first, [1, 0, 0])), TIP, "tip"),
             Piece(self._part(right).moved(rotation(-opening, [1, 0, 0])), TIP, "tip"),
-            Piece(self._part("instrument_shaft", above=cut), WRIST, "wrist"),
-            Piece(tube(2.2, -LENGTH, cut + 0.2), SHAFT, "shaft"),
+            Piece(neck, WRIST, "wrist"),
+            Piece(_tube_to(neck), SHAFT, "shaft"),
         )
         return Instrument(KINDS.get(kind, "scissors" if kind == "scissors" else "grasper"), pieces, reach)
 
     def _single(self, opening: float) -> Instrument:
         body = "single_action_forceps_shaft"
+        neck = self._part(body, above=-8.0, below=-2.0)
         pieces = (
             Piece(self._part("single_action_forceps_jaw").moved(rotation(1.3 * opening, [1, 0, 0])), TIP, "tip"),
             Piece(self._part(body, above=-2.0), TIP, "tip"),
-            Piece(self._part(body, above=-8.0, below=-2.0), WRIST, "wrist"),
-            Piece(tube(2.2, -LENGTH, -7.5), SHAFT, "shaft"),
+            Piece(neck, WRIST, "wrist"),
+            Piece(_tube_to(neck), SHAFT, "shaft"),
         )
         return Instrument("grasper", pieces, 26.0)
 
@@ -99,6 +101,11 @@ class MeshFolder:
             mesh = self._part(name, scale=metres)
             pieces.append(Piece(mesh.moved(jaw @ rotation(sign * opening, [1, 0, 0])), TIP, "tip"))
         return Instrument("robotic", tuple(pieces), 27.0, True)
+
+
+def _tube_to(neck: Mesh) -> Mesh:
+    """Return a shaft that ends just inside the piece before it: where that begins depends on the size of its faces."""
+    return tube(2.2, -LENGTH, float(neck.vertices[:, 2].min()) + 0.3)
 
 
 @lru_cache(maxsize=64)

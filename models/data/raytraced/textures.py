@@ -17,6 +17,8 @@ from cliprl.models.data.reading import PICTURES, read_picture
 Plane = NDArray[np.float32]
 # Pixels along a side of a texture, which covers a little more than the camera sees.
 SIZE = 320
+# A crop of a picture is drawn again, at most so often, where pixels of it are darker than this.
+TRIES, DARK = 12, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +115,17 @@ class TextureSource:
         if not self.pictures:
             tone = noise(rng, size, [3, 6, 12, 24, 48])[..., None] * np.array([14, 12, 11], np.float32)
             return np.asarray(np.clip(np.array([190, 110, 100]) + tone, 0, 255), np.float32)
-        picture = read_picture(self.pictures[int(rng.integers(len(self.pictures)))])
-        height, width = picture.shape[:2]
-        side = max(8, int(min(height, width) * share))
-        # The upper left corner is where such pictures often carry a dark edge.
-        top = int(rng.uniform(0.08, 1) * (height - side))
-        left = int(rng.uniform(0.08, 1) * (width - side))
-        part = np.rot90(picture[top : top + side, left : left + side], int(rng.integers(4)))
-        return np.asarray(
-            cv2.resize(np.ascontiguousarray(part), (size, size), interpolation=cv2.INTER_CUBIC), np.float32
-        )
+        for _ in range(TRIES):
+            picture = read_picture(self.pictures[int(rng.integers(len(self.pictures)))])
+            height, width = picture.shape[:2]
+            side = max(8, int(min(height, width) * share))
+            top, left = int(rng.uniform(0, 1) * (height - side)), int(rng.uniform(0, 1) * (width - side))
+            part = picture[top : top + side, left : left + side]
+            # A dark corner of the picture, or a box that was drawn into it, is no colour of tissue.
+            if (part.max(2) < DARK).mean() < 0.002:
+                break
+        part = np.ascontiguousarray(np.rot90(part, int(rng.integers(4))))
+        return np.asarray(cv2.resize(part, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
     def tissue(self, rng: Rng, kinds: Sequence[str] = (), size: int = SIZE) -> Tissue:
         """Draw a surface of one of `kinds`, or of two kinds that meet, with vessels, blood or scorch marks."""
