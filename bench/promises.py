@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import track
 
 from cliprl.bench import faults, guard, watch
+from cliprl.bench import fuzz as fuzzing
 from cliprl.bench.clips import DEMO
 from cliprl.bench.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured
 
@@ -53,8 +57,21 @@ def guard_(
     measured("guard", None, job("guard"), partial(guard.measure, inside=there, outside=elsewhere), output=output)
 
 
+def fuzz_(
+    count: Annotated[int, typer.Option(min=1, help="How many mutated files to try.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The same seed and count give the same files.")] = 1,
+    keep: Annotated[Path | None, typer.Option(help="Copy the files that ended badly into this folder.")] = None,
+) -> None:
+    """Mutated video files through decoder and encoder: no crash, no hang, no other file touched, every refusal in words."""
+    verdicts = list(track(fuzzing.fuzz(count, seed, keep), "fuzz", count, console=Console(stderr=True)))
+    typer.echo(fuzzing.summary(verdicts))
+    if not all(verdict.good for verdict in verdicts):
+        raise typer.Exit(1)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command("faults")(faults_)
     app.command("watch")(watch_)
     app.command("guard")(guard_)
+    app.command("fuzz")(fuzz_)

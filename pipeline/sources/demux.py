@@ -65,6 +65,8 @@ class SharedDemuxer:
     def _fetch(self) -> None:
         try:
             packet: Packet | None = next(self._packets, None)
+        except IndexError:  # PyAV's end of an input in which streams appeared that it does not list
+            packet = None
         except av.FFmpegError as error:
             self._ready.append(error)
             self._packets = self._container.demux(*self._streams)
