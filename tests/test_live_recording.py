@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -176,13 +176,16 @@ def no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def no_handle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def open_file(*_: object, **__: object) -> object:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    with monkeypatch.context() as planted:  # the limit itself would hit the test too; so does the end of this segment
-        planted.setattr(segments_module, "SyncedFile", open_file)
-        planted.setattr(Segments, "_is_over", lambda *_: True)
-        yield
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with monkeypatch.context() as planted:  # a segment ends now, not in five minutes
+            planted.setattr(Segments, "_is_over", lambda *_: True)
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager
