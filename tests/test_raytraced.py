@@ -398,7 +398,8 @@ def test_scenes_are_rendered_once_and_are_the_same_again(tmp_path: Path) -> None
 
 
 @needs_mitsuba
-def test_labels_are_those_of_what_is_seen() -> None:
+@pytest.mark.parametrize("llvm", [True, False])
+def test_labels_are_those_of_what_is_seen(llvm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout with one bright tube over a dark wall: its mask is where the image is bright."""
     from cliprl.models.data.raytraced.geometry import tube
     from cliprl.models.data.raytraced.layout import Camera, Light
@@ -406,6 +407,8 @@ def test_labels_are_those_of_what_is_seen() -> None:
     from cliprl.models.data.raytraced.objects import Placed
     from cliprl.models.data.raytraced.render import Renderer
 
+    if not llvm:
+        monkeypatch.setattr("cliprl.models.data.raytraced.render.llvm_library", lambda: None)
     wall = tissue.Wall(np.linspace(-150, 150, tissue.GRID), np.full((tissue.GRID, tissue.GRID), 100.0), 58.0, 100.0)
     camera = Camera(60.0, np.zeros(3), np.array([0, 0, 100.0]))
     light = Light(np.array([3.0, 0, -1]), np.array([0, 0, 100.0]), 3e4, 60.0, 40.0)

@@ -137,9 +137,9 @@ class Renderer:
         return (code % 256).astype(np.uint8), (code // 256).astype(np.uint8), coverage
 
     def _number(self, shape: Any, position: int) -> int:
-        """Return the number that the index pass gives a shape: with LLVM that of a registry, else its position."""
+        """Return the number that the index pass gives a shape: with LLVM that of a registry, else its position, from 1."""
         if not self.variant.startswith("llvm"):
-            return position
+            return position + 1
         return int(self.dr.reinterpret_array(self.mi.UInt32, self.mi.ShapePtr(shape))[0])
 
     def _indices(self) -> Any:
