@@ -17,6 +17,7 @@ from cliprl.engines.engine import Say
 from cliprl.engines.errors import CliprlError
 
 MISUSE = 2
+_MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
 INTERRUPTED = 130
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -50,10 +51,16 @@ def _run(app: typer.Typer, program: str) -> int:
         status = INTERRUPTED
     except _OutputError as error:
         return _output_lost(program, error)
+    except MemoryError as error:
+        return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
     except Exception as error:
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
+
+
+def _detail(error: BaseException) -> str:
+    return f" ({error})" if str(error) else ""
 
 
 def _open_standard_handles() -> None:

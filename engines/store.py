@@ -54,8 +54,8 @@ class Store:
         self.folder = folder
 
     def exists(self, name: str) -> bool:
-        """Whether there is an entry of this name, whole or not."""
-        return (self.folder / (name + SIDECAR)).exists()
+        """Whether there is an entry of this name, whole or not; none in a folder that may not be entered."""
+        return os.path.exists(self.folder / (name + SIDECAR))
 
     def sidecar(self, name: str) -> dict[str, Any] | None:
         """A sidecar's content, or None where it is missing or not byte for byte what was written."""

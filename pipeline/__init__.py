@@ -1,5 +1,9 @@
 """A frame's way: decode, see, refine, overlay, encode. Each stage is usable alone."""
 
+from cliprl.pipeline.address_space import check_address_space
+
+check_address_space()  # before the libraries that the next lines load
+
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame

@@ -93,6 +93,12 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
         SourceError,
         "is not a video that can be read: it is cut off, damaged, or of another kind; make or copy it again",
     ),
+    (
+        (MemoryError,),
+        Problem.OTHER,
+        SourceError,
+        "needs more memory than there is: end other programs, raise the limit of this one, or give a smaller video",
+    ),
     ((ConnectionError,), Problem.ENDED, SourceError, "closed the connection: is the server still running?"),
 )
 
