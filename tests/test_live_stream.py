@@ -166,8 +166,9 @@ def painted(shown: Shown) -> np.ndarray | None:
 def test_an_old_mask_lies_on_the_moving_target_and_its_age_is_told() -> None:
     supervisor = Supervisor(Make(0.15), len(CLASSES))
     watched = Watched(TestCamera(), supervisor, Promise(max_age_ms=400), PLAIN)
-    watched.until(with_mask)
-    time.sleep(5)
+    aged: list[int] = []
+    while len(aged) < 60:
+        aged.append(watched.until(lambda s: s.status.mask is Freshness.AGED, aged[-1] + 1 if aged else 0).index)
     errors, standing = [], []
     for shown in watched.end():
         centre, index = painted(shown), number_in(shown.raw.luma)
@@ -202,7 +203,7 @@ def test_masks_beyond_the_age_limit_are_not_shown() -> None:
 
 
 def test_waiting_a_moment_gives_each_frame_its_own_mask() -> None:
-    promise = Promise(wait_ms=1000)
+    promise = Promise(wait_ms=1000 * LIMIT)
     watched = Watched(TestCamera(rate=5), Supervisor(Make(), len(CLASSES)), promise)
     first = watched.until(lambda s: s.status.mask is Freshness.FRESH)
     watched.until(lambda s: s.index > first.index + 5)
@@ -318,7 +319,7 @@ def test_readers_of_any_speed_see_the_newest_and_harm_nobody() -> None:
     watched = Watched(TestCamera())
     hub, seen = watched.stream.hub, [0]
     for _ in range(3):
-        time.sleep(0.3)  # a slow reader
+        watched.until(lambda s: s.index > seen[-1] + 4)  # a slow reader
         newest = hub.wait_newer(seen[-1], LIMIT)
         assert newest is not None
         seen.append(newest.index)
