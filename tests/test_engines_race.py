@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from virtual_time import VirtualClock
 
-from cliprl.engines import Bundle, EngineCache, add_reference, candidate, load_engines, open_bundle
+from cliprl.engines import Bundle, EngineCache, add_reference, candidate, load_engines, open_bundle, race
 from cliprl.engines.engine import Engine, Request
 from cliprl.engines.openvino_backend import OpenVino
 from cliprl.engines.race import ranked
 from cliprl.engines.reference import drawn_pictures
+
+# The race is timed by this clock: a neighbour on the machine decides nothing.
+CLOCK = VirtualClock()
 
 
 class Changed:
@@ -27,7 +30,7 @@ class Changed:
         self.inputs, self.outputs = engine.inputs, engine.outputs
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        time.sleep(self.delay)
+        CLOCK.sleep(0.001 + self.delay)
         outputs = self.engine.run(inputs)
         return {k: np.roll(v, 1, axis=1) if self.wrong and np.ndim(v) == 4 else v for k, v in outputs.items()}
 
@@ -68,6 +71,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def chosen(backend: Three, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> str:
     monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [backend])
+    monkeypatch.setattr(race, "time", CLOCK)
     return load_engines(bundle, threads=1, cache=EngineCache(folder), say=said.append).precision
 
 

@@ -362,6 +362,17 @@ def test_a_stall_is_seen_and_said(page: Any, player: Player) -> None:
     until(lambda: not page.find_element("id", "banner").is_displayed())
 
 
+def test_a_late_picture_is_called_late(page: Any, player: Player) -> None:
+    until(lambda: text(page, "state-text") == "Live")
+    player.turn(SourceState.BEHIND)
+    try:
+        until(lambda: text(page, "state-text") == "Behind by 2.5 s")
+        until(lambda: text(page, "banner").startswith("Behind by 2.5 s"))
+    finally:
+        player.turn(SourceState.LIVE)
+    until(lambda: text(page, "state-text") == "Live")
+
+
 def test_whose_mask_it_is_is_told(page: Any, player: Player) -> None:
     until(lambda: text(page, "mask-text") == "Mask fresh" or text(page, "mask-text") == "Mask aged 0 ms")
     player.mask = Freshness.OFF

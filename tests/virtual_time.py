@@ -21,6 +21,10 @@ class VirtualClock:
         """The same as the time of day."""
         return self.now
 
+    def perf_counter(self) -> float:
+        """The same as `monotonic`."""
+        return self.now
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds

@@ -81,7 +81,8 @@ class Player(threading.Thread):
                 self._show(*self._content(index), index)
                 index += 1
             elif self.state is not SourceState.LIVE and (newest := self.hub.newest) is not None:
-                status = replace(newest.status, state=self.state, since=self._since)
+                behind = 2.5 if self.state is SourceState.BEHIND else None
+                status = replace(newest.status, state=self.state, since=self._since, behind_s=behind)
                 self.hub.publish(replace(newest, index=index, status=status, camera=False))
                 index += 1
 
