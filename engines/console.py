@@ -54,6 +54,8 @@ def _run(app: typer.Typer, program: str) -> int:
     except MemoryError as error:
         return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
     except Exception as error:
+        if "bad_alloc" in str(error):  # how a library in C++ tells that there is no memory
+            return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status

@@ -11,7 +11,9 @@ from typing import Any
 
 import av
 import pytest
+import typer
 
+from cliprl.engines.console import run_app
 from cliprl.engines.store import Store
 from cliprl.pipeline.sources.errors import explain
 
@@ -42,3 +44,19 @@ def test_a_cache_that_may_not_be_entered_has_no_entries(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "stat", refused)  # root may enter any folder
     assert not Store(tmp_path / "locked").exists("entry")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), MemoryError("array"), RuntimeError("allocator.cpp:79: std::bad_alloc")]
+)
+def test_memory_that_runs_out_later_is_told_in_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cliprl-test"])
+        assert run_app(app, "cliprl-test") == 1
+    assert capsys.readouterr().err.startswith("cliprl-test: too little memory")
