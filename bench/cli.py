@@ -6,8 +6,8 @@ import sys
 
 import typer
 
-from cliprl.bench import measuring, promises, reading
-from cliprl.engines.console import run_app
+from cliprl.bench.commands import measuring, promises, reading
+from cliprl.engines.cli.cli_runner import run_app
 
 app = typer.Typer(
     add_completion=False,

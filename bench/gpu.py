@@ -66,7 +66,7 @@ def unpack(folder: Path) -> Path:
     return site
 
 
-class Clock:
+class Stopwatch:
     """How much of the time for everything is left."""
 
     def __init__(self, minutes: float) -> None:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cliprl.engines import CliprlError
     from cliprl.pipeline.cuda.opening import open_card
 
-    clock = Clock(given.minutes)
+    clock = Stopwatch(given.minutes)
     # Should anything hang: every thread's place, and what was written so far stays.
     faulthandler.dump_traceback_later(clock.left() + 20, exit=True)
     try:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.unlink(missing_ok=True)
     passed = [] if given.skip_tests else [run_tests(log, site, clock.left() * 0.35)]
     if not given.tests_only:
-        from cliprl.bench.gpu_measure import Report, measure
+        from cliprl.bench.cuda.measure import Report, measure
 
         report = Report(card, given, given.into / f"{name}-gpu.json")
         sanitized = (lambda: True) if given.skip_tests else lambda: sanitize(log, site, min(clock.left() * 0.4, 150))

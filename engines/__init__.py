@@ -1,15 +1,15 @@
 """What runs a network: the engine bundle, the backends, and the choice between them."""
 
-from cliprl.engines.bundle import Bundle, open_bundle, seal_bundle
-from cliprl.engines.cache import EngineCache
-from cliprl.engines.candidate import Pair
-from cliprl.engines.engine import Engine, Probe, compile_engine, probe, silent
+from cliprl.engines.backends.engine import Engine, Probe, compile_engine, ignore_message, probe
+from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
+from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
+from cliprl.engines.bundle.reference_outputs import add_reference
+from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
+from cliprl.engines.cache.engine_cache import EngineCache
+from cliprl.engines.cpu_count import available_cpus
 from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError
-from cliprl.engines.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
-from cliprl.engines.processors import processors
-from cliprl.engines.reference import add_reference
-from cliprl.engines.serving import load_engines
-from cliprl.engines.text import TextEngine, ensemble
+from cliprl.engines.selection.engine_variant import CompiledBundle
+from cliprl.engines.selection.load_engines import load_engines
 
 __all__ = [
     "MAX_CLASSES",
@@ -17,22 +17,22 @@ __all__ = [
     "BundleError",
     "ClassSpec",
     "CliprlError",
+    "CompiledBundle",
     "Engine",
     "EngineCache",
     "EngineError",
     "Manifest",
-    "Pair",
     "Probe",
     "TextEngine",
     "TextSpec",
     "UsageError",
     "add_reference",
+    "available_cpus",
     "compile_engine",
     "ensemble",
+    "ignore_message",
     "load_engines",
     "open_bundle",
     "probe",
-    "processors",
     "seal_bundle",
-    "silent",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.options import (
     BudgetMs,
     Bundle,

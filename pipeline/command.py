@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
-from cliprl.engines.console import at_work
-from cliprl.engines.signals import on_ending_signals
+from cliprl.engines.cli.cli_runner import reporting_errors
+from cliprl.engines.cli.signals import on_ending_signals
 from cliprl.pipeline.class_selection import select_classes
 from cliprl.pipeline.device import open_device
 from cliprl.pipeline.frame import Frame
@@ -72,7 +72,7 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
     with on_ending_signals(_end_at_once), ExitStack() as opened:
-        with at_work(console) as say:
+        with reporting_errors(console) as say:
             stream = _open(options, outputs, targets, opened, say)
         trace = opened.enter_context(_trace(options.trace, stream)) if options.trace else None
         if verbose:

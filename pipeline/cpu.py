@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ClassSpec, silent
+from cliprl.engines import Bundle, ClassSpec, ignore_message
 from cliprl.pipeline.color import Color, yuv_to_rgb_matrix
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.overlay import Overlay, Style
@@ -35,9 +35,11 @@ class CpuDevice:
     def __init__(self) -> None:
         self._scratch = Scratch()
 
-    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
+    def source(
+        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+    ) -> FrameSource:
         """`open_source`: libav decodes on the CPU."""
-        from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
+        from cliprl.pipeline.sources import open_source
 
         return open_source(name, stream=stream)
 
@@ -120,7 +122,7 @@ class CpuDevice:
         return np.asarray(cv2.convertScaleAbs(fine, rgb, 1 / 256), np.uint8)
 
 
-def open_device(say: Callable[[str], None] = silent) -> CpuDevice:
+def open_device(say: Callable[[str], None] = ignore_message) -> CpuDevice:
     """The CPU, which is always there and says nothing."""
     return CpuDevice()
 

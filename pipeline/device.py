@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ClassSpec, UsageError, silent
+from cliprl.engines import Bundle, ClassSpec, UsageError, ignore_message
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.protocols import Scene, Sink
 from cliprl.pipeline.ring import FrameRing, Policy
@@ -33,7 +33,9 @@ class Device(Protocol):
     # Told what the host is at, for a profiler of the device; None where there is none.
     ranges: Callable[[str], AbstractContextManager[object]] | None
 
-    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
+    def source(
+        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+    ) -> FrameSource:
         """Open whatever gives frames, as `open_source` does, with the device's own decoder where it has one for it.
 
         `say` is told why it has none. `stream` as for `open_source`. The frames must be read into a ring of this device.
@@ -71,7 +73,7 @@ class Device(Protocol):
 DEVICES = {"cpu": "cliprl.pipeline.cpu", "cuda": "cliprl.pipeline.cuda.opening"}
 
 
-def open_device(name: str, say: Callable[[str], None] = silent) -> Device:
+def open_device(name: str, say: Callable[[str], None] = ignore_message) -> Device:
     """The device called `name`. `say` is told what takes time at start-up.
 
     Raises UsageError for one this version does not have, EngineError with the reason where this machine can't serve it.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, Pair, UsageError, load_engines, open_bundle, silent
+from cliprl.engines import Bundle, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
 from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.device import Device, open_device
 from cliprl.pipeline.frame import Frame
@@ -70,8 +70,8 @@ class Segmenter:
         precision: str = "auto",
         threads: int = 0,
         prompts: Sequence[str] = (),
-        say: Callable[[str], None] = silent,
-        engines: Pair | None = None,
+        say: Callable[[str], None] = ignore_message,
+        engines: CompiledBundle | None = None,
     ) -> None:
         self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
         self.device = open_device(device) if isinstance(device, str) else device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cliprl.engines import processors
+from cliprl.engines import available_cpus
 
 # So many processors are kept at work by the stages alone.
 _FEW = 2
@@ -10,7 +10,7 @@ _FEW = 2
 
 def stage_workers(stages: int) -> int:
     """Workers for stages that compute, beside the thread that consumes: together no more than there are processors."""
-    return min(stages, max(processors() - 1, 1))
+    return min(stages, max(available_cpus() - 1, 1))
 
 
 def codec_threads() -> int:
@@ -18,4 +18,4 @@ def codec_threads() -> int:
 
     Measured on two cores at 720p, with libav's own choice of three threads each: 5 % fewer frames a second.
     """
-    return 1 if processors() <= _FEW else 0
+    return 1 if available_cpus() <= _FEW else 0

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cliprl.engines import UsageError
-from cliprl.engines.signals import on_ending_signals
+from cliprl.engines.cli.signals import on_ending_signals
 from cliprl.pipeline.live.stream import LiveStream
 
 _NEEDED = ("aiohttp", "aiortc")

@@ -16,8 +16,8 @@ def outputs_of(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_by_torch(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The same by this program's torch engine, on the CPU."""
-    from cliprl.engines.torch_engine import TorchEngine
-    from cliprl.engines.torch_graph import Graph
+    from cliprl.engines.backends.torch.engine import TorchEngine
+    from cliprl.engines.backends.torch.graph import Graph
 
     engine = TorchEngine(Graph(model.SerializeToString(), "cpu"), "f32", 1)
     return {name: value.numpy() for name, value in engine.run(inputs).items()}

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from cliprl.bench import engines, job
 from cliprl.bench.cli import app
-from cliprl.bench.job import Job
-from cliprl.bench.result import Result, read_result
-from cliprl.bench.session import Session
-from cliprl.engines import EngineCache, gate
-from cliprl.engines.console import run_app
-from cliprl.engines.serving import serve
+from cliprl.bench.commands import engines
+from cliprl.bench.harness import timing
+from cliprl.bench.harness.result import Result, read_result
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob
+from cliprl.engines import EngineCache
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.selection import accuracy_gate
+from cliprl.engines.selection.load_engines import serve
 
 
 def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
@@ -27,12 +29,12 @@ def here(function: Callable[..., Any], *arguments: Any, heard: object = None) ->
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "in_fresh_process", here)
-    monkeypatch.setattr(job, "in_fresh_process", here)
+    monkeypatch.setattr(timing, "in_fresh_process", here)
 
 
 def measured(batches: tuple[int, ...]) -> Result:
-    wanted = Job("", rounds=2, seconds=0.01, warm_up=0.0)
-    with Session("engines", None, wanted) as session:
+    wanted = BenchJob("", rounds=2, seconds=0.01, warm_up=0.0)
+    with ResultSession("engines", None, wanted) as session:
         return engines.measure(session, wanted, lambda text: None, batches=batches)
 
 
@@ -58,7 +60,7 @@ def test_a_batch_runs_all_its_pictures() -> None:
 def test_what_the_gate_refuses_has_no_figure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gate, "MIN_COSINE", 1.1)
+    monkeypatch.setattr(accuracy_gate, "MIN_COSINE", 1.1)
     # Verdicts of before are in the cache of the tests: here they would not be found again.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "result.json"

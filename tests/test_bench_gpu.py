@@ -17,15 +17,15 @@ from gpu_host import needs_compiler
 from media import make_clip
 from tiny import NETWORK
 
-from cliprl.bench.gpu import ROOT, Clock, unpack
-from cliprl.bench.gpu_cases import LONG, Bench, cases, clip_of, described, listed, long_run, promises, tried
-from cliprl.bench.gpu_inputs import bundle_of
-from cliprl.bench.gpu_runs import GpuStream, run_together, scene_pictures
-from cliprl.bench.nvml import open_meter
-from cliprl.bench.result import Series
-from cliprl.bench.sampler import Sampler
+from cliprl.bench.cuda.cases import LONG, Bench, cases, clip_of, described, listed, long_run, promises, tried
+from cliprl.bench.cuda.inputs import bundle_of
+from cliprl.bench.cuda.runs import GpuStream, run_together, scene_pictures
+from cliprl.bench.gpu import ROOT, Stopwatch, unpack
+from cliprl.bench.harness.nvml import open_meter
+from cliprl.bench.harness.result import Series
+from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import load_engines, open_bundle
-from cliprl.engines.nvidia import find_driver
+from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.cuda.device import share
 
 # What the bare machine does not have; without `site` the editable install is not found either.
@@ -146,7 +146,7 @@ def test_wheels_and_archives_are_laid_out(tmp_path: Path, capsys: pytest.Capture
 def test_a_bundle_that_can_not_be_made_is_replaced_and_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cliprl.bench import gpu_inputs
+    from cliprl.bench.cuda import inputs as gpu_inputs
 
     def missing(*_: object) -> None:
         raise ImportError("No module named 'open_clip'")
@@ -174,16 +174,16 @@ def test_without_the_management_library_there_is_no_meter() -> None:
 
 
 def test_the_clock_does_not_go_below_nothing() -> None:
-    assert Clock(0).left() == 0
-    assert Clock(1e6).left() > 0
+    assert Stopwatch(0).left() == 0
+    assert Stopwatch(1e6).left() > 0
 
 
 def test_what_fails_in_a_stream_is_raised() -> None:
     class Broken(GpuStream):
         def __init__(self) -> None:
-            from cliprl.bench.gpu_runs import Seen
+            from cliprl.bench.cuda.runs import OutputFrames
 
-            self.seen = Seen(error=OSError("the card fell off"))
+            self.seen = OutputFrames(error=OSError("the card fell off"))
 
         def run(self, frames: int, seconds: float = 0.0, slow: float = 0.0) -> object:  # type: ignore[override]
             return self.seen
@@ -210,7 +210,7 @@ def test_on_a_bare_machine_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     script = BARE + (
         "import runpy; sys.argv = ['bench/gpu.py', '--tests-only']; "
         f"gpu = runpy.run_path({str(ROOT / 'bench' / 'gpu.py')!r}); gpu['arrange'](); "
-        "import cliprl.bench.gpu_measure, cliprl.engines.candidate, cliprl.pipeline.cuda.opening; "
+        "import cliprl.bench.cuda.measure, cliprl.engines.selection.engine_variant, cliprl.pipeline.cuda.opening; "
         "assert 'av' not in sys.modules and 'openvino' not in sys.modules; sys.exit(gpu['main'](['--tests-only']))"
     )
     done = subprocess.run(

@@ -10,11 +10,13 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from cliprl.bench import engines, gpu_engines, job
-from cliprl.bench.result import read_result
+from cliprl.bench.commands import engines
+from cliprl.bench.cuda import engines as gpu_engines
+from cliprl.bench.harness import timing
+from cliprl.bench.harness.result import read_result
 from cliprl.engines import open_bundle, seal_bundle
-from cliprl.engines.bundle import RANGES
-from cliprl.engines.nvidia import find_driver
+from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.engines.bundle.bundle import RANGES
 
 
 def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
@@ -24,7 +26,7 @@ def here(function: Callable[..., Any], *arguments: Any, heard: object = None) ->
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "in_fresh_process", here)
-    monkeypatch.setattr(job, "in_fresh_process", here)
+    monkeypatch.setattr(timing, "in_fresh_process", here)
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")

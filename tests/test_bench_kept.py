@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from cliprl.bench import job, soak
-from cliprl.bench.clips import clip_file
-from cliprl.bench.fresh import in_fresh_process, report
-from cliprl.bench.job import Answers, Job, interleaved
-from cliprl.bench.result import UNFINISHED, check_place, read_result
-from cliprl.bench.session import Session, kept_at
+from cliprl.bench.commands import soak
+from cliprl.bench.harness import timing
+from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.result import UNFINISHED, check_place, read_result
+from cliprl.bench.harness.result_session import ResultSession, kept_at
+from cliprl.bench.harness.subprocess_call import in_fresh_process, report
+from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
 from cliprl.engines import CliprlError, UsageError
 
 DEMO = "demo:?seconds=1&size=192x144&rate=20"
@@ -74,7 +75,7 @@ def kept_of(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[tuple[Answers, 
     def keep(answers: Answers, rounds: int) -> None:
         kept.append(({name: list(values) for name, values in answers.items()}, rounds))
 
-    monkeypatch.setattr(job, "in_fresh_process", run)
+    monkeypatch.setattr(timing, "in_fresh_process", run)
     with pytest.raises(KeyboardInterrupt):
         interleaved({"a": (_add, (0,)), "b": (_add, (1,))}, 3, lambda text: None, keep, sum)
     return kept
@@ -87,15 +88,15 @@ def test_every_round_is_kept_and_what_a_task_cut_short_had_reported(monkeypatch:
 
 
 def test_a_soak_that_is_cut_short_keeps_its_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, wanted = tmp_path / "r.json", Job("", rounds=1, seconds=0, warm_up=0)
+    output, wanted = tmp_path / "r.json", BenchJob("", rounds=1, seconds=0, warm_up=0)
 
     def run(function: Callable[..., Any], *arguments: Any, heard: Callable[[Any], None]) -> Any:
         for reading in range(1, 9):
             heard((100 * reading, 50.0 + reading, 7, 3, 1.5))
         raise CliprlError("the measured process died")
 
-    monkeypatch.setattr(job, "in_fresh_process", run)
-    with Session("soak", DEMO, wanted, output=output) as session, pytest.raises(CliprlError):
+    monkeypatch.setattr(timing, "in_fresh_process", run)
+    with ResultSession("soak", DEMO, wanted, output=output) as session, pytest.raises(CliprlError):
         soak.measure(session, wanted, lambda text: None, "null:", 100_000)
     assert not output.exists()
     result = read_result(kept_at(output))

@@ -11,11 +11,11 @@ from media import make_clip
 pytest.importorskip("nncf")
 pytest.importorskip("onnxruntime")
 
-from cliprl.bench import precisions
 from cliprl.bench.cli import app
-from cliprl.bench.result import read_result
+from cliprl.bench.commands import precisions
+from cliprl.bench.harness.result import read_result
 from cliprl.engines import open_bundle
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 
 
 def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(

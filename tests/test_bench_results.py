@@ -17,9 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.bench import budget, compare, machine, peers, plots, readme, report, suite, table
-from cliprl.bench.plots import ticks
-from cliprl.bench.result import VERSION, Result, Series, read_result
+from cliprl.bench import peers
+from cliprl.bench.commands import suite
+from cliprl.bench.harness import budget, compare, environment
+from cliprl.bench.harness.result import VERSION, Result, Series, read_result
+from cliprl.bench.report import plots, readme, report, table
+from cliprl.bench.report.plots import ticks
 from cliprl.engines import CliprlError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +39,7 @@ def result(kind: str = "stages", slow: float = 1.0, seed: int = 0) -> Result:
         command=f"cliprl-bench {kind} clip.mp4 --rounds 3",
         date="2026-01-02T03:04:05+00:00",
         commit="0123456789ab",
-        machine=machine.describe() | {"load_average": [0.1, 0.2], "other_load": 0.0},
+        machine=environment.describe() | {"load_average": [0.1, 0.2], "other_load": 0.0},
         input={"name": "clip.mp4", "size": "1280x720"},
         bundle={"name": "small", "sha256": "ab" * 32},
         method={"includes": "everything", "rounds": 3},

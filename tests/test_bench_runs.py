@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 
-from cliprl.bench import compare, live, machine, ours, peers, readme, scale, soak, stages, stream, suite
-from cliprl.bench.clips import clip_file
-from cliprl.bench.fresh import in_fresh_process
-from cliprl.bench.job import WARM_FRAMES, Job, Outcome, Runner, interleaved, timed_runs
+from cliprl.bench import peers
+from cliprl.bench.commands import live, scale, soak, stages, stream, suite
+from cliprl.bench.fixtures.looped_source import PacedSource
+from cliprl.bench.harness import compare, environment
+from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.result import Result
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.subprocess_call import in_fresh_process
+from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutcome, interleaved, timed_runs
+from cliprl.bench.peers import cliprl_contender
 from cliprl.bench.peers.measure import measure as measure_peers
-from cliprl.bench.repeated import PacedSource
-from cliprl.bench.result import Result
-from cliprl.bench.session import Session
-from cliprl.engines import CliprlError, UsageError, open_bundle, processors
+from cliprl.bench.report import readme
+from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources import FrameSource
@@ -38,17 +42,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def job(clip: str) -> Job:
-    return Job(clip, rounds=3, seconds=0.01, warm_up=0.0)
+def job(clip: str) -> BenchJob:
+    return BenchJob(clip, rounds=3, seconds=0.01, warm_up=0.0)
 
 
 @pytest.fixture(scope="module")
-def session(clip: str, job: Job) -> Iterator[Session]:
-    with Session("stages", clip, job) as opened:
+def session(clip: str, job: BenchJob) -> Iterator[ResultSession]:
+    with ResultSession("stages", clip, job) as opened:
         yield opened
 
 
-def stage_result(session: Session, job: Job) -> Result:
+def stage_result(session: ResultSession, job: BenchJob) -> Result:
     """As `stages`, within this process, so that what is planted here is measured."""
     rounds = range(job.rounds)
     answers = {
@@ -65,9 +69,11 @@ def slow_draw(
     draw(self, frame, segmentation, status)
 
 
-def test_a_planted_sleep_is_found_and_attributed(session: Session, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_sleep_is_found_and_attributed(
+    session: ResultSession, job: BenchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter = Segmenter()
-    for module in (stages, ours):
+    for module in (stages, cliprl_contender):
         monkeypatch.setattr(module, "Segmenter", lambda *_, **__: segmenter)
     # On a machine that others load, another stage may by chance take longer by more: then both are measured again.
     for _ in range(5):
@@ -91,7 +97,7 @@ def test_a_planted_sleep_is_found_and_attributed(session: Session, job: Job, mon
     assert work.digest().p50 < SLEEP * 500  # sleeping is no work
 
 
-def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: Session, job: Job) -> None:
+def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: ResultSession, job: BenchJob) -> None:
     result = stage_result(session, replace(job, rounds=1))
     for stage in STAGES:
         for case in (stages.ALONE, stages.IN_PLACE):
@@ -101,25 +107,28 @@ def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: Sess
     work = [s.digest().p50 for s in result.series if s.case == stages.WORK and s.unit == "ms"]
     bound = result.find(stages.WORK, "bound")
     assert bound is not None
-    assert bound.digest().p50 == pytest.approx(processors() * 1000 / sum(work), rel=1e-3)
+    assert bound.digest().p50 == pytest.approx(available_cpus() * 1000 / sum(work), rel=1e-3)
 
 
-def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Job) -> None:
+def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: BenchJob) -> None:
     told: list[str] = []
-    with Session("stream", clip, job) as session:
+    with ResultSession("stream", clip, job) as session:
         result = stream.measure(session, replace(job, rounds=1), told.append)
-    assert [text.split(": ")[1] for text in told] == [stages.ALONE, ours.NAME, stream.PLAIN]
-    latency, steps = result.find(ours.NAME, "latency"), result.find(ours.NAME, "refinement steps")
+    assert [text.split(": ")[1] for text in told] == [stages.ALONE, cliprl_contender.NAME, stream.PLAIN]
+    latency, steps = (
+        result.find(cliprl_contender.NAME, "latency"),
+        result.find(cliprl_contender.NAME, "refinement steps"),
+    )
     assert latency is not None
     assert latency.digest().n % FRAMES == 0
     assert steps is not None
     assert 0 <= steps.digest().p50 <= open_bundle().manifest.steps
-    rates = {case: result.find(case, "fps") for case in (ours.NAME, stream.PLAIN)}
-    lead = result.find(ours.NAME, f"fps over {stream.PLAIN}")
+    rates = {case: result.find(case, "fps") for case in (cliprl_contender.NAME, stream.PLAIN)}
+    lead = result.find(cliprl_contender.NAME, f"fps over {stream.PLAIN}")
     assert lead is not None
     ours_fps, plain_fps = (series.digest().mean for series in rates.values() if series is not None)
     assert lead.digest().p50 == pytest.approx(ours_fps / plain_fps, rel=0.01)
-    efficiency, bound = result.find(ours.NAME, "efficiency"), result.find(stages.WORK, "bound")
+    efficiency, bound = result.find(cliprl_contender.NAME, "efficiency"), result.find(stages.WORK, "bound")
     assert efficiency is not None
     assert bound is not None
     assert efficiency.digest().p50 == pytest.approx(ours_fps / bound.digest().p50, rel=0.01)
@@ -135,7 +144,7 @@ def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Job
         "PyAV decode and encode",
     ],
 )
-def test_peers_do_the_whole_clip(name: str, job: Job, tmp_path: Path) -> None:
+def test_peers_do_the_whole_clip(name: str, job: BenchJob, tmp_path: Path) -> None:
     if reason := peers.contender(name).missing():
         pytest.skip(reason)
     runner = peers.contender(name).load()(job)
@@ -146,14 +155,14 @@ def test_peers_do_the_whole_clip(name: str, job: Job, tmp_path: Path) -> None:
     assert runner(tmp_path / "out.mp4", 5).frames == 5
 
 
-def test_the_torch_loop_runs_a_network_of_the_bundles_shape(job: Job, tmp_path: Path) -> None:
+def test_the_torch_loop_runs_a_network_of_the_bundles_shape(job: BenchJob, tmp_path: Path) -> None:
     contender = peers.contender("OpenCV + torch loop")
     if reason := contender.missing():
         pytest.skip(reason)
     assert contender.load()(job)(tmp_path / "out.mp4", 2).frames == 2
 
 
-def test_a_peer_that_fails_is_told_apart(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_fails_is_told_apart(job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = peers.Contender("cliprl.bench.absent:prepare", "")
     monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
     assert peers.trial("PyAV decode", job) is None
@@ -162,24 +171,26 @@ def test_a_peer_that_fails_is_told_apart(job: Job, monkeypatch: pytest.MonkeyPat
     assert reason.startswith("fails here with ModuleNotFoundError: ")
 
 
-def heading(job: Job) -> Runner:
+def heading(job: BenchJob) -> Runner:
     raise RuntimeError("Likely causes:\n\n  1. no FFmpeg")
 
 
-def test_the_cause_of_a_failure_may_stand_in_its_second_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cause_of_a_failure_may_stand_in_its_second_line(job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = peers.Contender(f"{__name__}:heading", "")
     monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
     assert peers.trial("broken", job) == "fails here with RuntimeError: Likely causes: 1. no FFmpeg"
 
 
 def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
-    clip: str, job: Job, monkeypatch: pytest.MonkeyPatch
+    clip: str, job: BenchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = peers.Contender("cliprl.bench.absent:prepare", "", ("no_such_module",), "pip install no-such-module")
-    monkeypatch.setattr(peers, "CONTENDERS", {ours.NAME: peers.CONTENDERS[ours.NAME], "absent": absent})
-    with Session("peers", clip, job) as session:
+    monkeypatch.setattr(
+        peers, "CONTENDERS", {cliprl_contender.NAME: peers.CONTENDERS[cliprl_contender.NAME], "absent": absent}
+    )
+    with ResultSession("peers", clip, job) as session:
         result = measure_peers(session, replace(job, rounds=1, frames=4), lambda text: None, ["absent"])
-    assert result.cases() == [ours.NAME]
+    assert result.cases() == [cliprl_contender.NAME]
     assert result.notes == ("absent skipped: no_such_module not installed: pip install no-such-module",)
     with pytest.raises(UsageError, match="unknown peer 'nobody'"):
         peers.contender("nobody")
@@ -200,7 +211,7 @@ class Plain(FrameSource):
         return Frame(luma, chroma, self._count, Fraction(1, 25), self._count)
 
 
-def soak_with_leak(size: int) -> soak.Growth:
+def soak_with_leak(size: int) -> soak.MemoryGrowth:
     """Keeps so many bytes of every frame, written to, so that they are really there."""
     kept, output = [], Stream._write
 
@@ -225,12 +236,12 @@ def test_a_planted_leak_is_found(size: int) -> None:
 
 def test_a_buffer_that_fills_is_no_leak() -> None:
     frames = list(range(100, 10_100, 100))
-    filling = soak.Growth(frames, [100 + min(f, 5000) * 2e-3 for f in frames])
-    leaking = soak.Growth(frames, [100 + f * 1.024e-3 for f in frames])
+    filling = soak.MemoryGrowth(frames, [100 + min(f, 5000) * 2e-3 for f in frames])
+    leaking = soak.MemoryGrowth(frames, [100 + f * 1.024e-3 for f in frames])
     assert filling.leaks() is False
     assert leaking.leaks() is True
     assert leaking.slopes() == pytest.approx((1024, 1024))
-    assert "too short" in soak.Growth().verdict()
+    assert "too short" in soak.MemoryGrowth().verdict()
 
 
 def test_a_paced_source_comes_at_its_rate_whatever_the_clips_length(clip: str) -> None:
@@ -257,7 +268,7 @@ def test_a_late_reader_misses_what_a_driver_would_not_keep(clip: str) -> None:
 
 
 def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
-    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: BenchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = Overlay.draw
 
@@ -306,16 +317,18 @@ def test_what_the_display_never_saw_is_lost_and_ages_are_read_off_its_pictures(c
 
 
 def test_a_live_run_that_is_cut_short_keeps_its_seconds(
-    job: Job, session: Session, monkeypatch: pytest.MonkeyPatch
+    job: BenchJob, session: ResultSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = {name: [10.0] * 30 for name in (live.GLASS, ours.LATENCY, ours.STEPS, *live.STAGES)}
+    samples = {
+        name: [10.0] * 30 for name in (live.GLASS, cliprl_contender.LATENCY, cliprl_contender.STEPS, *live.STAGES)
+    }
 
     def run(function: Any, *arguments: Any, heard: Any) -> Any:
         for _ in range(2):
             heard(live.LiveRun(1.2, 30, 0, samples))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", run)
+    monkeypatch.setattr("cliprl.bench.harness.timing.in_fresh_process", run)
     with pytest.raises(KeyboardInterrupt):
         live.measure(session, replace(job, rounds=1), lambda text: None, (25, 60))
     assert session.kept is not None
@@ -326,7 +339,7 @@ def test_a_live_run_that_is_cut_short_keeps_its_seconds(
     assert seen.digest().n == 60
 
 
-def test_a_picture_too_narrow_for_a_time_code_is_refused(job: Job) -> None:
+def test_a_picture_too_narrow_for_a_time_code_is_refused(job: BenchJob) -> None:
     with pytest.raises(UsageError, match="192 pixels wide: 320 are needed"):
         live.one_rate(25, job)
 
@@ -372,13 +385,13 @@ def test_rounds_take_turns() -> None:
     assert [text[-1] for text in told] == ["a", "b", "b", "a"]
 
 
-def test_warm_up_and_measuring_go_by_the_clock(job: Job) -> None:
+def test_warm_up_and_measuring_go_by_the_clock(job: BenchJob) -> None:
     calls: list[int | None] = []
 
-    def runner(out: Path, frames: int | None) -> Outcome:
+    def runner(out: Path, frames: int | None) -> TaskOutcome:
         calls.append(frames)
         time.sleep(0.02)
-        return Outcome(FRAMES)
+        return TaskOutcome(FRAMES)
 
     runs = timed_runs(runner, replace(job, warm_up=0.1, seconds=0.2))
     warm = len(calls) - len(runs)
@@ -387,17 +400,19 @@ def test_warm_up_and_measuring_go_by_the_clock(job: Job) -> None:
     assert 0.2 * FRAMES / 0.02 < (calls[-1] or 0) <= 3 * 0.2 * FRAMES / 0.02  # a slow contender's share of a long clip
     assert sum(run.seconds for run in runs) >= 0.2
     with pytest.raises(CliprlError, match="no frame"):
-        timed_runs(lambda out, frames: Outcome(0), job)
+        timed_runs(lambda out, frames: TaskOutcome(0), job)
 
 
 def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short, segmenter = Job("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
-    monkeypatch.setattr("cliprl.bench.job.in_fresh_process", lambda function, *arguments, heard: function(*arguments))
-    for module in (stages, ours, live):
+    short, segmenter = BenchJob("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
+    monkeypatch.setattr(
+        "cliprl.bench.harness.timing.in_fresh_process", lambda function, *arguments, heard: function(*arguments)
+    )
+    for module in (stages, cliprl_contender, live):
         monkeypatch.setattr(module, "Segmenter", lambda *_, **__: segmenter)
-    monkeypatch.setattr("cliprl.bench.running.DEFAULTS", {"stages": short, "live": short})
+    monkeypatch.setattr("cliprl.bench.commands.running.DEFAULTS", {"stages": short, "live": short})
     monkeypatch.setattr(suite, "PARTS", {"stages": suite.PARTS["stages"], "live-25": suite._live(25, seconds=0.5)})
     monkeypatch.chdir(tmp_path)
     readme.README.write_text(f"{readme.START}\n{readme.END}\n")
@@ -416,7 +431,7 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
         suite.suite(clip, only=["speed"])
 
 
-def test_the_session_says_what_ran_where_and_how(session: Session, clip: str, job: Job) -> None:
+def test_the_session_says_what_ran_where_and_how(session: ResultSession, clip: str, job: BenchJob) -> None:
     result = session.result([], {"includes": "x"}, ["note"])
     assert (
         result.command == f"cliprl-bench stages {Path(clip).name} --bundle small --rounds 3 --seconds 0.01 --warm-up 0"
@@ -429,12 +444,12 @@ def test_the_session_says_what_ran_where_and_how(session: Session, clip: str, jo
 
 
 def test_work_of_other_programs_is_noticed() -> None:
-    watch = machine.LoadWatch()
+    watch = environment.LoadWatch()
     if watch.block()["load_average"] == [None, None]:
         pytest.skip("no load average here")
-    assert machine.LoadWatch().block()["other_load"] is None  # too short to tell
+    assert environment.LoadWatch().block()["other_load"] is None  # too short to tell
     watch._start -= 10
-    watch._busy = -10.0 * (machine.os.cpu_count() or 1)
+    watch._busy = -10.0 * (environment.os.cpu_count() or 1)
     share = watch.block()["other_load"]
     assert share is not None
     assert share > 0.9

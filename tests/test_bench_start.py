@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from media import make_clip
 
-from cliprl.bench import start
 from cliprl.bench.cli import app
-from cliprl.bench.result import read_result
+from cliprl.bench.commands import startup
+from cliprl.bench.harness.result import read_result
 from cliprl.engines import CliprlError
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 
 
 def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
@@ -20,7 +20,7 @@ def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
 ) -> None:
     clip, file = make_clip(tmp_path / "clip.mp4", frames=3), tmp_path / "start.json"
     said: dict[str, list[str]] = {"warm": [], "cold": []}
-    real = start.one_round
+    real = startup.one_round
 
     def noted(*arguments: object) -> dict[str, tuple[float, float, str]]:
         answer = real(*arguments)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
             texts.append(answer[case][2])
         return answer
 
-    monkeypatch.setattr(start, "one_round", noted)
+    monkeypatch.setattr(startup, "one_round", noted)
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "start", str(clip), "--rounds", "1", "-o", str(file)])
     assert run_app(app, "cliprl-bench") == 0
     assert all("compiling small for openvino" in text for text in said["cold"])
@@ -43,4 +43,4 @@ def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match=r"fails.*no such luck"):
-        start.launched(["import sys; sys.exit('no such luck')"], tmp_path)
+        startup.launched(["import sys; sys.exit('no such luck')"], tmp_path)

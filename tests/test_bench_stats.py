@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.bench import stats
+from cliprl.bench.harness import stats
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,13 +10,14 @@ import pytest
 from tiny import NETWORK
 from virtual_time import VirtualClock, VirtualLoader
 
-from cliprl.bench import training
 from cliprl.bench.cli import app
-from cliprl.bench.job import Job
-from cliprl.bench.result import read_result
-from cliprl.engines.console import run_app
-from cliprl.models import pace, supervised
-from cliprl.models.data import batches
+from cliprl.bench.commands import training
+from cliprl.bench.harness.result import read_result
+from cliprl.bench.harness.timing import BenchJob
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data import batch_loader
+from cliprl.models.training import throughput
+from cliprl.models.training.stages import supervised
 
 SETTINGS = ("data.height=96", "data.width=120", "supervised.batch=2", "reinforcement.batch=2", "data.workers=1")
 STAGES = ("supervised", "reinforcement")
@@ -63,13 +64,13 @@ def test_a_loader_that_is_planted_slow_is_what_the_stage_waits_for(
         clock.sleep(0.1)
         return learn(stage, index)
 
-    for module in (training, pace, batches):
+    for module in (training, throughput, batch_loader):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(supervised.Supervised, "step", step)
-    job = Job("", rounds=1, seconds=1.5, warm_up=0)
+    job = BenchJob("", rounds=1, seconds=1.5, warm_up=0)
     waits, paces = [], []
     for seconds in (0.02, 0.5):
-        monkeypatch.setattr(batches, "ThreadPoolExecutor", lambda *_, s=seconds, **__: VirtualLoader(clock, s))
+        monkeypatch.setattr(batch_loader, "ThreadPoolExecutor", lambda *_, s=seconds, **__: VirtualLoader(clock, s))
         answer = training.one_round(str(recipe), SETTINGS, "cpu", 1, tmp_path, job)
         waits.append(answer["supervised"]["waiting for data"][0])
         paces.append(answer[training.LOADING]["pictures"][0])

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import BundleError, CliprlError, UsageError, open_bundle, seal_bundle
-from cliprl.engines.bundle import REQUIRED_FILES
-from cliprl.engines.manifest import MANIFEST, sealed_text
+from cliprl.engines.bundle.bundle import REQUIRED_FILES
+from cliprl.engines.bundle.manifest import MANIFEST, sealed_text
 
 
 @pytest.fixture

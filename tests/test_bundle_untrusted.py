@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from cliprl.engines import BundleError, CliprlError, UsageError, load_engines, open_bundle
-from cliprl.engines.bundle import EMBEDDINGS, ENCODER, PROBE, REFINER, TEXT, TOKENIZER, file_hash
-from cliprl.engines.external_data import external_files
-from cliprl.engines.manifest import MANIFEST, sealed_text
-from cliprl.engines.reference import reference_of
-from cliprl.engines.text import TextEngine
-from cliprl.engines.validation import read_array
-from cliprl.models.checkpoint import read
-from cliprl.models.weights import _read as read_weights
+from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, PROBE, REFINER, TEXT, TOKENIZER, file_hash
+from cliprl.engines.bundle.manifest import MANIFEST, sealed_text
+from cliprl.engines.bundle.reference_outputs import reference_of
+from cliprl.engines.bundle.text_encoder import TextEngine
+from cliprl.engines.bundle.validation import read_array
+from cliprl.engines.onnx.external_data import external_files
+from cliprl.models.network.weights import _read as read_weights
+from cliprl.models.training.checkpoint import read
 
 
 @pytest.fixture

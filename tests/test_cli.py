@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import cli
 from cliprl.pipeline.command import default_output
 

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
-from cliprl.models.data.common.blur import smear
-from cliprl.models.data.common.kinds import COMMON, FURTHER, SEVERITIES, corrupted
-from cliprl.models.data.common.weather import plasma
+from cliprl.models.data.augmentation.common_corruptions.blur import smear
+from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES, corrupted
+from cliprl.models.data.augmentation.common_corruptions.weather import plasma
 
 Picture = NDArray[np.uint8]
 ALL = {**COMMON, **FURTHER}

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from cliprl.engines import EngineError, UsageError
-from cliprl.engines.console import at_work, run_app
+from cliprl.engines.cli.cli_runner import reporting_errors, run_app
 
 PROGRAM = "cliprl-test"
 ERRORS = {
@@ -83,7 +83,7 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
 @pytest.mark.parametrize("terminal", [True, False])
 def test_work_that_is_told_shows_that_it_goes_on_only_on_a_terminal(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})
-    with at_work(console) as say:
+    with reporting_errors(console) as say:
         say("compiling [small]")
         say("comparing")
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -95,6 +95,6 @@ def test_work_that_is_told_shows_that_it_goes_on_only_on_a_terminal(terminal: bo
 
 def test_work_of_which_nothing_is_told_shows_nothing() -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
-    with at_work(console):
+    with reporting_errors(console):
         pass
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]

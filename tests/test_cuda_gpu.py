@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cliprl.bench.fixtures import timecode
 from cliprl.engines import ClassSpec, open_bundle
 from cliprl.pipeline.color import WEIGHTS, Color
 from cliprl.pipeline.cpu import CpuDevice
-from cliprl.pipeline.cuda import timecode
 from cliprl.pipeline.cuda.device import Card, CudaDevice, share
 from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
 from cliprl.pipeline.cuda.inference import STATE_BYTES
@@ -187,17 +187,17 @@ class OnHost:
 
 
 def torch_pair(precision: str, device: str) -> Any:
-    from cliprl.engines.candidate import Pair
-    from cliprl.engines.graph import graph_in
-    from cliprl.engines.torch_engine import TorchEngine
-    from cliprl.engines.torch_graph import Graph
+    from cliprl.engines.backends.torch.engine import TorchEngine
+    from cliprl.engines.backends.torch.graph import Graph
+    from cliprl.engines.onnx.load import load_graph_as
+    from cliprl.engines.selection.engine_variant import CompiledBundle
 
     bundle = open_bundle()
     engines = [
-        TorchEngine(Graph(graph_in(path, precision, "torch"), device), precision, 4)
+        TorchEngine(Graph(load_graph_as(path, precision, "torch"), device), precision, 4)
         for path in (bundle.encoder, bundle.refiner)
     ]
-    return Pair(*(OnHost(engine) if device == "cpu" else engine for engine in engines), {})
+    return CompiledBundle(*(OnHost(engine) if device == "cpu" else engine for engine in engines), {})
 
 
 @pytest.fixture(scope="module")

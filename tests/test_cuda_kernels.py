@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda import timecode
+from cliprl.bench.fixtures import timecode
 from cliprl.pipeline.cuda.arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
 from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
 from cliprl.pipeline.cuda.tables import inside_spans

@@ -12,7 +12,7 @@ from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.engines.nvidia import find_driver
+from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.cuda import nvenc
 from cliprl.pipeline.cuda.device import CudaDevice, Encoding, share
 from cliprl.pipeline.cuda.opening import network_of

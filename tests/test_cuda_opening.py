@@ -11,7 +11,7 @@ import pytest
 from gpu_fake import FakeGpu
 
 from cliprl.engines import EngineError, UsageError
-from cliprl.engines.nvidia import Driver, Gpu, find_driver
+from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo, find_driver
 from cliprl.pipeline.cuda import launchers, opening
 from cliprl.pipeline.cuda.arguments import KERNELS
 from cliprl.pipeline.cuda.device import CudaDevice, share
@@ -19,21 +19,25 @@ from cliprl.pipeline.cuda.opening import network_of, open_device, why_not
 from cliprl.pipeline.segmenter import Segmenter
 from cliprl.pipeline.sources import VideoSource
 
-H100 = Driver("580.65", (13, 0), (Gpu("NVIDIA H100", (9, 0)),))
+H100 = DriverInfo("580.65", (13, 0), (GpuInfo("NVIDIA H100", (9, 0)),))
 
 
 @pytest.mark.parametrize(
     ("driver", "torch", "reason"),
     [
         (None, ("2.15", True), "no NVIDIA driver on this machine: install it, or run with --device cpu"),
-        (Driver("580.65", (13, 0), ()), ("2.15", True), "sees no GPU: see nvidia-smi"),
-        (Driver("580.65", (13, 0), (Gpu("Tesla V100", (7, 0)),)), ("2.15", True), "older than the sm75 it needs"),
+        (DriverInfo("580.65", (13, 0), ()), ("2.15", True), "sees no GPU: see nvidia-smi"),
+        (
+            DriverInfo("580.65", (13, 0), (GpuInfo("Tesla V100", (7, 0)),)),
+            ("2.15", True),
+            "older than the sm75 it needs",
+        ),
         (H100, ("", False), "torch, which owns the GPU memory, is not installed: pip install 'cliprl"),
         (H100, ("2.15+cpu", False), "install a CUDA build of torch"),
         (H100, ("2.15", True), ""),
     ],
 )
-def test_what_is_missing_is_named(driver: Driver | None, torch: tuple[str, bool], reason: str) -> None:
+def test_what_is_missing_is_named(driver: DriverInfo | None, torch: tuple[str, bool], reason: str) -> None:
     found = why_not(driver, lambda: torch)
     assert reason in found
     assert bool(found) == bool(reason)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import open_bundle
-from cliprl.engines.reference import encoder_shapes
+from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.pipeline.content import ContentDetector
 from cliprl.pipeline.cuda.looking import Looker
 from cliprl.pipeline.cuda.ring import CudaRing
@@ -201,9 +201,9 @@ def test_torch_networks_take_work_without_waiting() -> None:
     """On a CPU the same code runs at once; what it gives is what `run` gives."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from cliprl.engines.torch_backend import NAME
-    from cliprl.engines.torch_engine import TorchEngine
-    from cliprl.engines.torch_graph import Graph
+    from cliprl.engines.backends.torch.backend import NAME
+    from cliprl.engines.backends.torch.engine import TorchEngine
+    from cliprl.engines.backends.torch.graph import Graph
 
     bundle = open_bundle()
     engine = TorchEngine(Graph(bundle.encoder.read_bytes(), "cpu"), "f32", 1)

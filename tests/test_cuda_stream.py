@@ -16,7 +16,7 @@ from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler, run_by
 from numpy.typing import NDArray
 
-from cliprl.engines import Pair, load_engines, open_bundle
+from cliprl.engines import CompiledBundle, load_engines, open_bundle
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.cuda.device import CudaDevice, share
 from cliprl.pipeline.cuda.results import CudaSegmentation
@@ -35,7 +35,7 @@ SIZE, FRAMES = (362, 483), 8
 
 
 @pytest.fixture(scope="module")
-def engines() -> Pair:
+def engines() -> CompiledBundle:
     """The shipped networks in 32 bits on the CPU."""
     return load_engines(open_bundle(), precision="f32", threads=1)
 
@@ -89,13 +89,13 @@ def played(segmenter: Segmenter, overlay: Overlay, source: Played) -> list[Seen]
     return found
 
 
-def simulated(seed: int, engines: Pair) -> tuple[CudaDevice, FakeGpu]:
+def simulated(seed: int, engines: CompiledBundle) -> tuple[CudaDevice, FakeGpu]:
     gpu = FakeGpu(random.Random(seed).randrange)
     return CudaDevice(share(gpu, lambda engine: HostNetwork(gpu, engine))), gpu
 
 
 def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
-    engines: Pair, pictures: list[Frame], tmp_path: Path
+    engines: CompiledBundle, pictures: list[Frame], tmp_path: Path
 ) -> None:
     device, gpu = simulated(0, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
@@ -118,7 +118,9 @@ def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
 
 
 @pytest.mark.parametrize(("rotation", "runner"), [(0, "host"), (90, "host"), (0, "torch")])
-def test_a_stream_comes_out_as_on_the_cpu(engines: Pair, pictures: list[Frame], rotation: int, runner: str) -> None:
+def test_a_stream_comes_out_as_on_the_cpu(
+    engines: CompiledBundle, pictures: list[Frame], rotation: int, runner: str
+) -> None:
     device, gpu = simulated(rotation, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
     with run_by(runner):
@@ -137,7 +139,7 @@ def test_a_stream_comes_out_as_on_the_cpu(engines: Pair, pictures: list[Frame], 
 
 
 def test_once_it_runs_nothing_is_allocated_and_the_host_waits_for_status_only(
-    engines: Pair, pictures: list[Frame]
+    engines: CompiledBundle, pictures: list[Frame]
 ) -> None:
     device, gpu = simulated(5, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
@@ -157,8 +159,8 @@ def test_once_it_runs_nothing_is_allocated_and_the_host_waits_for_status_only(
     assert allocations[-1] == allocations[4]
 
 
-def test_a_slow_consumer_corrupts_no_frame(engines: Pair, pictures: list[Frame]) -> None:
-    from cliprl.pipeline.cuda import timecode
+def test_a_slow_consumer_corrupts_no_frame(engines: CompiledBundle, pictures: list[Frame]) -> None:
+    from cliprl.bench.fixtures import timecode
 
     device, gpu = simulated(9, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines, steps=0)
@@ -177,7 +179,7 @@ def test_a_slow_consumer_corrupts_no_frame(engines: Pair, pictures: list[Frame])
     gpu.drain()
 
 
-def test_two_streams_share_one_card(engines: Pair, pictures: list[Frame]) -> None:
+def test_two_streams_share_one_card(engines: CompiledBundle, pictures: list[Frame]) -> None:
     gpu = FakeGpu(random.Random(2).randrange)
     card = share(gpu, lambda engine: HostNetwork(gpu, engine))
     alone_device = CudaDevice(card)
@@ -199,7 +201,9 @@ def test_two_streams_share_one_card(engines: Pair, pictures: list[Frame]) -> Non
         assert next(turn, None) is None
 
 
-def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(engines: Pair, pictures: list[Frame]) -> None:
+def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(
+    engines: CompiledBundle, pictures: list[Frame]
+) -> None:
     gpu = FakeGpu(random.Random(6).randrange, eager=1)
     card = share(gpu, lambda engine: HostNetwork(gpu, engine))
     made = []
@@ -214,7 +218,9 @@ def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(engines: P
     assert made[0] == made[-1]
 
 
-def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(engines: Pair, pictures: list[Frame]) -> None:
+def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(
+    engines: CompiledBundle, pictures: list[Frame]
+) -> None:
     device, gpu = simulated(3, engines)
 
     class OnCard(Played):

@@ -13,20 +13,20 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.catalog import CATALOG, Surroundings, open_dataset
-from cliprl.models.data.cholecseg8k import CLASSES as CHOLEC_CLASSES
-from cliprl.models.data.cholecseg8k import WATERSHED, CholecSeg8k
-from cliprl.models.data.cutouts import Cutouts
-from cliprl.models.data.davinci import DavinciFrame
-from cliprl.models.data.endovis2015 import EndoVis2015, RoboticVideos
-from cliprl.models.data.endovis2017 import EndoVis2017
-from cliprl.models.data.endovis2018 import EndoVis2018
-from cliprl.models.data.folder import FolderSet
-from cliprl.models.data.paired import Labelled, sequences_of
-from cliprl.models.data.recode import by_name, by_union
+from cliprl.models.data.image_mask_dataset import Labelled, sequences_of
+from cliprl.models.data.label_mapping import by_name, by_union
+from cliprl.models.data.registry import CATALOG, Surroundings, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
+from cliprl.models.data.sets.cholecseg8k import CLASSES as CHOLEC_CLASSES
+from cliprl.models.data.sets.cholecseg8k import WATERSHED, CholecSeg8k
+from cliprl.models.data.sets.cutouts import Cutouts
+from cliprl.models.data.sets.davinci import DavinciFrame
+from cliprl.models.data.sets.endovis2015 import EndoVis2015, RoboticVideos
+from cliprl.models.data.sets.endovis2017 import EndoVis2017
+from cliprl.models.data.sets.endovis2018 import EndoVis2018
+from cliprl.models.data.sets.folder import FolderSet
+from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import SPLITS, Split, check_apart, choose
-from cliprl.models.data.vocalfolds import VocalFolds
 from cliprl.pipeline.scene.classes import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from media import bars, color_of, cut, decode_all, decoded_planes, make_audio, make_clip, scribble
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, Style, cli, open_source
 
 CLIPS = ["laparoscopy_720p25.mp4", "davinci_1080p10.mp4", "ophthalmic_1080p30.mp4", "sinus_1080p30.mp4"]

@@ -9,17 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from cliprl.engines import EngineError, open_bundle, tensorrt_backend
-from cliprl.engines.aside import read_aside, write_aside
-from cliprl.engines.cache import EngineCache, entry_name
-from cliprl.engines.candidate import Candidate
-from cliprl.engines.engine import Request
-from cliprl.engines.serving import serve
-from cliprl.engines.store import Made
-from cliprl.engines.tensorrt_backend import TensorRt
-from cliprl.engines.tensorrt_build import Plan, make_logger
-from cliprl.engines.tensorrt_caches import Kernels, Timings, runtime_path, timing_path
-from cliprl.engines.tensorrt_engine import _context
+from cliprl.engines import EngineError, open_bundle
+from cliprl.engines.backends.engine import Request
+from cliprl.engines.backends.tensorrt import backend as tensorrt_backend
+from cliprl.engines.backends.tensorrt.backend import TensorRt
+from cliprl.engines.backends.tensorrt.build import TensorRtPlan, make_logger
+from cliprl.engines.backends.tensorrt.caches import Kernels, Timings, runtime_path, timing_path
+from cliprl.engines.backends.tensorrt.engine import _context
+from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.cache.engine_cache import EngineCache, entry_name
+from cliprl.engines.cache.sidecar import read_sidecar, write_sidecar
+from cliprl.engines.selection.engine_variant import EngineVariant
+from cliprl.engines.selection.load_engines import serve
 
 FIELDS = {"bundle": "small", "backend": "tensorrt_rtx", "precision": "f16"}
 PLAN, SHAPES = b"a plan", ((1, 3),)
@@ -153,8 +154,8 @@ def flipped(data: bytes, place: int) -> bytes:
 def test_what_tensorrt_refuses_is_replaced(kernels: Path, timings: Path) -> None:
     start(kernels, b"one")
     tie = Kernels(FakeConfig(), kernels, PLAN)._tie
-    write_aside(kernels, b"another GPU:", tie)
-    write_aside(timings, b"another GPU:")
+    write_sidecar(kernels, b"another GPU:", tie)
+    write_sidecar(timings, b"another GPU:")
     assert start(kernels, b"one") == (False, b"this machine:one")
     assert build(timings, b"one") == b"this machine:"
     assert start(kernels)[0]
@@ -168,7 +169,7 @@ def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -
     for path in (tmp_path / "file" / "below", tmp_path / "missing" / "below", tmp_path / "folder"):
         assert start(path, b"one") == (False, b"this machine:one")
         assert build(path, b"one") == b"this machine:"
-        assert read_aside(path) == b""
+        assert read_sidecar(path) == b""
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
@@ -176,16 +177,16 @@ def test_kernels_are_part_of_their_entry_and_timings_go_when_the_cache_is_cleare
     cache = EngineCache(tmp_path)
     aside, size = tmp_path / entry_name(FIELDS), 1000
     lost, shared = runtime_path(tmp_path / "lost", "encoder"), timing_path(aside, {"tensorrt": "11.4"})
-    cache.get_or_make(FIELDS, lambda: Made({"encoder": PLAN}, {"faults": []}))
+    cache.get_or_make(FIELDS, lambda: StoredEntry({"encoder": PLAN}, {"faults": []}))
     (before,) = cache.entries()
     for path in (runtime_path(aside, "encoder"), runtime_path(aside, "refiner"), lost, shared):
-        write_aside(path, bytes(size - 32))
+        write_sidecar(path, bytes(size - 32))
     (entry,) = cache.entries()
     assert entry.size == before.size + 2 * size
-    cache.get_or_make(FIELDS | {"precision": "f32"}, lambda: Made({"encoder": PLAN}, {"faults": []}))
+    cache.get_or_make(FIELDS | {"precision": "f32"}, lambda: StoredEntry({"encoder": PLAN}, {"faults": []}))
     assert lost.exists(), "it may be another process's, whose entry is yet to be written"
     os.utime(lost, (0, 0))
-    cache.get_or_make(FIELDS | {"precision": "int8"}, lambda: Made({"encoder": PLAN}, {"faults": []}))
+    cache.get_or_make(FIELDS | {"precision": "int8"}, lambda: StoredEntry({"encoder": PLAN}, {"faults": []}))
     assert not lost.exists()
     cache.forget(FIELDS)
     assert not list(tmp_path.glob("*.runtime"))
@@ -219,7 +220,7 @@ class Asked(TensorRt):
 
 def test_what_is_served_is_told_its_place_in_the_cache(tmp_path: Path) -> None:
     backend = Asked("tensorrt")
-    candidate = Candidate(open_bundle("small"), backend, "f16", 1)
+    candidate = EngineVariant(open_bundle("small"), backend, "f16", 1)
     with pytest.raises(EngineError, match="no GPU"):
         serve(candidate, EngineCache(tmp_path))
     assert backend.aside == tmp_path / entry_name(candidate.fields())
@@ -228,9 +229,9 @@ def test_what_is_served_is_told_its_place_in_the_cache(tmp_path: Path) -> None:
 def test_only_the_tensorrt_that_times_is_given_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Path | None] = {}
 
-    def make(package: str, *_: object, timings: Path | None) -> Plan:
+    def make(package: str, *_: object, timings: Path | None) -> TensorRtPlan:
         given[package] = timings
-        return Plan(PLAN, {}, {}, {})
+        return TensorRtPlan(PLAN, {}, {}, {})
 
     monkeypatch.setattr(tensorrt_backend, "make_plan", make)
     monkeypatch.setattr(TensorRt, "identity", lambda self: {self.name: "1"})
@@ -248,4 +249,4 @@ def test_a_builder_takes_a_timing_cache_of_its_own_making(tmp_path: Path) -> Non
     config = rtx.Builder(make_logger(rtx)).create_builder_config()
     Timings(config, tmp_path / "kept.timing").save()
     assert isinstance(config.get_timing_cache(), rtx.ITimingCache)
-    assert read_aside(tmp_path / "kept.timing") == bytes(config.get_timing_cache().serialize())
+    assert read_sidecar(tmp_path / "kept.timing") == bytes(config.get_timing_cache().serialize())

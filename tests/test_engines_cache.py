@@ -17,21 +17,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from limits import file_size_limit
 
-from cliprl.engines.cache import EngineCache, entry_name
-from cliprl.engines.manifest import sealed_text
-from cliprl.engines.store import Made
+from cliprl.engines.bundle.manifest import sealed_text
+from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.cache.engine_cache import EngineCache, entry_name
 
 FIELDS = {"bundle": "small", "backend": "openvino", "precision": "bf16", "openvino": "2026.4", "threads": "0"}
-MADE = Made({"one": bytes(range(256)) * 20, "two": b"refiner"}, {"seconds": 0.5, "faults": []})
+MADE = StoredEntry({"one": bytes(range(256)) * 20, "two": b"refiner"}, {"seconds": 0.5, "faults": []})
 
 
 class Builder:
     """Counts how often it had to build."""
 
-    def __init__(self, made: Made = MADE) -> None:
+    def __init__(self, made: StoredEntry = MADE) -> None:
         self.made, self.runs = made, 0
 
-    def __call__(self) -> Made:
+    def __call__(self) -> StoredEntry:
         self.runs += 1
         return self.made
 
@@ -58,7 +58,7 @@ def test_what_was_made_is_not_made_again(cache: EngineCache) -> None:
 
 
 def test_a_verdict_of_refusal_is_kept_too(cache: EngineCache) -> None:
-    build = Builder(Made({}, {"faults": ["too far off"]}))
+    build = Builder(StoredEntry({}, {"faults": ["too far off"]}))
     for _ in range(2):
         assert cache.get_or_make(FIELDS, build).report["faults"] == ["too far off"]
     assert build.runs == 1
@@ -163,8 +163,10 @@ def test_a_read_only_folder_serves_what_it_has(cache: EngineCache) -> None:
         os.chmod(cache.folder, 0o755)
 
 
-@pytest.mark.parametrize(("size", "made"), [(0, MADE), (3000, MADE), (3000, Made({"one": b"1"}, {"note": "x" * 4000}))])
-def test_a_full_disk_costs_only_the_caching(cache: EngineCache, size: int, made: Made) -> None:
+@pytest.mark.parametrize(
+    ("size", "made"), [(0, MADE), (3000, MADE), (3000, StoredEntry({"one": b"1"}, {"note": "x" * 4000}))]
+)
+def test_a_full_disk_costs_only_the_caching(cache: EngineCache, size: int, made: StoredEntry) -> None:
     cache.folder.mkdir(parents=True)
     build, said = Builder(made), list[str]()
     with file_size_limit(size):
@@ -203,7 +205,7 @@ def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_wrongly_trusted(t
         left |= {path.suffix for path in tmp_path.iterdir()}
         found = cache.read(fields)
         assert found is None or dict(found.parts) == whole
-        assert dict(cache.get_or_make(fields, lambda: Made(whole)).parts) == whole
+        assert dict(cache.get_or_make(fields, lambda: StoredEntry(whole)).parts) == whole
         cache.forget(fields)
     assert ".partial" in left or ".engine" in left, "no kill hit a write: the test shows nothing"
 

@@ -9,12 +9,16 @@ from pathlib import Path
 import cv2
 import pytest
 
-from cliprl.engines import cli, commands, gate, open_bundle, openvino_backend, seal_bundle
-from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
-from cliprl.engines.cache import EngineCache
-from cliprl.engines.console import run_app
-from cliprl.engines.engine import Probe
-from cliprl.engines.reference import drawn_pictures
+from cliprl.engines import open_bundle, seal_bundle
+from cliprl.engines.backends.engine import Probe
+from cliprl.engines.backends.openvino import backend as openvino_backend
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
+from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.cache.engine_cache import EngineCache
+from cliprl.engines.cli import commands
+from cliprl.engines.cli import main as cli
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.selection import accuracy_gate
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +88,7 @@ def test_verify_prints_a_row_for_each_network(
 
 
 def test_verify_fails_where_nothing_passes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(gate, "MIN_COSINE", 1.1)
+    monkeypatch.setattr(accuracy_gate, "MIN_COSINE", 1.1)
     assert call(monkeypatch, "verify", "--precision", "f32") == 1
     assert capfd.readouterr().out.count("refused") == 2
 

@@ -14,24 +14,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cliprl.engines import Bundle, BundleError, EngineError, UsageError, open_bundle
-from cliprl.engines.bundle import RANGES
-from cliprl.engines.candidate import Candidate, candidates
-from cliprl.engines.engine import Request, compile_engine
-from cliprl.engines.gate import judge
-from cliprl.engines.nvidia import Driver, Gpu
-from cliprl.engines.ranges import add_ranges, read_ranges
-from cliprl.engines.reference import Reference, predict, reference_of, refiner_shapes
-from cliprl.engines.tensorrt_backend import TensorRt, make_plan
+from cliprl.engines.backends.engine import Request, compile_engine
+from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
+from cliprl.engines.backends.tensorrt.backend import TensorRt, make_plan
+from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.bundle.reference_outputs import Reference, predict, reference_of, refiner_shapes
+from cliprl.engines.onnx.calibration import add_ranges, read_ranges
+from cliprl.engines.selection.accuracy_gate import judge
+from cliprl.engines.selection.engine_variant import EngineVariant, candidates
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
-from cliprl.engines import tensorrt_backend  # noqa: E402
-from cliprl.engines.computed_kernels import load_graph  # noqa: E402
-from cliprl.engines.eight_bits import LEAST_CHANNELS, TYPES, products, to_eight_bits  # noqa: E402
-from cliprl.engines.graph import EIGHT_BITS, graph_in  # noqa: E402
+from cliprl.engines.backends.tensorrt import backend as tensorrt_backend  # noqa: E402
+from cliprl.engines.onnx.dynamic_conv import load_graph  # noqa: E402
+from cliprl.engines.onnx.load import EIGHT_BITS, load_graph_as  # noqa: E402
+from cliprl.engines.onnx.quantize import LEAST_CHANNELS, TYPES, products, quantize_graph  # noqa: E402
 
 RTX = "tensorrt_rtx"
 
@@ -67,7 +67,7 @@ def kinds(model: Any) -> list[str]:
 
 @pytest.mark.parametrize("precision", EIGHT_BITS)
 def test_the_gate_accepts_the_graph_that_is_built(bundle: Bundle, precision: str) -> None:
-    encoder = OrtEngine(graph_in(bundle.encoder, precision, RTX), bundle)
+    encoder = OrtEngine(load_graph_as(bundle.encoder, precision, RTX), bundle)
     refiner = compile_engine(bundle.refiner, precision="f32", shapes=refiner_shapes(bundle, encoder))
     whole = reference_of(bundle)
     unseen = Reference(whole.pictures[4:], whole.base[4:], whole.refined[4:], whole.source)
@@ -80,7 +80,7 @@ def test_the_gate_accepts_the_graph_that_is_built(bundle: Bundle, precision: str
 @pytest.mark.parametrize("precision", EIGHT_BITS)
 def test_ranges_that_are_far_too_small_are_refused_by_the_gate(bundle: Bundle, precision: str) -> None:
     small = {name: size / 8 for name, size in read_ranges(bundle.path / RANGES).items()}
-    model = to_eight_bits(load_graph(bundle.encoder), precision, small)
+    model = quantize_graph(load_graph(bundle.encoder), precision, small)
     encoder, reference = OrtEngine(model.SerializeToString(), bundle), reference_of(bundle)
     one = Reference(reference.pictures[:1], reference.base[:1], reference.refined[:1], reference.source)
     base = np.concatenate([encoder.run({"image": p[None], "text": bundle.embeddings})["logits"] for p in one.pictures])
@@ -93,7 +93,7 @@ def test_every_wide_product_is_in_eight_bits_and_nothing_else(bundle: Bundle, pr
     wanted = products(exact)
     every = products(exact, grouped=True, least=1)
     assert 10 < len(wanted) < len(every)
-    to_eight_bits(model, precision, read_ranges(bundle.path / RANGES))
+    quantize_graph(model, precision, read_ranges(bundle.path / RANGES))
     onnx.checker.check_model(model, full_check=True)
     assert kinds(model).count("QuantizeLinear") == len({p.activation for p in wanted.values()})
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -136,7 +136,7 @@ def test_stored_weights_are_off_by_no_more_than_eight_bits_must_be(
     weights = weights * np.float32(scale)
     given = weights[..., None, None] if name == "Conv" else weights
     model = product_of(name, given, **({"transB": 1} if name == "Gemm" and turned else {}))
-    to_eight_bits(model, precision, {"x": 1.0})
+    quantize_graph(model, precision, {"x": 1.0})
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     outputs = 0 if turned else 1
     steps = np.expand_dims(stored["w/scale"], 1 - outputs)
@@ -154,14 +154,14 @@ def test_a_shared_activation_is_quantised_once(precision: str) -> None:
     nodes = [helper.make_node("MatMul", ["x", name], [f"y{name}"]) for name in names]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    to_eight_bits(model, precision, {"x": 3.0})
+    quantize_graph(model, precision, {"x": 3.0})
     assert kinds(model).count("QuantizeLinear") == 1
     assert kinds(model).count("DequantizeLinear") == 3
 
 
 def test_what_was_not_calibrated_or_is_garbled_is_told(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"'x' was not calibrated.*quantize"):
-        to_eight_bits(product_of("MatMul", np.ones((32, 32), np.float32)), "fp8", {})
+        quantize_graph(product_of("MatMul", np.ones((32, 32), np.float32)), "fp8", {})
     for text in (
         "",
         "[]",
@@ -198,7 +198,7 @@ def test_ranges_are_what_the_activations_reach(bundle: Bundle) -> None:
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> TensorRt:
-    driver = Driver("580.95", (13, 0), (Gpu("NVIDIA GPU", capability),))
+    driver = DriverInfo("580.95", (13, 0), (GpuInfo("NVIDIA GPU", capability),))
     monkeypatch.setattr(tensorrt_backend, "find_driver", lambda: driver)
     return TensorRt(RTX)
 
@@ -224,10 +224,10 @@ def test_a_gpu_has_what_its_generation_and_the_bundle_allow(
         assert any(word in reason for word in ("sm89", "quantize", "f16"))
 
 
-def served(bundle: Bundle, precision: str, backend: TensorRt, monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
-    from cliprl.engines import candidate
+def served(bundle: Bundle, precision: str, backend: TensorRt, monkeypatch: pytest.MonkeyPatch) -> list[EngineVariant]:
+    from cliprl.engines.selection import engine_variant
 
-    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [backend])
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [backend])
     return list(candidates(bundle, "cuda", precision))
 
 

@@ -19,16 +19,12 @@ from cliprl.engines import (
     EngineError,
     UsageError,
     add_reference,
-    candidate,
     load_engines,
     open_bundle,
-    openvino_backend,
     seal_bundle,
 )
-from cliprl.engines import engine as engine_module
-from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.candidate import candidates, examine
-from cliprl.engines.engine import (
+from cliprl.engines.backends import engine as engine_module
+from cliprl.engines.backends.engine import (
     Engine,
     Probe,
     Request,
@@ -37,13 +33,17 @@ from cliprl.engines.engine import (
     compile_engine,
     ready_backends,
 )
-from cliprl.engines.gate import compare, judge
-from cliprl.engines.int8 import add_int8
-from cliprl.engines.openvino_backend import OpenVino, lacking
-from cliprl.engines.processors import network_threads
-from cliprl.engines.reference import Reference, compute, drawn_pictures, encoder_shapes, reference_of
-from cliprl.engines.store import Made
-from cliprl.models.pictures import scene_pictures
+from cliprl.engines.backends.openvino import backend as openvino_backend
+from cliprl.engines.backends.openvino.backend import OpenVino, lacking
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
+from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_pictures, encoder_shapes, reference_of
+from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.cpu_count import network_threads
+from cliprl.engines.onnx.nncf_int8 import add_int8
+from cliprl.engines.selection import engine_variant
+from cliprl.engines.selection.accuracy_gate import compare, judge
+from cliprl.engines.selection.engine_variant import candidates, examine
+from cliprl.models.export.probe_images import scene_pictures
 
 NAMES = ("background", "shaft", "tip")
 Values = Mapping[str, Any]
@@ -244,7 +244,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     faulty, said = Faulty(FAULTS[fault]), list[str]()
-    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [faulty])
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [faulty])
     pair = load_engines(bundle, cache=cache, say=said.append)
     assert pair.precision == "f32"
     assert any("bf16 is refused" in text for text in said)
@@ -256,7 +256,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
 def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [Faulty(FAULTS["shuffled"])])
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [Faulty(FAULTS["shuffled"])])
     with pytest.raises(EngineError) as caught:
         load_engines(bundle, cache=cache, precision="bf16")
     assert "\n" not in str(caught.value)
@@ -268,7 +268,7 @@ def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
 def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: EngineCache) -> None:
     chosen = next(iter(candidates(bundle, "cpu", "f32")))
     report = {"faults": [], "comparisons": []}
-    cache.get_or_make(chosen.fields(), lambda: Made({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
+    cache.get_or_make(chosen.fields(), lambda: StoredEntry({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
     said = list[str]()
     assert load_engines(bundle, precision="f32", cache=cache, say=said.append).precision == "f32"
     assert any("compiling again" in text for text in said)

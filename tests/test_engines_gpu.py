@@ -18,14 +18,14 @@ torch = pytest.importorskip("torch")
 
 from onnx_runs import outputs_of  # noqa: E402
 
-from cliprl.bench.engines import copied  # noqa: E402
-from cliprl.bench.portable import portability  # noqa: E402
+from cliprl.bench.commands.engines import copied  # noqa: E402
+from cliprl.bench.cuda.plan_portability import portability  # noqa: E402
 from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
-from cliprl.engines.candidate import candidates  # noqa: E402
-from cliprl.engines.engine import DEVICES, Request, backend_of, probe  # noqa: E402
-from cliprl.engines.ranges import add_ranges  # noqa: E402
-from cliprl.engines.reference import reference_of  # noqa: E402
-from cliprl.engines.serving import serve  # noqa: E402
+from cliprl.engines.backends.engine import DEVICES, Request, backend_of, probe  # noqa: E402
+from cliprl.engines.bundle.reference_outputs import reference_of  # noqa: E402
+from cliprl.engines.onnx.calibration import add_ranges  # noqa: E402
+from cliprl.engines.selection.engine_variant import candidates  # noqa: E402
+from cliprl.engines.selection.load_engines import serve  # noqa: E402
 
 pytestmark = pytest.mark.needs_cuda
 RUNS, SETTLING, GROWTH = 10_000, 100, 8 << 20
@@ -122,7 +122,7 @@ def test_both_networks_match_the_reference_and_replay_equals_the_first_run(
 
 
 def test_the_recorded_torch_graph_equals_the_eager_one(bundle: Bundle) -> None:
-    from cliprl.engines.torch_graph import Graph
+    from cliprl.engines.backends.torch.graph import Graph
 
     backend, inputs = backend_of("torch"), on_gpu(encoder_inputs(bundle, 12))
     request = Request(bundle.encoder, "f16")

@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cliprl.engines import Bundle, EngineCache, Pair, UsageError, add_reference, load_engines, open_bundle, seal_bundle
-from cliprl.engines.bundle import INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.engine import compile_engine
-from cliprl.engines.reference import drawn_pictures, encoder_shapes, predict, refiner_shapes
+from cliprl.engines import (
+    Bundle,
+    CompiledBundle,
+    EngineCache,
+    UsageError,
+    add_reference,
+    load_engines,
+    open_bundle,
+    seal_bundle,
+)
+from cliprl.engines.backends.engine import compile_engine
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
+from cliprl.engines.bundle.reference_outputs import drawn_pictures, encoder_shapes, predict, refiner_shapes
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +46,11 @@ def reworded(classes: int) -> Bundle:
     return replace(bundle, embeddings=texts)
 
 
-def serve(bundle: Bundle, cache: EngineCache, said: list[str], precision: str = "f32") -> Pair:
+def serve(bundle: Bundle, cache: EngineCache, said: list[str], precision: str = "f32") -> CompiledBundle:
     return load_engines(bundle, precision=precision, threads=1, cache=cache, say=said.append)
 
 
-def run(pair: Pair, bundle: Bundle, picture: Any) -> list[Any]:
+def run(pair: CompiledBundle, bundle: Bundle, picture: Any) -> list[Any]:
     """Features, logits, refined logits, and the share that moved."""
     seen = {k: v.copy() for k, v in pair.encoder.run({"image": picture, "text": bundle.embeddings}).items()}
     state = {"features": seen["features"], "base": seen["logits"], "prior": seen["logits"][..., ::-1].copy()}
@@ -49,11 +58,11 @@ def run(pair: Pair, bundle: Bundle, picture: Any) -> list[Any]:
     return [seen["features"], seen["logits"], moved["refined"].copy(), moved["moved"].copy()]
 
 
-def fixed(bundle: Bundle) -> Pair:
+def fixed(bundle: Bundle) -> CompiledBundle:
     """The same networks compiled for exactly these classes."""
     encoder = compile_engine(bundle.encoder, precision="f32", threads=1, shapes=encoder_shapes(bundle))
     shapes = refiner_shapes(bundle, encoder)
-    return Pair(encoder, compile_engine(bundle.refiner, precision="f32", threads=1, shapes=shapes), {})
+    return CompiledBundle(encoder, compile_engine(bundle.refiner, precision="f32", threads=1, shapes=shapes), {})
 
 
 def test_any_number_of_classes_is_served_by_one_engine_and_rightly(cache: EngineCache, picture: Any) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from virtual_time import VirtualClock
 
-from cliprl.engines import Bundle, EngineCache, add_reference, candidate, load_engines, open_bundle, race
-from cliprl.engines.engine import Engine, Request
-from cliprl.engines.openvino_backend import OpenVino
-from cliprl.engines.race import ranked
-from cliprl.engines.reference import drawn_pictures
+from cliprl.engines import Bundle, EngineCache, add_reference, load_engines, open_bundle
+from cliprl.engines.backends.engine import Engine, Request
+from cliprl.engines.backends.openvino.backend import OpenVino
+from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.selection import engine_variant, speed_test
+from cliprl.engines.selection.speed_test import ranked
 
 # The race is timed by this clock: a neighbour on the machine decides nothing.
 CLOCK = VirtualClock()
@@ -70,8 +71,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def chosen(backend: Three, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> str:
-    monkeypatch.setattr(candidate, "ready_backends", lambda device, say: [backend])
-    monkeypatch.setattr(race, "time", CLOCK)
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [backend])
+    monkeypatch.setattr(speed_test, "time", CLOCK)
     return load_engines(bundle, threads=1, cache=EngineCache(folder), say=said.append).precision
 
 

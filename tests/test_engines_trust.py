@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cliprl.engines import Bundle, BundleError, EngineCache, Pair, add_reference, load_engines, open_bundle
-from cliprl.engines.bundle import RANGES
-from cliprl.engines.cache import entry_name
-from cliprl.engines.candidate import Candidate, candidates
-from cliprl.engines.manifest import MANIFEST
-from cliprl.engines.reference import Reference, drawn_pictures, predict, reference_of
+from cliprl.engines import Bundle, BundleError, CompiledBundle, EngineCache, add_reference, load_engines, open_bundle
+from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.bundle.manifest import MANIFEST
+from cliprl.engines.bundle.reference_outputs import Reference, drawn_pictures, predict, reference_of
+from cliprl.engines.cache.engine_cache import entry_name
+from cliprl.engines.selection.engine_variant import EngineVariant, candidates
 
 KILLS = 50 if os.environ.get("CLIPRL_LONG") else 6
 
@@ -44,15 +44,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
     return EngineCache(tmp_path_factory.mktemp("cache") / "engines")
 
 
-def candidate_of(bundle: Bundle) -> Candidate:
+def candidate_of(bundle: Bundle) -> EngineVariant:
     return next(iter(candidates(bundle, "cpu", "f32", threads=1)))
 
 
-def serve(bundle: Bundle, cache: EngineCache, said: list[str]) -> Pair:
+def serve(bundle: Bundle, cache: EngineCache, said: list[str]) -> CompiledBundle:
     return load_engines(bundle, precision="f32", threads=1, cache=cache, say=said.append)
 
 
-def agree(pair: Pair, bundle: Bundle, reference: Reference) -> bool:
+def agree(pair: CompiledBundle, bundle: Bundle, reference: Reference) -> bool:
     """Whether a pair says what the reference says, to the accuracy of 32 bits."""
     found = predict(pair.encoder, pair.refiner, reference.pictures, bundle)
     expected = (reference.base, reference.refined)

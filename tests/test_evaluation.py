@@ -16,13 +16,13 @@ from rich.markdown import Markdown
 from typer.testing import CliRunner
 
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
-from cliprl.models import eval_cli
-from cliprl.models.data.folder import FolderSet
-from cliprl.models.data.recode import ClassMap, by_name, by_union
-from cliprl.models.evaluation import Corruption, Evaluation, confidence, evaluate
-from cliprl.models.predictor import FRAME_COLOR, FRAME_TIME, Predictor
-from cliprl.models.scoring import markdown
-from cliprl.models.scoring.iou import DEFINITIONS
+from cliprl.models.cli import evaluate as eval_cli
+from cliprl.models.data.label_mapping import ClassMap, by_name, by_union
+from cliprl.models.data.sets.folder import FolderSet
+from cliprl.models.evaluation.evaluation import Corruption, Evaluation, confidence, evaluate
+from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, Predictor
+from cliprl.models.evaluation.scoring import markdown
+from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.pipeline.cpu import CpuDevice
 from cliprl.pipeline.frame import Frame, allocate_planes
 from cliprl.pipeline.scene import SCENE_CLASSES

@@ -1,4 +1,4 @@
-"""The fuzz test finds what it looks for, and finds nothing in the program: see `cliprl.bench.fuzz`."""
+"""The fuzz test finds what it looks for, and finds nothing in the program: see `cliprl.bench.commands.fuzz`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from cliprl.bench.fuzz_inputs import SEEDS, make_seed, mutate
+from cliprl.bench.fixtures.fuzz_inputs import SEEDS, make_seed, mutate
 
 
 def test_a_short_run_finds_no_fault() -> None:

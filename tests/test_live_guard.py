@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.bench.cli import app
-from cliprl.bench.result import read_result
+from cliprl.bench.harness.result import read_result
 from cliprl.engines import UsageError
 from cliprl.pipeline import Color, Frame, open_source
 from cliprl.pipeline.frame import allocate_planes

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 from live_faults import CLASSES, Make
 
-from cliprl.bench import budget, faults, overload, watch
-from cliprl.bench.clips import clip_file
-from cliprl.bench.coded import LOOP, CodedCamera, coded_clip, numbers_in
-from cliprl.bench.faults import FAULTS, NO_FAULT, STALL, Picture, Sight, Watched
-from cliprl.bench.job import Job
-from cliprl.bench.overload import Overload, Seen
-from cliprl.bench.result import Result, Series
-from cliprl.bench.session import Session
-from cliprl.bench.watch import Gaps
+from cliprl.bench.commands import faults, overload, watched_run
+from cliprl.bench.commands.faults import FAULTS, NO_FAULT, STALL, Observation, Picture, WatchedFault
+from cliprl.bench.commands.overload import Overload, Seen
+from cliprl.bench.commands.watched_run import Gaps
+from cliprl.bench.fixtures import timecode
+from cliprl.bench.fixtures.timecoded_camera import LOOP, CodedCamera, coded_clip, numbers_in
+from cliprl.bench.harness import budget
+from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob
 from cliprl.engines import UsageError
 from cliprl.pipeline import open_source
-from cliprl.pipeline.cuda import timecode
 
 DEMO = "demo:?seconds=1&size=352x288"
 BUDGET = Path(__file__).resolve().parent.parent / "bench" / "budget.toml"
@@ -68,19 +69,22 @@ def test_what_is_missing_or_twice_is_counted_across_the_loop_s_end() -> None:
 
 def test_the_verdict_on_a_long_run_names_what_broke() -> None:
     good = {"raw": Gaps(100, 0, 0, 0), "overlay": Gaps(100, 0, 0, 0)}
-    assert watch.verdict([[40.0] * 100], [good]).startswith("held")
-    assert "p99 150 ms" in watch.verdict([[150.0] * 100], [good])
-    assert "2 frames missing in the raw" in watch.verdict([[40.0]], [good | {"raw": Gaps(98, 2, 0, 0)}])
-    assert "no overlay recording" in watch.verdict([[40.0]], [good | {"overlay": Gaps(0, 0, 0, 0)}])
+    assert watched_run.verdict([[40.0] * 100], [good]).startswith("held")
+    assert "p99 150 ms" in watched_run.verdict([[150.0] * 100], [good])
+    assert "2 frames missing in the raw" in watched_run.verdict([[40.0]], [good | {"raw": Gaps(98, 2, 0, 0)}])
+    assert "no overlay recording" in watched_run.verdict([[40.0]], [good | {"overlay": Gaps(0, 0, 0, 0)}])
 
 
-def sights() -> dict[str, Sight]:
+def sights() -> dict[str, Observation]:
     """Ten seconds at 25 FPS a fault: no mask for half a second, the fault told in the meantime."""
     pictures = [
         Picture(n / 25, 0.01, None if n < 12 else n / 25, "planted has hung not a number signal 9") for n in range(250)
     ]
-    found = {name: Sight(0.0, 10.0, words, 0.0, list(pictures)) for name, words in FAULTS.items()}
-    return found | {NO_FAULT: Sight(0.0, 10.0, pictures=list(pictures)), STALL: Sight(0.0, 3.0, marked_ms=400.0)}
+    found = {name: Observation(0.0, 10.0, words, 0.0, list(pictures)) for name, words in FAULTS.items()}
+    return found | {
+        NO_FAULT: Observation(0.0, 10.0, pictures=list(pictures)),
+        STALL: Observation(0.0, 3.0, marked_ms=400.0),
+    }
 
 
 def slow(*, late: str = "behind", told: float = 1.5) -> Overload:
@@ -89,9 +93,9 @@ def slow(*, late: str = "behind", told: float = 1.5) -> Overload:
     return Overload(10.0, pictures)
 
 
-def watched(changed: dict[str, Sight] | None = None, overloaded: Overload | None = None) -> Watched:
+def watched(changed: dict[str, Observation] | None = None, overloaded: Overload | None = None) -> WatchedFault:
     """A round in which all promises hold, but for what is changed."""
-    return Watched(sights() | (changed or {}), 0, overloaded or slow())
+    return WatchedFault(sights() | (changed or {}), 0, overloaded or slow())
 
 
 def test_the_verdict_on_faults_names_what_broke() -> None:
@@ -118,7 +122,7 @@ def test_the_verdict_on_faults_names_what_broke() -> None:
 def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FAULTS", {"raises": "planted"})
     monkeypatch.setattr(faults, "_SPARE", 0.5)
-    job = Job(str(clip_file(DEMO, tmp_path)), seconds=1.5, warm_up=0)
+    job = BenchJob(str(clip_file(DEMO, tmp_path)), seconds=1.5, warm_up=0)
     seen, _ = faults.observe(job, Make(), CLASSES)
     assert set(seen) == {NO_FAULT, "raises", STALL}
     assert seen["raises"].fault >= seen["raises"].start
@@ -127,7 +131,7 @@ def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, m
 
 def test_with_too_little_of_a_processor_nothing_old_is_called_live(tmp_path: Path) -> None:
     """True ages are read off a clock in the picture, over a real socket, to the end of what comes after the camera's death."""
-    job = Job(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
+    job = BenchJob(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
     seen = overload.observe(job, bundle=False)
     assert len(seen.pictures) > 5
     assert overload.broken([seen]) == []
@@ -163,27 +167,29 @@ def test_the_budget_holds_faults_to_what_is_promised() -> None:
 
 def test_the_budget_holds_a_long_run_to_what_is_promised() -> None:
     good = {kind: Gaps(200, 0, 0, 0) for kind in ("raw", "overlay")}
-    assert broken_promises("watch", watch.series([[40.0] * 200], [good], [8.0])) == []
-    assert broken_promises("watch", watch.series([[140.0] * 200], [good], [8.0])) == [
-        f"{watch.CASE}: latency at the viewer"
+    assert broken_promises("watch", watched_run.series([[40.0] * 200], [good], [8.0])) == []
+    assert broken_promises("watch", watched_run.series([[140.0] * 200], [good], [8.0])) == [
+        f"{watched_run.CASE}: latency at the viewer"
     ]
-    assert broken_promises("watch", watch.series([[]], [good], [8.0])) == [f"{watch.CASE}: latency at the viewer"]
+    assert broken_promises("watch", watched_run.series([[]], [good], [8.0])) == [
+        f"{watched_run.CASE}: latency at the viewer"
+    ]
     for gaps, broken in [(Gaps(199, 1, 0, 0), "missing"), (Gaps(0, 0, 0, 0), "frames")]:
-        series = watch.series([[40.0] * 200], [good | {"raw": gaps}], [8.0])
+        series = watched_run.series([[40.0] * 200], [good | {"raw": gaps}], [8.0])
         assert broken_promises("watch", series) == [f"raw recording: {broken}"]
 
 
 def test_the_program_is_watched_and_its_recordings_are_searched(tmp_path: Path) -> None:
     pytest.importorskip("aiortc", reason="the extra `live` is not installed")
     clip = str(clip_file(DEMO, tmp_path))
-    job = Job(clip, rounds=1, seconds=2.0, warm_up=0.5)
-    with Session("watch", clip, job) as session:
-        result = watch.measure(session, job, lambda text: None)
+    job = BenchJob(clip, rounds=1, seconds=2.0, warm_up=0.5)
+    with ResultSession("watch", clip, job) as session:
+        result = watched_run.measure(session, job, lambda text: None)
     for kind in ("raw", "overlay"):
         frames, missing = (result.find(f"{kind} recording", name) for name in ("frames", "missing"))
         assert frames is not None
         assert missing is not None
         assert frames.rounds[0][0] > 0
-    latency = result.find(watch.CASE, "latency at the viewer")
+    latency = result.find(watched_run.CASE, "latency at the viewer")
     assert latency is not None
     assert all(ms > 0 for ms in latency.rounds[0])

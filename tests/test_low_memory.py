@@ -13,8 +13,8 @@ import av
 import pytest
 import typer
 
-from cliprl.engines.console import run_app
-from cliprl.engines.store import Store
+from cliprl.engines.cache.cache_store import CacheStore
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.sources.errors import explain
 
 MIB = 1 << 20
@@ -43,7 +43,7 @@ def test_a_cache_that_may_not_be_entered_has_no_entries(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "stat", refused)  # root may enter any folder
-    assert not Store(tmp_path / "locked").exists("entry")
+    assert not CacheStore(tmp_path / "locked").exists("entry")
 
 
 @pytest.mark.parametrize(

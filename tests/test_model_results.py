@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cliprl.models import larynx_study, text_study
+from cliprl.models.studies import larynx_study, text_study
 
 ROOT = Path(__file__).resolve().parent.parent
 

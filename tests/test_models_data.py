@@ -10,22 +10,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.engines import CliprlError, UsageError, processors
-from cliprl.models.data.augment import STRIDE, Geometry, Photometry
-from cliprl.models.data.batches import Ahead, Mixture, labelled_batch, pair_batch
-from cliprl.models.data.composer import Composed
-from cliprl.models.data.corrupt import CORRUPTIONS, corrupt
-from cliprl.models.data.recode import Relabelled, instrument_or_not
-from cliprl.models.data.rendered import RenderedScenes, SceneSet
+from cliprl.engines import CliprlError, UsageError, available_cpus
+from cliprl.models.data.augmentation.augment import STRIDE, Geometry, Photometry
+from cliprl.models.data.augmentation.copy_paste import Composed
+from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
+from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch, pair_batch
+from cliprl.models.data.label_mapping import RelabelledDataset, instrument_or_not
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
-from cliprl.models.data.vocalfolds import UNSURE, VocalFolds
-from cliprl.models.parallel import own_processors
+from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
+from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
+from cliprl.models.training.parallel import own_processors
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 SIZE = (64, 80)
 
 
-def tissue(folder: Path) -> Relabelled:
+def tissue(folder: Path) -> RelabelledDataset:
     """The vocal-fold set as the mixture learns from it."""
     return instrument_or_not(VocalFolds(folder), SCENE_CLASSES, UNSURE)
 
@@ -37,7 +37,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> RenderedScenes:
 
 
 @pytest.fixture(scope="module")
-def larynx(tmp_path_factory: pytest.TempPathFactory) -> Relabelled:
+def larynx(tmp_path_factory: pytest.TempPathFactory) -> RelabelledDataset:
     """A made-up set in the real one's layout: each class a vertical stripe."""
     folder = tmp_path_factory.mktemp("larynx")
     for part in ("images", "masks"):
@@ -81,14 +81,15 @@ def test_corruption_grows_with_severity_and_is_nothing_at_zero() -> None:
     base = cv2.resize(np.random.default_rng(0).integers(40, 220, (16, 20, 3), np.uint8), (160, 128))
     image = np.asarray(base, np.uint8)
     for kind in CORRUPTIONS:
-        assert corrupt(image, kind, 0, np.random.default_rng(1)) is image
+        assert apply_corruption(image, kind, 0, np.random.default_rng(1)) is image
         change = [
-            np.abs(corrupt(image, kind, s, np.random.default_rng(1)).astype(int) - image).mean() for s in (1, 3, 5)
+            np.abs(apply_corruption(image, kind, s, np.random.default_rng(1)).astype(int) - image).mean()
+            for s in (1, 3, 5)
         ]
         assert 0.2 < change[0] < change[1] < change[2], kind
 
 
-def test_the_larynx_set_says_only_what_it_knows(larynx: Relabelled) -> None:
+def test_the_larynx_set_says_only_what_it_knows(larynx: RelabelledDataset) -> None:
     sample = larynx[1]
     assert sample.sequence == "seq1"
     codes = [int(sample.labels[5, 10 * c + 5]) for c in range(7)]
@@ -118,7 +119,7 @@ def test_scenes_are_drawn_once_and_read_back(scenes: RenderedScenes) -> None:
 
 
 def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
-    scenes: RenderedScenes, larynx: Relabelled
+    scenes: RenderedScenes, larynx: RelabelledDataset
 ) -> None:
     composed = Composed(larynx, scenes, 0)
     seen = set()
@@ -133,7 +134,7 @@ def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
     assert {NOT_INSTRUMENT, INSTRUMENT, IGNORE} <= seen
 
 
-def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relabelled) -> None:
+def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: RelabelledDataset) -> None:
     mixture = Mixture([scenes, larynx], [0.5, 0.5])
 
     def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,8 +164,8 @@ def test_batches_are_made_by_as_many_threads_as_asked_or_as_there_are_processors
         return expected
 
     assert threads_of(3) == 3
-    assert threads_of(0) == processors()
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processors()))
+    assert threads_of(0) == available_cpus()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(available_cpus()))
     assert threads_of(0) == 1
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from tiny import NETWORK
 
-from cliprl.engines.console import run_app
-from cliprl.models import larynx_study
-from cliprl.models.config import Recipe, load_recipe
-from cliprl.models.data.batches import Mixture, labelled_batch
-from cliprl.models.data.vocalfolds import VocalFolds
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.unet import UNet
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.config import Recipe, load_recipe
+from cliprl.models.data.batch_loader import Mixture, labelled_batch
+from cliprl.models.data.sets.vocalfolds import VocalFolds
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.unet import UNet
+from cliprl.models.studies import larynx_study
 
 TINY = (
     """

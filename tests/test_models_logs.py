@@ -15,19 +15,19 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from virtual_time import VirtualClock, VirtualLoader
 
-from cliprl.models import pace
-from cliprl.models.checkpoint import Keeper, Stage, run_stage
-from cliprl.models.config import Growth, Recipe, SupervisedConfig, load_recipe
-from cliprl.models.curriculum import Curriculum
-from cliprl.models.data import batches
-from cliprl.models.data.augment import Geometry, Photometry
-from cliprl.models.data.batches import Ahead, Mixture, labelled_batch
-from cliprl.models.data.rendered import RenderedScenes, SceneSet
-from cliprl.models.display import Display
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.supervised import Supervised
-from cliprl.models.training import logged
-from cliprl.models.watching import Watcher
+from cliprl.models.config.config import CurriculumRange, Recipe, SupervisedConfig, load_recipe
+from cliprl.models.data import batch_loader
+from cliprl.models.data.augmentation.augment import Geometry, Photometry
+from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch
+from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.training import throughput
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.checkpoint import CheckpointWriter, TrainingStage, run_stage
+from cliprl.models.training.curriculum import Curriculum
+from cliprl.models.training.stages.supervised import Supervised
+from cliprl.models.training.training import logged
+from cliprl.models.training.watching import TrainingCallback
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 TINY = """
@@ -73,21 +73,21 @@ def read_back(folder: Path) -> EventAccumulator:
 
 def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
     """Also across a run that was cut off after a step of which no checkpoint tells: that step is seen once."""
-    keeper = Keeper(tmp_path, 2)
+    keeper = CheckpointWriter(tmp_path, 2)
     seen = []
 
-    def cut(stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+    def cut(stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
         report(stage, done, losses)
         seen.append(losses)
         if done == 3:
             raise KeyboardInterrupt
 
-    with logged(recipe, tmp_path, Watcher()) as report, pytest.raises(KeyboardInterrupt):
+    with logged(recipe, tmp_path, TrainingCallback()) as report, pytest.raises(KeyboardInterrupt):
         run_stage(stage_of(recipe, mixture), keeper, cut)
     # TensorBoard reads event files in the order of their names: the second, the process, then a number without zeros
     # before it. A run that goes on is another process, and never in the same second.
     time.sleep(1)
-    with logged(recipe, tmp_path, Watcher()) as report:
+    with logged(recipe, tmp_path, TrainingCallback()) as report:
         run_stage(stage_of(recipe, mixture), keeper, report)
     events = read_back(tmp_path / "logs" / "supervised")
     assert [event.step for event in events.Scalars("loss/cross-entropy")] == [1, 2, 3, 4]
@@ -125,13 +125,13 @@ def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
 ) -> None:
     """A loader that is planted slow is seen, in the log and on the terminal; one that is ready is not waited for."""
     clock = VirtualClock()
-    for module in (pace, batches):
+    for module in (throughput, batch_loader):
         monkeypatch.setattr(module, "time", clock)
     for place, loading, learning, share in (("slow", 0.1, 0.02, 0.8), ("ready", 0.02, 0.1, 0.0)):
-        monkeypatch.setattr(batches, "ThreadPoolExecutor", lambda *_, s=loading, **__: VirtualLoader(clock, s))
+        monkeypatch.setattr(batch_loader, "ThreadPoolExecutor", lambda *_, s=loading, **__: VirtualLoader(clock, s))
         stage = Sleeper(clock, learning)
-        with Display.open() as display, logged(recipe, tmp_path / place, display) as report:
-            run_stage(stage, Keeper(tmp_path), report)
+        with ProgressDisplay.open() as display, logged(recipe, tmp_path / place, display) as report:
+            run_stage(stage, CheckpointWriter(tmp_path), report)
         stage.batches.close()
         (tmp_path / "sleeper.pt").unlink()
         waiting = [e.value for e in read_back(tmp_path / place / "logs" / "sleeper").Scalars("waiting for data")]
@@ -157,7 +157,7 @@ def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mix
 def test_a_quiet_display_says_nothing(recipe: Recipe, mixture: Mixture, capsys: pytest.CaptureFixture[str]) -> None:
     stage = stage_of(recipe, mixture)
     for quiet in (True, False):
-        with Display.open(quiet, prefix="fold 1 ") as display:
+        with ProgressDisplay.open(quiet, prefix="fold 1 ") as display:
             display.drawing(2, 2)
             display.report(stage, 4, {"dice": 0.25})
         text = capsys.readouterr().err
@@ -166,18 +166,18 @@ def test_a_quiet_display_says_nothing(recipe: Recipe, mixture: Mixture, capsys: 
 
 
 def test_the_curriculum_grows_evenly_and_then_stays() -> None:
-    growth = Curriculum(Growth(over=0.5, severity=(1.0, 5.0), zoom=(0.6, 1.2), unroll=(1, 4)), 100)
+    growth = Curriculum(CurriculumRange(over=0.5, severity=(1.0, 5.0), zoom=(0.6, 1.2), unroll=(1, 4)), 100)
     assert [growth.severity(step) for step in (0, 25, 50, 99)] == [1.0, 3.0, 5.0, 5.0]
     assert [growth.zoom(step) for step in (0, 25, 99)] == pytest.approx([0.6, 0.9, 1.2])
     assert [growth.unroll(step) for step in (0, 16, 17, 49, 50)] == [1, 2, 2, 4, 4]
-    at_once = Curriculum(Growth(over=0.0, severity=(1.0, 5.0)), 100)
+    at_once = Curriculum(CurriculumRange(over=0.0, severity=(1.0, 5.0)), 100)
     assert at_once.severity(0) == 5.0
 
 
 def test_a_recipe_tells_the_curriculum(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[curriculum.supervised]\nseverity = [0, 3]\nover = 1\n")
     recipe = load_recipe(tmp_path / "a.toml", ["curriculum.reinforcement.unroll=[1, 3]"])
-    assert recipe.curriculum.supervised == Growth(over=1.0, severity=(0.0, 3.0))
+    assert recipe.curriculum.supervised == CurriculumRange(over=1.0, severity=(0.0, 3.0))
     assert recipe.curriculum.reinforcement.unroll == (1, 3)
     assert recipe.curriculum.reinforcement.severity == (1.0, 5.0)
 

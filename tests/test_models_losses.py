@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, allowed_classes, instrument_classes
-from cliprl.models.losses import dhn_nce, dice_loss, partial_cross_entropy
+from cliprl.models.training.losses import dhn_nce, dice_loss, partial_cross_entropy
 
 CLASSES = (
     ClassSpec("ground", (0, 0, 0), "background"),

@@ -13,10 +13,10 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import UsageError
-from cliprl.models.config import ReinforcementConfig, load_recipe
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.parallel import autocast, launch, share
-from cliprl.models.refiner import Refiner
+from cliprl.models.config.config import ReinforcementConfig, load_recipe
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
+from cliprl.models.training.parallel import autocast, launch, share
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 # Every stage takes one step on a batch of four from the same start and leaves its gradients; then one is trained whole.
@@ -160,8 +160,8 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert share(5) == range(5)
-    monkeypatch.setattr("cliprl.models.parallel.size", lambda: 2)
-    monkeypatch.setattr("cliprl.models.parallel.rank", lambda: 1)
+    monkeypatch.setattr("cliprl.models.training.parallel.size", lambda: 2)
+    monkeypatch.setattr("cliprl.models.training.parallel.rank", lambda: 1)
     assert share(6) == range(3, 6)
     with pytest.raises(UsageError, match="which 2 processes can't share evenly"):
         share(5)

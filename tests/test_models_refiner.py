@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec
-from cliprl.models import rollout as rollout_module
-from cliprl.models.actions import (
+from cliprl.models.config.config import ReinforcementConfig
+from cliprl.models.data.sample import IGNORE
+from cliprl.models.network.actions import (
     BLEND,
     CONCEPTS,
     KEEP,
@@ -18,19 +19,18 @@ from cliprl.models.actions import (
     SHARPEN,
     SHARPER,
     SMOOTH,
-    Pictures,
+    ActionContext,
     apply_actions,
     concepts_of,
     outcomes,
 )
-from cliprl.models.config import ReinforcementConfig
-from cliprl.models.data.sample import IGNORE
-from cliprl.models.refiner import STATE_MAPS, Refiner, spread, state_maps
-from cliprl.models.rewards import around, own_rewards, rest_of, weights_of
-from cliprl.models.rollout import (
+from cliprl.models.network.refiner import STATE_MAPS, Refiner, spread, state_maps
+from cliprl.models.training.stages import rollout as rollout_module
+from cliprl.models.training.stages.rewards import agent_rewards, around, reward_to_go, weights_of
+from cliprl.models.training.stages.rollout import (
     Observed,
+    Transition,
     Truth,
-    Turn,
     anchor_at,
     mixed,
     prior_of,
@@ -102,12 +102,12 @@ def test_it_takes_any_number_of_classes() -> None:
     for classes in (2, 3, 20):
         features, *three, text = pictures(0, classes)
         assert refiner(features, *three, text)[0].shape == (2, classes, H, W)
-        assert state_maps(Pictures.of(*three, BOUND)).shape == (2, STATE_MAPS, H, W)
+        assert state_maps(ActionContext.of(*three, BOUND)).shape == (2, STATE_MAPS, H, W)
 
 
 def test_what_agents_see_lies_within_zero_and_one() -> None:
     _, logits, base, prior, _ = pictures(3)
-    maps = state_maps(Pictures.of(logits, base, prior, BOUND))
+    maps = state_maps(ActionContext.of(logits, base, prior, BOUND))
     assert maps.min() >= 0
     assert maps.max() <= 1 + 1e-6
 
@@ -116,9 +116,9 @@ PUSHES = F.pad(torch.tensor([[3.0, 0.0], [0.5, 3.0], [0.0, -1.0], [0.0, 0.0], [1
 COUNT = PUSHES.shape[1]
 
 
-def act(action: int) -> tuple[torch.Tensor, Pictures]:
+def act(action: int) -> tuple[torch.Tensor, ActionContext]:
     _, logits, base, prior, _ = pictures(1)
-    seen = Pictures.of(logits, base, prior, BOUND)
+    seen = ActionContext.of(logits, base, prior, BOUND)
     return apply_actions(torch.full((2, H, W), action), seen, PUSHES), seen
 
 
@@ -181,7 +181,7 @@ def test_an_agent_is_told_what_the_whole_picture_is_like() -> None:
     darker = maps.clone()
     darker[..., 30:, 30:] = 5.0
     one, other = (
-        refiner.act(f, Pictures.of(logits, logits, logits, BOUND), text)[0][..., 0, 0] for f in (maps, darker)
+        refiner.act(f, ActionContext.of(logits, logits, logits, BOUND), text)[0][..., 0, 0] for f in (maps, darker)
     )
     assert (one - other).abs().max() > 1e-3
 
@@ -216,7 +216,7 @@ def test_outcomes_are_what_each_action_does_everywhere() -> None:
 
 def test_each_cell_acts_for_itself() -> None:
     _, logits, base, prior, _ = pictures(2)
-    seen = Pictures.of(logits, base, prior, BOUND)
+    seen = ActionContext.of(logits, base, prior, BOUND)
     actions = torch.randint(0, COUNT, (2, H, W), generator=torch.Generator().manual_seed(4))
     together = apply_actions(actions, seen, PUSHES)
     for action in range(COUNT):
@@ -225,7 +225,7 @@ def test_each_cell_acts_for_itself() -> None:
         torch.testing.assert_close(together[where], alone[where])
 
 
-def lone_cell() -> tuple[Pictures, torch.Tensor]:
+def lone_cell() -> tuple[ActionContext, torch.Tensor]:
     """One cell of class 0 in a field of class 1, all taken for class 1; the prior knows better. And the truth."""
     labels = torch.ones(1, 9, 9, dtype=torch.long)
     labels[0, 4, 4] = 0
@@ -233,21 +233,21 @@ def lone_cell() -> tuple[Pictures, torch.Tensor]:
     logits[:, 1] = 8.0
     prior = logits.clone()
     prior[0, :, 4, 4] = torch.tensor([8.0, 0.0, 0.0])
-    return Pictures.of(logits, logits, prior, BOUND), labels
+    return ActionContext.of(logits, logits, prior, BOUND), labels
 
 
 def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
     seen, labels = lone_cell()
     config = ReinforcementConfig(label_reward=2.0, effort=0.1)
     truths, pushes = Truth.of(CLASSES).maps(labels), F.pad(torch.diag(torch.tensor([9.0, 9.0, 9.0])), (CONCEPTS, 0))
-    rewards = own_rewards(seen, pushes, truths, config)[0]
+    rewards = agent_rewards(seen, pushes, truths, config)[0]
     assert rewards.shape == (CONCEPTS + 3, 9, 9)
     for action in (PRIOR, CONCEPTS):
         assert rewards[action, 4, 4].item() == pytest.approx(1 + 2 - 0.1)  # the gain is clipped at 1
     assert rewards[PRIOR, 0, 0].item() == pytest.approx(-0.1)
     assert rewards[CONCEPTS, 0, 0].item() == pytest.approx(-1 - 2 - 0.1, abs=1e-3)
     assert rewards[KEEP].abs().max().item() == 0
-    back = own_rewards(Pictures.of(seen.prior, seen.base, seen.base, BOUND), pushes, truths, config)[0]
+    back = agent_rewards(ActionContext.of(seen.prior, seen.base, seen.base, BOUND), pushes, truths, config)[0]
     assert back[PRIOR, 4, 4].item() == pytest.approx(-1 - 2 - 0.1)
 
 
@@ -258,7 +258,7 @@ def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> No
     truths = truth.maps(torch.full((1, 1, 1), 2))
     config = ReinforcementConfig(label_reward=2.0, effort=0.0)
     pushes = F.pad(torch.diag(torch.full((4,), 20.0)), (CONCEPTS, 0))
-    rewards = own_rewards(Pictures.of(logits, logits, logits, BOUND), pushes, truths, config)
+    rewards = agent_rewards(ActionContext.of(logits, logits, logits, BOUND), pushes, truths, config)
     assert rewards[0, CONCEPTS + 3].item() == pytest.approx(rewards[0, CONCEPTS + 1].item() / 2, abs=0.02)
 
 
@@ -268,7 +268,7 @@ def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -
     assert around(own)[0, 2, 6].item() == pytest.approx(3 / 25)
     assert around(own)[0, 1, 4].item() == 0
     rewards = [torch.full((1, 9, 9), value) for value in (1.0, 2.0, 4.0)]
-    rests = [rest[0, 4, 4].item() for rest in rest_of(rewards, 0.5, 0.5)]
+    rests = [rest[0, 4, 4].item() for rest in reward_to_go(rewards, 0.5, 0.5)]
     last = 0.5 * 4
     middle = 0.5 * 2 + 0.5 * (4 + last)
     assert rests == [0.5 * 1 + 0.5 * (2 + middle), middle, last]
@@ -287,7 +287,7 @@ def test_the_loss_is_the_mean_over_cells_as_they_count() -> None:
     rng = torch.Generator().manual_seed(7)
     labels = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
     own, scores = torch.randn(1, 4, 1, 5, generator=rng), torch.randn(1, 4, 1, 5, generator=rng)
-    turn = Turn(own, scores.log_softmax(1), own[:, 0], own[:, 0], own[:, 0])
+    turn = Transition(own, scores.log_softmax(1), own[:, 0], own[:, 0], own[:, 0])
     config = ReinforcementConfig(rarity=0.5, foresight=0.0)
     loss, _ = reinforcement_loss([turn], labels, 0.0, config)
     counts = torch.tensor([0.75**-0.5] * 3 + [0.25**-0.5, 0.0])
@@ -347,7 +347,7 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
             if learns == "rl":
                 logits, _ = refiner(seen.features, logits, seen.base, prior, text)
             else:
-                logits = mixed(refiner, seen.features, Pictures.of(logits, seen.base, prior, BOUND), text)
+                logits = mixed(refiner, seen.features, ActionContext.of(logits, seen.base, prior, BOUND), text)
     before, after = ((z.argmax(1) == seen.labels).float().mean().item() for z in (seen.base, logits))
     assert before < 0.75
     assert after > 0.95

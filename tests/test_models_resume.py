@@ -16,9 +16,9 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.checkpoint import Keeper, read, run_stage, save
-from cliprl.models.config import Recipe, deciding, load_recipe
-from cliprl.models.supervised import update
+from cliprl.models.config.config import Recipe, deciding, load_recipe
+from cliprl.models.training.checkpoint import CheckpointWriter, read, run_stage, save
+from cliprl.models.training.stages.supervised import update
 
 TINY = (
     """
@@ -56,7 +56,7 @@ ZYGOTE = textwrap.dedent("""
     import json, os, signal, sys, time
     from pathlib import Path
     import torch
-    import cliprl.models.training
+    import cliprl.models.training.training
     from cliprl.engines.console import run_app
     from cliprl.models import cli
 
@@ -203,7 +203,7 @@ def test_a_loss_or_gradient_that_is_no_number_stops_and_keeps_the_last_good_chec
 ) -> None:
     stage = Exploding(harm)
     with pytest.raises(CliprlError, match=rf"trial step 2: {said}; .*lower trial\.rate") as error:
-        run_stage(stage, Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(stage, CheckpointWriter(tmp_path, 1), lambda *told: None)
     assert error.value.exit_status == 1
     kept = read(tmp_path / "trial.pt")
     assert kept["done"] == 2
@@ -213,7 +213,7 @@ def test_a_loss_or_gradient_that_is_no_number_stops_and_keeps_the_last_good_chec
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """The limit on the size of files stands for the disk: the real write fails half way."""
-    keeper, limits = Keeper(tmp_path, 1), resource.getrlimit(resource.RLIMIT_FSIZE)
+    keeper, limits = CheckpointWriter(tmp_path, 1), resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def narrow(stage: object, done: int, losses: object) -> None:
         if done == 2:
@@ -241,9 +241,9 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkpoint_of_another_recipe_is_named(tmp_path: Path, override: str, said: str) -> None:
-    made = Keeper(tmp_path, 1, deciding(load_recipe_of(tmp_path), "supervised"))
+    made = CheckpointWriter(tmp_path, 1, deciding(load_recipe_of(tmp_path), "supervised"))
     run_stage(Counting(), made, lambda *told: None)
-    again = Keeper(tmp_path, 1, deciding(load_recipe_of(tmp_path, override), "supervised"))
+    again = CheckpointWriter(tmp_path, 1, deciding(load_recipe_of(tmp_path, override), "supervised"))
     with pytest.raises(UsageError, match=said) as error:
         again.resume(Counting())
     assert "\n" not in str(error.value)
@@ -268,4 +268,4 @@ def test_what_a_stage_does_not_depend_on_may_change(tmp_path: Path) -> None:
 def test_a_file_that_is_no_checkpoint_of_this_program_is_named(tmp_path: Path) -> None:
     save(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
     with pytest.raises(CliprlError, match=r"trial\.pt is no checkpoint of this version"):
-        run_stage(Counting(), Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)

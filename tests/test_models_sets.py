@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from tiny import NETWORK
 
 from cliprl.engines import UsageError, open_bundle
-from cliprl.engines.console import run_app
-from cliprl.models import cli
-from cliprl.models.config import Recipe, load_recipe
-from cliprl.models.data.batches import pair_batch
-from cliprl.models.data.catalog import Surroundings, open_dataset
-from cliprl.models.data.description import Description
-from cliprl.models.data.paired import sequences_of
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.cli import train as cli
+from cliprl.models.config.config import Recipe, load_recipe
+from cliprl.models.data.batch_loader import pair_batch
+from cliprl.models.data.dataset_spec import Description
+from cliprl.models.data.image_mask_dataset import sequences_of
+from cliprl.models.data.registry import Surroundings, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import check_apart
-from cliprl.models.data.worsened import Worsened
-from cliprl.models.sets import LEARNING, SCORING, Sets, open_sets
+from cliprl.models.training.run_datasets import LEARNING, SCORING, Sets, open_sets
 
 TINY = (
     """
@@ -147,7 +147,7 @@ def test_pairs_are_frames_of_one_clip(mine: Path, tmp_path: Path) -> None:
 def test_a_test_set_may_be_seen_through_a_failing_camera(mine: Path, tmp_path: Path) -> None:
     lines = [f"folder:{mine}?sequences=b&severity=4", f"folder:{mine}?sequences=b"]
     worse, clean = (test.data for test in opened(tmp_path, train=[f"folder:{mine}?sequences=a"], test=lines).tests)
-    assert isinstance(worse, Worsened)
+    assert isinstance(worse, CorruptedDataset)
     assert worse[0].image.shape == (64, 96, 3)
     assert worse[0].labels.shape == (64, 96)
     same = cv2.resize(clean[0].image, (96, 64), interpolation=cv2.INTER_AREA)
@@ -262,7 +262,7 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     picture[:3, :4] = 77
     cv2.imwrite(str(mask), picture)
     words = train(tmp_path, f'data.train=["folder:{mine}?sequences=a"]')
-    code = "import sys; from cliprl.models.cli import main; sys.argv = sys.argv[1:]; main()"
+    code = "import sys; from cliprl.models.cli.train import main; sys.argv = sys.argv[1:]; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
     )

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from cliprl.engines import open_bundle
-from cliprl.models.data.catalog import open_dataset
-from cliprl.models.data.recode import by_union, instrument_or_not
+from cliprl.models.data.label_mapping import by_union, instrument_or_not
+from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT
-from cliprl.models.data.vocalfolds import UNSURE, VocalFolds
-from cliprl.models.predictor import Predictor
-from cliprl.models.report import count, false_alarms
-from cliprl.models.scoring.counts import Counts
-from cliprl.models.scoring.iou import dataset_miou_foreground
-from cliprl.models.sets import Scored
+from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
+from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.evaluation.manifest_scores import count, false_alarms
+from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.scoring.iou import dataset_miou_foreground
+from cliprl.models.training.run_datasets import Scored
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 # Instrument IoU of a fixed rule on grey pixels.

@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.config import NetworkConfig, Recipe, SupervisedConfig
-from cliprl.models.data.batches import Mixture
+from cliprl.models.config.config import NetworkConfig, Recipe, SupervisedConfig
+from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import Sample
-from cliprl.models.losses import partial_cross_entropy
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.supervised import Supervised
-from cliprl.models.text import drawn_embeddings
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import drawn_embeddings
+from cliprl.models.training.losses import partial_cross_entropy
+from cliprl.models.training.stages.supervised import Supervised
 
 SIZE = (64, 96)
 NETWORK = NetworkConfig(

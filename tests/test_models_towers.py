@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from cliprl.engines import UsageError
-from cliprl.engines.bundle import file_hash
-from cliprl.models.config import NetworkConfig, ReinforcementConfig, load_recipe
-from cliprl.models.export import Model, export_bundle
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.refiner import Refiner
-from cliprl.models.text import class_embeddings
-from cliprl.models.tower import make_clip
-from cliprl.models.weights import start_of
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe
+from cliprl.models.export.export import Model, export_bundle
+from cliprl.models.network.backbones import make_clip
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.text import class_embeddings
+from cliprl.models.network.weights import start_of
 from cliprl.pipeline import with_prompts
 from cliprl.pipeline.scene import SCENE_CLASSES
 

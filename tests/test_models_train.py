@@ -10,14 +10,14 @@ from tiny import NETWORK
 from typer.testing import CliRunner
 
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
-from cliprl.engines.reference import reference_of
-from cliprl.models import cli
-from cliprl.models.checkpoint import Keeper, Stage, read, run_stage, save
-from cliprl.models.config import NetworkConfig, Recipe, load_recipe
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.pictures import scene_pictures
-from cliprl.models.text import class_embeddings, prompts_of
-from cliprl.models.watching import Watcher
+from cliprl.engines.bundle.reference_outputs import reference_of
+from cliprl.models.cli import train as cli
+from cliprl.models.config.config import NetworkConfig, Recipe, load_recipe
+from cliprl.models.export.probe_images import scene_pictures
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import class_embeddings, prompts_of
+from cliprl.models.training.checkpoint import CheckpointWriter, TrainingStage, read, run_stage, save
+from cliprl.models.training.watching import TrainingCallback
 from cliprl.pipeline.scene import SCENE_CLASSES
 
 TINY = (
@@ -144,13 +144,13 @@ class CutOffError(Exception):
     """What a test throws where a run is to be cut off."""
 
 
-class Cutting(Watcher):
+class Cutting(TrainingCallback):
     """Cuts a run off after the second step of a stage."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def report(self, stage: Stage, done: int, losses: Mapping[str, float]) -> None:
+    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
         if stage.name == self.name and done == 2:
             raise CutOffError
 
@@ -158,13 +158,13 @@ class Cutting(Watcher):
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
 ) -> None:
-    from cliprl.models.training import train
+    from cliprl.models.training.training import train
 
     recipe = load_recipe(recipe_file, [f"data.cache={scene_cache}"])
     for stage_name in ("contrastive", "supervised", "reinforcement"):
         with pytest.raises(CutOffError):
             train(recipe, tmp_path, Cutting(stage_name))
-    train(recipe, tmp_path, Watcher())
+    train(recipe, tmp_path, TrainingCallback())
     for name, part in (("supervised.pt", "network"), ("reinforcement.pt", "refiner")):
         expected, found = read(finished / name)[part], read(tmp_path / name)[part]
         assert expected.keys() == found.keys()
@@ -189,7 +189,7 @@ class Trial:
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match="trial step 1: loss is nan; the last checkpoint stands: lower"):
-        run_stage(Trial(), Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
     assert read(tmp_path / "trial.pt")["done"] == 1
 
 
@@ -198,7 +198,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     save(path, {"done": 1})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CliprlError, match=r"trial\.pt is not a whole checkpoint"):
-        run_stage(Trial(), Keeper(tmp_path, 1), lambda *told: None)
+        run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
 
 
 def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cliprl.models.config import NetworkConfig, ReinforcementConfig
-from cliprl.models.export import Model, export_bundle
-from cliprl.models.network import ClipSegmenter
-from cliprl.models.network_predictor import NetworkPredictor
-from cliprl.models.predictor import Predictor
-from cliprl.models.refiner import Refiner
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
+from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.evaluation.torch_predictor import NetworkPredictor
+from cliprl.models.export.export import Model, export_bundle
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
 from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
 
 

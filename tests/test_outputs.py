@@ -17,7 +17,7 @@ from media import make_clip
 from test_sinks import SCENE, grid, make_frame, segment, write_all
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import Stream, StreamInfo, cli, open_source
 from cliprl.pipeline.output_registry import OutputRegistry
 from cliprl.pipeline.outputs import default_output

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError, open_bundle
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import Overlay, cli
 from cliprl.pipeline.class_selection import select_classes
 from cliprl.pipeline.palette import OVERLAY_COLORS, overlay_classes

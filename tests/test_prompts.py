@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import Bundle, BundleError, TextEngine, UsageError, compile_engine, open_bundle
-from cliprl.engines.bundle import TEXT, TOKENIZER
+from cliprl.engines.bundle.bundle import TEXT, TOKENIZER
 from cliprl.pipeline import Segmenter, with_prompts
 from cliprl.pipeline.prompts import PALETTE, parse_prompt
 from cliprl.pipeline.scene import SCENE_CLASSES
@@ -29,11 +29,11 @@ import ftfy  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from cliprl.engines import add_reference  # noqa: E402
-from cliprl.models.config import NetworkConfig, ReinforcementConfig  # noqa: E402
-from cliprl.models.export import Model, add_text, export_bundle  # noqa: E402
-from cliprl.models.network import ClipSegmenter  # noqa: E402
-from cliprl.models.refiner import Refiner  # noqa: E402
-from cliprl.models.text import class_embeddings, tokenize  # noqa: E402
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig  # noqa: E402
+from cliprl.models.export.export import Model, add_text, export_bundle  # noqa: E402
+from cliprl.models.network.network import ClipSegmenter  # noqa: E402
+from cliprl.models.network.refiner import Refiner  # noqa: E402
+from cliprl.models.network.text import class_embeddings, tokenize  # noqa: E402
 
 HEIGHT, WIDTH, CONTEXT = 64, 96, 24
 THREAD = 6

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.data.catalog import open_dataset
-from cliprl.models.data.composer import Composed
+from cliprl.models.data.augmentation.copy_paste import Composed
 from cliprl.models.data.raytraced import RaytracedScenes, instruments, objects, tissue
 from cliprl.models.data.raytraced.cache import Settings, open_cache, read_settings, save_scene, scene_path, scene_seeds
 from cliprl.models.data.raytraced.dataset import CLASS_NAMES
@@ -26,6 +25,7 @@ from cliprl.models.data.raytraced.mesh_folder import MeshFolder
 from cliprl.models.data.raytraced.objects import CLIP, NEEDLE, NONE, THREAD
 from cliprl.models.data.raytraced.render import Rendered, llvm_library
 from cliprl.models.data.raytraced.textures import STRIPS, TISSUES, TextureSource
+from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.scene import SCENE_CLASSES
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from tiny import NETWORK
 
-from cliprl.engines.console import run_app
-from cliprl.models import refiner_study
-from cliprl.models.actions import Pictures
-from cliprl.models.refiner_arms import ARMS, RANDOM, Step
-from cliprl.models.refiner_scores import Tally
-from cliprl.models.refiner_tables import gain
-from cliprl.models.scoring.counts import Counts
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.network.actions import ActionContext
+from cliprl.models.studies import refiner_study
+from cliprl.models.studies.refiner_scores import Tally
+from cliprl.models.studies.refiner_tables import gain
+from cliprl.models.studies.refiner_variants import ARMS, RANDOM, RefinementStep
 
 TINY = (
     """
@@ -109,17 +109,17 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
         def pushes(self, text: torch.Tensor) -> torch.Tensor:
             return torch.zeros(2, 16)
 
-        def pictures(self, *three: torch.Tensor) -> Pictures:
-            return Pictures.of(*three, bound=5.0)
+        def pictures(self, *three: torch.Tensor) -> ActionContext:
+            return ActionContext.of(*three, bound=5.0)
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return inputs[3], torch.zeros(())
 
     base, prior, text = torch.zeros(1, 2, 4, 5), torch.ones(1, 2, 4, 5), torch.eye(2)
     without = next(arm for arm in ARMS if not arm.prior)
-    refined, _ = Step(without, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
+    refined, _ = RefinementStep(without, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
     assert torch.equal(refined, base)
-    refined, moved = Step(RANDOM, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
+    refined, moved = RefinementStep(RANDOM, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
     assert 0 < refined.sum() < prior.sum()
     assert moved == 1
 

@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import cli
 from cliprl.pipeline.schemas import NAMES, load_schema
 from cliprl.pipeline.sources.image_names import image_files

@@ -14,14 +14,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError
-from cliprl.models.scoring import iou
-from cliprl.models.scoring.book import ScoreBook
-from cliprl.models.scoring.bootstrap import interval
-from cliprl.models.scoring.boundary import Boundary
-from cliprl.models.scoring.calibration import Calibration
-from cliprl.models.scoring.counts import Counts
-from cliprl.models.scoring.temporal import Consistency
-from cliprl.models.scoring.terms import terms
+from cliprl.models.evaluation.scoring import iou
+from cliprl.models.evaluation.scoring.bootstrap import interval
+from cliprl.models.evaluation.scoring.boundary import Boundary
+from cliprl.models.evaluation.scoring.calibration import Calibration
+from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.scoring.evaluator import Evaluator
+from cliprl.models.evaluation.scoring.ratio_metric import terms
+from cliprl.models.evaluation.scoring.temporal import Consistency
 
 Labels = NDArray[np.uint8]
 K = 4
@@ -335,7 +335,7 @@ CLASSES = (
 
 
 def test_a_perfect_run_scores_one_everywhere_and_is_json() -> None:
-    book = ScoreBook(CLASSES)
+    book = Evaluator(CLASSES)
     labels = np.zeros((120, 160), np.uint8)
     labels[20:60, 20:60], labels[60:90, 20:60] = 1, 2
     for index in range(6):
@@ -355,7 +355,7 @@ def test_a_perfect_run_scores_one_everywhere_and_is_json() -> None:
 
 
 def test_an_undefined_score_is_null() -> None:
-    book = ScoreBook(CLASSES)
+    book = Evaluator(CLASSES)
     book.add(EMPTY, EMPTY, "a")
     result = json.loads(json.dumps(book.to_json(), allow_nan=False))
     assert result["scores"]["isi_iou"]["value"] is None
@@ -364,6 +364,6 @@ def test_an_undefined_score_is_null() -> None:
 
 
 def test_each_frame_is_told_how_it_went() -> None:
-    book = ScoreBook(CLASSES)
+    book = Evaluator(CLASSES)
     assert [book.add(TOOL, found, "a") for found in (TOOL, EMPTY, row(1, 0, 0, 2))] == [1.0, 0.0, 0.25]
     assert book.add(EMPTY, EMPTY, "a") == 1.0

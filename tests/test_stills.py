@@ -19,7 +19,7 @@ from oriented import as_players_show, shown, still
 from PIL import Image
 
 from cliprl.engines import CliprlError
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import cli, open_source
 from cliprl.pipeline.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
 from cliprl.pipeline.content import ContentDetector, find_picture

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from cliprl.engines import Bundle, EngineError, UsageError, compile_engine, open_bundle
-from cliprl.engines.engine import DEVICES, TensorSpec, probe
-from cliprl.engines.nvidia import Driver, Gpu
-from cliprl.engines.tensorrt_backend import make_plan
-from cliprl.engines.tensorrt_probe import why_not, why_not_torch
+from cliprl.engines.backends.engine import DEVICES, TensorSpec, probe
+from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
+from cliprl.engines.backends.tensorrt.backend import make_plan
+from cliprl.engines.backends.tensorrt.probe import why_not, why_not_torch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx_runs import outputs_of  # noqa: E402
 
-from cliprl.engines.batch import set_batch  # noqa: E402
-from cliprl.engines.computed_kernels import load_graph, replace_computed_kernels  # noqa: E402
-from cliprl.engines.half import to_half  # noqa: E402
+from cliprl.engines.onnx.batch import set_batch  # noqa: E402
+from cliprl.engines.onnx.dynamic_conv import load_graph, replace_computed_kernels  # noqa: E402
+from cliprl.engines.onnx.fp16 import to_fp16  # noqa: E402
 
 RTX = "tensorrt_rtx"
 CLASSES = (2, 12, 64)
-AMPERE = Driver("580.95", (13, 0), (Gpu("NVIDIA RTX A6000", (8, 6)),))
+AMPERE = DriverInfo("580.95", (13, 0), (GpuInfo("NVIDIA RTX A6000", (8, 6)),))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_graph_that_is_made_for_one_picture_says_so() -> None:
 
 def test_half_precision_keeps_the_face_and_the_labels(bundle: Bundle) -> None:
     model, inputs = load_graph(bundle.encoder), sample(bundle, 12)
-    half = to_half(load_graph(bundle.encoder))
+    half = to_fp16(load_graph(bundle.encoder))
     assert [(v.name, v.type) for v in half.graph.input] == [(v.name, v.type) for v in model.graph.input]
     assert [(v.name, v.type) for v in half.graph.output] == [(v.name, v.type) for v in model.graph.output]
     assert half.ByteSize() < 0.55 * model.ByteSize()
@@ -179,7 +179,7 @@ def test_a_constant_that_half_cannot_hold_keeps_its_operator_in_full(value: floa
     info = [helper.make_tensor_value_info(name, 1, [2]) for name in ("x", "y")]
     constant = numpy_helper.from_array(np.array(value, np.float32), "c")
     graph = helper.make_graph([helper.make_node("Add", ["x", "c"], ["y"])], "g", info[:1], info[1:], [constant])
-    half = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    half = to_fp16(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
     assert [t.data_type for t in half.graph.initializer] == [1 if kept else 10]
 
 
@@ -189,16 +189,22 @@ def test_a_constant_that_half_cannot_hold_keeps_its_operator_in_full(value: floa
         ("tensorrt", "10.3.0", 12, AMPERE, ["10.12", "pip install"]),
         ("tensorrt", "11.4.0", 13, None, ["no NVIDIA driver", "--device cpu"]),
         ("tensorrt_rtx", "1.7.1", 13, None, ["no NVIDIA driver", "--target sm86"]),
-        ("tensorrt", "11.4.0", 13, Driver("535.104", (12, 2), AMPERE.gpus), ["535.104", "580", "tensorrt-cu12"]),
-        ("tensorrt", "11.4.0", 12, Driver("470.10", (11, 4), AMPERE.gpus), ["470.10", "525", "update the driver"]),
-        ("tensorrt", "11.4.0", 13, Driver("580.95", (13, 0), ()), ["580.95", "no GPU", "--gpus all"]),
-        ("tensorrt", "11.4.0", 12, Driver("535.1", (12, 2), (Gpu("Tesla V100", (7, 0)),)), ["V100", "sm70", "sm75"]),
+        ("tensorrt", "11.4.0", 13, DriverInfo("535.104", (12, 2), AMPERE.gpus), ["535.104", "580", "tensorrt-cu12"]),
+        ("tensorrt", "11.4.0", 12, DriverInfo("470.10", (11, 4), AMPERE.gpus), ["470.10", "525", "update the driver"]),
+        ("tensorrt", "11.4.0", 13, DriverInfo("580.95", (13, 0), ()), ["580.95", "no GPU", "--gpus all"]),
+        (
+            "tensorrt",
+            "11.4.0",
+            12,
+            DriverInfo("535.1", (12, 2), (GpuInfo("Tesla V100", (7, 0)),)),
+            ["V100", "sm70", "sm75"],
+        ),
         ("tensorrt", "11.4.0", 13, AMPERE, []),
-        ("tensorrt_rtx", "1.7.1", 0, Driver("", (13, 0), AMPERE.gpus), []),
+        ("tensorrt_rtx", "1.7.1", 0, DriverInfo("", (13, 0), AMPERE.gpus), []),
     ],
 )
 def test_the_probe_says_what_to_do(
-    package: str, version: str, cuda: int, driver: Driver | None, words: list[str]
+    package: str, version: str, cuda: int, driver: DriverInfo | None, words: list[str]
 ) -> None:
     reason = why_not(package, version, cuda, driver)
     assert bool(reason) == bool(words)

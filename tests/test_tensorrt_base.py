@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cliprl.engines.engine import TensorSpec
-from cliprl.engines.tensorrt_backend import make_plan
+from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.backends.tensorrt.backend import make_plan
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -20,15 +20,15 @@ RTX = pytest.importorskip("tensorrt_rtx").__name__
 
 import torch  # noqa: E402
 
-from cliprl.engines.batch import set_batch  # noqa: E402
-from cliprl.engines.bundle import RANGES  # noqa: E402
-from cliprl.engines.computed_kernels import load_graph  # noqa: E402
-from cliprl.engines.eight_bits import products  # noqa: E402
-from cliprl.engines.matrix_products import replace_matrix_products  # noqa: E402
-from cliprl.models.config import NetworkConfig, ReinforcementConfig, load_recipe  # noqa: E402
-from cliprl.models.export import write_networks  # noqa: E402
-from cliprl.models.network import ClipSegmenter  # noqa: E402
-from cliprl.models.refiner import Refiner  # noqa: E402
+from cliprl.engines.bundle.bundle import RANGES  # noqa: E402
+from cliprl.engines.onnx.batch import set_batch  # noqa: E402
+from cliprl.engines.onnx.dynamic_conv import load_graph  # noqa: E402
+from cliprl.engines.onnx.matmul_to_conv import replace_matrix_products  # noqa: E402
+from cliprl.engines.onnx.quantize import products  # noqa: E402
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe  # noqa: E402
+from cliprl.models.export.export import write_networks  # noqa: E402
+from cliprl.models.network.network import ClipSegmenter  # noqa: E402
+from cliprl.models.network.refiner import Refiner  # noqa: E402
 
 EMBEDDING, FEATURES = 512, 64
 # The recipe's own width, heads and patches; fewer blocks, and a smaller picture.

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 from typer.testing import CliRunner  # noqa: E402
 
 from cliprl.engines import UsageError  # noqa: E402
-from cliprl.models import text_study  # noqa: E402
-from cliprl.models.grounding import grounding_loss, phrases_of, presence  # noqa: E402
-from cliprl.models.text_study import MEASURES, Question, auc, iou  # noqa: E402
+from cliprl.models.studies import text_study  # noqa: E402
+from cliprl.models.studies.text_study import MEASURES, Question, auc, iou  # noqa: E402
+from cliprl.models.training.stages.grounding import grounding_loss, phrases_of, presence  # noqa: E402
 from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer  # noqa: E402
 
 TINY = """

@@ -16,12 +16,12 @@ torch = pytest.importorskip("torch")
 from onnx_runs import outputs_of, run_by_torch  # noqa: E402
 
 from cliprl.engines import Bundle, EngineError, open_bundle  # noqa: E402
-from cliprl.engines.engine import Request, backend_of  # noqa: E402
-from cliprl.engines.graph import graph_in  # noqa: E402
-from cliprl.engines.nvidia import Driver, Gpu  # noqa: E402
-from cliprl.engines.torch_backend import why_not  # noqa: E402
-from cliprl.engines.torch_engine import TorchEngine  # noqa: E402
-from cliprl.engines.torch_graph import Graph  # noqa: E402
+from cliprl.engines.backends.engine import Request, backend_of  # noqa: E402
+from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo  # noqa: E402
+from cliprl.engines.backends.torch.backend import why_not  # noqa: E402
+from cliprl.engines.backends.torch.engine import TorchEngine  # noqa: E402
+from cliprl.engines.backends.torch.graph import Graph  # noqa: E402
+from cliprl.engines.onnx.load import load_graph_as  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def state_of(bundle: Bundle, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_the_shipped_networks_say_what_the_reference_says_for_any_number_of_classes(bundle: Bundle) -> None:
     encoder, refiner = (
-        TorchEngine(Graph(graph_in(path, "f32", "torch"), "cpu"), "f32", 2) for path in (bundle.encoder, bundle.refiner)
+        TorchEngine(Graph(load_graph_as(path, "f32", "torch"), "cpu"), "f32", 2)
+        for path in (bundle.encoder, bundle.refiner)
     )
     assert (encoder.inputs["image"].dtype, encoder.inputs["text"].shape[0]) == ("uint8", -1)
     for classes in (12, 2, 64, 12):
@@ -61,7 +62,7 @@ def test_the_shipped_networks_say_what_the_reference_says_for_any_number_of_clas
 
 
 def test_outputs_stay_valid_for_as_many_runs_as_asked_for(bundle: Bundle) -> None:
-    engine = TorchEngine(Graph(graph_in(bundle.refiner, "f32", "torch"), "cpu"), "f32", 3)
+    engine = TorchEngine(Graph(load_graph_as(bundle.refiner, "f32", "torch"), "cpu"), "f32", 3)
     state = state_of(bundle, sample(bundle, 2))
     first = engine.run(state)["refined"]
     kept = first.clone()
@@ -75,7 +76,7 @@ def test_outputs_stay_valid_for_as_many_runs_as_asked_for(bundle: Bundle) -> Non
 
 def test_half_precision_is_close(bundle: Bundle) -> None:
     state = state_of(bundle, sample(bundle, 12))
-    half = TorchEngine(Graph(graph_in(bundle.refiner, "f16", "torch"), "cpu"), "f16", 1)
+    half = TorchEngine(Graph(load_graph_as(bundle.refiner, "f16", "torch"), "cpu"), "f16", 1)
     found, expected = half.run(state)["refined"], outputs_of(onnx.load(bundle.refiner), state)["refined"]
     assert found.dtype == torch.float32
     assert (found.numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
@@ -95,7 +96,7 @@ def test_a_vision_transformer_runs_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(next(iter(found.values())), tower(image).detach(), rtol=1e-3, atol=1e-4)
 
 
-AMPERE = Driver("580.95", (13, 0), (Gpu("NVIDIA RTX A6000", (8, 6)),))
+AMPERE = DriverInfo("580.95", (13, 0), (GpuInfo("NVIDIA RTX A6000", (8, 6)),))
 BUILT = ["sm_75", "sm_80", "sm_90", "sm_120", "compute_120"]
 
 
@@ -103,18 +104,18 @@ BUILT = ["sm_75", "sm_80", "sm_90", "sm_120", "compute_120"]
     ("driver", "state", "built", "has_onnx", "words"),
     [
         (None, ("2.15", True), BUILT, True, ["no NVIDIA driver", "--device cpu"]),
-        (Driver("580.95", (13, 0), ()), ("2.15", True), BUILT, True, ["580.95", "--gpus all"]),
+        (DriverInfo("580.95", (13, 0), ()), ("2.15", True), BUILT, True, ["580.95", "--gpus all"]),
         (AMPERE, ("", False), BUILT, True, ["torch", "cliprl[gpu]"]),
         (AMPERE, ("2.15+cpu", False), BUILT, True, ["2.15+cpu", "CUDA build"]),
         (AMPERE, ("2.15", True), ["sm_90", "compute_120"], True, ["A6000", "sm86", "2.15"]),
         (AMPERE, ("2.15", True), BUILT, False, ["onnx", "cliprl[gpu]"]),
         (AMPERE, ("2.15", True), BUILT, True, []),
-        (Driver("580", (13, 0), (Gpu("H100", (9, 0)),)), ("2.15", True), ["sm_90a"], True, []),
-        (Driver("580", (13, 0), (Gpu("B300", (13, 0)),)), ("2.15", True), BUILT, True, []),
+        (DriverInfo("580", (13, 0), (GpuInfo("H100", (9, 0)),)), ("2.15", True), ["sm_90a"], True, []),
+        (DriverInfo("580", (13, 0), (GpuInfo("B300", (13, 0)),)), ("2.15", True), BUILT, True, []),
     ],
 )
 def test_the_probe_says_what_to_do(
-    driver: Driver | None, state: tuple[str, bool], built: list[str], has_onnx: bool, words: list[str]
+    driver: DriverInfo | None, state: tuple[str, bool], built: list[str], has_onnx: bool, words: list[str]
 ) -> None:
     reason = why_not(driver, lambda: state, lambda: built, has_onnx)
     assert bool(reason) == bool(words)

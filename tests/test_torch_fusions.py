@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_runs import outputs_of, run_by_torch  # noqa: E402
 
-from cliprl.engines.half import to_half  # noqa: E402
-from cliprl.engines.torch_graph import Graph  # noqa: E402
+from cliprl.engines.backends.torch.graph import Graph  # noqa: E402
+from cliprl.engines.onnx.fp16 import to_fp16  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -87,7 +87,7 @@ def test_what_only_looks_like_gelu_is_none() -> None:
 
 @pytest.mark.parametrize(("made", "inputs", "kind"), [(*gelu(), "Gelu"), (*attention((1, 2, 17, 8)), "MatMul")])
 def test_in_half_precision_changes_of_type_are_looked_through(made: Any, inputs: dict[str, Any], kind: str) -> None:
-    halved = to_half(made)
+    halved = to_fp16(made)
     assert [k for k in kinds(halved) if k != "Cast"] == [kind]
     np.testing.assert_allclose(run_by_torch(halved, inputs)["y"], outputs_of(made, inputs)["y"], atol=0.02)
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper  # noqa: E402
 from onnx_runs import outputs_of, run_by_torch  # noqa: E402
 
 from cliprl.engines import EngineError  # noqa: E402
-from cliprl.engines.torch_graph import Graph  # noqa: E402
-from cliprl.engines.torch_ops import OPERATORS  # noqa: E402
+from cliprl.engines.backends.torch.graph import Graph  # noqa: E402
+from cliprl.engines.backends.torch.ops import OPERATORS  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 2, (2, 6, 8, 10)).astype(np.float32)

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import pytest
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import cli, command, watch
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")

@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from cliprl.bench import ours
-from cliprl.bench.job import Job, Run, Runner, quiet_libraries, timed_runs
+from cliprl.bench.harness.timing import BenchJob, Runner, TimedRun, quiet_libraries, timed_runs
+from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import UsageError
 
 
@@ -31,10 +31,10 @@ class Contender:
         absent = [name for name in self.needs if find_spec(name) is None]
         return f"{', '.join(absent)} not installed: {self.install}" if absent else None
 
-    def load(self) -> Callable[[Job], Runner]:
+    def load(self) -> Callable[[BenchJob], Runner]:
         """Its `prepare`."""
         module, name = self.prepare.split(":")
-        prepare: Callable[[Job], Runner] = getattr(import_module(module), name)
+        prepare: Callable[[BenchJob], Runner] = getattr(import_module(module), name)
         return prepare
 
 
@@ -43,7 +43,7 @@ _SAME = "same bundle, input size and x264 preset; every refinement step taken; f
 _RANDOM = "random weights in the same network, float32; input size, preset and drawing as in the other loops"
 _TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'")
 CONTENDERS: Mapping[str, Contender] = {
-    ours.NAME: Contender("cliprl.bench.ours:prepare", "its defaults"),
+    cliprl_contender.NAME: Contender("cliprl.bench.peers.cliprl_contender:prepare", "its defaults"),
     "OpenCV + OpenVINO loop": Contender("cliprl.bench.peers.networks:openvino_loop", f"same engine, {_SAME}"),
     "OpenCV + OpenVINO loop, 1 thread": Contender(
         "cliprl.bench.peers.networks:openvino_loop_alone", "as the loop above, its networks on one thread"
@@ -86,14 +86,14 @@ CONTENDERS: Mapping[str, Contender] = {
         "pip install sam2",
     ),
     "torchcodec decode": Contender(
-        "cliprl.bench.peers.physical:torchcodec_decode",
+        "cliprl.bench.peers.upper_bounds:torchcodec_decode",
         "decodes to RGB tensors, nothing else",
         ("torchcodec",),
         "pip install torchcodec",
     ),
-    "PyAV decode": Contender("cliprl.bench.peers.physical:decode", "decodes, nothing else: a limit, not a peer"),
+    "PyAV decode": Contender("cliprl.bench.peers.upper_bounds:decode", "decodes, nothing else: a limit, not a peer"),
     "PyAV decode and encode": Contender(
-        "cliprl.bench.peers.physical:transcode",
+        "cliprl.bench.peers.upper_bounds:transcode",
         "decodes and encodes with the same x264 preset, pictures untouched: a limit, not a peer",
     ),
 }
@@ -106,7 +106,7 @@ def contender(name: str) -> Contender:
     return CONTENDERS[name]
 
 
-def trial(name: str, job: Job) -> str | None:
+def trial(name: str, job: BenchJob) -> str | None:
     """Run a contender over a few frames in this process; returns why that failed, in a line, None where it went well."""
     quiet_libraries()
     try:
@@ -118,7 +118,7 @@ def trial(name: str, job: Job) -> str | None:
     return None
 
 
-def timed(name: str, job: Job) -> list[Run]:
+def timed(name: str, job: BenchJob) -> list[TimedRun]:
     """One round of a contender, in this process."""
     quiet_libraries()
     return timed_runs(contender(name).load()(job), job)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cliprl.bench import ours, peers
-from cliprl.bench.fresh import in_fresh_process
-from cliprl.bench.job import Answers, Job, Say
-from cliprl.bench.result import Result, Series
-from cliprl.bench.session import Session
-from cliprl.bench.stream import lead, rate_series
+from cliprl.bench import peers
+from cliprl.bench.commands.stream import lead, rate_series
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.subprocess_call import in_fresh_process
+from cliprl.bench.harness.timing import Answers, BenchJob, Say
+from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import CliprlError
 
 METHOD = {
@@ -19,9 +20,9 @@ METHOD = {
 }
 
 
-def measure(session: Session, job: Job, say: Say, names: Sequence[str]) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: Say, names: Sequence[str]) -> Result:
     """Every named contender that can run here, and the pipeline; the others are named with the reason."""
-    chosen = list(dict.fromkeys((ours.NAME, *names)))
+    chosen = list(dict.fromkeys((cliprl_contender.NAME, *names)))
     absent = {name: reason for name in chosen[1:] if (reason := _unfit(name, job, say))}
     notes = [f"{name} skipped: {reason}" for name, reason in absent.items()]
     tasks = {name: (peers.timed, (name, job)) for name in chosen if name not in absent}
@@ -34,12 +35,12 @@ def _series(answers: Answers) -> list[Series]:
     series = []
     for name in answers:
         series += rate_series(answers, name, peers.contender(name).differs)
-        if name != ours.NAME:
-            series += lead(answers, ours.NAME, name)
+        if name != cliprl_contender.NAME:
+            series += lead(answers, cliprl_contender.NAME, name)
     return series
 
 
-def _unfit(name: str, job: Job, say: Say) -> str | None:
+def _unfit(name: str, job: BenchJob, say: Say) -> str | None:
     """Why a peer can't take part: not installed, or an error of its own; one that fails must not end the others' run."""
     if reason := peers.contender(name).missing():
         return reason

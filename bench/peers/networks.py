@@ -9,42 +9,42 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.bench.job import Job, Outcome, Runner
-from cliprl.bench.peers import plain
-from cliprl.bench.peers.plain import Array, PlainSegmenter
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import baseline_loop
+from cliprl.bench.peers.baseline_loop import Array, PlainSegmenter
 from cliprl.engines import Bundle, CliprlError, compile_engine, load_engines, open_bundle
-from cliprl.engines.engine import backend_of
+from cliprl.engines.backends.engine import backend_of
 
 
-def openvino_loop(job: Job) -> Runner:
+def openvino_loop(job: BenchJob) -> Runner:
     """The plain loop on the engine that `cliprl-stream` runs."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps))
 
 
-def openvino_loop_alone(job: Job) -> Runner:
+def openvino_loop_alone(job: BenchJob) -> Runner:
     """The same with one thread, so that the loop's own threads find a core."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps, 1))
 
 
-def onnxruntime_loop(job: Job) -> Runner:
+def onnxruntime_loop(job: BenchJob) -> Runner:
     """The plain loop on ONNX Runtime's CPU provider, with its defaults: a thread a core."""
     return _onnxruntime_loop(job, 0)
 
 
-def onnxruntime_loop_alone(job: Job) -> Runner:
+def onnxruntime_loop_alone(job: BenchJob) -> Runner:
     """The same with one thread, so that the loop's own threads find a core."""
     return _onnxruntime_loop(job, 1)
 
 
-def torch_loop(job: Job) -> Runner:
+def torch_loop(job: BenchJob) -> Runner:
     """The plain loop on PyTorch, eager, as a user would run the checkpoint: same shapes, random weights, a thread a core."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, _torch_segmenter(bundle, job.steps))
 
 
-def torch_loop_alone(job: Job) -> Runner:
+def torch_loop_alone(job: BenchJob) -> Runner:
     """The same with one thread, so that the loop's own threads find a core."""
     import torch
 
@@ -52,14 +52,14 @@ def torch_loop_alone(job: Job) -> Runner:
     return torch_loop(job)
 
 
-def _onnxruntime_loop(job: Job, threads: int) -> Runner:
+def _onnxruntime_loop(job: BenchJob, threads: int) -> Runner:
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, _onnxruntime_segmenter(bundle, job.steps, threads))
 
 
-def _loop(job: Job, bundle: Bundle, segment: PlainSegmenter) -> Runner:
-    def run(out: Path, frames: int | None) -> Outcome:
-        return Outcome(plain.run(Path(job.clip), out, bundle, segment, frames))
+def _loop(job: BenchJob, bundle: Bundle, segment: PlainSegmenter) -> Runner:
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        return TaskOutcome(baseline_loop.run(Path(job.clip), out, bundle, segment, frames))
 
     return run
 
@@ -127,9 +127,9 @@ def _onnxruntime_segmenter(bundle: Bundle, steps: int | None, threads: int) -> P
 def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
     import torch
 
-    from cliprl.models.config import ReinforcementConfig, load_recipe
-    from cliprl.models.network import ClipSegmenter
-    from cliprl.models.refiner import Refiner
+    from cliprl.models.config.config import ReinforcementConfig, load_recipe
+    from cliprl.models.network.network import ClipSegmenter
+    from cliprl.models.network.refiner import Refiner
 
     width, height = _size(bundle)
     config = replace(load_recipe().network, weights="", width=width, height=height)

@@ -10,14 +10,14 @@ from typing import Any
 
 import av
 
-from cliprl.bench.job import Job, Outcome, Runner
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 # The predictor holds every frame of a video in memory at 1024x1024, and a CPU needs seconds for each.
 MOST_FRAMES = 4
 
 
-def prepare(job: Job) -> Runner:
+def prepare(job: BenchJob) -> Runner:
     """Build the predictor; the clip's first frames are written as the JPEG folder that it reads."""
     torch: Any = import_module("torch")
     predictor: Any = import_module("sam2.build_sam").build_sam2_video_predictor(CONFIG, None, device="cpu")
@@ -27,12 +27,12 @@ def prepare(job: Job) -> Runner:
             picture: Any = frame
             picture.to_image().save(folder / f"{i:05d}.jpg", quality=95)
 
-    def run(out: Path, frames: int | None) -> Outcome:
+    def run(out: Path, frames: int | None) -> TaskOutcome:
         with torch.inference_mode():
             state = predictor.init_state(str(folder))
             height, width = state["video_height"], state["video_width"]
             predictor.add_new_points_or_box(state, 0, 1, points=[[width / 2, height / 2]], labels=[1])
             seen = sum(1 for _ in islice(predictor.propagate_in_video(state), frames))
-        return Outcome(seen)
+        return TaskOutcome(seen)
 
     return run

@@ -9,13 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cliprl.bench.job import Job, Outcome, Runner
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers.baseline_loop import OPACITY, Array
 from cliprl.bench.peers.networks import openvino_segmenter
-from cliprl.bench.peers.plain import OPACITY, Array
 from cliprl.engines import open_bundle
 
 
-def prepare(job: Job) -> Runner:
+def prepare(job: BenchJob) -> Runner:
     """The same network on the same engine; detections are one mask a class that is seen."""
     library: Any = import_module("supervision")
     bundle = open_bundle(job.bundle)
@@ -37,7 +37,7 @@ def prepare(job: Job) -> Runner:
         annotated: Array = annotator.annotate(scene.copy(), detections(full))
         return annotated
 
-    def run(out: Path, frames: int | None) -> Outcome:
+    def run(out: Path, frames: int | None) -> TaskOutcome:
         segment.reset()
         counted = []
 
@@ -46,6 +46,6 @@ def prepare(job: Job) -> Runner:
             return annotate(scene, index)
 
         library.process_video(source_path=job.clip, target_path=str(out), callback=callback, max_frames=frames)
-        return Outcome(len(counted))
+        return TaskOutcome(len(counted))
 
     return run

@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cliprl.bench.job import Job, Outcome, Runner
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
 
 # Made from its definition, without a download: speed does not ask for trained weights.
 NETWORK = "yolo11n-seg.yaml"
 
 
-def torch(job: Job) -> Runner:
+def torch(job: BenchJob) -> Runner:
     """Predict with PyTorch at the library's default size."""
     return _runner(job, import_module("ultralytics").YOLO(NETWORK), 640)
 
 
-def openvino(job: Job) -> Runner:
+def openvino(job: BenchJob) -> Runner:
     """Export to OpenVINO at 384x640, then predict with that."""
     library: Any = import_module("ultralytics")
     folder = tempfile.mkdtemp(prefix="cliprl-bench-")
@@ -29,8 +29,8 @@ def openvino(job: Job) -> Runner:
     return _runner(job, library.YOLO(exported, task="segment"), (384, 640))
 
 
-def _runner(job: Job, network: Any, size: int | tuple[int, int]) -> Runner:
-    def run(out: Path, frames: int | None) -> Outcome:
+def _runner(job: BenchJob, network: Any, size: int | tuple[int, int]) -> Runner:
+    def run(out: Path, frames: int | None) -> TaskOutcome:
         results = network.predict(
             job.clip,
             stream=True,
@@ -42,6 +42,6 @@ def _runner(job: Job, network: Any, size: int | tuple[int, int]) -> Runner:
             name="ultralytics",
             exist_ok=True,
         )
-        return Outcome(sum(1 for _ in islice(results, frames)))
+        return TaskOutcome(sum(1 for _ in islice(results, frames)))
 
     return run

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cliprl.engines import UsageError
-from cliprl.models.data.paired import Labelled, Subset, sequences_of
+from cliprl.models.data.image_mask_dataset import Labelled, Subset, sequences_of
 
 
 def _refuse_shared(train: set[str], test: set[str]) -> None:

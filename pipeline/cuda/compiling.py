@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines import EngineCache, EngineError, silent
-from cliprl.engines.store import Made
+from cliprl.engines import EngineCache, EngineError, ignore_message
+from cliprl.engines.cache.cache_store import StoredEntry
 
 SOURCES = Path(__file__).parent / "kernels"
 MAIN = "all.cu"
@@ -24,7 +24,9 @@ OPTIONS = ("--fmad=false", "--std=c++17")
 _PART = "cubin"
 
 
-def compiled_kernels(target: str, cache: EngineCache | None = None, say: Callable[[str], None] = silent) -> bytes:
+def compiled_kernels(
+    target: str, cache: EngineCache | None = None, say: Callable[[str], None] = ignore_message
+) -> bytes:
     """The cubin of all kernels for `target`, such as "sm90", from the cache where it was compiled before.
 
     Raises EngineError where there is neither NVRTC nor nvcc, or they can't compile for it.
@@ -40,7 +42,7 @@ def compiled_kernels(target: str, cache: EngineCache | None = None, say: Callabl
         "compiler": f"{name} {version}",
     }
     cache = cache or EngineCache()
-    return cache.get_or_make(fields, lambda: Made({_PART: compile_sources(sources, target)}), say).parts[_PART]
+    return cache.get_or_make(fields, lambda: StoredEntry({_PART: compile_sources(sources, target)}), say).parts[_PART]
 
 
 @lru_cache(maxsize=1)

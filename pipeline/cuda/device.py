@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ClassSpec, Engine, silent
+from cliprl.engines import Bundle, ClassSpec, Engine, ignore_message
 from cliprl.pipeline.cuda.gpu import Gpu, Network, Stream
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.pictures import Planes, prepare_arguments
@@ -71,7 +71,9 @@ class CudaDevice:
         self._streams: list[Stream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
 
-    def source(self, name: str, say: Callable[[str], None] = silent, *, stream: int | None = None) -> FrameSource:
+    def source(
+        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+    ) -> FrameSource:
         """A video file by NVDEC where there is one for it, everything else as `open_source` opens it."""
         if self.decoder is not None and Path(name).is_file():
             from cliprl.pipeline.cuda.nvdec import open_on_gpu
@@ -79,13 +81,13 @@ class CudaDevice:
             found = open_on_gpu(name, self, self.decoder, say, stream)
             if found is not None:
                 return found
-        from cliprl.pipeline.sources import open_source  # libav is loaded only where something is opened
+        from cliprl.pipeline.sources import open_source
 
         return open_source(name, stream=stream)
 
     def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
         """A video file by NVENC where there is one for it, everything else as `open_sink` opens it."""
-        from cliprl.pipeline.sinks import open_sink  # libav is loaded only where something is opened
+        from cliprl.pipeline.sinks import open_sink
         from cliprl.pipeline.sinks.opening import is_video
 
         if self.encoding is None or not is_video(target, scene):

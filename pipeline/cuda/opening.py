@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
-from cliprl.engines import Engine, EngineError, silent
-from cliprl.engines.nvidia import NO_DRIVER, Driver, find_driver, no_gpu
-from cliprl.engines.tensorrt_probe import torch_cuda, why_not_torch
+from cliprl.engines import Engine, EngineError, ignore_message
+from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, find_driver, no_gpu
+from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
 from cliprl.pipeline.cuda.compiling import compiled_kernels, compiler
 from cliprl.pipeline.cuda.device import Card, CudaDevice, Encoding, share
 from cliprl.pipeline.cuda.gpu import Network
@@ -19,7 +19,7 @@ _cards: dict[int, Card] = {}
 _opening = threading.Lock()
 
 
-def open_device(say: Callable[[str], None] = silent) -> CudaDevice:
+def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
     """A device on torch's current GPU, for one video stream; all of a process share the GPU's one context, kernels and turns.
 
     Raises EngineError with the first reason why this machine can't serve.
@@ -27,7 +27,7 @@ def open_device(say: Callable[[str], None] = silent) -> CudaDevice:
     return CudaDevice(open_card(say))
 
 
-def open_card(say: Callable[[str], None] = silent) -> Card:
+def open_card(say: Callable[[str], None] = ignore_message) -> Card:
     """Torch's current GPU with what its video streams share; the same one every time. Raises like `open_device`."""
     reason = why_not(find_driver(), torch_cuda)
     if reason:
@@ -36,7 +36,7 @@ def open_card(say: Callable[[str], None] = silent) -> Card:
         return _card(say)
 
 
-def why_not(driver: Driver | None, state: Callable[[], tuple[str, bool]]) -> str:
+def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) -> str:
     """Why the GPU can't be used at all; "" where it can. `state` tells the version of torch and whether it can use a GPU."""
     if driver is None:
         return NO_DRIVER

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cliprl.engines import CliprlError, UsageError, silent
+from cliprl.engines import CliprlError, UsageError, ignore_message
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display import Promise
@@ -67,7 +67,7 @@ def open_live(
     options: LiveOptions,
     *,
     network: str,
-    say: Callable[[str], None] = silent,
+    say: Callable[[str], None] = ignore_message,
 ) -> LiveStream:
     """The live stream of the source called `name`, of which `first` is open already; `openers` are those of its outputs."""
     camera = Camera(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from cliprl.engines import silent
+from cliprl.engines import ignore_message
 from cliprl.pipeline.frame import Frame
 from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.controls import Controls, Settings
@@ -51,7 +51,7 @@ class LiveStream:
         controls: Controls | None = None,
         promise: Promise | None = None,
         name: str = "",
-        say: Callable[[str], None] = silent,
+        say: Callable[[str], None] = ignore_message,
     ) -> None:
         self.camera, self.overlay, self.supervisor = camera, overlay, supervisor
         self.outlets, self.recordings = tuple(outlets), tuple(recordings)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines import CliprlError
-from cliprl.engines.signals import leave_to_parent
+from cliprl.engines.cli.signals import leave_to_parent
 from cliprl.pipeline.color import Color
 from cliprl.pipeline.frame import Frame, Plane
 from cliprl.pipeline.opencv import single_threaded

@@ -53,7 +53,7 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
     if text == STDIN:
         return open_stdin(stream)
     if text.startswith("demo:"):
-        from cliprl.pipeline.sources.demo import DemoSource  # the renderer is loaded only where it is asked for
+        from cliprl.pipeline.sources.demo import DemoSource
 
         return DemoSource(text)
     if "://" in text:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cliprl.engines.console import run_app
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.raytraced.generate import Job, generate
 
 # Without a terminal, a line is printed after so many scenes.

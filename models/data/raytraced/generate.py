@@ -11,19 +11,13 @@ import cv2
 import numpy as np
 
 from cliprl.engines import CliprlError
-from cliprl.models.data.raytraced.cache import (
-    Settings,
-    folder_digest,
-    open_cache,
-    save_scene,
-    scene_path,
-)
+from cliprl.models.data.io import PICTURES
+from cliprl.models.data.raytraced.cache import Settings, folder_digest, open_cache, save_scene, scene_path
 from cliprl.models.data.raytraced.effects import develop
 from cliprl.models.data.raytraced.layout import draw_layout
 from cliprl.models.data.raytraced.mesh_folder import SUFFIXES, MeshFolder
 from cliprl.models.data.raytraced.render import Renderer
 from cliprl.models.data.raytraced.textures import TextureSource
-from cliprl.models.data.reading import PICTURES
 
 # Streams of random numbers of a scene: one for its layout, one for what happens to its frames.
 LAYOUT_STREAM, EFFECTS_STREAM = 1, 2

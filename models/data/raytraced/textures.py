@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
+from cliprl.models.data.io import PICTURES, read_picture
 from cliprl.models.data.raytraced.geometry import Rng
-from cliprl.models.data.reading import PICTURES, read_picture
 
 Plane = NDArray[np.float32]
 # Pixels along a side of a texture, which covers a little more than the camera sees.

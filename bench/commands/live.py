@@ -1,0 +1,159 @@
+"""`cliprl-bench live`: frames that come when they come, as from a camera: drops, latency under load, deadlines missed.
+
+Each frame bears its number as a time code, which a display on loopback reads off the picture that it has decoded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cliprl.bench.fixtures import timecode
+from cliprl.bench.fixtures.loopback_viewer import LoopbackViewer
+from cliprl.bench.fixtures.looped_source import PacedSource
+from cliprl.bench.fixtures.timecoded_camera import check_width
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.subprocess_call import report
+from cliprl.bench.harness.timing import WARM_FRAMES, Answers, BenchJob, Say
+from cliprl.bench.peers import cliprl_contender
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline.protocols import PlaneAllocator
+
+RATES = (25, 30, 60, 120)
+# Surgeons' performance falls at 105 ms of added latency (29 surgeons; see the README).
+DEADLINE_MS = 100.0
+# A rate at which more than this share of the frames is lost is beyond saturation.
+LOSS = 0.01
+STAGES = ("read", "prepare", "encode", "refine", "draw", "write")
+GLASS = "glass to glass"
+METHOD = {
+    "includes": "latency: from the moment a frame is due to the end of its writing: decoding, queues and x264 ultrafast inside; "
+    "glass to glass: to the moment when another process on this machine has got it over loopback (H.264 over TCP), decoded it "
+    "and read the number in the picture; lost: what that one never saw",
+    "excludes": "starting Python, compiling the networks, the first seconds of each run, a camera's and a screen's own delays",
+    "pace": "a clip repeated at a fixed rate; the ring drops its oldest frame; a driver's queue of 4 frames before it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """One run at one rate: seconds measured, frames due in them, frames of these never displayed, samples of the rest."""
+
+    seconds: float
+    offered: int
+    lost: int
+    samples: Mapping[str, list[float]]
+
+
+def joined(runs: Sequence[LiveRun]) -> LiveRun:
+    """Parts of a run, one after the other, as one."""
+    samples = {name: [value for run in runs for value in run.samples[name]] for name in runs[0].samples}
+    seconds = math.fsum(run.seconds for run in runs)
+    return LiveRun(seconds, sum(run.offered for run in runs), sum(run.lost for run in runs), samples)
+
+
+class CodedSource(PacedSource):
+    """A paced source that writes each frame's number into its picture."""
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        frame = super()._read(allocate)
+        if frame is not None:
+            timecode.write(frame.luma, frame.index)
+        return frame
+
+
+class _Watcher:
+    """Watches a run from frame `first` of the source to `last`, and reports what it has seen every second."""
+
+    def __init__(self, source: PacedSource, display: LoopbackViewer, first: int, last: int) -> None:
+        self._source, self._display = source, display
+        self._next, self._last = first, last
+        self._first, self._newest = first, -1
+        self._collector = cliprl_contender.Collector(STAGES, since="due")
+        self._reported = time.monotonic()
+        self.parts: list[LiveRun] = []
+
+    def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Note a frame that was written, unless it came during the warm-up."""
+        if frame.index >= self._first:
+            self._collector(frame, segmentation)
+        if time.monotonic() > self._reported + 1:
+            self._reported = time.monotonic()
+            self.cut()
+
+    def cut(self, *, end: bool = False) -> None:
+        """End a part: with the newest picture that was displayed, the last one with the end of the run."""
+        ages = []
+        for moment, number in self._display.seen():
+            self._newest = self._newest + 1 if number is None else number
+            if self._first <= self._newest < self._last:
+                # One that can't be read was displayed, but how old it was is not known.
+                ages.append(math.nan if number is None else 1000 * (moment - self._source.due(number)))
+        until = self._last if end else min(self._newest + 1, self._last)
+        offered = max(until - self._next, 0)
+        if not offered and not ages:
+            return
+        self._next = max(until, self._next)
+        samples, self._collector = self._collector.samples, cliprl_contender.Collector(STAGES, since="due")
+        part = LiveRun(float(offered / self._source.rate), offered, offered - len(ages), samples | {GLASS: ages})
+        self.parts.append(part)
+        report(part)
+
+
+def one_rate(rate: int, job: BenchJob) -> LiveRun:
+    """One run at `rate` frames a second, in this process."""
+    segmenter = Segmenter(job.bundle, steps=job.steps)
+    with open_source(job.clip) as clip:
+        check_width(clip.info)
+        cliprl_contender.stream_once(clip, segmenter, "null:", cliprl_contender.Collector(), WARM_FRAMES)
+    segmenter.reset()
+    first, last = round(job.warm_up * rate), round((job.warm_up + job.seconds) * rate)
+    with CodedSource(job.clip, rate, last) as source, LoopbackViewer(source.info) as display:
+        watcher = _Watcher(source, display, first, last)
+        Stream(source, segmenter, Overlay(segmenter.classes), [display]).run(watcher)
+        watcher.cut(end=True)
+    return joined(watcher.parts)
+
+
+def measure(session: ResultSession, job: BenchJob, say: Say, rates: Sequence[int] = RATES) -> Result:
+    """Every rate in turn, a fresh process each."""
+    tasks = {_case(rate): (one_rate, (rate, job)) for rate in rates}
+
+    def made(answers: Answers) -> Result:
+        done = [rate for rate in rates if _case(rate) in answers]
+        series = [s for rate in done for s in rate_series(rate, answers[_case(rate)])]
+        return session.result(series, METHOD | {"deadline_ms": DEADLINE_MS}, [saturation(done, answers)])
+
+    return session.rounds(tasks, job.rounds, say, made, joined)
+
+
+def _case(rate: int) -> str:
+    return f"{rate} FPS"
+
+
+def rate_series(rate: int, runs: Sequence[LiveRun]) -> list[Series]:
+    """What came of one rate."""
+    case, ages = _case(rate), [run.samples[GLASS] for run in runs]
+    missed = [[100 * sum(v > DEADLINE_MS for v in values) / max(1, len(values))] for values in ages]
+    delivered = [[(run.offered - run.lost) / run.seconds] for run in runs]
+    series = [
+        Series.of(case, "delivered", "FPS", delivered),
+        Series.of(case, "lost", "%", [[100 * run.lost / run.offered] for run in runs]),
+        Series.of(case, f"later than {DEADLINE_MS:g} ms", "%", missed),
+    ]
+    names = (GLASS, cliprl_contender.LATENCY, *STAGES)
+    return series + [Series.of(case, name, "ms", [run.samples[name] for run in runs]) for name in names]
+
+
+def saturation(rates: Sequence[int], answers: Mapping[str, Sequence[LiveRun]]) -> str:
+    """A sentence on the rate from which frames are lost."""
+    for rate in sorted(rates):
+        runs = answers[_case(rate)]
+        lost = sum(run.lost for run in runs) / sum(run.offered for run in runs)
+        if lost > LOSS:
+            delivered = sum((run.offered - run.lost) / run.seconds for run in runs) / len(runs)
+            return f"saturates below {rate} FPS: there {lost:.0%} of the frames are lost and {delivered:.1f} a second come out"
+    return f"keeps up with every rate tried, to {max(rates)} FPS"

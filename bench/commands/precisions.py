@@ -1,0 +1,121 @@
+"""`cliprl-bench precisions`: which labels each arithmetic of the encoder gives away, and which layers cost most of them.
+
+Calibrated on some frames, scored on others: the share of cells that get the label of the 32-bit reference. What a GPU does
+in FP16, int8 and FP8 is computed here by ONNX Runtime from the very graphs that TensorRT is given, to the graphs' rounding.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.engines import Bundle, EngineError, compile_engine, open_bundle
+from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
+from cliprl.engines.onnx.calibration import measure_ranges
+from cliprl.engines.onnx.nncf_int8 import add_int8
+from cliprl.pipeline import open_device, open_source
+from cliprl.pipeline.content import ContentDetector
+
+METHOD = {
+    "includes": "the encoder's labels, one sample a frame; frames evenly out of each source, through view and network picture",
+    "excludes": "refinement; calibration frames, which come from other sources",
+}
+EIGHT = ("int8", "fp8")
+Encode = Callable[[Any], Any]
+
+
+def shown(source: str) -> str:
+    """A source without the folders of this machine, but for the two that tell one clip's pictures from another's."""
+    return "/".join(Path(source).parts[-3:])
+
+
+def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
+    """Up to `count` frames, evenly out of a source, as the network gets them: uint8 (N, H, W, 3)."""
+    manifest, device = bundle.manifest, open_device("cpu")
+    with open_source(source) as opened:
+        total = opened.info.frames or count
+        step = max(total // count, 1)
+        detector = ContentDetector(manifest.height, manifest.width)
+        pictures = []
+        for frame in islice(opened, 0, step * count, step):
+            pictures.append(np.zeros((manifest.height, manifest.width, 3), np.uint8))
+            device.prepare(frame, detector.view_of(frame), pictures[-1])
+    return np.array(pictures)
+
+
+def encoders(bundle: Bundle, calibration: Pictures, folder: Path) -> Iterator[tuple[str, Encode]]:
+    """Each variant by name, and what gives its logits for a picture. Raises EngineError where a package is missing."""
+    shapes = encoder_shapes(bundle)
+    shutil.copytree(bundle.path, folder)
+    quantised = add_int8(open_bundle(folder), calibration)
+    for precision, path in (("bf16", bundle.encoder), ("int8", folder / "encoder-int8.xml")):
+        yield f"openvino {precision}", _running(compile_engine(path, precision=precision, shapes=shapes), quantised)
+    for name, model in _graphs(bundle, measure_ranges(bundle, calibration)):
+        yield name, _by_onnxruntime(model, bundle)
+
+
+def _graphs(bundle: Bundle, ranges: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
+    """TensorRT's graph in half, in eight bits as it is built, and with the layers in eight bits that are kept out of them."""
+    from cliprl.engines.onnx.dynamic_conv import load_graph
+    from cliprl.engines.onnx.fp16 import to_fp16
+    from cliprl.engines.onnx.quantize import products, quantize_graph
+
+    yield "GPU f16", to_fp16(load_graph(bundle.encoder))
+    for precision in EIGHT:
+        for name, choice in (
+            ("", {}),
+            (", narrow layers too", {"least": 1}),
+            (", grouped layers too", {"grouped": True, "least": 1}),
+        ):
+            model = load_graph(bundle.encoder)
+            chosen = products(model, **choice)  # type: ignore[arg-type]
+            yield f"GPU {precision}{name}", to_fp16(quantize_graph(model, precision, ranges, chosen))
+
+
+def _running(engine: Any, bundle: Bundle) -> Encode:
+    return lambda picture: engine.run({"image": picture[None], "text": bundle.embeddings})["logits"][0]
+
+
+def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"onnxruntime can't be imported ({error}): pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    # Each operator as the graph has it: what is fused would be rounded elsewhere.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda picture: session.run(["logits"], {"image": picture[None], "text": bundle.embeddings})[0][0]
+
+
+def measure(
+    session: ResultSession, job: BenchJob, say: Say, calibration: Sequence[str], sources: Sequence[str], count: int
+) -> Result:
+    """Every variant on every source."""
+    bundle = open_bundle(job.bundle)
+    seen = {shown(source): frames_of(source, count, bundle) for source in sources}
+    known = np.concatenate([frames_of(source, count, bundle) for source in calibration])
+    exact = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
+    truth = {name: [_running(exact, bundle)(p).argmax(0) for p in pictures] for name, pictures in seen.items()}
+    series = []
+    with tempfile.TemporaryDirectory() as folder:
+        for variant, encode in encoders(bundle, known, Path(folder) / "bundle"):
+            say(variant)
+            for name, pictures in seen.items():
+                labels = (encode(picture).argmax(0) for picture in pictures)
+                shares = [100 * float((one == other).mean()) for one, other in zip(labels, truth[name], strict=True)]
+                series.append(Series.of(variant, name, "% of labels", [shares]))
+            own = [s for s in series if s.case == variant]
+            everything = [value for one in own for value in one.rounds[0]]
+            series.append(Series.of(variant, "mean of all frames", "% of labels", [[float(np.mean(everything))]]))
+    notes = [f"calibrated on {len(known)} frames of {', '.join(map(shown, calibration))}"]
+    return session.result(series, METHOD, notes)

@@ -1,0 +1,117 @@
+"""`cliprl-bench scale`: what the rate and the work of a frame depend on: resolution, streams, refinement steps, classes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.bench.commands.stream import rate_series
+from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.subprocess_call import in_fresh_process
+from cliprl.bench.harness.timing import Answers, BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
+from cliprl.bench.peers import cliprl_contender
+from cliprl.engines import Bundle, open_bundle
+from cliprl.pipeline import Segmenter, open_source
+
+SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
+STREAMS = (1, 2, 3)
+STEPS = (0, 1, 2, 4)
+CLASSES = (2, 12, 32, 64)
+# How long the streams of one round wait for each other's networks, in seconds.
+PATIENCE = 300.0
+AXES = ("resolution", "streams", "steps", "classes")
+METHOD = {
+    "includes": "as `stream`: file to file, as fast as possible",
+    "excludes": "starting Python, compiling the networks, warm-up runs",
+    "cases": "resolution: rendered clips; streams: so many processes at once, their frames added; classes: more text rows",
+}
+
+
+def with_classes(bundle: Bundle, count: int) -> Bundle:
+    """The bundle with `count` classes: its own, repeated or cut; the networks take any number."""
+    picks = [i % len(bundle.manifest.classes) for i in range(count)]
+    specs = [replace(bundle.manifest.classes[pick], name=f"class {i}") for i, pick in enumerate(picks)]
+    embeddings = np.ascontiguousarray(bundle.embeddings[picks])
+    return replace(bundle, manifest=replace(bundle.manifest, classes=tuple(specs)), embeddings=embeddings)
+
+
+def classes_round(job: BenchJob, count: int) -> list[TimedRun]:
+    """One round with so many classes, in this process."""
+    segmenter = Segmenter(with_classes(open_bundle(job.bundle), count), steps=job.steps)
+
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        with open_source(job.clip) as source:
+            return TaskOutcome(
+                cliprl_contender.stream_once(source, segmenter, out, cliprl_contender.Collector(), frames)
+            )
+
+    return timed_runs(run, job)
+
+
+def streams_round(job: BenchJob, count: int) -> list[TimedRun]:
+    """One round of so many streams at once, a process each; the frames of all over the longest one's seconds."""
+    meeting = multiprocessing.get_context("spawn").Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        together = list(pool.map(lambda _: in_fresh_process(_one_of_many, job, meeting), range(count)))
+    frames = sum(run.outcome.frames for runs in together for run in runs)
+    seconds = max(sum(run.seconds for run in runs) for runs in together)
+    return [TimedRun(TaskOutcome(frames), seconds, sum(run.cpu_seconds for runs in together for run in runs))]
+
+
+def _one_of_many(job: BenchJob, meeting: Barrier) -> list[TimedRun]:
+    """One of the streams; they wait for each other once their networks are compiled."""
+    runner: Runner = cliprl_contender.prepare(job)
+    meeting.wait(PATIENCE)
+    return timed_runs(runner, job)
+
+
+def single_round(job: BenchJob) -> list[TimedRun]:
+    """One round of one stream, in this process."""
+    runner: Runner = cliprl_contender.prepare(job)
+    return timed_runs(runner, job)
+
+
+Task = tuple[Callable[..., list[TimedRun]], tuple[Any, ...]]
+
+
+def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: Say) -> dict[str, Task]:
+    """What is to be run, by case."""
+    tasks: dict[str, Task] = {}
+    if "resolution" in axes:
+        for size in SIZES:
+            say(f"rendering {size}")
+            (folder / size).mkdir(exist_ok=True)
+            clip = clip_file(f"demo:?size={size}&seconds=4", folder / size)
+            tasks[f"resolution {size}"] = (single_round, (replace(job, clip=str(clip)),))
+    if "streams" in axes:
+        tasks |= {f"streams {count}": (streams_round, (job, count)) for count in STREAMS}
+    if "steps" in axes:
+        tasks |= {f"steps {count}": (single_round, (replace(job, steps=count),)) for count in STEPS}
+    if "classes" in axes:
+        tasks |= {f"classes {count}": (classes_round, (job, count)) for count in CLASSES}
+    return tasks
+
+
+def measure(session: ResultSession, job: BenchJob, say: Say, axes: Sequence[str] = AXES) -> Result:
+    """Every case of the axes in turn, a fresh process each."""
+    tasks = tasks_of(axes, job, session.folder, say)
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD))
+
+
+def _series(answers: Answers) -> list[Series]:
+    series = [s for case in answers for s in rate_series(answers, case)]
+    return series + [Series.of(case, "CPU work", "ms", _work(rounds)) for case, rounds in answers.items()]
+
+
+def _work(rounds: Sequence[Sequence[TimedRun]]) -> list[list[float]]:
+    """CPU milliseconds a frame, a sample a run."""
+    return [[run.cpu_seconds / run.outcome.frames * 1000 for run in runs] for runs in rounds]

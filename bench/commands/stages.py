@@ -1,0 +1,176 @@
+"""`cliprl-bench stages`: what each stage costs alone, what it costs in the running stream, and the bound that follows.
+
+The bound is the rate at which the processors would have no idle moment: cores over the CPU seconds that the stages need for
+a frame when each runs alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
+from cliprl.bench.peers import cliprl_contender
+from cliprl.engines import available_cpus
+from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, open_sink, open_source
+from cliprl.pipeline.opencv import single_threaded
+from cliprl.pipeline.summary import STAGES
+
+ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
+# A pass holds its decoded frames in memory, up to so many bytes.
+HELD_BYTES = 192_000_000
+METHOD = {
+    "includes": "alone: one stage after the other over the same frames, nothing else running; in place: within the running "
+    "stream, waiting for other stages not included. CPU work counts all threads of a stage, opening and closing files too",
+    "excludes": "starting Python, compiling the networks",
+}
+
+
+class ClockedFrame(Frame):
+    """A frame that also notes how many CPU seconds the process spent in each stage: `cpu`, by stage."""
+
+    cpu: dict[str, float]
+
+    @classmethod
+    def of(cls, frame: Frame) -> ClockedFrame:
+        """The same frame, the same planes."""
+        clocked = cls(**{f.name: getattr(frame, f.name) for f in fields(Frame)})
+        clocked.cpu = {}
+        return clocked
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the stage by both clocks."""
+        start = time.process_time()
+        with Frame.stage(self, name):
+            yield
+        self.cpu[name] = time.process_time() - start
+
+
+@dataclass
+class Costs:
+    """What one pass cost: milliseconds by the clock of every frame, and CPU seconds and frames in all, by stage."""
+
+    wall: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+
+    def note(self, stage: str, wall: Sequence[float], cpu: float) -> None:
+        """Enter the seconds of one stage."""
+        self.wall[stage] = [seconds * 1000 for seconds in wall]
+        self.cpu[stage], self.frames[stage] = cpu, len(wall)
+
+    def work(self, stage: str) -> float:
+        """CPU milliseconds a frame."""
+        return self.cpu[stage] / self.frames[stage] * 1000
+
+
+def prepare(job: BenchJob) -> Runner:
+    """A runner whose runs pass over the clip stage by stage."""
+    segmenter = Segmenter(job.bundle, steps=job.steps)
+
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        with single_threaded():  # as within the stream
+            costs = one_pass(job.clip, segmenter, out, frames)
+        samples = {stage: costs.wall[stage] for stage in STAGES}
+        samples |= {f"{stage} work": [costs.work(stage)] for stage in STAGES}
+        return TaskOutcome(costs.frames["decode"], samples)
+
+    return run
+
+
+def one_pass(clip: str, segmenter: Segmenter, out: Path, frames: int | None) -> Costs:
+    """Every stage over the clip's first frames, one stage at a time."""
+    costs = Costs()
+    with open_source(clip) as source:
+        limit = max(8, HELD_BYTES // (source.info.height * source.info.width * 3 // 2))
+        scene = Scene(source.info, segmenter.classes)
+    held = _decode(clip, min(frames or limit, limit), costs)
+    segmenter.reset()
+    seen = [segmenter(frame) for frame in held]
+    overlay = Overlay(segmenter.classes)
+    for frame, segmentation in zip(held, seen, strict=True):
+        with frame.stage("draw"):
+            overlay.draw(frame, segmentation)
+    for stage in ("prepare", "encode", "refine", "draw"):
+        costs.note(stage, [frame.durations[stage] for frame in held], sum(frame.cpu[stage] for frame in held))
+    _write(held, seen, out, scene, costs)
+    return costs
+
+
+def _decode(clip: str, limit: int, costs: Costs) -> list[ClockedFrame]:
+    held: list[ClockedFrame] = []
+    wall = []
+    cpu = time.process_time()
+    with open_source(clip) as source:
+        start = time.monotonic()
+        while len(held) < limit and (frame := source.read()) is not None:
+            wall.append(time.monotonic() - start)
+            held.append(ClockedFrame.of(frame))
+            start = time.monotonic()
+    costs.note("decode", wall, time.process_time() - cpu)
+    return held
+
+
+def _write(held: Sequence[Frame], seen: Sequence[Segmentation], out: Path, scene: Scene, costs: Costs) -> None:
+    wall = []
+    cpu = time.process_time()
+    with open_sink(out, scene) as sink:
+        for frame, segmentation in zip(held, seen, strict=True):
+            start = time.monotonic()
+            sink.write(frame, segmentation)
+            wall.append(time.monotonic() - start)
+    costs.note("write", wall, time.process_time() - cpu)
+
+
+def alone(job: BenchJob) -> list[TimedRun]:
+    """One round of the stages alone, in this process."""
+    return timed_runs(prepare(job), job)
+
+
+def in_place(job: BenchJob) -> list[TimedRun]:
+    """One round of the stream, in this process."""
+    return timed_runs(cliprl_contender.prepare(job), job)
+
+
+def samples(rounds: Sequence[Sequence[TimedRun]], name: str) -> list[list[float]]:
+    """The samples of that name, those of a round's runs after each other."""
+    return [[value for run in runs for value in run.outcome.samples[name]] for runs in rounds]
+
+
+def alone_series(rounds: Sequence[Sequence[TimedRun]]) -> list[Series]:
+    """Wall time and CPU work of each stage alone, and the bound."""
+    wall = [Series.of(ALONE, stage, "ms", samples(rounds, stage)) for stage in STAGES]
+    work = [Series.of(WORK, stage, "ms", samples(rounds, f"{stage} work")) for stage in STAGES]
+    return [*wall, *work, Series.of(WORK, "bound", "FPS", [[bound] for bound in bounds(rounds)])]
+
+
+def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:
+    """Cores over the CPU seconds of all stages for a frame, a round each."""
+    totals = [[sum(run.outcome.samples[f"{stage} work"][0] for stage in STAGES) for run in runs] for runs in rounds]
+    return [available_cpus() * 1000 / sorted(total)[len(total) // 2] for total in totals]
+
+
+def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+    """Rounds of both, in turn, each in a fresh process."""
+    tasks = {ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}
+    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
+
+
+def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
+    """All series of rounds by case, ALONE and IN_PLACE; nothing where one of them is still to come."""
+    if len(answers) < 2:
+        return []
+    running = [Series.of(IN_PLACE, stage, "ms", samples(answers[IN_PLACE], stage)) for stage in STAGES]
+    return [*alone_series(answers[ALONE]), *running]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of numbers, NaN of none."""
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,0 +1,82 @@
+"""`cliprl-bench start`: from the launch of `cliprl-stream` to one painted frame in a file, with compiled engines and without.
+
+A process a sample, timed from outside by the clock and in CPU work; beside it what of that is Python itself, and imports.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.engines import CliprlError
+
+METHOD = {
+    "includes": "a process from its launch to its end: Python, imports, the bundle's hashes, engines, opening the clip, one "
+    "frame decoded, segmented, painted and encoded, the file closed",
+    "warm": "compiled engines are found in the cache",
+    "cold": "the cache is empty: engines are compiled, and judged by the accuracy gate",
+    "files": "in the system's page cache",
+}
+# What the cases run: all start alike, so that their differences tell what each part takes.
+STREAM = "from cliprl.pipeline.cli import main; main()"
+PARTS = {"python": "pass", "imports": "import cliprl.pipeline.command"}
+WARM, COLD = "warm", "cold"
+
+
+def launched(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
+    """Run Python with these words; seconds by the clock, seconds of CPU work, and what it said.
+
+    Raises CliprlError where it fails.
+    """
+    before, start = os.times(), time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", *words],
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds, after = time.monotonic() - start, os.times()
+    if done.returncode:
+        told = done.stderr.strip().splitlines()
+        raise CliprlError(f"the start that is measured fails: {told[-1] if told else done.returncode}")
+    work = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, work, done.stderr
+
+
+def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]]:
+    """Every case once; `folder` holds the cache that is warm after the first round."""
+    stream = [STREAM, job.clip, "--bundle", job.bundle, "--frames", "1", "--overwrite", "-o", str(folder / "out.mp4")]
+    with tempfile.TemporaryDirectory(dir=folder) as empty:
+        cold = launched(stream, Path(empty))
+    parts = {name: launched([code], folder) for name, code in PARTS.items()}
+    return parts | {WARM: launched(stream, folder), COLD: cold}
+
+
+def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+    """All cases in turn, round by round."""
+    say("filling the cache")
+    one_round(job, session.folder)
+    rounds: list[Mapping[str, tuple[float, float, str]]] = []
+    for turn in range(job.rounds):
+        say(f"round {turn + 1} of {job.rounds}")
+        rounds.append(one_round(job, session.folder))
+        session.keep(_result(session, rounds), f"ended in round {turn + 2} of {job.rounds}")
+    return _result(session, rounds)
+
+
+def _result(session: ResultSession, rounds: Sequence[Mapping[str, tuple[float, float, str]]]) -> Result:
+    series = []
+    for case in (*PARTS, WARM, COLD):
+        series.append(Series.of(case, "wall time", "s", [[answer[case][0]] for answer in rounds]))
+        series.append(Series.of(case, "CPU work", "s", [[answer[case][1]] for answer in rounds]))
+    told = [line.strip() for line in rounds[-1][COLD][2].splitlines() if "compiling" in line]
+    return session.result(series, METHOD, [f"a cold start says: {line}" for line in told])

@@ -1,0 +1,236 @@
+"""The cases that a GPU is measured in, one after the other, and what the project promises of each."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.cuda.inputs import make_clip
+from cliprl.bench.cuda.runs import EveryStep, GpuStream, OutputFrames, Picture, run_together
+from cliprl.bench.harness.nvml import Meter
+from cliprl.bench.harness.result import Series
+from cliprl.bench.harness.sampler import Sampler
+from cliprl.engines import Bundle, CompiledBundle
+from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.overlay import Style
+from cliprl.pipeline.protocols import Scene
+
+LONG, TOGETHER, PACE = 100_000, 8, 60
+# So many samples of a series are kept; of more, every n-th.
+KEPT = 5000
+# ReSurgSAM2's published frames per second.
+PEER_FPS = 61.2
+_PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all cases share. `seconds` is the length of each, `warm` the frames before what is measured as fast as it goes;
+    `note` is told what a reader must know."""
+
+    card: Card
+    bundle: Bundle
+    engines: CompiledBundle
+    pictures: Sequence[Picture]
+    seconds: float
+    note: Callable[[str], None]
+    meter: Meter | None = None
+    warm: int = 60
+
+    def streams(self, count: int = 1, **settings: Any) -> list[GpuStream]:
+        """Streams on the card that share its networks."""
+        kept = {"engines": self.engines} | settings
+        return [GpuStream(self.card, self.bundle, self.pictures, **kept) for _ in range(count)]
+
+
+Case = Callable[[], Iterator[Series]]
+
+
+def cases(bench: Bench, clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
+    """The short cases by name. `clip` is a video file to decode, `coded` if its frames bear time codes; results of writing
+    one go into `folder`."""
+    found: dict[str, Case] = {
+        "throughput": partial(throughput, bench, "throughput"),
+        f"paced at {PACE} FPS": partial(paced, bench, f"paced at {PACE} FPS"),
+        f"{TOGETHER} streams at {PACE} FPS": partial(paced, bench, f"{TOGETHER} streams at {PACE} FPS", TOGETHER),
+        "slow consumer": partial(slow_consumer, bench),
+    }
+    if clip is not None:
+        decoded: dict[str, Any] = {"clip": clip, "coded": coded}
+        found |= {
+            "decoded, throughput": partial(throughput, bench, "decoded, throughput", **decoded),
+            f"decoded, paced at {PACE} FPS": partial(paced, bench, f"decoded, paced at {PACE} FPS", **decoded),
+            "file to file": partial(file_to_file, bench, clip, folder),
+        }
+    return found
+
+
+def throughput(bench: Bench, case: str, **settings: Any) -> Iterator[Series]:
+    """As fast as it goes, and how busy that keeps the GPU."""
+    run_together(bench.streams(**settings), bench.warm)
+    streams = bench.streams(**settings)
+    busy = Sampler(bench.meter.busy if bench.meter else lambda: None)
+    busy.start()
+    seen = run_together(streams, 10**9, bench.seconds)
+    shares = busy.stop()
+    yield from described(bench, case, seen)
+    # The meter looks back: its first answers are of the time before.
+    yield listed(case, "GPU busy", "%", shares[len(shares) // 4 :])
+
+
+def paced(bench: Bench, case: str, count: int = 1, **settings: Any) -> Iterator[Series]:
+    """At a camera's rate, where a frame that nobody has taken in time is dropped."""
+    streams = bench.streams(count, pace=PACE, **settings)
+    yield from described(bench, case, run_together(streams, round(bench.seconds * PACE)))
+
+
+def slow_consumer(bench: Bench) -> Iterator[Series]:
+    """A consumer that can't keep up: frames are dropped, none is spoiled."""
+    streams = bench.streams(pace=PACE)
+    yield from described(bench, "slow consumer", run_together(streams, round(bench.seconds * PACE), slow=0.05))
+
+
+def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
+    """What a user runs: from a video file to a video file, by whatever decoder and encoder the card has."""
+    from cliprl.pipeline.stream import Stream
+
+    device, case = CudaDevice(bench.card), "file to file"
+    segmenter = EveryStep(bench.bundle, device=device, engines=bench.engines)
+    with device.source(clip, bench.note) as source:
+        scene = Scene(source.info, segmenter.classes)
+        sink = device.sink(str(folder / "overlay.mp4"), scene)
+        marks: list[float] = []
+
+        def mark(frame: Frame, _: object) -> None:
+            marks.append(time.monotonic())
+
+        summary = Stream(source, segmenter, device.overlay(segmenter.classes, Style()), [sink]).run(mark)
+    for text in summary.notes:
+        bench.note(f"{case}: {text}")
+    yield listed(case, "fps", "FPS", [(len(marks) - 1) / (marks[-1] - marks[0])])
+
+
+def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
+    """So many frames, or as many as there is time for, and the memory taken meanwhile."""
+    streams = bench.streams()
+    host, card = Sampler(_resident), Sampler(bench.meter.memory if bench.meter else lambda: None)
+    for sampler in (host, card):
+        sampler.start()
+    seen = run_together(streams, frames, seconds)
+    done = len(seen[0].finished)
+    if done < frames:
+        bench.note(f"long run: {done} of {frames} frames in the time there was")
+    yield listed("long run", "frames", "frames", [float(done)])
+    yield from described(bench, "long run", seen)
+    yield listed("long run", "host memory", "MB", host.stop())
+    yield listed("long run", "GPU memory", "MB", card.stop())
+
+
+def described(bench: Bench, case: str, seen: Sequence[OutputFrames]) -> list[Series]:
+    """Rate, latency, drops and wrong frames of the streams of one case."""
+    for text in dict.fromkeys(note for one in seen for note in one.notes):
+        bench.note(f"{case}: {text}")
+    spans = [(len(one.finished) - 1, one.finished[-1] - one.finished[0]) for one in seen if len(one.finished) > 1]
+    rates = [count / span for count, span in spans]
+    return [
+        listed(case, "fps", "FPS", rates),
+        listed(case, "latency", "ms", [seconds * 1000 for one in seen for seconds in one.latencies]),
+        listed(case, "refinement steps", "mean", [sum(one.steps) / max(len(one.steps), 1) for one in seen]),
+        listed(case, "frames dropped", "frames", [float(one.dropped) for one in seen]),
+        listed(case, "frames that came out wrong", "frames", [float(one.wrong) for one in seen]),
+        listed(case, f"fps over {PEER_FPS}", "times", [rate / PEER_FPS for rate in rates]),
+    ]
+
+
+def listed(case: str, name: str, unit: str, values: Sequence[float]) -> Series:
+    """A series of one round, thinned where it is long."""
+    step = -(-len(values) // KEPT) or 1
+    note = f"every {step}th of {len(values)} samples" if step > 1 else ""
+    return Series.of(case, name, unit, [list(values[::step])], note)
+
+
+def tried(name: str, case: Case, note: Callable[[str], None]) -> list[Series]:
+    """A case's series; what goes wrong in it is noted, and the next one is tried all the same."""
+    try:
+        return list(case())
+    except Exception as error:
+        traceback.print_exc()
+        note(f"{name}: FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return []
+    finally:
+        gc.collect()
+
+
+def clip_of(bench: Bench, folder: Path, given: str | None) -> tuple[str | None, bool]:
+    """A video file to decode and whether its frames bear time codes: the one given, or one made here where there is PyAV."""
+    if given is not None:
+        return given, False
+    try:
+        return make_clip(folder / "scene.mp4", bench.pictures, round(PACE * bench.seconds)), True
+    except ImportError as error:
+        bench.note(f"nothing was decoded or encoded: {error}")
+        return None, False
+
+
+def _resident() -> float | None:
+    """Megabytes of this process in memory."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 1e6
+    except OSError:
+        return None
+
+
+Found = Callable[[str, str], Series | None]
+
+
+def promises(found: Found) -> list[tuple[str, bool | None]]:
+    """What the project promises, each with its figure, and whether it is held; None where it was not measured."""
+    many, at_rate, together = "throughput", f"paced at {PACE} FPS", f"{TOGETHER} streams at {PACE} FPS"
+    return [
+        _promise(found(many, "fps"), "throughput at least 500 FPS", 500, _median),
+        _promise(found(many, f"fps over {PEER_FPS}"), f"at least 8 times {PEER_FPS} FPS", 8, _median),
+        _promise(found(many, "GPU busy"), "GPU busy at least 90 %", 90, _median),
+        _promise(found(at_rate, "latency"), f"p50 at most 3 ms, {at_rate}", -3, lambda s: -s.digest().p50),
+        _promise(found(at_rate, "latency"), f"p99 at most 5 ms, {at_rate}", -5, lambda s: -s.digest().p99),
+        _promise(found(together, "frames dropped"), f"no frame dropped, {together}", 0, _negative_sum),
+        *(
+            _promise(found(case, "frames that came out wrong"), f"no frame wrong, {case}", 0, _negative_sum)
+            for case in (many, at_rate, together, "slow consumer", "decoded, throughput", "long run")
+        ),
+        _promise(found("long run", "frames"), f"long run of {LONG} frames", LONG, _median),
+        _promise(found("long run", "host memory"), "host memory grows by at most 2 %", -0.02, _growth),
+        _promise(found("long run", "GPU memory"), "GPU memory grows by at most 2 %", -0.02, _growth),
+    ]
+
+
+def _promise(
+    series: Series | None, text: str, least: float, figure: Callable[[Series], float]
+) -> tuple[str, bool | None]:
+    if series is None or not series.rounds[0]:
+        return f"{text}: not measured", None
+    value = figure(series)
+    held = value >= least
+    return f"{text}: {'held' if held else 'NOT HELD'} ({abs(value):.4g})", held
+
+
+def _median(series: Series) -> float:
+    return series.digest().p50
+
+
+def _negative_sum(series: Series) -> float:
+    return -sum(series.rounds[0])
+
+
+def _growth(series: Series) -> float:
+    """The negative of the growth from the second tenth of the run to its last, as a share."""
+    values = series.rounds[0]
+    tenth = max(len(values) // 10, 1)
+    early, late = sorted(values[tenth : 2 * tenth] or values), sorted(values[-tenth:])
+    return -(late[len(late) // 2] / early[len(early) // 2] - 1)

@@ -1,0 +1,95 @@
+"""`python -m cliprl.bench.cuda.engines`: what only a GPU can show of the engines, with one command and one result file.
+
+It runs tests/test_engines_gpu.py with FAIL_WITHOUT_CUDA=1; times the encoder and a refinement step of `small`, `base` and
+`large` in every precision of every backend, the encoder in batches of 1 and 8; and tries on this GPU the plans that
+TensorRT for RTX builds for others. `base` and `large` are not shipped: their networks are made here with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cliprl.bench.commands import engines
+from cliprl.bench.cuda.inputs import bundle_of
+from cliprl.bench.cuda.plan_portability import portability
+from cliprl.bench.harness.environment import slug
+from cliprl.bench.harness.result import Result
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.engines import Bundle, open_bundle
+from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.onnx.calibration import add_ranges
+
+ROOT = Path(__file__).resolve().parents[2]
+# Sizes of the pictures that the recipes ask for; `small` is the shipped bundle, whose size it brings.
+SIZES = {"small": (256, 320), "base": (384, 480), "large": (448, 560)}
+BATCHES = (1, 8)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Test, measure, write the result. Exit status: 0 all tests passed, 1 one failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cliprl.bench.cuda.engines", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("-o", "--into", type=Path, default=ROOT / "bench" / "results", help="folder for the result")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the command without a GPU")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES), help="bundles and recipes")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
+    parser.add_argument("--skip-tests", action="store_true", help="measure only")
+    given = parser.parse_args(arguments)
+    failed = 0 if given.skip_tests else run_tests()
+    with tempfile.TemporaryDirectory(prefix="cliprl-engines-") as folder:
+        results = [table(calibrated(name, Path(folder), print), given) for name in given.sizes]
+    result = merged(given.sizes, results, portability(open_bundle("small")))
+    result.write(given.into / f"{slug(result.machine)}-gpu-engines.json")
+    for series in result.series:
+        digest = series.digest()
+        print(f"{series.title}: p50 {digest.p50:.3f}, p99 {digest.p99:.3f} {series.unit}")
+    print(*result.notes, sep="\n")
+    return failed
+
+
+def run_tests() -> int:
+    """The engines' tests that need a GPU; 0 where all passed."""
+    command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "test_engines_gpu.py")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"FAIL_WITHOUT_CUDA": "1"}, check=False)
+    return int(done.returncode != 0)
+
+
+def calibrated(name: str, folder: Path, say: Say) -> Bundle:
+    """A copy of the bundle, or of a recipe's networks with random weights, that has ranges for eight bits."""
+    made = bundle_of(name, SIZES[name], folder / name, say)
+    if not made.path.is_relative_to(folder):
+        made = engines.copied(made, folder / name)
+    return add_ranges(made, drawn_pictures(made.manifest.height, made.manifest.width))
+
+
+def table(bundle: Bundle, given: argparse.Namespace) -> Result:
+    """Latency of every backend, precision and batch of one bundle."""
+    job = BenchJob("", bundle=str(bundle.path), rounds=given.rounds, seconds=given.seconds, warm_up=given.seconds / 2)
+    with ResultSession("gpu-engines", None, job) as session:
+        return engines.measure(session, job, print, device=given.device, batches=BATCHES)
+
+
+def merged(names: Sequence[str], results: Sequence[Result], notes: Sequence[str]) -> Result:
+    """One result of all bundles, each case with its bundle's name in front."""
+    series = [
+        replace(one, case=f"{name} {one.case}")
+        for name, result in zip(names, results, strict=True)
+        for one in result.series
+    ]
+    told = [f"{name} {note}" for name, result in zip(names, results, strict=True) for note in result.notes]
+    command = f"python -m cliprl.bench.cuda.engines --sizes {' '.join(names)}"
+    return replace(results[0], command=command, series=tuple(series), notes=(*told, *notes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What a GPU is measured on: a bundle of a recipe's form, and a clip of a rendered scene."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from cliprl.bench.cuda.runs import RATE, Picture, packed
+from cliprl.bench.fixtures import timecode
+from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bundle
+
+STRIDE, STEPS = 4, 3
+
+
+def bundle_of(name: str, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> Bundle:
+    """A bundle by name or folder; where there is none, a recipe's networks of that name with random weights for pictures of
+    `size` (height, width), which are as fast as trained ones; where those can't be made, `small`. `say` is told which."""
+    try:
+        return open_bundle(name)
+    except CliprlError as error:
+        reason = error
+    try:
+        made = random_bundle(name, size, folder)
+    except (ImportError, CliprlError, RuntimeError) as error:
+        say(f"`small` is measured in place of `{name}`: {reason}; {' '.join(str(error).split())}")
+        return open_bundle()
+    say(f"`{name}` has random weights: speed does not depend on them, its masks mean nothing")
+    return made
+
+
+def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
+    """The untrained networks of a recipe as a bundle in `folder`. Raises ImportError without the training packages."""
+    import torch
+    from torch.nn import functional
+
+    from cliprl.models.config.config import ReinforcementConfig, load_recipe
+    from cliprl.models.export.onnx_export import write_networks
+    from cliprl.models.network.network import ClipSegmenter
+    from cliprl.models.network.refiner import Refiner
+
+    height, width = size
+    config = replace(load_recipe(recipe).network, weights="", height=height, width=width)
+    classes = open_bundle().manifest.classes
+    torch.manual_seed(0)
+    network = ClipSegmenter(config).eval()
+    text = functional.normalize(torch.randn(len(classes), network.channels[1]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        refiner = Refiner.beside(network, config.policy, len(classes), ReinforcementConfig()).eval()
+        write_networks(network, refiner, text, folder)
+    manifest = Manifest(recipe, classes, height, width, STRIDE, STEPS, training={"weights": "random, never trained"})
+    return seal_bundle(folder, manifest, text.numpy())
+
+
+def make_clip(path: Path, pictures: Sequence[Picture], frames: int) -> str:
+    """Write pictures in turn, each with its number as a time code, as H.264. Raises ImportError without PyAV."""
+    import av
+
+    height, width = pictures[0][0].shape
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.thread_count = os.cpu_count() or 1
+        # BT.709 and limited range, by their numbers in H.264.
+        stream.codec_context.colorspace = stream.codec_context.color_range = 1
+        for index in range(frames):
+            picture = av.VideoFrame.from_ndarray(packed(_coded(pictures[index % len(pictures)], index)), "nv12")
+            picture.pts, picture.time_base = index, Fraction(1) / RATE
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return str(path)
+
+
+def _coded(picture: Picture, number: int) -> Picture:
+    luma = np.array(picture[0])
+    timecode.write(luma, number)
+    return luma, picture[1]

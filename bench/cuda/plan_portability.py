@@ -1,0 +1,42 @@
+"""Do plans that TensorRT for RTX builds for other GPUs, or for all, run on this one? NVIDIA names no data-centre GPU: try."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+
+from cliprl.engines import Bundle, EngineError
+from cliprl.engines.backends.tensorrt.backend import make_plan
+from cliprl.engines.backends.tensorrt.build import TARGETS
+from cliprl.engines.backends.tensorrt.probe import probe_tensorrt
+from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, reference_of
+
+PACKAGE = "tensorrt_rtx"
+# Built for no GPU in particular.
+PORTABLE = "every GPU"
+AGREEMENT = 0.98
+
+
+def portability(bundle: Bundle) -> list[str]:
+    """A line for each target: whether its FP16 plan of the encoder loads and says what the reference says, and if not, why."""
+    if find_spec(PACKAGE) is None:
+        return [f"plans for other GPUs were not tried: {PACKAGE} is not installed"]
+    probe = probe_tensorrt(PACKAGE)
+    if not probe.ready:
+        return [f"plans for other GPUs were not tried: {probe.reason}"]
+    reference = reference_of(bundle)
+    return [f"a plan for {name} {_tried(bundle, name, reference)}" for name in (PORTABLE, *TARGETS)]
+
+
+def _tried(bundle: Bundle, target: str, reference: Reference) -> str:
+    from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
+
+    try:
+        plan = make_plan(PACKAGE, bundle.encoder, "f16", encoder_shapes(bundle), None if target == PORTABLE else target)
+        engine = TensorRtEngine(PACKAGE, plan.data, "f16", 1)
+        found = engine.run({"image": reference.pictures[:1], "text": bundle.embeddings})["logits"]
+    except EngineError as error:
+        return f"does not run here: {error}"
+    share = float(np.mean(found.cpu().numpy().argmax(1) == reference.base[:1].argmax(1)))
+    return f"runs here, and is {'right' if share >= AGREEMENT else 'WRONG'}: {share:.1%} of labels agree"

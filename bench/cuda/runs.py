@@ -1,0 +1,201 @@
+"""Video streams on a GPU, fed from pinned memory or by its own decoder, and what came out of them, and when."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cliprl.bench.fixtures import timecode
+from cliprl.engines import Bundle
+from cliprl.pipeline.color import Color, rgb_to_yuv
+from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.cuda.segmenter import CudaSegmenter
+from cliprl.pipeline.cuda.steps import StepPlan
+from cliprl.pipeline.frame import Frame, Plane
+from cliprl.pipeline.overlay import Style
+from cliprl.pipeline.ring import RingClosed
+from cliprl.pipeline.scene.renderer import SceneRenderer
+from cliprl.pipeline.stages import Stages, Work
+
+SLOTS = 8
+RATE = Fraction(60)
+# Lines of black above the picture, where nothing is painted: the time code is drawn there.
+_BAR = 32
+Picture = tuple[Plane, Plane]
+
+
+def scene_pictures(height: int, width: int, count: int = 8) -> list[Picture]:
+    """Moments of a rendered scene under a black bar, as NV12 planes of BT.709, of an even size."""
+    renderer = SceneRenderer(3, height // 4 * 2, width // 4 * 2)
+    return [_picture(renderer.render(i / 5)[0], height, width) for i in range(count)]
+
+
+def _picture(rgb: Plane, height: int, width: int) -> Picture:
+    large = np.asarray(cv2.resize(rgb, (width, height)), np.uint8)
+    large[:_BAR] = 0
+    yuv = rgb_to_yuv(large, Color())
+    half = np.asarray(cv2.resize(yuv, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.ascontiguousarray(yuv[..., 0]), np.ascontiguousarray(half[..., 1:])
+
+
+def packed(picture: Picture) -> Plane:
+    """NV12 planes as one array, as libav takes them: uint8 (H * 3 / 2, W)."""
+    luma, chroma = picture
+    return np.concatenate([luma, chroma.reshape(len(chroma), -1)])
+
+
+class _AllSteps(StepPlan):
+    """As many as there are."""
+
+    def next(self) -> int:
+        """See `StepPlan`."""
+        return self._most
+
+
+class EveryStep(CudaSegmenter):
+    """Gives every frame all steps, settled or not: a figure for three steps is one for three steps."""
+
+    def reset(self) -> None:
+        """See `Segmenter`."""
+        super().reset()
+        self._plan = _AllSteps(self.steps)
+
+
+@dataclass(slots=True)
+class OutputFrames:
+    """What came out of one stream: seconds from a frame's arrival to its painted picture, and when that was, frame by frame."""
+
+    latencies: list[float] = field(default_factory=list)
+    finished: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    wrong: int = 0
+    dropped: int = 0
+    fed: int = 0
+    error: BaseException | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class GpuStream:
+    """One video stream on a card: a thread that feeds it, one that gives frames to the GPU, one that waits, one that paints.
+
+    `pace` in frames a second drops the oldest frame that nobody has taken; None feeds as fast as slots come free. `slow`
+    seconds are wasted after each frame. Every picture bears its number as a time code, which is read off what comes out; the
+    frames of a `clip`, a video file played again and again, are expected to bear one where it is `coded`.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        bundle: Bundle,
+        pictures: Sequence[Picture],
+        *,
+        clip: str | None = None,
+        coded: bool = True,
+        pace: float | None = None,
+        **settings: Any,
+    ) -> None:
+        self.seen = OutputFrames()
+        self._pictures, self._clip, self._coded, self._pace = pictures, clip, coded, pace
+        device = self._device = CudaDevice(card)
+        self._segmenter = EveryStep(bundle, device=device, **settings)
+        # Without text, which needs a font.
+        self._overlay = device.overlay(self._segmenter.classes, Style(legend=False, status=False))
+        self._ring = device.ring(SLOTS, "wait" if pace is None else "drop-oldest")
+
+    def run(self, frames: int, seconds: float = math.inf, slow: float = 0.0) -> OutputFrames:
+        """Feed so many frames, or for so many seconds, and see them all out."""
+        feeder = threading.Thread(target=self._feed, args=(frames, seconds), name="feed", daemon=True)
+        stages = self._stages()
+        feeder.start()
+        stages.start()
+        try:
+            for frame, segmentation in stages:
+                self._overlay.draw(frame, segmentation)
+                self._note(frame, segmentation.steps)
+                self._ring.release(frame)
+                time.sleep(slow)
+        except BaseException as error:
+            self.seen.error = error
+        finally:
+            self._ring.stop()
+            stages.close()
+            feeder.join(10)
+        if self.seen.error is None:
+            self._device.settle()
+        self.seen.dropped = self._ring.dropped
+        return self.seen
+
+    def _stages(self) -> Stages[tuple[Frame, Any]]:
+        segmenter = self._segmenter
+        works: list[Work] = [
+            ("encode", lambda frame: (frame, segmenter.encode(frame))),
+            ("refine", lambda item: (item[0], segmenter.refine(*item))),
+        ]
+        return Stages(self._ring, works, len(works))
+
+    def _feed(self, frames: int, seconds: float) -> None:
+        start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)
+        try:
+            for index in range(frames):
+                if index > 1 and time.monotonic() - start > seconds:  # two make a rate
+                    break
+                if self._pace is not None:
+                    time.sleep(max(start + index / self._pace - time.monotonic(), 0))
+                frame = next(feed)
+                frame.mark("captured")
+                self._ring.publish(frame)
+                self.seen.fed += 1
+            feed.close()
+            self._ring.finish()
+        except RingClosed:
+            self._ring.finish()
+        except BaseException as error:
+            self._ring.finish(error)
+
+    def _uploaded(self) -> Generator[Frame, None, None]:
+        """Pictures in turn, written into a slot's pinned planes."""
+        for index in count():
+            source = self._pictures[index % len(self._pictures)]
+            luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
+            np.copyto(luma, source[0])
+            np.copyto(chroma, source[1])
+            timecode.write(luma, index)
+            yield Frame(luma, chroma, index, 1 / RATE, index)
+
+    def _decoded(self, clip: str) -> Generator[Frame, None, None]:
+        """The clip's frames again and again, by NVDEC where it has one."""
+        while True:
+            with self._device.source(clip, self.seen.notes.append) as source:
+                while (frame := source.read(self._ring.acquire)) is not None:
+                    yield frame
+
+    def _note(self, frame: Frame, steps: int) -> None:
+        frame.mark("painted")
+        self.seen.latencies.append(frame.elapsed("captured", "painted"))
+        self.seen.finished.append(frame.times["painted"])
+        self.seen.steps.append(steps)
+        self.seen.wrong += self._coded and timecode.read(frame.luma) != frame.index
+
+
+def run_together(
+    streams: Sequence[GpuStream], frames: int, seconds: float = math.inf, slow: float = 0.0
+) -> list[OutputFrames]:
+    """Run several streams at once. Raises what any of them raised."""
+    threads = [threading.Thread(target=stream.run, args=(frames, seconds, slow), daemon=True) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for stream in streams:
+        if stream.seen.error is not None:
+            raise stream.seen.error
+    return [stream.seen for stream in streams]

@@ -1,0 +1,1 @@
+"""The method that all measurements share: timing, statistics, environment, result files."""

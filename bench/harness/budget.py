@@ -1,0 +1,134 @@
+"""`cliprl-bench check`: results held against limits written down in a TOML file.
+
+[[limit]]
+kind = "stream"            # which command's result
+case = "cliprl-stream"     # or a list of them
+name = "fps"
+statistic = "p50"          # p50, p90, p95, p99, p999, min, max, mean, spread, drift; p50 where left out
+min = 40.0                 # and, or: max = …
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.commands.running import DEFAULTS
+from cliprl.bench.harness.result import Result
+from cliprl.bench.report.table import number
+from cliprl.engines import UsageError
+
+STATISTICS = ("p50", "p90", "p95", "p99", "p999", "min", "max", "mean", "spread", "drift")
+KINDS = (*DEFAULTS, "gpu", "gpu-engines")
+KEYS = {"kind", "case", "name", "statistic", "min", "max"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one statistic of one series must keep within."""
+
+    kind: str
+    case: str
+    name: str
+    statistic: str = "p50"
+    min: float = -math.inf
+    max: float = math.inf
+
+    @property
+    def title(self) -> str:
+        """The figure's full name."""
+        return f"{self.kind}, {self.case}: {self.name}, {self.statistic}"
+
+    @property
+    def bounds(self) -> str:
+        """In words."""
+        bounds = [f"at least {self.min:g}"] if self.min > -math.inf else []
+        return " and ".join([*bounds, *([f"at most {self.max:g}"] if self.max < math.inf else [])])
+
+
+def read_budget(path: Path) -> list[Limit]:
+    """Read a budget.
+
+    Raises UsageError for a missing or garbled file, an unknown key, kind or statistic, a limit without a bound.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}): give a budget in TOML") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
+    entries = data.get("limit")
+    if not isinstance(entries, list) or not entries or set(data) != {"limit"}:
+        raise UsageError(f"{path} must hold [[limit]] tables and nothing else")
+    return [limit for entry in entries for limit in _limits(path, entry)]
+
+
+def _limits(path: Path, entry: Mapping[str, Any]) -> list[Limit]:
+    unknown, absent = set(entry) - KEYS, {"kind", "case", "name"} - set(entry)
+    if unknown or absent:
+        raise UsageError(f"{path}: a limit has unknown keys {sorted(unknown)} or lacks {sorted(absent)}")
+    if entry["kind"] not in KINDS:
+        raise UsageError(f"{path}: no kind of result '{entry['kind']}': one of {', '.join(KINDS)}")
+    if entry.get("statistic", "p50") not in STATISTICS:
+        raise UsageError(f"{path}: no statistic '{entry['statistic']}': one of {', '.join(STATISTICS)}")
+    bounds = [entry[key] for key in ("min", "max") if key in entry]
+    if not bounds or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in bounds):
+        raise UsageError(f"{path}: the limit on '{entry['name']}' needs a number as min, max or both")
+    cases = entry["case"] if isinstance(entry["case"], list) else [entry["case"]]
+    return [Limit(**{**entry, "case": case}) for case in cases]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A limit and the figure that was held against it."""
+
+    limit: Limit
+    value: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the figure is within; one that is not known is not."""
+        return self.limit.min <= self.value <= self.limit.max
+
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "kept" if self.kept else "BREACH"
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.limit.title} is {number(self.value)}, must be {self.limit.bounds}"
+
+
+def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:
+    """Hold every limit against the results of its kind, where there is one.
+
+    Raises UsageError for a limit on what a result of its kind lacks, and where not one limit is on a kind that was measured.
+    """
+    absent = unmeasured(results, limits)
+    if all(limit.kind in absent for limit in limits):
+        raise UsageError(f"the budget has limits on {', '.join(absent)} only: give result files of these")
+    findings = []
+    for limit in limits:
+        found = measured(results, limit)
+        if not found and limit.kind not in absent:
+            raise UsageError(
+                f"none of the results measured '{limit.kind}, {limit.case}: {limit.name}': correct the budget"
+            )
+        findings += found
+    return findings
+
+
+def unmeasured(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
+    """The kinds that have limits and no result."""
+    given = {result.kind for result in results}
+    return list(dict.fromkeys(limit.kind for limit in limits if limit.kind not in given))
+
+
+def measured(results: Sequence[Result], limit: Limit) -> list[Finding]:
+    """The limit held against every result that measured what it is about."""
+    found = [s for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
+    return [Finding(limit, asdict(series.digest())[limit.statistic]) for series in found]

@@ -1,0 +1,59 @@
+"""The clip that is measured: a user's file, or the rendered demo written to a file first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines import Bundle, UsageError
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.engines.bundle.manifest import MANIFEST
+from cliprl.pipeline import Scene, Stream, open_sink, open_source
+
+# What is measured where no clip is given: anyone can render it.
+DEMO = "demo:?size=1280x720&seconds=10"
+# Near the bit rate of a real surgical recording.
+DEMO_CRF = 20
+
+
+def clip_file(name: str, folder: Path) -> Path:
+    """The clip as a video file: `demo:…` is rendered into `folder`, so that no figure contains the rendering.
+
+    Raises UsageError where there is no such file.
+    """
+    if not name.startswith("demo:"):
+        if not Path(name).is_file():
+            raise UsageError(f"no clip '{name}': give a video file, or demo:?size=1280x720&seconds=10")
+        return Path(name)
+    path = folder / "demo.mp4"
+    source = open_source(name)
+    sink = open_sink(path, Scene(source.info, ()), crf=DEMO_CRF, preset="veryfast")
+    Stream(source, None, None, [sink]).run()
+    return path
+
+
+def describe_clip(name: str, path: Path) -> dict[str, Any]:
+    """Name, hash, size, rate and length of the clip, for a result file."""
+    with open_source(path) as source:
+        info = source.info
+    shown = name if name.startswith("demo:") else path.name
+    return {
+        "name": shown,
+        "sha256": None if name.startswith("demo:") else file_hash(path),
+        "size": f"{info.width}x{info.height}",
+        "rate": float(info.rate) if info.rate else None,
+        "frames": info.frames,
+        "bytes": path.stat().st_size,
+    }
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """Name, hash of the sealed manifest (which holds the hash of every file), input size, classes and steps of a bundle."""
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "sha256": file_hash(bundle.path / MANIFEST),
+        "input": f"{manifest.width}x{manifest.height}",
+        "classes": len(manifest.classes),
+        "steps": manifest.steps,
+    }

@@ -1,0 +1,99 @@
+"""`cliprl-bench compare A B`: what became slower or faster, by how much, and which stage did it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cliprl.bench.harness import stats
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.report.table import grid, number
+from cliprl.engines import UsageError
+from cliprl.pipeline.summary import STAGES
+
+# A difference below this share is not worth a word, however clear it is.
+NOTABLE = 0.05
+STAGE_NAMES = (*STAGES, "read", "encoder", "refinement step")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One series in two results: its medians, and B's over A's with a 95 % interval."""
+
+    a: Series
+    b: Series
+    ratio: stats.Ratio
+
+    @property
+    def difference(self) -> float:
+        """B's median less A's, in the series' unit."""
+        return self.b.digest().p50 - self.a.digest().p50
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse", or "same" where the interval holds 1 or the difference is under 5 %."""
+        if not self.ratio.clear or abs(self.ratio.value - 1) < NOTABLE:
+            return "same"
+        return "better" if (self.ratio.value > 1) == self.a.more_is_better else "worse"
+
+
+def compare(a: Result, b: Result) -> list[Change]:
+    """Every series that both have, in A's order. Raises UsageError for results of different kinds, or with nothing in common."""
+    if a.kind != b.kind:
+        raise UsageError(
+            f"a result of '{a.kind}' can't be compared with one of '{b.kind}': give two of the same command"
+        )
+    pairs = [(s, other) for s in a.series if (other := b.find(s.case, s.name)) is not None]
+    pairs = [(s, other) for s, other in pairs if s.digest().p50 > 0 and other.digest().p50 > 0]
+    if not pairs:
+        raise UsageError("the two results have no series in common: give two of the same command and options")
+    return [Change(s, other, stats.ratio(s.rounds, other.rounds)) for s, other in pairs]
+
+
+def culprit(changes: list[Change]) -> Change | None:
+    """The stage whose milliseconds changed most, of those that clearly changed; None where none did."""
+    stages = [c for c in changes if c.a.name in STAGE_NAMES and c.a.unit == "ms" and c.verdict != "same"]
+    return max(stages, key=lambda c: abs(c.difference), default=None)
+
+
+def conditions(a: Result, b: Result) -> list[str]:
+    """What differs between the two besides the code: a ratio then says less."""
+    pairs = {
+        "machine": (a.machine["cpu"], b.machine["cpu"]),
+        "cores": (a.machine["cores"], b.machine["cores"]),
+        "clip": (a.input["name"], b.input["name"]),
+        "bundle": (a.bundle["sha256"][:12], b.bundle["sha256"][:12]),
+    }
+    different = [f"{name} differs: {x} and {y}" for name, (x, y) in pairs.items() if x != y]
+    return different + [f"{name}: {text}" for name, r in (("A", a), ("B", b)) for text in r.warnings()]
+
+
+def repeats(changes: list[Change]) -> str:
+    """A sentence on whether B, as a second run of A, gives the same medians within 10 %."""
+    far = [c for c in changes if abs(c.ratio.value - 1) > stats.TOLERANCE]
+    if not far:
+        return f"Every median agrees within {stats.TOLERANCE:.0%}."
+    names = ", ".join(f"{c.a.title} ({c.ratio.value - 1:+.0%})" for c in far)
+    return f"Medians that differ by more than {stats.TOLERANCE:.0%}: {names}."
+
+
+def markdown(a: Result, b: Result) -> str:
+    """The comparison as a table, a sentence on the stage, one on how far the two agree, and the caveats."""
+    changes = compare(a, b)
+    body = [
+        [
+            c.a.title,
+            c.a.unit,
+            number(c.a.digest().p50),
+            number(c.b.digest().p50),
+            f"{c.ratio.value:.3f}",
+            f"{c.ratio.low:.3f} to {c.ratio.high:.3f}",
+            c.verdict,
+        ]
+        for c in changes
+    ]
+    table = grid(("series", "unit", "A", "B", "B / A", "95 % interval", ""), body, left=2)
+    found = culprit(changes)
+    sentence = "No stage changed."
+    if found is not None:
+        sentence = f"Changed most: **{found.a.name}** ({found.a.case}), by {found.difference:+.2f} ms a frame."
+    return "\n".join([table, "", sentence, repeats(changes), *(f"- caution: {text}" for text in conditions(a, b)), ""])

@@ -1,0 +1,141 @@
+"""What a figure was measured on, and how busy that machine was while it was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines import available_cpus
+
+# Vector units that the engines and codecs here make use of.
+FLAGS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "bf16", "i8mm", "sve"),
+)
+PACKAGES = (
+    *("cliprl", "numpy", "av", "opencv-python-headless", "openvino"),
+    *("onnxruntime", "torch", "torchvision", "torchcodec", "ultralytics", "supervision", "sam2"),
+)
+_TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(rf"^{key}\s*:\s*(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def cpu_model() -> str:
+    """The processor's name, as it gives it."""
+    family = _cpuinfo("cpu family")
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    return f"{name} (family {family}, model {_cpuinfo('model')})" if family else name
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, vector units, memory, GPU, system and library versions. None where unknown; no name of the machine."""
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return {
+        "cpu": cpu_model(),
+        "cores": available_cpus(),
+        "threads_per_core": _threads_per_core(),
+        "cpu_flags": [flag for flag in FLAGS if flag in flags],
+        "memory_gb": _memory(),
+        "gpu": _gpu(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def slug(machine: Mapping[str, Any]) -> str:
+    """A short name for files: the processor's (or graphics card's) name and the cores."""
+    gpu = machine["gpu"]
+    name = gpu[0].split(",")[0] if gpu else machine["cpu"].split(" (")[0]
+    return f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-{machine['cores']}-core"
+
+
+def _threads_per_core() -> int | None:
+    siblings, cores_of = _cpuinfo("siblings"), _cpuinfo("cpu cores")
+    return int(siblings) // int(cores_of) if siblings and cores_of and int(cores_of) else None
+
+
+def _memory() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+
+
+def _gpu() -> list[str] | None:
+    """Name, memory and driver of each NVIDIA card; None without one."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip().splitlines() if done.returncode == 0 and done.stdout.strip() else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """The commit of the source tree that runs, "+changes" where it was edited since; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return None
+    head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True)
+    if head.returncode:
+        return None
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py", "engines"], cwd=root, capture_output=True)
+    return head.stdout.strip() + ("+changes" if changed.returncode else "")
+
+
+class LoadWatch:
+    """Tells what share of the processors others used between its making and `block`: known on Linux only."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._busy, self._own = _busy_seconds(), _own_seconds()
+        self._average = _load_average()
+
+    def block(self) -> dict[str, Any]:
+        """`load_average` at the start and the end, and `other_load`, 0..1, time stolen by the host included."""
+        seconds = time.monotonic() - self._start
+        other = None
+        if self._busy is not None and (busy := _busy_seconds()) is not None and seconds > 1:
+            spent = busy - self._busy - (_own_seconds() - self._own)
+            other = round(max(0.0, spent) / seconds / (os.cpu_count() or 1), 3)
+        return {"load_average": [self._average, _load_average()], "other_load": other}
+
+
+def _busy_seconds() -> float | None:
+    """Processor seconds that were not idle since the machine started, all processors together."""
+    try:
+        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (sum(fields) - fields[3] - fields[4]) / _TICK
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _load_average() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

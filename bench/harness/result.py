@@ -1,0 +1,180 @@
+"""The result file: one versioned JSON schema for every command, with every sample in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.harness import stats
+from cliprl.engines import CliprlError, UsageError
+
+SCHEMA = "cliprl-bench"
+VERSION = 1
+# Decimals that are kept of a sample: a tenth of a microsecond where the unit is a millisecond.
+DIGITS = 4
+# The entry of `method` that says how much of a measurement there is, where it was cut short.
+UNFINISHED = "unfinished"
+_AGAIN = "measure again on a quiet machine"
+# Units of which more is better; of all others less is.
+MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Samples of one quantity. `case` is what ran ("cliprl-stream", "30 FPS"), `name` what was measured of it ("fps", "encode").
+
+    `rounds` holds the samples in the order taken, a tuple a round; `note` says what is special about the case.
+    """
+
+    case: str
+    name: str
+    unit: str
+    rounds: tuple[tuple[float, ...], ...]
+    note: str = ""
+
+    @classmethod
+    def of(cls, case: str, name: str, unit: str, rounds: stats.Rounds, note: str = "") -> Series:
+        """A series of samples as measured, rounded to what is kept."""
+        kept = tuple(tuple(round(float(v), DIGITS) for v in samples if not math.isnan(v)) for samples in rounds)
+        return cls(case, name, unit, kept, note)
+
+    @property
+    def more_is_better(self) -> bool:
+        """Which way is up."""
+        return self.unit in MORE_IS_BETTER
+
+    @property
+    def title(self) -> str:
+        """Case and name, as a table shows them."""
+        return f"{self.case}: {self.name}"
+
+    def digest(self) -> stats.Digest:
+        """Percentiles and the like, of all rounds together."""
+        return stats.digest(self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one command. Everything but `series` is for the reader who wants to repeat it.
+
+    `method` says how it was measured: what a figure includes and excludes, warm-up, rounds. `input` and `bundle` name and
+    identify what ran, `notes` is what a reader must know (a peer that was skipped, a machine that was busy).
+    """
+
+    kind: str
+    command: str
+    date: str
+    commit: str | None
+    machine: Mapping[str, Any]
+    input: Mapping[str, Any]
+    bundle: Mapping[str, Any]
+    method: Mapping[str, Any]
+    series: tuple[Series, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def find(self, case: str, name: str) -> Series | None:
+        """The series of that case and name, None where it was not measured."""
+        return next((s for s in self.series if (s.case, s.name) == (case, name)), None)
+
+    def cases(self) -> list[str]:
+        """The cases, in the order measured."""
+        return list(dict.fromkeys(s.case for s in self.series))
+
+    def warnings(self) -> list[str]:
+        """What speaks against trusting the figures: halves that differ, a machine that had other work."""
+        shaky = [
+            f"{s.title} ({d.drift:.0%})"
+            for s in self.series
+            if not (d := s.digest()).stable and d.n >= 4 and s.unit != "MB"
+        ]
+        unsteady = (
+            f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}: {', '.join(shaky)}; {_AGAIN}"
+        )
+        cut = [f"unfinished: {self.method[UNFINISHED]}"] if UNFINISHED in self.method else []
+        return [*cut, *_load_warnings(self.machine), *([unsteady] if shaky else [])]
+
+    def to_text(self) -> str:
+        """The file's text: JSON, with one line a series."""
+        head = {"schema": SCHEMA, "version": VERSION} | {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name != "series"
+        }
+        head |= {"notes": list(self.notes), "warnings": self.warnings()}
+        lines = ",\n".join("    " + json.dumps(_series_json(s), ensure_ascii=False) for s in self.series)
+        return json.dumps(head, indent=2, ensure_ascii=False)[:-2] + f',\n  "series": [\n{lines}\n  ]\n}}\n'
+
+    def write(self, path: Path) -> None:
+        """Write the file. Raises UsageError where it can't be."""
+        write_text(path, self.to_text())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, its folder made where it is missing. Raises UsageError where it can't be written.
+
+    A file that is there already is replaced in one step, so that there is always a whole one.
+    """
+    new = path.with_name(f".{path.name}.new") if path.is_file() or not path.exists() else path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        if new != path:
+            new.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError, before anything is measured, where a file can't be written."""
+    old = path.is_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+        if not old and path.is_file():
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
+
+
+def _series_json(series: Series) -> dict[str, Any]:
+    """Samples, and for readers without this program their digest; reading the file takes the samples only."""
+    digest = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(series.digest()).items()}
+    digest = {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in digest.items()}
+    return {"case": series.case, "name": series.name, "unit": series.unit, "note": series.note} | {
+        "digest": digest,
+        "rounds": series.rounds,
+    }
+
+
+def _load_warnings(machine: Mapping[str, Any]) -> list[str]:
+    share = machine.get("other_load")
+    if share is None or share <= stats.TOLERANCE / 2:
+        return []
+    return [f"other programs used {share:.0%} of the processors while this ran; {_AGAIN}"]
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file. Raises UsageError for a missing one, CliprlError for one that is no result or of another version."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}): give a result file of cliprl-bench") from error
+    except ValueError as error:
+        raise CliprlError(f"{path} is not JSON ({error}): give a result file of cliprl-bench") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise CliprlError(f"{path} is no result of cliprl-bench: its schema is not '{SCHEMA}'")
+    if data.get("version") != VERSION:
+        raise CliprlError(f"{path} is of schema version {data.get('version')!r}, not {VERSION}: measure again")
+    try:
+        series = tuple(_series(entry) for entry in data["series"])
+        rest = {f.name: data[f.name] for f in fields(Result) if f.name not in ("series", "notes")}
+        return Result(**rest, series=series, notes=tuple(data["notes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CliprlError(f"{path} lacks or garbles a field ({error!r}): measure again") from error
+
+
+def _series(entry: Mapping[str, Any]) -> Series:
+    rounds: Sequence[Sequence[float]] = entry["rounds"]
+    return Series(entry["case"], entry["name"], entry["unit"], tuple(tuple(r) for r in rounds), entry["note"])

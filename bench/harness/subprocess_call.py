@@ -1,0 +1,105 @@
+"""Functions called in a process of their own, which may report on the way, and which end when the measurement does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
+from typing import Any, TypeVar
+
+from cliprl.engines import CliprlError
+from cliprl.engines.cli.signals import ENDING, OF_TERMINALS, leave_to_parent
+
+Answer = TypeVar("Answer")
+REPORT, ANSWER, ERROR = "report", "answer", "error"
+# Seconds that a process has to tidy up when it is ended early.
+_PATIENCE = 10.0
+_line: Connection | None = None
+
+
+def in_fresh_process(
+    function: Callable[..., Answer], *arguments: Any, heard: Callable[[Any], None] | None = None
+) -> Answer:
+    """Call a module-level function in a process of its own: nothing that ran before warms it, and its CPU time can be told.
+
+    `heard` is given what the function reports (see `report`) while it runs. Raises what the function raised, CliprlError where
+    the process died. An exception here, of a signal or of `heard`, ends the process.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(there, function, arguments))
+    try:
+        with _undisturbed():
+            process.start()
+        there.close()
+        while (message := here.recv())[0] == REPORT:
+            if heard is not None:
+                heard(message[1])
+    except EOFError:
+        raise CliprlError("the measured process died: run the same with cliprl-stream to see why") from None
+    finally:
+        here.close()
+        _end(process)
+    if message[0] == ERROR:
+        raise message[1]
+    answer: Answer = message[1]
+    return answer
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A process is started whole: a signal that comes meanwhile is heard afterwards.
+
+    The process itself never hears of Ctrl-C or a hangup, which go to all processes of a terminal: who started it ends it.
+    """
+    came: list[int] = []
+    ensure_running()  # multiprocessing's own helper: when it is started, it lets Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    main = threading.current_thread() is threading.main_thread()  # the only one that signals disturb
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in ENDING if main}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def _end(process: BaseProcess) -> None:
+    if process.pid is None:
+        return
+    process.join(0.0 if sys.exc_info()[0] else _PATIENCE)
+    if process.is_alive():
+        process.terminate()
+        process.join(_PATIENCE)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def report(value: Any) -> None:
+    """Tell the process that called `in_fresh_process`; elsewhere nobody hears it."""
+    if _line is not None:
+        _line.send((REPORT, value))
+
+
+def _call(line: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    global _line
+    leave_to_parent()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _line = line
+    try:
+        answer = (ANSWER, function(*arguments))
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        answer = (ERROR, error)
+    line.send(answer)

@@ -1,0 +1,138 @@
+"""What is measured, how long, and in which processes: the parts of the method that every command shares."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliprl.bench.harness.subprocess_call import in_fresh_process
+from cliprl.engines import CliprlError
+
+Say = Callable[[str], None]
+# Frames of a run that only warms up.
+WARM_FRAMES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class BenchJob:
+    """One measurement. `clip` is a video file, `frames` the most of its frames that a run reads (None: all).
+
+    A round warms up for `warm_up` seconds, then runs the clip again and again until `seconds` have been measured.
+    `steps` is the most refinement steps a frame gets, None for the bundle's.
+    """
+
+    clip: str
+    bundle: str = "small"
+    steps: int | None = None
+    frames: int | None = None
+    rounds: int = 5
+    seconds: float = 10.0
+    warm_up: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """What one run over a clip did: its frames, and samples of its own by name, in milliseconds unless the name says else."""
+
+    frames: int
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRun:
+    """An outcome with the seconds it took by the clock, and of the processors, all threads of the process together."""
+
+    outcome: TaskOutcome
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of wall time."""
+        return self.outcome.frames / self.seconds
+
+
+# Runs the clip (or its first frames) once, into an output file of the given path.
+Runner = Callable[[Path, int | None], TaskOutcome]
+
+
+def timed_runs(runner: Runner, job: BenchJob) -> list[TimedRun]:
+    """Warm up by the clock, then measure runs for as long as the job says; at least one.
+
+    A run is the whole clip, or as much of its beginning as a slow contender gets through in three times the job's seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, frames = Path(folder) / "out.mp4", job.frames
+        warm_until = time.monotonic() + job.warm_up
+        while time.monotonic() < warm_until:
+            warm = _timed(runner, out, min(WARM_FRAMES, job.frames or WARM_FRAMES))
+            within = max(WARM_FRAMES, round(warm.fps * job.seconds * 3))
+            frames = min(within, job.frames or within)
+        runs = [_timed(runner, out, frames)]
+        while sum(run.seconds for run in runs) < job.seconds:
+            runs.append(_timed(runner, out, frames))
+    return runs
+
+
+def _timed(runner: Runner, out: Path, frames: int | None) -> TimedRun:
+    start, cpu = time.monotonic(), time.process_time()
+    outcome = runner(out, frames)
+    run = TimedRun(outcome, time.monotonic() - start, time.process_time() - cpu)
+    if not outcome.frames:
+        raise CliprlError("a run gave no frame at all: try the clip with cliprl-stream first")
+    return run
+
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+# The answers of each task, one a round.
+Answers = dict[str, list[Any]]
+
+
+def interleaved(
+    tasks: Mapping[str, Task],
+    rounds: int,
+    say: Say,
+    keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
+    join: Callable[[list[Any]], Any] | None = None,
+) -> Answers:
+    """Run every task once a round, each in a fresh process, in turn: a machine that slows down slows all of them.
+
+    Returns the answers by task, one a round. The order turns round by round, so that no task always follows the same one.
+    `keep` is given the answers so far and the number of whole rounds: after each round, and in the first, which may be long,
+    after each task. Where a task is cut short, `join` makes an answer of what it had reported (see `subprocess_call`).
+    """
+    answers: Answers = {}
+    for turn in range(rounds):
+        reports: list[Any] = []
+        for name in _order(list(tasks), turn):
+            say(f"round {turn + 1} of {rounds}: {name}")
+            reports.clear()
+            function, arguments = tasks[name]
+            try:
+                answer = in_fresh_process(function, *arguments, heard=reports.append)
+            except BaseException:
+                if join is not None and reports:
+                    keep(answers | {name: [*answers.get(name, []), join(reports)]}, turn)
+                raise
+            answers.setdefault(name, []).append(answer)
+            if not turn:
+                keep(answers, 0)
+        if turn + 1 < rounds:
+            keep(answers, turn + 1)
+    return answers
+
+
+def _order(names: list[str], turn: int) -> list[str]:
+    first = turn % max(len(names), 1)
+    return names[first:] + names[:first]
+
+
+def quiet_libraries() -> None:
+    """Keep the peers' libraries from asking the network for updates while they are timed."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

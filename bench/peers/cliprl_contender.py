@@ -1,0 +1,58 @@
+"""The pipeline itself as a contender: what `cliprl-stream CLIP` does with its defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Source, Stream, open_sink, open_source
+from cliprl.pipeline.summary import STAGES
+
+NAME = "cliprl-stream"
+LATENCY = "latency"
+STEPS = "steps"
+
+
+class Collector:
+    """Takes every sample off a run: each stage's own milliseconds, the latency from `since` to written, the steps taken."""
+
+    def __init__(self, stages: Sequence[str] = STAGES, since: str = "captured") -> None:
+        self.samples: dict[str, list[float]] = {name: [] for name in (*stages, LATENCY, STEPS)}
+        self._stages, self._since = stages, since
+
+    def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Note a frame that was written."""
+        for stage in self._stages:
+            self.samples[stage].append(frame.durations.get(stage, math.nan) * 1000)
+        self.samples[LATENCY].append(frame.elapsed(self._since, "write") * 1000)
+        self.samples[STEPS].append(segmentation.steps if segmentation else math.nan)
+
+
+def missing() -> str | None:
+    """Nothing can be."""
+    return None
+
+
+def prepare(job: BenchJob) -> Runner:
+    """Compile the networks; a run then opens the clip and the output, streams, and closes both."""
+    segmenter = Segmenter(job.bundle, steps=job.steps)
+
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        collector = Collector()
+        with open_source(job.clip) as source:
+            count = stream_once(source, segmenter, out, collector, frames)
+        return TaskOutcome(count, collector.samples)
+
+    return run
+
+
+def stream_once(
+    source: Source, segmenter: Segmenter, out: str | Path, collector: Collector, frames: int | None = None
+) -> int:
+    """Stream a source once, painted, into one output; returns the frames written."""
+    segmenter.reset()
+    sink = open_sink(out, Scene(source.info, segmenter.classes))
+    stream = Stream(source, segmenter, Overlay(segmenter.classes), [sink])
+    return stream.run(collector, frames=frames).frames

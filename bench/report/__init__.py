@@ -1,0 +1,1 @@
+"""Result files as tables, plots and HTML."""

@@ -1,0 +1,47 @@
+"""A network that OpenVINO compiled, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.backends.openvino.rewrites import CHANNELS_FIRST, CHANNELS_LAST, KEPT_CHANNELS_LAST
+
+
+class OpenVinoEngine:
+    """One compiled network with a few infer requests, used in turn; not for use by two threads at once.
+
+    Features are channels last in memory, whatever their shape says: transposed views.
+    """
+
+    def __init__(self, compiled: Any, backend: str, precision: str, buffers: int) -> None:
+        self.backend = backend
+        self.precision = precision
+        self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
+        self.inputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.inputs}
+        self.outputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.outputs}
+        self._names = tuple(self.outputs)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Run once. C-contiguous inputs, and features of another engine, are read in place.
+
+        Outputs are views, valid until `buffers` more runs.
+        """
+        given = {name: _turned(name, array, CHANNELS_LAST) for name, array in inputs.items()}
+        results = next(self._requests).infer(given, share_inputs=True, share_outputs=True)
+        return {name: _turned(name, results[i], CHANNELS_FIRST) for i, name in enumerate(self._names)}
+
+
+def _spec(port: Any) -> TensorSpec:
+    sizes = [-1 if size.is_dynamic else int(size.get_length()) for size in port.partial_shape]
+    if port.get_any_name() in KEPT_CHANNELS_LAST:
+        sizes = [sizes[axis] for axis in CHANNELS_FIRST]
+    return TensorSpec(str(port.element_type.to_dtype()), tuple(sizes))
+
+
+def _turned(name: str, array: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    return array.transpose(axes) if name in KEPT_CHANNELS_LAST else array

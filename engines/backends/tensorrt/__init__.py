@@ -1,0 +1,1 @@
+"""The TensorRT backends: `tensorrt` and `tensorrt_rtx` on an NVIDIA GPU."""

@@ -1,0 +1,136 @@
+"""From ONNX to a TensorRT plan: a strongly typed network, one optimisation profile, and, for RTX, a GPU that is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines.backends.engine import RANGES, TensorSpec
+from cliprl.engines.backends.tensorrt.caches import Timings
+from cliprl.engines.errors import EngineError, UsageError
+
+# The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
+TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+
+Shape = tuple[int, ...]
+Profile = Mapping[str, tuple[Shape, Shape, Shape]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtPlan:
+    """A built engine: its bytes, its network's tensors, and each open input's least, usual and largest shape."""
+
+    data: bytes
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    profile: Profile
+
+
+def build_plan(
+    package: str,
+    model: bytes,
+    usual: Mapping[str, Shape],
+    target: str | None = None,
+    timings: Path | None = None,
+) -> TensorRtPlan:
+    """Build the serialised ONNX `model` with `package` ("tensorrt" or "tensorrt_rtx").
+
+    `usual` gives the shapes to tune for; `target` is one of TARGETS, or None for this machine's GPU; `timings` is the
+    file that keeps what the build measures, where it may.
+    Raises UsageError for an unknown target, EngineError with TensorRT's own words where it refuses the network.
+    """
+    trt: Any = import_module(package)
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    if builder is None:
+        raise EngineError(f"{package} makes no builder here: {logger.last()}")
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        raise EngineError(f"{package} can't read the network: {_parser_error(parser)}")
+    config = builder.create_builder_config()
+    if target is not None:
+        _aim(trt, config, target)
+    inputs = {t.name: t for t in (network.get_input(i) for i in range(network.num_inputs))}
+    profile = _profile(inputs, usual)
+    _add_profile(builder, config, profile)
+    kept = Timings(config, timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{package} can't build the network: {logger.last()}")
+    kept.save()
+    outputs = (network.get_output(i) for i in range(network.num_outputs))
+    specs = {name: tensor_spec(trt, tensor) for name, tensor in inputs.items()}
+    return TensorRtPlan(bytes(plan), specs, {tensor.name: tensor_spec(trt, tensor) for tensor in outputs}, profile)
+
+
+def make_logger(trt: Any) -> Any:
+    """A TensorRT logger that prints nothing and remembers the last error: an exception tells it instead."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors[:] = [*self.errors[-9:], " ".join(message.split())]
+
+        def last(self) -> str:
+            return self.errors[-1] if self.errors else "it gives no reason"
+
+    return Logger()
+
+
+def tensor_spec(trt: Any, tensor: Any) -> TensorSpec:
+    """Type and shape of a network's tensor."""
+    return TensorSpec(trt.nptype(tensor.dtype).__name__, tuple(tensor.shape))
+
+
+def _parser_error(parser: Any) -> str:
+    return (
+        "; ".join(" ".join(parser.get_error(i).desc().split()) for i in range(parser.num_errors)) or "no reason given"
+    )
+
+
+def _aim(trt: Any, config: Any, target: str) -> None:
+    capability = getattr(getattr(trt, "ComputeCapability", None), target.upper(), None)
+    if target not in TARGETS or capability is None:
+        raise UsageError(f"unknown target '{target}': {trt.__name__} builds ahead of time for {', '.join(TARGETS)}")
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(capability, 0):
+        raise EngineError(f"{trt.__name__} refuses to build for {target}: update it")
+
+
+def _profile(inputs: Mapping[str, Any], usual: Mapping[str, Shape]) -> Profile:
+    return {name: _limits(tensor, usual.get(name)) for name, tensor in inputs.items() if -1 in tuple(tensor.shape)}
+
+
+def _limits(tensor: Any, usual: Shape | None) -> tuple[Shape, Shape, Shape]:
+    """The least, usual and largest shape of an input with open sizes."""
+    least, middle, largest = [], [], []
+    for axis, size in enumerate(tensor.shape):
+        low, most_often, high = RANGES.get(tensor.get_dimension_name(axis), (size, size, size))
+        if low == -1:
+            raise EngineError(
+                f"input '{tensor.name}' leaves size {axis} open under the name '{tensor.get_dimension_name(axis)}': "
+                f"only {', '.join(RANGES)} may be open; export the network again"
+            )
+        wanted = usual[axis] if usual and usual[axis] > 0 else most_often
+        if not low <= wanted <= high:
+            raise UsageError(f"input '{tensor.name}' of size {wanted} on axis {axis} is outside {low} to {high}")
+        least.append(low)
+        middle.append(wanted)
+        largest.append(high)
+    return tuple(least), tuple(middle), tuple(largest)
+
+
+def _add_profile(builder: Any, config: Any, profile: Profile) -> None:
+    made = builder.create_optimization_profile()
+    for name, (least, usual, largest) in profile.items():
+        made.set_shape(name, least, usual, largest)
+    if profile and config.add_optimization_profile(made) < 0:
+        raise EngineError(f"TensorRT refuses the optimisation profile {dict(profile)}: report this")

@@ -1,0 +1,1 @@
+"""The torch backend: an NVIDIA GPU without TensorRT."""

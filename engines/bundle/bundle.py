@@ -1,0 +1,123 @@
+"""The engine bundle: the one thing that passes from training to the pipeline.
+
+A folder with `manifest.json` beside `encoder.onnx`, `refiner.onnx` and `classes.npy` (text embeddings, float32 (K, E)), and
+`text.onnx` with `tokenizer.json` where prompts may change at run time. The manifest lists the SHA-256 of every file and
+is sealed itself: a bundle of which any byte was changed does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, sealed_text
+from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
+from cliprl.engines.errors import BundleError, UsageError
+
+ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
+TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
+# In OpenVINO's own format; a bundle may have it or not.
+INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
+# The ranges of the encoder's activations, for eight bits on a GPU; a bundle may have it or not.
+RANGES = "encoder-ranges.json"
+REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
+SHIPPED = Path(__file__).parents[1] / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle, its files checked against their hashes. `embeddings` is float32 (K, E), one row a class."""
+
+    path: Path
+    manifest: Manifest
+    embeddings: NDArray[np.float32]
+
+    @property
+    def encoder(self) -> Path:
+        """The image network: `image` uint8 (1, H, W, 3), `text` (K, E) -> `features` (1, D, h, w), `logits` (1, K, h, w)."""
+        return self.path / ENCODER
+
+    @property
+    def refiner(self) -> Path:
+        """The policy: `features`, `logits`, `base`, `prior` -> `refined` (1, K, h, w), `moved` () the share of cells changed.
+
+        `refined` are the next step's logits: in ONNX an output can't bear an input's name.
+        """
+        return self.path / REFINER
+
+
+def open_bundle(name_or_path: str | Path = "small") -> Bundle:
+    """Open a shipped bundle by name, or any bundle by the path of its folder, after checking every file's hash.
+
+    Raises UsageError where there is no such bundle, BundleError where it is incomplete, altered or of another format.
+    """
+    path = _locate(name_or_path)
+    if not (path / MANIFEST).is_file():
+        raise BundleError(
+            f"{path / MANIFEST} is missing: a bundle is a folder with {MANIFEST} beside {', '.join(REQUIRED_FILES)}"
+        )
+    manifest = read_manifest(path / MANIFEST)
+    for name in (*REQUIRED_FILES, *((TEXT, TOKENIZER) if manifest.text else ())):
+        if name not in manifest.hashes:
+            raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
+    for name, expected in manifest.hashes.items():
+        _check_hash(path / name, expected)
+    check_external_data(path, (name for name in manifest.hashes if name.endswith(".onnx")), manifest.hashes)
+    embeddings = read_array(path / EMBEDDINGS).astype(np.float32, copy=False)
+    if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes) or embeddings.shape[1] > MAX_EMBEDDING:
+        raise BundleError(
+            f"{path / EMBEDDINGS} has shape {embeddings.shape}, not ({len(manifest.classes)}, E): write the bundle again"
+        )
+    return Bundle(path, manifest, embeddings)
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    shipped = SHIPPED / str(name_or_path)
+    if str(name_or_path) and os.sep not in str(name_or_path) and (shipped / MANIFEST).is_file():
+        return shipped
+    path = Path(name_or_path)
+    if not str(name_or_path) or not path.is_dir():
+        names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{MANIFEST}"))
+        raise UsageError(
+            f"no bundle '{name_or_path}': give the folder of a bundle, or one of the shipped: {', '.join(names) or 'none'}"
+        )
+    return path
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing though the manifest lists it: copy the whole bundle again")
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({error.strerror}): mend its permissions or copy it again") from error
+    if found != expected:
+        raise BundleError(
+            f"{path} has SHA-256 {found[:12]}…, the manifest says {str(expected)[:12]}…: "
+            "it was altered or cut short; copy it again"
+        )
+
+
+def seal_bundle(path: Path, manifest: Manifest, embeddings: NDArray[np.float32]) -> Bundle:
+    """Finish a bundle whose ONNX files already lie in `path`: write the embeddings, hash every file, write the manifest last.
+
+    The manifest is written to a temporary name and renamed, so a bundle is either whole or does not open.
+    """
+    np.save(path / EMBEDDINGS, embeddings.astype(np.float32))
+    files = sorted(p.name for p in path.iterdir() if p.is_file() and p.name != MANIFEST and not p.name.startswith("."))
+    data = manifest.to_json() | {"hashes": {name: file_hash(path / name) for name in files}}
+    partial = path / f".{MANIFEST}.partial"
+    partial.write_bytes(sealed_text(data).encode())
+    partial.replace(path / MANIFEST)
+    return open_bundle(path)

@@ -1,0 +1,191 @@
+"""What a bundle says of itself, and the seal that shows whether a byte of it was changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines.bundle import validation
+from cliprl.engines.errors import BundleError
+
+FORMAT_VERSION = 1
+# How many classes a bundle's networks can be given.
+MAX_CLASSES = 64
+MANIFEST = "manifest.json"
+SEAL = "seal"
+KINDS = ("background", "tissue", "instrument", "prompted")
+# The largest manifest that is read, in bytes; the shipped one has 19 KB.
+MAX_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """One class: its name, its colour (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
+
+    `kind` is "background" (never painted), "tissue", "instrument", or "prompted": named at run time, of either kind.
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    kind: str
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """How a bundle's text network is used: `context` tokens a prompt, and the templates that a class's phrases are put into."""
+
+    context: int
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself. `height` and `width` are the network's input size in pixels, `steps` its default T.
+
+    `text` is None for a bundle whose classes can't be changed.
+    """
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+    height: int
+    width: int
+    stride: int
+    steps: int
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    text: TextSpec | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of `from_json`."""
+        classes = [
+            {"name": c.name, "color": list(c.color), "kind": c.kind, "prompts": list(c.prompts)} for c in self.classes
+        ]
+        return {
+            "format_version": self.format_version,
+            "name": self.name,
+            "classes": classes,
+            "input": {
+                "height": self.height,
+                "width": self.width,
+                "stride": self.stride,
+                "layout": "NHWC",
+                "dtype": "uint8",
+                "color": "RGB",
+            },
+            "steps": self.steps,
+            **({"text": {"context": self.text.context, "templates": list(self.text.templates)}} if self.text else {}),
+            "hashes": dict(self.hashes),
+            "training": dict(self.training),
+            "scores": dict(self.scores),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Read the manifest's JSON. Raises BundleError for a missing or ill-typed field."""
+        try:
+            size = data["input"]
+            stride = validation.integer(size["stride"], "stride")
+            if stride not in validation.STRIDES:
+                raise ValueError(f"stride {stride} is not one of {validation.STRIDES}")
+            return cls(
+                name=validation.text(data["name"], "name"),
+                classes=_classes(data["classes"]),
+                height=_side(size["height"], "height", stride),
+                width=_side(size["width"], "width", stride),
+                stride=stride,
+                steps=_within(data["steps"], 0, validation.MAX_STEPS, "steps"),
+                hashes={validation.file_name(name): str(digest) for name, digest in data["hashes"].items()},
+                training=dict(data.get("training", {})),
+                scores=dict(data.get("scores", {})),
+                text=_text_spec(data["text"]) if "text" in data else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{MANIFEST} lacks or garbles a field ({error!r}): write the bundle again") from error
+
+
+def _within(value: Any, least: int, most: int, what: str) -> int:
+    return validation.within(validation.integer(value, what), least, most, what)
+
+
+def _side(value: Any, what: str, stride: int) -> int:
+    side = _within(value, stride, validation.MAX_SIDE, what)
+    if side % stride:
+        raise ValueError(f"{what} {side} is not a multiple of stride {stride}")
+    return side
+
+
+def _classes(value: Any) -> tuple[ClassSpec, ...]:
+    _within(len(value), 1, MAX_CLASSES, "number of classes")
+    classes = tuple(_class(each) for each in value)
+    if len({each.name for each in classes}) < len(classes):
+        raise ValueError("two classes bear the same name")
+    return classes
+
+
+def _class(value: Any) -> ClassSpec:
+    kind = value["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"kind {str(kind)[:40]!r} is not one of {', '.join(KINDS)}")
+    prompts = value.get("prompts", ())
+    if not isinstance(prompts, list | tuple):
+        raise ValueError("the prompts of a class are not a list")
+    _within(len(prompts), 0, validation.MAX_TEMPLATES, "number of prompts")
+    phrases = tuple(validation.text(prompt, "prompt") for prompt in prompts)
+    return ClassSpec(validation.text(value["name"], "class name"), _color(value["color"]), kind, phrases)
+
+
+def _text_spec(value: Mapping[str, Any]) -> TextSpec:
+    context = _within(value["context"], 3, validation.MAX_CONTEXT, "context")
+    _within(len(value["templates"]), 1, validation.MAX_TEMPLATES, "number of templates")
+    return TextSpec(context, tuple(validation.template(each) for each in value["templates"]))
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (_within(part, 0, 255, "color") for part in value)
+    return red, green, blue
+
+
+def sealed_text(data: Mapping[str, Any]) -> str:
+    """The text of a manifest file: `data` as JSON, with the SHA-256 of that JSON as its last field, "seal"."""
+    bare = {key: value for key, value in data.items() if key != SEAL}
+    digest = hashlib.sha256(_text(bare).encode()).hexdigest()
+    return _text(bare | {SEAL: digest})
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises BundleError where it is no manifest, of another format version, or not byte for byte what was sealed.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BundleError(f"{path} has {size} bytes, more than {MAX_BYTES}: no manifest is that large")
+        text = path.read_bytes().decode("utf-8")
+        data = json.loads(text)
+    except (ValueError, OSError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({error}): copy or write the bundle again") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} holds a {type(data).__name__}, not an object: copy or write the bundle again")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"bundle format version {version!r} is not {FORMAT_VERSION}, the one this program reads: "
+            "use the cliprl version that wrote the bundle, or write the bundle again"
+        )
+    if SEAL not in data:
+        raise BundleError(f"{path} lacks its {SEAL}: write the bundle again")
+    # The whole text, not only what it means: a changed digit that rounds to the same number counts as a change too.
+    if sealed_text(data) != text:
+        raise BundleError(f"{path} was altered since it was sealed: copy the bundle again, or write it again")
+    return Manifest.from_json(data)

@@ -1,0 +1,154 @@
+"""The reference that compiled engines are held to: pictures, and what the ONNX files make of them in 32 bits.
+
+It comes with the bundle as `probe.npz`. A bundle without one is held to pictures drawn here, of noise and shapes, with a
+reference computed on the spot: enough to find an engine that is broken, not to find one that fails on real tissue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines.backends.engine import Engine, compile_engine
+from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE, Bundle, seal_bundle
+from cliprl.engines.bundle.validation import read_array, read_arrays
+from cliprl.engines.errors import BundleError
+
+Pictures = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+# What a reference is called whose pictures are drawn here, and how many those are.
+DRAWN = "drawn"
+DRAWN_PICTURES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Pictures uint8 (N, H, W, 3), and their logits float32 (N, K, h, w) before and after refinement.
+
+    `source` names where the pictures come from: a hash of the bundle's file, or "drawn".
+    """
+
+    pictures: Pictures
+    base: Logits
+    refined: Logits
+    source: str
+
+
+def reference_of(bundle: Bundle) -> Reference:
+    """The bundle's own reference, or one drawn and computed here. Raises BundleError for a garbled file.
+
+    For a bundle whose classes were changed since it was opened only the pictures are its own.
+    """
+    path = bundle.path / PROBE
+    if PROBE not in bundle.manifest.hashes:
+        pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
+        return Reference(pictures, *compute(bundle, pictures), DRAWN)
+    file = read_arrays(path, ("pictures", "base", "refined"))
+    stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
+    size = (bundle.manifest.height, bundle.manifest.width, 3)
+    if stored.pictures.shape[1:] != size or stored.pictures.dtype != np.uint8 or stored.base.ndim != 4:
+        raise BundleError(
+            f"{path} holds pictures of shape {stored.pictures.shape}, not (N, {', '.join(map(str, size))}) of uint8: "
+            "write the bundle again"
+        )
+    if not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings):
+        return Reference(stored.pictures, *compute(bundle, stored.pictures), stored.source)
+    grid = (len(stored.pictures), len(bundle.embeddings))
+    if stored.base.shape[:2] != grid or stored.refined.shape != stored.base.shape:
+        raise BundleError(f"{path} holds logits of shape {stored.base.shape}, not {grid} first: write the bundle again")
+    return stored
+
+
+def add_reference(bundle: Bundle, pictures: Pictures) -> Bundle:
+    """Give a bundle its own reference: `pictures` uint8 (N, H, W, 3) at the network's size, and what it makes of them now.
+
+    A handful of pictures that show every class is enough. Any reference it had is replaced, and the bundle sealed again.
+    """
+    base, refined = compute(bundle, pictures)
+    partial = bundle.path / f".{PROBE}.partial.npz"
+    np.savez_compressed(partial, pictures=pictures, base=base, refined=refined)
+    partial.replace(bundle.path / PROBE)
+    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+
+
+def source_of(bundle: Bundle) -> str:
+    """What `reference_of` would call the source, without computing anything."""
+    return bundle.manifest.hashes.get(PROBE, DRAWN)
+
+
+def compute(bundle: Bundle, pictures: Pictures) -> tuple[Logits, Logits]:
+    """Logits before and after refinement, by OpenVINO in 32 bits on this machine's CPU."""
+    encoder = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
+    refiner = compile_engine(bundle.refiner, precision="f32", shapes=refiner_shapes(bundle, encoder))
+    return predict(encoder, refiner, pictures, bundle)
+
+
+def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle) -> tuple[Logits, Logits]:
+    """Run both networks over pictures, every refinement step taken, each picture its own prior."""
+    base, refined = [], []
+    for features, logits in _encoded(encoder, pictures, bundle):
+        state = {"features": features, "base": logits, "prior": logits, "text": bundle.embeddings}
+        base.append(logits[0])
+        for _ in range(bundle.manifest.steps):
+            logits = _host(refiner.run(state | {"logits": logits})["refined"])
+        refined.append(logits[0])
+    return np.stack(base), np.stack(refined)
+
+
+def _encoded(encoder: Engine, pictures: Pictures, bundle: Bundle) -> Iterator[tuple[Logits, Logits]]:
+    """Features and logits, each (1, …), of every picture, by an encoder of any batch; the last pictures fill its last one."""
+    count = max(encoder.inputs["image"].shape[0], 1)
+    for start in range(0, len(pictures), count):
+        own = pictures[start : start + count]
+        filled = np.concatenate([own, np.repeat(own[-1:], count - len(own), axis=0)])
+        outputs = encoder.run({"image": filled, "text": bundle.embeddings})
+        features, logits = (_host(outputs[name]) for name in ("features", "logits"))
+        yield from ((features[i : i + 1], logits[i : i + 1]) for i in range(len(own)))
+
+
+def encoder_shapes(bundle: Bundle, batch: int = 1) -> Mapping[str, tuple[int, ...]]:
+    """The encoder's inputs for the bundle's own size and classes, and so many pictures at a time."""
+    return {"image": (batch, bundle.manifest.height, bundle.manifest.width, 3), "text": bundle.embeddings.shape}
+
+
+def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, ...]]:
+    """The refiner's inputs for the outputs of a compiled encoder."""
+    manifest = bundle.manifest
+    grid = (1, len(bundle.embeddings), manifest.height // manifest.stride, manifest.width // manifest.stride)
+    logits = {"logits": grid, "base": grid, "prior": grid}
+    return {"features": (1, *encoder.outputs["features"].shape[1:]), **logits, "text": bundle.embeddings.shape}
+
+
+def drawn_pictures(height: int, width: int) -> Pictures:
+    """Seeded pictures: smooth colours under ellipses and bars with noise, from calm to crowded."""
+    rng = np.random.default_rng(20)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    pictures = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN_PICTURES)]
+    return np.stack(pictures)
+
+
+def _drawn(rng: np.random.Generator, rows: Any, columns: Any, shapes: int) -> Pictures:
+    picture = np.stack([_waves(rng, rows, columns) for _ in range(3)], axis=-1)
+    for _ in range(shapes):
+        y, x, angle = rng.uniform(0, 1, 3)
+        long, short = rng.uniform(0.05, 0.6), rng.uniform(0.02, 0.15)
+        along = (columns - x) * np.cos(angle * np.pi) + (rows - y) * np.sin(angle * np.pi)
+        across = (rows - y) * np.cos(angle * np.pi) - (columns - x) * np.sin(angle * np.pi)
+        inside = (along / long) ** 2 + (across / short) ** 2 < 1
+        picture[inside] = rng.uniform(0, 255, 3)
+    noisy = picture + rng.normal(0, 6, picture.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def _waves(rng: np.random.Generator, rows: Any, columns: Any) -> Any:
+    phase, y, x = rng.uniform(0, 6), rng.uniform(1, 8), rng.uniform(1, 8)
+    return 128 + 80 * np.sin(phase + y * rows + x * columns)
+
+
+def _host(array: Any) -> Any:
+    """A float32 copy in main memory of a NumPy array or of a GPU's tensor."""
+    return np.array(array.cpu() if hasattr(array, "cpu") else array, np.float32)

@@ -1,0 +1,1 @@
+"""Compiled engines on disk, and the sidecar files that speed up the next build."""

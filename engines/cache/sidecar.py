@@ -1,0 +1,40 @@
+"""Files beside the compiled engines that make a build or a start quicker. Nothing depends on them: any may be lost."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from cliprl.engines.cache.cache_store import PARTIAL
+
+DIGEST = hashlib.sha256().digest_size
+
+
+def read_sidecar(path: Path | None, tie: bytes = b"") -> bytes:
+    """What `write_sidecar` wrote there with the same tie; b"" where there is nothing whole, or it belongs to another tie."""
+    try:
+        sealed = path.read_bytes() if path else b""
+    except OSError:
+        return b""
+    digest, data = sealed[:DIGEST], sealed[DIGEST:]
+    return data if digest == _digest(tie, data) else b""
+
+
+def write_sidecar(path: Path | None, data: bytes, tie: bytes = b"") -> None:
+    """Write a file whole, or, where it can't be written, not at all."""
+    if path is None:
+        return
+    # The writer's number: two processes may write at once, for no lock is held.
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        partial.write_bytes(_digest(tie, data) + data)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _digest(tie: bytes, data: bytes) -> bytes:
+    return hashlib.sha256(hashlib.sha256(tie).digest() + data).digest()

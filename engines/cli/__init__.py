@@ -1,0 +1,1 @@
+"""The command line of `cliprl-engine`, and what all command lines share."""

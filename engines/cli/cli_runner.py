@@ -1,0 +1,175 @@
+"""How every command ends: an exit status, and where something went wrong one line that says what."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+import typer
+from rich.console import Console
+
+from cliprl.engines.backends.engine import Say
+from cliprl.engines.errors import CliprlError
+
+MISUSE = 2
+_MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
+INTERRUPTED = 130
+# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def run_app(app: typer.Typer, program: str) -> int:
+    """Run a program on the command line's words, and return its exit status.
+
+    0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of one that nobody
+    foresaw the traceback is kept in a file, which the line names.
+    """
+    _open_standard_handles()
+    with _own_errors_of_output():
+        status = _run(app, program)
+        if sys.stdout is not None and status == 0:
+            try:
+                sys.stdout.flush()
+            except _OutputError as error:
+                status = _output_lost(program, error)
+    return status
+
+
+def _run(app: typer.Typer, program: str) -> int:
+    try:
+        status: int = app(standalone_mode=False) or 0
+    except CliprlError as error:
+        return _complain(program, str(error), error.exit_status)
+    except _CommandLineError as error:
+        return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except _OutputError as error:
+        return _output_lost(program, error)
+    except MemoryError as error:
+        return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
+    except Exception as error:
+        if "bad_alloc" in str(error):  # how a library in C++ tells that there is no memory
+            return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
+        return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
+    # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
+    return _complain(program, "interrupted", status) if status == INTERRUPTED else status
+
+
+def _detail(error: BaseException) -> str:
+    return f" ({error})" if str(error) else ""
+
+
+def _open_standard_handles() -> None:
+    """Put /dev/null where standard input, output or error was closed, so that no file of the run gets its number."""
+    for handle in (0, 1, 2):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+class _OutputError(OSError):
+    """Standard output that takes nothing more: a full disk, a reader that has gone."""
+
+
+class _Output:
+    """A text file whose own errors can be told from all others."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """As a file's."""
+        try:
+            return self._file.write(text)
+        except OSError as error:
+            raise _OutputError(error.errno, error.strerror) from error
+
+    def flush(self) -> None:
+        """As a file's."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _OutputError(error.errno, error.strerror) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def _own_errors_of_output() -> Iterator[None]:
+    """Let standard output raise `_OutputError`."""
+    before = sys.stdout
+    if before is not None:
+        sys.stdout = cast(TextIO, _Output(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def _output_lost(program: str, error: _OutputError) -> int:
+    """Tell that standard output failed; what it still holds goes nowhere, so that the interpreter's end is quiet."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _complain(program, f"can't print ({error.strerror}): give standard output a place that takes it", 1)
+
+
+@contextmanager
+def reporting_errors(console: Console) -> Iterator[Say]:
+    """Gives what prints a message; from the first one on a terminal shows a moving bar and the time, until the work is done.
+
+    Compiling tells no share of its work that is done, so the bar has no end.
+    """
+    from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+    bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
+
+    def say(message: str) -> None:
+        with suppress(OSError):  # a closed terminal must not end the run
+            console.print(message, style="dim", markup=False, highlight=False)
+        if console.is_terminal and not bar.tasks:
+            bar.add_task("", total=None)
+            bar.start()
+
+    try:
+        yield say
+    finally:
+        if bar.tasks:
+            bar.stop()
+
+
+def _complain(program: str, message: str, status: int) -> int:
+    with suppress(OSError):  # the exit status still tells
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return status
+
+
+def _misuse(error: Any, program: str) -> str:
+    return f"{error.format_message().rstrip('.')}{_given(error)}. See {program} --help"
+
+
+def _given(error: Any) -> str:
+    """The value that was refused, which typer's own message leaves out."""
+    words = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for name in getattr(getattr(error, "param", None), "opts", ()):
+        if name in words[:-1]:
+            return f", not '{words[words.index(name) + 1]}'"
+    return ""
+
+
+def _kept(program: str) -> str:
+    """Write the traceback of the exception at hand to a file; in words, which one."""
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix=f"{program}-", suffix=".txt", delete=False, encoding="utf-8") as file,
+    ):
+        traceback.print_exc(file=file)
+        return f" with {file.name}"
+    return ""

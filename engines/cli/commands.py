@@ -1,0 +1,154 @@
+"""What `cliprl-engine` does once its command line is read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cliprl.engines.backends.engine import AUTO, BACKENDS, Engine, backend_of, probe
+from cliprl.engines.bundle.bundle import INT8_ENCODER, open_bundle
+from cliprl.engines.cache.engine_cache import EngineCache
+from cliprl.engines.cli.cli_runner import reporting_errors
+from cliprl.engines.cli.verify import verify
+from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.selection.load_engines import load_engines
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def list_devices() -> None:
+    """Print every backend's answer to its probe."""
+    table = Table("backend", "serves", "why", box=None, pad_edge=False)
+    for answer in (probe(name) for name in BACKENDS):
+        table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", escape(answer.reason))
+    _wide().print(table)
+
+
+def build_here(name: str, device: str, precision: str, threads: int) -> None:
+    """Compile for this machine and keep the result."""
+    cache, bundle = EngineCache(), open_bundle(name)
+    with reporting_errors(err) as say:
+        pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, say=say)
+    made = {"bundle": bundle.manifest.name, "backend": pair.backend, "precision": pair.precision}
+    kept = any(made.items() <= entry.fields.items() for entry in cache.entries())
+    where = f"is ready in {cache.folder}" if kept else "can serve, but each start compiles it anew"
+    out.print(f"{pair.backend} in {pair.precision} {where}")
+
+
+def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
+    """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
+    from cliprl.engines.backends.tensorrt.backend import make_plan, precisions_of
+    from cliprl.engines.onnx.load import EIGHT_BITS
+
+    bundle = open_bundle(name)
+    folder = output or Path(f"{bundle.manifest.name}-plans")
+    for target in targets:
+        wanted = precisions_of(target, bundle.manifest.hashes) if precision == AUTO else (precision,)
+        # Eight bits are the encoder's.
+        refiners = dict.fromkeys("f16" if each in EIGHT_BITS else each for each in wanted)
+        for onnx, each in [*((bundle.encoder, p) for p in wanted), *((bundle.refiner, p) for p in refiners)]:
+            start = time.monotonic()
+            plan = make_plan("tensorrt_rtx", onnx, each, {}, target)
+            path = folder / f"{onnx.stem}.{target}.{each}.plan"
+            _write(path, plan.data)
+            out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
+
+
+def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
+    """Write a copy of a bundle for eight bits, on the CPU and on GPUs, and show how it compares."""
+    from cliprl.engines.onnx.nncf_int8 import quantised_copy
+
+    with reporting_errors(err) as say:
+        copy = quantised_copy(open_bundle(name), frames, folder, say)
+    reason = backend_of("openvino").lacks("int8", copy.manifest.hashes)
+    if reason and INT8_ENCODER in copy.manifest.hashes:
+        out.print(f"its int8 encoder is not compared on this machine: {reason}", markup=False)
+    verify_here(str(copy.path), "cpu", AUTO, 0)
+
+
+def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
+    """Print how every engine compares with the reference; whether any was accepted."""
+    return verify(name, device, precision, threads, _wide())
+
+
+def inspect_bundle(name: str) -> None:
+    """Print a bundle's classes, networks and files."""
+    bundle = open_bundle(name)
+    manifest = bundle.manifest
+    out.print(f"[bold]{manifest.name}[/]  {bundle.path}")
+    out.print(f"input {manifest.width}x{manifest.height}, stride {manifest.stride}, {manifest.steps} refinement steps")
+    for spec in manifest.classes:
+        red, green, blue = spec.color
+        out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
+    try:
+        with reporting_errors(err) as say:
+            pair = load_engines(bundle, say=say)
+        _print_tensors("encoder", pair.encoder)
+        _print_tensors("refiner", pair.refiner)
+    except EngineError as error:
+        err.print(f"its networks can't be shown: {error}", markup=False)
+    for file, digest in manifest.hashes.items():
+        size = (bundle.path / file).stat().st_size
+        out.print(f"{size / 1e6:9.2f} MB  {file}  [dim]sha256 {digest[:16]}…[/]")
+
+
+def _print_tensors(name: str, engine: Engine) -> None:
+    out.print(f"{name}, compiled for {engine.backend} in {engine.precision}")
+    for arrow, specs in (("→", engine.inputs), ("←", engine.outputs)):
+        for tensor, spec in specs.items():
+            out.print(f"  {arrow} {tensor} {spec}")
+
+
+def list_cache(folder: Path | None) -> None:
+    """Print the kept engines, the last used first."""
+    cache = _cache_in(folder)
+    entries = cache.entries()
+    table = Table("engine", "MB", "last used", "state", box=None, pad_edge=False)
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        faults = entry.report.get("faults")
+        order = entry.report.get("order")
+        state = "damaged" if not entry.fields else "refused" if faults else "accepted"
+        state = f"{order[0]} is the fastest" if order else state
+        table.add_row(entry.name, f"{entry.size / 1e6:.1f}", used, state)
+    if entries:
+        _wide().print(table)
+    total = sum(entry.size for entry in entries)
+    out.print(f"{len(entries)} engines, {total / 1e6:.1f} of at most {cache.limit / 1e6:.0f} MB, in {cache.folder}")
+
+
+def clear_cache(folder: Path | None) -> None:
+    """Delete the kept engines."""
+    cache = _cache_in(folder)
+    out.print(f"{cache.clear()} engines deleted from {cache.folder}")
+
+
+def _cache_in(folder: Path | None) -> EngineCache:
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is no folder: give --folder the folder of a cache")
+    return EngineCache(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UsageError(f"'{path}' can't be written ({error.strerror}): give -o a place that can") from error
+
+
+def _wide() -> Console:
+    """As wide as the terminal, or wide enough for every row where there is none."""
+    return out if out.is_terminal else Console(highlight=False, width=400)

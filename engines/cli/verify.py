@@ -1,0 +1,60 @@
+"""`cliprl-engine verify`: how every engine that can be had here compares with the reference, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cliprl.engines.bundle.bundle import open_bundle
+from cliprl.engines.bundle.reference_outputs import DRAWN, reference_of
+from cliprl.engines.errors import EngineError
+from cliprl.engines.selection.accuracy_gate import Comparison
+from cliprl.engines.selection.engine_variant import EngineVariant, candidates, examine
+
+
+def verify(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
+    """Print how every candidate compares with the reference; whether any was accepted."""
+    bundle = open_bundle(name)
+    reference = reference_of(bundle)
+    table = Table("backend", "precision", "network", "cosine", "labels agree", "verdict", box=None, pad_edge=False)
+    accepted, refined = False, dict[str, Comparison]()
+    for candidate in candidates(bundle, device, precision, threads):
+        try:
+            comparisons = examine(candidate, candidate.build(), reference)
+        except EngineError as error:
+            table.add_row(candidate.backend.name, candidate.precision, "", "", "", f"[red]{escape(str(error))}[/]")
+            continue
+        for comparison in comparisons:
+            table.add_row(*_row(candidate, comparison))
+        refined[f"{candidate.backend.name} {candidate.precision}"] = comparisons[1]
+        accepted = accepted or not any(comparison.faults() for comparison in comparisons)
+    drawn = " drawn here: the bundle brings none" if reference.source == DRAWN else " of the bundle"
+    out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
+    out.print(table)
+    out.print("")
+    out.print(_classes(refined))
+    return accepted
+
+
+def _row(candidate: EngineVariant, comparison: Comparison) -> tuple[str, ...]:
+    faults = comparison.faults()
+    return (
+        candidate.backend.name,
+        candidate.precision,
+        comparison.stage,
+        f"{comparison.cosine:.5f}",
+        f"{comparison.agreement:.2%}",
+        "[green]accepted[/]" if not faults else f"[red]refused: {escape(', '.join(faults))}[/]",
+    )
+
+
+def _classes(refined: Mapping[str, Comparison]) -> Table:
+    """The IoU of every class that the reference shows enough of, a column an engine."""
+    table = Table("IoU with the reference, refined", *refined, box=None, pad_edge=False)
+    for name in dict.fromkeys(name for comparison in refined.values() for name in comparison.classes):
+        values = (comparison.classes.get(name) for comparison in refined.values())
+        table.add_row(escape(name), *("" if value is None else f"{value:.3f}" for value in values))
+    return table

@@ -1,0 +1,1 @@
+"""Load and rewrite ONNX models: precision, quantization, dynamic convolutions."""

@@ -1,0 +1,48 @@
+"""ONNX files as GPU backends take them: read whole, in the precision asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.errors import EngineError
+from cliprl.engines.onnx.calibration import read_ranges
+
+# The encoder's input of pictures.
+IMAGE = "image"
+# Half first; "f32" lets the GPU round factors to TF32 where it can.
+PRECISIONS = ("f16", "f32")
+# Products in eight bits, the rest in half; they need the ranges of the activations.
+EIGHT_BITS = ("fp8", "int8")
+
+
+def load_graph_as(
+    path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None, batch: int = 1
+) -> bytes:
+    """The serialised ONNX model in one of PRECISIONS or EIGHT_BITS, for `batch` pictures, `rewrite` done to it before.
+
+    For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
+    where onnx is missing, or for no ONNX file, BundleError for no ranges.
+    """
+    if precision not in PRECISIONS + EIGHT_BITS:
+        raise EngineError(
+            f"precision '{precision}' is unknown to {backend}: auto, {', '.join(PRECISIONS + EIGHT_BITS)}"
+        )
+    try:
+        from cliprl.engines.onnx.batch import set_batch
+        from cliprl.engines.onnx.dynamic_conv import load_graph
+        from cliprl.engines.onnx.fp16 import to_fp16
+    except ImportError as error:
+        raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
+    model = load_graph(path)
+    set_batch(model, batch)
+    if rewrite is not None:
+        rewrite(model)
+    if precision in EIGHT_BITS:
+        from cliprl.engines.onnx.quantize import quantize_graph
+
+        quantize_graph(model, precision, read_ranges(path.with_name(RANGES)))
+    data: bytes = (model if precision == "f32" else to_fp16(model)).SerializeToString()
+    return data

@@ -1,0 +1,90 @@
+"""Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on pictures.
+
+Of the encoder for the CPU only the convolutions become int8; what they do not cover runs in bf16 where there is that, else in
+32 bits, and the refiner keeps its float precision. Figures: engines/results/precisions.json.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.engines.backends import no_telemetry
+from cliprl.engines.backends.engine import Say, ignore_message
+from cliprl.engines.bundle.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
+from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
+from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.onnx.calibration import add_ranges, check_enough
+
+
+def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
+    """Give a bundle an int8 encoder, calibrated on `pictures` uint8 (N, H, W, 3) at the network's size, and seal it again.
+
+    Best are pictures of the scenes to come, other ones than the reference's. Raises EngineError where NNCF is missing,
+    UsageError for too few pictures. Whether the result serves is for the accuracy gate to say.
+    """
+    check_enough(pictures)
+    try:
+        nncf = no_telemetry.nncf()
+    except ImportError as error:
+        raise EngineError(f"nncf, which quantises, can't be imported ({error}): pip install nncf") from error
+    openvino = no_telemetry.openvino()
+    model = openvino.Core().read_model(bundle.encoder)
+    model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
+    samples = nncf.Dataset([{"image": picture[None], "text": bundle.embeddings} for picture in pictures])
+    # What runs int8 here adds up in 32 bits (VNNI, AMX): a bit kept back against overflow would cost labels for nothing.
+    exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
+    quantised: Any = nncf.quantize(
+        model,
+        samples,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(pictures),
+        advanced_parameters=exact,
+    )
+    openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
+    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+
+
+def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Say = ignore_message) -> Bundle:
+    """Copy a bundle to a new `folder` and give the copy what eight bits need, calibrated on image files.
+
+    `say` is told what a missing package leaves out. Raises EngineError where that is both, UsageError for bad frames.
+    """
+    pictures = read_pictures(frames, bundle.manifest.height, bundle.manifest.width)
+    check_enough(pictures)
+    try:
+        shutil.copytree(bundle.path, folder)
+    except OSError as error:
+        raise UsageError(
+            f"'{folder}' can't be made ({error.strerror or error}): give -o a folder that is not there yet"
+        ) from error
+    copy, missing = open_bundle(folder), list[str]()
+    for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
+        try:
+            copy = add(copy, pictures)
+        except EngineError as error:
+            missing.append(f"no {what}: {error}")
+    if len(missing) == 2:
+        shutil.rmtree(folder)
+        raise EngineError("; ".join(missing))
+    for reason in missing:
+        say(reason)
+    return copy
+
+
+def read_pictures(paths: Sequence[Path], height: int, width: int) -> Pictures:
+    """Image files as RGB at the network's size, uint8 (N, H, W, 3). Raises UsageError for one that can't be read."""
+    import cv2
+
+    pictures = []
+    for path in paths:
+        data = path.read_bytes() if path.is_file() else b""
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if image is None:
+            raise UsageError(f"'{path}' is no picture that can be read: give PNG or JPEG files")
+        pictures.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)[..., ::-1])
+    return np.array(pictures, np.uint8)

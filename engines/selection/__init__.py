@@ -1,0 +1,1 @@
+"""Choose the engine for a bundle: variants, accuracy gate, speed test."""

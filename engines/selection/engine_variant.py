@@ -1,0 +1,167 @@
+"""One way to run a bundle: a backend in one of its precisions, what it builds, and how that compares with the reference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, Request, Say, ignore_message, ready_backends
+from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
+from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, predict, refiner_shapes, source_of
+from cliprl.engines.bundle.validation import MAX_EMBEDDING, read_array
+from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.cpu_count import network_threads
+from cliprl.engines.errors import BundleError, UsageError
+from cliprl.engines.selection.accuracy_gate import VERSION, Comparison, judge
+
+# How many runs an encoder's outputs stay valid, where the caller does not say.
+BUFFERS = 4
+# Which of an input's dimensions counts the classes.
+CLASS_AXES = {"text": 0, "logits": 1, "base": 1, "prior": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledBundle:
+    """A bundle's two networks, compiled alike. `report` is the gate's: what was compared with the reference, and how it went."""
+
+    encoder: Engine
+    refiner: Engine
+    report: Mapping[str, Any]
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs both."""
+        return self.encoder.backend
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of both."""
+        return self.encoder.precision
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVariant:
+    """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
+
+    With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
+    The encoder takes `batch` pictures at a time; the refiner, whose frames wait for each other, one. `aside`: see `Request`.
+    """
+
+    bundle: Bundle
+    backend: Backend
+    precision: str
+    threads: int
+    buffers: int = BUFFERS
+    open_classes: bool = False
+    batch: int = 1
+    aside: Path | None = None
+
+    def fields(self) -> dict[str, str]:
+        """Everything that the compiled engines, and the verdict on them, depend on."""
+        hashes, shapes = self.bundle.manifest.hashes, self.encoder_request().shapes
+        return {
+            "bundle": self.bundle.manifest.name,
+            "backend": self.backend.name,
+            "precision": self.precision,
+            "encoder": "".join(hashes[name] for name in self.backend.sources(self.precision)),
+            "refiner": hashes[REFINER],
+            "texts": hashlib.sha256(self.bundle.embeddings.tobytes()).hexdigest(),
+            "shapes": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
+            "steps": str(self.bundle.manifest.steps),
+            "threads": str(self.threads),
+            "reference": f"{source_of(self.bundle)}, rule {VERSION}",
+            **self.backend.identity(),
+        }
+
+    def build(self) -> dict[str, bytes]:
+        """Compile both networks. Raises EngineError where the backend can't."""
+        request = self.encoder_request()
+        encoder = self.backend.build(request)
+        shapes = refiner_shapes(self.bundle, self._checked(self.backend.load(encoder, request)))
+        return {ENCODER: encoder, REFINER: self.backend.build(self._refiner(shapes))}
+
+    def load(self, made: StoredEntry) -> CompiledBundle:
+        """Make what `build` gave ready to run."""
+        encoder = self._checked(self.backend.load(made.parts[ENCODER], self.encoder_request()))
+        request = self._refiner(refiner_shapes(self.bundle, encoder))
+        return CompiledBundle(encoder, self.backend.load(made.parts[REFINER], request), made.report)
+
+    def _checked(self, encoder: Engine) -> Engine:
+        """The encoder, if its outputs are of the manifest's grid: what is read from them later is not checked again."""
+        manifest = self.bundle.manifest
+        grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
+        for name in ("features", "logits"):
+            shape = encoder.outputs[name].shape if name in encoder.outputs else ()
+            if len(shape) != 4 or shape[2:] != grid or not -1 <= shape[1] <= MAX_EMBEDDING:
+                raise BundleError(
+                    f"{self.bundle.encoder} gives '{name}' of shape {shape}; the manifest's size and stride need "
+                    f"(1, channels up to {MAX_EMBEDDING}, {grid[0]}, {grid[1]}): write the bundle again"
+                )
+        return encoder
+
+    def encoder_request(self) -> Request:
+        """What the encoder is made of."""
+        path = self.bundle.path / self.backend.sources(self.precision)[0]
+        shapes = dict(encoder_shapes(self.bundle, self.batch))
+        if self.open_classes:
+            shapes = opened(shapes)
+        return Request(path, self.precision, self.threads, shapes, self.buffers, self.aside)
+
+    def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
+        # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.
+        precision = self.precision if self.precision in self.backend.precisions() else self.backend.precisions()[0]
+        if self.open_classes:
+            shapes = opened(shapes)
+        return Request(self.bundle.refiner, precision, self.threads, shapes, aside=self.aside)
+
+
+def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs with an open number of classes, -1."""
+    axes = {name: CLASS_AXES.get(name) for name in shapes}
+    return {name: tuple(-1 if i == axes[name] else n for i, n in enumerate(s)) for name, s in shapes.items()}
+
+
+def candidates(
+    bundle: Bundle,
+    device: str,
+    precision: str = AUTO,
+    threads: int = 0,
+    buffers: int = BUFFERS,
+    say: Say = ignore_message,
+    batch: int = 1,
+) -> Iterator[EngineVariant]:
+    """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
+
+    For a bundle whose classes were changed since it was opened, they leave the number of classes open: another prompt
+    then needs no other engine. Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
+    """
+    changed = not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings)
+    bundle = open_bundle(bundle.path) if changed else bundle
+    # OpenVINO's int8 encoder was made for the bundle's own number of classes.
+    files = set(bundle.manifest.hashes) - ({INT8_ENCODER, INT8_WEIGHTS} if changed else set())
+    backends = ready_backends(device, say)
+    if precision != AUTO and all(backend.lacks(precision, files) for backend in backends):
+        reasons = "; ".join(f"{backend.name}: {backend.lacks(precision, files)}" for backend in backends)
+        known = dict.fromkeys(each for backend in backends for each in backend.precisions(files))
+        raise UsageError(
+            f"precision '{precision}' can't be had on {device} here ({reasons}): give {', '.join([AUTO, *known])}"
+        )
+    for backend in backends:
+        for each in backend.precisions(files):
+            if precision in (AUTO, each):
+                yield EngineVariant(bundle, backend, each, threads or network_threads(), buffers, changed, batch)
+
+
+def examine(
+    candidate: EngineVariant, parts: Mapping[str, bytes], reference: Reference
+) -> tuple[Comparison, Comparison]:
+    """Run what was built over the reference's pictures, and compare."""
+    pair = candidate.load(StoredEntry(parts))
+    outputs = predict(pair.encoder, pair.refiner, reference.pictures, candidate.bundle)
+    names = [spec.name for spec in candidate.bundle.manifest.classes]
+    return judge(*outputs, reference, names)

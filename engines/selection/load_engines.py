@@ -1,0 +1,150 @@
+"""From a bundle to engines that may serve: the best precision that passes the accuracy gate, compiled once and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from cliprl.engines.backends.engine import AUTO, Engine, Say, ignore_message
+from cliprl.engines.bundle.bundle import Bundle, open_bundle
+from cliprl.engines.bundle.reference_outputs import reference_of
+from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.cache.engine_cache import EngineCache, entry_name
+from cliprl.engines.errors import BundleError, EngineError, UsageError
+from cliprl.engines.selection.engine_variant import BUFFERS, CompiledBundle, EngineVariant, candidates, examine
+from cliprl.engines.selection.speed_test import ranked, run_speed_test
+
+FULL = "f32"
+
+
+def load_engines(
+    bundle: Bundle,
+    *,
+    device: str = "cpu",
+    precision: str = AUTO,
+    threads: int = 0,
+    buffers: int = BUFFERS,
+    batch: int = 1,
+    cache: EngineCache | None = None,
+    say: Say = ignore_message,
+) -> CompiledBundle:
+    """The networks of `bundle`, ready to run on `device`, from the cache where they were compiled before.
+
+    "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
+    fastest on this machine; one asked for by name is taken or refused.
+    `threads` 0 stands for half the processors. `say` is told what takes time, and why. The encoder takes `batch` pictures at a
+    time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms a picture alone, 8.3 in
+    fours, 8.9 in eights), and a stream's frames do not wait for each other.
+    Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
+    """
+    if batch < 1:
+        raise UsageError(f"batch {batch} is no number of pictures: give 1 or more")
+    cache = cache or EngineCache()
+    refused = []
+    served = _Served(cache, say)
+    found = candidates(bundle, device, precision, threads, buffers, say, batch)
+    for candidate in _fastest_first(found, served) if precision == AUTO else found:
+        try:
+            return served(candidate)
+        except EngineError as error:
+            refused.append(str(error))
+            if precision == AUTO:
+                say(str(error))
+    raise EngineError(f"bundle '{bundle.manifest.name}' can't be served on {device}: {'; '.join(refused)}")
+
+
+class _Served:
+    """Serves each candidate once: what was raced need not be loaded again, nor compiled where nothing can be kept."""
+
+    def __init__(self, cache: EngineCache, say: Say) -> None:
+        self.cache, self.say = cache, say
+        self._pairs: dict[tuple[str, str], CompiledBundle] = {}
+
+    def __call__(self, candidate: EngineVariant) -> CompiledBundle:
+        kind = candidate.backend.name, candidate.precision
+        if kind not in self._pairs:
+            self._pairs[kind] = serve(candidate, self.cache, self.say)
+        return self._pairs[kind]
+
+
+def serve(candidate: EngineVariant, cache: EngineCache, say: Say = ignore_message) -> CompiledBundle:
+    """Load a candidate from the cache or build it. Raises EngineError, with the figures, where the gate refuses it."""
+    fields = candidate.fields()
+    candidate = replace(candidate, aside=cache.folder / entry_name(fields))
+    made = cache.get_or_make(fields, lambda: _make(candidate, say), say)
+    if made.report["faults"]:
+        raise EngineError(
+            f"{candidate.backend.name} in {candidate.precision} is refused by the accuracy gate: "
+            f"{', '.join(made.report['faults'])}"
+        )
+    try:
+        return candidate.load(made)
+    except EngineError as error:
+        # Whole, made for this machine, and yet it does not load: worth one more build.
+        say(f"{error}: compiling again")
+        cache.forget(fields)
+        return candidate.load(cache.get_or_make(fields, lambda: _make(candidate, say), say))
+
+
+def _fastest_first(found: Iterable[EngineVariant], served: _Served) -> Iterator[EngineVariant]:
+    """Backends in their order; of each its precisions by measured speed, 32 bits, which are never faster, last."""
+    for _, group in groupby(found, lambda candidate: candidate.backend.name):
+        every = list(group)
+        rivals = [candidate for candidate in every if candidate.precision != FULL]
+        if len(rivals) > 1:
+            order = _measured_order(rivals, served)
+            rivals.sort(key=lambda rival: order.index(rival.precision) if rival.precision in order else len(order))
+        yield from (*rivals, *(candidate for candidate in every if candidate.precision == FULL))
+
+
+def _measured_order(rivals: Sequence[EngineVariant], served: _Served) -> Sequence[str]:
+    """The accepted precisions, the fastest first: raced once, then known from the cache."""
+    names = "; ".join(entry_name(rival.fields()) for rival in rivals)
+    fields = rivals[0].fields() | {"precision": AUTO, "rivals": names}
+    made = served.cache.get_or_make(fields, lambda: StoredEntry({}, _raced(rivals, served)))
+    order: Sequence[str] = made.report["order"]
+    return order
+
+
+def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
+    """Compile and judge every rival, and time those that are accepted; refusals are told."""
+    accepted: dict[str, Engine] = {}
+    for rival in rivals:
+        try:
+            accepted[rival.precision] = served(rival).encoder
+        except EngineError as error:
+            served.say(str(error))
+    times = run_speed_test(accepted, rivals[0].bundle) if len(accepted) > 1 else dict.fromkeys(accepted, 0.0)
+    order = ranked(times)
+    if len(order) > 1:
+        served.say(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
+    return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
+
+
+def _make(candidate: EngineVariant, say: Say) -> StoredEntry:
+    """Build, and pass or refuse: a verdict of refusal is kept too, so that it need not be found again."""
+    name = f"{candidate.bundle.manifest.name} for {candidate.backend.name} in {candidate.precision}"
+    say(f"compiling {name}: this is done once")
+    start = time.monotonic()
+    parts = candidate.build()
+    seconds = time.monotonic() - start
+    _unchanged(candidate.bundle)
+    reference = reference_of(candidate.bundle)
+    comparisons = examine(candidate, parts, reference)
+    faults = [fault for comparison in comparisons for fault in comparison.faults()]
+    report = {
+        "seconds": round(seconds, 3),
+        "reference": reference.source,
+        "faults": faults,
+        "comparisons": [comparison.to_json() for comparison in comparisons],
+    }
+    return StoredEntry({} if faults else parts, report)
+
+
+def _unchanged(bundle: Bundle) -> None:
+    """The compiler has read the files anew: they must still be those whose hashes were checked. Raises BundleError."""
+    if open_bundle(bundle.path).manifest.hashes != bundle.manifest.hashes:
+        raise BundleError(f"{bundle.path} was written anew while it was compiled: start again")

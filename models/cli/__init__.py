@@ -1,0 +1,1 @@
+"""The command lines of `cliprl-train` and `cliprl-eval`."""

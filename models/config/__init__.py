@@ -1,0 +1,1 @@
+"""Training recipes: typed settings read from TOML."""

@@ -1,0 +1,1 @@
+"""Augmentation, corruptions and copy-paste composition of training images."""

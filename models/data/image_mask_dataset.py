@@ -1,0 +1,141 @@
+"""Data sets that are pictures and masks on disk: paired up at the start, read one by one when asked for."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.models.data.io import check_size, read_picture
+from cliprl.models.data.sample import Image, Sample
+
+
+class Labelled(Protocol):
+    """A `Dataset` whose labels are numbers of `classes` (or IGNORE), and which knows its sequences without reading them.
+
+    `sequence` is what a split divides by: a video or a procedure. `clip` names what follows each other in time: frames of
+    one clip are consecutive.
+    """
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        ...
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMaskPair:
+    """A picture and its mask, or its masks, one an instrument."""
+
+    image: Path
+    masks: tuple[Path, ...]
+    sequence: str
+    clip: str
+
+
+class PairedFiles(ABC):
+    """Samples read from pairs of files. What their masks mean is the subclass's."""
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+
+    def __init__(self, folder: Path, pairs: Sequence[ImageMaskPair], layout: str) -> None:
+        """Raises UsageError where there is no pair; `layout` tells what was looked for."""
+        if not pairs:
+            raise UsageError(f"no {self.name} frames in '{folder}': it must hold {layout}")
+        self.pairs = tuple(pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        image, labels = self.image(pair), self.labels(pair)
+        check_size(image, labels, pair.image, pair.masks[0])
+        return Sample(image, labels, pair.sequence)
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        return self.pairs[index].sequence
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        return self.pairs[index].clip
+
+    def image(self, pair: ImageMaskPair) -> Image:
+        """The picture, uint8 (H, W, 3) RGB."""
+        return read_picture(pair.image)
+
+    @abstractmethod
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """The labels, uint8 (H, W)."""
+
+
+class Subset:
+    """Some sequences of a data set. Raises UsageError where one of them is not there: the split would not be what it says."""
+
+    def __init__(self, dataset: Labelled, sequences: Collection[str]) -> None:
+        self.dataset, self.name, self.classes = dataset, dataset.name, dataset.classes
+        there = sequences_of(dataset)
+        missing = [name for name in sequences if name not in there]
+        if missing or not sequences:
+            raise UsageError(
+                f"the split asks for {', '.join(missing) or 'nothing'}, which this copy of {dataset.name} has not: "
+                f"it has {', '.join(there)}"
+            )
+        self.indices = [i for i in range(len(dataset)) if dataset.sequence(i) in sequences]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        return self.dataset.sequence(self.indices[index])
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        return self.dataset.clip(self.indices[index])
+
+
+def sequences_of(dataset: Labelled) -> list[str]:
+    """The names of a data set's sequences, in their order."""
+    return list(dict.fromkeys(dataset.sequence(i) for i in range(len(dataset))))
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def partners(
+    images: Iterable[Path], masks: Iterable[Path], image_ending: str = "", mask_ending: str = ""
+) -> list[tuple[Path, Path]]:
+    """Pictures and masks of the same name, in natural order; before their suffix, names may end as given.
+
+    Raises CliprlError for a picture without a mask, or a mask without a picture.
+    """
+    of_image = {path.stem.removesuffix(image_ending): path for path in images}
+    of_mask = {path.stem.removesuffix(mask_ending): path for path in masks}
+    for here, there, word in ((of_image, of_mask, "mask"), (of_mask, of_image, "picture")):
+        lone = [path for stem, path in here.items() if stem not in there]
+        if lone:
+            more = f", nor have {len(lone) - 1} others beside it" if len(lone) > 1 else ""
+            raise CliprlError(f"{min(lone)} has no {word}{more}: copy the whole set again")
+    return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural(Path(stem)))]

@@ -1,0 +1,16 @@
+"""Data sets whose pictures have captions, which the contrastive stage learns from."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from cliprl.models.data.image_mask_dataset import Labelled
+
+
+@runtime_checkable
+class CaptionDataset(Labelled, Protocol):
+    """A data set whose pictures have captions."""
+
+    def caption(self, index: int) -> str:
+        """What a picture shows, in words."""
+        ...

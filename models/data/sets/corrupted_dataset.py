@@ -1,0 +1,39 @@
+"""A data set seen through a failing camera: corrupted in stretches, so that each corruption lasts as it would in video."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
+from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.sample import Sample
+
+
+class CorruptedDataset:
+    """`dataset` at the network's `size` (height, width), in as many stretches as there are corruptions, all of one severity."""
+
+    def __init__(self, dataset: Labelled, severity: float, size: tuple[int, int]) -> None:
+        self.dataset, self.severity, self.size = dataset, severity, size
+        self.name, self.classes = dataset.name, dataset.classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample, kinds = self.dataset[index], list(CORRUPTIONS)
+        kind = kinds[index * len(kinds) // len(self)]
+        across = self.size[::-1]
+        image = cv2.resize(sample.image, across, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        labels = cv2.resize(sample.labels, across, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        return Sample(
+            apply_corruption(image, kind, self.severity, np.random.default_rng(index)), labels, sample.sequence
+        )
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        return self.dataset.sequence(index)
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        return self.dataset.clip(index)

@@ -1,0 +1,55 @@
+"""Frames of EndoVis 2018 with masks of their instruments' types, and a picture of bare tissue: what a composer cuts and pastes.
+
+The masks hold the numbers of the instrument-type annotation of that set (Gonzalez et al., ISINet, arXiv:2007.05533).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
+from cliprl.models.data.io import PICTURES, from_values, read_mask, read_picture
+from cliprl.models.data.sample import Image
+from cliprl.models.data.sets.endovis2017 import BACKGROUND
+
+LAYOUT = "images/<type>/seq_N_frameNNN.jpg, masks/<type>/seq_N_frameNNN.png and background/*.jpg"
+TYPES: tuple[ClassSpec, ...] = (
+    BACKGROUND,
+    ClassSpec("bipolar-forceps", (0, 255, 0), "instrument", ("bipolar forceps",)),
+    ClassSpec("prograsp-forceps", (0, 255, 255), "instrument", ("prograsp forceps",)),
+    ClassSpec("large-needle-driver", (125, 255, 12), "instrument", ("a large needle driver",)),
+    ClassSpec("monopolar-curved-scissors", (187, 155, 25), "instrument", ("monopolar curved scissors",)),
+    ClassSpec("ultrasound-probe", (12, 255, 141), "instrument", ("an ultrasound probe",)),
+    ClassSpec("suction-instrument", (123, 15, 175), "instrument", ("a suction instrument",)),
+    ClassSpec("clip-applier", (255, 255, 125), "instrument", ("a clip applier",)),
+)
+
+
+class Cutouts(PairedFiles):
+    """`folder` holds images/, masks/ and background/. Sequences are those of EndoVis 2018, "endovis2018/seq_10":
+    where that set is tested, these frames must not be trained on."""
+
+    name = "cutouts"
+    classes = TYPES
+
+    def __init__(self, folder: Path) -> None:
+        pairs: list[ImageMaskPair] = []
+        for images in sorted((folder / "images").glob("*"), key=natural):
+            found = partners(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
+            for image, mask in found:
+                sequence = f"endovis2018/{image.stem.rsplit('_frame', 1)[0]}"
+                pairs.append(ImageMaskPair(image, (mask,), sequence, f"{sequence} {image.stem}"))
+        super().__init__(folder, pairs, LAYOUT)
+        self._backgrounds = sorted(p for p in (folder / "background").glob("*") if p.suffix in PICTURES)
+
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """The types, by their numbers."""
+        mask = pair.masks[0]
+        return from_values(read_mask(mask), {number: number for number in range(len(TYPES))}, mask)
+
+    def backgrounds(self) -> list[Image]:
+        """Pictures of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError where there is none."""
+        if not self._backgrounds:
+            raise UsageError("the cut-outs have no picture in background/: a composer needs tissue to paste on")
+        return [read_picture(path) for path in self._backgrounds]

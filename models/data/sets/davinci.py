@@ -1,0 +1,36 @@
+"""One frame of a da Vinci recording in the form of EndoVis 2017, with a mask of parts for each of its two instruments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles
+from cliprl.models.data.io import check_size, from_values, read_mask, read_picture
+from cliprl.models.data.sample import Image
+from cliprl.models.data.sets.endovis2017 import PART_VALUES, PARTS, cropped
+
+LAYOUT = "frame.png with left_frame.png and right_frame.png beside it"
+
+
+class DavinciFrame(PairedFiles):
+    """`folder` holds frame.png, left_frame.png and right_frame.png (10 shaft, 20 wrist, 30 clasper)."""
+
+    name = "davinci_frame"
+    classes = PARTS
+
+    def __init__(self, folder: Path) -> None:
+        frame, masks = folder / "frame.png", (folder / "left_frame.png", folder / "right_frame.png")
+        pairs = [ImageMaskPair(frame, masks, "frame", "frame")] if frame.is_file() else []
+        super().__init__(folder, pairs, LAYOUT)
+
+    def image(self, pair: ImageMaskPair) -> Image:
+        """The camera's picture."""
+        return cropped(read_picture(pair.image))
+
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """The parts of both instruments."""
+        left, right = (from_values(read_mask(mask), PART_VALUES, mask) for mask in pair.masks)
+        check_size(left, right, *pair.masks)
+        return cropped(np.where(right > 0, right, left))

@@ -1,0 +1,142 @@
+"""EndoVis 2015: two robotic videos on ex-vivo tissue (D1, D2), and two operations in single frames (OP1, OP3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
+from cliprl.models.data.io import from_values, read_mask, read_video
+from cliprl.models.data.sample import Image, Sample
+
+LAYOUT = "robotic/D*/video.avi with labels.npz beside it, and rigid/OP*/Raw with rigid/OP*/Masks"
+CLASSES: tuple[ClassSpec, ...] = (
+    ClassSpec("background", (0, 0, 0), "background", ("background tissue in a surgical video",)),
+    ClassSpec("head", (0, 255, 255), "instrument", ("the tip of a surgical instrument",)),
+    ClassSpec("shaft", (0, 255, 0), "instrument", ("the shaft of a surgical instrument",)),
+)
+RIGID_VALUES = {0: 0, 70: 1, 160: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A decoded video, uint8 (H, W, 3) RGB a frame, with its labels (N, H, W)."""
+
+    frames: list[Image]
+    labels: NDArray[np.uint8]
+
+
+class RigidFrames(PairedFiles):
+    """Single frames of operations: `folder` holds OP1/Raw/img_NN_raw.png, OP1/Masks/img_NN_class.png, ..."""
+
+    name = "endovis2015"
+    classes = CLASSES
+
+    def __init__(self, folder: Path) -> None:
+        pairs: list[ImageMaskPair] = []
+        for raw in sorted(folder.glob("*/Raw"), key=natural):
+            name, masks = raw.parent.name, (raw.parent / "Masks").glob("*_class.png")
+            for image, mask in partners(raw.glob("*_raw.png"), masks, "_raw", "_class"):
+                pairs.append(ImageMaskPair(image, (mask,), name, f"{name} {image.stem}"))
+        super().__init__(folder, pairs, LAYOUT)
+
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """Manipulator (70) is head, shaft (160) is shaft."""
+        mask = pair.masks[0]
+        return from_values(read_mask(mask), RIGID_VALUES, mask)
+
+
+class RoboticVideos:
+    """Videos of which every frame is labelled: `folder` holds D1/video.avi and D1/labels.npz (`parts`), ...
+
+    A video is decoded when its first frame is asked for; the two last used are kept (0.6 GB each).
+    """
+
+    name = "endovis2015"
+    classes = CLASSES
+
+    def __init__(self, folder: Path) -> None:
+        self._places: list[tuple[Path, int]] = []
+        for video in sorted(folder.glob("*/video.avi"), key=natural):
+            self._places += [(video.parent, i) for i in range(_count(video.parent))]
+        if not self._places:
+            raise UsageError(f"no {self.name} videos in '{folder}': it must hold {LAYOUT}")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        folder, frame = self._places[index]
+        video = _read(folder)
+        return Sample(video.frames[frame], video.labels[frame], folder.name)
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        return self._places[index][0].name
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample: its video."""
+        return self.sequence(index)
+
+
+class EndoVis2015:
+    """All of it, robotic and rigid: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
+
+    name = "endovis2015"
+    classes = CLASSES
+
+    def __init__(self, folder: Path) -> None:
+        kinds = (("robotic", RoboticVideos), ("rigid", RigidFrames))
+        self._parts = [kind(folder / name) for name, kind in kinds if (folder / name).is_dir()]
+        if not self._parts:
+            raise UsageError(f"no {self.name} frames in '{folder}': it must hold {LAYOUT}")
+        self._places = [(part, i) for part in self._parts for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        part, place = self._places[index]
+        return part[place]
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample."""
+        part, place = self._places[index]
+        return part.sequence(place)
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample."""
+        part, place = self._places[index]
+        return part.clip(place)
+
+
+def _count(folder: Path) -> int:
+    """How many masks there are, from the file's header alone."""
+    path = folder / "labels.npz"
+    if not path.is_file():
+        raise CliprlError(f"{folder / 'video.avi'} has no labels.npz beside it: copy the whole set again")
+    try:
+        with np.load(path) as data, data.zip.open("parts.npy") as header:
+            np.lib.format.read_magic(header)
+            shape, _, _ = np.lib.format.read_array_header_1_0(header)
+    except (OSError, ValueError, KeyError) as error:
+        raise CliprlError(f"{path} holds no array 'parts' ({error}): copy it again") from error
+    return int(shape[0])
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path) -> Video:
+    frames = read_video(folder / "video.avi")
+    with np.load(folder / "labels.npz") as data:
+        labels = data["parts"].astype(np.uint8)
+    if labels.shape != (len(frames), *frames[0].shape[:2]):
+        found = f"{len(frames)} frames of {frames[0].shape[1]}x{frames[0].shape[0]}"
+        raise CliprlError(f"{folder} has {found}, and masks of shape {labels.shape}: copy both again")
+    if labels.max() >= len(CLASSES):
+        raise CliprlError(f"{folder / 'labels.npz'} holds part {labels.max()}: parts are 0..{len(CLASSES) - 1}")
+    return Video(frames, labels)

@@ -1,0 +1,117 @@
+"""Anyone's data: a folder with images/, masks/ and classes.toml.
+
+    images/[SEQUENCE/]NAME.png (or .jpg, ...)
+    masks/[SEQUENCE/]NAME.png
+    classes.toml
+
+A sub-folder of images/ is a sequence, its pictures in the order of their names; pictures that lie in images/ itself are one
+sequence, named like the folder. Masks have one channel (or a palette) and hold values, or are in colour. classes.toml lists
+the classes in the order of their ids, the background first:
+
+    consecutive = true        # whether the pictures of a sequence follow each other as video; true if left out
+    ignore = [255]            # values that say nothing of a pixel (of masks in colour: [[255, 255, 255]]); none if left out
+
+    [[classes]]
+    name = "background"
+    kind = "background"       # background, tissue or instrument
+    color = [0, 0, 0]         # R, G, B: what colour masks hold, and what it is drawn with
+    value = 0                 # what indexed masks hold; the id if left out
+    prompts = ["tissue"]      # what it is called in words; its name if left out
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
+from cliprl.models.data.io import PICTURES, Color, from_colors, from_values, read_palette_mask
+from cliprl.models.data.sample import IGNORE, Image
+
+LAYOUT = "images/ and masks/ with files of the same names, and classes.toml"
+KINDS = ("background", "tissue", "instrument")
+KEYS = ("consecutive", "ignore", "classes")
+CLASS_KEYS = ("name", "kind", "color", "value", "prompts")
+
+
+class FolderSet(PairedFiles):
+    """A folder of the layout above."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.resolve().name
+        path = folder / "classes.toml"
+        table = _load(path)
+        entries = table["classes"]
+        self.classes = tuple(_class(entry, path) for entry in entries)
+        self._values = {int(entry.get("value", i)): i for i, entry in enumerate(entries)}
+        self._colors = {spec.color: i for i, spec in enumerate(self.classes)}
+        for what, known in (("value", self._values), ("color", self._colors)):
+            if len(known) < len(entries):
+                raise UsageError(f"{path} gives two classes one {what}: a mask could not tell them apart")
+        self._ignore(table.get("ignore", []))
+        super().__init__(folder, self._pairs(folder, bool(table.get("consecutive", True))), LAYOUT)
+
+    def _ignore(self, marks: list[Any]) -> None:
+        self._values |= {mark: IGNORE for mark in marks if isinstance(mark, int)}
+        self._colors |= {_color(mark): IGNORE for mark in marks if isinstance(mark, list)}
+
+    def _pairs(self, folder: Path, consecutive: bool) -> list[ImageMaskPair]:
+        root = folder / "images"
+        pairs: list[ImageMaskPair] = []
+        for images in [root, *sorted((p for p in root.glob("*") if p.is_dir()), key=natural)]:
+            masks = folder / "masks" / images.relative_to(root)
+            name = self.name if images == root else images.name
+            for image, mask in partners(_pictures(images), _pictures(masks)):
+                pairs.append(ImageMaskPair(image, (mask,), name, name if consecutive else f"{name} {image.stem}"))
+        return pairs
+
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """The classes, by value or by colour."""
+        path = pair.masks[0]
+        mask = read_palette_mask(path)
+        return from_values(mask, self._values, path) if mask.ndim == 2 else from_colors(mask, self._colors, path)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.suffix.lower() in PICTURES]
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: a folder of data must hold {LAYOUT}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
+    _check_keys(table, KEYS, path)
+    entries = table.get("classes")
+    if not isinstance(entries, list) or not 2 <= len(entries) < IGNORE:
+        raise UsageError(f"{path} must list at least two [[classes]], the background first")
+    return table
+
+
+def _class(entry: Mapping[str, Any], path: Path) -> ClassSpec:
+    _check_keys(entry, CLASS_KEYS, path)
+    try:
+        name, kind, color = str(entry["name"]), str(entry["kind"]), _color(entry["color"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path}: class {dict(entry)} lacks or garbles a key ({error!r}): it needs name, kind, color"
+        ) from error
+    if kind not in KINDS or not all(0 <= v <= 255 for v in color):
+        raise UsageError(f"{path}: class '{name}' has kind '{kind}' and color {color}: {', '.join(KINDS)}; 0..255")
+    return ClassSpec(name, color, kind, tuple(entry.get("prompts", (name,))))
+
+
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], path: Path) -> None:
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{path} has an unknown key '{key}': one of {', '.join(known)}")
+
+
+def _color(value: Any) -> Color:
+    red, green, blue = (int(v) for v in value)
+    return red, green, blue

@@ -1,0 +1,152 @@
+"""Rendered surgical scenes as a data set, drawn once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+
+import cv2
+import numpy as np
+
+from cliprl.engines import available_cpus
+from cliprl.models.data.sample import Image, Sample
+from cliprl.pipeline import scene
+from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
+
+NAME = "rendered"
+# Seconds between the frames of a scene: near enough for a temporal prior, far enough to be another picture.
+INTERVAL = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSet:
+    """Which scenes: `count` seeds from `first` on, each with `frames` pictures of height x width pixels."""
+
+    first: int
+    count: int
+    frames: int
+    height: int
+    width: int
+
+
+class RenderedScenes:
+    """Rendered scenes with exact labels, captions, and the instruments alone with their coverage, for the composer."""
+
+    name = NAME
+    classes = SCENE_CLASSES
+
+    def __init__(self, which: SceneSet, cache: Path, workers: int, progress: Callable[[int, int], None]) -> None:
+        self.which = which
+        self.folder = cache / f"scenes-{_key(which)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [s for s in range(which.first, which.first + which.count) if not self._path(s).is_file()]
+        _render_all([(s, which, self._path(s)) for s in missing], workers, progress)
+        self._files = [self._path(s) for s in range(which.first, which.first + which.count)]
+
+    def _path(self, seed: int) -> Path:
+        return self.folder / f"{seed:06d}.npz"
+
+    def __len__(self) -> int:
+        return self.which.count * self.which.frames
+
+    def __getitem__(self, index: int) -> Sample:
+        path, frame = self._place(index)
+        with np.load(path) as data:
+            image = cv2.cvtColor(_decode(data[f"image{frame}"]), cv2.COLOR_BGR2RGB)
+            labels = _decode(data[f"labels{frame}"])
+        return Sample(np.asarray(image, np.uint8), labels, self.sequence(index))
+
+    def sequence(self, index: int) -> str:
+        """The sequence of a sample: its scene."""
+        return f"scene {self._place(index)[0].stem}"
+
+    def clip(self, index: int) -> str:
+        """The clip of a sample: its scene."""
+        return self.sequence(index)
+
+    def instruments(self, index: int) -> tuple[Image, Image]:
+        """The instruments alone: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
+        path, frame = self._place(index)
+        with np.load(path) as data:
+            rgba = _decode(data[f"instruments{frame}"])
+            labels = _decode(data[f"instrument_labels{frame}"])
+        return cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA).astype(np.uint8), labels
+
+    def caption(self, index: int) -> str:
+        """What the picture shows, in words."""
+        path, frame = self._place(index)
+        with np.load(path) as data:
+            return str(data[f"caption{frame}"])
+
+    def _place(self, index: int) -> tuple[Path, int]:
+        return self._files[index // self.which.frames], index % self.which.frames
+
+
+def _key(which: SceneSet) -> str:
+    """Name of a cache folder: pictures of another size or of another version of the renderer lie in another."""
+    source = "".join(p.read_text() for p in sorted(Path(inspect.getfile(scene)).parent.glob("*.py")))
+    settings = json.dumps({k: v for k, v in asdict(which).items() if k not in ("first", "count")})
+    return hashlib.sha256((source + settings + str(INTERVAL)).encode()).hexdigest()[:12]
+
+
+def _render_all(jobs: list[tuple[int, SceneSet, Path]], workers: int, progress: Callable[[int, int], None]) -> None:
+    if not jobs:
+        return
+    # Fresh processes: one forked while torch's or OpenCV's threads run can hang for ever.
+    fresh = get_context("spawn")
+    with ProcessPoolExecutor(workers or available_cpus(), fresh, initializer=_prepare) as pool:
+        for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
+            progress(done, len(jobs))
+
+
+def _prepare() -> None:
+    """Of a process that draws: one thread for OpenCV, and an end of its own where the one that started it was killed."""
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _render(seed: int, which: SceneSet, path: Path) -> None:
+    """Draw one scene and keep it: pictures as JPEG of high quality, labels and layers as PNG, all in one file."""
+    renderer = SceneRenderer(seed, which.height, which.width)
+    start = float(np.random.default_rng(seed).uniform(0, 20))
+    arrays: dict[str, Image | str] = {}
+    for frame in range(which.frames):
+        t = start + frame * INTERVAL
+        image, labels = renderer.render(t)
+        layer, layer_labels = renderer.render_instruments(t)
+        arrays[f"image{frame}"] = _encode(
+            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95]
+        )
+        arrays[f"labels{frame}"] = _encode(".png", labels)
+        arrays[f"instruments{frame}"] = _encode(".png", cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
+        arrays[f"instrument_labels{frame}"] = _encode(".png", layer_labels)
+        arrays[f"caption{frame}"] = renderer.caption(t)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def _encode(extension: str, picture: cv2.typing.MatLike, options: list[int] | None = None) -> Image:
+    _, data = cv2.imencode(extension, picture, options or [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return data.astype(np.uint8)
+
+
+def _decode(data: Image) -> Image:
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)

@@ -1,0 +1,50 @@
+"""The vocal-fold set of Laves et al. 2019 (CC BY 4.0): in-vivo larynx surgery with seven hand-drawn classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cliprl.engines import ClassSpec
+from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
+from cliprl.models.data.io import from_values, read_mask
+from cliprl.models.data.sample import Image
+
+NAME = "vocalfolds"
+LICENCE = "CC BY 4.0"
+ATTRIBUTION = (
+    "M.-H. Laves, J. Bicker, L. A. Kahrs, T. Ortmaier: A dataset of laryngeal endoscopic images with comparative study "
+    "on convolution neural network-based semantic segmentation, 2019 (arXiv:1807.06081)"
+)
+# Of these classes nothing is said where only "instrument or not" is learned: borders, and a tube that is no instrument.
+UNSURE = ("void", "intubation-tube")
+LAYOUT = "images/seqN/*.jpg and masks/seqN/*.png"
+CLASSES: tuple[ClassSpec, ...] = (
+    ClassSpec("void", (0, 0, 0), "background", ("the dark surround of an endoscope's picture",)),
+    ClassSpec("vocal-folds", (255, 160, 165), "tissue", ("the vocal folds",)),
+    ClassSpec("other-tissue", (255, 85, 0), "tissue", ("tissue of the larynx",)),
+    ClassSpec("glottal-space", (0, 50, 128), "tissue", ("the glottal space", "the dark gap between the vocal folds")),
+    ClassSpec("pathology", (255, 0, 0), "tissue", ("a lesion of the vocal folds",)),
+    ClassSpec("surgical-tool", (0, 255, 0), "instrument", ("a surgical instrument",)),
+    ClassSpec("intubation-tube", (255, 255, 125), "instrument", ("an intubation tube",)),
+)
+
+
+class VocalFolds(PairedFiles):
+    """`folder` holds images/seqN/*.jpg and masks/seqN/*.png. Frames of a sequence are not consecutive: each is its own clip."""
+
+    name = NAME
+    classes = CLASSES
+
+    def __init__(self, folder: Path) -> None:
+        pairs: list[ImageMaskPair] = []
+        for images in sorted((folder / "images").glob("seq*"), key=natural):
+            found = partners(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
+            pairs += [
+                ImageMaskPair(image, (mask,), images.name, f"{images.name} {image.stem}") for image, mask in found
+            ]
+        super().__init__(folder, pairs, LAYOUT)
+
+    def labels(self, pair: ImageMaskPair) -> Image:
+        """The seven classes, by their numbers."""
+        mask = pair.masks[0]
+        return from_values(read_mask(mask), {number: number for number in range(len(CLASSES))}, mask)

@@ -1,0 +1,1 @@
+"""Score a bundle or a network on a data set."""

@@ -1,0 +1,171 @@
+"""What `cliprl-eval` does once its command line is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
+from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.label_mapping import ClassMap, by_name, by_union
+from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.splits import choose
+from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw, evaluate
+from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.evaluation.scoring import markdown
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """One evaluation, as asked for. See the command's help for each."""
+
+    data: str
+    bundle: str
+    split: str | None
+    out: Path
+    union: bool
+    renamed: tuple[str, ...]
+    ignored: tuple[str, ...]
+    steps: int | None
+    precision: str
+    threads: int
+    frames: int | None
+    corruptions: str | None
+    severities: str
+    seed: int
+    tolerance: float
+    worst: int
+
+
+def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
+    """Score, write the tables and pictures to the folder, print the tables. Returns what scores.json holds."""
+    corruptions = list(_corruptions(options))
+    whole = open_dataset(options.data)
+    data = choose(whole, options.split) if options.split else whole
+    bundle = open_bundle(options.bundle)
+    classes = _class_map(options, data, bundle.manifest.classes)
+    indices = _first_frames(data, options.frames)
+    _make(options.out)
+    predictor = Predictor(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
+    evaluations = []
+    with _progress(console) as progress:
+        for corruption in corruptions:
+            name = f"{corruption.kind} {corruption.severity or ''}"
+            task = progress.add_task(name, total=len(indices))
+            evaluations.append(
+                evaluate(
+                    predictor,
+                    data,
+                    classes,
+                    corruption=corruption,
+                    indices=indices,
+                    tolerance=options.tolerance,
+                    keep_worst=0 if corruption.severity else options.worst,
+                    progress=lambda task=task: progress.advance(task),  # type: ignore[misc]
+                )
+            )
+    result = _result(options, predictor, data, evaluations)
+    _write(options.out, result, evaluations[0])
+    console.print(Markdown(markdown.summary(result)))
+    console.print(f"wrote {options.out}/scores.md, scores.json, counts.json", highlight=False)
+    return result
+
+
+def _corruptions(options: EvaluationOptions) -> Iterator[Corruption]:
+    """The clean pictures, then every kind at every severity."""
+    yield Corruption()
+    sets = {None: (), "common": tuple(COMMON), "all": (*COMMON, *FURTHER)}
+    asked = options.corruptions
+    kinds = sets[asked] if asked in sets else tuple((asked or "").split(","))
+    severities = options.severities.split(",")
+    for kind in kinds:
+        if kind not in COMMON and kind not in FURTHER:
+            raise UsageError(f"no corruption '{kind}': common, all, or some of {', '.join([*COMMON, *FURTHER])}")
+        for severity in severities:
+            if severity not in map(str, SEVERITIES):
+                raise UsageError(f"severity '{severity}' is not one of 1 to 5: give them as 1,3,5")
+            yield Corruption(kind, int(severity), options.seed)
+
+
+def _class_map(options: EvaluationOptions, data: Labelled, found: tuple[Any, ...]) -> ClassMap:
+    if options.union:
+        return by_union(data.classes, found, options.ignored)
+    pairs = [text.partition("=") for text in options.renamed]
+    for old, equals, new in pairs:
+        if not (old and equals and new):
+            raise UsageError(f"class map '{old}{equals}{new}' is not of the form BUNDLE=DATA")
+    return by_name(data.classes, found, {old: new for old, _, new in pairs}, options.ignored)
+
+
+def _first_frames(data: Labelled, limit: int | None) -> list[int]:
+    """The indices of the first `limit` samples of each sequence."""
+    counts: dict[str, int] = {}
+    chosen = []
+    for index in range(len(data)):
+        name = data.sequence(index)
+        counts[name] = counts.get(name, 0) + 1
+        if limit is None or counts[name] <= limit:
+            chosen.append(index)
+    return chosen
+
+
+def _make(folder: Path) -> None:
+    try:
+        (folder / "worst").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
+        ) from error
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _result(
+    options: EvaluationOptions, predictor: Predictor, data: Labelled, evaluations: list[Evaluation]
+) -> dict[str, Any]:
+    settings = {
+        "split": options.split,
+        "classes": "instrument or not" if options.union else [spec.name for spec in evaluations[0].book.classes],
+        "class_map": list(options.renamed),
+        "ignored": list(options.ignored),
+        "frames_of_each_sequence": options.frames,
+        "refinement_steps": predictor.steps,
+        "engine": f"{predictor.engine_name}, {predictor.precision}",
+        "seed": options.seed,
+    }
+    return {
+        "bundle": predictor.bundle.manifest.name,
+        "hashes": dict(predictor.bundle.manifest.hashes),
+        "data": data.name,
+        "settings": settings,
+        "results": [{"corruption": asdict(e.corruption)} | e.book.to_json() for e in evaluations],
+    }
+
+
+def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
+    """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and pictures."""
+    try:
+        (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "counts.json").write_text(json.dumps(clean.book.counts.to_json()) + "\n", encoding="utf-8")
+        (folder / "scores.md").write_text(markdown.report(result), encoding="utf-8")
+        for old in (folder / "worst").glob("*.png"):
+            old.unlink()
+    except OSError as error:
+        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+    colors = [spec.color for spec in clean.book.classes]
+    for rank, seen in enumerate(clean.worst):
+        path = folder / "worst" / f"{rank:02d}_frame{seen.index:05d}_{1 - seen.badness:.3f}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(draw(seen, colors), cv2.COLOR_RGB2BGR)):
+            raise CliprlError(f"{path} can't be written: free space or give another --out")

@@ -1,0 +1,31 @@
+"""Intervals that respect how the frames were got: whole sequences are drawn again, never single frames of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cliprl.models.evaluation.scoring.confusion_counts import rows_of
+from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+def interval(score: RatioMetric, sequences: Sequence[str], seed: int = 0) -> tuple[float, float] | None:
+    """The percentile bootstrap interval (Efron 1979) at `LEVEL` over sequences, `RESAMPLES` times drawn with replacement.
+
+    Frames of one video are near copies of each other, so the sequence is the unit. None where there are fewer than two
+    sequences, or where no resample has a score: nothing is known of the spread then.
+    """
+    sums = np.stack([score.rows[rows].sum(0) for rows in rows_of(sequences).values()]) if sequences else score.rows
+    if len(sums) < 2:
+        return None
+    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    values = score.finish(np.tensordot(draws, sums, axes=1))
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,67 @@
+"""Boundaries: the share of an outline that lies within a tolerance of the other outline."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.models.data.sample import IGNORE
+from cliprl.models.evaluation.scoring.confusion_counts import Labels
+from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, terms
+
+Mask = NDArray[np.bool_]
+TOLERANCE = 5.0
+
+
+class Boundary:
+    """The normalised surface distance of each foreground class (Nikolov et al. 2018, arXiv:1809.04430).
+
+    NSD_c = (|S_T within t of S_P| + |S_P within t of S_T|) / (|S_T| + |S_P|), S the boundary pixels of class c in truth and
+    prediction, t the tolerance in pixels; pooled over frames, then the mean over classes. A class in one mask alone scores 0
+    there. A boundary pixel has one of its four neighbours in another class; the picture's edge and pixels whose truth is
+    IGNORE bound nothing.
+    """
+
+    def __init__(self, classes: int, tolerance: float = TOLERANCE) -> None:
+        self.classes, self.tolerance = classes, tolerance
+        self.sequences: list[str] = []
+        self._rows: list[Array] = []
+
+    def add(self, truth: Labels, found: Labels, sequence: str) -> None:
+        """Count one frame: two label maps uint8 (H, W) of one size."""
+        known = truth != IGNORE
+        row = np.zeros((self.classes - 1, 2))
+        for c in range(1, self.classes):
+            row[c - 1] = close_and_total(boundary(truth == c, known), boundary(found == c, known), self.tolerance)
+        self._rows.append(row)
+        self.sequences.append(sequence)
+
+    def terms(self) -> RatioMetric:
+        """The score: 1 is perfect."""
+        rows = np.array(self._rows, np.float64).reshape(-1, self.classes - 1, 2)
+        return terms(rows[..., 0], rows[..., 1])
+
+
+def boundary(mask: Mask, known: Mask) -> Mask:
+    """The pixels of `mask` (H, W) that have a known 4-neighbour outside it."""
+    outside = np.pad(known & ~mask, 1)
+    beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
+    return mask & known & beside
+
+
+def close_and_total(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
+    """How many pixels of two boundaries (H, W) lie within `tolerance` pixels of the other, and how many there are."""
+    total = int(first.sum() + second.sum())
+    if not (first.any() and second.any()):
+        return 0, total
+    rows, columns = np.nonzero(first | second)
+    part = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    first, second = first[part], second[part]
+    close = (_distance(second)[first] <= tolerance).sum() + (_distance(first)[second] <= tolerance).sum()
+    return int(close), total
+
+
+def _distance(points: Mask) -> NDArray[np.float32]:
+    """Euclidean distance in pixels from each pixel to the nearest point."""
+    return cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)

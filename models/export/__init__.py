@@ -1,0 +1,1 @@
+"""Write a trained network as an engine bundle."""

@@ -1,0 +1,109 @@
+"""Networks as ONNX files: the encoder, the refiner, and the text tower."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from cliprl.engines import MAX_CLASSES
+from cliprl.engines.bundle.bundle import ENCODER, REFINER, TEXT
+from cliprl.models.network.network import ClipSegmenter
+
+OPSET = 18
+# Weights of at least so many numbers are stored in half; smaller ones are not worth a cast.
+LARGE = 1024
+
+
+def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, folder: Path) -> None:
+    """Write the encoder, for any number of pictures, and the refiner, for one; both for any number of classes from 2.
+
+    `text` (K, E) is an example of the classes' embeddings.
+    """
+    image = picture_of(*network.size)
+    features, logits = network(image, text)
+    classes = torch.export.Dim("classes", min=2, max=MAX_CLASSES)
+    shapes: dict[str, Any] = {"image": {0: torch.export.Dim("batch", min=1)}, "text": {0: classes}}
+    # Two pictures: of one the exporter would take it that there is never another number.
+    _export(
+        network, {"image": image.repeat(2, 1, 1, 1), "text": text}, folder / ENCODER, ["features", "logits"], shapes
+    )
+    inputs = {"features": features, "logits": logits, "base": logits.clone(), "prior": logits.clone(), "text": text}
+    shapes = {"features": None, **{name: {1: classes} for name in ("logits", "base", "prior")}, "text": {0: classes}}
+    _export(refiner, inputs, folder / REFINER, ["refined", "moved"], shapes)
+
+
+def write_text(network: ClipSegmenter, folder: Path) -> None:
+    """Write the text tower, from `tokens` int64 (n, context) to `embeddings` float32 (n, E) of unit length.
+
+    Its weights are stored in half precision and widened when they are read: the table of tokens is most of it.
+    """
+    tokens = torch.zeros(3, network.context, dtype=torch.long)
+    tokens[:, 1] = 1
+    shapes = {"tokens": {0: torch.export.Dim("prompts", min=1, max=4096)}}
+    _export(_TextTower(network), {"tokens": tokens}, folder / TEXT, ["embeddings"], shapes)
+    model = onnx.load(folder / TEXT)
+    _store_in_half(model)
+    onnx.save(model, folder / TEXT)
+
+
+def picture_of(height: int, width: int) -> Tensor:
+    """A smooth random picture, uint8 (1, H, W, 3): noise of its own would only measure rounding."""
+    coarse = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return (fine.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+class _TextTower(nn.Module):
+    """The text half of a network, alone: its parameters are no others'."""
+
+    def __init__(self, network: ClipSegmenter) -> None:
+        super().__init__()
+        # Without the image tower, which would only be copied.
+        self.clip = copy.copy(network.clip)
+        self.clip._modules = {k: m for k, m in network.clip._modules.items() if k != "visual"}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.clip.encode_text(tokens, normalize=True)
+        return embeddings
+
+
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], path: Path, outputs: list[str], shapes: dict[str, Any]
+) -> None:
+    plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            plain,
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _store_in_half(model: Any) -> None:
+    """Keep large float weights in FP16, each behind a cast to FP32: arithmetic stays as it was."""
+    graph, casts = model.graph, []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor) if tensor.data_type == TensorProto.FLOAT else np.empty(0)
+        if values.size >= LARGE:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
+            casts.append(helper.make_node("Cast", [f"{name}/half"], [name], name=f"{name}/cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)

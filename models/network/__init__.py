@@ -1,0 +1,1 @@
+"""The CLIP-RL network: backbone, decoder, text and refiner."""

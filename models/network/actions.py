@@ -1,0 +1,106 @@
+"""What the refiner's agents can do to a pixel's class distribution: look around, look back, or move it in the space of texts.
+
+No action knows a class by name or number. To raise a class, an action moves the cell towards a *concept*, a direction among
+the text embeddings; what that does to each class's logit is the similarity of its own text. A class that a prompt adds at
+run time is therefore moved like those whose meaning is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+KEEP = 0
+# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or three cells a step.
+NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
+SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
+# Actions from here on move towards concept 0, 1, ...
+CONCEPTS = 14
+# What SHARPEN adds to the leading class, in logits.
+SHARPER = 1.5
+# Of the squared lengths that texts have apart; it keeps concepts short.
+RIDGE = 1e-2
+# Mean over this many cells squared.
+WINDOW = 5
+
+_BOUNDED = 5
+# Where an action reads: the row and column step, and which of the stacked images (`ActionContext`). The last is any concept's
+_STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
+_PICTURES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
+
+
+class ActionContext(NamedTuple):
+    """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
+    z_t and the prior, z_0, and what a concept pushes from: z_t with no class further than a bound below the leading one. A
+    base that is sure of itself in the dark is wrong by 10 logits and more."""
+
+    logits: Tensor
+    smooth: Tensor
+    prior: Tensor
+    blend: Tensor
+    base: Tensor
+    bounded: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, base: Tensor, prior: Tensor, bound: float) -> ActionContext:
+        """The pictures of one step; `bound` in logits."""
+        smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - bound)
+        return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
+
+
+def concepts_of(text: Tensor) -> Tensor:
+    """The concepts of classes with embeddings `text` (K, E): directions (K, E) whose inner product with the class's own
+    embedding is 1, and with the others' about 0: their dual basis, with a ridge where texts are nearly alike."""
+    dual: Tensor = torch.linalg.solve(text @ text.T + RIDGE * torch.eye(len(text)).to(text), text)
+    own: Tensor = (text * dual).sum(1, keepdim=True)
+    concepts: Tensor = dual / own
+    return concepts
+
+
+def leader(logits: Tensor) -> Tensor:
+    """A mask (B, K, h, w), 1.0 where a class leads."""
+    return (logits == logits.amax(1, keepdim=True)).to(logits.dtype)
+
+
+def apply_actions(actions: Tensor, pictures: ActionContext, pushes: Tensor) -> Tensor:
+    """Let every cell act: actions int64 (B, h, w) in 0..CONCEPTS+C-1. Returns z_{t+1} (B, K, h, w).
+
+    pushes: (K, CONCEPTS + C), what each action adds to each class's logit: 0 for those that are no concept.
+    """
+    logits = pictures.logits
+    batch, classes, height, width = logits.shape
+    stacked = torch.cat([p.flatten(2) for p in pictures], 2)
+    index = _sources(actions, height, width).flatten(1)[:, None].expand(batch, classes, height * width)
+    taken = torch.gather(stacked, 2, index).view(batch, classes, height, width)
+    sharpen = (actions == SHARPEN).to(logits.dtype)[:, None]
+    return taken + SHARPER * sharpen * leader(logits) + pushes.T[actions].permute(0, 3, 1, 2)
+
+
+def outcomes(pictures: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
+    """What every action in turn, taken by all cells at once, would make of z_t: CONCEPTS + C tensors (B, K, h, w)."""
+    logits, (height, width) = pictures.logits, pictures.logits.shape[2:]
+    yield logits
+    margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
+    wide = F.pad(logits, (margin,) * 4, mode="replicate")
+    for down, right in NEIGHBOURS:
+        yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
+    yield from pictures[1:_BOUNDED]
+    yield logits + SHARPER * leader(logits)
+    for push in pushes.T[CONCEPTS:]:
+        yield pictures.bounded + push[None, :, None, None]
+
+
+def _sources(actions: Tensor, height: int, width: int) -> Tensor:
+    """For each cell the flat index, int64 (B, h, w), of the stacked pictures' cell that its action reads."""
+    kind = actions.clamp(max=CONCEPTS)  # all concepts move the cell's own logits
+    steps = torch.tensor(_STEPS, device=actions.device)
+    pictures = torch.tensor(_PICTURES, device=actions.device)
+    rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][kind]
+    columns = torch.arange(width, device=actions.device) + steps[:, 1][kind]
+    inside = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    return pictures[kind] * (height * width) + inside

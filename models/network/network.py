@@ -1,0 +1,105 @@
+"""The CLIP-RL base network: a CLIP whose image tower also answers for every pixel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliprl.models.config.config import NetworkConfig
+from cliprl.models.network.backbone_features import colors_of, early_parameters, fit_size, stages_of, trunk_of
+from cliprl.models.network.backbones import make_clip
+from cliprl.models.network.decoder import Decoder
+from cliprl.models.network.weights import load_weights
+
+# Large enough to exist in FP16.
+EPSILON = 1e-3
+
+
+class ClipSegmenter(nn.Module):
+    """Image and class texts in, pixel features and class logits out. It has no weight for any class: a class is its text.
+
+    `context` is how many tokens a text has; `pretrained` tells that both towers started from a CLIP checkpoint.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.size = (config.height, config.width)
+        self.clip = make_clip(config)
+        self.context = int(self.clip.context_length)
+        self.pretrained = load_weights(self.clip, config)
+        self.stages = stages_of(self.clip, config)
+        fit_size(self.clip, config, self.stages)
+        self.decoder = Decoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
+        self.embed = nn.Conv2d(config.features, self._embedding(), 1)
+        # A CLIP's own scale suits its own texts, whose angles are small.
+        scale = self.clip.logit_scale.detach().clone().reshape(()) if self.pretrained else torch.tensor(math.log(10.0))
+        self.log_scale = nn.Parameter(scale)
+        for name, values in zip(("mean", "deviation"), colors_of(self.clip, config), strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        for parameter in early_parameters(self.clip, self.stages, config.frozen_stages):
+            parameter.requires_grad_(False)
+
+    def _embedding(self) -> int:
+        with torch.no_grad():
+            return int(self.clip.encode_text(torch.zeros(1, self.context, dtype=torch.long)).shape[1])
+
+    @property
+    def tower(self) -> nn.Module:
+        """The image tower, which starts pretrained where anything does."""
+        return trunk_of(self.clip)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """What training should move slowly: the image tower, and the text tower where it started from a checkpoint too."""
+        return list((self.clip if self.pretrained else self.tower).parameters())
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """How many features D a cell has, and how many numbers E a text embedding."""
+        return self.embed.in_channels, self.embed.out_channels
+
+    def train(self, mode: bool = True) -> ClipSegmenter:
+        """As usual, but the tower's batch statistics stay its own: those of rendered scenes would not fit real ones."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to float32 (B, 3, H, W), about -1..1.
+
+        Cast first: TensorRT takes a uint8 input only into a Cast.
+        """
+        return (image.to(torch.float32).permute(0, 3, 1, 2) - self.mean) / self.deviation
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Whole-image embeddings (B, E) of unit length, of uint8 images (B, H, W, 3).
+
+        A transformer has positions for one size: pictures of another are scaled to it.
+        """
+        pixels = self.normalise(image)
+        if self.stages.fixed and pixels.shape[2:] != self.size:
+            pixels = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False)
+        embeddings: Tensor = self.clip.encode_image(pixels, normalize=True)
+        return embeddings
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Text embeddings (n, E) of unit length, of tokens int64 (n, context)."""
+        embeddings: Tensor = self.clip.encode_text(tokens.to(self.log_scale.device), normalize=True)
+        return embeddings
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 (B, H, W, 3) RGB and texts (K, E) to features (B, D, H/4, W/4) and logits (B, K, H/4, W/4)."""
+        maps = self.clip.visual.forward_intermediates(
+            self.normalise(image), indices=list(self.stages.indices), intermediates_only=True
+        )["image_intermediates"]
+        features = self.decoder(maps, (image.shape[1], image.shape[2]))
+        pixels = self.embed(features)
+        pixels = pixels * torch.rsqrt(pixels.square().mean(1, keepdim=True) + EPSILON)
+        scale = self.log_scale.exp() / math.sqrt(pixels.shape[1])
+        kernel = (text * scale)[:, :, None, None]
+        return features, F.conv2d(pixels, kernel)

@@ -1,0 +1,140 @@
+"""The RL refiner: every cell of the stride-4 grid is an agent that shares one small convolutional policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliprl.models.config.config import ReinforcementConfig
+from cliprl.models.network.actions import CONCEPTS, KEEP, ActionContext, apply_actions, concepts_of, leader
+from cliprl.models.network.network import ClipSegmenter
+
+# The policy's view of the features and of the texts is narrower than they are.
+PROJECTED, WORDS = 16, 8
+# At the start every agent keeps its distribution: step 0 is the base, and what follows must earn its place.
+KEEP_BIAS = 1.0
+STATE_MAPS = 10
+# A variance is at least so much: the root of 0 has no gradient.
+LEAST = 1e-3
+# Texts of unit length have small numbers for the policy's first layer.
+TEXT_SCALE = 3.0
+
+
+class Refiner(nn.Module):
+    """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
+
+    What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along concepts,
+    directions among the texts, as many as are given here and set by `learn_concepts` before training. How far a concept
+    reaches, `push` and `bound`, says `reach`.
+    """
+
+    def __init__(self, features: int, width: int, embedding: int, concepts: int, reach: ReinforcementConfig) -> None:
+        super().__init__()
+        self.push, self.bound = reach.push, reach.bound
+        self.project = nn.Conv2d(features, PROJECTED, 1)
+        self.words = nn.Conv2d(embedding, WORDS, 1, bias=False)
+        self.near = nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1)
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=2, dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=4, dilation=4),
+            nn.ReLU(),
+        )
+        self.scene = nn.Conv2d(2 * PROJECTED, width, 1, bias=False)
+        self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
+        self.value = nn.Conv2d(width, 1, 1)
+        # A kernel as it stands, for an exported network computes none: a row an action, 0 for those that are no concept.
+        self.register_buffer("directions", torch.zeros(CONCEPTS + concepts, embedding, 1, 1))
+        self._keep_at_first()
+
+    @classmethod
+    def beside(cls, network: ClipSegmenter, width: int, classes: int, reach: ReinforcementConfig) -> Refiner:
+        """A refiner of `width` channels for what `network` sees, with as many concepts as there are `classes` to learn."""
+        features, embedding = network.channels
+        return cls(features, width, embedding, classes, reach)
+
+    def _keep_at_first(self) -> None:
+        for head in (self.policy, self.value):
+            nn.init.zeros_(head.weight)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
+        with torch.no_grad():
+            if self.policy.bias is not None:
+                self.policy.bias[KEEP] = KEEP_BIAS
+
+    def learn_concepts(self, text: Tensor) -> None:
+        """Take the training classes' embeddings (C, E) as what agents can move towards."""
+        with torch.no_grad():
+            self.get_buffer("directions")[CONCEPTS:, :, 0, 0] = concepts_of(text)
+
+    def pushes(self, text: Tensor) -> Tensor:
+        """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
+        return self.push * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
+
+    def pictures(self, logits: Tensor, base: Tensor, prior: Tensor) -> ActionContext:
+        """What a step from z_t may read, given z_0 and the prior, each (B, K, h, w)."""
+        return ActionContext.of(logits, base, prior, self.bound)
+
+    def act(self, features: Tensor, pictures: ActionContext, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
+        words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
+        said = [_mean_text(words, z) for z in (pictures.logits, pictures.base, pictures.prior)]
+        seen = self.project(features)
+        near = self.near(torch.cat([seen, state_maps(pictures), *said], 1))
+        hidden = self.body(near + self.scene(spread(seen)))
+        return self.policy(hidden), self.value(hidden)[:, 0]
+
+    def forward(
+        self, features: Tensor, logits: Tensor, base: Tensor, prior: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One greedy step.
+
+        features (B, D, h, w); logits z_t, base z_0 and prior (B, K, h, w), the prior being the previous frame's refined
+        logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
+        () whose action was not to keep.
+        """
+        pictures = self.pictures(logits, base, prior)
+        scores, _ = self.act(features, pictures, text)
+        actions = scores.argmax(1)
+        moved = (actions != KEEP).to(logits.dtype).mean()
+        return apply_actions(actions, pictures, self.pushes(text)), moved
+
+
+def spread(maps: Tensor) -> Tensor:
+    """Mean and standard deviation of each map (B, C, h, w) over the picture, (B, 2C, 1, 1): they tell an agent what spoils
+    the whole picture, darkness or noise, of which its own neighbourhood shows little."""
+    mean = maps.mean((2, 3), keepdim=True)
+    return torch.cat([mean, ((maps - mean).square().mean((2, 3), keepdim=True) + LEAST).sqrt()], 1)
+
+
+def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
+    """The texts (WORDS, K) of a cell's classes, weighted by their probabilities: (B, WORDS, h, w)."""
+    said = torch.matmul(words, logits.softmax(1).flatten(2))
+    return said.view(len(logits), WORDS, *logits.shape[2:])
+
+
+def state_maps(pictures: ActionContext) -> Tensor:
+    """What an agent sees of the distributions, blind to which class is which: (B, STATE_MAPS, h, w), each within 0..1.
+
+    Largest probability; certainty (sum of squares); agreement (inner product of distributions) with the cell to the right,
+    the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the neighbourhood and
+    the prior see the leading class.
+    """
+    p, near = pictures.logits.softmax(1), pictures.smooth.softmax(1)
+    q, p0 = pictures.prior.softmax(1), pictures.base.softmax(1)
+    first = leader(pictures.logits)
+    maps = [
+        p.amax(1),
+        (p * p).sum(1),
+        F.pad((p[..., :-1] * p[..., 1:]).sum(1), (0, 1)),
+        F.pad((p[..., :-1, :] * p[..., 1:, :]).sum(1), (0, 0, 0, 1)),
+        (p * near).sum(1),
+        (p * q).sum(1),
+        (p * p0).sum(1),
+        q.amax(1),
+        (near * first).sum(1),
+        (q * first).sum(1),
+    ]
+    return torch.stack(maps, 1)

@@ -1,0 +1,51 @@
+"""Classes as text: tokens, prompt ensembles and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cliprl.engines import ClassSpec, ensemble
+
+if TYPE_CHECKING:
+    from cliprl.models.network.network import ClipSegmenter
+
+# Every phrase of a class is put into every template; the mean of their embeddings is the class.
+TEMPLATES = ("{}", "a photo of {}", "an endoscopic view of {}", "{} in a surgical scene")
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(context: int) -> Any:
+    return open_clip.SimpleTokenizer(context_length=context)
+
+
+def tokenize(texts: Sequence[str], context: int) -> Tensor:
+    """Byte-pair tokens int64 (n, context) of open_clip's tokenizer; what is longer is cut."""
+    tokens: Tensor = _tokenizer(context)(list(texts))
+    return tokens
+
+
+def prompts_of(spec: ClassSpec) -> list[str]:
+    """Every prompt of a class: its phrases (its name where it has none) in all templates."""
+    return ensemble(spec, TEMPLATES)
+
+
+def class_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec]) -> Tensor:
+    """Unit text embeddings float32 (K, E): the normalised mean over each class's prompt ensemble."""
+    ensembles = [network.encode_text(tokenize(prompts_of(spec), network.context)).mean(0) for spec in classes]
+    return F.normalize(torch.stack(ensembles), dim=-1)
+
+
+def drawn_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec], generator: torch.Generator) -> Tensor:
+    """Unit text embeddings (K, E) of one prompt a class, drawn anew: so that the network learns words, not one wording."""
+    chosen = []
+    for spec in classes:
+        prompts = prompts_of(spec)
+        chosen.append(prompts[int(torch.randint(len(prompts), (), generator=generator))])
+    return network.encode_text(tokenize(chosen, network.context))

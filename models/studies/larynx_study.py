@@ -1,0 +1,118 @@
+"""The vocal-fold set, leave one sequence out: the network, base and refined, beside a plain U-Net trained in the same run.
+
+    python -m cliprl.models.studies.larynx_study FOLDER/vocalfolds --out runs/larynx
+
+Every fold has a recipe of its own (larynx.toml, trained on three sequences), a folder, and checkpoints: a study that was cut
+off goes on. Writes study.md and study.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.config import Recipe, deciding, load_recipe
+from cliprl.models.data.splits import SPLITS
+from cliprl.models.evaluation.manifest_scores import POOLED, count
+from cliprl.models.evaluation.scoring.iou import DEFINITIONS
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
+from cliprl.models.training.run_datasets import open_sets
+from cliprl.models.training.training import train
+
+SCORE = DEFINITIONS["dataset_miou_with_background"]
+NETWORKS = ("U-Net", "base", "refined")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def study(
+    data: Annotated[Path, typer.Argument(help="The folder of the vocal-fold set: images/seqN, masks/seqN.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, bundles and the table.")] = Path("runs/larynx"),
+    recipe: Annotated[str, typer.Option(help="A recipe; its data is replaced by each fold's.")] = "larynx",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: supervised.steps=10.")] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Train and score four folds of two networks, and write the table."""
+    chosen = load_recipe(recipe, set_ or ())
+    rows = {}
+    for split in SPLITS["vocalfolds"]:
+        line = f"vocalfolds:{data.resolve()}?split={split}"
+        fold = replace(chosen, data=replace(chosen.data, train=(line,), policy=(), test=(line,)))
+        with ProgressDisplay.open(quiet, prefix=f"{split} ") as display:
+            rows[split.removeprefix("without-")] = run_fold(fold, out / split, display)
+    write(out, chosen, rows)
+    typer.echo(str(out / "study.md"))
+
+
+def run_fold(recipe: Recipe, folder: Path, display: ProgressDisplay) -> dict[str, float | None]:
+    """Train both networks on three sequences; returns each one's score on the fourth."""
+    bundle = train(recipe, folder, display)
+    if bundle is None:
+        raise UsageError("the study runs in one process: start it without torchrun")
+    (entry,) = (e for title, e in bundle.manifest.scores.items() if title.endswith(SCORE.title))
+    return {"U-Net": unet_score(recipe, folder, display)} | {side: entry[side][POOLED] for side in ("base", "refined")}
+
+
+def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
+    """Train the U-Net of a fold, from its checkpoint where there is one, and score it."""
+    sets = open_sets(recipe, folder, display.drawing)
+    torch.manual_seed(recipe.seed)
+    unet = UNet(ClipSegmenter(recipe.network), recipe, len(sets.classes)).to(memory_format=torch.channels_last)
+    stage = UNetStage(unet, sets.train, sets.classes, recipe)
+    run_stage(stage, CheckpointWriter(folder, recipe.save_every, deciding(recipe, "supervised")), display.report)
+    predictor = unet_predictor(unet, sets.classes, recipe.network.height, recipe.network.width)
+    (test,) = sets.tests
+    return SCORE.terms(count(predictor, test, recipe.scoring.every, lambda: None)).value()
+
+
+def write(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | None]]) -> None:
+    """The table, as Markdown and as JSON."""
+    means = {name: sum(row[name] or 0.0 for row in rows.values()) / len(rows) for name in NETWORKS}
+    result: dict[str, Any] = {
+        "score": f"{SCORE.title}: {SCORE.rule}",
+        "steps": {"supervised": recipe.supervised.steps, "reinforcement": recipe.reinforcement.steps},
+        "seed": recipe.seed,
+        "sequences": rows,
+        "mean over sequences": means,
+    }
+    try:
+        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (folder / "study.md").write_text(table(result, rows, means), encoding="utf-8")
+    except OSError as error:
+        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+
+
+def table(
+    result: Mapping[str, Any], rows: Mapping[str, Mapping[str, float | None]], means: Mapping[str, float | None]
+) -> str:
+    """The scores, a line a sequence that was left out of the training."""
+    lines = [f"| left out | {' | '.join(NETWORKS)} |", f"|---|{'---|' * len(NETWORKS)}"]
+    lines += [_line(name, row) for name, row in {**rows, "mean": means}.items()]
+    head = f"{result['score']}. {result['steps']['supervised']} steps each, seed {result['seed']}."
+    return "\n".join([head, "", *lines, ""])
+
+
+def _line(name: str, row: Mapping[str, float | None]) -> str:
+    values: Sequence[float | None] = [row[network] for network in NETWORKS]
+    return f"| {name} | {' | '.join('–' if v is None else f'{v:.3f}' for v in values)} |"
+
+
+def main() -> None:
+    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    sys.exit(run_app(app, "python -m cliprl.models.studies.larynx_study"))
+
+
+if __name__ == "__main__":
+    main()

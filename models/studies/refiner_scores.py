@@ -1,0 +1,134 @@
+"""How the study's refiners are scored: on the pipeline's own path, the base's outputs kept between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, CompiledBundle, Manifest
+from cliprl.models.config.config import Recipe
+from cliprl.models.evaluation.evaluation import samples
+from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.scoring.iou import dataset_miou, dataset_miou_foreground
+from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
+from cliprl.models.evaluation.torch_predictor import ModuleEngine
+from cliprl.models.export.export import STRIDE
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import class_embeddings
+from cliprl.models.training.checkpoint import read, save
+from cliprl.models.training.run_datasets import Scored, Sets
+from cliprl.pipeline.upsample import labels_at_frame
+
+# Neighbouring frames are near copies: intervals draw whole blocks of so many frames again.
+BLOCK = 25
+MEASURES = ("instrument IoU", "dataset mIoU", "IoU of consecutive masks")
+
+
+class EncodedFrame(ModuleEngine):
+    """The base as an encoder that remembers: a picture is encoded once for all refiners."""
+
+    def __init__(self, network: ClipSegmenter) -> None:
+        super().__init__(network, ("features", "logits"))
+        self.network = network
+        self._known: dict[bytes, Mapping[str, NDArray[Any]]] = {}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """As before, or what was found the first time."""
+        key = hashlib.blake2b(inputs["image"].tobytes(), digest_size=16).digest()
+        if key not in self._known:
+            found = super().run(inputs)
+            self._known[key] = {"features": found["features"].astype(np.float16), "logits": found["logits"].copy()}
+        known = self._known[key]
+        return {"features": known["features"].astype(np.float32), "logits": known["logits"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one refiner made of one set: the counts of its classes, of instrument or not, and of consecutive masks."""
+
+    classes: Counts
+    instrument: Counts
+    consecutive: Counts
+
+    def terms(self) -> dict[str, RatioMetric]:
+        """What each of MEASURES is made of; but for the last, a row a frame of `classes`."""
+        scores = (
+            dataset_miou_foreground(self.instrument),
+            dataset_miou(self.classes),
+            dataset_miou_foreground(self.consecutive),
+        )
+        return dict(zip(MEASURES, scores, strict=True))
+
+    def values(self) -> dict[str, float]:
+        """Each of MEASURES."""
+        return {name: one.value() for name, one in self.terms().items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of `from_json`."""
+        return {part.name: getattr(self, part.name).to_json() for part in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A tally that `to_json` wrote."""
+        return cls(*(Counts.from_json(data[part.name]) for part in fields(cls)))
+
+
+def kept(path: Path, step: torch.nn.Module, encoded: EncodedFrame, sets: Sets, recipe: Recipe) -> list[Tally]:
+    """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
+    settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
+    settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": digest(encoded.network, step)}
+    there = read(path) if path.is_file() else {}
+    if there.get("settings") == settings:
+        return [Tally.from_json(data) for data in there["tallies"]]
+    tallies = score(step, encoded, sets, recipe)
+    save(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
+    return tallies
+
+
+def digest(*modules: torch.nn.Module) -> str:
+    """A number for the weights of modules."""
+    found = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, value in module.state_dict().items():
+            found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def score(step: torch.nn.Module, encoded: EncodedFrame, sets: Sets, recipe: Recipe) -> list[Tally]:
+    """Tallies of every set of the recipe's tests; sequences are blocks of frames."""
+    size, network = recipe.network, encoded.network
+    with torch.no_grad():
+        text = class_embeddings(network, sets.classes).numpy()
+    steps = recipe.curriculum.reinforcement.unroll[1]
+    manifest = Manifest(recipe.name, sets.classes, size.height, size.width, STRIDE, steps)
+    engines = CompiledBundle(encoded, ModuleEngine(step, ("refined", "moved")), {})
+    predictor = Predictor(Bundle(Path(), manifest, text), engines=engines)
+    return [_tally(predictor, test, recipe.scoring.every) for test in sets.tests]
+
+
+def _tally(predictor: Predictor, test: Scored, every: int) -> Tally:
+    classes = test.classes.classes
+    kinds = np.full(256, 255, np.uint8)
+    kinds[: len(classes)] = [spec.kind == "instrument" for spec in classes]
+    tally = Tally(Counts(len(classes)), Counts(2), Counts(2))
+    last = None
+    for index, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
+        if fresh:
+            predictor.reset()
+            last = None
+        truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK}"
+        found = test.classes.found[labels_at_frame(predictor.see(sample.image), *truth.shape)]
+        tally.classes.add(truth, found, block)
+        tally.instrument.add(kinds[truth], kinds[found], block)
+        if last is not None:
+            tally.consecutive.add(last, kinds[found], block)
+        last = kinds[found]
+    return tally

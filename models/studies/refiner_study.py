@@ -1,0 +1,133 @@
+"""Does reinforcement earn its place? The same base with each of several refiners, on clean frames and through failing cameras.
+
+    python -m cliprl.models.studies.refiner_study --set data.root=FOLDER --out runs/refiner --seed 0 --seed 1 --seed 2
+
+FOLDER/endovis2015/robotic/D1 trains, D2 is scored; with --recipe refiner-rendered, scenes that are drawn. All arms of a seed
+have the same parameters, learn from the same batches for the same steps, and are scored on the pipeline's own path, prior and
+all. Writes study.md and study.json. The base, finished arms and their scores are kept: a study that was cut off goes on, and
+seeds that ran in processes of their own (the base being there) are put together by a last run that names them all.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from cliprl.engines import UsageError
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.config import Recipe, deciding, load_recipe
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.text import class_embeddings
+from cliprl.models.studies.refiner_scores import EncodedFrame, Tally, kept
+from cliprl.models.studies.refiner_tables import write
+from cliprl.models.studies.refiner_variants import ARMS, RefinementStep, RefinerVariant, observed_batches, train_arm
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.checkpoint import CheckpointWriter, save
+from cliprl.models.training.run_datasets import Sets, open_sets
+from cliprl.models.training.stages.reinforcement import Reinforcement
+from cliprl.models.training.training import TrainingRun, logged, train_base
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Folder for the base, the arms and the tables.")] = Path("runs/refiner"),
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    recipe: Annotated[str, typer.Option(help="A recipe; each of its data.test is a column.")] = "refiner",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: reinforcement.steps=10.")] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Train the base once and every arm for each seed, score them, and write the tables."""
+    chosen = load_recipe(recipe, set_ or ())
+    tallies: dict[str, list[list[Tally]]] = {arm.name: [] for arm in ARMS}
+    with ProgressDisplay.open(quiet) as display:
+        out.mkdir(parents=True, exist_ok=True)
+        sets = open_sets(chosen, out, display.drawing)
+        if not sets.tests:
+            raise UsageError("the recipe has no data.test: name a set to score on")
+        network = base_of(chosen, out, sets, display)
+        with torch.no_grad():
+            text = class_embeddings(network, sets.classes)
+        encoded = EncodedFrame(network)
+        for number in seed or (0, 1, 2):
+            run = Seed(replace(chosen, seed=number), out, sets, network, text)
+            for arm, refiner in run.arms(display):
+                tallies[arm.name].append(kept(run.scores(arm), RefinementStep(arm, refiner), encoded, sets, chosen))
+            write(out, chosen, sets, tallies)
+    typer.echo(str(out / "study.md"))
+
+
+def base_of(recipe: Recipe, out: Path, sets: Sets, display: ProgressDisplay) -> ClipSegmenter:
+    """The base, trained or read from its checkpoint."""
+    torch.manual_seed(recipe.seed)
+    network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
+    with logged(recipe, out, display) as report:
+        train_base(network, TrainingRun(recipe, out, sets, report))
+    return network.eval()
+
+
+class Seed:
+    """The refiners of one seed, trained or read from their checkpoints."""
+
+    def __init__(self, recipe: Recipe, out: Path, sets: Sets, network: ClipSegmenter, text: Tensor) -> None:
+        self.recipe, self.sets, self.network, self.text = recipe, sets, network, text
+        self.keeper = CheckpointWriter(out, settings=deciding(recipe, Reinforcement.name))
+
+    def arms(self, display: ProgressDisplay) -> list[tuple[RefinerVariant, Refiner]]:
+        """All arms; the base is the same for every seed."""
+        missing = [arm for arm in ARMS if arm.learns and self.keeper.read(self._name(arm)) is None]
+        if missing:
+            self._train(missing, display)
+        return [(arm, self._read(arm)) for arm in ARMS]
+
+    def scores(self, arm: RefinerVariant) -> Path:
+        """Where an arm's scores are kept; those of one that learns nothing are the same for every seed."""
+        name = self._name(arm) if arm.learns else arm.name.replace(" ", "-")
+        return self.keeper.folder / f"{name}.scores"
+
+    def _name(self, arm: RefinerVariant) -> str:
+        return f"{arm.name.replace(',', '').replace(' ', '-')}-{self.recipe.seed}"
+
+    def _fresh(self, arm: RefinerVariant) -> Refiner:
+        torch.manual_seed(self.recipe.seed if arm.learns else 0)
+        refiner = Refiner.beside(
+            self.network, self.recipe.network.policy, len(self.sets.classes), self.recipe.reinforcement
+        )
+        refiner.learn_concepts(self.text)
+        return refiner
+
+    def _read(self, arm: RefinerVariant) -> Refiner:
+        refiner = self._fresh(arm)
+        kept = self.keeper.read(self._name(arm)) if arm.learns else None
+        if kept:
+            refiner.load_state_dict(kept["refiner"])
+        return refiner.eval()
+
+    def _train(self, missing: list[RefinerVariant], display: ProgressDisplay) -> None:
+        steps, batches = self.recipe.reinforcement.steps, []
+        for seen in observed_batches(self.network, self.sets.policy, self.text, self.recipe):
+            batches.append(seen)
+            display.progressed(f"seed {self.recipe.seed}: seen", len(batches), steps)
+        for arm in missing:
+            told = partial(display.progressed, f"seed {self.recipe.seed}: {arm.name}", total=steps)
+            refiner = train_arm(arm, self._fresh(arm), batches, self.text, self.sets.classes, self.recipe, told)
+            state = {"done": steps, "settings": dict(self.keeper.settings), "refiner": refiner.state_dict()}
+            save(self.keeper.path(self._name(arm)), state)
+
+
+def main() -> None:
+    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    sys.exit(run_app(app, "python -m cliprl.models.studies.refiner_study"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the study of the refiner found, as tables and as JSON: every arm's measures, and what it gains over the base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliprl.engines import CliprlError
+from cliprl.models.config.config import Recipe
+from cliprl.models.evaluation.scoring.bootstrap import LEVEL, RESAMPLES
+from cliprl.models.evaluation.scoring.confusion_counts import rows_of
+from cliprl.models.studies.refiner_scores import BLOCK, MEASURES, Tally
+from cliprl.models.training.run_datasets import Sets
+
+# Those of which an arm's gain over the base is told, with its interval.
+GAINS = MEASURES[:2]
+
+
+def gain(arms: Sequence[Tally], base: Tally, measure: str = MEASURES[0], seed: int = 0) -> tuple[float, float, float]:
+    """By how much a measure of an arm, the mean over its seeds, is above the base's, and the bootstrap interval of that over
+    blocks of frames."""
+    rows = list(rows_of(base.classes.sequences).values())
+    draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
+    draws = np.concatenate([np.ones((1, len(rows)), draws.dtype), draws])
+    made = [tally.terms()[measure] for tally in (*arms, base)]
+    *found, reference = (
+        one.finish(np.tensordot(draws, np.stack([one.rows[r].sum(0) for r in rows]), axes=1)) for one in made
+    )
+    gains = np.mean(found, axis=0) - reference
+    low, high = np.quantile(gains[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(gains[0]), float(low), float(high)
+
+
+def write(folder: Path, recipe: Recipe, sets: Sets, tallies: Mapping[str, list[list[Tally]]]) -> None:
+    """The tables, as Markdown and as JSON. `tallies` are by arm, seed and set; the first arm is the base."""
+    titles = [test.title for test in sets.tests]
+    base = next(iter(tallies.values()))
+    arms = {
+        name: {
+            title: {
+                "seeds": [seed[n].values() for seed in seeds],
+                **{f"gain in {name}": gain([seed[n] for seed in seeds], base[0][n], name) for name in GAINS},
+            }
+            for n, title in enumerate(titles)
+        }
+        for name, seeds in tallies.items()
+    }
+    steps = {
+        "base": recipe.supervised.steps,
+        "refiner": recipe.reinforcement.steps,
+        "batch": recipe.reinforcement.batch,
+    }
+    result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK, "arms": arms}
+    try:
+        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (folder / "study.md").write_text(table(result, titles), encoding="utf-8")
+    except OSError as error:
+        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+
+
+def table(result: Mapping[str, Any], titles: Sequence[str]) -> str:
+    """A table for each measure: a line an arm, a column a set."""
+    lines = []
+    for measure in MEASURES:
+        lines += [f"**{measure}**", "", f"| refiner | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
+        for name, columns in result["arms"].items():
+            cells = [_cell(columns[title], measure) for title in titles]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    steps, seeds = result["steps"], len(next(iter(next(iter(result["arms"].values())).values()))["seeds"])
+    head = (
+        f"Base: {steps['base']} steps. Refiners: {steps['refiner']} steps of {steps['batch']}, {seeds} seeds, of which the "
+        f"mean and the range are given; in brackets the gain over the base in points, with its 95 % interval over blocks of "
+        f"{result['frames of a block']} frames."
+    )
+    return "\n".join([head, "", *lines])
+
+
+def _cell(entry: Mapping[str, Any], measure: str) -> str:
+    values = [seed[measure] for seed in entry["seeds"]]
+    text = f"{np.mean(values):.3f}"
+    if len(set(values)) > 1:
+        text += f" ({min(values):.3f}–{max(values):.3f})"
+    gained = entry.get(f"gain in {measure}", ())
+    if any(gained):
+        middle, low, high = (100 * value for value in gained)
+        text += f" [{middle:+.1f}: {low:+.1f} to {high:+.1f}]"
+    return text

@@ -1,0 +1,75 @@
+"""How a run goes, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from cliprl.models.training.checkpoint import TrainingStage
+from cliprl.models.training.throughput import Pace
+from cliprl.models.training.watching import TrainingCallback
+
+# Losses are shown as a running mean over about this many steps.
+MEMORY = 20
+# Where no bar can be drawn, a line is printed every so many steps.
+LINE_EVERY = 50
+
+
+class ProgressDisplay(TrainingCallback):
+    """A bar for each stage, with the running mean of its losses; plain lines where standard error is no terminal."""
+
+    def __init__(self, progress: Progress, prefix: str = "") -> None:
+        self.progress, self.prefix = progress, prefix
+        self._tasks: dict[str, TaskID] = {}
+        self._means: dict[str, float] = {}
+
+    @classmethod
+    @contextmanager
+    def open(cls, quiet: bool = False, prefix: str = "") -> Iterator[ProgressDisplay]:
+        """A display on standard error, each of whose lines begins with `prefix`; `quiet`, it shows nothing."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True, quiet=quiet), disable=quiet) as progress:
+            yield cls(progress, prefix)
+
+    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
+        """Move a stage's bar."""
+        self._move(stage.name, done, stage.steps, losses)
+
+    def paced(self, stage: TrainingStage, pace: Pace) -> None:
+        """Print a stage's pace above the bars."""
+        self._print(f"{stage.name}: {pace}")
+
+    def drawing(self, done: int, total: int) -> None:
+        """Move the bar of the scenes."""
+        self._move("scenes", done, total, {})
+
+    def scoring(self, done: int, total: int) -> None:
+        """Move the bar of the scores."""
+        self._move("scores", done, total, {})
+
+    def progressed(self, name: str, done: int, total: int) -> None:
+        """Move the bar of some other work."""
+        self._move(name, done, total, {})
+
+    def _move(self, name: str, done: int, total: int, losses: Mapping[str, float]) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self.progress.add_task(self.prefix + name, total=total, losses="")
+            self._means = dict(losses)
+        for key, value in losses.items():
+            self._means[key] += (value - self._means[key]) / MEMORY
+        text = "  ".join(f"{key} {value:.3f}" for key, value in self._means.items()) if losses else ""
+        self.progress.update(self._tasks[name], completed=done, total=total, losses=text)
+        if not self.progress.console.is_terminal and (done % LINE_EVERY == 0 or done == total):
+            self._print(f"{name} {done}/{total}  {text}")
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(self.prefix + line, highlight=False, soft_wrap=True)

@@ -1,0 +1,167 @@
+"""Checkpoints that are either whole or not there, and the loop that every stage shares."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol
+
+import torch
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.models.training.parallel import rank
+
+# What a setting has where the other side has none of that name.
+ABSENT = "no such setting"
+
+
+class TrainingStage(Protocol):
+    """One stage of training. `step` draws all its randomness from the step's number, so that a resumed run is the same run."""
+
+    name: str
+    steps: int
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """Train once and return the losses by name. Raises NotFiniteError, with nothing changed, where that is no number."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take the place that `state` describes."""
+        ...
+
+
+# Told after every step: the stage, steps done, and the step's losses.
+Report = Callable[[TrainingStage, int, Mapping[str, float]], None]
+
+
+class NotFiniteError(CliprlError):
+    """A loss or a gradient is infinite or no number. Its text names which, with the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWriter:
+    """Where checkpoints lie, after how many steps one is written, and the settings, "supervised.rate" to value, that decide
+    what is in them: a checkpoint made with others is refused."""
+
+    folder: Path
+    every: int = 100
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, stage: str) -> Path:
+        """The checkpoint of a stage."""
+        return self.folder / f"{stage}.pt"
+
+    def keep(self, stage: TrainingStage, done: int) -> None:
+        """Write a stage's checkpoint after `done` steps; of many processes the first does."""
+        if not rank():
+            save(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
+
+    def resume(self, stage: TrainingStage) -> int:
+        """Take up a stage's checkpoint where there is one; returns how many steps are done.
+
+        Raises UsageError for one made with other settings, naming them; CliprlError for one that is broken.
+        """
+        state = self.read(stage.name)
+        if state is None:
+            return 0
+        try:
+            stage.load(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CliprlError(
+                f"{self.path(stage.name)} is of another version of this program ({reason:.200}): delete it, or give "
+                "another --out"
+            ) from error
+        return int(state["done"])
+
+    def read(self, stage: str) -> dict[str, Any] | None:
+        """What the checkpoint of a stage holds; None where there is none. Raises as `resume` does."""
+        path = self.path(stage)
+        if not path.is_file():
+            return None
+        state = read(path)
+        self._check(path, state)
+        return state
+
+    def _check(self, path: Path, state: Mapping[str, Any]) -> None:
+        if not {"done", "settings"} <= state.keys():
+            raise CliprlError(
+                f"{path} is no checkpoint of this version of cliprl-train: delete it, or give another --out"
+            )
+        was, now = state["settings"], self.settings
+        differ = [key for key in {**was, **now} if was.get(key, ABSENT) != now.get(key, ABSENT)]
+        if differ:
+            told = "; ".join(f"{key} {was.get(key, ABSENT)!r}, now {now.get(key, ABSENT)!r}" for key in differ[:4])
+            more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
+            raise UsageError(
+                f"{path} was made with {told}{more}: set that back, delete the file, or give another --out"
+            )
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write under another name, then rename: a full disk, a kill or a power cut leaves the last checkpoint as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise CliprlError(
+            f"{path} could not be written ({error}): free some space; the last checkpoint stands"
+        ) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint. Raises CliprlError for one that is cut short or no checkpoint."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CliprlError(
+            f"{path} holds pickled objects besides tensors, which can run code when they are read: "
+            "delete it to start the stage anew"
+        ) from error
+    except Exception as error:
+        raise CliprlError(
+            f"{path} is not a whole checkpoint ({type(error).__name__}): delete it to start the stage anew"
+        ) from error
+    return state
+
+
+def run_stage(stage: TrainingStage, keeper: CheckpointWriter, report: Report) -> None:
+    """Train `stage` to its end, from its checkpoint where there is one.
+
+    Raises CliprlError on a loss that is not a number; the last checkpoint stays.
+    """
+    done = keeper.resume(stage)
+    while done < stage.steps:
+        losses = _checked_step(stage, done)
+        done += 1
+        report(stage, done, losses)
+        if done % max(1, keeper.every) == 0 or done == stage.steps:
+            keeper.keep(stage, done)
+
+
+def _checked_step(stage: TrainingStage, index: int) -> Mapping[str, float]:
+    """One step, all of whose losses are numbers."""
+    try:
+        losses = stage.step(index)
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(f"{name} is {value}")
+    except NotFiniteError as error:
+        raise CliprlError(
+            f"{stage.name} step {index}: {error}; the last checkpoint stands: lower {stage.name}.rate and delete "
+            f"{stage.name}.pt, or give another --out"
+        ) from error
+    return losses

@@ -1,0 +1,85 @@
+"""The contrastive stage: pictures and their captions meet in one space, by DHN-NCE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliprl.models.config.config import Recipe
+from cliprl.models.data.augmentation.augment import Geometry, Photometry
+from cliprl.models.data.batch_loader import Ahead
+from cliprl.models.data.sets.caption_dataset import CaptionDataset
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import tokenize
+from cliprl.models.training.losses import dhn_nce
+from cliprl.models.training.parallel import autocast, device_of, share, size
+from cliprl.models.training.stages.supervised import cosine_rate, update
+
+
+class Contrastive:
+    """Trains the two towers on whole pictures at half the network's size: words need less detail than borders."""
+
+    name = "contrastive"
+
+    def __init__(self, network: ClipSegmenter, sets: Sequence[CaptionDataset], recipe: Recipe) -> None:
+        self.network, self.config, self.seed = network, recipe.contrastive, recipe.seed
+        self.places = [(data, indices) for data in sets for indices in _by_sequence(data)]
+        self.steps, self.device, self.precision = self.config.steps, device_of(network), recipe.precision
+        self.size = (recipe.network.height // 2, recipe.network.width // 2)
+        parameters = [p for p in network.clip.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        self.batches = Ahead(self._batch, recipe.data.workers)
+
+    def _batch(self, step: int) -> tuple[Tensor, list[str]]:
+        """Pictures uint8 (B, H, W, 3) of different sequences, and their captions: this process's share."""
+        order = np.random.default_rng((self.seed, step)).permutation(len(self.places))[: self.config.batch]
+        images, captions = [], []
+        for n in share(len(order)):
+            rng = np.random.default_rng((self.seed, step, n))
+            data, indices = self.places[int(order[n])]
+            index = indices[int(rng.integers(len(indices)))]
+            sample = data[index]
+            image, labels = Geometry.whole(rng, sample.labels.shape, self.size).apply(sample, self.size)
+            images.append(Photometry.draw(rng).apply(image, labels, rng)[0])
+            captions.append(data.caption(index))
+        return torch.from_numpy(np.stack(images)), captions
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """One batch."""
+        self.network.train()
+        images, captions = self.batches(index)
+        tokens = tokenize(captions, self.network.context)
+        with autocast(self.precision, self.device):
+            texts = self.network.encode_text(tokens.to(self.device))
+            seen = self.network.encode_image(images.to(self.device, non_blocking=True))
+        loss = dhn_nce(seen.float(), texts.float(), self.config.temperature, self.config.hardness)
+        loss = loss / (len(captions) * size())
+        update(self.optimizer, self.scheduler, loss, self.network)
+        return {"dhn-nce": loss.item()}
+
+    def state(self) -> dict[str, Any]:
+        """Network, optimiser and schedule."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _by_sequence(data: CaptionDataset) -> list[list[int]]:
+    """The indices of each sequence's samples."""
+    found: dict[str, list[int]] = {}
+    for index in range(len(data)):
+        found.setdefault(data.sequence(index), []).append(index)
+    return list(found.values())

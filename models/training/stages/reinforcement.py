@@ -1,0 +1,94 @@
+"""The reinforcement stage: an actor and a critic on per-cell actions, over a frozen base; see `rollout` for what it learns by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cliprl.engines import ClassSpec
+from cliprl.models.config.config import Recipe
+from cliprl.models.data.batch_loader import Ahead, Mixture, Pairs, pair_batch
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.text import class_embeddings
+from cliprl.models.training.curriculum import Curriculum
+from cliprl.models.training.parallel import device_of
+from cliprl.models.training.stages.rollout import (
+    Observed,
+    Truth,
+    anchor_at,
+    observe,
+    prior_of,
+    reinforcement_loss,
+    rollout,
+)
+from cliprl.models.training.stages.supervised import cosine_rate, update
+
+
+class Reinforcement:
+    """Trains the refiner alone. Clean and corrupted frames, whose prior is the refined result of the frame before."""
+
+    name = "reinforcement"
+
+    def __init__(
+        self,
+        network: ClipSegmenter,
+        refiner: Refiner,
+        mixture: Mixture,
+        classes: Sequence[ClassSpec],
+        recipe: Recipe,
+    ) -> None:
+        self.network, self.refiner, self.classes = network, refiner, classes
+        self.config, self.seed, self.steps = recipe.reinforcement, recipe.seed, recipe.reinforcement.steps
+        self.truth, self.device, self.precision = Truth.of(classes), device_of(refiner), recipe.precision
+        self.optimizer = torch.optim.Adam(refiner.parameters(), lr=self.config.rate)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        self.growth = Curriculum(recipe.curriculum.reinforcement, self.steps)
+        self.mixture, self.size = mixture, (recipe.network.height, recipe.network.width)
+        self.batches = Ahead(self._batch, recipe.data.workers)
+        self._text: Tensor | None = None
+
+    def _batch(self, step: int) -> Pairs:
+        severity, zoom = self.growth.severity(step), self.growth.zoom(step)
+        return pair_batch(self.mixture, self.config.batch, self.size, self.seed + 1, step, severity, zoom)
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """One batch of rollouts."""
+        torch.manual_seed(self.seed * 1_000_003 + index)
+        observed, unroll = self._observe(self.batches(index)), self.growth.unroll(index)
+        prior = prior_of(self.refiner, observed, self.text, unroll)
+        turns = rollout(self.refiner, observed, prior, self.text, self.truth, unroll, self.config)
+        loss, figures = reinforcement_loss(
+            turns, observed.labels, anchor_at(index, self.steps, self.config), self.config
+        )
+        update(self.optimizer, self.scheduler, loss, self.refiner)
+        return figures
+
+    @property
+    def text(self) -> Tensor:
+        """The classes' embeddings (K, E); the first use makes them the refiner's concepts."""
+        if self._text is None:
+            with torch.no_grad():
+                self._text = class_embeddings(self.network.eval(), self.classes)
+            self.refiner.learn_concepts(self._text)
+        return self._text
+
+    def _observe(self, pairs: Pairs) -> Observed:
+        return observe(self.network, pairs.to(self.device), self.text, self.precision)
+
+    def state(self) -> dict[str, Any]:
+        """Refiner, optimiser and schedule; the base stays what the stage before left."""
+        return {
+            "refiner": self.refiner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.refiner.load_state_dict(state["refiner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])

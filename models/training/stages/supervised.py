@@ -1,0 +1,135 @@
+"""The supervised stage: every cell's class, by cross-entropy and Dice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.config.config import Recipe
+from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch
+from cliprl.models.data.sample import Image, allowed_classes, instrument_classes
+from cliprl.models.evaluation.evaluation import ScoredFrame, draw
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import drawn_embeddings
+from cliprl.models.training.checkpoint import NotFiniteError
+from cliprl.models.training.curriculum import Curriculum
+from cliprl.models.training.losses import dice_loss, partial_cross_entropy
+from cliprl.models.training.parallel import autocast, device_of, mean_gradients
+
+# How many pictures of a batch are drawn.
+DRAWN = 4
+# How fine the labels may be: as the network's own grid, or finer.
+STRIDES = (1, 2, 4)
+WARM_UP = 50
+CLIP_NORM = 2.0
+
+
+def cosine_rate(step: int, steps: int) -> float:
+    """Share of the full learning rate: a linear warm-up, then half a cosine down to a hundredth."""
+    warm = min(WARM_UP, max(1, steps // 10))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
+    """One step of the optimiser on `loss`, with the gradient averaged over all processes and its norm bounded.
+
+    Raises NotFiniteError, the weights as they were, where the loss or its gradient is no number.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    mean_gradients(module)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    for name, value in (("the loss", loss.item()), ("the gradient's norm", norm.item())):
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{name} is {value}")
+    optimizer.step()
+    scheduler.step()
+
+
+class Supervised:
+    """Trains tower, decoder and texts together; the tower more slowly, for it is pretrained."""
+
+    name = "supervised"
+
+    def __init__(self, network: ClipSegmenter, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
+        config = recipe.supervised
+        if config.stride not in STRIDES:
+            raise UsageError(f"setting 'supervised.stride' is {config.stride}: it must be 1, 2 or 4")
+        self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
+        self.steps, self.device, self.precision = config.steps, device_of(network), recipe.precision
+        self.allowed = torch.from_numpy(allowed_classes(classes)).to(self.device)
+        self.instrument = torch.from_numpy(instrument_classes(classes)).to(self.device)
+        self.optimizer = torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
+        size = (recipe.network.height, recipe.network.width)
+        growth = Curriculum(recipe.curriculum.supervised, config.steps)
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            severity, zoom = growth.severity(step), growth.zoom(step)
+            return labelled_batch(
+                mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom, stride=config.stride
+            )
+
+        self.batches = Ahead(batch, recipe.data.workers)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def step(self, index: int) -> Mapping[str, float]:
+        """One batch."""
+        self.network.train()
+        image, labels = (part.to(self.device, non_blocking=True) for part in self.batches(index))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        with autocast(self.precision, self.device):
+            _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
+        logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+        self._last = image, labels, logits.detach()
+        cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
+        dice = dice_loss(logits, labels, self.instrument, self.allowed)
+        update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
+        return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
+
+    def picture(self) -> Image | None:
+        """Some of the last step's pictures, each beside its truth and what was found: uint8 (n H, 3 W, 3) RGB."""
+        if self._last is None:
+            return None
+        images, labels, logits = (part[:DRAWN].cpu().numpy() for part in self._last)
+        found = logits.argmax(1).astype(np.uint8)
+        colors = [spec.color for spec in self.classes]
+        rows = zip(
+            images, *(_widened(part, self.config.stride) for part in (labels.astype(np.uint8), found)), strict=True
+        )
+        return np.vstack([draw(ScoredFrame(0.0, 0, *row), colors) for row in rows])
+
+    def state(self) -> dict[str, Any]:
+        """Network, optimiser and schedule."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _widened(labels: Image, stride: int) -> Image:
+    """Labels (B, h, w) at the pictures' size, (B, H, W)."""
+    return labels.repeat(stride, 1).repeat(stride, 2)
+
+
+def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:
+    trunk = [p for p in network.pretrained_parameters() if p.requires_grad]
+    slow = {id(p) for p in trunk}
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in slow]
+    return [{"params": trunk, "lr": tower_rate}, {"params": rest, "lr": rate}]

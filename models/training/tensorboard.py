@@ -1,0 +1,64 @@
+"""The log of a run for TensorBoard: losses, learning rates, pace, and pictures of what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cliprl.models.data.sample import Image
+from cliprl.models.training.checkpoint import TrainingStage
+from cliprl.models.training.throughput import Pace
+
+
+@runtime_checkable
+class Optimised(Protocol):
+    """A stage with an optimiser."""
+
+    optimizer: torch.optim.Optimizer
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A stage that can draw what it learned from last."""
+
+    def picture(self) -> Image | None:
+        """Frames beside their truth and what was found, uint8 (H, W, 3) RGB; None before the first step."""
+        ...
+
+
+class Log:
+    """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them. Pictures go in every `draw_every` steps.
+
+    Where a stage goes on from a checkpoint, what had been logged after it is dropped from view.
+    """
+
+    def __init__(self, folder: Path, draw_every: int) -> None:
+        self.folder, self.draw_every = folder, max(1, draw_every)
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float], pace: Pace | None = None) -> None:
+        """Log a step and, where it is known, its pace."""
+        writer = self._writers.get(stage.name)
+        if writer is None:
+            writer = self._writers[stage.name] = SummaryWriter(str(self.folder / stage.name), purge_step=done)
+        if pace:
+            writer.add_scalar("images per second", pace.images_per_second, done)
+            writer.add_scalar("waiting for data", pace.waiting, done)
+        for name, value in losses.items():
+            writer.add_scalar(f"loss/{name}", value, done)
+        if isinstance(stage, Optimised):
+            for number, group in enumerate(stage.optimizer.param_groups):
+                writer.add_scalar(f"rate/{number}", group["lr"], done)
+        if isinstance(stage, Pictured) and (done % self.draw_every == 0 or done == stage.steps):
+            picture = stage.picture()
+            if picture is not None:
+                writer.add_image("frame, truth, found", picture, done, dataformats="HWC")
+
+    def close(self) -> None:
+        """Finish the files."""
+        for writer in self._writers.values():
+            writer.close()

@@ -1,0 +1,162 @@
+"""A training run: from a recipe to a sealed bundle."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cliprl.engines import Bundle, UsageError, add_reference, seal_bundle
+from cliprl.models.config.config import Recipe, deciding
+from cliprl.models.data.dataset_spec import Description
+from cliprl.models.data.sets import vocalfolds
+from cliprl.models.evaluation.manifest_scores import score_bundle
+from cliprl.models.export.export import Model, export_bundle
+from cliprl.models.export.probe_images import scene_pictures
+from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.weights import start_of
+from cliprl.models.training.checkpoint import CheckpointWriter, Report, TrainingStage, run_stage
+from cliprl.models.training.parallel import first_process_first, rank
+from cliprl.models.training.run_datasets import Sets, open_sets
+from cliprl.models.training.stages.contrastive import Contrastive
+from cliprl.models.training.stages.reinforcement import Reinforcement
+from cliprl.models.training.stages.supervised import Supervised
+from cliprl.models.training.tensorboard import Log
+from cliprl.models.training.throughput import ThroughputMeter
+from cliprl.models.training.watching import TrainingCallback
+
+BUNDLE, LOGS = "bundle", "logs"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """What all stages of a run share: the recipe, the folder, the data, and who is told."""
+
+    recipe: Recipe
+    folder: Path
+    sets: Sets
+    report: Report
+
+    def stage(self, stage: TrainingStage) -> None:
+        """Train one stage to its end."""
+        run_stage(stage, self.keeper(stage.name), self.report)
+
+    def keeper(self, stage: str) -> CheckpointWriter:
+        """Who keeps the checkpoints of a stage."""
+        return CheckpointWriter(self.folder, self.recipe.save_every, deciding(self.recipe, stage))
+
+
+def train(recipe: Recipe, folder: Path, watcher: TrainingCallback, device: torch.device = CPU) -> Bundle | None:
+    """Run every stage of `recipe` in `folder`, each from its checkpoint where there is one, and write `folder`/bundle.
+
+    Of many processes only the first writes, and returns the bundle. Raises UsageError and CliprlError as the parts do.
+    """
+    _make(folder)
+    with first_process_first():
+        sets = open_sets(recipe, folder, watcher.drawing)
+    torch.manual_seed(recipe.seed)
+    network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
+    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)
+    with logged(recipe, folder, watcher) as report:
+        run = TrainingRun(recipe, folder, sets, report)
+        train_base(network, run)
+        run.stage(Reinforcement(network, refiner, sets.policy, sets.classes, recipe))
+    return None if rank() else _finish(network.to(CPU), refiner.to(CPU), run, watcher)
+
+
+@contextmanager
+def logged(recipe: Recipe, folder: Path, watcher: TrainingCallback) -> Iterator[Report]:
+    """Who tells the watcher and the log of each step; in every process but the first nobody is told."""
+    if rank():
+        yield lambda stage, done, losses: None
+        return
+    pacer = ThroughputMeter()
+    with closing(Log(folder / LOGS, recipe.draw_every)) as log:
+
+        def report(stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
+            step, whole = pacer.after(stage, done) or (None, None)
+            watcher.report(stage, done, losses)
+            log.report(stage, done, losses, step)
+            if whole and done == stage.steps:
+                watcher.paced(stage, whole)
+
+        yield report
+
+
+def _finish(network: ClipSegmenter, refiner: Refiner, run: TrainingRun, watcher: TrainingCallback) -> Bundle:
+    """Export, give the bundle what its engines are held to, score it, and seal it with its scores."""
+    recipe, size = run.recipe, run.recipe.network
+    model = Model(
+        network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
+    )
+    bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
+    bundle = add_reference(bundle, scene_pictures(size.height, size.width))
+    scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, watcher.scoring)
+    return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
+        ) from error
+
+
+def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
+    """The contrastive and the supervised stage; once they are finished they are only read."""
+    recipe, sets = run.recipe, run.sets
+    state = run.keeper(Supervised.name).read(Supervised.name)
+    if state and state["done"] >= recipe.supervised.steps:
+        network.load_state_dict(state["network"])
+        return
+    run.stage(Contrastive(network, sets.captioned, recipe))
+    run.stage(Supervised(network, sets.train, sets.classes, recipe))
+
+
+def provenance(recipe: Recipe) -> Mapping[str, Any]:
+    """What the manifest says of how the bundle was made; no place of this machine is in it."""
+    data, settings = recipe.data, asdict(recipe)
+    lists = {
+        key: [Description.parse(text).what() for text in settings["data"][key]] for key in ("train", "policy", "test")
+    }
+    named = {"root": "", "cache": "", "larynx": vocalfolds.NAME if data.larynx else "", **lists}
+    settings["data"] |= named
+    settings["network"] |= {key: Path(settings["network"][key]).name for key in ("tower", "weights")}
+    del settings["scoring"]
+    return {
+        "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if data.larynx else ""),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "data": _sources(recipe),
+        "start": start_of(recipe.network),
+        "recipe": settings,
+    }
+
+
+def _sources(recipe: Recipe) -> list[dict[str, str]]:
+    """The sets that were trained on, with the licences that are known; of others the user knows."""
+    data = recipe.data
+    kinds = [Description.parse(text).kind for text in (*data.train, *data.policy)]
+    if not kinds:
+        kinds = ["rendered", *(["vocalfolds"] if data.larynx else [])]
+    known = {
+        "rendered": {"name": "rendered scenes (cliprl.pipeline.scene)", "licence": "Apache-2.0"},
+        "raytraced": {
+            "name": "ray-traced scenes (cliprl.models.data.raytraced)",
+            "licence": "Apache-2.0; pictures and meshes that they were made from have their own",
+        },
+        vocalfolds.NAME: {
+            "name": vocalfolds.NAME,
+            "licence": vocalfolds.LICENCE,
+            "attribution": vocalfolds.ATTRIBUTION,
+        },
+    }
+    return [known.get(kind, {"name": kind, "licence": "see the set's own terms"}) for kind in dict.fromkeys(kinds)]
