@@ -22,7 +22,7 @@ from sound_media import FRAMES, heard_seconds, make_media, payload, streams_of
 from cliprl.pipeline.live.opening import _displayed
 from cliprl.pipeline.passthrough import Passthrough, clean_tags, copy_packet
 from cliprl.pipeline.protocols import Scene
-from cliprl.pipeline.sinks import VideoSink
+from cliprl.pipeline.sinks import NetworkSink, VideoSink
 from cliprl.pipeline.sources import open_source
 
 TAGS = {"title": "Sigmoid resection", "comment": "OR 3", "creation_time": "2024-03-01T08:30:00.000000Z"}
@@ -250,6 +250,12 @@ def test_an_output_that_is_opened_late_has_no_stale_sound(tmp_path: Path) -> Non
         passthrough = frames.info.passthrough
         assert passthrough is not None
         assert not passthrough.subscribe().packets
+
+
+def test_a_network_output_says_that_it_has_no_sound(tmp_path: Path) -> None:
+    with open_source(str(make_media(tmp_path / "in.ts", audio=("aac",)))) as frames:
+        (note,) = NetworkSink(str(tmp_path / "live.m3u8"), Scene(frames.info, ())).notes
+    assert "the audio is left out" in note
 
 
 KILLED = """

@@ -65,6 +65,8 @@ class NetworkSink:
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []
         self.frames = 0
+        if scene.stream.passthrough and scene.stream.passthrough.tracks:
+            self.notes.append(f"{redact(target)} gets the picture alone: the audio is left out")
         self._target, self._info, self._settings = target, scene.stream, (crf, preset)
         self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
         self._container: Any = None
