@@ -92,7 +92,8 @@ def run(options: Options, *, json_output: bool, quiet: bool, verbose: bool) -> i
         print(json_text(summary.to_json() | run_of), flush=True)
     else:
         _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
-    return 128 + received[0] if received else 0
+    ended = isinstance(stream, LiveStream) and not stream.interrupted  # the file was over, and its page stayed
+    return 128 + received[0] if received and not ended else 0
 
 
 def _tell(console: Console, what: Any, **style: Any) -> None:
@@ -195,7 +196,11 @@ def _open_live(
     equip = Equip(bundle, options.device, options.steps, options.budget_ms, options.precision, options.threads)
     openers = {target: opener(target) for target in targets}
     network = bundle.manifest.name
-    return open_live(watchable(options.source), first, overlay, equip, openers, options.live, network=network, say=say)
+    web = options.web is not None
+    waits = web and not options.window and not options.source.startswith("demo:")
+    repeats = web and options.frames is None and not targets  # what is written holds each frame once
+    viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
+    return open_live(watchable(options.source), first, overlay, equip, openers, viewing, network=network, say=say)
 
 
 def _style(options: Options, classes: Sequence[ClassSpec]) -> Style:

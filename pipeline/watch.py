@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,11 +37,18 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
     from cliprl.pipeline.web.viewer import WebViewer
 
     records = bool(stream.recordings)
-    program = Program(stream.hub, stream.controls, stream.info, stream.overlay.classes, records, network)
+    playback = stream.playback
+    program = Program(stream.hub, stream.controls, stream.info, stream.overlay.classes, records, network, playback)
     with WebViewer(program, Address.parse(address)) as viewer:
         _say(f"watch at {viewer.url}")
+        for place in viewer.elsewhere:
+            _say(f"from other machines: {place}")
+        if playback is not None:
+            playback.ended = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
+            if playback.waits:
+                _say("playing begins with the first viewer; Ctrl-C ends")
         yield
-        if not stream.summary().interrupted:
+        if not stream.interrupted and not (playback is not None and playback.repeats):
             with suppress(KeyboardInterrupt), _interruptible():
                 _say("the input has ended; the page stays until Ctrl-C")
                 stream.linger(threading.Event())
@@ -92,6 +99,12 @@ def tidy_recordings() -> Iterator[None]:
     finally:
         with suppress(OSError):
             RECORDINGS.rmdir()
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """`call`, which is called only the first time."""
+    calls = iter([call])
+    return lambda: next(calls, lambda: None)()
 
 
 def _say(text: str) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import av
 import numpy as np
 import pytest
 from webplayer import CLASSES, Player
 
+from cliprl.pipeline.live.camera import Camera
 from cliprl.pipeline.live.hub import Freshness, RecordingStatus, RecordState, SourceState
+from cliprl.pipeline.live.playback import Playback, open_file_at
+from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.overlay import Overlay
+from cliprl.pipeline.sources import open_source
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -515,3 +525,112 @@ def test_full_screen(page: Any) -> None:
     assert page.find_element("id", "full").get_attribute("aria-pressed") == "true"
     press(page, "f")
     until(lambda: page.execute_script("return !document.fullscreenElement"))
+
+
+OVERLAP = """
+const range = document.createRange();
+range.selectNodeContents(document.querySelector("h1"));
+const text = document.querySelector("h1").lastChild;
+range.selectNode(text);
+const [a, b] = [document.querySelector("h1 img").getBoundingClientRect(), range.getBoundingClientRect()];
+const form = document.getElementById("form").getBoundingClientRect();
+return [b.width > 0, a.right <= b.left, Math.max(a.bottom, b.bottom) <= form.top, form.right <= innerWidth];
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_logo_of_the_login_page_stands_beside_its_text(chromium: Any, player: Player, width: int) -> None:
+    with serve(player, Address("0.0.0.0", 0, True)) as viewer:
+        chromium.set_window_size(width, 800)
+        try:
+            chromium.get(f"http://127.0.0.1:{viewer.port}/")
+            until(lambda: chromium.execute_script("return document.styleSheets.length"))
+            assert chromium.execute_script(OVERLAP) == [True, True, True, True]
+        finally:
+            chromium.set_window_size(1280, 800)
+
+
+@contextmanager
+def played(path: Path) -> Iterator[tuple[Playback, WebViewer]]:
+    """A file of four seconds on the page, without segmentation."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(100):
+            picture = av.VideoFrame.from_ndarray(np.full((240, 320, 3), 2 * number, np.uint8), "rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    playback = Playback(open_source(path), lambda seconds: open_file_at(str(path), seconds), waits=True)
+    live = LiveStream(Camera(lambda: open_source(path), playback, name="clip"), Overlay(CLASSES), playback=playback)
+    program = Program(live.hub, live.controls, live.info, CLASSES, False, "test", playback)
+    with WebViewer(program, ANY) as viewer:
+        runner = threading.Thread(target=live.run)
+        runner.start()
+        try:
+            yield playback, viewer
+        finally:
+            live.stop()
+            runner.join()
+
+
+def test_a_file_begins_with_the_page_and_is_replayed_and_sought_in_there(chromium: Any, tmp_path: Path) -> None:
+    with played(tmp_path / "clip.mp4") as (playback, viewer):
+        assert playback.waits
+        chromium.get(viewer.url)
+        until(lambda: chromium.find_element("id", "seek-row").is_displayed())
+        slider = chromium.find_element("id", "seek")
+        assert slider.accessible_name == "Position in the file"
+        assert slider.aria_role == "slider"
+        until(lambda: text(chromium, "state-text") == "Ended")
+        until(lambda: text(chromium, "seek-value").endswith("/ 0:04"))
+        assert playback.jumps == 0
+        click(chromium, "replay")
+        until(lambda: playback.jumps == 1)
+        until(lambda: text(chromium, "state-text") != "Ended")
+        until(lambda: text(chromium, "state-text") == "Ended")
+        slider.send_keys(webdriver.Keys.HOME)
+        until(lambda: playback.jumps == 2)
+        until(lambda: 0 < playback.position < 3)
+        assert re.fullmatch(r"0:0\d of 0:04", slider.get_attribute("aria-valuetext"))
+
+
+def test_another_site_can_open_the_page_and_nothing_else(chromium: Any, viewer: WebViewer, tmp_path: Path) -> None:
+    """The page of another origin tries a frame, a picture, a script, a style, a fetch, a socket and a download."""
+    place = f"127.0.0.1:{viewer.port}"
+    page = f"""<!doctype html><title>other</title><script>
+    const tried = {{}};
+    const tag = (name, attribute, path) => {{
+      const node = document.createElement(name);
+      node.onload = () => (tried[path] = "loaded");
+      node.onerror = () => (tried[path] = "refused");
+      node[attribute] = "http://{place}" + path;
+      if (name === "link") node.rel = "stylesheet";
+      document.documentElement.append(node);
+    }};
+    tag("img", "src", "/snapshot.png");
+    tag("script", "src", "/static/viewer.js");
+    tag("link", "href", "/static/viewer.css");
+    const socket = new WebSocket("ws://{place}/ws");
+    socket.onopen = () => (tried.socket = "loaded");
+    socket.onerror = () => (tried.socket = "refused");
+    for (const path of ["/api/stream", "/metrics"])
+      fetch("http://{place}" + path).then(() => (tried[path] = "loaded"), () => (tried[path] = "refused"));
+    window.tried = tried;
+    </script>"""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "index.html").write_text(page)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        try:
+            chromium.get(f"http://localhost:{site.server_port}/")
+            until(lambda: chromium.execute_script("return Object.keys(tried).length") == 6)
+            assert set(chromium.execute_script("return Object.values(tried)")) == {"refused"}
+            chromium.execute_script("location = arguments[0]", f"http://{place}/metrics")
+            until(lambda: "refused" in chromium.page_source)
+            chromium.get(f"http://localhost:{site.server_port}/")
+            chromium.execute_script("location = arguments[0]", f"http://{place}/")
+            until(lambda: text(chromium, "fps") not in ("", "–"))
+        finally:
+            site.shutdown()

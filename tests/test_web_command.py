@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import cli, command, watch
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
+
+from cliprl.pipeline.web.address import own_addresses
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 # Seconds after which a test gives up waiting for what has to come.
@@ -170,3 +173,94 @@ def test_without_its_packages_the_viewer_says_how_to_get_them(
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", "demo:", "--web"])
     assert run_app(cli.app, "cliprl-stream") == 2
     assert "pip install 'cliprl[live]'" in capfd.readouterr().err
+
+
+def short_clip(path: Path, frames: int = 50) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for number in range(frames):
+            picture = av.VideoFrame.from_ndarray(np.full((128, 160, 3), 4 * number, np.uint8), "rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def watch_once(url: str) -> None:
+    """Be the first viewer, for a moment."""
+    with urllib.request.urlopen(url + "stream.mjpg", timeout=LIMIT) as stream:
+        assert stream.read(1000)
+
+
+def test_a_file_waits_for_the_first_viewer_and_is_replayed_and_sought_in(tmp_path: Path) -> None:
+    short_clip(tmp_path / "clip.mp4")
+    with running(tmp_path, "clip.mp4", "--web", ":0", "--json") as (process, url):
+        assert process.stderr is not None
+        assert "begins with the first viewer" in process.stderr.readline()
+        assert json.loads(fetch(url + "healthz")[1])["state"] == "connecting"
+        assert fetch(url)[0] == fetch(url + "api/stream")[0] == 200  # none of these watches
+        time.sleep(1)
+        assert fetch(url + "snapshot.png")[0] == 503
+        watch_once(url)
+        until(url + "healthz", '"ended"')
+        assert "the page stays until Ctrl-C" in process.stderr.readline()
+        first = float(until(url + "metrics", r"^cliprl_frames_displayed_total (\d+)"))
+        assert first >= 45
+        assert fetch(url + "api/position", {"seconds": 1.0})[0] == 200
+        until(url + "metrics", rf"^cliprl_frames_displayed_total (?!{first:.0f}$)\d+")
+        until(url + "healthz", '"ended"')
+        assert first + 20 <= float(until(url + "metrics", r"^cliprl_frames_displayed_total (\d+)")) <= first + 30
+        for body in ({"seconds": -1}, {"seconds": 99}, {"seconds": True}, {"seconds": "1"}, {}, {"seconds": 0, "x": 1}):
+            assert fetch(url + "api/position", body)[0] == 400
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert error == ""
+    assert json.loads(output)["interrupted"] is False
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_file_that_is_also_written_is_played_once_and_whole(tmp_path: Path) -> None:
+    short_clip(tmp_path / "clip.mp4", 25)
+    with running(tmp_path, "clip.mp4", "--web", ":0", "-o", "seen.mp4", "-q") as (process, url):
+        watch_once(url)
+        assert fetch(url + "api/position", {"seconds": 0})[0] == 400
+        until(url + "healthz", '"ended"')
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    with av.open(tmp_path / "seen.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 25
+
+
+def test_a_file_that_waits_ends_by_ctrl_c(tmp_path: Path) -> None:
+    short_clip(tmp_path / "clip.mp4", 5)
+    with running(tmp_path, "clip.mp4", "--web", ":0", "-q") as (process, url):
+        until(url + "healthz", "connecting")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in error
+
+
+def test_beyond_loopback_every_address_that_others_can_reach_is_told(tmp_path: Path) -> None:
+    with running(tmp_path, "demo:?size=160x128", "--web", "0.0.0.0:0", "-q") as (process, url):
+        places = own_addresses(ipv6=False)
+        assert not [place for place in places if place.startswith("127.")]
+        assert process.stderr is not None
+        for place in places:
+            line = process.stderr.readline()
+            match = re.fullmatch(r"cliprl-stream: from other machines: (http://(\S+):\d+/#token=(\S+))\n", line)
+            assert match, line
+            assert match[2] == place
+            assert url.endswith(match[3])
+            assert fetch(match[1].partition("#")[0])[0] == 401  # reached, and asked for the token
+
+
+def test_on_loopback_there_is_one_address(tmp_path: Path) -> None:
+    with running(tmp_path, "demo:?size=160x128", "--web", "127.0.0.1:0", "-q") as (process, url):
+        until(url + "metrics", r"^cliprl_frames_displayed_total [1-9]")
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert "other machines" not in error

@@ -73,6 +73,7 @@ class Camera(threading.Thread):
         self._reading: Source | None = None
         self._last, self._gaps = 0.0, deque[float](maxlen=_GAPS)
         self._anchor: float | None = None
+        self._jumps = 0  # of a file that is sought in: its frames do not follow each other there
         self._stopped = threading.Event()
 
     @property
@@ -184,6 +185,7 @@ class Camera(threading.Thread):
                 while not self._stopped.is_set():
                     frame = source.read(self._planes)
                     self.skipped = skipped + getattr(source, "skipped", 0)
+                    self._jumps = getattr(source, "jumps", 0)
                     if frame is None:
                         return self._end()
                     self._put(frame)
@@ -212,7 +214,7 @@ class Camera(threading.Thread):
             self._stand(SourceState.LIVE, "")
         with self._changed:
             self._missed += len(self._frames) == QUEUE
-            self._frames.append(Captured(frame, self.connections))
+            self._frames.append(Captured(frame, self.connections + self._jumps))
             self._changed.notify_all()
 
     def _pace(self, frame: Frame) -> None:

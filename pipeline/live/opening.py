@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +13,19 @@ from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display import Promise
 from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.outlet import Outlet
+from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.recording import RecordOptions, recordings
 from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.overlay import Overlay
 from cliprl.pipeline.passthrough import without_audio
-from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
+from cliprl.pipeline.protocols import Scene, Sink, Source, StreamInfo
 from cliprl.pipeline.sinks.camera import DEVICES
 from cliprl.pipeline.sinks.group import check_sink
 from cliprl.pipeline.sinks.network import is_network
-from cliprl.pipeline.sources import FrameSource, open_source
+from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.stdin import STDIN
 
 # A frame of a file waits for its own mask, for this share of the time until the next is due.
 _FILE_WAIT = 0.8
@@ -33,6 +36,7 @@ class LiveOptions:
     """How a live source is shown. See the command's help for each.
 
     reconnect: None: once the source has been seen. wait_ms: None: not at all for a camera, most of a frame for a file.
+    web: a file is played for the page; `waits`: it waits for the first viewer; `repeats`: it can be replayed and sought in.
     record: what and where, None where it can't be switched on; `recording` is on from the start.
     stream: the index of the video stream to show, None for the best.
     """
@@ -44,6 +48,9 @@ class LiveOptions:
     record: RecordOptions | None = None
     recording: bool = False
     stream: int | None = None
+    web: bool = False
+    waits: bool = False
+    repeats: bool = False
 
 
 def first_source(name: str, options: LiveOptions) -> FrameSource | None:
@@ -70,9 +77,10 @@ def open_live(
     say: Callable[[str], None] = ignore_message,
 ) -> LiveStream:
     """The live stream of the source called `name`, of which `first` is open already; `openers` are those of its outputs."""
+    playback = _playback(name, first, options)
     camera = Camera(
         lambda: open_source(name, stream=options.stream),
-        first,
+        playback or first,
         name=redact(name),
         reconnect=options.reconnect is not False,
     )
@@ -94,8 +102,22 @@ def open_live(
         controls=Controls(overlay.classes, settings),
         promise=promise,
         name=network,
+        playback=playback,
         say=say,
     )
+
+
+def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Playback | None:
+    """How a file is played on the page; None for anything that is live, or is not shown there."""
+    if first is None or first.info.live or not options.web:
+        return None
+    if name == STDIN or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe is read as it comes
+        return None
+
+    def open_at(seconds: float) -> Source:
+        return open_file_at(name, seconds if isinstance(first, VideoSource) else 0.0, options.stream)
+
+    return Playback(first, open_at, repeats=options.repeats, waits=options.waits)
 
 
 def _outlet(target: str, opener: Callable[[Scene], Sink], camera: Camera, overlay: Overlay) -> Outlet:

@@ -14,6 +14,7 @@ from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display import Display, Promise
 from cliprl.pipeline.live.outlet import Outlet
 from cliprl.pipeline.live.pictures import FIRST_SIZE
+from cliprl.pipeline.live.playback import Playback
 from cliprl.pipeline.live.recording import Recording
 from cliprl.pipeline.live.supervisor import Supervisor
 from cliprl.pipeline.live.timeline import TIME_BASE
@@ -51,8 +52,10 @@ class LiveStream:
         controls: Controls | None = None,
         promise: Promise | None = None,
         name: str = "",
+        playback: Playback | None = None,
         say: Callable[[str], None] = ignore_message,
     ) -> None:
+        self.playback = playback
         self.camera, self.overlay, self.supervisor = camera, overlay, supervisor
         self.outlets, self.recordings = tuple(outlets), tuple(recordings)
         style = overlay.style
@@ -118,6 +121,8 @@ class LiveStream:
         """End in good order. May be called from any thread or a signal handler."""
         self._interrupted.set()
         self.camera.stop()
+        if self.playback:
+            self.playback.close()
 
     def summary(self) -> Summary:
         """Figures of the run so far."""
@@ -125,9 +130,12 @@ class LiveStream:
         notes = [*(info.notes if info else ()), *(note for outlet in self.outlets for note in outlet.notes)]
         notes += [note for recording in self.recordings for note in recording.notes]
         dropped, damaged = self.camera.dropped, self.camera.damaged
-        return self.recorder.summary(
-            dropped=dropped, damaged=damaged, interrupted=self._interrupted.is_set(), notes=notes
-        )
+        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before the input's end. A file that was played to its end was not, also while it repeats."""
+        return self._interrupted.is_set() and not (self.playback is not None and self.playback.played)
 
     @property
     def _threads(self) -> list[Camera | Supervisor | Outlet | Recording]:
@@ -145,6 +153,8 @@ class LiveStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.hub.close()
+        if self.playback:
+            self.playback.close()
         for thread in self._threads:
             thread.close()
         self.recorder.end()

@@ -22,6 +22,7 @@ from cliprl.pipeline.sources.describe import describe, first_shown, stated_frame
 from cliprl.pipeline.sources.encryption import encryption_error, find_encryption
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.reader import PacketReader
+from cliprl.pipeline.sources.seek import seek_to_key
 from cliprl.pipeline.sources.selection import select
 from cliprl.pipeline.sources.timeline import timeline_of
 from cliprl.pipeline.sources.timing import Clock
@@ -38,6 +39,7 @@ _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 class VideoSource(FrameSource):
     """Frames of a file, a device or a URL, each with its own time. The first is decoded on opening, so that `info` is true.
 
+    `start`: seconds after the file's beginning; the first frame is the key frame before, which is `origin` seconds after it.
     A live frame's "captured" time is when it would have come without any backlog, before this process or in it.
     Raises UsageError or CliprlError, one line, where there is no picture to be had.
     """
@@ -53,6 +55,7 @@ class VideoSource(FrameSource):
         hwaccel: Any = None,
         stream: int | None = None,
         url: str | None = None,
+        start: float = 0.0,
     ) -> None:
         """Open `name`, and the video stream of index `stream` in it; None: the one marked as default, or the largest.
 
@@ -61,6 +64,7 @@ class VideoSource(FrameSource):
         self._name, self._wanted = name, stream
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
+        self.origin = 0.0
         try:
             self._container: Any = av.open(
                 url or name,
@@ -75,6 +79,8 @@ class VideoSource(FrameSource):
                 raise encryption_error(name, how) from None
             raise explain(error, name) from None
         try:
+            if start:
+                self.origin = seek_to_key(self._container, redact(name), start, stream)
             self._start(live)
         except BaseException:
             self._release()

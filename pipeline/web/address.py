@@ -6,6 +6,8 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from aioice.ice import get_host_addresses
+
 from cliprl.engines import CliprlError, UsageError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8088
@@ -67,6 +69,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
+
+
+def own_addresses(*, ipv6: bool) -> list[str]:
+    """This machine's addresses that others can reach, IPv4 or IPv6 ones, in a fixed order."""
+    found = get_host_addresses(use_ipv4=not ipv6, use_ipv6=ipv6)
+    addresses = {ipaddress.ip_address(text) for text in found}
+    return sorted(str(address) for address in addresses if not (address.is_link_local or address.is_loopback))
 
 
 def may_be_called(host: str, listening_on: str, *, name: str = "") -> bool:

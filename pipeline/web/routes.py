@@ -76,6 +76,7 @@ class Routes:
                 web.get("/snapshot.png", self._snapshot),
                 web.get("/api/stream", self._describe),
                 web.post("/api/controls", self._control),
+                web.post("/api/position", self._seek),
                 web.get("/ws", self._socket, allow_head=False),
             ]
         )
@@ -134,6 +135,21 @@ class Routes:
             raise bad_request(str(error)) from None
         return web.json_response(describe_settings(settings))
 
+    async def _seek(self, request: web.Request) -> web.StreamResponse:
+        """Go on from another place of a file: {"seconds": 12.5}; 0 replays it. A pause ends."""
+        values, playback = await asked_object(request, self._pool), self._program.playback
+        seconds = values.get("seconds")
+        if set(values) != {"seconds"} or isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise bad_request("send the position alone, as in {'seconds': 12.5}")
+        try:
+            if playback is None:
+                raise UsageError("this input can't be sought in: it is live")
+            playback.seek(seconds)
+        except UsageError as error:
+            raise bad_request(str(error)) from None
+        self._program.controls.update({"paused": False})
+        return web.json_response({"seconds": seconds})
+
     async def _snapshot(self, request: web.Request) -> web.StreamResponse:
         """The newest picture as PNG, in full size."""
         newest = self._program.hub.newest
@@ -152,7 +168,7 @@ class Routes:
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         """Pictures one after the other, for anything that shows MJPEG; a slow reader misses some."""
-        self._refuse_crowds()
+        self._welcome()
         boundary = BOUNDARY.decode()
         response = web.StreamResponse(headers={"Content-Type": f"multipart/x-mixed-replace; boundary={boundary}"})
         if (transport := request.transport) is not None:
@@ -175,7 +191,7 @@ class Routes:
         return response
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        self._refuse_crowds()
+        self._welcome()
         response = web.WebSocketResponse(heartbeat=_STUCK, compress=False, max_msg_size=_LARGEST_REQUEST)
         await response.prepare(request)
         tell, browser = lambda: self._program.tell(self.viewers), request.remote or "127.0.0.1"
@@ -191,9 +207,12 @@ class Routes:
         for session in tuple(self._sessions):
             await session.close()
 
-    def _refuse_crowds(self) -> None:
+    def _welcome(self) -> None:
+        """Somebody watches now. Raises HTTPServiceUnavailable where too many do."""
         if self.viewers >= (most := self._pool.limits.viewers):
             raise web.HTTPServiceUnavailable(text=f"there are {most} viewers already: close one\n")
+        if self._program.playback is not None:
+            self._program.playback.release()
 
 
 @contextmanager

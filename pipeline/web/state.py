@@ -12,6 +12,7 @@ from typing import Any
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.hub import Hub, RecordState, SourceState, Status
+from cliprl.pipeline.live.playback import Playback
 from cliprl.pipeline.protocols import StreamInfo
 from cliprl.pipeline.sinks.describe import describe_class, describe_stream
 from cliprl.pipeline.sources.errors import redact
@@ -21,7 +22,7 @@ from cliprl.pipeline.sources.errors import redact
 class Program:
     """What the viewer shows: a stream, the classes in it, and the hub and controls of whoever displays it.
 
-    `records`: the display path can record. `network`: the name of the bundle that segments.
+    `records`: the display path can record. `network`: the name of the bundle that segments. `playback`: of a file, what plays it.
     """
 
     hub: Hub
@@ -30,12 +31,14 @@ class Program:
     classes: Sequence[ClassSpec]
     records: bool = False
     network: str = ""
+    playback: Playback | None = None
 
     def status(self) -> Status:
         """The status of now: that of the newest picture, grown older, or ended where there will be no more."""
         newest = self.hub.newest
         status = newest.status if newest else Status(since=time.time())
-        if self.hub.closed and status.state != SourceState.ENDED:
+        over = self.hub.closed or (self.playback is not None and self.playback.finished)
+        if over and status.state != SourceState.ENDED:
             recordings = tuple(replace(recording, state=RecordState.OFF) for recording in status.recordings)
             status = replace(status, captured=None, behind_s=None, recordings=recordings)
             return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0)
@@ -82,6 +85,9 @@ class Program:
             "missed": status.missed,
             "note": status.note,
             "viewers": viewers,
+            "repeats": self.playback is not None and self.playback.repeats,
+            "position": _finite(self.playback.position) if self.playback else None,
+            "duration": _finite(self.playback.duration) if self.playback else None,
             "settings": describe_settings(self.controls.settings),
         }
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cliprl.pipeline.web.access import Gate
-from cliprl.pipeline.web.address import Address, bound_address, is_loopback
+from cliprl.pipeline.web.address import Address, bound_address, is_loopback, own_addresses
 from cliprl.pipeline.web.connections import ConnectionPool
 from cliprl.pipeline.web.limits import Limits
 from cliprl.pipeline.web.listener import Listener
@@ -66,10 +66,18 @@ class WebViewer:
     @property
     def url(self) -> str:
         """Where the page is, for this machine's browser; with the token where one is needed, so not to be logged."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
-            self.host, f"[{self.host}]" if ":" in self.host else self.host
-        )
-        return f"http://{host}:{self.port}/{f'#token={self.token}' if self.token else ''}"
+        return self._url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host))
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """Where the page is for other machines, one URL for each address of this one; empty on loopback. As secret as `url`."""
+        if self.host not in ("0.0.0.0", "::"):
+            return []
+        return [self._url(address) for address in own_addresses(ipv6=self.host == "::")]
+
+    def _url(self, host: str) -> str:
+        place = f"[{host}]" if ":" in host else host
+        return f"http://{place}:{self.port}/{f'#token={self.token}' if self.token else ''}"
 
     async def _serve(self) -> None:
         await self._runner.setup()

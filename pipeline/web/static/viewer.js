@@ -91,6 +91,7 @@ link.addEventListener("status", ({ detail }) => {
   showState();
   showMask();
   showFacts();
+  showPosition();
 });
 link.addEventListener("lost", () => {
   showState();
@@ -173,6 +174,44 @@ function showAlert() {
   put("alert-text", text);
   byId("alert").hidden = !text;
   byId("alert-close").hidden = failing;
+}
+
+// Where in a file: shown, unless the slider is being moved.
+
+let seeking = false;
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+function showPosition() {
+  byId("replay").hidden = !status.repeats;
+  byId("seek-row").hidden = status.duration === null;
+  if (status.duration === null) return;
+  const slider = byId("seek");
+  slider.max = String(status.duration);
+  if (!seeking) slider.value = String(status.position);
+  labelPosition();
+}
+
+function labelPosition() {
+  const slider = byId("seek");
+  const [at, end] = [slider.valueAsNumber, Number(slider.max)];
+  put("seek-value", `${clock(at)} / ${clock(end)}`);
+  slider.setAttribute("aria-valuetext", `${clock(at)} of ${clock(end)}`);
+  slider.style.setProperty("--filled", `${end ? (100 * at) / end : 0}%`);
+}
+
+async function seek(seconds) {
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const answer = await fetch("/api/position", { method: "POST", headers, body: JSON.stringify({ seconds }) });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+  } catch (error) {
+    put("outcome", `Not moved: ${error.message}`);
+  }
+  setTimeout(() => (seeking = false), 400); // until the program tells of the new place
 }
 
 // What this screen sees.
@@ -310,6 +349,12 @@ byId("alert-close").addEventListener("click", () => {
   dismissed = status.note;
   showAlert();
 });
+byId("seek").addEventListener("input", () => {
+  seeking = true;
+  labelPosition();
+});
+byId("seek").addEventListener("change", ({ target }) => seek(target.valueAsNumber));
+byId("replay").addEventListener("click", () => seek(0));
 byId("keys-close").addEventListener("click", () => byId("keys").close());
 
 // Full screen: the buttons leave while the mouse rests.
