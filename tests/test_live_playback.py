@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +52,13 @@ def read(playback: Playback) -> Frame:
     return frame
 
 
+def until(fine: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not fine():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts", ".avi"])
 @pytest.mark.parametrize("wanted", [0, 5, 10, 27, 49])
 def test_a_seek_leads_to_the_very_frame(tmp_path: Path, suffix: str, wanted: int) -> None:
@@ -73,14 +82,21 @@ def test_at_the_end_it_waits_and_is_replayed(tmp_path: Path) -> None:
         ended = threading.Event()
         playback.ended = ended.set
         seen: list[Frame] = []
+
+        def end(times: int) -> None:
+            until(lambda: playback.resting and len(seen) == FRAMES * times)
+            playback.finish()
+            playback.finish()
+            assert ended.is_set()
+
         reader = threading.Thread(target=lambda: seen.extend(playback))
         reader.start()
-        assert ended.wait(LIMIT)
+        end(1)
         assert playback.finished
-        assert len(seen) == FRAMES
+        assert playback.played
         ended.clear()
         playback.seek(0)
-        assert ended.wait(LIMIT)
+        end(2)
         playback.close()
         reader.join()
     assert [number(frame) for frame in seen] == [*range(FRAMES)] * 2

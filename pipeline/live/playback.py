@@ -24,7 +24,8 @@ class Playback:
 
     `source` is the file, open already; `open_at` opens it so that it can be read from a place in seconds. `repeats`: at the
     end it waits for a jump, and `read` gives None only after `close`. `waits`: the first frame waits for a viewer.
-    `ended` is called at each end. `jumps` counts replays and seeks so far, `position` is that of the last frame in seconds.
+    `resting`: all has been read; `finished`: and displayed, which calls `ended`; `played`: that has happened before.
+    `jumps` counts replays and seeks so far, `position` is that of the last frame in seconds.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Playback:
         self.repeats, self.ended = repeats, _nothing
         self.damaged = self.jumps = 0
         self.position = 0.0
-        self.finished = self.played = False
+        self.resting = self.finished = self.played = False
         self._source, self._open_at = source, open_at
         self._target, self._first, self._shift, self._end = 0.0, None, 0, 0
         self._wanted: float | None = None
@@ -70,6 +71,15 @@ class Playback:
             self._wanted, self._waits = seconds, False
             self._changed.notify_all()
 
+    def finish(self) -> None:
+        """All that was read has been displayed."""
+        with self._changed:
+            ends = self.resting and not self.finished and self._wanted is None
+            self.finished = self.finished or ends
+            self.played = self.played or ends
+        if ends:
+            self.ended()
+
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
         """The next frame, its time after that of the last; None after `close`, and at the end where it does not repeat."""
         self._wait(lambda: not self._waits)
@@ -93,7 +103,7 @@ class Playback:
             wanted = min(wanted, last)
             self._source = self._open_at(wanted)
             self._target, self._first = wanted, None
-            self.jumps, self.finished = self.jumps + 1, False
+            self.jumps, self.resting, self.finished = self.jumps + 1, False, False
 
     def _place(self, frame: Frame) -> bool:
         """Move a frame's time behind that of the last. False for a frame before the wanted place."""
@@ -111,11 +121,9 @@ class Playback:
 
     def _rest(self) -> bool:
         """At the end: wait for a jump. False where there will be none."""
-        self.played = True
         if not self.repeats:
             return False
-        self.finished = True
-        self.ended()
+        self.resting = True
         self._wait(lambda: self._wanted is not None)
         return not self._closed
 

@@ -72,7 +72,7 @@ class LiveStream:
             say,
         )
         self.hub, self.recorder = self._display.hub, self._display.recorder
-        self._interrupted = threading.Event()
+        self._interrupted, self._completed = threading.Event(), False
 
     @property
     def info(self) -> StreamInfo:
@@ -88,16 +88,20 @@ class LiveStream:
                 thread.start()
             while not self._interrupted.is_set() and self.recorder.frames != frames:
                 self.camera.paused = self.controls.settings.paused
+                resting = self.playback is not None and self.playback.resting
                 captured = self.camera.next(self._tick())
                 if captured is not None:
                     segmentation = self._display.show(captured)
                     if on_frame is not None:
                         on_frame(captured.frame, segmentation)
                 elif self.camera.ended:
+                    self._completed = not self._interrupted.is_set()
                     break
                 elif self.camera.live:
                     self._display.show_absence()
                 else:
+                    if resting and self.playback is not None:
+                        self.playback.finish()
                     self._display.redraw()
         self._raise_failure()
         return self.summary()
@@ -135,7 +139,8 @@ class LiveStream:
     @property
     def interrupted(self) -> bool:
         """Whether it was stopped before the input's end. A file that was played to its end was not, also while it repeats."""
-        return self._interrupted.is_set() and not (self.playback is not None and self.playback.played)
+        played = self.playback is not None and self.playback.played
+        return self._interrupted.is_set() and not (self._completed or played)
 
     @property
     def _threads(self) -> list[Camera | Supervisor | Outlet | Recording]:
