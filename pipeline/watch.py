@@ -48,7 +48,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
             if playback.waits:
                 _say("playing begins with the first viewer; Ctrl-C ends")
         yield
-        if not stream.interrupted and not (playback is not None and playback.repeats):
+        if not stream.stopped and not (playback is not None and playback.repeats):
             with suppress(KeyboardInterrupt), _interruptible():
                 _say("the input has ended; the page stays until Ctrl-C")
                 stream.linger(threading.Event())
@@ -72,7 +72,7 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
         raise shown.failed
     try:
         yield
-        if not stream.summary().interrupted:
+        if not stream.stopped:
             with suppress(KeyboardInterrupt), _interruptible():
                 stream.linger(shown.left)
     finally:

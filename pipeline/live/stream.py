@@ -137,6 +137,11 @@ class LiveStream:
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 
     @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called, be it before the input's end or after."""
+        return self._interrupted.is_set()
+
+    @property
     def interrupted(self) -> bool:
         """Whether it was stopped before the input's end. A file that was played to its end was not, also while it repeats."""
         played = self.playback is not None and self.playback.played
