@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from limits import file_size_limit
 from media import make_clip, scribble
-from test_sinks import SCENE, grid, make_frame, segment, write_all
+from sink_inputs import SCENE, grid, make_frame, segment, write_all
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.protocols import Sink

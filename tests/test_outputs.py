@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from media import make_clip
-from test_sinks import SCENE, grid, make_frame, segment, write_all
+from sink_inputs import SCENE, grid, make_frame, segment, write_all
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app

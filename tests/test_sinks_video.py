@@ -28,6 +28,7 @@ from cliprl.pipeline.protocols import Scene, StreamInfo
 from cliprl.pipeline.sinks import VideoSink, open_sink
 from cliprl.pipeline.sources import open_source
 
+HELPERS = Path(__file__).parent / "helpers"
 TICKS = Fraction(1, 90000)
 # A variable rate: short, long and one-tick steps.
 TIMES = list(accumulate([3003, 3000, 1, 9000, 3600, 1501, 1500, 90000, 7, 3003, 3003], initial=0))
@@ -409,7 +410,7 @@ def test_a_disk_that_is_full_only_at_the_end(tmp_path: Path) -> None:
 def test_a_killed_run_can_be_read(tmp_path: Path, suffix: str) -> None:
     code = f"""
         import os, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = {[str(Path(__file__).parent), str(HELPERS)]!r}
         from pathlib import Path
         from test_sinks_video import VideoSink, make_frames, scene_of
         frames = make_frames(list(range(0, 200 * 3600, 3600)), (96, 128))

@@ -10,26 +10,23 @@ import av
 import numpy as np
 import psutil
 import pytest
-from media import assert_same, bars, color_of, decode_all, decoded_planes, make_audio, make_clip, moving, video_frame
+from media import (
+    assert_same,
+    bar_error,
+    bars,
+    color_of,
+    decode_all,
+    decoded_planes,
+    make_audio,
+    make_clip,
+    moving,
+    to_rgb,
+    video_frame,
+)
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
-from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.color import Color, rgb_to_yuv
 from cliprl.pipeline.sources import open_source
-
-
-def to_rgb(frame: Frame) -> np.ndarray:
-    """Planes back to RGB in floating point, chroma repeated."""
-    chroma = frame.chroma.repeat(2, axis=0).repeat(2, axis=1)[: frame.height, : frame.width]
-    matrix, offset = yuv_to_rgb_matrix(frame.color.matrix, frame.color.full_range)
-    return np.clip(np.dstack([frame.luma, chroma]) @ matrix.T + offset, 0, 255)
-
-
-def bar_error(frame: Frame) -> float:
-    """The largest error in the middles of the eight colour bars, in steps of 255."""
-    middles = (np.arange(8) * 2 + 1) * frame.width // 16
-    wanted = bars(0, frame.height, frame.width)[:, middles].astype(float)
-    return float(np.abs(to_rgb(frame)[:, middles] - wanted).max())
 
 
 @pytest.mark.parametrize(

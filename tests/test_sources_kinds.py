@@ -13,8 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from media import assert_same, bars, decode_all, make_clip, moving
-from test_sources import bar_error
+from media import assert_same, bar_error, bars, decode_all, make_clip, moving
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.frame import allocate_planes

@@ -1,6 +1,6 @@
 """`python -m cliprl.bench.cuda.engines`: what only a GPU can show of the engines, with one command and one result file.
 
-It runs tests/test_engines_gpu.py with FAIL_WITHOUT_CUDA=1; times the encoder and a refinement step of `small`, `base` and
+It runs tests/engines/test_engines_gpu.py with FAIL_WITHOUT_CUDA=1; times the encoder and a refinement step of `small`, `base` and
 `large` in every precision of every backend, the encoder in batches of 1 and 8; and tries on this GPU the plans that
 TensorRT for RTX builds for others. `base` and `large` are not shipped: their networks are made here with random weights.
 """

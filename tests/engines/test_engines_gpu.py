@@ -1,6 +1,6 @@
 """What every engine must show on a GPU. One command on a machine that has one:
 
-FAIL_WITHOUT_CUDA=1 python -m pytest tests/test_engines_gpu.py
+FAIL_WITHOUT_CUDA=1 python -m pytest tests/engines/test_engines_gpu.py
 """
 
 from __future__ import annotations

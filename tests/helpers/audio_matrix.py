@@ -1,7 +1,7 @@
 """Every sound in every container into every output: what is kept, as the table of pipeline/README.md.
 
-`python tests/audio_matrix.py` writes the table anew. Cases run in child processes, for libav may crash: then the case is known,
-and a new child goes on with the next.
+`python tests/helpers/audio_matrix.py` writes the table anew. Cases run in child processes, for libav may
+crash: then the case is known, and a new child goes on with the next.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cliprl.pipeline.protocols import Scene
 from cliprl.pipeline.sinks import VideoSink
 from cliprl.pipeline.sources import open_source
 
-README = Path(__file__).parent.parent / "pipeline" / "README.md"
+README = Path(__file__).parents[2] / "pipeline" / "README.md"
 OUTPUTS = ("mp4", "mov", "mkv")
-_BEGIN, _END = "<!-- audio matrix: python tests/audio_matrix.py -->", "<!-- end of the audio matrix -->"
+_BEGIN, _END = "<!-- audio matrix: python tests/helpers/audio_matrix.py -->", "<!-- end of the audio matrix -->"
 # Seconds that a child may take for one case.
 _PATIENCE = 60.0
 _PCM = {

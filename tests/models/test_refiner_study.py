@@ -124,7 +124,7 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
     assert moved == 1
 
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Each result, and by the head of its README table the measure that is told.
 TABLES = [
     ("refiner-study.json", "refiner, D2", "instrument IoU"),

@@ -10,7 +10,7 @@ import pytest
 
 from cliprl.models.studies import larynx_study, text_study
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def endovis2015(result: dict[str, Any]) -> list[str]:

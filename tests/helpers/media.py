@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.color import Color, rgb_to_yuv
+from cliprl.pipeline.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
 from cliprl.pipeline.frame import Frame
 
 Picture = NDArray[np.uint8]
@@ -180,3 +180,17 @@ def assert_same(frame: Frame, picture: av.VideoFrame) -> None:
     assert frame.pts == picture.pts
     np.testing.assert_array_equal(frame.luma, luma)
     np.testing.assert_array_equal(frame.chroma, chroma)
+
+
+def to_rgb(frame: Frame) -> np.ndarray:
+    """Planes back to RGB in floating point, chroma repeated."""
+    chroma = frame.chroma.repeat(2, axis=0).repeat(2, axis=1)[: frame.height, : frame.width]
+    matrix, offset = yuv_to_rgb_matrix(frame.color.matrix, frame.color.full_range)
+    return np.clip(np.dstack([frame.luma, chroma]) @ matrix.T + offset, 0, 255)
+
+
+def bar_error(frame: Frame) -> float:
+    """The largest error in the middles of the eight colour bars, in steps of 255."""
+    middles = (np.arange(8) * 2 + 1) * frame.width // 16
+    wanted = bars(0, frame.height, frame.width)[:, middles].astype(float)
+    return float(np.abs(to_rgb(frame)[:, middles] - wanted).max())

@@ -25,7 +25,7 @@ from cliprl.bench.report import plots, readme, report, table
 from cliprl.bench.report.plots import ticks
 from cliprl.engines import CliprlError, UsageError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def result(kind: str = "stages", slow: float = 1.0, seed: int = 0) -> Result:
