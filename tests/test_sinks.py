@@ -19,7 +19,19 @@ from hypothesis.extra.numpy import arrays
 from limits import file_size_limit
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from sink_inputs import CLASSES, SCENE, Labels, grid, make_frame, read_png, segment, write_all, write_items
+from sink_inputs import (
+    CLASSES,
+    HEIGHT,
+    SCENE,
+    WIDTH,
+    Labels,
+    grid,
+    make_frame,
+    read_png,
+    segment,
+    write_all,
+    write_items,
+)
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.protocols import Sink
