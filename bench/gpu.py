@@ -83,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     site = unpack(given.wheels) if given.wheels else None
     arrange(site)
     from cliprl.engines import CliprlError
-    from cliprl.pipeline.cuda.opening import open_card
+    from cliprl.pipeline.cuda.factory import open_shared_gpu
 
     clock = Stopwatch(given.minutes)
     # Should anything hang: every thread's place, and what was written so far stays.
     faulthandler.dump_traceback_later(clock.left() + 20, exit=True)
     try:
-        card = open_card(print)
+        card = open_shared_gpu(print)
     except CliprlError as error:
         faulthandler.cancel_dump_traceback_later()
         print(f"bench/gpu.py: {error}", file=sys.stderr)

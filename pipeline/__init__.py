@@ -4,37 +4,37 @@ from cliprl.pipeline.address_space import check_address_space
 
 check_address_space()  # before the libraries that the next lines load
 
-from cliprl.pipeline.color import Color
-from cliprl.pipeline.device import Device, open_device
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.measure import ClassMeasure, measure
-from cliprl.pipeline.overlay import Overlay, Style
-from cliprl.pipeline.palette import overlay_classes
-from cliprl.pipeline.prompts import with_prompts
-from cliprl.pipeline.protocols import Scene, Sink, Source, StreamInfo
-from cliprl.pipeline.refine import Refined, Refiner
-from cliprl.pipeline.ring import FrameRing
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Encoded, Segmenter
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
+from cliprl.pipeline.core.ring_buffer import FrameRing
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.devices.device import Device, open_device
+from cliprl.pipeline.overlay.class_statistics import ClassStatistics, class_statistics
+from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.palette import overlay_classes
+from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.segment.prompts import with_prompts
+from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
+from cliprl.pipeline.segment.segmenter import Encoded, Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
-from cliprl.pipeline.stream import Stream
-from cliprl.pipeline.summary import Latency, Summary
-from cliprl.pipeline.upsample import labels_at_frame
-from cliprl.pipeline.view import View
+from cliprl.pipeline.stream.statistics import Latency, Summary
+from cliprl.pipeline.stream.stream import Stream
 
 __all__ = [
-    "ClassMeasure",
+    "ClassStatistics",
     "Color",
     "Device",
     "Encoded",
     "Frame",
     "FrameRing",
     "Latency",
+    "OutputSpec",
     "Overlay",
-    "Refined",
-    "Refiner",
-    "Scene",
+    "RefinementLoop",
+    "RefinementResult",
     "Segmentation",
     "Segmenter",
     "Sink",
@@ -43,9 +43,9 @@ __all__ = [
     "StreamInfo",
     "Style",
     "Summary",
-    "View",
+    "Viewport",
+    "class_statistics",
     "labels_at_frame",
-    "measure",
     "open_device",
     "open_sink",
     "open_source",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "engines": {"engines"},
     "pipeline": {"pipeline", "engines"},
@@ -84,7 +84,7 @@ def test_the_pipeline_touches_a_gpu_in_one_place_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.command", "cliprl.pipeline.cuda.opening"]
+    "package", ["cliprl.engines", "cliprl.pipeline", "cliprl.pipeline.cli.run", "cliprl.pipeline.cuda.factory"]
 )
 def test_importing_loads_nothing_optional(package: str) -> None:
     done = python("-c", f"import sys, {package}; print(*sorted({OPTIONAL!r} & set(sys.modules)))")

@@ -28,13 +28,13 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import Answers, BenchJob, Say
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Source
-from cliprl.pipeline.live.camera import Camera
+from cliprl.pipeline.core.interfaces import PlaneAllocator
+from cliprl.pipeline.live.broadcast import Freshness, SourceState
+from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.equip import Equip
-from cliprl.pipeline.live.hub import Freshness, SourceState
+from cliprl.pipeline.live.segmentation.supervisor import Supervisor
+from cliprl.pipeline.live.segmentation.worker_process import Make, Segment
 from cliprl.pipeline.live.stream import LiveStream
-from cliprl.pipeline.live.supervisor import Supervisor
-from cliprl.pipeline.live.worker import Make, Segment
-from cliprl.pipeline.protocols import PlaneAllocator
 
 RATE = 25
 # Each fault, and the words by which the picture tells it.
@@ -160,7 +160,7 @@ def observe(job: BenchJob, equip: Make, classes: Sequence[ClassSpec]) -> tuple[d
     """What was seen, by fault, with any segmenter; and the frames that were never displayed."""
     with tempfile.TemporaryDirectory() as folder, StallingSource(job.clip, RATE, 1 << 30) as source:
         planted = Path(folder)
-        camera = Camera(partial(_never, source), source, name="camera", reconnect=False)
+        camera = LiveCapture(partial(_never, source), source, name="camera", reconnect=False)
         supervisor = Supervisor(Faulty(equip, planted), len(classes))
         watcher = _Watcher(LiveStream(camera, Overlay(classes), supervisor))
         try:

@@ -113,14 +113,14 @@ def _load() -> None:
 
 def _convert(source: Path, output: Path) -> int:
     """Decode and encode a whole file, as `cliprl-stream` does, without a network. Returns the exit status."""
-    from cliprl.pipeline.protocols import Scene
+    from cliprl.pipeline.core.interfaces import OutputSpec
     from cliprl.pipeline.sinks import open_sink
     from cliprl.pipeline.sources import open_source
-    from cliprl.pipeline.stream import Stream
+    from cliprl.pipeline.stream.stream import Stream
 
     try:
         with open_source(str(source)) as opened:
-            Stream(opened, sinks=[open_sink(str(output), Scene(opened.info, ()))]).run()
+            Stream(opened, sinks=[open_sink(str(output), OutputSpec(opened.info, ()))]).run()
     except CliprlError as error:
         print(error, flush=True)
         return error.exit_status

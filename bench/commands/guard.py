@@ -16,7 +16,7 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say
 from cliprl.engines import UsageError
 from cliprl.pipeline import Frame, open_source
-from cliprl.pipeline.live.guard import ENTER, LEAVE, BodyGuard, red_share
+from cliprl.pipeline.live.privacy_guard import ENTER, LEAVE, BodyGuard, red_share
 
 INSIDE, OUTSIDE = "inside", "outside"
 METHOD = {

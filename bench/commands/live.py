@@ -20,7 +20,7 @@ from cliprl.bench.harness.subprocess_call import report
 from cliprl.bench.harness.timing import WARM_FRAMES, Answers, BenchJob, Say
 from cliprl.bench.peers import cliprl_contender
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
-from cliprl.pipeline.protocols import PlaneAllocator
+from cliprl.pipeline.core.interfaces import PlaneAllocator
 
 RATES = (25, 30, 60, 120)
 # Surgeons' performance falls at 105 ms of added latency (29 surgeons; see the README).

@@ -27,11 +27,11 @@ from cliprl.bench.harness.result import Series
 from cliprl.bench.harness.timing import BenchJob
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Source, open_source
-from cliprl.pipeline.live.camera import Camera
+from cliprl.pipeline.live.broadcast import SourceState
+from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.equip import Equip
-from cliprl.pipeline.live.hub import SourceState
+from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.stream import LiveStream
-from cliprl.pipeline.live.supervisor import Supervisor
 
 CASE = "overloaded reader"
 RATE, SHARE = 25, 0.3
@@ -164,7 +164,7 @@ def show(url: str, bundle: str, steps: str) -> None:
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     source = open_source(url)
-    camera = Camera(partial(_never, source), source, name="camera", reconnect=False)
+    camera = LiveCapture(partial(_never, source), source, name="camera", reconnect=False)
     classes = open_bundle(bundle).manifest.classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
     equip = Equip(bundle, steps=int(steps) if steps else None) if bundle else None
     stream = LiveStream(camera, Overlay(classes), Supervisor(equip, len(classes)) if equip else None)

@@ -23,7 +23,7 @@ from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.onnx.calibration import measure_ranges
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.pipeline import open_device, open_source
-from cliprl.pipeline.content import ContentDetector
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 METHOD = {
     "includes": "the encoder's labels, one sample a frame; frames evenly out of each source, through view and network picture",
@@ -44,7 +44,7 @@ def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
     with open_source(source) as opened:
         total = opened.info.frames or count
         step = max(total // count, 1)
-        detector = ContentDetector(manifest.height, manifest.width)
+        detector = FieldOfViewDetector(manifest.height, manifest.width)
         pictures = []
         for frame in islice(opened, 0, step * count, step):
             pictures.append(np.zeros((manifest.height, manifest.width, 3), np.uint8))

@@ -23,7 +23,7 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import report
 from cliprl.bench.harness.timing import Answers, BenchJob, Say
 from cliprl.bench.peers import cliprl_contender
-from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Source, Stream, open_sink
+from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink
 
 # The share of a run that may still be filling buffers and caches.
 SETTLING = 0.25
@@ -134,7 +134,7 @@ def soak(source: Source, segmenter: Segmenter | None, output: str, frames: int) 
     """Stream `frames` frames of a source into one output, in this process."""
     classes = segmenter.classes if segmenter else ()
     soaker = Soaker(max(1, frames // READINGS))
-    sink = open_sink(output, Scene(source.info, classes))
+    sink = open_sink(output, OutputSpec(source.info, classes))
     overlay = Overlay(classes) if segmenter else None
     Stream(source, segmenter, overlay, [sink]).run(soaker, frames=frames)
     return soaker.growth

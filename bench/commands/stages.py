@@ -18,9 +18,9 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import available_cpus
-from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, open_sink, open_source
-from cliprl.pipeline.opencv import single_threaded
-from cliprl.pipeline.summary import STAGES
+from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, open_sink, open_source
+from cliprl.pipeline.core.opencv_threads import single_threaded
+from cliprl.pipeline.stream.statistics import STAGES
 
 ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
 # A pass holds its decoded frames in memory, up to so many bytes.
@@ -90,7 +90,7 @@ def one_pass(clip: str, segmenter: Segmenter, out: Path, frames: int | None) -> 
     costs = Costs()
     with open_source(clip) as source:
         limit = max(8, HELD_BYTES // (source.info.height * source.info.width * 3 // 2))
-        scene = Scene(source.info, segmenter.classes)
+        scene = OutputSpec(source.info, segmenter.classes)
     held = _decode(clip, min(frames or limit, limit), costs)
     segmenter.reset()
     seen = [segmenter(frame) for frame in held]
@@ -118,7 +118,7 @@ def _decode(clip: str, limit: int, costs: Costs) -> list[ClockedFrame]:
     return held
 
 
-def _write(held: Sequence[Frame], seen: Sequence[Segmentation], out: Path, scene: Scene, costs: Costs) -> None:
+def _write(held: Sequence[Frame], seen: Sequence[Segmentation], out: Path, scene: OutputSpec, costs: Costs) -> None:
     wall = []
     cpu = time.process_time()
     with open_sink(out, scene) as sink:

@@ -26,8 +26,8 @@ METHOD = {
     "files": "in the system's page cache",
 }
 # What the cases run: all start alike, so that their differences tell what each part takes.
-STREAM = "from cliprl.pipeline.cli import main; main()"
-PARTS = {"python": "pass", "imports": "import cliprl.pipeline.command"}
+STREAM = "from cliprl.pipeline.cli.main import main; main()"
+PARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
 WARM, COLD = "warm", "cold"
 
 

@@ -35,7 +35,7 @@ RATE = 25
 # What is promised: milliseconds from the camera to the viewer, at the 99th percentile, and no frame missing in the recording.
 LATENCY_P99 = 100.0
 CASE = "watched and recorded"
-_PROGRAM = "import sys; from cliprl.pipeline.cli import main; sys.argv[0] = 'cliprl-stream'; main()"
+_PROGRAM = "import sys; from cliprl.pipeline.cli.main import main; sys.argv[0] = 'cliprl-stream'; main()"
 _PATIENCE = 120.0
 METHOD = {
     "includes": "camera to viewer: MPEG-TS over TCP, decoding, overlay, JPEG, HTTP, and the viewer's own decoding; camera and "

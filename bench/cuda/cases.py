@@ -17,10 +17,10 @@ from cliprl.bench.harness.nvml import Meter
 from cliprl.bench.harness.result import Series
 from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import Bundle, CompiledBundle
-from cliprl.pipeline.cuda.device import Card, CudaDevice
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.overlay import Style
-from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.cuda.device import CudaDevice, SharedGpu
+from cliprl.pipeline.overlay.overlay import Style
 
 LONG, TOGETHER, PACE = 100_000, 8, 60
 # So many samples of a series are kept; of more, every n-th.
@@ -35,7 +35,7 @@ class Bench:
     """What all cases share. `seconds` is the length of each, `warm` the frames before what is measured as fast as it goes;
     `note` is told what a reader must know."""
 
-    card: Card
+    card: SharedGpu
     bundle: Bundle
     engines: CompiledBundle
     pictures: Sequence[Picture]
@@ -99,12 +99,12 @@ def slow_consumer(bench: Bench) -> Iterator[Series]:
 
 def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
     """What a user runs: from a video file to a video file, by whatever decoder and encoder the card has."""
-    from cliprl.pipeline.stream import Stream
+    from cliprl.pipeline.stream.stream import Stream
 
     device, case = CudaDevice(bench.card), "file to file"
     segmenter = EveryStep(bench.bundle, device=device, engines=bench.engines)
     with device.source(clip, bench.note) as source:
-        scene = Scene(source.info, segmenter.classes)
+        scene = OutputSpec(source.info, segmenter.classes)
         sink = device.sink(str(folder / "overlay.mp4"), scene)
         marks: list[float] = []
 

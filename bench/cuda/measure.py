@@ -22,7 +22,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.selection.engine_variant import candidates
-from cliprl.pipeline.cuda.device import Card
+from cliprl.pipeline.cuda.device import SharedGpu
 
 HEIGHT, WIDTH = 1080, 1920
 # Of the pictures that the promise is made for, where the bundle is made here.
@@ -39,7 +39,7 @@ _CLOSING = 15.0
 class Report:
     """The result file, complete as far as it goes after each step."""
 
-    def __init__(self, card: Card, given: argparse.Namespace, path: Path) -> None:
+    def __init__(self, card: SharedGpu, given: argparse.Namespace, path: Path) -> None:
         self._card, self._given, self._path = card, given, path
         self.series: list[Series] = []
         self.notes: list[str] = list(card.notes)
@@ -84,7 +84,7 @@ class Report:
 
 
 def measure(
-    card: Card,
+    card: SharedGpu,
     given: argparse.Namespace,
     left: Callable[[], float],
     report: Report,
@@ -114,7 +114,7 @@ def measure(
     return [clean, *(held is not False for _, held in verdicts)]
 
 
-def prepared(card: Card, given: argparse.Namespace, report: Report, folder: Path) -> Bench:
+def prepared(card: SharedGpu, given: argparse.Namespace, report: Report, folder: Path) -> Bench:
     """Bundle, networks and pictures."""
     bundle = bundle_of(given.bundle, NETWORK_SIZE, folder / "bundle", report.note)
     manifest = bundle.manifest

@@ -16,15 +16,15 @@ import numpy as np
 
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle
-from cliprl.pipeline.color import Color, rgb_to_yuv
-from cliprl.pipeline.cuda.device import Card, CudaDevice
+from cliprl.pipeline.core.color import Color, rgb_to_yuv
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.ring_buffer import RingClosed
+from cliprl.pipeline.cuda.device import CudaDevice, SharedGpu
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
 from cliprl.pipeline.cuda.steps import StepPlan
-from cliprl.pipeline.frame import Frame, Plane
-from cliprl.pipeline.overlay import Style
-from cliprl.pipeline.ring import RingClosed
-from cliprl.pipeline.scene.renderer import SceneRenderer
-from cliprl.pipeline.stages import Stages, Work
+from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.stream.scheduler import StageScheduler, Work
+from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
 SLOTS = 8
 RATE = Fraction(60)
@@ -94,7 +94,7 @@ class GpuStream:
 
     def __init__(
         self,
-        card: Card,
+        card: SharedGpu,
         bundle: Bundle,
         pictures: Sequence[Picture],
         *,
@@ -134,13 +134,13 @@ class GpuStream:
         self.seen.dropped = self._ring.dropped
         return self.seen
 
-    def _stages(self) -> Stages[tuple[Frame, Any]]:
+    def _stages(self) -> StageScheduler[tuple[Frame, Any]]:
         segmenter = self._segmenter
         works: list[Work] = [
             ("encode", lambda frame: (frame, segmenter.encode(frame))),
             ("refine", lambda item: (item[0], segmenter.refine(*item))),
         ]
-        return Stages(self._ring, works, len(works))
+        return StageScheduler(self._ring, works, len(works))
 
     def _feed(self, frames: int, seconds: float) -> None:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)

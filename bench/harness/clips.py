@@ -8,7 +8,7 @@ from typing import Any
 from cliprl.engines import Bundle, UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
-from cliprl.pipeline import Scene, Stream, open_sink, open_source
+from cliprl.pipeline import OutputSpec, Stream, open_sink, open_source
 
 # What is measured where no clip is given: anyone can render it.
 DEMO = "demo:?size=1280x720&seconds=10"
@@ -27,7 +27,7 @@ def clip_file(name: str, folder: Path) -> Path:
         return Path(name)
     path = folder / "demo.mp4"
     source = open_source(name)
-    sink = open_sink(path, Scene(source.info, ()), crf=DEMO_CRF, preset="veryfast")
+    sink = open_sink(path, OutputSpec(source.info, ()), crf=DEMO_CRF, preset="veryfast")
     Stream(source, None, None, [sink]).run()
     return path
 

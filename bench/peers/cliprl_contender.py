@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
-from cliprl.pipeline import Frame, Overlay, Scene, Segmentation, Segmenter, Source, Stream, open_sink, open_source
-from cliprl.pipeline.summary import STAGES
+from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink, open_source
+from cliprl.pipeline.stream.statistics import STAGES
 
 NAME = "cliprl-stream"
 LATENCY = "latency"
@@ -53,6 +53,6 @@ def stream_once(
 ) -> int:
     """Stream a source once, painted, into one output; returns the frames written."""
     segmenter.reset()
-    sink = open_sink(out, Scene(source.info, segmenter.classes))
+    sink = open_sink(out, OutputSpec(source.info, segmenter.classes))
     stream = Stream(source, segmenter, Overlay(segmenter.classes), [sink])
     return stream.run(collector, frames=frames).frames

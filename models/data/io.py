@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.sources.planes import plane_array
+from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 
 Color = tuple[int, int, int]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -16,9 +16,9 @@ from cliprl.models.data.image_mask_dataset import Labelled
 from cliprl.models.data.label_mapping import ClassMap
 from cliprl.models.data.sample import IGNORE, Image, Sample
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.upsample import labels_at_frame
-from cliprl.pipeline.view import inside_cells, map_points, network_to_frame
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
+from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 
 class Segments(Protocol):

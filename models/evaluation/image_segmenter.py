@@ -10,11 +10,11 @@ import numpy as np
 
 from cliprl.engines import Bundle
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.color import Color
-from cliprl.pipeline.frame import Frame, allocate_planes
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Segmenter
-from cliprl.pipeline.sources.planes import RgbWriter
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.segment.segmenter import Segmenter
+from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
 # Full range loses least of an RGB picture on its way through Y'CbCr.
 FRAME_COLOR = Color("bt709", full_range=True)

@@ -12,7 +12,7 @@ from cliprl.models.evaluation.scoring.confusion_counts import Counts
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric, terms
 from cliprl.models.training.run_datasets import Scored
-from cliprl.pipeline.upsample import labels_at_frame
+from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 DIGITS = 4
 POOLED = "pooled"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.scene import SceneRenderer
+from cliprl.pipeline.synthetic import SceneRenderer
 
 # Scenes that no recipe trains on.
 FIRST, COUNT = 900_001, 8

@@ -25,7 +25,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.checkpoint import read, save
 from cliprl.models.training.run_datasets import Scored, Sets
-from cliprl.pipeline.upsample import labels_at_frame
+from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 # Neighbouring frames are near copies: intervals draw whole blocks of so many frames again.
 BLOCK = 25

@@ -32,7 +32,7 @@ from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.grounded import Grounded, Told
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Words that no caption of a scene and no prompt has: what any unknown word would get.
 UNKNOWN = ("a zebra", "a guitar", "a yellow bicycle", "a wooden chair")

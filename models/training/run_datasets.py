@@ -20,7 +20,7 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import check_apart
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Options of a line that say how a set is learned from, or scored: its share of a batch, what its labels tell, what they don't.
 LEARNING = ("share", "labels", "ignore")

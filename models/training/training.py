@@ -148,7 +148,7 @@ def _sources(recipe: Recipe) -> list[dict[str, str]]:
     if not kinds:
         kinds = ["rendered", *(["vocalfolds"] if data.larynx else [])]
     known = {
-        "rendered": {"name": "rendered scenes (cliprl.pipeline.scene)", "licence": "Apache-2.0"},
+        "rendered": {"name": "rendered scenes (cliprl.pipeline.synthetic)", "licence": "Apache-2.0"},
         "raytraced": {
             "name": "ray-traced scenes (cliprl.models.data.raytraced)",
             "licence": "Apache-2.0; pictures and meshes that they were made from have their own",

@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, Engine, ignore_message
-from cliprl.pipeline.cuda.gpu import Gpu, Network, Stream
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink
+from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.cuda.geometry import filters, inside_spans
+from cliprl.pipeline.cuda.gpu_api import Gpu, Network, Stream
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.pictures import Planes, prepare_arguments
 from cliprl.pipeline.cuda.ring import CudaRing, Slot
+from cliprl.pipeline.cuda.scheduling import GpuTurns
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
-from cliprl.pipeline.cuda.staging import Staging
-from cliprl.pipeline.cuda.tables import filters, inside_spans
-from cliprl.pipeline.cuda.turns import Turns
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.overlay import Overlay, Style
-from cliprl.pipeline.protocols import Scene, Sink
-from cliprl.pipeline.ring import FrameRing, Policy
-from cliprl.pipeline.segmenter import Segmenter
-from cliprl.pipeline.view import View
+from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from cliprl.pipeline.sources import FrameSource
@@ -42,7 +42,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class SharedGpu:
     """A GPU with what all its video streams share: the stream that computes, the turns on it, how an engine runs there.
 
     `notes` say, a sentence each, what was chosen at start-up and why. `decoder` is the number under which libav's NVDEC finds
@@ -52,7 +52,7 @@ class Card:
     gpu: Gpu
     network: Callable[[Engine], Network]
     notes: tuple[str, ...] = ()
-    turns: Turns = field(default_factory=Turns)
+    turns: GpuTurns = field(default_factory=GpuTurns)
     compute: Stream = None
     decoder: int | None = None
     encoding: Encoding | None = None
@@ -63,7 +63,7 @@ class CudaDevice:
 
     name = "cuda"
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: SharedGpu) -> None:
         self.gpu, self.turns, self.network, self.notes = card.gpu, card.turns, card.network, card.notes
         self.compute, self.decoder, self.encoding = card.compute, card.decoder, card.encoding
         self.ranges: Callable[[str], AbstractContextManager[object]] | None = card.gpu.range
@@ -76,7 +76,7 @@ class CudaDevice:
     ) -> FrameSource:
         """A video file by NVDEC where there is one for it, everything else as `open_source` opens it."""
         if self.decoder is not None and Path(name).is_file():
-            from cliprl.pipeline.cuda.nvdec import open_on_gpu
+            from cliprl.pipeline.cuda.codecs.nvdec import open_on_gpu
 
             found = open_on_gpu(name, self, self.decoder, say, stream)
             if found is not None:
@@ -85,14 +85,14 @@ class CudaDevice:
 
         return open_source(name, stream=stream)
 
-    def sink(self, target: str, scene: Scene, **settings: Any) -> Sink:
+    def sink(self, target: str, scene: OutputSpec, **settings: Any) -> Sink:
         """A video file by NVENC where there is one for it, everything else as `open_sink` opens it."""
         from cliprl.pipeline.sinks import open_sink
-        from cliprl.pipeline.sinks.opening import is_video
+        from cliprl.pipeline.sinks.factory import is_video
 
         if self.encoding is None or not is_video(target, scene):
             return open_sink(target, scene, **settings)
-        from cliprl.pipeline.cuda.nvenc import open_nvenc_sink
+        from cliprl.pipeline.cuda.codecs.nvenc import open_nvenc_sink
 
         return open_nvenc_sink(Path(target), scene, self, self.encoding, **settings)
 
@@ -128,10 +128,10 @@ class CudaDevice:
         (_, width), (_, half, _) = slot.luma.shape, slot.chroma.shape
         return (self.gpu.address(slot.luma), int(width)), (self.gpu.address(slot.chroma), 2 * int(half))
 
-    def prepare(self, frame: Frame, view: View, out: NDArray[np.uint8]) -> None:
+    def prepare(self, frame: Frame, view: Viewport, out: NDArray[np.uint8]) -> None:
         """Write the network's RGB picture, uint8 (H, W, 3), of a taken frame, and wait for it: see `CpuDevice.prepare`."""
         gpu, stream = self.gpu, self.frames.stream
-        staging, picture, done = Staging(gpu, stream), gpu.empty(out.shape, np.uint8), gpu.event()
+        staging, picture, done = UploadBuffers(gpu, stream), gpu.empty(out.shape, np.uint8), gpu.event()
         tables = [*(array for taps in filters(view) for array in taps), inside_spans(view, *out.shape[:2])]
         sent = [staging.send(str(index), table) for index, table in enumerate(tables)]
         planes = self.planes(self.frames.enter(frame, stream))
@@ -163,6 +163,6 @@ def share(
     notes: Sequence[str] = (),
     decoder: int | None = None,
     encoding: Encoding | None = None,
-) -> Card:
+) -> SharedGpu:
     """A card for a GPU, with a stream to compute on."""
-    return Card(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder, encoding=encoding)
+    return SharedGpu(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder, encoding=encoding)

@@ -1,4 +1,4 @@
-"""Where the endoscope's picture ends, read on the device: the evidence of `cliprl.pipeline.strips`, a kilobyte of it a frame."""
+"""Scan the edges of the field of view on the GPU: the input of `cliprl.pipeline.view.edge_scan`, about 1 KB a frame."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda.arguments import EndsOf, Levels, Strips
-from cliprl.pipeline.strips import (
+from cliprl.pipeline.cuda.kernels.kernel_arguments import EndsOf, Levels, Strips
+from cliprl.pipeline.view.edge_scan import (
     BAR_DROP,
     BAR_RISE,
     BRIGHT_SHARE,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda.arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
-from cliprl.pipeline.cuda.gpu import Buffer, Gpu, Graph, Network, Stream
-from cliprl.pipeline.memory import CUT, STRIDE
-from cliprl.pipeline.refine import SETTLED
+from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu, Graph, Network, Stream
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
+from cliprl.pipeline.segment.refinement import SETTLED
+from cliprl.pipeline.segment.temporal_prior import CUT, STRIDE
 
 # Bytes of the kernels' State, and its numbers: moved, steps, settled, unused.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])
@@ -44,7 +44,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class InferenceOutputs:
     """What a graph leaves on the GPU: probabilities float32 (K, h, w), labels uint8 (h, w), which classes there are uint8 (K,),
     cells of each class and the sum of confidences float32 (K + 1,), and the State after each step."""
 
@@ -56,7 +56,7 @@ class Outcome:
 
 
 class Inference:
-    """One video stream's memory and graphs. The networks and the stream may be shared: see `cliprl.pipeline.cuda.turns`."""
+    """One video stream's memory and graphs. The networks and the stream may be shared: see `cliprl.pipeline.cuda.scheduling`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Inference:
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
         self._lines = gpu.empty((shape.rows, shape.classes + 1), np.float32)
-        self.outcome = Outcome(
+        self.outcome = InferenceOutputs(
             gpu.empty((shape.classes, shape.rows, shape.columns), np.float32),
             gpu.empty((shape.rows, shape.columns), np.uint8),
             gpu.empty((shape.classes,), np.uint8),

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.color import Color
-from cliprl.pipeline.cuda.arguments import Stamp
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Stamp
 from cliprl.pipeline.cuda.painting import (
     Canvas,
     blend_arguments,
@@ -19,15 +22,12 @@ from cliprl.pipeline.cuda.painting import (
     trace_arguments,
     upsample_arguments,
 )
-from cliprl.pipeline.cuda.results import CudaSegmentation
 from cliprl.pipeline.cuda.ring import Slot
-from cliprl.pipeline.cuda.staging import Staging
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.legend import Patch
-from cliprl.pipeline.overlay import LEGEND_SHARE, Overlay, Style, corner
-from cliprl.pipeline.paint import mix_inks, patch_parts
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.view import View
+from cliprl.pipeline.cuda.segmentation import CudaSegmentation
+from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.overlay.blend import overlay_colors, patch_parts
+from cliprl.pipeline.overlay.overlay import LEGEND_SHARE, Overlay, Style, corner
+from cliprl.pipeline.overlay.text import Patch
 
 if TYPE_CHECKING:
     from cliprl.pipeline.cuda.device import CudaDevice
@@ -38,10 +38,10 @@ class CudaOverlay(Overlay):
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, device: CudaDevice) -> None:
         self._cuda, self._stream = device, device.stream()
-        self._staging = Staging(device.gpu, self._stream)
+        self._staging = UploadBuffers(device.gpu, self._stream)
         self._drawn = device.gpu.event()
         self._size = (0, 0)
-        self._told: tuple[View, Color, Style] | None = None
+        self._told: tuple[Viewport, Color, Style] | None = None
         self._canvas = Canvas(0, 0, 0)
         super().__init__(classes, style)
 
@@ -75,7 +75,7 @@ class CudaOverlay(Overlay):
         planes = self._cuda.planes(self._slot(frame))
         gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._canvas), self._stream)
 
-    def _tell(self, view: View, color: Color, size: tuple[int, int]) -> None:
+    def _tell(self, view: Viewport, color: Color, size: tuple[int, int]) -> None:
         """Send what the kernels have to know of view, colours and style, where any is new."""
         if size != self._size:
             self._cuda.gpu.synchronize(self._drawn)  # the old memory is of no more use
@@ -83,7 +83,7 @@ class CudaOverlay(Overlay):
             self._size, self._told = size, None
         if self._told == (view, color, self.style):
             return
-        inks = mix_inks(self.classes, self._shown, self.style.opacity, color)
+        inks = overlay_colors(self.classes, self._shown, self.style.opacity, color)
         tables = {
             "inks": ink_table(inks),
             "disc": disc_spans(view, *size),

@@ -1,4 +1,4 @@
-"""Which arguments the kernels take that turn probabilities into paint: the same look as `cliprl.pipeline.paint`."""
+"""Which arguments the kernels take that turn probabilities into paint: the same look as `cliprl.pipeline.overlay.blend`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda.arguments import Blend, Trace, Upsample
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.cuda.geometry import spans
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, TraceContours, Upsample
 from cliprl.pipeline.cuda.pictures import Planes
-from cliprl.pipeline.cuda.tables import spans
-from cliprl.pipeline.paint import LEVEL, Inks, contour_radius
-from cliprl.pipeline.upsample import picture_mask
-from cliprl.pipeline.upsample import spans as grid_spans
-from cliprl.pipeline.view import View
+from cliprl.pipeline.overlay.blend import LEVEL, OverlayColors, contour_radius
+from cliprl.pipeline.overlay.upsample import picture_mask
+from cliprl.pipeline.overlay.upsample import spans as grid_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +30,25 @@ class Canvas:
     margin: int = 0
 
 
-def disc_spans(view: View, height: int, width: int) -> NDArray[np.int32] | None:
+def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
     """The lines' parts inside the endoscope's disc, int32 (height, 2), at the size of the chroma; None where all is."""
     return None if view.circle is None else spans(picture_mask(view, height, width))
 
 
-def margin_spans(view: View, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
+def margin_spans(view: Viewport, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
     """The lines' parts where contours may be: not on the edge of the view's picture. None where that is the frame's own."""
     if view.circle is None and view.crop[2:] == (view.frame_width, view.frame_height):
         return None
     return spans(picture_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
 
 
-def ink_table(inks: Inks) -> NDArray[np.uint16]:
+def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:
     """What to keep of a pixel and what to add to Y, Cb and Cr, uint16 (4, 256)."""
     return np.stack([inks.keep, *inks.add])
 
 
 def upsample_arguments(
-    view: View, grid: tuple[int, int, int], size: tuple[int, int], probabilities: int, present: int, canvas: Canvas
+    view: Viewport, grid: tuple[int, int, int], size: tuple[int, int], probabilities: int, present: int, canvas: Canvas
 ) -> Upsample:
     """Arguments of `upsample`: a grid of (classes, rows, columns) onto chroma of `size` (height, width)."""
     classes, rows, columns = grid
@@ -61,7 +61,7 @@ def upsample_arguments(
     return Upsample(width, height, probabilities, present, *numbers, *steps, canvas.disc, canvas.labels)
 
 
-def trace_arguments(size: tuple[int, int], contour_width: float | None, canvas: Canvas) -> Trace:
+def trace_arguments(size: tuple[int, int], contour_width: float | None, canvas: Canvas) -> TraceContours:
     """Arguments of `trace` on chroma of `size` (height, width); `contour_width` None draws no contours."""
     core = core_diagonal = soft = soft_diagonal = 0
     if contour_width is not None:
@@ -70,7 +70,7 @@ def trace_arguments(size: tuple[int, int], contour_width: float | None, canvas: 
         core_diagonal = 1 + sum(2 if i % 2 else 1 for i in range(1, core))
         soft, soft_diagonal = core + 1, core_diagonal + (2 if core % 2 else 1)
     octagons = (core, core_diagonal, soft, soft_diagonal, LEVEL, 0)
-    return Trace(size[1], size[0], canvas.labels, canvas.margin, *octagons, canvas.map)
+    return TraceContours(size[1], size[0], canvas.labels, canvas.margin, *octagons, canvas.map)
 
 
 def blend_arguments(planes: Planes, frame: tuple[int, int], canvas: Canvas) -> Blend:

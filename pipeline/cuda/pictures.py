@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ctypes import c_float
 
-from cliprl.pipeline.color import Color, yuv_to_rgb_matrix
-from cliprl.pipeline.cuda.arguments import Axis, Prepare
-from cliprl.pipeline.cuda.tables import filters
-from cliprl.pipeline.view import View
+from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.cuda.geometry import filters
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
 
 # Address and pitch, in bytes, of luma and of chroma.
 Planes = tuple[tuple[int, int], tuple[int, int]]
 
 
-def prepare_arguments(view: View, color: Color, planes: Planes, tables: Sequence[int], picture: int) -> Prepare:
+def prepare_arguments(view: Viewport, color: Color, planes: Planes, tables: Sequence[int], picture: int) -> Prepare:
     """Arguments of `prepare`. `tables` are the addresses of the view's filters, in order, and of its `inside_spans`."""
     matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
     (luma, luma_pitch), (chroma, chroma_pitch) = planes

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cliprl.pipeline.cuda.gpu import Buffer, Event, Gpu, Stream
-from cliprl.pipeline.frame import Frame, Plane
-from cliprl.pipeline.ring import FrameRing, Policy
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
+from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
 
 
 @dataclass(slots=True)

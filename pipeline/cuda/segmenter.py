@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Viewport, full_viewport
+from cliprl.pipeline.cuda.geometry import filters, inside_spans
 from cliprl.pipeline.cuda.inference import Inference, Shape
-from cliprl.pipeline.cuda.looking import Looker
 from cliprl.pipeline.cuda.pictures import prepare_arguments
-from cliprl.pipeline.cuda.results import CudaSegmentation, Fetcher, Result, Results
-from cliprl.pipeline.cuda.staging import Staging
+from cliprl.pipeline.cuda.scheduling import InFlight
+from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
 from cliprl.pipeline.cuda.steps import StepPlan
-from cliprl.pipeline.cuda.tables import filters, inside_spans
-from cliprl.pipeline.cuda.turns import InFlight
+from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.cuda.warp import warp_of
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.segmenter import Encoded, Parts, Prepared, Segmenter
-from cliprl.pipeline.upsample import spans as grid_spans
-from cliprl.pipeline.view import View, full_view
+from cliprl.pipeline.overlay.upsample import spans as grid_spans
+from cliprl.pipeline.segment.segmenter import Encoded, Parts, Prepared, Segmenter
 
 if TYPE_CHECKING:
     from cliprl.pipeline.cuda.device import CudaDevice
@@ -33,10 +33,10 @@ _NOTHING = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Encoded):
+class PendingFrame(Encoded):
     """A frame that the GPU was given: where its result will be, how many steps it gets, and when it was given."""
 
-    result: Result
+    result: FrameResult
     steps: int
     start: float
 
@@ -62,12 +62,12 @@ class CudaSegmenter(Segmenter):
             networks = (device.network(engines[0]), device.network(engines[1]))
             texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
             self._inference = Inference(device.gpu, networks, shape, texts, self.steps, stream)
-            self._staging, self._results = Staging(device.gpu, stream), Results(device.gpu, shape)
+            self._staging, self._results = UploadBuffers(device.gpu, stream), ResultBuffers(device.gpu, shape)
             self._fetch, self._in_flight = Fetcher(device.gpu, device.stream()), InFlight(device.gpu)
-            self._looker = Looker(device.gpu, self._detector, device.stream())
-            self._last_view: View | None = None
+            self._looker = ViewTracker(device.gpu, self._detector, device.stream())
+            self._last_view: Viewport | None = None
             height, width = shape.height, shape.width
-            self._tell_view(full_view(height, width, height, width))
+            self._tell_view(full_viewport(height, width, height, width))
             self._inference.record()
         self.reset()
 
@@ -92,7 +92,7 @@ class CudaSegmenter(Segmenter):
         """Two parts: the GPU is given everything at once."""
         return ("encode", self.encode), ("refine", self.refine)
 
-    def encode(self, frame: Frame, prepared: Prepared | None = None) -> Given:
+    def encode(self, frame: Frame, prepared: Prepared | None = None) -> PendingFrame:
         """Give a frame to the GPU: its view, its picture, both networks, its labels. Returns at once."""
         start, device = time.monotonic(), self._cuda
         with frame.stage("prepare"):
@@ -104,9 +104,9 @@ class CudaSegmenter(Segmenter):
             self._inference.replay(steps)
             result = self._results.keep(self._inference, steps, device.compute)
             self._in_flight.given(device.compute)
-        return Given(view, _NOTHING, _NOTHING, False, time.monotonic() - start, result, steps, start)
+        return PendingFrame(view, _NOTHING, _NOTHING, False, time.monotonic() - start, result, steps, start)
 
-    def _prepare(self, frame: Frame, view: View) -> None:
+    def _prepare(self, frame: Frame, view: Viewport) -> None:
         """Write the network's picture, straight from the frame's planes on the GPU."""
         device, gpu = self._cuda, self._cuda.gpu
         if view != self._last_view:
@@ -120,7 +120,7 @@ class CudaSegmenter(Segmenter):
         gpu.launch(prepare_arguments(view, frame.color, planes, tables, picture), device.compute)
         device.frames.leave(frame, device.compute)
 
-    def _tell_view(self, view: View) -> None:
+    def _tell_view(self, view: Viewport) -> None:
         """Send what the kernels have to know of a view that is new."""
         shape = self._inference.shape
         inside = inside_spans(view, shape.height, shape.width)
@@ -131,7 +131,7 @@ class CudaSegmenter(Segmenter):
         self._tell_warp(self._last_view or view, view)
         self._last_view = view
 
-    def _tell_warp(self, old: View, new: View) -> None:
+    def _tell_warp(self, old: Viewport, new: Viewport) -> None:
         """Send how the grid lies to the last frame's. After a change of the frame's size nothing is remembered."""
         grid = (self._inference.shape.rows, self._inference.shape.columns)
         self._moving = old != new
@@ -141,7 +141,7 @@ class CudaSegmenter(Segmenter):
 
     def refine(self, frame: Frame, encoded: Encoded) -> Segmentation:
         """Wait for the status numbers of a frame that `encode` gave to the GPU. Its masks stay there until they are asked for."""
-        assert isinstance(encoded, Given)
+        assert isinstance(encoded, PendingFrame)
         with frame.stage("refine"):
             self._cuda.gpu.synchronize(encoded.result.ready)
             seen = CudaSegmentation(encoded.result, encoded.view, self._fetch)
@@ -155,7 +155,7 @@ def _table_names() -> tuple[str, ...]:
     return (*(f"{axis} {part}" for axis in axes for part in ("first", "weight")), "inside")
 
 
-def _grid_table(view: View, grid: tuple[int, int]) -> NDArray[np.int32]:
+def _grid_table(view: Viewport, grid: tuple[int, int]) -> NDArray[np.int32]:
     """What of the grid lies in the picture, and which cells it touches, as `classify` takes it: int32 (rows + 2, 2)."""
     x, y = grid_spans(view, grid, view.frame_height, view.frame_width)
     touched = np.array([[x.cells.start, y.cells.start], [x.cells.stop, y.cells.stop]], np.int32)

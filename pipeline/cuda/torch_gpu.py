@@ -13,8 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 from torch.utils.dlpack import from_dlpack
 
 from cliprl.engines import EngineError
-from cliprl.pipeline.cuda.arguments import Arguments
-from cliprl.pipeline.cuda.launchers import Launcher
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
+from cliprl.pipeline.cuda.kernels.launchers import Launcher
 
 _TYPES = {
     np.dtype(np.uint8): torch.uint8,
@@ -27,7 +27,7 @@ _TYPES = {
 
 
 class TorchGpu:
-    """See `cliprl.pipeline.cuda.gpu.Gpu`. Buffers are tensors on the GPU number `index`, streams torch's."""
+    """See `cliprl.pipeline.cuda.gpu_api.Gpu`. Buffers are tensors on the GPU number `index`, streams torch's."""
 
     def __init__(self, launcher: Launcher, index: int = 0) -> None:
         self.name = torch.cuda.get_device_name(index)

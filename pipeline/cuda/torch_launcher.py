@@ -6,12 +6,12 @@ import torch
 
 # Both are imported for the stand-ins that they enter in the list, too.
 from cliprl.pipeline.cuda import torch_masks, torch_pictures  # noqa: F401
-from cliprl.pipeline.cuda.arguments import Arguments
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 from cliprl.pipeline.cuda.torch_memory import STANDS, Memory
 
 
 class TorchLauncher:
-    """See `cliprl.pipeline.cuda.launchers.Launcher`. On the GPU number `index`."""
+    """See `cliprl.pipeline.cuda.kernels.launchers.Launcher`. On the GPU number `index`."""
 
     name = "torch's own operators"
 

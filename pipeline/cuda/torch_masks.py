@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cliprl.pipeline.cuda.arguments import (
+from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Advance,
     Begin,
     Blend,
@@ -18,7 +18,7 @@ from cliprl.pipeline.cuda.arguments import (
     Recall,
     Stamp,
     Total,
-    Trace,
+    TraceContours,
     Upsample,
 )
 from cliprl.pipeline.cuda.torch_memory import Memory, stands_for, wide
@@ -135,7 +135,7 @@ def _taps(memory: Memory, count: int, first: int, step: float, cells: int) -> tu
     return lower, torch.where(low < 0, 0, (lower + 1).clamp(max=cells - 1)), weight
 
 
-@stands_for(Trace)
+@stands_for(TraceContours)
 def _trace(a: Any, memory: Memory) -> None:
     labels = memory.view(a.labels, (a.height, a.width))
     target = memory.view(a.map, (a.height, a.width))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliprl.pipeline.cuda.arguments import Arguments
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 
 # Views kept: a stream's buffers are few, and stay where they are.
 _VIEWS = 4096

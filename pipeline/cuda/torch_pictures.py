@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliprl.pipeline.cuda.arguments import CodeRead, CodeWrite, EndsOf, Levels, Narrow, Prepare, Strips
+from cliprl.pipeline.cuda.kernels.kernel_arguments import CodeRead, CodeWrite, EndsOf, Levels, Narrow, Prepare, Strips
 from cliprl.pipeline.cuda.torch_memory import Memory, stands_for, wide
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.view import View, frame_to_network, network_to_frame
+from cliprl.pipeline.core.viewport import Viewport, frame_to_network, network_to_frame
 
 
-def warp_of(old: View, new: View, grid: tuple[int, int]) -> NDArray[np.float32]:
+def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.float32]:
     """Scale and shift along x, then along y, float32 (4,): old cell = scale * new cell + shift, for a grid (rows, columns).
 
     The identity, exactly, where both views see the same part of the frame.

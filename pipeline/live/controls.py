@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.pipeline.overlay import Style
+from cliprl.pipeline.overlay.overlay import Style
 
 # Characters of a bad value that an error message quotes.
 _QUOTED = 60

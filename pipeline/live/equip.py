@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cliprl.engines import Bundle
-from cliprl.pipeline.segmenter import Segmenter
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from cliprl.pipeline.color import Color, rgb_to_yuv_matrix
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.legend import letter_size, status_patch
-from cliprl.pipeline.paint import place
-from cliprl.pipeline.scratch import Scratch
+from cliprl.pipeline.core.buffers import BufferPool
+from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.overlay.blend import place
+from cliprl.pipeline.overlay.text import letter_size, status_patch
 
 _RED = (225, 30, 30)
 _NIGHT = (16, 20, 26)
@@ -21,7 +21,7 @@ class Marks:
     """Draws marks and cards. Not for use by two threads at once."""
 
     def __init__(self) -> None:
-        self._scratch = Scratch()
+        self._scratch = BufferPool()
 
     def stalled(self, frame: Frame, seconds: float, what: str = "CAMERA STALLED") -> None:
         """Mark a picture that is repeated and `seconds` old: a red border, and the words. In place."""

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.frame import Frame, allocate_planes
-from cliprl.pipeline.protocols import PlaneAllocator, Source, StreamInfo
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.interfaces import PlaneAllocator, Source, StreamInfo
 from cliprl.pipeline.sources import VideoSource, open_source
 
 # A frame this much before the wanted place is the wanted one: times are rounded.

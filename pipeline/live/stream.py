@@ -8,28 +8,28 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.engines import ignore_message
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.live.camera import Camera
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.opencv_threads import single_threaded
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.live.capture import LiveCapture
+from cliprl.pipeline.live.clock import TIME_BASE
+from cliprl.pipeline.live.compositor import FIRST_SIZE
 from cliprl.pipeline.live.controls import Controls, Settings
-from cliprl.pipeline.live.display import Display, Promise
-from cliprl.pipeline.live.outlet import Outlet
-from cliprl.pipeline.live.pictures import FIRST_SIZE
+from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
 from cliprl.pipeline.live.playback import Playback
-from cliprl.pipeline.live.recording import Recording
-from cliprl.pipeline.live.supervisor import Supervisor
-from cliprl.pipeline.live.timeline import TIME_BASE
-from cliprl.pipeline.opencv import single_threaded
-from cliprl.pipeline.overlay import Overlay
-from cliprl.pipeline.protocols import StreamInfo
-from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.live.recording.recorder import Recording
+from cliprl.pipeline.live.segmentation.supervisor import Supervisor
+from cliprl.pipeline.live.sink_thread import SinkThread
+from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sources.errors import Problem
-from cliprl.pipeline.summary import Summary
+from cliprl.pipeline.stream.statistics import Summary
 
 # Pictures a second while the camera gives none: its own rate, within these.
 _SLOWEST, _FASTEST = 0.1, 0.02
 
 
-def info_of(camera: Camera) -> StreamInfo:
+def info_of(camera: LiveCapture) -> StreamInfo:
     """What is known of a camera; before its first picture, the size of the card."""
     return camera.info or StreamInfo(camera.label, *FIRST_SIZE, TIME_BASE, live=True)
 
@@ -43,14 +43,14 @@ class LiveStream:
 
     def __init__(
         self,
-        camera: Camera,
+        camera: LiveCapture,
         overlay: Overlay,
         supervisor: Supervisor | None = None,
-        outlets: Sequence[Outlet] = (),
+        outlets: Sequence[SinkThread] = (),
         *,
         recordings: Sequence[Recording] = (),
         controls: Controls | None = None,
-        promise: Promise | None = None,
+        promise: DisplayPolicy | None = None,
         name: str = "",
         playback: Playback | None = None,
         say: Callable[[str], None] = ignore_message,
@@ -60,14 +60,14 @@ class LiveStream:
         self.outlets, self.recordings = tuple(outlets), tuple(recordings)
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
-        self._display = Display(
+        self._display = DisplayLoop(
             camera,
             overlay,
             supervisor,
             self.outlets,
             self.recordings,
             self.controls,
-            promise or Promise(),
+            promise or DisplayPolicy(),
             name,
             say,
         )
@@ -113,7 +113,7 @@ class LiveStream:
 
     def _raise_failure(self) -> None:
         """What was asked for and could not be had, once the picture has ended."""
-        outputs: list[Outlet | Recording] = [*self.outlets, *self.recordings]
+        outputs: list[SinkThread | Recording] = [*self.outlets, *self.recordings]
         failed = [output.error for output in outputs if output.error and not output.forgiving]
         lost = None if self._interrupted.is_set() else self.camera.error
         if lost is not None and getattr(lost, "problem", None) is not Problem.ENDED:
@@ -148,7 +148,7 @@ class LiveStream:
         return self._interrupted.is_set() and not (self._completed or played)
 
     @property
-    def _threads(self) -> list[Camera | Supervisor | Outlet | Recording]:
+    def _threads(self) -> list[LiveCapture | Supervisor | SinkThread | Recording]:
         supervisors = [self.supervisor] if self.supervisor else []
         return [self.camera, *supervisors, *self.outlets, *self.recordings]
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Segmentation
 
 
 class FileSink(ABC):

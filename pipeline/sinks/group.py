@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.protocols import Sink
-from cliprl.pipeline.segmentation import Segmentation
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import Sink
+from cliprl.pipeline.core.segmentation import Segmentation
 
 
 class NullSink:
@@ -93,5 +93,5 @@ def check_sink(sink: object) -> None:
     ]
     if missing:
         raise UsageError(
-            f"the sink {type(sink).__name__} lacks {', '.join(missing)}: see cliprl.pipeline.protocols.Sink for what a sink has"
+            f"the sink {type(sink).__name__} lacks {', '.join(missing)}: see cliprl.pipeline.core.interfaces.Sink"
         )

@@ -36,7 +36,7 @@ def input_files(name: str | None) -> list[Path]:
         return []
     if os.path.exists(name):
         return [Path(name)]
-    from cliprl.pipeline.sources.images import expand, is_pattern
+    from cliprl.pipeline.sources.images.image_list import expand, is_pattern
 
     if "://" in name or not is_pattern(name):
         return []

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.describe import check_file
-from cliprl.pipeline.sources.images import ImageSource, expand, is_pattern
-from cliprl.pipeline.sources.live import CAMERA, SCREEN, open_device, open_screen, open_url
+from cliprl.pipeline.sources.decoding.timestamps import DEFAULT_RATE
+from cliprl.pipeline.sources.images.image_list import ImageSource, expand, is_pattern
+from cliprl.pipeline.sources.images.stills import is_still
+from cliprl.pipeline.sources.live_inputs import CAMERA, SCREEN, open_device, open_screen, open_url
+from cliprl.pipeline.sources.probe import check_file
 from cliprl.pipeline.sources.stdin import STDIN, open_stdin
-from cliprl.pipeline.sources.stills import is_still
-from cliprl.pipeline.sources.timing import DEFAULT_RATE
 from cliprl.pipeline.sources.video import VideoSource
 
 # Names that look like nothing in the file system.

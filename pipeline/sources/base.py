@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.frame import Frame, allocate_planes
-from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 
 
 class FrameSource(ABC):
-    """A source of frames; see `cliprl.pipeline.protocols.Source`. `skipped` counts frames left undecoded to catch up."""
+    """A source of frames; see `cliprl.pipeline.core.interfaces.Source`. `skipped` counts frames left undecoded to catch up."""
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info

@@ -8,12 +8,12 @@ from fractions import Fraction
 from urllib.parse import parse_qsl
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.color import Color
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
-from cliprl.pipeline.scene import SceneRenderer
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.planes import RgbWriter
+from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
+from cliprl.pipeline.synthetic import SceneRenderer
 
 # BT.709, limited range, and tagged so (libav's numbers).
 _COLOR = Color("bt709", False, 1, 1, 1, 1)

@@ -11,21 +11,21 @@ from typing import Any
 import av
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.frame import Frame
-from cliprl.pipeline.passthrough import passthrough_of
-from cliprl.pipeline.protocols import PlaneAllocator, StreamInfo
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
+from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.conform import Conformer, Writer
-from cliprl.pipeline.sources.decode import Decoded, Decoder, EncryptedPacketError
-from cliprl.pipeline.sources.demux import SharedDemuxer
-from cliprl.pipeline.sources.describe import describe, first_shown, stated_frames
-from cliprl.pipeline.sources.encryption import encryption_error, find_encryption
+from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
+from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder
+from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
+from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
+from cliprl.pipeline.sources.decoding.reader import PacketReader
+from cliprl.pipeline.sources.decoding.seek import seek_to_key
+from cliprl.pipeline.sources.decoding.stream_selection import select
+from cliprl.pipeline.sources.decoding.timeline import timeline_of
+from cliprl.pipeline.sources.decoding.timestamps import PresentationClock
 from cliprl.pipeline.sources.errors import explain, redact
-from cliprl.pipeline.sources.reader import PacketReader
-from cliprl.pipeline.sources.seek import seek_to_key
-from cliprl.pipeline.sources.selection import select
-from cliprl.pipeline.sources.timeline import timeline_of
-from cliprl.pipeline.sources.timing import Clock
+from cliprl.pipeline.sources.probe import describe, first_shown, stated_frames
 
 # What libav takes for the parts of an HLS playlist by itself, and keys, whose names it refuses.
 _PLAYLIST_PARTS = (
@@ -99,7 +99,7 @@ class VideoSource(FrameSource):
             None if live else self._timeline,  # a live stream's packets are told by their own times when they arrive
             read_ahead=not live and not self._is_pipe(),
         )
-        self._decoder = Decoder(self._container, stream, packets, self._timeline, live=live)
+        self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live)
         self._reader = self._decoder.reader
         self._context = stream.codec_context
         self._index = 0
@@ -116,7 +116,7 @@ class VideoSource(FrameSource):
         self._declared = stated_frames(self._container, stream)[0]
         self._slack = _EARLY if len(self._container.streams) == 1 else _EARLY_WITH_SOUND
         zero = first_shown(self._container, stream, self._held.pts)
-        self._clock = Clock(self.info.time_base, self.info.rate, zero)
+        self._clock = PresentationClock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
         self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
         if chosen:

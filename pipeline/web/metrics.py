@@ -7,8 +7,8 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from cliprl.pipeline.live.hub import Freshness, Hub, RecordingStatus, RecordState, SourceState, Status
-from cliprl.pipeline.web.channels import Channel
+from cliprl.pipeline.live.broadcast import Broadcast, Freshness, RecordingStatus, RecordState, SourceState, Status
+from cliprl.pipeline.web.media.channels import Channel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # In seconds. Above 100 ms surgeons' work suffers, so that is where the scale is fine.
@@ -41,7 +41,7 @@ class _Latency(Protocol):
     latency: Histogram
 
 
-def exposition(hub: Hub, status: Status, pump: _Latency, channels: Collection[Channel], viewers: int) -> str:
+def exposition(hub: Broadcast, status: Status, pump: _Latency, channels: Collection[Channel], viewers: int) -> str:
     """The whole page."""
     shown = hub.newest
     lines = [

@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.live.broadcast import SourceState
 from cliprl.pipeline.live.controls import quoted
-from cliprl.pipeline.live.hub import SourceState
-from cliprl.pipeline.web.access import Gate, Handler, add_headers, middleware
-from cliprl.pipeline.web.answers import BOUNDARY, asked_object, asked_view, bad_request, part, snapshot_name
 from cliprl.pipeline.web.assets import Asset, load_assets
-from cliprl.pipeline.web.channels import Channel
+from cliprl.pipeline.web.auth import AccessControl, Handler, add_headers, middleware
 from cliprl.pipeline.web.connections import ConnectionPool, tracking
+from cliprl.pipeline.web.http_helpers import BOUNDARY, asked_object, asked_view, bad_request, part, snapshot_name
 from cliprl.pipeline.web.limits import LoginLimit
+from cliprl.pipeline.web.media.channels import Channel
+from cliprl.pipeline.web.media.encoder_thread import EncoderThread
+from cliprl.pipeline.web.media.image_conversion import png
+from cliprl.pipeline.web.media.rtc import PeerLimit
 from cliprl.pipeline.web.metrics import CONTENT_TYPE, exposition
-from cliprl.pipeline.web.pictures import png
-from cliprl.pipeline.web.pump import Pump
-from cliprl.pipeline.web.rtc import PeerLimit
-from cliprl.pipeline.web.session import Session
-from cliprl.pipeline.web.state import Program, describe_settings
+from cliprl.pipeline.web.session import ViewerSession
+from cliprl.pipeline.web.status_json import ProgramInfo, describe_settings
 
 # Snapshots that are made at once, and that may wait.
 _SNAPSHOTS, _SNAPSHOT_QUEUE = 2, 8
@@ -42,10 +42,10 @@ class Routes:
 
     def __init__(
         self,
-        program: Program,
-        gate: Gate,
+        program: ProgramInfo,
+        gate: AccessControl,
         channels: dict[tuple[str, str], Channel],
-        pump: Pump,
+        pump: EncoderThread,
         pool: ConnectionPool,
     ) -> None:
         self._program, self._gate, self._channels, self._pump, self._pool = program, gate, channels, pump, pool
@@ -53,7 +53,7 @@ class Routes:
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS)
         self._snapshots_asked = 0
         self._peers = PeerLimit(pool.limits.rtc_handles)
-        self._sessions: set[Session] = set()
+        self._sessions: set[ViewerSession] = set()
         self._streams = 0
         self._assets = load_assets()
 
@@ -195,7 +195,7 @@ class Routes:
         response = web.WebSocketResponse(heartbeat=_STUCK, compress=False, max_msg_size=_LARGEST_REQUEST)
         await response.prepare(request)
         tell, browser = lambda: self._program.tell(self.viewers), request.remote or "127.0.0.1"
-        session = Session(response, self._channels, tell, browser, self._peers)
+        session = ViewerSession(response, self._channels, tell, browser, self._peers)
         self._sessions.add(session)
         try:
             await session.run()

@@ -20,10 +20,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.web.channels import Channel
 from cliprl.pipeline.web.json_body import parse_object
-from cliprl.pipeline.web.pump import VIEWS
-from cliprl.pipeline.web.rtc import Peer, PeerLimit
+from cliprl.pipeline.web.media.channels import Channel
+from cliprl.pipeline.web.media.encoder_thread import VIEWS
+from cliprl.pipeline.web.media.rtc import Peer, PeerLimit
 
 STATUS_PERIOD = 0.2
 # Pictures on their way to a page at once. More would lie in buffers and grow old there.
@@ -31,7 +31,7 @@ IN_FLIGHT = 2
 _HEADER = struct.Struct("<IId")
 
 
-class Session:
+class ViewerSession:
     """Serves one WebSocket until it closes. `tell` gives the status; `browser` is the address that it comes from."""
 
     def __init__(

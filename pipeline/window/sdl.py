@@ -23,7 +23,7 @@ _START = (1280, 800)
 QUIT = "quit"
 
 
-class Screen:
+class SdlWindow:
     """One window. Raises CliprlError where there is no screen to open it on."""
 
     def __init__(self, title: str) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from textwrap import wrap
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.hub import Hub, RecordState, Shown, Status
-from cliprl.pipeline.web.pictures import Converter, png
+from cliprl.pipeline.web.media.image_conversion import ImageConverter, png
 from cliprl.pipeline.window.keys import HELP, Keys
 from cliprl.pipeline.window.layout import Box, arrange, panel
-from cliprl.pipeline.window.sdl import QUIT, Screen
+from cliprl.pipeline.window.sdl import QUIT, SdlWindow
 
 # Seconds between two looks at the keyboard, and for how long an outcome is told.
 _TICK, _TOLD = 0.02, 2.0
@@ -38,14 +38,14 @@ class Window(threading.Thread):
     """
 
     def __init__(
-        self, hub: Hub, controls: Controls, *, title: str, live: bool, records: bool, close: Callable[[], None]
+        self, hub: Broadcast, controls: Controls, *, title: str, live: bool, records: bool, close: Callable[[], None]
     ) -> None:
         super().__init__(name="window", daemon=True)
         self.failed: CliprlError | None = None
         self.opened, self.left = threading.Event(), threading.Event()
         self._hub, self._title, self._close = hub, title, close
         self._keys = Keys(controls, live, records)
-        self._converter = Converter()
+        self._converter = ImageConverter()
         self._beside = self._helps = False
         self._told: tuple[str, float] = ("H: keys", time.monotonic() + _TOLD)
         self._looks: tuple[object, ...] = ()
@@ -54,7 +54,7 @@ class Window(threading.Thread):
     def run(self) -> None:
         """The thread's body."""
         try:
-            self._screen = Screen(self._title)
+            self._screen = SdlWindow(self._title)
         except CliprlError as error:
             self.failed = error
             self._close()
@@ -117,7 +117,7 @@ class Window(threading.Thread):
             return f"Not saved ({error.strerror}): start in a folder that can be written"
         return f"Saved {path}"
 
-    def _is_due(self, newest: Shown) -> bool:
+    def _is_due(self, newest: DisplayedFrame) -> bool:
         """Whether anything to be seen has changed since the last time."""
         telling = time.monotonic() < self._told[1]
         looks = (
@@ -132,7 +132,7 @@ class Window(threading.Thread):
         due, self._looks = looks != self._looks, looks
         return due
 
-    def _draw(self, newest: Shown) -> None:
+    def _draw(self, newest: DisplayedFrame) -> None:
         still = self._hub.frozen
         pictures: dict[str, Frame] = {"live": newest.overlaid}
         if still is not None:

@@ -210,7 +210,7 @@ def test_on_a_bare_machine_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     script = BARE + (
         "import runpy; sys.argv = ['bench/gpu.py', '--tests-only']; "
         f"gpu = runpy.run_path({str(ROOT / 'bench' / 'gpu.py')!r}); gpu['arrange'](); "
-        "import cliprl.bench.cuda.measure, cliprl.engines.selection.engine_variant, cliprl.pipeline.cuda.opening; "
+        "import cliprl.bench.cuda.measure, cliprl.engines.selection.engine_variant, cliprl.pipeline.cuda.factory; "
         "assert 'av' not in sys.modules and 'openvino' not in sys.modules; sys.exit(gpu['main'](['--tests-only']))"
     )
     done = subprocess.run(

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from cliprl.engines import UsageError
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source, sharing
-from cliprl.pipeline.cli import app
-from cliprl.pipeline.summary import STAGES
-from cliprl.pipeline.trace import Trace
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline.cli.main import app
+from cliprl.pipeline.core import thread_policy
+from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.stream.trace import Trace
 
 SLEEP = 0.02
 CLIP = "demo:?seconds=1&size=192x144&rate=20"
@@ -29,7 +30,7 @@ def slices(path: Path) -> list[dict[str, Any]]:
 def test_the_command_writes_every_stage_of_every_frame(
     processors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "processors", lambda: processors)
+    monkeypatch.setattr(thread_policy, "processors", lambda: processors)
     path = tmp_path / "t.json"
     app([CLIP, "-o", "null:", "--quiet", "--trace", str(path)], standalone_mode=False)
     events = json.loads(path.read_text())["traceEvents"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import av
 from sound_media import CONTAINERS, FRAMES, heard_seconds, make_media, payload, streams_of
 
-from cliprl.pipeline.protocols import Scene
+from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import VideoSink
 from cliprl.pipeline.sources import open_source
 
@@ -140,7 +140,7 @@ def _verdict(source: Path | None, target: Path, tracks: Sequence[str]) -> str:
 
 def _copy(source: Path, target: Path, tracks: Sequence[str]) -> str:
     """Write the source's frames, unsegmented, and see what came out."""
-    with open_source(str(source)) as frames, VideoSink(target, Scene(frames.info, ())) as sink:
+    with open_source(str(source)) as frames, VideoSink(target, OutputSpec(frames.info, ())) as sink:
         for frame in frames:
             sink.write(frame, None)
     written = sum(count for _, count in streams_of(target, "video"))

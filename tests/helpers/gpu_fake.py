@@ -13,7 +13,7 @@ import numpy as np
 from gpu_host import launch
 from numpy.typing import DTypeLike, NDArray
 
-from cliprl.pipeline.cuda.arguments import Arguments
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 
 
 class Deadlock(Exception):  # noqa: N818 - not an error of the program, but of what is tested
@@ -34,7 +34,7 @@ class FakeStream:
 
 
 class FakeGpu:
-    """See `cliprl.pipeline.cuda.gpu.Gpu`. `choose(n)` picks one of n; `eager` is how many steps are made at each call at most."""
+    """See `cliprl.pipeline.cuda.gpu_api.Gpu`. `choose(n)` picks one of n; `eager` is the most steps made at each call."""
 
     name = "simulated GPU"
 

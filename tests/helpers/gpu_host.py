@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import cliprl.pipeline.cuda
-from cliprl.pipeline.cuda.arguments import Arguments, grid_of
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments, grid_of
 
 KERNELS = Path(cliprl.pipeline.cuda.__file__).parent / "kernels"
 COMPILERS = ("c++", "g++", "clang++")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline import Frame, StreamInfo
-from cliprl.pipeline.frame import allocate_planes
-from cliprl.pipeline.protocols import PlaneAllocator
+from cliprl.pipeline.core.frame import allocate_planes
+from cliprl.pipeline.core.interfaces import PlaneAllocator
 
 HEIGHT, WIDTH, SQUARE = 360, 480, 90
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline import Frame, Segmentation
-from cliprl.pipeline.view import full_view
+from cliprl.pipeline.core.viewport import full_viewport
 
 CLASSES = (ClassSpec("tissue", (0, 0, 0), "background"), ClassSpec("target", (0, 255, 0), "instrument"))
 # The network's picture and its grid, as the shipped bundle's.
@@ -23,7 +23,7 @@ BRIGHT = 180
 
 def seen(frame: Frame) -> Segmentation:
     """Where the luma is bright, on the grid: an honest segmenter, for pictures whose target is."""
-    view = full_view(frame.height, frame.width, *NETWORK)
+    view = full_viewport(frame.height, frame.width, *NETWORK)
     x, y, width, height = view.placed
     rows = ((np.arange(GRID[0]) + 0.5) * 4 - y) * frame.height / height
     columns = ((np.arange(GRID[1]) + 0.5) * 4 - x) * frame.width / width

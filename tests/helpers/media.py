@@ -11,8 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
-from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.core.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
+from cliprl.pipeline.core.frame import Frame
 
 Picture = NDArray[np.uint8]
 HIGH, LOW = 235, 16

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.frame import Frame, allocate_planes
-from cliprl.pipeline.protocols import Scene, Sink, StreamInfo
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.view import full_view
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
 
 CLASSES = (
     ClassSpec("background", (0, 0, 0), "background"),
@@ -24,7 +24,7 @@ CLASSES = (
     ClassSpec("hook", (1, 2, 3), "instrument"),
 )
 HEIGHT, WIDTH = 90, 120
-SCENE = Scene(StreamInfo("clip.mp4", HEIGHT, WIDTH, Fraction(1, 90000), Fraction(25), 3, 0.12), CLASSES)
+SCENE = OutputSpec(StreamInfo("clip.mp4", HEIGHT, WIDTH, Fraction(1, 90000), Fraction(25), 3, 0.12), CLASSES)
 Labels = NDArray[np.uint8]
 
 
@@ -38,7 +38,7 @@ def segment(labels: Labels, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Segmenta
     """A segmentation that is 0.7 sure of `labels`, in a view that the picture fills."""
     probabilities = np.full((len(CLASSES), *labels.shape), 0.1, np.float32)
     np.put_along_axis(probabilities, labels[None].astype(np.intp), np.float32(0.7), axis=0)
-    view = full_view(*size, 4 * labels.shape[0], 4 * labels.shape[1])
+    view = full_viewport(*size, 4 * labels.shape[0], 4 * labels.shape[1])
     return Segmentation(labels, probabilities, view, 0.7, 2, 0.015625)
 
 

@@ -13,15 +13,23 @@ from typing import Self
 import numpy as np
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.color import Color
-from cliprl.pipeline.frame import Frame
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.live.broadcast import (
+    Broadcast,
+    DisplayedFrame,
+    Freshness,
+    RecordingStatus,
+    RecordState,
+    SourceState,
+    Status,
+)
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.hub import Freshness, Hub, RecordingStatus, RecordState, Shown, SourceState, Status
-from cliprl.pipeline.measure import measure
-from cliprl.pipeline.overlay import Overlay, Style
-from cliprl.pipeline.protocols import StreamInfo
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.view import full_view
+from cliprl.pipeline.overlay.class_statistics import class_statistics
+from cliprl.pipeline.overlay.overlay import Overlay, Style
 
 HEIGHT, WIDTH, RATE = 240, 320, 25
 CLASSES = (
@@ -42,7 +50,7 @@ def picture(index: int) -> Frame:
 
 def halves(index: int) -> tuple[Frame, Segmentation]:
     """A shaft on the left third, a kidney on the right third, between the heights of a fifth and three fifths."""
-    view = full_view(HEIGHT, WIDTH, 256, 320)
+    view = full_viewport(HEIGHT, WIDTH, 256, 320)
     labels = np.zeros((64, 80), np.uint8)
     labels[13:38, 2:26], labels[13:38, 54:78] = 1, 2
     probabilities = np.moveaxis(np.eye(len(CLASSES), dtype=np.float32)[labels], -1, 0)
@@ -61,7 +69,7 @@ class Player(threading.Thread):
         rate: int = RATE,
     ) -> None:
         super().__init__(daemon=True)
-        self.hub, self.controls = Hub(), Controls(classes)
+        self.hub, self.controls = Broadcast(), Controls(classes)
         first, _ = content(0)
         self.info = StreamInfo(
             "rtsp://user:secret@camera/live", first.height, first.width, Fraction(1, rate), live=live
@@ -95,7 +103,7 @@ class Player(threading.Thread):
         self._overlay.style = self.controls.settings.style(self._style, self.classes)
         shown = None if self.mask is Freshness.OFF else segmentation
         self._overlay.draw(overlaid, shown)
-        areas = {self.classes[m.class_id].name: m.share for m in measure(segmentation)} if shown else {}
+        areas = {self.classes[m.class_id].name: m.share for m in class_statistics(segmentation)} if shown else {}
         status = Status(
             self.state,
             self._since,
@@ -108,7 +116,7 @@ class Player(threading.Thread):
             note=self.note,
         )
         frozen = self.controls.settings.frozen
-        self.hub.publish(Shown(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
+        self.hub.publish(DisplayedFrame(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
 
     def _recording(self) -> RecordingStatus:
         if self.recording.state is RecordState.FAILED:

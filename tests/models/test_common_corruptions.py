@@ -23,7 +23,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.fixture(scope="module")
 def scene() -> Picture:
     """A picture with edges, texture, colour and shade, of odd size."""
-    from cliprl.pipeline.scene import SceneRenderer
+    from cliprl.pipeline.synthetic import SceneRenderer
 
     return SceneRenderer(3, 160, 208).render(1.0)[0][:151, :203].copy()
 

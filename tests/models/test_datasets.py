@@ -27,7 +27,7 @@ from cliprl.models.data.sets.endovis2018 import EndoVis2018
 from cliprl.models.data.sets.folder import FolderSet
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import SPLITS, Split, check_apart, choose
-from cliprl.pipeline.scene.classes import SCENE_CLASSES
+from cliprl.pipeline.synthetic.classes import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]
 # Written from the published tables, not from the package: id, colour.

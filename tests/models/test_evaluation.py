@@ -23,12 +23,12 @@ from cliprl.models.evaluation.evaluation import Corruption, Evaluation, confiden
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, Predictor
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
-from cliprl.pipeline.cpu import CpuDevice
-from cliprl.pipeline.frame import Frame, allocate_planes
-from cliprl.pipeline.scene import SCENE_CLASSES
-from cliprl.pipeline.segmentation import Segmentation
-from cliprl.pipeline.sources.planes import RgbWriter
-from cliprl.pipeline.view import full_view
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.devices.cpu import CpuDevice
+from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]
 CLASSES_TOML = """
@@ -81,7 +81,7 @@ class Knowing:
         )
         probabilities = np.full((3, *labels.shape), (1 - self.sure) / 2, np.float32)
         np.put_along_axis(probabilities, labels[None].astype(np.intp), np.float32(self.sure), axis=0)
-        return Segmentation(labels, probabilities, full_view(*picture.shape[:2], *picture.shape[:2]), self.sure, 0)
+        return Segmentation(labels, probabilities, full_viewport(*picture.shape[:2], *picture.shape[:2]), self.sure, 0)
 
     def reset(self) -> None:
         self.resets += 1
@@ -155,7 +155,7 @@ def through_the_planes(picture: Picture) -> Picture:
     frame = Frame(*allocate_planes(*size), 0, FRAME_TIME, 0, FRAME_COLOR)
     RgbWriter().write(picture, frame.luma, frame.chroma, FRAME_COLOR)
     seen = np.zeros((48, 64, 3), np.uint8)
-    CpuDevice().prepare(frame, full_view(*size, 48, 64), seen)
+    CpuDevice().prepare(frame, full_viewport(*size, 48, 64), seen)
     return seen
 
 

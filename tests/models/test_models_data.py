@@ -20,7 +20,7 @@ from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
 from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
 from cliprl.models.training.parallel import own_processors
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 SIZE = (64, 80)
 

@@ -28,7 +28,7 @@ from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.training import logged
 from cliprl.models.training.watching import TrainingCallback
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = """
 draw_every = 2

@@ -17,7 +17,7 @@ from cliprl.models.config.config import ReinforcementConfig, load_recipe
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import Refiner
 from cliprl.models.training.parallel import autocast, launch, share
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Every stage takes one step on a batch of four from the same start and leaves its gradients; then one is trained whole.
 STEPS = textwrap.dedent("""

@@ -16,7 +16,7 @@ from cliprl.models.evaluation.manifest_scores import count, false_alarms
 from cliprl.models.evaluation.scoring.confusion_counts import Counts
 from cliprl.models.evaluation.scoring.iou import dataset_miou_foreground
 from cliprl.models.training.run_datasets import Scored
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Instrument IoU of a fixed rule on grey pixels.
 FLOORS = {"OP1": 0.40, "OP3": 0.44, "D1": 0.60, "D2": 0.48}

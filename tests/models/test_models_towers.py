@@ -20,7 +20,7 @@ from cliprl.models.network.refiner import Refiner
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.network.weights import start_of
 from cliprl.pipeline import with_prompts
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -18,7 +18,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, prompts_of
 from cliprl.models.training.checkpoint import CheckpointWriter, TrainingStage, read, run_stage, save
 from cliprl.models.training.watching import TrainingCallback
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = (
     """

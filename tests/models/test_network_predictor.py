@@ -14,7 +14,7 @@ from cliprl.models.evaluation.torch_predictor import NetworkPredictor
 from cliprl.models.export.export import Model, export_bundle
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import Refiner
-from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 
 @pytest.mark.slow

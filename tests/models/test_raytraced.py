@@ -27,7 +27,7 @@ from cliprl.models.data.raytraced.render import Rendered, llvm_library
 from cliprl.models.data.raytraced.textures import STRIPS, TISSUES, TextureSource
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 needs_mitsuba = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("mitsuba", "mitsuba_oidn")), reason="needs the extra render"

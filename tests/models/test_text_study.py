@@ -18,7 +18,7 @@ from cliprl.engines import UsageError  # noqa: E402
 from cliprl.models.studies import text_study  # noqa: E402
 from cliprl.models.studies.text_study import MEASURES, Question, auc, iou  # noqa: E402
 from cliprl.models.training.stages.grounding import grounding_loss, phrases_of, presence  # noqa: E402
-from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer  # noqa: E402
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer  # noqa: E402
 
 TINY = """
 name = "tiny"

@@ -20,7 +20,7 @@ from cliprl.models.data.raytraced.cache import (
 from cliprl.models.data.raytraced.instruments import SHAFT, TIP, WRIST
 from cliprl.models.data.raytraced.objects import CLIP, NEEDLE, NONE, THREAD
 from cliprl.models.data.sample import Image, Sample
-from cliprl.pipeline.scene import SCENE_CLASSES
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 NAME = "raytraced"
 # Which class each label of a scene is.

@@ -10,7 +10,7 @@ from cliprl.engines import CliprlError
 from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
 from cliprl.models.data.io import Color, from_colors, read_mask
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.scene.classes import SCENE_CLASSES
+from cliprl.pipeline.synthetic.classes import SCENE_CLASSES
 
 LAYOUT = "miccai_challenge_*/seq_N/left_frames/frameNNN.png with labels/frameNNN.png beside it"
 TEST = "test-"

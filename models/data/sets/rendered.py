@@ -19,8 +19,8 @@ import numpy as np
 
 from cliprl.engines import available_cpus
 from cliprl.models.data.sample import Image, Sample
-from cliprl.pipeline import scene
-from cliprl.pipeline.scene import SCENE_CLASSES, SceneRenderer
+from cliprl.pipeline import synthetic
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 NAME = "rendered"
 # Seconds between the frames of a scene: near enough for a temporal prior, far enough to be another picture.
@@ -93,7 +93,7 @@ class RenderedScenes:
 
 def _key(which: SceneSet) -> str:
     """Name of a cache folder: pictures of another size or of another version of the renderer lie in another."""
-    source = "".join(p.read_text() for p in sorted(Path(inspect.getfile(scene)).parent.glob("*.py")))
+    source = "".join(p.read_text() for p in sorted(Path(inspect.getfile(synthetic)).parent.glob("*.py")))
     settings = json.dumps({k: v for k, v in asdict(which).items() if k not in ("first", "count")})
     return hashlib.sha256((source + settings + str(INTERVAL)).encode()).hexdigest()[:12]
 

@@ -1,0 +1,160 @@
+"""`cliprl-stream`: see what the network sees, on any video."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.pipeline.cli.options import (
+    BudgetMs,
+    Bundle,
+    Classes,
+    Contours,
+    Crf,
+    Device,
+    Frames,
+    Guard,
+    Input,
+    Json,
+    Legend,
+    ListDevices,
+    MaxAgeMs,
+    Opacity,
+    Output,
+    Overwrite,
+    PrecisionOption,
+    Preset,
+    PresetOption,
+    PrintSchema,
+    Prompt,
+    Quiet,
+    Reconnect,
+    Record,
+    RecordWhat,
+    RecordWhatOption,
+    SegmentMinutes,
+    Status,
+    Steps,
+    StreamIndex,
+    Threads,
+    Trace,
+    Verbose,
+    Version,
+    WaitMs,
+    Web,
+    Window,
+)
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+# What may follow --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
+_ADDRESS = re.compile(r"[\w.-]*:\d+|\d{2,5}|\d+(\.\d+){3}|\[[^\]]+\](:\d+)?|localhost")
+
+
+class _StreamCommand(TyperCommand):
+    """Lets --web stand alone: what follows it is its value only where it looks like an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Typer's own, with the value put in that was left out."""
+        given = zip(args, [*args[1:], ""], strict=False)
+        return super().parse_args(
+            ctx, ["--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w for w, n in given]
+        )
+
+
+@app.command(
+    cls=_StreamCommand,
+    help="""Segment a surgical video and paint what the network sees over it, in real time.
+
+INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/], [cyan]camera:NAME[/]), a network
+stream ([cyan]rtsp://…[/], [cyan]udp://…[/], [cyan]http://…[/]), an X11 screen ([cyan]screen:[/]) or [cyan]demo:[/], a surgical
+scene that the program renders itself.
+
+[dim]Research software: not a medical device, not for diagnosis or treatment.[/]""",
+    epilog="""[bold]Examples[/]
+
+[cyan]cliprl-stream operation.mp4[/]  writes operation_overlay.mp4 beside it
+
+[cyan]cliprl-stream operation.mp4 -o out.mkv -o masks/ -o events.jsonl --classes instrument-shaft[/]
+
+[cyan]cliprl-stream demo: --steps 0[/]  the base mask, without refinement""",
+)
+def stream(
+    source: Input,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    frames: Frames = None,
+    web: Web = None,
+    window: Window = False,
+    crf: Crf = 23,
+    preset: PresetOption = Preset.ULTRAFAST,
+    json_: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    trace: Trace = None,
+    bundle: Bundle = "small",
+    stream_index: StreamIndex = None,
+    steps: Steps = None,
+    budget_ms: BudgetMs = None,
+    device: Device = "cpu",
+    precision: PrecisionOption = "auto",
+    threads: Threads = 0,
+    prompt: Prompt = None,
+    classes: Classes = None,
+    opacity: Opacity = 0.4,
+    contours: Contours = True,
+    legend: Legend = True,
+    status: Status = True,
+    max_age_ms: MaxAgeMs = 250.0,
+    wait_ms: WaitMs = None,
+    reconnect: Reconnect = None,
+    record: Record = None,
+    record_what: RecordWhatOption = RecordWhat.BOTH,
+    segment_minutes: SegmentMinutes = 5.0,
+    guard: Guard = True,
+    list_devices: ListDevices = False,
+    schema: PrintSchema = None,
+    version: Version = False,
+) -> None:
+    """See the command's help above."""
+    from cliprl.pipeline.cli.run import StreamOptions, run
+    from cliprl.pipeline.cli.viewers import RECORDINGS
+    from cliprl.pipeline.live.factory import LiveOptions, record_options
+
+    recorded = None
+    if record is not None or web is not None or window:
+        recorded = record_options(record or RECORDINGS, record_what.value, segment_minutes, crf, preset.value)
+    options = StreamOptions(
+        source=source,
+        outputs=tuple(output or ()),
+        overwrite=overwrite,
+        frames=frames,
+        bundle=bundle,
+        steps=steps,
+        budget_ms=budget_ms,
+        device=device,
+        precision=precision,
+        threads=threads,
+        prompts=tuple(prompt or ()),
+        classes=tuple(classes) if classes else None,
+        opacity=opacity,
+        contours=contours,
+        legend=legend,
+        status=status,
+        crf=crf,
+        preset=preset.value,
+        trace=trace,
+        web=web,
+        window=window,
+        live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None, stream_index),
+    )
+    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
+
+
+def main() -> None:
+    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    sys.exit(run_app(app, "cliprl-stream"))

@@ -1,0 +1,257 @@
+"""What `cliprl-stream` does once its command line is read."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
+from cliprl.engines.cli.cli_runner import reporting_errors
+from cliprl.engines.cli.signals import on_ending_signals
+from cliprl.pipeline.cli.class_selection import select_classes
+from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
+from cliprl.pipeline.cli.progress import ProgressBar, summary_table
+from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.devices.device import open_device
+from cliprl.pipeline.live.equip import Equip
+from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
+from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.palette import overlay_classes
+from cliprl.pipeline.segment.prompts import parse_prompt, with_prompts
+from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.sources.live_inputs import is_live_name
+from cliprl.pipeline.stream.stream import Status, Stream
+from cliprl.pipeline.stream.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """One run, as asked for. `outputs` empty: a video beside the input. See the command's help for each."""
+
+    source: str
+    outputs: tuple[str, ...]
+    overwrite: bool
+    frames: int | None
+    bundle: str
+    steps: int | None
+    budget_ms: float | None
+    device: str
+    precision: str
+    threads: int
+    prompts: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    opacity: float
+    contours: bool
+    legend: bool
+    status: bool
+    crf: int
+    preset: str
+    trace: Path | None
+    web: str | None
+    window: bool
+    live: LiveOptions
+
+
+def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
+    """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
+    console = Console(stderr=True, quiet=quiet)
+    check_source_name(options.source)
+    targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
+    recordings = options.live.record.folder if options.live.record else None
+    outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
+    with on_ending_signals(_end_at_once), ExitStack() as opened:
+        with reporting_errors(console) as say:
+            stream = _open(options, outputs, targets, opened, say)
+        trace = opened.enter_context(_trace(options.trace, stream)) if options.trace else None
+        if verbose:
+            _tell(console, _chosen(stream))
+        bar = ProgressBar(console, _info(stream), options.frames, enabled=not json_output and not quiet)
+        try:
+            with bar, _signals(stream) as received:
+                stream.run(_on_frame(bar, trace), frames=options.frames)
+        finally:
+            for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
+                _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
+    outputs.note()
+    summary = stream.summary()
+    if json_output:
+        run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
+        run_of["written"] = _written(stream, targets)
+        print(json_text(summary.to_json() | run_of), flush=True)
+    else:
+        _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
+    ended = isinstance(stream, LiveStream) and not stream.interrupted  # the file was over, and its page stayed
+    return 128 + received[0] if received and not ended else 0
+
+
+def _tell(console: Console, what: Any, **style: Any) -> None:
+    """Print on standard error, names as they are. Where that takes nothing the run goes on."""
+    with suppress(OSError):
+        console.print(what, markup=False, highlight=False, **style)
+
+
+def _end_at_once(number: int) -> None:
+    """A signal before the first frame: leave, so that what was opened is closed and nothing stays behind."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _trace(path: Path, stream: Stream | LiveStream) -> Trace:
+    segmenter = stream.segmenter if isinstance(stream, Stream) else None
+    return Trace(path, segmenter.device if segmenter else None)
+
+
+def _written(stream: Stream | LiveStream, targets: Sequence[str]) -> dict[str, int]:
+    """Frames written, by output."""
+    if isinstance(stream, LiveStream):
+        counts = [outlet.written for outlet in stream.outlets]
+    else:
+        counts = [getattr(sink, "frames", stream.recorder.frames) for sink in stream.sinks.sinks]
+    return dict(zip(targets, counts, strict=True))
+
+
+def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:
+    def note(frame: Frame, segmentation: Segmentation | None) -> None:
+        bar.advance()
+        if trace is not None:
+            trace(frame, segmentation)
+
+    return note
+
+
+def _open(
+    options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
+) -> Stream | LiveStream:
+    """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
+    watched = _is_watched(options)
+    if watched and options.device != "cpu":
+        raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
+    device = open_device(options.device, say)
+    for note in device.notes:
+        say(note)
+    bundle = with_prompts(open_bundle(options.bundle), options.prompts)
+    classes = bundle.manifest.classes
+    chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
+    overlay = device.overlay(overlay_classes(classes, chosen), _style(options, classes))
+    if watched or (options.device == "cpu" and is_live_name(options.source)):
+        first = first_source(watchable(options.source), options.live)
+        outputs.check(overwrite=options.overwrite)
+        live = _open_live(options, targets, first, bundle, overlay, say)
+        opened.enter_context(tidy_recordings())
+        if options.web is not None:
+            opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
+        if options.window:
+            opened.enter_context(window(live, f"cliprl: {live.info.name}"))
+        return live
+    source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
+    outputs.check(overwrite=options.overwrite)
+    if source.info.live and options.device == "cpu":  # http tells only now
+        return _open_live(options, targets, source, bundle, overlay, say)
+    scene = OutputSpec(source.info, bundle.manifest.classes)
+    sinks = [
+        opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
+    ]
+    segmenter = device.segmenter(
+        bundle,
+        steps=options.steps,
+        budget_ms=options.budget_ms,
+        precision=options.precision,
+        threads=options.threads,
+        say=say,
+    )
+    return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
+
+
+def _is_watched(options: StreamOptions) -> bool:
+    """Whether the run is for somebody's eyes or a recording, and so takes the live path and writes no other file by itself."""
+    return options.web is not None or options.window or options.live.recording
+
+
+def _open_live(
+    options: StreamOptions,
+    targets: Sequence[str],
+    first: FrameSource | None,
+    bundle: Bundle,
+    overlay: Overlay,
+    say: Callable[[str], None],
+) -> LiveStream:
+    def opener(target: str) -> Callable[[OutputSpec], Sink]:
+        def open_it(scene: OutputSpec) -> Sink:
+            scene = replace(scene, classes=bundle.manifest.classes)  # in the data set's colours, not the overlay's
+            return open_sink(target, scene, crf=options.crf, preset=options.preset)
+
+        return open_it
+
+    equip = Equip(bundle, options.device, options.steps, options.budget_ms, options.precision, options.threads)
+    openers = {target: opener(target) for target in targets}
+    network = bundle.manifest.name
+    web = options.web is not None
+    waits = web and not options.window and not options.source.startswith("demo:")
+    repeats = web and options.frames is None and not targets  # what is written holds each frame once
+    viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
+    return open_live(watchable(options.source), first, overlay, equip, openers, viewing, network=network, say=say)
+
+
+def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:
+    return Style(
+        opacity=options.opacity,
+        contours=options.contours,
+        legend=options.legend,
+        status=options.status,
+        shown=None if options.classes is None else select_classes(options.classes, classes),
+    )
+
+
+def _info(stream: Stream | LiveStream) -> StreamInfo:
+    return stream.source.info if isinstance(stream, Stream) else stream.info
+
+
+def _chosen(stream: Stream | LiveStream) -> str:
+    info = _info(stream)
+    if isinstance(stream, LiveStream) or (segmenter := stream.segmenter) is None:
+        return f"input   {info.name}"
+    manifest = segmenter.bundle.manifest
+    rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
+    color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
+    return (
+        f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
+        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {manifest.width}x{manifest.height}, {segmenter.steps} steps\n"
+        f"engine  {segmenter.engine_name} on {segmenter.device.name}, {segmenter.precision}"
+    )
+
+
+def _status_line(name: str) -> Status:
+    def line(frame: Frame, segmentation: Segmentation | None) -> str:
+        if segmentation is None:
+            return f"cliprl {name} · no segmentation"
+        spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
+        steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
+        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms · research use only"
+
+    return line
+
+
+@contextmanager
+def _signals(stream: Stream | LiveStream) -> Iterator[list[int]]:
+    """Let Ctrl-C, SIGTERM and SIGHUP end the stream in good order, so that its files play; a second one ends it at once."""
+    received: list[int] = []
+
+    def end(number: int) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        stream.stop()
+
+    with on_ending_signals(end):
+        yield received

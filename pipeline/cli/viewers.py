@@ -1,0 +1,111 @@
+"""`cliprl-stream --web` and `--window`: the live path, with somebody who watches and may change what is shown."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from cliprl.engines import UsageError
+from cliprl.engines.cli.signals import on_ending_signals
+from cliprl.pipeline.live.stream import LiveStream
+
+_NEEDED = ("aiohttp", "aiortc")
+# Where the viewer's record button writes.
+RECORDINGS = Path("recordings")
+
+
+def watchable(name: str) -> str:
+    """The input as it is watched: the demo without an end, where no end was asked for."""
+    return "demo:?seconds=0" if name == "demo:" else name
+
+
+@contextmanager
+def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]:
+    """Serve the page while the stream runs. When its input ends by itself the last picture stays to be seen until Ctrl-C.
+
+    Says where the page is on standard error: beyond loopback that holds the token, and is the only place that does.
+    Raises UsageError where the viewer's packages are missing or it can't listen on `address`.
+    """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise UsageError(f"the web viewer needs {' and '.join(missing)}: pip install 'cliprl[live]'")
+    from cliprl.pipeline.web.address import Address
+    from cliprl.pipeline.web.server import WebViewer
+    from cliprl.pipeline.web.status_json import ProgramInfo
+
+    records = bool(stream.recordings)
+    playback = stream.playback
+    program = ProgramInfo(stream.hub, stream.controls, stream.info, stream.overlay.classes, records, network, playback)
+    with WebViewer(program, Address.parse(address)) as viewer:
+        _say(f"watch at {viewer.url}")
+        for place in viewer.elsewhere:
+            _say(f"from other machines: {place}")
+        if playback is not None:
+            playback.ended = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
+            if playback.waits:
+                _say("playing begins with the first viewer; Ctrl-C ends")
+        yield
+        if not stream.stopped and not (playback is not None and playback.repeats):
+            with suppress(KeyboardInterrupt), _interruptible():
+                _say("the input has ended; the page stays until Ctrl-C")
+                stream.linger(threading.Event())
+
+
+@contextmanager
+def window(stream: LiveStream, title: str) -> Iterator[None]:
+    """Show a window while the stream runs; the last picture of an input that ends by itself stays until it is closed.
+
+    Raises UsageError where the window's packages are missing, CliprlError where there is no screen.
+    """
+    if find_spec("sdl2") is None:
+        raise UsageError("the window needs pysdl2 and pysdl2-dll: pip install 'cliprl[window]'")
+    from cliprl.pipeline.window.window import Window
+
+    records, live = bool(stream.recordings), stream.info.live
+    shown = Window(stream.hub, stream.controls, title=title, live=live, records=records, close=stream.stop)
+    shown.start()
+    shown.opened.wait()
+    if shown.failed:
+        raise shown.failed
+    try:
+        yield
+        if not stream.stopped:
+            with suppress(KeyboardInterrupt), _interruptible():
+                stream.linger(shown.left)
+    finally:
+        shown.stop()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP end what is waited for, also where a shell started the program in the background:
+    Ctrl-C is ignored there by inheritance."""
+
+    def end(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with on_ending_signals(end):
+        yield
+
+
+@contextmanager
+def tidy_recordings() -> Iterator[None]:
+    """Remove the folder that was made for recordings, if nothing was recorded."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            RECORDINGS.rmdir()
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """`call`, which is called only the first time."""
+    calls = iter([call])
+    return lambda: next(calls, lambda: None)()
+
+
+def _say(text: str) -> None:
+    print(f"cliprl-stream: {text}", file=sys.stderr, flush=True)

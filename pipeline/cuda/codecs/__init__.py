@@ -1,0 +1,1 @@
+"""Decoding and encoding on the GPU: NVDEC and NVENC."""

@@ -1,0 +1,121 @@
+"""Video decoded by the GPU's own decoder: its surfaces are copied into the ring on the GPU, and never visit the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Plane
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.gpu_api import Event
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Narrow
+from cliprl.pipeline.sources.decoding.decode import Decoded
+from cliprl.pipeline.sources.decoding.orientation import OrientationReader
+from cliprl.pipeline.sources.decoding.stream_selection import select
+from cliprl.pipeline.sources.video import VideoSource
+
+# What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
+DECODABLE = ("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le")
+
+# Options of libav's CUDA device: the calling thread's context.
+CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+
+
+def open_on_gpu(
+    name: str, device: CudaDevice, index: int, say: Callable[[str], None], stream: int | None = None
+) -> VideoSource | None:
+    """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why.
+
+    `stream` as for `open_source`.
+    """
+    try:
+        _check_format(name, stream)
+        return NvdecSource(name, device, index, stream)
+    except (CliprlError, OSError, ValueError, RuntimeError, NotImplementedError, av.error.FFmpegError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
+        return None
+
+
+def _check_format(name: str, stream: int | None) -> None:
+    """Raise CliprlError for a pixel format that NVDEC does not give. Under a hardware decoder the format can't be asked for."""
+    with av.open(name, metadata_errors="replace") as container:
+        context = select(container, name, stream)[0].codec_context
+        found = context.pix_fmt
+        odd = context.width % 2 or context.height % 2
+    if found not in DECODABLE:
+        raise CliprlError(f"pixel format {found or 'unknown'} is none of {', '.join(DECODABLE)}")
+    if odd:
+        raise CliprlError("its width or height is odd")
+
+
+class NvdecSource(VideoSource):
+    """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
+
+    def __init__(self, name: str, device: CudaDevice, index: int, stream: int | None = None) -> None:
+        # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
+        # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
+        device.gpu.bind()
+        self._surfaces = SurfaceWriter(device)
+        super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
+        found = OrientationReader().read(self._held.picture) if self._held is not None else None
+        if found is not None and found.mirrored:
+            self.close()
+            raise CliprlError("its pictures are to be mirrored")
+
+    def _plane_writer(self) -> SurfaceWriter:
+        return self._surfaces
+
+    def _decode(self) -> Decoded | None:
+        decoded = super()._decode()
+        if decoded is not None and decoded.picture.format.name != "cuda":
+            raise CliprlError("NVDEC can't decode its pictures: run with --device cpu")
+        return decoded
+
+
+class SurfaceWriter:
+    """Copies decoder surfaces into the acquired slot. A surface is held until its copy is done: the decoder has few of them."""
+
+    on_host = False
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._reading: deque[tuple[Event, Any]] = deque()
+        self._spare: list[Event] = []
+        self._decoded = device.gpu.event()
+
+    def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
+        """Copy a surface into the slot whose pinned planes are `luma` and `chroma`; these are left as they are."""
+        gpu, ring = self._device.gpu, self._device.frames
+        slot = ring.writing()
+        # The ring's stream does not by itself wait for the one that the surface is written on.
+        gpu.record(self._decoded, gpu.decoding())
+        gpu.wait(ring.stream, self._decoded)
+        surfaces = [gpu.surface(plane) for plane in picture.planes]
+        for target, surface in zip((slot.luma, slot.chroma), surfaces, strict=True):
+            self._copy(target, surface)
+        self._hold(picture, surfaces)
+
+    def _copy(self, target: Any, surface: Any) -> None:
+        gpu, stream = self._device.gpu, self._device.frames.stream
+        if surface.dtype.itemsize == 1:
+            gpu.copy(target, surface, stream)
+            return
+        lines, samples = len(surface), int(np.prod(tuple(surface.shape[1:])))
+        source = (gpu.address(surface), gpu.pitch(surface))
+        gpu.launch(Narrow(samples, lines, *source, samples, gpu.address(target)), stream)
+
+    def _hold(self, picture: Any, surfaces: Any) -> None:
+        gpu = self._device.gpu
+        event = self._spare.pop() if self._spare else gpu.event()
+        gpu.record(event, self._device.frames.stream)
+        self._reading.append((event, (picture, surfaces)))
+        while self._reading and gpu.done(self._reading[0][0]):
+            self._spare.append(self._reading.popleft()[0])

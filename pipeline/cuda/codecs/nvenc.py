@@ -1,0 +1,157 @@
+"""Video encoded by the GPU's own encoder: painted frames go to it as they lie on the card, and never visit the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import av
+from av.packet import Packet
+from av.video.frame import CudaContext
+
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
+from cliprl.pipeline.cuda.device import CudaDevice, Encoding
+from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu
+from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
+from cliprl.pipeline.sinks.video.letterbox import letterbox
+from cliprl.pipeline.sinks.video.video_file import VideoSink
+
+# NVENC's counterparts of x264's presets, and how many frames it may keep before it gives the first packet.
+_EFFORT = {preset: f"p{1 + index}" for index, preset in enumerate(PRESETS)}
+_DELAY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What NVENC reads: it is told where luma begins, and takes the lines after its last for chroma. So both lie in one piece."""
+
+    luma: Buffer
+    chroma: Buffer
+
+    @classmethod
+    def of(cls, gpu: Gpu, height: int, width: int) -> Self:
+        """New memory for a picture of even sizes."""
+        lines, size = height * width, height * width * 3 // 2
+        memory = gpu.empty((size,), "uint8")
+        chroma = gpu.slice(memory, lines, size, (height // 2, width // 2, 2))
+        return cls(gpu.slice(memory, 0, lines, (height, width)), chroma)
+
+    def picture(self, gpu: Gpu, context: CudaContext | None) -> av.VideoFrame:
+        """A libav frame of this memory."""
+        planes: Any = (gpu.capsule(self.luma), gpu.capsule(self.chroma))
+        return av.VideoFrame.from_dlpack(planes, "nv12", cuda_context=context)
+
+
+class NvencEncoder(VideoEncoder):
+    """A `VideoEncoder` for frames of a device's ring. Each is copied on the card, so that its slot is free at once; the copy is
+    used again when its packet is there, which tells that NVENC has read it."""
+
+    def __init__(
+        self, stream: Any, first: Frame, info: StreamInfo, *, device: CudaDevice, encoding: Encoding, **settings: Any
+    ) -> None:
+        self._device, self._gpu = device, device.gpu
+        self._context = _context(self._gpu, encoding)
+        self._copying, self._copied = device.stream(), device.gpu.event()
+        self._free: list[Surface] = []
+        self._given: deque[Surface] = deque()
+        super().__init__(stream, first, info, **settings)
+        stream.codec_context.pix_fmt = encoding.pix_fmt
+        self.notes["encoder"] = f"encoded on the GPU by {encoding.codec}"
+
+    def _options(self, first: Frame, info: StreamInfo, crf: float, preset: str) -> dict[str, str]:
+        return options(crf, preset)
+
+    def _picture_of(self, frame: Frame) -> av.VideoFrame:
+        gpu, stream, ring = self._gpu, self._copying, self._device.frames
+        surface = self._free.pop() if self._free else Surface.of(gpu, *self._size)
+        self._given.append(surface)
+        slot = ring.enter(frame, stream)
+        source = (slot.luma, slot.chroma)
+        if slot.size != self._size:
+            source = self._fitted(frame, source)
+        gpu.copy(surface.luma, source[0], stream)
+        gpu.copy(surface.chroma, source[1], stream)
+        ring.leave(frame, stream)
+        # NVENC reads on a stream of its own, which knows nothing of ours.
+        gpu.record(self._copied, stream)
+        gpu.synchronize(self._copied)
+        picture = surface.picture(gpu, self._context)
+        picture.time_base = frame.time_base
+        return picture
+
+    def _fitted(self, frame: Frame, planes: tuple[Buffer, Buffer]) -> tuple[Buffer, Buffer]:
+        """A frame of another size than the video has, by way of the host: that is rare."""
+        self._note_size(frame)
+        for target, source in zip((frame.luma, frame.chroma), planes, strict=True):
+            self._gpu.copy(target, source, self._copying)
+        self._gpu.record(self._copied, self._copying)
+        self._gpu.synchronize(self._copied)
+        fitted = letterbox(frame.luma, frame.chroma, *self._size, frame.color)
+        pinned = [self._gpu.pinned(plane.shape, plane.dtype) for plane in fitted]
+        for target, plane in zip(pinned, fitted, strict=True):
+            target[...] = plane
+        return pinned[0], pinned[1]
+
+    def encode(self, frame: Frame) -> list[Packet[Any]]:
+        """See `VideoEncoder`."""
+        packets = super().encode(frame)
+        for _ in packets:
+            self._free.append(self._given.popleft())
+        return packets
+
+
+def options(crf: float, preset: str) -> dict[str, str]:
+    """NVENC's options for x264's constant rate factor and preset."""
+    quality = {"rc": "vbr", "cq": f"{crf:g}"} if crf else {"tune": "lossless"}
+    return {"preset": _EFFORT[preset], "bf": "0", "delay": str(_DELAY), "flags": "+frame_duration"} | quality
+
+
+def open_nvenc_sink(
+    target: Path, scene: OutputSpec, device: CudaDevice, encoding: Encoding, **settings: Any
+) -> VideoSink:
+    """A video file by NVENC, or by libx264 where card, driver or picture have none; a note of the sink says which, and why."""
+    reason = why_not(device.gpu, encoding, scene.stream)
+    if not reason:
+        make = partial(NvencEncoder, device=device, encoding=encoding)
+        sink = VideoSink(target, scene, encoder=make, codec=encoding.codec, **settings)
+        sink.takes_pictures = False
+        return sink
+    sink = VideoSink(target, scene, **settings)
+    sink.notes.append(f"painted frames are downloaded and encoded on the CPU: no NVENC for this video ({reason})")
+    return sink
+
+
+def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
+    """Why pictures of this stream can't be encoded on the GPU: found by encoding one. "" where they can."""
+    height, width = info.height, info.width
+    if height % 2 or width % 4:
+        return f"{width}x{height}: height must be even, width a multiple of 4"
+    if info.interlaced:
+        return "interlaced video keeps its fields on the CPU alone"
+    try:
+        context: Any = av.CodecContext.create(encoding.codec, "w")
+        context.width, context.height, context.pix_fmt = width, height, encoding.pix_fmt
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        picture = Surface.of(gpu, height, width).picture(gpu, _context(gpu, encoding))
+        picture.pts = 0
+        packets = [*context.encode(picture), *context.encode(None)]
+    except (av.error.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+        return _short(error)
+    return "" if packets else "it gives no packet"
+
+
+def _context(gpu: Gpu, encoding: Encoding) -> CudaContext | None:
+    """The context that torch uses, for libav: see `cliprl.pipeline.cuda.codecs.nvdec.NvdecSource`."""
+    gpu.bind()
+    return CudaContext(encoding.index, primary_ctx=False, current_ctx=True) if encoding.pix_fmt == "cuda" else None
+
+
+def _short(error: BaseException) -> str:
+    """libav's own last word, where it left one: what an error is called says little."""
+    log = getattr(error, "log", None)
+    return " ".join(str(log[2] if log else error).split()) or type(error).__name__

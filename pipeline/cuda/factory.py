@@ -1,0 +1,86 @@
+"""Opening the `cuda` device: what this machine offers, rung by rung, and a sentence on every rung that it does not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from cliprl.engines import Engine, EngineError, ignore_message
+from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, find_driver, no_gpu
+from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
+from cliprl.pipeline.cuda.device import CudaDevice, Encoding, SharedGpu, share
+from cliprl.pipeline.cuda.gpu_api import Network
+from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
+from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
+
+OLDEST = (7, 5)
+_cards: dict[int, SharedGpu] = {}
+_opening = threading.Lock()
+
+
+def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
+    """A device on torch's current GPU, for one video stream; all of a process share the GPU's one context, kernels and turns.
+
+    Raises EngineError with the first reason why this machine can't serve.
+    """
+    return CudaDevice(open_shared_gpu(say))
+
+
+def open_shared_gpu(say: Callable[[str], None] = ignore_message) -> SharedGpu:
+    """Torch's current GPU with what its video streams share; the same one every time. Raises like `open_device`."""
+    reason = why_not(find_driver(), torch_cuda)
+    if reason:
+        raise EngineError(f"device 'cuda' can't serve here: {reason}")
+    with _opening:
+        return _card(say)
+
+
+def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) -> str:
+    """Why the GPU can't be used at all; "" where it can. `state` tells the version of torch and whether it can use a GPU."""
+    if driver is None:
+        return NO_DRIVER
+    if not driver.gpus:
+        return no_gpu(driver)
+    gpu = driver.gpus[0]
+    if gpu.capability < OLDEST:
+        return f"{gpu.name} ({gpu.target}) is older than the sm75 it needs: run with --device cpu"
+    return why_not_torch(state)
+
+
+def _card(say: Callable[[str], None]) -> SharedGpu:
+    import torch
+
+    from cliprl.pipeline.cuda.torch_gpu import TorchGpu
+
+    # Torch makes the primary context; every other library is brought into that one.
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    index = torch.cuda.current_device()
+    if index not in _cards:
+        target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
+        launcher, note = climb(target, index, say)
+        gpu = TorchGpu(launcher, index)
+        _cards[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
+    return _cards[index]
+
+
+def climb(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
+    """The best way to the kernels that this machine has, and a sentence on it and on why not a better one.
+
+    Compiled kernels by the first launcher that works, else torch's own operators in their place.
+    """
+    try:
+        launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
+    except EngineError as error:
+        from cliprl.pipeline.cuda.torch_launcher import TorchLauncher
+
+        return TorchLauncher(index), f"torch's own operators in place of kernels, which is slower: {error}"
+    why = f" ({'; '.join(refused)})" if refused else ""
+    return launcher, f"kernels compiled by {' '.join(compiler())}, launched by {launcher.name}{why}"
+
+
+def network_of(engine: Engine) -> Network:
+    """An engine as a network that takes work without waiting. Raises EngineError for one that is not on the GPU."""
+    if not hasattr(engine, "enqueue"):
+        raise EngineError(f"engine '{engine.backend}' does not run on a GPU: let the device choose one")
+    return cast(Network, engine)

@@ -1,0 +1,102 @@
+"""What kernels are told of a view, computed on the host whenever it changes: filters along the axes, and spans of lines."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
+
+
+class Taps(NamedTuple):
+    """A linear filter along one axis: output i is sum(weight[i, t] * input[first[i] + t]). int32 (n,) and float32 (n, taps).
+
+    Where a weight is 0 there may be no such input.
+    """
+
+    first: NDArray[np.int32]
+    weight: NDArray[np.float32]
+
+
+class Filters(NamedTuple):
+    """The filters that shrink a view's crop onto its place in the network's picture."""
+
+    luma_x: Taps
+    luma_y: Taps
+    chroma_x: Taps
+    chroma_y: Taps
+
+
+@lru_cache(maxsize=8)
+def filters(view: Viewport) -> Filters:
+    """The filters of `CpuDevice.prepare`: halve while there are two pixels or more to one, then bilinearly, joined into one."""
+    left, top, width, height = view.crop
+    luma = (width, height)
+    chroma = ((left + width + 1) // 2 - left // 2, (top + height + 1) // 2 - top // 2)
+    return Filters(*_plane(luma, view.placed[2:]), *_plane(chroma, view.placed[2:]))
+
+
+def _plane(lengths: tuple[int, int], sizes: tuple[int, ...]) -> tuple[Taps, Taps]:
+    factor = min(length / size for length, size in zip(lengths, sizes, strict=True))
+    halvings = int(math.log2(max(factor, 1)))
+    x, y = (_axis(length, size, halvings) for length, size in zip(lengths, sizes, strict=True))
+    return x, y
+
+
+def _axis(length: int, size: int, halvings: int) -> Taps:
+    taps = Taps(np.arange(length, dtype=np.int32), np.ones((length, 1), np.float32))
+    for _ in range(halvings):
+        half = (length + 1) // 2
+        taps, length = _compose(_area(length, half), taps), half
+    return _compose(_linear(length, size), taps)
+
+
+def _area(length: int, size: int) -> Taps:
+    """Each output is the mean of the inputs that it covers, parts of pixels included (OpenCV's INTER_AREA)."""
+    scale = length / size
+    start = np.arange(size) * scale
+    stop = np.minimum(start + scale, length)
+    first = np.floor(start + 1e-9).astype(np.int32)
+    pixels = first[:, None] + np.arange(math.ceil(scale) + 1)
+    covered = np.minimum(pixels + 1, stop[:, None]) - np.maximum(pixels, start[:, None])
+    covered = np.where(covered < 1e-6, 0, covered)
+    return Taps(first, (covered / covered.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def _linear(length: int, size: int) -> Taps:
+    """Each output lies between two inputs; the outermost repeat (OpenCV's INTER_LINEAR)."""
+    place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
+    first = np.minimum(place.astype(np.int32), max(length - 2, 0))
+    upper = (place - first).astype(np.float32)
+    return Taps(first, np.stack([1 - upper, upper], axis=1)[:, : min(length, 2)])
+
+
+def _compose(outer: Taps, inner: Taps) -> Taps:
+    """`outer` applied to what `inner` gives, as one filter."""
+    last = len(inner.first) - 1
+    first = inner.first[np.minimum(outer.first, last)]
+    reads = [np.minimum(outer.first + tap, last) for tap in range(outer.weight.shape[1])]
+    reach = max(int((inner.first[read] - first).max()) for read in reads) + inner.weight.shape[1]
+    weight = np.zeros((len(first), reach), np.float32)
+    rows = np.arange(len(first))[:, None]
+    for tap, read in enumerate(reads):
+        columns = (inner.first[read] - first)[:, None] + np.arange(inner.weight.shape[1])
+        weight[rows, columns] += outer.weight[:, tap, None] * inner.weight[read]
+    return Taps(first.astype(np.int32), np.ascontiguousarray(weight))
+
+
+def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
+    """First and one past the last column that is set in each line (h, w), int32 (h, 2); those set are neighbours."""
+    set_ = mask != 0
+    first = set_.argmax(axis=1)
+    return np.stack([first, first + set_.sum(axis=1)], axis=1).astype(np.int32)
+
+
+@lru_cache(maxsize=16)
+def inside_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32]:
+    """`spans` of `inside_cells`: what of a grid over the network's picture lies in the endoscope's."""
+    return spans(inside_cells(view, height, width))

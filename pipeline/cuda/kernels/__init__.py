@@ -1,0 +1,1 @@
+"""The CUDA kernels: their sources, compiler, arguments and launchers."""

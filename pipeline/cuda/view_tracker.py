@@ -1,0 +1,83 @@
+"""Follows the endoscope's picture on the GPU, a frame behind, so that nobody waits for what the host works out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.gpu_api import Gpu, Stream
+from cliprl.pipeline.cuda.ring import CudaRing
+from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.view.edge_scan import STRIPS
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+
+
+class ViewTracker:
+    """The views of one stream's frames. The picture's ends are read on a stream of their own, into a kilobyte of the host's.
+
+    A first frame, or one of a new size, is waited for; of any other the view is that of the latest frame whose ends have come
+    back, mostly the one before it: the picture moves by less in a frame than the detector lets it.
+    """
+
+    def __init__(self, gpu: Gpu, detector: FieldOfViewDetector, stream: Stream) -> None:
+        self._gpu, self._detector = gpu, detector
+        self._stream, self._read = stream, gpu.event()
+        self._staging = UploadBuffers(gpu, self._stream)
+        self._distances, self._host = gpu.empty(DISTANCES, np.float64), gpu.pinned(DISTANCES, np.float64)
+        self._bright = gpu.empty((2 * STRIPS + 1,), np.float32)
+        self._layout: StripLayout | None = None
+        self._cells = None
+        self._pending = False
+        self._view: Viewport | None = None
+
+    def reset(self, detector: FieldOfViewDetector) -> None:
+        """Forget where the picture was, before another stream. What is being read belongs to the last one: it is waited for."""
+        self._gpu.synchronize(self._read)
+        self._pending, self._view, self._detector = False, None, detector
+
+    def view_of(self, frame: Frame, ring: CudaRing) -> Viewport:
+        """The view of the next frame."""
+        size = (frame.height, frame.width)
+        fresh = self._view is None or (self._view.frame_height, self._view.frame_width) != size
+        if not fresh and self._pending and self._gpu.done(self._read):
+            self._follow()
+        if fresh:
+            self._lay_out(*size)
+        if not self._pending:
+            self._look(frame, ring)
+        if fresh:
+            self._gpu.synchronize(self._read)
+            self._follow()
+        assert self._view is not None
+        return self._view
+
+    def _lay_out(self, height: int, width: int) -> None:
+        # What was read of a frame of another size is of no use; its memory stays until that is done.
+        self._gpu.synchronize(self._read)
+        self._pending, self._layout = False, StripLayout.of(height, width)
+        self._view = self._detector.follow(None, (height, width))
+        if self._layout is not None:
+            self._cells = self._gpu.empty((2 * STRIPS, self._layout.longer), np.float32)
+            self._staging.send("first", self._layout.first())
+
+    def _look(self, frame: Frame, ring: CudaRing) -> None:
+        if self._layout is None:
+            return
+        gpu, slot = self._gpu, ring.enter(frame, self._stream)
+        memory = (gpu.address(self._cells), gpu.address(self._bright), gpu.address(self._distances))
+        luma = (gpu.address(slot.luma), frame.width)
+        first = self._staging.address("first")
+        for arguments in self._layout.launches(luma, frame.color.full_range, first, memory):
+            gpu.launch(arguments, self._stream)
+        ring.leave(frame, self._stream)
+        gpu.copy(self._host, self._distances, self._stream)
+        gpu.record(self._read, self._stream)
+        self._pending = True
+
+    def _follow(self) -> None:
+        if self._layout is not None and self._pending:
+            size = (self._layout.height, self._layout.width)
+            self._view = self._detector.follow(self._layout.ends(self._host), size)
+            self._pending = False

@@ -1,0 +1,1 @@
+"""Recordings of a live stream, in segments."""

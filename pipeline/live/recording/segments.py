@@ -1,0 +1,180 @@
+"""A recording in segments, of which a power cut takes the last second at most, and a fault no more than half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.live.clock import TIME_BASE
+from cliprl.pipeline.live.recording.synced_file import SyncedFile
+from cliprl.pipeline.sinks.video.encoder import live_encoder
+
+# A fragment, which is written and forced onto the disk as one, holds so many seconds.
+FRAGMENT = 0.5
+_BUFFER = 1 << 16
+_OPTIONS = {
+    "movflags": "empty_moov+default_base_moof+frag_keyframe",
+    "video_track_timescale": str(TIME_BASE.denominator),
+    "flush_packets": "1",
+}
+
+
+class _Segment:
+    """One MP4 file in fragments of `FRAGMENT` seconds, each beginning with a key frame.
+
+    `frames` counts the frames written; the first `safe` of them are in whole fragments on the disk.
+    """
+
+    def __init__(self, file: SyncedFile, first: Frame, info: StreamInfo, *, crf: float, preset: str) -> None:
+        self.frames = self.safe = 0
+        self.begun, self.kind = first.seconds, _kind(first)
+        self.file, self._safe_bytes = file, 0
+        # Any: PyAV's type for what it writes into asks for more than it uses.
+        target: Any = file
+        self._container = av.open(target, "w", format="mp4", container_options=_OPTIONS, buffer_size=_BUFFER)
+        self._encoder = live_encoder(self._container, first, info, crf, preset, FRAGMENT)
+
+    def write(self, frame: Frame) -> None:
+        for packet in self._encoder.encode(frame):
+            self._container.mux(packet)
+            if packet.is_keyframe:  # with which the fragment before it was written
+                self.safe, self._safe_bytes = self.frames, self.file.size
+        self.frames += 1
+
+    def finish(self) -> None:
+        self._container.mux(self._encoder.flush())
+        self._container.close()
+        self.file.close()
+        self.safe = self.frames
+
+    def abandon(self) -> int:
+        """Cut the file after its last whole fragment; returns how many frames are lost with the rest."""
+        kept = self.file.cut(self._safe_bytes if self.safe else 0)
+        return self.frames - (self.safe if kept else 0)
+
+
+class Segments:
+    """Writes frames as H.264 into `FOLDER/TIME_WHAT.mp4`, a new file every `minutes`. Each plays as far as it was written.
+
+    A change of the frames' size, rotation, sample aspect or colour begins a new file, and so does a fault. `frames` counts
+    what was written, without what a fault took, which is in `lost`. `safe`: the current file has frames that are on the disk.
+    """
+
+    def __init__(self, folder: Path, what: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
+        self.paths: list[Path] = []
+        self.lost = 0
+        self._folder, self._what, self._info = folder, what, info
+        self._seconds, self._crf, self._preset = minutes * 60, crf, preset
+        self._mount = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(p))
+        self._segment: _Segment | None = None
+        self._finished = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames written and not lost."""
+        return self._finished + (self._segment.frames if self._segment else 0)
+
+    @property
+    def safe(self) -> bool:
+        """Whether frames of the current file are on the disk."""
+        return self._segment is not None and self._segment.safe > 0
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame; its time is in `TIME_BASE`.
+
+        Raises CliprlError where it can't be written, for whatever reason: this frame is not counted then, what the file lost
+        with its last fragment is, and the next call begins another file.
+        """
+        try:
+            if self._segment is not None and self._is_over(self._segment, frame):
+                self._finish(self._segment)
+            if self._segment is None:
+                self._segment = self._begin(frame)
+            self._segment.write(frame)
+        except Exception as error:
+            self._abandon()
+            raise self._failure(error) from error
+
+    def finish(self) -> bool:
+        """End the file that is being written, if there is one; the next frame begins another. Raises as `write` does."""
+        if self._segment is None:
+            return False
+        try:
+            self._finish(self._segment)
+            return True
+        except Exception as error:
+            self._abandon()
+            raise self._failure(error) from error
+
+    def _finish(self, segment: _Segment) -> None:
+        segment.finish()
+        self._finished += segment.frames
+        self._segment = None
+
+    def _abandon(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        lost = segment.abandon()
+        self.lost += lost
+        self._finished += segment.frames - lost
+        if lost == segment.frames:
+            self.paths.remove(segment.file.path)
+
+    def _failure(self, error: Exception) -> CliprlError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
+
+    def _is_over(self, segment: _Segment, frame: Frame) -> bool:
+        return frame.seconds - segment.begun >= self._seconds or _kind(frame) != segment.kind
+
+    def _begin(self, first: Frame) -> _Segment:
+        self._make_folder()
+        file = self._new_file()
+        try:
+            segment = _Segment(file, first, self._info, crf=self._crf, preset=self._preset)
+        except BaseException:
+            file.cut(0)
+            raise
+        self.paths.append(file.path)
+        return segment
+
+    def _make_folder(self) -> None:
+        """Make the folder where it was removed, but not in the place of a disk that is not mounted any more."""
+        if not os.path.ismount(self._mount):
+            raise OSError(errno.ENOENT, f"no disk is mounted at {self._mount}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def _new_file(self) -> SyncedFile:
+        """A file named by the time to the millisecond, so that names sort by time, and none is taken."""
+        while True:
+            start = f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"[:-3]
+            try:
+                return SyncedFile(self._folder / f"{start}_{self._what}.mp4", FRAGMENT / 2)
+            except FileExistsError:
+                time.sleep(0.001)
+
+
+def _kind(frame: Frame) -> tuple[Any, ...]:
+    """What can't change within a file."""
+    return (frame.height, frame.width, frame.rotation, frame.sample_aspect, frame.color)
+
+
+def recording_folder(path: Path) -> Path:
+    """The folder to record in, made where it is not there. Raises UsageError where it can't be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't record in '{path}' ({error.strerror}): choose another place") from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"can't record in '{path}': it is write-protected; choose another place")
+    return path

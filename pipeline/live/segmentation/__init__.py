@@ -1,0 +1,1 @@
+"""Segmentation in a separate process, and masks moved to the displayed frame."""

@@ -1,0 +1,1 @@
+"""Draw a segmentation into a frame's planes: colors, contours, legend, text."""

@@ -1,0 +1,56 @@
+"""Where the classes of a segmentation lie in the frame, and how large they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_points, network_to_frame
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStatistics:
+    """One class in one frame, measured on the network's grid.
+
+    pixels: its area in luma pixels of the frame. share: its part of the endoscope's picture, 0..1.
+    box: (left, top, width, height) of all of it, in luma pixels of the frame, as fine as the grid's cells.
+    """
+
+    class_id: int
+    pixels: int
+    share: float
+    box: Box
+
+
+def class_statistics(segmentation: Segmentation) -> list[ClassStatistics]:
+    """Measure every class that occurs in the picture, the background too, by ascending id."""
+    view, (rows, columns) = segmentation.view, segmentation.labels.shape
+    inside = inside_cells(view, rows, columns)
+    counts = np.bincount(segmentation.labels[inside])
+    total = max(int(counts.sum()), 1)
+    cell = (view.crop[2] / view.placed[2] * view.network_width / columns) * (
+        view.crop[3] / view.placed[3] * view.network_height / rows
+    )
+    return [
+        ClassStatistics(
+            int(class_id),
+            round(int(counts[class_id]) * cell),
+            int(counts[class_id]) / total,
+            _box((segmentation.labels == class_id) & inside, view),
+        )
+        for class_id in np.flatnonzero(counts)
+    ]
+
+
+def _box(mask: NDArray[np.bool_], view: Viewport) -> Box:
+    """The frame's pixels that hold the cells set in `mask`, which is not empty; cut at the view's crop."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    cell = np.array([view.network_width / mask.shape[1], view.network_height / mask.shape[0]])
+    corners = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]) * cell
+    corners = map_points(network_to_frame(view), corners)
+    left, top, width, height = view.crop
+    (x0, y0), (x1, y1) = np.rint(np.clip(corners, (left, top), (left + width, top + height))).astype(int).tolist()
+    return x0, y0, x1 - x0, y1 - y0

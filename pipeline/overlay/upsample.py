@@ -1,0 +1,147 @@
+"""From the network's grid to the frame's: labels with smooth boundaries."""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.buffers import BufferPool
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Circle, Viewport
+
+_SUBPIXEL_BITS = 4
+
+
+def labels_at_frame(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
+    """Labels of every luma pixel, uint8 (height, width): see `labels_at`."""
+    return labels_at(segmentation, height, width).copy()
+
+
+def labels_at(
+    segmentation: Segmentation, height: int, width: int, scratch: BufferPool | None = None
+) -> NDArray[np.uint8]:
+    """Labels in the frame's geometry at any size of the frame's aspect, such as that of its chroma: uint8 (height, width).
+
+    The probabilities of the classes that occur in `segmentation.labels` are scaled up bilinearly, and the largest wins (of
+    equals the lowest id), so that boundaries are smooth. 0 outside the view's crop and circle. The array lies in `scratch`,
+    or else in memory of this thread's: the next call overwrites it.
+    """
+    scratch, view = scratch or _local.scratch, segmentation.view
+    rows, columns = segmentation.labels.shape
+    x, y = spans(view, (rows, columns), height, width)
+    labels = scratch.array("labels", (height, width))
+    labels.fill(0)
+    present = np.flatnonzero(np.bincount(segmentation.labels[y.cells, x.cells].ravel()))
+    winners = _largest(segmentation.probabilities[:, y.cells, x.cells], present, (x.length, y.length), scratch)
+    labels[y.target, x.target] = winners[y.part, x.part]
+    if view.circle is not None:
+        np.bitwise_and(labels, picture_mask(view, height, width), out=labels)
+    return labels
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.scratch = BufferPool()
+
+
+_local = _Local()
+
+
+def _largest(
+    probabilities: NDArray[np.float32], present: NDArray[np.intp], size: tuple[int, int], scratch: BufferPool
+) -> NDArray[np.uint8]:
+    """The class of `present` with the largest probability (K, h, w) at each pixel of `size` (width, height)."""
+    shape = (size[1], size[0])
+    labels, wins = scratch.array("winners", shape), scratch.array("wins", shape)
+    best, scaled = scratch.array("best", shape, np.uint16), scratch.array("scaled", shape, np.uint16)
+    labels.fill(present[0])
+    best.fill(0)
+    for class_id in present if len(present) > 1 else ():
+        cv2.resize(_quantised(probabilities[class_id]), size, scaled, interpolation=cv2.INTER_LINEAR)
+        cv2.compare(scaled, best, cv2.CMP_GT, wins)
+        cv2.max(best, scaled, best)
+        # Ids ascend: where this class wins, its id is larger than the one there.
+        np.bitwise_and(wins, np.uint8(class_id), out=wins)
+        np.maximum(labels, wins, out=labels)
+    return labels
+
+
+def _quantised(probability: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """In 65,535ths: as good as float for a boundary, and half the memory to move."""
+    return np.asarray(np.rint(probability * np.float32(65535)), np.uint16)
+
+
+class Span(NamedTuple):
+    """Along one axis: the grid's cells that cover the picture, the pixels they scale to, and which of these are the picture."""
+
+    cells: slice
+    length: int
+    part: slice
+    target: slice
+
+
+def _ratio(frame: int, target: int) -> float:
+    """Target pixels per frame pixel. Chroma of an odd size counts one sample more, and yet is exactly half as dense."""
+    step = max(round(frame / target), 1)
+    return 1 / step if -(-frame // step) == target else target / frame
+
+
+def spans(view: Viewport, grid: tuple[int, int], height: int, width: int) -> tuple[Span, Span]:
+    """How a grid (rows, columns) over the network's picture lies on the frame at any size of its aspect: along x, along y."""
+    rows, columns = grid
+    x = _span(view.placed[0::2], view.network_width, columns, view.crop[0::2], view.frame_width, width)
+    y = _span(view.placed[1::2], view.network_height, rows, view.crop[1::2], view.frame_height, height)
+    return x, y
+
+
+def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int) -> Span:
+    stride, ratio = network / cells, _ratio(frame, target)
+    first, last = int(placed[0] // stride), min(int(np.ceil((placed[0] + placed[1]) / stride)), cells)
+    per_network_pixel = crop[1] / placed[1] * ratio
+    low = round(crop[0] * ratio)
+    high = target if crop[0] + crop[1] == frame else round((crop[0] + crop[1]) * ratio)
+    # Cells on the picture's edge may reach over it: they are scaled whole, then cut.
+    start = min(round(crop[0] * ratio + (first * stride - placed[0]) * per_network_pixel), low)
+    stop = max(round(crop[0] * ratio + (last * stride - placed[0]) * per_network_pixel), high, start + 1)
+    return Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
+
+
+@lru_cache(maxsize=4)
+def picture_mask(view: Viewport, height: int, width: int, margin: int = 0) -> NDArray[np.uint8]:
+    """255 where the view's picture lies, in the frame's geometry at any size of its aspect, 0 elsewhere: uint8 (height, width).
+
+    `margin` pixels are taken off its edge, but not where this is the frame's own.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    ratio_x, ratio_y = _ratio(view.frame_width, width), _ratio(view.frame_height, height)
+    left, right = _inset(view.crop[0], view.crop[2], view.frame_width, ratio_x, margin)
+    top, bottom = _inset(view.crop[1], view.crop[3], view.frame_height, ratio_y, margin)
+    mask[top:bottom, left:right] = 255
+    if view.circle is not None:
+        x, y, radius = view.circle
+        np.bitwise_and(
+            mask, _disc((x * ratio_x, y * ratio_y, max(radius * ratio_x - margin, 0)), height, width), out=mask
+        )
+    mask.setflags(write=False)
+    return mask
+
+
+def _inset(start: int, length: int, frame: int, ratio: float, margin: int) -> tuple[int, int]:
+    low = round(start * ratio) + (margin if start > 0 else 0)
+    return low, max(round((start + length) * ratio) - margin, low) if start + length < frame else math.ceil(
+        frame * ratio
+    )
+
+
+def _disc(circle: Circle, height: int, width: int) -> NDArray[np.uint8]:
+    mask = np.zeros((height, width), np.uint8)
+    unit = 1 << _SUBPIXEL_BITS
+    x, y, radius = (round(v * unit) for v in circle)
+    cv2.circle(mask, (x - unit // 2, y - unit // 2), radius, (255,), cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
+    return mask

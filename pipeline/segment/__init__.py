@@ -1,0 +1,1 @@
+"""From a frame to its segmentation: segmenter, refinement loop, temporal prior, prompts."""

@@ -1,0 +1,142 @@
+"""Files that are written beside their target and take its name when they are whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
+
+# What tells one file from another, and from itself after a change: device, inode, size and time of the last change.
+Identity = tuple[int, int, int, int]
+
+
+class PartialFile:
+    """A binary file `.NAME.partial.EXT` beside its target; `publish` renames it, so that an earlier target stays until then.
+
+    No other file is touched: the partial name is new and held by this run alone (see `reserve`), and a target that appeared or
+    changed since is not replaced. Devices and pipes (`/dev/stdout`) can't be replaced and are written directly. After an
+    error in `write` the file takes nothing more: what reached the disk stays as it is, however a library that holds the file
+    tries to tidy up.
+    """
+
+    closed = False
+
+    def __init__(self, target: Path) -> None:
+        """Create the file. Raises UsageError where the target is a folder, is being written, or can't be written."""
+        self.target = Path(os.path.realpath(target))
+        check_place(self.target)
+        self._found = identity(self.target)
+        self.notes: list[str] = []
+        try:
+            direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
+            reserved = Reserved(self.target, os.open(self.target, os.O_WRONLY)) if direct else reserve(self.target)
+        except OSError as error:
+            raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
+        self.path, self.notes = reserved.path, reserved.notes
+        self._file = open(reserved.handle, "wb", buffering=0)  # noqa: SIM115 (closed by the owner)
+        self.error: OSError | None = None
+
+    @property
+    def partial(self) -> Path | None:
+        """The partial name while something bears it."""
+        return self.path if self.path != self.target and self.path.exists() else None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`, or raise OSError; after an error nothing more reaches the disk, and it counts as written."""
+        rest = memoryview(data).cast("B")
+        total = len(rest)
+        while self.error is None and len(rest):
+            try:
+                rest = rest[self._file.write(rest) or 0 :]
+            except OSError as error:
+                self.error = error
+                raise
+        return total
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._file.tell()
+
+    def publish(self) -> None:
+        """Close the file and give it its name, in place of what bore it.
+
+        Raises FileExistsError, and keeps the partial name, where another program made or changed the target meanwhile.
+        """
+        if self.path != self.target:
+            publish(self.path, self.target, self._found)
+        self._file.close()
+
+    def keep(self) -> None:
+        """Close the file and leave it under its partial name; an empty one is removed."""
+        self._file.close()
+        with suppress(FileNotFoundError):
+            if self.path != self.target and self.path.stat().st_size == 0:
+                self.path.unlink()
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        if self.path != self.target:
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def publish(path: Path, target: Path, found: Identity | None) -> None:
+    """Rename a file to `target`, which was `found` there before. Raises FileExistsError where that is no longer so."""
+    if identity(target) != found:
+        raise FileExistsError(f"another program wrote '{target.name}' meanwhile")
+    if found is None:
+        try:
+            os.link(path, target)  # fails where something bears the name by now
+        except FileExistsError:
+            raise FileExistsError(f"another program wrote '{target.name}' meanwhile") from None
+        except OSError:  # a file system without hard links
+            path.replace(target)
+        else:
+            path.unlink()
+    else:
+        path.replace(target)
+
+
+def identity(path: Path) -> Identity | None:
+    """What is at `path`, without following it; None where nothing is."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def check_place(target: Path) -> None:
+    """Raise UsageError where a file named `target` can't be made or replaced."""
+    check_name(target)
+    try:
+        if target.is_dir():
+            raise UsageError(f"'{target}' is a folder: name a file in it")
+        if not target.parent.is_dir():
+            raise UsageError(
+                f"there is no folder '{target.parent}' for '{target.name}': create it, or choose another place"
+            )
+        if target.is_symlink():
+            raise UsageError(f"'{target}' is a symbolic link that leads in a circle: remove it, or choose another name")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise UsageError(f"'{target}' is write-protected: choose another name")
+    except OSError as error:
+        raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
+
+
+def check_name(target: Path) -> None:
+    """Raise UsageError for a name that is longer than its file system allows."""
+    length, limit = len(os.fsencode(target.name)), longest_name(target.parent)
+    if length > limit:
+        raise UsageError(
+            f"'{target.name}' is too long for the name of an output: {length} bytes, where {limit} are allowed. "
+            "Give a shorter name with -o"
+        )

@@ -1,0 +1,1 @@
+"""Masks and annotations as outputs: indexed PNG, COCO, JSON lines."""

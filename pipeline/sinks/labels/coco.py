@@ -1,0 +1,136 @@
+"""Masks as COCO JSON: one annotation for each class in each frame, as compressed run lengths."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.display_orientation import upright_size
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.atomic_file import PartialFile
+from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
+from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
+from cliprl.pipeline.sources.errors import redact
+
+FORMAT_VERSION = 2
+
+
+class CocoSink(FileSink):
+    """A file that `pycocotools.coco.COCO` reads.
+
+    Sizes and masks are those of the picture as it is displayed, upright.
+
+    `images`: id and frame_index (the frame's index), file_name (the image file's own, or "frame_000012.png" for a frame of a
+    video), mask_file_name (what MaskSink calls its mask), video (the stream's name, null for image files), pts, seconds,
+    height, width, segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for
+    each class that a frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean
+    probability where the class won. `info`: format_version and stream. See the schema "coco".
+
+    Annotations go to the disk as they come, one a line, and the images into an unnamed file until the end, so that memory
+    does not grow.
+    """
+
+    takes_pictures = False
+
+    def __init__(self, target: Path, scene: OutputSpec) -> None:
+        """Create the partial file. Raises UsageError where it can't be."""
+        super().__init__(target)
+        self._classes = {i: spec for i, spec in enumerate(scene.classes) if spec.kind != "background"}
+        self._video, self._annotations = redact(scene.stream.name), 0
+        self._file = PartialFile(target)
+        self.notes += self._file.notes
+        try:
+            self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
+        except OSError as error:
+            self._file.discard()
+            raise UsageError(f"can't write beside '{target}' ({error.strerror}): choose another place") from error
+        info = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream)}
+        categories = [describe_class(i, spec) | {"supercategory": spec.kind} for i, spec in self._classes.items()]
+        self._head = f'{{"info": {json_text(info)},\n"categories": {json_text(categories)},\n"annotations": ['
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if not self.frames:
+            self._file.write(self._head.encode())
+        if segmentation is not None:
+            text = "".join(self._line(annotation) for annotation in self._annotate(frame, segmentation))
+            self._file.write(text.encode())
+        height, width = upright_size(frame)
+        image = {
+            "id": frame.index,
+            "file_name": image_name(frame),
+            "mask_file_name": frame_name(frame) if segmentation else None,
+            "video": None if frame.file else self._video,
+            "height": height,
+            "width": width,
+            "frame_index": frame.index,
+            "pts": frame.pts,
+            "seconds": frame.seconds,
+            "segmented": segmentation is not None,
+        }
+        self._images.write(f"{',' if self.frames else ''}\n{json_text(image)}".encode())
+
+    def _line(self, annotation: dict[str, Any]) -> str:
+        # pycocotools takes an annotation id of 0 for none, so they count from 1.
+        self._annotations += 1
+        comma = "," if self._annotations > 1 else ""
+        return f"{comma}\n{json_text({'id': self._annotations} | annotation)}"
+
+    def _annotate(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
+        # COCO's runs go down the columns.
+        columns = np.asfortranarray(frame_labels(frame, segmentation))
+        masks = {i: _encode(columns, i) for i in np.unique(segmentation.labels).tolist() if i in self._classes}
+        return [
+            {"image_id": frame.index, "category_id": i, "iscrowd": 0, "score": _score(segmentation, i)} | mask
+            for i, mask in masks.items()
+            if mask["area"]
+        ]
+
+    def _finish(self, whole: bool) -> None:
+        self._file.write(b'\n],\n"images": [')
+        self._images.seek(0)
+        while block := self._images.read(1 << 20):
+            self._file.write(block)
+        self._file.write(b"\n]}\n")
+        self._images.close()
+        if whole:
+            self._file.publish()
+        else:
+            self._file.keep()
+
+    def _abandon(self) -> None:
+        with suppress(OSError):  # what it still held in memory finds no room either
+            self._images.close()
+        self._file.keep()
+
+    def _discard(self) -> None:
+        self._images.close()
+        self._file.discard()
+
+    def _place(self) -> Path | None:
+        return self._file.partial
+
+
+def _encode(columns: NDArray[np.uint8], class_id: int) -> dict[str, Any]:
+    """`area`, `bbox` and `segmentation` of one class from labels (H, W) that lie column by column in memory."""
+    from pycocotools import mask as coco_mask
+
+    rle = coco_mask.encode((columns == class_id).view(np.uint8))
+    box = [float(v) for v in coco_mask.toBbox(rle)]
+    counts = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return {"area": int(coco_mask.area(rle)), "bbox": box, "segmentation": counts}
+
+
+def _score(segmentation: Segmentation, class_id: int) -> float:
+    """Mean probability of a class over the cells where it won."""
+    cells = segmentation.probabilities[class_id][segmentation.labels == class_id]
+    return round(float(cells.mean()), 4) if len(cells) else 0.0

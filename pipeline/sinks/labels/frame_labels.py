@@ -1,0 +1,37 @@
+"""The labels of a frame's pixels, computed once for all sinks."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.buffers import BufferPool
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.overlay.upsample import labels_at
+
+
+class _Latest(threading.local):
+    def __init__(self) -> None:
+        self.scratch = BufferPool()
+        self.segmentation: Segmentation | None = None
+        self.frame = (0, 0, 0)
+        self.labels = np.empty((0, 0), np.uint8)
+
+
+_latest = _Latest()
+
+
+def frame_labels(frame: Frame, segmentation: Segmentation) -> NDArray[np.uint8]:
+    """The class of every pixel of the picture as it is displayed, turned by the frame's rotation: uint8 (height, width).
+
+    Valid until this thread asks for those of another segmentation.
+    """
+    key = (frame.height, frame.width, frame.rotation)
+    if _latest.segmentation is not segmentation or _latest.frame != key:
+        labels = labels_at(segmentation, frame.height, frame.width, _latest.scratch)
+        _latest.labels = np.ascontiguousarray(np.rot90(labels, frame.rotation // 90))
+        _latest.segmentation, _latest.frame = segmentation, key
+    return _latest.labels

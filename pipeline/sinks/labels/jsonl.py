@@ -1,0 +1,124 @@
+"""One JSON line for each frame: what was seen, how surely, and how long it took."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from cliprl.pipeline.core.display_orientation import upright_box
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.overlay.class_statistics import class_statistics
+from cliprl.pipeline.sinks.atomic_file import PartialFile
+from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_frame, describe_stream, frame_name
+
+FORMAT_VERSION = 1
+# A killed run loses at most what came in this many seconds.
+FLUSH_SECONDS = 1.0
+
+
+class EventSink(FileSink):
+    """JSON Lines. The first line is a header:
+
+        {"format": "cliprl-events", "format_version": 1,
+         "stream": {"name", "height", "width", "time_base": "1/90000", "rate": "25/1", "frames", "seconds"},
+         "classes": [{"id", "name", "color": [R, G, B], "kind"}]}
+
+    Then one line for each frame:
+
+        {"index", "file_name", "mask_file_name", "pts", "seconds", "damaged": bool, "segmented": bool,
+         "confidence": 0..1, "steps": int, "moved": 0..1,
+         "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
+         "latency_ms": {STAGE: number, "age": number}}
+
+    `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
+    `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the endoscope's picture: see
+    `class_statistics`. Only classes that occur are listed. Where `segmented` is false there is no "confidence",
+    "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
+    captured, absent if that is unknown. Lines reach the disk within a second.
+    """
+
+    takes_pictures = False
+
+    def __init__(self, target: Path, scene: OutputSpec) -> None:
+        """Create the partial file. Raises UsageError where it can't be."""
+        super().__init__(target)
+        self._classes = scene.classes
+        self._file = PartialFile(target)
+        self.notes += self._file.notes
+        self._lines = [_line(_header(scene))]
+        self._flushed = 0.0
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        event: dict[str, Any] = {
+            **describe_frame(frame),
+            "mask_file_name": frame_name(frame) if segmentation else None,
+            "damaged": frame.damaged,
+            "segmented": segmentation is not None,
+        }
+        if segmentation is not None:
+            event |= {
+                "confidence": round(segmentation.confidence, 4),
+                "steps": segmentation.steps,
+                "moved": round(segmentation.moved, 6),
+                "classes": self._seen(frame, segmentation),
+            }
+        self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flush()
+
+    def _seen(self, frame: Frame, segmentation: Segmentation) -> dict[str, Any]:
+        return {
+            self._classes[m.class_id].name: {
+                "pixels": m.pixels,
+                "share": round(m.share, 6),
+                "box": list(upright_box(m.box, frame)),
+            }
+            for m in class_statistics(segmentation)
+            if self._classes[m.class_id].kind != "background"
+        }
+
+    def _flush(self) -> None:
+        self._file.write("".join(self._lines).encode())
+        self._lines.clear()
+        self._flushed = time.monotonic()
+
+    def _finish(self, whole: bool) -> None:
+        self._flush()
+        if whole:
+            self._file.publish()
+        else:
+            self._file.keep()
+
+    def _abandon(self) -> None:
+        self._file.keep()
+
+    def _discard(self) -> None:
+        self._file.discard()
+
+    def _place(self) -> Path | None:
+        return self._file.partial
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json_text(value) + "\n"
+
+
+def _header(scene: OutputSpec) -> dict[str, Any]:
+    return {
+        "format": "cliprl-events",
+        "format_version": FORMAT_VERSION,
+        "stream": describe_stream(scene.stream),
+        "classes": [describe_class(i, spec) for i, spec in enumerate(scene.classes)],
+    }
+
+
+def _latency(frame: Frame) -> dict[str, float]:
+    """Milliseconds of each stage, and since capture."""
+    stages = {name: round(seconds * 1000, 3) for name, seconds in frame.durations.items()}
+    captured = frame.times.get("captured")
+    return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}

@@ -1,0 +1,1 @@
+"""Network streams and virtual cameras as outputs."""

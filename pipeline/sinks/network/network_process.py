@@ -1,0 +1,129 @@
+"""The network's end of a stream, in a process of its own: whoever it talks to, nothing here waits for them.
+
+PyAV holds the interpreter's lock while libav connects, and some servers take a connection and then say nothing: in this process
+that would freeze the picture. So encoded pictures go through a pipe, as NUT, to a child that only passes them on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import av
+
+FORMAT = "nut"
+_PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main()"
+# Seconds for the child to start, for the other end to answer, for it to take what is sent, and for the child to end.
+_START, _ANSWER, _STUCK, _END = 60.0, 8.0, 5.0, 2.0
+_TIMEOUT = (5.0, 5.0)
+# One picture tells all there is to know of the stream.
+_PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
+_STARTED, _CONNECTED = "started", "connected"
+
+
+class Relay:
+    """Passes NUT that is written to it on to `url`, in libav's `format` with its `options`. A file for PyAV to write to."""
+
+    def __init__(self, url: str, format: str, options: Mapping[str, str]) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._in, self._out = self._child.stdin.fileno(), self._child.stdout.fileno()
+        os.set_blocking(self._in, False)
+        self._said = ""
+        self._connected = False
+        # Not on the command line, where everybody could read the password.
+        self.write(json.dumps([url, format, dict(options)]).encode() + b"\n")
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`. Raises OSError where the child does not take it."""
+        rest = memoryview(data).cast("B")
+        total = len(rest)
+        while len(rest):
+            if not select.select([], [self._in], [], _STUCK)[1]:
+                raise TimeoutError(f"it has taken nothing for {_STUCK:g} s")
+            try:
+                rest = rest[os.write(self._in, rest) :]
+            except BrokenPipeError:
+                self._hear(_END)
+                raise OSError(self._said.strip() or "the connection has ended") from None
+        return total
+
+    def check(self) -> None:
+        """After a picture was written: wait until the other end has answered, once. Raises OSError where it has not, or left."""
+        if self._connected:
+            return
+        self._wait_for(_STARTED, _START)
+        self._wait_for(_CONNECTED, _ANSWER)
+        self._connected = True
+
+    def close(self) -> None:
+        """End the child: in good order where it takes no time, else at once."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(_END if self._connected else 0)
+        self._child.kill()
+        self._child.wait()
+        self._child.stdout.close()
+
+    def _wait_for(self, word: str, seconds: float) -> None:
+        limit = time.monotonic() + seconds
+        while not self._said.startswith(f"{word}\n"):
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no answer within {seconds:g} s")
+            if not self._hear(left):
+                raise OSError(self._said.strip() or "the connection has ended")
+        self._said = self._said.removeprefix(f"{word}\n")
+
+    def _hear(self, seconds: float) -> bool:
+        """Wait for something that the child says; whether it can say more."""
+        if not select.select([self._out], [], [], seconds)[0]:
+            return True
+        heard = os.read(self._out, 4096)
+        self._said += heard.decode(errors="replace")
+        return bool(heard)
+
+
+def main() -> None:
+    """The child: read where to, then pictures; send them on until they end."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's signals are for the program that started this one
+        signal.signal(number, signal.SIG_IGN)
+    pictures = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - unbuffered: what is there is passed on at once
+    url, format, options = json.loads(pictures.readline())
+    _say(_STARTED)
+    try:
+        _pass_on(pictures, url, format, options)
+    except (OSError, ValueError, av.FFmpegError) as error:
+        _say(str(getattr(error, "strerror", None) or error))
+
+
+def _pass_on(pictures: Any, url: str, format: str, options: dict[str, str]) -> None:
+    with (
+        av.open(pictures, format=FORMAT, options=_PROBE) as source,
+        av.open(url, "w", format=format, container_options=options, timeout=_TIMEOUT) as sink,
+    ):
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        sink.start_encoding()
+        _say(_CONNECTED)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                sink.mux(packet)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        os.write(1, f"{' '.join(text.split())}\n".encode())

@@ -1,0 +1,137 @@
+"""A network stream as output: H.264 that keeps no picture back, in RTSP, RTMP, MPEG-TS over UDP or SRT, or as HLS files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.display_orientation import upright
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.network.network_process import FORMAT, Relay
+from cliprl.pipeline.sinks.video.encoder import live_encoder
+from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.srt import check_srt
+
+PLAYLIST = ".m3u8"
+# With its length stated, a receiver knows a picture's end without waiting for the next one: a frame's time less to wait.
+MPEGTS = {"mpegts_flags": "resend_headers", "omit_video_pes_length": "0"}
+# libav's muxer and its options by scheme.
+_FORMATS: dict[str, tuple[str, dict[str, str]]] = {
+    "rtsp": ("rtsp", {"rtsp_transport": "tcp"}),
+    "srt": ("mpegts", MPEGTS),
+    "udp": ("mpegts", MPEGTS),
+    "rtmp": ("flv", {"flvflags": "no_duration_filesize"}),
+}
+_HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
+# Whole MPEG-TS packets that fit into one datagram.
+_DATAGRAM = "pkt_size=1316"
+# A viewer who joins waits for so many seconds at most.
+_KEY_SECONDS = 1.0
+
+
+def is_url(target: str) -> bool:
+    """Whether an output is an address rather than files."""
+    return "://" in target
+
+
+def is_network(target: str) -> bool:
+    """Whether an output is a stream rather than a file."""
+    return "://" in target or target.lower().endswith(PLAYLIST)
+
+
+class NetworkSink:
+    """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
+
+    The connection is made at the first picture. Raises UsageError for another kind of address, CliprlError where the other end
+    does not take what is sent. Pictures are turned upright; a change of their size is fitted into the first.
+    """
+
+    def __init__(self, target: str, scene: OutputSpec, *, crf: float = 23, preset: str = "ultrafast") -> None:
+        scheme = target.split("://")[0].lower() if "://" in target else ""
+        if scheme and scheme not in _FORMATS:
+            raise UsageError(
+                f"{redact(target)}: can't stream to such an address; use {', '.join(_FORMATS)} or NAME{PLAYLIST}"
+            )
+        check_srt(target)
+        if not scheme and not Path(target).absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
+        self.notes: list[str] = []
+        self.frames = 0
+        if scene.stream.passthrough and scene.stream.passthrough.tracks:
+            self.notes.append(f"{redact(target)} gets the picture alone: the audio is left out")
+        self._target, self._info, self._settings = target, scene.stream, (crf, preset)
+        self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
+        self._container: Any = None
+        self._encoder: Any = None
+        self._relay: Relay | None = None
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Send one picture, upright: the formats have no display matrix."""
+        self._try(lambda: self._send(upright(frame)))
+        self.frames += 1
+
+    def close(self) -> None:
+        """Send what is left and hang up. Calling it twice is harmless."""
+        encoder, self._encoder = self._encoder, None
+        if encoder is not None:
+            self._try(lambda: self._container.mux(encoder.flush()))
+        self._hang_up()
+
+    def _send(self, frame: Frame) -> None:
+        if self._encoder is None:
+            self._container = self._open()
+            self._encoder = live_encoder(self._container, frame, self._info, *self._settings, _KEY_SECONDS)
+            # The stream's parameters are in it again at every key frame, for who joins later.
+            self._encoder.repeat_headers()
+        self._container.mux(self._encoder.encode(frame))
+        if self._relay is not None:
+            self._relay.check()
+
+    def _open(self) -> Any:
+        url = self._target
+        if not is_url(url):
+            return av.open(url, "w", format=self._format, container_options=dict(self._options))
+        if url.startswith("udp") and "pkt_size" not in url:
+            url += ("&" if "?" in url else "?") + _DATAGRAM
+        self._relay = Relay(url, self._format, self._options)
+        return av.open(self._relay, "w", format=FORMAT, options={"flush_packets": "1"})
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (OSError, ValueError, av.FFmpegError) as error:
+            self._encoder = None
+            self._hang_up()
+            reason = getattr(error, "strerror", None) or error
+            raise CliprlError(
+                f"can't stream to {redact(self._target)} ({reason}): is anybody listening there?"
+            ) from None
+
+    def _hang_up(self) -> None:
+        container, self._container = self._container, None
+        relay, self._relay = self._relay, None
+        if container is not None:
+            with suppress(OSError, ValueError, av.FFmpegError):  # the other end may have gone already
+                container.close()
+        if relay is not None:
+            relay.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._encoder = None
+            self._hang_up()

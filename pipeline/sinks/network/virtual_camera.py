@@ -1,0 +1,86 @@
+"""A virtual camera: what is displayed, as a device that video calls and recorders open like any other camera (Linux, V4L2)."""
+
+from __future__ import annotations
+
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.video.encoder import DEFAULT_RATE
+from cliprl.pipeline.sinks.video.letterbox import letterbox
+
+DEVICES = "/dev/video"
+_FORMAT = "v4l2"
+_REMEDY = "'sudo modprobe v4l2loopback' makes one that takes pictures"
+
+
+class VirtualCamera:
+    """Writes uncompressed pictures (I420) to the output device `path`, of the first picture's size and turned upright.
+
+    Raises UsageError where there is no such device, CliprlError where it takes no pictures, as a real camera doesn't.
+    """
+
+    def __init__(self, path: Path, scene: OutputSpec) -> None:
+        if not (path.exists() and stat.S_ISCHR(path.stat().st_mode)):
+            raise UsageError(f"no such device '{path}': {_REMEDY}; --list-devices names those there are")
+        self.notes: list[str] = []
+        self._path, self._rate = path, scene.stream.rate or DEFAULT_RATE
+        self._container: Any = None
+        self._stream: Any = None
+        self._picture: Any = None
+        self._count = 0
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Write one picture."""
+        luma, chroma = (np.rot90(plane, frame.rotation // 90) for plane in (frame.luma, frame.chroma))
+        try:
+            if self._stream is None:
+                self._open(luma.shape[0] // 2 * 2, luma.shape[1] // 2 * 2)
+            self._fill(luma, chroma, frame)
+            self._container.mux(self._stream.encode(self._picture))
+        except (OSError, ValueError, av.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CliprlError(f"'{self._path}' takes no pictures ({reason}): {_REMEDY}") from error
+
+    def close(self) -> None:
+        """Let the device go. Calling it twice is harmless."""
+        container, self._container, self._stream = self._container, None, None
+        if container is not None:
+            with suppress(OSError, ValueError, av.FFmpegError):
+                container.close()
+
+    def _open(self, height: int, width: int) -> None:
+        self._container = av.open(str(self._path), "w", format=_FORMAT)
+        self._stream = self._container.add_stream("rawvideo", rate=self._rate)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self._picture = av.VideoFrame(width, height, "yuv420p")
+
+    def _fill(self, luma: Plane, chroma: Plane, frame: Frame) -> None:
+        height, width = self._picture.height, self._picture.width
+        if (len(luma) // 2 * 2, luma.shape[1] // 2 * 2) != (height, width):
+            upright = np.ascontiguousarray(luma), np.ascontiguousarray(chroma)
+            luma, chroma = letterbox(*upright, height, width, frame.color)
+        self._picture.make_writable()
+        planes = (luma, chroma[..., 0], chroma[..., 1])
+        for plane, values in zip(self._picture.planes, planes, strict=True):
+            rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            rows[: plane.height, : plane.width] = values[: plane.height, : plane.width]
+        self._picture.pts, self._count = self._count, self._count + 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Video files: encoder, muxer, audio."""

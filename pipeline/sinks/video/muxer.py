@@ -1,0 +1,133 @@
+"""The file that a video is written to: its picture, and what is carried over from the source beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import av
+
+from cliprl.pipeline.core.passthrough import Packet, Passthrough
+from cliprl.pipeline.sinks.atomic_file import PartialFile
+from cliprl.pipeline.sinks.video.audio import AudioCopy
+from cliprl.pipeline.sinks.video.muxer_trial import Plan, make_plan
+
+# Bytes that libav collects before it calls `write`.
+_BUFFER = 1 << 18
+_LARGEST_TIMESCALE = 2**31 - 1
+# In microseconds. Sound that is missing or late must not make pictures wait in memory for long.
+_SECOND = "1000000"
+
+
+class Muxer:
+    """Writes packets of one video stream into `file`, in libav's `container`, and what of `passthrough` the container holds.
+
+    Trouble with audio, tags or chapters becomes one of `notes`. The header is written once it is known what the file holds, a
+    second of pictures after the first at the latest; until then packets wait. `open` comes first, then `mux`, at last `finish`
+    or `abandon`.
+    """
+
+    def __init__(self, file: PartialFile, container: str, passthrough: Passthrough | None) -> None:
+        self._file, self._format = file, container
+        self._passthrough = passthrough or Passthrough()
+        self._audio = AudioCopy(self._passthrough, container)
+        self._notes: list[str] = []
+        self._container: Any = None
+        self._options: dict[str, str] = {}
+        self._shift = Fraction(0)
+        self._held: list[Packet] = []
+        self._begun = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be carried over, once the file is finished or abandoned."""
+        return [*self._notes, *self._audio.notes]
+
+    def open(self, codec: str, time_base: Fraction) -> Any:
+        """Open the container. Returns the stream for the encoder, of a codec of libav, whose frames have this time base."""
+        self._options = _muxer_options(self._format, time_base, self._audio.clock)
+        self._container = av.open(
+            self._file, "w", format=self._format, container_options=dict(self._options), buffer_size=_BUFFER
+        )
+        return self._container.add_stream(codec)
+
+    def mux(self, packets: Iterable[Packet], seconds: Fraction, shift: Fraction) -> None:
+        """Write packets of the video up to a time of the source, and the audio before them, moved by `shift` seconds."""
+        self._held += packets
+        self._shift = shift
+        ready = self._begun or self._audio.is_ready(seconds)
+        if ready and self._held:
+            self._write(seconds)
+
+    def finish(self, packets: Iterable[Packet], end: Fraction, frames: int) -> None:
+        """Write the last packets; the video ends after `frames` frames, at a time of the source. Close the container."""
+        self._held += packets
+        self._write(end)
+        for packet in self._audio.rest(end, frames):
+            self._put(packet)
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Take no more packets, and release the container."""
+        self._audio.close()
+        if self._container is not None:
+            with suppress(OSError, ValueError, av.FFmpegError):
+                self._container.close()
+
+    def _write(self, seconds: Fraction) -> None:
+        if not self._begun:
+            self._begun = True
+            self._begin()
+        for packet in self._audio.until(seconds):
+            self._put(packet)
+        held, self._held = self._held, []
+        for packet in held:
+            self._put(packet)
+
+    def _begin(self) -> None:
+        """Decide what the file holds, and write the header."""
+        source = self._passthrough
+        chapters = tuple(_moved(chapter, self._shift) for chapter in source.chapters)
+        plan = make_plan(self._format, Plan(self._options, self._audio.samples(), source.tags, chapters, source.notes))
+        self._notes += plan.notes
+        self._container.container_options.update(plan.options)
+        self._container.metadata.update(plan.tags or {})
+        self._container.set_chapters(list(plan.chapters))
+        self._audio.attach(self._container, [sample.track for sample in plan.samples], self._shift)
+        self._container.start_encoding()
+
+    def _put(self, packet: Packet) -> None:
+        """Write a packet. libav holds packets back to put them in order, so that audio's errors come with any packet."""
+        try:
+            self._container.mux(packet)
+        except (ValueError, av.FFmpegError) as error:
+            if self._file.error or not self._audio.refuse(error):
+                raise
+
+
+def _moved(chapter: dict[str, Any], shift: Fraction) -> dict[str, Any]:
+    """A chapter whose times are moved by `shift` seconds."""
+    ticks = round(shift / chapter["time_base"])
+    return chapter | {"start": chapter["start"] + ticks, "end": chapter["end"] + ticks}
+
+
+def _muxer_options(container: str, time_base: Fraction, clock: int) -> dict[str, str]:
+    """Options under which times stay what they are, and an unfinished file can be read."""
+    if container == "matroska":
+        # The padding before a file's first sound has negative times; moving all times up by it would move the pictures.
+        return {"avoid_negative_ts": "disabled", "max_interleave_delta": _SECOND, "cluster_time_limit": "1000"}
+    ticks = time_base.denominator
+    movie = lcm(ticks, clock)
+    return {
+        "max_interleave_delta": _SECOND,
+        # The empty header at the start makes a cut-off file readable, though its times then count from its first frame.
+        "movflags": "hybrid_fragmented+empty_moov",
+        "frag_duration": _SECOND,
+        "use_editlist": "1",
+        "video_track_timescale": str(ticks),
+        # Edit lists, which hold the start times of the tracks, count in these.
+        "movie_timescale": str(movie if movie <= _LARGEST_TIMESCALE else ticks),
+    }

@@ -1,0 +1,115 @@
+"""A video file: H.264 in MP4, QuickTime or Matroska, with the sound of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.atomic_file import PartialFile
+from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
+from cliprl.pipeline.sinks.video.muxer import Muxer
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+HIGHEST_CRF = 51
+
+
+class VideoSink(FileSink):
+    """Encodes every frame with libx264, with its own time to the tick, and carries over `scene.stream.passthrough`.
+
+    MP4 and QuickTime files are written in fragments of a second and become plain files at the end: one that was cut off, by a
+    full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
+    note says so where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
+    `preset` one of x264's, faster for larger files; `threads` 0 gives x264 as many as suit a stream. `encoder` makes another
+    encoder, of the libav codec `codec`. `takes_pictures`: the frames' planes in host memory are read.
+    """
+
+    takes_pictures = True
+
+    failures = (OSError, av.FFmpegError)
+
+    def __init__(
+        self,
+        target: Path,
+        scene: OutputSpec,
+        *,
+        crf: float = 23,
+        preset: str = "ultrafast",
+        threads: int = 0,
+        encoder: Callable[..., VideoEncoder] = VideoEncoder,
+        codec: str = "libx264",
+    ) -> None:
+        """Create the partial file. Raises UsageError where it can't be, and for a bad option."""
+        super().__init__(target)
+        if target.suffix.lower() not in CONTAINERS:
+            raise UsageError(f"'{target}' is no video file: name it {', '.join(CONTAINERS)}")
+        if preset not in PRESETS:
+            raise UsageError(f"preset '{preset}' is unknown: one of {', '.join(PRESETS)}")
+        if not 0 <= crf <= HIGHEST_CRF:
+            raise UsageError(f"crf {crf:g} is out of range: 0 (lossless) to {HIGHEST_CRF}")
+        self.info = scene.stream
+        self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
+        self._make, self._codec = encoder, codec
+        self._format = CONTAINERS[target.suffix.lower()]
+        self._file = PartialFile(target)
+        self.notes += self._file.notes
+        self._disk_failed = False
+        self._frames_end = 0  # the index after the last frame's
+        self._muxer = Muxer(self._file, self._format, scene.stream.passthrough)
+        self._encoder: VideoEncoder | None = None
+
+    def _open(self, first: Frame) -> VideoEncoder:
+        stream = self._muxer.open(self._codec, first.time_base)
+        return self._make(stream, first, self.info, **self._settings)
+
+    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if self._encoder is None:
+            self._encoder = self._open(frame)
+        if self._format == "matroska":
+            self._check_milliseconds(frame, self._encoder)
+        packets = self._encoder.encode(frame)
+        self._muxer.mux(packets, frame.pts * frame.time_base, self._encoder.shift)
+        self._frames_end = frame.index + 1
+
+    def _check_milliseconds(self, frame: Frame, encoder: VideoEncoder) -> None:
+        if (frame.pts * frame.time_base * 1000).denominator > 1:
+            note = "Matroska keeps times to the millisecond only: name the output .mp4 or .mov to keep them to the tick"
+            encoder.notes.setdefault("milliseconds", note)
+
+    def _finish(self, whole: bool) -> None:
+        assert self._encoder is not None  # there is a frame
+        self._muxer.finish(self._encoder.flush(), self._encoder.end, self._frames_end)
+        self._collect_notes()
+        if whole:
+            self._file.publish()
+        else:
+            self._file.keep()
+
+    def _collect_notes(self) -> None:
+        self.notes += [] if self._encoder is None else self._encoder.notes.values()
+        self.notes += self._muxer.notes
+
+    def _abandon(self) -> None:
+        # Nothing of what libav does to tidy up may reach the file: it can be read as it is.
+        self._disk_failed = self._file.error is not None
+        self._file.error = self._file.error or OSError("abandoned")
+        self._muxer.abandon()
+        self._collect_notes()
+        self._file.keep()
+
+    def _remedy(self) -> str:
+        return super()._remedy() if self._disk_failed else "choose another container, such as .mkv"
+
+    def _discard(self) -> None:
+        self._muxer.abandon()
+        self._file.discard()
+
+    def _place(self) -> Path | None:
+        return self._file.partial

@@ -1,0 +1,114 @@
+"""Every picture of a stream in the colour and the orientation of its first."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+
+from cliprl.pipeline.core.color import UNSPECIFIED, Color
+from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
+from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
+from cliprl.pipeline.core.nv12 import recolor, same_values, turn
+from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, is_rgb, picture_color
+from cliprl.pipeline.sources.decoding.orientation import Orientation, OrientationReader
+
+
+class Writer(Protocol):
+    """Writes a decoded picture into planes. `on_host`: these hold it afterwards, so that they can be worked on."""
+
+    on_host: bool
+
+    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: Color) -> None:
+        """Write `picture` into planes of its size."""
+        ...
+
+
+class Conformer:
+    """Writes pictures as frames of the stream `info`, which describes its first picture.
+
+    A frame is mirrored and turned until the stream's rotation makes it upright, and converted to the stream's matrix and
+    range. `persistent`: a picture that tells no orientation has that of the one before, as in a video whose key frames tell
+    it; otherwise it is upright. A writer that is not `on_host` leaves colour and orientation as they are. What can't be made
+    to agree (size, sample aspect, primaries, transfer function) is told in `notes`, once each.
+    """
+
+    def __init__(self, info: StreamInfo, writer: Writer | None = None, *, persistent: bool) -> None:
+        self.notes: dict[str, str] = {}
+        self._info = info
+        self._writer = writer or PlaneWriter()
+        self._orientations = OrientationReader()
+        self._persistent, self._last = persistent, Orientation(False, info.rotation)
+        self._stored = allocate_planes(0, 0)
+
+    def frame(
+        self, picture: av.VideoFrame, context: Any, allocate: PlaneAllocator, place: str, aspect: Fraction | None
+    ) -> Frame:
+        """The picture as a frame without time. `place` names it in notes ("frame 12"); `aspect` is its sample aspect."""
+        own, found = picture_color(picture, context), self._orientation(picture)
+        color, turns = self._info.color, (found.rotation - self._info.rotation) // 90 % 4
+        if not self._writer.on_host:
+            color, turns = own, 0
+        height, width = (picture.width, picture.height) if turns % 2 else (picture.height, picture.width)
+        planes = allocate(height, width)
+        if self._writer.on_host:
+            self._write(picture, planes, own, found.mirrored, turns)
+        else:
+            self._writer.write(picture, *planes, own)
+        if aspect and turns % 2:
+            aspect = 1 / aspect
+        self._tell(own, found, (height, width), aspect, place)
+        frame = Frame(*planes, 0, self._info.time_base, 0, color, rotation=self._info.rotation)
+        frame.sample_aspect = aspect
+        return frame
+
+    def _orientation(self, picture: av.VideoFrame) -> Orientation:
+        found = self._orientations.read(picture)
+        if found is None:
+            return self._last if self._persistent else Orientation()
+        self._last = found
+        return found
+
+    def _write(
+        self, picture: av.VideoFrame, planes: tuple[Plane, Plane], own: Color, mirrored: bool, turns: int
+    ) -> None:
+        target = planes
+        if mirrored or turns:
+            if self._stored[0].shape != (picture.height, picture.width):
+                self._stored = allocate_planes(picture.height, picture.width)
+            target = self._stored
+        if is_rgb(picture):
+            own = self._info.color
+        self._writer.write(picture, *target, own)
+        recolor(*target, own, self._info.color)
+        if target is not planes:
+            for plane, turned in zip(planes, turn(*target, mirrored=mirrored, turns=turns), strict=True):
+                plane[:] = turned
+
+    def _tell(self, own: Color, found: Orientation, size: tuple[int, int], aspect: Fraction | None, place: str) -> None:
+        """Note what of a picture differs from the first and stays so."""
+        info, (height, width) = self._info, size
+        first = info.color
+        if size != (info.height, info.width):
+            self.notes.setdefault("size", f"the size changes at {place}, to {width}x{height}")
+        if (aspect or 1) != (info.sample_aspect or 1):
+            change = f"from {_ratio(info.sample_aspect)} to {_ratio(aspect)}"
+            self.notes.setdefault("aspect", f"the shape of pixels (sample aspect ratio) changes at {place}, {change}")
+        if _differ(own.primaries_tag, first.primaries_tag) or _differ(own.transfer_tag, first.transfer_tag):
+            self.notes.setdefault(
+                "tags", f"colour primaries or transfer function change at {place}: shown with those of the first"
+            )
+        turned = found != Orientation(False, info.rotation)
+        if not self._writer.on_host and (turned or not same_values(own, first)):
+            self.notes.setdefault(
+                "left", f"colour or orientation change at {place}, and stay so: --device cpu converts them"
+            )
+
+
+def _differ(tag: int, other: int) -> bool:
+    return tag != other and not {tag, other} & {0, UNSPECIFIED}
+
+
+def _ratio(aspect: Fraction | None) -> str:
+    return f"{aspect.numerator}:{aspect.denominator}" if aspect else "1:1"

@@ -1,0 +1,152 @@
+"""Compressed packets into pictures, through damage: one bad packet must not end the video."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import av
+
+from cliprl.pipeline.core.thread_policy import codec_threads
+from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
+from cliprl.pipeline.sources.decoding.low_latency import Undelayed
+from cliprl.pipeline.sources.decoding.reader import Demuxer, Packet, PacketReader
+from cliprl.pipeline.sources.decoding.timeline import Timeline
+from cliprl.pipeline.sources.decoding.timestamps import DisplayOrder
+
+# AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
+_OUTPUT_CORRUPT = 1 << 3
+_COPY_OPAQUE = 1 << 7
+_LOW_DELAY = 1 << 19
+
+
+class EncryptedPacketError(Exception):
+    """A packet of the video is marked as encrypted."""
+
+
+class Decoded(NamedTuple):
+    """A picture, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
+
+    picture: av.VideoFrame
+    pts: int | None
+    damaged: bool
+
+
+class PacketDecoder:
+    """Decodes the video stream of a container, whose packets `packets` reads, from its start to its end.
+
+    `corrupt` counts pictures decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
+    that came out, and those that the container says to discard. A live stream decodes without the delay of frame threads,
+    and starts at its first key frame instead of with grey pictures. Its packets are read on a thread (`reader`), and those for
+    which there is no time are left out.
+    """
+
+    def __init__(
+        self, container: Any, stream: Any, packets: SharedDemuxer, timeline: Timeline[Packet], *, live: bool = False
+    ) -> None:
+        self._context = stream.codec_context
+        self._context.thread_type = "SLICE" if live else "AUTO"
+        self._context.thread_count = 0 if live else codec_threads()
+        self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
+        self._live = live
+        self._undelayed = Undelayed(container, self._context)
+        self._order = DisplayOrder()
+        self._demuxer = Demuxer(packets, live=live)
+        self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
+        if self.reader:
+            self.reader.start()
+        self._next: Packet | None = None
+        self._ready: deque[av.VideoFrame] = deque()
+        self._suspect: set[int] = set()
+        self._after_loss = False
+        self._drained = False
+        self._failure: Exception | None = None
+        self.corrupt = self.lost = self.packets = self.pictures = 0
+
+    def read(self) -> Decoded | None:
+        """The next picture in presentation order, None at the end.
+
+        Where a live stream or a connection breaks, the pictures already received come first, then libav's error is raised.
+        Raises EncryptedPacketError for a packet that could be decoded to nothing but noise.
+        """
+        while not self._ready and not self._drained:
+            packet = self._next_packet()
+            if packet is not None:
+                self._count(packet)
+            self._decode(packet)
+            self._drained = packet is None
+            if self._drained:
+                self._settle()
+        if self._ready:
+            return self._judge(self._ready.popleft())
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return None
+
+    def _next_packet(self) -> Packet | None:
+        """The next packet. A last one that is cut off is left out where it would take pictures yet to be put in order with it."""
+        if self.reader is not None:
+            return self._received(self.reader)
+        packet, self._next = self._next or self._demux(), None
+        if packet is not None and packet.is_corrupt and self._context.has_b_frames:
+            self._next = self._demux()
+            if self._next is None:
+                self._count(packet)
+                self.lost += 1
+                return None
+        return packet
+
+    def _received(self, reader: PacketReader) -> Packet | None:
+        """The next packet of a live stream. After others were dropped the decoder begins anew."""
+        packet, broken = reader.take()
+        if broken:
+            self._context.flush_buffers()
+            self._suspect.clear()
+            self._order.restart()
+        if packet is None:
+            self._failure = reader.failure
+        return packet
+
+    def _demux(self) -> Packet | None:
+        packet = self._demuxer.next()
+        if packet is None:
+            self.packets += self._demuxer.empty
+            self.lost += self._demuxer.lost
+            self._demuxer.empty = self._demuxer.lost = 0
+            self._failure = self._demuxer.failure
+        return packet
+
+    def _count(self, packet: Packet) -> None:
+        self.packets += 1
+        if packet.has_sidedata("encryption_info"):
+            raise EncryptedPacketError
+        self._order.sent(packet)
+        if packet.is_corrupt and packet.pts is not None:
+            self._suspect.add(packet.pts)
+
+    def _decode(self, packet: Packet | None) -> None:
+        try:
+            found = self._context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            self.lost += 1
+            self._after_loss = True
+            return
+        self.pictures += len(found) + (packet is not None and packet.is_discard)
+        if any(picture.interlaced_frame for picture in found):
+            self._undelayed.end()
+        self._ready.extend(found)
+
+    def _settle(self) -> None:
+        """At the end: where there were errors, packets without a picture were lost to them too."""
+        if self.lost or self.corrupt:
+            self.lost = max(self.lost, self.packets - self.pictures)
+
+    def _judge(self, picture: av.VideoFrame) -> Decoded:
+        corrupt = picture.is_corrupt or picture.pts in self._suspect
+        self._suspect.discard(picture.pts)
+        self.corrupt += corrupt
+        damaged = corrupt or self._after_loss
+        self._after_loss = False
+        pts = self._order.time(picture.pts, is_key=picture.key_frame, reorders=self._context.has_b_frames > 0)
+        return Decoded(picture, pts, damaged)

@@ -1,0 +1,97 @@
+"""The packets of an input that is read once: pictures for the decoder, sound for the outputs."""
+
+from __future__ import annotations
+
+from collections import deque
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from cliprl.pipeline.core.passthrough import Passthrough
+from cliprl.pipeline.sources.decoding.timeline import Timeline
+
+Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
+# Sound may lie so many seconds of pictures behind its time in a file; so many packets are read ahead for it at most.
+_SKEW, _MOST_AHEAD = 1, 100
+
+
+class SharedDemuxer:
+    """Gives the packets of one video stream and hands those of `passthrough`'s audio tracks to it on the way.
+
+    Their times are those of `timeline`, or of the container where it is None.
+    With `read_ahead`, packets are read up to a second ahead until the sound has caught up with the picture, so that an output
+    has it in time. An input whose data come slowly (a pipe) must not be read ahead.
+    """
+
+    def __init__(
+        self,
+        container: Any,
+        stream: Any,
+        passthrough: Passthrough,
+        timeline: Timeline[Packet] | None = None,
+        *,
+        read_ahead: bool,
+    ) -> None:
+        self._container, self._video, self._passthrough = container, stream, passthrough
+        self._heard = {track.index: Fraction(-1) for track in passthrough.tracks}
+        self._streams = [stream, *(s for s in container.streams if s.index in self._heard)]
+        self._packets = container.demux(*self._streams)
+        self._timeline = timeline
+        self._read_ahead = read_ahead and bool(passthrough.tracks)
+        self._ready: deque[Packet | Exception] = deque()
+        self._seen = Fraction(-1)
+        self._ended = False
+
+    def read(self) -> Packet | None:
+        """The next packet of the video stream, None at the end. Raises libav's error where there is one; one may read on."""
+        while not self._ended and (not self._ready or self._is_behind()):
+            self._fetch()
+        if not self._ready:
+            return None
+        item = self._ready.popleft()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _is_behind(self) -> bool:
+        """Whether sound for the next packet may still come, within what is read ahead."""
+        first = self._ready[0]
+        if not self._read_ahead or isinstance(first, Exception) or len(self._ready) >= _MOST_AHEAD:
+            return False
+        time = _time(first)
+        return time is not None and min(self._heard.values()) <= time and self._seen - time < _SKEW
+
+    def _fetch(self) -> None:
+        try:
+            packet: Packet | None = next(self._packets, None)
+        except IndexError:  # PyAV's end of an input in which streams appeared that it does not list
+            packet = None
+        except av.FFmpegError as error:
+            self._ready.append(error)
+            self._packets = self._container.demux(*self._streams)
+            return
+        self._ended = packet is None
+        for placed in self._placed(packet):
+            self._hand_over(placed)
+
+    def _placed(self, packet: Packet | None) -> list[Packet]:
+        """The packets whose times are known now that `packet` was read; None: the end."""
+        if self._timeline is None:
+            return [] if packet is None else [packet]
+        return self._timeline.finish() if packet is None else self._timeline.feed(packet)
+
+    def _hand_over(self, packet: Packet) -> None:
+        time = _time(packet)
+        if packet.stream_index == self._video.index:
+            self._ready.append(packet)
+            self._seen = self._seen if time is None else max(self._seen, time)
+        elif packet.size:
+            self._heard[packet.stream_index] = self._seen if time is None else time
+            self._passthrough.add(packet)
+
+
+def _time(packet: Packet) -> Fraction | None:
+    """When a packet is decoded, in seconds; None where it has no time."""
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return None if ticks is None else ticks * packet.time_base

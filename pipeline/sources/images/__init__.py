@@ -1,0 +1,1 @@
+"""Still images and lists of images as a stream."""

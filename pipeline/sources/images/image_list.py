@@ -1,0 +1,156 @@
+"""Numbered or named pictures as a stream: `frames/*.png`, `frames/%04d.jpg`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from fractions import Fraction
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
+from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.decoding.conform import Conformer
+from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
+from cliprl.pipeline.sources.decoding.orientation import Orientation, OrientationReader
+from cliprl.pipeline.sources.decoding.timestamps import DEFAULT_RATE
+from cliprl.pipeline.sources.images.image_names import image_files
+from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_whole, without_libav
+
+# Square pixels are often told as two whole numbers of dots a metre, which differ by their rounding.
+_ROUNDING = 0.01
+_PRINTF = re.compile(r"%(0?\d*)d")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether `name` stands for many files: a glob or a printf pattern."""
+    return has_magic(name) or bool(_PRINTF.search(name))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files of a pattern in natural order (2 before 10). Raises UsageError where there is none."""
+    numbered = _PRINTF.search(pattern)
+    paths = [Path(p) for p in glob(_PRINTF.sub("*", pattern) if numbered else pattern)]
+    if numbered:
+        number = rf"(\d{{{int(numbered[1] or 1)},}})"
+        wanted = re.compile(number.join(map(re.escape, _PRINTF.split(pattern)[::2])) + "$")
+        paths = [p for p in paths if wanted.match(str(p))]
+    files = sorted((p for p in paths if p.is_file()), key=_natural)
+    if not files:
+        raise UsageError(
+            f"no file matches {pattern}: check the pattern, and quote it so that the shell leaves it alone"
+        )
+    return files
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _none_of(name: str, paths: Sequence[Path]) -> str:
+    if len(paths) > 1 or name != str(paths[0]):
+        return f"no file of {name} is a picture that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
+    with suppress(OSError):
+        if is_animated_webp(paths[0].read_bytes()[:32]):
+            return f"{name} is an animated WebP, which can't be read here: convert it to GIF or MP4"
+    return f"{name} is no picture that can be read here: it is damaged, or of a rare kind; save it as PNG or JPEG"
+
+
+class ImageSource(FrameSource):
+    """The pictures of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
+
+    A picture that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
+    """
+
+    def __init__(self, name: str, paths: Sequence[Path], rate: Fraction = DEFAULT_RATE) -> None:
+        self._paths = paths
+        self._files = image_files(paths)
+        self._next = self._index = 0
+        self._decoders: dict[str, Any] = {}
+        self._first: tuple[int, av.VideoFrame] | None = None
+        super().__init__(StreamInfo(name, 0, 0, 1 / rate))
+        self._first = self._advance()
+        if self._first is None:
+            raise CliprlError(_none_of(name, paths))
+        picture = self._first[1]
+        self.info = StreamInfo(
+            name,
+            picture.height,
+            picture.width,
+            1 / rate,
+            rate,
+            frames=len(paths),
+            seconds=float(len(paths) / rate),
+            color=picture_color(picture, self._context),
+            rotation=(OrientationReader().read(picture) or Orientation()).rotation,
+            sample_aspect=self._aspect(),
+            notes=self.info.notes,
+        )
+        self._conformer = Conformer(self.info, persistent=False)
+
+    def _advance(self) -> tuple[int, av.VideoFrame] | None:
+        """The next readable picture, and its place in the list."""
+        while self._next < len(self._paths):
+            place, path = self._next, self._paths[self._next]
+            self._next += 1
+            picture = self._open(path)
+            if picture is not None:
+                return place, picture
+            self.damaged += 1
+            self.note(f"{path} is no picture that can be read, and is left out")
+        return None
+
+    def _open(self, path: Path) -> av.VideoFrame | None:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        codec = codec_of(data)
+        if codec is None or is_animated_webp(data):
+            return None
+        self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
+        self._whole = is_whole(data)
+        self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the picture before
+        return without_libav(data) or self._decode(data)
+
+    def _decode(self, data: bytes) -> av.VideoFrame | None:
+        packet = av.Packet(data)
+        packet.is_keyframe = True  # else the PNG decoder adds the picture to the one before
+        try:
+            found = self._context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            return None
+        return found[0] if found else None
+
+    def _aspect(self) -> Fraction | None:
+        """The sample aspect ratio of the picture just opened; None for square pixels, told or not."""
+        aspect: Fraction | None = self._context.sample_aspect_ratio
+        return aspect if aspect and abs(aspect - 1) > _ROUNDING else None
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
+        found, self._first = self._first or self._advance(), None
+        if found is None:
+            return None
+        place, picture = found
+        damaged = picture.is_corrupt or not self._whole
+        frame = self._conformer.frame(picture, self._context, allocate, str(self._paths[place]), self._aspect())
+        frame.pts, frame.duration, frame.index = place, 1, self._index
+        for text in self._conformer.notes.values():
+            self.note(text)
+        frame.damaged, frame.file = damaged, self._files[place]
+        self.damaged += damaged
+        self._index += 1
+        frame.mark("captured")
+        return frame
+
+    def close(self) -> None:
+        """Release the decoders."""
+        super().close()
+        self._first = None
+        self._decoders.clear()

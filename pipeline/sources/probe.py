@@ -1,0 +1,81 @@
+"""What can be known of a file and its streams before frames are used."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
+from cliprl.pipeline.sources.decoding.orientation import Orientation, OrientationReader
+
+# libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
+_BOTTOM_FIRST = (3, 4)
+# Looking at each entry of an index takes 2 us; of longer ones the length must do.
+_MOST_ENTRIES = 500_000
+
+
+def check_file(path: Path) -> None:
+    """Raise the error that says why `path` can't be a video file, before libav sees it."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: check the name")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the pictures in it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise CliprlError(f"{path} is empty: make or copy it again")
+
+
+def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
+    """The fields of `StreamInfo` for a stream whose first picture is decoded."""
+    seconds: float | None = None
+    if stream.duration is not None:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        seconds = container.duration / av.time_base
+    rate = stream.average_rate or stream.guessed_rate
+    if picture.pts is None:  # a bare stream's average is libav's guess; the codec knows better
+        rate = stream.guessed_rate or rate
+    return {
+        "name": name,
+        "height": picture.height,
+        "width": picture.width,
+        "time_base": Fraction(stream.time_base),
+        "rate": rate or None,
+        "frames": stated_frames(container, stream)[1],
+        "seconds": seconds,
+        "color": picture_color(picture, context),
+        "rotation": (OrientationReader().read(picture) or Orientation()).rotation,
+        "sample_aspect": stream.sample_aspect_ratio or None,
+        "interlaced": picture.interlaced_frame,
+        "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # an older PyAV does not tell
+    }
+
+
+def first_shown(container: Any, stream: Any, first: int | None) -> int:
+    """The time, in units of the stream's time base, that counts as zero.
+
+    AVI has no presentation times: libav takes the time of decoding, which the first picture of a stream with B-frames is late by.
+    """
+    if container.format.name != "avi" or first is None:
+        return 0
+    late = first - (stream.start_time or 0)
+    return late if 0 < late * stream.time_base < 1 else 0
+
+
+def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
+    """How many packets and how many pictures a container states for a stream; None where it does not.
+
+    An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
+    """
+    stated = stream.frames or None
+    if stated is None or not container.format.name.startswith("mov"):
+        return stated, stated
+    entries = stream.index_entries
+    count = len(entries)
+    if not count:
+        return stated, stated
+    hidden = sum(entry.is_discard for entry in entries) if count <= _MOST_ENTRIES else 0
+    return count, count - hidden

@@ -1,0 +1,1 @@
+"""The file stream: stages, scheduler, statistics, trace."""

@@ -1,0 +1,128 @@
+"""A run as a picture: every stage of every frame on the thread that did it, for chrome://tracing or ui.perfetto.dev."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.devices.device import Device
+from cliprl.pipeline.sinks.atomic_file import PartialFile
+
+# Each stage, and the mark at which it ended (see `Stream`).
+MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
+_OUTPUT = "output"
+# Events that are written at once.
+_BUFFERED = 256
+
+
+class Trace:
+    """Writes the trace of a stream to a JSON file, frame by frame; call it with each frame that was written (`on_frame`).
+
+    A stage is a slice on its thread's line, a frame's whole way from decoded to written a line of its own under "frame", so
+    that waiting shows as a gap. Times are microseconds since the machine's monotonic clock began. A context manager: leaving it
+    finishes the file. While it is open, a profiler that the `device` knows is told every stage too (NVTX, where that is a GPU;
+    one trace at a time). Raises UsageError where the file can't be made, CliprlError where it can't be written to its end.
+    """
+
+    def __init__(self, path: str | Path, device: Device | None = None) -> None:
+        self.path = Path(path)
+        self._lanes: dict[str, int] = {}
+        self._first = True
+        self._file = PartialFile(self.path)
+        self.notes = self._file.notes
+        self._text: list[str] = []
+        self._closed = False
+        self._write('{"displayTimeUnit": "ms", "traceEvents": [')
+        self._event(_event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}})
+        if device is not None and device.ranges is not None:
+            Frame.ranges = device.ranges
+
+    def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Add a frame that has passed every stage."""
+        for event in frame_events(frame, segmentation, self._lane):
+            self._event(event)
+
+    def _lane(self, thread: str) -> int:
+        """The number of a thread's line, which is named when it is first asked for."""
+        if thread not in self._lanes:
+            self._lanes[thread] = lane = len(self._lanes) + 1
+            self._event(_event("M", "thread_name", 0, lane) | {"args": {"name": thread}})
+        return self._lanes[thread]
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._write(("\n" if self._first else ",\n") + json.dumps(event))
+        self._first = False
+
+    def _write(self, text: str) -> None:
+        self._text.append(text)
+        if len(self._text) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._text = "".join(self._text).encode(), []
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: OSError) -> CliprlError:
+        return CliprlError(
+            f"writing the trace '{self.path}' failed ({error.strerror or error}): free some space, or leave --trace out"
+        )
+
+    def close(self) -> None:
+        """Finish the file. Calling it twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        Frame.ranges = nullcontext
+        self._text.append("\n]}\n")
+        try:
+            self._flush()
+            if self._file.error is None:  # else what is in the file is not whole
+                self._file.publish()
+        except OSError as error:
+            raise self._broken(error) from error
+        finally:
+            self._file.keep()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def frame_events(
+    frame: Frame, segmentation: Segmentation | None, lane: Callable[[str], int]
+) -> Iterator[dict[str, Any]]:
+    """The trace events of one frame: a slice for each stage, on the `lane` of its thread, and its way as a whole."""
+    about = {"frame": frame.index, "pts": frame.pts}
+    if segmentation is not None:
+        about["steps"] = segmentation.steps
+    for stage, mark in MARKS.items():
+        if stage in frame.durations and mark in frame.times:
+            length = frame.durations[stage]
+            start = frame.times[mark] - length
+            thread = frame.threads[stage]
+            name = _OUTPUT if thread == threading.main_thread().name else thread
+            yield _event("X", stage, start, lane(name)) | {"dur": length * 1e6, "args": about}
+    if {"captured", "write"} <= frame.times.keys():
+        for phase, mark in (("b", "captured"), ("e", "write")):
+            way = _event(phase, "frame", frame.times[mark], 0)
+            yield way | {"cat": "frame", "id": frame.index, "args": about}
+
+
+def _event(phase: str, name: str, seconds: float, lane: int) -> dict[str, Any]:
+    return {"ph": phase, "name": name, "ts": seconds * 1e6, "pid": os.getpid(), "tid": lane}

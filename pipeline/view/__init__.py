@@ -1,0 +1,1 @@
+"""Find the endoscope's field of view in a frame."""

@@ -1,0 +1,102 @@
+"""Finds the endoscope's picture in a frame: a bright disc on black, a rectangle inside black bars, or all of it.
+
+The frame is read along 16 horizontal and 16 vertical strips, a few lines wide. On each, the picture's two ends are looked
+for from the outside inwards. A disc and a rectangle are fitted to these ends robustly, and the one that explains more of
+them wins. Text in the black corners and dark parts of the scene give ends that fit neither, and are outvoted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.viewport import Circle, Viewport, circle_viewport, fit_viewport, full_viewport
+from cliprl.pipeline.view.edge_scan import Ends, find_ends, has_strips
+from cliprl.pipeline.view.shape_fit import Rectangle, fit_disc, fit_rectangle
+
+# A shape is believed when it explains this share of the ends.
+BELIEF = 0.5
+# The picture has moved when its edges have by this share of the frame's longer side; less is jitter.
+JITTER = 0.003
+# A move by more than this share is no move but another picture, or a dark moment: it has to last PATIENCE frames.
+LEAP = 0.05
+PATIENCE = 5
+
+Shape = Circle | Rectangle
+
+
+class FieldOfViewDetector:
+    """Follows the endoscope's picture through a stream. One detector a stream; frames in their order."""
+
+    def __init__(self, network_height: int, network_width: int) -> None:
+        self._network = (network_height, network_width)
+        self._view: Viewport | None = None
+        self._shape: Shape | None = None
+        self._pending: Shape | None = None
+        self._waited = 0
+
+    def view_of(self, frame: Frame) -> Viewport:
+        """The view of this frame. The same object as the last frame's, as long as the picture has not moved."""
+        size = (frame.height, frame.width)
+        return self.follow(_ends(frame.luma, frame.color.full_range), size)
+
+    def follow(self, ends: Ends | None, size: tuple[int, int]) -> Viewport:
+        """The view of a frame of `size` (height, width) with the picture's ends; None where it is too narrow for any."""
+        if self._view is None or (self._view.frame_height, self._view.frame_width) != size:
+            self._view, self._shape, self._pending = full_viewport(*size, *self._network), None, None
+        found = None if ends is None else shape_of(ends, max(size), self._shape)
+        if found is not None and self._accepts(found, max(size)):
+            self._shape, self._pending = found, None
+            self._view = _view(found, size, self._network)
+        return self._view
+
+    def _accepts(self, found: Shape, longer: int) -> bool:
+        """Whether the picture is to be moved to where it was found in this frame."""
+        if self._shape is None:
+            return True
+        distance = _distance(found, self._shape)
+        if distance <= LEAP * longer:
+            self._pending = None
+            return distance > JITTER * longer
+        same = self._pending is not None and _distance(found, self._pending) <= LEAP * longer
+        self._waited = self._waited + 1 if same else 1
+        self._pending = found
+        return self._waited >= PATIENCE
+
+
+def find_field_of_view(luma: Plane, *, full_range: bool, last: Shape | None = None) -> Shape | None:
+    """The picture in one luma plane (H, W): a circle, a rectangle, or None where there is too little to tell.
+
+    `last` is where it was in the frame before: only a hint, which saves time.
+    """
+    ends = _ends(luma, full_range)
+    return None if ends is None else shape_of(ends, max(luma.shape), last)
+
+
+def _ends(luma: Plane, full_range: bool) -> Ends | None:
+    return find_ends(luma, full_range=full_range) if has_strips(*luma.shape) else None
+
+
+def shape_of(ends: Ends, longer: int, last: Shape | None) -> Shape | None:
+    """The shape that explains the ends in a frame whose longer side is `longer` pixels; None where none does."""
+    if not ends.valid.any():
+        return None
+    rectangle = fit_rectangle(ends)
+    if rectangle is not None and rectangle[1] == 1:
+        return rectangle[0]
+    guess = last if last is not None and len(last) == 3 else None
+    disc = fit_disc(ends, longer, guess)
+    shape, belief = max((f for f in (rectangle, disc) if f is not None), key=lambda f: f[1], default=(None, 0.0))
+    return shape if belief >= BELIEF else None
+
+
+def _distance(a: Shape, b: Shape) -> float:
+    """The largest difference of two shapes of one kind in any of their numbers, in pixels; infinite between kinds."""
+    return float(np.abs(np.subtract(a, b)).max()) if len(a) == len(b) else float("inf")
+
+
+def _view(shape: Shape, size: tuple[int, int], network: tuple[int, int]) -> Viewport:
+    if len(shape) == 3:
+        return circle_viewport(size, network, shape)
+    left, top, right, bottom = (round(v) for v in shape)
+    return fit_viewport(size, network, (left, top, right - left, bottom - top))

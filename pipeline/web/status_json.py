@@ -1,0 +1,107 @@
+"""What a page is told: once about the stream, and then several times a second about the picture."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.live.broadcast import Broadcast, RecordState, SourceState, Status
+from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.playback import Playback
+from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
+from cliprl.pipeline.sources.errors import redact
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the viewer shows: a stream, the classes in it, and the hub and controls of whoever displays it.
+
+    `records`: the display path can record. `network`: the name of the bundle that segments. `playback`: of a file, what plays it.
+    """
+
+    hub: Broadcast
+    controls: Controls
+    info: StreamInfo
+    classes: Sequence[ClassSpec]
+    records: bool = False
+    network: str = ""
+    playback: Playback | None = None
+
+    def status(self) -> Status:
+        """The status of now: that of the newest picture, grown older, or ended where there will be no more."""
+        newest = self.hub.newest
+        status = newest.status if newest else Status(since=time.time())
+        over = self.hub.closed or (self.playback is not None and self.playback.finished)
+        if over and status.state != SourceState.ENDED:
+            recordings = tuple(replace(recording, state=RecordState.OFF) for recording in status.recordings)
+            status = replace(status, captured=None, behind_s=None, recordings=recordings)
+            return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0)
+        return status.at(time.monotonic())
+
+    def describe(self) -> dict[str, Any]:
+        """What never changes, as JSON."""
+        classes = [describe_class(i, spec) for i, spec in enumerate(self.classes) if spec.kind != "background"]
+        stream = describe_stream(self.info) | {"name": redact(self.info.name), "live": self.info.live}
+        return {
+            "version": version("cliprl"),
+            "network": self.network,
+            "stream": stream,
+            "classes": classes,
+            "records": self.records,
+        }
+
+    def tell(self, viewers: int) -> dict[str, Any]:
+        """The state of now, as JSON. `clock` is `time.monotonic()` in milliseconds, by which pictures are dated."""
+        status, newest = self.status(), self.hub.newest
+        return {
+            "clock": time.monotonic() * 1000,
+            "index": newest.index if newest else None,
+            "seconds": newest.raw.seconds if newest else None,
+            "state": status.state.value,
+            "for_s": max(time.time() - status.since, 0.0) if status.since else None,
+            "problem": status.problem,
+            "mask": status.mask.value,
+            "age_ms": _finite(status.age_ms),
+            "reason": status.reason,
+            "fps": _finite(status.fps),
+            "latency_ms": _finite(status.latency_ms),
+            "picture_age_s": _finite(status.age(time.monotonic())),
+            "behind_s": _finite(status.behind_s),
+            "dropped": status.dropped,
+            "skipped": status.skipped,
+            "reconnections": status.reconnections,
+            "restarts": status.restarts,
+            "areas": {name: round(share, 5) for name, share in status.areas.items()},
+            "out_of_body": status.out_of_body,
+            "guarded": status.guarded,
+            "recording": status.record_state is RecordState.RECORDING,
+            "record_state": status.record_state.value,
+            "missed": status.missed,
+            "note": status.note,
+            "viewers": viewers,
+            "repeats": self.playback is not None and self.playback.repeats,
+            "position": _finite(self.playback.position) if self.playback else None,
+            "duration": _finite(self.playback.duration) if self.playback else None,
+            "settings": describe_settings(self.controls.settings),
+        }
+
+
+def describe_settings(settings: Settings) -> dict[str, Any]:
+    """The controls as JSON."""
+    return {
+        "opacity": settings.opacity,
+        "contours": settings.contours,
+        "hidden": sorted(settings.hidden),
+        "recording": settings.recording,
+        "paused": settings.paused,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 3)

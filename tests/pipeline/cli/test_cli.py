@@ -1,0 +1,201 @@
+"""The command as a person meets it: defaults, messages, exit statuses, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.pipeline.cli import main as cli
+from cliprl.pipeline.cli.run import default_output
+
+COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
+DEMO = "demo:?seconds=0.4&size=320x256"
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The same in this process, where no process of its own is needed."""
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
+    return run_app(cli.app, "cliprl-stream")
+
+
+def frames_of(path: Path) -> int:
+    with av.open(path) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_the_default_run_writes_an_overlay_and_prints_a_summary(tmp_path: Path) -> None:
+    done = run("demo:?seconds=1&size=320x256", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(tmp_path / "demo_overlay.mp4") == 25
+    for word in ("25 frames", "FPS", "p99 ms", "CLIP encoder", "refinement", "0 dropped", "demo_overlay.mp4"):
+        assert word in done.stderr
+    assert done.stdout == ""
+
+
+def test_several_outputs_and_json(tmp_path: Path) -> None:
+    outputs = ("o.mkv", "masks/", "o.coco.json", "o.jsonl")
+    done = run(DEMO, "--json", *(word for name in outputs for word in ("-o", name)), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 10
+    assert summary["outputs"] == list(outputs)
+    assert {"decode", "prepare", "encode", "refine", "draw", "write", "end to end"} == set(summary["latency_ms"])
+    assert frames_of(tmp_path / "o.mkv") == 10
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 10
+    assert len(json.loads((tmp_path / "o.coco.json").read_text())["images"]) == 10
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 11
+
+
+def test_quiet_is_quiet_and_verbose_says_what_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, DEMO, "-q", "-o", str(tmp_path / "o.mp4")) == 0
+    assert "".join(capfd.readouterr()) == ""
+    assert call(monkeypatch, DEMO, "-v", "-o", "null:") == 0
+    error = capfd.readouterr().err
+    assert "320x256" in error
+    assert "openvino" in error
+
+
+def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--help") == 0
+    text = capfd.readouterr().out
+    for word in ("INPUT", "--output", "--budget-ms", "Examples", "not a medical device"):
+        assert word in text
+    assert call(monkeypatch, "--version") == 0
+    assert capfd.readouterr().out.startswith("cliprl 0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["Missing argument", "--help"]),
+        (("--nonsense", "demo:"), ["--nonsense"]),
+        (("demo:", "--steps", "-1"), ["--steps", "-1"]),
+        (("demo:", "--steps", "many"), ["--steps", "many"]),
+        (("demo:", "--opacity", "2"), ["--opacity", "2"]),
+        (("demo:", "--budget-ms", "0", "-o", "null:"), ["budget", "0"]),
+        (("demo:", "--device", "tpu", "-o", "null:"), ["tpu", "cpu"]),
+        (("demo:", "--classes", "spleen", "-o", "null:"), ["spleen", "instrument-shaft"]),
+        (("demo:", "--bundle", "giant", "-o", "null:"), ["giant", "small"]),
+        (("missing.mp4", "-o", "null:"), ["missing.mp4"]),
+        ((".", "-o", "null:"), ["folder"]),
+        (("demo:?colour=red", "-o", "null:"), ["colour"]),
+        (("demo:", "-o", "out.gif"), ["out.gif", ".mp4"]),
+        (("demo:", "-o", "/nowhere/at/all/out.mp4"), ["/nowhere/at/all"]),
+    ],
+)
+def test_misuse_is_one_line_and_status_2(
+    arguments: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    error = capfd.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("cliprl-stream: ")
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+
+
+def test_the_input_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    assert call(monkeypatch, DEMO, "-q", "-o", str(clip)) == 0
+    before = clip.read_bytes()
+    assert call(monkeypatch, str(clip), "-o", str(clip)) == 2
+    assert "input itself" in capfd.readouterr().err
+    assert clip.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_leaves_a_file_that_plays(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = [COMMAND, "demo:?seconds=600&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        events = tmp_path / "events.jsonl"
+        while time.monotonic() < deadline and not _lines(tmp_path, events) > 20:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert frames_of(tmp_path / "out.mp4") == len(events.read_text().splitlines()) - 1 > 19
+
+
+def test_a_closed_terminal_leaves_a_file_that_plays(tmp_path: Path) -> None:
+    # The leader of a session with a terminal, which the kernel hangs up when the terminal's other end is closed.
+    arguments = ["setsid", "--ctty", COMMAND, "demo:?seconds=600&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
+    ours, terminal = pty.openpty()
+    events = tmp_path / "events.jsonl"
+    with subprocess.Popen(arguments, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        while _lines(tmp_path, events) <= 20:
+            assert os.read(ours, 65536)  # it must not wait for its terminal
+        os.close(ours)
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert frames_of(tmp_path / "out.mp4") == len(events.read_text().splitlines()) - 1 > 19
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "out.mp4"]
+
+
+def test_a_machine_without_cameras_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cliprl.pipeline.sources.v4l2_devices.list_devices", list)
+    assert call(monkeypatch, "--list-devices") == 0
+    output, error = capfd.readouterr()
+    assert output == ""
+    assert "no camera was found" in error
+
+
+def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
+    arguments = ["nohup", COMMAND, "demo:?seconds=2&size=320x256", "-o", "out.mp4", "-o", "events.jsonl"]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not _lines(tmp_path, tmp_path / "events.jsonl") > 1:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert frames_of(tmp_path / "out.mp4") == 50
+
+
+def _lines(folder: Path, events: Path) -> int:
+    """Lines written so far, wherever the sink keeps them until it is closed."""
+    return max((p.read_bytes().count(b"\n") for p in folder.glob(f"*{events.stem}*")), default=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a/b.mp4", "a/b_overlay.mp4"),
+        ("a/b.MOV", "a/b_overlay.mov"),
+        ("b.avi", "b_overlay.mp4"),
+        ("a/frames/*.png", "a/frames_overlay.mp4"),
+        ("frames/%04d.png", "frames_overlay.mp4"),
+        ("demo:?seconds=3", "demo_overlay.mp4"),
+        ("rtsp://user:secret@host:554/live/room1?x=1", "room1_overlay.mp4"),
+        ("/dev/video0", "video0_overlay.mp4"),
+    ],
+)
+def test_the_default_output_lies_beside_the_input(source: str, expected: str) -> None:
+    assert default_output(source) == expected

@@ -1,0 +1,200 @@
+"""The kernels that look at a frame, remember, refine and label, run on the host, against their NumPy references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gpu_host import launch, needs_compiler, pitched, run_by
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cliprl.bench.fixtures import timecode
+from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
+from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.geometry import inside_spans
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
+from cliprl.pipeline.cuda.warp import warp_of
+from cliprl.pipeline.segment.refinement import SETTLED
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior
+from cliprl.pipeline.view.edge_scan import STRIPS, Ends, find_ends
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
+def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
+    with run_by(request.param):
+        yield
+
+
+def endoscope(height: int, width: int, seed: int, kind: str) -> NDArray[np.uint8]:
+    """A disc or a box on black, with noise, text in a corner and dark places."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    luma = rng.integers(14, 22, (height, width)).astype(float)
+    scene = 90 + 60 * np.sin(x / 19 + seed) * np.cos(y / 23) + rng.normal(0, 12, (height, width))
+    if kind == "disc":
+        inside = (x - width * 0.52) ** 2 + (y - height * 0.48) ** 2 < (min(height, width) * 0.46) ** 2
+    else:
+        inside = (x > width * 0.1) & (x < width * 0.93) & (y > height * 0.02)
+    luma[inside] = scene[inside]
+    luma[: height // 12, : width // 6] = 200
+    return np.clip(luma, 0, 255).astype(np.uint8)
+
+
+def ends_by_kernel(luma: NDArray[np.uint8], full_range: bool) -> Ends:
+    layout = StripLayout.of(*luma.shape)
+    assert layout is not None
+    first, distances = layout.first(), np.full(DISTANCES, 7.0)
+    cells, bright = np.zeros((2 * STRIPS, layout.longer), np.float32), np.zeros(2 * STRIPS + 1, np.float32)
+    memory = (cells.ctypes.data, bright.ctypes.data, distances.ctypes.data)
+    for arguments in layout.launches((luma.ctypes.data, luma.strides[0]), full_range, first.ctypes.data, memory):
+        launch(arguments)
+    return layout.ends(distances)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(16, 300),
+    width=st.integers(16, 300),
+    extra=st.integers(0, 50),
+    seed=st.integers(0, 999),
+    kind=st.sampled_from(["disc", "box"]),
+    full_range=st.booleans(),
+)
+def test_ends_of_any_picture(height: int, width: int, extra: int, seed: int, kind: str, full_range: bool) -> None:
+    luma = pitched(endoscope(height, width, seed, kind), extra)
+    for found, expected in zip(ends_by_kernel(luma, full_range), find_ends(luma, full_range=full_range), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (1080, 1920), (1081, 1441)])
+@pytest.mark.parametrize("kind", ["disc", "box"])
+def test_ends_of_large_pictures(size: tuple[int, int], kind: str) -> None:
+    luma = endoscope(*size, 5, kind)
+    for found, expected in zip(ends_by_kernel(luma, False), find_ends(luma, full_range=False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_frame_too_small_has_no_strips() -> None:
+    assert StripLayout.of(15, 400) is None
+
+
+@given(number=st.integers(0, 2**32 - 1), extra=st.integers(0, 40), noise=st.integers(0, 60), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_a_code_comes_back(number: int, extra: int, noise: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    plane = rng.integers(0, 256, (timecode.BLOCK + 3, timecode.BITS * timecode.BLOCK + 5)).astype(np.uint8)
+    drawn, expected = pitched(plane, extra), plane.copy()
+    timecode.write(expected, number)
+    bits = timecode.bits_of(number)
+    launch(timecode.write_arguments((drawn.ctypes.data, drawn.strides[0]), bits.ctypes.data))
+    np.testing.assert_array_equal(drawn, expected)
+    drawn[:] = np.clip(drawn + rng.integers(-noise, noise + 1, drawn.shape), 0, 255)
+    read = np.zeros(timecode.BITS, np.uint8)
+    launch(timecode.read_arguments((drawn.ctypes.data, drawn.strides[0]), read.ctypes.data))
+    assert timecode.number_of(read) == timecode.read(drawn) == number
+
+
+def test_what_is_no_code_is_none() -> None:
+    for value in (0, 16, 128, 235, 255):
+        assert timecode.read(np.full((20, 400), value, np.uint8)) is None
+    with pytest.raises(ValueError, match="is no time code"):
+        timecode.bits_of(1 << 32)
+
+
+@given(seed=st.integers(0, 99), change=st.integers(0, 60), height=st.integers(4, 70), width=st.integers(4, 90))
+@settings(deadline=None)
+def test_a_cut_is_the_memorys(seed: int, change: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, 180, (1, height, width, 3)).repeat(3, axis=0).astype(np.uint8)
+    pictures[1:] += np.uint8(change)
+    memory, fresh, cut = TemporalPrior(), np.ones(1, np.int32), np.zeros(1, np.int32)
+    rows, columns = -(-height // 4), -(-width // 4)
+    thumb, sums, present = np.zeros((rows, columns, 3), np.uint8), np.zeros(rows, np.uint32), np.ones(5, np.uint8)
+    for index, picture in enumerate(pictures):
+        expected = memory.is_cut(picture)
+        pointers = (thumb.ctypes.data, sums.ctypes.data)
+        launch(CutRows(rows, 1, picture.ctypes.data, width, columns, 4, 0, *pointers))
+        flags = (fresh.ctypes.data, cut.ctypes.data, present.ctypes.data)
+        launch(Begin(1, 1, sums.ctypes.data, rows, 5, 32.0 * rows * columns * 3, 0, *flags))
+        assert cut[0] == (index == 0 or expected)
+        assert not fresh[0]
+        assert not present.any()
+
+
+def recalled(
+    last: NDArray[np.float32], base: NDArray[np.float32], old: Viewport, new: Viewport, cut: int
+) -> NDArray[np.float32]:
+    _, classes, rows, columns = last.shape
+    warp, flag, prior = warp_of(old, new, (rows, columns)), np.array([cut], np.int32), np.empty_like(last)
+    pointers = (base.ctypes.data, last.ctypes.data, warp.ctypes.data, flag.ctypes.data)
+    launch(Recall(columns, classes * rows, *pointers, rows, 0, prior.ctypes.data))
+    return prior
+
+
+@given(seed=st.integers(0, 99), dx=st.floats(-60, 60), dy=st.floats(-40, 40), scale=st.floats(0.8, 1.2))
+@settings(deadline=None)
+def test_the_prior_is_the_memorys(seed: int, dx: float, dy: float, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(0, 6, 20)
+    smooth = np.sin(grid + rng.uniform(0, 6)) * np.cos(np.linspace(0, 4, 16))[:, None]
+    last = np.stack([smooth, 1 - smooth, smooth**2])[None].astype(np.float32) * 4
+    base = rng.normal(0, 1, last.shape).astype(np.float32)
+    old = circle_viewport((480, 640), (64, 80), (320.0, 240.0, 190.0))
+    new = circle_viewport((480, 640), (64, 80), (320.0 + dx, 240.0 + dy, 190.0 * scale))
+    memory = TemporalPrior()
+    memory.keep(last, old)
+    # OpenCV may place a sample to the nearest 32nd of a cell.
+    np.testing.assert_allclose(recalled(last, base, old, new, 0), memory.recall(base, new, False), atol=0.06)
+    np.testing.assert_array_equal(recalled(last, base, old, new, 1), base)
+    np.testing.assert_array_equal(recalled(last, base, new, new, 0), last)
+
+
+def test_steps_are_taken_until_the_mask_has_settled() -> None:
+    shares, size = [0.4, 0.2, SETTLED / 2, 0.3], 12
+    refined = np.arange(len(shares) * size, dtype=np.float32).reshape(len(shares), size)
+    states = np.zeros(
+        len(shares) + 1, np.dtype([("moved", "f4"), ("steps", "i4"), ("settled", "i4"), ("unused", "i4")])
+    )
+    logits = np.full(size, -1, np.float32)
+    for step, share in enumerate(shares):
+        moved = np.array([share], np.float32)
+        before, after = (states[i : i + 1].ctypes.data for i in (step, step + 1))
+        pointers = (refined[step].ctypes.data, moved.ctypes.data, before, after)
+        launch(Advance(size, 1, *pointers, SETTLED, 0, logits.ctypes.data))
+    np.testing.assert_array_equal(logits, refined[2])
+    assert states["steps"].tolist() == [0, 1, 2, 3, 3]
+    assert states["settled"].tolist() == [0, 0, 0, 1, 1]
+    assert states["moved"][-1] == np.float32(SETTLED / 2)
+
+
+@given(seed=st.integers(0, 99), classes=st.integers(2, 20), rows=st.integers(2, 20), columns=st.integers(2, 24))
+@settings(deadline=None)
+def test_labels_and_counts_are_numpys(seed: int, classes: int, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    view = replace(full_viewport(90, 120, rows * 4, columns * 4), circle=(60.0, 45.0, 44.0))
+    logits = rng.normal(0, 5, (classes, rows, columns)).astype(np.float32)
+    region = (columns // 4, 0, columns, rows - 1)
+    inside = inside_cells(view, rows, columns)
+    spans = np.concatenate([inside_spans(view, rows, columns), np.reshape(region, (2, 2)).astype(np.int32)])
+    probabilities, confidence = np.empty_like(logits), np.empty((rows, columns), np.float32)
+    labels, present = np.empty((rows, columns), np.uint8), np.zeros(classes, np.uint8)
+    pointers = (spans, probabilities, confidence, labels, present)
+    addresses = [array.ctypes.data for array in pointers]
+    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, *addresses))
+    powers = np.exp(logits - logits.max(axis=0))
+    np.testing.assert_allclose(probabilities, powers / powers.sum(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(labels, np.where(inside, logits.argmax(axis=0), 0))
+    touched = labels[region[1] : region[3], region[0] : region[2]]
+    np.testing.assert_array_equal(present, np.isin(np.arange(classes), touched))
+    lines, totals = np.empty((rows, classes + 1), np.float32), np.empty(classes + 1, np.float32)
+    launch(Count(classes + 1, rows, labels.ctypes.data, confidence.ctypes.data, columns, 0, lines.ctypes.data))
+    launch(Total(classes + 1, 1, lines.ctypes.data, rows, 0, totals.ctypes.data))
+    np.testing.assert_array_equal(totals[:-1], np.bincount(labels.ravel(), minlength=classes))
+    assert totals[-1] == pytest.approx(float(probabilities.max(axis=0)[inside].sum()), rel=1e-4)

@@ -1,0 +1,175 @@
+"""Painted frames on their way from the card to its encoder: on a simulated GPU, with a real encoder behind it."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpu_fake import FakeGpu
+from gpu_host import needs_compiler
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
+from cliprl.pipeline.cuda.codecs import nvenc
+from cliprl.pipeline.cuda.device import CudaDevice, Encoding, share
+from cliprl.pipeline.cuda.factory import network_of
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.sinks import MaskSink, NullSink, VideoSink
+from cliprl.pipeline.sources import open_source
+
+CLASSES = (ClassSpec("background", (0, 0, 0), "background"),)
+SIZE = (144, 256)
+# Takes frames of host memory through DLPack, where NVENC takes the GPU's.
+SOFTWARE = Encoding("libx264", "nv12")
+
+
+def scene(size: tuple[int, int] = SIZE, *, interlaced: bool = False) -> OutputSpec:
+    return OutputSpec(StreamInfo("played", *size, Fraction(1, 25), Fraction(25), interlaced=interlaced), CLASSES)
+
+
+def picture(index: int, size: tuple[int, int] = SIZE) -> Frame:
+    rng = np.random.default_rng(index)
+    height, width = size
+    luma = (rng.integers(30, 200, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1)).astype(np.uint8)
+    chroma = rng.integers(90, 160, (height // 2, width // 2, 2)).astype(np.uint8)
+    return Frame(luma, chroma, index, Fraction(1, 25), index, duration=1)
+
+
+def play(device: CudaDevice, sink: Sink, frames: list[Frame], *, to_host: bool = False) -> None:
+    """Paint frames on the device and write them."""
+    overlay, ring = device.overlay(CLASSES), device.ring(3, "wait")
+    overlay.to_host = to_host
+    with sink:
+        for frame in frames:
+            luma, chroma = ring.acquire(frame.height, frame.width)
+            luma[:], chroma[:] = frame.luma, frame.chroma
+            ring.publish(Frame(luma, chroma, frame.pts, frame.time_base, frame.index, duration=1))
+            taken = ring.take()
+            assert taken is not None
+            overlay.draw(taken, None, f"frame {frame.index}")
+            sink.write(taken, None)
+            ring.release(taken)
+
+
+def device_of(seed: int, encoding: Encoding) -> tuple[CudaDevice, FakeGpu]:
+    gpu = FakeGpu(random.Random(seed).randrange, eager=1)
+    return CudaDevice(share(gpu, network_of, encoding=encoding)), gpu
+
+
+@pytest.fixture
+def lossless(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"preset": "ultrafast", "qp": "0", "bf": "0", "flags": "+frame_duration"}
+    monkeypatch.setattr(nvenc, "options", lambda crf, preset: chosen)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_painted_on_the_card_is_encoded_without_coming_to_the_host(tmp_path: Path, seed: int) -> None:
+    device, gpu = device_of(seed, SOFTWARE)
+    frames, target = [picture(index) for index in range(12)], tmp_path / "out.mp4"
+    sink = device.sink(str(target), scene())
+    assert isinstance(sink, VideoSink)
+    assert not sink.takes_pictures
+    play(device, sink, frames)
+    assert sink.notes == ["encoded on the GPU by libx264"]
+    gpu.drain()
+    expected = [picture(index) for index in range(12)]
+    with open_source(str(target)) as found:
+        for ours, theirs in zip(found, expected, strict=True):
+            Overlay(CLASSES).draw(theirs, None, f"frame {theirs.index}")
+            np.testing.assert_array_equal(ours.luma, theirs.luma)
+            np.testing.assert_array_equal(ours.chroma, theirs.chroma)
+            assert ours.seconds == theirs.seconds
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+def test_the_copies_that_the_encoder_has_read_are_used_again(tmp_path: Path) -> None:
+    device, gpu = device_of(4, SOFTWARE)
+    sink = device.sink(str(tmp_path / "out.mp4"), scene())
+    counts = []
+    overlay, ring = device.overlay(CLASSES), device.ring(3, "wait")
+    overlay.to_host = False
+    with sink:
+        for frame in [picture(index) for index in range(40)]:
+            luma, chroma = ring.acquire(*SIZE)
+            ring.publish(Frame(luma, chroma, frame.pts, frame.time_base, frame.index, duration=1))
+            taken = ring.take()
+            assert taken is not None
+            overlay.draw(taken, None)
+            sink.write(taken, None)
+            ring.release(taken)
+            counts.append(gpu.allocations)
+    assert counts[-1] == counts[20]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
+    device, _ = device_of(5, SOFTWARE)
+    target = tmp_path / "out.mkv"
+    sink = device.sink(str(target), scene())
+    play(device, sink, [picture(0), picture(1, (96, 128)), picture(2)])
+    assert "the picture becomes 128x96: fitted into 256x144" in getattr(sink, "notes", ())
+    with open_source(str(target)) as found:
+        lumas = [frame.luma.copy() for frame in found]
+    assert [luma.shape for luma in lumas] == [SIZE] * 3
+    assert (lumas[1][:, :20] == 16).all()
+
+
+@needs_compiler
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+def test_without_nvenc_the_cpu_encodes_and_a_note_says_why(tmp_path: Path) -> None:
+    device, _ = device_of(6, Encoding("h264_nvenc", "nv12"))
+    target = tmp_path / "out.mp4"
+    sink = device.sink(str(target), scene())
+    assert isinstance(sink, VideoSink)
+    assert sink.takes_pictures
+    play(device, sink, [picture(index) for index in range(3)], to_host=True)
+    assert "downloaded and encoded on the CPU: no NVENC for this video (" in sink.notes[0]
+    assert "\n" not in sink.notes[0]
+    with open_source(str(target)) as found:
+        assert len(list(found)) == 3
+
+
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+@pytest.mark.parametrize(("crf", "preset"), [(0, "ultrafast"), (23, "medium"), (51, "fast")])
+def test_the_options_are_nvencs_own(crf: float, preset: str) -> None:
+    """Options of wrong values are refused before libav looks for a card: these are not."""
+    import av
+
+    for wrong, error in ((False, PermissionError), (True, av.error.ArgumentError)):
+        context = av.CodecContext.create("h264_nvenc", "w")
+        context.width, context.height, context.pix_fmt = 256, 144, "nv12"  # type: ignore[attr-defined]
+        context.time_base = Fraction(1, 25)
+        context.options = nvenc.options(crf, preset) | ({"preset": "p9"} if wrong else {})
+        with pytest.raises(error):
+            context.open()
+
+
+@pytest.mark.parametrize(
+    ("size", "interlaced", "reason"),
+    [
+        ((145, 256), False, "256x145: height must be even"),
+        ((144, 254), False, "a multiple of 4"),
+        (SIZE, True, "fields"),
+    ],
+)
+def test_pictures_that_nvenc_can_not_take_are_named(size: tuple[int, int], interlaced: bool, reason: str) -> None:
+    assert reason in nvenc.why_not(FakeGpu(lambda n: 0), SOFTWARE, scene(size, interlaced=interlaced).stream)
+
+
+def test_other_outputs_are_what_they_are_on_a_cpu(tmp_path: Path) -> None:
+    device, _ = device_of(0, SOFTWARE)
+    assert isinstance(device.sink(f"{tmp_path}/masks/", scene()), MaskSink)
+    assert isinstance(device.sink("null:", scene()), NullSink)
+    source = tmp_path / "in.mp4"
+    source.touch()
+    with pytest.raises(UsageError, match="is the input itself"):
+        device.sink(str(source), OutputSpec(StreamInfo(str(source), *SIZE, Fraction(1, 25)), CLASSES))

@@ -1,0 +1,129 @@
+"""The kernel that makes the network's picture, run on the host, against the CPU path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from gpu_host import launch, library, needs_compiler, pitched, run_by
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.color import WEIGHTS, Color
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
+from cliprl.pipeline.cuda.geometry import filters, inside_spans
+from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Narrow
+from cliprl.pipeline.cuda.pictures import prepare_arguments
+from cliprl.pipeline.devices.cpu import CpuDevice
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
+def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
+    with run_by(request.param):
+        yield
+
+
+COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
+
+
+def noisy(height: int, width: int, color: Color, seed: int = 0, extra: int = 0) -> Frame:
+    """A frame of noise over waves, its lines `extra` bytes further apart than they need be."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    luma = 128 + 90 * np.sin(y / 17 + x / 31) + rng.normal(0, 25, (height, width))
+    chroma = (
+        128 + rng.normal(0, 30, ((height + 1) // 2, (width + 1) // 2, 2)) + 40 * np.sin(y[::2, ::2] / 23)[..., None]
+    )
+    planes = (pitched(np.clip(plane, 0, 255).astype(np.uint8), extra) for plane in (luma, chroma))
+    return Frame(*planes, 0, Fraction(1, 25), 0, color)
+
+
+def by_kernel(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
+    picture = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
+    kept = [*(array for taps in filters(view) for array in taps), inside_spans(view, *picture.shape[:2])]
+    addresses = [array.ctypes.data for array in kept]
+    planes = ((frame.luma.ctypes.data, frame.luma.strides[0]), (frame.chroma.ctypes.data, frame.chroma.strides[0]))
+    launch(prepare_arguments(view, frame.color, planes, addresses, picture.ctypes.data))
+    return picture
+
+
+def by_cpu(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
+    picture = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
+    CpuDevice().prepare(frame, view, picture)
+    return picture
+
+
+def test_the_arguments_are_the_sources_structs() -> None:
+    for kernel in KERNELS:
+        assert getattr(library(), f"{kernel.name}_bytes")() == __import__("ctypes").sizeof(kernel), kernel.name
+
+
+@pytest.mark.parametrize("color", COLORS, ids=IDS)
+@pytest.mark.parametrize(
+    ("size", "crop", "network"),
+    [
+        ((720, 1280), (0, 0, 1280, 720), (256, 320)),
+        ((1080, 1920), (320, 28, 1280, 1024), (256, 320)),
+        ((1080, 1920), (0, 0, 1920, 1080), (512, 640)),
+        ((577, 721), (0, 0, 721, 577), (256, 320)),
+        ((241, 301), (20, 10, 251, 201), (256, 320)),
+    ],
+)
+def test_the_picture_is_the_cpus(
+    color: Color, size: tuple[int, int], crop: tuple[int, int, int, int], network: tuple[int, int]
+) -> None:
+    frame, view = noisy(*size, color, extra=37), fit_viewport(size, network, crop)
+    difference = by_kernel(frame, view).astype(int) - by_cpu(frame, view)
+    # Within 2 of 255 everywhere, and nearly everywhere the same: only the rounding between steps differs.
+    assert np.abs(difference).max() <= 2
+    assert np.abs(difference).mean() < 0.25
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(16, 300),
+    width=st.integers(16, 300),
+    extra=st.integers(0, 70),
+    color=st.sampled_from(COLORS),
+    data=st.data(),
+)
+def test_any_size_crop_and_pitch(height: int, width: int, extra: int, color: Color, data: st.DataObject) -> None:
+    left, top = data.draw(st.integers(0, width - 8)), data.draw(st.integers(0, height - 8))
+    crop = (left, top, data.draw(st.integers(8, width - left)), data.draw(st.integers(8, height - top)))
+    view = fit_viewport((height, width), (64, 80), crop)
+    frame = noisy(height, width, color, seed=height, extra=extra)
+    assert np.abs(by_kernel(frame, view).astype(int) - by_cpu(frame, view)).max() <= 2
+
+
+def test_outside_the_circle_all_is_black() -> None:
+    frame = noisy(480, 640, Color("bt601"))
+    view = circle_viewport((480, 640), (256, 320), (320.0, 240.0, 200.0))
+    picture = by_kernel(frame, view)
+    np.testing.assert_array_equal(picture.any(axis=2), by_cpu(frame, view).any(axis=2))
+    assert not picture[:20, :50].any()
+
+
+def test_a_frame_of_one_colour_stays_it() -> None:
+    for color in COLORS:
+        frame = noisy(90, 110, color)
+        frame.luma[:], frame.chroma[:] = 150, (90, 170)
+        view = full_viewport(90, 110, 64, 80)
+        np.testing.assert_array_equal(by_kernel(frame, view), by_cpu(frame, view))
+
+
+@given(seed=st.integers(0, 99), height=st.integers(1, 9), width=st.integers(1, 40), extra=st.integers(0, 9))
+@settings(deadline=None)
+def test_ten_bits_become_eight_to_nearest(seed: int, height: int, width: int, extra: int) -> None:
+    deep = np.random.default_rng(seed).integers(0, 1024, (height, width)).astype(np.uint16)
+    source, target = pitched(deep << 6, 2 * extra), pitched(np.zeros((height, width), np.uint8), extra)
+    pointers = (source.ctypes.data, source.strides[0], target.strides[0], target.ctypes.data)
+    launch(Narrow(width, height, *pointers))
+    np.testing.assert_array_equal(target, np.minimum(np.rint(deep / 4), 255).astype(np.uint8))

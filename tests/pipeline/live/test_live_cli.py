@@ -1,0 +1,123 @@
+"""`cliprl-stream` on live sources, as a user starts it: what it writes, how it ends, what it says."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+from live_camera import TestCamera, number_in
+from live_faults import CLASSES
+
+from cliprl.pipeline import OutputSpec, open_sink
+from cliprl.pipeline.live.sink_thread import SinkThread
+
+COMMAND = "import sys; from cliprl.pipeline.cli.main import main; sys.argv[0] = 'cliprl-stream'; main()"
+LIMIT = 120.0
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def cliprl_stream(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    process = start(*arguments, folder=folder)
+    out, error = process.communicate(timeout=LIMIT)
+    return process.returncode, out, error
+
+
+@pytest.fixture
+def camera() -> Iterator[str]:
+    """A camera that sends MPEG-TS over UDP for as long as the test lasts; its address."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
+    source, ended = TestCamera(), threading.Event()
+    outlet = SinkThread(lambda: open_sink(url, OutputSpec(source.info, CLASSES)), network=True)
+
+    def send() -> None:
+        for frame in source:
+            outlet.put(frame, None)
+            if ended.is_set():
+                return
+
+    thread = threading.Thread(target=send, daemon=True)
+    outlet.start()
+    thread.start()
+    yield url
+    ended.set()
+    thread.join()
+    outlet.close()
+
+
+def numbers(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [number_in(p.to_ndarray(format="gray")) for p in container.decode(video=0)]
+
+
+def test_a_live_source_is_shown_recorded_and_ends_after_so_many_frames(camera: str, tmp_path: Path) -> None:
+    status, _, error = cliprl_stream(
+        camera, "--record", "rec", "--no-guard", "-o", "out.mkv", "--frames", "40", folder=tmp_path
+    )
+    assert status == 0, error
+    assert "done: 40 frames" in error
+    raw = numbers(next((tmp_path / "rec").glob("*_raw.mp4")))
+    assert raw == sorted(set(raw)), "in order, none twice"
+    assert len(raw) == 40
+    assert len(numbers(next((tmp_path / "rec").glob("*_overlay.mp4")))) >= 40
+    assert (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, number: signal.Signals) -> None:
+    process = start(camera, "--record", "rec", "--record-what", "raw", folder=tmp_path)
+    limit = time.monotonic() + LIMIT
+    while not list(tmp_path.glob("rec/*.mp4")):
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + number, error
+    assert "interrupted" in error
+    assert numbers(next(tmp_path.glob("rec/*.mp4")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("rtsp://u:word@127.0.0.1:1/a",), 1, "refused the connection"),
+        (("camera:nobody has this one",), 2, "no camera is called 'nobody has this one'"),
+        (("/dev/video987?size=x",), 2, "size=x must be WIDTHxHEIGHT"),
+        (("demo:", "--record", "/dev/null/x"), 2, "can't record in"),
+        (("demo:", "--record", "rec", "--segment-minutes", "0"), 2, "give a length above 0"),
+        (("demo:", "-o", "gopher://x/y"), 2, "can't stream to such an address"),
+    ],
+)
+def test_what_can_not_be_is_told_in_one_line(
+    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+) -> None:
+    code, _, error = cliprl_stream(*arguments, folder=tmp_path)
+    assert (code, error.count("\n")) == (status, 1), error
+    assert words in error
+    assert "word@" not in error
+
+
+def test_devices_are_listed(tmp_path: Path) -> None:
+    status, out, _ = cliprl_stream("--list-devices", folder=tmp_path)
+    assert status == 0
+    assert all(line.startswith("/dev/video") for line in out.splitlines())

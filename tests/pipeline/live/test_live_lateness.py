@@ -1,0 +1,199 @@
+"""What is told of the source follows the age of what is shown: states, rates and marks, in virtual time."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from live_camera import TestCamera
+from live_faults import CLASSES
+from virtual_time import VirtualClock
+
+from cliprl.pipeline import Frame, Overlay
+from cliprl.pipeline.core.frame import allocate_planes
+from cliprl.pipeline.live import capture as live_camera
+from cliprl.pipeline.live import clock as timeline
+from cliprl.pipeline.live import status
+from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, SourceState, Status
+from cliprl.pipeline.live.capture import CapturedFrame, LiveCapture
+from cliprl.pipeline.live.clock import Rate
+from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
+from cliprl.pipeline.live.lateness import BEHIND
+from cliprl.pipeline.web.metrics import exposition
+from cliprl.pipeline.web.status_json import ProgramInfo
+from cliprl.pipeline.window.window import standing
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    clock = VirtualClock()
+    for module in (live_camera, status, timeline):
+        monkeypatch.setattr(module, "time", clock, raising=False)
+    return clock
+
+
+def frame_of(captured: float) -> Frame:
+    luma, chroma = allocate_planes(72, 96)
+    luma[:], chroma[:] = 90, 128
+    return Frame(luma, chroma, 0, Fraction(1, 25), 0, times={"captured": captured})
+
+
+def steady(camera: LiveCapture, clock: VirtualClock, rate: float, frames: int) -> list[SourceState]:
+    """Where the camera stands just before and just after each of so many frames."""
+    seen = []
+    for _ in range(frames):
+        clock.sleep(1 / rate)
+        seen.append(camera.standing.state)
+        camera._put(frame_of(clock.now))
+        seen.append(camera.standing.state)
+    return seen
+
+
+def test_a_slow_camera_is_not_called_stalled_again_and_again(clock: VirtualClock) -> None:
+    """It states 25 frames a second and gives one."""
+    camera = LiveCapture(TestCamera, TestCamera(), name="slow")
+    steady(camera, clock, 1, 10)
+    assert set(steady(camera, clock, 1, 50)) == {SourceState.LIVE}
+    clock.sleep(2.6)
+    assert camera.standing.state is SourceState.STALLED
+
+
+def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualClock) -> None:
+    camera = LiveCapture(TestCamera, TestCamera(), name="camera")
+    steady(camera, clock, 25, 30)
+    for _ in range(5):
+        clock.sleep(live_camera.STALL + 0.01)
+        assert camera.standing.state is SourceState.STALLED
+        steady(camera, clock, 25, 30)
+
+
+def test_where_packets_wait_it_is_not_the_camera_that_has_stalled(clock: VirtualClock) -> None:
+    camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
+    steady(camera, clock, 25, 30)
+    camera._reading = source
+    source.waiting = 3  # type: ignore[attr-defined]
+    clock.sleep(2)
+    assert camera.standing.state is SourceState.BEHIND
+
+
+def test_what_waits_too_long_for_the_display_is_left_out_where_there_is_something_newer(clock: VirtualClock) -> None:
+    camera, shown = LiveCapture(TestCamera, TestCamera(), name="camera"), []
+    for _ in range(100):
+        for _ in range(5):
+            clock.sleep(0.04)
+            camera._put(frame_of(clock.now))
+        captured = camera.next(0)
+        assert captured is not None
+        shown.append(clock.now - captured.frame.times["captured"])
+    assert max(shown[10:]) < 0.7
+    assert camera.dropped == 500 - len(shown) - len(camera._frames)
+
+
+def test_a_source_s_own_time_of_capture_is_kept_and_what_it_skips_is_dropped(clock: VirtualClock) -> None:
+    camera = LiveCapture(TestCamera, TestCamera(), name="camera")
+    camera._put(frame_of(clock.now - 3))
+    captured = camera.next(0)
+    assert captured is not None
+    assert captured.frame.times["captured"] == clock.now - 3
+    camera.skipped = 7
+    assert camera.dropped == 7
+
+
+def test_the_rate_of_a_source_that_stalls_falls_to_nothing(clock: VirtualClock) -> None:
+    rate = Rate()
+    for _ in range(100):
+        clock.sleep(0.04)
+        rate.count(clock.now)
+    assert rate.at(clock.now + 0.04) == pytest.approx(25)
+    assert rate.at(clock.now + 0.5) == pytest.approx(2)
+    assert rate.at(clock.now + 1.1) == 0
+    assert Rate().at(clock.now) == 0
+
+
+@pytest.fixture
+def display(clock: VirtualClock) -> Callable[[float], DisplayedFrame]:
+    """Displays a frame that is so many seconds old."""
+    camera = LiveCapture(TestCamera, TestCamera(), name="camera")
+    camera._put(frame_of(clock.now))
+    camera.next(0)
+    made = DisplayLoop(
+        camera, Overlay(CLASSES), None, (), (), Controls(CLASSES), DisplayPolicy(), "", lambda text: None
+    )
+
+    def show(age: float) -> DisplayedFrame:
+        clock.sleep(0.04)
+        camera._put(frame_of(clock.now - age))
+        made.show(CapturedFrame(frame_of(clock.now - age), 1))
+        assert made.hub.newest is not None
+        return made.hub.newest
+
+    return show
+
+
+def test_an_old_frame_is_marked_and_told_with_its_age(display: Callable[[float], DisplayedFrame]) -> None:
+    young, old = display(0.2), display(2.5)
+    assert (young.status.state, young.status.behind_s) == (SourceState.LIVE, None)
+    assert young.status.latency_ms == pytest.approx(200)
+    assert (old.status.state, old.status.behind_s) == (SourceState.BEHIND, pytest.approx(2.5))
+    assert old.status.latency_ms == pytest.approx(2500)
+    assert "late" in old.status.problem
+    assert (old.overlaid.luma != young.overlaid.luma).any(), "the words are in the picture"
+    np.testing.assert_array_equal(old.raw.luma, young.raw.luma)
+    ages = [0.1] * 40
+    states = [display(age).status.state for age in ages]
+    assert states[0] is SourceState.BEHIND, "it does not flicker"
+    assert states[-1] is SourceState.LIVE
+
+
+def test_a_picture_that_nothing_replaces_grows_old() -> None:
+    """As where the whole display path is starved: who asks is told the age of now."""
+    status = Status(SourceState.LIVE, fps=25.0, captured=100.0, displayed=100.1, latency_ms=100.0)
+    assert status.at(100.12) == status
+    later = status.at(103.0)
+    assert (later.state, later.behind_s, later.latency_ms) == (SourceState.BEHIND, 3.0, 3000.0)
+    assert later.fps < 1
+    assert standing(later, 40) == ("Behind by 3 s",)
+    assert standing(status, 40) == ()
+    assert status.at(100 + BEHIND - 0.01).state is SourceState.LIVE
+    file = Status(SourceState.LIVE, fps=25.0)
+    assert file.at(1e9) == file
+
+
+class _Pump:
+    """The part of the pump that metrics look at."""
+
+    class latency:  # noqa: N801
+        @staticmethod
+        def lines(name: str) -> list[str]:
+            return []
+
+
+def test_page_metrics_and_health_are_told_the_age_of_now() -> None:
+    hub, now = Broadcast(), time.monotonic()
+    frame = frame_of(now - 5)
+    status = Status(SourceState.LIVE, fps=25.0, captured=now - 5, displayed=now - 4.9, skipped=3)
+    hub.publish(DisplayedFrame(0, frame, frame, frame, frame, status))
+    program = ProgramInfo(hub, Controls(CLASSES), TestCamera().info, CLASSES)
+    told = program.tell(1)
+    assert told["state"] == "behind"
+    assert told["behind_s"] >= 5
+    assert told["picture_age_s"] >= 5
+    assert told["skipped"] == 3
+    json.dumps(told)
+    lines = exposition(hub, program.status(), _Pump(), (), 0).splitlines()  # type: ignore[arg-type]
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values["cliprl_picture_age_seconds"]) >= 5
+    assert values["cliprl_frames_skipped_total"] == "3"
+    assert values['cliprl_source_state{state="behind"}'] == "1"
+    assert values['cliprl_source_state{state="live"}'] == "0"
+    hub.close()
+    assert program.status().state is SourceState.ENDED
+    assert math.isnan(
+        float(exposition(hub, program.status(), _Pump(), (), 0).split("picture_age_seconds ")[-1].split()[0])
+    )  # type: ignore[arg-type]

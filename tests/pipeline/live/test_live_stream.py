@@ -1,0 +1,375 @@
+"""The live path under faults: the picture goes on, says whose mask it shows, and every thread and process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_camera import SQUARE, TestCamera, number_in, place_of
+from live_faults import CLASSES, Broken, Make, seen
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline import Overlay, Style
+from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
+from cliprl.pipeline.live.capture import LiveCapture
+from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.display_loop import DisplayPolicy
+from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector
+from cliprl.pipeline.live.segmentation.supervisor import Mask, SegmentationState, Supervisor
+from cliprl.pipeline.live.stream import LiveStream
+
+# Seconds after which a test gives up waiting for what has to come.
+LIMIT = 30.0
+# Each fault of `live_faults`, and what the picture says of it.
+TOLD = {"raise": "planted: the engine broke", "hang": "has hung", "nan": "not a number", "die": "killed by signal 9"}
+PLAIN = Style(opacity=1.0, contours=False, legend=False, status=False)
+
+
+class Watched:
+    """A live stream on a thread, and all that it displayed."""
+
+    def __init__(
+        self,
+        source: TestCamera,
+        supervisor: Supervisor | None = None,
+        promise: DisplayPolicy | None = None,
+        style: Style | None = None,
+    ) -> None:
+        self.source = source
+        self.sources = [source]
+        self.away = False  # whether the source can't be opened again
+        camera = LiveCapture(self._again, source, name="camera")
+        self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, promise=promise)
+        self.shown: list[DisplayedFrame] = []
+        publish = self.stream.hub.publish
+
+        def note(shown: DisplayedFrame, *, freeze: bool = False) -> None:
+            publish(shown, freeze=freeze)
+            self.shown.append(shown)
+
+        self.stream.hub.publish = note  # type: ignore[method-assign]
+        self.thread = threading.Thread(target=self.stream.run, daemon=True)
+        self.thread.start()
+        running.append(self)
+
+    def _again(self) -> TestCamera:
+        if self.away:
+            raise CliprlError("camera: still away")
+        self.sources.append(TestCamera())
+        return self.sources[-1]
+
+    def until(self, done: Callable[[DisplayedFrame], bool], since: int = 0) -> DisplayedFrame:
+        """The first picture from number `since` on for which `done` holds."""
+        limit = time.monotonic() + LIMIT
+        while time.monotonic() < limit:
+            for shown in self.shown[since:]:
+                if done(shown):
+                    return shown
+            time.sleep(0.01)
+        raise AssertionError(f"never; the last status is {self.shown[-1].status if self.shown else None}")
+
+    def end(self) -> list[DisplayedFrame]:
+        self.stream.stop()
+        self.thread.join(LIMIT)
+        assert not self.thread.is_alive()
+        return self.shown
+
+
+running: list[Watched] = []
+
+
+@pytest.fixture(autouse=True)
+def _end_all() -> Iterator[None]:
+    """A test that fails leaves its stream running, and every picture of it in memory."""
+    yield
+    while running:
+        running.pop().end()
+
+
+def with_mask(shown: DisplayedFrame) -> bool:
+    return shown.status.mask is not Freshness.OFF
+
+
+def test_whatever_happens_to_the_segmenter_every_frame_is_displayed_and_the_fault_is_told(tmp_path: Path) -> None:
+    source, supervisor = TestCamera(), Supervisor(Make(0.005, tmp_path), len(CLASSES), hang=2.0)
+    watched = Watched(source, supervisor, DisplayPolicy(max_age_ms=5000))
+    watched.until(with_mask)
+    for fault, words in TOLD.items():
+        before = len(watched.shown)
+        (tmp_path / fault).touch()
+        watched.until(lambda s, w=words: w in s.status.reason, before)  # type: ignore[misc]
+        after = watched.until(lambda s, w=words: w in s.status.reason and with_mask(s), before)  # type: ignore[misc]
+        assert after.status.reason.startswith("segmentation was off: "), (
+            "a mask is shown again, and the fault still told"
+        )
+    watched.until(lambda s: with_mask(s) and not s.status.reason, after.index)
+    shown = watched.end()
+    numbers = [number_in(s.raw.luma) for s in shown if s.camera]
+    assert numbers == sorted(set(numbers))
+    # A machine that is busy with other things loses some, which are counted: every frame is displayed or accounted for.
+    assert len(numbers) + watched.stream.camera.dropped >= numbers[-1] + 1
+    assert supervisor.restarts >= 2, "after the hang and the death"
+
+
+def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
+    supervisor = Supervisor(Make(), len(CLASSES))  # not started: what it says is said here
+    masks = MaskSelector(supervisor, max_age_ms=5000)
+    camera, reasons = TestCamera(live=False), []
+    for faults in (0, 0, 1, 1):
+        frame = camera.read()
+        assert frame is not None
+        frame.times["captured"] = time.monotonic()
+        supervisor.tell(SegmentationState(Mask(frame.index, seen(frame)), "", faults, "it hung" if faults else ""))
+        chosen = masks.choose(frame.index, frame)
+        assert chosen.mask is Freshness.FRESH
+        reasons.append(chosen.reason)
+    assert reasons == ["", "", *2 * ["segmentation was off: it hung"]]
+
+
+def test_a_worker_killed_from_outside_is_replaced() -> None:
+    supervisor = Supervisor(Make(), len(CLASSES))
+    watched = Watched(TestCamera(), supervisor)
+    watched.until(with_mask)
+    for restart in (1, 2):
+        while (victim := supervisor.pid) is None:
+            time.sleep(0.01)
+        os.kill(victim, signal.SIGKILL)
+        watched.until(lambda s, n=restart: s.status.restarts == n and with_mask(s))  # type: ignore[misc]
+        assert supervisor.pid != victim
+    worker = supervisor.pid
+    watched.end()
+    assert worker is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_a_segmenter_that_never_starts_leaves_the_raw_picture_and_says_why() -> None:
+    watched = Watched(TestCamera(), Supervisor(Broken(), len(CLASSES)), style=PLAIN)
+    watched.until(lambda s: "no bundle here" in s.status.reason)
+    for shown in watched.end():
+        np.testing.assert_array_equal(shown.raw.luma, shown.overlaid.luma)
+
+
+def painted(shown: DisplayedFrame) -> np.ndarray | None:
+    """The centre (x, y) of what is painted green."""
+    rows, columns = np.nonzero(shown.overlaid.chroma[..., 1] < 80)
+    return np.array([columns.mean() * 2 + 0.5, rows.mean() * 2 + 0.5]) if len(rows) else None
+
+
+def test_an_old_mask_lies_on_the_moving_target_and_its_age_is_told() -> None:
+    supervisor = Supervisor(Make(0.15), len(CLASSES))
+    watched = Watched(TestCamera(), supervisor, DisplayPolicy(max_age_ms=400), PLAIN)
+    aged: list[int] = []
+    while len(aged) < 60:
+        aged.append(watched.until(lambda s: s.status.mask is Freshness.AGED, aged[-1] + 1 if aged else 0).index)
+    errors, standing = [], []
+    for shown in watched.end():
+        centre, index = painted(shown), number_in(shown.raw.luma)
+        assert (centre is not None) == with_mask(shown), "a mask is shown exactly where the status says so"
+        if centre is None:
+            continue
+        assert shown.status.age_ms is not None
+        if shown.status.mask is Freshness.AGED:
+            assert 0 < shown.status.age_ms <= 400
+            errors.append(np.linalg.norm(centre - np.array(place_of(index)) - SQUARE / 2))
+            standing.append(5 * 25 * shown.status.age_ms / 1000)
+    assert len(errors) > 20
+    print(np.percentile(errors, [50, 95, 100]), np.median(standing))
+    assert np.percentile(errors, 95) < 12, "pixels between mask and target"
+    assert np.median(errors) < 0.25 * np.median(standing), "far less than a mask that stands still"
+
+
+def test_a_segmenter_that_is_merely_slow_is_left_alone() -> None:
+    supervisor = Supervisor(Make(0.5), len(CLASSES), hang=0.3)
+    watched = Watched(TestCamera(), supervisor, DisplayPolicy(max_age_ms=5000))
+    first = watched.until(with_mask)
+    watched.until(lambda s: s.index > first.index + 50)
+    watched.end()
+    assert supervisor.restarts == 0
+
+
+def test_masks_beyond_the_age_limit_are_not_shown() -> None:
+    watched = Watched(TestCamera(), Supervisor(Make(0.2), len(CLASSES)), DisplayPolicy(max_age_ms=50), PLAIN)
+    watched.until(lambda s: "older than 50 ms" in s.status.reason)
+    for shown in watched.end():
+        assert (shown.status.age_ms or 0) <= 50
+
+
+def test_waiting_a_moment_gives_each_frame_its_own_mask() -> None:
+    promise = DisplayPolicy(wait_ms=1000 * LIMIT)
+    watched = Watched(TestCamera(rate=5), Supervisor(Make(), len(CLASSES)), promise)
+    first = watched.until(lambda s: s.status.mask is Freshness.FRESH)
+    watched.until(lambda s: s.index > first.index + 5)
+    assert all(s.status.mask is Freshness.FRESH for s in watched.end()[first.index :])
+
+
+def is_marked(shown: DisplayedFrame) -> bool:
+    """Whether the picture's edge is red all round."""
+    edges = [p.chroma[..., 1][[0, -1], :].min() for p in (shown.raw, shown.overlaid)]
+    return min(edges) > 150
+
+
+def test_a_stalled_camera_is_marked_and_the_mark_goes_when_it_goes_on() -> None:
+    watched = Watched(TestCamera())
+    watched.until(lambda s: s.index > 5)
+    watched.source.silent.set()
+    stalled = watched.until(lambda s: s.status.state is SourceState.STALLED)
+    assert is_marked(stalled)
+    assert not stalled.camera
+    watched.until(lambda s: s.index > stalled.index + 5)
+    watched.source.silent.clear()
+    back = watched.until(lambda s: s.camera, stalled.index)
+    assert back.status.state is SourceState.LIVE
+    for shown in watched.end():
+        assert is_marked(shown) == (not shown.camera)
+
+
+def test_a_paused_file_is_not_marked() -> None:
+    watched = Watched(TestCamera(live=False))
+    watched.until(lambda s: s.index > 5)
+    watched.stream.controls.change(paused=True)
+    time.sleep(1.0)
+    paused = len(watched.shown)
+    watched.stream.controls.change(paused=False)
+    watched.until(lambda s: s.index > paused + 5)
+    shown = watched.shown[:]
+    assert all(s.camera and s.status.state is SourceState.LIVE and not is_marked(s) for s in shown)
+    numbers = [number_in(s.raw.luma) for s in shown]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_a_picture_that_stands_still_follows_the_controls() -> None:
+    watched = Watched(TestCamera(live=False), Supervisor(Make(), len(CLASSES)), DisplayPolicy(max_age_ms=60_000), PLAIN)
+    watched.until(lambda s: painted(s) is not None)
+    watched.stream.controls.change(paused=True)
+    for step in range(1, 100):  # the last frame before the pause may still be on its way
+        watched.stream.controls.change(opacity=0.5 if step % 2 else 0.4, frozen=True)
+        time.sleep(0.1)
+        if not watched.shown[-1].camera:
+            break
+    again = watched.until(lambda s: not s.camera)
+    before = watched.shown[again.index - 1]
+    assert again.status.state is SourceState.LIVE
+    np.testing.assert_array_equal(again.raw.luma, before.raw.luma)
+    assert (again.overlaid.chroma != before.overlaid.chroma).any()
+    assert watched.stream.hub.frozen is not None
+    watched.end()
+    summary, ended = watched.stream.summary(), threading.Event()
+    lingering = threading.Thread(target=watched.stream.linger, args=(ended,))
+    lingering.start()
+    watched.stream.controls.change(opacity=0.0)
+    last = watched.until(lambda s: s.status.state is SourceState.ENDED)
+    ended.set()
+    lingering.join(LIMIT)
+    np.testing.assert_array_equal(last.raw.chroma, last.overlaid.chroma)
+    assert watched.stream.summary().fps == summary.fps, "the wait after the end is no part of the run"
+
+
+def test_a_camera_that_goes_is_replaced_by_a_card_and_comes_back() -> None:
+    watched = Watched(TestCamera())
+    watched.until(lambda s: s.index > 5)
+    watched.away = True
+    watched.source.broken.set()
+    away = watched.until(lambda s: s.status.state is SourceState.RECONNECTING and "still away" in s.status.problem)
+    assert not away.camera
+    watched.away = False
+    assert (away.raw.height, away.raw.width) == (watched.shown[0].raw.height, watched.shown[0].raw.width)
+    back = watched.until(lambda s: s.camera and s.status.state is SourceState.LIVE, away.index)
+    assert back.status.reconnections == 1
+    pts = [s.raw.pts for s in watched.end()]
+    assert pts == sorted(set(pts)), "times go on over the gap"
+    assert watched.source.closed
+
+
+def test_without_reconnection_the_first_loss_is_the_last() -> None:
+    source = TestCamera()
+    stream = LiveStream(LiveCapture(TestCamera, source, name="camera", reconnect=False), Overlay(CLASSES))
+    threading.Timer(0.5, source.broken.set).start()
+    with pytest.raises(CliprlError, match="cable was pulled"):
+        stream.run()
+    assert stream.summary().frames > 0
+
+
+def test_what_is_shared_out_of_the_body_is_in_blocks_and_still_says_what_it_is() -> None:
+    watched = Watched(TestCamera())  # grey: no inside of a body
+    watched.until(lambda s: s.index > 5)
+    watched.source.silent.set()
+    stalled = watched.until(lambda s: s.status.state is SourceState.STALLED)
+    watched.away = True
+    watched.source.broken.set()
+    card = watched.until(lambda s: s.status.state is SourceState.RECONNECTING and not s.camera)
+    for shown in watched.end():
+        assert shown.status.out_of_body
+        if shown.camera:
+            assert np.ptp(shown.raw.luma[100:108, 200:208]) > 4 * np.ptp(shown.shared_raw.luma[100:108, 200:208])
+            assert (shown.shared_overlaid.luma != shown.shared_raw.luma).any(), "the status line"
+    assert stalled.shared_raw.chroma[0, 0, 1] > 150, "the mark is on what is shared too"
+    assert np.ptp(stalled.raw.luma[200:220, 200:220]) > np.ptp(stalled.shared_raw.luma[200:210, 200:210])
+    assert card.shared_raw is card.raw, "a card shows nobody"
+
+
+def test_readers_of_any_speed_see_the_newest_and_harm_nobody() -> None:
+    watched = Watched(TestCamera())
+    hub, seen = watched.stream.hub, [0]
+    for _ in range(3):
+        watched.until(lambda s: s.index > seen[-1] + 4)  # a slow reader
+        newest = hub.wait_newer(seen[-1], LIMIT)
+        assert newest is not None
+        seen.append(newest.index)
+    shown = watched.end()
+    assert all(b - a > 3 for a, b in pairwise(seen))
+    assert [s.index for s in shown] == list(range(len(shown)))
+    assert hub.closed
+    assert hub.wait_newer(len(shown), LIMIT) is None
+
+
+def test_controls_change_the_picture_and_refuse_nonsense() -> None:
+    controls = Controls(CLASSES)
+    for bad in (
+        {"opacity": 1.5},
+        {"opacity": True},
+        {"frozen": 1},
+        {"hidden": ["nothing"]},
+        {"snapshots": 3},
+        {"x": 1},
+    ):
+        with pytest.raises(UsageError):
+            controls.change(**bad)
+    assert controls.show("target", False).hidden == {"target"}
+    assert controls.show("target", True).hidden == frozenset()
+    with pytest.raises(UsageError, match="unknown class"):
+        controls.show("background", False)
+    watched = Watched(TestCamera(), Supervisor(Make(), len(CLASSES)), style=PLAIN)
+    watched.stream.controls.change(opacity=1.0, contours=False)
+    watched.until(lambda s: painted(s) is not None)
+    before = len(watched.shown)
+    watched.stream.controls.show("target", False)
+    watched.until(lambda s: with_mask(s) and painted(s) is None, before)
+    watched.stream.controls.change(frozen=True)
+    watched.until(lambda s: watched.stream.hub.frozen is not None)
+    still = watched.stream.hub.frozen
+    assert still is not None
+    watched.until(lambda s: s.index > still.index + 5)
+    assert watched.stream.hub.frozen is still
+    watched.end()
+
+
+def test_a_hub_without_pictures_waits_no_longer_than_asked() -> None:
+    assert Broadcast().wait_newer(-1, 0.01) is None
+
+
+def test_nothing_is_left_behind() -> None:
+    threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        watched = Watched(TestCamera(), Supervisor(Make(), len(CLASSES)))
+        watched.until(with_mask)
+        watched.end()
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == handles

@@ -1,0 +1,118 @@
+"""The network's picture, made straight from the planes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.color import WEIGHTS, Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.viewport import (
+    Viewport,
+    circle_viewport,
+    fit_viewport,
+    frame_to_network,
+    full_viewport,
+    map_points,
+)
+from cliprl.pipeline.devices.cpu import open_device
+
+NETWORK = (256, 320)
+COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
+
+
+def encode(rgb: NDArray[np.floating], color: Color) -> Frame:
+    """A frame of an RGB picture (H, W, 3) in 0..255, by the formulas in float."""
+    height, width = rgb.shape[:2]
+    matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
+    yuv = rgb @ matrix.T + offset
+    padded = np.pad(yuv[..., 1:], ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    chroma = (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]) / 4
+    planes = (np.clip(np.rint(v), 0, 255).astype(np.uint8) for v in (yuv[..., 0], chroma))
+    return Frame(*planes, 0, Fraction(1, 25), 0, color)
+
+
+def smooth(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A picture given as a function of the place (0..1), so that its resampling is known exactly."""
+    return np.stack([128 + 100 * np.sin(3 * x + y), 128 + 100 * np.cos(4 * y - x), 90 + 80 * x * y], axis=-1)
+
+
+def prepared(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
+    out = np.full((*NETWORK, 3), 77, np.uint8)
+    open_device().prepare(frame, view, out)
+    return out
+
+
+@pytest.mark.parametrize("color", COLORS, ids=IDS)
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((720, 1280), (0, 0, 1280, 720)),
+        ((1080, 1920), (320, 28, 1280, 1024)),
+        ((577, 721), (0, 0, 721, 577)),
+        ((240, 300), (20, 10, 250, 200)),
+        ((2160, 3840), (0, 0, 3840, 2160)),
+    ],
+)
+def test_smooth_pictures_come_out_as_in_float(
+    color: Color, size: tuple[int, int], crop: tuple[int, int, int, int]
+) -> None:
+    (height, width), view = size, fit_viewport(size, NETWORK, crop)
+    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    found = prepared(encode(smooth(*np.meshgrid(x, y)), color), view)
+    left, top, placed_width, placed_height = view.placed
+    x = (view.crop[0] + (np.arange(placed_width) + 0.5) * view.crop[2] / placed_width) / width
+    y = (view.crop[1] + (np.arange(placed_height) + 0.5) * view.crop[3] / placed_height) / height
+    difference = found[top : top + placed_height, left : left + placed_width] - smooth(*np.meshgrid(x, y))
+    # A bilinear filter can't follow the picture beyond the outermost pixels' centres; and the frame is itself rounded.
+    assert np.abs(difference[2:-2, 2:-2]).max() <= 2.25
+    found[top : top + placed_height, left : left + placed_width] = 0
+    assert not found.any()
+
+
+def test_fine_patterns_become_grey_and_do_not_alias() -> None:
+    rgb = np.zeros((720, 1280, 3))
+    rgb[:, ::2] = 255
+    found = prepared(encode(rgb, Color("bt709", True)), full_viewport(720, 1280, *NETWORK))
+    picture = found[32:224].astype(float)
+    assert abs(picture.mean() - 127.5) < 2
+    assert picture.std() < 4
+
+
+def test_a_spot_lands_where_the_view_says() -> None:
+    rgb = np.zeros((720, 1280, 3))
+    cv2.circle(rgb, (900, 300), 12, (255, 40, 40), -1)
+    view = fit_viewport((720, 1280), NETWORK, (300, 60, 800, 600))
+    found = prepared(encode(rgb, Color("bt709")), view).astype(float)
+    for channel in (0, 1):  # luma and chroma agree on the place
+        weights = found[..., channel]
+        rows, columns = np.indices(weights.shape) + 0.5
+        centre = [(columns * weights).sum() / weights.sum(), (rows * weights).sum() / weights.sum()]
+        expected = map_points(frame_to_network(view), np.array([900.5, 300.5]))
+        np.testing.assert_allclose(centre, expected, atol=0.15)
+
+
+def test_outside_the_circle_all_is_black() -> None:
+    rgb = np.full((480, 640, 3), 200.0)
+    found = prepared(encode(rgb, Color("bt601")), circle_viewport((480, 640), NETWORK, (320.0, 240.0, 200.0)))
+    assert not found[:20, :50].any()
+    np.testing.assert_allclose(found[128, 160], 200, atol=2)
+
+
+def test_planes_that_are_parts_of_larger_ones_do() -> None:
+    frame = encode(np.random.default_rng(1).uniform(0, 255, (480, 640, 3)), Color("bt601"))
+    wide = Frame(
+        np.pad(frame.luma, ((0, 0), (0, 64)))[:, :640],
+        np.pad(frame.chroma, ((0, 0), (0, 32), (0, 0)))[:, :320],
+        0,
+        Fraction(1, 25),
+        0,
+        frame.color,
+    )
+    view = full_viewport(480, 640, *NETWORK)
+    np.testing.assert_array_equal(prepared(wide, view), prepared(frame, view))

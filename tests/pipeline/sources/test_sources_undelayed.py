@@ -1,0 +1,143 @@
+"""Live pictures without waiting for the next one, and whatever else a packet may hold."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.decoding.low_latency import Undelayed, slices_in
+
+PICTURES = 90
+_SLICE, _KEY, _SETTINGS, _FIRST, _LATER = b"\0\0\1\x41", b"\0\0\1\x65", b"\0\0\1\x67\x88", b"\x9a\0", b"\x42\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", (0, 0)),
+        (_SETTINGS + _SETTINGS, (0, 0)),
+        (_SETTINGS + _KEY + _FIRST, (1, 1)),
+        (b"\0" + _SLICE + _FIRST + _SLICE + _LATER, (2, 1)),
+        (_SLICE + _LATER, (1, 0)),
+        (_SLICE + _FIRST + _SLICE + _FIRST, (2, 2)),
+        (_SLICE + _FIRST + b"\0\0\1", (1, 1)),
+        (_SLICE, (0, 0)),
+    ],
+)
+def test_slices_are_counted(data: bytes, expected: tuple[int, int]) -> None:
+    assert slices_in(data) == expected
+
+
+def encoded(codec: str = "libx264", **options: str) -> tuple[av.VideoStream, list[av.Packet]]:
+    """A stream of pictures that are dark and bright in turn, and its packets."""
+    stream = av.open(io.BytesIO(), "w", format="mpegts").add_stream(codec, rate=25)
+    stream.width, stream.height, stream.options = 320, 240, {"tune": "zerolatency", "g": "10"} | options
+    pictures = [np.full((360, 320), 40 + 150 * (n % 2), np.uint8) for n in range(PICTURES)]
+    packets = [p for picture in pictures for p in stream.encode(av.VideoFrame.from_ndarray(picture, "yuv420p"))]
+    return stream, [*packets, *stream.encode(None)]
+
+
+def as_transport_stream(stream: av.VideoStream, payloads: Sequence[bytes]) -> bytes:
+    """MPEG-TS with one packet for each payload, its length stated."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts", options={"omit_video_pes_length": "0"}) as container:
+        track = container.add_stream(stream.codec_context.name, rate=25)
+        track.width, track.height, track.codec_context.extradata = 320, 240, stream.codec_context.extradata
+        for number, payload in enumerate(payloads):
+            packet = av.Packet(payload)
+            packet.stream, packet.time_base = track, Fraction(1, 90000)
+            packet.pts = packet.dts = number * 3600
+            container.mux(packet)
+    return file.getvalue()
+
+
+@contextmanager
+def served(data: bytes, hold: threading.Event) -> Iterator[str]:
+    """An address that gives `data`, and hangs up only after `hold`."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def give() -> None:
+        with suppress(OSError):
+            wire, _ = server.accept()
+            with wire:
+                wire.sendall(data)
+                hold.wait(60)
+
+    giver = threading.Thread(target=give, daemon=True)
+    giver.start()
+    try:
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        hold.set()
+        server.close()
+        giver.join(30)
+
+
+def levels(url: str, hold: threading.Event, last: float) -> list[bool]:
+    """Whether each picture is bright, to the one at `last` seconds; only then may the other end hang up."""
+    bright = []
+    with open_source(url) as source:
+        while (frame := source.read()) is not None:
+            bright.append(bool(frame.luma[100, 100] > 128))
+            if frame.seconds >= last:
+                hold.set()
+    return bright
+
+
+def test_the_last_picture_is_there_while_the_camera_waits() -> None:
+    """The parser would keep it back until the next one, which never comes; reading would then end by the timeout."""
+    stream, packets = encoded()
+    hold = threading.Event()
+    with served(as_transport_stream(stream, [bytes(p) for p in packets]), hold) as url:
+        bright = levels(url, hold, (PICTURES - 1) / 25 - 0.001)
+        assert hold.is_set()
+    assert bright == [bool(n % 2) for n in range(PICTURES)][-len(bright) :]
+    assert len(bright) > 3
+
+
+@pytest.mark.parametrize(
+    ("data", "alone"),
+    [
+        (_KEY + _FIRST + _SLICE + _LATER, True),
+        (_SETTINGS, True),
+        (2 * (_SLICE + _FIRST), False),
+        (_SLICE + _LATER, False),
+    ],
+)
+def test_packets_that_hold_more_or_less_than_a_picture_end_it(data: bytes, alone: bool) -> None:
+    stream, packets = encoded()
+    hold = threading.Event()
+    hold.set()
+    with (
+        served(as_transport_stream(stream, [bytes(p) for p in packets]), hold) as url,
+        av.open(url, options={"fflags": "noparse"}) as container,
+    ):
+        undelayed = Undelayed(container, container.streams.video[0].codec_context)
+        assert undelayed.is_on
+        undelayed.look(data)
+        assert undelayed.is_on is alone
+
+
+@pytest.mark.parametrize("kind", ["two pictures in a packet", "fields", "HEVC", "MPEG-2"])
+def test_what_needs_the_parser_gets_it(kind: str) -> None:
+    codec = {"HEVC": "libx265", "MPEG-2": "mpeg2video"}.get(kind, "libx264")
+    options = {"x264-params": "interlaced=1"} if kind == "fields" else {}
+    stream, packets = encoded(codec, **options)
+    payloads = [bytes(p) for p in packets]
+    if kind == "two pictures in a packet":
+        payloads = [b"".join(payloads[n : n + 2]) for n in range(0, PICTURES, 2)]
+    hold = threading.Event()
+    hold.set()
+    with served(as_transport_stream(stream, payloads), hold) as url:
+        bright = levels(url, hold, 0)
+    assert len(bright) > 12
+    assert all(a != b for a, b in zip(bright[-12:], bright[-11:], strict=False)), bright

@@ -1,0 +1,184 @@
+"""Stages give results in order and end together: at the end, after an error anywhere, when the consumer leaves early."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cliprl.pipeline.stream.scheduler import WAITING, StageScheduler, Work
+
+# Workers for three stages: shared ones, with the consumer's help, and one for each stage.
+SHARED, OWN = (1, 2), 3
+
+
+class Numbers:
+    """A supply that has all of its items at once, and may fail instead of giving one."""
+
+    def __init__(self, limit: int, fail_at: int | None = None) -> None:
+        self.taken = 0
+        self.ready = True
+        self.stopped = threading.Event()
+        self.on_ready: Callable[[], None] = lambda: None
+        self._limit, self._fail_at = limit, fail_at
+
+    def take(self) -> int | None:
+        if self.taken == self._fail_at:
+            raise OSError("no more")
+        if self.taken == self._limit:
+            return None
+        self.taken += 1
+        return self.taken - 1
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+class Late(Numbers):
+    """A supply whose items come one by one, from another thread."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.ready = False
+
+    def take(self) -> int | None:
+        self.ready = False
+        return super().take()
+
+    def feed(self, until: Callable[[], bool]) -> None:
+        while not until():
+            time.sleep(0.0005)
+            self.ready = True
+            self.on_ready()
+
+
+def chain(*works: Callable[[Any], Any]) -> list[Work]:
+    return [(f"stage {i}", work) for i, work in enumerate(works)]
+
+
+def plus_one(number: int) -> int:
+    return number + 1
+
+
+def fragile(number: int) -> int:
+    if number == 5:
+        raise ArithmeticError("five")
+    return number
+
+
+def started(supply: Numbers, works: list[Work], workers: int) -> StageScheduler[int]:
+    stages: StageScheduler[int] = StageScheduler(supply, works, workers)
+    stages.start()
+    return stages
+
+
+def ended(stages: StageScheduler[int]) -> bool:
+    for thread in stages.threads:
+        thread.join(30)
+    return not any(thread.is_alive() for thread in stages.threads)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_results_come_in_order(workers: int) -> None:
+    supply = Numbers(200)
+    stages = started(supply, chain(plus_one, lambda n: n * 2, plus_one), workers)
+    assert list(stages) == [2 * (n + 1) + 1 for n in range(200)]
+    assert stages.get() is None
+    assert ended(stages)
+    assert not supply.stopped.is_set()
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_items_may_come_late(workers: int) -> None:
+    supply = Late(50)
+    stages = started(supply, chain(plus_one, plus_one, plus_one), workers)
+    feeder = threading.Thread(target=supply.feed, args=(lambda: supply.taken == 50 and stages._exhausted,))
+    feeder.start()
+    assert list(stages) == [n + 3 for n in range(50)]
+    feeder.join(30)
+    assert ended(stages)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_a_stage_works_on_one_item_at_a_time_and_stages_side_by_side(workers: int) -> None:
+    at_work, most, lock = [0, 0, 0], [0, 0], threading.Lock()
+
+    def busy(stage: int) -> Callable[[int], int]:
+        def work(number: int) -> int:
+            with lock:
+                at_work[stage] += 1
+                most[0], most[1] = max(most[0], *at_work), max(most[1], sum(at_work))
+            time.sleep(0.002)
+            with lock:
+                at_work[stage] -= 1
+            return number
+
+        return work
+
+    stages = started(Numbers(60), chain(busy(0), busy(1), busy(2)), workers)
+    assert list(stages) == list(range(60))
+    assert most[0] == 1
+    assert 2 <= most[1] <= min(workers + 1, 3)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_no_more_than_a_few_items_are_taken_ahead(workers: int) -> None:
+    supply = Numbers(1000)
+    stages = started(supply, chain(plus_one, plus_one, plus_one), workers)
+    for n in range(20):
+        assert stages.get() == n + 3
+        time.sleep(0.002)
+        assert supply.taken <= n + 1 + 3 * (WAITING + 1)
+    stages.close()
+    assert ended(stages)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_error_takes_its_place_in_the_order_and_every_thread_ends(place: int, workers: int) -> None:
+    works: list[Callable[[int], int]] = [lambda n: n] * 3
+    works[place] = fragile
+    supply = Numbers(1000)
+    stages = started(supply, chain(*works), workers)
+    assert [stages.get() for _ in range(5)] == list(range(5))
+    with pytest.raises(ArithmeticError, match="five"):
+        stages.get()
+    assert stages.get() is None
+    assert supply.stopped.is_set()
+    assert ended(stages)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_an_error_of_the_supply_reaches_the_consumer_once(workers: int) -> None:
+    stages = started(Numbers(9, fail_at=3), chain(plus_one, plus_one, plus_one), workers)
+    assert [stages.get() for _ in range(3)] == [3, 4, 5]
+    with pytest.raises(OSError, match="no more"):
+        stages.get()
+    assert stages.get() is None
+    assert ended(stages)
+
+
+@pytest.mark.parametrize("workers", [*SHARED, OWN])
+def test_a_consumer_that_leaves_early_frees_the_threads(workers: int) -> None:
+    stages = started(Numbers(50), chain(plus_one, plus_one, plus_one), workers)
+    assert stages.get() == 3
+    stages.close()
+    assert ended(stages)
+    assert stages.get() is None
+
+
+def test_each_stage_has_a_thread_of_its_own_where_there_are_enough() -> None:
+    seen: list[set[str]] = [set(), set(), set()]
+
+    def note(stage: int) -> Callable[[int], int]:
+        def work(number: int) -> int:
+            seen[stage].add(threading.current_thread().name)
+            return number
+
+        return work
+
+    assert list(started(Numbers(30), chain(note(0), note(1), note(2)), OWN)) == list(range(30))
+    assert seen == [{"stage 0"}, {"stage 1"}, {"stage 2"}]

@@ -1,0 +1,276 @@
+"""The whole way of a frame, on a scene that the program renders itself, and how it ends when a part of it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+import pytest
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline import (
+    Frame,
+    OutputSpec,
+    Overlay,
+    Segmentation,
+    Segmenter,
+    Stream,
+    StreamInfo,
+    Style,
+    open_sink,
+    open_source,
+)
+from cliprl.pipeline.core.frame import allocate_planes
+from cliprl.pipeline.core.interfaces import PlaneAllocator
+from cliprl.pipeline.segment.segmenter import Prepared
+
+DEMO = "demo:?seconds=1&size=320x256&rate=25"
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter("small")
+
+
+class Numbers:
+    """A source whose frames carry their number in every sample."""
+
+    def __init__(self, count: int, *, live: bool = False, fail_at: int | None = None) -> None:
+        self.info = StreamInfo("numbers", 64, 96, Fraction(1, 1000), Fraction(25), count, live=live)
+        self.damaged = 0
+        self.closed = False
+        self._count, self._next, self._fail_at = count, 0, fail_at
+
+    def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+        if self._next == self._fail_at:
+            raise CliprlError("numbers: the file ends in the middle of a frame")
+        if self._next == self._count:
+            return None
+        luma, chroma = allocate(64, 96)
+        luma[:], chroma[:] = self._next % 200, 128
+        frame = Frame(luma, chroma, self._next * 41, Fraction(1, 1000), self._next)
+        self._next += 1
+        return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self.read()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Collector:
+    """A sink that notes what it is given, and may be slow or fail."""
+
+    def __init__(self, *, fail_at: int | None = None, seconds: float = 0.0) -> None:
+        self.pts: list[int] = []
+        self.values: list[int] = []
+        self.closed = 0
+        self._fail_at, self._seconds = fail_at, seconds
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if len(self.pts) == self._fail_at:
+            raise CliprlError("disk full: free some space")
+        time.sleep(self._seconds)
+        self.pts.append(frame.pts)
+        self.values.append(int(frame.luma[0, 0]))
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stage_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name in {"decode", "prepare", "encode", "refine", "pass"}]
+
+
+def test_every_frame_comes_out_in_order_with_its_own_time() -> None:
+    source, sink = Numbers(300), Collector()
+    summary = Stream(source, sinks=[sink]).run()
+    assert sink.pts == [n * 41 for n in range(300)]
+    assert sink.values == [n % 200 for n in range(300)]
+    assert (summary.frames, summary.dropped, summary.interrupted) == (300, 0, False)
+    assert source.closed
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_the_demo_is_segmented_and_painted(segmenter: Segmenter) -> None:
+    with open_source(DEMO) as source:
+        raw = {f.index: f.luma.copy() for f in source}
+    seen: list[Segmentation] = []
+    painted = 0
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        nonlocal painted
+        assert segmentation is not None
+        seen.append(segmentation)
+        painted += not np.array_equal(frame.luma, raw[frame.index])
+
+    summary = Stream(open_source(DEMO), segmenter, Overlay(segmenter.classes, Style())).run(look)
+    assert summary.frames == len(raw) == len(seen) == 25
+    assert painted == 25
+    assert all(s.probabilities.shape[0] == len(segmenter.classes) for s in seen)
+    assert all(np.allclose(s.probabilities.sum(0), 1, atol=1e-3) for s in seen)
+    assert summary.latency["encode"].p50 > 0
+    assert summary.mean_steps <= segmenter.steps
+
+
+def test_parts_on_threads_of_their_own_find_what_one_thread_finds() -> None:
+    """A picture, features or a prior that the next frame overwrote too early would show."""
+    scene = "demo:?seconds=2&size=320x256&rate=25"
+    alone, together = Segmenter("small"), Segmenter("small")
+    with open_source(scene) as source:
+        expected = [alone(frame) for frame in source]
+    seen: list[Segmentation] = []
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        assert segmentation is not None
+        seen.append(segmentation)
+        if frame.index % 7 == 3:
+            time.sleep(0.05)  # everything behind waits, everything before runs ahead as far as it may
+
+    Stream(open_source(scene), together).run(look)
+    assert len(seen) == len(expected) == 50
+    for one, other in zip(seen, expected, strict=True):
+        assert one.view == other.view
+        assert one.steps == other.steps
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_opencv_has_no_threads_of_its_own_within_a_stream() -> None:
+    before, within = cv2.getNumThreads(), list[int]()
+    inner = Stream(Numbers(2), sinks=[Collector()])
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        if frame.index == 1:
+            inner.run(lambda *_: within.append(cv2.getNumThreads()))
+        within.append(cv2.getNumThreads())
+
+    Stream(Numbers(3), sinks=[Collector()]).run(look)
+    assert within == [1] * 5
+    assert cv2.getNumThreads() == before
+    if before > 1:
+        with pytest.raises(CliprlError, match="disk full"):
+            Stream(Numbers(9), sinks=[Collector(fail_at=3)]).run()
+        assert cv2.getNumThreads() == before
+
+
+def test_a_live_source_loses_the_oldest_frames_and_says_so() -> None:
+    sink = Collector(seconds=0.01)
+    summary = Stream(Numbers(200, live=True), sinks=[sink]).run()
+    assert summary.dropped > 0
+    assert summary.frames + summary.dropped == 200
+    assert sink.pts == sorted(sink.pts)
+    assert sink.pts[-1] == 199 * 41
+
+
+def test_a_source_that_fails_gives_what_it_had() -> None:
+    sink = Collector()
+    with pytest.raises(CliprlError, match="middle of a frame"):
+        Stream(Numbers(100, fail_at=40), sinks=[sink]).run()
+    assert len(sink.pts) == 40
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_a_sink_that_fails_ends_the_run_and_the_others_are_closed() -> None:
+    good, bad, source = Collector(), Collector(fail_at=10), Numbers(100)
+    with pytest.raises(CliprlError, match="disk full"):
+        Stream(source, sinks=[good, bad]).run()
+    assert good.closed
+    assert bad.closed
+    assert source.closed
+    assert not stage_threads()
+
+
+def test_a_segmenter_that_fails_ends_the_run(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    whole = Segmenter.encode
+
+    def fragile(self: Segmenter, frame: Frame, prepared: Prepared) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise CliprlError("the engine gave NaN")
+        return whole(self, frame, prepared)
+
+    monkeypatch.setattr(Segmenter, "encode", fragile)
+    sink = Collector()
+    with pytest.raises(CliprlError, match="NaN"):
+        Stream(Numbers(100), segmenter, sinks=[sink]).run()
+    assert len(sink.pts) == 6
+    assert sink.closed
+    assert not stage_threads()
+
+
+def test_stop_finishes_what_was_decoded() -> None:
+    sink = Collector()
+    stream = Stream(Numbers(100_000), sinks=[sink])
+    summary = stream.run(lambda frame, _: stream.stop() if frame.index == 20 else None)
+    assert summary.interrupted
+    assert 21 <= summary.frames < 100
+    assert sink.pts == [n * 41 for n in range(summary.frames)]
+    assert not stage_threads()
+
+
+def test_a_number_of_frames_can_be_asked_for() -> None:
+    sink = Collector()
+    assert Stream(Numbers(100), sinks=[sink]).run(frames=12).frames == 12
+    assert len(sink.pts) == 12
+    assert not stage_threads()
+
+
+def test_steps_zero_is_the_base_and_more_steps_change_it() -> None:
+    """In the dark, on a noisy sensor: on clear frames the shipped policy has little to do."""
+    base, refined = Segmenter("small", steps=0), Segmenter("small", steps=3)
+    changed, rng = 0, np.random.default_rng(0)
+    for seed in range(800_000, 800_010):
+        with open_source(f"demo:?seconds=0.04&size=320x256&seed={seed}") as source:
+            for frame in source:
+                dark = 0.15 * frame.luma + rng.normal(0, 10, frame.luma.shape)
+                frame.luma[...] = np.clip(dark, 0, 255).astype(np.uint8)
+                before, after = base(frame), refined(frame)
+                assert before.steps == 0
+                assert after.steps >= 1
+                changed += not np.array_equal(before.labels, after.labels)
+    assert changed
+
+
+def test_a_tight_budget_drops_steps_not_frames() -> None:
+    segmenter = Segmenter("small", budget_ms=0.1)
+    summary = Stream(open_source(DEMO), segmenter).run()
+    assert any("budget of 0.1 ms is gone before refinement" in note for note in summary.notes)
+    assert summary.frames == 25
+    assert summary.mean_steps < 0.2
+
+
+def test_the_five_line_example_of_the_readme(tmp_path: Path) -> None:
+    segmenter, source = Segmenter("small"), open_source("demo:?seconds=0.4&size=320x256")
+    sink = open_sink(str(tmp_path / "overlay.mp4"), OutputSpec(source.info, segmenter.classes))
+    summary = Stream(source, segmenter, Overlay(segmenter.classes), [sink]).run()
+    assert summary.frames == 10
+    assert (tmp_path / "overlay.mp4").stat().st_size > 1000
