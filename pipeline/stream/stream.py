@@ -35,7 +35,7 @@ class Stream:
     """Runs a source through a segmenter and an overlay into sinks.
 
     Decoding has a thread, and so have each part of the segmenter and drawing where there are processors for them; where there
-    are not, few workers and the iterating thread share them (see `StageScheduler`); the latter also writes. Frames come out in the
+    are not, few workers and the iterating thread share them (see `StageScheduler`). Frames come out in the
     order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted. `status` writes the
     overlay's status line, on any of these threads. Leaving the stream (a context manager) closes the source and the sinks, also
     after an error or `stop`, so that what was written can be read.

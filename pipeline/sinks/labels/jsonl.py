@@ -37,7 +37,7 @@ class EventSink(FileSink):
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the endoscope's picture: see
-    `class_statistics`. Only classes that occur are listed. Where `segmented` is false there is no "confidence",
+    `class_statistics`. Only classes that occur are listed. Without `segmented` there is no "confidence",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
     captured, absent if that is unknown. Lines reach the disk within a second.
     """
