@@ -34,7 +34,7 @@ class Playback:
         self.info: StreamInfo = source.info
         self.repeats, self.ended = repeats, _nothing
         self.damaged = self.jumps = 0
-        self.position = 0.0
+        self.position = self._furthest = 0.0
         self.resting = self.finished = self.played = False
         self._source, self._open_at = source, open_at
         self._target, self._first, self._shift, self._end = 0.0, None, 0, 0
@@ -61,12 +61,15 @@ class Playback:
             self._changed.notify_all()
 
     def seek(self, seconds: float) -> None:
-        """Go on from `seconds` after the file's beginning. Raises UsageError where it can't."""
+        """Go on from `seconds` after the file's beginning, of a file of unknown length at most from as far as it was read.
+
+        Raises UsageError where it can't.
+        """
         if not self.repeats:
             raise UsageError("this input can't be sought in: it is live, or being written to an output")
-        end = self.info.seconds
-        if not 0 <= seconds <= (seconds if end is None else end):
-            raise UsageError(f"{seconds:g} s is outside of the file: give 0 to {end or 0:g}")
+        end = self._furthest if self.info.seconds is None else self.info.seconds
+        if not 0 <= seconds <= end:
+            raise UsageError(f"{seconds:g} s is outside of the file: give 0 to {end:g}")
         with self._changed:
             self._wanted, self._waits = seconds, False
             self._changed.notify_all()
@@ -99,8 +102,9 @@ class Playback:
             wanted, self._wanted = self._wanted, None
         if wanted is not None:
             self._source.close()
-            last = max((self.info.seconds or wanted) - _LAST_FRAMES * float(1 / (self.info.rate or 25)), 0.0)
-            wanted = min(wanted, last)
+            if self.info.seconds is not None:
+                last = self.info.seconds - _LAST_FRAMES * float(1 / (self.info.rate or 25))
+                wanted = min(wanted, max(last, 0.0))
             self._source = self._open_at(wanted)
             self._target, self._first = wanted, None
             self.jumps, self.resting, self.finished = self.jumps + 1, False, False
@@ -110,6 +114,7 @@ class Playback:
         begins = self._first is None
         first = self._first = frame.pts if self._first is None else self._first
         self.position = getattr(self._source, "origin", 0.0) + float((frame.pts - first) * frame.time_base)
+        self._furthest = max(self._furthest, self.position)
         if self.position < self._target - _SLACK:
             return False
         if self.jumps and (begins or self._target):

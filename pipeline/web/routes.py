@@ -168,13 +168,13 @@ class Routes:
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         """Pictures one after the other, for anything that shows MJPEG; a slow reader misses some."""
+        channel = self._channels["jpeg", asked_view(request)]
         self._welcome()
         boundary = BOUNDARY.decode()
         response = web.StreamResponse(headers={"Content-Type": f"multipart/x-mixed-replace; boundary={boundary}"})
         if (transport := request.transport) is not None:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         await response.prepare(request)
-        channel = self._channels["jpeg", asked_view(request)]
         with _counted(self, "_streams"):
             box = channel.join()
             try:

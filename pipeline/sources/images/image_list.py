@@ -103,7 +103,7 @@ class ImageSource(FrameSource):
             if picture is not None:
                 return place, picture
             self.damaged += 1
-            self.note(f"{path} is no picture that can be read, and is left out")
+            self.note(f"{path} is no picture that can be read (JPEG, PNG, TIFF, BMP or WebP), and is left out")
         return None
 
     def _open(self, path: Path) -> av.VideoFrame | None:

@@ -139,3 +139,16 @@ def test_what_can_not_be_sought_in_is_decoded_from_its_beginning() -> None:
         playback.seek(0.4)
         assert read(playback).pts > first.pts
         assert playback.position == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1e308])
+def test_an_input_of_unknown_length_is_sought_in_as_far_as_it_was_read(seconds: float) -> None:
+    with play("demo:?size=64x64&seconds=0") as playback:
+        for _ in range(6):
+            read(playback)
+        with pytest.raises(UsageError, match=r"outside of the file: give 0 to 0\.2"):
+            playback.seek(seconds)
+        playback.seek(0.08)
+        assert read(playback) is not None
+        assert playback.position == pytest.approx(0.08, abs=0.01)
+        playback.seek(0.2)  # it has been there

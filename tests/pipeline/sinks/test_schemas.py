@@ -132,6 +132,11 @@ def test_pictures_are_named_by_their_own_files(of_pictures: Path) -> None:
             ["000000_x_a", "000001_a", "000002_x_a"],
         ),
         (["a.png"], ["a.png"], ["a"]),
+        (  # with ".png" behind their names both would be longer than file systems allow
+            [f"{'w' * 250}.png", f"{'w' * 250}.PNG"],
+            [f"{'w' * 250}.png", f"{'w' * 250}.PNG"],
+            [f"000000_{'w' * 200}", f"000001_{'w' * 200}"],
+        ),
     ],
 )
 def test_names_lead_back_to_one_file_each(paths: list[str], names: list[str], stems: list[str]) -> None:

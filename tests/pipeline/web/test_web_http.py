@@ -302,6 +302,17 @@ def test_a_huge_request_is_refused(viewer: WebViewer) -> None:
     assert ask(viewer, "/api/controls", "POST", {"hidden": ["x" * 100_000]})[0] == 413
 
 
+@pytest.mark.parametrize("path", ["/stream.mjpg", "/snapshot.png"])
+def test_a_view_that_is_none_is_refused_in_one_answer(viewer: WebViewer, path: str) -> None:
+    with closing(socket.create_connection(("127.0.0.1", viewer.port), timeout=LIMIT)) as client:
+        client.sendall(f"GET {path}?view=x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        with client.makefile("rb") as file:
+            answer = file.read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"unknown view 'x': one of overlay, raw" in answer
+
+
 def test_controls_change_what_is_shown(viewer: WebViewer, player: Player) -> None:
     with closing(Stream(viewer)) as overlay, closing(Stream(viewer, "raw")) as raw:
         assert np.abs(raw.picture()[100, 50].astype(int) - 110 * 1.1644 + 16 * 1.1644).max() < 4
