@@ -28,6 +28,7 @@ OPTIONAL = {
     "cuda",
     "nncf",
     "aiortc",
+    "prometheus_client",
     "onnxruntime",
     "mitsuba",
     "mitsuba_oidn",

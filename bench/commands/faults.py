@@ -201,7 +201,7 @@ class _Watcher:
         self._thread.start()
 
     def _note(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        newest = self._stream.hub.newest
+        newest = self._stream.broadcast.newest
         if newest is not None:
             status, captured = newest.status, frame.times["captured"]
             mask = None if status.mask is Freshness.OFF else captured - (status.age_ms or 0.0) / 1000
@@ -229,7 +229,7 @@ class _Watcher:
         source.silent_until = time.monotonic() + _STALL
         sight = Observation(time.monotonic(), _STALL)
         while time.monotonic() < source.silent_until:
-            newest = self._stream.hub.newest
+            newest = self._stream.broadcast.newest
             if newest is not None and newest.status.state is SourceState.STALLED:
                 sight.marked_ms = 1000 * (time.monotonic() - self._pictures[-1].moment)
                 break

@@ -170,7 +170,7 @@ def show(url: str, bundle: str, steps: str) -> None:
     stream = LiveStream(camera, Overlay(classes), Supervisor(equip, len(classes)) if equip else None)
 
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
-        status = newest.status if (newest := stream.hub.newest) else None
+        status = newest.status if (newest := stream.broadcast.newest) else None
         if status is not None and status.latency_ms is not None:
             seen = [status.displayed, number_in(frame.luma), status.latency_ms / 1000, status.state]
             print(json.dumps(seen), flush=True)

@@ -182,7 +182,7 @@ def watch(coded: Path, job: BenchJob, folder: Path) -> WatchedRun:
         start, states = time.monotonic(), Counter[str]()
         try:
             while time.monotonic() < start + job.seconds:
-                states.update(re.findall(r'cliprl_mask_state\{state="(\w+)"\} 1\n', program.ask("metrics")))
+                states.update(re.findall(r'cliprl_mask_state\{state="(\w+)"\} 1\.0\n', program.ask("metrics")))
                 time.sleep(1.0)
         except KeyboardInterrupt as signal_:
             cut = signal_

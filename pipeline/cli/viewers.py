@@ -13,7 +13,7 @@ from cliprl.engines import UsageError
 from cliprl.engines.cli.signals import on_ending_signals
 from cliprl.pipeline.live.stream import LiveStream
 
-_NEEDED = ("aiohttp", "aiortc")
+_NEEDED = ("aiohttp", "aiortc", "prometheus_client")
 # Where the viewer's record button writes.
 RECORDINGS = Path("recordings")
 
@@ -38,10 +38,12 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
 
     records = bool(stream.recordings)
     playback = stream.playback
-    program = ProgramInfo(stream.hub, stream.controls, stream.info, stream.overlay.classes, records, network, playback)
+    program = ProgramInfo(
+        stream.broadcast, stream.controls, stream.info, stream.overlay.classes, records, network, playback
+    )
     with WebViewer(program, Address.parse(address)) as viewer:
         _say(f"watch at {viewer.url}")
-        for place in viewer.elsewhere:
+        for place in viewer.external_urls:
             _say(f"from other machines: {place}")
         if playback is not None:
             playback.ended = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
@@ -65,7 +67,7 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
     from cliprl.pipeline.window.window import Window
 
     records, live = bool(stream.recordings), stream.info.live
-    shown = Window(stream.hub, stream.controls, title=title, live=live, records=records, close=stream.stop)
+    shown = Window(stream.broadcast, stream.controls, title=title, live=live, records=records, close=stream.stop)
     shown.start()
     shown.opened.wait()
     if shown.failed:

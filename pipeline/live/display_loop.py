@@ -37,7 +37,7 @@ class DisplayPolicy:
 
 
 class DisplayLoop:
-    """Puts pictures into `hub`, outputs and recordings, and counts them. For use by the display path's thread alone."""
+    """Puts pictures into `broadcast`, outputs and recordings, and counts them. For use by the display path's thread alone."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class DisplayLoop:
         name: str,
         say: Callable[[str], None],
     ) -> None:
-        self.hub, self.recorder = Broadcast(), StatisticsRecorder()
+        self.broadcast, self.recorder = Broadcast(), StatisticsRecorder()
         self._camera, self._outlets, self._recordings, self._controls = camera, outlets, recordings, controls
         self._masks = supervisor and MaskSelector(supervisor, max_age_ms=promise.max_age_ms, wait_ms=promise.wait_ms)
         self._pictures = Compositor(overlay, controls, name)
@@ -125,5 +125,5 @@ class DisplayLoop:
         )
         shown = DisplayedFrame(self._index, *own, *shared, status, camera)
         self._index += 1
-        self.hub.publish(shown, freeze=self._controls.settings.frozen)
+        self.broadcast.publish(shown, freeze=self._controls.settings.frozen)
         return shown

@@ -37,7 +37,7 @@ def info_of(camera: LiveCapture) -> StreamInfo:
 class LiveStream:
     """Shows each frame of a camera at once, whatever becomes of the segmenter, the outputs and the camera itself.
 
-    `run` is the display path. It ends with the source, or by `stop`. The newest picture is in `hub`, for any number of readers;
+    `run` is the display path. It ends with the source, or by `stop`. The newest frame is in `broadcast`;
     `outlets` get every picture, guarded. Leaving the stream (a context manager) ends all of its threads and processes.
     """
 
@@ -71,7 +71,7 @@ class LiveStream:
             name,
             say,
         )
-        self.hub, self.recorder = self._display.hub, self._display.recorder
+        self.broadcast, self.recorder = self._display.broadcast, self._display.recorder
         self._interrupted, self._completed = threading.Event(), False
 
     @property
@@ -162,7 +162,7 @@ class LiveStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.hub.close()
+        self.broadcast.close()
         if self.playback:
             self.playback.close()
         for thread in self._threads:

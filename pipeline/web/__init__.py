@@ -1,4 +1,4 @@
-"""The web viewer: one page, served by the program itself, that shows the newest picture and changes how it looks.
+"""The web viewer: a page, served by the program itself, that displays the newest frame and changes the overlay.
 
-Needs the packages of the extra `live`; nothing here is loaded before it is asked for.
+It needs the packages of the extra `live`. The command imports it only for `--web`.
 """

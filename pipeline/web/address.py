@@ -1,10 +1,11 @@
-"""Where the web viewer listens, and which names it may be called by."""
+"""Addresses: the one that the web viewer listens on, its names in requests, and those of its clients."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from aioice.ice import get_host_addresses
 
@@ -16,7 +17,7 @@ _FORM = "write HOST:PORT, HOST or :PORT, as in 127.0.0.1:8088 or [::1]:8088"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and a port to listen on. `fixed`: the port was asked for; otherwise a free one will do where it is taken."""
+    """A host and a port to listen on. `fixed`: the user chose the port; otherwise any free port replaces a taken one."""
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
@@ -28,15 +29,15 @@ class Address:
         if text.isdigit():
             text = f":{text}"
         if text.count(":") > 1 and not text.startswith("["):
-            raise UsageError(f"'{text}' is no address to listen on: {_FORM}")
+            raise UsageError(f"'{text}' is not an address to listen on: {_FORM}")
         host, _, port = text.rpartition(":") if ":" in text.rpartition("]")[2] else (text, "", "")
         host = host.removeprefix("[").removesuffix("]") or DEFAULT_HOST
         if not port and text.endswith(":"):
-            raise UsageError(f"'{text}' is no address to listen on: {_FORM}")
+            raise UsageError(f"'{text}' is not an address to listen on: {_FORM}")
         return cls(host, _port(port, text), True) if port else cls(host)
 
     def listen(self) -> socket.socket:
-        """A socket that listens here. Raises UsageError where the host is not this machine's or the port is taken."""
+        """Return a listening socket. Raises UsageError if the host is not this machine's or the port is taken."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             return socket.create_server((self.host, self.port), family=family)
@@ -56,7 +57,7 @@ def _port(text: str, whole: str) -> int:
 
 
 def bound_address(listening: socket.socket) -> tuple[str, int]:
-    """The (host, port) that a socket really listens on."""
+    """Return the (host, port) that a socket listens on."""
     name = listening.getsockname()
     if not isinstance(name, tuple):
         raise CliprlError("the web viewer's socket has no address: choose HOST:PORT")
@@ -64,25 +65,25 @@ def bound_address(listening: socket.socket) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, an IP address or "localhost", can be reached from this machine only."""
+    """Return whether `host`, an IP address or "localhost", is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
 
 
-def own_addresses(*, ipv6: bool) -> list[str]:
-    """This machine's addresses that others can reach, IPv4 or IPv6 ones, in a fixed order."""
+def external_addresses(*, ipv6: bool) -> list[str]:
+    """Return this machine's addresses that other machines can reach, IPv4 or IPv6, sorted."""
     found = get_host_addresses(use_ipv4=not ipv6, use_ipv6=ipv6)
     addresses = {ipaddress.ip_address(text) for text in found}
     return sorted(str(address) for address in addresses if not (address.is_link_local or address.is_loopback))
 
 
-def may_be_called(host: str, listening_on: str, *, name: str = "") -> bool:
-    """Whether a request may name `host` (without its port) as the server's.
+def is_accepted_host(host: str, listening_on: str, *, name: str = "") -> bool:
+    """Return whether a request may name `host` (without a port) as its server.
 
-    A page of another site whose name is made to resolve to this machine (DNS rebinding) names itself; so names are refused,
-    but for localhost, this machine's own and `name`, the one that was asked for. Addresses can't be rebound.
+    After DNS rebinding, a page of another site names that site as its host. Names are therefore refused, except localhost,
+    this machine's names and `name`, which the user gave. Addresses are accepted: they can't be rebound.
     """
     host = host.lower().rstrip(".").removeprefix("[").removesuffix("]")
     if is_loopback(listening_on):
@@ -93,3 +94,15 @@ def may_be_called(host: str, listening_on: str, *, name: str = "") -> bool:
         own = socket.gethostname().lower()
         return host in {"localhost", name.lower(), own, f"{own}.local"}
     return True
+
+
+def peer_key(address: Any) -> str:
+    """Return the key by which clients are counted: an IPv4 address, or an IPv6 network of 64 bits, which one machine may own."""
+    text = str(address[0]) if isinstance(address, tuple) and address else ""
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

@@ -1,4 +1,4 @@
-"""The files of the page: a fixed table that is read once, when the server starts. A request never becomes a path on the disk."""
+"""The static files of the page: a fixed table, read once at the start. A request is never turned into a path on the disk."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: its bytes, the value of its Content-Type header, and a tag that changes with its content."""
+    """One file: its bytes, its Content-Type header, and an entity tag made from its content."""
 
     body: bytes
     content_type: str
     etag: str
 
     def response(self, request: web.Request, status: int = 200) -> web.Response:
-        """Answer with the file, or with 304 where the browser's copy of a 200 answer is still the same."""
+        """Return the file, or status 304 if the browser already has this version of a 200 answer."""
         known = {tag.value for tag in request.if_none_match or ()}
         headers = {"Content-Type": self.content_type, "Cache-Control": "no-cache"}
         if status == 200 and self.etag in known:
@@ -50,7 +50,7 @@ class Asset:
 
 
 def load_assets() -> Mapping[str, Asset]:
-    """Read every file of the table, by name. Raises OSError where the installation lacks one."""
+    """Read all files of the table. Raises OSError if the installation lacks one."""
     folder = files("cliprl.pipeline.web") / "static"
     return {name: _asset(name, (folder / name).read_bytes()) for name in FILES}
 

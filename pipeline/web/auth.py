@@ -1,8 +1,7 @@
-"""Who may talk to the web viewer: its own page, and beyond this machine only those who hold the token.
+"""Access control: the viewer's page may send requests; from other machines a token is required.
 
-Another site may open the page, and nothing else: neither as a link, nor as a picture, a script, a frame or a socket.
-
-Every answer carries a policy under which a browser loads nothing from elsewhere and runs no script that is not a file of ours.
+Another site may link to the page and do nothing else: it can't embed it as an image, a script or a frame, or open a socket.
+Every response carries a content policy: browsers load nothing from other servers and run only the viewer's script files.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from cliprl.pipeline.web.address import may_be_called
+from cliprl.pipeline.web.address import is_accepted_host
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# What answers without the token: the way in, what it looks like, and whether the picture lives.
+# Paths that need no token: the login page with its files, and the health check.
 OPEN_PATHS = frozenset({"/healthz", "/login", "/static/login.js", "/static/viewer.css", "/static/icon.svg"})
-# A host as browsers write it: a name, an IPv4 address or an IPv6 address in brackets, and mostly a port.
+# The Host header: a name, an IPv4 address or an IPv6 address in brackets, with an optional port.
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -37,21 +36,21 @@ HEADERS = {
 
 
 class AccessControl:
-    """Lets requests in, or refuses them with a line that says why.
+    """Admits or refuses requests.
 
-    `token` None: whoever reaches the server may use it (it listens on loopback only). Otherwise a request needs the cookie that
-    `login` hands out for the token, or "Authorization: Bearer TOKEN".
+    `token` None: no token is required, because the server listens on loopback only. Otherwise a request needs the cookie
+    that `login` sets in exchange for the token, or "Authorization: Bearer TOKEN".
     """
 
     def __init__(self, host: str, port: int, token: str | None, *, name: str = "") -> None:
         self.token = token
         self._host, self._name = host, name
         self._session = secrets.token_urlsafe(32)
-        # Cookies don't tell ports apart: two viewers on one machine must not overwrite each other's.
+        # Cookies are shared between ports; the name keeps two viewers on one machine apart.
         self.cookie = f"cliprl_{port}"
 
     def refusal(self, request: web.Request) -> str:
-        """Why the request is refused whoever sends it; empty where it is not."""
+        """Return the reason why a request is refused even with a token; empty if it is not refused."""
         host = ", ".join(request.headers.getall("Host", []))
         if not self._is_ours(host):
             return f"the host '{host[:80]}' is not this server's: use its address"
@@ -62,17 +61,17 @@ class AccessControl:
         return ""
 
     def admits(self, request: web.Request) -> bool:
-        """Whether the request may see what is not open to everybody: it holds the token, or none is needed."""
+        """Return whether the request carries the token or the cookie, or none is required."""
         if self.token is None:
             return True
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
         return same(request.cookies.get(self.cookie, ""), self._session) or (
-            scheme.lower() == "bearer" and same(given, self.token)
+            scheme.lower() == "bearer" and same(sent, self.token)
         )
 
-    def login(self, given: str) -> web.Response | None:
-        """The answer to the right token, with the cookie; None to a wrong one."""
-        if self.token is not None and not same(given, self.token):
+    def login(self, sent: str) -> web.Response | None:
+        """Return the response that sets the cookie; None for a wrong token."""
+        if self.token is not None and not same(sent, self.token):
             return None
         answer = web.json_response({"ok": True})
         answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="/")
@@ -80,14 +79,14 @@ class AccessControl:
 
     def _is_ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
-        return match is not None and may_be_called(match[1], self._host, name=self._name)
+        return match is not None and is_accepted_host(match[1], self._host, name=self._name)
 
 
 def _foreign_site(request: web.Request, host: str) -> str:
-    """The other site that the request comes from, as far as the browser tells; empty for our own page and other programs.
+    """Return the other site that a request comes from; empty for the viewer's page and for other programs.
 
-    Browsers send Sec-Fetch-Site to loopback and over TLS only; the Origin of anything but a plain GET, and mostly a Referer,
-    they send everywhere.
+    Browsers send Sec-Fetch-Site only to loopback and over TLS. They always send Origin, except with a plain GET, and
+    usually Referer.
     """
     origin = request.headers.get("Origin")
     if origin is not None and not _is_same(origin, host):
@@ -103,7 +102,7 @@ def _foreign_site(request: web.Request, host: str) -> str:
 
 
 def _opens_page(request: web.Request) -> bool:
-    """Whether the request is a browser's for the page itself in a window, as when a link to it is followed."""
+    """Return whether a browser requests the page itself for a window, as when the user follows a link."""
     mode, target = request.headers.get("Sec-Fetch-Mode", "navigate"), request.headers.get("Sec-Fetch-Dest", "document")
     return request.method == "GET" and request.path == "/" and (mode, target) == ("navigate", "document")
 
@@ -116,29 +115,29 @@ def _is_same(url: str, host: str) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
-def same(given: str, expected: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+def same(sent: str, expected: str) -> bool:
+    """Return whether two secrets are equal, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(sent.encode("utf-8", "surrogatepass"), expected.encode())
 
 
-def middleware(gate: AccessControl, unknown: Handler) -> Middleware:
-    """The gate as aiohttp wants it; `unknown` answers those who have no token yet."""
+def access_middleware(access: AccessControl, refuse: Handler) -> Middleware:
+    """Return the middleware that applies `access`; `refuse` answers requests without the token."""
 
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if refusal := gate.refusal(request):
+    async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if refusal := access.refusal(request):
             return web.Response(
                 status=403, body=f"{refusal}\n".encode("ascii", "backslashreplace"), content_type="text/plain"
             )
         resource = request.match_info.route.resource
         is_open = resource is not None and resource.canonical in OPEN_PATHS
-        return await (handler if is_open or gate.admits(request) else unknown)(request)
+        return await (handler if is_open or access.admits(request) else refuse)(request)
 
-    return guard
+    return check_access
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the policy on every answer, errors and streams too."""
+    """Add the content policy to every response, including errors and streams."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.popall("Server", None)

@@ -1,34 +1,34 @@
-"""Connections from the moment they are accepted: before any request is read they have a time limit and a limited number.
+"""Limits for connections from the moment they are accepted: a number of connections, and time limits while they wait.
 
-aiohttp serves the requests; this stands between it and the sockets. Where all places are taken, a new connection is let in
-and the one that has waited longest for its client is closed, first of all one that never sent a request that was let in.
-So clients that only wait cost others nothing, also where all of them come from one address.
+These classes stand between aiohttp, which serves the requests, and the sockets. When all places are taken, a new connection
+replaces the waiting one that has waited longest, preferably one without an admitted request. Idle clients therefore never
+lock out others, even from the same address.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from cliprl.pipeline.web.address import peer_key
 from cliprl.pipeline.web.limits import Limits
 
-# A response that is still being taken is given more time while at least so many bytes go out in it.
+# Bytes of a response that must leave the buffer within `Limits.idle_s` for the time limit to be extended.
 _PROGRESS = 1 << 16
-_TOO_LATE = (
+_TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\nContent-Length: 29\r\nConnection: close\r\n\r\n"
     b"the request came too slowly.\n"
 )
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. While `busy` a handler serves it; otherwise it waits for its client, with a time limit.
+    """One client's connection. It has a time limit, except while `busy`: then a handler serves it.
 
-    `trusted`: it has sent a request that was let in. `since`: when it began to wait.
+    `trusted`: it has sent an admitted request. `since`: the start of its wait, in the event loop's time.
     """
 
     def __init__(self, pool: ConnectionPool, handler: Any) -> None:
@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self.since = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client has connected."""
+        """Enter the pool, or close the connection if the pool is full."""
         self._transport = transport
         self.peer = peer_key(transport.get_extra_info("peername"))
         self._admitted = self._pool.enter(self)
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """The client has sent something."""
+        """Pass data on; the first data of a further request starts its time limit."""
         self._received = True
         if self._idle and not self.busy:
             self._idle = False
@@ -62,39 +62,39 @@ class Connection(asyncio.Protocol):
         self.handler.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """The client sends no more."""
+        """Pass the end of the client's data on."""
         result: bool | None = self.handler.eof_received()
         return result
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection has ended."""
+        """Leave the pool."""
         self._disarm()
         if self._admitted:
             self._pool.leave(self)
             self.handler.connection_lost(error)
 
     def pause_writing(self) -> None:
-        """The client takes data too slowly."""
+        """Pass on that the send buffer is full."""
         self.handler.pause_writing()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Pass on that the send buffer has room."""
         self.handler.resume_writing()
 
     def begin(self) -> None:
-        """A whole request is there and is being served: no time limit holds."""
+        """Mark the connection as busy with a complete request, without a time limit."""
         self.busy = True
         self._disarm()
 
     def end(self, *, trusted: bool) -> None:
-        """The request has been served; the client may take the response, and send another. `trusted`: it was let in."""
+        """Mark the request as served and start the idle time limit. `trusted`: the request was admitted."""
         self.busy, self._received, self._idle = False, False, True
         self.trusted = self.trusted or trusted
         self.since, self._unsent = self._loop.time(), 0
         self._arm(self._pool.limits.idle_s)
 
     def abort(self) -> None:
-        """Close at once, whatever has not been sent."""
+        """Close at once and discard unsent data."""
         self._disarm()
         self._transport.abort()
 
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         else:
             if self._received:
-                self._transport.write(_TOO_LATE)
+                self._transport.write(_TOO_SLOW)
             self._transport.close()
 
 
@@ -131,20 +131,20 @@ class ConnectionPool:
         return len(self._by_handler)
 
     def begin(self, request: web.Request) -> None:
-        """The whole of a request has been read. Raises HTTPServiceUnavailable where its connection was closed meanwhile."""
+        """Mark a completely read request as being served. Raises HTTPServiceUnavailable if its connection was closed."""
         connection = self._by_handler.get(request.protocol)
         if connection is None:
             raise web.HTTPServiceUnavailable(text="too many connections: try again\n")
         connection.begin()
 
     def end(self, request: web.Request, *, trusted: bool) -> None:
-        """A request has been served."""
+        """Mark a request as served."""
         connection = self._by_handler.get(request.protocol)
         if connection is not None:
             connection.end(trusted=trusted)
 
     def enter(self, connection: Connection) -> bool:
-        """Add a connection, and close another for it where there are too many. False: all are being served."""
+        """Add a connection; where there are too many, close a waiting one. Returns False if all are busy."""
         same_peer = [c for c in self._by_handler.values() if c.peer == connection.peer]
         if len(same_peer) >= self.limits.per_peer and not self._close_one(same_peer):
             return False
@@ -157,24 +157,24 @@ class ConnectionPool:
         """Remove a connection that has ended."""
         self._by_handler.pop(connection.handler, None)
 
-    def relieve(self) -> None:
-        """Close a connection that waits, where the process has no handle left."""
+    def free_handle(self) -> None:
+        """Close a waiting connection, to free a file handle of the process."""
         self._close_one(self._by_handler.values())
 
     def _close_one(self, connections: Iterable[Connection]) -> bool:
         waiting = [c for c in connections if not c.busy]
         if not waiting:
             return False
-        victim = min(waiting, key=lambda c: (c.trusted, c.since))
-        self.leave(victim)
-        victim.abort()
+        oldest = min(waiting, key=lambda c: (c.trusted, c.since))
+        self.leave(oldest)
+        oldest.abort()
         return True
 
 
-def tracking(pool: ConnectionPool, trusts: Callable[[web.Request], bool]) -> Middleware:
-    """The outermost middleware: it tells the connections of `pool` when a request begins and ends, and which to trust.
+def tracking_middleware(pool: ConnectionPool, trusts: Callable[[web.Request], bool]) -> Middleware:
+    """Return the outermost middleware, which marks connections of `pool` as busy or waiting, and as trusted.
 
-    A POST begins when its body is there: `ConnectionPool.begin`.
+    The handler of a POST request marks its connection as busy when the body has been read: `ConnectionPool.begin`.
     """
 
     @web.middleware
@@ -190,15 +190,3 @@ def tracking(pool: ConnectionPool, trusts: Callable[[web.Request], bool]) -> Mid
             pool.end(request, trusted=trusted)
 
     return track
-
-
-def peer_key(address: Any) -> str:
-    """What counts as one peer: an IPv4 address, or an IPv6 network of 64 bits, which one machine may use at will."""
-    text = str(address[0]) if isinstance(address, tuple) and address else ""
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

@@ -1,11 +1,9 @@
-"""Parts of requests, checked, and parts of answers."""
+"""Checked parts of requests, refusals, and a counter of what is in progress."""
 
 from __future__ import annotations
 
 import json
-import re
-from datetime import UTC, datetime
-from pathlib import PurePath
+from types import TracebackType
 from typing import Any
 
 from aiohttp import web
@@ -15,30 +13,38 @@ from cliprl.pipeline.web.connections import ConnectionPool
 from cliprl.pipeline.web.json_body import parse_object
 from cliprl.pipeline.web.media.encoder_thread import VIEWS
 
-BOUNDARY = b"picture"
 _JSON = "application/json"
 
 
-def part(data: bytes) -> bytes:
-    """One picture, and the boundary after it: a browser shows a part only when it sees its end."""
-    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-    return head + data + b"\r\n--" + BOUNDARY + b"\r\n"
+class Count:
+    """Counts entered `with` blocks that have not been left. For one event loop."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def __enter__(self) -> None:
+        self.value += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.value -= 1
 
 
-def asked_view(request: web.Request) -> str:
-    """The view that the request names, the overlay where it names none. Raises HTTPBadRequest."""
+def requested_view(request: web.Request) -> str:
+    """Return the view that a request names; by default the overlay. Raises HTTPBadRequest for an unknown view."""
     view = request.query.get("view", VIEWS[0])
     if view not in VIEWS:
         raise web.HTTPBadRequest(text=f"unknown view {quoted(view)}: one of {', '.join(VIEWS)}\n")
     return view
 
 
-async def asked_object(request: web.Request, pool: ConnectionPool) -> dict[str, Any]:
-    """The request's JSON object. Any other type of content is refused: a form of another site could send it.
+async def json_object(request: web.Request, pool: ConnectionPool) -> dict[str, Any]:
+    """Return the JSON object in a request's body. Other content types are refused: a form of another site could send them.
 
     Raises HTTPUnsupportedMediaType, HTTPRequestEntityTooLarge or HTTPBadRequest with {"error": LINE}.
     """
-    if request.content_type != "application/json" or "Content-Encoding" in request.headers:
+    if request.content_type != _JSON or "Content-Encoding" in request.headers:
         raise web.HTTPUnsupportedMediaType(text=_error("send application/json, not compressed"), content_type=_JSON)
     try:
         if (charset := request.charset) is not None and charset.lower() not in ("utf-8", "utf8"):
@@ -54,15 +60,9 @@ async def asked_object(request: web.Request, pool: ConnectionPool) -> dict[str, 
 
 
 def bad_request(line: str) -> web.HTTPBadRequest:
-    """A refusal of what a client sent, with {"error": `line`}."""
+    """Return the exception that answers a client with status 400 and {"error": `line`}."""
     return web.HTTPBadRequest(text=_error(line), content_type=_JSON)
 
 
 def _error(line: str) -> str:
     return json.dumps({"error": line})
-
-
-def snapshot_name(source: str, view: str, index: int) -> str:
-    """A file name that tells the source, the view, when it was taken, and which picture it is."""
-    stem = re.sub(r"[^\w.-]+", "_", PurePath(source.split("?")[0].rstrip("/:")).stem)[:40] or "stream"
-    return f"{stem}_{view}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{index:06d}.png"

@@ -1,4 +1,4 @@
-"""JSON from clients, read strictly: what two programs could read differently, or what is no number, is refused."""
+"""Strict parsing of JSON from clients: values that two parsers could read differently are refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from cliprl.pipeline.live.controls import quoted
 
-# Digits of the longest whole number that is read.
+# The most digits of an integer.
 _DIGITS = 20
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
-    """Read a JSON object in UTF-8.
+    """Parse a JSON object in UTF-8.
 
-    Raises ValueError, one line, for anything else: other values, other encodings, halves of surrogate pairs, NaN and
-    infinities, numbers too large for a float, a key twice, nesting beyond what the parser takes.
+    Raises ValueError, one line, for other values, other encodings, unpaired surrogates, NaN and infinities, numbers too
+    large for a float, duplicate keys, and nesting beyond the parser's limit.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
@@ -30,11 +30,11 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
         )
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
-        raise ValueError("the text is not UTF-8: send JSON in UTF-8, without halves of surrogate pairs") from None
+        raise ValueError("the text is not UTF-8: send JSON in UTF-8, without unpaired surrogates") from None
     except RecursionError:
         raise ValueError("the JSON is nested too deeply: send a flat object") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"this is no JSON ({error.msg} at character {error.pos}): send a JSON object") from None
+        raise ValueError(f"this is not JSON ({error.msg} at character {error.pos}): send a JSON object") from None
     if not isinstance(value, dict):
         raise ValueError("send a JSON object")
     return value
@@ -43,12 +43,12 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in the JSON object: send each once")
+        raise ValueError("a key occurs twice in the JSON object: send each key once")
     return found
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number: send finite numbers")
+    raise ValueError(f"{name} is not a number: send finite numbers")
 
 
 def _finite(text: str) -> float:

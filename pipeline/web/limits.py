@@ -1,4 +1,4 @@
-"""How many connections the viewer takes, so that clients never use up what recording and displaying need."""
+"""Limits on clients, so that they never use up the file handles that recording and display need."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-# Handles of this process that are kept for what it is there for: sources that reconnect, recordings, outputs, a segmenter
-# that is started again. An estimate of what is open where the system can't tell.
+# File handles of this process reserved for its main tasks: reconnecting sources, recordings, outputs and a restarted
+# segmenter; and an estimate of the open handles, for systems that can't count them.
 RESERVED_HANDLES = 128
 _OPEN_UNKNOWN = 64
-# At most and at least; few handles are never a reason to be unreachable.
+# The most and the fewest connections. The viewer stays reachable when handles are scarce.
 _MOST_CONNECTIONS, _FEWEST_CONNECTIONS = 256, 8
 _MOST_VIEWERS = 64
 _PEER_SHARE = 4
-# Wrong tokens that one peer may send in so many seconds, and peers that are remembered.
+# Wrong tokens that one peer may send within a time window in seconds, and the number of peers remembered.
 LOGIN_ATTEMPTS, LOGIN_WINDOW = 10, 60.0
 _REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Numbers of connections in all and of one peer, of viewers (pages and streams), and of WebRTC handles.
+    """The most connections in total and per peer, viewers (pages and MJPEG streams), and file handles of WebRTC.
 
-    request_s: seconds from the first byte of a request to its last; a connection's first request counts from its beginning.
-    idle_s: seconds between two requests, and for a response to be taken.
+    request_s: seconds from the first byte of a request to its last; for a connection's first request, from the connection.
+    idle_s: seconds between two requests, and for the client to read a response.
     """
 
     connections: int = _MOST_CONNECTIONS
@@ -40,21 +40,21 @@ class Limits:
 
     @classmethod
     def of_process(cls, *, one_peer: bool) -> Limits:
-        """Limits that leave `RESERVED_HANDLES` of this process's. `one_peer`: all clients share one address (loopback)."""
+        """Return limits that leave `RESERVED_HANDLES` to this process. `one_peer`: all clients share one address (loopback)."""
         free = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         free = 1 << 20 if free == resource.RLIM_INFINITY else free
         return cls.of_handles(free - open_handles() - RESERVED_HANDLES, one_peer=one_peer)
 
     @classmethod
     def of_handles(cls, free: int, *, one_peer: bool) -> Limits:
-        """Limits under which clients use at most `free` handles, or the fewest that leave the viewer reachable."""
+        """Return limits under which clients use at most `free` handles, or the fewest that keep the viewer reachable."""
         connections = min(max(free // 2, _FEWEST_CONNECTIONS), _MOST_CONNECTIONS)
         per_peer = connections if one_peer else max(connections // _PEER_SHARE, _FEWEST_CONNECTIONS)
         return cls(connections, per_peer, min(connections // 2, _MOST_VIEWERS), max(free - connections, 0))
 
 
 def open_handles() -> int:
-    """File handles that this process has open."""
+    """Return the number of open file handles of this process."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         with suppress(OSError):
             return len(os.listdir(folder))
@@ -62,21 +62,21 @@ def open_handles() -> int:
 
 
 class LoginLimit:
-    """Counts wrong tokens by peer. `clock` gives seconds that never go back."""
+    """Counts wrong tokens per peer. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait(self, peer: str) -> float:
-        """Seconds until `peer` may try again; 0 where it may now."""
+        """Return the seconds until `peer` may try again, 0 if it may now."""
         failures = self._failures.get(peer)
         if failures is None or len(failures) < LOGIN_ATTEMPTS:
             return 0.0
         return max(failures[0] + LOGIN_WINDOW - self._clock(), 0.0)
 
-    def failed(self, peer: str) -> None:
-        """Count a wrong token; the peer that has been quiet longest is forgotten where too many are remembered."""
+    def count_failure(self, peer: str) -> None:
+        """Count a wrong token. When too many peers are remembered, the one with the oldest failure is forgotten."""
         failures = self._failures.setdefault(peer, deque(maxlen=LOGIN_ATTEMPTS))
         failures.append(self._clock())
         self._failures.move_to_end(peer)

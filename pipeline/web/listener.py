@@ -1,4 +1,4 @@
-"""Accepts the viewer's connections, at a rate that leaves the display path its time, also where no handle is left."""
+"""Accepts connections at a limited rate, so that the display path keeps its processor time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from cliprl.pipeline.web.connections import Connection, ConnectionPool
 
-# Connections that are accepted at once, and the pause after so many.
+# Connections accepted in one go, and the pause in seconds after them.
 _BATCH, _PAUSE = 16, 0.02
-# The pause where the system has no handle left.
+# The pause in seconds when no file handle is left.
 _EXHAUSTED_PAUSE = 0.25
 _BACKLOG = 1024
 
 
 class Listener:
-    """Accepts connections on `listening`, puts each into `pool`, and has it served by what `handler` makes, at a limited rate."""
+    """Accepts connections on `listening` and adds them to `pool`. `handler` makes the protocol that serves each."""
 
     def __init__(self, listening: socket.socket, pool: ConnectionPool, handler: Callable[[], Any]) -> None:
         self._listening, self._pool, self._handler = listening, pool, handler
@@ -27,13 +27,13 @@ class Listener:
         self._resume: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Start to accept connections."""
         self._listening.setblocking(False)
         self._listening.listen(_BACKLOG)
         self._watch()
 
     async def close(self) -> None:
-        """Accept no more, and close the socket. Connections go on."""
+        """Stop accepting and close the socket. Open connections continue."""
         self._pause(0.0)
         self._listening.close()
         await asyncio.gather(*self._opening)
@@ -47,8 +47,8 @@ class Listener:
                 client, _address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no handle or no memory is left
-                self._pool.relieve()
+            except OSError:  # no file handle or no memory is left
+                self._pool.free_handle()
                 self._pause(_EXHAUSTED_PAUSE)
                 return
             client.setblocking(False)
@@ -62,7 +62,7 @@ class Listener:
             await self._loop.connect_accepted_socket(lambda: Connection(self._pool, self._handler()), client)
 
     def _pause(self, seconds: float) -> None:
-        """Accept no more for `seconds`; for good where that is 0."""
+        """Stop accepting for `seconds`; 0: permanently."""
         self._loop.remove_reader(self._listening)
         if self._resume is not None:
             self._resume.cancel()

@@ -1,111 +1,112 @@
-"""What the viewer tells a monitoring system, in Prometheus' text format, version 0.0.4."""
+"""Metrics of a running viewer in the Prometheus text format, version 0.0.4."""
 
 from __future__ import annotations
 
+import math
 import time
-from bisect import bisect_left
 from collections.abc import Collection, Iterable
-from typing import Protocol
 
-from cliprl.pipeline.live.broadcast import Broadcast, Freshness, RecordingStatus, RecordState, SourceState, Status
+from prometheus_client import Histogram, Metric, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.registry import Collector
+
+from cliprl.pipeline.live.broadcast import Broadcast, Freshness, RecordState, SourceState, Status
 from cliprl.pipeline.web.media.channels import Channel
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# In seconds. Above 100 ms surgeons' work suffers, so that is where the scale is fine.
-BOUNDS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+__all__ = ["CONTENT_TYPE", "exposition", "latency_histogram"]
+
+# Upper bounds in seconds. Latency above 100 ms disturbs a surgeon's work, so the scale is fine below it.
+_BOUNDS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+_Samples = Iterable[tuple[dict[str, str], float]]
 
 
-class Histogram:
-    """Counts by upper bound, in seconds."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
-
-    def lines(self, name: str) -> Iterable[str]:
-        """Its samples; bucket counts add up, as the format wants."""
-        running = 0
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), self.counts, strict=True):
-            running += count
-            yield f'{name}_bucket{{le="{bound}"}} {running}'
-        yield f"{name}_sum {self.total:.6f}"
-        yield f"{name}_count {running}"
+def latency_histogram() -> Histogram:
+    """Return an empty histogram of the time in seconds from a frame's arrival to its display."""
+    text = "Time from a frame's arrival (without any backlog) to its display."
+    return Histogram("cliprl_display_latency_seconds", text, buckets=_BOUNDS, registry=None)
 
 
-class _Latency(Protocol):
-    latency: Histogram
+def exposition(
+    broadcast: Broadcast, status: Status, latency: Histogram, channels: Collection[Channel], viewers: int
+) -> bytes:
+    """Return all metrics as text, in UTF-8."""
+    newest = broadcast.newest
+    displayed = newest.index + 1 if newest else 0
+    return generate_latest(
+        _Families([*_stream(status, displayed, viewers), _without_created(latency), *_web(channels)])
+    )
 
 
-def exposition(hub: Broadcast, status: Status, pump: _Latency, channels: Collection[Channel], viewers: int) -> str:
-    """The whole page."""
-    shown = hub.newest
-    lines = [
-        *_metric("frames_displayed_total", "counter", "Pictures displayed.", shown.index + 1 if shown else 0),
-        *_metric("frames_dropped_total", "counter", "Camera frames that were never displayed.", status.dropped),
-        *_metric("frames_skipped_total", "counter", "Those of them left undecoded to catch up.", status.skipped),
-        *_metric("reconnections_total", "counter", "Times the source was lost and found.", status.reconnections),
-        *_metric("segmenter_restarts_total", "counter", "Times segmentation was started again.", status.restarts),
-        *_metric("display_fps", "gauge", "Camera frames displayed a second.", status.fps),
-        *_metric("picture_age_seconds", "gauge", "Age of the picture now; NaN of a file or without one.", _age(status)),
-        *_metric("mask_age_seconds", "gauge", "Age of the mask shown; NaN without one.", _seconds(status.age_ms)),
-        *_states("source_state", "Where the source stands.", SourceState, status.state),
-        *_states("mask_state", "Whose mask the picture shows.", Freshness, status.mask),
-        *_metric(
-            "recording", "gauge", "Whether what is recorded reaches the disk.", _is(status, RecordState.RECORDING)
-        ),
-        *_states("recording_state", "Where recording stands.", RecordState, status.record_state),
-        *_recordings("frames_total", "Frames recorded.", [(r, r.frames) for r in status.recordings]),
-        *_recordings(
-            "frames_missed_total", "Frames missing in recordings.", [(r, r.missed) for r in status.recordings]
-        ),
-        *_recordings("faults_total", "Failed attempts to record.", [(r, r.faults) for r in status.recordings]),
-        *_metric("out_of_body", "gauge", "Whether the scope is out of the body.", int(status.out_of_body)),
-        *_metric("web_viewers", "gauge", "Pages and streams that are open.", viewers),
-        *_head("display_latency_seconds", "histogram", "From a frame's arrival, but for any backlog, to its display."),
-        *pump.latency.lines("cliprl_display_latency_seconds"),
-        *_channels("web_pictures_sent_total", "Pictures handed to viewers.", [(c, c.sent) for c in channels]),
-        *_channels(
-            "web_pictures_skipped_total", "Pictures a viewer was too slow for.", [(c, c.skipped) for c in channels]
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+class _Families(Collector):
+    """Metric families as a collector."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
-def _is(status: Status, state: RecordState) -> int:
-    return int(status.record_state is state)
-
-
-def _recordings(name: str, text: str, values: Iterable[tuple[RecordingStatus, int]]) -> list[str]:
-    samples = [f'cliprl_recording_{name}{{kind="{recording.kind}"}} {value}' for recording, value in values]
-    return [*_head(f"recording_{name}", "counter", text), *samples] if samples else []
-
-
-def _age(status: Status) -> float:
+def _stream(status: Status, displayed: int, viewers: int) -> Iterable[Metric]:
     age = status.age(time.monotonic())
-    return float("nan") if age is None else age
+    mask_age = None if status.age_ms is None else status.age_ms / 1000
+    yield _counter("frames_displayed", "Frames displayed.", displayed)
+    yield _counter("frames_dropped", "Camera frames that were never displayed.", status.dropped)
+    yield _counter("frames_skipped", "Dropped frames that were not decoded, to catch up.", status.skipped)
+    yield _counter("reconnections", "Times the source was lost and found again.", status.reconnections)
+    yield _counter("segmenter_restarts", "Times the segmenter was restarted.", status.restarts)
+    yield _gauge("display_fps", "Camera frames displayed per second.", status.fps)
+    yield _gauge(
+        "picture_age_seconds", "Age of the displayed frame now; NaN for a file and before the first frame.", age
+    )
+    yield _gauge("mask_age_seconds", "Age of the displayed mask; NaN without a mask.", mask_age)
+    yield _states("source_state", "State of the source.", SourceState, status.state)
+    yield _states("mask_state", "Freshness of the displayed mask.", Freshness, status.mask)
+    recording = status.record_state is RecordState.RECORDING
+    yield _gauge("recording", "Whether recorded frames reach the disk.", recording)
+    yield _states("recording_state", "State of all recordings.", RecordState, status.record_state)
+    if status.recordings:
+        kinds = [({"kind": recording.kind}, recording) for recording in status.recordings]
+        yield _family("recording_frames", "Frames recorded.", "counter", [(kind, r.frames) for kind, r in kinds])
+        missed = [(kind, float(r.missed)) for kind, r in kinds]
+        yield _family("recording_frames_missed", "Frames missing in recordings.", "counter", missed)
+        yield _family(
+            "recording_faults", "Failed attempts to record.", "counter", [(kind, r.faults) for kind, r in kinds]
+        )
+    yield _gauge("out_of_body", "Whether the endoscope is outside the body.", status.out_of_body)
+    yield _gauge("web_viewers", "Open pages and MJPEG streams.", viewers)
 
 
-def _seconds(milliseconds: float | None) -> float:
-    return float("nan") if milliseconds is None else milliseconds / 1000
+def _web(channels: Collection[Channel]) -> Iterable[Metric]:
+    labels = [({"kind": channel.kind, "view": channel.view}, channel) for channel in channels]
+    sent, skipped = [(label, c.sent) for label, c in labels], [(label, c.skipped) for label, c in labels]
+    yield _family("web_pictures_sent", "Images sent to viewers.", "counter", sent)
+    yield _family("web_pictures_skipped", "Images not sent because a viewer was too slow.", "counter", skipped)
 
 
-def _head(name: str, kind: str, text: str) -> list[str]:
-    return [f"# HELP cliprl_{name} {text}", f"# TYPE cliprl_{name} {kind}"]
+def _without_created(histogram: Histogram) -> Metric:
+    """Return the histogram's family without the creation time, which the text format states as a metric."""
+    (family,) = histogram.collect()
+    family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+    return family
 
 
-def _metric(name: str, kind: str, text: str, value: float) -> list[str]:
-    return [*_head(name, kind, text), f"cliprl_{name} {'NaN' if value != value else format(value, '.15g')}"]
+def _counter(name: str, text: str, value: float) -> Metric:
+    return _family(name, text, "counter", [({}, value)])
 
 
-def _states(name: str, text: str, states: Iterable[str], now: str) -> list[str]:
-    return [*_head(name, "gauge", text), *(f'cliprl_{name}{{state="{s}"}} {int(s == now)}' for s in states)]
+def _gauge(name: str, text: str, value: float | None) -> Metric:
+    return _family(name, text, "gauge", [({}, math.nan if value is None else value)])
 
 
-def _channels(name: str, text: str, values: Iterable[tuple[Channel, int]]) -> list[str]:
-    samples = [f'cliprl_{name}{{kind="{c.kind}",view="{c.view}"}} {value}' for c, value in values]
-    return [*_head(name, "counter", text), *samples]
+def _states(name: str, text: str, states: Iterable[str], now: str) -> Metric:
+    return _family(name, text, "gauge", [({"state": str(state)}, state == now) for state in states])
+
+
+def _family(name: str, text: str, kind: str, samples: _Samples) -> Metric:
+    """Return a metric family. The text format adds `_total` to a counter's name only in its header."""
+    family = Metric(f"cliprl_{name}", text, kind)
+    suffix = "_total" if kind == "counter" else ""
+    for labels, value in samples:
+        family.add_sample(f"cliprl_{name}{suffix}", labels, float(value))
+    return family

@@ -1,4 +1,4 @@
-"""The web viewer as the rest of the program sees it: it is opened, says where it is, and is closed."""
+"""The web viewer: starts and stops the server on a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cliprl.pipeline.web.address import Address, bound_address, is_loopback, own_addresses
+from cliprl.pipeline.web.address import Address, bound_address, external_addresses, is_loopback
 from cliprl.pipeline.web.auth import AccessControl
 from cliprl.pipeline.web.connections import ConnectionPool
 from cliprl.pipeline.web.limits import Limits
@@ -23,18 +23,18 @@ from cliprl.pipeline.web.media.rtc import bind_to
 from cliprl.pipeline.web.routes import Routes
 from cliprl.pipeline.web.status_json import ProgramInfo
 
-# How long connections have to end when the program does.
-_FAREWELL = 1.0
-# How long a body that no handler wants may take to end, in seconds.
-_LINGERING = 2.0
+# Seconds that connections have to end when the program does.
+_SHUTDOWN_S = 1.0
+# Seconds that a client has to finish a request body that no handler reads.
+_LINGERING_S = 2.0
 
 
 class WebViewer:
-    """Serves the page for `program` from a thread of its own, until it is closed (a context manager).
+    """Serves the page for `program` on a separate thread until it is closed. A context manager.
 
-    `limits`: by default as many connections as this process has handles to spare for.
-    Beyond loopback a token is needed, a new one each time: it is part of `url`, and nowhere else. Raises UsageError where it
-    can't listen on `address`.
+    `limits`: by default as many connections as this process has file handles to spare.
+    Beyond loopback a token is required. It is new for each viewer and occurs only in `url` and `external_urls`.
+    Raises UsageError if it can't listen on `address`.
     """
 
     def __init__(self, program: ProgramInfo, address: Address | None = None, limits: Limits | None = None) -> None:
@@ -45,35 +45,35 @@ class WebViewer:
         bind_to(self.host)
         self._loop = asyncio.new_event_loop()
         channels = open_channels()
-        self._pump = EncoderThread(program.hub, channels, self._loop)
-        gate = AccessControl(self.host, self.port, self.token, name=address.host)
+        self._encoder = EncoderThread(program.broadcast, channels, self._loop)
+        access = AccessControl(self.host, self.port, self.token, name=address.host)
         limits = limits or Limits.of_process(one_peer=is_loopback(self.host))
         self._pool = ConnectionPool(limits)
         self._runner = web.AppRunner(
-            Routes(program, gate, channels, self._pump, self._pool).application(),
+            Routes(program, access, channels, self._encoder.latency, self._pool).application(),
             access_log=None,
             logger=_logger(),
-            shutdown_timeout=_FAREWELL,
+            shutdown_timeout=_SHUTDOWN_S,
             keepalive_timeout=limits.idle_s,
-            lingering_time=_LINGERING,
+            lingering_time=_LINGERING_S,
         )
         self._listener: Listener | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="web server", daemon=True)
         self._thread.start()
         self._call(self._serve())
-        self._pump.start()
+        self._encoder.start()
 
     @property
     def url(self) -> str:
-        """Where the page is, for this machine's browser; with the token where one is needed, so not to be logged."""
+        """The page's URL for this machine's browser. It may hold the token: don't log it."""
         return self._url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host))
 
     @property
-    def elsewhere(self) -> list[str]:
-        """Where the page is for other machines, one URL for each address of this one; empty on loopback. As secret as `url`."""
+    def external_urls(self) -> list[str]:
+        """The page's URLs for other machines, one per address of this machine; empty on loopback. As secret as `url`."""
         if self.host not in ("0.0.0.0", "::"):
             return []
-        return [self._url(address) for address in own_addresses(ipv6=self.host == "::")]
+        return [self._url(address) for address in external_addresses(ipv6=self.host == "::")]
 
     def _url(self, host: str) -> str:
         place = f"[{host}]" if ":" in host else host
@@ -89,16 +89,16 @@ class WebViewer:
         if self._listener is not None:
             await self._listener.close()
         await self._runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}  # those of connections that were lost a moment ago
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # of connections that were lost a moment ago
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
     def close(self) -> None:
-        """End all connections and stop listening. Calling it twice is harmless."""
+        """End all connections and stop listening. Further calls have no effect."""
         if self._loop.is_closed():
             return
-        self._pump.stop()
+        self._encoder.stop()
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -117,13 +117,13 @@ class WebViewer:
 
 
 def _logger() -> logging.Logger:
-    """aiohttp's log without what clients do wrong: whoever does could fill the console, or block the program by a full pipe."""
+    """Return aiohttp's logger without client errors: a client could fill the console, or block the program by a full pipe."""
     logger = logging.getLogger("cliprl.web")
     if not logger.filters:
-        logger.addFilter(_is_ours)
+        logger.addFilter(_is_not_client_error)
     return logger
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
+def _is_not_client_error(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)

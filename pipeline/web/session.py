@@ -1,11 +1,11 @@
-"""One open page: what it is sent over its WebSocket, and what it asks for.
+"""The WebSocket protocol of one open page.
 
-The page sends JSON objects: {"ping": number}, {"want": [VIEW, ...]} for JPEG pictures, {"ack": VIEW} when it has drawn one,
+The page sends JSON objects: {"ping": number}, {"want": [VIEW, ...]} for JPEG images, {"ack": VIEW} for each image drawn,
 {"offer": SDP, "views": [VIEW, ...], "call": n} for WebRTC, {"hangup": true}.
 
-It gets {"pong": number, "clock": ms}, {"status": {...}}, {"answer": SDP, "call": n}, {"refused": LINE, "call": n} (without
-"call" where the message was none of these), and pictures: 16 bytes, little-endian (u32 number of the view, u32 index, f64
-when it was captured, in ms of "clock"), then the JPEG.
+The server sends {"pong": number, "clock": ms}, {"status": {...}}, {"answer": SDP, "call": n}, {"refused": LINE, "call": n}
+(without "call" for an invalid message), and images: 16 bytes, little-endian (u32 number of the view, u32 index, f64 capture
+time in ms of "clock"), then the JPEG.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,105 +25,108 @@ from cliprl.pipeline.web.media.channels import Channel
 from cliprl.pipeline.web.media.encoder_thread import VIEWS
 from cliprl.pipeline.web.media.rtc import Peer, PeerLimit
 
+# Seconds between two status messages.
 STATUS_PERIOD = 0.2
-# Pictures on their way to a page at once. More would lie in buffers and grow old there.
+# The largest message or request from a client, in bytes.
+MESSAGE_BYTES = 1 << 16
+# Images on their way to a page at once. More would age in buffers.
 IN_FLIGHT = 2
 _HEADER = struct.Struct("<IId")
 
 
 class ViewerSession:
-    """Serves one WebSocket until it closes. `tell` gives the status; `browser` is the address that it comes from."""
+    """Serves one WebSocket until it closes. `status` returns the status fields; `browser` is the client's IP address."""
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
         channels: Mapping[tuple[str, str], Channel],
-        tell: Any,
+        status: Callable[[], dict[str, Any]],
         browser: str,
         limit: PeerLimit,
     ) -> None:
-        self._socket, self._channels, self._tell, self._browser = socket, channels, tell, browser
+        self._socket, self._channels, self._status, self._browser = socket, channels, status, browser
         self._limit = limit
-        self._pictures: dict[str, asyncio.Task[None]] = {}
+        self._image_tasks: dict[str, asyncio.Task[None]] = {}
         self._allowed: dict[str, asyncio.BoundedSemaphore] = {}
         self._peer: Peer | None = None
         self._call: Any = None
 
     async def run(self) -> None:
-        """Serve until the page goes."""
-        telling = asyncio.create_task(self._keep_telling())
+        """Serve until the page closes the WebSocket."""
+        status_task = asyncio.create_task(self._send_status())
         try:
             async for message in self._socket:
                 if message.type == WSMsgType.TEXT:
-                    await self._hear(message.data)
+                    await self._receive(message.data)
                 elif message.type == WSMsgType.BINARY:
-                    await self._say({"refused": "send JSON as text"})
+                    await self._send({"refused": "send JSON as text"})
         finally:
-            for task in (telling, *self._pictures.values()):
+            for task in (status_task, *self._image_tasks.values()):
                 task.cancel()
             await self._hang_up()
 
     async def close(self) -> None:
-        """Tell the page that the program ends."""
+        """Close the WebSocket because the program ends."""
         await self._socket.close(code=1001, message=b"the program ends")
 
-    async def _hear(self, text: str) -> None:
+    async def _receive(self, text: str) -> None:
         try:
-            await self._obey(parse_object(text))
+            await self._handle(parse_object(text))
         except ValueError as error:
-            await self._say({"refused": str(error)})
+            await self._send({"refused": str(error)})
 
-    async def _obey(self, request: dict[str, Any]) -> None:
+    async def _handle(self, request: dict[str, Any]) -> None:
         if "ping" in request:
-            await self._say({"pong": _number(request, "ping"), "clock": self._tell()["clock"]})
+            await self._send({"pong": _number(request, "ping"), "clock": self._status()["clock"]})
         elif "ack" in request:
             if (allowed := self._allowed.get(str(request["ack"]))) is not None:
-                with suppress(ValueError):  # more pictures drawn than were sent
+                with suppress(ValueError):  # more images acknowledged than sent
                     allowed.release()
         elif "want" in request:
-            self._want(_views(request["want"]))
+            self._select_views(_views(request["want"]))
         elif "offer" in request:
             self._call = _number(request, "call")
             answer = await self._connect(request["offer"], _views(request.get("views")))
-            await self._say(answer | {"call": self._call})
+            await self._send(answer | {"call": self._call})
         elif "hangup" in request:
             await self._hang_up()
         else:
             raise ValueError("a message holds ping, ack, want, offer or hangup")
 
-    def _want(self, views: Sequence[str]) -> None:
+    def _select_views(self, views: Sequence[str]) -> None:
         for view in VIEWS:
-            running = self._pictures.pop(view, None)
+            running = self._image_tasks.pop(view, None)
             if view in views:
-                self._pictures[view] = running or asyncio.create_task(self._send_pictures(view))
+                self._image_tasks[view] = running or asyncio.create_task(self._send_images(view))
             elif running:
                 running.cancel()
 
-    async def _send_pictures(self, view: str) -> None:
+    async def _send_images(self, view: str) -> None:
         channel = self._channels["jpeg", view]
         allowed = self._allowed[view] = asyncio.BoundedSemaphore(IN_FLIGHT)
-        box = channel.join()
+        mailbox = channel.join()
         try:
             while True:
                 await allowed.acquire()
-                packet = await box.take()
+                packet = await mailbox.take()
                 header = _HEADER.pack(VIEWS.index(view), packet.index, packet.captured * 1000)
                 await self._socket.send_bytes(header + packet.data)
         except ConnectionError:
-            return  # the page has gone; `run` sees it too
+            return  # the page has closed; `run` ends too
         finally:
-            channel.leave(box)
+            channel.leave(mailbox)
 
-    async def _keep_telling(self) -> None:
+    async def _send_status(self) -> None:
         with suppress(ConnectionError):
             while True:
                 origins = self._peer.origins() if self._peer else []
-                await self._say({"status": self._tell() | {"call": self._call, "origins": origins}})
+                await self._send({"status": self._status() | {"call": self._call, "origins": origins}})
                 await asyncio.sleep(STATUS_PERIOD)
 
     async def _connect(self, offer: Any, views: Sequence[str]) -> dict[str, str]:
         if not isinstance(offer, str) or not views:
-            return {"refused": "an offer is a text, for at least one view"}
+            return {"refused": "an offer is a string, for at least one view"}
         await self._hang_up()
         try:
             self._limit.enter()
@@ -142,18 +145,18 @@ class ViewerSession:
             self._limit.leave()
             await peer.close()
 
-    async def _say(self, value: dict[str, Any]) -> None:
+    async def _send(self, value: dict[str, Any]) -> None:
         await self._socket.send_str(json.dumps(value, ensure_ascii=False))
 
 
 def _views(wanted: Any) -> list[str]:
-    """The views that are asked for; what is no view is passed over."""
+    """Return the known views in `wanted`; unknown ones are ignored."""
     return [view for view in VIEWS if isinstance(wanted, list) and view in wanted]
 
 
 def _number(request: Mapping[str, Any], key: str) -> float | None:
-    """The number under `key`, None where there is none. Raises ValueError for anything else."""
+    """Return the number under `key`, None if absent. Raises ValueError for other types."""
     value = request.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ValueError(f"'{key}' is a number")
+        raise ValueError(f"'{key}' must be a number")
     return value

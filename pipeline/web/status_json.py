@@ -1,4 +1,4 @@
-"""What a page is told: once about the stream, and then several times a second about the picture."""
+"""JSON for the page: the description of the stream, sent once, and the status, sent several times a second."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cliprl.pipeline.sources.errors import redact
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the viewer shows: a stream, the classes in it, and the hub and controls of whoever displays it.
+    """The stream that the viewer displays, with its classes and controls.
 
-    `records`: the display path can record. `network`: the name of the bundle that segments. `playback`: of a file, what plays it.
+    `records`: the stream can be recorded. `network`: the name of the bundle. `playback`: the player of a file.
     """
 
-    hub: Broadcast
+    broadcast: Broadcast
     controls: Controls
     info: StreamInfo
     classes: Sequence[ClassSpec]
@@ -34,18 +34,18 @@ class ProgramInfo:
     playback: Playback | None = None
 
     def status(self) -> Status:
-        """The status of now: that of the newest picture, grown older, or ended where there will be no more."""
-        newest = self.hub.newest
+        """Return the status of the newest frame, updated to the current time; after the end, the state is ENDED."""
+        newest = self.broadcast.newest
         status = newest.status if newest else Status(since=time.time())
-        over = self.hub.closed or (self.playback is not None and self.playback.finished)
-        if over and status.state != SourceState.ENDED:
+        ended = self.broadcast.closed or (self.playback is not None and self.playback.finished)
+        if ended and status.state != SourceState.ENDED:
             recordings = tuple(replace(recording, state=RecordState.OFF) for recording in status.recordings)
             status = replace(status, captured=None, behind_s=None, recordings=recordings)
             return replace(status, state=SourceState.ENDED, since=time.time(), fps=0.0)
         return status.at(time.monotonic())
 
     def describe(self) -> dict[str, Any]:
-        """What never changes, as JSON."""
+        """Return the constant description of the program and the stream as JSON."""
         classes = [describe_class(i, spec) for i, spec in enumerate(self.classes) if spec.kind != "background"]
         stream = describe_stream(self.info) | {"name": redact(self.info.name), "live": self.info.live}
         return {
@@ -56,9 +56,9 @@ class ProgramInfo:
             "records": self.records,
         }
 
-    def tell(self, viewers: int) -> dict[str, Any]:
-        """The state of now, as JSON. `clock` is `time.monotonic()` in milliseconds, by which pictures are dated."""
-        status, newest = self.status(), self.hub.newest
+    def status_json(self, viewers: int) -> dict[str, Any]:
+        """Return the current status as JSON. `clock` is `time.monotonic()` in milliseconds, the time base of capture times."""
+        status, newest = self.status(), self.broadcast.newest
         return {
             "clock": time.monotonic() * 1000,
             "index": newest.index if newest else None,
@@ -93,7 +93,7 @@ class ProgramInfo:
 
 
 def describe_settings(settings: Settings) -> dict[str, Any]:
-    """The controls as JSON."""
+    """Return the settings of the controls as JSON."""
     return {
         "opacity": settings.opacity,
         "contours": settings.contours,

@@ -1,4 +1,4 @@
-"""The window itself: it follows the hub on a thread of its own, so that the display path never waits for the screen."""
+"""The window itself: it follows the broadcast on a thread of its own, so that the display path never waits for the screen."""
 
 from __future__ import annotations
 
@@ -32,18 +32,25 @@ _RECORDING = {
 
 
 class Window(threading.Thread):
-    """Shows the hub's pictures full size, unguarded, as the surgeon's own display. `close` is called when it is to end.
+    """Shows the broadcast's pictures full size, unguarded, as the surgeon's own display. `close` is called when it is to end.
 
     `opened` is set once it is there, or `failed` says why it is not; `left` once its user has closed it.
     """
 
     def __init__(
-        self, hub: Broadcast, controls: Controls, *, title: str, live: bool, records: bool, close: Callable[[], None]
+        self,
+        broadcast: Broadcast,
+        controls: Controls,
+        *,
+        title: str,
+        live: bool,
+        records: bool,
+        close: Callable[[], None],
     ) -> None:
         super().__init__(name="window", daemon=True)
         self.failed: CliprlError | None = None
         self.opened, self.left = threading.Event(), threading.Event()
-        self._hub, self._title, self._close = hub, title, close
+        self._broadcast, self._title, self._close = broadcast, title, close
         self._keys = Keys(controls, live, records)
         self._converter = ImageConverter()
         self._beside = self._helps = False
@@ -77,12 +84,12 @@ class Window(threading.Thread):
         while not self._ended.is_set():
             for event in self._screen.events():
                 self._react(event)
-            shown = self._hub.wait_newer(index, _TICK)
+            shown = self._broadcast.wait_newer(index, _TICK)
             if shown is not None:
                 index = shown.index
-            elif self._hub.closed:
+            elif self._broadcast.closed:
                 time.sleep(_TICK)
-            if (newest := shown or self._hub.newest) is not None and self._is_due(newest):
+            if (newest := shown or self._broadcast.newest) is not None and self._is_due(newest):
                 self._draw(newest)
 
     def _react(self, event: str) -> None:
@@ -107,7 +114,7 @@ class Window(threading.Thread):
 
     def _snapshot(self) -> str:
         """Save the newest picture, guarded as all that is kept, in the current folder."""
-        newest = self._hub.newest
+        newest = self._broadcast.newest
         if newest is None:
             return "There is no picture yet"
         path = Path(f"snapshot_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{newest.index:06d}.png")
@@ -122,7 +129,7 @@ class Window(threading.Thread):
         telling = time.monotonic() < self._told[1]
         looks = (
             newest.index,
-            self._hub.frozen,
+            self._broadcast.frozen,
             self._beside,
             self._helps,
             telling and self._told[0],
@@ -133,7 +140,7 @@ class Window(threading.Thread):
         return due
 
     def _draw(self, newest: DisplayedFrame) -> None:
-        still = self._hub.frozen
+        still = self._broadcast.frozen
         pictures: dict[str, Frame] = {"live": newest.overlaid}
         if still is not None:
             pictures["still"] = still.overlaid

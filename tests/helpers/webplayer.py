@@ -1,4 +1,4 @@
-"""A stream for tests of the web viewer: pictures and masks that are known, shown through a real hub and overlay."""
+"""A stream for tests of the web viewer: pictures and masks that are known, shown through a real broadcast and overlay."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Player(threading.Thread):
         rate: int = RATE,
     ) -> None:
         super().__init__(daemon=True)
-        self.hub, self.controls = Broadcast(), Controls(classes)
+        self.broadcast, self.controls = Broadcast(), Controls(classes)
         first, _ = content(0)
         self.info = StreamInfo(
             "rtsp://user:secret@camera/live", first.height, first.width, Fraction(1, rate), live=live
@@ -88,10 +88,10 @@ class Player(threading.Thread):
             if self.state is SourceState.LIVE and not self.controls.settings.paused:
                 self._show(*self._content(index), index)
                 index += 1
-            elif self.state is not SourceState.LIVE and (newest := self.hub.newest) is not None:
+            elif self.state is not SourceState.LIVE and (newest := self.broadcast.newest) is not None:
                 behind = 2.5 if self.state is SourceState.BEHIND else None
                 status = replace(newest.status, state=self.state, since=self._since, behind_s=behind)
-                self.hub.publish(replace(newest, index=index, status=status, camera=False))
+                self.broadcast.publish(replace(newest, index=index, status=status, camera=False))
                 index += 1
 
     def turn(self, state: SourceState) -> None:
@@ -116,7 +116,7 @@ class Player(threading.Thread):
             note=self.note,
         )
         frozen = self.controls.settings.frozen
-        self.hub.publish(DisplayedFrame(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
+        self.broadcast.publish(DisplayedFrame(index, raw, overlaid, raw, overlaid, status), freeze=frozen)
 
     def _recording(self) -> RecordingStatus:
         if self.recording.state is RecordState.FAILED:
@@ -128,7 +128,7 @@ class Player(threading.Thread):
     def close(self) -> None:
         self._ended.set()
         self.join()
-        self.hub.close()
+        self.broadcast.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,1 +1,1 @@
-"""Displayed frames in the formats that browsers take: JPEG, VP8, WebRTC."""
+"""Encoding of displayed frames for browsers: JPEG, VP8 and WebRTC."""

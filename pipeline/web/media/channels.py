@@ -1,4 +1,4 @@
-"""From one encoder to many viewers: each has a mailbox of its own, so that none can hold up another."""
+"""Distribution of encoded frames to viewers. Each viewer has a separate mailbox, so a slow one does not delay others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One encoded picture. `index`: of the displayed picture. `captured`: `time.monotonic()`. `pts`: in 90 kHz, VP8 only."""
+    """One encoded frame. `index`: that of the displayed frame. `captured`: `time.monotonic()`. `pts`: in 90 kHz, VP8 only."""
 
     index: int
     captured: float
@@ -19,10 +19,10 @@ class Packet:
 
 
 class Mailbox:
-    """What waits for one viewer; filled and emptied on the server's event loop.
+    """The packets that wait for one viewer, for use on the server's event loop.
 
-    JPEG pictures stand for themselves: only the newest waits. VP8 pictures need those before them (`depth` more than 1): up to
-    `depth` wait; when more come, all are thrown away, and the next to wait is a key frame. `skipped` counts the lost.
+    JPEG images are independent: only the newest waits (`depth` 1). VP8 frames depend on earlier ones: up to `depth` wait;
+    on overflow all are dropped, and the next packet accepted is a key frame. `skipped` counts dropped packets.
     """
 
     def __init__(self, depth: int = 1) -> None:
@@ -33,7 +33,7 @@ class Mailbox:
         self.skipped = 0
 
     def offer(self, packet: Packet) -> bool:
-        """Put a packet in. False: the viewer is in need of a key frame."""
+        """Add a packet. Returns False if the viewer needs a key frame and this is none."""
         if len(self._waiting) >= self._depth:
             self.skipped += len(self._waiting)
             self._waiting.clear()
@@ -47,7 +47,7 @@ class Mailbox:
         return True
 
     async def take(self) -> Packet:
-        """The next packet; waits for one."""
+        """Wait for the next packet and return it."""
         while not self._waiting:
             self._changed.clear()
             await self._changed.wait()
@@ -55,44 +55,44 @@ class Mailbox:
 
 
 class Channel:
-    """One way to see one picture: `kind` "jpeg" or "vp8", `view` "overlay" or "raw".
+    """One encoding of one view: `kind` "jpeg" or "vp8", `view` "overlay" or "raw".
 
-    The encoder's thread reads `wanted` and `starved`; all else happens on the event loop.
+    The encoder thread reads `viewers` and `needs_key`; everything else happens on the event loop.
     """
 
     def __init__(self, kind: str, view: str, depth: int = 1) -> None:
         self.kind, self.view = kind, view
         self._depth = depth
-        self._boxes: set[Mailbox] = set()
-        self.starved = False  # somebody has come who can't wait for the next picture, or needs a key frame
+        self._mailboxes: set[Mailbox] = set()
+        self.needs_key = False  # a viewer has joined and needs an image now, or a viewer needs a key frame
         self.sent = self._skipped = 0
 
     @property
-    def wanted(self) -> int:
-        """How many are watching."""
-        return len(self._boxes)
+    def viewers(self) -> int:
+        """The number of viewers."""
+        return len(self._mailboxes)
 
     @property
     def skipped(self) -> int:
-        """Pictures that a viewer was too slow for."""
-        return self._skipped + sum(box.skipped for box in tuple(self._boxes))
+        """Packets dropped because a viewer was too slow."""
+        return self._skipped + sum(mailbox.skipped for mailbox in tuple(self._mailboxes))
 
     def join(self) -> Mailbox:
-        """A mailbox that is filled from now on."""
-        box = Mailbox(self._depth)
-        self._boxes.add(box)
-        self.starved = True
-        return box
+        """Add a viewer and return its mailbox."""
+        mailbox = Mailbox(self._depth)
+        self._mailboxes.add(mailbox)
+        self.needs_key = True
+        return mailbox
 
-    def leave(self, box: Mailbox) -> None:
-        """Fill that mailbox no longer."""
-        self._boxes.discard(box)
-        self._skipped += box.skipped
+    def leave(self, mailbox: Mailbox) -> None:
+        """Remove a viewer's mailbox."""
+        self._mailboxes.discard(mailbox)
+        self._skipped += mailbox.skipped
 
     def offer(self, packet: Packet) -> None:
-        """Hand a packet to all."""
-        for box in self._boxes:
-            if box.offer(packet):
+        """Add a packet to all mailboxes."""
+        for mailbox in self._mailboxes:
+            if mailbox.offer(packet):
                 self.sent += 1
             else:
-                self.starved = True
+                self.needs_key = True

@@ -1,4 +1,4 @@
-"""VP8 for WebRTC: every browser must decode it (RFC 7742), and one encoder serves all viewers."""
+"""VP8 encoding for WebRTC. Every browser must decode VP8 (RFC 7742); one encoder serves all viewers."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ from av.video.frame import PictureType
 from cliprl.pipeline.web.media.image_conversion import Image
 
 CLOCK = Fraction(1, 90_000)
-# Bits a pixel, of which text and contours stay legible; the rate is for so many frames a second.
+# Bits per pixel that keep text and contours legible, and the frame rate for which the bit rate is computed.
 _BITS, _NOMINAL_RATE = 0.3, 25
-# A viewer that lost a picture asks for a key frame; one comes by itself after so many frames, should the request be lost too.
+# Frames between regular key frames. A viewer that loses a frame requests a key frame, but that request can be lost too.
 _KEY_PERIOD = 125
 
 
 class Vp8Encoder:
-    """Encodes BGR pictures without delay. A picture of another size begins a new stream, which decoders follow."""
+    """Encodes BGR images without delay. An image of another size starts a new stream, which decoders accept."""
 
     def __init__(self) -> None:
         self._context: Any = None
         self._last = -1
 
     def encode(self, image: Image, pts: int, *, key: bool) -> tuple[bytes, int, bool]:
-        """(data, pts, is a key frame); `pts` in 90 kHz, moved behind the last where it is not. `key` demands a key frame."""
+        """Return (data, pts, whether it is a key frame). `pts` is in 90 kHz and made to ascend. `key` forces a key frame."""
         height, width = image.shape[:2]
         if self._context is None or (self._context.width, self._context.height) != (width, height):
             self._context = _open(width, height)
-        # libvpx's VP8 has no colour tags: browsers read it as limited-range BT.601, which is what this makes.
-        picture = av.VideoFrame.from_ndarray(
-            np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8), "yuv420p"
-        )
-        self._last = picture.pts = max(pts, self._last + 1)
-        picture.time_base = CLOCK
-        picture.pict_type = PictureType.I if key else PictureType.NONE
-        packets = self._context.encode(picture)
+        # VP8 carries no color tags: browsers decode it as limited-range BT.601, which this conversion produces.
+        frame = av.VideoFrame.from_ndarray(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8), "yuv420p")
+        self._last = frame.pts = max(pts, self._last + 1)
+        frame.time_base = CLOCK
+        frame.pict_type = PictureType.I if key else PictureType.NONE
+        packets = self._context.encode(frame)
         return b"".join(bytes(p) for p in packets), self._last, any(p.is_keyframe for p in packets)
 
 

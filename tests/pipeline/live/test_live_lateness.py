@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from live_camera import TestCamera
 from live_faults import CLASSES
+from prometheus_text import metric_samples
 from virtual_time import VirtualClock
 
 from cliprl.pipeline import Frame, Overlay
@@ -25,7 +26,7 @@ from cliprl.pipeline.live.clock import Rate
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
 from cliprl.pipeline.live.lateness import BEHIND
-from cliprl.pipeline.web.metrics import exposition
+from cliprl.pipeline.web.metrics import exposition, latency_histogram
 from cliprl.pipeline.web.status_json import ProgramInfo
 from cliprl.pipeline.window.window import standing
 
@@ -130,8 +131,8 @@ def display(clock: VirtualClock) -> Callable[[float], DisplayedFrame]:
         clock.sleep(0.04)
         camera._put(frame_of(clock.now - age))
         made.show(CapturedFrame(frame_of(clock.now - age), 1))
-        assert made.hub.newest is not None
-        return made.hub.newest
+        assert made.broadcast.newest is not None
+        return made.broadcast.newest
 
     return show
 
@@ -165,35 +166,24 @@ def test_a_picture_that_nothing_replaces_grows_old() -> None:
     assert file.at(1e9) == file
 
 
-class _Pump:
-    """The part of the pump that metrics look at."""
-
-    class latency:  # noqa: N801
-        @staticmethod
-        def lines(name: str) -> list[str]:
-            return []
-
-
 def test_page_metrics_and_health_are_told_the_age_of_now() -> None:
-    hub, now = Broadcast(), time.monotonic()
+    broadcast, now = Broadcast(), time.monotonic()
     frame = frame_of(now - 5)
     status = Status(SourceState.LIVE, fps=25.0, captured=now - 5, displayed=now - 4.9, skipped=3)
-    hub.publish(DisplayedFrame(0, frame, frame, frame, frame, status))
-    program = ProgramInfo(hub, Controls(CLASSES), TestCamera().info, CLASSES)
-    told = program.tell(1)
+    broadcast.publish(DisplayedFrame(0, frame, frame, frame, frame, status))
+    program = ProgramInfo(broadcast, Controls(CLASSES), TestCamera().info, CLASSES)
+    told = program.status_json(1)
     assert told["state"] == "behind"
     assert told["behind_s"] >= 5
     assert told["picture_age_s"] >= 5
     assert told["skipped"] == 3
     json.dumps(told)
-    lines = exposition(hub, program.status(), _Pump(), (), 0).splitlines()  # type: ignore[arg-type]
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert float(values["cliprl_picture_age_seconds"]) >= 5
-    assert values["cliprl_frames_skipped_total"] == "3"
-    assert values['cliprl_source_state{state="behind"}'] == "1"
-    assert values['cliprl_source_state{state="live"}'] == "0"
-    hub.close()
+    samples = metric_samples(exposition(broadcast, program.status(), latency_histogram(), (), 0))
+    assert samples["cliprl_picture_age_seconds"] >= 5
+    assert samples["cliprl_frames_skipped_total"] == 3
+    assert samples['cliprl_source_state{state="behind"}'] == 1
+    assert samples['cliprl_source_state{state="live"}'] == 0
+    broadcast.close()
     assert program.status().state is SourceState.ENDED
-    assert math.isnan(
-        float(exposition(hub, program.status(), _Pump(), (), 0).split("picture_age_seconds ")[-1].split()[0])
-    )  # type: ignore[arg-type]
+    after = metric_samples(exposition(broadcast, program.status(), latency_histogram(), (), 0))
+    assert math.isnan(after["cliprl_picture_age_seconds"])

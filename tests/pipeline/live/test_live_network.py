@@ -104,7 +104,7 @@ class Display:
 
     @property
     def newest(self) -> DisplayedFrame | None:
-        return self.stream.hub.newest
+        return self.stream.broadcast.newest
 
     def wait(self, state: SourceState, reconnections: int) -> float:
         """Wait for a picture in this state; the seconds that it took."""

@@ -48,13 +48,13 @@ class Watched:
         camera = LiveCapture(self._again, source, name="camera")
         self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, promise=promise)
         self.shown: list[DisplayedFrame] = []
-        publish = self.stream.hub.publish
+        publish = self.stream.broadcast.publish
 
         def note(shown: DisplayedFrame, *, freeze: bool = False) -> None:
             publish(shown, freeze=freeze)
             self.shown.append(shown)
 
-        self.stream.hub.publish = note  # type: ignore[method-assign]
+        self.stream.broadcast.publish = note  # type: ignore[method-assign]
         self.thread = threading.Thread(target=self.stream.run, daemon=True)
         self.thread.start()
         running.append(self)
@@ -259,7 +259,7 @@ def test_a_picture_that_stands_still_follows_the_controls() -> None:
     assert again.status.state is SourceState.LIVE
     np.testing.assert_array_equal(again.raw.luma, before.raw.luma)
     assert (again.overlaid.chroma != before.overlaid.chroma).any()
-    assert watched.stream.hub.frozen is not None
+    assert watched.stream.broadcast.frozen is not None
     watched.end()
     summary, ended = watched.stream.summary(), threading.Event()
     lingering = threading.Thread(target=watched.stream.linger, args=(ended,))
@@ -317,17 +317,17 @@ def test_what_is_shared_out_of_the_body_is_in_blocks_and_still_says_what_it_is()
 
 def test_readers_of_any_speed_see_the_newest_and_harm_nobody() -> None:
     watched = Watched(TestCamera())
-    hub, seen = watched.stream.hub, [0]
+    broadcast, seen = watched.stream.broadcast, [0]
     for _ in range(3):
         watched.until(lambda s: s.index > seen[-1] + 4)  # a slow reader
-        newest = hub.wait_newer(seen[-1], LIMIT)
+        newest = broadcast.wait_newer(seen[-1], LIMIT)
         assert newest is not None
         seen.append(newest.index)
     shown = watched.end()
     assert all(b - a > 3 for a, b in pairwise(seen))
     assert [s.index for s in shown] == list(range(len(shown)))
-    assert hub.closed
-    assert hub.wait_newer(len(shown), LIMIT) is None
+    assert broadcast.closed
+    assert broadcast.wait_newer(len(shown), LIMIT) is None
 
 
 def test_controls_change_the_picture_and_refuse_nonsense() -> None:
@@ -353,11 +353,11 @@ def test_controls_change_the_picture_and_refuse_nonsense() -> None:
     watched.stream.controls.show("target", False)
     watched.until(lambda s: with_mask(s) and painted(s) is None, before)
     watched.stream.controls.change(frozen=True)
-    watched.until(lambda s: watched.stream.hub.frozen is not None)
-    still = watched.stream.hub.frozen
+    watched.until(lambda s: watched.stream.broadcast.frozen is not None)
+    still = watched.stream.broadcast.frozen
     assert still is not None
     watched.until(lambda s: s.index > still.index + 5)
-    assert watched.stream.hub.frozen is still
+    assert watched.stream.broadcast.frozen is still
     watched.end()
 
 

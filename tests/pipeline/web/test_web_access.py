@@ -32,8 +32,8 @@ UPGRADE = {
 @pytest.fixture(scope="module")
 def viewer() -> Iterator[WebViewer]:
     with Player() as player:
-        player.hub.wait_newer(-1, LIMIT)
-        program = ProgramInfo(player.hub, player.controls, player.info, player.classes, True, "test")
+        player.broadcast.wait_newer(-1, LIMIT)
+        program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
         with WebViewer(program, Address("127.0.0.1", 0, True)) as running:
             yield running
 

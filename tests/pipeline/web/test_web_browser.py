@@ -56,13 +56,13 @@ PRINT = PIXEL.replace("getImageData(...arguments[1], 1, 1).data.slice(0, 3)", "g
 
 
 def serve(player: Player, address: Address = ANY) -> WebViewer:
-    return WebViewer(ProgramInfo(player.hub, player.controls, player.info, player.classes, True, "test"), address)
+    return WebViewer(ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test"), address)
 
 
 @pytest.fixture(scope="module")
 def player() -> Iterator[Player]:
     with Player() as running:
-        running.hub.wait_newer(-1, LIMIT)
+        running.broadcast.wait_newer(-1, LIMIT)
         yield running
 
 
@@ -564,7 +564,7 @@ def played(path: Path) -> Iterator[tuple[Playback, WebViewer]]:
     live = LiveStream(
         LiveCapture(lambda: open_source(path), playback, name="clip"), Overlay(CLASSES), playback=playback
     )
-    program = ProgramInfo(live.hub, live.controls, live.info, CLASSES, False, "test", playback)
+    program = ProgramInfo(live.broadcast, live.controls, live.info, CLASSES, False, "test", playback)
     with WebViewer(program, ANY) as viewer:
         runner = threading.Thread(target=live.run)
         runner.start()

@@ -25,7 +25,7 @@ from cliprl.pipeline.cli import viewers
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 
-from cliprl.pipeline.web.address import own_addresses
+from cliprl.pipeline.web.address import external_addresses
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 # Seconds after which a test gives up waiting for what has to come.
@@ -209,7 +209,7 @@ def test_a_file_waits_for_the_first_viewer_and_is_replayed_and_sought_in(tmp_pat
         first = float(until(url + "metrics", r"^cliprl_frames_displayed_total (\d+)"))
         assert first == 50
         assert fetch(url + "api/position", {"seconds": 1.0})[0] == 200
-        until(url + "metrics", rf"^cliprl_frames_displayed_total (?!{first:.0f}$)\d+")
+        until(url + "metrics", rf"^cliprl_frames_displayed_total (?!{first:.1f}$)[\d.]+")
         until(url + "healthz", '"ended"')
         assert float(until(url + "metrics", r"^cliprl_frames_displayed_total (\d+)")) == 75
         for body in ({"seconds": -1}, {"seconds": 99}, {"seconds": True}, {"seconds": "1"}, {}, {"seconds": 0, "x": 1}):
@@ -248,7 +248,7 @@ def test_a_file_that_waits_ends_by_ctrl_c(tmp_path: Path) -> None:
 
 def test_beyond_loopback_every_address_that_others_can_reach_is_told(tmp_path: Path) -> None:
     with running(tmp_path, "demo:?size=160x128", "--web", "0.0.0.0:0", "-q") as (process, url):
-        places = own_addresses(ipv6=False)
+        places = external_addresses(ipv6=False)
         assert not [place for place in places if place.startswith("127.")]
         assert process.stderr is not None
         for place in places:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 import cv2
 import numpy as np
 import pytest
+from prometheus_text import metric_samples, metric_types
 from webplayer import CLASSES, Player
 
 from cliprl.engines import UsageError
@@ -25,7 +26,7 @@ pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 
 import aiohttp
 
-from cliprl.pipeline.web.address import Address, is_loopback, may_be_called
+from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
 from cliprl.pipeline.web.server import WebViewer
 from cliprl.pipeline.web.status_json import ProgramInfo
 
@@ -36,13 +37,13 @@ LIMIT = 30.0
 
 
 def serve(player: Player, address: Address = ANY) -> WebViewer:
-    return WebViewer(ProgramInfo(player.hub, player.controls, player.info, player.classes, True, "test"), address)
+    return WebViewer(ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test"), address)
 
 
 @pytest.fixture(scope="module")
 def player() -> Iterator[Player]:
     with Player() as running:
-        running.hub.wait_newer(-1, LIMIT)
+        running.broadcast.wait_newer(-1, LIMIT)
         yield running
 
 
@@ -146,8 +147,8 @@ def test_a_taken_port_is_an_error_where_it_was_asked_for_and_else_another_is_fou
         ("", "127.0.0.1", False),
     ],
 )
-def test_who_may_be_called_what(host: str, listening: str, fine: bool) -> None:
-    assert may_be_called(host, listening) is fine
+def test_who_is_accepted_host_what(host: str, listening: str, fine: bool) -> None:
+    assert is_accepted_host(host, listening) is fine
 
 
 def test_only_this_machine_counts_as_loopback() -> None:
@@ -355,7 +356,7 @@ def test_the_snapshot_is_the_picture_in_full_size_and_its_true_colours(viewer: W
 def test_health_follows_the_source() -> None:
     with Player() as player, serve(player) as viewer:
         assert ask(viewer, "/healthz")[0] == 200
-        player.hub.wait_newer(-1, LIMIT)
+        player.broadcast.wait_newer(-1, LIMIT)
         for state, status in [
             (SourceState.LIVE, 200),
             (SourceState.STALLED, 503),
@@ -371,17 +372,15 @@ def test_health_follows_the_source() -> None:
 
 
 def test_metrics_are_in_prometheus_form_and_true(viewer: WebViewer, player: Player) -> None:
-    wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: b"latency_seconds_count 0\n" not in text)
-    before = player.hub.newest
+    wait_for(
+        lambda: ask(viewer, "/metrics")[2],
+        lambda text: metric_samples(text)["cliprl_display_latency_seconds_count"] > 0,
+    )
+    before = player.broadcast.newest
     _, headers, body = ask(viewer, "/metrics")
-    after = player.hub.newest
+    after = player.broadcast.newest
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    samples: dict[str, float] = {}
-    for line in body.decode().splitlines():
-        if not line.startswith("#"):
-            match = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="[^"]*",?)+\})?) (NaN|[-+\d.e]+)', line)
-            assert match, line
-            samples[match[1]] = float(match[2])
+    samples = metric_samples(body)
     assert before is not None
     assert after is not None
     assert before.index <= samples["cliprl_frames_displayed_total"] - 1 <= after.index
@@ -391,6 +390,18 @@ def test_metrics_are_in_prometheus_form_and_true(viewer: WebViewer, player: Play
     assert buckets == sorted(buckets)
     assert buckets[-1] == samples["cliprl_display_latency_seconds_count"] > 0
     assert {"cliprl_mask_age_seconds", "cliprl_frames_dropped_total", "cliprl_reconnections_total"} <= set(samples)
+    assert b"_created" not in body
+
+
+def test_metric_names_and_types_are_those_that_dashboards_use(viewer: WebViewer) -> None:
+    types = metric_types(ask(viewer, "/metrics")[2])
+    counters = "frames_displayed frames_dropped frames_skipped reconnections segmenter_restarts recording_frames"
+    counters += " recording_frames_missed recording_faults web_pictures_sent web_pictures_skipped"
+    gauges = "display_fps picture_age_seconds mask_age_seconds source_state mask_state recording recording_state"
+    gauges += " out_of_body web_viewers"
+    expected = {f"cliprl_{name}": "counter" for name in counters.split()}
+    expected |= {f"cliprl_{name}": "gauge" for name in gauges.split()}
+    assert types == expected | {"cliprl_display_latency_seconds": "histogram"}
 
 
 def test_without_a_mask_its_age_is_no_number(player: Player, viewer: WebViewer) -> None:
@@ -414,7 +425,7 @@ def test_one_that_never_reads_harms_none_of_ten(viewer: WebViewer) -> None:
         wait_for(lambda: _sample(viewer, skipped), lambda missed: missed > 0)
         for _ in range(10):
             assert all(stream.picture().shape == (240, 320, 3) for stream in streams)
-    wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: b"cliprl_web_viewers 0\n" in text)
+    wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: metric_samples(text)["cliprl_web_viewers"] == 0)
 
 
 def _sample(viewer: WebViewer, name: str) -> float:
@@ -428,7 +439,7 @@ def test_one_that_goes_in_the_middle_of_a_picture_is_forgotten(viewer: WebViewer
     stream.file.read(100)
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a farewell
     stream.close()
-    wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: b"cliprl_web_viewers 0\n" in text)
+    wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: metric_samples(text)["cliprl_web_viewers"] == 0)
     with closing(Stream(viewer)) as another:
         another.picture()
 

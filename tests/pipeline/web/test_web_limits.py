@@ -23,8 +23,7 @@ pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 
 import aiohttp
 
-from cliprl.pipeline.web.address import Address
-from cliprl.pipeline.web.connections import peer_key
+from cliprl.pipeline.web.address import Address, peer_key
 from cliprl.pipeline.web.json_body import parse_object
 from cliprl.pipeline.web.limits import LOGIN_ATTEMPTS, LOGIN_WINDOW, Limits, LoginLimit
 from cliprl.pipeline.web.media.rtc import PeerLimit
@@ -60,12 +59,12 @@ BAD = {
 @pytest.fixture(scope="module")
 def player() -> Iterator[Player]:
     with Player() as running:
-        running.hub.wait_newer(-1, LIMIT)
+        running.broadcast.wait_newer(-1, LIMIT)
         yield running
 
 
 def serve(player: Player, limits: Limits = PLENTY, host: str = "127.0.0.1") -> WebViewer:
-    program = ProgramInfo(player.hub, player.controls, player.info, player.classes, True, "test")
+    program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
     return WebViewer(program, Address(host, 0, True), limits)
 
 
@@ -262,13 +261,13 @@ def test_a_peer_may_try_again_after_a_while_and_others_at_once() -> None:
     limit = LoginLimit(lambda: now[0])
     for _ in range(LOGIN_ATTEMPTS):
         assert limit.wait("a") == 0
-        limit.failed("a")
+        limit.count_failure("a")
     assert limit.wait("a") == LOGIN_WINDOW
     assert limit.wait("b") == 0
     now[0] = LOGIN_WINDOW
     assert limit.wait("a") == 0
     for peer in range(5000):
-        limit.failed(str(peer))
+        limit.count_failure(str(peer))
     assert len(limit._failures) <= 1024
 
 

@@ -129,7 +129,9 @@ class Shown:
 
         self.screen, self.player = screen, player
         self.closed = threading.Event()
-        self.window = Window(player.hub, player.controls, title="test", live=True, records=True, close=self.closed.set)
+        self.window = Window(
+            player.broadcast, player.controls, title="test", live=True, records=True, close=self.closed.set
+        )
         self.window.start()
         assert self.window.opened.wait(LIMIT)
         assert self.window.failed is None
@@ -158,7 +160,7 @@ def shown(screen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
     monkeypatch.chdir(tmp_path)
     with Player() as player:
-        player.hub.wait_newer(-1, LIMIT)
+        player.broadcast.wait_newer(-1, LIMIT)
         display = Shown(screen, player)
         yield display
         display.window.stop()
@@ -252,7 +254,7 @@ def test_without_a_screen_it_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DISPLAY", ":97531")
     with Player() as player:
         closed = threading.Event()
-        window = Window(player.hub, player.controls, title="test", live=True, records=False, close=closed.set)
+        window = Window(player.broadcast, player.controls, title="test", live=True, records=False, close=closed.set)
         window.start()
         assert closed.wait(LIMIT)
         window.stop()
