@@ -19,7 +19,8 @@ from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import Bundle, CompiledBundle
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
-from cliprl.pipeline.cuda.device import CudaDevice, SharedGpu
+from cliprl.pipeline.cuda.context import SharedGpu
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.overlay.overlay import Style
 
 LONG, TOGETHER, PACE = 100_000, 8, 60

@@ -22,7 +22,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.selection.engine_variant import candidates
-from cliprl.pipeline.cuda.device import SharedGpu
+from cliprl.pipeline.cuda.context import SharedGpu
 
 HEIGHT, WIDTH = 1080, 1920
 # Of the pictures that the promise is made for, where the bundle is made here.

@@ -19,9 +19,10 @@ from cliprl.engines import Bundle
 from cliprl.pipeline.core.color import Color, rgb_to_yuv
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.ring_buffer import RingClosed
-from cliprl.pipeline.cuda.device import CudaDevice, SharedGpu
+from cliprl.pipeline.cuda.context import SharedGpu
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.inference import StepPlan
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
-from cliprl.pipeline.cuda.steps import StepPlan
 from cliprl.pipeline.overlay.overlay import Style
 from cliprl.pipeline.stream.scheduler import StageScheduler, Work
 from cliprl.pipeline.synthetic.renderer import SceneRenderer

@@ -1,5 +1,5 @@
-"""The `cuda` device: frames in GPU memory from the decoder to the encoder. Nothing here is imported before it is chosen.
+"""The `cuda` device: frames stay in GPU memory from the decoder to the encoder. See README.md beside this file.
 
-Only `torch_gpu`, the launchers, `nvdec` and `nvenc` touch a GPU; all other modules work against the protocol in `gpu`, so that
-they can be run, and are tested, on a simulated one. `torch_pictures` and `torch_masks` are the kernels in torch's operators.
+Only `torch_gpu`, `kernels` and `codecs` touch a GPU; all other modules use the protocol in `gpu_api`, so that the tests run
+them on a simulated GPU.
 """

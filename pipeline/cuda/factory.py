@@ -9,7 +9,8 @@ from typing import cast
 from cliprl.engines import Engine, EngineError, ignore_message
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, find_driver, no_gpu
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
-from cliprl.pipeline.cuda.device import CudaDevice, Encoding, SharedGpu, share
+from cliprl.pipeline.cuda.context import Encoding, SharedGpu, share
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu_api import Network
 from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
 from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
@@ -58,23 +59,19 @@ def _card(say: Callable[[str], None]) -> SharedGpu:
     index = torch.cuda.current_device()
     if index not in _cards:
         target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
-        launcher, note = climb(target, index, say)
+        launcher, note = load_kernels(target, index, say)
         gpu = TorchGpu(launcher, index)
         _cards[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
     return _cards[index]
 
 
-def climb(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
-    """The best way to the kernels that this machine has, and a sentence on it and on why not a better one.
+def load_kernels(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
+    """Compile the kernels and load them with the first launcher that works.
 
-    Compiled kernels by the first launcher that works, else torch's own operators in their place.
+    Return it with a sentence that names compiler and launcher and the reason why a preferred launcher was not used.
+    Raises EngineError where the kernels cannot be compiled or launched.
     """
-    try:
-        launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
-    except EngineError as error:
-        from cliprl.pipeline.cuda.torch_launcher import TorchLauncher
-
-        return TorchLauncher(index), f"torch's own operators in place of kernels, which is slower: {error}"
+    launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
     why = f" ({'; '.join(refused)})" if refused else ""
     return launcher, f"kernels compiled by {' '.join(compiler())}, launched by {launcher.name}{why}"
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from ctypes import c_float
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.viewport import Viewport, inside_cells
+from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
+from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cells, network_to_frame
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
+
+# Address and pitch, in bytes, of luma and of chroma.
+Planes = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Taps(NamedTuple):
@@ -100,3 +107,29 @@ def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
 def inside_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32]:
     """`spans` of `inside_cells`: what of a grid over the network's picture lies in the endoscope's."""
     return spans(inside_cells(view, height, width))
+
+
+def prepare_arguments(view: Viewport, color: Color, planes: Planes, tables: Sequence[int], picture: int) -> Prepare:
+    """Arguments of `prepare`. `tables` are the addresses of the view's filters, in order, and of its `inside_spans`."""
+    matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
+    (luma, luma_pitch), (chroma, chroma_pitch) = planes
+    axes = [Axis(tables[2 * i], tables[2 * i + 1], taps.weight.shape[1], 0) for i, taps in enumerate(filters(view))]
+    numbers = (luma_pitch, chroma_pitch, view.frame_width, view.frame_height, *view.crop[:2], *view.placed)
+    floats = ((c_float * 9)(*matrix.ravel()), (c_float * 3)(*offset))
+    size = (view.network_width, view.network_height)
+    return Prepare(*size, luma, chroma, *numbers, *axes, tables[8], *floats, 0, picture)
+
+
+def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Scale and shift along x, then along y, float32 (4,): old cell = scale * new cell + shift, for a grid (rows, columns).
+
+    The identity, exactly, where both views see the same part of the frame.
+    """
+    if (old.crop, old.placed) == (new.crop, new.placed):
+        return np.array([1, 0, 1, 0], np.float32)
+    to_frame, to_network = network_to_frame(new), frame_to_network(old)
+    scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
+    shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
+    strides = np.array([new.network_width / grid[1], new.network_height / grid[0]])
+    # Cell centres lie half a cell from the picture's corner, where the maps have their origin.
+    return np.stack([scale, shift / strides + (scale - 1) / 2], axis=1).ravel().astype(np.float32)

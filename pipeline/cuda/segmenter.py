@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,16 @@ from cliprl.engines import Bundle
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
-from cliprl.pipeline.cuda.geometry import filters, inside_spans
-from cliprl.pipeline.cuda.inference import Inference, Shape
-from cliprl.pipeline.cuda.pictures import prepare_arguments
+from cliprl.pipeline.cuda.context import GpuContext
+from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of
+from cliprl.pipeline.cuda.inference import Inference, Shape, StepPlan
 from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
-from cliprl.pipeline.cuda.steps import StepPlan
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
-from cliprl.pipeline.cuda.warp import warp_of
+from cliprl.pipeline.devices.device import Device
 from cliprl.pipeline.overlay.upsample import spans as grid_spans
 from cliprl.pipeline.segment.segmenter import Encoded, Parts, Prepared, Segmenter
-
-if TYPE_CHECKING:
-    from cliprl.pipeline.cuda.device import CudaDevice
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -50,9 +46,9 @@ class CudaSegmenter(Segmenter):
 
     works_on = "cuda"
 
-    def __init__(self, bundle: Bundle | str | Path, *, device: CudaDevice, **settings: Any) -> None:
+    def __init__(self, bundle: Bundle | str | Path, *, device: GpuContext, **settings: Any) -> None:
         self._cuda = device
-        super().__init__(bundle, device=device, **settings)
+        super().__init__(bundle, device=cast(Device, device), **settings)
 
     def _warm_up(self) -> None:
         device, stream = self._cuda, self._cuda.compute

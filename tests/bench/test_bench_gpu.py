@@ -26,7 +26,7 @@ from cliprl.bench.harness.result import Series
 from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
-from cliprl.pipeline.cuda.device import share
+from cliprl.pipeline.cuda.context import share
 
 # What the bare machine does not have; without `site` the editable install is not found either.
 BARE = """

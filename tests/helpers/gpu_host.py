@@ -7,9 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,37 +47,8 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(target))
 
 
-# Which of the two does a kernel's work: "host", its own source, or "torch", the operators that stand in for it.
-runner = "host"
-
-
-@contextmanager
-def run_by(name: str) -> Iterator[None]:
-    """Choose who does the kernels' work inside."""
-    global runner
-    before, runner = runner, name
-    try:
-        yield
-    finally:
-        runner = before
-
-
-@lru_cache(maxsize=1)
-def stand_in() -> Any:
-    """Torch's operators on this machine's processor."""
-    torch = pytest.importorskip("torch")
-    from cliprl.pipeline.cuda import torch_launcher
-    from cliprl.pipeline.cuda.torch_memory import Memory
-
-    torch.set_num_threads(1)
-    return partial(torch_launcher.stand_in, memory=Memory(torch.device("cpu")))
-
-
 def launch(arguments: Arguments) -> None:
     """Run a kernel to its end."""
-    if runner == "torch":
-        stand_in()(arguments)
-        return
     (grid_x, grid_y), (block_x, block_y) = grid_of(arguments)
     getattr(library(), f"{arguments.name}_run")(ctypes.byref(arguments), grid_x, grid_y, block_x, block_y)
 

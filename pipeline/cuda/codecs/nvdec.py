@@ -13,7 +13,7 @@ from av.codec.hwaccel import HWAccel
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Plane
-from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.gpu_api import Event
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Narrow
 from cliprl.pipeline.sources.decoding.decode import Decoded
@@ -29,7 +29,7 @@ CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
 
 
 def open_on_gpu(
-    name: str, device: CudaDevice, index: int, say: Callable[[str], None], stream: int | None = None
+    name: str, device: GpuContext, index: int, say: Callable[[str], None], stream: int | None = None
 ) -> VideoSource | None:
     """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why.
 
@@ -59,7 +59,7 @@ def _check_format(name: str, stream: int | None) -> None:
 class NvdecSource(VideoSource):
     """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
 
-    def __init__(self, name: str, device: CudaDevice, index: int, stream: int | None = None) -> None:
+    def __init__(self, name: str, device: GpuContext, index: int, stream: int | None = None) -> None:
         # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
         # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
         device.gpu.bind()
@@ -85,7 +85,7 @@ class SurfaceWriter:
 
     on_host = False
 
-    def __init__(self, device: CudaDevice) -> None:
+    def __init__(self, device: GpuContext) -> None:
         self._device = device
         self._reading: deque[tuple[Event, Any]] = deque()
         self._spare: list[Event] = []

@@ -15,7 +15,7 @@ from av.video.frame import CudaContext
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
-from cliprl.pipeline.cuda.device import CudaDevice, Encoding
+from cliprl.pipeline.cuda.context import Encoding, GpuContext
 from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu
 from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.letterbox import letterbox
@@ -52,7 +52,7 @@ class NvencEncoder(VideoEncoder):
     used again when its packet is there, which tells that NVENC has read it."""
 
     def __init__(
-        self, stream: Any, first: Frame, info: StreamInfo, *, device: CudaDevice, encoding: Encoding, **settings: Any
+        self, stream: Any, first: Frame, info: StreamInfo, *, device: GpuContext, encoding: Encoding, **settings: Any
     ) -> None:
         self._device, self._gpu = device, device.gpu
         self._context = _context(self._gpu, encoding)
@@ -112,7 +112,7 @@ def options(crf: float, preset: str) -> dict[str, str]:
 
 
 def open_nvenc_sink(
-    target: Path, scene: OutputSpec, device: CudaDevice, encoding: Encoding, **settings: Any
+    target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, **settings: Any
 ) -> VideoSink:
     """A video file by NVENC, or by libx264 where card, driver or picture have none; a note of the sink says which, and why."""
     reason = why_not(device.gpu, encoding, scene.stream)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from gpu_host import launch, needs_compiler, pitched, run_by
+from gpu_host import launch, needs_compiler, pitched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Stamp
-from cliprl.pipeline.cuda.painting import (
+from cliprl.pipeline.cuda.overlay import (
     Canvas,
     blend_arguments,
     disc_spans,
@@ -34,13 +33,6 @@ from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.overlay.upsample import labels_at
 
 pytestmark = needs_compiler
-
-
-@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
-def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
-    with run_by(request.param):
-        yield
 
 
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]

@@ -22,11 +22,12 @@ from cliprl.pipeline.core.color import WEIGHTS, Color
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport
-from cliprl.pipeline.cuda.device import CudaDevice, SharedGpu, share
-from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.context import SharedGpu
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import open_shared_gpu
 from cliprl.pipeline.cuda.inference import STATE_BYTES
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult
+from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
 from cliprl.pipeline.devices.cpu import CpuDevice
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -38,20 +39,10 @@ IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 PLAIN = Style(legend=False, status=False)
 
 
-@pytest.fixture(scope="module", params=["compiled", "torch"])
-def card(request: pytest.FixtureRequest) -> SharedGpu:
-    """The card as this machine opens it, and once more on the last rung, where torch's operators do the kernels' work."""
-    opened = open_shared_gpu(print)
-    if request.param == "compiled":
-        return opened
-    import torch
-
-    from cliprl.pipeline.cuda.torch_gpu import TorchGpu
-    from cliprl.pipeline.cuda.torch_launcher import TorchLauncher
-
-    index = torch.cuda.current_device()
-    gpu: Any = TorchGpu(TorchLauncher(index), index)
-    return share(gpu, opened.network)
+@pytest.fixture(scope="module")
+def card() -> SharedGpu:
+    """The GPU as this machine opens it."""
+    return open_shared_gpu(print)
 
 
 def picture(height: int, width: int, color: Color, index: int = 0) -> Frame:
@@ -271,7 +262,7 @@ def test_nvdec_gives_the_cpus_planes(card: SharedGpu, tmp_path: Path) -> None:
     overlay = device.overlay(CLASSES, Style(opacity=0))
     with open_source(str(clip)) as expected, device.source(str(clip), told.append) as source:
         if told or card.decoder is None:
-            pytest.skip("; ".join(told) or "not this rung's")
+            pytest.skip("; ".join(told) or "no NVDEC")
         for theirs in expected:
             frame = source.read(device.frames.acquire)
             assert frame is not None
@@ -291,7 +282,7 @@ def test_nvenc_keeps_what_was_painted(card: SharedGpu, tmp_path: Path) -> None:
     sink = device.sink(str(target), OutputSpec(StreamInfo("played", 144, 256, Fraction(1, 60)), CLASSES), crf=0)
     if getattr(sink, "takes_pictures", True):
         sink.close()
-        pytest.skip("; ".join(getattr(sink, "notes", ())) or "not this rung's")
+        pytest.skip("; ".join(getattr(sink, "notes", ())) or "no NVENC")
     overlay, painted = device.overlay(CLASSES, PLAIN), []
     assert isinstance(sink, VideoSink)
     with sink:

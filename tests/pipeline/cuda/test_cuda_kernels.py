@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from gpu_host import launch, needs_compiler, pitched, run_by
+from gpu_host import launch, needs_compiler, pitched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cliprl.bench.fixtures import timecode
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.edges import DISTANCES, StripLayout
-from cliprl.pipeline.cuda.geometry import inside_spans
+from cliprl.pipeline.cuda.geometry import inside_spans, warp_of
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
-from cliprl.pipeline.cuda.warp import warp_of
+from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
 from cliprl.pipeline.segment.refinement import SETTLED
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.view.edge_scan import STRIPS, Ends, find_ends
 
 pytestmark = needs_compiler
-
-
-@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
-def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
-    with run_by(request.param):
-        yield
 
 
 def endoscope(height: int, width: int, seed: int, kind: str) -> NDArray[np.uint8]:

@@ -57,8 +57,8 @@ int cuGetProcAddress(const char *symbol, void **found, int version, unsigned lon
 SCRIPT = """
 import numpy as np
 from cliprl.engines import EngineError
-from cliprl.pipeline.cuda import timecode
-from cliprl.pipeline.cuda.launchers import BindingsLauncher
+from cliprl.bench.fixtures import timecode
+from cliprl.pipeline.cuda.kernels.launchers import BindingsLauncher
 launcher = BindingsLauncher(b"\\x7fELF" + b"0" * 60, 0)
 stream = launcher.stream()
 luma, expected, bits = np.zeros((16, 400), np.uint8), np.zeros((16, 400), np.uint8), timecode.bits_of(123_456)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.codecs.nvdec import SurfaceWriter
-from cliprl.pipeline.cuda.device import CudaDevice, share
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
 
 pytestmark = needs_compiler

@@ -16,7 +16,8 @@ from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
-from cliprl.pipeline.cuda.device import CudaDevice, Encoding, share
+from cliprl.pipeline.cuda.context import Encoding, share
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks import MaskSink, NullSink, VideoSink

@@ -12,11 +12,11 @@ from gpu_fake import FakeGpu
 
 from cliprl.engines import EngineError, UsageError
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo, find_driver
-from cliprl.pipeline.cuda import factory as opening
-from cliprl.pipeline.cuda.device import CudaDevice, share
+from cliprl.pipeline.cuda import factory
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of, open_device, why_not
 from cliprl.pipeline.cuda.kernels import launchers
-from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import VideoSource
 
@@ -82,9 +82,9 @@ def test_without_pycuda_the_next_rung_serves_and_the_reason_is_told(monkeypatch:
     launcher, refused = launchers.open_launcher(b"", 0)
     assert launcher.name == "cuda-bindings"
     assert refused == ("pycuda: not installed: pip install pycuda",)
-    monkeypatch.setattr(opening, "compiled_kernels", lambda *_, **__: b"")
-    monkeypatch.setattr(opening, "compiler", lambda: ("nvrtc", "13.2"))
-    _, told = opening.climb("sm90", 0, print)
+    monkeypatch.setattr(factory, "compiled_kernels", lambda *_, **__: b"")
+    monkeypatch.setattr(factory, "compiler", lambda: ("nvrtc", "13.2"))
+    _, told = factory.load_kernels("sm90", 0, print)
     assert told == (
         "kernels compiled by nvrtc 13.2, launched by cuda-bindings (pycuda: not installed: pip install pycuda)"
     )
@@ -93,26 +93,13 @@ def test_without_pycuda_the_next_rung_serves_and_the_reason_is_told(monkeypatch:
         launchers.open_launcher(b"", 0)
 
 
-def test_the_last_rung_is_torch_alone_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-
+def test_without_a_compiler_the_device_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> bytes:
         raise EngineError("no compiler for CUDA kernels (no nvcc): pip install cuda-bindings nvidia-cuda-nvrtc")
 
-    monkeypatch.setattr(opening, "compiled_kernels", missing)
-    launcher, told = opening.climb("sm90", 0, print)
-    assert launcher.name == "torch's own operators"
-    assert told.startswith("torch's own operators in place of kernels, which is slower: no compiler for CUDA kernels")
-    assert "pip install cuda-bindings" in told
-
-
-def test_torch_stands_in_for_every_kernel() -> None:
-    pytest.importorskip("torch")
-    from cliprl.pipeline.cuda import torch_launcher
-    from cliprl.pipeline.cuda.torch_memory import STANDS
-
-    assert torch_launcher.TorchLauncher.name
-    assert set(STANDS) == {kernel.name for kernel in KERNELS}
+    monkeypatch.setattr(factory, "compiled_kernels", missing)
+    with pytest.raises(EngineError, match="pip install cuda-bindings"):
+        factory.load_kernels("sm90", 0, print)
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")

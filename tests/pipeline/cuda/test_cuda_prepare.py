@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from gpu_host import launch, library, needs_compiler, pitched, run_by
+from gpu_host import launch, library, needs_compiler, pitched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,19 +14,11 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.color import WEIGHTS, Color
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
-from cliprl.pipeline.cuda.geometry import filters, inside_spans
+from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Narrow
-from cliprl.pipeline.cuda.pictures import prepare_arguments
 from cliprl.pipeline.devices.cpu import CpuDevice
 
 pytestmark = needs_compiler
-
-
-@pytest.fixture(autouse=True, scope="module", params=["host", "torch"])
-def _runner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything twice: by the kernels' own source, and by the operators that stand in for them."""
-    with run_by(request.param):
-        yield
 
 
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from cliprl.engines import open_bundle
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda.inference import WINDOW, StepPlan
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.scheduling import DEPTH, GpuTurns, InFlight
-from cliprl.pipeline.cuda.steps import WINDOW, StepPlan
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector

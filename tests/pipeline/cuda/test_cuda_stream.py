@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu, HostNetwork
-from gpu_host import needs_compiler, run_by
+from gpu_host import needs_compiler
 from numpy.typing import NDArray
 
 from cliprl.engines import CompiledBundle, load_engines, open_bundle
@@ -21,7 +21,8 @@ from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.cuda.device import CudaDevice, share
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -99,7 +100,7 @@ def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
 ) -> None:
     device, gpu = simulated(0, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
-    with Trace(tmp_path / "t.json", device) as trace, run_by("host"):
+    with Trace(tmp_path / "t.json", device) as trace:
         Stream(Played(pictures), segmenter, device.overlay(segmenter.classes)).run(trace)
         gpu.drain()
     threads = {"decode": "decode", "prepare": "encode", "encode": "encode", "refine": "refine", "draw": "draw"}
@@ -117,15 +118,12 @@ def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
     assert len(gpu.ranges) == told_so_far  # nobody is told once the trace is closed
 
 
-@pytest.mark.parametrize(("rotation", "runner"), [(0, "host"), (90, "host"), (0, "torch")])
-def test_a_stream_comes_out_as_on_the_cpu(
-    engines: CompiledBundle, pictures: list[Frame], rotation: int, runner: str
-) -> None:
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, pictures: list[Frame], rotation: int) -> None:
     device, gpu = simulated(rotation, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
-    with run_by(runner):
-        found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
-        gpu.drain()
+    found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
+    gpu.drain()
     cpu = Segmenter(engines=engines)
     expected = played(cpu, Overlay(cpu.classes), Played(pictures, rotation=rotation))
     assert len(found) == len(expected) == FRAMES

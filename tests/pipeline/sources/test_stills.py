@@ -27,7 +27,7 @@ from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor
 from cliprl.pipeline.core.viewport import full_viewport
-from cliprl.pipeline.cuda.edges import StripLayout
+from cliprl.pipeline.cuda.view_tracker import StripLayout
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 from cliprl.pipeline.sources.decoding.conform import Conformer

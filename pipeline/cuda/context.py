@@ -1,0 +1,99 @@
+"""The GPU as one video stream uses it: what all streams share, and the stream's own ring and CUDA streams."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cliprl.engines import Engine
+from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
+from cliprl.pipeline.cuda.geometry import Planes
+from cliprl.pipeline.cuda.gpu_api import Gpu, Network, Stream
+from cliprl.pipeline.cuda.ring import CudaRing, Slot
+from cliprl.pipeline.cuda.scheduling import GpuTurns
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A libav encoder that reads frames in the memory of GPU number `index`, in the pixel format `pix_fmt`."""
+
+    codec: str = "h264_nvenc"
+    pix_fmt: str = "cuda"
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGpu:
+    """A GPU and what its video streams share: the compute stream, the turns on it, and how an engine becomes a network.
+
+    `notes` explain the choices made at start-up, one sentence each. `decoder` is the GPU's number for libav's NVDEC and
+    `encoding` describes its NVENC; None disables either.
+    """
+
+    gpu: Gpu
+    network: Callable[[Engine], Network]
+    notes: tuple[str, ...] = ()
+    turns: GpuTurns = field(default_factory=GpuTurns)
+    compute: Stream = None
+    decoder: int | None = None
+    encoding: Encoding | None = None
+
+
+def share(
+    gpu: Gpu,
+    network: Callable[[Engine], Network],
+    notes: Sequence[str] = (),
+    decoder: int | None = None,
+    encoding: Encoding | None = None,
+) -> SharedGpu:
+    """Make a `SharedGpu` with a new compute stream."""
+    return SharedGpu(gpu, network, tuple(notes), compute=gpu.stream(), decoder=decoder, encoding=encoding)
+
+
+class GpuContext:
+    """One video stream's access to a shared GPU. `ring` is called once; the CUDA streams return to the GPU with the object."""
+
+    def __init__(self, shared: SharedGpu) -> None:
+        self.gpu, self.turns, self.network, self.notes = shared.gpu, shared.turns, shared.network, shared.notes
+        self.compute, self.decoder, self.encoding = shared.compute, shared.decoder, shared.encoding
+        self._ring: CudaRing | None = None
+        self._streams: list[Stream] = []
+        weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
+
+    def ring(self, slots: int, policy: Policy) -> FrameRing:
+        """Make the ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
+        self._ring = CudaRing(self.gpu, slots, policy, self.stream())
+        return self._ring
+
+    @property
+    def frames(self) -> CudaRing:
+        """The ring that holds the frames. Raises ValueError before `ring` was called."""
+        if self._ring is None:
+            raise ValueError("frames of this device come from its ring: call `ring` first")
+        return self._ring
+
+    def stream(self) -> Stream:
+        """Take a CUDA stream for this video stream alone."""
+        self._streams.append(self.gpu.stream())
+        return self._streams[-1]
+
+    def planes(self, slot: Slot) -> Planes:
+        """Return the address and pitch of a slot's luma and chroma."""
+        (_, width), (_, half, _) = slot.luma.shape, slot.chroma.shape
+        return (self.gpu.address(slot.luma), int(width)), (self.gpu.address(slot.chroma), 2 * int(half))
+
+    def settle(self) -> None:
+        """Wait for all GPU work of this video stream, so that its memory can be freed."""
+        events = [self.gpu.event() for _ in (*self._streams, self.compute)]
+        for event, stream in zip(events, self._streams, strict=False):
+            self.gpu.record(event, stream)
+        with self.turns.take():  # another video stream may be capturing on the compute stream
+            self.gpu.record(events[-1], self.compute)
+        for event in events:
+            self.gpu.synchronize(event)
+
+
+def _give_back(gpu: Gpu, streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        gpu.give_back(stream)
