@@ -1,34 +1,84 @@
-"""Ways to load the kernels' binary and launch them in the context that torch uses, the preferred first."""
+"""Load the compiled kernels and launch them in the context that torch uses, the preferred package first."""
 
 from __future__ import annotations
 
+import os
 from ctypes import addressof, c_void_p, sizeof
 from importlib import import_module
 from typing import Any, Protocol
 
-from cliprl.engines import EngineError
+from cliprl.engines import EngineError, UsageError
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Arguments, grid_of
 
-# cuda.h's CU_STREAM_NON_BLOCKING: the stream does not wait for the default one.
+# CU_STREAM_NON_BLOCKING of cuda.h: the stream does not synchronize with the default stream.
 _NON_BLOCKING = 1
 
 
 class Launcher(Protocol):
-    """Kernels of one binary, on one GPU."""
+    """The kernels of one binary, loaded on one GPU."""
 
     name: str
 
     def stream(self) -> int:
-        """The handle of a new stream, which lives as long as the launcher."""
+        """Create a stream that lives as long as the launcher; return its handle."""
         ...
 
     def launch(self, arguments: Arguments, stream: int) -> None:
-        """Give a kernel to a stream. May be called from any thread."""
+        """Enqueue a kernel on a stream. May be called from any thread."""
         ...
 
 
+class BindingsLauncher:
+    """NVIDIA's cuda-bindings in the primary context. A launch releases the interpreter lock."""
+
+    name = "cuda-bindings"
+
+    def __init__(self, cubin: bytes, index: int) -> None:
+        self._driver: Any = import_module("cuda.bindings.driver")
+        self._call(self._driver.cuInit(0))
+        device = self._call(self._driver.cuDeviceGet(index))
+        self._context = self._call(self._driver.cuDevicePrimaryCtxRetain(device))
+        self._enter()
+        self._module = self._call(self._driver.cuModuleLoadData(cubin))
+        self._functions = {
+            kernel.name: self._call(self._driver.cuModuleGetFunction(self._module, kernel.name.encode()))
+            for kernel in KERNELS
+        }
+
+    def _enter(self) -> None:
+        """Make the context current in this thread, as torch does in every thread that uses it."""
+        self._call(self._driver.cuCtxSetCurrent(self._context))
+
+    def stream(self) -> int:
+        """See `Launcher`."""
+        self._enter()
+        return int(self._call(self._driver.cuStreamCreate(_NON_BLOCKING)))
+
+    def launch(self, arguments: Arguments, stream: int) -> None:
+        """See `Launcher`."""
+        (grid_x, grid_y), (block_x, block_y) = grid_of(arguments)
+        pointers = (c_void_p * 1)(addressof(arguments))
+        self._enter()
+        self._call(
+            self._driver.cuLaunchKernel(
+                *(self._functions[arguments.name], grid_x, grid_y, 1, block_x, block_y, 1, 0),
+                *(stream, addressof(pointers), 0),
+            )
+        )
+
+    def _call(self, answer: tuple[Any, ...]) -> Any:
+        """Return the result of a driver call. Raises EngineError where its status is not success."""
+        status, *values = answer
+        if int(status) != 0:
+            raise EngineError(f"the NVIDIA driver failed: {getattr(status, 'name', status)}; see nvidia-smi")
+        return values[0] if values else None
+
+
 class PycudaLauncher:
-    """pycuda, in the device's primary context: the one that torch has made and uses. `pycuda.autoinit` would make another."""
+    """pycuda in the primary context, which torch has created and uses. `pycuda.autoinit` would create a second context.
+
+    Its launches keep the interpreter lock, which stalls other Python threads: it is used by choice or as a fallback.
+    """
 
     name = "pycuda"
 
@@ -47,7 +97,7 @@ class PycudaLauncher:
         self._streams: dict[int, Any] = {}
 
     def _function(self, module: Any, kernel: type[Arguments]) -> Any:
-        # The one argument is a struct, passed by value as that many bytes.
+        # The only argument is a struct, passed by value as its bytes.
         return module.get_function(kernel.name).prepare([f"{sizeof(kernel)}s"])
 
     def stream(self) -> int:
@@ -71,71 +121,36 @@ class PycudaLauncher:
             self._context.pop()
 
 
-class BindingsLauncher:
-    """NVIDIA's own bindings, in the primary context."""
-
-    name = "cuda-bindings"
-
-    def __init__(self, cubin: bytes, index: int) -> None:
-        self._driver: Any = import_module("cuda.bindings.driver")
-        self._call(self._driver.cuInit(0))
-        device = self._call(self._driver.cuDeviceGet(index))
-        self._context = self._call(self._driver.cuDevicePrimaryCtxRetain(device))
-        self._enter()
-        self._module = self._call(self._driver.cuModuleLoadData(cubin))
-        self._functions = {
-            kernel.name: self._call(self._driver.cuModuleGetFunction(self._module, kernel.name.encode()))
-            for kernel in KERNELS
-        }
-
-    def _enter(self) -> None:
-        """Make the context this thread's own: the same that torch has on every thread that uses it."""
-        self._call(self._driver.cuCtxSetCurrent(self._context))
-
-    def stream(self) -> int:
-        """See `Launcher`."""
-        self._enter()
-        return int(self._call(self._driver.cuStreamCreate(_NON_BLOCKING)))
-
-    def launch(self, arguments: Arguments, stream: int) -> None:
-        """See `Launcher`."""
-        (grid_x, grid_y), (block_x, block_y) = grid_of(arguments)
-        pointers = (c_void_p * 1)(addressof(arguments))
-        self._enter()
-        self._call(
-            self._driver.cuLaunchKernel(
-                *(self._functions[arguments.name], grid_x, grid_y, 1, block_x, block_y, 1, 0),
-                *(stream, addressof(pointers), 0),
-            )
-        )
-
-    def _call(self, answer: tuple[Any, ...]) -> Any:
-        """What a driver call returned. Raises EngineError for a status that is not success."""
-        status, *values = answer
-        if int(status) != 0:
-            raise EngineError(f"the NVIDIA driver failed: {getattr(status, 'name', status)}; see nvidia-smi")
-        return values[0] if values else None
-
-
-LAUNCHERS: tuple[type[PycudaLauncher] | type[BindingsLauncher], ...] = (PycudaLauncher, BindingsLauncher)
-PACKAGES = {"pycuda": "pycuda.driver", "cuda-bindings": "cuda.bindings.driver"}
+LAUNCHERS: tuple[type[BindingsLauncher] | type[PycudaLauncher], ...] = (BindingsLauncher, PycudaLauncher)
+# Environment variable with the name of the launcher to try first.
+CHOICE = "CLIPRL_CUDA_LAUNCHER"
+_INSTALL = {"cuda-bindings": "pip install cuda-bindings", "pycuda": "pip install 'cliprl[gpu-pycuda]'"}
 
 
 def open_launcher(cubin: bytes, index: int) -> tuple[Launcher, tuple[str, ...]]:
-    """The first launcher that works here, and for each before it a sentence on why it does not.
+    """Return the first launcher that works here, and for each one tried before it a sentence with the reason why not.
 
-    Raises EngineError with all reasons where none does.
+    Raises UsageError for an unknown name in `CHOICE`, EngineError with all reasons where no launcher works.
     """
     refused: list[str] = []
-    for kind in LAUNCHERS:
+    for kind in _ordered():
         try:
             return kind(cubin, index), tuple(refused)
-        except Exception as error:  # whatever a package of the driver's raises, the next way is to be tried
+        except Exception as error:  # a driver package may raise anything; the next launcher may still work
             refused.append(f"{kind.name}: {_why(kind.name, error)}")
     raise EngineError(f"CUDA kernels can't be launched: {'; '.join(refused)}")
 
 
+def _ordered() -> tuple[type[BindingsLauncher] | type[PycudaLauncher], ...]:
+    """The launchers in the order to try them: the chosen one first."""
+    chosen = os.environ.get(CHOICE, "")
+    names = [kind.name for kind in LAUNCHERS]
+    if chosen and chosen not in names:
+        raise UsageError(f"{CHOICE}={chosen} names no launcher: give {' or '.join(names)}, or unset it")
+    return tuple(sorted(LAUNCHERS, key=lambda kind: kind.name != chosen))
+
+
 def _why(name: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"not installed: pip install {name}"
+        return f"not installed: {_INSTALL[name]}"
     return " ".join(str(error).split()) or type(error).__name__

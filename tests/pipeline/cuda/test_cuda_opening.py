@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -57,40 +59,62 @@ def test_without_a_gpu_the_command_says_so_in_a_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-class _Refusing:
+class _Missing:
+    name = "cuda-bindings"
+
     def __init__(self, cubin: bytes, index: int) -> None:
-        raise ModuleNotFoundError("No module named 'pycuda'")
+        raise ModuleNotFoundError("No module named 'cuda'")
 
 
 class _Working:
-    name = "cuda-bindings"
+    name = "pycuda"
 
     def __init__(self, cubin: bytes, index: int) -> None:
         pass
 
 
 class _Broken:
-    name = "cuda-bindings"
+    name = "pycuda"
 
     def __init__(self, cubin: bytes, index: int) -> None:
         raise RuntimeError("the driver\nis too old")
 
 
-def test_without_pycuda_the_next_rung_serves_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing: Any = type("Refusing", (_Refusing,), {"name": "pycuda"})
-    monkeypatch.setattr(launchers, "LAUNCHERS", (refusing, _Working))
+def test_a_missing_launcher_is_replaced_by_the_next_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "LAUNCHERS", (_Missing, _Working))
     launcher, refused = launchers.open_launcher(b"", 0)
-    assert launcher.name == "cuda-bindings"
-    assert refused == ("pycuda: not installed: pip install pycuda",)
+    assert launcher.name == "pycuda"
+    assert refused == ("cuda-bindings: not installed: pip install cuda-bindings",)
     monkeypatch.setattr(factory, "compiled_kernels", lambda *_, **__: b"")
     monkeypatch.setattr(factory, "compiler", lambda: ("nvrtc", "13.2"))
-    _, told = factory.load_kernels("sm90", 0, print)
-    assert told == (
-        "kernels compiled by nvrtc 13.2, launched by cuda-bindings (pycuda: not installed: pip install pycuda)"
+    _, note = factory.load_kernels("sm90", 0, print)
+    assert note == (
+        "kernels compiled by nvrtc 13.2, launched by pycuda (cuda-bindings: not installed: pip install cuda-bindings)"
     )
-    monkeypatch.setattr(launchers, "LAUNCHERS", (refusing, _Broken))
-    with pytest.raises(EngineError, match=r"pycuda: not installed.*; cuda-bindings: the driver is too old"):
+    monkeypatch.setattr(launchers, "LAUNCHERS", (_Missing, _Broken))
+    with pytest.raises(EngineError, match=r"cuda-bindings: not installed.*; pycuda: the driver is too old"):
         launchers.open_launcher(b"", 0)
+
+
+def test_the_launcher_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: Any = type("First", (_Working,), {"name": "cuda-bindings"})
+    monkeypatch.setattr(launchers, "LAUNCHERS", (first, _Working))
+    assert launchers.open_launcher(b"", 0)[0].name == "cuda-bindings"
+    monkeypatch.setenv("CLIPRL_CUDA_LAUNCHER", "pycuda")
+    assert launchers.open_launcher(b"", 0)[0].name == "pycuda"
+    monkeypatch.setenv("CLIPRL_CUDA_LAUNCHER", "numba")
+    with pytest.raises(UsageError, match="numba names no launcher: give cuda-bindings or pycuda"):
+        launchers.open_launcher(b"", 0)
+
+
+def test_the_gpu_extra_installs_from_wheels_alone() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: {re.split(r"[<>=\[]", line)[0] for line in lines}
+        for name, lines in project["optional-dependencies"].items()
+    }
+    assert {name for name, packages in extras.items() if "pycuda" in packages} == {"gpu-pycuda"}
+    assert {"cuda-bindings", "nvidia-cuda-nvrtc"} <= extras["gpu"]
 
 
 def test_without_a_compiler_the_device_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +128,7 @@ def test_without_a_compiler_the_device_does_not_open(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
 def test_here_every_launcher_says_why_not() -> None:
-    with pytest.raises(EngineError, match=r"can't be launched: pycuda: .*; cuda-bindings: ") as caught:
+    with pytest.raises(EngineError, match=r"can't be launched: cuda-bindings: .*; pycuda: ") as caught:
         launchers.open_launcher(b"", 0)
     assert "\n" not in str(caught.value)
 
