@@ -107,9 +107,7 @@ class VideoSource(FrameSource):
         if self._held is None:
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
-            raise CliprlError(
-                f"no picture in {redact(self._name)} can be decoded: it is cut off or damaged; copy it again"
-            )
+            raise CliprlError(f"no picture in {redact(self._name)} can be decoded: {self._why_none()}")
         info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
@@ -132,6 +130,14 @@ class VideoSource(FrameSource):
     def _is_pipe(self) -> bool:
         """Whether the data may come as slowly as somebody writes them."""
         return self._local and not os.path.isfile(self._name)
+
+    def _why_none(self) -> str:
+        if "mp4" in self._container.format.name and (self._is_pipe() or not self._local):
+            return (
+                "it is cut off, or its index lies behind its pictures, which takes a file on disk: name the file itself, "
+                "or put the index first (ffmpeg -i INPUT -c copy -movflags +faststart OUTPUT)"
+            )
+        return "it is cut off or damaged; copy it again"
 
     def _decode(self) -> Decoded | None:
         try:

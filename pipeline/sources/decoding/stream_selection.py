@@ -22,7 +22,7 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
     """
     streams = [s for s in container.streams.video if not s.disposition & _NO_VIDEO]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        kinds = ", ".join(sorted({_kind(s) for s in container.streams})) or "nothing"
         raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with pictures")
     listed = ", ".join(map(_describe, streams))
     if wanted is not None and wanted not in [s.index for s in streams]:
@@ -40,6 +40,10 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
         chosen,
         f"of {len(streams)} video streams ({listed}) stream {chosen.index} is shown: choose another with --stream",
     )
+
+
+def _kind(stream: Any) -> str:
+    return "a cover picture" if stream.type == "video" else str(stream.type)
 
 
 def _rank(stream: Any) -> tuple[bool, bool, int, int, int]:

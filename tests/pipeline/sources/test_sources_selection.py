@@ -6,7 +6,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,19 @@ def test_a_cover_picture_is_never_shown(tmp_path: Path) -> None:
     with open_source(path) as source:
         assert [frame.width for frame in source] == [96] * 5
         assert not any("streams" in note for note in source.info.notes)
+
+
+def test_a_cover_picture_alone_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", Disposition.attached_pic
+        picture = video_frame(moving(0, 48, 64), "yuvj420p")
+        picture.pts = 0
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+    with pytest.raises(CliprlError, match=r"no video stream \(it has a cover picture\)"):
+        open_source(path)
 
 
 @pytest.fixture
@@ -250,6 +265,22 @@ def test_a_dash_is_standard_input(tmp_path: Path) -> None:
         assert read_stdin(input=path.read_bytes()) == "12 standard input\n"
     with make_clip(tmp_path / "late_index.mp4").open("rb") as file:  # redirected, it can be sought in
         assert read_stdin(stdin=file) == "12 standard input\n"
+
+
+def test_an_index_at_the_end_of_a_pipe_is_told(tmp_path: Path) -> None:
+    path, pipe = make_clip(tmp_path / "a.mp4", frames=60, size=(480, 320), options={"crf": "1"}), tmp_path / "pipe"
+    assert path.stat().st_size > 1 << 16, "longer than what libav keeps"
+    os.mkfifo(pipe)
+    feeder = threading.Thread(target=_feed, args=(path, pipe))
+    feeder.start()
+    with pytest.raises(CliprlError, match=r"index lies behind its pictures.*\+faststart"):
+        open_source(pipe)
+    feeder.join()
+
+
+def _feed(path: Path, pipe: Path) -> None:
+    with suppress(BrokenPipeError):
+        pipe.write_bytes(path.read_bytes())
 
 
 def test_standard_input_without_a_video_is_told() -> None:
