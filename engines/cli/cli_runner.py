@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from cliprl.engines.errors import CliprlError
 
 MISUSE = 2
 _MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
+# How a library in C++, one that is being loaded, and the system say that there is no memory.
+_NO_MEMORY = ("bad_alloc", "failed to map segment", "Cannot allocate memory", "cannot allocate memory")
 INTERRUPTED = 130
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -54,7 +57,7 @@ def _run(app: typer.Typer, program: str) -> int:
     except MemoryError as error:
         return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
     except Exception as error:
-        if "bad_alloc" in str(error):  # how a library in C++ tells that there is no memory
+        if getattr(error, "errno", None) == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
             return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.

@@ -94,6 +94,10 @@ class Passthrough:
         if seconds:
             self.chapters = tuple(_moved(chapter, seconds) for chapter in self.chapters)
 
+    def cut_chapters(self, end: Fraction) -> None:
+        """Leave out what of the chapters lies after `end` seconds, so that an output lasts no longer than its frames."""
+        self.chapters = tuple(_cut(c, end) for c in self.chapters if c["start"] * Fraction(c["time_base"]) < end)
+
     def begin(self) -> None:
         """Keep no more packets for later subscribers: frames are being read."""
         self._begun = True
@@ -163,6 +167,10 @@ def _track(stream: Any) -> AudioTrack:
 def _moved(chapter: dict[str, Any], seconds: Fraction) -> dict[str, Any]:
     ticks = round(seconds / Fraction(chapter["time_base"]))
     return chapter | {"start": max(chapter["start"] + ticks, 0), "end": max(chapter["end"] + ticks, 0)}
+
+
+def _cut(chapter: dict[str, Any], end: Fraction) -> dict[str, Any]:
+    return chapter | {"end": min(chapter["end"], round(end / Fraction(chapter["time_base"])))}
 
 
 def _chapters(container: Any) -> Iterator[dict[str, Any]]:

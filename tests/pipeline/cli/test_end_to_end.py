@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from media import bars, color_of, cut, decode_all, decoded_planes, make_audio, make_clip, scribble
+from sound_media import make_media
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, Style, open_source
@@ -233,3 +234,18 @@ def test_a_size_change_mid_stream_goes_on_in_the_first_size(
     assert "size changes" in error
     assert facts(tmp_path / "out.mp4")["size"] == (192, 128)
     assert len(facts(tmp_path / "out.mp4")["times"]) == 40
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_chapters_of_the_rest_do_not_make_a_short_output_long(
+    tmp_path: Path, stream: Callable[..., tuple[int, str]], suffix: str
+) -> None:
+    chapters = [(0, 100, "a"), (100, 90_000, "b"), (90_000, 3_600_000, "c")]
+    source = make_media(tmp_path / "in.mkv", chapters=chapters)
+    target = tmp_path / f"out.{suffix}"
+    assert stream(source, "-o", target, "--frames", 5)[0] == 0
+    with av.open(str(target)) as container:
+        assert container.duration is not None
+        assert container.duration / av.time_base < 0.3
+        found: list[Any] = container.chapters()
+    assert [(c["metadata"]["title"], float(c["end"] * c["time_base"])) for c in found] == [("a", 0.1), ("b", 0.2)]

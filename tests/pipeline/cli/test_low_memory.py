@@ -47,7 +47,14 @@ def test_a_cache_that_may_not_be_entered_has_no_entries(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), MemoryError("array"), RuntimeError("allocator.cpp:79: std::bad_alloc")]
+    "error",
+    [
+        MemoryError(),
+        MemoryError("array"),
+        RuntimeError("allocator.cpp:79: std::bad_alloc"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("_core.so: failed to map segment from shared object"),
+    ],
 )
 def test_memory_that_runs_out_later_is_told_in_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     app = typer.Typer()
