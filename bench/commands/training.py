@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cliprl.models.config.config import Recipe
     from cliprl.models.training.stages.reinforcement import Reinforcement
     from cliprl.models.training.stages.supervised import Supervised
-    from cliprl.models.training.throughput import Pace
+    from cliprl.models.training.throughput import Throughput
 
 METHOD = {
     "includes": "batches drawn, augmented and moved to the device, forward, backward, the optimiser's step",
@@ -54,7 +54,7 @@ def one_round(name: str, settings: Sequence[str], device: str, threads: int, fol
     import torch
 
     from cliprl.models.network.network import ClipSegmenter
-    from cliprl.models.network.refiner import Refiner
+    from cliprl.models.network.refiner import RefinerNetwork
     from cliprl.models.training.parallel import launch
     from cliprl.models.training.stages.reinforcement import Reinforcement
     from cliprl.models.training.stages.supervised import Supervised
@@ -65,7 +65,7 @@ def one_round(name: str, settings: Sequence[str], device: str, threads: int, fol
     place, sets = launch(device), _open(recipe, folder)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(place).to(memory_format=torch.channels_last)
-    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(place)
+    refiner = RefinerNetwork.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(place)
     cuda = place.type == "cuda"
     meter = open_meter(str(torch.cuda.get_device_properties(place).uuid)) if cuda else None
     busy = meter.busy if meter else lambda: None
@@ -80,9 +80,9 @@ def one_round(name: str, settings: Sequence[str], device: str, threads: int, fol
 
 
 def _open(recipe: Recipe, folder: Path) -> Any:
-    from cliprl.models.training.run_datasets import open_sets
+    from cliprl.models.training.run_datasets import open_run_datasets
 
-    return open_sets(recipe, folder, lambda done, total: None)
+    return open_run_datasets(recipe, folder, lambda done, total: None)
 
 
 def _learned(
@@ -96,7 +96,7 @@ def _learned(
     stage.step(step)
     pacer.after(stage, step)
     sampler.start()
-    paces: list[tuple[Pace, Pace]] = []
+    paces: list[tuple[Throughput, Throughput]] = []
     end = time.monotonic() + job.seconds
     while not paces or time.monotonic() < end:
         step += 1

@@ -41,7 +41,7 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     from cliprl.models.config.config import ReinforcementConfig, load_recipe
     from cliprl.models.export.onnx_export import write_networks
     from cliprl.models.network.network import ClipSegmenter
-    from cliprl.models.network.refiner import Refiner
+    from cliprl.models.network.refiner import RefinerNetwork
 
     height, width = size
     config = replace(load_recipe(recipe).network, weights="", height=height, width=width)
@@ -51,7 +51,7 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     text = functional.normalize(torch.randn(len(classes), network.channels[1]))
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        refiner = Refiner.beside(network, config.policy, len(classes), ReinforcementConfig()).eval()
+        refiner = RefinerNetwork.beside(network, config.policy, len(classes), ReinforcementConfig()).eval()
         write_networks(network, refiner, text, folder)
     manifest = Manifest(recipe, classes, height, width, STRIDE, STEPS, training={"weights": "random, never trained"})
     return seal_bundle(folder, manifest, text.numpy())

@@ -129,12 +129,12 @@ def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
 
     from cliprl.models.config.config import ReinforcementConfig, load_recipe
     from cliprl.models.network.network import ClipSegmenter
-    from cliprl.models.network.refiner import Refiner
+    from cliprl.models.network.refiner import RefinerNetwork
 
     width, height = _size(bundle)
     config = replace(load_recipe().network, weights="", width=width, height=height)
     network = ClipSegmenter(config).eval()
-    refiner = Refiner.beside(network, config.policy, len(bundle.embeddings), ReinforcementConfig()).eval()
+    refiner = RefinerNetwork.beside(network, config.policy, len(bundle.embeddings), ReinforcementConfig()).eval()
     text = torch.from_numpy(bundle.embeddings)
     if text.shape[1] != config.embedding:
         raise CliprlError(

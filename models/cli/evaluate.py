@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data.registry import dataset_kinds, describe_kinds
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -24,14 +25,19 @@ sequence, with intervals. Writes scores.md, scores.json, counts.json and picture
 [cyan]cliprl-eval --data endovis2018:/data/endovis2018 --split A --corruptions all[/]  with 19 corruptions at 5 severities
 
 [cyan]cliprl-eval --data endovis2015:/data/endovis2015 --split D2 --map instrument-shaft=shaft
---map instrument-clasper=head --map instrument-wrist=head[/]  parts""",
+--map instrument-clasper=head --map instrument-wrist=head[/]  parts
+
+[bold]Data sets[/] (each also takes sequences=NAME,NAME, split=NAME or fold=N)
+
+"""
+    + describe_kinds().replace("\n", "\n\n"),
 )
 def evaluate(
     data: Annotated[
         str,
         typer.Option(
             metavar="KIND:FOLDER",
-            help="The data set: endovis2015, endovis2017, endovis2018, cholecseg8k, vocalfolds, folder …",
+            help=f"The data set; KIND is one of {', '.join(dataset_kinds())}.",
         ),
     ],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
@@ -72,7 +78,7 @@ def evaluate(
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst frames to draw.")] = 8,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
-    """Read the options; the work is in `eval_run`."""
+    """Read the options and run the evaluation."""
     from cliprl.models.evaluation.evaluate import EvaluationOptions, run
 
     options = EvaluationOptions(

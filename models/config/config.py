@@ -10,12 +10,12 @@ from typing import Any
 
 from cliprl.engines import UsageError
 from cliprl.models.config.tree import apply_override, build, flat
-from cliprl.models.data.dataset_spec import Description
+from cliprl.models.data.dataset_spec import DatasetSpec
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STAGES = ("contrastive", "supervised", "reinforcement")
 # Settings of the data that say where it lies or how it is read, not what is learned from it.
-PLACES = ("cache", "root", "workers", "test")
+LOCATION_KEYS = ("cache", "root", "workers", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class CurriculumRange:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyGrowth(CurriculumRange):
+class ReinforcementCurriculum(CurriculumRange):
     """The same for the reinforcement stage."""
 
     severity: tuple[float, float] = (1.0, 5.0)
@@ -170,7 +170,7 @@ class CurriculumConfig:
     """The curriculum of each stage that has one."""
 
     supervised: CurriculumRange = field(default_factory=CurriculumRange)
-    reinforcement: PolicyGrowth = field(default_factory=PolicyGrowth)
+    reinforcement: ReinforcementCurriculum = field(default_factory=ReinforcementCurriculum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +225,13 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
     return recipe
 
 
-def deciding(recipe: Recipe, stage: str) -> dict[str, Any]:
+def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     """The settings that decide what a checkpoint of `stage` holds, by their full names: its own and those of the stages
     before it, but not where data lies nor how many workers read it."""
     tree = asdict(recipe)
-    data = {key: value for key, value in tree["data"].items() if key not in PLACES}
+    data = {key: value for key, value in tree["data"].items() if key not in LOCATION_KEYS}
     data["larynx"] = bool(recipe.data.larynx)
-    data |= {key: [Description.parse(text).what() for text in tree["data"][key]] for key in ("train", "policy")}
+    data |= {key: [DatasetSpec.parse(text).without_path() for text in tree["data"][key]] for key in ("train", "policy")}
     before = STAGES[: STAGES.index(stage) + 1]
     own = {key: tree[key] for key in before} | {
         "curriculum": {key: value for key, value in tree["curriculum"].items() if key in before}

@@ -12,43 +12,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliprl.models.data.augmentation.augment import MILD, STRIDE, WIDEST, Geometry, Photometry
+from cliprl.models.data.augmentation.augment import MAX_ZOOM, MILD_SEVERITY, STRIDE, Geometry, Photometry
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import Image, Sample
-from cliprl.models.training.parallel import own_processors, share
+from cliprl.models.training.parallel import batch_share, process_cpus
 
 Item = TypeVar("Item")
 # Batches made ahead at least, by threads (OpenCV and NumPy release the interpreter's lock).
-AHEAD = 3
+MIN_PREFETCH = 3
 # Share of policy samples that are left clean, and of those whose frame before is unknown.
-CLEAN, FIRST = 0.3, 0.15
+CLEAN_SHARE, FIRST_FRAME_SHARE = 0.3, 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """Data sets, their shares of a batch, and the `variety` of views and cameras that they are seen with (`augment`)."""
 
-    datasets: Sequence[Labelled]
+    datasets: Sequence[LabelledDataset]
     shares: Sequence[float]
     variety: float = 1.0
 
-    def draw(self, rng: np.random.Generator) -> tuple[Labelled, int]:
+    def draw(self, rng: np.random.Generator) -> tuple[LabelledDataset, int]:
         """A data set by its share, and the index of one of its samples."""
         weights = np.array(self.shares) / np.sum(self.shares)
         dataset = self.datasets[int(rng.choice(len(self.datasets), p=weights))]
         return dataset, int(rng.integers(len(dataset)))
 
 
-class Ahead(Generic[Item]):
+class BatchLoader(Generic[Item]):
     """Calls `make(step)` ahead of its use on other threads; 0 of them are as many as this process's share of the processors.
 
     Steps must be asked for in order; the first may be any. `waited` is the time in seconds that callers have waited in all.
     """
 
     def __init__(self, make: Callable[[int], Item], threads: int = 0) -> None:
-        threads = threads or own_processors()
-        self._make, self._ahead, self.waited = make, max(AHEAD, threads), 0.0
+        threads = threads or process_cpus()
+        self._make, self._ahead, self.waited = make, max(MIN_PREFETCH, threads), 0.0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._futures: dict[int, Future[Item]] = {}
 
@@ -74,8 +74,8 @@ def labelled_batch(
     seed: int,
     step: int,
     *,
-    severity: float = MILD,
-    zoom: float = WIDEST,
+    severity: float = MILD_SEVERITY,
+    zoom: float = MAX_ZOOM,
     stride: int = STRIDE,
 ) -> tuple[Tensor, Tensor]:
     """Images uint8 (B, H, W, 3) and label codes int64 (B, H/stride, W/stride): this process's share of a step's batch.
@@ -83,7 +83,7 @@ def labelled_batch(
     Pictures are corrupted up to `severity`, and views span up to `zoom` of their width.
     """
     pictures = []
-    for n in share(size):
+    for n in batch_share(size):
         rng = np.random.default_rng((seed, step, n))
         dataset, index = mixture.draw(rng)
         sample = dataset[index]
@@ -93,7 +93,7 @@ def labelled_batch(
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class FramePairs:
     """Frames and the frames before them, uint8 (B, H, W, 3), labels int64 (B, h, w) of the later ones; `first` bool (B,)
     marks those whose frame before is to be taken as unknown."""
 
@@ -102,27 +102,27 @@ class Pairs:
     labels: Tensor
     first: Tensor
 
-    def to(self, device: torch.device) -> Pairs:
+    def to(self, device: torch.device) -> FramePairs:
         """The same on a device."""
-        return Pairs(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return FramePairs(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
 def pair_batch(
-    mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float, zoom: float = WIDEST
-) -> Pairs:
+    mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float, zoom: float = MAX_ZOOM
+) -> FramePairs:
     """Two successive frames for each of this process's share of a step's samples.
 
     They are corrupted in one way, the earlier one often less, up to `severity`; views span up to `zoom` of their width.
     """
     columns: list[list[Image]] = [[], [], []]
     first = []
-    for n in share(size):
+    for n in batch_share(size):
         rng = np.random.default_rng((seed, step, n))
         for column, picture in zip(columns, _pair(mixture, target, rng, severity, zoom), strict=True):
             column.append(picture)
-        first.append(bool(rng.random() < FIRST))
+        first.append(bool(rng.random() < FIRST_FRAME_SHARE))
     before, now, labels = (_stack(column) for column in columns)
-    return Pairs(before, now, labels.long(), torch.tensor(first))
+    return FramePairs(before, now, labels.long(), torch.tensor(first))
 
 
 def _pair(
@@ -131,11 +131,11 @@ def _pair(
     dataset, index = mixture.draw(rng)
     sample, earlier = dataset[index], _before(dataset, index)
     geometry = Geometry.draw(rng, _size(sample), target, zoom, mixture.variety)
-    camera = Photometry.draw(rng, MILD * mixture.variety, mixture.variety)
+    camera = Photometry.draw(rng, MILD_SEVERITY * mixture.variety, mixture.variety)
     views = []
     for one, view in ((earlier, geometry.moved(rng, target)), (sample, geometry)):
         views.append(camera.apply(*view.apply(one, target), rng))
-    kind, strength = str(rng.choice(list(CORRUPTIONS))), 0.0 if rng.random() < CLEAN else rng.uniform(0, severity)
+    kind, strength = str(rng.choice(list(CORRUPTIONS))), 0.0 if rng.random() < CLEAN_SHARE else rng.uniform(0, severity)
     earlier_strength = strength * rng.choice([1.0, rng.random()])
     before, now = (
         apply_corruption(v[0], kind, s, rng) for v, s in zip(views, (earlier_strength, strength), strict=True)
@@ -143,7 +143,7 @@ def _pair(
     return before, now, views[1][1]
 
 
-def _before(dataset: Labelled, index: int) -> Sample:
+def _before(dataset: LabelledDataset, index: int) -> Sample:
     """The frame before in the same clip; the frame itself where there is none."""
     return dataset[index - 1 if index and dataset.clip(index - 1) == dataset.clip(index) else index]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.io import check_size, read_picture
+from cliprl.models.data.io import check_size, read_image
 from cliprl.models.data.sample import Image, Sample
 
 
-class Labelled(Protocol):
+class LabelledDataset(Protocol):
     """A `Dataset` whose labels are numbers of `classes` (or IGNORE), and which knows its sequences without reading them.
 
     `sequence` is what a split divides by: a video or a procedure. `clip` names what follows each other in time: frames of
@@ -47,7 +47,7 @@ class ImageMaskPair:
     clip: str
 
 
-class PairedFiles(ABC):
+class ImageMaskDataset(ABC):
     """Samples read from pairs of files. What their masks mean is the subclass's."""
 
     name: str
@@ -78,7 +78,7 @@ class PairedFiles(ABC):
 
     def image(self, pair: ImageMaskPair) -> Image:
         """The picture, uint8 (H, W, 3) RGB."""
-        return read_picture(pair.image)
+        return read_image(pair.image)
 
     @abstractmethod
     def labels(self, pair: ImageMaskPair) -> Image:
@@ -88,9 +88,9 @@ class PairedFiles(ABC):
 class Subset:
     """Some sequences of a data set. Raises UsageError where one of them is not there: the split would not be what it says."""
 
-    def __init__(self, dataset: Labelled, sequences: Collection[str]) -> None:
+    def __init__(self, dataset: LabelledDataset, sequences: Collection[str]) -> None:
         self.dataset, self.name, self.classes = dataset, dataset.name, dataset.classes
-        there = sequences_of(dataset)
+        there = sequence_names(dataset)
         missing = [name for name in sequences if name not in there]
         if missing or not sequences:
             raise UsageError(
@@ -114,17 +114,17 @@ class Subset:
         return self.dataset.clip(self.indices[index])
 
 
-def sequences_of(dataset: Labelled) -> list[str]:
+def sequence_names(dataset: LabelledDataset) -> list[str]:
     """The names of a data set's sequences, in their order."""
     return list(dict.fromkeys(dataset.sequence(i) for i in range(len(dataset))))
 
 
-def natural(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts frame_2 before frame_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def partners(
+def pair_by_name(
     images: Iterable[Path], masks: Iterable[Path], image_ending: str = "", mask_ending: str = ""
 ) -> list[tuple[Path, Path]]:
     """Pictures and masks of the same name, in natural order; before their suffix, names may end as given.
@@ -138,4 +138,4 @@ def partners(
         if lone:
             more = f", nor have {len(lone) - 1} others beside it" if len(lone) > 1 else ""
             raise CliprlError(f"{min(lone)} has no {word}{more}: copy the whole set again")
-    return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural(Path(stem)))]
+    return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural_order(Path(stem)))]

@@ -16,10 +16,10 @@ from cliprl.models.data.sample import Image
 from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 
 Color = tuple[int, int, int]
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def read_picture(path: Path) -> Image:
+def read_image(path: Path) -> Image:
     """A picture as uint8 (H, W, 3) RGB. Raises CliprlError for a file that is missing or no picture."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if picture is None:
@@ -60,7 +60,7 @@ def read_palette_mask(path: Path) -> Image:
     return plane_array(picture, 0).copy() if picture.format.name == "pal8" else read_mask(path)
 
 
-def from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:
+def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:
     """Labels (H, W) of a mask of values, by a table from value to label.
 
     A mask with equal channels counts as one of values. Raises CliprlError for a value that the table does not have.
@@ -78,7 +78,7 @@ def from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:
     return lookup[mask]
 
 
-def from_colors(mask: Image, palette: Mapping[Color, int], path: Path) -> Image:
+def labels_from_colors(mask: Image, palette: Mapping[Color, int], path: Path) -> Image:
     """Labels (H, W) of a mask (H, W, 3) RGB, by a table from colour to label. A mask of one channel counts as grey.
 
     Raises CliprlError for a colour that the table does not have.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 
 Table = NDArray[np.uint8]
@@ -21,31 +21,31 @@ UNION = (
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The classes to score in, and tables uint8 (256,) that take truth labels, and found labels, to them."""
+    """The classes to score in, and tables uint8 (256,) that take truth labels, and predicted labels, to them."""
 
     classes: tuple[ClassSpec, ...]
     truth: Table
-    found: Table
+    predicted: Table
 
 
-def by_union(truth: Sequence[ClassSpec], found: Sequence[ClassSpec], ignored: Collection[str]) -> ClassMap:
+def map_to_instrument(truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec], ignored: Collection[str]) -> ClassMap:
     """Instrument or not, the classes of each side taken together by their kind; of `ignored` truth classes nothing counts."""
-    tables = [_table([int(spec.kind == "instrument") for spec in side]) for side in (truth, found)]
+    tables = [_table([int(spec.kind == "instrument") for spec in side]) for side in (truth, predicted)]
     tables[0][[INSTRUMENT, NOT_INSTRUMENT]] = 1, 0
     tables[0][_numbers(truth, ignored)] = IGNORE
     return ClassMap(UNION, *tables)
 
 
-def by_name(
-    truth: Sequence[ClassSpec], found: Sequence[ClassSpec], renamed: Mapping[str, str], ignored: Collection[str]
+def map_by_name(
+    truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec], renamed: Mapping[str, str], ignored: Collection[str]
 ) -> ClassMap:
-    """The truth's classes, but for `ignored` ones. Each found class counts as the one of its name, or of the name that
-    `renamed` gives it; a found class without a counterpart counts as the first one, the background.
+    """The truth's classes, but for `ignored` ones. Each predicted class counts as the one of its name, or of the name that
+    `renamed` gives it; a predicted class without a counterpart counts as the first one, the background.
 
-    Raises UsageError for names that don't exist, and where a class of the truth, the background aside, can't be found at
+    Raises UsageError for names that don't exist, and where a class of the truth, the background aside, can't be predicted at
     all: its score would say nothing of the network.
     """
-    names, found_names = [spec.name for spec in truth], [spec.name for spec in found]
+    names, found_names = [spec.name for spec in truth], [spec.name for spec in predicted]
     for old, new in renamed.items():
         if old not in found_names or new not in names:
             raise UsageError(
@@ -67,7 +67,7 @@ def by_name(
 class RelabelledDataset:
     """A data set whose labels are taken to codes of other `classes` by a table uint8 (256,)."""
 
-    def __init__(self, dataset: Labelled, table: Table, classes: Sequence[ClassSpec]) -> None:
+    def __init__(self, dataset: LabelledDataset, table: Table, classes: Sequence[ClassSpec]) -> None:
         self.dataset, self.table = dataset, table
         self.name, self.classes = dataset.name, tuple(classes)
 
@@ -87,8 +87,8 @@ class RelabelledDataset:
         return self.dataset.clip(index)
 
 
-def instrument_or_not(
-    dataset: Labelled, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
+def with_partial_labels(
+    dataset: LabelledDataset, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
 ) -> RelabelledDataset:
     """The set with partial labels, which fit any list of `classes`: some instrument, or none; nothing of `ignored` classes."""
     codes = [INSTRUMENT if spec.kind == "instrument" else NOT_INSTRUMENT for spec in dataset.classes]
@@ -97,7 +97,9 @@ def instrument_or_not(
     return RelabelledDataset(dataset, table, classes)
 
 
-def in_classes(dataset: Labelled, classes: Sequence[ClassSpec], ignored: Collection[str] = ()) -> RelabelledDataset:
+def with_classes(
+    dataset: LabelledDataset, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
+) -> RelabelledDataset:
     """The set in the numbers of `classes`, by name; nothing is told of `ignored` classes.
 
     Raises UsageError where a class of the set is neither among `classes` nor ignored.

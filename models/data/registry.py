@@ -1,165 +1,175 @@
-"""Data sets in a line each: KIND:FOLDER?OPTION=VALUE&OPTION=VALUE.
+"""Register data sets by kind, and open one that is given as KIND:FOLDER?OPTION=VALUE&OPTION=VALUE.
 
-endovis2018:/data/endovis2018?split=A        the side of a published split (A, B) that is asked for
-endovis2017:/data/endovis2017?fold=0&task=parts            task: binary, parts or types
-endovis2015:/data/endovis2015?sequences=D1,OP1             sequences by name
-cholecseg8k:/data/cholecseg8k?split=videos
-vocalfolds:/data/vocalfolds?split=without-seq5
-folder:/data/mine                            anyone's data (see `folder`)
-rendered:seeds=0-299&frames=6                scenes that this program draws itself
-raytraced:/data/raytraced?seeds=0-4999       scenes that `python -m cliprl.models.data.raytraced` has rendered; suction=parts
-empty:/data/clip.mp4?every=5                 a video in which no instrument is seen
+A module in `models/data/sets/` registers its data set with `register_dataset`. The factories, the help text and the error
+messages come from the registered kinds. Example lines:
+
+    endovis2018:/data/endovis2018?split=A
+    endovis2015:/data/endovis2015?sequences=D1,OP1
+    rendered:seeds=0-299&frames=6
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cliprl.engines import UsageError
-from cliprl.models.data.dataset_spec import Description
-from cliprl.models.data.image_mask_dataset import Labelled, Subset
-from cliprl.models.data.raytraced import RaytracedScenes
-from cliprl.models.data.sets.cholecseg8k import CholecSeg8k
-from cliprl.models.data.sets.cutouts import Cutouts
-from cliprl.models.data.sets.davinci import DavinciFrame
-from cliprl.models.data.sets.endovis2015 import EndoVis2015
-from cliprl.models.data.sets.endovis2017 import EndoVis2017
-from cliprl.models.data.sets.endovis2018 import EndoVis2018
-from cliprl.models.data.sets.folder import FolderSet
-from cliprl.models.data.sets.no_instrument_video import NoInstrumentVideo
-from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
-from cliprl.models.data.sets.vocalfolds import VocalFolds
-from cliprl.models.data.splits import choose
+from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset
+from cliprl.models.data.splits import SPLITS, Split, select_sequences
 
-# What every kind can be asked for: some of its sequences, in one of three ways.
-PARTS = ("sequences", "split", "fold")
-# Scenes to score on: seeds far from those of any recipe.
-UNSEEN = "900000-900023"
+# Options of every kind: they select sequences, and only one of them may be given.
+SELECTIONS = ("sequences", "split", "fold")
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What sets need besides their line: where folders that are not absolute lie, and how scenes are drawn and kept."""
+class DatasetContext:
+    """Settings that a data set needs besides its line: the root of relative folders, and how scenes are rendered and cached.
+
+    `root_setting` is the name under which the user sets `root`, for error messages. `progress` is called with the number of
+    rendered scenes and their total.
+    """
 
     root: Path = Path()
-    scenes: Path | None = None
+    root_setting: str = ""
+    cache: Path | None = None
     height: int = 384
     width: int = 480
     workers: int = 0
-    drawing: Callable[[int, int], None] = lambda done, total: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+Factory = Callable[[Path, Mapping[str, str], DatasetContext], LabelledDataset]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """How sets of a kind are opened, from their place and options; which options; and whether they are a file or a folder."""
+class DatasetKind:
+    """A registered kind of data set.
 
-    make: Callable[[Path, Mapping[str, str], Surroundings], Labelled]
-    options: tuple[str, ...] = ()
-    place: str = "folder"
+    `options` are the help texts of its options by name. `path_kind` is "folder", "file", or "cache" for a folder that the
+    data set fills itself. `no_instrument` marks data in which every pixel called instrument is a false alarm. `source` holds
+    the name, licence and attribution that a manifest repeats.
+    """
 
-
-def _plain(make: Callable[[Path], Labelled]) -> Kind:
-    return Kind(lambda place, options, around: make(place))
-
-
-def _rendered(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
-    seeds, frames = _seeds(options.get("seeds", UNSEEN)), options.get("frames", "10")
-    if seeds is None or not frames.isdecimal() or not int(frames):
-        raise UsageError(
-            f"rendered scenes of seeds '{options.get('seeds')}', frames '{frames}': give seeds=FIRST-LAST and frames=N"
-        )
-    which = SceneSet(seeds.start, len(seeds), int(frames), around.height, around.width)
-    return RenderedScenes(which, place, around.workers, around.drawing)
+    name: str
+    help: str
+    factory: Factory
+    options: Mapping[str, str] = field(default_factory=dict)
+    path_kind: str = "folder"
+    no_instrument: bool = False
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
-def _raytraced(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
-    seeds, suction = _seeds(options["seeds"]) if "seeds" in options else None, options.get("suction", "whole")
-    if "seeds" in options and seeds is None:
-        raise UsageError(f"ray-traced scenes of seeds '{options['seeds']}': give seeds=FIRST-LAST")
-    if suction not in ("whole", "parts"):
-        raise UsageError(
-            f"suction is '{suction}': give suction=whole for one class, or suction=parts for shaft, wrist and clasper"
-        )
-    return RaytracedScenes(place, seeds, suction == "whole")
+_KINDS: dict[str, DatasetKind] = {}
+_DEFAULT_CONTEXT = DatasetContext()
 
 
-def _seeds(text: str) -> range | None:
-    """The seeds that FIRST-LAST or FIRST names; None for another text, or where the last comes before the first."""
-    first, _, last = text.partition("-")
-    if not (first + (last or first)).isdecimal() or not first or int(last or first) < int(first):
-        return None
-    return range(int(first), int(last or first) + 1)
+def register_dataset(
+    name: str, help: str, *, splits: Mapping[str, Split] | None = None, **settings: Any
+) -> Callable[[Target], Target]:
+    """Register a data set class, or a factory function, under the kind `name`.
+
+    A class is called with the path, and with the given options as keyword arguments; a function with the path, the options
+    and the `DatasetContext`. `splits` are published splits by name; `settings` are further fields of `DatasetKind`.
+    """
+
+    def register(target: Target) -> Target:
+        def construct(path: Path, options: Mapping[str, str], context: DatasetContext) -> LabelledDataset:
+            made: LabelledDataset = target(path, **options)
+            return made
+
+        _KINDS[name] = DatasetKind(name, help, construct if isinstance(target, type) else target, **settings)
+        SPLITS[name] = dict(splits or {})
+        return target
+
+    return register
 
 
-def _empty(place: Path, options: Mapping[str, str], around: Surroundings) -> Labelled:
-    every = options.get("every", "1")
-    if not every.isdecimal() or not int(every):
-        raise UsageError(f"every is '{every}': give every=N to take each N-th frame")
-    return NoInstrumentVideo(place, int(every))
+@cache
+def _import_sets() -> None:
+    """Import every module of `cliprl.models.data.sets`, so that each registers its data set."""
+    sets = import_module("cliprl.models.data.sets")
+    for module in pkgutil.iter_modules(sets.__path__, f"{sets.__name__}."):
+        import_module(module.name)
 
 
-CATALOG: Mapping[str, Kind] = {
-    "endovis2018": _plain(EndoVis2018),
-    "endovis2017": Kind(lambda place, options, around: EndoVis2017(place, **options), ("task",)),
-    "cholecseg8k": _plain(CholecSeg8k),
-    "endovis2015": _plain(EndoVis2015),
-    "vocalfolds": _plain(VocalFolds),
-    "cutouts": _plain(Cutouts),
-    "davinci_frame": _plain(DavinciFrame),
-    "folder": _plain(FolderSet),
-    "rendered": Kind(_rendered, ("seeds", "frames"), "cache"),
-    "raytraced": Kind(_raytraced, ("seeds", "suction")),
-    "empty": Kind(_empty, ("every",), "file"),
-}
-_NOWHERE = Surroundings()
+def dataset_kinds() -> Mapping[str, DatasetKind]:
+    """Return the registered kinds by name."""
+    _import_sets()
+    return dict(sorted(_KINDS.items()))
+
+
+def dataset_kind(text: str) -> DatasetKind:
+    """Return the kind of a data set line. Raises UsageError for an unknown one, with the nearest name."""
+    name, kinds = DatasetSpec.parse(text).kind, dataset_kinds()
+    if name not in kinds:
+        near = get_close_matches(name, kinds, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"no data set '{text}': {hint}give KIND:FOLDER, where KIND is one of {', '.join(kinds)}")
+    return kinds[name]
+
+
+def describe_kinds() -> str:
+    """Return a help text with a line for each kind: its form, what it holds, and its options."""
+    rows = []
+    for kind in dataset_kinds().values():
+        options = "".join(f"; {name}={text}" for name, text in kind.options.items())
+        rows.append(f"{kind.name}:{'FILE' if kind.path_kind == 'file' else 'FOLDER'}  {kind.help}{options}")
+    return "\n".join(rows)
 
 
 def open_dataset(
-    text: str, side: str = "test", around: Surroundings = _NOWHERE, further: tuple[str, ...] = ()
-) -> Labelled:
-    """Open the set that a line describes; of a split, the `side` "train" or "test". Options named in `further` are the caller's.
+    text: str, side: str = "test", context: DatasetContext = _DEFAULT_CONTEXT, further: tuple[str, ...] = ()
+) -> LabelledDataset:
+    """Open the data set that a line describes; of a split, the `side` "train" or "test".
 
-    Raises UsageError for an unknown kind or option, a folder that is none, a split or sequence that is not there, and
-    CliprlError for a set with bad data.
+    `further` names options that the caller reads itself. Raises UsageError for an unknown kind or option, a missing folder,
+    split or sequence, and CliprlError for damaged data.
     """
-    line = Description.parse(text)
-    kind = CATALOG.get(line.kind)
-    if kind is None:
-        raise UsageError(f"no data set '{text}': give KIND:FOLDER, where KIND is one of {', '.join(CATALOG)}")
-    known = (*kind.options, *PARTS, *further)
-    for option in line.options:
+    spec = DatasetSpec.parse(text)
+    kind = dataset_kind(text)
+    known = (*kind.options, *SELECTIONS, *further)
+    for option in spec.options:
         if option not in known:
             raise UsageError(f"data set '{text}' has no option '{option}': one of {', '.join(known)}")
-    place = _place(line, kind, around)
-    data = kind.make(place, {key: value for key, value in line.options.items() if key in kind.options}, around)
-    return _part(data, line, side)
+    path = _path(spec, kind, context)
+    options = {key: value for key, value in spec.options.items() if key in kind.options}
+    return _select(kind.factory(path, options, context), spec, side)
 
 
-def _place(line: Description, kind: Kind, around: Surroundings) -> Path:
-    if kind.place == "cache":
-        if not line.place and around.scenes is None:
+def _path(spec: DatasetSpec, kind: DatasetKind, context: DatasetContext) -> Path:
+    if kind.path_kind == "cache":
+        if spec.path:
+            return context.root / spec.path
+        if context.cache is None:
             raise UsageError(
-                f"data set '{line.what()}' has no folder to keep its scenes in: give {line.kind}:FOLDER?seeds=0-9"
+                f"data set '{spec.without_path()}' has no folder for its scenes: give {spec.kind}:FOLDER?seeds=0-9"
             )
-        return around.root / line.place if line.place or around.scenes is None else around.scenes
-    place = around.root / line.place
-    there = place.is_dir() if kind.place == "folder" else place.is_file()
-    if not line.place or not there:
-        raise UsageError(f"'{place}' is no {kind.place}: give the {kind.place} of the {line.kind} set")
-    return place
+        return context.cache
+    path = context.root / spec.path
+    if not spec.path or not (path.is_dir() if kind.path_kind == "folder" else path.is_file()):
+        remedy = f"give the {kind.path_kind} of the {spec.kind} set"
+        if context.root_setting and spec.path and not Path(spec.path).is_absolute():
+            remedy = f"set {context.root_setting} to the folder that holds '{spec.path}' (it is '{context.root}')"
+        raise UsageError(f"'{path}' is no {kind.path_kind}: {remedy}")
+    return path
 
 
-def _part(data: Labelled, line: Description, side: str) -> Labelled:
-    """What is left of a set by its line's sequences, split or fold."""
-    asked = [key for key in PARTS if key in line.options]
-    if len(asked) > 1:
-        raise UsageError(f"data set '{line.what()}' has {' and '.join(asked)}: give one of them")
-    if "sequences" in line.options:
-        return Subset(data, line.names("sequences"))
-    if "fold" in line.options:
-        return choose(data, f"fold{line.options['fold']}:{side}")
-    if "split" in line.options:
-        return choose(data, f"{line.options['split']}:{side}")
-    return data
+def _select(data: LabelledDataset, spec: DatasetSpec, side: str) -> LabelledDataset:
+    """Reduce a data set to the sequences, split or fold that its line gives."""
+    given = [key for key in SELECTIONS if key in spec.options]
+    if len(given) > 1:
+        raise UsageError(f"data set '{spec.without_path()}' has {' and '.join(given)}: give one of them")
+    if not given:
+        return data
+    if given == ["sequences"]:
+        return Subset(data, spec.names("sequences"))
+    name = spec.options[given[0]]
+    return select_sequences(data, f"{'fold' if given == ['fold'] else ''}{name}:{side}")

@@ -43,7 +43,7 @@ def instrument_classes(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
     return np.array([spec.kind == "instrument" for spec in classes])
 
 
-def instrument_or_not(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
+def allowed_groups(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
     """As `allowed_classes`, but every code stands for all instruments, or for all classes that are none."""
     table, instrument = allowed_classes(classes), instrument_classes(classes)
     some, other = np.any(table & instrument, axis=1), np.any(table & ~instrument, axis=1)

@@ -1,4 +1,7 @@
-"""Which sequences train and which test. Neighbouring frames are near copies, so nothing smaller than a sequence is split."""
+"""Divide the sequences of a data set into training and test.
+
+Neighbouring frames are near copies of each other, so a split never divides a sequence.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cliprl.engines import UsageError
-from cliprl.models.data.image_mask_dataset import Labelled, Subset, sequences_of
+from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset, sequence_names
 
 
 def _refuse_shared(train: set[str], test: set[str]) -> None:
@@ -19,7 +22,7 @@ def _refuse_shared(train: set[str], test: set[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The sequences of a data set that train, and those that test. Raises UsageError where one is in both."""
+    """The training and the test sequences of a data set. Raises UsageError if a sequence is in both."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -27,38 +30,20 @@ class Split:
     def __post_init__(self) -> None:
         _refuse_shared(set(self.train), set(self.test))
 
-
-def _fold(prefix: str, everything: Sequence[int], test: Sequence[int]) -> Split:
-    train = tuple(f"{prefix}{n}" for n in everything if n not in test)
-    return Split(train, tuple(f"{prefix}{n}" for n in test))
-
-
-_SEQ_2018 = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16)
-_CHOLEC_TEST = ("video37", "video48", "video55")
-_CHOLEC_TRAIN = tuple(f"video{n:02d}" for n in (1, 9, 12, 17, 18, 20, 24, 25, 26, 27, 28, 35, 43, 52))
-
-SPLITS: Mapping[str, Mapping[str, Split]] = {
-    "endovis2018": {
-        "A": _fold("seq_", _SEQ_2018, (2, 5, 9, 15)),
-        "B": Split(tuple(f"seq_{n}" for n in _SEQ_2018), tuple(f"test-seq_{n}" for n in range(1, 5))),
-    },
-    "endovis2017": {
-        f"fold{i}": _fold("instrument_dataset_", range(1, 9), test)
-        for i, test in enumerate(((1, 3), (2, 5), (4, 8), (6, 7)))
-    },
-    "cholecseg8k": {"videos": Split(_CHOLEC_TRAIN, _CHOLEC_TEST)},
-    "endovis2015": {
-        "robotic": Split(("D1",), ("D2",)),
-        "both": Split(("D1", "OP1"), ("D2", "OP3")),
-    },
-    "vocalfolds": {f"without-seq{n}": _fold("seq", (5, 6, 7, 8), (n,)) for n in (5, 6, 7, 8)},
-}
+    @classmethod
+    def of_numbers(cls, prefix: str, numbers: Sequence[int], test: Sequence[int]) -> Split:
+        """Return the split of sequences `prefix`N that tests the numbers in `test` and trains the rest of `numbers`."""
+        return cls(tuple(f"{prefix}{n}" for n in numbers if n not in test), tuple(f"{prefix}{n}" for n in test))
 
 
-def choose(dataset: Labelled, split: str) -> Subset:
-    """The part of a data set that `split` names: "A" or "A:test", "A:train", or sequences, "D2,OP3".
+# The published splits by data set and name; `register_dataset` fills it.
+SPLITS: dict[str, Mapping[str, Split]] = {}
 
-    Raises UsageError for a split or sequence that the set, or this copy of it, has not.
+
+def select_sequences(dataset: LabelledDataset, split: str) -> Subset:
+    """Return the part of a data set that `split` names: "A" or "A:test", "A:train", or sequences, "D2,OP3".
+
+    Raises UsageError for a split or sequence that the data set, or this copy of it, lacks.
     """
     name, _, side = split.partition(":")
     splits = SPLITS.get(dataset.name, {})
@@ -66,18 +51,18 @@ def choose(dataset: Labelled, split: str) -> Subset:
         if side not in ("", "train", "test"):
             raise UsageError(f"split '{split}' has no side '{side}': train or test")
         return Subset(dataset, splits[name].train if side == "train" else splits[name].test)
-    chosen, there = split.split(","), sequences_of(dataset)
+    chosen, there = split.split(","), sequence_names(dataset)
     if not set(chosen) <= set(there):
         known = f"a split ({', '.join(splits)}) or " if splits else ""
         raise UsageError(f"no split '{split}' of {dataset.name}: name {known}sequences of it ({', '.join(there)})")
     return Subset(dataset, chosen)
 
 
-def check_apart(train: Sequence[Labelled], test: Sequence[Labelled]) -> None:
-    """Raises UsageError where a sequence of any training set is one of any test set, also under another set's name."""
-    _refuse_shared(*({_full(d, name) for d in part for name in sequences_of(d)} for part in (train, test)))
+def check_disjoint(train: Sequence[LabelledDataset], test: Sequence[LabelledDataset]) -> None:
+    """Raise UsageError if a sequence of a training set is also one of a test set, under any data set's name."""
+    _refuse_shared(*({_full_name(d, name) for d in part for name in sequence_names(d)} for part in (train, test)))
 
 
-def _full(dataset: Labelled, sequence: str) -> str:
-    """A sequence's name with its origin's before it."""
+def _full_name(dataset: LabelledDataset, sequence: str) -> str:
+    """Return a sequence's name, prefixed with the name of the data set it comes from."""
     return sequence if "/" in sequence else f"{dataset.name}/{sequence}"

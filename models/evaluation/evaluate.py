@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
-from cliprl.models.data.image_mask_dataset import Labelled
-from cliprl.models.data.label_mapping import ClassMap, by_name, by_union
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.data.splits import choose
-from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw, evaluate
-from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.data.splits import select_sequences
+from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring import markdown
 
 
@@ -50,12 +50,12 @@ def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
     """Score, write the tables and pictures to the folder, print the tables. Returns what scores.json holds."""
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data)
-    data = choose(whole, options.split) if options.split else whole
+    data = select_sequences(whole, options.split) if options.split else whole
     bundle = open_bundle(options.bundle)
     classes = _class_map(options, data, bundle.manifest.classes)
     indices = _first_frames(data, options.frames)
     _make(options.out)
-    predictor = Predictor(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
+    predictor = ImageSegmenter(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
     evaluations = []
     with _progress(console) as progress:
         for corruption in corruptions:
@@ -96,17 +96,17 @@ def _corruptions(options: EvaluationOptions) -> Iterator[Corruption]:
             yield Corruption(kind, int(severity), options.seed)
 
 
-def _class_map(options: EvaluationOptions, data: Labelled, found: tuple[Any, ...]) -> ClassMap:
+def _class_map(options: EvaluationOptions, data: LabelledDataset, predicted: tuple[Any, ...]) -> ClassMap:
     if options.union:
-        return by_union(data.classes, found, options.ignored)
+        return map_to_instrument(data.classes, predicted, options.ignored)
     pairs = [text.partition("=") for text in options.renamed]
     for old, equals, new in pairs:
         if not (old and equals and new):
             raise UsageError(f"class map '{old}{equals}{new}' is not of the form BUNDLE=DATA")
-    return by_name(data.classes, found, {old: new for old, _, new in pairs}, options.ignored)
+    return map_by_name(data.classes, predicted, {old: new for old, _, new in pairs}, options.ignored)
 
 
-def _first_frames(data: Labelled, limit: int | None) -> list[int]:
+def _first_frames(data: LabelledDataset, limit: int | None) -> list[int]:
     """The indices of the first `limit` samples of each sequence."""
     counts: dict[str, int] = {}
     chosen = []
@@ -133,11 +133,11 @@ def _progress(console: Console) -> Progress:
 
 
 def _result(
-    options: EvaluationOptions, predictor: Predictor, data: Labelled, evaluations: list[Evaluation]
+    options: EvaluationOptions, predictor: ImageSegmenter, data: LabelledDataset, evaluations: list[Evaluation]
 ) -> dict[str, Any]:
     settings = {
         "split": options.split,
-        "classes": "instrument or not" if options.union else [spec.name for spec in evaluations[0].book.classes],
+        "classes": "instrument or not" if options.union else [spec.name for spec in evaluations[0].evaluator.classes],
         "class_map": list(options.renamed),
         "ignored": list(options.ignored),
         "frames_of_each_sequence": options.frames,
@@ -150,7 +150,7 @@ def _result(
         "hashes": dict(predictor.bundle.manifest.hashes),
         "data": data.name,
         "settings": settings,
-        "results": [{"corruption": asdict(e.corruption)} | e.book.to_json() for e in evaluations],
+        "results": [{"corruption": asdict(e.corruption)} | e.evaluator.to_json() for e in evaluations],
     }
 
 
@@ -158,14 +158,14 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and pictures."""
     try:
         (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "counts.json").write_text(json.dumps(clean.book.counts.to_json()) + "\n", encoding="utf-8")
+        (folder / "counts.json").write_text(json.dumps(clean.evaluator.counts.to_json()) + "\n", encoding="utf-8")
         (folder / "scores.md").write_text(markdown.report(result), encoding="utf-8")
         for old in (folder / "worst").glob("*.png"):
             old.unlink()
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
-    colors = [spec.color for spec in clean.book.classes]
+    colors = [spec.color for spec in clean.evaluator.classes]
     for rank, seen in enumerate(clean.worst):
-        path = folder / "worst" / f"{rank:02d}_frame{seen.index:05d}_{1 - seen.badness:.3f}.png"
-        if not cv2.imwrite(str(path), cv2.cvtColor(draw(seen, colors), cv2.COLOR_RGB2BGR)):
+        path = folder / "worst" / f"{rank:02d}_frame{seen.index:05d}_{1 - seen.error:.3f}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(draw_comparison(seen, colors), cv2.COLOR_RGB2BGR)):
             raise CliprlError(f"{path} can't be written: free space or give another --out")

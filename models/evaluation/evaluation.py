@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.models.data.augmentation.common_corruptions.kinds import corrupted
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.augmentation.common_corruptions.kinds import apply_common_corruption
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import ClassMap
 from cliprl.models.data.sample import IGNORE, Image, Sample
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
@@ -21,11 +21,11 @@ from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_f
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 
-class Segments(Protocol):
-    """A predictor: `see` takes the next picture of a clip, `reset` starts another clip."""
+class Predictor(Protocol):
+    """A predictor: `see` takes the next image of a clip, `reset` starts another clip."""
 
-    def see(self, picture: Image) -> Segmentation:
-        """Segment a picture, uint8 (H, W, 3) RGB."""
+    def segment(self, image: Image) -> Segmentation:
+        """Segment a image, uint8 (H, W, 3) RGB."""
         ...
 
     def reset(self) -> None:
@@ -41,22 +41,22 @@ class Corruption:
     severity: int = 0
     seed: int = 0
 
-    def apply(self, picture: Image, index: int) -> Image:
-        """The picture of sample `index` as it is seen."""
+    def apply(self, image: Image, index: int) -> Image:
+        """The image of sample `index` as it is seen."""
         if not self.severity:
-            return picture
-        return corrupted(picture, self.kind, self.severity, np.random.default_rng((self.seed, index)))
+            return image
+        return apply_common_corruption(image, self.kind, self.severity, np.random.default_rng((self.seed, index)))
 
 
 @dataclass(order=True, slots=True)
 class ScoredFrame:
     """A frame with what was seen in it; frames compare by how badly they went."""
 
-    badness: float
+    error: float
     index: int
-    picture: Image = field(compare=False)
+    image: Image = field(compare=False)
     truth: Image = field(compare=False)
-    found: Image = field(compare=False)
+    predicted: Image = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Evaluation:
     """The scores of one run over a data set, and its worst frames, the worst first."""
 
     corruption: Corruption
-    book: Evaluator
+    evaluator: Evaluator
     worst: list[ScoredFrame]
 
 
 def evaluate(
-    predictor: Segments,
-    data: Labelled,
+    predictor: Predictor,
+    data: LabelledDataset,
     classes: ClassMap,
     *,
     corruption: Corruption,
@@ -84,26 +84,26 @@ def evaluate(
     Predictions are compared with the truth at the truth's own size. The temporal prior goes from frame to frame of a clip;
     flow, where flicker is measured along it, is that of the pictures before they were corrupted.
     """
-    book = Evaluator(classes.classes, tolerance)
+    evaluator = Evaluator(classes.classes, tolerance)
     worst: list[ScoredFrame] = []
     for index, sample, fresh in samples(data, indices):
         if fresh:
             predictor.reset()
-        picture = corruption.apply(sample.image, index)
-        segmentation = predictor.see(picture)
+        image = corruption.apply(sample.image, index)
+        segmentation = predictor.segment(image)
         truth = classes.truth[sample.labels]
-        found = classes.found[labels_at_frame(segmentation, *truth.shape)]
-        score = book.add(truth, found, sample.sequence)
-        book.add_confidence(*confidence(segmentation, truth, classes), sample.sequence)
-        book.add_motion(sample.image, found, data.clip(index), sample.sequence)
-        heapq.heappush(worst, ScoredFrame(1 - score, index, picture, truth, found))
+        predicted = classes.predicted[labels_at_frame(segmentation, *truth.shape)]
+        score = evaluator.add(truth, predicted, sample.sequence)
+        evaluator.add_confidence(*cell_confidence(segmentation, truth, classes), sample.sequence)
+        evaluator.add_motion(sample.image, predicted, data.clip(index), sample.sequence)
+        heapq.heappush(worst, ScoredFrame(1 - score, index, image, truth, predicted))
         if len(worst) > keep_worst:
             heapq.heappop(worst)
         progress()
-    return Evaluation(corruption, book, sorted(worst, reverse=True))
+    return Evaluation(corruption, evaluator, sorted(worst, reverse=True))
 
 
-def samples(data: Labelled, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
+def samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
     """Each sample, and whether a clip begins with it."""
     clip = None
     for index in indices:
@@ -111,20 +111,20 @@ def samples(data: Labelled, indices: list[int]) -> Iterator[tuple[int, Sample, b
         clip = data.clip(index)
 
 
-def confidence(
+def cell_confidence(
     segmentation: Segmentation, truth: Image, classes: ClassMap
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """How sure the network was of each cell's class, and whether the truth at the cell's centre says so: (n,) each.
 
     Of a scored class that several of the network's make up, their probabilities add up. Cells outside the endoscope's
-    picture, and where nothing is known, are left out.
+    image, and where nothing is known, are left out.
     """
     view, cells = segmentation.view, segmentation.labels.shape
-    found = classes.found[segmentation.labels]
-    members = classes.found[: len(segmentation.probabilities)]
+    predicted = classes.predicted[segmentation.labels]
+    members = classes.predicted[: len(segmentation.probabilities)]
     sure = np.zeros(cells, np.float32)
-    for label in np.unique(found):
-        here = found == label
+    for label in np.unique(predicted):
+        here = predicted == label
         sure[here] = segmentation.probabilities[members == label].sum(0)[here]
     y, x = np.mgrid[: cells[0], : cells[1]] + 0.5
     stride = (view.network_width / cells[1], view.network_height / cells[0])
@@ -132,18 +132,18 @@ def confidence(
     column, row = (np.clip(place[..., i], 0, n - 1) for i, n in ((0, truth.shape[1]), (1, truth.shape[0])))
     there = truth[row, column]
     known = inside_cells(view, *cells) & (there != IGNORE)
-    return sure[known], (there == found)[known]
+    return sure[known], (there == predicted)[known]
 
 
-def draw(seen: ScoredFrame, colors: list[tuple[int, int, int]]) -> Image:
-    """The picture beside its truth and beside what was found, both painted over it: uint8 (H, 3 W, 3) RGB.
+def draw_comparison(seen: ScoredFrame, colors: list[tuple[int, int, int]]) -> Image:
+    """The image beside its truth and beside what was predicted, both painted over it: uint8 (H, 3 W, 3) RGB.
 
     Where nothing is known the truth is checked in grey.
     """
     table = np.full((256, 3), 128, np.uint8)
     table[: len(colors)] = colors
-    panels = [seen.picture]
-    for labels in (seen.truth, seen.found):
-        mixed = cv2.addWeighted(seen.picture, 0.45, table[labels], 0.55, 0).astype(np.uint8)
-        panels.append(np.where((labels > 0)[..., None], mixed, seen.picture))
+    panels = [seen.image]
+    for labels in (seen.truth, seen.predicted):
+        mixed = cv2.addWeighted(seen.image, 0.45, table[labels], 0.55, 0).astype(np.uint8)
+        panels.append(np.where((labels > 0)[..., None], mixed, seen.image))
     return np.hstack(panels)

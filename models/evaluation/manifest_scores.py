@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cliprl.engines import Bundle
-from cliprl.models.evaluation.evaluation import Segments, samples
-from cliprl.models.evaluation.image_segmenter import Predictor
-from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.evaluation import Predictor, samples
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
-from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric, terms
-from cliprl.models.training.run_datasets import Scored
+from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric, mean_of_ratios
+from cliprl.models.training.run_datasets import TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 DIGITS = 4
@@ -22,25 +22,28 @@ UNION = "dataset IoU of 'instrument', all instrument classes as one"
 
 
 def score_bundle(
-    bundle: Bundle, tests: Sequence[Scored], every: int = 1, told: Callable[[int, int], None] = lambda done, total: None
+    bundle: Bundle,
+    tests: Sequence[TestDataset],
+    every: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mapping[str, Any]:
     """Score the base (no refinement) and the refined result (the bundle's default steps), in f32 on the CPU, on every
-    `every`-th frame of each set. `told` learns how many of how many frames are done.
+    `every`-th frame of each set. `progress` learns how many of how many frames are done.
 
     Returns entries by title: {definition, frames by sequence, base, refined}; both are {"pooled": score, sequence: score}.
     """
     sides = {"base": 0, "refined": bundle.manifest.steps}
     total, done = len(sides) * sum(len(range(0, len(test.data), every)) for test in tests), 0
-    counts: dict[str, list[Counts]] = {}
+    counts: dict[str, list[ConfusionCounts]] = {}
 
     def tick() -> None:
         nonlocal done
         done += 1
-        told(done, total)
+        progress(done, total)
 
     for side, steps in sides.items():
-        predictor = Predictor(bundle, steps=steps, precision="f32")
-        counts[side] = [count(predictor, test, every, tick) for test in tests]
+        predictor = ImageSegmenter(bundle, steps=steps, precision="f32")
+        counts[side] = [count_pixels(predictor, test, every, tick) for test in tests]
     return {
         title: entry
         for number, test in enumerate(tests)
@@ -48,35 +51,37 @@ def score_bundle(
     }
 
 
-def count(predictor: Segments, test: Scored, every: int, tick: Callable[[], None]) -> Counts:
+def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Callable[[], None]) -> ConfusionCounts:
     """The pixel counts, at the truth's own size, of what a predictor makes of every `every`-th frame of a set."""
-    counts = Counts(len(test.classes.classes))
+    counts = ConfusionCounts(len(test.classes.classes))
     for _, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
         if fresh:
             predictor.reset()
         truth = test.classes.truth[sample.labels]
-        found = test.classes.found[labels_at_frame(predictor.see(sample.image), *truth.shape)]
+        found = test.classes.predicted[labels_at_frame(predictor.segment(sample.image), *truth.shape)]
         counts.add(truth, found, sample.sequence)
         tick()
     return counts
 
 
-def _entries(test: Scored, counts: Mapping[str, Counts]) -> list[tuple[str, Mapping[str, Any]]]:
+def _entries(test: TestDataset, counts: Mapping[str, ConfusionCounts]) -> list[tuple[str, Mapping[str, Any]]]:
     """The scores of a set: of "instrument", or of its classes with and without the background."""
     if test.empty:
-        return [(test.title, _entry(FALSE_ALARMS, counts, false_alarms))]
+        return [(test.title, _entry(FALSE_ALARMS, counts, false_alarm_share))]
     if test.union:
-        return [(f"{test.title}, instrument", _entry(UNION, counts, DEFINITIONS[FOREGROUND].terms))]
+        return [(f"{test.title}, instrument", _entry(UNION, counts, DEFINITIONS[FOREGROUND].metric))]
     found = [DEFINITIONS[key] for key in (BACKGROUND, FOREGROUND)]
-    return [(f"{test.title}, {d.title}", _entry(f"{d.title}: {d.rule}", counts, d.terms)) for d in found]
+    return [(f"{test.title}, {d.title}", _entry(f"{d.title}: {d.rule}", counts, d.metric)) for d in found]
 
 
-def false_alarms(counts: Counts) -> RatioMetric:
+def false_alarm_share(counts: ConfusionCounts) -> RatioMetric:
     """Pixels called instrument over all pixels, where there is none."""
-    return terms(counts.found[:, 1:], counts.found.sum(1, keepdims=True))
+    return mean_of_ratios(counts.predicted[:, 1:], counts.predicted.sum(1, keepdims=True))
 
 
-def _entry(definition: str, counts: Mapping[str, Counts], make: Callable[[Counts], RatioMetric]) -> Mapping[str, Any]:
+def _entry(
+    definition: str, counts: Mapping[str, ConfusionCounts], make: Callable[[ConfusionCounts], RatioMetric]
+) -> Mapping[str, Any]:
     (first, *_) = counts.values()
     names = first.sequences
     values = {side: _values(make(found), names) for side, found in counts.items()}

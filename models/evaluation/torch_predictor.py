@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
-from cliprl.models.evaluation.image_segmenter import Predictor
-from cliprl.models.export.export import STRIDE, Model
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.export.export import STRIDE, TrainedModel
 from cliprl.models.network.text import class_embeddings
 
 
@@ -35,10 +35,10 @@ class ModuleEngine:
         return {name: value.numpy() for name, value in zip(self._names, values, strict=True)}
 
 
-class NetworkPredictor(Predictor):
+class TorchPredictor(ImageSegmenter):
     """The same for a network that is not exported: torch runs in place of the engines, and nothing else differs."""
 
-    def __init__(self, model: Model, **settings: Any) -> None:
+    def __init__(self, model: TrainedModel, **settings: Any) -> None:
         with torch.no_grad():
             text = class_embeddings(model.network, model.classes).numpy()
         manifest = Manifest("network", tuple(model.classes), model.height, model.width, STRIDE, model.steps)

@@ -23,9 +23,9 @@ from cliprl.engines import (
     seal_bundle,
 )
 from cliprl.engines.bundle.bundle import ENCODER, REFINER, TOKENIZER
-from cliprl.models.export.onnx_export import picture_of, write_networks, write_text
+from cliprl.models.export.onnx_export import example_image, write_networks, write_text
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import TEMPLATES, class_embeddings
 from cliprl.models.network.tokenizer import make_tokenizer
 
@@ -36,18 +36,18 @@ TEXT_AGREEMENT = 0.9999
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TrainedModel:
     """What a bundle is made of."""
 
     network: ClipSegmenter
-    refiner: Refiner
+    refiner: RefinerNetwork
     classes: Sequence[ClassSpec]
     height: int
     width: int
     steps: int
 
 
-def export_bundle(model: Model, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
+def export_bundle(model: TrainedModel, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
     """Write all networks, embeddings and manifest to `folder`, and check OpenVINO's labels against the network's.
 
     Raises UsageError where the folder can't be made, CliprlError where fewer than 99.9 % of labels agree.
@@ -63,7 +63,7 @@ def export_bundle(model: Model, folder: Path, name: str, training: Mapping[str, 
     with torch.no_grad():
         text = class_embeddings(model.network, model.classes)
         write_networks(model.network, model.refiner, text, folder)
-        _check_agreement(model, folder, picture_of(model.height, model.width), text)
+        _check_agreement(model, folder, example_image(model.height, model.width), text)
     manifest = Manifest(name, tuple(model.classes), model.height, model.width, STRIDE, model.steps, training=training)
     return add_text(seal_bundle(folder, manifest, text.numpy()), model.network)
 
@@ -87,7 +87,7 @@ def add_text(bundle: Bundle, network: ClipSegmenter) -> Bundle:
     return seal_bundle(bundle.path, manifest, bundle.embeddings)
 
 
-def _check_agreement(model: Model, folder: Path, image: Tensor, text: Tensor) -> None:
+def _check_agreement(model: TrainedModel, folder: Path, image: Tensor, text: Tensor) -> None:
     """Compare labels of the base and of every refinement step, f32 on both sides."""
     features, logits = model.network(image, text)
     encoder = _engine(folder / ENCODER, {"image": image, "text": text})

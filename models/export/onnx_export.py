@@ -27,7 +27,7 @@ def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, fol
 
     `text` (K, E) is an example of the classes' embeddings.
     """
-    image = picture_of(*network.size)
+    image = example_image(*network.size)
     features, logits = network(image, text)
     classes = torch.export.Dim("classes", min=2, max=MAX_CLASSES)
     shapes: dict[str, Any] = {"image": {0: torch.export.Dim("batch", min=1)}, "text": {0: classes}}
@@ -54,7 +54,7 @@ def write_text(network: ClipSegmenter, folder: Path) -> None:
     onnx.save(model, folder / TEXT)
 
 
-def picture_of(height: int, width: int) -> Tensor:
+def example_image(height: int, width: int) -> Tensor:
     """A smooth random picture, uint8 (1, H, W, 3): noise of its own would only measure rounding."""
     coarse = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic")

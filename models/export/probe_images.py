@@ -13,7 +13,7 @@ FIRST, COUNT = 900_001, 8
 MOMENT = 0.5
 
 
-def scene_pictures(height: int, width: int) -> Image:
+def probe_images(height: int, width: int) -> Image:
     """So many scenes, drawn at twice the size: uint8 (COUNT, height, width, 3) RGB."""
     scenes = (SceneRenderer(seed, 2 * height, 2 * width) for seed in range(FIRST, FIRST + COUNT))
     drawn = [cv2.resize(one.render(MOMENT)[0], (width, height), interpolation=cv2.INTER_AREA) for one in scenes]

@@ -30,7 +30,7 @@ WINDOW = 5
 _BOUNDED = 5
 # Where an action reads: the row and column step, and which of the stacked images (`ActionContext`). The last is any concept's
 _STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
-_PICTURES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
+_IMAGES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
 
 
 class ActionContext(NamedTuple):
@@ -53,7 +53,7 @@ class ActionContext(NamedTuple):
         return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
 
 
-def concepts_of(text: Tensor) -> Tensor:
+def concept_directions(text: Tensor) -> Tensor:
     """The concepts of classes with embeddings `text` (K, E): directions (K, E) whose inner product with the class's own
     embedding is 1, and with the others' about 0: their dual basis, with a ridge where texts are nearly alike."""
     dual: Tensor = torch.linalg.solve(text @ text.T + RIDGE * torch.eye(len(text)).to(text), text)
@@ -62,45 +62,45 @@ def concepts_of(text: Tensor) -> Tensor:
     return concepts
 
 
-def leader(logits: Tensor) -> Tensor:
+def argmax_mask(logits: Tensor) -> Tensor:
     """A mask (B, K, h, w), 1.0 where a class leads."""
     return (logits == logits.amax(1, keepdim=True)).to(logits.dtype)
 
 
-def apply_actions(actions: Tensor, pictures: ActionContext, pushes: Tensor) -> Tensor:
+def apply_actions(actions: Tensor, context: ActionContext, pushes: Tensor) -> Tensor:
     """Let every cell act: actions int64 (B, h, w) in 0..CONCEPTS+C-1. Returns z_{t+1} (B, K, h, w).
 
     pushes: (K, CONCEPTS + C), what each action adds to each class's logit: 0 for those that are no concept.
     """
-    logits = pictures.logits
+    logits = context.logits
     batch, classes, height, width = logits.shape
-    stacked = torch.cat([p.flatten(2) for p in pictures], 2)
+    stacked = torch.cat([p.flatten(2) for p in context], 2)
     index = _sources(actions, height, width).flatten(1)[:, None].expand(batch, classes, height * width)
     taken = torch.gather(stacked, 2, index).view(batch, classes, height, width)
     sharpen = (actions == SHARPEN).to(logits.dtype)[:, None]
-    return taken + SHARPER * sharpen * leader(logits) + pushes.T[actions].permute(0, 3, 1, 2)
+    return taken + SHARPER * sharpen * argmax_mask(logits) + pushes.T[actions].permute(0, 3, 1, 2)
 
 
-def outcomes(pictures: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
+def outcomes(context: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
     """What every action in turn, taken by all cells at once, would make of z_t: CONCEPTS + C tensors (B, K, h, w)."""
-    logits, (height, width) = pictures.logits, pictures.logits.shape[2:]
+    logits, (height, width) = context.logits, context.logits.shape[2:]
     yield logits
     margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
     wide = F.pad(logits, (margin,) * 4, mode="replicate")
     for down, right in NEIGHBOURS:
         yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
-    yield from pictures[1:_BOUNDED]
-    yield logits + SHARPER * leader(logits)
+    yield from context[1:_BOUNDED]
+    yield logits + SHARPER * argmax_mask(logits)
     for push in pushes.T[CONCEPTS:]:
-        yield pictures.bounded + push[None, :, None, None]
+        yield context.bounded + push[None, :, None, None]
 
 
 def _sources(actions: Tensor, height: int, width: int) -> Tensor:
     """For each cell the flat index, int64 (B, h, w), of the stacked pictures' cell that its action reads."""
     kind = actions.clamp(max=CONCEPTS)  # all concepts move the cell's own logits
     steps = torch.tensor(_STEPS, device=actions.device)
-    pictures = torch.tensor(_PICTURES, device=actions.device)
+    context = torch.tensor(_IMAGES, device=actions.device)
     rows = torch.arange(height, device=actions.device)[:, None] + steps[:, 0][kind]
     columns = torch.arange(width, device=actions.device) + steps[:, 1][kind]
     inside = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    return pictures[kind] * (height * width) + inside
+    return context[kind] * (height * width) + inside

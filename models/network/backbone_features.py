@@ -13,7 +13,7 @@ from torch import nn
 
 from cliprl.engines import UsageError
 from cliprl.models.config.config import NetworkConfig
-from cliprl.models.network.backbones import described
+from cliprl.models.network.backbones import model_description
 from cliprl.models.network.decoder import STRIDES
 
 # The input convention of the EfficientNet-Lite weights: (RGB - 127) / 128.
@@ -36,7 +36,7 @@ class BackboneStages:
     blocks: int = 0
 
 
-def trunk_of(clip: Any) -> nn.Module:
+def backbone_of(clip: Any) -> nn.Module:
     """The image tower itself, without the projection that open_clip puts behind a timm model."""
     trunk: nn.Module = getattr(clip.visual, "trunk", clip.visual)
     return trunk
@@ -47,7 +47,7 @@ def stages_of(clip: Any, config: NetworkConfig) -> BackboneStages:
 
     Raises UsageError for a tower that has neither.
     """
-    trunk: Any = trunk_of(clip)
+    trunk: Any = backbone_of(clip)
     if trunk is clip.visual:
         blocks, patch = len(clip.visual.transformer.resblocks), clip.visual.patch_size[0]
         return _quarters([clip.visual.transformer.width] * blocks, patch, fixed=True)
@@ -80,7 +80,7 @@ def fit_size(clip: Any, config: NetworkConfig, stages: BackboneStages) -> None:
             f"network.height x width {config.height}x{config.width} are not multiples of the {multiple} pixels "
             f"that '{config.tower}' needs: change them"
         )
-    if not stages.fixed or trunk_of(clip) is clip.visual:
+    if not stages.fixed or backbone_of(clip) is clip.visual:
         return
     try:
         clip.visual.set_input_size((config.height, config.width))
@@ -95,8 +95,8 @@ def colors_of(clip: Any, config: NetworkConfig) -> Colors:
     if config.tower.startswith("tf_efficientnet_lite"):
         return LITE
     tag = open_clip.get_pretrained_cfg(config.tower, config.weights)
-    trunk: Any = trunk_of(clip)
-    own = trunk.default_cfg if described(config.tower) is None else {}
+    trunk: Any = backbone_of(clip)
+    own = trunk.default_cfg if model_description(config.tower) is None else {}
     mean = tag.get("mean") or own.get("mean") or open_clip.OPENAI_DATASET_MEAN
     deviation = tag.get("std") or own.get("std") or open_clip.OPENAI_DATASET_STD
     return tuple(255 * m for m in mean), tuple(255 * d for d in deviation)
@@ -106,7 +106,7 @@ def early_parameters(clip: Any, stages: BackboneStages, count: int) -> Iterable[
     """Parameters of the first `count` stages and all before them; a stage of a transformer is a quarter of its blocks."""
     if not count:
         return []
-    trunk: Any = trunk_of(clip)
+    trunk: Any = backbone_of(clip)
     if trunk is clip.visual:
         visual = clip.visual
         first = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: stages.blocks * count // len(STRIDES)]]

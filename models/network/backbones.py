@@ -41,7 +41,7 @@ def make_clip(config: NetworkConfig) -> Any:
 
 def _settings(config: NetworkConfig) -> dict[str, Any]:
     """open_clip's description of the model: `embed_dim`, `vision_cfg`, `text_cfg` and some flags."""
-    found = copy.deepcopy(described(config.tower))
+    found = copy.deepcopy(model_description(config.tower))
     if found is None and timm.is_model(config.tower):
         vision = {"timm_model_name": config.tower, "timm_pool": "avg", "timm_proj": "linear"}
         text = {"context_length": config.context, "vocab_size": VOCABULARY, "width": config.text_width}
@@ -61,7 +61,7 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
     return found
 
 
-def described(tower: str) -> dict[str, Any] | None:
+def model_description(tower: str) -> dict[str, Any] | None:
     """open_clip's description of a model that it knows, or that a JSON file describes; None for any other name."""
     if not tower.endswith(".json"):
         return open_clip.get_model_config(tower)  # type: ignore[no-any-return]

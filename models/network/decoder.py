@@ -11,7 +11,7 @@ from torch.nn import functional as F
 STRIDES = (4, 8, 16, 32)
 
 
-class Decoder(nn.Module):
+class PyramidDecoder(nn.Module):
     """A feature pyramid, summed top down to stride 4.
 
     A convolutional tower's stages have the pyramid's strides already. The patch tokens of a transformer, of four depths

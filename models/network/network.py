@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliprl.models.config.config import NetworkConfig
-from cliprl.models.network.backbone_features import colors_of, early_parameters, fit_size, stages_of, trunk_of
+from cliprl.models.network.backbone_features import backbone_of, colors_of, early_parameters, fit_size, stages_of
 from cliprl.models.network.backbones import make_clip
-from cliprl.models.network.decoder import Decoder
+from cliprl.models.network.decoder import PyramidDecoder
 from cliprl.models.network.weights import load_weights
 
 # Large enough to exist in FP16.
@@ -35,7 +35,7 @@ class ClipSegmenter(nn.Module):
         self.pretrained = load_weights(self.clip, config)
         self.stages = stages_of(self.clip, config)
         fit_size(self.clip, config, self.stages)
-        self.decoder = Decoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
+        self.decoder = PyramidDecoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
         self.embed = nn.Conv2d(config.features, self._embedding(), 1)
         # A CLIP's own scale suits its own texts, whose angles are small.
         scale = self.clip.logit_scale.detach().clone().reshape(()) if self.pretrained else torch.tensor(math.log(10.0))
@@ -52,7 +52,7 @@ class ClipSegmenter(nn.Module):
     @property
     def tower(self) -> nn.Module:
         """The image tower, which starts pretrained where anything does."""
-        return trunk_of(self.clip)
+        return backbone_of(self.clip)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """What training should move slowly: the image tower, and the text tower where it started from a checkpoint too."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliprl.models.config.config import ReinforcementConfig
-from cliprl.models.network.actions import CONCEPTS, KEEP, ActionContext, apply_actions, concepts_of, leader
+from cliprl.models.network.actions import CONCEPTS, KEEP, ActionContext, apply_actions, argmax_mask, concept_directions
 from cliprl.models.network.network import ClipSegmenter
 
 # The policy's view of the features and of the texts is narrower than they are.
@@ -16,12 +16,12 @@ PROJECTED, WORDS = 16, 8
 KEEP_BIAS = 1.0
 STATE_MAPS = 10
 # A variance is at least so much: the root of 0 has no gradient.
-LEAST = 1e-3
+MIN_VARIANCE = 1e-3
 # Texts of unit length have small numbers for the policy's first layer.
 TEXT_SCALE = 3.0
 
 
-class Refiner(nn.Module):
+class RefinerNetwork(nn.Module):
     """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
 
     What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along concepts,
@@ -50,7 +50,7 @@ class Refiner(nn.Module):
         self._keep_at_first()
 
     @classmethod
-    def beside(cls, network: ClipSegmenter, width: int, classes: int, reach: ReinforcementConfig) -> Refiner:
+    def beside(cls, network: ClipSegmenter, width: int, classes: int, reach: ReinforcementConfig) -> RefinerNetwork:
         """A refiner of `width` channels for what `network` sees, with as many concepts as there are `classes` to learn."""
         features, embedding = network.channels
         return cls(features, width, embedding, classes, reach)
@@ -67,23 +67,23 @@ class Refiner(nn.Module):
     def learn_concepts(self, text: Tensor) -> None:
         """Take the training classes' embeddings (C, E) as what agents can move towards."""
         with torch.no_grad():
-            self.get_buffer("directions")[CONCEPTS:, :, 0, 0] = concepts_of(text)
+            self.get_buffer("directions")[CONCEPTS:, :, 0, 0] = concept_directions(text)
 
     def pushes(self, text: Tensor) -> Tensor:
         """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
         return self.push * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
 
-    def pictures(self, logits: Tensor, base: Tensor, prior: Tensor) -> ActionContext:
+    def context(self, logits: Tensor, base: Tensor, prior: Tensor) -> ActionContext:
         """What a step from z_t may read, given z_0 and the prior, each (B, K, h, w)."""
         return ActionContext.of(logits, base, prior, self.bound)
 
-    def act(self, features: Tensor, pictures: ActionContext, text: Tensor) -> tuple[Tensor, Tensor]:
+    def act(self, features: Tensor, context: ActionContext, text: Tensor) -> tuple[Tensor, Tensor]:
         """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
         words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
-        said = [_mean_text(words, z) for z in (pictures.logits, pictures.base, pictures.prior)]
+        said = [_mean_text(words, z) for z in (context.logits, context.base, context.prior)]
         seen = self.project(features)
-        near = self.near(torch.cat([seen, state_maps(pictures), *said], 1))
-        hidden = self.body(near + self.scene(spread(seen)))
+        near = self.near(torch.cat([seen, state_maps(context), *said], 1))
+        hidden = self.body(near + self.scene(mean_and_deviation(seen)))
         return self.policy(hidden), self.value(hidden)[:, 0]
 
     def forward(
@@ -95,18 +95,18 @@ class Refiner(nn.Module):
         logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
         () whose action was not to keep.
         """
-        pictures = self.pictures(logits, base, prior)
-        scores, _ = self.act(features, pictures, text)
+        context = self.context(logits, base, prior)
+        scores, _ = self.act(features, context, text)
         actions = scores.argmax(1)
         moved = (actions != KEEP).to(logits.dtype).mean()
-        return apply_actions(actions, pictures, self.pushes(text)), moved
+        return apply_actions(actions, context, self.pushes(text)), moved
 
 
-def spread(maps: Tensor) -> Tensor:
+def mean_and_deviation(maps: Tensor) -> Tensor:
     """Mean and standard deviation of each map (B, C, h, w) over the picture, (B, 2C, 1, 1): they tell an agent what spoils
     the whole picture, darkness or noise, of which its own neighbourhood shows little."""
     mean = maps.mean((2, 3), keepdim=True)
-    return torch.cat([mean, ((maps - mean).square().mean((2, 3), keepdim=True) + LEAST).sqrt()], 1)
+    return torch.cat([mean, ((maps - mean).square().mean((2, 3), keepdim=True) + MIN_VARIANCE).sqrt()], 1)
 
 
 def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
@@ -115,16 +115,16 @@ def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
     return said.view(len(logits), WORDS, *logits.shape[2:])
 
 
-def state_maps(pictures: ActionContext) -> Tensor:
+def state_maps(context: ActionContext) -> Tensor:
     """What an agent sees of the distributions, blind to which class is which: (B, STATE_MAPS, h, w), each within 0..1.
 
     Largest probability; certainty (sum of squares); agreement (inner product of distributions) with the cell to the right,
     the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the neighbourhood and
     the prior see the leading class.
     """
-    p, near = pictures.logits.softmax(1), pictures.smooth.softmax(1)
-    q, p0 = pictures.prior.softmax(1), pictures.base.softmax(1)
-    first = leader(pictures.logits)
+    p, near = context.logits.softmax(1), context.smooth.softmax(1)
+    q, p0 = context.prior.softmax(1), context.base.softmax(1)
+    first = argmax_mask(context.logits)
     maps = [
         p.amax(1),
         (p * p).sum(1),

@@ -31,21 +31,21 @@ def tokenize(texts: Sequence[str], context: int) -> Tensor:
     return tokens
 
 
-def prompts_of(spec: ClassSpec) -> list[str]:
+def class_prompts(spec: ClassSpec) -> list[str]:
     """Every prompt of a class: its phrases (its name where it has none) in all templates."""
     return ensemble(spec, TEMPLATES)
 
 
 def class_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec]) -> Tensor:
     """Unit text embeddings float32 (K, E): the normalised mean over each class's prompt ensemble."""
-    ensembles = [network.encode_text(tokenize(prompts_of(spec), network.context)).mean(0) for spec in classes]
+    ensembles = [network.encode_text(tokenize(class_prompts(spec), network.context)).mean(0) for spec in classes]
     return F.normalize(torch.stack(ensembles), dim=-1)
 
 
-def drawn_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec], generator: torch.Generator) -> Tensor:
+def sampled_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec], generator: torch.Generator) -> Tensor:
     """Unit text embeddings (K, E) of one prompt a class, drawn anew: so that the network learns words, not one wording."""
     chosen = []
     for spec in classes:
-        prompts = prompts_of(spec)
+        prompts = class_prompts(spec)
         chosen.append(prompts[int(torch.randint(len(prompts), (), generator=generator))])
     return network.encode_text(tokenize(chosen, network.context))

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cliprl.engines import Bundle, ClassSpec, CompiledBundle, Manifest, UsageError
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch
+from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch
 from cliprl.models.data.sample import allowed_classes, instrument_classes
-from cliprl.models.evaluation.image_segmenter import Predictor
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.torch_predictor import ModuleEngine
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
@@ -85,7 +85,7 @@ class UNetStage:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
         size = (recipe.network.height, recipe.network.width)
-        self.batches = Ahead(
+        self.batches = BatchLoader(
             lambda step: labelled_batch(mixture, config.batch, size, recipe.seed, step, stride=1), recipe.data.workers
         )
 
@@ -116,9 +116,9 @@ class UNetStage:
         self.scheduler.load_state_dict(state["scheduler"])
 
 
-def unet_predictor(unet: UNet, classes: Sequence[ClassSpec], height: int, width: int) -> Predictor:
+def unet_predictor(unet: UNet, classes: Sequence[ClassSpec], height: int, width: int) -> ImageSegmenter:
     """A U-Net on the very path that a bundle is scored on, without refinement."""
     manifest = Manifest("unet", tuple(classes), height, width, stride=1, steps=0)
     encoder = ModuleEngine(unet, ("features", "logits"))
     bundle = Bundle(Path(), manifest, torch.zeros(len(classes), 1).numpy())
-    return Predictor(bundle, engines=CompiledBundle(encoder, encoder, {}), steps=0)
+    return ImageSegmenter(bundle, engines=CompiledBundle(encoder, encoder, {}), steps=0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig
-from cliprl.models.network.backbone_features import trunk_of
+from cliprl.models.network.backbone_features import backbone_of
 
 PACKAGE = "efficientnet-lite0"
 # The package's file ends with the classifier's weight and bias, which a tower has not.
@@ -36,14 +36,14 @@ def load_weights(clip: Any, config: NetworkConfig) -> bool:
     if not config.weights:
         return False
     if config.weights == PACKAGE:
-        _load_package(trunk_of(clip))
+        _load_package(backbone_of(clip))
         return False
     path = _path(config)
     _fill(clip, _read(path), f"'{path}'", config.tower)
     return True
 
 
-def start_of(config: NetworkConfig) -> str:
+def describe_start(config: NetworkConfig) -> str:
     """What a network started from, for its card; of a file the name and the hash, not where it lies."""
     if not config.weights:
         return "random"

@@ -20,15 +20,15 @@ import typer
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, deciding, load_recipe
+from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
 from cliprl.models.data.splits import SPLITS
-from cliprl.models.evaluation.manifest_scores import POOLED, count
+from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
-from cliprl.models.training.run_datasets import open_sets
+from cliprl.models.training.run_datasets import open_run_datasets
 from cliprl.models.training.training import train
 
 SCORE = DEFINITIONS["dataset_miou_with_background"]
@@ -67,14 +67,16 @@ def run_fold(recipe: Recipe, folder: Path, display: ProgressDisplay) -> dict[str
 
 def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
     """Train the U-Net of a fold, from its checkpoint where there is one, and score it."""
-    sets = open_sets(recipe, folder, display.drawing)
+    sets = open_run_datasets(recipe, folder, display.on_scene)
     torch.manual_seed(recipe.seed)
     unet = UNet(ClipSegmenter(recipe.network), recipe, len(sets.classes)).to(memory_format=torch.channels_last)
     stage = UNetStage(unet, sets.train, sets.classes, recipe)
-    run_stage(stage, CheckpointWriter(folder, recipe.save_every, deciding(recipe, "supervised")), display.report)
+    run_stage(
+        stage, CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised")), display.on_step
+    )
     predictor = unet_predictor(unet, sets.classes, recipe.network.height, recipe.network.width)
     (test,) = sets.tests
-    return SCORE.terms(count(predictor, test, recipe.scoring.every, lambda: None)).value()
+    return SCORE.metric(count_pixels(predictor, test, recipe.scoring.every, lambda: None)).value()
 
 
 def write(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | None]]) -> None:

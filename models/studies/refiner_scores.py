@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, CompiledBundle, Manifest
 from cliprl.models.config.config import Recipe
 from cliprl.models.evaluation.evaluation import samples
-from cliprl.models.evaluation.image_segmenter import Predictor
-from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import dataset_miou, dataset_miou_foreground
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
 from cliprl.models.evaluation.torch_predictor import ModuleEngine
 from cliprl.models.export.export import STRIDE
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
-from cliprl.models.training.checkpoint import read, save
-from cliprl.models.training.run_datasets import Scored, Sets
+from cliprl.models.training.checkpoint import read_checkpoint, save_checkpoint
+from cliprl.models.training.run_datasets import RunDatasets, TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 # Neighbouring frames are near copies: intervals draw whole blocks of so many frames again.
@@ -54,11 +54,11 @@ class EncodedFrame(ModuleEngine):
 class Tally:
     """What one refiner made of one set: the counts of its classes, of instrument or not, and of consecutive masks."""
 
-    classes: Counts
-    instrument: Counts
-    consecutive: Counts
+    classes: ConfusionCounts
+    instrument: ConfusionCounts
+    consecutive: ConfusionCounts
 
-    def terms(self) -> dict[str, RatioMetric]:
+    def metric(self) -> dict[str, RatioMetric]:
         """What each of MEASURES is made of; but for the last, a row a frame of `classes`."""
         scores = (
             dataset_miou_foreground(self.instrument),
@@ -69,7 +69,7 @@ class Tally:
 
     def values(self) -> dict[str, float]:
         """Each of MEASURES."""
-        return {name: one.value() for name, one in self.terms().items()}
+        return {name: one.value() for name, one in self.metric().items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of `from_json`."""
@@ -78,18 +78,20 @@ class Tally:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """A tally that `to_json` wrote."""
-        return cls(*(Counts.from_json(data[part.name]) for part in fields(cls)))
+        return cls(*(ConfusionCounts.from_json(data[part.name]) for part in fields(cls)))
 
 
-def kept(path: Path, step: torch.nn.Module, encoded: EncodedFrame, sets: Sets, recipe: Recipe) -> list[Tally]:
+def load_or_score(
+    path: Path, step: torch.nn.Module, encoded: EncodedFrame, sets: RunDatasets, recipe: Recipe
+) -> list[Tally]:
     """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
     settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
     settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": digest(encoded.network, step)}
-    there = read(path) if path.is_file() else {}
+    there = read_checkpoint(path) if path.is_file() else {}
     if there.get("settings") == settings:
         return [Tally.from_json(data) for data in there["tallies"]]
     tallies = score(step, encoded, sets, recipe)
-    save(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
+    save_checkpoint(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
     return tallies
 
 
@@ -102,7 +104,7 @@ def digest(*modules: torch.nn.Module) -> str:
     return found.hexdigest()
 
 
-def score(step: torch.nn.Module, encoded: EncodedFrame, sets: Sets, recipe: Recipe) -> list[Tally]:
+def score(step: torch.nn.Module, encoded: EncodedFrame, sets: RunDatasets, recipe: Recipe) -> list[Tally]:
     """Tallies of every set of the recipe's tests; sequences are blocks of frames."""
     size, network = recipe.network, encoded.network
     with torch.no_grad():
@@ -110,22 +112,22 @@ def score(step: torch.nn.Module, encoded: EncodedFrame, sets: Sets, recipe: Reci
     steps = recipe.curriculum.reinforcement.unroll[1]
     manifest = Manifest(recipe.name, sets.classes, size.height, size.width, STRIDE, steps)
     engines = CompiledBundle(encoded, ModuleEngine(step, ("refined", "moved")), {})
-    predictor = Predictor(Bundle(Path(), manifest, text), engines=engines)
+    predictor = ImageSegmenter(Bundle(Path(), manifest, text), engines=engines)
     return [_tally(predictor, test, recipe.scoring.every) for test in sets.tests]
 
 
-def _tally(predictor: Predictor, test: Scored, every: int) -> Tally:
+def _tally(predictor: ImageSegmenter, test: TestDataset, every: int) -> Tally:
     classes = test.classes.classes
     kinds = np.full(256, 255, np.uint8)
     kinds[: len(classes)] = [spec.kind == "instrument" for spec in classes]
-    tally = Tally(Counts(len(classes)), Counts(2), Counts(2))
+    tally = Tally(ConfusionCounts(len(classes)), ConfusionCounts(2), ConfusionCounts(2))
     last = None
     for index, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
         if fresh:
             predictor.reset()
             last = None
         truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK}"
-        found = test.classes.found[labels_at_frame(predictor.see(sample.image), *truth.shape)]
+        found = test.classes.predicted[labels_at_frame(predictor.segment(sample.image), *truth.shape)]
         tally.classes.add(truth, found, block)
         tally.instrument.add(kinds[truth], kinds[found], block)
         if last is not None:

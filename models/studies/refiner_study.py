@@ -22,18 +22,24 @@ from torch import Tensor
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, deciding, load_recipe
+from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
-from cliprl.models.studies.refiner_scores import EncodedFrame, Tally, kept
+from cliprl.models.studies.refiner_scores import EncodedFrame, Tally, load_or_score
 from cliprl.models.studies.refiner_tables import write
-from cliprl.models.studies.refiner_variants import ARMS, RefinementStep, RefinerVariant, observed_batches, train_arm
+from cliprl.models.studies.refiner_variants import (
+    VARIANTS,
+    RefinementStep,
+    RefinerVariant,
+    observe_batches,
+    train_variant,
+)
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.models.training.checkpoint import CheckpointWriter, save
-from cliprl.models.training.run_datasets import Sets, open_sets
+from cliprl.models.training.checkpoint import CheckpointWriter, save_checkpoint
+from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.reinforcement import Reinforcement
-from cliprl.models.training.training import TrainingRun, logged, train_base
+from cliprl.models.training.training import TrainingRun, log_steps, train_base
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,80 +54,82 @@ def study(
 ) -> None:
     """Train the base once and every arm for each seed, score them, and write the tables."""
     chosen = load_recipe(recipe, set_ or ())
-    tallies: dict[str, list[list[Tally]]] = {arm.name: [] for arm in ARMS}
+    tallies: dict[str, list[list[Tally]]] = {arm.name: [] for arm in VARIANTS}
     with ProgressDisplay.open(quiet) as display:
         out.mkdir(parents=True, exist_ok=True)
-        sets = open_sets(chosen, out, display.drawing)
+        sets = open_run_datasets(chosen, out, display.on_scene)
         if not sets.tests:
             raise UsageError("the recipe has no data.test: name a set to score on")
-        network = base_of(chosen, out, sets, display)
+        network = load_or_train_base(chosen, out, sets, display)
         with torch.no_grad():
             text = class_embeddings(network, sets.classes)
         encoded = EncodedFrame(network)
         for number in seed or (0, 1, 2):
-            run = Seed(replace(chosen, seed=number), out, sets, network, text)
+            run = SeedRun(replace(chosen, seed=number), out, sets, network, text)
             for arm, refiner in run.arms(display):
-                tallies[arm.name].append(kept(run.scores(arm), RefinementStep(arm, refiner), encoded, sets, chosen))
+                tallies[arm.name].append(
+                    load_or_score(run.scores(arm), RefinementStep(arm, refiner), encoded, sets, chosen)
+                )
             write(out, chosen, sets, tallies)
     typer.echo(str(out / "study.md"))
 
 
-def base_of(recipe: Recipe, out: Path, sets: Sets, display: ProgressDisplay) -> ClipSegmenter:
+def load_or_train_base(recipe: Recipe, out: Path, sets: RunDatasets, display: ProgressDisplay) -> ClipSegmenter:
     """The base, trained or read from its checkpoint."""
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
-    with logged(recipe, out, display) as report:
+    with log_steps(recipe, out, display) as report:
         train_base(network, TrainingRun(recipe, out, sets, report))
     return network.eval()
 
 
-class Seed:
+class SeedRun:
     """The refiners of one seed, trained or read from their checkpoints."""
 
-    def __init__(self, recipe: Recipe, out: Path, sets: Sets, network: ClipSegmenter, text: Tensor) -> None:
+    def __init__(self, recipe: Recipe, out: Path, sets: RunDatasets, network: ClipSegmenter, text: Tensor) -> None:
         self.recipe, self.sets, self.network, self.text = recipe, sets, network, text
-        self.keeper = CheckpointWriter(out, settings=deciding(recipe, Reinforcement.name))
+        self.checkpoints = CheckpointWriter(out, settings=checkpoint_settings(recipe, Reinforcement.name))
 
-    def arms(self, display: ProgressDisplay) -> list[tuple[RefinerVariant, Refiner]]:
+    def arms(self, display: ProgressDisplay) -> list[tuple[RefinerVariant, RefinerNetwork]]:
         """All arms; the base is the same for every seed."""
-        missing = [arm for arm in ARMS if arm.learns and self.keeper.read(self._name(arm)) is None]
+        missing = [arm for arm in VARIANTS if arm.learns and self.checkpoints.read(self._name(arm)) is None]
         if missing:
             self._train(missing, display)
-        return [(arm, self._read(arm)) for arm in ARMS]
+        return [(arm, self._read(arm)) for arm in VARIANTS]
 
     def scores(self, arm: RefinerVariant) -> Path:
         """Where an arm's scores are kept; those of one that learns nothing are the same for every seed."""
         name = self._name(arm) if arm.learns else arm.name.replace(" ", "-")
-        return self.keeper.folder / f"{name}.scores"
+        return self.checkpoints.folder / f"{name}.scores"
 
     def _name(self, arm: RefinerVariant) -> str:
         return f"{arm.name.replace(',', '').replace(' ', '-')}-{self.recipe.seed}"
 
-    def _fresh(self, arm: RefinerVariant) -> Refiner:
+    def _fresh(self, arm: RefinerVariant) -> RefinerNetwork:
         torch.manual_seed(self.recipe.seed if arm.learns else 0)
-        refiner = Refiner.beside(
+        refiner = RefinerNetwork.beside(
             self.network, self.recipe.network.policy, len(self.sets.classes), self.recipe.reinforcement
         )
         refiner.learn_concepts(self.text)
         return refiner
 
-    def _read(self, arm: RefinerVariant) -> Refiner:
+    def _read(self, arm: RefinerVariant) -> RefinerNetwork:
         refiner = self._fresh(arm)
-        kept = self.keeper.read(self._name(arm)) if arm.learns else None
-        if kept:
-            refiner.load_state_dict(kept["refiner"])
+        load_or_score = self.checkpoints.read(self._name(arm)) if arm.learns else None
+        if load_or_score:
+            refiner.load_state_dict(load_or_score["refiner"])
         return refiner.eval()
 
     def _train(self, missing: list[RefinerVariant], display: ProgressDisplay) -> None:
         steps, batches = self.recipe.reinforcement.steps, []
-        for seen in observed_batches(self.network, self.sets.policy, self.text, self.recipe):
+        for seen in observe_batches(self.network, self.sets.policy, self.text, self.recipe):
             batches.append(seen)
-            display.progressed(f"seed {self.recipe.seed}: seen", len(batches), steps)
+            display.on_progress(f"seed {self.recipe.seed}: seen", len(batches), steps)
         for arm in missing:
-            told = partial(display.progressed, f"seed {self.recipe.seed}: {arm.name}", total=steps)
-            refiner = train_arm(arm, self._fresh(arm), batches, self.text, self.sets.classes, self.recipe, told)
-            state = {"done": steps, "settings": dict(self.keeper.settings), "refiner": refiner.state_dict()}
-            save(self.keeper.path(self._name(arm)), state)
+            progress = partial(display.on_progress, f"seed {self.recipe.seed}: {arm.name}", total=steps)
+            refiner = train_variant(arm, self._fresh(arm), batches, self.text, self.sets.classes, self.recipe, progress)
+            state = {"done": steps, "settings": dict(self.checkpoints.settings), "refiner": refiner.state_dict()}
+            save_checkpoint(self.checkpoints.path(self._name(arm)), state)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.evaluation.scoring.bootstrap import LEVEL, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.studies.refiner_scores import BLOCK, MEASURES, Tally
-from cliprl.models.training.run_datasets import Sets
+from cliprl.models.training.run_datasets import RunDatasets
 
 # Those of which an arm's gain over the base is told, with its interval.
 GAINS = MEASURES[:2]
@@ -26,16 +26,16 @@ def gain(arms: Sequence[Tally], base: Tally, measure: str = MEASURES[0], seed: i
     rows = list(rows_of(base.classes.sequences).values())
     draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
     draws = np.concatenate([np.ones((1, len(rows)), draws.dtype), draws])
-    made = [tally.terms()[measure] for tally in (*arms, base)]
+    made = [tally.metric()[measure] for tally in (*arms, base)]
     *found, reference = (
-        one.finish(np.tensordot(draws, np.stack([one.rows[r].sum(0) for r in rows]), axes=1)) for one in made
+        one.reduce(np.tensordot(draws, np.stack([one.rows[r].sum(0) for r in rows]), axes=1)) for one in made
     )
     gains = np.mean(found, axis=0) - reference
     low, high = np.quantile(gains[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(gains[0]), float(low), float(high)
 
 
-def write(folder: Path, recipe: Recipe, sets: Sets, tallies: Mapping[str, list[list[Tally]]]) -> None:
+def write(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str, list[list[Tally]]]) -> None:
     """The tables, as Markdown and as JSON. `tallies` are by arm, seed and set; the first arm is the base."""
     titles = [test.title for test in sets.tests]
     base = next(iter(tallies.values()))

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from cliprl.engines import ClassSpec
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.batch_loader import Ahead, Mixture, pair_batch
+from cliprl.models.data.batch_loader import BatchLoader, Mixture, pair_batch
 from cliprl.models.network.actions import apply_actions
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.stages.rollout import (
-    Observed,
-    Truth,
-    anchor_at,
-    mixed,
+    AllowedClasses,
+    Observation,
+    expected_step,
+    imitation_weight,
     observe,
-    prior_of,
     reinforcement_loss,
     rollout,
+    simulate_prior,
     unrolled_loss,
 )
 from cliprl.models.training.stages.supervised import cosine_rate, update
@@ -42,7 +42,7 @@ class RefinerVariant:
 
 BASE = RefinerVariant("base only", learns="")
 RANDOM = RefinerVariant("random policy", learns="")
-ARMS = (
+VARIANTS = (
     BASE,
     RANDOM,
     RefinerVariant("supervised, unrolled", learns="supervised"),
@@ -52,11 +52,11 @@ ARMS = (
 )
 
 
-def observed_batches(network: ClipSegmenter, mixture: Mixture, text: Tensor, recipe: Recipe) -> Iterator[Observed]:
+def observe_batches(network: ClipSegmenter, mixture: Mixture, text: Tensor, recipe: Recipe) -> Iterator[Observation]:
     """What the base sees of the batches of all steps, features in half precision: every arm of a seed learns from these."""
     config, growth = recipe.reinforcement, Curriculum(recipe.curriculum.reinforcement, recipe.reinforcement.steps)
     size = (recipe.network.height, recipe.network.width)
-    batches = Ahead(
+    batches = BatchLoader(
         lambda step: pair_batch(
             mixture, config.batch, size, recipe.seed + 1, step, growth.severity(step), growth.zoom(step)
         ),
@@ -68,16 +68,16 @@ def observed_batches(network: ClipSegmenter, mixture: Mixture, text: Tensor, rec
     batches.close()
 
 
-def train_arm(
+def train_variant(
     arm: RefinerVariant,
-    refiner: Refiner,
-    batches: Sequence[Observed],
+    refiner: RefinerNetwork,
+    batches: Sequence[Observation],
     text: Tensor,
     classes: Sequence[ClassSpec],
     recipe: Recipe,
-    told: Callable[[int], None],
-) -> Refiner:
-    """Train one arm on all batches, in their order or, without curriculum, shuffled. `told` learns of each step."""
+    progress: Callable[[int], None],
+) -> RefinerNetwork:
+    """Train one arm on all batches, in their order or, without curriculum, shuffled. `progress` learns of each step."""
     if not arm.learns:
         return refiner
     steps, unroll = len(batches), recipe.curriculum.reinforcement.unroll[1]
@@ -85,26 +85,26 @@ def train_arm(
     optimizer = torch.optim.Adam(refiner.parameters(), lr=config.control_rate if soft else config.rate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine_rate(s, steps))
     order = np.arange(steps) if arm.curriculum else np.random.default_rng(recipe.seed).permutation(steps)
-    truth = Truth.of(classes)
+    truth = AllowedClasses.of(classes)
     torch.manual_seed(recipe.seed)
     for step in range(steps):
         seen = batches[order[step]]
         seen = seen._replace(features=seen.features.float(), earlier_features=seen.earlier_features.float())
-        prior = prior_of(refiner, seen, text, unroll, soft) if arm.prior else seen.base
+        prior = simulate_prior(refiner, seen, text, unroll, soft) if arm.prior else seen.base
         if soft:
             loss, _ = unrolled_loss(refiner, seen, prior, text, truth, unroll)
         else:
-            turns = rollout(refiner, seen, prior, text, truth, unroll, config)
-            loss, _ = reinforcement_loss(turns, seen.labels, anchor_at(step, steps, config), config)
+            transitions = rollout(refiner, seen, prior, text, truth, unroll, config)
+            loss, _ = reinforcement_loss(transitions, seen.labels, imitation_weight(step, steps, config), config)
         update(optimizer, scheduler, loss, refiner)
-        told(step + 1)
+        progress(step + 1)
     return refiner
 
 
 class RefinementStep(nn.Module):
     """A step of an arm at run time, with the arguments and results of a refiner's: greedy, soft or random."""
 
-    def __init__(self, arm: RefinerVariant, refiner: Refiner) -> None:
+    def __init__(self, arm: RefinerVariant, refiner: RefinerNetwork) -> None:
         super().__init__()
         self.arm, self.refiner = arm, refiner
         self.draws = torch.Generator().manual_seed(0)
@@ -115,10 +115,12 @@ class RefinementStep(nn.Module):
         """z_{t+1} (B, K, h, w), and the share of cells that acted."""
         prior = prior if self.arm.prior else base
         if self.arm == RANDOM:
-            pictures, pushes = self.refiner.pictures(logits, base, prior), self.refiner.pushes(text)
+            context, pushes = self.refiner.context(logits, base, prior), self.refiner.pushes(text)
             actions = torch.randint(pushes.shape[1], logits[:, 0].shape, generator=self.draws)
-            return apply_actions(actions, pictures, pushes), torch.ones(())
+            return apply_actions(actions, context, pushes), torch.ones(())
         if self.arm.learns == "supervised":
-            return mixed(self.refiner, features, self.refiner.pictures(logits, base, prior), text), torch.ones(())
+            return expected_step(self.refiner, features, self.refiner.context(logits, base, prior), text), torch.ones(
+                ()
+            )
         refined, moved = self.refiner(features, logits, base, prior, text)
         return refined, moved

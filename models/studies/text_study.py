@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, deciding, load_recipe
-from cliprl.models.data.label_mapping import in_classes
-from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
+from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.data.label_mapping import with_classes
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
 from cliprl.models.training.stages.contrastive import Contrastive
-from cliprl.models.training.stages.grounded import Grounded, Told
+from cliprl.models.training.stages.grounding import CaptionedLabels, Grounded
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Words that no caption of a scene and no prompt has: what any unknown word would get.
@@ -107,16 +107,16 @@ def run_seed(recipe: Recipe, question: Question, folder: Path, display: Progress
 
     def scenes(first: int, count: int) -> RenderedScenes:
         return RenderedScenes(
-            SceneSet(first, count, data.frames, data.height, data.width), cache, data.workers, display.drawing
+            RenderedSpec(first, count, data.frames, data.height, data.width), cache, data.workers, display.on_scene
         )
 
     train, unseen = scenes(data.first_seed, data.scenes), scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
-    keeper = CheckpointWriter(folder, recipe.save_every, deciding(recipe, "supervised"))
-    run_stage(Contrastive(network, [train], recipe), keeper, display.report)
-    told = Told(train, in_classes(train, question.kept, (question.left_out.name,)))
-    run_stage(Grounded(network, told, recipe, question.weight), keeper, display.report)
+    checkpoints = CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised"))
+    run_stage(Contrastive(network, [train], recipe), checkpoints, display.on_step)
+    told = CaptionedLabels(train, with_classes(train, question.kept, (question.left_out.name,)))
+    run_stage(Grounded(network, told, recipe, question.weight), checkpoints, display.on_step)
     return score(network.eval(), unseen, question, recipe.scoring.every)
 
 

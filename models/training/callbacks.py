@@ -9,13 +9,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cliprl.models.training.checkpoint import TrainingStage
-from cliprl.models.training.throughput import Pace
-from cliprl.models.training.watching import TrainingCallback
+from cliprl.models.training.throughput import Throughput
 
 # Losses are shown as a running mean over about this many steps.
 MEMORY = 20
 # Where no bar can be drawn, a line is printed every so many steps.
 LINE_EVERY = 50
+
+
+class TrainingCallback:
+    """Is told, and says nothing. What wants to know more is a subclass."""
+
+    def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
+        """After every step: the stage, its steps done, and the step's losses."""
+
+    def on_stage_end(self, stage: TrainingStage, pace: Throughput) -> None:
+        """At a stage's end: how fast it was, and how much of it went by waiting for data."""
+
+    def on_scene(self, done: int, total: int) -> None:
+        """While scenes are drawn: how many of how many."""
+
+    def on_score(self, done: int, total: int) -> None:
+        """While the finished bundle is scored: how many frames of how many."""
 
 
 class ProgressDisplay(TrainingCallback):
@@ -40,23 +55,23 @@ class ProgressDisplay(TrainingCallback):
         with Progress(*columns, console=Console(stderr=True, quiet=quiet), disable=quiet) as progress:
             yield cls(progress, prefix)
 
-    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
+    def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
         """Move a stage's bar."""
         self._move(stage.name, done, stage.steps, losses)
 
-    def paced(self, stage: TrainingStage, pace: Pace) -> None:
+    def on_stage_end(self, stage: TrainingStage, pace: Throughput) -> None:
         """Print a stage's pace above the bars."""
         self._print(f"{stage.name}: {pace}")
 
-    def drawing(self, done: int, total: int) -> None:
+    def on_scene(self, done: int, total: int) -> None:
         """Move the bar of the scenes."""
         self._move("scenes", done, total, {})
 
-    def scoring(self, done: int, total: int) -> None:
+    def on_score(self, done: int, total: int) -> None:
         """Move the bar of the scores."""
         self._move("scores", done, total, {})
 
-    def progressed(self, name: str, done: int, total: int) -> None:
+    def on_progress(self, name: str, done: int, total: int) -> None:
         """Move the bar of some other work."""
         self._move(name, done, total, {})
 

@@ -39,7 +39,7 @@ class TrainingStage(Protocol):
 
 
 # Told after every step: the stage, steps done, and the step's losses.
-Report = Callable[[TrainingStage, int, Mapping[str, float]], None]
+StepCallback = Callable[[TrainingStage, int, Mapping[str, float]], None]
 
 
 class NotFiniteError(CliprlError):
@@ -59,10 +59,10 @@ class CheckpointWriter:
         """The checkpoint of a stage."""
         return self.folder / f"{stage}.pt"
 
-    def keep(self, stage: TrainingStage, done: int) -> None:
+    def write(self, stage: TrainingStage, done: int) -> None:
         """Write a stage's checkpoint after `done` steps; of many processes the first does."""
         if not rank():
-            save(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
+            save_checkpoint(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
 
     def resume(self, stage: TrainingStage) -> int:
         """Take up a stage's checkpoint where there is one; returns how many steps are done.
@@ -87,7 +87,7 @@ class CheckpointWriter:
         path = self.path(stage)
         if not path.is_file():
             return None
-        state = read(path)
+        state = read_checkpoint(path)
         self._check(path, state)
         return state
 
@@ -106,7 +106,7 @@ class CheckpointWriter:
             )
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write under another name, then rename: a full disk, a kill or a power cut leaves the last checkpoint as it was."""
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -122,7 +122,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Raises CliprlError for one that is cut short or no checkpoint."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -138,18 +138,18 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def run_stage(stage: TrainingStage, keeper: CheckpointWriter, report: Report) -> None:
+def run_stage(stage: TrainingStage, checkpoints: CheckpointWriter, report: StepCallback) -> None:
     """Train `stage` to its end, from its checkpoint where there is one.
 
     Raises CliprlError on a loss that is not a number; the last checkpoint stays.
     """
-    done = keeper.resume(stage)
+    done = checkpoints.resume(stage)
     while done < stage.steps:
         losses = _checked_step(stage, done)
         done += 1
         report(stage, done, losses)
-        if done % max(1, keeper.every) == 0 or done == stage.steps:
-            keeper.keep(stage, done)
+        if done % max(1, checkpoints.every) == 0 or done == stage.steps:
+            checkpoints.write(stage, done)
 
 
 def _checked_step(stage: TrainingStage, index: int) -> Mapping[str, float]:

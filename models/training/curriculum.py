@@ -14,7 +14,7 @@ class Curriculum:
     growth: CurriculumRange
     steps: int
 
-    def grown(self, step: int) -> float:
+    def progress(self, step: int) -> float:
         """How far the growth has come, 0..1; at once at its end where it takes no steps."""
         over = self.growth.over * self.steps
         return min(1.0, step / over) if over else 1.0
@@ -33,4 +33,4 @@ class Curriculum:
 
     def _between(self, pair: tuple[float, float], step: int) -> float:
         first, last = pair
-        return first + (last - first) * self.grown(step)
+        return first + (last - first) * self.progress(step)

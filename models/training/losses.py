@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cliprl.models.training.parallel import gathered, total
+from cliprl.models.training.parallel import gather_rows, sum_over_processes
 
 
 def dhn_nce(images: Tensor, texts: Tensor, temperature: float, hardness: float) -> Tensor:
@@ -17,7 +17,7 @@ def dhn_nce(images: Tensor, texts: Tensor, temperature: float, hardness: float) 
         L = - sum_i s_ii + sum_i log sum_{j != i} W_ij exp(s_ij),   W_ij = (B - 1) exp(b s_ij) / sum_{k != i} exp(b s_ik)
     plus the same with rows and columns exchanged. The positive pair is in no denominator. The batch is that of all processes.
     """
-    images, texts = gathered(images), gathered(texts)
+    images, texts = gather_rows(images), gather_rows(texts)
     scores = images @ texts.T / temperature
     return _one_way(scores, hardness) + _one_way(scores.T, hardness)
 
@@ -49,9 +49,9 @@ def dice_loss(logits: Tensor, labels: Tensor, instrument: Tensor, allowed: Tenso
     p = logits.softmax(1)
     exact = labels < classes
     truth = torch.nn.functional.one_hot(labels.clamp(max=classes - 1), classes).permute(0, 3, 1, 2) * exact[:, None]
-    overlap = total((p * truth).sum((0, 2, 3)))
-    size = total((p * exact[:, None]).sum((0, 2, 3)) + truth.sum((0, 2, 3)))
-    present = total(truth.sum((0, 2, 3)).float()) > 0
+    overlap = sum_over_processes((p * truth).sum((0, 2, 3)))
+    size = sum_over_processes((p * exact[:, None]).sum((0, 2, 3)) + truth.sum((0, 2, 3)))
+    present = sum_over_processes(truth.sum((0, 2, 3)).float()) > 0
     scores = 2 * overlap / size.clamp(min=1)
     return 1 - torch.cat([scores[present], _union_dice(p, labels, instrument, allowed)[None]]).mean()
 
@@ -61,4 +61,4 @@ def _union_dice(p: Tensor, labels: Tensor, instrument: Tensor, allowed: Tensor) 
     yes = (sets & instrument).any(-1) & ~(sets & ~instrument).any(-1)
     known = yes | ~(sets & instrument).any(-1)
     seen = p[:, instrument].sum(1)
-    return (2 * total((seen * yes).sum()) + 1) / (total((seen * known).sum() + yes.sum()) + 1)
+    return (2 * sum_over_processes((seen * yes).sum()) + 1) / (sum_over_processes((seen * known).sum() + yes.sum()) + 1)

@@ -48,50 +48,52 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def own_processors() -> int:
+def process_cpus() -> int:
     """How many of this machine's processors are this process's, where they are shared with those that torchrun started."""
     return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def share(batch: int, name: str = "the batch") -> range:
+def batch_share(batch: int, name: str = "the batch") -> range:
     """The numbers of a batch's samples that this process draws. Raises UsageError where processes can't share it evenly."""
-    part, rest = divmod(batch, size())
+    part, rest = divmod(batch, world_size())
     if rest or not part:
-        raise UsageError(f"{name} is {batch}, which {size()} processes can't share evenly: make it a multiple of that")
+        raise UsageError(
+            f"{name} is {batch}, which {world_size()} processes can't share evenly: make it a multiple of that"
+        )
     return range(part * rank(), part * (rank() + 1))
 
 
-def gathered(x: Tensor) -> Tensor:
+def gather_rows(x: Tensor) -> Tensor:
     """The rows (B, ...) of all processes in their order; x itself where there is one process.
 
     The gradient of a process's own rows is scaled so that the mean over processes (`mean_gradients`) is that of the whole.
     """
-    if size() == 1:
+    if world_size() == 1:
         return x
-    rows = [torch.empty_like(x) for _ in range(size())]
+    rows = [torch.empty_like(x) for _ in range(world_size())]
     distributed.all_gather(rows, x.detach().contiguous())
-    rows[rank()] = size() * x - (size() - 1) * x.detach()
+    rows[rank()] = world_size() * x - (world_size() - 1) * x.detach()
     return torch.cat(rows)
 
 
-def total(x: Tensor) -> Tensor:
+def sum_over_processes(x: Tensor) -> Tensor:
     """The sum over processes of a tensor of any shape, with a gradient as above."""
-    return gathered(x[None]).sum(0) if size() > 1 else x
+    return gather_rows(x[None]).sum(0) if world_size() > 1 else x
 
 
 def mean_gradients(module: nn.Module) -> None:
     """Replace the gradients of a module's parameters by their means over the processes, in one message."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if size() == 1 or not gradients:
+    if world_size() == 1 or not gradients:
         return
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
-    flat /= size()
+    flat /= world_size()
     for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view(gradient.shape))
 
@@ -99,10 +101,10 @@ def mean_gradients(module: nn.Module) -> None:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """The body runs in process 0, and then in the others, which find what it made."""
-    if size() > 1 and rank():
+    if world_size() > 1 and rank():
         distributed.barrier()
     yield
-    if size() > 1 and not rank():
+    if world_size() > 1 and not rank():
         distributed.barrier()
 
 

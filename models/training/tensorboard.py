@@ -11,26 +11,26 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cliprl.models.data.sample import Image
 from cliprl.models.training.checkpoint import TrainingStage
-from cliprl.models.training.throughput import Pace
+from cliprl.models.training.throughput import Throughput
 
 
 @runtime_checkable
-class Optimised(Protocol):
+class HasOptimizer(Protocol):
     """A stage with an optimiser."""
 
     optimizer: torch.optim.Optimizer
 
 
 @runtime_checkable
-class Pictured(Protocol):
+class HasPreview(Protocol):
     """A stage that can draw what it learned from last."""
 
-    def picture(self) -> Image | None:
+    def preview(self) -> Image | None:
         """Frames beside their truth and what was found, uint8 (H, W, 3) RGB; None before the first step."""
         ...
 
 
-class Log:
+class TensorboardLog:
     """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them. Pictures go in every `draw_every` steps.
 
     Where a stage goes on from a checkpoint, what had been logged after it is dropped from view.
@@ -40,7 +40,9 @@ class Log:
         self.folder, self.draw_every = folder, max(1, draw_every)
         self._writers: dict[str, SummaryWriter] = {}
 
-    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float], pace: Pace | None = None) -> None:
+    def report(
+        self, stage: TrainingStage, done: int, losses: Mapping[str, float], pace: Throughput | None = None
+    ) -> None:
         """Log a step and, where it is known, its pace."""
         writer = self._writers.get(stage.name)
         if writer is None:
@@ -50,11 +52,11 @@ class Log:
             writer.add_scalar("waiting for data", pace.waiting, done)
         for name, value in losses.items():
             writer.add_scalar(f"loss/{name}", value, done)
-        if isinstance(stage, Optimised):
+        if isinstance(stage, HasOptimizer):
             for number, group in enumerate(stage.optimizer.param_groups):
                 writer.add_scalar(f"rate/{number}", group["lr"], done)
-        if isinstance(stage, Pictured) and (done % self.draw_every == 0 or done == stage.steps):
-            picture = stage.picture()
+        if isinstance(stage, HasPreview) and (done % self.draw_every == 0 or done == stage.steps):
+            picture = stage.preview()
             if picture is not None:
                 writer.add_image("frame, truth, found", picture, done, dataformats="HWC")
 

@@ -6,20 +6,20 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from cliprl.models.data.batch_loader import Ahead
+from cliprl.models.data.batch_loader import BatchLoader
 from cliprl.models.training.checkpoint import TrainingStage
 
 
 @runtime_checkable
-class Fed(Protocol):
+class PrefetchedStage(Protocol):
     """A stage that learns from batches made ahead, whose settings tell the batch."""
 
-    batches: Ahead[Any]
+    batches: BatchLoader[Any]
     config: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """What some steps took: steps and pictures of all processes together, seconds in all, and seconds waited for data."""
 
     steps: int
@@ -42,31 +42,31 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StepTime:
     """Steps done, seconds on the clock, and seconds waited, after a step."""
 
     done: int
     seconds: float
     waited: float
 
-    def until(self, now: Mark, batch: int) -> Pace:
+    def until(self, now: StepTime, batch: int) -> Throughput:
         """The pace from this mark to a later one."""
         steps = now.done - self.done
-        return Pace(steps, steps * batch, now.seconds - self.seconds, now.waited - self.waited)
+        return Throughput(steps, steps * batch, now.seconds - self.seconds, now.waited - self.waited)
 
 
 class ThroughputMeter:
     """Times a stage's steps, from the end of the first that this process makes: that one also starts things up."""
 
     def __init__(self) -> None:
-        self._first: dict[str, Mark] = {}
-        self._last: dict[str, Mark] = {}
+        self._first: dict[str, StepTime] = {}
+        self._last: dict[str, StepTime] = {}
 
-    def after(self, stage: TrainingStage, done: int) -> tuple[Pace, Pace] | None:
+    def after(self, stage: TrainingStage, done: int) -> tuple[Throughput, Throughput] | None:
         """After a step, `done` in all: the pace of that step, and of all that were timed; None for the first."""
-        if not isinstance(stage, Fed):
+        if not isinstance(stage, PrefetchedStage):
             return None
-        mark = Mark(done, time.monotonic(), stage.batches.waited)
+        mark = StepTime(done, time.monotonic(), stage.batches.waited)
         first, last = self._first.setdefault(stage.name, mark), self._last.get(stage.name)
         self._last[stage.name] = mark
         return (last.until(mark, stage.config.batch), first.until(mark, stage.config.batch)) if last else None

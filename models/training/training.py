@@ -12,24 +12,25 @@ from typing import Any
 import torch
 
 from cliprl.engines import Bundle, UsageError, add_reference, seal_bundle
-from cliprl.models.config.config import Recipe, deciding
-from cliprl.models.data.dataset_spec import Description
+from cliprl.models.config.config import Recipe, checkpoint_settings
+from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.registry import dataset_kind
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
-from cliprl.models.export.export import Model, export_bundle
-from cliprl.models.export.probe_images import scene_pictures
+from cliprl.models.export.export import TrainedModel, export_bundle
+from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
-from cliprl.models.network.weights import start_of
-from cliprl.models.training.checkpoint import CheckpointWriter, Report, TrainingStage, run_stage
+from cliprl.models.network.refiner import RefinerNetwork
+from cliprl.models.network.weights import describe_start
+from cliprl.models.training.callbacks import TrainingCallback
+from cliprl.models.training.checkpoint import CheckpointWriter, StepCallback, TrainingStage, run_stage
 from cliprl.models.training.parallel import first_process_first, rank
-from cliprl.models.training.run_datasets import Sets, open_sets
+from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
 from cliprl.models.training.stages.supervised import Supervised
-from cliprl.models.training.tensorboard import Log
+from cliprl.models.training.tensorboard import TensorboardLog
 from cliprl.models.training.throughput import ThroughputMeter
-from cliprl.models.training.watching import TrainingCallback
 
 BUNDLE, LOGS = "bundle", "logs"
 CPU = torch.device("cpu")
@@ -41,64 +42,64 @@ class TrainingRun:
 
     recipe: Recipe
     folder: Path
-    sets: Sets
-    report: Report
+    sets: RunDatasets
+    report: StepCallback
 
     def stage(self, stage: TrainingStage) -> None:
         """Train one stage to its end."""
-        run_stage(stage, self.keeper(stage.name), self.report)
+        run_stage(stage, self.checkpoints(stage.name), self.report)
 
-    def keeper(self, stage: str) -> CheckpointWriter:
+    def checkpoints(self, stage: str) -> CheckpointWriter:
         """Who keeps the checkpoints of a stage."""
-        return CheckpointWriter(self.folder, self.recipe.save_every, deciding(self.recipe, stage))
+        return CheckpointWriter(self.folder, self.recipe.save_every, checkpoint_settings(self.recipe, stage))
 
 
-def train(recipe: Recipe, folder: Path, watcher: TrainingCallback, device: torch.device = CPU) -> Bundle | None:
+def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torch.device = CPU) -> Bundle | None:
     """Run every stage of `recipe` in `folder`, each from its checkpoint where there is one, and write `folder`/bundle.
 
     Of many processes only the first writes, and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
     _make(folder)
     with first_process_first():
-        sets = open_sets(recipe, folder, watcher.drawing)
+        sets = open_run_datasets(recipe, folder, callback.on_scene)
     torch.manual_seed(recipe.seed)
     network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
-    refiner = Refiner.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)
-    with logged(recipe, folder, watcher) as report:
+    refiner = RefinerNetwork.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)
+    with log_steps(recipe, folder, callback) as report:
         run = TrainingRun(recipe, folder, sets, report)
         train_base(network, run)
         run.stage(Reinforcement(network, refiner, sets.policy, sets.classes, recipe))
-    return None if rank() else _finish(network.to(CPU), refiner.to(CPU), run, watcher)
+    return None if rank() else _finish(network.to(CPU), refiner.to(CPU), run, callback)
 
 
 @contextmanager
-def logged(recipe: Recipe, folder: Path, watcher: TrainingCallback) -> Iterator[Report]:
-    """Who tells the watcher and the log of each step; in every process but the first nobody is told."""
+def log_steps(recipe: Recipe, folder: Path, callback: TrainingCallback) -> Iterator[StepCallback]:
+    """Who tells the callback and the log of each step; in every process but the first nobody is told."""
     if rank():
         yield lambda stage, done, losses: None
         return
     pacer = ThroughputMeter()
-    with closing(Log(folder / LOGS, recipe.draw_every)) as log:
+    with closing(TensorboardLog(folder / LOGS, recipe.draw_every)) as log:
 
         def report(stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
             step, whole = pacer.after(stage, done) or (None, None)
-            watcher.report(stage, done, losses)
+            callback.on_step(stage, done, losses)
             log.report(stage, done, losses, step)
             if whole and done == stage.steps:
-                watcher.paced(stage, whole)
+                callback.on_stage_end(stage, whole)
 
         yield report
 
 
-def _finish(network: ClipSegmenter, refiner: Refiner, run: TrainingRun, watcher: TrainingCallback) -> Bundle:
+def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, callback: TrainingCallback) -> Bundle:
     """Export, give the bundle what its engines are held to, score it, and seal it with its scores."""
     recipe, size = run.recipe, run.recipe.network
-    model = Model(
+    model = TrainedModel(
         network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
     )
     bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
-    bundle = add_reference(bundle, scene_pictures(size.height, size.width))
-    scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, watcher.scoring)
+    bundle = add_reference(bundle, probe_images(size.height, size.width))
+    scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, callback.on_score)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 
 
@@ -114,7 +115,7 @@ def _make(folder: Path) -> None:
 def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
     """The contrastive and the supervised stage; once they are finished they are only read."""
     recipe, sets = run.recipe, run.sets
-    state = run.keeper(Supervised.name).read(Supervised.name)
+    state = run.checkpoints(Supervised.name).read(Supervised.name)
     if state and state["done"] >= recipe.supervised.steps:
         network.load_state_dict(state["network"])
         return
@@ -126,7 +127,8 @@ def provenance(recipe: Recipe) -> Mapping[str, Any]:
     """What the manifest says of how the bundle was made; no place of this machine is in it."""
     data, settings = recipe.data, asdict(recipe)
     lists = {
-        key: [Description.parse(text).what() for text in settings["data"][key]] for key in ("train", "policy", "test")
+        key: [DatasetSpec.parse(text).without_path() for text in settings["data"][key]]
+        for key in ("train", "policy", "test")
     }
     named = {"root": "", "cache": "", "larynx": vocalfolds.NAME if data.larynx else "", **lists}
     settings["data"] |= named
@@ -136,27 +138,16 @@ def provenance(recipe: Recipe) -> Mapping[str, Any]:
         "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if data.larynx else ""),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": _sources(recipe),
-        "start": start_of(recipe.network),
+        "start": describe_start(recipe.network),
         "recipe": settings,
     }
 
 
-def _sources(recipe: Recipe) -> list[dict[str, str]]:
+def _sources(recipe: Recipe) -> list[Mapping[str, str]]:
     """The sets that were trained on, with the licences that are known; of others the user knows."""
     data = recipe.data
-    kinds = [Description.parse(text).kind for text in (*data.train, *data.policy)]
+    kinds = [DatasetSpec.parse(text).kind for text in (*data.train, *data.policy)]
     if not kinds:
         kinds = ["rendered", *(["vocalfolds"] if data.larynx else [])]
-    known = {
-        "rendered": {"name": "rendered scenes (cliprl.pipeline.synthetic)", "licence": "Apache-2.0"},
-        "raytraced": {
-            "name": "ray-traced scenes (cliprl.models.data.raytraced)",
-            "licence": "Apache-2.0; pictures and meshes that they were made from have their own",
-        },
-        vocalfolds.NAME: {
-            "name": vocalfolds.NAME,
-            "licence": vocalfolds.LICENCE,
-            "attribution": vocalfolds.ATTRIBUTION,
-        },
-    }
-    return [known.get(kind, {"name": kind, "licence": "see the set's own terms"}) for kind in dict.fromkeys(kinds)]
+    unknown = "see the set's own terms"
+    return [dataset_kind(f"{kind}:").source or {"name": kind, "licence": unknown} for kind in dict.fromkeys(kinds)]

@@ -28,7 +28,7 @@ from cliprl.engines.bundle.text_encoder import TextEngine
 from cliprl.engines.bundle.validation import read_array
 from cliprl.engines.onnx.external_data import external_files
 from cliprl.models.network.weights import _read as read_weights
-from cliprl.models.training.checkpoint import read
+from cliprl.models.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_pickles_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(UsageError, match="pickled objects"):
         read_weights(weights)
     with pytest.raises(CliprlError, match="pickled objects"):
-        read(checkpoint)
+        read_checkpoint(checkpoint)
     buffer = io.BytesIO()
     pickle.dump(_Evil(), buffer)
     weights.write_bytes(buffer.getvalue())

@@ -43,7 +43,7 @@ from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.engines.selection import engine_variant
 from cliprl.engines.selection.accuracy_gate import compare, judge
 from cliprl.engines.selection.engine_variant import candidates, examine
-from cliprl.models.export.probe_images import scene_pictures
+from cliprl.models.export.probe_images import probe_images
 
 NAMES = ("background", "shaft", "tip")
 Values = Mapping[str, Any]
@@ -56,7 +56,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
     manifest = open_bundle(folder).manifest
-    return add_reference(open_bundle(folder), scene_pictures(manifest.height, manifest.width)[:2])
+    return add_reference(open_bundle(folder), probe_images(manifest.height, manifest.width)[:2])
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from cliprl.engines.onnx.quantize import products  # noqa: E402
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe  # noqa: E402
 from cliprl.models.export.export import write_networks  # noqa: E402
 from cliprl.models.network.network import ClipSegmenter  # noqa: E402
-from cliprl.models.network.refiner import Refiner  # noqa: E402
+from cliprl.models.network.refiner import RefinerNetwork  # noqa: E402
 
 EMBEDDING, FEATURES = 512, 64
 # The recipe's own width, heads and patches; fewer blocks, and a smaller picture.
@@ -41,7 +41,7 @@ def export(config: NetworkConfig, folder: Path) -> Path:
     torch.manual_seed(0)
     network = ClipSegmenter(replace(config, weights="")).eval()
     with torch.no_grad():
-        refiner = Refiner.beside(network, config.policy, 12, ReinforcementConfig()).eval()
+        refiner = RefinerNetwork.beside(network, config.policy, 12, ReinforcementConfig()).eval()
         write_networks(network, refiner, torch.randn(12, EMBEDDING), folder)
     return folder
 

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import Labelled, sequences_of
-from cliprl.models.data.label_mapping import by_name, by_union
-from cliprl.models.data.registry import CATALOG, Surroundings, open_dataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
+from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
 from cliprl.models.data.sets.cholecseg8k import CLASSES as CHOLEC_CLASSES
 from cliprl.models.data.sets.cholecseg8k import WATERSHED, CholecSeg8k
@@ -26,7 +26,7 @@ from cliprl.models.data.sets.endovis2017 import EndoVis2017
 from cliprl.models.data.sets.endovis2018 import EndoVis2018
 from cliprl.models.data.sets.folder import FolderSet
 from cliprl.models.data.sets.vocalfolds import VocalFolds
-from cliprl.models.data.splits import SPLITS, Split, check_apart, choose
+from cliprl.models.data.splits import SPLITS, Split, check_disjoint, select_sequences
 from cliprl.pipeline.synthetic.classes import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]
@@ -89,7 +89,7 @@ def test_endovis_2018_in_both_forms(tmp_path: Path) -> None:
     scene_2018(tmp_path, "miccai_challenge_release_4", "seq_13", listed=False, rgba=True)
     scene_2018(tmp_path, "miccai_challenge_2018_test_data", "seq_2", listed=False, rgba=True)
     data = EndoVis2018(tmp_path)
-    assert sequences_of(data) == ["seq_2", "test-seq_2", "seq_13"]
+    assert sequence_names(data) == ["seq_2", "test-seq_2", "seq_13"]
     assert len(data) == 6
     for sample in (data[i] for i in range(6)):
         assert (sample.labels == np.arange(12)).all()
@@ -156,7 +156,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         EndoVis2018(tmp_path)[0]
 
 
-@pytest.mark.parametrize("kind", sorted(set(CATALOG) - {"folder", "rendered", "empty"}))
+@pytest.mark.parametrize("kind", sorted(set(dataset_kinds()) - {"folder", "rendered", "empty"}))
 def test_an_empty_folder_is_no_data_set(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it must hold"):
         open_dataset(f"{kind}:{tmp_path}")
@@ -240,7 +240,7 @@ def test_cholecseg8k(tmp_path: Path) -> None:
             write(stem.with_name(f"{stem.name}_mask.png"), noise(8, 15))  # other masks that lie there too
             write(stem.with_name(f"{stem.name}_color_mask.png"), noise(8, 15))
     data = CholecSeg8k(tmp_path)
-    assert sequences_of(data) == ["video01", "video37"]
+    assert sequence_names(data) == ["video01", "video37"]
     assert [data.clip(i) for i in range(len(data))] == ["video01_00080"] * 3 + ["video01_00160"] + ["video37_00848"] * 2
     assert (data[0].labels == [*range(13), IGNORE, IGNORE]).all()
     assert [pair.image.name for pair in data.pairs[-2:]] == ["frame_9_endo.png", "frame_10_endo.png"]
@@ -282,7 +282,7 @@ def folder_set(root: Path, toml: str = CLASSES_TOML) -> Path:
 def test_a_folder_of_one_s_own(tmp_path: Path) -> None:
     data = FolderSet(folder_set(tmp_path))
     assert data.classes[1] == ClassSpec("grasper", (170, 255, 0), "instrument", ("a grasper", "forceps"))
-    assert sequences_of(data) == [tmp_path.name, "one"]
+    assert sequence_names(data) == [tmp_path.name, "one"]
     assert [pair.image.name for pair in data.pairs] == ["single.png", "frame_2.jpg", "frame_10.jpg"]
     for index, expected in enumerate(([1, 0, 0], [0, 1, IGNORE], [0, 1, IGNORE])):
         assert (data[index].labels == expected).all()
@@ -341,11 +341,11 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_rendered_scenes(tmp_path: Path) -> None:
-    around = Surroundings(height=64, width=80, workers=1)
-    data = open_dataset(f"rendered:{tmp_path}?seeds=900000-900001&frames=2", around=around)
+    context = DatasetContext(height=64, width=80, workers=1)
+    data = open_dataset(f"rendered:{tmp_path}?seeds=900000-900001&frames=2", context=context)
     assert len(data) == 4
     assert [data.sequence(i) for i in range(4)] == [data[i].sequence for i in range(4)]
-    assert sequences_of(data) == ["scene 900000", "scene 900001"]
+    assert sequence_names(data) == ["scene 900000", "scene 900001"]
     assert data[3].labels.max() < len(data.classes)
 
 
@@ -373,7 +373,7 @@ class Named:
         return self.names[index]
 
 
-def named(name: str, *sequences: str) -> Labelled:
+def named(name: str, *sequences: str) -> LabelledDataset:
     return Named(name, *sequences)  # type: ignore[return-value]
 
 
@@ -393,31 +393,31 @@ def test_published_splits() -> None:
 def test_a_sequence_on_both_sides_is_an_error() -> None:
     with pytest.raises(UsageError, match="seq_2 would be trained on and tested on"):
         Split(("seq_1", "seq_2"), ("seq_2",))
-    check_apart([named("endovis2018", "seq_1")], [named("endovis2018", "seq_2"), named("other", "seq_1")])
+    check_disjoint([named("endovis2018", "seq_1")], [named("endovis2018", "seq_2"), named("other", "seq_1")])
     with pytest.raises(UsageError, match="endovis2018/seq_1 would be trained on"):
-        check_apart([named("endovis2018", "seq_3", "seq_1")], [named("endovis2018", "seq_1")])
+        check_disjoint([named("endovis2018", "seq_3", "seq_1")], [named("endovis2018", "seq_1")])
 
 
 def test_frames_cut_out_of_a_test_sequence_are_found_out() -> None:
     cutouts = named("cutouts", "endovis2018/seq_10", "endovis2018/seq_4")
     with pytest.raises(UsageError, match="endovis2018/seq_4"):
-        check_apart([cutouts], [named("endovis2018", "seq_4")])
-    check_apart([cutouts], [named("endovis2018", "test-seq_4")])  # the test re-uses the number for another recording
+        check_disjoint([cutouts], [named("endovis2018", "seq_4")])
+    check_disjoint([cutouts], [named("endovis2018", "test-seq_4")])  # the test re-uses the number for another recording
 
 
 def test_choosing_a_part() -> None:
     data = named("endovis2018", *(f"seq_{n}" for n in range(1, 17) if n != 8))
-    assert sequences_of(choose(data, "A")) == ["seq_2", "seq_5", "seq_9", "seq_15"]
-    assert len(choose(data, "A:train")) == 11
-    assert sequences_of(choose(data, "seq_3,seq_1")) == ["seq_1", "seq_3"]
+    assert sequence_names(select_sequences(data, "A")) == ["seq_2", "seq_5", "seq_9", "seq_15"]
+    assert len(select_sequences(data, "A:train")) == 11
+    assert sequence_names(select_sequences(data, "seq_3,seq_1")) == ["seq_1", "seq_3"]
     for split, said in (("C", "no split 'C' of endovis2018: name a split"), ("A:val", "no side 'val'")):
         with pytest.raises(UsageError, match=said):
-            choose(data, split)
+            select_sequences(data, split)
 
 
 def test_a_split_that_is_not_whole_is_refused() -> None:
     with pytest.raises(UsageError, match="asks for seq_9, seq_15, which this copy of endovis2018 has not"):
-        choose(named("endovis2018", "seq_2", "seq_5", "seq_6"), "A")
+        select_sequences(named("endovis2018", "seq_2", "seq_5", "seq_6"), "A")
 
 
 # -- from one list of classes to another -------------------------------------------------------------------------------
@@ -429,25 +429,25 @@ def specs(*names: str) -> tuple[ClassSpec, ...]:
 
 
 def test_the_union_of_instruments() -> None:
-    mapped = by_union(specs("b", "t", "i1"), specs("b", "i1", "i2", "t"), ())
+    mapped = map_to_instrument(specs("b", "t", "i1"), specs("b", "i1", "i2", "t"), ())
     assert mapped.truth[[0, 1, 2, IGNORE, INSTRUMENT]].tolist() == [0, 0, 1, IGNORE, 1]
-    assert mapped.found[:4].tolist() == [0, 1, 1, 0]
-    assert by_union(specs("b", "t", "i1"), specs("b", "i1"), ("t",)).truth[:3].tolist() == [0, IGNORE, 1]
+    assert mapped.predicted[:4].tolist() == [0, 1, 1, 0]
+    assert map_to_instrument(specs("b", "t", "i1"), specs("b", "i1"), ("t",)).truth[:3].tolist() == [0, IGNORE, 1]
 
 
 def test_classes_by_name_and_by_map() -> None:
     truth, found = specs("b", "i-shaft", "i-head"), specs("b", "i-tip", "i-shaft", "t")
-    mapped = by_name(truth, found, {"i-tip": "i-head"}, ())
+    mapped = map_by_name(truth, found, {"i-tip": "i-head"}, ())
     assert mapped.classes == truth
-    assert mapped.found[:4].tolist() == [0, 2, 1, 0]
+    assert mapped.predicted[:4].tolist() == [0, 2, 1, 0]
     assert mapped.truth[[0, 1, 2, IGNORE]].tolist() == [0, 1, 2, IGNORE]
     with pytest.raises(UsageError, match="no class for i-head"):
-        by_name(truth, found, {}, ())
-    assert by_name(truth, found, {}, ("i-head",)).truth[2] == IGNORE
+        map_by_name(truth, found, {}, ())
+    assert map_by_name(truth, found, {}, ("i-head",)).truth[2] == IGNORE
     with pytest.raises(UsageError, match="class map 'i-tip=i-toe'"):
-        by_name(truth, found, {"i-tip": "i-toe"}, ())
+        map_by_name(truth, found, {"i-tip": "i-toe"}, ())
     with pytest.raises(UsageError, match="no class 'x' to ignore"):
-        by_union(truth, found, ("x",))
+        map_to_instrument(truth, found, ("x",))
 
 
 # -- the real folder ---------------------------------------------------------------------------------------------------
@@ -456,12 +456,12 @@ def test_classes_by_name_and_by_map() -> None:
 def test_endovis_2015(data_dir: Path) -> None:
     data = EndoVis2015(data_dir / "endovis2015")
     assert len(data) == 370 + 375 + 40 + 40
-    assert sequences_of(data) == ["D1", "D2", "OP1", "OP3"]
+    assert sequence_names(data) == ["D1", "D2", "OP1", "OP3"]
     rigid = data[745]
     assert rigid.image.shape == (480, 640, 3)
     assert set(np.unique(rigid.labels)) == {0, 1, 2}
     assert data.clip(745) != data.clip(746)
-    assert sequences_of(choose(data, "both")) == ["D2", "OP3"]
+    assert sequence_names(select_sequences(data, "both")) == ["D2", "OP3"]
 
 
 def test_endovis_2015_video_and_labels_fit(data_dir: Path) -> None:
@@ -476,20 +476,20 @@ def test_endovis_2015_video_and_labels_fit(data_dir: Path) -> None:
 
 def test_vocal_folds(data_dir: Path) -> None:
     data = VocalFolds(data_dir / "vocalfolds")
-    assert [sum(data.sequence(i) == s for i in range(len(data))) for s in sequences_of(data)] == [26, 44, 122, 186]
+    assert [sum(data.sequence(i) == s for i in range(len(data))) for s in sequence_names(data)] == [26, 44, 122, 186]
     assert data[100].image.shape == (512, 512, 3)
-    assert sequences_of(choose(data, "without-seq7")) == ["seq7"]
+    assert sequence_names(select_sequences(data, "without-seq7")) == ["seq7"]
 
 
 def test_cutouts(data_dir: Path) -> None:
     data = Cutouts(data_dir / "cutouts_endovis2018")
     assert len(data) == 24
-    assert all(name.startswith("endovis2018/seq_") for name in sequences_of(data))
+    assert all(name.startswith("endovis2018/seq_") for name in sequence_names(data))
     for i in (0, 10, 23):  # each picture lies in the folder of a type that its mask has
         assert int(data.pairs[i].image.parent.name[0]) in data[i].labels
     assert [picture.shape for picture in data.backgrounds()] == [(1024, 1280, 3)]
     with pytest.raises(UsageError, match="seq_4"):
-        check_apart([data], [named("endovis2018", "seq_4")])
+        check_disjoint([data], [named("endovis2018", "seq_4")])
 
 
 def test_davinci_frame(data_dir: Path) -> None:

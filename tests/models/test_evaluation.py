@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
 from cliprl.models.cli import evaluate as eval_cli
-from cliprl.models.data.label_mapping import ClassMap, by_name, by_union
+from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.sets.folder import FolderSet
-from cliprl.models.evaluation.evaluation import Corruption, Evaluation, confidence, evaluate
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, Predictor
+from cliprl.models.evaluation.evaluation import Corruption, Evaluation, cell_confidence, evaluate
+from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.pipeline.core.frame import Frame, allocate_planes
@@ -61,9 +61,9 @@ def folder(tmp_path: Path) -> Path:
             left = 32 + 8 * n
             mask[32:96, left : left + 40], mask[32:96, left + 40 : left + 64] = 1, 2
             image[mask == 1], image[mask == 2] = (0, 255, 0), (255, 0, 0)
-            for kind, picture in (("images", cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), ("masks", mask)):
+            for kind, array in (("images", cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), ("masks", mask)):
                 (root / kind / sequence).mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(root / kind / sequence / f"{n}.png"), picture)
+                cv2.imwrite(str(root / kind / sequence / f"{n}.png"), array)
     return root
 
 
@@ -73,15 +73,15 @@ class Knowing:
     def __init__(self, sure: float = 1.0) -> None:
         self.sure, self.resets, self.pictures = sure, 0, 0
 
-    def see(self, picture: Picture) -> Segmentation:
+    def segment(self, image: Picture) -> Segmentation:
         self.pictures += 1
-        cells = picture[2::4, 2::4].astype(int)
+        cells = image[2::4, 2::4].astype(int)
         labels = np.select([cells[..., 1] - cells[..., 0] > 100, cells[..., 0] - cells[..., 1] > 100], [1, 2]).astype(
             np.uint8
         )
         probabilities = np.full((3, *labels.shape), (1 - self.sure) / 2, np.float32)
         np.put_along_axis(probabilities, labels[None].astype(np.intp), np.float32(self.sure), axis=0)
-        return Segmentation(labels, probabilities, full_viewport(*picture.shape[:2], *picture.shape[:2]), self.sure, 0)
+        return Segmentation(labels, probabilities, full_viewport(*image.shape[:2], *image.shape[:2]), self.sure, 0)
 
     def reset(self) -> None:
         self.resets += 1
@@ -105,24 +105,24 @@ def scored(data: FolderSet, predictor: Knowing, classes: ClassMap, corruption: C
 
 def test_who_knows_scores_nearly_one(folder: Path) -> None:
     data, predictor = FolderSet(folder), Knowing()
-    result = scored(data, predictor, by_name(data.classes, data.classes, {}, ()))
-    scores = {key: score.terms.value() for key, score in result.book.scores().items()}
+    result = scored(data, predictor, map_by_name(data.classes, data.classes, {}, ()))
+    scores = {key: score.metric.value() for key, score in result.evaluator.scores().items()}
     assert (predictor.pictures, predictor.resets) == (6, 2)
     assert scores["isi_iou"] > 0.97
     assert scores["nsd"] == 1.0
     assert scores["ece"] == pytest.approx(0, abs=0.01)
     # Shaft moves 8 of 40 columns a frame, tip 8 of 24.
     assert scores["consecutive_iou"] == pytest.approx((32 / 48 + 16 / 32) / 2, abs=0.03)
-    assert result.book.to_json()["sequences"] == {"one": 3, "two": 3}
+    assert result.evaluator.to_json()["sequences"] == {"one": 3, "two": 3}
 
 
 def test_doubt_without_error_is_miscalibrated(folder: Path) -> None:
     data = FolderSet(folder)
-    classes = by_name(data.classes, data.classes, {}, ())
-    assert scored(data, Knowing(0.7), classes).book.scores()["ece"].terms.value() == pytest.approx(0.3, abs=0.01)
+    classes = map_by_name(data.classes, data.classes, {}, ())
+    assert scored(data, Knowing(0.7), classes).evaluator.scores()["ece"].metric.value() == pytest.approx(0.3, abs=0.01)
     # As one instrument, shaft and tip share their doubt: 0.85 sure of the tool, 0.7 of the rest.
-    union = by_union(data.classes, data.classes, ())
-    sure, right = confidence(Knowing(0.7).see(data[0].image), union.truth[data[0].labels], union)
+    union = map_to_instrument(data.classes, data.classes, ())
+    sure, right = cell_confidence(Knowing(0.7).segment(data[0].image), union.truth[data[0].labels], union)
     assert right.mean() > 0.99
     assert sorted(np.unique(sure.round(3)).tolist()) == pytest.approx([0.7, 0.85])
 
@@ -130,30 +130,30 @@ def test_doubt_without_error_is_miscalibrated(folder: Path) -> None:
 def test_a_renamed_and_an_ignored_class(folder: Path) -> None:
     data = FolderSet(folder)
     found = (data.classes[0], ClassSpec("rod", (1, 1, 1), "instrument"), ClassSpec("tip", (2, 2, 2), "instrument"))
-    result = scored(data, Knowing(), by_name(data.classes, found, {"rod": "shaft"}, ("tip",)))
-    iou = result.book.to_json()["per_class"]["dataset_iou"]
+    result = scored(data, Knowing(), map_by_name(data.classes, found, {"rod": "shaft"}, ("tip",)))
+    iou = result.evaluator.to_json()["per_class"]["dataset_iou"]
     assert iou[1] > 0.95
-    assert result.book.counts.truth[:, 2].sum() == 0
+    assert result.evaluator.counts.truth[:, 2].sum() == 0
 
 
 def test_corruption_reaches_the_predictor_and_the_worst_frames_are_kept(folder: Path) -> None:
     data = FolderSet(folder)
-    classes = by_name(data.classes, data.classes, {}, ())
+    classes = map_by_name(data.classes, data.classes, {}, ())
     clean = scored(data, Knowing(), classes)
     worse = scored(data, Knowing(), classes, Corruption("contrast", 5))
-    assert worse.book.scores()["isi_iou"].terms.value() < clean.book.scores()["isi_iou"].terms.value() - 0.2
-    assert [seen.badness for seen in worse.worst] == sorted((seen.badness for seen in worse.worst), reverse=True)
+    assert worse.evaluator.scores()["isi_iou"].metric.value() < clean.evaluator.scores()["isi_iou"].metric.value() - 0.2
+    assert [seen.error for seen in worse.worst] == sorted((seen.error for seen in worse.worst), reverse=True)
     assert len(worse.worst) == 2
     noisy = Corruption("gaussian_noise", 3, seed=1)
     assert (noisy.apply(data[0].image, 0) == noisy.apply(data[0].image, 0)).all()
     assert (noisy.apply(data[0].image, 0) != noisy.apply(data[0].image, 1)).any()
 
 
-def through_the_planes(picture: Picture) -> Picture:
+def through_the_planes(image: Picture) -> Picture:
     """RGB to NV12 planes and back to the network's RGB, 48x64."""
-    size = picture.shape[:2]
+    size = image.shape[:2]
     frame = Frame(*allocate_planes(*size), 0, FRAME_TIME, 0, FRAME_COLOR)
-    RgbWriter().write(picture, frame.luma, frame.chroma, FRAME_COLOR)
+    RgbWriter().write(image, frame.luma, frame.chroma, FRAME_COLOR)
     seen = np.zeros((48, 64, 3), np.uint8)
     CpuDevice().prepare(frame, full_viewport(*size, 48, 64), seen)
     return seen
@@ -161,21 +161,21 @@ def through_the_planes(picture: Picture) -> Picture:
 
 def test_a_picture_reaches_the_network_with_its_colours() -> None:
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC)
-    expected = cv2.resize(picture, (64, 48), interpolation=cv2.INTER_AREA)
-    assert np.abs(through_the_planes(picture).astype(int) - expected).mean() < 1.5
+    image = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC)
+    expected = cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(through_the_planes(image).astype(int) - expected).mean() < 1.5
     for color in rng.integers(0, 256, (20, 3)):
         flat = np.full((95, 127, 3), color, np.uint8)
         assert np.abs(through_the_planes(flat).astype(int) - color).max() <= 2
 
 
 def test_the_bundle_sees_a_picture_and_forgets_it(folder: Path) -> None:
-    predictor, data = Predictor("small", precision="f32", threads=1), FolderSet(folder)
-    first = predictor.see(data[0].image).probabilities.copy()
-    second = predictor.see(data[1].image).probabilities.copy()
+    predictor, data = ImageSegmenter("small", precision="f32", threads=1), FolderSet(folder)
+    first = predictor.segment(data[0].image).probabilities.copy()
+    second = predictor.segment(data[1].image).probabilities.copy()
     predictor.reset()
-    assert (predictor.see(data[0].image).probabilities == first).all()
-    assert (predictor.see(data[1].image).probabilities == second).all()
+    assert (predictor.segment(data[0].image).probabilities == first).all()
+    assert (predictor.segment(data[1].image).probabilities == second).all()
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -201,7 +201,7 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert result["hashes"] == dict(open_bundle("small").manifest.hashes)
     assert len(json.loads((out / "counts.json").read_text())["rows"]) == 4
     pictures = [cv2.imread(str(path)) for path in sorted((out / "worst").glob("*.png"))]
-    assert [picture.shape for picture in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * 3
+    assert [image.shape for image in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * 3
     text = (out / "scores.md").read_text()
     for score in result["results"][0]["scores"].values():
         assert f"| {score['title']} |" in text

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.models.data.augmentation.augment import STRIDE, Geometry, Photometry
-from cliprl.models.data.augmentation.copy_paste import Composed
+from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch, pair_batch
-from cliprl.models.data.label_mapping import RelabelledDataset, instrument_or_not
+from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch, pair_batch
+from cliprl.models.data.label_mapping import RelabelledDataset, with_partial_labels
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
-from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
-from cliprl.models.training.parallel import own_processors
+from cliprl.models.training.parallel import process_cpus
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 SIZE = (64, 80)
@@ -27,12 +27,12 @@ SIZE = (64, 80)
 
 def tissue(folder: Path) -> RelabelledDataset:
     """The vocal-fold set as the mixture learns from it."""
-    return instrument_or_not(VocalFolds(folder), SCENE_CLASSES, UNSURE)
+    return with_partial_labels(VocalFolds(folder), SCENE_CLASSES, UNSURE)
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> RenderedScenes:
-    which = SceneSet(first=7, count=3, frames=2, height=96, width=120)
+    which = RenderedSpec(first=7, count=3, frames=2, height=96, width=120)
     return RenderedScenes(which, tmp_path_factory.mktemp("scenes"), 1, lambda done, total: None)
 
 
@@ -121,7 +121,7 @@ def test_scenes_are_drawn_once_and_read_back(scenes: RenderedScenes) -> None:
 def test_a_composition_keeps_tissue_labels_beneath_and_instrument_labels_above(
     scenes: RenderedScenes, larynx: RelabelledDataset
 ) -> None:
-    composed = Composed(larynx, scenes, 0)
+    composed = CopyPasteDataset(larynx, scenes, 0)
     seen = set()
     for index in range(len(composed)):
         layer, labels = scenes.instruments(index % len(scenes))
@@ -140,7 +140,7 @@ def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relab
     def make(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         return labelled_batch(mixture, 2, SIZE, 3, step)
 
-    ahead = Ahead(make)
+    ahead = BatchLoader(make)
     for step in (5, 6):
         image, labels = ahead(step)
         assert image.shape == (2, *SIZE, 3)
@@ -156,9 +156,9 @@ def test_batches_are_made_by_as_many_threads_as_asked_or_as_there_are_processors
 ) -> None:
     def threads_of(workers: int) -> int:
         """How many batches are being made at a time, where each waits for all the others."""
-        expected = workers or own_processors()
+        expected = workers or process_cpus()
         together = threading.Barrier(expected)
-        ahead = Ahead(lambda step: together.wait(10) if step < expected else 0, workers)
+        ahead = BatchLoader(lambda step: together.wait(10) if step < expected else 0, workers)
         ahead(0)
         ahead.close()
         return expected

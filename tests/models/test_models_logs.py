@@ -18,16 +18,15 @@ from virtual_time import VirtualClock, VirtualLoader
 from cliprl.models.config.config import CurriculumRange, Recipe, SupervisedConfig, load_recipe
 from cliprl.models.data import batch_loader
 from cliprl.models.data.augmentation.augment import Geometry, Photometry
-from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch
-from cliprl.models.data.sets.rendered import RenderedScenes, SceneSet
+from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training import throughput
-from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.callbacks import ProgressDisplay, TrainingCallback
 from cliprl.models.training.checkpoint import CheckpointWriter, TrainingStage, run_stage
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.stages.supervised import Supervised
-from cliprl.models.training.training import logged
-from cliprl.models.training.watching import TrainingCallback
+from cliprl.models.training.training import log_steps
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = """
@@ -56,7 +55,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
-    which = SceneSet(first=7, count=2, frames=2, height=64, width=96)
+    which = RenderedSpec(first=7, count=2, frames=2, height=64, width=96)
     return Mixture([RenderedScenes(which, tmp_path_factory.mktemp("scenes"), 1, lambda done, total: None)], [1.0])
 
 
@@ -82,12 +81,12 @@ def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, t
         if done == 3:
             raise KeyboardInterrupt
 
-    with logged(recipe, tmp_path, TrainingCallback()) as report, pytest.raises(KeyboardInterrupt):
+    with log_steps(recipe, tmp_path, TrainingCallback()) as report, pytest.raises(KeyboardInterrupt):
         run_stage(stage_of(recipe, mixture), keeper, cut)
     # TensorBoard reads event files in the order of their names: the second, the process, then a number without zeros
     # before it. A run that goes on is another process, and never in the same second.
     time.sleep(1)
-    with logged(recipe, tmp_path, TrainingCallback()) as report:
+    with log_steps(recipe, tmp_path, TrainingCallback()) as report:
         run_stage(stage_of(recipe, mixture), keeper, report)
     events = read_back(tmp_path / "logs" / "supervised")
     assert [event.step for event in events.Scalars("loss/cross-entropy")] == [1, 2, 3, 4]
@@ -105,7 +104,7 @@ class Sleeper:
     name, steps, config = "sleeper", 9, SupervisedConfig(batch=4)
 
     def __init__(self, clock: VirtualClock, learning: float) -> None:
-        self.batches: Ahead[None] = Ahead(lambda step: None, 1)
+        self.batches: BatchLoader[None] = BatchLoader(lambda step: None, 1)
         self.clock, self.learning = clock, learning
 
     def step(self, index: int) -> Mapping[str, float]:
@@ -130,7 +129,7 @@ def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
     for place, loading, learning, share in (("slow", 0.1, 0.02, 0.8), ("ready", 0.02, 0.1, 0.0)):
         monkeypatch.setattr(batch_loader, "ThreadPoolExecutor", lambda *_, s=loading, **__: VirtualLoader(clock, s))
         stage = Sleeper(clock, learning)
-        with ProgressDisplay.open() as display, logged(recipe, tmp_path / place, display) as report:
+        with ProgressDisplay.open() as display, log_steps(recipe, tmp_path / place, display) as report:
             run_stage(stage, CheckpointWriter(tmp_path), report)
         stage.batches.close()
         (tmp_path / "sleeper.pt").unlink()
@@ -143,9 +142,9 @@ def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
 @pytest.mark.parametrize("stride", [4, 1])
 def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mixture, stride: int) -> None:
     stage = stage_of(replace(recipe, supervised=replace(recipe.supervised, stride=stride)), mixture)
-    assert stage.picture() is None
+    assert stage.preview() is None
     stage.step(0)
-    picture = stage.picture()
+    picture = stage.preview()
     assert picture is not None
     frame, truth = picture[:64, :96].astype(int), picture[:64, 96:192].astype(int)
     _, labels = labelled_batch(mixture, 2, (64, 96), recipe.seed, 0, stride=stride)
@@ -158,8 +157,8 @@ def test_a_quiet_display_says_nothing(recipe: Recipe, mixture: Mixture, capsys: 
     stage = stage_of(recipe, mixture)
     for quiet in (True, False):
         with ProgressDisplay.open(quiet, prefix="fold 1 ") as display:
-            display.drawing(2, 2)
-            display.report(stage, 4, {"dice": 0.25})
+            display.on_scene(2, 2)
+            display.on_step(stage, 4, {"dice": 0.25})
         text = capsys.readouterr().err
         assert ("fold 1 supervised 4/4  dice 0.250" in text) == (not quiet)
         assert bool(text) == (not quiet)

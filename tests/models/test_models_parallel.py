@@ -15,8 +15,8 @@ from tiny import NETWORK
 from cliprl.engines import UsageError
 from cliprl.models.config.config import ReinforcementConfig, load_recipe
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
-from cliprl.models.training.parallel import autocast, launch, share
+from cliprl.models.network.refiner import RefinerNetwork
+from cliprl.models.training.parallel import autocast, batch_share, launch
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Every stage takes one step on a batch of four from the same start and leaves its gradients; then one is trained whole.
@@ -24,17 +24,17 @@ STEPS = textwrap.dedent("""
     import sys
     from pathlib import Path
     import torch
-    from cliprl.models import parallel
-    from cliprl.models.checkpoint import Keeper, run_stage
-    from cliprl.models.config import load_recipe
-    from cliprl.models.contrastive import Contrastive
-    from cliprl.models.network import ClipSegmenter
-    from cliprl.models.refiner import Refiner
-    from cliprl.models.reinforcement import Reinforcement
-    from cliprl.models.sets import open_sets
-    from cliprl.models.supervised import Supervised, update
-    from cliprl.models.training import logged
-    from cliprl.models.watching import Watcher
+    from cliprl.models.config.config import load_recipe
+    from cliprl.models.network.network import ClipSegmenter
+    from cliprl.models.network.refiner import RefinerNetwork
+    from cliprl.models.training import parallel
+    from cliprl.models.training.callbacks import TrainingCallback
+    from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
+    from cliprl.models.training.run_datasets import open_run_datasets
+    from cliprl.models.training.stages.contrastive import Contrastive
+    from cliprl.models.training.stages.reinforcement import Reinforcement
+    from cliprl.models.training.stages.supervised import Supervised, update
+    from cliprl.models.training.training import log_steps
 
     def gradients(module):
         return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
@@ -47,24 +47,24 @@ STEPS = textwrap.dedent("""
         torch.set_num_threads(1)
         parallel.launch("cpu")
         recipe, out = load_recipe(recipe, [f"data.cache={cache}"]), Path(out)
-        sets, found = open_sets(recipe, out, lambda done, total: None), {}
+        sets, found = open_run_datasets(recipe, out, lambda done, total: None), {}
         for stage in (
             Contrastive(fresh(recipe), sets.captioned, recipe),
             Supervised(fresh(recipe), sets.train, sets.classes, recipe),
         ):
             stage.step(0)
             found[stage.name] = gradients(stage.network)
-        refiner = Refiner.beside(stage.network, recipe.network.policy, len(sets.classes), recipe.reinforcement)
+        refiner = RefinerNetwork.beside(stage.network, recipe.network.policy, len(sets.classes), recipe.reinforcement)
         stage = Reinforcement(stage.network.eval(), refiner, sets.policy, sets.classes, recipe)
         stage.step(0)
         refiner.load_state_dict(torch.load(out.parent / "refiner.pt"))
-        mine = list(parallel.share(4))
+        mine = list(parallel.batch_share(4))
         features = torch.randn(4, recipe.network.features, 6, 6, generator=torch.Generator().manual_seed(1))[mine]
         loss = refiner.project(features).square().mean((1, 2, 3)) @ torch.arange(4.0)[mine] / len(mine)
         update(stage.optimizer, stage.scheduler, loss, refiner)
         found["update"] = gradients(refiner)
-        with logged(recipe, out, Watcher()) as report:
-            run_stage(Supervised(fresh(recipe), sets.train, sets.classes, recipe), Keeper(out), report)
+        with log_steps(recipe, out, TrainingCallback()) as report:
+            run_stage(Supervised(fresh(recipe), sets.train, sets.classes, recipe), CheckpointWriter(out), report)
         if not parallel.rank():
             torch.save(found, out / "gradients.pt")
 
@@ -107,7 +107,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     (folder / "tiny.toml").write_text(TINY)
     (folder / "steps.py").write_text(STEPS)
     sizes = load_recipe(folder / "tiny.toml").network
-    refiner = Refiner.beside(ClipSegmenter(sizes), sizes.policy, len(SCENE_CLASSES), ReinforcementConfig())
+    refiner = RefinerNetwork.beside(ClipSegmenter(sizes), sizes.policy, len(SCENE_CLASSES), ReinforcementConfig())
     torch.save(refiner.state_dict(), folder / "refiner.pt")
     for out in ("one", "two"):
         (folder / out).mkdir()
@@ -159,12 +159,12 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert share(5) == range(5)
-    monkeypatch.setattr("cliprl.models.training.parallel.size", lambda: 2)
+    assert batch_share(5) == range(5)
+    monkeypatch.setattr("cliprl.models.training.parallel.world_size", lambda: 2)
     monkeypatch.setattr("cliprl.models.training.parallel.rank", lambda: 1)
-    assert share(6) == range(3, 6)
+    assert batch_share(6) == range(3, 6)
     with pytest.raises(UsageError, match="which 2 processes can't share evenly"):
-        share(5)
+        batch_share(5)
 
 
 def test_in_bf16_convolutions_in_groups_learn_in_f32_and_all_else_in_bf16() -> None:

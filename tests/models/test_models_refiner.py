@@ -21,24 +21,24 @@ from cliprl.models.network.actions import (
     SMOOTH,
     ActionContext,
     apply_actions,
-    concepts_of,
+    concept_directions,
     outcomes,
 )
-from cliprl.models.network.refiner import STATE_MAPS, Refiner, spread, state_maps
+from cliprl.models.network.refiner import STATE_MAPS, RefinerNetwork, mean_and_deviation, state_maps
 from cliprl.models.training.stages import rollout as rollout_module
-from cliprl.models.training.stages.rewards import agent_rewards, around, reward_to_go, weights_of
+from cliprl.models.training.stages.rewards import agent_rewards, cell_weights, neighbourhood_mean, reward_to_go
 from cliprl.models.training.stages.rollout import (
-    Observed,
+    AllowedClasses,
+    Observation,
     Transition,
-    Truth,
-    anchor_at,
-    mixed,
-    prior_of,
+    expected_step,
+    imitation_weight,
     reinforcement_loss,
     rollout,
-    sampled,
+    sample_actions,
+    shift_randomly,
+    simulate_prior,
     unrolled_loss,
-    wandered,
 )
 
 H, W, D, E = 8, 10, 6, 16
@@ -55,13 +55,13 @@ def pictures(seed: int, classes: int = 5) -> Maps:
     return features, logits, base, prior, F.normalize(torch.randn(classes, E, generator=rng), dim=1)
 
 
-def fresh(concepts: int = 3) -> Refiner:
-    refiner = Refiner(D, 8, E, concepts, ReinforcementConfig()).eval()
+def fresh(concepts: int = 3) -> RefinerNetwork:
+    refiner = RefinerNetwork(D, 8, E, concepts, ReinforcementConfig()).eval()
     refiner.learn_concepts(F.normalize(torch.randn(concepts, E, generator=torch.Generator().manual_seed(9)), dim=1))
     return refiner
 
 
-def lively(seed: int = 0) -> Refiner:
+def lively(seed: int = 0) -> RefinerNetwork:
     """A refiner whose policy does all sorts of things."""
     torch.manual_seed(seed)
     refiner = fresh()
@@ -153,13 +153,13 @@ def test_a_concept_adds_its_push_to_each_class() -> None:
 @pytest.mark.parametrize(("push", "bound", "needed"), [(6.0, 5.0, 1), (3.0, 8.0, 3)])
 def test_a_label_falls_to_so_many_pushes_however_sure_the_base_is(push: float, bound: float, needed: int) -> None:
     text = torch.eye(3, E)
-    refiner = Refiner(D, 8, E, 3, ReinforcementConfig(push=push, bound=bound))
+    refiner = RefinerNetwork(D, 8, E, 3, ReinforcementConfig(push=push, bound=bound))
     refiner.learn_concepts(text)
     sure = torch.zeros(1, 3, H, W)
     sure[:, 0] = 40.0
     logits, pushes = sure, 0
     while (logits.argmax(1) != 2).any():
-        seen = refiner.pictures(logits, sure, sure)
+        seen = refiner.context(logits, sure, sure)
         logits = apply_actions(torch.full((1, H, W), CONCEPTS + 2), seen, refiner.pushes(text))
         pushes += 1
         assert pushes <= needed
@@ -188,17 +188,17 @@ def test_an_agent_is_told_what_the_whole_picture_is_like() -> None:
 
 def test_the_spread_of_maps_is_their_mean_and_deviation() -> None:
     maps = torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(0))
-    found = spread(maps)[..., 0, 0]
+    found = mean_and_deviation(maps)[..., 0, 0]
     torch.testing.assert_close(found[:, :3], maps.mean((2, 3)))
     torch.testing.assert_close(found[:, 3:], maps.std((2, 3), correction=0), rtol=1e-2, atol=1e-3)
 
 
 def test_a_concept_raises_its_own_class_and_hardly_another() -> None:
     text = F.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(2)), dim=1)
-    similar = text @ concepts_of(text).T
+    similar = text @ concept_directions(text).T
     torch.testing.assert_close(similar.diagonal(), torch.ones(6))
     assert (similar - torch.eye(6)).abs().max() < 0.1
-    refiner = Refiner(D, 8, 32, 6, ReinforcementConfig())
+    refiner = RefinerNetwork(D, 8, 32, 6, ReinforcementConfig())
     refiner.learn_concepts(text)
     assert refiner.pushes(text)[:, CONCEPTS:].diagonal().tolist() == pytest.approx(
         [ReinforcementConfig().push] * 6, rel=1e-4
@@ -239,7 +239,10 @@ def lone_cell() -> tuple[ActionContext, torch.Tensor]:
 def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
     seen, labels = lone_cell()
     config = ReinforcementConfig(label_reward=2.0, effort=0.1)
-    truths, pushes = Truth.of(CLASSES).maps(labels), F.pad(torch.diag(torch.tensor([9.0, 9.0, 9.0])), (CONCEPTS, 0))
+    truths, pushes = (
+        AllowedClasses.of(CLASSES).maps(labels),
+        F.pad(torch.diag(torch.tensor([9.0, 9.0, 9.0])), (CONCEPTS, 0)),
+    )
     rewards = agent_rewards(seen, pushes, truths, config)[0]
     assert rewards.shape == (CONCEPTS + 3, 9, 9)
     for action in (PRIOR, CONCEPTS):
@@ -253,7 +256,7 @@ def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None
 
 def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> None:
     classes = (*CLASSES, ClassSpec("d", (0, 0, 0), "instrument"))
-    truth = Truth.of(classes)
+    truth = AllowedClasses.of(classes)
     logits = torch.tensor([0.0, 0.0, 8.0, 0.0])[None, :, None, None]
     truths = truth.maps(torch.full((1, 1, 1), 2))
     config = ReinforcementConfig(label_reward=2.0, effort=0.0)
@@ -265,31 +268,31 @@ def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> No
 def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -> None:
     own = torch.zeros(1, 9, 9)
     own[0, 4, 4] = 3.0
-    assert around(own)[0, 2, 6].item() == pytest.approx(3 / 25)
-    assert around(own)[0, 1, 4].item() == 0
+    assert neighbourhood_mean(own)[0, 2, 6].item() == pytest.approx(3 / 25)
+    assert neighbourhood_mean(own)[0, 1, 4].item() == 0
     rewards = [torch.full((1, 9, 9), value) for value in (1.0, 2.0, 4.0)]
-    rests = [rest[0, 4, 4].item() for rest in reward_to_go(rewards, 0.5, 0.5)]
+    returns = [rest[0, 4, 4].item() for rest in reward_to_go(rewards, 0.5, 0.5)]
     last = 0.5 * 4
     middle = 0.5 * 2 + 0.5 * (4 + last)
-    assert rests == [0.5 * 1 + 0.5 * (2 + middle), middle, last]
+    assert returns == [0.5 * 1 + 0.5 * (2 + middle), middle, last]
 
 
 def test_cells_of_rare_labels_count_more_and_unknown_ones_nothing() -> None:
     labels = torch.tensor([[[0] * 8 + [1] * 2 + [IGNORE] * 5]])
-    torch.testing.assert_close(weights_of(labels, 0.0), torch.tensor([[[1.0] * 10 + [0.0] * 5]]))
-    found = weights_of(labels, 0.5)[0, 0]
+    torch.testing.assert_close(cell_weights(labels, 0.0), torch.tensor([[[1.0] * 10 + [0.0] * 5]]))
+    found = cell_weights(labels, 0.5)[0, 0]
     torch.testing.assert_close(found[:10], torch.tensor([0.8] * 8 + [0.2] * 2) ** -0.5)
     assert not found[10:].any()
-    assert not weights_of(torch.full((1, 2, 2), IGNORE), 0.5).any()
+    assert not cell_weights(torch.full((1, 2, 2), IGNORE), 0.5).any()
 
 
 def test_the_loss_is_the_mean_over_cells_as_they_count() -> None:
     rng = torch.Generator().manual_seed(7)
     labels = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
     own, scores = torch.randn(1, 4, 1, 5, generator=rng), torch.randn(1, 4, 1, 5, generator=rng)
-    turn = Transition(own, scores.log_softmax(1), own[:, 0], own[:, 0], own[:, 0])
+    transition = Transition(own, scores.log_softmax(1), own[:, 0], own[:, 0], own[:, 0])
     config = ReinforcementConfig(rarity=0.5, foresight=0.0)
-    loss, _ = reinforcement_loss([turn], labels, 0.0, config)
+    loss, _ = reinforcement_loss([transition], labels, 0.0, config)
     counts = torch.tensor([0.75**-0.5] * 3 + [0.25**-0.5, 0.0])
     expected = -((scores.softmax(1) * own).sum(1)[0, 0] * counts).sum() / counts.sum()
     torch.testing.assert_close(loss, expected)
@@ -298,7 +301,7 @@ def test_the_loss_is_the_mean_over_cells_as_they_count() -> None:
 def test_sampled_actions_follow_the_policy() -> None:
     torch.manual_seed(0)
     shares = torch.tensor([0.7, 0.2, 0.1])
-    drawn = sampled(shares.log()[None, :, None, None].expand(1, 3, 100, 200))
+    drawn = sample_actions(shares.log()[None, :, None, None].expand(1, 3, 100, 200))
     found = torch.bincount(drawn.flatten(), minlength=3) / drawn.numel()
     torch.testing.assert_close(found, shares, atol=0.015, rtol=0)
 
@@ -308,10 +311,10 @@ def test_sampled_actions_follow_the_policy() -> None:
 )
 def test_the_anchor_fades_to_what_is_left_of_it(left: float, weights: list[float]) -> None:
     config = ReinforcementConfig(anchor=0.4, anchor_left=left)
-    assert [anchor_at(step, 100, config) for step in (0, 25, 50, 99)] == pytest.approx(weights)
+    assert [imitation_weight(step, 100, config) for step in (0, 25, 50, 99)] == pytest.approx(weights)
 
 
-def field() -> tuple[Observed, torch.Tensor, Truth]:
+def field() -> tuple[Observation, torch.Tensor, AllowedClasses]:
     """A square of class 2 that the base mostly takes for class 0, and features that show it."""
     rng = torch.Generator().manual_seed(5)
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
@@ -321,21 +324,21 @@ def field() -> tuple[Observed, torch.Tensor, Truth]:
     base = torch.randn(2, 3, 16, 16, generator=rng)
     base[:, 0] += 2.0
     first = torch.tensor([True, False])
-    return Observed(features, base, features, base, labels, first), torch.eye(3, E), Truth.of(CLASSES)
+    return Observation(features, base, features, base, labels, first), torch.eye(3, E), AllowedClasses.of(CLASSES)
 
 
 @pytest.mark.parametrize(("learns", "foresight"), [("rl", 0.0), ("rl", 0.3), ("supervised", 0.0)])
 def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: float) -> None:
     seen, text, truth = field()
     torch.manual_seed(0)
-    refiner = Refiner(D, 8, E, 3, ReinforcementConfig())
+    refiner = RefinerNetwork(D, 8, E, 3, ReinforcementConfig())
     refiner.learn_concepts(text)
     optimizer, config = torch.optim.Adam(refiner.parameters(), lr=1e-2), ReinforcementConfig(foresight=foresight)
     for step in range(60):
-        prior = prior_of(refiner, seen, text, 2, learns == "supervised")
+        prior = simulate_prior(refiner, seen, text, 2, learns == "supervised")
         if learns == "rl":
-            turns = rollout(refiner, seen, prior, text, truth, 2, config)
-            loss, _ = reinforcement_loss(turns, seen.labels, anchor_at(step, 60, config), config)
+            transitions = rollout(refiner, seen, prior, text, truth, 2, config)
+            loss, _ = reinforcement_loss(transitions, seen.labels, imitation_weight(step, 60, config), config)
         else:
             loss, _ = unrolled_loss(refiner, seen, prior, text, truth, 2)
         optimizer.zero_grad()
@@ -347,7 +350,7 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
             if learns == "rl":
                 logits, _ = refiner(seen.features, logits, seen.base, prior, text)
             else:
-                logits = mixed(refiner, seen.features, ActionContext.of(logits, seen.base, prior, BOUND), text)
+                logits = expected_step(refiner, seen.features, ActionContext.of(logits, seen.base, prior, BOUND), text)
     before, after = ((z.argmax(1) == seen.labels).float().mean().item() for z in (seen.base, logits))
     assert before < 0.75
     assert after > 0.95
@@ -367,7 +370,7 @@ def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
     expected = seen.earlier
     for _ in range(passes):
         expected, _ = refiner(seen.earlier_features, seen.earlier, seen.earlier, expected, text)
-    prior = prior_of(refiner, seen, text, 1)
+    prior = simulate_prior(refiner, seen, text, 1)
     torch.testing.assert_close(prior[0], seen.base[0])
     torch.testing.assert_close(prior[1], expected[1])
     assert not torch.equal(prior[1], seen.base[1])
@@ -376,12 +379,12 @@ def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
 def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, text, _ = field()
     seen = seen._replace(first=torch.zeros(2, dtype=torch.bool), earlier=torch.stack([seen.base[0], -seen.base[0]]))
-    refiner = Refiner(D, 8, E, 3, ReinforcementConfig())  # keeps everything
+    refiner = RefinerNetwork(D, 8, E, 3, ReinforcementConfig())  # keeps everything
     priors = []
     for share in (0.0, 1.0):
         monkeypatch.setattr(rollout_module, "CUTS", share)
         monkeypatch.setattr(rollout_module, "WANDER", 0)
-        priors.append(prior_of(refiner, seen, text, 1))
+        priors.append(simulate_prior(refiner, seen, text, 1))
     torch.testing.assert_close(priors[0], seen.earlier)
     torch.testing.assert_close(priors[1], seen.earlier.flip(0))
 
@@ -390,5 +393,5 @@ def test_a_prior_wanders_by_whole_cells_at_most_so_many_and_every_way() -> None:
     torch.manual_seed(0)
     picture = torch.zeros(1, 1, 15, 15)
     picture[0, 0, 7, 7] = 1
-    places = {tuple(torch.nonzero(wandered(picture)[0, 0])[0].tolist()) for _ in range(300)}
+    places = {tuple(torch.nonzero(shift_randomly(picture)[0, 0])[0].tolist()) for _ in range(300)}
     assert places == {(row, column) for row in range(5, 10) for column in range(5, 10)}

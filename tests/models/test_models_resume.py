@@ -16,8 +16,8 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.config.config import Recipe, deciding, load_recipe
-from cliprl.models.training.checkpoint import CheckpointWriter, read, run_stage, save
+from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage, save_checkpoint
 from cliprl.models.training.stages.supervised import update
 
 TINY = (
@@ -57,8 +57,8 @@ ZYGOTE = textwrap.dedent("""
     from pathlib import Path
     import torch
     import cliprl.models.training.training
-    from cliprl.engines.console import run_app
-    from cliprl.models import cli
+    from cliprl.engines.cli.cli_runner import run_app
+    from cliprl.models.cli import train
 
     def start(arguments, log):
         child = os.fork()
@@ -67,7 +67,7 @@ ZYGOTE = textwrap.dedent("""
             for stream in (1, 2):
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
             sys.argv = ["cliprl-train", *arguments]
-            os._exit(run_app(cli.app, "cliprl-train"))
+            os._exit(run_app(train.app, "cliprl-train"))
         return child
 
     def killed(child, sign, later):
@@ -137,16 +137,18 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights_bit_for_bit(tmp
         assert [".supervised.pt.partial"] in writing
         assert run("cut") == ["ended", 0], log.read_text()
     for stage in STAGES:
-        assert same(read(tmp_path / "whole" / f"{stage}.pt"), read(tmp_path / "cut" / f"{stage}.pt")), stage
+        assert same(
+            read_checkpoint(tmp_path / "whole" / f"{stage}.pt"), read_checkpoint(tmp_path / "cut" / f"{stage}.pt")
+        ), stage
     assert (tmp_path / "whole" / "bundle" / "encoder.onnx").is_file()
 
 
 def test_processes_that_draw_scenes_end_with_the_one_that_was_killed(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from cliprl.models.data.rendered import RenderedScenes, SceneSet
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 if __name__ == "__main__":
-    RenderedScenes(SceneSet(0, 500, 1, 64, 80), Path({str(tmp_path)!r}), 2, lambda done, total: print(done, flush=True))
+    RenderedScenes(RenderedSpec(0, 500, 1, 64, 80), Path({str(tmp_path)!r}), 2, lambda done, total: print(done, flush=True))
 """
     (tmp_path / "draw.py").write_text(code)
     with subprocess.Popen([sys.executable, str(tmp_path / "draw.py")], stdout=subprocess.PIPE) as drawing:
@@ -205,7 +207,7 @@ def test_a_loss_or_gradient_that_is_no_number_stops_and_keeps_the_last_good_chec
     with pytest.raises(CliprlError, match=rf"trial step 2: {said}; .*lower trial\.rate") as error:
         run_stage(stage, CheckpointWriter(tmp_path, 1), lambda *told: None)
     assert error.value.exit_status == 1
-    kept = read(tmp_path / "trial.pt")
+    kept = read_checkpoint(tmp_path / "trial.pt")
     assert kept["done"] == 2
     assert kept["weights"].isfinite().all()
     assert torch.equal(kept["weights"], stage.weights), "the step that failed must change nothing"
@@ -225,7 +227,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["trial.pt"]
-    assert read(tmp_path / "trial.pt")["done"] == 1
+    assert read_checkpoint(tmp_path / "trial.pt")["done"] == 1
     resumed = Counting()
     run_stage(resumed, keeper, lambda *told: None)
     assert resumed.weights[0] == 3
@@ -241,9 +243,9 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_a_checkpoint_of_another_recipe_is_named(tmp_path: Path, override: str, said: str) -> None:
-    made = CheckpointWriter(tmp_path, 1, deciding(load_recipe_of(tmp_path), "supervised"))
+    made = CheckpointWriter(tmp_path, 1, checkpoint_settings(load_recipe_of(tmp_path), "supervised"))
     run_stage(Counting(), made, lambda *told: None)
-    again = CheckpointWriter(tmp_path, 1, deciding(load_recipe_of(tmp_path, override), "supervised"))
+    again = CheckpointWriter(tmp_path, 1, checkpoint_settings(load_recipe_of(tmp_path, override), "supervised"))
     with pytest.raises(UsageError, match=said) as error:
         again.resume(Counting())
     assert "\n" not in str(error.value)
@@ -261,11 +263,15 @@ def test_what_a_stage_does_not_depend_on_may_change(tmp_path: Path) -> None:
     recipe = load_recipe_of(tmp_path, 'data.train=["endovis2018:/here?split=A"]')
     moved = ['data.train=["endovis2018:/there?split=A"]', "data.workers=9", "data.cache=/else", "reinforcement.steps=1"]
     moved += ["scoring.scenes=2", "save_every=5", "name=other"]
-    assert deciding(recipe, "supervised") == deciding(load_recipe_of(tmp_path, *moved), "supervised")
-    assert deciding(recipe, "reinforcement") != deciding(load_recipe_of(tmp_path, *moved), "reinforcement")
+    assert checkpoint_settings(recipe, "supervised") == checkpoint_settings(
+        load_recipe_of(tmp_path, *moved), "supervised"
+    )
+    assert checkpoint_settings(recipe, "reinforcement") != checkpoint_settings(
+        load_recipe_of(tmp_path, *moved), "reinforcement"
+    )
 
 
 def test_a_file_that_is_no_checkpoint_of_this_program_is_named(tmp_path: Path) -> None:
-    save(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
+    save_checkpoint(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
     with pytest.raises(CliprlError, match=r"trial\.pt is no checkpoint of this version"):
         run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)

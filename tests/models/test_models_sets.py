@@ -19,13 +19,13 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import Recipe, load_recipe
 from cliprl.models.data.batch_loader import pair_batch
-from cliprl.models.data.dataset_spec import Description
-from cliprl.models.data.image_mask_dataset import sequences_of
-from cliprl.models.data.registry import Surroundings, open_dataset
+from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.image_mask_dataset import sequence_names
+from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
-from cliprl.models.data.splits import check_apart
-from cliprl.models.training.run_datasets import LEARNING, SCORING, Sets, open_sets
+from cliprl.models.data.splits import check_disjoint
+from cliprl.models.training.run_datasets import TEST_OPTIONS, TRAIN_OPTIONS, RunDatasets, open_run_datasets
 
 TINY = (
     """
@@ -82,8 +82,8 @@ def recipe_of(folder: Path, **lists: list[str]) -> Recipe:
     return load_recipe(path, [f"data.{key}={value}" for key, value in lists.items()])
 
 
-def opened(folder: Path, **lists: list[str]) -> Sets:
-    return open_sets(recipe_of(folder, **lists), folder, lambda done, total: None)
+def opened(folder: Path, **lists: list[str]) -> RunDatasets:
+    return open_run_datasets(recipe_of(folder, **lists), folder, lambda done, total: None)
 
 
 @given(
@@ -95,20 +95,20 @@ def opened(folder: Path, **lists: list[str]) -> Sets:
 )
 def test_a_line_is_read_back_as_it_was_put_together(kind: str, place: str, options: dict[str, str]) -> None:
     tail = "&".join(f"{key}={value}" for key, value in options.items())
-    line = Description.parse(f"{kind}:{place}?{tail}" if tail else f"{kind}:{place}")
-    assert (line.kind, line.place, dict(line.options)) == (kind, place, options)
-    assert Description.parse(line.what()).options == options
+    spec = DatasetSpec.parse(f"{kind}:{place}?{tail}" if tail else f"{kind}:{place}")
+    assert (spec.kind, spec.path, dict(spec.options)) == (kind, place, options)
+    assert DatasetSpec.parse(spec.without_path()).options == options
 
 
 def test_scenes_need_no_folder() -> None:
-    line = Description.parse("rendered:seeds=0-299&frames=6")
-    assert (line.kind, line.place, line.options) == ("rendered", "", {"seeds": "0-299", "frames": "6"})
+    spec = DatasetSpec.parse("rendered:seeds=0-299&frames=6")
+    assert (spec.kind, spec.path, spec.options) == ("rendered", "", {"seeds": "0-299", "frames": "6"})
 
 
 @pytest.mark.parametrize("text", ["folder", "folder:/x?sequences", "folder:/x?share=", "folder:/x?a=1&a=2"])
 def test_a_line_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"data set '{text}'")):
-        Description.parse(text)
+        DatasetSpec.parse(text)
 
 
 def test_the_classes_are_those_of_the_first_set_and_others_meet_them_by_name(mine: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_classes_are_those_of_the_first_set_and_others_meet_them_by_name(min
     assert [spec.name for spec in sets.classes] == ["wall", "duct", "hook"]
     first, second = sets.train.datasets
     assert list(sets.train.shares) == [1.0, 3.0]
-    assert sequences_of(first) == ["a"]
+    assert sequence_names(first) == ["a"]
     assert [int(first[0].labels[0, x]) for x in (5, 40, 75)] == [0, 1, 2]
     assert [int(second[0].labels[0, x]) for x in (5, 40, 75)] == [0, 2, 1]
     assert list(sets.policy.datasets[0][0].labels[0]) == list(first[0].labels[0])
@@ -191,19 +191,19 @@ def test_pictures_without_captions_have_no_contrastive_stage(mine: Path, tmp_pat
         tmp_path / "tiny.toml" if recipe_of(tmp_path) else "", [f'data.train=["folder:{mine}"]', "contrastive.steps=1"]
     )
     with pytest.raises(UsageError, match="no training set has captions"):
-        open_sets(recipe, tmp_path, lambda done, total: None)
+        open_run_datasets(recipe, tmp_path, lambda done, total: None)
 
 
 @pytest.mark.parametrize("name", ["endovis2015", "larynx"])
 def test_the_recipes_of_real_sets_keep_training_and_test_apart(data_dir: Path, name: str) -> None:
-    data, around = load_recipe(name).data, Surroundings(root=data_dir)
-    lines = [line for line in (*data.train, *data.policy) if not line.startswith("rendered:")]
-    learned = [open_dataset(line, "train", around, LEARNING) for line in lines]
-    scored = [open_dataset(line, "test", around, SCORING) for line in data.test]
-    check_apart(learned, scored)
+    data, context = load_recipe(name).data, DatasetContext(root=data_dir)
+    lines = [spec for spec in (*data.train, *data.policy) if not spec.startswith("rendered:")]
+    learned = [open_dataset(spec, "train", context, TRAIN_OPTIONS) for spec in lines]
+    scored = [open_dataset(spec, "test", context, TEST_OPTIONS) for spec in data.test]
+    check_disjoint(learned, scored)
     assert all(map(len, [*learned, *scored]))
     with pytest.raises(UsageError, match="would be trained on and tested on"):
-        check_apart(learned, [*scored, learned[0]])
+        check_disjoint(learned, [*scored, learned[0]])
 
 
 def train(folder: Path, *settings: str) -> list[str]:
@@ -250,8 +250,8 @@ def test_bad_data_ends_the_command_with_one_line(
     lists = f'data.train=["folder:{mine}?sequences=a"]', f'data.test=["folder:{mine}?sequences={test}"]'
     monkeypatch.setattr(sys, "argv", train(tmp_path, *lists))
     assert run_app(cli.app, "cliprl-train") == status
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line
+    (spec,) = capsys.readouterr().err.strip().splitlines()
+    assert said in spec
 
 
 def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: Path) -> None:
@@ -267,5 +267,5 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in line
+    (spec,) = done.stderr.strip().splitlines()
+    assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec

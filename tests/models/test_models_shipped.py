@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from cliprl.engines import open_bundle
-from cliprl.models.data.label_mapping import by_union, instrument_or_not
+from cliprl.models.data.label_mapping import map_to_instrument, with_partial_labels
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
-from cliprl.models.evaluation.image_segmenter import Predictor
-from cliprl.models.evaluation.manifest_scores import count, false_alarms
-from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.manifest_scores import count_pixels, false_alarm_share
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import dataset_miou_foreground
-from cliprl.models.training.run_datasets import Scored
+from cliprl.models.training.run_datasets import TestDataset
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Instrument IoU of a fixed rule on grey pixels.
@@ -25,15 +25,15 @@ MOST_FALSE_ALARMS = 0.01
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor("small", precision="f32")
+def predictor() -> ImageSegmenter:
+    return ImageSegmenter("small", precision="f32")
 
 
-def counted(predictor: Predictor, line: str, every: int = 1) -> Counts:
+def counted(predictor: ImageSegmenter, line: str, every: int = 1) -> ConfusionCounts:
     """Pixels of what the refined result finds in a set, as instrument or not."""
     data = open_dataset(line)
-    test = Scored(line, data, by_union(data.classes, predictor.classes, ()), union=True)
-    return count(predictor, test, every, lambda: None)
+    test = TestDataset(line, data, map_to_instrument(data.classes, predictor.classes, ()), union=True)
+    return count_pixels(predictor, test, every, lambda: None)
 
 
 def test_the_manifest_tells_how_the_bundle_was_made() -> None:
@@ -46,7 +46,7 @@ def test_the_manifest_tells_how_the_bundle_was_made() -> None:
 
 
 @pytest.mark.parametrize("name", ["OP1", "OP3"])
-def test_single_frames_score_what_the_manifest_says(predictor: Predictor, data_dir: Path, name: str) -> None:
+def test_single_frames_score_what_the_manifest_says(predictor: ImageSegmenter, data_dir: Path, name: str) -> None:
     counts = counted(predictor, f"endovis2015:{data_dir / 'endovis2015'}?sequences={name}")
     found = dataset_miou_foreground(counts).value()
     assert found >= FLOORS[name] + MARGIN
@@ -55,18 +55,18 @@ def test_single_frames_score_what_the_manifest_says(predictor: Predictor, data_d
 
 
 @pytest.mark.parametrize("name", ["D1", "D2"])
-def test_videos_score_well_above_the_floor(predictor: Predictor, data_dir: Path, name: str) -> None:
+def test_videos_score_well_above_the_floor(predictor: ImageSegmenter, data_dir: Path, name: str) -> None:
     counts = counted(predictor, f"endovis2015:{data_dir / 'endovis2015'}?sequences={name}", 40)
     assert dataset_miou_foreground(counts).value() >= FLOORS[name] + MARGIN
 
 
-def test_hardly_an_instrument_is_seen_where_there_is_none(predictor: Predictor, data_dir: Path) -> None:
+def test_hardly_an_instrument_is_seen_where_there_is_none(predictor: ImageSegmenter, data_dir: Path) -> None:
     counts = counted(predictor, f"empty:{data_dir / 'clips' / 'sinus_1080p30.mp4'}?every=20")
-    assert false_alarms(counts).value() <= MOST_FALSE_ALARMS
+    assert false_alarm_share(counts).value() <= MOST_FALSE_ALARMS
 
 
 def test_the_real_larynx_set_is_read(data_dir: Path) -> None:
-    dataset = instrument_or_not(VocalFolds(data_dir / "vocalfolds"), SCENE_CLASSES, UNSURE)
+    dataset = with_partial_labels(VocalFolds(data_dir / "vocalfolds"), SCENE_CLASSES, UNSURE)
     assert len(dataset) == 378
     sample = dataset[0]
     assert sample.image.shape == (512, 512, 3)

@@ -14,7 +14,7 @@ from cliprl.models.config.config import NetworkConfig, Recipe, SupervisedConfig
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import Sample
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import drawn_embeddings
+from cliprl.models.network.text import sampled_embeddings
 from cliprl.models.training.losses import partial_cross_entropy
 from cliprl.models.training.stages.supervised import Supervised
 
@@ -59,7 +59,7 @@ def test_the_loss_compares_every_stride_th_pixel_with_logits_scaled_up(stride: i
     assert labels.shape == (4, SIZE[0] // stride, SIZE[1] // stride)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        _, logits = twin.network.train()(image, drawn_embeddings(twin.network, CLASSES, generator))
+        _, logits = twin.network.train()(image, sampled_embeddings(twin.network, CLASSES, generator))
     fine = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
     expected = partial_cross_entropy(fine, labels, twin.allowed).mean().item()
     assert stage.step(0)["cross-entropy"] == pytest.approx(expected, rel=1e-4)

@@ -13,12 +13,12 @@ from torch import Tensor
 from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe
-from cliprl.models.export.export import Model, export_bundle
+from cliprl.models.export.export import TrainedModel, export_bundle
 from cliprl.models.network.backbones import make_clip
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
-from cliprl.models.network.weights import start_of
+from cliprl.models.network.weights import describe_start
 from cliprl.pipeline import with_prompts
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
@@ -176,8 +176,8 @@ def test_a_bundle_of_a_checkpoints_network_runs_with_its_texts(
 ) -> None:
     """Export checks the engines' labels and texts against the network's."""
     network = network_of(*checkpoint[:2], 48, 64)
-    refiner = Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig())
-    bundle = export_bundle(Model(network, refiner, SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {})
+    refiner = RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig())
+    bundle = export_bundle(TrainedModel(network, refiner, SCENE_CLASSES, 48, 64, 2), tmp_path, "vit", {})
     wider = with_prompts(bundle, ["grasper"])
     with torch.no_grad():
         expected = class_embeddings(network, wider.manifest.classes[-1:])[0]
@@ -219,11 +219,11 @@ def test_what_can_not_be_built_is_one_line(tower: str, weights: str, words: str)
 
 def test_a_card_tells_the_start_and_no_folder(checkpoint: tuple[Path, Path, Any]) -> None:
     model, weights, _ = checkpoint
-    told = start_of(NetworkConfig(tower=str(model), weights=str(weights)))
+    told = describe_start(NetworkConfig(tower=str(model), weights=str(weights)))
     assert told == f"tiny.json from weights.pt, SHA-256 {file_hash(weights)}"
-    assert start_of(NetworkConfig(weights="")) == "random"
-    assert "ImageNet" in start_of(NetworkConfig())
-    assert start_of(load_recipe("base").network) == "ViT-B-16 of open_clip, tag datacomp_xl_s13b_b90k"
+    assert describe_start(NetworkConfig(weights="")) == "random"
+    assert "ImageNet" in describe_start(NetworkConfig())
+    assert describe_start(load_recipe("base").network) == "ViT-B-16 of open_clip, tag datacomp_xl_s13b_b90k"
 
 
 def test_a_file_that_is_no_checkpoint_is_named(checkpoint: tuple[Path, Path, Any], tmp_path: Path) -> None:

@@ -13,11 +13,17 @@ from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe, load_recipe
-from cliprl.models.export.probe_images import scene_pictures
+from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import class_embeddings, prompts_of
-from cliprl.models.training.checkpoint import CheckpointWriter, TrainingStage, read, run_stage, save
-from cliprl.models.training.watching import TrainingCallback
+from cliprl.models.network.text import class_embeddings, class_prompts
+from cliprl.models.training.callbacks import TrainingCallback
+from cliprl.models.training.checkpoint import (
+    CheckpointWriter,
+    TrainingStage,
+    read_checkpoint,
+    run_stage,
+    save_checkpoint,
+)
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = (
@@ -96,14 +102,14 @@ def test_a_trained_bundle_is_held_to_rendered_scenes(finished: Path) -> None:
     bundle = open_bundle(finished / "bundle")
     reference, size = reference_of(bundle), bundle.manifest
     assert reference.source == bundle.manifest.hashes["probe.npz"]
-    np.testing.assert_array_equal(reference.pictures, scene_pictures(size.height, size.width))
+    np.testing.assert_array_equal(reference.pictures, probe_images(size.height, size.width))
 
 
 def test_the_engines_agree_with_the_network_at_another_number_of_classes(finished: Path) -> None:
     """The graphs were exported with twelve classes; they serve five."""
     bundle = open_bundle(finished / "bundle")
     network = ClipSegmenter(load_recipe(finished_recipe(finished)).network).eval()
-    network.load_state_dict(read(finished / "supervised.pt")["network"])
+    network.load_state_dict(read_checkpoint(finished / "supervised.pt")["network"])
     text = torch.from_numpy(bundle.embeddings[:5])
     image = torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     encoder = compile_engine(
@@ -136,7 +142,7 @@ def test_a_class_more_leaves_the_others_logits_alone(finished: Path) -> None:
 
 
 def test_prompts_put_every_phrase_into_every_template() -> None:
-    prompts = prompts_of(SCENE_CLASSES[0])
+    prompts = class_prompts(SCENE_CLASSES[0])
     assert len(prompts) == len(set(prompts)) == 4 * len(SCENE_CLASSES[0].prompts)
 
 
@@ -150,7 +156,7 @@ class Cutting(TrainingCallback):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def report(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
+    def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
         if stage.name == self.name and done == 2:
             raise CutOffError
 
@@ -166,7 +172,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
             train(recipe, tmp_path, Cutting(stage_name))
     train(recipe, tmp_path, TrainingCallback())
     for name, part in (("supervised.pt", "network"), ("reinforcement.pt", "refiner")):
-        expected, found = read(finished / name)[part], read(tmp_path / name)[part]
+        expected, found = read_checkpoint(finished / name)[part], read_checkpoint(tmp_path / name)[part]
         assert expected.keys() == found.keys()
         for key, tensor in expected.items():
             assert torch.equal(tensor, found[key]), key
@@ -190,12 +196,12 @@ class Trial:
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match="trial step 1: loss is nan; the last checkpoint stands: lower"):
         run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
-    assert read(tmp_path / "trial.pt")["done"] == 1
+    assert read_checkpoint(tmp_path / "trial.pt")["done"] == 1
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trial.pt"
-    save(path, {"done": 1})
+    save_checkpoint(path, {"done": 1})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CliprlError, match=r"trial\.pt is not a whole checkpoint"):
         run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
@@ -203,11 +209,11 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "trial.pt"
-    save(path, {"done": 1})
+    save_checkpoint(path, {"done": 1})
     (tmp_path / ".trial.pt.partial").symlink_to("/dev/full")
     with pytest.raises(CliprlError, match="could not be written"):
-        save(path, {"done": 2})
-    assert read(path)["done"] == 1
+        save_checkpoint(path, {"done": 2})
+    assert read_checkpoint(path)["done"] == 1
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
-from cliprl.models.evaluation.image_segmenter import Predictor
-from cliprl.models.evaluation.torch_predictor import NetworkPredictor
-from cliprl.models.export.export import Model, export_bundle
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.torch_predictor import TorchPredictor
+from cliprl.models.export.export import TrainedModel, export_bundle
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 
@@ -24,14 +24,14 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
         weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
     )
     network = ClipSegmenter(config)
-    model = Model(
-        network, Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
+    model = TrainedModel(
+        network, RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
     )
     bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
-    eager, engines = NetworkPredictor(model), Predictor(bundle, precision="f32", threads=1)
+    eager, engines = TorchPredictor(model), ImageSegmenter(bundle, precision="f32", threads=1)
     renderer = SceneRenderer(1, 128, 160)
     for second in (0.0, 0.1, 0.2):
         picture = renderer.render(second)[0]
-        a, b = eager.see(picture), engines.see(picture)
+        a, b = eager.segment(picture), engines.segment(picture)
         assert (a.labels == b.labels).mean() >= 0.999
         assert np.abs(a.probabilities - b.probabilities).max() < 1e-3

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.data.augmentation.copy_paste import Composed
+from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.raytraced import RaytracedScenes, instruments, objects, tissue
-from cliprl.models.data.raytraced.cache import Settings, open_cache, read_settings, save_scene, scene_path, scene_seeds
+from cliprl.models.data.raytraced.cache import (
+    RenderSettings,
+    open_cache,
+    read_settings,
+    save_scene,
+    scene_path,
+    scene_seeds,
+)
 from cliprl.models.data.raytraced.dataset import CLASS_NAMES
-from cliprl.models.data.raytraced.effects import Frame, develop
+from cliprl.models.data.raytraced.effects import RenderedPasses, develop
 from cliprl.models.data.raytraced.generate import Job, generate
 from cliprl.models.data.raytraced.geometry import Mesh, rotation, sphere, sweep, translation
 from cliprl.models.data.raytraced.instruments import MAKERS, SHAFT, TIP, WRIST
@@ -216,12 +223,12 @@ def rendered(height: int = 48, width: int = 60) -> Rendered:
     return Rendered(radiance, np.full((height, width), 80, np.float32), labels, instances, instances.astype(np.float32))
 
 
-def frame(seed: int = 0) -> Frame:
+def frame(seed: int = 0) -> RenderedPasses:
     return develop([rendered()], (seed,))[0]
 
 
 def saved(folder: Path, seeds: range, kinds: tuple[str, ...] = ("grasper",)) -> Path:
-    settings = Settings(48, 60, 1, pairs=2)
+    settings = RenderSettings(48, 60, 1, pairs=2)
     open_cache(folder, settings)
     for seed in seeds:
         save_scene(folder, seed, develop([rendered()] * settings.frames(seed), (seed,)), kinds, 90)
@@ -291,22 +298,22 @@ def test_a_range_of_seeds_can_be_asked_for(tmp_path: Path) -> None:
 def test_instruments_can_be_laid_over_other_tissue(tmp_path: Path) -> None:
     data = open_dataset(f"raytraced:{saved(tmp_path, range(2))}")
     assert isinstance(data, RaytracedScenes)
-    composed = Composed(data, data, 0)
+    composed = CopyPasteDataset(data, data, 0)
     seen: list[Image] = [composed[index].labels for index in range(len(composed))]
     assert any((labels == 1).any() for labels in seen)
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, range(1))
-    assert read_settings(tmp_path) == Settings(48, 60, 1, pairs=2)
-    open_cache(tmp_path, Settings(48, 60, 1, pairs=2))
+    assert read_settings(tmp_path) == RenderSettings(48, 60, 1, pairs=2)
+    open_cache(tmp_path, RenderSettings(48, 60, 1, pairs=2))
     with pytest.raises(UsageError, match=r"made with samples 1 \(now 8\)"):
-        open_cache(tmp_path, Settings(48, 60, 8, pairs=2))
+        open_cache(tmp_path, RenderSettings(48, 60, 8, pairs=2))
     with pytest.raises(UsageError, match=r"made with version \d+ \(now 999\)"):
-        open_cache(tmp_path, Settings(48, 60, 1, pairs=2, version=999))
+        open_cache(tmp_path, RenderSettings(48, 60, 1, pairs=2, version=999))
     (tmp_path / "meta.json").unlink()
     with pytest.raises(UsageError, match=r"holds scenes and no meta.json"):
-        open_cache(tmp_path, Settings())
+        open_cache(tmp_path, RenderSettings())
 
 
 @pytest.mark.parametrize(
@@ -402,7 +409,7 @@ def test_scenes_are_rendered_once_and_are_the_same_again(tmp_path: Path) -> None
 def test_labels_are_those_of_what_is_seen(llvm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout with one bright tube over a dark wall: its mask is where the image is bright."""
     from cliprl.models.data.raytraced.geometry import tube
-    from cliprl.models.data.raytraced.layout import Camera, Light
+    from cliprl.models.data.raytraced.layout import CameraPose, Light
     from cliprl.models.data.raytraced.materials import material
     from cliprl.models.data.raytraced.objects import Placed
     from cliprl.models.data.raytraced.render import Renderer
@@ -410,7 +417,7 @@ def test_labels_are_those_of_what_is_seen(llvm: bool, monkeypatch: pytest.Monkey
     if not llvm:
         monkeypatch.setattr("cliprl.models.data.raytraced.render.llvm_library", lambda: None)
     wall = tissue.Wall(np.linspace(-150, 150, tissue.GRID), np.full((tissue.GRID, tissue.GRID), 100.0), 58.0, 100.0)
-    camera = Camera(60.0, np.zeros(3), np.array([0, 0, 100.0]))
+    camera = CameraPose(60.0, np.zeros(3), np.array([0, 0, 100.0]))
     light = Light(np.array([3.0, 0, -1]), np.array([0, 0, 100.0]), 3e4, 60.0, 40.0)
     bright = material(0.9, 0, 0.9, 0.1)
     shaft = Placed(tube(6.0, -80, 10).moved(translation(0, 0, 60) @ rotation(np.pi / 2, [0, 1, 0])), bright, SHAFT, 1)

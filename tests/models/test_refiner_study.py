@@ -15,12 +15,12 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.network.actions import ActionContext
 from cliprl.models.studies import refiner_study
 from cliprl.models.studies.refiner_scores import Tally
 from cliprl.models.studies.refiner_tables import gain
-from cliprl.models.studies.refiner_variants import ARMS, RANDOM, RefinementStep
+from cliprl.models.studies.refiner_variants import RANDOM, VARIANTS, RefinementStep
 
 TINY = (
     """
@@ -73,21 +73,21 @@ def test_every_arm_is_trained_scored_and_told_and_what_is_finished_is_kept(
     monkeypatch.setattr(sys, "argv", [*words, "--seed", "0", "--quiet"])
     assert run_app(refiner_study.app, "study") == 0
     result = json.loads((folder / "out" / "study.json").read_text())
-    assert list(result["arms"]) == [arm.name for arm in ARMS]
+    assert list(result["arms"]) == [arm.name for arm in VARIANTS]
     for columns in result["arms"].values():
         assert len(columns) == 2
         assert all(0 <= seed["dataset mIoU"] <= 1 for entry in columns.values() for seed in entry["seeds"])
     table = (folder / "out" / "study.md").read_text()
-    assert all(f"| {arm.name} |" in table for arm in ARMS)
+    assert all(f"| {arm.name} |" in table for arm in VARIANTS)
     written = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*-0.pt")}
-    assert len(written) == sum(bool(arm.learns) for arm in ARMS)
+    assert len(written) == sum(bool(arm.learns) for arm in VARIANTS)
     assert run_app(refiner_study.app, "study") == 0
     assert written == {path: path.stat().st_mtime_ns for path in (folder / "out").glob("*-0.pt")}
 
 
 def tally(hits: list[int]) -> Tally:
     """Frames of a hundred instrument pixels, of which so many are found, and none besides."""
-    counts = Counts(2)
+    counts = ConfusionCounts(2)
     for block, hit in enumerate(hits):
         found = np.zeros((10, 10), np.uint8)
         found.flat[:hit] = 1
@@ -116,7 +116,7 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
             return inputs[3], torch.zeros(())
 
     base, prior, text = torch.zeros(1, 2, 4, 5), torch.ones(1, 2, 4, 5), torch.eye(2)
-    without = next(arm for arm in ARMS if not arm.prior)
+    without = next(arm for arm in VARIANTS if not arm.prior)
     refined, _ = RefinementStep(without, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
     assert torch.equal(refined, base)
     refined, moved = RefinementStep(RANDOM, Sees())(base, base, base, prior, text)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
 
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each result, and by the head of its README table the measure that is told.
+# Each result, and by the head of its README table the measure that is progress.
 TABLES = [
     ("refiner-study.json", "refiner, D2", "instrument IoU"),
     ("refiner-study-rendered.json", "refiner, rendered scenes", "instrument IoU"),

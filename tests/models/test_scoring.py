@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec, CliprlError
 from cliprl.models.evaluation.scoring import iou
 from cliprl.models.evaluation.scoring.bootstrap import interval
-from cliprl.models.evaluation.scoring.boundary import Boundary
+from cliprl.models.evaluation.scoring.boundary import SurfaceDice
 from cliprl.models.evaluation.scoring.calibration import Calibration
-from cliprl.models.evaluation.scoring.confusion_counts import Counts
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
-from cliprl.models.evaluation.scoring.ratio_metric import terms
-from cliprl.models.evaluation.scoring.temporal import Consistency
+from cliprl.models.evaluation.scoring.ratio_metric import mean_of_ratios
+from cliprl.models.evaluation.scoring.temporal import TemporalConsistency
 
 Labels = NDArray[np.uint8]
 K = 4
@@ -31,15 +31,15 @@ def row(*labels: int) -> Labels:
     return np.array([labels], np.uint8)
 
 
-def counted(*frames: tuple[Labels, Labels], classes: int = K) -> Counts:
-    counts = Counts(classes)
+def counted(*frames: tuple[Labels, Labels], classes: int = K) -> ConfusionCounts:
+    counts = ConfusionCounts(classes)
     for truth, found in frames:
         counts.add(truth, found, "a")
     return counts
 
 
-def value(name: str, counts: Counts) -> float:
-    return iou.DEFINITIONS[name].terms(counts).value()
+def value(name: str, counts: ConfusionCounts) -> float:
+    return iou.DEFINITIONS[name].metric(counts).value()
 
 
 # One frame, eight pixels. Class 1: overlap 2, union 3. Class 2: overlap 1, union 2. Class 3: a false class, one pixel.
@@ -151,7 +151,7 @@ def test_pooled_scores_are_those_of_a_count_pixel_by_pixel(truth: Labels, found:
 def test_bounds_order_and_round_trip(truth: Labels, found: Labels, order: list[int]) -> None:
     counts = counted(*zip(truth, found, strict=True))
     shuffled = counted(*zip(truth[order], found[order], strict=True))
-    read_again = Counts.from_json(json.loads(json.dumps(counts.to_json())))
+    read_again = ConfusionCounts.from_json(json.loads(json.dumps(counts.to_json())))
     for name in iou.DEFINITIONS:
         score = value(name, counts)
         assert math.isnan(score) or 0 <= score <= 1
@@ -190,9 +190,9 @@ def square(left: int, top: int = 10, side: int = 10) -> Labels:
 
 
 def nsd(truth: Labels, found: Labels, tolerance: float, classes: int = 2) -> float:
-    score = Boundary(classes, tolerance)
+    score = SurfaceDice(classes, tolerance)
     score.add(truth, found, "a")
-    return score.terms().value()
+    return score.metric().value()
 
 
 def test_a_square_moved_by_two_pixels() -> None:
@@ -253,14 +253,14 @@ def test_calibration_error_by_hand() -> None:
     # Bin of 0.9: two of four right, gap 0.4. Bin of 0.55: both right, gap 0.45. (4 x 0.4 + 2 x 0.45) / 6.
     score.add(np.array([0.9] * 4), np.array([True, True, False, False]), "a")
     score.add(np.array([0.55] * 2), np.array([True, True]), "b")
-    assert score.terms().value() == pytest.approx((4 * 0.4 + 2 * 0.45) / 6)
+    assert score.metric().value() == pytest.approx((4 * 0.4 + 2 * 0.45) / 6)
 
 
 def test_certain_and_right_is_calibrated_certain_and_wrong_is_not() -> None:
     for right, expected in ((True, 0.0), (False, 1.0)):
         score = Calibration()
         score.add(np.ones(5), np.full(5, right), "a")
-        assert score.terms().value() == expected
+        assert score.metric().value() == expected
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def textured(seed: int) -> Labels:
 def test_a_mask_that_moves_with_the_picture_is_steady_after_warping() -> None:
     picture, mask = textured(0), np.zeros((120, 160), np.uint8)
     mask[40:80, 50:100] = 1
-    score = Consistency(2)
+    score = TemporalConsistency(2)
     for shift in (0, 6):
         score.add(np.roll(picture, shift, 1), np.roll(mask, shift, 1), "a", "a")
     assert score.iou().value() == pytest.approx(44 / 56)  # 50 columns, moved by 6
@@ -286,7 +286,7 @@ def test_flicker_in_a_still_picture_is_seen_by_both() -> None:
     mask[40:80, 50:100] = 1
     smaller = mask.copy()
     smaller[:, 75:] = 0
-    score = Consistency(2)
+    score = TemporalConsistency(2)
     for labels in (mask, smaller):
         score.add(picture, labels, "a", "a")
     assert score.iou().value() == pytest.approx(0.5)
@@ -294,7 +294,7 @@ def test_flicker_in_a_still_picture_is_seen_by_both() -> None:
 
 
 def test_frames_of_different_clips_are_not_compared() -> None:
-    score = Consistency(2)
+    score = TemporalConsistency(2)
     for clip in ("one", "another"):
         score.add(textured(2), np.ones((120, 160), np.uint8), clip, "a")
     assert math.isnan(score.iou().value())
@@ -309,7 +309,7 @@ def test_interval_over_sequences() -> None:
     means = np.random.default_rng(0).normal(0, 1, 12)
     means = 0.5 + 0.1 * (means - means.mean()) / means.std()
     names = np.repeat(list("abcdefghijkl"), 50).tolist()
-    score = terms(np.repeat(means, 50)[:, None], np.ones((600, 1)))
+    score = mean_of_ratios(np.repeat(means, 50)[:, None], np.ones((600, 1)))
     found = interval(score, names)
     assert found == pytest.approx((0.5 - 0.0566, 0.5 + 0.0566), abs=0.008)
     assert interval(score, names) == found
@@ -317,12 +317,12 @@ def test_interval_over_sequences() -> None:
 
 
 def test_one_sequence_has_no_interval() -> None:
-    assert interval(terms(np.ones((9, 1)), np.ones((9, 1))), ["a"] * 9) is None
+    assert interval(mean_of_ratios(np.ones((9, 1)), np.ones((9, 1))), ["a"] * 9) is None
 
 
 def test_interval_of_equal_sequences_is_a_point() -> None:
     ones = np.ones((4, 1))
-    assert interval(terms(ones * 0.7, ones), ["a", "a", "b", "c"]) == pytest.approx((0.7, 0.7))
+    assert interval(mean_of_ratios(ones * 0.7, ones), ["a", "a", "b", "c"]) == pytest.approx((0.7, 0.7))
 
 
 # -- the book ----------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from cliprl.models.data.sample import NOT_INSTRUMENT, Image, Sample
 
 STRIDE = 4
 # How much of a picture's width a view spans at least, and at most where no curriculum says less.
-NARROWEST, WIDEST = 0.5, 1.25
+MIN_ZOOM, MAX_ZOOM = 0.5, 1.25
 # The worst of the mild corruptions that every camera may have.
-MILD = 1.5
+MILD_SEVERITY = 1.5
 Matrix = NDArray[np.float64]
 
 
@@ -32,7 +32,7 @@ class Geometry:
         rng: np.random.Generator,
         source: tuple[int, int],
         target: tuple[int, int],
-        widest: float = WIDEST,
+        widest: float = MAX_ZOOM,
         variety: float = 1.0,
     ) -> Geometry:
         """A view of a picture of size `source` (height, width) for a network of size `target`.
@@ -41,7 +41,7 @@ class Geometry:
         `variety` below 1 draws less of aspect and rotation.
         """
         fit = np.array([source[1] / target[1], source[0] / target[0]])
-        zoom = np.exp(rng.uniform(np.log(NARROWEST), np.log(max(widest, NARROWEST))))
+        zoom = np.exp(rng.uniform(np.log(MIN_ZOOM), np.log(max(widest, MIN_ZOOM))))
         aspect = np.exp(rng.uniform(-0.28, 0.28) * variety)
         scale = fit * zoom * np.array([np.sqrt(aspect), 1 / np.sqrt(aspect)]) * rng.choice([-1, 1], 2)
         angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.25 * variety**2 else rng.normal(0, 0.3 * variety)
@@ -110,7 +110,7 @@ class Photometry:
     quality: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, severity: float = MILD, variety: float = 1.0) -> Photometry:
+    def draw(cls, rng: np.random.Generator, severity: float = MILD_SEVERITY, variety: float = 1.0) -> Photometry:
         """Hue, saturation, channel gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening, JPEG.
 
         `variety` below 1 narrows colours and tones in proportion, and makes all else rarer by its square.

@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.augmentation.augment import Photometry
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
 
 # A layer's coverage from which on a pixel is the instrument's.
-OPAQUE = 128
+OPAQUE_ALPHA = 128
 # Share of compositions whose tissue is smoothed: pale mucosa and wet walls have no texture, and yet are no metal.
-SMOOTH = 0.4
+SMOOTH_SHARE = 0.4
 # Share of compositions whose instruments are nearly black, as insulated laparoscopic shafts are.
-BLACK = 0.2
+BLACK_SHARE = 0.2
 # At most so many pale folds are laid over smoothed tissue.
-FOLDS = 3
+MAX_FOLDS = 3
 # Share of compositions without any instrument laid on.
-BARE = 0.2
+NO_INSTRUMENT_SHARE = 0.2
 # How many compositions are drawn of each layer.
 REPEATS = 4
 
 
-class Layered(Protocol):
+class LayeredDataset(Protocol):
     """A data set whose instruments can be had alone: rendered or ray-traced scenes."""
 
     classes: tuple[ClassSpec, ...]
@@ -39,12 +39,12 @@ class Layered(Protocol):
         ...
 
 
-class Composed:
+class CopyPasteDataset:
     """Compositions of `scenes`' instruments on pictures of `tissue`, each drawn from its own index alone."""
 
     name = "composed"
 
-    def __init__(self, tissue: Labelled, scenes: Layered, seed: int) -> None:
+    def __init__(self, tissue: LabelledDataset, scenes: LayeredDataset, seed: int) -> None:
         self.tissue, self.scenes, self.seed = tissue, scenes, seed
         self.classes = scenes.classes
 
@@ -55,9 +55,9 @@ class Composed:
         rng = np.random.default_rng((self.seed, index))
         layer, layer_labels = self.scenes.instruments(index % len(self.scenes))
         below = _crop(self.tissue[int(rng.integers(len(self.tissue)))], rng, layer_labels.shape)
-        if rng.random() < SMOOTH:
+        if rng.random() < SMOOTH_SHARE:
             below = _smoothed(below, rng)
-        if rng.random() < BARE:
+        if rng.random() < NO_INSTRUMENT_SHARE:
             layer = np.zeros_like(layer)
         flip = int(rng.integers(-1, 3))
         if flip < 2:
@@ -65,7 +65,7 @@ class Composed:
         camera = Photometry.draw(rng)
         tissue = camera.recolour(below.image)
         image = _over(tissue, _relit(layer, rng), _shadow(layer[..., 3], rng))
-        labels = np.where(layer[..., 3] >= OPAQUE, layer_labels, below.labels)
+        labels = np.where(layer[..., 3] >= OPAQUE_ALPHA, layer_labels, below.labels)
         return Sample(image, labels.astype(np.uint8), self.sequence(index))
 
     def sequence(self, index: int) -> str:
@@ -95,7 +95,7 @@ def _smoothed(sample: Sample, rng: np.random.Generator) -> Sample:
     sigma = np.exp(rng.uniform(np.log(2), np.log(0.06 * len(sample.labels))))
     image = cv2.GaussianBlur(sample.image, (0, 0), float(sigma)).astype(np.uint8)
     labels = np.where(sample.labels == INSTRUMENT, IGNORE, sample.labels).astype(np.uint8)
-    for _ in range(int(rng.integers(FOLDS + 1))):
+    for _ in range(int(rng.integers(MAX_FOLDS + 1))):
         _fold(image, labels, rng)
     return Sample(image, labels, sample.sequence)
 
@@ -121,7 +121,7 @@ def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
     """The layer, float32 (H, W, 4), with its metal brighter, darker, harder, softer or tinted."""
     rgb = (layer[..., :3].astype(np.float32) / 255) ** np.float32(np.exp(rng.normal(0, 0.35)))
     contrast, gain = np.float32(np.exp(rng.normal(0, 0.2))), np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.08, 3))
-    gain = gain * rng.uniform(0.08, 0.4) if rng.random() < BLACK else gain
+    gain = gain * rng.uniform(0.08, 0.4) if rng.random() < BLACK_SHARE else gain
     rgb = ((rgb - np.float32(0.4)) * contrast + np.float32(0.4)) * gain.astype(np.float32)
     return np.dstack([np.clip(rgb * 255, 0, 255), layer[..., 3:].astype(np.float32)]).astype(np.float32)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.sample import Image
 
-Corruption = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
+EndoscopeCorruption = Callable[[NDArray[np.float32], float, np.random.Generator], NDArray[np.float32]]
 
 
 def _noise(image: NDArray[np.float32], severity: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -47,7 +47,12 @@ def _smoke(image: NDArray[np.float32], severity: float, rng: np.random.Generator
     return image * (1 - density) + np.float32(rng.uniform(150, 225)) * density
 
 
-CORRUPTIONS: Mapping[str, Corruption] = {"noise": _noise, "blur": _blur, "darkness": _darkness, "smoke": _smoke}
+CORRUPTIONS: Mapping[str, EndoscopeCorruption] = {
+    "noise": _noise,
+    "blur": _blur,
+    "darkness": _darkness,
+    "smoke": _smoke,
+}
 
 
 def apply_corruption(image: Image, kind: str, severity: float, rng: np.random.Generator) -> Image:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.data.raytraced.effects import Frame
+from cliprl.models.data.raytraced.effects import RenderedPasses
 
 FORMAT = "cliprl ray-traced scenes"
 # To be raised with every change that alters what a seed looks like.
@@ -31,7 +31,7 @@ LAYOUT = "meta.json and NNNNNN.npz, as `python -m cliprl.models.data.raytraced F
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RenderSettings:
     """What scenes of a folder share. Each `pairs`-th seed has two consecutive frames (0: none has), others one.
 
     `mucosa` and `meshes` are digests of the folders that colour and shape came from; "" where they were procedural.
@@ -73,7 +73,7 @@ def scene_seeds(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.npz") if re.fullmatch(r"\d{6,}", path.stem))
 
 
-def open_cache(folder: Path, settings: Settings) -> None:
+def open_cache(folder: Path, settings: RenderSettings) -> None:
     """Make a folder ready for scenes of these settings. Raises UsageError where it holds scenes of others."""
     path = folder / "meta.json"
     if path.exists():
@@ -93,7 +93,7 @@ def open_cache(folder: Path, settings: Settings) -> None:
         ) from error
 
 
-def _refuse_others(folder: Path, there: Settings, wanted: Settings) -> None:
+def _refuse_others(folder: Path, there: RenderSettings, wanted: RenderSettings) -> None:
     old, new = asdict(there), asdict(wanted)
     differing = [f"{name} {old[name] or 'none'} (now {new[name] or 'none'})" for name in old if old[name] != new[name]]
     if differing:
@@ -102,14 +102,14 @@ def _refuse_others(folder: Path, there: Settings, wanted: Settings) -> None:
         )
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> RenderSettings:
     """Read meta.json. Raises UsageError where there is none, CliprlError where it is damaged or of another program."""
     path = folder / "meta.json"
     if not path.is_file():
         raise UsageError(f"no ray-traced scenes in '{folder}': it must hold {LAYOUT}")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        settings = Settings(**table["settings"])
+        settings = RenderSettings(**table["settings"])
         whole = table["format"] == FORMAT and table["key"] == settings.key()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CliprlError(f"{path} can't be read ({error}): render into another folder") from error
@@ -118,7 +118,7 @@ def read_settings(folder: Path) -> Settings:
     return settings
 
 
-def save_scene(folder: Path, seed: int, frames: Sequence[Frame], kinds: Sequence[str], quality: int) -> None:
+def save_scene(folder: Path, seed: int, frames: Sequence[RenderedPasses], kinds: Sequence[str], quality: int) -> None:
     """Write a scene; its image is a JPEG of `quality` (1..100). Raises CliprlError where the disk is full."""
     arrays: dict[str, Any] = {"kinds": np.array(json.dumps(list(kinds)))}
     for number, frame in enumerate(frames):

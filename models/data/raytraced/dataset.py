@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.raytraced.cache import (
     LAYOUT,
-    Settings,
+    RenderSettings,
     read_array,
     read_kinds,
     read_settings,
@@ -53,7 +53,7 @@ class RaytracedScenes:
     def __init__(self, folder: Path, seeds: range | None = None, whole_suction: bool = True) -> None:
         """Take the finished scenes of `folder`, or of them those in `seeds`. Raises UsageError where there is none."""
         self.folder, self.whole_suction = folder, whole_suction
-        self.settings: Settings = read_settings(folder)
+        self.settings: RenderSettings = read_settings(folder)
         there = [seed for seed in scene_seeds(folder) if seeds is None or seed in seeds]
         if not there:
             which = f" with seeds {seeds.start}-{seeds.stop - 1}" if seeds is not None else ""

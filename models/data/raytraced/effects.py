@@ -16,7 +16,7 @@ Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class RenderedPasses:
     """A finished frame: image uint8 (H, W, 3) RGB, labels and instances uint8 (H, W) of all that is in view of the lens,
     and bool (H, W) where the dark surround or burnt-in text covers it.
 
@@ -30,7 +30,7 @@ class Frame:
     layer: NDArray[np.uint8]
 
 
-def develop(rendered: list[Rendered], seed: tuple[int, ...]) -> list[Frame]:
+def develop(rendered: list[Rendered], seed: tuple[int, ...]) -> list[RenderedPasses]:
     """Turn the frames of one scene into images: everything but sensor noise is the same in all of them."""
     exposure = None
     frames = []
@@ -75,7 +75,7 @@ class _Exposure:
         return np.asarray(np.clip(colored, 0, 1) ** (1 / self.gamma), np.float32)
 
 
-def _developed(one: Rendered, exposure: _Exposure, rng: Rng, grain: Rng, number: int) -> Frame:
+def _developed(one: Rendered, exposure: _Exposure, rng: Rng, grain: Rng, number: int) -> RenderedPasses:
     image = exposure.apply(one.radiance)
     if rng.random() < 0.18:
         image = _bloody(rng, image, one.coverage)
@@ -91,7 +91,7 @@ def _developed(one: Rendered, exposure: _Exposure, rng: Rng, grain: Rng, number:
     finished = np.clip(image * 255, 0, 255).astype(np.uint8)
     covered = _circle(rng, finished) | _text(rng, finished)
     alone = np.clip(np.rint(layer * 255), 0, 255).astype(np.uint8)
-    return Frame(finished, one.labels, one.instances, covered, alone)
+    return RenderedPasses(finished, one.labels, one.instances, covered, alone)
 
 
 def _bloody(rng: Rng, image: Plane, coverage: Plane) -> Plane:

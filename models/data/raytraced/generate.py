@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from cliprl.engines import CliprlError
-from cliprl.models.data.io import PICTURES
-from cliprl.models.data.raytraced.cache import Settings, folder_digest, open_cache, save_scene, scene_path
+from cliprl.models.data.io import IMAGE_SUFFIXES
+from cliprl.models.data.raytraced.cache import RenderSettings, folder_digest, open_cache, save_scene, scene_path
 from cliprl.models.data.raytraced.effects import develop
 from cliprl.models.data.raytraced.layout import draw_layout
 from cliprl.models.data.raytraced.mesh_folder import SUFFIXES, MeshFolder
@@ -39,10 +39,10 @@ class Job:
     samples: int = 8
     pairs: int = 4
 
-    def settings(self) -> Settings:
+    def settings(self) -> RenderSettings:
         """Return what the folder's meta.json must say."""
-        digests = folder_digest(self.mucosa, PICTURES), folder_digest(self.meshes, SUFFIXES)
-        return Settings(self.height, self.width, self.samples, self.pairs, *digests)
+        digests = folder_digest(self.mucosa, IMAGE_SUFFIXES), folder_digest(self.meshes, SUFFIXES)
+        return RenderSettings(self.height, self.width, self.samples, self.pairs, *digests)
 
 
 def generate(job: Job, progress: Progress = lambda done, total, frames, seconds: None) -> None:
@@ -79,7 +79,7 @@ def generate(job: Job, progress: Progress = lambda done, total, frames, seconds:
 
 
 def _scene(
-    out: Path, seed: int, settings: Settings, source: TextureSource, folder: MeshFolder | None, renderer: Renderer
+    out: Path, seed: int, settings: RenderSettings, source: TextureSource, folder: MeshFolder | None, renderer: Renderer
 ) -> None:
     layout = draw_layout(np.random.default_rng((LAYOUT_STREAM, seed)), source, folder)
     rendered = renderer.frames(layout, settings.frames(seed), seed)

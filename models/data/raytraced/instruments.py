@@ -25,7 +25,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Instrument:
+class InstrumentMesh:
     """An instrument of a kind; its tip lies `reach` mm beyond the origin. Robotic ones have an 8 mm shaft and a wrist."""
 
     kind: str
@@ -33,10 +33,10 @@ class Instrument:
     reach: float
     robotic: bool = False
 
-    def scaled(self, factor: float) -> Instrument:
+    def scaled(self, factor: float) -> InstrumentMesh:
         """Scale all of it."""
         pieces = tuple(Piece(piece.mesh.scaled(factor), piece.part, piece.slot) for piece in self.pieces)
-        return Instrument(self.kind, pieces, self.reach * factor, self.robotic)
+        return InstrumentMesh(self.kind, pieces, self.reach * factor, self.robotic)
 
 
 def long_shaft(rng: Rng, radius: float, end: float, wrist: bool) -> list[Piece]:
@@ -86,7 +86,7 @@ def _pivot(rng: Rng, radius: float) -> Piece:
     return Piece(rod(1.9 * radius, rng.uniform(0.55, 0.85) * radius), TIP, "tip")
 
 
-def _grasper(rng: Rng, opening: float) -> Instrument:
+def _grasper(rng: Rng, opening: float) -> InstrumentMesh:
     length, width, thickness = rng.uniform(14, 45), rng.uniform(1.1, 2.4), rng.uniform(0.5, 1.2)
     bend, teeth = rng.uniform(-0.2, 0.2) * (rng.random() < 0.5), rng.random() < 0.4
     if rng.random() < 0.45:
@@ -94,16 +94,16 @@ def _grasper(rng: Rng, opening: float) -> Instrument:
     else:
         point = rng.uniform(0.4, 0.95)
         jaws = _pair(lambda s: _blade(rng, length, width, thickness, bend, point, teeth), opening, thickness * 1.02)
-    return Instrument("grasper", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
+    return InstrumentMesh("grasper", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
 
 
-def _dissector(rng: Rng, opening: float) -> Instrument:
+def _dissector(rng: Rng, opening: float) -> InstrumentMesh:
     length, bend = rng.uniform(14, 24), rng.uniform(0.15, 0.4)
     jaws = _pair(lambda s: _blade(rng, length, 1.6, 0.8, bend, 0.25, False), opening, 0.8)
-    return Instrument("dissector", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
+    return InstrumentMesh("dissector", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
 
 
-def _scissors(rng: Rng, opening: float) -> Instrument:
+def _scissors(rng: Rng, opening: float) -> InstrumentMesh:
     length, bend = rng.uniform(11, 20), rng.uniform(0, 0.3)
     opening = opening + 0.05
     make = [_blade(rng, length, 0.45, rng.uniform(1.1, 1.7), 0.0, rng.uniform(0.15, 0.4), False) for _ in range(2)]
@@ -115,10 +115,10 @@ def _scissors(rng: Rng, opening: float) -> Instrument:
         )
         for i, s in enumerate((1, -1))
     ]
-    return Instrument("scissors", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
+    return InstrumentMesh("scissors", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
 
 
-def _hook(rng: Rng, opening: float) -> Instrument:
+def _hook(rng: Rng, opening: float) -> InstrumentMesh:
     length, height, radius = rng.uniform(8, 25), rng.uniform(2, 6), rng.uniform(0.8, 2.0)
     u, turn = np.linspace(0, 1, 8), np.linspace(0, np.pi / 2, 8)
     straight = np.stack([0 * u, 0 * u, u * length], 1)
@@ -129,10 +129,10 @@ def _hook(rng: Rng, opening: float) -> Instrument:
     width[-2:] *= [0.9, 0.5]
     sleeve = tube(rng.uniform(1.2, 1.9), -2, length * rng.uniform(0.3, 0.8))
     pieces = [Piece(sweep(path, width, width, 14), TIP, "tip"), Piece(sleeve, TIP, "ring")]
-    return Instrument("hook", (*pieces, *long_shaft(rng, 2.5, 0, rng.random() < 0.4)), length + radius)
+    return InstrumentMesh("hook", (*pieces, *long_shaft(rng, 2.5, 0, rng.random() < 0.4)), length + radius)
 
 
-def _suction(rng: Rng, opening: float) -> Instrument:
+def _suction(rng: Rng, opening: float) -> InstrumentMesh:
     length, end = rng.uniform(5, 60), 2.5 * float(rng.choice([1.0, rng.uniform(0.6, 1.0)]))
     z = np.array([-1.0, 0, length * 0.5, length - 0.3, length])
     width = np.array([2.5, end, end, end, end * 0.93])
@@ -144,10 +144,10 @@ def _suction(rng: Rng, opening: float) -> Instrument:
         for at, turn in zip(rng.uniform(0.5, 0.9, 3), rng.uniform(0, 3, 3), strict=True)
     ]
     pieces = (Piece(nozzle, TIP, "tip"), *holes[: int(rng.integers(0, 4))])
-    return Instrument("suction", (*pieces, *long_shaft(rng, 2.5, -0.5, rng.random() < 0.3)), length)
+    return InstrumentMesh("suction", (*pieces, *long_shaft(rng, 2.5, -0.5, rng.random() < 0.3)), length)
 
 
-def _stapler(rng: Rng, opening: float) -> Instrument:
+def _stapler(rng: Rng, opening: float) -> InstrumentMesh:
     length, slot = rng.uniform(30, 60), str(rng.choice(["tip", "tip", "ring"]))
     jaws = [
         Piece(
@@ -159,10 +159,10 @@ def _stapler(rng: Rng, opening: float) -> Instrument:
         )
         for s, thick in ((1, 2.4), (-1, 1.7))
     ]
-    return Instrument("stapler", (*jaws, *long_shaft(rng, 5.5, 0.5, True)), length)
+    return InstrumentMesh("stapler", (*jaws, *long_shaft(rng, 5.5, 0.5, True)), length)
 
 
-def _clip_applier(rng: Rng, opening: float) -> Instrument:
+def _clip_applier(rng: Rng, opening: float) -> InstrumentMesh:
     length, gap = rng.uniform(12, 22), rng.uniform(1.8, 3.2)
     bow = np.linspace(0, 1, 16)
     path = np.stack(
@@ -171,13 +171,13 @@ def _clip_applier(rng: Rng, opening: float) -> Instrument:
     thick = np.where(bow > 0.9, 0.7, 0.9)
     jaws = _pair(lambda s: sweep(path * [1, s, 1], 1.3 * thick, 0.75 * thick, 16, 4.0), 0.3 * opening, 0.3)
     pieces = (*jaws, _pivot(rng, 4.0), *long_shaft(rng, float(rng.choice([2.5, 5.0])), -1.0, True))
-    return Instrument("clip applier", pieces, length)
+    return InstrumentMesh("clip applier", pieces, length)
 
 
-def _needle_driver(rng: Rng, opening: float) -> Instrument:
+def _needle_driver(rng: Rng, opening: float) -> InstrumentMesh:
     length, bend = rng.uniform(9, 17), rng.uniform(-0.1, 0.25)
     jaws = _pair(lambda s: _blade(rng, length, 1.8, 1.1, bend, 0.6, True), 0.5 * opening, 1.1)
-    return Instrument("needle driver", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
+    return InstrumentMesh("needle driver", (*jaws, _pivot(rng, 2.5), *long_shaft(rng, 2.5, -1.0, True)), length)
 
 
 def _plates(length: float, width: float, gap: float) -> Mesh:
@@ -201,7 +201,7 @@ def _moved(pieces: list[Piece], matrix: Array) -> list[Piece]:
     return [Piece(piece.mesh.moved(matrix), piece.part, piece.slot) for piece in pieces]
 
 
-def _robotic(rng: Rng, opening: float) -> Instrument:
+def _robotic(rng: Rng, opening: float) -> InstrumentMesh:
     """A da Vinci-like instrument: an 8 mm shaft, two clevises across each other, and jaws."""
     pitch, yaw, length = rng.normal(0, 0.5), rng.normal(0, 0.45), rng.uniform(9, 22)
     first, second = rng.uniform(8, 11), rng.uniform(7, 10)
@@ -216,10 +216,10 @@ def _robotic(rng: Rng, opening: float) -> Instrument:
     jaw_frame = bent @ translation(0, 0, second) @ rotation(yaw, [1, 0, 0])
     pieces = [Piece(tube(4.1, -LENGTH, 0.0), SHAFT, "shaft"), *clevis(first, 4.0, "clevis", 0.0)]
     pieces += _moved(clevis(second, 3.3, "wrist", np.pi / 2), bent)
-    return Instrument("robotic", (*pieces, *_moved(jaws, jaw_frame)), first + second + length, True)
+    return InstrumentMesh("robotic", (*pieces, *_moved(jaws, jaw_frame)), first + second + length, True)
 
 
-MAKERS: Mapping[str, Callable[[Rng, float], Instrument]] = {
+MAKERS: Mapping[str, Callable[[Rng, float], InstrumentMesh]] = {
     "grasper": _grasper,
     "dissector": _dissector,
     "scissors": _scissors,
@@ -243,6 +243,6 @@ def draw_opening(rng: Rng) -> float:
     return float(rng.choice([0.0, rng.uniform(0, 0.15), rng.uniform(0.1, 0.6)], p=[0.35, 0.25, 0.4]))
 
 
-def build(kind: str, seed: int, opening: float) -> Instrument:
+def build(kind: str, seed: int, opening: float) -> InstrumentMesh:
     """Build the instrument of a kind that a seed determines; another opening leaves all else as it is."""
     return MAKERS[kind](np.random.default_rng(seed), opening)

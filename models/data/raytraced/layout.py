@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.raytraced import instruments, objects, tissue
 from cliprl.models.data.raytraced.geometry import Array, Rng, frame_towards, rotation, translation
-from cliprl.models.data.raytraced.instruments import Instrument
+from cliprl.models.data.raytraced.instruments import InstrumentMesh
 from cliprl.models.data.raytraced.materials import Material, instrument_materials
 from cliprl.models.data.raytraced.mesh_folder import MeshFolder
 from cliprl.models.data.raytraced.objects import Placed
@@ -22,7 +22,7 @@ ASPECT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class CameraPose:
     """A camera at `origin` (3,) that looks at `target` (3,); `field_of_view` is horizontal, in degrees."""
 
     field_of_view: float
@@ -63,14 +63,14 @@ class Tool:
 class Layout:
     """A scene; `still` holds all that doesn't move, and `frame` adds the instruments as they are in a frame."""
 
-    camera: Camera
-    moved_camera: Camera
+    camera: CameraPose
+    moved_camera: CameraPose
     lights: tuple[Light, ...]
     surround: NDArray[np.float32]
     still: list[Placed] = field(default_factory=list)
     tools: list[Tool] = field(default_factory=list)
 
-    def view(self, number: int) -> Camera:
+    def view(self, number: int) -> CameraPose:
         """Return the camera of the first (0) or second (1) frame."""
         return self.moved_camera if number else self.camera
 
@@ -86,7 +86,7 @@ class Layout:
         return placed
 
 
-def make(tool: Tool, folder: MeshFolder | None, opening: float) -> Instrument:
+def make(tool: Tool, folder: MeshFolder | None, opening: float) -> InstrumentMesh:
     """Build a tool's meshes with its jaws at `opening`."""
     opening = float(np.clip(opening, 0, 0.8))
     if tool.meshes:
@@ -102,7 +102,7 @@ def draw_layout(rng: Rng, source: TextureSource, folder: MeshFolder | None = Non
     half = float(np.tan(np.radians(angle / 2)) * mean)
     wall = tissue.draw_wall(rng, half, mean)
     dark_rim = rng.random() < 0.3
-    camera = Camera(angle, np.zeros(3), np.array([0, 0, mean]))
+    camera = CameraPose(angle, np.zeros(3), np.array([0, 0, mean]))
     shift, turn = rng.normal(0, 0.012, 3) * mean, rng.normal(0, 0.015, 3) * mean
     moved = replace(camera, origin=shift, target=camera.target + shift + turn)
     surround = source.crop(rng, 64, 0.6) / 255

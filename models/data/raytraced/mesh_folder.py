@@ -11,7 +11,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.raytraced.geometry import Mesh, Rng, rotation, translation, tube
-from cliprl.models.data.raytraced.instruments import LENGTH, SHAFT, TIP, WRIST, Instrument, Piece
+from cliprl.models.data.raytraced.instruments import LENGTH, SHAFT, TIP, WRIST, InstrumentMesh, Piece
 
 SUFFIXES = (".stl", ".obj", ".ply")
 # The two jaws of each grasping instrument, and how far its tip lies from the pivot in mm.
@@ -48,7 +48,7 @@ class MeshFolder:
                 f"'{folder}' holds the meshes of no instrument: an instrument needs all of its files ({wanted})"
             )
 
-    def build(self, kind: str, rng: Rng, opening: float) -> Instrument:
+    def build(self, kind: str, rng: Rng, opening: float) -> InstrumentMesh:
         """Build one of `kinds`; `opening` is that of each jaw in radians."""
         if kind in JAWS:
             return self._grasper(kind, rng, opening)
@@ -57,13 +57,13 @@ class MeshFolder:
                 Piece(self._part("dissection_electrode", above=6.0), TIP, "tip"),
                 Piece(self._part("dissection_electrode", below=6.0), SHAFT, "shaft"),
             )
-            return Instrument("hook", pieces, 15.0)
+            return InstrumentMesh("hook", pieces, 15.0)
         return self._needle_driver(rng, opening) if kind == "large needle driver" else self._single(opening)
 
     def _part(self, name: str, above: float = -1e9, below: float = 1e9, scale: float = 1.0) -> Mesh:
         return _load(self.files[name], scale, above, below)
 
-    def _grasper(self, kind: str, rng: Rng, opening: float) -> Instrument:
+    def _grasper(self, kind: str, rng: Rng, opening: float) -> InstrumentMesh:
         left, right, reach = JAWS[kind]
         first, cut = opening * rng.uniform(0.6, 1.4), -float(round(rng.uniform(1.0, 14.0)))
         neck = self._part("instrument_shaft", above=cut)
@@ -73,9 +73,9 @@ class MeshFolder:
             Piece(neck, WRIST, "wrist"),
             Piece(_tube_to(neck), SHAFT, "shaft"),
         )
-        return Instrument(KINDS.get(kind, "scissors" if kind == "scissors" else "grasper"), pieces, reach)
+        return InstrumentMesh(KINDS.get(kind, "scissors" if kind == "scissors" else "grasper"), pieces, reach)
 
-    def _single(self, opening: float) -> Instrument:
+    def _single(self, opening: float) -> InstrumentMesh:
         body = "single_action_forceps_shaft"
         neck = self._part(body, above=-8.0, below=-2.0)
         pieces = (
@@ -84,9 +84,9 @@ class MeshFolder:
             Piece(neck, WRIST, "wrist"),
             Piece(_tube_to(neck), SHAFT, "shaft"),
         )
-        return Instrument("grasper", pieces, 26.0)
+        return InstrumentMesh("grasper", pieces, 26.0)
 
-    def _needle_driver(self, rng: Rng, opening: float) -> Instrument:
+    def _needle_driver(self, rng: Rng, opening: float) -> InstrumentMesh:
         pitch, yaw = rng.normal(0, 0.5), rng.normal(0, 0.45)
         metres = 1000.0
         at = translation(0, 0, 9.0) @ rotation(pitch, [0, 1, 0])
@@ -100,7 +100,7 @@ class MeshFolder:
         for name, sign in (("PSM_tip_jaw_1", 1), ("PSM_tip_jaw_2", -1)):
             mesh = self._part(name, scale=metres)
             pieces.append(Piece(mesh.moved(jaw @ rotation(sign * opening, [1, 0, 0])), TIP, "tip"))
-        return Instrument("robotic", tuple(pieces), 27.0, True)
+        return InstrumentMesh("robotic", tuple(pieces), 27.0, True)
 
 
 def _tube_to(neck: Mesh) -> Mesh:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
 from cliprl.models.data.raytraced.geometry import Mesh
-from cliprl.models.data.raytraced.layout import Camera, Layout, Light
+from cliprl.models.data.raytraced.layout import CameraPose, Layout, Light
 from cliprl.models.data.raytraced.materials import Material
 from cliprl.models.data.raytraced.mesh_folder import MeshFolder
 from cliprl.models.data.raytraced.objects import Placed
@@ -145,7 +145,7 @@ class Renderer:
     def _indices(self) -> Any:
         return self.mi.load_dict({"type": "aov", "aovs": "index:shape_index"})
 
-    def _description(self, layout: Layout, camera: Camera) -> dict[str, Any]:
+    def _description(self, layout: Layout, camera: CameraPose) -> dict[str, Any]:
         """Return all of a scene but its shapes; the second camera is that of the labels."""
         scene: dict[str, Any] = {
             "type": "scene",
@@ -166,7 +166,7 @@ class Renderer:
         }
         return scene
 
-    def _camera(self, camera: Camera, subpixels: int) -> dict[str, Any]:
+    def _camera(self, camera: CameraPose, subpixels: int) -> dict[str, Any]:
         place = self.mi.ScalarTransform4f().look_at(
             origin=camera.origin.tolist(), target=camera.target.tolist(), up=[0, -1, 0]
         )
@@ -185,7 +185,7 @@ class Renderer:
             "sampler": {"type": "independent", "sample_count": 8},
         }
 
-    def _light(self, light: Light, camera: Camera) -> dict[str, Any]:
+    def _light(self, light: Light, camera: CameraPose) -> dict[str, Any]:
         origin, target = light.position + camera.origin, light.target + camera.origin
         return {
             "type": "spot",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
-from cliprl.models.data.io import PICTURES, read_picture
+from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
 from cliprl.models.data.raytraced.geometry import Rng
 
 Plane = NDArray[np.float32]
@@ -106,7 +106,7 @@ class TextureSource:
         """Raises UsageError where the folder holds no picture."""
         self.pictures: list[Path] = []
         if folder is not None:
-            self.pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+            self.pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             if not self.pictures:
                 raise UsageError(f"'{folder}' holds no pictures: give --mucosa a folder of them, or leave it out")
 
@@ -116,7 +116,7 @@ class TextureSource:
             tone = noise(rng, size, [3, 6, 12, 24, 48])[..., None] * np.array([14, 12, 11], np.float32)
             return np.asarray(np.clip(np.array([190, 110, 100]) + tone, 0, 255), np.float32)
         for _ in range(TRIES):
-            picture = read_picture(self.pictures[int(rng.integers(len(self.pictures)))])
+            picture = read_image(self.pictures[int(rng.integers(len(self.pictures)))])
             height, width = picture.shape[:2]
             side = max(8, int(min(height, width) * share))
             top, left = int(rng.uniform(0, 1) * (height - side)), int(rng.uniform(0, 1) * (width - side))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 
 
 @runtime_checkable
-class CaptionDataset(Labelled, Protocol):
+class CaptionDataset(LabelledDataset, Protocol):
     """A data set whose pictures have captions."""
 
     def caption(self, index: int) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliprl.engines import ClassSpec
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import from_values, read_mask
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import labels_from_values, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
+from cliprl.models.data.splits import Split
 
 LAYOUT = "videoXX/videoXX_NNNNN/frame_N_endo.png with frame_N_endo_watershed_mask.png beside it"
 MASK_ENDING = "_watershed_mask"
@@ -31,7 +33,14 @@ WATERSHED = {50: 0, 11: 1, 21: 2, 13: 3, 12: 4, 31: 5, 23: 6, 24: 7, 25: 8, 32: 
 VALUES = WATERSHED | {0: IGNORE, 255: IGNORE}
 
 
-class CholecSeg8k(PairedFiles):
+TEST_VIDEOS = ("video37", "video48", "video55")
+TRAIN_VIDEOS = tuple(f"video{n:02d}" for n in (1, 9, 12, 17, 18, 20, 24, 25, 26, 27, 28, 35, 43, 52))
+
+
+@register_dataset(
+    "cholecseg8k", "CholecSeg8k, 13 classes of cholecystectomy", splits={"videos": Split(TRAIN_VIDEOS, TEST_VIDEOS)}
+)
+class CholecSeg8k(ImageMaskDataset):
     """`folder` holds video01, video09, ...; a video is a sequence, each of its pieces of 80 frames a clip."""
 
     name = "cholecseg8k"
@@ -39,12 +48,14 @@ class CholecSeg8k(PairedFiles):
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
-        for clip in sorted(folder.glob("video*/video*_*"), key=natural):
-            found = partners(clip.glob("*_endo.png"), clip.glob(f"*_endo{MASK_ENDING}.png"), mask_ending=MASK_ENDING)
+        for clip in sorted(folder.glob("video*/video*_*"), key=natural_order):
+            found = pair_by_name(
+                clip.glob("*_endo.png"), clip.glob(f"*_endo{MASK_ENDING}.png"), mask_ending=MASK_ENDING
+            )
             pairs += [ImageMaskPair(image, (mask,), clip.parent.name, clip.name) for image, mask in found]
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """The thirteen classes, by the watershed mask's values; its 0 and 255 are IGNORE."""
         mask = pair.masks[0]
-        return from_values(read_mask(mask), VALUES, mask)
+        return labels_from_values(read_mask(mask), VALUES, mask)

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.image_mask_dataset import Labelled
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import Sample
 
 
 class CorruptedDataset:
     """`dataset` at the network's `size` (height, width), in as many stretches as there are corruptions, all of one severity."""
 
-    def __init__(self, dataset: Labelled, severity: float, size: tuple[int, int]) -> None:
+    def __init__(self, dataset: LabelledDataset, severity: float, size: tuple[int, int]) -> None:
         self.dataset, self.severity, self.size = dataset, severity, size
         self.name, self.classes = dataset.name, dataset.classes
 

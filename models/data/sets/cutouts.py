@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import PICTURES, from_values, read_mask, read_picture
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_values, read_image, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.data.sets.endovis2017 import BACKGROUND
 
@@ -26,7 +27,8 @@ TYPES: tuple[ClassSpec, ...] = (
 )
 
 
-class Cutouts(PairedFiles):
+@register_dataset("cutouts", "frames of EndoVis 2018 with instrument types, and images of bare tissue")
+class Cutouts(ImageMaskDataset):
     """`folder` holds images/, masks/ and background/. Sequences are those of EndoVis 2018, "endovis2018/seq_10":
     where that set is tested, these frames must not be trained on."""
 
@@ -35,21 +37,21 @@ class Cutouts(PairedFiles):
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
-        for images in sorted((folder / "images").glob("*"), key=natural):
-            found = partners(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
+        for images in sorted((folder / "images").glob("*"), key=natural_order):
+            found = pair_by_name(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
             for image, mask in found:
                 sequence = f"endovis2018/{image.stem.rsplit('_frame', 1)[0]}"
                 pairs.append(ImageMaskPair(image, (mask,), sequence, f"{sequence} {image.stem}"))
         super().__init__(folder, pairs, LAYOUT)
-        self._backgrounds = sorted(p for p in (folder / "background").glob("*") if p.suffix in PICTURES)
+        self._backgrounds = sorted(p for p in (folder / "background").glob("*") if p.suffix in IMAGE_SUFFIXES)
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """The types, by their numbers."""
         mask = pair.masks[0]
-        return from_values(read_mask(mask), {number: number for number in range(len(TYPES))}, mask)
+        return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPES))}, mask)
 
     def backgrounds(self) -> list[Image]:
         """Pictures of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError where there is none."""
         if not self._backgrounds:
             raise UsageError("the cut-outs have no picture in background/: a composer needs tissue to paste on")
-        return [read_picture(path) for path in self._backgrounds]
+        return [read_image(path) for path in self._backgrounds]

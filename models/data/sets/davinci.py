@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles
-from cliprl.models.data.io import check_size, from_values, read_mask, read_picture
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair
+from cliprl.models.data.io import check_size, labels_from_values, read_image, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.data.sets.endovis2017 import PART_VALUES, PARTS, cropped
 
 LAYOUT = "frame.png with left_frame.png and right_frame.png beside it"
 
 
-class DavinciFrame(PairedFiles):
+@register_dataset("davinci_frame", "one da Vinci frame with a mask of parts for each instrument")
+class DavinciFrame(ImageMaskDataset):
     """`folder` holds frame.png, left_frame.png and right_frame.png (10 shaft, 20 wrist, 30 clasper)."""
 
     name = "davinci_frame"
@@ -27,10 +29,10 @@ class DavinciFrame(PairedFiles):
 
     def image(self, pair: ImageMaskPair) -> Image:
         """The camera's picture."""
-        return cropped(read_picture(pair.image))
+        return cropped(read_image(pair.image))
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """The parts of both instruments."""
-        left, right = (from_values(read_mask(mask), PART_VALUES, mask) for mask in pair.masks)
+        left, right = (labels_from_values(read_mask(mask), PART_VALUES, mask) for mask in pair.masks)
         check_size(left, right, *pair.masks)
         return cropped(np.where(right > 0, right, left))

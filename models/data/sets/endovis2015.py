@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import from_values, read_mask, read_video
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import labels_from_values, read_mask, read_video
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
+from cliprl.models.data.splits import Split
 
 LAYOUT = "robotic/D*/video.avi with labels.npz beside it, and rigid/OP*/Raw with rigid/OP*/Masks"
 CLASSES: tuple[ClassSpec, ...] = (
@@ -31,7 +33,7 @@ class Video:
     labels: NDArray[np.uint8]
 
 
-class RigidFrames(PairedFiles):
+class RigidFrames(ImageMaskDataset):
     """Single frames of operations: `folder` holds OP1/Raw/img_NN_raw.png, OP1/Masks/img_NN_class.png, ..."""
 
     name = "endovis2015"
@@ -39,16 +41,16 @@ class RigidFrames(PairedFiles):
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
-        for raw in sorted(folder.glob("*/Raw"), key=natural):
+        for raw in sorted(folder.glob("*/Raw"), key=natural_order):
             name, masks = raw.parent.name, (raw.parent / "Masks").glob("*_class.png")
-            for image, mask in partners(raw.glob("*_raw.png"), masks, "_raw", "_class"):
+            for image, mask in pair_by_name(raw.glob("*_raw.png"), masks, "_raw", "_class"):
                 pairs.append(ImageMaskPair(image, (mask,), name, f"{name} {image.stem}"))
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """Manipulator (70) is head, shaft (160) is shaft."""
         mask = pair.masks[0]
-        return from_values(read_mask(mask), RIGID_VALUES, mask)
+        return labels_from_values(read_mask(mask), RIGID_VALUES, mask)
 
 
 class RoboticVideos:
@@ -62,7 +64,7 @@ class RoboticVideos:
 
     def __init__(self, folder: Path) -> None:
         self._places: list[tuple[Path, int]] = []
-        for video in sorted(folder.glob("*/video.avi"), key=natural):
+        for video in sorted(folder.glob("*/video.avi"), key=natural_order):
             self._places += [(video.parent, i) for i in range(_count(video.parent))]
         if not self._places:
             raise UsageError(f"no {self.name} videos in '{folder}': it must hold {LAYOUT}")
@@ -84,6 +86,11 @@ class RoboticVideos:
         return self.sequence(index)
 
 
+@register_dataset(
+    "endovis2015",
+    "EndoVis 2015, heads and shafts of rigid and robotic instruments",
+    splits={"robotic": Split(("D1",), ("D2",)), "both": Split(("D1", "OP1"), ("D2", "OP3"))},
+)
 class EndoVis2015:
     """All of it, robotic and rigid: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import check_size, from_values, read_mask, read_picture
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import check_size, labels_from_values, read_image, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
+from cliprl.models.data.splits import Split
 
 LAYOUT = (
     "instrument_dataset_N/left_frames with ground_truth/<Instrument>_labels (the release), "
@@ -57,7 +59,17 @@ OTHER = 7
 COPY = {"binary": ("binary_masks", 255), "parts": ("parts_masks", 85), "types": ("instruments_masks", 32)}
 
 
-class EndoVis2017(PairedFiles):
+# The test sequences of each fold of the published cross-validation.
+FOLDS = ((1, 3), (2, 5), (4, 8), (6, 7))
+
+
+@register_dataset(
+    "endovis2017",
+    "EndoVis 2017, robotic instruments",
+    options={"task": "the classes: binary, parts (default) or types"},
+    splits={f"fold{i}": Split.of_numbers("instrument_dataset_", range(1, 9), test) for i, test in enumerate(FOLDS)},
+)
+class EndoVis2017(ImageMaskDataset):
     """`folder` holds instrument_dataset_1 to _8; `task` is "binary", "parts" or "types".
 
     Instruments other than the robot's ("Other") are a type, but neither part nor binary foreground, as in the challenge.
@@ -70,20 +82,20 @@ class EndoVis2017(PairedFiles):
             raise UsageError(f"endovis2017 has no task '{task}': one of {', '.join(TASKS)}")
         self.task, self.classes = task, TASKS[task]
         pairs: list[ImageMaskPair] = []
-        for root in sorted(folder.glob("**/instrument_dataset_*"), key=natural):
+        for root in sorted(folder.glob("**/instrument_dataset_*"), key=natural_order):
             pairs += _copied(root, task) if (root / "images").is_dir() else _published(root)
         super().__init__(folder, pairs, LAYOUT)
 
     def image(self, pair: ImageMaskPair) -> Image:
         """The camera's picture, cut out where the frame is still whole."""
-        return cropped(read_picture(pair.image))
+        return cropped(read_image(pair.image))
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """The task's classes."""
         mask = pair.masks[0]
         if pair.image.parent.name == "images":
             factor = COPY[self.task][1]
-            return from_values(read_mask(mask), {factor * i: i for i in range(len(self.classes))}, mask)
+            return labels_from_values(read_mask(mask), {factor * i: i for i in range(len(self.classes))}, mask)
         labels = self._painted(mask)
         for other in pair.masks[1:]:
             more = self._painted(other)
@@ -97,7 +109,7 @@ class EndoVis2017(PairedFiles):
         if kind == OTHER:
             grey = values.max(axis=2) if values.ndim == 3 else values
             return np.where(grey > 0, np.uint8(OTHER if self.task == "types" else 0), np.uint8(0))
-        parts = from_values(values, PART_VALUES, mask)
+        parts = labels_from_values(values, PART_VALUES, mask)
         if self.task == "parts":
             return parts
         return np.where(parts > 0, np.uint8(kind if self.task == "types" else 1), np.uint8(0))
@@ -124,7 +136,7 @@ def _published(root: Path) -> list[ImageMaskPair]:
     images = list((root / "left_frames").glob("*.png"))
     if images and not folders:
         raise CliprlError(f"{root} has frames and no ground_truth/*_labels: copy the whole set again")
-    columns = [partners(images, folder.glob("*.png")) for folder in folders]
+    columns = [pair_by_name(images, folder.glob("*.png")) for folder in folders]
     return [
         ImageMaskPair(row[0][0], tuple(mask for _, mask in row), root.name, root.name)
         for row in zip(*columns, strict=True)
@@ -133,5 +145,5 @@ def _published(root: Path) -> list[ImageMaskPair]:
 
 def _copied(root: Path, task: str) -> list[ImageMaskPair]:
     images = [p for p in (root / "images").iterdir() if p.suffix in (".jpg", ".png")]
-    found = partners(images, (root / COPY[task][0]).glob("*.png"))
+    found = pair_by_name(images, (root / COPY[task][0]).glob("*.png"))
     return [ImageMaskPair(image, (mask,), root.name, root.name) for image, mask in found]

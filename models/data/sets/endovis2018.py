@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.engines import CliprlError
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import Color, from_colors, read_mask
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import Color, labels_from_colors, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
+from cliprl.models.data.splits import Split
 from cliprl.pipeline.synthetic.classes import SCENE_CLASSES
 
 LAYOUT = "miccai_challenge_*/seq_N/left_frames/frameNNN.png with labels/frameNNN.png beside it"
 TEST = "test-"
 
 
-class EndoVis2018(PairedFiles):
+SEQUENCES = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16)
+
+
+@register_dataset(
+    "endovis2018",
+    "EndoVis 2018, 12 classes of a robotic scene",
+    splits={
+        "A": Split.of_numbers("seq_", SEQUENCES, (2, 5, 9, 15)),
+        "B": Split(tuple(f"seq_{n}" for n in SEQUENCES), tuple(f"{TEST}seq_{n}" for n in range(1, 5))),
+    },
+)
+class EndoVis2018(ImageMaskDataset):
     """`folder` holds the releases as they were published: miccai_challenge_2018_release_1/seq_1, ...
 
     A sequence below a folder with "test" in its name is called "test-seq_N": the test re-uses the numbers 1 to 4 for other
@@ -29,19 +42,19 @@ class EndoVis2018(PairedFiles):
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
         self._palettes: dict[str, dict[Color, int]] = {}
-        for frames in sorted(folder.glob("**/seq_*/left_frames"), key=natural):
+        for frames in sorted(folder.glob("**/seq_*/left_frames"), key=natural_order):
             root = frames.parent
             is_test = any("test" in part.lower() for part in root.relative_to(folder).parts)
             sequence = (TEST if is_test else "") + root.name
             self._palettes[sequence] = read_palette(root / "labels.json")
-            found = partners(frames.glob("*.png"), (root / "labels").glob("*.png"))
+            found = pair_by_name(frames.glob("*.png"), (root / "labels").glob("*.png"))
             pairs += [ImageMaskPair(image, (mask,), sequence, sequence) for image, mask in found]
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """The twelve classes, by their colours."""
         mask = pair.masks[0]
-        return from_colors(read_mask(mask), self._palettes[pair.sequence], mask)
+        return labels_from_colors(read_mask(mask), self._palettes[pair.sequence], mask)
 
 
 def read_palette(path: Path) -> dict[Color, int]:

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import PICTURES, Color, from_colors, from_values, read_palette_mask
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import IMAGE_SUFFIXES, Color, labels_from_colors, labels_from_values, read_palette_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
 
 LAYOUT = "images/ and masks/ with files of the same names, and classes.toml"
@@ -37,7 +38,8 @@ KEYS = ("consecutive", "ignore", "classes")
 CLASS_KEYS = ("name", "kind", "color", "value", "prompts")
 
 
-class FolderSet(PairedFiles):
+@register_dataset("folder", "your own images and masks, with classes.toml")
+class FolderSet(ImageMaskDataset):
     """A folder of the layout above."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,10 +63,10 @@ class FolderSet(PairedFiles):
     def _pairs(self, folder: Path, consecutive: bool) -> list[ImageMaskPair]:
         root = folder / "images"
         pairs: list[ImageMaskPair] = []
-        for images in [root, *sorted((p for p in root.glob("*") if p.is_dir()), key=natural)]:
+        for images in [root, *sorted((p for p in root.glob("*") if p.is_dir()), key=natural_order)]:
             masks = folder / "masks" / images.relative_to(root)
             name = self.name if images == root else images.name
-            for image, mask in partners(_pictures(images), _pictures(masks)):
+            for image, mask in pair_by_name(_pictures(images), _pictures(masks)):
                 pairs.append(ImageMaskPair(image, (mask,), name, name if consecutive else f"{name} {image.stem}"))
         return pairs
 
@@ -72,11 +74,15 @@ class FolderSet(PairedFiles):
         """The classes, by value or by colour."""
         path = pair.masks[0]
         mask = read_palette_mask(path)
-        return from_values(mask, self._values, path) if mask.ndim == 2 else from_colors(mask, self._colors, path)
+        return (
+            labels_from_values(mask, self._values, path)
+            if mask.ndim == 2
+            else labels_from_colors(mask, self._colors, path)
+        )
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if path.suffix.lower() in PICTURES]
+    return [path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _load(path: Path) -> Mapping[str, Any]:

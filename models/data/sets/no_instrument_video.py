@@ -7,19 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from cliprl.engines import ClassSpec
+from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.io import read_video
 from cliprl.models.data.label_mapping import UNION
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
 
 
+@register_dataset(
+    "empty",
+    "a video without instruments, for false alarms",
+    options={"every": "take each N-th frame"},
+    path_kind="file",
+    no_instrument=True,
+)
 class NoInstrumentVideo:
     """Every `every`-th frame of a video file, labelled "not-instrument" throughout. It is decoded when first asked for."""
 
     classes: tuple[ClassSpec, ...] = UNION
 
-    def __init__(self, path: Path, every: int = 1) -> None:
-        self.path, self.name, self.every = path, path.stem, every
+    def __init__(self, path: Path, every: int | str = 1) -> None:
+        """Raises UsageError if `every`, a number or its digits, is not at least 1."""
+        if not str(every).isdecimal() or not int(every):
+            raise UsageError(f"every is '{every}': give every=N to take each N-th frame")
+        self.path, self.name, self.every = path, path.stem, int(every)
 
     @cached_property
     def _frames(self) -> list[Image]:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
@@ -17,7 +17,9 @@ from threading import Thread
 import cv2
 import numpy as np
 
-from cliprl.engines import available_cpus
+from cliprl.engines import UsageError, available_cpus
+from cliprl.models.data.dataset_spec import parse_seeds
+from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sample import Image, Sample
 from cliprl.pipeline import synthetic
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
@@ -25,10 +27,12 @@ from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 NAME = "rendered"
 # Seconds between the frames of a scene: near enough for a temporal prior, far enough to be another picture.
 INTERVAL = 0.12
+# Default seeds, far from those of any recipe.
+UNSEEN_SEEDS = "900000-900023"
 
 
 @dataclass(frozen=True, slots=True)
-class SceneSet:
+class RenderedSpec:
     """Which scenes: `count` seeds from `first` on, each with `frames` pictures of height x width pixels."""
 
     first: int
@@ -44,7 +48,7 @@ class RenderedScenes:
     name = NAME
     classes = SCENE_CLASSES
 
-    def __init__(self, which: SceneSet, cache: Path, workers: int, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, which: RenderedSpec, cache: Path, workers: int, progress: Callable[[int, int], None]) -> None:
         self.which = which
         self.folder = cache / f"scenes-{_key(which)}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,14 +95,14 @@ class RenderedScenes:
         return self._files[index // self.which.frames], index % self.which.frames
 
 
-def _key(which: SceneSet) -> str:
+def _key(which: RenderedSpec) -> str:
     """Name of a cache folder: pictures of another size or of another version of the renderer lie in another."""
     source = "".join(p.read_text() for p in sorted(Path(inspect.getfile(synthetic)).parent.glob("*.py")))
     settings = json.dumps({k: v for k, v in asdict(which).items() if k not in ("first", "count")})
     return hashlib.sha256((source + settings + str(INTERVAL)).encode()).hexdigest()[:12]
 
 
-def _render_all(jobs: list[tuple[int, SceneSet, Path]], workers: int, progress: Callable[[int, int], None]) -> None:
+def _render_all(jobs: list[tuple[int, RenderedSpec, Path]], workers: int, progress: Callable[[int, int], None]) -> None:
     if not jobs:
         return
     # Fresh processes: one forked while torch's or OpenCV's threads run can hang for ever.
@@ -121,7 +125,7 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _render(seed: int, which: SceneSet, path: Path) -> None:
+def _render(seed: int, which: RenderedSpec, path: Path) -> None:
     """Draw one scene and keep it: pictures as JPEG of high quality, labels and layers as PNG, all in one file."""
     renderer = SceneRenderer(seed, which.height, which.width)
     start = float(np.random.default_rng(seed).uniform(0, 20))
@@ -150,3 +154,21 @@ def _encode(extension: str, picture: cv2.typing.MatLike, options: list[int] | No
 
 def _decode(data: Image) -> Image:
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+@register_dataset(
+    NAME,
+    "scenes that this program renders itself",
+    options={"seeds": f"FIRST-LAST (default {UNSEEN_SEEDS})", "frames": "frames of each scene (default 10)"},
+    path_kind="cache",
+    source={"name": "rendered scenes (cliprl.pipeline.synthetic)", "licence": "Apache-2.0"},
+)
+def open_rendered(path: Path, options: Mapping[str, str], context: DatasetContext) -> RenderedScenes:
+    """Open the scenes that the options name, and render those that `path` does not hold yet."""
+    seeds, frames = parse_seeds(options.get("seeds", UNSEEN_SEEDS)), options.get("frames", "10")
+    if seeds is None or not frames.isdecimal() or not int(frames):
+        raise UsageError(
+            f"rendered scenes of seeds '{options.get('seeds')}', frames '{frames}': give seeds=FIRST-LAST and frames=N"
+        )
+    which = RenderedSpec(seeds.start, len(seeds), int(frames), context.height, context.width)
+    return RenderedScenes(which, path, context.workers, context.progress)

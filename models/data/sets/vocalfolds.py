@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliprl.engines import ClassSpec
-from cliprl.models.data.image_mask_dataset import ImageMaskPair, PairedFiles, natural, partners
-from cliprl.models.data.io import from_values, read_mask
+from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.io import labels_from_values, read_mask
+from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
+from cliprl.models.data.splits import Split
 
 NAME = "vocalfolds"
 LICENCE = "CC BY 4.0"
@@ -29,7 +31,16 @@ CLASSES: tuple[ClassSpec, ...] = (
 )
 
 
-class VocalFolds(PairedFiles):
+SEQUENCES = (5, 6, 7, 8)
+
+
+@register_dataset(
+    NAME,
+    "the vocal-fold set, 7 classes of the larynx",
+    splits={f"without-seq{n}": Split.of_numbers("seq", SEQUENCES, (n,)) for n in SEQUENCES},
+    source={"name": NAME, "licence": LICENCE, "attribution": ATTRIBUTION},
+)
+class VocalFolds(ImageMaskDataset):
     """`folder` holds images/seqN/*.jpg and masks/seqN/*.png. Frames of a sequence are not consecutive: each is its own clip."""
 
     name = NAME
@@ -37,8 +48,8 @@ class VocalFolds(PairedFiles):
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
-        for images in sorted((folder / "images").glob("seq*"), key=natural):
-            found = partners(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
+        for images in sorted((folder / "images").glob("seq*"), key=natural_order):
+            found = pair_by_name(images.glob("*.jpg"), (folder / "masks" / images.name).glob("*.png"))
             pairs += [
                 ImageMaskPair(image, (mask,), images.name, f"{images.name} {image.stem}") for image, mask in found
             ]
@@ -47,4 +58,4 @@ class VocalFolds(PairedFiles):
     def labels(self, pair: ImageMaskPair) -> Image:
         """The seven classes, by their numbers."""
         mask = pair.masks[0]
-        return from_values(read_mask(mask), {number: number for number in range(len(CLASSES))}, mask)
+        return labels_from_values(read_mask(mask), {number: number for number in range(len(CLASSES))}, mask)

@@ -23,7 +23,7 @@ def interval(score: RatioMetric, sequences: Sequence[str], seed: int = 0) -> tup
     if len(sums) < 2:
         return None
     draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
-    values = score.finish(np.tensordot(draws, sums, axes=1))
+    values = score.reduce(np.tensordot(draws, sums, axes=1))
     values = values[np.isfinite(values)]
     if not values.size:
         return None

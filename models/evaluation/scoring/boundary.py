@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.scoring.confusion_counts import Labels
-from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, terms
+from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, mean_of_ratios
 
 Mask = NDArray[np.bool_]
 TOLERANCE = 5.0
 
 
-class Boundary:
+class SurfaceDice:
     """The normalised surface distance of each foreground class (Nikolov et al. 2018, arXiv:1809.04430).
 
     NSD_c = (|S_T within t of S_P| + |S_P within t of S_T|) / (|S_T| + |S_P|), S the boundary pixels of class c in truth and
@@ -28,19 +28,19 @@ class Boundary:
         self.sequences: list[str] = []
         self._rows: list[Array] = []
 
-    def add(self, truth: Labels, found: Labels, sequence: str) -> None:
+    def add(self, truth: Labels, predicted: Labels, sequence: str) -> None:
         """Count one frame: two label maps uint8 (H, W) of one size."""
         known = truth != IGNORE
         row = np.zeros((self.classes - 1, 2))
         for c in range(1, self.classes):
-            row[c - 1] = close_and_total(boundary(truth == c, known), boundary(found == c, known), self.tolerance)
+            row[c - 1] = count_close(boundary(truth == c, known), boundary(predicted == c, known), self.tolerance)
         self._rows.append(row)
         self.sequences.append(sequence)
 
-    def terms(self) -> RatioMetric:
+    def metric(self) -> RatioMetric:
         """The score: 1 is perfect."""
         rows = np.array(self._rows, np.float64).reshape(-1, self.classes - 1, 2)
-        return terms(rows[..., 0], rows[..., 1])
+        return mean_of_ratios(rows[..., 0], rows[..., 1])
 
 
 def boundary(mask: Mask, known: Mask) -> Mask:
@@ -50,7 +50,7 @@ def boundary(mask: Mask, known: Mask) -> Mask:
     return mask & known & beside
 
 
-def close_and_total(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
+def count_close(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
     """How many pixels of two boundaries (H, W) lie within `tolerance` pixels of the other, and how many there are."""
     total = int(first.sum() + second.sum())
     if not (first.any() and second.any()):

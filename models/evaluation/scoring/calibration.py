@@ -28,7 +28,7 @@ class Calibration:
         self._rows.append(np.stack([excess, np.bincount(bins, minlength=BINS)], axis=-1))
         self.sequences.append(sequence)
 
-    def terms(self) -> RatioMetric:
+    def metric(self) -> RatioMetric:
         """The score: 0 is perfect."""
         return RatioMetric(np.array(self._rows, np.float64).reshape(-1, BINS, 2), _error)
 

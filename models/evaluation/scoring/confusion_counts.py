@@ -15,8 +15,8 @@ Labels = NDArray[np.uint8]
 Pixels = NDArray[np.int64]
 
 
-class Counts:
-    """Pixel counts int64 (N, K) of N frames: `overlap` of truth and prediction, `truth`, and `found`. Class 0 is background.
+class ConfusionCounts:
+    """Pixel counts int64 (N, K) of N frames: `overlap` of truth and prediction, `truth`, and `predicted`. Class 0 is background.
 
     Pixels whose truth is IGNORE count nowhere. `sequences` names the video each frame is from.
     """
@@ -26,24 +26,24 @@ class Counts:
         self.sequences: list[str] = []
         self._rows: list[Pixels] = []
 
-    def add(self, truth: Labels, found: Labels, sequence: str) -> Pixels:
-        """Count one frame: two label maps uint8 (H, W) of one size. Returns its overlap, truth and found, (3, K).
+    def add(self, truth: Labels, predicted: Labels, sequence: str) -> Pixels:
+        """Count one frame: two label maps uint8 (H, W) of one size. Returns its overlap, truth and predicted, (3, K).
 
         Raises CliprlError where the sizes differ or a label is not a class.
         """
-        if truth.shape != found.shape:
+        if truth.shape != predicted.shape:
             raise CliprlError(
-                f"a truth of {_size(truth)} pixels can't be scored against a prediction of {_size(found)} in '{sequence}': "
+                f"a truth of {_size(truth)} pixels can't be scored against a prediction of {_size(predicted)} in '{sequence}': "
                 "scale the prediction to the truth"
             )
         known = truth != IGNORE
-        truth, found = truth[known], found[known]
-        for labels, side in ((truth, "truth"), (found, "prediction")):
+        truth, predicted = truth[known], predicted[known]
+        for labels, side in ((truth, "truth"), (predicted, "prediction")):
             if labels.size and int(labels.max()) >= self.classes:
                 raise CliprlError(
                     f"the {side} of a frame of '{sequence}' holds label {labels.max()}: classes are 0..{self.classes - 1}"
                 )
-        parts = (truth[truth == found], truth, found)
+        parts = (truth[truth == predicted], truth, predicted)
         row = np.stack([np.bincount(part, minlength=self.classes) for part in parts])
         self._rows.append(row)
         self.sequences.append(sequence)
@@ -63,21 +63,21 @@ class Counts:
         return self._column(1)
 
     @property
-    def found(self) -> Pixels:
+    def predicted(self) -> Pixels:
         """Pixels of each class in the prediction, (N, K)."""
         return self._column(2)
 
     @property
     def union(self) -> Pixels:
         """Pixels of each class in truth or prediction, (N, K)."""
-        return self.truth + self.found - self.overlap
+        return self.truth + self.predicted - self.overlap
 
     def _column(self, which: int) -> Pixels:
         if not self._rows:
             return np.zeros((0, self.classes), np.int64)
         return np.stack([row[which] for row in self._rows])
 
-    def extend(self, other: Counts) -> None:
+    def extend(self, other: ConfusionCounts) -> None:
         """Append the frames of another run over the same classes."""
         self.sequences += other.sequences
         self._rows += other._rows

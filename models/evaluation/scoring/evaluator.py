@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 from cliprl.models.evaluation.scoring.bootstrap import interval
-from cliprl.models.evaluation.scoring.boundary import TOLERANCE, Boundary
+from cliprl.models.evaluation.scoring.boundary import TOLERANCE, SurfaceDice
 from cliprl.models.evaluation.scoring.calibration import Calibration
-from cliprl.models.evaluation.scoring.confusion_counts import Counts, Labels
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts, Labels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS, per_class
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
-from cliprl.models.evaluation.scoring.temporal import Consistency
+from cliprl.models.evaluation.scoring.temporal import TemporalConsistency
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,17 @@ class Score:
 
     title: str
     rule: str
-    terms: RatioMetric
+    metric: RatioMetric
     sequences: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """Value, interval and value per sequence; None for what is not defined."""
-        by_sequence = {name: _number(value) for name, value in self.terms.by_sequence(self.sequences).items()}
+        by_sequence = {name: _number(value) for name, value in self.metric.by_sequence(self.sequences).items()}
         return {
             "title": self.title,
             "rule": self.rule,
-            "value": _number(self.terms.value()),
-            "interval": interval(self.terms, self.sequences),
+            "value": _number(self.metric.value()),
+            "interval": interval(self.metric, self.sequences),
             "sequences": by_sequence,
         }
 
@@ -49,18 +49,18 @@ class Evaluator:
 
     def __init__(self, classes: Sequence[ClassSpec], tolerance: float = TOLERANCE) -> None:
         self.classes = tuple(classes)
-        self.counts = Counts(len(classes))
-        self.boundary = Boundary(len(classes), tolerance)
+        self.counts = ConfusionCounts(len(classes))
+        self.boundary = SurfaceDice(len(classes), tolerance)
         self.calibration = Calibration()
-        self.consistency = Consistency(len(classes))
+        self.consistency = TemporalConsistency(len(classes))
 
-    def add(self, truth: Labels, found: Labels, sequence: str) -> float:
+    def add(self, truth: Labels, predicted: Labels, sequence: str) -> float:
         """Score a frame's prediction against its truth: labels uint8 (H, W), IGNORE in the truth where nothing is known.
 
         Returns how well it went: the mean IoU over the foreground classes in truth or prediction, 1 where there is none.
         """
-        self.boundary.add(truth, found, sequence)
-        overlap, there, seen = self.counts.add(truth, found, sequence)[:, 1:]
+        self.boundary.add(truth, predicted, sequence)
+        overlap, there, seen = self.counts.add(truth, predicted, sequence)[:, 1:]
         union = there + seen - overlap
         return float((overlap[union > 0] / union[union > 0]).mean()) if union.any() else 1.0
 
@@ -68,26 +68,26 @@ class Evaluator:
         """Score how sure the prediction was of a frame's pixels, (n,) each."""
         self.calibration.add(confidence, correct, sequence)
 
-    def add_motion(self, picture: Labels, found: Labels, clip: str, sequence: str) -> None:
+    def add_motion(self, picture: Labels, predicted: Labels, clip: str, sequence: str) -> None:
         """Score a prediction against that of the frame before, where it is of the same clip: picture uint8 (H, W, 3) RGB."""
-        self.consistency.add(picture, found, clip, sequence)
+        self.consistency.add(picture, predicted, clip, sequence)
 
     def scores(self) -> dict[str, Score]:
         """Every score by its key. Of frames that don't follow each other there are no temporal ones."""
         found = {
-            key: Score(d.title, d.rule, d.terms(self.counts), self.counts.sequences) for key, d in DEFINITIONS.items()
+            key: Score(d.title, d.rule, d.metric(self.counts), self.counts.sequences) for key, d in DEFINITIONS.items()
         }
         tolerance = f"{self.boundary.tolerance:g} px"
         found["nsd"] = Score(
             f"NSD at {tolerance}",
             f"share of both outlines within {tolerance} of the other, pooled over frames; mean over the foreground classes",
-            self.boundary.terms(),
+            self.boundary.metric(),
             self.boundary.sequences,
         )
         found["ece"] = Score(
             "ECE (lower is better)",
             "mean gap between confidence and accuracy, over 15 bins of all cells",
-            self.calibration.terms(),
+            self.calibration.metric(),
             self.calibration.sequences,
         )
         return found | self._temporal()
@@ -116,7 +116,7 @@ class Evaluator:
         }
 
     def _per_class(self) -> Mapping[str, list[Any]]:
-        nsd = [_number(v) for v in self.boundary.terms().columns()]
+        nsd = [_number(v) for v in self.boundary.metric().columns()]
         return per_class(self.counts) | {"nsd": [None, *nsd]}
 
 

@@ -22,11 +22,11 @@ class RatioMetric:
     """`rows` float64 (N, M, 2): M pairs (numerator, denominator) a frame. `finish` makes scores (...) of sums (..., M, 2)."""
 
     rows: Array
-    finish: Callable[[Array], Array]
+    reduce: Callable[[Array], Array]
 
     def value(self) -> float:
         """The score over all frames; NaN where it is not defined."""
-        return float(self.finish(self.rows.sum(0)))
+        return float(self.reduce(self.rows.sum(0)))
 
     def columns(self) -> Array:
         """Numerator over denominator of each of the M columns, over all frames: (M,), NaN where the denominator is 0."""
@@ -34,10 +34,10 @@ class RatioMetric:
 
     def by_sequence(self, sequences: Sequence[str]) -> dict[str, float]:
         """The score of each sequence alone."""
-        return {name: float(self.finish(self.rows[rows].sum(0))) for name, rows in rows_of(sequences).items()}
+        return {name: float(self.reduce(self.rows[rows].sum(0))) for name, rows in rows_of(sequences).items()}
 
 
-def terms(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> RatioMetric:
+def mean_of_ratios(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> RatioMetric:
     """A mean over columns of numerators (N, M) pooled over frames, over denominators (N, M) pooled over frames."""
     return RatioMetric(np.stack([numerator, denominator], axis=-1).astype(np.float64), mean_ratio)
 

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.sample import IGNORE
-from cliprl.models.evaluation.scoring.confusion_counts import Counts, Labels
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts, Labels
 from cliprl.models.evaluation.scoring.iou import dataset_mdice_foreground, dataset_miou_foreground
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
 
-# Flow is found, and the warped masks compared, in pictures of at most this width.
+# Flow is predicted, and the warped masks compared, in pictures of at most this width.
 FLOW_WIDTH = 480
 
 
-class Consistency:
+class TemporalConsistency:
     """Two scores of consecutive predictions of a clip, per foreground class pooled over pairs, then the mean over classes.
 
     The IoU of consecutive masks, which also counts true motion; and the Dice of each mask with its predecessor warped along
@@ -22,28 +22,28 @@ class Consistency:
     """
 
     def __init__(self, classes: int) -> None:
-        self.still, self.warped = Counts(classes), Counts(classes)
+        self.still, self.warped = ConfusionCounts(classes), ConfusionCounts(classes)
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._last: tuple[str, Labels, Labels, Labels] | None = None
 
-    def add(self, picture: Labels, found: Labels, clip: str, sequence: str) -> None:
+    def add(self, picture: Labels, predicted: Labels, clip: str, sequence: str) -> None:
         """Take the next frame: its picture uint8 (H, W, 3) RGB, and its predicted labels (H, W).
 
         It is compared with the last one where both are of one clip; the pair counts for `sequence`.
         """
-        gray, small = self._shrunk(picture, found)
-        last, self._last = self._last, (clip, found, gray, small)
-        if last is None or last[0] != clip or last[1].shape != found.shape:
+        gray, small = self._shrunk(picture, predicted)
+        last, self._last = self._last, (clip, predicted, gray, small)
+        if last is None or last[0] != clip or last[1].shape != predicted.shape:
             return
-        self.still.add(last[1], found, sequence)
+        self.still.add(last[1], predicted, sequence)
         self.warped.add(self._moved(last[2], gray, last[3]), small, sequence)
 
-    def _shrunk(self, picture: Labels, found: Labels) -> tuple[Labels, Labels]:
+    def _shrunk(self, picture: Labels, predicted: Labels) -> tuple[Labels, Labels]:
         gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, FLOW_WIDTH / gray.shape[1])
         size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-        return gray.astype(np.uint8), cv2.resize(found, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        return gray.astype(np.uint8), cv2.resize(predicted, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
     def _moved(self, before: Labels, now: Labels, labels: Labels) -> Labels:
         """`labels` of the picture `before`, moved to where their pixels are `now`; IGNORE where they come from outside."""

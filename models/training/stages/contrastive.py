@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.augment import Geometry, Photometry
-from cliprl.models.data.batch_loader import Ahead
+from cliprl.models.data.batch_loader import BatchLoader
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import tokenize
 from cliprl.models.training.losses import dhn_nce
-from cliprl.models.training.parallel import autocast, device_of, share, size
+from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size
 from cliprl.models.training.stages.supervised import cosine_rate, update
 
 
@@ -33,13 +33,13 @@ class Contrastive:
         parameters = [p for p in network.clip.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
-        self.batches = Ahead(self._batch, recipe.data.workers)
+        self.batches = BatchLoader(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, list[str]]:
         """Pictures uint8 (B, H, W, 3) of different sequences, and their captions: this process's share."""
         order = np.random.default_rng((self.seed, step)).permutation(len(self.places))[: self.config.batch]
         images, captions = [], []
-        for n in share(len(order)):
+        for n in batch_share(len(order)):
             rng = np.random.default_rng((self.seed, step, n))
             data, indices = self.places[int(order[n])]
             index = indices[int(rng.integers(len(indices)))]
@@ -58,7 +58,7 @@ class Contrastive:
             texts = self.network.encode_text(tokens.to(self.device))
             seen = self.network.encode_image(images.to(self.device, non_blocking=True))
         loss = dhn_nce(seen.float(), texts.float(), self.config.temperature, self.config.hardness)
-        loss = loss / (len(captions) * size())
+        loss = loss / (len(captions) * world_size())
         update(self.optimizer, self.scheduler, loss, self.network)
         return {"dhn-nce": loss.item()}
 

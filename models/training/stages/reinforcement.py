@@ -10,20 +10,20 @@ from torch import Tensor
 
 from cliprl.engines import ClassSpec
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.batch_loader import Ahead, Mixture, Pairs, pair_batch
+from cliprl.models.data.batch_loader import BatchLoader, FramePairs, Mixture, pair_batch
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.refiner import Refiner
+from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.parallel import device_of
 from cliprl.models.training.stages.rollout import (
-    Observed,
-    Truth,
-    anchor_at,
+    AllowedClasses,
+    Observation,
+    imitation_weight,
     observe,
-    prior_of,
     reinforcement_loss,
     rollout,
+    simulate_prior,
 )
 from cliprl.models.training.stages.supervised import cosine_rate, update
 
@@ -36,22 +36,22 @@ class Reinforcement:
     def __init__(
         self,
         network: ClipSegmenter,
-        refiner: Refiner,
+        refiner: RefinerNetwork,
         mixture: Mixture,
         classes: Sequence[ClassSpec],
         recipe: Recipe,
     ) -> None:
         self.network, self.refiner, self.classes = network, refiner, classes
         self.config, self.seed, self.steps = recipe.reinforcement, recipe.seed, recipe.reinforcement.steps
-        self.truth, self.device, self.precision = Truth.of(classes), device_of(refiner), recipe.precision
+        self.truth, self.device, self.precision = AllowedClasses.of(classes), device_of(refiner), recipe.precision
         self.optimizer = torch.optim.Adam(refiner.parameters(), lr=self.config.rate)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
         self.growth = Curriculum(recipe.curriculum.reinforcement, self.steps)
         self.mixture, self.size = mixture, (recipe.network.height, recipe.network.width)
-        self.batches = Ahead(self._batch, recipe.data.workers)
+        self.batches = BatchLoader(self._batch, recipe.data.workers)
         self._text: Tensor | None = None
 
-    def _batch(self, step: int) -> Pairs:
+    def _batch(self, step: int) -> FramePairs:
         severity, zoom = self.growth.severity(step), self.growth.zoom(step)
         return pair_batch(self.mixture, self.config.batch, self.size, self.seed + 1, step, severity, zoom)
 
@@ -59,10 +59,10 @@ class Reinforcement:
         """One batch of rollouts."""
         torch.manual_seed(self.seed * 1_000_003 + index)
         observed, unroll = self._observe(self.batches(index)), self.growth.unroll(index)
-        prior = prior_of(self.refiner, observed, self.text, unroll)
-        turns = rollout(self.refiner, observed, prior, self.text, self.truth, unroll, self.config)
+        prior = simulate_prior(self.refiner, observed, self.text, unroll)
+        transitions = rollout(self.refiner, observed, prior, self.text, self.truth, unroll, self.config)
         loss, figures = reinforcement_loss(
-            turns, observed.labels, anchor_at(index, self.steps, self.config), self.config
+            transitions, observed.labels, imitation_weight(index, self.steps, self.config), self.config
         )
         update(self.optimizer, self.scheduler, loss, self.refiner)
         return figures
@@ -76,7 +76,7 @@ class Reinforcement:
             self.refiner.learn_concepts(self._text)
         return self._text
 
-    def _observe(self, pairs: Pairs) -> Observed:
+    def _observe(self, pairs: FramePairs) -> Observation:
         return observe(self.network, pairs.to(self.device), self.text, self.precision)
 
     def state(self) -> dict[str, Any]:

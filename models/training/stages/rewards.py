@@ -11,19 +11,19 @@ from torch.nn import functional as F
 from cliprl.models.config.config import ReinforcementConfig
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.network.actions import KEEP, ActionContext, outcomes
-from cliprl.models.training.parallel import total
+from cliprl.models.training.parallel import sum_over_processes
 
-GAIN_LIMIT = 1.0
+MAX_GAIN = 1.0
 # A class's probability beside the leading one's, below which it is taken for this.
-LEAST = 1e-37
+MIN_PROBABILITY = 1e-37
 # A label rarer than this share of all cells counts as if it had it.
-LEAST_SHARE = 1e-4
+MIN_LABEL_SHARE = 1e-4
 # The neighbourhood whose rewards an agent has a share in: so many cells squared.
 WINDOW = 5
 
 
 def agent_rewards(
-    pictures: ActionContext, pushes: Tensor, truths: Sequence[Tensor], config: ReinforcementConfig
+    context: ActionContext, pushes: Tensor, truths: Sequence[Tensor], config: ReinforcementConfig
 ) -> Tensor:
     """The reward of every action for the cell itself, float32 (B, A, h, w).
 
@@ -31,47 +31,47 @@ def agent_rewards(
     less it where it becomes wrong, less the `effort` of any action but to keep.
     truths: each bool (B, K, h, w), the classes that a cell's label allows; the reward is the mean over them.
     """
-    right = [truth.to(pictures.logits.dtype) for truth in truths]
-    before = _judged(pictures.logits, right)
+    right = [truth.to(context.logits.dtype) for truth in truths]
+    before = _log_likelihoods(context.logits, right)
     rewards = []
-    for action, outcome in enumerate(outcomes(pictures, pushes)):
-        pairs = zip(before, _judged(outcome, right), strict=True)
-        gains = [(now - was).clamp(-GAIN_LIMIT, GAIN_LIMIT) + config.label_reward * (hit - had)
+    for action, outcome in enumerate(outcomes(context, pushes)):
+        pairs = zip(before, _log_likelihoods(outcome, right), strict=True)
+        gains = [(now - was).clamp(-MAX_GAIN, MAX_GAIN) + config.label_reward * (hit - had)
                  for (was, had), (now, hit) in pairs]  # fmt: skip
         effort = 0.0 if action == KEEP else config.effort
         rewards.append(torch.stack(gains).mean(0) - effort)
     return torch.stack(rewards, 1)
 
 
-def _judged(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _log_likelihoods(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """For each truth the log-probability of its classes, and 1.0 where one of them leads; each (B, h, w).
 
     right: (B, K, h, w), 1 for the classes that the truth allows, else 0.
     """
     odds = (logits - logits.amax(1, keepdim=True)).exp()  # 1 for the class that leads
-    total = odds.sum(1)
+    mass = odds.sum(1)
     found = []
     for allowed in right:
         own = odds * allowed
-        found.append(((own.sum(1) / total).clamp(min=LEAST).log(), (own.amax(1) >= 1).to(logits.dtype)))
+        found.append(((own.sum(1) / mass).clamp(min=MIN_PROBABILITY).log(), (own.amax(1) >= 1).to(logits.dtype)))
     return found
 
 
-def weights_of(labels: Tensor, rarity: float) -> Tensor:
+def cell_weights(labels: Tensor, rarity: float) -> Tensor:
     """What the rewards of each cell of `labels`, int64 (B, h, w), count for in the loss, float32 (B, h, w).
 
     It is the label's share of the known cells of all processes to the power of -`rarity`: 1 everywhere where that is 0; and 0
     where nothing is known.
     """
-    counts = total(torch.bincount(labels.flatten(), minlength=IGNORE + 1).float())
+    counts = sum_over_processes(torch.bincount(labels.flatten(), minlength=IGNORE + 1).float())
     counts[IGNORE] = 0
-    shares = (counts / counts.sum().clamp(min=1)).clamp(min=LEAST_SHARE)
+    shares = (counts / counts.sum().clamp(min=1)).clamp(min=MIN_LABEL_SHARE)
     each = shares**-rarity
     each[IGNORE] = 0
     return each[labels]
 
 
-def around(rewards: Tensor) -> Tensor:
+def neighbourhood_mean(rewards: Tensor) -> Tensor:
     """The mean of a reward map over the 5x5 cells around each cell, (B, h, w); what lies outside counts as 0.
 
     The reward-map convolution of PixelRL (Furuta et al. 2019) with a fixed box for a kernel.
@@ -85,7 +85,7 @@ def reward_to_go(rewards: Sequence[Tensor], share: float, discount: float) -> li
     later = torch.zeros_like(rewards[-1])
     backwards = []
     for reward in reversed(rewards):
-        rest = share * around(reward) + discount * later
+        rest = share * neighbourhood_mean(reward) + discount * later
         backwards.append(rest)
         later = reward + rest
     return backwards[::-1]

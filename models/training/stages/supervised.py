@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.batch_loader import Ahead, Mixture, labelled_batch
+from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch
 from cliprl.models.data.sample import Image, allowed_classes, instrument_classes
-from cliprl.models.evaluation.evaluation import ScoredFrame, draw
+from cliprl.models.evaluation.evaluation import ScoredFrame, draw_comparison
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import drawn_embeddings
+from cliprl.models.network.text import sampled_embeddings
 from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
@@ -79,7 +79,7 @@ class Supervised:
                 mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom, stride=config.stride
             )
 
-        self.batches = Ahead(batch, recipe.data.workers)
+        self.batches = BatchLoader(batch, recipe.data.workers)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(self, index: int) -> Mapping[str, float]:
@@ -88,7 +88,7 @@ class Supervised:
         image, labels = (part.to(self.device, non_blocking=True) for part in self.batches(index))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         with autocast(self.precision, self.device):
-            _, logits = self.network(image, drawn_embeddings(self.network, self.classes, generator))
+            _, logits = self.network(image, sampled_embeddings(self.network, self.classes, generator))
         logits = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
         self._last = image, labels, logits.detach()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
@@ -96,7 +96,7 @@ class Supervised:
         update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
 
-    def picture(self) -> Image | None:
+    def preview(self) -> Image | None:
         """Some of the last step's pictures, each beside its truth and what was found: uint8 (n H, 3 W, 3) RGB."""
         if self._last is None:
             return None
@@ -106,7 +106,7 @@ class Supervised:
         rows = zip(
             images, *(_widened(part, self.config.stride) for part in (labels.astype(np.uint8), found)), strict=True
         )
-        return np.vstack([draw(ScoredFrame(0.0, 0, *row), colors) for row in rows])
+        return np.vstack([draw_comparison(ScoredFrame(0.0, 0, *row), colors) for row in rows])
 
     def state(self) -> dict[str, Any]:
         """Network, optimiser and schedule."""

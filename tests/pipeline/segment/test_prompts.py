@@ -30,9 +30,9 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from cliprl.engines import add_reference  # noqa: E402
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig  # noqa: E402
-from cliprl.models.export.export import Model, add_text, export_bundle  # noqa: E402
+from cliprl.models.export.export import TrainedModel, add_text, export_bundle  # noqa: E402
 from cliprl.models.network.network import ClipSegmenter  # noqa: E402
-from cliprl.models.network.refiner import Refiner  # noqa: E402
+from cliprl.models.network.refiner import RefinerNetwork  # noqa: E402
 from cliprl.models.network.text import class_embeddings, tokenize  # noqa: E402
 
 HEIGHT, WIDTH, CONTEXT = 64, 96, 24
@@ -52,8 +52,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ClipSegmente
     """A bundle that an untrained network was exported to, and that network."""
     torch.set_num_threads(1)
     network = tiny(0)
-    model = Model(
-        network, Refiner.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, HEIGHT, WIDTH, 2
+    model = TrainedModel(
+        network,
+        RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()),
+        SCENE_CLASSES,
+        HEIGHT,
+        WIDTH,
+        2,
     )
     return export_bundle(model, tmp_path_factory.mktemp("bundle"), "tiny", {}), network
 

@@ -11,11 +11,11 @@ from cliprl.engines import UsageError
 from cliprl.models.data.augmentation.common_corruptions import blur, digital, noise, weather
 from cliprl.models.data.sample import Image
 
-Picture = NDArray[np.float32]
+FloatImage = NDArray[np.float32]
 # Takes a picture (H, W, 3) in 0..1, a severity 1..5 and a generator; what leaves 0..1 is clipped afterwards.
-Corruption = Callable[[Picture, int, np.random.Generator], Picture]
+CorruptionFunction = Callable[[FloatImage, int, np.random.Generator], FloatImage]
 
-COMMON: Mapping[str, Corruption] = {
+COMMON: Mapping[str, CorruptionFunction] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
@@ -32,7 +32,7 @@ COMMON: Mapping[str, Corruption] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
-FURTHER: Mapping[str, Corruption] = {
+FURTHER: Mapping[str, CorruptionFunction] = {
     "speckle_noise": noise.speckle_noise,
     "gaussian_blur": blur.gaussian_blur,
     "spatter": weather.spatter,
@@ -41,7 +41,7 @@ FURTHER: Mapping[str, Corruption] = {
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def corrupted(image: Image, kind: str, severity: int, rng: np.random.Generator) -> Image:
+def apply_common_corruption(image: Image, kind: str, severity: int, rng: np.random.Generator) -> Image:
     """A corrupted copy of uint8 (H, W, 3) RGB. Raises UsageError for an unknown kind or severity."""
     corruption = COMMON.get(kind) or FURTHER.get(kind)
     if corruption is None:
