@@ -44,7 +44,7 @@ UNITS = {"pictures": "pictures/s", "step": "ms", "waiting for data": "%", "GPU b
 
 def recipe_of(name: str, settings: Sequence[str]) -> Recipe:
     """A recipe with what is measured here in place of its data. Raises UsageError as `load_recipe` does."""
-    from cliprl.models.config.config import load_recipe
+    from cliprl.models.config.load import load_recipe
 
     return load_recipe(name, [*settings, *OURS])
 

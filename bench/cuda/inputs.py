@@ -38,7 +38,8 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     import torch
     from torch.nn import functional
 
-    from cliprl.models.config.config import ReinforcementConfig, load_recipe
+    from cliprl.models.config.config import ReinforcementConfig
+    from cliprl.models.config.load import load_recipe
     from cliprl.models.export.onnx_export import write_networks
     from cliprl.models.network.network import ClipSegmenter
     from cliprl.models.network.refiner import RefinerNetwork

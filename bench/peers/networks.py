@@ -127,7 +127,8 @@ def _onnxruntime_segmenter(bundle: Bundle, steps: int | None, threads: int) -> P
 def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
     import torch
 
-    from cliprl.models.config.config import ReinforcementConfig, load_recipe
+    from cliprl.models.config.config import ReinforcementConfig
+    from cliprl.models.config.load import load_recipe
     from cliprl.models.network.network import ClipSegmenter
     from cliprl.models.network.refiner import RefinerNetwork
 

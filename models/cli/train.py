@@ -33,7 +33,7 @@ def train(
     """
     import torch
 
-    from cliprl.models.config.config import load_recipe
+    from cliprl.models.config.load import load_recipe
     from cliprl.models.training.callbacks import ProgressDisplay
     from cliprl.models.training.parallel import launch, rank
     from cliprl.models.training.training import train as run

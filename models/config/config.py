@@ -1,172 +1,180 @@
-"""A training recipe: a typed tree of settings, read from TOML, changed by `--set a.b=value`."""
+"""The settings of a training recipe, as typed dataclasses."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from cliprl.engines import UsageError
-from cliprl.models.config.tree import apply_override, build, flat
-from cliprl.models.data.dataset_spec import DatasetSpec
+from pydantic import ConfigDict, Field
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 STAGES = ("contrastive", "supervised", "reinforcement")
-# Settings of the data that say where it lies or how it is read, not what is learned from it.
-LOCATION_KEYS = ("cache", "root", "workers", "test")
+Count = Annotated[int, Field(ge=0, strict=True)]
+Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Text = Annotated[str, Field(strict=True)]
+Texts = tuple[Text, ...]
+
+
+class _Settings:
+    """A section of a recipe, which pydantic validates when a file is loaded; an unknown name is an error."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """The network's shape; pictures have `height` x `width` pixels.
+class NetworkConfig(_Settings):
+    """The network's architecture; images have `height` x `width` pixels.
 
-    `tower` is a model of open_clip's by name (ViT-B-16) or by a file that describes it (model.json), with its own text
-    tower, or else a timm model, beside which `embedding`, `text_width`, `text_layers` and `context` give the text tower.
-    `weights` is "" (random), "efficientnet-lite0", a tag of open_clip's, or a checkpoint of its (see `weights.py`).
-    `frozen_stages` of the tower's four stages stay as they started; a stage of a transformer is a quarter of its blocks.
-    `pyramid` and `features` are the decoder's widths, `policy` the refiner's.
+    `tower` is the image backbone: an open_clip model by name (ViT-B-16) or by a file that describes it (model.json), with its
+    own text encoder; or a timm model, with a text encoder of `embedding`, `text_width`, `text_layers` and `context`.
+    `weights` is "" (random), "efficientnet-lite0", an open_clip tag, or the path of a checkpoint (see `weights.py`).
+    The first `frozen_stages` of the backbone's four stages are not trained; a stage of a transformer is a quarter of its
+    blocks. `pyramid` and `features` are the decoder's widths, `policy` is the refiner's.
     """
 
-    tower: str = "tf_efficientnet_lite0"
-    weights: str = "efficientnet-lite0"
-    height: int = 256
-    width: int = 320
-    embedding: int = 128
-    pyramid: int = 64
-    features: int = 48
-    text_width: int = 128
-    text_layers: int = 3
-    context: int = 32
-    frozen_stages: int = 2
-    policy: int = 32
+    tower: Text = "tf_efficientnet_lite0"
+    weights: Text = "efficientnet-lite0"
+    height: Count = 256
+    width: Count = 320
+    embedding: Count = 128
+    pyramid: Count = 64
+    features: Count = 48
+    text_width: Count = 128
+    text_layers: Count = 3
+    context: Count = 32
+    frozen_stages: Count = 2
+    policy: Count = 32
 
 
 @dataclass(frozen=True, slots=True)
-class DataConfig:
-    """What to train on: the sets that `train` lists, or where it is empty a mixture of rendered scenes and real tissue.
+class DataConfig(_Settings):
+    """The training data: the sets listed in `train`, or, if it is empty, a mixture of rendered scenes and real tissue.
 
-    Sets are described as in data/catalog.py; a folder that is not absolute is one of `root`. `policy` lists those of the
-    reinforcement stage, best ones that the base has not seen ("" = `train`); `test` those that the bundle is scored on.
+    Each set is a data set line (see `data/registry.py`); a relative folder is relative to `root`. `policy` lists the sets of
+    the reinforcement stage, preferably not those that the base was trained on ("" = `train`). `test` lists the sets that
+    the finished bundle is scored on.
 
-    Of the mixture, `larynx` is the folder of the vocal-fold set ("" = rendered scenes alone). It has `scenes` seeds from
-    `first_seed` on, each with `frames` frames; the policy is trained on `policy_scenes` further ones that the base has not
-    seen. Shares are of a batch. Rendered scenes are kept in `cache` ("" = the run's folder).
+    In the mixture, `larynx` is the folder of the vocal-fold set ("" = rendered scenes alone). The mixture renders `scenes`
+    seeds from `first_seed` on, each with `frames` frames, and `policy_scenes` further ones for the policy. Shares are
+    shares of a batch. Rendered scenes are cached in `cache` ("" = the run's folder).
 
-    `variety` scales how much views, cameras and light differ from picture to picture: 1 for what must hold on strangers'
-    cameras, less for what is only to hold on the same one. `policy_variety` is the reinforcement stage's: on pictures that
-    are stranger to it than those it learned from, the base errs as it will at run time.
+    `variety` scales the augmentation of view, camera and light: 1 to generalize to unknown cameras, less for one known
+    camera. `policy_variety` is the same for the reinforcement stage: stronger augmentation makes the base err as it does at
+    run time.
 
-    `workers` is how many processes draw scenes and threads make batches; 0 for as many as there are processors.
+    `workers` is the number of rendering processes and of batch threads; 0 for one for each processor.
     """
 
-    train: tuple[str, ...] = ()
-    policy: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    root: str = ""
-    larynx: str = ""
-    cache: str = ""
-    first_seed: int = 0
-    scenes: int = 300
-    policy_scenes: int = 60
-    frames: int = 6
-    height: int = 384
-    width: int = 480
-    workers: int = 0
-    larynx_share: float = 0.15
-    composed_share: float = 0.35
-    variety: float = 1.0
-    policy_variety: float = 1.0
+    train: Texts = ()
+    policy: Texts = ()
+    test: Texts = ()
+    root: Text = ""
+    larynx: Text = ""
+    cache: Text = ""
+    first_seed: Count = 0
+    scenes: Count = 300
+    policy_scenes: Count = 60
+    frames: Count = 6
+    height: Count = 384
+    width: Count = 480
+    workers: Count = 0
+    larynx_share: Number = 0.15
+    composed_share: Number = 0.35
+    variety: Number = 1.0
+    policy_variety: Number = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ContrastiveConfig:
-    """The DHN-NCE stage. `temperature` and `hardness` are tau and beta of the loss."""
+class ContrastiveConfig(_Settings):
+    """The contrastive stage with the DHN-NCE loss, whose tau is `temperature` and whose beta is `hardness`."""
 
-    steps: int = 150
-    batch: int = 24
-    rate: float = 3e-4
-    temperature: float = 0.6
-    hardness: float = 0.15
+    steps: Count = 150
+    batch: Count = 24
+    rate: Number = 3e-4
+    temperature: Number = 0.6
+    hardness: Number = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisedConfig:
-    """The dense stage: cross-entropy and Dice. `tower_rate` is the pretrained tower's own, smaller learning rate.
+class SupervisedConfig(_Settings):
+    """The supervised stage: cross-entropy and Dice. `tower_rate` is the smaller learning rate of the pretrained backbone.
 
-    Logits are compared with the labels of every `stride`-th pixel, scaled up bilinearly as far as that is finer than their
-    own grid: 1 learns where between two cells a boundary runs, at more time a step.
+    Logits are compared with the labels of every `stride`-th pixel. A stride finer than the network's grid of 4 upsamples the
+    logits bilinearly: the boundary between two cells is learned, at the cost of time.
     """
 
-    steps: int = 2400
-    stride: int = 4
-    batch: int = 12
-    rate: float = 2e-3
-    tower_rate: float = 3e-4
-    dice: float = 0.5
+    steps: Count = 2400
+    stride: Count = 4
+    batch: Count = 12
+    rate: Number = 2e-3
+    tower_rate: Number = 3e-4
+    dice: Number = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class ReinforcementConfig:
-    """The actor-critic stage; see models/training/stages/rewards.py and models/training/stages/rollout.py.
+class ReinforcementConfig(_Settings):
+    """The actor-critic stage; see `training/stages/rewards.py` and `training/stages/rollout.py`.
 
-    `label_reward` is earned by a cell that becomes right, and lost by one that becomes wrong; `effort` is what an action
-    other than to keep costs: agents act where it pays, and the loop can stop early. `neighbour_reward` is an agent's share in
-    the rewards around it. `anchor` weighs the cross-entropy with the softmax of the rewards over `temperature`; from the first
-    half of the steps on `anchor_left` of it remains: where it goes, a policy that has come to keep everywhere can't leave
-    that place; where all of it stays, agents act all the time, and the loop never stops early. Cells count by their label's
-    share of the batch to the power of -`rarity`: without it what is mended of the large classes is paid for by the small ones.
-    `foresight` weighs the credit for what follows from an action, `critic` the critic's loss (without foresight
-    there is no critic).
+    Rewards: a cell that becomes right earns `label_reward`, one that becomes wrong loses it; each action but "keep" costs
+    `effort`, so that agents act where it pays and the loop can stop early. `neighbour_reward` is an agent's share of the
+    rewards around it, `discount` weighs later rewards.
 
-    To raise a class an action adds `push` logits to it, once no class is further than `bound` logits below the leading one.
-    A push longer than the bound overturns any label at once: of two classes that mends the most. Of many, short pushes and a
-    wide bound are better: a wrong push then costs little where the base is sure, and learning is not driven to keep.
-    `control_rate` is that of the supervised control in the study of the refiner: at the policy's it drifts.
+    Imitation: `anchor` weighs the imitation loss, a cross-entropy with the softmax of the rewards over `temperature`. From
+    half of the steps on, `anchor_left` of the weight remains: with 0 a policy that always keeps cannot recover; with 1
+    agents act at every step and the loop never stops early.
+
+    Cells are weighted by their label's share of the batch to the power of -`rarity`; with 0, small classes pay for what is
+    corrected in the large ones. `foresight` weighs the advantage of the sampled action, `critic` the critic's loss (there is
+    no critic without foresight).
+
+    Actions: an action that raises a class adds `push` logits to it, after every class has been raised to at most `bound`
+    logits below the leading one. A push beyond the bound overturns any label at once, which suits two classes; short pushes
+    and a wide bound suit many classes, because a wrong push then costs little where the base is sure.
+
+    `control_rate` is the learning rate of the supervised control in the refiner study; it diverges at the policy's rate.
     """
 
-    steps: int = 400
-    batch: int = 8
-    rate: float = 1e-3
-    discount: float = 0.95
-    label_reward: float = 2.0
-    neighbour_reward: float = 0.5
-    push: float = 3.0
-    bound: float = 8.0
-    effort: float = 0.05
-    temperature: float = 0.1
-    anchor: float = 2.0
-    anchor_left: float = 0.1
-    rarity: float = 0.3
-    foresight: float = 0.0
-    critic: float = 0.2
-    control_rate: float = 1e-4
+    steps: Count = 400
+    batch: Count = 8
+    rate: Number = 1e-3
+    discount: Number = 0.95
+    label_reward: Number = 2.0
+    neighbour_reward: Number = 0.5
+    push: Number = 3.0
+    bound: Number = 8.0
+    effort: Number = 0.05
+    temperature: Number = 0.1
+    anchor: Number = 2.0
+    anchor_left: Number = 0.1
+    rarity: Number = 0.3
+    foresight: Number = 0.0
+    critic: Number = 0.2
+    control_rate: Number = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class CurriculumRange:
-    """How a stage gets harder: of each pair the first holds at the first step, the second from `over` of the steps on.
+class CurriculumRange(_Settings):
+    """The difficulty of a stage: each pair holds the value at the first step and the value from `over` of the steps on.
 
-    `severity` is the worst corruption of a picture (0..5); `zoom` how much of a picture's width a view spans at most: what
-    is in it looks smaller the more it spans; `unroll` the number of refinement steps.
+    `severity` is the strongest corruption of an image (0..5); `zoom` the largest share of the image's width that a view
+    spans (wider views show smaller objects); `unroll` the number of refinement steps.
     """
 
-    over: float = 0.5
-    severity: tuple[float, float] = (1.5, 1.5)
-    zoom: tuple[float, float] = (1.25, 1.25)
-    unroll: tuple[int, int] = (3, 3)
+    over: Number = 0.5
+    severity: tuple[Number, Number] = (1.5, 1.5)
+    zoom: tuple[Number, Number] = (1.25, 1.25)
+    unroll: tuple[Count, Count] = (3, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementCurriculum(CurriculumRange):
-    """The same for the reinforcement stage."""
+    """The difficulty of the reinforcement stage."""
 
-    severity: tuple[float, float] = (1.0, 5.0)
+    severity: tuple[Number, Number] = (1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
-class CurriculumConfig:
+class CurriculumConfig(_Settings):
     """The curriculum of each stage that has one."""
 
     supervised: CurriculumRange = field(default_factory=CurriculumRange)
@@ -174,28 +182,30 @@ class CurriculumConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringConfig:
-    """What the finished bundle is scored on besides `data.test`: `scenes` unseen rendered ones, where the mixture is trained
-    on. Of every set each `every`-th frame is scored."""
+class ScoringConfig(_Settings):
+    """Further scores of the finished bundle: `scenes` unseen rendered scenes if the mixture was trained on.
 
-    scenes: int = 40
-    every: int = 1
+    Every `every`-th frame of each set is scored.
+    """
+
+    scenes: Count = 40
+    every: Count = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides what a run learns, apart from the machine. `note` goes into the manifest as it is.
+class Recipe(_Settings):
+    """All settings that decide what a run learns, independent of the machine. The manifest repeats `note`.
 
-    `precision` is "f32", or "bf16" for mixed precision. A checkpoint is written every `save_every` steps, and pictures of
-    what is learned go into the log every `draw_every`.
+    `precision` is "f32", or "bf16" for mixed precision. A checkpoint is written every `save_every` steps, and images of
+    what is learned are logged every `draw_every` steps.
     """
 
-    name: str = "small"
-    note: str = ""
-    seed: int = 0
-    precision: str = "f32"
-    save_every: int = 100
-    draw_every: int = 100
+    name: Text = "small"
+    note: Text = ""
+    seed: Count = 0
+    precision: Text = "f32"
+    save_every: Count = 100
+    draw_every: Count = 100
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
@@ -203,37 +213,3 @@ class Recipe:
     reinforcement: ReinforcementConfig = field(default_factory=ReinforcementConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-
-
-def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = ()) -> Recipe:
-    """Read a shipped recipe by name or any TOML file, then apply overrides of the form "supervised.steps=10".
-
-    Raises UsageError for a missing or garbled file, an unknown setting, or a value of the wrong type.
-    """
-    path = RECIPES / f"{name_or_path}.toml"
-    path = path if path.is_file() else Path(name_or_path)
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise UsageError(f"no recipe '{name_or_path}': give a TOML file, or one of the shipped: {shipped}")
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
-    for override in overrides:
-        apply_override(tree, override)
-    recipe: Recipe = build(Recipe, tree)
-    return recipe
-
-
-def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """The settings that decide what a checkpoint of `stage` holds, by their full names: its own and those of the stages
-    before it, but not where data lies nor how many workers read it."""
-    tree = asdict(recipe)
-    data = {key: value for key, value in tree["data"].items() if key not in LOCATION_KEYS}
-    data["larynx"] = bool(recipe.data.larynx)
-    data |= {key: [DatasetSpec.parse(text).without_path() for text in tree["data"][key]] for key in ("train", "policy")}
-    before = STAGES[: STAGES.index(stage) + 1]
-    own = {key: tree[key] for key in before} | {
-        "curriculum": {key: value for key, value in tree["curriculum"].items() if key in before}
-    }
-    return flat({"seed": recipe.seed, "precision": recipe.precision, "network": tree["network"], "data": data} | own)

@@ -20,7 +20,8 @@ import typer
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.splits import SPLITS
 from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.network.network import ClipSegmenter

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from cliprl.engines import Bundle, UsageError, add_reference, seal_bundle
-from cliprl.models.config.config import Recipe, checkpoint_settings
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import checkpoint_settings
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.registry import dataset_kind
 from cliprl.models.data.sets import vocalfolds

@@ -25,7 +25,8 @@ from cliprl.engines.onnx.batch import set_batch  # noqa: E402
 from cliprl.engines.onnx.dynamic_conv import load_graph  # noqa: E402
 from cliprl.engines.onnx.matmul_to_conv import replace_matrix_products  # noqa: E402
 from cliprl.engines.onnx.quantize import products  # noqa: E402
-from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe  # noqa: E402
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig  # noqa: E402
+from cliprl.models.config.load import load_recipe  # noqa: E402
 from cliprl.models.export.export import write_networks  # noqa: E402
 from cliprl.models.network.network import ClipSegmenter  # noqa: E402
 from cliprl.models.network.refiner import RefinerNetwork  # noqa: E402

@@ -13,7 +13,8 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import load_recipe
 from cliprl.models.data.batch_loader import Mixture, labelled_batch
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.network.network import ClipSegmenter

@@ -15,7 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from virtual_time import VirtualClock, VirtualLoader
 
-from cliprl.models.config.config import CurriculumRange, Recipe, SupervisedConfig, load_recipe
+from cliprl.models.config.config import CurriculumRange, Recipe, SupervisedConfig
+from cliprl.models.config.load import load_recipe
 from cliprl.models.data import batch_loader
 from cliprl.models.data.augmentation.augment import Geometry, Photometry
 from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch

@@ -13,7 +13,8 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import UsageError
-from cliprl.models.config.config import ReinforcementConfig, load_recipe
+from cliprl.models.config.config import ReinforcementConfig
+from cliprl.models.config.load import load_recipe
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.training.parallel import autocast, batch_share, launch
@@ -24,7 +25,7 @@ STEPS = textwrap.dedent("""
     import sys
     from pathlib import Path
     import torch
-    from cliprl.models.config.config import load_recipe
+    from cliprl.models.config.load import load_recipe
     from cliprl.models.network.network import ClipSegmenter
     from cliprl.models.network.refiner import RefinerNetwork
     from cliprl.models.training import parallel

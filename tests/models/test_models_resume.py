@@ -16,7 +16,8 @@ import torch
 from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.config.config import Recipe, checkpoint_settings, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage, save_checkpoint
 from cliprl.models.training.stages.supervised import update
 

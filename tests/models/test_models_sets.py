@@ -17,7 +17,8 @@ from tiny import NETWORK
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import train as cli
-from cliprl.models.config.config import Recipe, load_recipe
+from cliprl.models.config.config import Recipe
+from cliprl.models.config.load import load_recipe
 from cliprl.models.data.batch_loader import pair_batch
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import sequence_names

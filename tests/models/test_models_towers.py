@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import file_hash
-from cliprl.models.config.config import NetworkConfig, ReinforcementConfig, load_recipe
+from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
+from cliprl.models.config.load import load_recipe
 from cliprl.models.export.export import TrainedModel, export_bundle
 from cliprl.models.network.backbones import make_clip
 from cliprl.models.network.network import ClipSegmenter

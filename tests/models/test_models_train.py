@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
-from cliprl.models.config.config import NetworkConfig, Recipe, load_recipe
+from cliprl.models.config.config import NetworkConfig, Recipe
+from cliprl.models.config.load import load_recipe
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
@@ -222,6 +223,13 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path
         ("supervised.stepz=3", "unknown setting 'supervised.stepz'"),
         ("supervised.steps=many", "'supervised.steps' is 'many': it must be of type int"),
         ("supervised.steps=-1", "must not be negative"),
+        ("supervised.rate=nan", "'supervised.rate' is nan: it must be finite"),
+        ("supervised.rate=true", "'supervised.rate' is True: it must be of type float"),
+        ("network.towr=vit", "unknown setting 'network.towr': did you mean tower"),
+        ("data.train=folder:x", "'data.train' is 'folder:x': it must be a list"),
+        ("data.train=[1]", "'data.train' is 1: it must be of type str"),
+        ("curriculum.supervised.zoom=[1.0]", "its list must have two numbers"),
+        ("curriculum.supervised.zoom=[1.0, -2.0]", "must not be negative"),
         ("supervised=3", "'supervised' is a section"),
         ("seed.low=3", "'seed' is a value"),
         ("nonsense", "not of the form"),

@@ -1,0 +1,122 @@
+"""Load a training recipe: read TOML, apply `--set a.b=value`, and validate the result."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cliprl.engines import UsageError
+from cliprl.models.config.config import STAGES, Recipe
+from cliprl.models.data.dataset_spec import DatasetSpec
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+# Data settings that say where the data is or how it is read, not what is learned from it.
+LOCATION_KEYS = ("cache", "root", "workers", "test")
+# The rules behind pydantic's error types.
+_RULES = {
+    "int_type": "it must be of type int",
+    "float_type": "it must be of type float",
+    "string_type": "it must be of type str",
+    "tuple_type": "it must be a list",
+    "finite_number": "it must be finite",
+    "greater_than_equal": "it must not be negative",
+    "missing": "its list must have two numbers",
+    "too_long": "its list must have two numbers",
+}
+_ADAPTER = TypeAdapter(Recipe)
+
+
+def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = ()) -> Recipe:
+    """Load a shipped recipe by name, or a TOML file, and apply overrides of the form "supervised.steps=10".
+
+    Raises UsageError for a missing or malformed file, an unknown setting, or a bad value.
+    """
+    path = RECIPES / f"{name_or_path}.toml"
+    path = path if path.is_file() else Path(name_or_path)
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise UsageError(f"no recipe '{name_or_path}': give a TOML file, or one of the shipped: {shipped}")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
+    for override in overrides:
+        apply_override(tree, override)
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        raise UsageError(_message(error)) from error
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set a value of `tree` from "a.b=value"; a value that is not TOML is text. Raises UsageError for another form."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"override '{override}' is not of the form a.b=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"override '{override}': '{parent}' is a value, not a section")
+    tree[last] = value
+
+
+def _message(error: ValidationError) -> str:
+    """Return one line for the first error: the setting by its full name, its value, and the rule."""
+    first = error.errors(include_url=False)[0]
+    names = [str(part) for part in first["loc"] if not isinstance(part, int)]
+    name, value = ".".join(names), first["input"]
+    if first["type"] == "unexpected_keyword_argument":
+        known = _known_settings(names[:-1])
+        near = get_close_matches(names[-1], known, 1)
+        hint = f"did you mean {near[0]}? It must be " if near else ""
+        return f"unknown setting '{name}': {hint}one of {', '.join(known)}"
+    if first["type"] == "dataclass_type":
+        return f"setting '{name}' is a section, not the value {value!r}: set {name}.{_known_settings(names)[0]}, for example"
+    return f"setting '{name}' is {value!r}: {_RULES.get(first['type'], first['msg'])}"
+
+
+def _known_settings(section: Iterable[str]) -> list[str]:
+    """Return the names of the settings of a section."""
+    owner: Any = Recipe()
+    for name in section:
+        owner = getattr(owner, name)
+    return [part.name for part in fields(owner)]
+
+
+def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """Return the settings that decide the content of a checkpoint of `stage`, by full name.
+
+    These are the settings of that stage and the ones before it, without the places of data and the number of workers.
+    """
+    tree = asdict(recipe)
+    data = {key: value for key, value in tree["data"].items() if key not in LOCATION_KEYS}
+    data["larynx"] = bool(recipe.data.larynx)
+    data |= {key: [DatasetSpec.parse(text).without_path() for text in tree["data"][key]] for key in ("train", "policy")}
+    stages = STAGES[: STAGES.index(stage) + 1]
+    settings = {key: tree[key] for key in stages} | {
+        "curriculum": {key: value for key, value in tree["curriculum"].items() if key in stages}
+    }
+    common = {"seed": recipe.seed, "precision": recipe.precision, "network": tree["network"], "data": data}
+    return _flatten(common | settings)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by full name, "supervised.rate". Tuples become lists."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            values |= _flatten(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return values
