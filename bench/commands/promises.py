@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from cliprl.bench.commands import faults, guard, watched_run
 from cliprl.bench.commands import fuzz as fuzzing
 from cliprl.bench.commands.running import Bundle, Clip, Output, Rounds, Seconds, Steps, WarmUp, job, measured
 from cliprl.bench.harness.clips import DEMO
+from cliprl.engines.cli.cli_runner import error_console
 
 
 def faults_(
@@ -63,7 +63,7 @@ def fuzz_(
     keep: Annotated[Path | None, typer.Option(help="Copy the files that ended badly into this folder.")] = None,
 ) -> None:
     """Mutated video files through decoder and encoder: no crash, no hang, no other file touched, every refusal in words."""
-    verdicts = list(track(fuzzing.fuzz(count, seed, keep), "fuzz", count, console=Console(stderr=True)))
+    verdicts = list(track(fuzzing.fuzz(count, seed, keep), "fuzz", count, console=error_console()))
     typer.echo(fuzzing.summary(verdicts))
     if not all(verdict.good for verdict in verdicts):
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from cliprl.bench.harness.result import UNFINISHED, Result, check_place
 from cliprl.bench.harness.result_session import ResultSession, kept_at
 from cliprl.bench.harness.timing import BenchJob, Say
 from cliprl.bench.report.table import markdown
+from cliprl.engines.cli.cli_runner import error_console
 from cliprl.engines.cli.signals import on_ending_signals
 
 # What each command measures for: enough frames for the percentiles that it quotes.
@@ -81,7 +82,7 @@ def measured(
 
     What is measured when it ends early is printed, and kept in a file beside: see `ResultSession`.
     """
-    console = Console(stderr=True)
+    console = error_console()
     if output is not None:
         check_place(output)
     with ResultSession(kind, clip, job, options, output) as session, _ending_well():

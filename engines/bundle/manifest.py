@@ -163,6 +163,16 @@ def _text(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
+def _is_sealed(data: Mapping[str, Any], text: str) -> bool:
+    try:
+        return sealed_text(data) == text
+    except (
+        ValueError,
+        RecursionError,
+    ):  # halves of surrogate pairs, and nesting too deep to be written: nothing that was sealed
+        return False
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest file.
 
@@ -180,12 +190,12 @@ def read_manifest(path: Path) -> Manifest:
     version = data.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"bundle format version {version!r} is not {FORMAT_VERSION}, the one this program reads: "
+            f"bundle format version {repr(version)[:40]} is not {FORMAT_VERSION}, the one this program reads: "
             "use the cliprl version that wrote the bundle, or write the bundle again"
         )
     if SEAL not in data:
         raise BundleError(f"{path} lacks its {SEAL}: write the bundle again")
     # The whole text, not only what it means: a changed digit that rounds to the same number counts as a change too.
-    if sealed_text(data) != text:
+    if not _is_sealed(data, text):
         raise BundleError(f"{path} was altered since it was sealed: copy the bundle again, or write it again")
     return Manifest.from_json(data)

@@ -40,7 +40,18 @@ def run_app(app: typer.Typer, program: str) -> int:
                 sys.stdout.flush()
             except _OutputError as error:
                 status = _output_lost(program, error)
+        _drop_lost_errors()
     return status
+
+
+def _drop_lost_errors() -> None:
+    """Let what standard error did not take go nowhere, so that the interpreter's end neither waits for it nor fails."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _run(app: typer.Typer, program: str) -> int:
@@ -103,6 +114,42 @@ class _Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+class _StandardError:
+    """Standard error, where what it does not take is lost: a full disk or a closed terminal must not end the run."""
+
+    @property
+    def rich_proxied_file(self) -> _StandardError:
+        """What rich prints on while it shows a bar and stands for standard error itself."""
+        return self
+
+    def write(self, text: str) -> int:
+        """As a file's."""
+        with suppress(OSError, ValueError):
+            if (file := _standard_error()) is not None:
+                file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As a file's."""
+        with suppress(OSError, ValueError):
+            if (file := _standard_error()) is not None:
+                file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_standard_error(), name)
+
+
+def _standard_error() -> TextIO | None:
+    """Standard error, without what rich puts before it; None where the program was started without one."""
+    file: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    return file
+
+
+def error_console(**options: Any) -> Console:
+    """Make a console that prints on standard error and never fails."""
+    return Console(file=cast(TextIO, _StandardError()), **options)
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from rich.table import Table
 from cliprl.engines.backends.engine import AUTO, BACKENDS, Engine, backend_of, probe
 from cliprl.engines.bundle.bundle import INT8_ENCODER, open_bundle
 from cliprl.engines.cache.engine_cache import EngineCache
-from cliprl.engines.cli.cli_runner import reporting_errors
+from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.verify import verify
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.selection.load_engines import load_engines
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = error_console(highlight=False, soft_wrap=True)
 
 
 def list_devices() -> None:

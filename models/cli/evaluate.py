@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.models.data.registry import dataset_kinds, describe_kinds
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -85,7 +84,7 @@ def evaluate(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
         corruptions, severities, seed, tolerance, worst,
     )  # fmt: skip
-    run(options, Console(stderr=True, quiet=quiet))
+    run(options, error_console(quiet=quiet))
 
 
 def main() -> None:

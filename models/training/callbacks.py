@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cliprl.engines.cli.cli_runner import error_console
 from cliprl.models.training.checkpoint import TrainingStage
 from cliprl.models.training.throughput import Throughput
 
@@ -52,7 +52,7 @@ class ProgressDisplay(TrainingCallback):
             TimeRemainingColumn(),
             TextColumn("{task.fields[losses]}"),
         )
-        with Progress(*columns, console=Console(stderr=True, quiet=quiet), disable=quiet) as progress:
+        with Progress(*columns, console=error_console(quiet=quiet), disable=quiet) as progress:
             yield cls(progress, prefix)
 
     def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:

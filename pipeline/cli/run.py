@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
-from cliprl.engines.cli.cli_runner import reporting_errors
+from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.signals import on_ending_signals
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
@@ -66,7 +66,7 @@ class StreamOptions:
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
-    console = Console(stderr=True, quiet=quiet)
+    console = error_console(quiet=quiet)
     check_source_name(options.source)
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
     recordings = options.live.record.folder if options.live.record else None

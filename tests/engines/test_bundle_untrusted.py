@@ -313,3 +313,13 @@ def test_pickles_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         read_weights(weights)
     assert "\n" not in str(caught.value)
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("training", ['"\\ud800"', '{"a":' * 480 + "1" + "}" * 480], ids=["surrogate", "nested"])
+def test_what_can_not_have_been_sealed_is_refused(folder: Path, training: str) -> None:
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        text.replace('"training": {', f'"extra": {training}, "training": {{'), encoding="utf-8"
+    )
+    with pytest.raises(BundleError, match="was altered"):
+        open_bundle(folder)

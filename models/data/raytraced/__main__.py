@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.models.data.raytraced.generate import Job, generate
 
 # Without a terminal, a line is printed after so many scenes.
@@ -40,7 +39,7 @@ def main(
     Needs the extra `render`: pip install 'cliprl[render]'. Processes with other seeds may share a folder.
     """
     height, width = _size(size)
-    console = Console(stderr=True, quiet=quiet)
+    console = error_console(quiet=quiet)
 
     def progress(done: int, total: int, frames: int, seconds: float) -> None:
         if console.is_terminal or done % EVERY == 0 or done == total:

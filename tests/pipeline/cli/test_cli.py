@@ -199,3 +199,12 @@ def _lines(folder: Path, events: Path) -> int:
 )
 def test_the_default_output_lies_beside_the_input(source: str, expected: str) -> None:
     assert default_output(source) == expected
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_standard_error_that_takes_nothing_costs_no_output(tmp_path: Path, redirection: str) -> None:
+    target = tmp_path / "out.mp4"
+    script = "from cliprl.pipeline.cli.main import main; main()"
+    command = f'"$0" -c "{script}" "{DEMO}" -o "{target}" --steps 0 {redirection}'
+    assert subprocess.run(["sh", "-c", command, sys.executable], check=False, timeout=300).returncode == 0
+    assert frames_of(target) == 10
