@@ -1,14 +1,16 @@
-"""A frame's way: decode, see, refine, overlay, encode. Each stage is usable alone."""
+"""Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them."""
 
 from cliprl.pipeline.address_space import check_address_space
 
 check_address_space()  # before the libraries that the next lines load
 
 from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.context import FrameContext, Stage
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
+from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec, Sink, Source, StreamInfo, VideoStream
 from cliprl.pipeline.core.ring_buffer import FrameRing
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.statistics import Latency, Summary
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.devices.device import Device, open_device
 from cliprl.pipeline.overlay.class_statistics import ClassStatistics, class_statistics
@@ -17,18 +19,18 @@ from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
-from cliprl.pipeline.segment.segmenter import Encoded, Segmenter
+from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
-from cliprl.pipeline.stream.statistics import Latency, Summary
 from cliprl.pipeline.stream.stream import Stream
 
 __all__ = [
+    "BaseSink",
     "ClassStatistics",
     "Color",
     "Device",
-    "Encoded",
     "Frame",
+    "FrameContext",
     "FrameRing",
     "Latency",
     "OutputSpec",
@@ -39,10 +41,12 @@ __all__ = [
     "Segmenter",
     "Sink",
     "Source",
+    "Stage",
     "Stream",
     "StreamInfo",
     "Style",
     "Summary",
+    "VideoStream",
     "Viewport",
     "class_statistics",
     "labels_at_frame",

@@ -22,7 +22,8 @@ from cliprl.engines import Bundle, EngineError, compile_engine, open_bundle
 from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.onnx.calibration import measure_ranges
 from cliprl.engines.onnx.nncf_int8 import add_int8
-from cliprl.pipeline import open_device, open_source
+from cliprl.pipeline import open_source
+from cliprl.pipeline.segment.preprocess import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 METHOD = {
@@ -40,7 +41,7 @@ def shown(source: str) -> str:
 
 def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
     """Up to `count` frames, evenly out of a source, as the network gets them: uint8 (N, H, W, 3)."""
-    manifest, device = bundle.manifest, open_device("cpu")
+    manifest, preprocessor = bundle.manifest, CpuPreprocessor()
     with open_source(source) as opened:
         total = opened.info.frames or count
         step = max(total // count, 1)
@@ -48,7 +49,7 @@ def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
         pictures = []
         for frame in islice(opened, 0, step * count, step):
             pictures.append(np.zeros((manifest.height, manifest.width, 3), np.uint8))
-            device.prepare(frame, detector.view_of(frame), pictures[-1])
+            preprocessor.prepare(frame, detector.view_of(frame), pictures[-1])
     return np.array(pictures)
 
 

@@ -11,7 +11,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say, TimedRun
 from cliprl.bench.peers import cliprl_contender
-from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.core.statistics import STAGES
 
 PLAIN = "OpenCV + OpenVINO loop"
 METHOD = {

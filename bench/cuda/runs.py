@@ -17,6 +17,7 @@ import numpy as np
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle
 from cliprl.pipeline.core.color import Color, rgb_to_yuv
+from cliprl.pipeline.core.context import FrameContext
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.ring_buffer import RingClosed
 from cliprl.pipeline.cuda.context import SharedGpu
@@ -24,7 +25,8 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.inference import StepPlan
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
 from cliprl.pipeline.overlay.overlay import Style
-from cliprl.pipeline.stream.scheduler import StageScheduler, Work
+from cliprl.pipeline.stream.scheduler import StageScheduler
+from cliprl.pipeline.stream.stream import ContextSupply
 from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
 SLOTS = 8
@@ -119,7 +121,9 @@ class GpuStream:
         feeder.start()
         stages.start()
         try:
-            for frame, segmentation in stages:
+            for context in stages:
+                frame, segmentation = context.frame, context.segmentation
+                assert segmentation is not None
                 self._overlay.draw(frame, segmentation)
                 self._note(frame, segmentation.steps)
                 self._ring.release(frame)
@@ -135,13 +139,9 @@ class GpuStream:
         self.seen.dropped = self._ring.dropped
         return self.seen
 
-    def _stages(self) -> StageScheduler[tuple[Frame, Any]]:
-        segmenter = self._segmenter
-        works: list[Work] = [
-            ("encode", lambda frame: (frame, segmenter.encode(frame))),
-            ("refine", lambda item: (item[0], segmenter.refine(*item))),
-        ]
-        return StageScheduler(self._ring, works, len(works))
+    def _stages(self) -> StageScheduler[FrameContext]:
+        stages = self._segmenter.stages
+        return StageScheduler(ContextSupply(self._ring), stages, len(stages))
 
     def _feed(self, frames: int, seconds: float) -> None:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)

@@ -8,7 +8,7 @@ from cliprl.bench.harness import stats
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.report.table import grid, number
 from cliprl.engines import UsageError
-from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.core.statistics import STAGES
 
 # A difference below this share is not worth a word, however clear it is.
 NOTABLE = 0.05

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink, open_source
-from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.core.statistics import STAGES
 
 NAME = "cliprl-stream"
 LATENCY = "latency"

@@ -13,7 +13,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.peers import cliprl_contender
 from cliprl.bench.report.plots import Bar, Line, bar_plot, line_plot
 from cliprl.bench.report.table import COLUMNS, median, provenance, rows
-from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.core.statistics import STAGES
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 1080px;

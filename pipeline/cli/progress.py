@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.stream.statistics import END_TO_END, STAGES, Summary
+from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Summary
 
 # What each stage is called in the table, for somebody who has not read the code.
 TITLES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_outp
 from cliprl.pipeline.cli.progress import ProgressBar, summary_table
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.devices.device import open_device
 from cliprl.pipeline.live.equip import Equip
@@ -28,6 +28,7 @@ from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.segment.prompts import parse_prompt, with_prompts
+from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources import FrameSource
@@ -74,10 +75,10 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     with on_ending_signals(_end_at_once), ExitStack() as opened:
         with reporting_errors(console) as say:
             stream = _open(options, outputs, targets, opened, say)
-        trace = opened.enter_context(_trace(options.trace, stream)) if options.trace else None
+        trace = opened.enter_context(Trace(options.trace)) if options.trace else None
         if verbose:
-            _tell(console, _chosen(stream))
-        bar = ProgressBar(console, _info(stream), options.frames, enabled=not json_output and not quiet)
+            _tell(console, stream.description)
+        bar = ProgressBar(console, stream.info, options.frames, enabled=not json_output and not quiet)
         try:
             with bar, _signals(stream) as received:
                 stream.run(_on_frame(bar, trace), frames=options.frames)
@@ -88,12 +89,11 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     summary = stream.summary()
     if json_output:
         run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-        run_of["written"] = _written(stream, targets)
+        run_of["written"] = dict(zip(targets, stream.written, strict=True))
         print(json_text(summary.to_json() | run_of), flush=True)
     else:
         _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
-    ended = isinstance(stream, LiveStream) and not stream.interrupted  # the file was over, and its page stayed
-    return 128 + received[0] if received and not ended else 0
+    return 128 + received[0] if received and stream.interrupted else 0
 
 
 def _tell(console: Console, what: Any, **style: Any) -> None:
@@ -107,20 +107,6 @@ def _end_at_once(number: int) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
-def _trace(path: Path, stream: Stream | LiveStream) -> Trace:
-    segmenter = stream.segmenter if isinstance(stream, Stream) else None
-    return Trace(path, segmenter.device if segmenter else None)
-
-
-def _written(stream: Stream | LiveStream, targets: Sequence[str]) -> dict[str, int]:
-    """Frames written, by output."""
-    if isinstance(stream, LiveStream):
-        counts = [outlet.written for outlet in stream.outlets]
-    else:
-        counts = [getattr(sink, "frames", stream.recorder.frames) for sink in stream.sinks.sinks]
-    return dict(zip(targets, counts, strict=True))
-
-
 def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
         bar.advance()
@@ -132,7 +118,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
 
 def _open(
     options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
-) -> Stream | LiveStream:
+) -> VideoStream:
     """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
     watched = _is_watched(options)
     if watched and options.device != "cpu":
@@ -173,7 +159,15 @@ def _open(
         threads=options.threads,
         say=say,
     )
-    return Stream(source, segmenter, overlay, sinks, status=_status_line(bundle.manifest.name))
+    return Stream(
+        source,
+        segmenter,
+        overlay,
+        sinks,
+        status=_status_line(bundle.manifest.name),
+        profiler=device.profiler if options.trace else nullcontext,
+        description=_description(source, segmenter),
+    )
 
 
 def _is_watched(options: StreamOptions) -> bool:
@@ -216,21 +210,14 @@ def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:
     )
 
 
-def _info(stream: Stream | LiveStream) -> StreamInfo:
-    return stream.source.info if isinstance(stream, Stream) else stream.info
-
-
-def _chosen(stream: Stream | LiveStream) -> str:
-    info = _info(stream)
-    if isinstance(stream, LiveStream) or (segmenter := stream.segmenter) is None:
-        return f"input   {info.name}"
-    manifest = segmenter.bundle.manifest
+def _description(source: FrameSource, segmenter: Segmenter) -> str:
+    info, manifest = source.info, segmenter.bundle.manifest
     rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
     color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
     return (
         f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
         f"bundle  {manifest.name}: {len(manifest.classes)} classes, {manifest.width}x{manifest.height}, {segmenter.steps} steps\n"
-        f"engine  {segmenter.engine_name} on {segmenter.device.name}, {segmenter.precision}"
+        f"engine  {segmenter.engine_name} on {segmenter.device}, {segmenter.precision}"
     )
 
 
@@ -246,7 +233,7 @@ def _status_line(name: str) -> Status:
 
 
 @contextmanager
-def _signals(stream: Stream | LiveStream) -> Iterator[list[int]]:
+def _signals(stream: VideoStream) -> Iterator[list[int]]:
     """Let Ctrl-C, SIGTERM and SIGHUP end the stream in good order, so that its files play; a second one ends it at once."""
     received: list[int] = []
 

@@ -1,14 +1,13 @@
-"""The one frame format: two NV12 planes, with the time and colour that belong to them."""
+"""The frame format of the whole pipeline: two NV12 planes with their time, color and orientation."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,8 @@ def allocate_planes(height: int, width: int) -> tuple[Plane, Plane]:
 class ImageFile:
     """The image file that a frame was read from.
 
-    name: relative to the folder that holds all files of the list, with "/" between folders. stem: a name without folders and,
-    where that is unique in the list, without suffix; for files that belong to this one.
+    name: path relative to the folder that holds all files of the list, with "/" as separator. stem: base name for files that
+    belong to this image; it has no folders, and no suffix where it is unique in the list without one.
     """
 
     name: str
@@ -37,18 +36,15 @@ class ImageFile:
 
 @dataclass(slots=True)
 class Frame:
-    """A picture on its way through the pipeline. It is never re-created: stages blend into its planes and add to its times.
+    """One video frame. The stages of a stream blend into its planes and add to its times; they do not copy it.
 
     luma: uint8 (H, W). chroma: uint8 (ceil(H/2), ceil(W/2), 2), Cb then Cr.
     pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
-    rotation: degrees counter-clockwise by which a player turns the picture for display (0, 90, 180, 270).
+    rotation: counter-clockwise rotation for display, in degrees (0, 90, 180, 270).
     file: the image file it was read from; None for a frame of a video or a camera.
-    times: `time.monotonic()` at the end of each stage passed, in seconds, by name ("captured", "encode", "written", ...).
-    durations: how long each stage worked on it, in seconds, waiting not included. threads: the name of the one that did.
+    times: `time.monotonic()` in seconds at the end of each completed stage, by name ("captured", "encode", "write", ...).
+    durations: seconds that each stage worked on the frame, waiting excluded. threads: name of the thread that did the work.
     """
-
-    # Entered with the name of each stage while it is worked on, on whatever thread: a profiler's marks (see `Trace`).
-    ranges: ClassVar[Callable[[str], AbstractContextManager[object]]] = nullcontext
 
     luma: Plane
     chroma: Plane
@@ -69,12 +65,12 @@ class Frame:
 
     @property
     def height(self) -> int:
-        """Lines of luma."""
+        """Height of the luma plane in pixels."""
         return len(self.luma)
 
     @property
     def width(self) -> int:
-        """Samples a line of luma."""
+        """Width of the luma plane in pixels."""
         return int(self.luma.shape[1])
 
     @property
@@ -83,19 +79,18 @@ class Frame:
         return float(self.pts * self.time_base)
 
     def mark(self, stage: str) -> None:
-        """Note that the frame has just passed `stage`."""
+        """Record that the frame has just completed `stage`."""
         self.times[stage] = time.monotonic()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the work of one stage on this frame."""
         start = time.monotonic()
-        with Frame.ranges(name):
-            yield
+        yield
         self.mark(name)
         self.threads[name] = threading.current_thread().name
         self.durations[name] = self.times[name] - start
 
     def elapsed(self, start: str, end: str) -> float:
-        """Seconds between two marked stages; NaN where one was not passed."""
+        """Return the seconds between two recorded stages; NaN if one is missing."""
         return self.times.get(end, float("nan")) - self.times.get(start, float("nan"))

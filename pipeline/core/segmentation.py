@@ -1,4 +1,4 @@
-"""What the network saw in a frame."""
+"""The segmentation of a frame."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.viewport import Viewport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Segmentation:
-    """Labels at the network's resolution, and the view that maps them onto the frame.
+    """Labels at the resolution of the network, and the view that maps them onto the frame.
 
-    labels: uint8 (h, w), the class of each cell of the network's grid, 0 (background) outside the endoscope's picture.
+    labels: uint8 (h, w), the class of each cell of the network's grid, 0 (background) outside the field of view.
     probabilities: float32 (K, h, w), softmax of the refined logits; sums to 1 over K.
-    confidence: mean over the picture's cells of the largest probability, 0..1.
-    steps: refinement steps taken (0 is the base mask). moved: share of cells that the last step changed.
+    confidence: mean of the largest probability over the cells in the field of view, 0..1.
+    steps: number of refinement steps (0: none). moved: share of cells that the last step changed.
     """
 
     labels: NDArray[np.uint8]

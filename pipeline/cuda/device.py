@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, ignore_message
+from cliprl.pipeline.core.context import Profiler
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.core.viewport import Viewport
@@ -33,7 +33,7 @@ class CudaDevice(GpuContext):
 
     def __init__(self, shared: SharedGpu) -> None:
         super().__init__(shared)
-        self.ranges: Callable[[str], AbstractContextManager[object]] | None = shared.gpu.range
+        self.profiler: Profiler = shared.gpu.range
 
     def source(
         self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None

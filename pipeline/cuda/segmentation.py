@@ -76,43 +76,26 @@ class CudaSegmentation(Segmentation):
     the grid's cells of each class, `settled` whether further steps would have changed nothing.
     """
 
-    __slots__ = ("_fetch", "_fetched", "counts", "result", "settled")
+    __slots__ = ("_fetch", "counts", "result", "settled")
     counts: NDArray[np.intp]
     result: FrameResult
     settled: bool
     _fetch: Fetcher
-    _fetched: dict[str, Any]
 
     def __init__(self, result: FrameResult, view: Viewport, fetch: Fetcher) -> None:
         moved, steps, settled = read_state(result.state)
         totals, (rows, columns) = result.totals.astype(np.float64), result.labels.shape
         inside = int(inside_cells(view, int(rows), int(columns)).sum())
-        values = {"view": view, "confidence": float(totals[-1]) / max(inside, 1), "steps": steps, "moved": moved}
-        own = {
-            "result": result,
-            "counts": totals[:-1].astype(np.intp),
-            "settled": settled,
-            "_fetch": fetch,
-            "_fetched": {},
-        }
-        for name, value in (values | own).items():
-            object.__setattr__(self, name, value)
+        self.view, self.confidence, self.steps, self.moved = view, float(totals[-1]) / max(inside, 1), steps, moved
+        self.result, self.counts, self.settled = result, totals[:-1].astype(np.intp), settled
+        self._fetch = fetch
 
-    @property
-    def labels(self) -> NDArray[np.uint8]:
-        """uint8 (h, w): see `Segmentation`."""
-        return self._get("labels")
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """float32 (K, h, w): see `Segmentation`."""
-        return self._get("probabilities")
-
-    def _get(self, name: str) -> NDArray[Any]:
-        if name not in self._fetched:
-            self._fetched[name] = self._fetch(getattr(self.result, name), self.result)
-        found: NDArray[Any] = self._fetched[name]
-        return found
+    def __getattr__(self, name: str) -> Any:
+        """Copy labels or probabilities to the host when they are read for the first time."""
+        if name not in ("labels", "probabilities"):
+            raise AttributeError(name)
+        setattr(self, name, self._fetch(getattr(self.result, name), self.result))
+        return getattr(self, name)
 
 
 class Fetcher:

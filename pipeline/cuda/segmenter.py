@@ -5,31 +5,32 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
+from cliprl.pipeline.core.context import FrameContext, Stage
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.interfaces import FrameOverlay
+from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of
 from cliprl.pipeline.cuda.inference import Inference, Shape, StepPlan
+from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
-from cliprl.pipeline.devices.device import Device
+from cliprl.pipeline.overlay.overlay import Style
 from cliprl.pipeline.overlay.upsample import spans as grid_spans
-from cliprl.pipeline.segment.segmenter import Encoded, Parts, Prepared, Segmenter
-
-_NOTHING = np.empty(0, np.float32)
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True)
-class PendingFrame(Encoded):
+class PendingFrame:
     """A frame that the GPU was given: where its result will be, how many steps it gets, and when it was given."""
 
     result: FrameResult
@@ -44,11 +45,12 @@ class CudaSegmenter(Segmenter):
     frames before. Otherwise it does what the CPU's does, in the same order.
     """
 
-    works_on = "cuda"
+    device = "cuda"
+    waits_for_device = True
 
     def __init__(self, bundle: Bundle | str | Path, *, device: GpuContext, **settings: Any) -> None:
         self._cuda = device
-        super().__init__(bundle, device=cast(Device, device), **settings)
+        super().__init__(bundle, **settings)
 
     def _warm_up(self) -> None:
         device, stream = self._cuda, self._cuda.compute
@@ -84,23 +86,23 @@ class CudaSegmenter(Segmenter):
                 self._inference.reset()
 
     @property
-    def parts(self) -> Parts:
-        """Two parts: the GPU is given everything at once."""
-        return ("encode", self.encode), ("refine", self.refine)
+    def stages(self) -> tuple[Stage[FrameContext], ...]:
+        """Two stages: "encode" enqueues all work on the GPU, "refine" waits for its end."""
+        return Stage("encode", self.encode), Stage("refine", self.refine)
 
-    def encode(self, frame: Frame, prepared: Prepared | None = None) -> PendingFrame:
-        """Give a frame to the GPU: its view, its picture, both networks, its labels. Returns at once."""
-        start, device = time.monotonic(), self._cuda
-        with frame.stage("prepare"):
+    def encode(self, context: FrameContext) -> None:
+        """Enqueue the whole work on a frame: network input, both networks, labels. Returns at once."""
+        start, device, frame = time.monotonic(), self._cuda, context.frame
+        with context.stage("prepare"):
             self._in_flight.admit()
-            view = self._looker.view_of(frame, device.frames)
-        with frame.stage("encode"), device.turns.take():
+            view = context.view = self._looker.view_of(frame, device.frames)
+        with context.stage("encode"), device.turns.take():
             self._prepare(frame, view)
             steps = self._plan.next()
             self._inference.replay(steps)
             result = self._results.keep(self._inference, steps, device.compute)
             self._in_flight.given(device.compute)
-        return PendingFrame(view, _NOTHING, _NOTHING, False, time.monotonic() - start, result, steps, start)
+        context.device_state = PendingFrame(result, steps, start)
 
     def _prepare(self, frame: Frame, view: Viewport) -> None:
         """Write the network's picture, straight from the frame's planes on the GPU."""
@@ -135,15 +137,27 @@ class CudaSegmenter(Segmenter):
             self._inference.reset()
         self._staging.send_to(self._inference.warp, warp_of(old, new, grid))
 
-    def refine(self, frame: Frame, encoded: Encoded) -> Segmentation:
-        """Wait for the status numbers of a frame that `encode` gave to the GPU. Its masks stay there until they are asked for."""
-        assert isinstance(encoded, PendingFrame)
-        with frame.stage("refine"):
-            self._cuda.gpu.synchronize(encoded.result.ready)
-            seen = CudaSegmentation(encoded.result, encoded.view, self._fetch)
-            spent = time.monotonic() - encoded.start
-            self._plan.learn(encoded.steps, seen.steps, seen.settled, spent)
-        return seen
+    def refine(self, context: FrameContext) -> None:
+        """Wait for the status numbers of an enqueued frame. Its masks stay on the GPU until they are read."""
+        pending: PendingFrame = context.device_state
+        with context.stage("refine"):
+            self._cuda.gpu.synchronize(pending.result.ready)
+            found = CudaSegmentation(pending.result, context.view, self._fetch)
+            spent = time.monotonic() - pending.start
+            self._plan.learn(pending.steps, found.steps, found.settled, spent)
+        context.segmentation = found
+
+    def ring(self, slots: int, policy: Policy) -> FrameRing:
+        """Create the device's ring of frame slots in GPU memory."""
+        return self._cuda.ring(slots, policy)
+
+    def default_overlay(self) -> FrameOverlay | None:
+        """Return an overlay that draws nothing: it copies the frames that were decoded on the GPU to the host."""
+        return CudaOverlay(self.classes, Style(opacity=0), context=self._cuda)
+
+    def settle(self) -> None:
+        """Wait for all pending work of this video stream."""
+        self._cuda.settle()
 
 
 def _table_names() -> tuple[str, ...]:

@@ -2,20 +2,20 @@
 
     python custom_sink.py operation.mp4 shares.csv
 
-A sink is a context manager with `write` and `close`; see `cliprl.pipeline.core.interfaces.Sink`.
+A sink has `write` and `close`; `BaseSink` makes it a context manager. See `cliprl.pipeline.core.interfaces.Sink`.
 """
 
 import csv
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from cliprl.pipeline import Frame, OutputSpec, Segmentation, Segmenter, Stream, class_statistics, open_source
+from cliprl.pipeline import BaseSink, Frame, OutputSpec, Segmentation, Segmenter, Stream, class_statistics, open_source
 
 
-class ShareSink:
+class ShareSink(BaseSink):
     """Write one CSV row per frame: its time in seconds, then the share of each class, 0..1."""
+
+    needs_planes = False
 
     def __init__(self, path: Path, spec: OutputSpec) -> None:
         self.file = path.open("w", newline="")
@@ -31,14 +31,6 @@ class ShareSink:
 
     def close(self) -> None:
         self.file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def main(video: str, output: str) -> None:

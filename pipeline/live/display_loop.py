@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.statistics import StatisticsRecorder
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
 from cliprl.pipeline.live.capture import CapturedFrame, LiveCapture
 from cliprl.pipeline.live.clock import StreamClock
@@ -20,7 +21,6 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.status import StatusReporter
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.stream.statistics import StatisticsRecorder
 
 Both = tuple[Frame, Frame]  # a picture raw and overlaid
 

@@ -23,7 +23,6 @@ class Equip:
         """Load the bundle and compile its networks."""
         return Segmenter(
             self.bundle,
-            device=self.device,
             steps=self.steps,
             budget_ms=self.budget_ms,
             precision=self.precision,

@@ -12,6 +12,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.opencv_threads import single_threaded
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.compositor import FIRST_SIZE
@@ -23,7 +24,6 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sources.errors import Problem
-from cliprl.pipeline.stream.statistics import Summary
 
 # Pictures a second while the camera gives none: its own rate, within these.
 _SLOWEST, _FASTEST = 0.1, 0.02
@@ -78,6 +78,16 @@ class LiveStream:
     def info(self) -> StreamInfo:
         """What is known of the source."""
         return info_of(self.camera)
+
+    @property
+    def description(self) -> str:
+        """The name of the source."""
+        return f"input   {self.info.name}"
+
+    @property
+    def written(self) -> list[int]:
+        """Number of frames written to each output, in the order of the outputs."""
+        return [outlet.written for outlet in self.outlets]
 
     def run(
         self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None

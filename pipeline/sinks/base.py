@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import BaseSink
 from cliprl.pipeline.core.segmentation import Segmentation
 
 
-class FileSink(ABC):
+class FileSink(BaseSink):
     """A sink that writes under a partial name beside its target, and takes the target's name at the end.
 
     Leaving it normally, by Ctrl-C or by `close` gives the output its name. After an exception the output is finished too,
@@ -23,11 +24,11 @@ class FileSink(ABC):
     """
 
     failures: tuple[type[Exception], ...] = (OSError,)  # what a failed write may raise
+    notes: list[str]
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.notes: list[str] = []
-        self.frames = 0
+        self.notes = []
         self._closed = False
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
@@ -41,9 +42,6 @@ class FileSink(ABC):
     def close(self) -> None:
         """Finish the output under its name. Calling it twice is harmless."""
         self._end(whole=True)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

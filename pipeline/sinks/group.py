@@ -9,32 +9,21 @@ from typing import Self
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import Sink
+from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
 
 
-class NullSink:
+class NullSink(BaseSink):
     """Counts frames, for runs that only measure or display."""
 
-    takes_pictures = False
-
-    def __init__(self) -> None:
-        self.frames = 0
+    needs_planes = False
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Count the frame."""
         self.frames += 1
 
     def close(self) -> None:
-        """Nothing to finish."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Do nothing."""
 
 
 class SinkGroup:
@@ -45,17 +34,29 @@ class SinkGroup:
         for sink in sinks:
             check_sink(sink)
         self.sinks = tuple(sinks)
+        self._frames = 0
+
+    @property
+    def needs_planes(self) -> bool:
+        """Whether any sink reads the planes of the frames in host memory."""
+        return any(not isinstance(sink, BaseSink) or sink.needs_planes for sink in self.sinks)
 
     @property
     def notes(self) -> list[str]:
-        """The notes of all the sinks."""
-        return [note for sink in self.sinks for note in getattr(sink, "notes", ())]
+        """The notes of all sinks."""
+        return [note for sink in self.sinks if isinstance(sink, BaseSink) for note in sink.notes]
+
+    @property
+    def written(self) -> list[int]:
+        """Number of frames written by each sink."""
+        return [sink.frames if isinstance(sink, BaseSink) else self._frames for sink in self.sinks]
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Give the frame to each. Raises what one raised, after all were finished as after a failed run."""
         try:
             for sink in self.sinks:
                 sink.write(frame, segmentation)
+            self._frames += 1
         except Exception:
             self.__exit__(*sys.exc_info())
             raise

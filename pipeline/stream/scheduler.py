@@ -1,4 +1,4 @@
-"""Stages of work on the items of a stream, shared among no more workers than there are processors."""
+"""A scheduler that runs the stages of a stream on no more threads than there are processors."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-Out = TypeVar("Out")
-# A stage: its name, and what it makes of what the stage before made.
-Work = tuple[str, Callable[[Any], Any]]
-# Results that may wait behind a stage. With one, 3 % of the frames a second are lost to stages that wait for each other; with
-# three no more is won than with two.
+from cliprl.pipeline.core.context import Stage
+
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
+# Results that may wait behind a stage. One costs 3 % of the frames per second, because stages then wait for each other; three
+# gain nothing over two.
 WAITING = 2
 
 
-class Supply(Protocol):
-    """Where items come from: `take` gives one, None at the end, or raises; it does so at once where it is `ready`.
+class Supply(Protocol[Item_co]):
+    """A source of items. While `ready`, `take` returns at once: an item, None at the end, or an exception.
 
-    `on_ready` is called by whoever makes it so. After `stop` nobody need wait for an item to be taken.
+    The supply calls `on_ready` when it becomes ready. After `stop` it need not wait for its items to be taken.
     """
 
     on_ready: Callable[[], None]
@@ -27,42 +28,41 @@ class Supply(Protocol):
     @property
     def ready(self) -> bool: ...  # noqa: D102
 
-    def take(self) -> Any: ...  # noqa: D102
+    def take(self) -> Item_co | None: ...  # noqa: D102
 
     def stop(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Comes last, in the place of an item: the end, or what was raised instead of one."""
+    """The last entry of every queue: the end of the stream, or the error that was raised in place of an item."""
 
     error: BaseException | None = None
 
 
-class StageScheduler(Generic[Out]):
-    """Does the work of each stage on every item, and gives the results in the order of the items.
+class StageScheduler(Generic[Item]):
+    """Runs every stage on every item and returns the items in their order.
 
-    A stage works on one item at a time; different stages work side by side, as many as there are `workers`. With a worker for
-    each stage, each has its own. With fewer, each does whatever is ready, and so does the consumer while it waits: threads that
-    outnumber the processors take them from each other in the middle of their work, and the scheduler leaves one idle while they
-    queue for another (on two cores, 8 % of the time). A worker prefers the stages that it did last, whose memory its processor
-    still has in its cache: that gives 5 % more frames a second than to begin with the first that is ready.
+    A stage works on one item at a time; different stages run in parallel on up to `workers` threads. With a worker for each
+    stage, each stage has a fixed thread. With fewer, every worker runs any stage that is ready, and so does the consumer while
+    it waits: more threads than processors preempt each other in the middle of their work, and the operating system leaves one
+    processor idle while threads queue for another (8 % of the time on two cores). A worker prefers the stages that it ran last,
+    because their memory is still in the cache of its processor: 5 % more frames per second than the first stage that is ready.
 
-    An error of the supply or of a stage reaches the consumer in its place in the order; `Supply.stop` is called, and no item
-    comes after it.
+    An error of the supply or of a stage reaches the consumer at its place in the order; then `Supply.stop` is called, and no
+    item follows.
     """
 
-    def __init__(self, supply: Supply, stages: Sequence[Work], workers: int) -> None:
-        self._supply = supply
-        self._works = [work for _, work in stages]
-        self._results: list[deque[Any]] = [deque() for _ in stages]
+    def __init__(self, supply: Supply[Item], stages: Sequence[Stage[Item]], workers: int) -> None:
+        self._supply, self._stages = supply, stages
+        self._results: list[deque[Item | _End]] = [deque() for _ in stages]
         self._busy = [False] * len(stages)
-        self._last = [0] * len(stages)  # which thread did it
+        self._last = [0] * len(stages)  # identifier of the thread that ran the stage last
         self._exhausted = self._closed = False
         self._changed = threading.Condition()
         everything = range(len(stages))
         self._shared = everything if workers < len(stages) else range(0)
-        names = [f"worker {i + 1}" for i in range(workers)] if self._shared else [name for name, _ in stages]
+        names = [f"worker {i + 1}" for i in range(workers)] if self._shared else [stage.name for stage in stages]
         self.threads = [
             threading.Thread(target=self._serve, args=(self._shared or (i,),), name=name, daemon=True)
             for i, name in enumerate(names)
@@ -74,8 +74,8 @@ class StageScheduler(Generic[Out]):
         for thread in self.threads:
             thread.start()
 
-    def get(self) -> Out | None:
-        """The next result; works while it waits for it. None at the end and ever after. Raises what was raised in its place."""
+    def get(self) -> Item | None:
+        """Return the next finished item, and run stages while waiting. None at the end. Raises a stage's error at its place."""
         while not self._closed:
             with self._changed:
                 task = None
@@ -88,17 +88,17 @@ class StageScheduler(Generic[Out]):
                 if result.error is not None:
                     raise result.error
             elif result is not None:
-                return result  # type: ignore[no-any-return]
+                return result
             elif task is not None:
-                self._do(*task)
+                self._run(*task)
         return None
 
-    def __iter__(self) -> Iterator[Out]:
+    def __iter__(self) -> Iterator[Item]:
         while (result := self.get()) is not None:
             yield result
 
     def close(self) -> None:
-        """Let the workers end, each after what it is at. What is still to come is lost."""
+        """End every worker after its current task. Unfinished items are lost."""
         self._closed = True
         self._wake()
 
@@ -113,40 +113,40 @@ class StageScheduler(Generic[Out]):
                     self._changed.wait()
             if task is None:
                 return
-            self._do(*task)
+            self._run(*task)
 
-    def _next(self, stages: Sequence[int]) -> tuple[int, Any] | None:
-        """A stage that can work now, from now on busy, and the item for it."""
+    def _next(self, stages: Sequence[int]) -> tuple[int, Item | _End] | None:
+        """Reserve a stage that can run now; return it with its item."""
         me = threading.get_ident()
         for i in sorted(stages, key=lambda stage: self._last[stage] != me):
-            if self._may_work(i):
+            if self._can_run(i):
                 self._busy[i], self._last[i] = True, me
                 return i, self._results[i - 1].popleft() if i else self._take()
         return None
 
-    def _may_work(self, stage: int) -> bool:
+    def _can_run(self, stage: int) -> bool:
         if self._busy[stage] or self._closed or len(self._results[stage]) >= WAITING:
             return False
         return bool(self._results[stage - 1]) if stage else not self._exhausted and self._supply.ready
 
-    def _take(self) -> Any:
+    def _take(self) -> Item | _End:
         try:
-            item = self._supply.take()
+            taken = self._supply.take()
         except BaseException as error:
-            item = _End(error)
-        item = _End() if item is None else item
-        self._exhausted = isinstance(item, _End)
-        return item
+            taken, end = None, _End(error)
+        else:
+            end = _End()
+        self._exhausted = taken is None
+        return end if taken is None else taken
 
-    def _do(self, stage: int, item: Any) -> None:
-        result = item
+    def _run(self, stage: int, item: Item | _End) -> None:
         if not isinstance(item, _End):
             try:
-                result = self._works[stage](item)
+                self._stages[stage].run(item)
             except BaseException as error:
                 self._supply.stop()
-                result = _End(error)
+                item = _End(error)
         with self._changed:
-            self._results[stage].append(result)
+            self._results[stage].append(item)
             self._busy[stage] = False
             self._changed.notify_all()

@@ -1,79 +1,81 @@
-"""The whole way of a frame: source, ring, segmenter, overlay, sinks, with a thread for each heavy part."""
+"""The file stream: source, ring, segmenter, overlay and sinks, with the heavy stages on threads."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from cliprl.pipeline.core.context import FrameContext, Profiler, Stage
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import Sink, Source
+from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter, OnFrame, Sink, Source, StreamInfo
 from cliprl.pipeline.core.opencv_threads import single_threaded
 from cliprl.pipeline.core.ring_buffer import FrameRing, Policy, RingClosed
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.statistics import StatisticsRecorder, Summary
 from cliprl.pipeline.core.thread_policy import stage_workers
-from cliprl.pipeline.overlay.overlay import Overlay, Style
-from cliprl.pipeline.segment.segmenter import Parts, Segmenter
 from cliprl.pipeline.sinks.group import SinkGroup
-from cliprl.pipeline.stream.scheduler import StageScheduler, Work
-from cliprl.pipeline.stream.statistics import StatisticsRecorder, Summary
+from cliprl.pipeline.stream.scheduler import StageScheduler
 
-# Slots of the ring: one being written, a few waiting, one with each stage behind. With four more it is no faster.
+# Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
 SLOTS = 10
-# How long the end of a stream waits for a source that is inside a read.
+# Seconds that the end of a stream waits for a source that is inside a read.
 PATIENCE = 5.0
 
-Result = tuple[Frame, Segmentation | None]
 Status = Callable[[Frame, Segmentation | None], str | None]
 
 
 class Stream:
-    """Runs a source through a segmenter and an overlay into sinks.
+    """Runs a source through a segmenter and an overlay into sinks. A `VideoStream`.
 
-    Decoding has a thread, and so have each part of the segmenter and drawing where there are processors for them; where there
-    are not, few workers and the iterating thread share them (see `StageScheduler`). Frames come out in the
-    order of the source. Without a segmenter they pass unsegmented, without an overlay unpainted. `status` writes the
-    overlay's status line, on any of these threads. Leaving the stream (a context manager) closes the source and the sinks, also
-    after an error or `stop`, so that what was written can be read.
+    A frame passes these stages, in this order:
+
+    1. "decode": the source writes it into a slot of the ring (on the thread "decode").
+    2. The stages of the segmenter; on the CPU "prepare", "encode" and "refine".
+    3. "draw": the overlay draws the segmentation and the `status` line into the planes.
+    4. "write": the sinks write it (on the thread that iterates over the stream).
+
+    Stages 2 and 3 have a thread each if there are processors for them; otherwise a few workers and the iterating thread share
+    them (see `StageScheduler`). Frames come out in the order of the source. Without a segmenter they have no segmentation,
+    without an overlay nothing is drawn. `profiler` marks the stages for a profiler. Leaving the stream (a context manager)
+    closes the source and the sinks, also after an error or `stop`, so that the written files can be read.
     """
 
     def __init__(
         self,
         source: Source,
-        segmenter: Segmenter | None = None,
-        overlay: Overlay | None = None,
+        segmenter: FrameSegmenter | None = None,
+        overlay: FrameOverlay | None = None,
         sinks: Sequence[Sink] = (),
         *,
         status: Status | None = None,
+        profiler: Profiler = nullcontext,
+        description: str = "",
     ) -> None:
-        self.source = source
-        self.segmenter = segmenter
-        self.overlay = overlay
-        if overlay is None and segmenter is not None and segmenter.works_on != "cpu":
-            # It is the overlay that brings to the host what was decoded elsewhere: here one that paints nothing.
-            self.overlay = segmenter.device.overlay(segmenter.classes, Style(opacity=0))
-        if self.overlay is not None and sinks:
-            self.overlay.to_host = any(getattr(sink, "takes_pictures", True) for sink in sinks)
+        self.source, self.segmenter = source, segmenter
+        self.overlay = overlay or (segmenter.default_overlay() if segmenter else None)
         self.sinks = SinkGroup(sinks)
+        if self.overlay is not None and sinks:
+            self.overlay.to_host = self.sinks.needs_planes
         self.recorder = StatisticsRecorder()
-        self._status = status
+        self.description = description
+        self._status, self._profiler = status, profiler
         policy: Policy = "drop-oldest" if source.info.live else "wait"
-        self._ring = segmenter.device.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
+        self._ring = segmenter.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
         self._reader = threading.Thread(target=self._read, name="decode", daemon=True)
-        works = self._works()
-        self._stages: StageScheduler[Result] = StageScheduler(self._ring, works, self._workers(len(works)))
+        stages = [*(segmenter.stages if segmenter else ()), Stage("draw", self._draw)]
+        waits = segmenter is not None and segmenter.waits_for_device
+        workers = len(stages) if waits else stage_workers(len(stages))
+        self._scheduler = StageScheduler(ContextSupply(self._ring, profiler), stages, workers)
         self._interrupted = False
 
-    def run(
-        self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
-    ) -> Summary:
-        """Process the source to its end, or `frames` frames of it. `on_frame` is called with each frame that was written.
+    def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
+        """Process the source to its end, or `frames` frames of it; `on_frame` is called with each written frame.
 
-        Raises what a stage raised, after the sinks were closed.
+        Raises the error of a stage after the sinks were closed.
         """
         with self:
             for frame, segmentation in self:
@@ -83,45 +85,23 @@ class Stream:
                     break
         return self.summary()
 
-    def __iter__(self) -> Iterator[Result]:
-        """Each frame with its segmentation, after it was drawn and written; its planes are reused at the next."""
+    def __iter__(self) -> Iterator[tuple[Frame, Segmentation | None]]:
+        """Yield each written frame with its segmentation; its planes are reused as soon as the next one is requested."""
         with single_threaded():
-            self._start()
+            self._reader.start()
+            self._scheduler.start()
             try:
-                for frame, segmentation in self._stages:
-                    self._write(frame, segmentation)
-                    yield frame, segmentation
-                    self._ring.release(frame)
+                for context in self._scheduler:
+                    self._write(context)
+                    yield context.frame, context.segmentation
+                    self._ring.release(context.frame)
             finally:
                 self._end()
 
-    def stop(self) -> None:
-        """End early: frames already decoded are finished, then the stream ends. May be called from any thread or a signal."""
-        self._interrupted = True
-        self._ring.stop()
-
-    def summary(self) -> Summary:
-        """Figures of the run so far."""
-        notes = [*self.source.info.notes, *self.sinks.notes, *self._hurried()]
-        dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
-        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
-
-    def _hurried(self) -> list[str]:
-        """What is to be said of a budget that leaves no time for refinement."""
-        segmenter, recorder = self.segmenter, self.recorder
-        if (
-            segmenter is None
-            or segmenter.budget is None
-            or not segmenter.steps
-            or not recorder.segmented
-            or recorder.steps
-        ):
-            return []
-        return [f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is the base's"]
-
     def _read(self) -> None:
+        """Decode frames into the ring until the source ends or the stream is stopped."""
         try:
-            while (frame := self._timed_read()) is not None:
+            while (frame := self._decode()) is not None:
                 self._ring.publish(frame)
             self._ring.finish()
         except RingClosed:
@@ -129,10 +109,9 @@ class Stream:
         except BaseException as error:
             self._ring.finish(error)
 
-    def _timed_read(self) -> Frame | None:
-        start = time.monotonic()
-        waited = self._ring.waited
-        with Frame.ranges("decode"):
+    def _decode(self) -> Frame | None:
+        start, waited = time.monotonic(), self._ring.waited
+        with self._profiler("decode"):
             frame = self.source.read(self._ring.acquire)
         if frame is not None:
             frame.mark("captured")
@@ -140,37 +119,58 @@ class Stream:
             frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
         return frame
 
-    def _start(self) -> None:
-        self._reader.start()
-        self._stages.start()
+    def _draw(self, context: FrameContext) -> None:
+        with context.stage("draw"):
+            if self.overlay is not None:
+                status = self._status(context.frame, context.segmentation) if self._status else None
+                self.overlay.draw(context.frame, context.segmentation, status)
+
+    def _write(self, context: FrameContext) -> None:
+        with context.stage("write"):
+            self.sinks.write(context.frame, context.segmentation)
+        self.recorder.add(context.frame, context.segmentation)
 
     def _end(self) -> None:
-        """See all threads out, whatever they are at. A read that hangs is left behind."""
+        """End all threads. A thread whose source hangs inside a read is left behind."""
         self._ring.stop()
-        self._stages.close()
-        for thread in (*self._stages.threads, self._reader):
+        self._scheduler.close()
+        for thread in (*self._scheduler.threads, self._reader):
             thread.join(PATIENCE)
 
-    def _works(self) -> list[Work]:
-        """What is done to a frame between its decoding and its writing."""
-        parts: Parts = [*(self.segmenter.parts if self.segmenter else ()), ("draw", self._draw)]
-        return [(name, partial(_done if i else _begun, work)) for i, (name, work) in enumerate(parts)]
+    def stop(self) -> None:
+        """End early: decoded frames are finished, then the stream ends. May be called from any thread or a signal handler."""
+        self._interrupted = True
+        self._ring.stop()
 
-    def _workers(self, stages: int) -> int:
-        """As many as there are stages where these wait for a device, elsewhere as many as find a processor."""
-        waits = self.segmenter is not None and self.segmenter.works_on != "cpu"
-        return stages if waits else stage_workers(stages)
+    @property
+    def info(self) -> StreamInfo:
+        """Properties of the source."""
+        return self.source.info
 
-    def _draw(self, frame: Frame, segmentation: Segmentation | None) -> Segmentation | None:
-        with frame.stage("draw"):
-            if self.overlay is not None:
-                self.overlay.draw(frame, segmentation, self._status(frame, segmentation) if self._status else None)
-        return segmentation
+    @property
+    def interrupted(self) -> bool:
+        """Whether `stop` was called."""
+        return self._interrupted
 
-    def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        with frame.stage("write"):
-            self.sinks.write(frame, segmentation)
-        self.recorder.add(frame, segmentation)
+    @property
+    def written(self) -> list[int]:
+        """Number of frames written to each sink, in the order of the sinks."""
+        return self.sinks.written
+
+    def summary(self) -> Summary:
+        """Return the statistics of the run so far."""
+        notes = [*self.source.info.notes, *self.sinks.notes, *self._budget_notes()]
+        dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
+        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
+
+    def _budget_notes(self) -> list[str]:
+        """Return a note if the budget left no time for refinement."""
+        segmenter, recorder = self.segmenter, self.recorder
+        if segmenter is None or segmenter.budget is None or not segmenter.steps:
+            return []
+        if not recorder.segmented or recorder.steps:
+            return []
+        return [f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is unrefined"]
 
     def __enter__(self) -> Self:
         return self
@@ -182,16 +182,34 @@ class Stream:
             self.sinks.__exit__(kind, error, trace)
         finally:
             if self.segmenter is not None:
-                with suppress(*(() if kind is None else (Exception,))):  # after an error, that one is to be told
-                    self.segmenter.device.settle()
-            if not self._reader.is_alive():  # a source can't be closed under a read that hangs
+                with suppress(*(() if kind is None else (Exception,))):  # after an error, that error is reported
+                    self.segmenter.settle()
+            if not self._reader.is_alive():  # closing a source inside a read would crash or hang
                 self.source.close()
 
 
-def _begun(work: Callable[[Frame, None], Any], frame: Frame) -> tuple[Frame, Any]:
-    return frame, work(frame, None)
+class ContextSupply:
+    """A `Supply` that takes frames from a ring and wraps each in a new `FrameContext`."""
 
+    def __init__(self, ring: FrameRing, profiler: Profiler = nullcontext) -> None:
+        self._ring, self._profiler = ring, profiler
+        self.stop = ring.stop
 
-def _done(work: Callable[[Frame, Any], Any], item: tuple[Frame, Any]) -> tuple[Frame, Any]:
-    frame, before = item
-    return frame, work(frame, before)
+    @property
+    def on_ready(self) -> Callable[[], None]:
+        """The function that the ring calls when it becomes ready."""
+        return self._ring.on_ready
+
+    @on_ready.setter
+    def on_ready(self, call: Callable[[], None]) -> None:
+        self._ring.on_ready = call
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` returns at once."""
+        return self._ring.ready
+
+    def take(self) -> FrameContext | None:
+        """Return the context of the oldest frame that was not taken yet; None at the end."""
+        frame = self._ring.take()
+        return None if frame is None else FrameContext(frame, self._profiler)

@@ -1,4 +1,4 @@
-"""A run as a picture: every stage of every frame on the thread that did it, for chrome://tracing or ui.perfetto.dev."""
+"""Writes a trace of a run for chrome://tracing or ui.perfetto.dev: each stage of each frame on its thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,26 +13,24 @@ from typing import Any, Self
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.devices.device import Device
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 
-# Each stage, and the mark at which it ended (see `Stream`).
+# Each stage and the key of `Frame.times` that holds its end.
 MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
 _OUTPUT = "output"
-# Events that are written at once.
+# Number of events per write.
 _BUFFERED = 256
 
 
 class Trace:
     """Writes the trace of a stream to a JSON file, frame by frame; call it with each frame that was written (`on_frame`).
 
-    A stage is a slice on its thread's line, a frame's whole way from decoded to written a line of its own under "frame", so
-    that waiting shows as a gap. Times are microseconds since the machine's monotonic clock began. A context manager: leaving it
-    finishes the file. While it is open, a profiler that the `device` knows is told every stage too (NVTX, where that is a GPU;
-    one trace at a time). Raises UsageError where the file can't be made, CliprlError where it can't be written to its end.
+    A stage is a slice in the row of its thread. The time of a frame from decoded to written is a row under "frame", where waiting
+    shows as a gap. Times are microseconds of the monotonic clock. A context manager: leaving it finishes the file. Raises
+    UsageError if the file cannot be created, CliprlError if it cannot be written.
     """
 
-    def __init__(self, path: str | Path, device: Device | None = None) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lanes: dict[str, int] = {}
         self._first = True
@@ -43,16 +40,14 @@ class Trace:
         self._closed = False
         self._write('{"displayTimeUnit": "ms", "traceEvents": [')
         self._event(_event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}})
-        if device is not None and device.ranges is not None:
-            Frame.ranges = device.ranges
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Add a frame that has passed every stage."""
+        """Add a frame that has completed all stages."""
         for event in frame_events(frame, segmentation, self._lane):
             self._event(event)
 
     def _lane(self, thread: str) -> int:
-        """The number of a thread's line, which is named when it is first asked for."""
+        """Return the row number of a thread; the first use writes its name."""
         if thread not in self._lanes:
             self._lanes[thread] = lane = len(self._lanes) + 1
             self._event(_event("M", "thread_name", 0, lane) | {"args": {"name": thread}})
@@ -84,11 +79,10 @@ class Trace:
         if self._closed:
             return
         self._closed = True
-        Frame.ranges = nullcontext
         self._text.append("\n]}\n")
         try:
             self._flush()
-            if self._file.error is None:  # else what is in the file is not whole
+            if self._file.error is None:  # otherwise the file is incomplete
                 self._file.publish()
         except OSError as error:
             raise self._broken(error) from error
@@ -107,7 +101,7 @@ class Trace:
 def frame_events(
     frame: Frame, segmentation: Segmentation | None, lane: Callable[[str], int]
 ) -> Iterator[dict[str, Any]]:
-    """The trace events of one frame: a slice for each stage, on the `lane` of its thread, and its way as a whole."""
+    """Yield the trace events of one frame: a slice per stage in the row `lane(thread)`, and one for the whole frame."""
     about = {"frame": frame.index, "pts": frame.pts}
     if segmentation is not None:
         about["steps"] = segmentation.steps

@@ -27,8 +27,8 @@ from cliprl.bench.report import readme
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
+from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.sources import FrameSource
-from cliprl.pipeline.stream.statistics import STAGES
 
 FRAMES = 20
 SLEEP = 0.02

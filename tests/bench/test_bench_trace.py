@@ -14,7 +14,7 @@ from cliprl.engines import UsageError
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.cli.main import app
 from cliprl.pipeline.core import thread_policy
-from cliprl.pipeline.stream.statistics import STAGES
+from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.stream.trace import Trace
 
 SLEEP = 0.02

@@ -26,7 +26,7 @@ from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
-from cliprl.pipeline.devices.cpu import CpuDevice
+from cliprl.pipeline.segment.preprocess import CpuPreprocessor
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
@@ -155,7 +155,7 @@ def through_the_planes(image: Picture) -> Picture:
     frame = Frame(*allocate_planes(*size), 0, FRAME_TIME, 0, FRAME_COLOR)
     RgbWriter().write(image, frame.luma, frame.chroma, FRAME_COLOR)
     seen = np.zeros((48, 64, 3), np.uint8)
-    CpuDevice().prepare(frame, full_viewport(*size, 48, 64), seen)
+    CpuPreprocessor().prepare(frame, full_viewport(*size, 48, 64), seen)
     return seen
 
 

@@ -119,7 +119,7 @@ def open_nvenc_sink(
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
         sink = VideoSink(target, scene, encoder=make, codec=encoding.codec, **settings)
-        sink.takes_pictures = False
+        sink.needs_planes = False
         return sink
     sink = VideoSink(target, scene, **settings)
     sink.notes.append(f"painted frames are downloaded and encoded on the CPU: no NVENC for this video ({reason})")

@@ -40,7 +40,7 @@ class CocoSink(FileSink):
     does not grow.
     """
 
-    takes_pictures = False
+    needs_planes = False
 
     def __init__(self, target: Path, scene: OutputSpec) -> None:
         """Create the partial file. Raises UsageError where it can't be."""

@@ -42,7 +42,7 @@ class EventSink(FileSink):
     captured, absent if that is unknown. Lines reach the disk within a second.
     """
 
-    takes_pictures = False
+    needs_planes = False
 
     def __init__(self, target: Path, scene: OutputSpec) -> None:
         """Create the partial file. Raises UsageError where it can't be."""

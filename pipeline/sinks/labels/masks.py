@@ -33,7 +33,7 @@ class MaskSink(FileSink):
     `.NAME.partial` beside it.
     """
 
-    takes_pictures = False
+    needs_planes = False
 
     def __init__(self, target: Path, scene: OutputSpec) -> None:
         """Make the partial folder. Raises UsageError where `target` can't become a folder of masks."""

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.display_orientation import upright
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import FORMAT, Relay
 from cliprl.pipeline.sinks.video.encoder import live_encoder
@@ -47,7 +47,7 @@ def is_network(target: str) -> bool:
     return "://" in target or target.lower().endswith(PLAYLIST)
 
 
-class NetworkSink:
+class NetworkSink(BaseSink):
     """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
     The connection is made at the first picture. Raises UsageError for another kind of address, CliprlError where the other end
@@ -64,7 +64,6 @@ class NetworkSink:
         if not scheme and not Path(target).absolute().parent.is_dir():
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []
-        self.frames = 0
         if scene.stream.passthrough and scene.stream.passthrough.tracks:
             self.notes.append(f"{redact(target)} gets the picture alone: the audio is left out")
         self._target, self._info, self._settings = target, scene.stream, (crf, preset)
@@ -123,9 +122,6 @@ class NetworkSink:
                 container.close()
         if relay is not None:
             relay.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

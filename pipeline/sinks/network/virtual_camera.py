@@ -5,8 +5,7 @@ from __future__ import annotations
 import stat
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.video.encoder import DEFAULT_RATE
 from cliprl.pipeline.sinks.video.letterbox import letterbox
@@ -24,7 +23,7 @@ _FORMAT = "v4l2"
 _REMEDY = "'sudo modprobe v4l2loopback' makes one that takes pictures"
 
 
-class VirtualCamera:
+class VirtualCamera(BaseSink):
     """Writes uncompressed pictures (I420) to the output device `path`, of the first picture's size and turned upright.
 
     Raises UsageError where there is no such device, CliprlError where it takes no pictures, as a real camera doesn't.
@@ -33,12 +32,10 @@ class VirtualCamera:
     def __init__(self, path: Path, scene: OutputSpec) -> None:
         if not (path.exists() and stat.S_ISCHR(path.stat().st_mode)):
             raise UsageError(f"no such device '{path}': {_REMEDY}; --list-devices names those there are")
-        self.notes: list[str] = []
         self._path, self._rate = path, scene.stream.rate or DEFAULT_RATE
         self._container: Any = None
         self._stream: Any = None
         self._picture: Any = None
-        self._count = 0
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Write one picture."""
@@ -48,6 +45,7 @@ class VirtualCamera:
                 self._open(luma.shape[0] // 2 * 2, luma.shape[1] // 2 * 2)
             self._fill(luma, chroma, frame)
             self._container.mux(self._stream.encode(self._picture))
+            self.frames += 1
         except (OSError, ValueError, av.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CliprlError(f"'{self._path}' takes no pictures ({reason}): {_REMEDY}") from error
@@ -75,12 +73,4 @@ class VirtualCamera:
         for plane, values in zip(self._picture.planes, planes, strict=True):
             rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
             rows[: plane.height, : plane.width] = values[: plane.height, : plane.width]
-        self._picture.pts, self._count = self._count, self._count + 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._picture.pts = self.frames

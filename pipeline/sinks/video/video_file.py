@@ -28,10 +28,10 @@ class VideoSink(FileSink):
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
     note says so where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
     `preset` one of x264's, faster for larger files; `threads` 0 gives x264 as many as suit a stream. `encoder` makes another
-    encoder, of the libav codec `codec`. `takes_pictures`: the frames' planes in host memory are read.
+    encoder, of the libav codec `codec`. `needs_planes`: the frames' planes in host memory are read.
     """
 
-    takes_pictures = True
+    needs_planes = True
 
     failures = (OSError, av.FFmpegError)
 

@@ -28,8 +28,8 @@ from cliprl.pipeline.cuda.factory import open_shared_gpu
 from cliprl.pipeline.cuda.inference import STATE_BYTES
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
-from cliprl.pipeline.devices.cpu import CpuDevice
 from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.segment.preprocess import CpuPreprocessor
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.view.edge_scan import STRIPS, find_ends
 
@@ -104,7 +104,7 @@ def test_kernel_prepare_is_the_cpus(
     device, (height, width) = opened(card), size
     frame, view = picture(height, width, color), fit_viewport(size, network, (3, 5, width - 9, height - 8))
     expected, found = (np.zeros((*network, 3), np.uint8) for _ in range(2))
-    CpuDevice().prepare(frame, view, expected)
+    CpuPreprocessor().prepare(frame, view, expected)
     device.prepare(taken(device, frame), view, found)
     assert np.abs(found.astype(int) - expected).max() <= 2
 
@@ -280,7 +280,7 @@ def test_nvenc_keeps_what_was_painted(card: SharedGpu, tmp_path: Path) -> None:
 
     device, target = opened(card), tmp_path / "out.mp4"
     sink = device.sink(str(target), OutputSpec(StreamInfo("played", 144, 256, Fraction(1, 60)), CLASSES), crf=0)
-    if getattr(sink, "takes_pictures", True):
+    if sink.needs_planes:
         sink.close()
         pytest.skip("; ".join(getattr(sink, "notes", ())) or "no NVENC")
     overlay, painted = device.overlay(CLASSES, PLAIN), []

@@ -76,7 +76,7 @@ def test_what_was_painted_on_the_card_is_encoded_without_coming_to_the_host(tmp_
     frames, target = [picture(index) for index in range(12)], tmp_path / "out.mp4"
     sink = device.sink(str(target), scene())
     assert isinstance(sink, VideoSink)
-    assert not sink.takes_pictures
+    assert not sink.needs_planes
     play(device, sink, frames)
     assert sink.notes == ["encoded on the GPU by libx264"]
     gpu.drain()
@@ -131,7 +131,7 @@ def test_without_nvenc_the_cpu_encodes_and_a_note_says_why(tmp_path: Path) -> No
     target = tmp_path / "out.mp4"
     sink = device.sink(str(target), scene())
     assert isinstance(sink, VideoSink)
-    assert sink.takes_pictures
+    assert sink.needs_planes
     play(device, sink, [picture(index) for index in range(3)], to_host=True)
     assert "downloaded and encoded on the CPU: no NVENC for this video (" in sink.notes[0]
     assert "\n" not in sink.notes[0]

@@ -19,7 +19,6 @@ from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of, open_device, why_not
 from cliprl.pipeline.cuda.kernels import launchers
-from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import VideoSource
 
 H100 = DriverInfo("580.65", (13, 0), (GpuInfo("NVIDIA H100", (9, 0)),))
@@ -152,9 +151,3 @@ def test_a_video_that_nvdec_can_not_take_is_decoded_on_the_cpu(tmp_path: Path) -
     assert len(told) == 1
     assert told[0].startswith("no NVDEC for this video (")
     assert "pinned memory" in told[0]
-
-
-def test_the_cpus_segmenter_does_not_take_a_gpus_frames() -> None:
-    device = CudaDevice(share(FakeGpu(lambda n: 0), network_of))
-    with pytest.raises(UsageError, match=r"open_device\('cuda'\)\.segmenter\(bundle\)"):
-        Segmenter(device=device)

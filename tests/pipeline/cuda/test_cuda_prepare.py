@@ -16,7 +16,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Narrow
-from cliprl.pipeline.devices.cpu import CpuDevice
+from cliprl.pipeline.segment.preprocess import CpuPreprocessor
 
 pytestmark = needs_compiler
 
@@ -48,7 +48,7 @@ def by_kernel(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
 
 def by_cpu(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
     picture = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
-    CpuDevice().prepare(frame, view, picture)
+    CpuPreprocessor().prepare(frame, view, picture)
     return picture
 
 

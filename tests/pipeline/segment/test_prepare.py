@@ -19,7 +19,7 @@ from cliprl.pipeline.core.viewport import (
     full_viewport,
     map_points,
 )
-from cliprl.pipeline.devices.cpu import open_device
+from cliprl.pipeline.segment.preprocess import CpuPreprocessor
 
 NETWORK = (256, 320)
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
@@ -44,7 +44,7 @@ def smooth(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float
 
 def prepared(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
     out = np.full((*NETWORK, 3), 77, np.uint8)
-    open_device().prepare(frame, view, out)
+    CpuPreprocessor().prepare(frame, view, out)
     return out
 
 

@@ -293,7 +293,7 @@ SCRIPT = """
 import sys
 for name in ("torch", "open_clip", "timm", "onnx", "onnxruntime", "transformers"):
     sys.modules[name] = None
-from cliprl.pipeline.cli import main
+from cliprl.pipeline.cli.main import main
 main()
 """
 

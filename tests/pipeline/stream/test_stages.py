@@ -5,14 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 
-from cliprl.pipeline.stream.scheduler import WAITING, StageScheduler, Work
+from cliprl.pipeline.core.context import Stage
+from cliprl.pipeline.stream.scheduler import WAITING, StageScheduler
 
 # Workers for three stages: shared ones, with the consumer's help, and one for each stage.
 SHARED, OWN = (1, 2), 3
+
+
+@dataclass
+class Cell:
+    """An item: a number that the stages change."""
+
+    number: int
 
 
 class Numbers:
@@ -25,13 +33,13 @@ class Numbers:
         self.on_ready: Callable[[], None] = lambda: None
         self._limit, self._fail_at = limit, fail_at
 
-    def take(self) -> int | None:
+    def take(self) -> Cell | None:
         if self.taken == self._fail_at:
             raise OSError("no more")
         if self.taken == self._limit:
             return None
         self.taken += 1
-        return self.taken - 1
+        return Cell(self.taken - 1)
 
     def stop(self) -> None:
         self.stopped.set()
@@ -44,7 +52,7 @@ class Late(Numbers):
         super().__init__(limit)
         self.ready = False
 
-    def take(self) -> int | None:
+    def take(self) -> Cell | None:
         self.ready = False
         return super().take()
 
@@ -55,8 +63,14 @@ class Late(Numbers):
             self.on_ready()
 
 
-def chain(*works: Callable[[Any], Any]) -> list[Work]:
-    return [(f"stage {i}", work) for i, work in enumerate(works)]
+def chain(*works: Callable[[int], int]) -> list[Stage[Cell]]:
+    def in_place(work: Callable[[int], int]) -> Callable[[Cell], None]:
+        def run(cell: Cell) -> None:
+            cell.number = work(cell.number)
+
+        return run
+
+    return [Stage(f"stage {i}", in_place(work)) for i, work in enumerate(works)]
 
 
 def plus_one(number: int) -> int:
@@ -69,13 +83,22 @@ def fragile(number: int) -> int:
     return number
 
 
-def started(supply: Numbers, works: list[Work], workers: int) -> StageScheduler[int]:
-    stages: StageScheduler[int] = StageScheduler(supply, works, workers)
-    stages.start()
-    return stages
+def started(supply: Numbers, stages: list[Stage[Cell]], workers: int) -> StageScheduler[Cell]:
+    scheduler = StageScheduler(supply, stages, workers)
+    scheduler.start()
+    return scheduler
 
 
-def ended(stages: StageScheduler[int]) -> bool:
+def results(scheduler: StageScheduler[Cell]) -> list[int]:
+    return [cell.number for cell in scheduler]
+
+
+def result(scheduler: StageScheduler[Cell]) -> int | None:
+    cell = scheduler.get()
+    return cell and cell.number
+
+
+def ended(stages: StageScheduler[Cell]) -> bool:
     for thread in stages.threads:
         thread.join(30)
     return not any(thread.is_alive() for thread in stages.threads)
@@ -85,8 +108,8 @@ def ended(stages: StageScheduler[int]) -> bool:
 def test_results_come_in_order(workers: int) -> None:
     supply = Numbers(200)
     stages = started(supply, chain(plus_one, lambda n: n * 2, plus_one), workers)
-    assert list(stages) == [2 * (n + 1) + 1 for n in range(200)]
-    assert stages.get() is None
+    assert results(stages) == [2 * (n + 1) + 1 for n in range(200)]
+    assert result(stages) is None
     assert ended(stages)
     assert not supply.stopped.is_set()
 
@@ -97,7 +120,7 @@ def test_items_may_come_late(workers: int) -> None:
     stages = started(supply, chain(plus_one, plus_one, plus_one), workers)
     feeder = threading.Thread(target=supply.feed, args=(lambda: supply.taken == 50 and stages._exhausted,))
     feeder.start()
-    assert list(stages) == [n + 3 for n in range(50)]
+    assert results(stages) == [n + 3 for n in range(50)]
     feeder.join(30)
     assert ended(stages)
 
@@ -119,7 +142,7 @@ def test_a_stage_works_on_one_item_at_a_time_and_stages_side_by_side(workers: in
         return work
 
     stages = started(Numbers(60), chain(busy(0), busy(1), busy(2)), workers)
-    assert list(stages) == list(range(60))
+    assert results(stages) == list(range(60))
     assert most[0] == 1
     assert 2 <= most[1] <= min(workers + 1, 3)
 
@@ -129,7 +152,7 @@ def test_no_more_than_a_few_items_are_taken_ahead(workers: int) -> None:
     supply = Numbers(1000)
     stages = started(supply, chain(plus_one, plus_one, plus_one), workers)
     for n in range(20):
-        assert stages.get() == n + 3
+        assert result(stages) == n + 3
         time.sleep(0.002)
         assert supply.taken <= n + 1 + 3 * (WAITING + 1)
     stages.close()
@@ -143,10 +166,10 @@ def test_an_error_takes_its_place_in_the_order_and_every_thread_ends(place: int,
     works[place] = fragile
     supply = Numbers(1000)
     stages = started(supply, chain(*works), workers)
-    assert [stages.get() for _ in range(5)] == list(range(5))
+    assert [result(stages) for _ in range(5)] == list(range(5))
     with pytest.raises(ArithmeticError, match="five"):
-        stages.get()
-    assert stages.get() is None
+        result(stages)
+    assert result(stages) is None
     assert supply.stopped.is_set()
     assert ended(stages)
 
@@ -154,20 +177,20 @@ def test_an_error_takes_its_place_in_the_order_and_every_thread_ends(place: int,
 @pytest.mark.parametrize("workers", [*SHARED, OWN])
 def test_an_error_of_the_supply_reaches_the_consumer_once(workers: int) -> None:
     stages = started(Numbers(9, fail_at=3), chain(plus_one, plus_one, plus_one), workers)
-    assert [stages.get() for _ in range(3)] == [3, 4, 5]
+    assert [result(stages) for _ in range(3)] == [3, 4, 5]
     with pytest.raises(OSError, match="no more"):
-        stages.get()
-    assert stages.get() is None
+        result(stages)
+    assert result(stages) is None
     assert ended(stages)
 
 
 @pytest.mark.parametrize("workers", [*SHARED, OWN])
 def test_a_consumer_that_leaves_early_frees_the_threads(workers: int) -> None:
     stages = started(Numbers(50), chain(plus_one, plus_one, plus_one), workers)
-    assert stages.get() == 3
+    assert result(stages) == 3
     stages.close()
     assert ended(stages)
-    assert stages.get() is None
+    assert result(stages) is None
 
 
 def test_each_stage_has_a_thread_of_its_own_where_there_are_enough() -> None:
@@ -180,5 +203,5 @@ def test_each_stage_has_a_thread_of_its_own_where_there_are_enough() -> None:
 
         return work
 
-    assert list(started(Numbers(30), chain(note(0), note(1), note(2)), OWN)) == list(range(30))
+    assert results(started(Numbers(30), chain(note(0), note(1), note(2)), OWN)) == list(range(30))
     assert seen == [{"stage 0"}, {"stage 1"}, {"stage 2"}]

@@ -17,6 +17,7 @@ import pytest
 from cliprl.engines import CliprlError
 from cliprl.pipeline import (
     Frame,
+    FrameContext,
     OutputSpec,
     Overlay,
     Segmentation,
@@ -29,7 +30,6 @@ from cliprl.pipeline import (
 )
 from cliprl.pipeline.core.frame import allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator
-from cliprl.pipeline.segment.segmenter import Prepared
 
 DEMO = "demo:?seconds=1&size=320x256&rate=25"
 
@@ -104,7 +104,9 @@ class Collector:
 
 
 def stage_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name in {"decode", "prepare", "encode", "refine", "pass"}]
+    """Threads of a stream that are still alive."""
+    stages = {"decode", "prepare", "encode", "refine", "draw"}
+    return [t.name for t in threading.enumerate() if t.name in stages or t.name.startswith("worker ")]
 
 
 def test_every_frame_comes_out_in_order_with_its_own_time() -> None:
@@ -211,12 +213,12 @@ def test_a_segmenter_that_fails_ends_the_run(segmenter: Segmenter, monkeypatch: 
     calls = 0
     whole = Segmenter.encode
 
-    def fragile(self: Segmenter, frame: Frame, prepared: Prepared) -> object:
+    def fragile(self: Segmenter, context: FrameContext) -> None:
         nonlocal calls
         calls += 1
         if calls == 7:
             raise CliprlError("the engine gave NaN")
-        return whole(self, frame, prepared)
+        whole(self, context)
 
     monkeypatch.setattr(Segmenter, "encode", fragile)
     sink = Collector()
