@@ -93,13 +93,13 @@ class RefinerNetwork(nn.Module):
 
         features (B, D, h, w); logits z_t, base z_0 and prior (B, K, h, w), the prior being the previous frame's refined
         logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
-        () whose action was not to keep.
+        () whose label changed: an action that changes no label is no reason for a further step.
         """
         context = self.context(logits, base, prior)
         scores, _ = self.act(features, context, text)
-        actions = scores.argmax(1)
-        moved = (actions != KEEP).to(logits.dtype).mean()
-        return apply_actions(actions, context, self.pushes(text)), moved
+        refined = apply_actions(scores.argmax(1), context, self.pushes(text))
+        changed = refined.argmax(1) != logits.argmax(1)
+        return refined, changed.to(logits.dtype).mean()
 
 
 def mean_and_deviation(maps: Tensor) -> Tensor:

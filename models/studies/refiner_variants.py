@@ -112,7 +112,7 @@ class RefinementStep(nn.Module):
     def forward(
         self, features: Tensor, logits: Tensor, base: Tensor, prior: Tensor, text: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """z_{t+1} (B, K, h, w), and the share of cells that acted."""
+        """z_{t+1} (B, K, h, w), and the share of cells whose label changed."""
         prior = prior if self.arm.prior else base
         if self.arm == RANDOM:
             context, pushes = self.refiner.context(logits, base, prior), self.refiner.pushes(text)

@@ -70,6 +70,21 @@ def lively(seed: int = 0) -> RefinerNetwork:
     return refiner
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 100), certain=st.booleans())
+def test_a_step_counts_the_labels_that_it_changed(seed: int, certain: bool) -> None:
+    """The loop stops on this figure. With one class far ahead everywhere, cells act and no label changes."""
+    features, logits, base, prior, text = pictures(seed)
+    if certain:
+        for state in (logits, base, prior):
+            state[:, 1] += 1000.0
+    with torch.no_grad():
+        refined, changed = lively(seed)(features, logits, base, prior, text)
+    assert not torch.equal(refined, logits)
+    assert float(changed) == pytest.approx(float((refined.argmax(1) != logits.argmax(1)).float().mean()))
+    assert not certain or float(changed) == 0.0
+
+
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 100))
 def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
