@@ -1,6 +1,7 @@
 """What runs a network: the engine bundle, the backends, and the choice between them."""
 
-from cliprl.engines.backends.engine import Engine, Probe, compile_engine, ignore_message, probe
+from cliprl.engines.backends.engine import Engine, Probe, ignore_message
+from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
 from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
 from cliprl.engines.bundle.reference_outputs import add_reference

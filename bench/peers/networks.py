@@ -13,7 +13,7 @@ from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
 from cliprl.bench.peers import baseline_loop
 from cliprl.bench.peers.baseline_loop import Array, PlainSegmenter
 from cliprl.engines import Bundle, CliprlError, compile_engine, load_engines, open_bundle
-from cliprl.engines.backends.engine import backend_of
+from cliprl.engines.backends.registry import backend_of
 
 
 def openvino_loop(job: BenchJob) -> Runner:

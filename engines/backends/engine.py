@@ -1,23 +1,19 @@
-"""What a compiled network looks like to the pipeline, and what a backend that compiles one has to offer."""
+"""The interfaces of this room: a compiled network (`Engine`) and a library that compiles one (`Backend`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from cliprl.engines.errors import EngineError, UsageError
-
 Array = NDArray[Any]
 AUTO = "auto"
 # Sizes that a graph leaves open, by the name of the dimension: smallest, usual, largest.
 RANGES: Mapping[str, tuple[int, int, int]] = {"classes": (2, 12, 64), "batch": (1, 1, 8)}
-# Is told, in a line, what takes time or was decided.
+# Receives one-line messages about what takes time and what was chosen.
 Say = Callable[[str], None]
 
 
@@ -74,9 +70,11 @@ class Backend(Protocol):
     """One way to run a network. What it builds is bytes, which a cache may keep and only the same machine may load."""
 
     name: str
+    # Every precision that it has on some machine.
+    known_precisions: tuple[str, ...]
 
     def probe(self) -> Probe:
-        """Whether it can serve here. Never raises."""
+        """Check whether it can serve on this machine. Never raises."""
         ...
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
@@ -104,65 +102,5 @@ class Backend(Protocol):
         ...
 
 
-# Where each backend lives: it is imported only when it is asked for, so that the light install loads no optional package.
-BACKENDS: Mapping[str, str] = {
-    "openvino": "cliprl.engines.backends.openvino.backend",
-    "tensorrt": "cliprl.engines.backends.tensorrt.backend",
-    "tensorrt_rtx": "cliprl.engines.backends.tensorrt.backend",
-    "torch": "cliprl.engines.backends.torch.backend",
-}
-DEVICES: Mapping[str, tuple[str, ...]] = {"cpu": ("openvino",), "cuda": ("tensorrt", "tensorrt_rtx", "torch")}
-
-
-def backend_of(name: str) -> Backend:
-    """The backend called `name`. Raises UsageError for an unknown one."""
-    if name not in BACKENDS:
-        raise UsageError(f"unknown engine '{name}': one of {', '.join(BACKENDS)}")
-    found: Backend = import_module(BACKENDS[name]).BACKENDS[name]
-    return found
-
-
-def probe(backend: str) -> Probe:
-    """Ask a backend whether it can serve here. Raises UsageError for an unknown name."""
-    return backend_of(backend).probe()
-
-
 def ignore_message(message: str) -> None:
-    """Tell nobody."""
-
-
-def ready_backends(device: str, say: Say = ignore_message) -> list[Backend]:
-    """The backends that can serve on `device`, the preferred first; `say` is told of those preferred that can't, and why.
-
-    Raises UsageError for an unknown device, EngineError with every backend's reason where none serves.
-    """
-    if device not in DEVICES:
-        raise UsageError(f"unknown device '{device}': one of {', '.join(DEVICES)}")
-    answers = [probe(name) for name in DEVICES[device]]
-    if not any(answer.ready for answer in answers):
-        reasons = "; ".join(f"{answer.backend}: {answer.reason}" for answer in answers)
-        raise EngineError(f"no engine can serve on device '{device}': {reasons}")
-    for answer in takewhile(lambda answer: not answer.ready, answers):
-        say(f"{answer.backend} does not serve: {answer.reason}")
-    return [backend_of(answer.backend) for answer in answers if answer.ready]
-
-
-def compile_engine(
-    onnx: Path,
-    *,
-    device: str = "cpu",
-    precision: str = AUTO,
-    threads: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    buffers: int = 1,
-) -> Engine:
-    """Compile an ONNX file for `device` with the first of its backends that can serve; no cache, no accuracy gate.
-
-    `precision` is "auto" (the backend's first) or one of the backend's; `threads` 0 means all cores; `shapes` fixes
-    inputs whose sizes are open in the file; an output stays valid for `buffers` runs.
-    Raises EngineError with every backend's reason where none serves.
-    """
-    backend = ready_backends(device)[0]
-    chosen = backend.precisions()[0] if precision == AUTO else precision
-    request = Request(onnx, chosen, threads, dict(shapes or {}), buffers)
-    return backend.load(backend.build(request), request)
+    """Drop a message."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines.backends.engine import Engine, compile_engine
+from cliprl.engines.backends.engine import Engine
+from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE, Bundle, seal_bundle
 from cliprl.engines.bundle.validation import read_array, read_arrays
 from cliprl.engines.errors import BundleError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines.backends.engine import compile_engine
+from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import TEXT, TOKENIZER, Bundle
 from cliprl.engines.bundle.manifest import ClassSpec
 from cliprl.engines.errors import BundleError, UsageError

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cliprl.engines.backends.engine import AUTO, BACKENDS, Engine, backend_of, probe
+from cliprl.engines.backends.engine import AUTO, Engine
+from cliprl.engines.backends.registry import backend_names, backend_of, probe
 from cliprl.engines.bundle.bundle import INT8_ENCODER, open_bundle
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
@@ -27,7 +28,7 @@ err = error_console(highlight=False, soft_wrap=True)
 def list_devices() -> None:
     """Print every backend's answer to its probe."""
     table = Table("backend", "serves", "why", box=None, pad_edge=False)
-    for answer in (probe(name) for name in BACKENDS):
+    for answer in (probe(name) for name in backend_names()):
         table.add_row(answer.backend, "[green]yes[/]" if answer.ready else "no", escape(answer.reason))
     _wide().print(table)
 

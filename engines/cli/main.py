@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cliprl.engines.backends.engine import AUTO
+from cliprl.engines.backends.registry import device_names, precisions_help
 from cliprl.engines.cli.cli_runner import run_app
 
 app = typer.Typer(
@@ -20,12 +21,12 @@ app = typer.Typer(
 )
 
 BundleName = Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A shipped bundle's name, or a bundle's folder.")]
-DeviceName = Annotated[str, typer.Option("--device", help="Where to run: cpu or cuda.")]
+DeviceName = Annotated[str, typer.Option("--device", help=f"Where to run: {' or '.join(device_names())}.")]
 PrecisionName = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="Arithmetic: f32, bf16 or int8 on a CPU, f32, f16, fp8 or int8 on a GPU; auto: the fastest that is accepted.",
+        help=f"Arithmetic: {precisions_help()}; auto: the fastest that passes the accuracy gate.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]

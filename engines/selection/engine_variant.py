@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines.backends.engine import AUTO, Backend, Engine, Request, Say, ignore_message, ready_backends
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, Request, Say, ignore_message
+from cliprl.engines.backends.registry import ready_backends
 from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, predict, refiner_shapes, source_of
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, read_array

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cliprl.engines import Bundle, BundleError, EngineError, UsageError, open_bundle
-from cliprl.engines.backends.engine import Request, compile_engine
+from cliprl.engines.backends.engine import Request
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
+from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.backends.tensorrt.backend import TensorRt, make_plan
 from cliprl.engines.bundle.bundle import RANGES
 from cliprl.engines.bundle.reference_outputs import Reference, predict, reference_of, refiner_shapes

@@ -23,18 +23,16 @@ from cliprl.engines import (
     open_bundle,
     seal_bundle,
 )
-from cliprl.engines.backends import engine as engine_module
+from cliprl.engines.backends import registry
 from cliprl.engines.backends.engine import (
     Engine,
     Probe,
     Request,
     TensorSpec,
-    backend_of,
-    compile_engine,
-    ready_backends,
 )
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.backends.openvino.backend import OpenVino, lacking
+from cliprl.engines.backends.registry import backend_of, compile_engine, ready_backends
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_pictures, encoder_shapes, reference_of
 from cliprl.engines.cache.cache_store import StoredEntry
@@ -332,7 +330,7 @@ def test_unknown_names_are_told(bundle: Bundle, cache: EngineCache) -> None:
 
 
 def test_where_nothing_serves_every_reason_is_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "probe", lambda name: Probe(name, False, "no such luck: pray"))
+    monkeypatch.setattr(registry, "probe", lambda name: Probe(name, False, "no such luck: pray"))
     with pytest.raises(EngineError, match="openvino: no such luck"):
         compile_engine(bundle.encoder)
 
@@ -344,7 +342,7 @@ def test_why_a_preferred_backend_does_not_serve_is_told(monkeypatch: pytest.Monk
         "torch": Probe("torch", True, "torch on a GPU"),
     }
     said = list[str]()
-    monkeypatch.setattr(engine_module, "probe", answers.__getitem__)
+    monkeypatch.setattr(registry, "probe", answers.__getitem__)
     assert [backend.name for backend in ready_backends("cuda", said.append)] == ["torch"]
     assert said == ["tensorrt does not serve: too old: update", "tensorrt_rtx does not serve: not installed: install"]
 

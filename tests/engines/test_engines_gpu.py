@@ -21,7 +21,8 @@ from onnx_runs import outputs_of  # noqa: E402
 from cliprl.bench.commands.engines import copied  # noqa: E402
 from cliprl.bench.cuda.plan_portability import portability  # noqa: E402
 from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
-from cliprl.engines.backends.engine import DEVICES, Request, backend_of, probe  # noqa: E402
+from cliprl.engines.backends.engine import Request  # noqa: E402
+from cliprl.engines.backends.registry import backend_names, backend_of, probe  # noqa: E402
 from cliprl.engines.bundle.reference_outputs import reference_of  # noqa: E402
 from cliprl.engines.onnx.calibration import add_ranges  # noqa: E402
 from cliprl.engines.selection.engine_variant import candidates  # noqa: E402
@@ -36,7 +37,7 @@ def bundle() -> Bundle:
     return open_bundle("small")
 
 
-@pytest.fixture(params=DEVICES["cuda"])
+@pytest.fixture(params=backend_names("cuda"))
 def backend(request: pytest.FixtureRequest) -> Any:
     """Each backend that can serve here. Torch always must, where there is a GPU."""
     answer = probe(request.param)

@@ -22,7 +22,7 @@ from cliprl.engines import (
     open_bundle,
     seal_bundle,
 )
-from cliprl.engines.backends.engine import compile_engine
+from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.reference_outputs import drawn_pictures, encoder_shapes, predict, refiner_shapes
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cliprl.engines import Bundle, EngineError, UsageError, compile_engine, open_bundle
-from cliprl.engines.backends.engine import DEVICES, TensorSpec, probe
+from cliprl.engines.backends.engine import TensorSpec
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
+from cliprl.engines.backends.registry import backend_names, probe
 from cliprl.engines.backends.tensorrt.backend import make_plan
 from cliprl.engines.backends.tensorrt.probe import why_not, why_not_torch
 
@@ -222,7 +223,7 @@ def test_torch_must_see_the_gpu(state: tuple[str, bool], word: str) -> None:
 
 
 def ready() -> list[str]:
-    return [name for name in DEVICES["cuda"] if probe(name).ready]
+    return [name for name in backend_names("cuda") if probe(name).ready]
 
 
 def test_without_a_gpu_cuda_is_refused_with_every_reason(bundle: Bundle) -> None:

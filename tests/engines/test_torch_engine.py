@@ -16,8 +16,9 @@ torch = pytest.importorskip("torch")
 from onnx_runs import outputs_of, run_by_torch  # noqa: E402
 
 from cliprl.engines import Bundle, EngineError, open_bundle  # noqa: E402
-from cliprl.engines.backends.engine import Request, backend_of  # noqa: E402
+from cliprl.engines.backends.engine import Request  # noqa: E402
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo  # noqa: E402
+from cliprl.engines.backends.registry import backend_of  # noqa: E402
 from cliprl.engines.backends.torch.backend import why_not  # noqa: E402
 from cliprl.engines.backends.torch.engine import TorchEngine  # noqa: E402
 from cliprl.engines.backends.torch.graph import Graph  # noqa: E402

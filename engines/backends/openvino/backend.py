@@ -13,6 +13,7 @@ from cliprl.engines.backends.engine import RANGES, Probe, Request
 from cliprl.engines.backends.no_telemetry import openvino
 from cliprl.engines.backends.openvino.engine import OpenVinoEngine
 from cliprl.engines.backends.openvino.rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
+from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.bundle.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.errors import EngineError
 
@@ -28,6 +29,7 @@ class OpenVino:
     """The backend. Blobs are OpenVINO's own export of a compiled model: tied to its version and to the CPU."""
 
     name = NAME
+    known_precisions = PRECISIONS
 
     def probe(self) -> Probe:
         """Whether OpenVINO is installed and has a CPU plugin."""
@@ -83,7 +85,7 @@ class OpenVino:
         return OpenVinoEngine(compiled, NAME, request.precision, request.buffers)
 
 
-BACKENDS = {NAME: OpenVino()}
+register_backend(OpenVino(), device="cpu", preference=1)
 
 
 def lacking(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) -> str:

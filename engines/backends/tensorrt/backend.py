@@ -10,6 +10,7 @@ from typing import Any
 
 from cliprl.engines.backends.engine import Engine, Probe, Request
 from cliprl.engines.backends.gpu_discovery import find_driver, identity
+from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.build import TARGETS, TensorRtPlan, build_plan
 from cliprl.engines.backends.tensorrt.caches import runtime_path, timing_path
 from cliprl.engines.backends.tensorrt.probe import INSTALL, cuda_of, probe_tensorrt
@@ -25,6 +26,8 @@ KNOWN = (PRECISIONS[0], *EIGHT_BITS, PRECISIONS[1])
 
 class TensorRt:
     """One of the two packages as a backend. Blobs are plans, tied to the package's version and the GPU's generation."""
+
+    known_precisions = KNOWN
 
     def __init__(self, package: str) -> None:
         self.name = package
@@ -65,7 +68,8 @@ class TensorRt:
         return TensorRtEngine(self.name, blob, request.precision, request.buffers, kernels)
 
 
-BACKENDS = {name: TensorRt(name) for name in ("tensorrt", "tensorrt_rtx")}
+register_backend(TensorRt("tensorrt"), device="cuda", preference=1)
+register_backend(TensorRt("tensorrt_rtx"), device="cuda", preference=2)
 
 
 def precisions_of(target: str, files: Collection[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from cliprl.engines.backends.engine import Engine, Probe, Request
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, GpuInfo, find_driver, identity, no_gpu
+from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
 from cliprl.engines.bundle.bundle import ENCODER
 from cliprl.engines.onnx.load import IMAGE, PRECISIONS, load_graph_as
@@ -18,6 +19,7 @@ class Torch:
     """The backend. Blobs are the ONNX graph in its precision; what a GPU records of it is recorded at every start."""
 
     name = NAME
+    known_precisions = PRECISIONS
 
     def probe(self) -> Probe:
         """Whether torch is installed, can use the GPU and was built for it."""
@@ -61,7 +63,7 @@ class Torch:
         return TorchEngine(Graph(blob, "cuda"), request.precision, request.buffers)
 
 
-BACKENDS = {NAME: Torch()}
+register_backend(Torch(), device="cuda", preference=3)
 
 
 def why_not(
