@@ -25,6 +25,8 @@ TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
 # The ranges of the encoder's activations, for eight bits on a GPU; a bundle may have it or not.
 RANGES = "encoder-ranges.json"
+# A description for people; it is not hashed and may change.
+MODEL_CARD = "README.md"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)
 SHIPPED = Path(__file__).parents[1] / "bundles"
 
@@ -115,9 +117,14 @@ def seal_bundle(path: Path, manifest: Manifest, embeddings: NDArray[np.float32])
     The manifest is written to a temporary name and renamed, so a bundle is either whole or does not open.
     """
     np.save(path / EMBEDDINGS, embeddings.astype(np.float32))
-    files = sorted(p.name for p in path.iterdir() if p.is_file() and p.name != MANIFEST and not p.name.startswith("."))
+    files = sorted(p.name for p in path.iterdir() if p.is_file() and _is_hashed(p.name))
     data = manifest.to_json() | {"hashes": {name: file_hash(path / name) for name in files}}
     partial = path / f".{MANIFEST}.partial"
     partial.write_bytes(sealed_text(data).encode())
     partial.replace(path / MANIFEST)
     return open_bundle(path)
+
+
+def _is_hashed(name: str) -> bool:
+    """Whether the manifest lists a file: all but itself, hidden files, and the model card."""
+    return name not in (MANIFEST, MODEL_CARD) and not name.startswith(".")

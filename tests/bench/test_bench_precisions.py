@@ -52,7 +52,7 @@ def test_frames_come_evenly_out_of_a_source_through_the_view(tmp_path: Path) -> 
 def test_the_readme_quotes_the_committed_figures() -> None:
     root = Path(__file__).resolve().parents[2]
     result = read_result(root / "engines" / "results" / "precisions.json")
-    rows = [line.split("|")[2:-1] for line in (root / "README.md").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("|")[2:-1] for line in (root / "engines" / "README.md").read_text(encoding="utf-8").splitlines()]
     table = [
         ["openvino bf16", "openvino int8", "GPU f16", "GPU int8", "GPU fp8"],
         ["GPU int8, narrow layers too", "GPU fp8, narrow layers too"],
