@@ -70,8 +70,11 @@ class Backend(Protocol):
     """One way to run a network. What it builds is bytes, which a cache may keep and only the same machine may load."""
 
     name: str
-    # Every precision that it has on some machine.
-    known_precisions: tuple[str, ...]
+
+    @property
+    def known_precisions(self) -> tuple[str, ...]:
+        """Every precision that it has on some machine."""
+        ...
 
     def probe(self) -> Probe:
         """Check whether it can serve on this machine. Never raises."""
