@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -34,6 +36,23 @@ OPTIONAL = {
     "mitsuba_oidn",
     "trimesh",
 }
+
+
+# Rooms of the pipeline: each imports only itself and rooms to its left.
+PIPELINE_ROOMS = [
+    ["core"],
+    ["view", "overlay", "synthetic", "schemas"],
+    ["segment", "sources"],
+    ["sinks"],
+    ["stream", "live"],
+    ["devices", "cuda", "web", "examples"],
+    ["window"],
+    ["cli"],
+]
+# Import circles and crowded folders that are known and to be resolved. Nothing may be added.
+KNOWN_CIRCLES = [{"cliprl.engines.onnx.batch", "cliprl.engines.onnx.load"}]
+KNOWN_CROWDED = {"bench/commands", "pipeline/live"}
+MOST_MODULES, MOST_LINES = 14, 300
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +87,71 @@ def test_imports_point_down(room: str) -> None:
                 assert parts[0] not in MAY_IMPORT, f"{path.relative_to(ROOT)}: import {name} as cliprl.{name}"
                 if parts[0] == "cliprl":
                     assert parts[1] in MAY_IMPORT[room], f"{path.relative_to(ROOT)}: {room} may not import {parts[1]}"
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the project by name."""
+    paths = [path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")]
+    named = {".".join(("cliprl", *path.relative_to(ROOT).with_suffix("").parts)): path for path in paths}
+    return {name.removesuffix(".__init__"): path for name, path in named.items()}
+
+
+def import_graph() -> dict[str, set[str]]:
+    """The project's modules that each module imports anywhere in it: lazy and type-checking imports included."""
+    known = modules()
+    return {name: {target for target in project_imports(path, known) if target != name} for name, path in known.items()}
+
+
+def project_imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & known.keys()
+            if node.module in known and not names <= known.keys():
+                yield node.module
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or through others."""
+    reached = {name: set(targets) for name, targets in graph.items()}
+    for middle in graph:
+        for name in graph:
+            if middle in reached[name]:
+                reached[name] |= reached[middle]
+    found = {frozenset(other for other in graph if other in reached[name] and name in reached[other]) for name in graph}
+    return [set(group) for group in found if group]
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+    assert [group for group in circles(import_graph()) if group not in KNOWN_CIRCLES] == []
+
+
+def test_rooms_of_the_pipeline_import_downwards_only() -> None:
+    level = {room: number for number, rooms in enumerate(PIPELINE_ROOMS) for room in rooms}
+    for name, targets in import_graph().items():
+        if name.startswith("cliprl.pipeline.") and (room := name.split(".")[2]) in level:
+            for other in {target.split(".")[2] for target in targets if target.startswith("cliprl.pipeline.")}:
+                assert other == room or level[other] < level[room], f"{name}: {room} may not import {other}"
+
+
+def test_folders_and_modules_are_small() -> None:
+    paths = modules().values()
+    for folder in {path.parent for path in paths}:
+        count = sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+        crowded = folder.relative_to(ROOT).as_posix() in KNOWN_CROWDED
+        assert count <= MOST_MODULES or crowded, f"{folder.relative_to(ROOT)} holds {count} modules"
+    for path in paths:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= MOST_LINES, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_pyproject_lists_every_package() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in modules().values() if path.name == "__init__.py"}
+    assert sorted(listed) == sorted(".".join(("cliprl", *folder.relative_to(ROOT).parts)) for folder in folders)
 
 
 def imported(path: Path) -> set[str]:

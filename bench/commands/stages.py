@@ -19,8 +19,8 @@ from cliprl.bench.harness.timing import BenchJob, Runner, Say, TaskOutcome, Time
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import available_cpus
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, open_sink, open_source
-from cliprl.pipeline.core.opencv_threads import single_threaded
 from cliprl.pipeline.core.statistics import STAGES
+from cliprl.pipeline.core.thread_policy import single_threaded
 
 ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
 # A pass holds its decoded frames in memory, up to so many bytes.

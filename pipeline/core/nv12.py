@@ -1,13 +1,17 @@
-"""Turn, mirror and recolour NV12 planes."""
+"""Rotation, reflection and color conversion of NV12 planes, and the geometry of frames as displayed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix, yuv_to_rgb_matrix
-from cliprl.pipeline.core.frame import Plane
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.viewport import Box
 
 # OpenCV's codes for (rows reversed, columns reversed).
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
@@ -68,6 +72,34 @@ def recolor(luma: Plane, chroma: Plane, before: Color, after: Color) -> None:
     # Grey has the same chroma in every matrix: luma has no part in it.
     pairs = cv2.transform(chroma.astype(np.float32), matrix[1:, 1:])
     np.copyto(chroma, _clip(_array_of(pairs, chroma.shape)))
+
+
+def upright_size(stream: Frame | StreamInfo) -> tuple[int, int]:
+    """Return height and width of the image as displayed."""
+    size = (stream.height, stream.width)
+    return size[::-1] if stream.rotation % 180 else size
+
+
+def upright_box(box: Box, frame: Frame) -> Box:
+    """Map a box (left, top, width, height) from the planes of a frame to the image as displayed."""
+    left, top, width, height = box
+    right, bottom = frame.width - left - width, frame.height - top - height
+    if frame.rotation == 90:
+        return top, right, height, width
+    if frame.rotation == 180:
+        return right, bottom, width, height
+    if frame.rotation == 270:
+        return bottom, left, height, width
+    return box
+
+
+def upright(frame: Frame) -> Frame:
+    """Return the frame itself if it has no rotation, else a rotated copy whose planes belong to no slot."""
+    if not frame.rotation:
+        return frame
+    luma, chroma = turn(frame.luma, frame.chroma, mirrored=False, turns=frame.rotation // 90)
+    aspect = 1 / frame.sample_aspect if frame.sample_aspect and frame.rotation % 180 else frame.sample_aspect
+    return replace(frame, luma=luma, chroma=chroma, rotation=0, sample_aspect=aspect, slot=-1)
 
 
 def _array(values: object) -> Plane:

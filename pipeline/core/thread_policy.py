@@ -1,21 +1,54 @@
-"""How the stages of a stream and libav's codecs share the processors."""
+"""How the stages of a stream, OpenCV and libav's codecs share the processors."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
 from cliprl.engines import available_cpus
 
-# So many processors are kept at work by the stages alone.
+# With at most this many processors the stages alone keep all of them busy.
 _FEW = 2
 
 
 def stage_workers(stages: int) -> int:
-    """Workers for stages that compute, beside the thread that consumes: together no more than there are processors."""
+    """Return the number of workers for stages that compute; with the consuming thread, at most one per processor."""
     return min(stages, max(available_cpus() - 1, 1))
 
 
 def codec_threads() -> int:
-    """Threads of a file's decoder or encoder: one where the stages fill the processors, 0 (libav chooses) where they don't.
+    """Return the number of threads for a file's decoder or encoder: 1 if the stages fill the processors, else 0 (libav chooses).
 
-    Measured on two cores at 720p, with libav's own choice of three threads each: 5 % fewer frames a second.
+    Measured on two cores at 720p: libav's choice of three threads each gives 5 % fewer frames per second.
     """
     return 1 if available_cpus() <= _FEW else 0
+
+
+_lock = threading.Lock()
+_inside = 0
+_before = 1
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Disable OpenCV's worker threads in the whole process inside the block. Blocks may overlap; the last one restores them.
+
+    The stages of a stream already run in parallel and take about a millisecond each. OpenCV's workers busy-wait for longer than
+    that before and after each call, on processors that the networks need.
+    """
+    global _inside, _before
+    with _lock:
+        if not _inside:
+            _before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                cv2.setNumThreads(_before)

@@ -10,9 +10,9 @@ from typing import Self
 from cliprl.engines import ignore_message
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.core.opencv_threads import single_threaded
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
+from cliprl.pipeline.core.thread_policy import single_threaded
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.compositor import FIRST_SIZE

@@ -22,8 +22,8 @@ from cliprl.engines import CliprlError
 from cliprl.engines.cli.signals import leave_to_parent
 from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.opencv_threads import single_threaded
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.thread_policy import single_threaded
 
 Segment = Callable[[Frame], Segmentation]
 # Makes the function that segments; pickled by name, and called in the worker.

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.core.display_orientation import upright_size
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink

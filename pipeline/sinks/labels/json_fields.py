@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.core.display_orientation import upright_size
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.sources.errors import redact
 
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cliprl.pipeline.core.display_orientation import upright_box
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 from cliprl.pipeline.sinks.atomic_file import PartialFile

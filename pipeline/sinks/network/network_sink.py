@@ -11,9 +11,9 @@ from typing import Any
 import av
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.core.display_orientation import upright
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
+from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import FORMAT, Relay
 from cliprl.pipeline.sinks.video.encoder import live_encoder

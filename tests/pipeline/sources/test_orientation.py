@@ -31,10 +31,9 @@ from pycocotools.coco import COCO
 from cliprl.engines import ClassSpec
 from cliprl.pipeline import open_source
 from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
-from cliprl.pipeline.core.display_orientation import upright
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
-from cliprl.pipeline.core.nv12 import turn
+from cliprl.pipeline.core.nv12 import turn, upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.live.recording.segments import Segments
