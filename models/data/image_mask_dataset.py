@@ -121,7 +121,7 @@ def sequence_names(dataset: LabelledDataset) -> list[str]:
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def pair_by_name(

@@ -26,7 +26,7 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read "", "HOST", "HOST:PORT", ":PORT", "[IPv6]:PORT" or "PORT". Raises UsageError for anything else."""
-        if text.isdigit():
+        if text.isdecimal():
             text = f":{text}"
         if text.count(":") > 1 and not text.startswith("["):
             raise UsageError(f"'{text}' is not an address to listen on: {_FORM}")
@@ -51,7 +51,7 @@ class Address:
 
 
 def _port(text: str, whole: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not text.isdecimal() or int(text) > 65535:
         raise UsageError(f"'{whole}' has no port of 0 to 65535: {_FORM}")
     return int(text)
 

@@ -92,7 +92,7 @@ def why_not(
 def _serves(built: str, gpu: GpuInfo) -> bool:
     """Whether code for "sm_86", or "compute_86" to be compiled at run time, runs on this GPU (CUDA's binary compatibility)."""
     kind, _, number = built.partition("_")
-    digits = "".join(c for c in number if c.isdigit())
+    digits = "".join(c for c in number if c.isdecimal())
     capability = (int(digits[:-1]), int(digits[-1]))
     return capability <= gpu.capability and (kind == "compute" or capability[0] == gpu.capability[0])
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from media import assert_same, bar_error, bars, decode_all, make_clip, moving
+from PIL import Image
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import allocate_planes
@@ -45,6 +46,13 @@ def test_pictures_come_in_natural_order(numbered: Path, pattern: str) -> None:
     assert lumas == sorted(lumas)
     assert [frame.pts for frame in frames] == list(range(12))
     assert (source.info.time_base, source.info.rate, source.info.frames) == (Fraction(1, 25), 25, 12)
+
+
+def test_digits_that_are_no_numbers_are_letters_of_a_name(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "1²3.png", "٣.png"):
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    with open_source(tmp_path / "*.png") as source:
+        assert [frame.file.name for frame in source if frame.file] == ["1²3.png", "2.png", "٣.png", "10.png"]
 
 
 def test_pictures_take_a_rate_and_nothing_else_does(numbered: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_addresses(text: str, expected: tuple[str, int, bool]) -> None:
     assert (address.host, address.port, address.fixed) == expected
 
 
-@pytest.mark.parametrize("text", ["host:", "host:port", ":70000", "::1", "a:b:c"])
+@pytest.mark.parametrize("text", ["host:", "host:port", ":70000", "::1", "a:b:c", "host:²"])
 def test_an_address_that_is_none_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT") as refused:
         Address.parse(text)
