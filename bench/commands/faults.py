@@ -27,13 +27,12 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import Answers, BenchJob, Say
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
-from cliprl.pipeline import Frame, Overlay, Segmentation, Source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Source
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
-from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
-from cliprl.pipeline.live.segmentation.worker_process import Make, Segment
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, SegmentFunction
 from cliprl.pipeline.live.stream import LiveStream
 
 RATE = 25
@@ -61,17 +60,17 @@ METHOD = {
 
 @dataclass(frozen=True, slots=True)
 class Faulty:
-    """Makes the segmenter that `equip` makes; a file in `folder` with a fault's name makes it fail so, once."""
+    """Makes the segmenter of `make_segmenter`; a file in `folder` with the name of a fault triggers that fault, once."""
 
-    equip: Make
+    make_segmenter: SegmenterFactory
     folder: Path
 
     def __call__(self) -> Callable[[Frame], Segmentation]:
         """Called in the segmenting process."""
-        return partial(_segment, self.equip(), self.folder)
+        return partial(_segment, self.make_segmenter(), self.folder)
 
 
-def _segment(segmenter: Segment, folder: Path, frame: Frame) -> Segmentation:
+def _segment(segmenter: SegmentFunction, folder: Path, frame: Frame) -> Segmentation:
     planted = next((name for name in FAULTS if (folder / name).exists()), None)
     if planted is not None:
         (folder / planted).rename(folder / _STRUCK)
@@ -152,16 +151,20 @@ class WatchedFault:
 
 def run(job: BenchJob) -> WatchedFault:
     """One run of the job's bundle through all faults, in this process; then with too little of a processor."""
-    sights, lost = observe(job, Equip(job.bundle, steps=job.steps), open_bundle(job.bundle).manifest.classes)
+    sights, lost = observe(
+        job, partial(Segmenter, job.bundle, steps=job.steps), open_bundle(job.bundle).manifest.classes
+    )
     return WatchedFault(sights, lost, overload.observe(job))
 
 
-def observe(job: BenchJob, equip: Make, classes: Sequence[ClassSpec]) -> tuple[dict[str, Observation], int]:
+def observe(
+    job: BenchJob, make_segmenter: SegmenterFactory, classes: Sequence[ClassSpec]
+) -> tuple[dict[str, Observation], int]:
     """What was seen, by fault, with any segmenter; and the frames that were never displayed."""
     with tempfile.TemporaryDirectory() as folder, StallingSource(job.clip, RATE, 1 << 30) as source:
         planted = Path(folder)
         camera = LiveCapture(partial(_never, source), source, name="camera", reconnect=False)
-        supervisor = Supervisor(Faulty(equip, planted), len(classes))
+        supervisor = Supervisor(Faulty(make_segmenter, planted), len(classes))
         watcher = _Watcher(LiveStream(camera, Overlay(classes), supervisor))
         try:
             watcher.wait_for_mask(_FIRST)

@@ -26,10 +26,9 @@ from cliprl.bench.fixtures.timecoded_camera import LOOP, CodedCamera, coded_clip
 from cliprl.bench.harness.result import Series
 from cliprl.bench.harness.timing import BenchJob
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
-from cliprl.pipeline import Frame, Overlay, Segmentation, Source, open_source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Source, open_source
 from cliprl.pipeline.live.broadcast import SourceState
 from cliprl.pipeline.live.capture import LiveCapture
-from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.stream import LiveStream
 
@@ -166,8 +165,8 @@ def show(url: str, bundle: str, steps: str) -> None:
     source = open_source(url)
     camera = LiveCapture(partial(_never, source), source, name="camera", reconnect=False)
     classes = open_bundle(bundle).manifest.classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
-    equip = Equip(bundle, steps=int(steps) if steps else None) if bundle else None
-    stream = LiveStream(camera, Overlay(classes), Supervisor(equip, len(classes)) if equip else None)
+    make_segmenter = partial(Segmenter, bundle, steps=int(steps) if steps else None) if bundle else None
+    stream = LiveStream(camera, Overlay(classes), Supervisor(make_segmenter, len(classes)) if make_segmenter else None)
 
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
         status = newest.status if (newest := stream.broadcast.newest) else None

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.devices.device import open_device
-from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay, Style
@@ -183,21 +183,27 @@ def _open_live(
     overlay: Overlay,
     say: Callable[[str], None],
 ) -> LiveStream:
-    def opener(target: str) -> Callable[[OutputSpec], Sink]:
-        def open_it(scene: OutputSpec) -> Sink:
-            scene = replace(scene, classes=bundle.manifest.classes)  # in the data set's colours, not the overlay's
-            return open_sink(target, scene, crf=options.crf, preset=options.preset)
+    def open_output(target: str, spec: OutputSpec) -> Sink:
+        spec = replace(spec, classes=bundle.manifest.classes)  # in the colors of the data set, not of the overlay
+        return open_sink(target, spec, crf=options.crf, preset=options.preset)
 
-        return open_it
-
-    equip = Equip(bundle, options.device, options.steps, options.budget_ms, options.precision, options.threads)
-    openers = {target: opener(target) for target in targets}
+    make_segmenter = partial(
+        Segmenter,
+        bundle,
+        steps=options.steps,
+        budget_ms=options.budget_ms,
+        precision=options.precision,
+        threads=options.threads,
+    )
+    openers = dict.fromkeys(targets, open_output)
     network = bundle.manifest.name
     web = options.web is not None
     waits = web and not options.window and not options.source.startswith("demo:")
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
-    return open_live(watchable(options.source), first, overlay, equip, openers, viewing, network=network, say=say)
+    return open_live(
+        watchable(options.source), first, overlay, make_segmenter, openers, viewing, network=network, say=say
+    )
 
 
 def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:

@@ -46,7 +46,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
         for place in viewer.external_urls:
             _say(f"from other machines: {place}")
         if playback is not None:
-            playback.ended = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
+            playback.on_end = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
             if playback.waits:
                 _say("playing begins with the first viewer; Ctrl-C ends")
         yield

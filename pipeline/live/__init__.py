@@ -1,1 +1,1 @@
-"""The live path: a picture that goes on at the camera's rate whatever happens to the segmenter, and says what it shows."""
+"""The live path: the display continues at the camera's rate whatever happens to the segmenter, the outputs or the camera."""

@@ -1,4 +1,4 @@
-"""Where the display path leaves the newest picture, for any number of readers, none of whom can hold it up."""
+"""The newest displayed frame and its status, for any number of readers that never delay the display path."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from enum import StrEnum
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.lateness import BEHIND
 
-# What is wrong where pictures are behind.
-LATE = "pictures come late, or this machine is too slow for them"
+# The problem of a stream that is behind.
+LATE = "frames arrive late, or this machine is too slow for them"
 
 
 class SourceState(StrEnum):
-    """Where the source stands. BEHIND: it sends, and what is shown is older than it should be."""
+    """State of the source. BEHIND: frames arrive, but the displayed ones are too old."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -27,7 +27,7 @@ class SourceState(StrEnum):
 
 
 class Freshness(StrEnum):
-    """Whose mask a picture shows: its own, one of an earlier frame moved to it, or none."""
+    """Freshness of a mask: FRESH is of the displayed frame, AGED is of an earlier frame and moved, OFF is no mask."""
 
     FRESH = "fresh"
     AGED = "aged"
@@ -35,17 +35,17 @@ class Freshness(StrEnum):
 
 
 class RecordState(StrEnum):
-    """What becomes of the frames that a recording is given."""
+    """State of a recording."""
 
     OFF = "off"
-    STARTING = "starting"  # asked for, and no frame is on the disk yet
+    STARTING = "starting"  # requested, but no frame is on the disk yet
     RECORDING = "recording"
-    FAILED = "failed"  # nothing can be written; it is tried again
+    FAILED = "failed"  # nothing can be written; it is retried
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingStatus:
-    """How one recording stands: its kind ("raw", "overlay"), frames written and missed, faults, and the last fault's message."""
+    """State of one recording: its kind ("raw", "overlay"), counts of frames and faults, and the last fault's message."""
 
     kind: str
     state: RecordState = RecordState.OFF
@@ -57,18 +57,17 @@ class RecordingStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is true of one displayed picture.
+    """The status of the stream at one displayed frame.
 
-    state: of the source, since `since` (`time.time()`), with `problem`, one line without credentials, while it is away.
-    mask, age_ms: whose mask is shown and how many milliseconds older its frame is, None without one. reason: why there is
-    none; or, for two seconds after a fault, why there was none. fps: camera frames displayed a second. captured: when what is
-    shown would have arrived without any backlog, displayed: when it was first shown, both by `time.monotonic()`; None for a file
-    and before the first frame. latency_ms: from one to the other, None for pictures that no camera gave. behind_s: how old the
-    picture is, where the state is `behind`. dropped: camera frames that were never displayed; skipped: those of them that were
-    left undecoded to catch up. reconnections, restarts: of the source and of the segmenter, so far. areas: share (0..1) of the
-    endoscope's picture by class name, of the shown mask. out_of_body: the guard's word; `guarded` whether shared pictures are
-    pixelated for it. recordings: how each recording stands. note: what the user has to know of outputs and recordings, such as a
-    full disk, as long as it is true.
+    state: of the source, since `since` (`time.time()`); `problem` is one line without credentials. mask, age_ms: freshness of
+    the mask and its age in milliseconds, None without one. reason: why there is no mask, or, for two seconds after a fault,
+    why there was none. fps: displayed camera frames per second. captured: when the frame would have arrived without any
+    backlog; displayed: when it was first displayed; both by `time.monotonic()`, None for a file and before the first frame.
+    latency_ms: the difference, None for repeated frames and cards. behind_s: age of the frame in state BEHIND. dropped: camera
+    frames never displayed; skipped: those of them that were not decoded, to catch up. reconnections, restarts: counts for
+    source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. out_of_body: the
+    guard's decision; guarded: whether shared frames are pixelated. note: problems of outputs and recordings, such as a full
+    disk, while they last.
     """
 
     state: SourceState = SourceState.CONNECTING
@@ -94,22 +93,22 @@ class Status:
 
     @property
     def record_state(self) -> RecordState:
-        """The state of all recordings together: that of the worst."""
+        """The worst state of all recordings."""
         states = {recording.state for recording in self.recordings}
         order = (RecordState.FAILED, RecordState.STARTING, RecordState.RECORDING)
         return next((state for state in order if state in states), RecordState.OFF)
 
     @property
     def missed(self) -> int:
-        """Frames that recordings miss so far."""
+        """Frames missing in recordings so far."""
         return sum(recording.missed for recording in self.recordings)
 
     def age(self, now: float) -> float | None:
-        """How old the picture is at `now`, in seconds; None where that is not known or means nothing."""
+        """Return the age of the frame at `now` in seconds; None for a file and before the first frame."""
         return None if self.captured is None else max(now - self.captured, 0.0)
 
     def at(self, now: float) -> Status:
-        """The status at `now` (`time.monotonic()`), where no newer picture has come: this one has grown older since."""
+        """Return the status at `now` (`time.monotonic()`) if no newer frame has arrived: age, rate and state change."""
         age = self.age(now)
         if age is None or self.displayed is None:
             return self
@@ -126,12 +125,11 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class DisplayedFrame:
-    """One displayed picture. Its frames are never written again: whoever holds them may read them as long as they like.
+    """One displayed frame. Its planes never change, so readers may keep them.
 
-    index: counts displayed pictures from 0. raw: as the camera gave it (a card while it is away). overlaid: with mask, legend,
-    status line and marks. Both are for the surgeon's own display; what is recorded or sent elsewhere are `shared_raw` and
-    `shared_overlaid`: the same frames, pixelated while the guard says that the scope is out of the body.
-    camera: whether the camera gave it (False for cards and repeated pictures).
+    index: counts displayed frames from 0. raw: the camera frame, or a card while the camera is away. overlaid: with mask,
+    legend, status line and marks. Both are for the surgeon's display. `shared_raw` and `shared_overlaid`, which are recorded
+    or sent, are the same frames, pixelated while the endoscope is outside the body. from_camera: False for cards and repeats.
     """
 
     index: int
@@ -140,11 +138,11 @@ class DisplayedFrame:
     shared_raw: Frame
     shared_overlaid: Frame
     status: Status
-    camera: bool = True
+    from_camera: bool = True
 
 
 class Broadcast:
-    """Holds the newest displayed picture, and the one that was frozen for comparison, if any."""
+    """Holds the newest displayed frame, and the one frozen for comparison. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -154,34 +152,34 @@ class Broadcast:
 
     @property
     def newest(self) -> DisplayedFrame | None:
-        """The picture displayed last; None before the first."""
+        """The newest displayed frame; None before the first."""
         return self._newest
 
     @property
     def frozen(self) -> DisplayedFrame | None:
-        """The still to compare with; None while nothing is frozen."""
+        """The frozen frame; None while nothing is frozen."""
         return self._frozen
 
     @property
     def closed(self) -> bool:
-        """Whether the stream has ended; its last picture stays."""
+        """Whether the stream has ended; its last frame stays."""
         return self._closed
 
     def publish(self, shown: DisplayedFrame, *, freeze: bool = False) -> None:
-        """Make `shown` the newest; the first picture published with `freeze` is kept until one comes without."""
+        """Make `shown` the newest. The first frame published with `freeze` stays frozen until one is published without."""
         with self._changed:
             self._newest = shown
             self._frozen = (self._frozen or shown) if freeze else None
             self._changed.notify_all()
 
     def wait_newer(self, index: int, timeout: float) -> DisplayedFrame | None:
-        """The newest picture once its index is larger than `index` (-1: any); None after `timeout` seconds or at the end."""
+        """Wait for a frame with an index above `index` (-1: any). Return None after `timeout` seconds or at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_newer(index), timeout)
             return self._newest if self._has_newer(index) else None
 
     def close(self) -> None:
-        """The stream has ended: wake all readers."""
+        """Mark the stream as ended and wake all readers."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

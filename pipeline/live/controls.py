@@ -1,4 +1,4 @@
-"""What a viewer may change while a stream runs: read by the display path at every frame, changed from any thread."""
+"""Settings that viewers change while a stream runs. Any thread may change them; the display path reads them per frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.overlay.overlay import Style
 
-# Characters of a bad value that an error message quotes.
+# The most characters of a bad value in an error message.
 _QUOTED = 60
 
 
@@ -18,9 +18,9 @@ _QUOTED = 60
 class Settings:
     """The state of all controls at one moment.
 
-    `hidden` are names of classes that are not painted. `frozen`: a still of the moment it was set is offered beside the live
-    picture, which goes on. `recording`: what was asked for; `Status.record_state` says what happens. `paused` holds a file;
-    a camera can't be paused.
+    `hidden`: names of classes that are not drawn. `frozen`: the frame of that moment is displayed beside the live image.
+    `recording`: recording is requested; `Status.record_state` is its actual state. `paused` holds a file; a camera can't be
+    paused.
     """
 
     opacity: float = 0.4
@@ -31,19 +31,19 @@ class Settings:
     paused: bool = False
 
     @property
-    def looks(self) -> tuple[object, ...]:
-        """What of the settings can be seen on a picture that stands still."""
+    def appearance(self) -> tuple[object, ...]:
+        """The settings that affect how a still frame looks."""
         return self.opacity, self.contours, self.hidden, self.frozen
 
     def style(self, base: Style, classes: Sequence[ClassSpec]) -> Style:
-        """`base` as these settings change it."""
+        """Return `base` changed by these settings."""
         names = [spec.name for spec in classes if spec.kind != "background"] if base.shown is None else base.shown
         shown = tuple(name for name in names if name not in self.hidden)
         return replace(base, opacity=self.opacity, contours=self.contours, shown=shown)
 
 
 class Controls:
-    """The settings of a stream that paints `classes`. May be used by any number of threads at once."""
+    """The settings of a stream that draws `classes`. Thread-safe."""
 
     def __init__(self, classes: Sequence[ClassSpec] = (), settings: Settings | None = None) -> None:
         self.classes = tuple(classes)
@@ -52,15 +52,15 @@ class Controls:
 
     @property
     def settings(self) -> Settings:
-        """The settings of now; the object itself never changes."""
+        """The current settings; the object itself never changes."""
         return self._settings
 
     def change(self, /, **values: Any) -> Settings:
-        """Set some of `Settings`' fields. Raises UsageError, and changes nothing, for a bad name or value."""
+        """Set some fields of `Settings`. Raises UsageError, and changes nothing, for a bad name or value."""
         return self.update(values)
 
     def update(self, values: Mapping[str, Any]) -> Settings:
-        """Set some of `Settings`' fields by name; "show" sets the visibility of single classes. Nothing of it is trusted.
+        """Set some fields of `Settings` by name; "show" sets the visibility of single classes. All values are checked.
 
         Example: {"opacity": 0.5, "show": {"shaft": false}}. Raises UsageError, one line, and changes nothing, for a bad name
         or value.
@@ -70,7 +70,7 @@ class Controls:
             return self._settings
 
     def show(self, name: str, visible: bool) -> Settings:
-        """Paint the class called `name`, or don't. Raises UsageError for a class that is not there."""
+        """Show or hide a class. Raises UsageError for an unknown class."""
         return self.update({"show": {name: visible}})
 
     def _changed(self, values: dict[str, Any]) -> Settings:
@@ -112,6 +112,6 @@ def _opacity(value: Any) -> float:
 
 
 def quoted(value: Any) -> str:
-    """A client's value as an error message may quote it: one line of printable characters, and not long."""
+    """Return a client's value for an error message: one line of printable ASCII characters, shortened."""
     text = ascii(value)
     return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 3]}..."

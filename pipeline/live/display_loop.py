@@ -1,4 +1,4 @@
-"""What becomes of each picture on the display path: a mask, the guard, a status, and whoever is to get it."""
+"""The display path: each frame gets a mask, the guard's decision and a status, and goes to display, outputs and recordings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.status import StatusReporter
 from cliprl.pipeline.overlay.overlay import Overlay
 
-Both = tuple[Frame, Frame]  # a picture raw and overlaid
+FramePair = tuple[Frame, Frame]  # raw and overlaid
 
 
 @dataclass(frozen=True, slots=True)
 class DisplayPolicy:
-    """What a viewer can rely on. max_age_ms: masks of older frames are never shown. wait_ms: how long a frame may wait for its
-    own mask. guard: pixelate what is recorded or sent while the scope is out of the body.
+    """Rules of the display path.
+
+    max_age_ms: masks of older frames are never displayed. wait_ms: how long a frame may wait for its own mask. guard: pixelate
+    recorded and shared frames while the endoscope is outside the body.
     """
 
     max_age_ms: float = 250.0
@@ -37,93 +39,100 @@ class DisplayPolicy:
 
 
 class DisplayLoop:
-    """Puts pictures into `broadcast`, outputs and recordings, and counts them. For use by the display path's thread alone."""
+    """Publishes frames in `broadcast`, and adds them to outputs, recordings and statistics. For one thread."""
 
     def __init__(
         self,
-        camera: LiveCapture,
+        capture: LiveCapture,
         overlay: Overlay,
         supervisor: Supervisor | None,
-        outlets: Sequence[SinkThread],
+        outputs: Sequence[SinkThread],
         recordings: Sequence[Recording],
         controls: Controls,
-        promise: DisplayPolicy,
+        policy: DisplayPolicy,
         name: str,
         say: Callable[[str], None],
     ) -> None:
         self.broadcast, self.recorder = Broadcast(), StatisticsRecorder()
-        self._camera, self._outlets, self._recordings, self._controls = camera, outlets, recordings, controls
-        self._masks = supervisor and MaskSelector(supervisor, max_age_ms=promise.max_age_ms, wait_ms=promise.wait_ms)
-        self._pictures = Compositor(overlay, controls, name)
-        self._reporter = StatusReporter(camera, supervisor, recordings, overlay.classes, say)
-        self._guard, self._timeline, self._guards = BodyGuard(), StreamClock(), promise.guard
+        self._capture, self._outputs, self._recordings, self._controls = capture, outputs, recordings, controls
+        self._masks = supervisor and MaskSelector(supervisor, max_age_ms=policy.max_age_ms, wait_ms=policy.wait_ms)
+        self._compositor = Compositor(overlay, controls, name)
+        self._reporter = StatusReporter(capture, supervisor, recordings, overlay.classes, say)
+        self._body_guard, self._clock, self._policy = BodyGuard(), StreamClock(), policy
         self._last: Frame | None = None
-        self._chosen, self._looks = SelectedMask(Freshness.OFF), controls.settings.looks
+        self._selected, self._appearance = SelectedMask(Freshness.OFF), controls.settings.appearance
         self._connection, self._index = 0, 0
         self._out_of_body = True
 
     def show(self, captured: CapturedFrame) -> Segmentation | None:
-        """Display a frame that the camera gave; the mask it was shown with."""
+        """Display a camera frame. Return the mask that it was displayed with."""
         frame, self._last = captured.frame, captured.frame
         with frame.stage("draw"):
             frame.index = self._index
-            self._timeline.stamp(frame, captured.connection)
+            self._clock.stamp(frame, captured.connection)
             if captured.connection != self._connection:
                 self._connection = captured.connection
                 if self._masks:
                     self._masks.forget()
-            self._out_of_body = self._guard.update(frame)
-            chosen = self._masks.choose(self._index, frame) if self._masks else SelectedMask(Freshness.OFF)
-            own, shared = self._drawn(frame, chosen, self._reporter.behind(frame))
+            self._out_of_body = self._body_guard.update(frame)
+            selected = self._masks.choose(self._index, frame) if self._masks else SelectedMask(Freshness.OFF)
+            own, shared = self._draw(frame, selected, self._reporter.behind(frame))
         with frame.stage("write"):
-            self._hand_out(own, shared, chosen, camera=True)
-        self.recorder.add(frame, chosen.segmentation)
-        return chosen.segmentation
+            self._distribute(own, shared, selected, from_camera=True)
+        self.recorder.add(frame, selected.segmentation)
+        return selected.segmentation
 
     def show_absence(self) -> None:
-        """Display what there is without a new frame: nothing new yet, a marked picture, or a card."""
-        if self._camera.standing.state is SourceState.LIVE:
+        """Display a marked frame or a card if the camera is away; do nothing while it is live."""
+        if self._capture.status.state is SourceState.LIVE:
             return
-        own, shared, reason = self._pictures.absence(self._camera, self._last, guarded=self._is_guarded)
+        own, shared, reason = self._compositor.absence(self._capture, self._last, guarded=self._is_guarded)
         own.index = shared.index = self._index
-        self._timeline.stamp_at(own, time.monotonic())
+        self._clock.stamp_at(own, time.monotonic())
         shared.pts, shared.time_base, shared.duration = own.pts, own.time_base, own.duration
-        self._hand_out((own, own), (shared, shared), SelectedMask(Freshness.OFF, reason=reason), camera=False)
+        self._distribute((own, own), (shared, shared), SelectedMask(Freshness.OFF, reason=reason), from_camera=False)
 
     def redraw(self) -> None:
-        """Display the last picture of a file that pauses or has ended anew, where the controls have changed since."""
-        if self._last is not None and self._controls.settings.looks != self._looks:
+        """Display the last frame of a paused or ended file again, if the controls have changed its appearance."""
+        if self._last is not None and self._controls.settings.appearance != self._appearance:
             again = replace(self._last, index=self._index, times={}, durations={}, threads={})
-            self._publish(*self._drawn(again, self._chosen), self._chosen, camera=False)
+            self._publish(*self._draw(again, self._selected), self._selected, from_camera=False)
 
-    def _drawn(self, frame: Frame, chosen: SelectedMask, behind: float | None = None) -> tuple[Both, Both]:
-        """The picture for the display, and as it may be shared; marked where it is `behind`, in seconds."""
-        self._chosen, self._looks = chosen, self._controls.settings.looks
-        own = frame, self._pictures.overlaid(frame, chosen, behind)
-        return own, self._pictures.veiled(frame, behind) if self._is_guarded else own
+    def _draw(self, frame: Frame, selected: SelectedMask, behind: float | None = None) -> tuple[FramePair, FramePair]:
+        """Return the frames for the display and for sharing, marked if the frame is `behind` (its age in seconds)."""
+        self._selected, self._appearance = selected, self._controls.settings.appearance
+        own = frame, self._compositor.overlaid(frame, selected, behind)
+        return own, self._compositor.out_of_body(frame, behind) if self._is_guarded else own
 
     @property
     def _is_guarded(self) -> bool:
-        """Whether what is shared must not show the picture."""
-        return self._guards and self._out_of_body
+        """Whether shared frames are pixelated now."""
+        return self._policy.guard and self._out_of_body
 
-    def _hand_out(self, own: Both, shared: Both, chosen: SelectedMask, *, camera: bool) -> None:
-        """Display a picture, and hand it to outputs and recordings."""
-        shown = self._publish(own, shared, chosen, camera=camera)
-        for outlet in self._outlets:
-            outlet.put(shown.shared_overlaid, chosen.segmentation)
+    def _distribute(self, own: FramePair, shared: FramePair, selected: SelectedMask, *, from_camera: bool) -> None:
+        """Display a frame, and add it to outputs and recordings."""
+        shown = self._publish(own, shared, selected, from_camera=from_camera)
+        for output in self._outputs:
+            output.put(shown.shared_overlaid, selected.segmentation)
         for recording in self._recordings:
             recording.switch(self._controls.settings.recording)
             recording.put(shown)
 
-    def _publish(self, own: Both, shared: Both, chosen: SelectedMask, *, camera: bool) -> DisplayedFrame:
-        self._reporter.tell_of_source()
-        self._reporter.tell_of_recordings()
+    def _publish(
+        self, own: FramePair, shared: FramePair, selected: SelectedMask, *, from_camera: bool
+    ) -> DisplayedFrame:
+        self._reporter.report_source()
+        self._reporter.report_recordings()
         guarded = self._is_guarded and self._last is not None
         status = self._reporter.status(
-            self._last, chosen, self._outlets, camera=camera, out_of_body=self._out_of_body, guarded=guarded
+            self._last,
+            selected,
+            self._outputs,
+            from_camera=from_camera,
+            out_of_body=self._out_of_body,
+            guarded=guarded,
         )
-        shown = DisplayedFrame(self._index, *own, *shared, status, camera)
+        shown = DisplayedFrame(self._index, *own, *shared, status, from_camera)
         self._index += 1
         self.broadcast.publish(shown, freeze=self._controls.settings.frozen)
         return shown

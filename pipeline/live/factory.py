@@ -1,10 +1,11 @@
-"""From the command line's options to a live stream."""
+"""Construction of a live stream from the options of the command line."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from cliprl.engines import CliprlError, UsageError, ignore_message
@@ -13,13 +14,14 @@ from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
-from cliprl.pipeline.live.equip import Equip
 from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.recording.recorder import RecordOptions, recordings
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.sinks.factory import NULL
 from cliprl.pipeline.sinks.group import check_sink
 from cliprl.pipeline.sinks.network.network_sink import is_network
 from cliprl.pipeline.sinks.network.virtual_camera import DEVICES
@@ -27,18 +29,20 @@ from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import STDIN
 
-# A frame of a file waits for its own mask, for this share of the time until the next is due.
+# Opens an output: given the name of the file and the stream's properties.
+OutputOpener = Callable[[str, OutputSpec], Sink]
+# Share of the frame period for which a frame of a file waits for its own mask.
 _FILE_WAIT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a live source is shown. See the command's help for each.
+    """Options of a live stream. See the command's help for each.
 
-    reconnect: None: once the source has been seen. wait_ms: None: not at all for a camera, most of a frame for a file.
-    web: a file is played for the page; `waits`: it waits for the first viewer; `repeats`: it can be replayed and sought in.
-    record: what and where, None where it can't be switched on; `recording` is on from the start.
-    stream: the index of the video stream to show, None for the best.
+    reconnect: None: only after the source has delivered frames. wait_ms: None: 0 for a camera, most of a frame period for a
+    file. web: a file is played for the page; `waits`: it waits for the first viewer; `repeats`: it can be replayed and sought
+    in. record: what and where to record, None if recording is not available; `recording`: it is on from the start.
+    stream: the index of the video stream, None for the best.
     """
 
     max_age_ms: float = 250.0
@@ -54,7 +58,7 @@ class LiveOptions:
 
 
 def first_source(name: str, options: LiveOptions) -> FrameSource | None:
-    """The source, open; None where it is not there yet and `reconnect` says to wait for it. Raises what `open_source` does."""
+    """Open the source. Return None if it is not available yet and `reconnect` is set. Raises what `open_source` does."""
     try:
         return open_source(name, stream=options.stream)
     except UsageError:
@@ -69,38 +73,41 @@ def open_live(
     name: str,
     first: FrameSource | None,
     overlay: Overlay,
-    equip: Equip,
-    openers: Mapping[str, Callable[[OutputSpec], Sink]],
+    make_segmenter: SegmenterFactory,
+    openers: Mapping[str, OutputOpener],
     options: LiveOptions,
     *,
     network: str,
     say: Callable[[str], None] = ignore_message,
 ) -> LiveStream:
-    """The live stream of the source called `name`, of which `first` is open already; `openers` are those of its outputs."""
+    """Return the live stream of the source `name`, which `first` has open already. `openers` open the outputs, by target.
+
+    An opener gets the name of the file to write: the target, or that of a further part after a fault.
+    """
     playback = _playback(name, first, options)
-    camera = LiveCapture(
+    capture = LiveCapture(
         lambda: open_source(name, stream=options.stream),
         playback or first,
         name=redact(name),
         reconnect=options.reconnect is not False,
     )
-    waiting = 0.0 if camera.live else _FILE_WAIT * 1000 * camera.period
-    promise = DisplayPolicy(options.max_age_ms, waiting if options.wait_ms is None else options.wait_ms, options.guard)
+    wait_ms = 0.0 if capture.live else _FILE_WAIT * 1000 * capture.period
+    policy = DisplayPolicy(options.max_age_ms, wait_ms if options.wait_ms is None else options.wait_ms, options.guard)
     style = overlay.style
     settings = Settings(style.opacity, style.contours, recording=options.recording)
     if first is not None:
-        for opener in openers.values():  # tried first, so that a bad name is told before the stream starts
-            sink = opener(OutputSpec(_displayed(first.info), overlay.classes))
+        for target, opener in openers.items():  # a test run: a bad name is an error before the stream starts
+            sink = opener(target, OutputSpec(_displayed(first.info), overlay.classes))
             check_sink(sink)
             sink.close()
     return LiveStream(
-        camera,
+        capture,
         overlay,
-        Supervisor(equip, len(overlay.classes)),
-        tuple(_outlet(target, opener, camera, overlay) for target, opener in openers.items()),
-        recordings=recordings(options.record, lambda: camera.info) if options.record else (),
+        Supervisor(make_segmenter, len(overlay.classes)),
+        tuple(_output(target, opener, capture, overlay) for target, opener in openers.items()),
+        recordings=recordings(options.record, lambda: capture.info) if options.record else (),
         controls=Controls(overlay.classes, settings),
-        promise=promise,
+        policy=policy,
         name=network,
         playback=playback,
         say=say,
@@ -108,10 +115,10 @@ def open_live(
 
 
 def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Playback | None:
-    """How a file is played on the page; None for anything that is live, or is not shown there."""
+    """Return the playback of a file on the page; None for a live source, or without the page."""
     if first is None or first.info.live or not options.web:
         return None
-    if name == STDIN or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe is read as it comes
+    if name == STDIN or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe can't be sought in
         return None
 
     def open_at(seconds: float) -> Source:
@@ -120,21 +127,47 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
     return Playback(first, open_at, repeats=options.repeats, waits=options.waits)
 
 
-def _outlet(target: str, opener: Callable[[OutputSpec], Sink], camera: LiveCapture, overlay: Overlay) -> SinkThread:
+def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay) -> SinkThread:
     network = is_network(target) or target.startswith(DEVICES)
+
+    def open_part(name: str) -> Sink:
+        return opener(name, OutputSpec(_displayed(info_of(capture)), overlay.classes))
+
     return SinkThread(
-        lambda: opener(OutputSpec(_displayed(info_of(camera)), overlay.classes)), name=redact(target), network=network
+        lambda: open_part(target),
+        name=redact(target),
+        network=network,
+        open_next=(lambda: open_part(next_part(target))) if not network and _has_parts(target) else None,
     )
 
 
+def _has_parts(target: str) -> bool:
+    """Return whether a further part can be written after a fault: not for a pipe or a device."""
+    return target != NULL and (not os.path.exists(target) or os.path.isfile(target) or os.path.isdir(target))
+
+
+def next_part(target: str) -> str:
+    """Return the name of a further part of an output that nothing has: `out.part2.mkv`, `masks.part2/`, and so on."""
+    folder = target.endswith("/")
+    path = Path(target)
+    stem, dot, suffixes = path.name.partition(".") if path.name.lower().endswith(".coco.json") else (path.stem, "", "")
+    suffix = "" if folder else f"{dot}{suffixes}" or path.suffix
+    stem = path.name if folder else stem
+    for number in count(2):
+        part = path.with_name(f"{stem}.part{number}{suffix}")
+        if not os.path.lexists(part):
+            return f"{part}/" if folder else str(part)
+    raise AssertionError("unreachable")
+
+
 def _displayed(info: StreamInfo) -> StreamInfo:
-    """A stream whose pictures are written when they are displayed: what has the times of the input can't go with them."""
-    reason = "pictures are written at the time of their display; run without --web, --window and --record to keep it"
+    """Return the properties of the displayed stream: sound and chapters are left out, because they have the input's times."""
+    reason = "frames are written at the time of their display; run without --web, --window and --record to keep it"
     return info if info.live else replace(info, passthrough=without_audio(info.passthrough, reason))
 
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:
-    """What and where to record. Raises UsageError for segments of no length."""
+    """Return the options of a recording. Raises UsageError for segments without length."""
     if not minutes > 0:
-        raise UsageError(f"segments of {minutes:g} minutes hold nothing: give a length above 0")
+        raise UsageError(f"segments of {minutes:g} minutes are empty: give a length above 0")
     return RecordOptions(folder, what, minutes, crf, preset)

@@ -1,50 +1,51 @@
-"""Whether what is shown is behind the camera."""
+"""Detection of late frames, and debouncing of state messages."""
 
 from __future__ import annotations
 
-# Seconds from which a picture is behind; it is no longer once all pictures of `_HOLD` seconds were younger than `_WELL`.
+# Age in seconds above which a stream is behind. It recovers when all frames of `_HOLD_S` seconds were younger than
+# `_RECOVERED`.
 BEHIND = 0.9
-_WELL, _HOLD = 0.6, 1.0
+_RECOVERED, _HOLD_S = 0.6, 1.0
 
 
 class Lateness:
-    """Judges pictures by their age, at once where one is too old, and slowly back: the state must not flicker."""
+    """Classifies frames by age, with hysteresis: one old frame sets the state, and a second of young ones resets it."""
 
     def __init__(self) -> None:
         self._behind = False
-        self._well: float | None = None
+        self._recovering_since: float | None = None
 
     def is_behind(self, age: float, now: float) -> bool:
-        """Whether a picture of this `age` in seconds, shown at the time `now`, is to be called behind."""
+        """Return whether the stream is behind, given a frame's `age` in seconds, displayed at `now`."""
         if age > BEHIND:
-            self._behind, self._well = True, None
-        elif age > _WELL:
-            self._well = None
+            self._behind, self._recovering_since = True, None
+        elif age > _RECOVERED:
+            self._recovering_since = None
         elif self._behind:
-            self._well = now if self._well is None else self._well
-            self._behind = now - self._well < _HOLD
+            self._recovering_since = now if self._recovering_since is None else self._recovering_since
+            self._behind = now - self._recovering_since < _HOLD_S
         return self._behind
 
 
-class Steady:
-    """Lets through a state that has held for a while: the longer, the more often it has changed lately."""
+class Debouncer:
+    """Passes on a state that has held for a while: the longer, the more often it has changed recently."""
 
     def __init__(self, hold: float = 1.0, longest: float = 30.0) -> None:
         self._shortest, self._longest, self._hold = hold, longest, hold
         self._state, self._since = "", 0.0
         self._text, self._text_since = "", 0.0
-        self._told, self._told_text, self._moment = "", "", float("-inf")
+        self._sent, self._sent_text, self._sent_at = "", "", float("-inf")
 
-    def hear(self, state: str, text: str, now: float) -> str | None:
-        """What is to be told at the time `now`, once: the `text` of a new state, or a new text of the old one."""
+    def update(self, state: str, text: str, now: float) -> str | None:
+        """Return, once, the `text` of a new state, or a new text of the same state, that has held until `now`; else None."""
         if state != self._state:
             self._state, self._since = state, now
         if text != self._text:
             self._text, self._text_since = text, now
-        since = self._since if state != self._told else self._text_since
-        if text == self._told_text or now - since < self._hold:
+        since = self._since if state != self._sent else self._text_since
+        if text == self._sent_text or now - since < self._hold:
             return None
-        calm = now - self._moment > 2 * self._longest
+        calm = now - self._sent_at > 2 * self._longest
         self._hold = self._shortest if calm else min(2 * self._hold, self._longest)
-        self._told, self._told_text, self._moment = state, text, now
+        self._sent, self._sent_text, self._sent_at = state, text, now
         return text

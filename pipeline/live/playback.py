@@ -1,4 +1,4 @@
-"""A file as a viewer plays it: it waits for the first viewer, and can be replayed from any place."""
+"""Playback of a file for viewers: it can wait for the first viewer, be replayed, and be sought in."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator, Source, StreamInfo
 from cliprl.pipeline.sources import VideoSource, open_source
 
-# A frame this much before the wanted place is the wanted one: times are rounded.
-_SLACK = 0.001
-# The end of the file stands for so many frames before it.
+# Tolerance in seconds when frame times are compared with a position: times are rounded.
+_TOLERANCE = 0.001
+# A seek to the end goes this many frames before it.
 _LAST_FRAMES = 1.5
 
 
 class Playback:
-    """Reads a file and goes on with its times at each jump, so that those who read it see one stream without end.
+    """A source that reads a file with seeks, and shifts frame times so that they ascend across them.
 
-    `source` is the file, open already; `open_at` opens it so that it can be read from a place in seconds. `repeats`: at the
-    end it waits for a jump, and `read` gives None only after `close`. `waits`: the first frame waits for a viewer.
-    `resting`: all has been read; `finished`: and displayed, which calls `ended`; `played`: that has happened before.
-    `jumps` counts replays and seeks so far, `position` is that of the last frame in seconds.
+    `source` is the open file; `open_at` reopens it at a position in seconds. `repeats`: at the end it waits for a seek, and
+    `read` returns None only after `close`. `waits`: the first frame waits for a viewer. `at_end`: all frames have been read;
+    `finished`: and displayed, upon which `on_end` is called; `played`: it has finished at least once. `jumps` counts replays
+    and seeks; `position` is that of the last frame in seconds.
     """
 
     def __init__(
         self, source: Source, open_at: Callable[[float], Source], *, repeats: bool = True, waits: bool = False
     ) -> None:
         self.info: StreamInfo = source.info
-        self.repeats, self.ended = repeats, _nothing
+        self.repeats, self.on_end = repeats, _ignore_end
         self.damaged = self.jumps = 0
         self.position = self._furthest = 0.0
-        self.resting = self.finished = self.played = False
+        self.at_end = self.finished = self.played = False
         self._source, self._open_at = source, open_at
         self._target, self._first, self._shift, self._end = 0.0, None, 0, 0
-        self._wanted: float | None = None
+        self._requested: float | None = None
         self._changed = threading.Condition()
         self._waits, self._closed = waits, False
 
@@ -46,24 +46,24 @@ class Playback:
 
     @property
     def waits(self) -> bool:
-        """Whether the first frame still waits for a viewer."""
+        """Whether the first frame waits for a viewer."""
         return self._waits
 
     @property
     def duration(self) -> float | None:
-        """Seconds that the file lasts, where it can be sought in; None otherwise."""
+        """The duration in seconds; None if it is unknown, or the file can't be sought in."""
         return self.info.seconds if self.repeats else None
 
     def release(self) -> None:
-        """Somebody watches: play."""
+        """Start playing, because there is a viewer."""
         with self._changed:
             self._waits = False
             self._changed.notify_all()
 
     def seek(self, seconds: float) -> None:
-        """Go on from `seconds` after the file's beginning, of a file of unknown length at most from as far as it was read.
+        """Continue at `seconds` after the file's start; in a file of unknown length, at most at the furthest position read.
 
-        Raises UsageError where it can't.
+        Raises UsageError if that is not possible.
         """
         if not self.repeats:
             raise UsageError("this input can't be sought in: it is live, or being written to an output")
@@ -71,51 +71,51 @@ class Playback:
         if not 0 <= seconds <= end:
             raise UsageError(f"{seconds:g} s is outside of the file: give 0 to {end:g}")
         with self._changed:
-            self._wanted, self._waits = seconds, False
+            self._requested, self._waits = seconds, False
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """All that was read has been displayed."""
+        """Note that all frames read have been displayed."""
         with self._changed:
-            ends = self.resting and not self.finished and self._wanted is None
+            ends = self.at_end and not self.finished and self._requested is None
             self.finished = self.finished or ends
             self.played = self.played or ends
         if ends:
-            self.ended()
+            self.on_end()
 
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
-        """The next frame, its time after that of the last; None after `close`, and at the end where it does not repeat."""
+        """Return the next frame, later than the last; None after `close`, and at the end if it does not repeat."""
         self._wait(lambda: not self._waits)
         while not self._closed:
             self._jump()
             frame = self._source.read(allocate)
             self.damaged = max(self.damaged, self._source.damaged)
-            if frame is None and not self._rest():
+            if frame is None and not self._wait_at_end():
                 return None
             if frame is not None and self._place(frame):
                 return frame
         return None
 
     def _jump(self) -> None:
-        """Do the jump that is wanted, if any."""
+        """Reopen the file at the requested position, if there is one."""
         with self._changed:
-            wanted, self._wanted = self._wanted, None
-        if wanted is not None:
+            target, self._requested = self._requested, None
+        if target is not None:
             self._source.close()
             if self.info.seconds is not None:
                 last = self.info.seconds - _LAST_FRAMES * float(1 / (self.info.rate or 25))
-                wanted = min(wanted, max(last, 0.0))
-            self._source = self._open_at(wanted)
-            self._target, self._first = wanted, None
-            self.jumps, self.resting, self.finished = self.jumps + 1, False, False
+                target = min(target, max(last, 0.0))
+            self._source = self._open_at(target)
+            self._target, self._first = target, None
+            self.jumps, self.at_end, self.finished = self.jumps + 1, False, False
 
     def _place(self, frame: Frame) -> bool:
-        """Move a frame's time behind that of the last. False for a frame before the wanted place."""
+        """Shift a frame's time after the last frame's. Return False for a frame before the requested position."""
         begins = self._first is None
         first = self._first = frame.pts if self._first is None else self._first
         self.position = getattr(self._source, "origin", 0.0) + float((frame.pts - first) * frame.time_base)
         self._furthest = max(self._furthest, self.position)
-        if self.position < self._target - _SLACK:
+        if self.position < self._target - _TOLERANCE:
             return False
         if self.jumps and (begins or self._target):
             self._shift = self._end - frame.pts
@@ -124,12 +124,12 @@ class Playback:
         self._end = frame.pts + max(frame.duration, 1)
         return True
 
-    def _rest(self) -> bool:
-        """At the end: wait for a jump. False where there will be none."""
+    def _wait_at_end(self) -> bool:
+        """Wait for a seek at the end. Return False if there will be none."""
         if not self.repeats:
             return False
-        self.resting = True
-        self._wait(lambda: self._wanted is not None)
+        self.at_end = True
+        self._wait(lambda: self._requested is not None)
         return not self._closed
 
     def _wait(self, ready: Callable[[], bool]) -> None:
@@ -137,7 +137,7 @@ class Playback:
             self._changed.wait_for(lambda: self._closed or ready())
 
     def close(self) -> None:
-        """End waiting and reading. Calling it twice is harmless."""
+        """End waiting and reading. Further calls have no effect."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -156,15 +156,15 @@ class Playback:
         self._source.close()
 
 
-def _nothing() -> None:
-    """What is called at the end where nobody wants to know."""
+def _ignore_end() -> None:
+    """Do nothing at the end."""
 
 
 def open_file_at(name: str, seconds: float, stream: int | None = None) -> Source:
-    """Open a file so that it is read from the last key frame before `seconds`; anything else from its beginning."""
+    """Open a file at the last key frame before `seconds`; a file without seeks, or another source, at its start."""
     if seconds > 0 and os.path.isfile(name):
         try:
             return VideoSource(os.path.abspath(name), stream=stream, start=seconds)
         except CliprlError:
-            pass  # it can't be sought in: all of it is decoded
+            pass  # it is decoded from its start
     return open_source(name, stream=stream)

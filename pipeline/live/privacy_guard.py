@@ -1,8 +1,8 @@
-"""The out-of-body guard: once the scope has left the body, it sees the room and the people in it.
+"""The out-of-body guard: detects that the endoscope shows the room and the people in it instead of the inside of a body.
 
-The cue is measured, not learned: inside a body nearly everything that is lit is red, by the blood in it and by the scope's own
-light; drapes, gloves, walls, paper and metal are not, and skin in room light is more yellow than red. A red thing that fills
-the picture fools it, and so does a picture filled by grey instruments, the other way.
+The criterion is the share of red among lit pixels. Inside a body nearly everything is red because of blood; drapes, gloves,
+walls, paper and metal are not, and skin in room light is more yellow than red. A red object that fills the image is mistaken
+for a body, and an image filled by gray instruments for the room.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 
 from cliprl.pipeline.core.frame import Frame, Plane
 
-# A pixelated picture has so many blocks along its longer side: no face can be told at any distance.
+# Blocks along the longer side of a pixelated frame: too few to recognize a face at any distance.
 BLOCKS = 24
-# A pixel is red where (Cr - |Cb| / 2) / Y is above this, all counted from their zero; lit where Y is above this share of white.
+# A pixel is red if (Cr - |Cb| / 2) / Y exceeds the first value (each relative to its zero), and lit if Y exceeds the second
+# as a share of white.
 _REDNESS, _LIT = 0.12, 0.11
-# The picture shows the inside of a body from this share of red among the lit pixels on, and no longer does below the lower.
+# Shares of red among lit pixels at or above which the frame shows a body, and below which it no longer does.
 ENTER, LEAVE = 0.45, 0.35
-# Seconds over which the share is averaged, and the share of the picture that must be lit for a judgement.
-_MEMORY, _FEWEST = 0.4, 0.02
-# Lines and columns of chroma that are looked at: every n-th, so that about so many are left of the shorter side.
+# Time constant of the average in seconds, and the least lit share of the frame for a decision.
+_TIME_CONSTANT, _LEAST_LIT = 0.4, 0.02
+# Chroma samples along the shorter side that are examined, approximately.
 _LINES = 45
 
 
 def pixelated(frame: Frame) -> Frame:
-    """A copy of `frame` in blocks of one colour each; the frame itself is not touched. Times and tags are shared."""
+    """Return a copy of `frame` in blocks of uniform color. Times and tags are shared with the frame."""
     luma, chroma = (_blocks(plane) for plane in (frame.luma, frame.chroma))
     return replace(frame, luma=luma, chroma=chroma, slot=-1)
 
@@ -42,23 +43,23 @@ def _blocks(plane: Plane) -> Plane:
 
 
 def red_share(frame: Frame) -> float | None:
-    """Share of red pixels among the lit ones, 0..1, from a sparse grid of samples; None where too little is lit to tell."""
+    """Return the share of red among lit pixels, 0..1, on a sparse grid; None if too few pixels are lit."""
     step = max(min(frame.chroma.shape[:2]) // _LINES, 1)
     rows, columns = frame.height // 2, frame.width // 2
     luma = frame.luma[: 2 * rows : 2 * step, : 2 * columns : 2 * step].astype(np.float32)
     chroma = frame.chroma[:rows:step, :columns:step].astype(np.float32) - 128
     black, white = (0, 255) if frame.color.full_range else (16, 219)
     lit = luma - black > _LIT * white
-    if lit.mean() < _FEWEST:
+    if lit.mean() < _LEAST_LIT:
         return None
     cb, cr = chroma[..., 0][lit], chroma[..., 1][lit]
     return float((cr - np.abs(cb) / 2 > _REDNESS * (luma[lit] - black)).mean())
 
 
 class BodyGuard:
-    """Tells from frame to frame whether the scope is out of the body. It changes its mind only for what lasts.
+    """Decides for each frame whether the endoscope is outside the body, with averaging and hysteresis.
 
-    Before the first picture that can be judged it says out: what is not known to be a body is not shown around.
+    Until the first frame that allows a decision it is considered outside: unknown content is not shared.
     """
 
     def __init__(self) -> None:
@@ -67,14 +68,14 @@ class BodyGuard:
         self._last = 0.0
 
     def update(self, frame: Frame) -> bool:
-        """Whether the scope is out of the body at this frame. Frames in their order; their capture times count."""
+        """Return whether the endoscope is outside the body at this frame. Frames come in order, with capture times."""
         now, found = frame.times.get("captured", frame.seconds), red_share(frame)
-        if found is None:  # darkness shows nobody
+        if found is None:  # a dark frame shows no person
             return self._out
         if self._share is None:
             self._share, self._out = found, found < (ENTER + LEAVE) / 2
         else:
-            weight = 1 - math.exp(-max(now - self._last, 0.0) / _MEMORY)
+            weight = 1 - math.exp(-max(now - self._last, 0.0) / _TIME_CONSTANT)
             self._share += weight * (found - self._share)
             self._out = self._share < (ENTER if self._out else LEAVE)
         self._last = now

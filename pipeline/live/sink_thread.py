@@ -1,79 +1,83 @@
-"""A sink behind a queue and a thread of its own: however slow it is or fails, the display path does not notice."""
+"""A thread that writes displayed frames to one sink, so that a slow or failing sink never delays the display."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Sink
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.live.queues import Backoff, BoundedQueue
+from cliprl.pipeline.sinks.base import FileSink
 
-# Pictures that may wait for a file, which is to miss none, and for a network, which is to be up to date.
+# Frames that may wait for a file, which should miss none, and for a network stream, which should be up to date.
 FILE_QUEUE, NETWORK_QUEUE = 48, 3
-# Seconds before a network sink is opened again; doubled each time.
+# Pauses in seconds before a sink is reopened.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
-# How long the end waits for a sink to finish.
-_PATIENCE = 20.0
+# Seconds for which a reopened file must take frames until the fault counts as over.
+_RECOVERED_S = 2.0
+# Seconds that `close` waits for a sink to finish.
+_CLOSE_TIMEOUT = 20.0
 
 _Item = tuple[Frame, Segmentation | None]
 
 
 class SinkThread(threading.Thread):
-    """Feeds one sink. `open_sink` opens it, on this thread, once the first picture is there.
+    """Writes frames to one sink. `open_sink` opens it on this thread when the first frame is there.
 
-    A file's outlet keeps everything it is given, up to `FILE_QUEUE` pictures behind; what does not fit is counted in `dropped`.
-    After an error it takes no more, and `error` tells of it; `dropped` counts on. A `network` outlet drops what is old, and
-    opens its sink again. `written` counts what the sink took. `name` is the output's, for notes.
+    A file takes all frames, up to `FILE_QUEUE` late; more are counted in `dropped`. After a fault `open_next`, if given,
+    opens the file in which it continues; without it the output ends. A `network` sink drops the oldest frames and is
+    reopened. `written` counts the frames taken; `error` is the present fault. `name` is the output's, for notes.
     """
 
-    def __init__(self, open_sink: Callable[[], Sink], *, name: str = "an output", network: bool = False) -> None:
-        super().__init__(name="outlet", daemon=True)
+    def __init__(
+        self,
+        open_sink: Callable[[], Sink],
+        *,
+        name: str = "an output",
+        network: bool = False,
+        open_next: Callable[[], Sink] | None = None,
+    ) -> None:
+        super().__init__(name="sink", daemon=True)
         self.target = name
-        self.dropped = self.written = 0
+        self.written = 0
         self.error: CliprlError | None = None
+        self.failure: CliprlError | None = None  # the first fault of a file: its run has failed
         self.notes: list[str] = []
         self._open, self._network = open_sink, network
-        self._changed = threading.Condition()
-        self._items: deque[_Item] = deque()
-        self._closed = False
+        self._open_next = open_sink if network else open_next
+        self._queue: BoundedQueue[_Item] = BoundedQueue(
+            NETWORK_QUEUE if network else FILE_QUEUE, keep_oldest=not network
+        )
+        self._lost = 0
 
     @property
-    def forgiving(self) -> bool:
-        """Whether an error does not count as the run's: a network's other end may come and go."""
-        return self._network
+    def dropped(self) -> int:
+        """Frames that are missing in the output."""
+        return self._queue.dropped + self._lost
 
     @property
     def remark(self) -> str:
-        """What the user has to know of it, without numbers, which change; empty while all is well."""
+        """The problem of the output, without numbers, which change; empty if there is none."""
         if self.error is not None:
-            return str(self.error)
+            return f"{self.error}; trying again" if self._open_next and not self._network else str(self.error)
         return f"frames are missing in '{self.target}'" if self.dropped and not self._network else ""
 
     def put(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Hand over a picture that will not be written any more. Never waits."""
-        with self._changed:
-            if self.error and not self._network:
-                self.dropped += 1
-                return
-            if len(self._items) >= (NETWORK_QUEUE if self._network else FILE_QUEUE):
-                self.dropped += 1
-                if not self._network:
-                    return
-                self._items.popleft()
-            self._items.append((frame, segmentation))
-            self._changed.notify_all()
+        """Add a frame that is not written to any more. Never waits."""
+        if self.error and self._open_next is None:
+            self._lost += 1
+        else:
+            self._queue.put((frame, segmentation))
 
     def close(self) -> None:
-        """Write what still waits, finish the sink, end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        """Write the waiting frames, finish the sink and end the thread."""
+        self._queue.close()
         if self.is_alive():
-            self.join(_PATIENCE)
+            self.join(_CLOSE_TIMEOUT)
         missing = (
             f"{self.dropped} frames are missing in '{self.target}': the disk or the encoder is too slow, or has failed"
         )
@@ -81,50 +85,56 @@ class SinkThread(threading.Thread):
             self.notes.append(missing)
 
     def run(self) -> None:
-        """The thread's body."""
-        pause = _FIRST_PAUSE
-        while self._wait():
+        """Write until `close`, and reopen the sink after faults."""
+        backoff, open_sink = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), self._open
+        while self._queue.wait():
             started = time.monotonic()
             try:
-                self._feed()
+                self._write_all(open_sink)
             except CliprlError as error:
-                self._failed(error)
+                self._fail(error)
             except Exception as error:
-                self._failed(CliprlError(f"{type(error).__name__}: {error}"))
-            if not self._network or self._closed:
+                self._fail(CliprlError(f"{type(error).__name__}: {error}"))
+            if self._open_next is None or (self._network and self._queue.closed):
                 return
-            pause = _FIRST_PAUSE if time.monotonic() - started > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed, pause)
-                self._items.clear()
+            open_sink = self._open_next
+            if time.monotonic() - started > _LONGEST_PAUSE:
+                backoff.reset()
+            self._queue.pause(backoff.next())
+            if self._network:
+                self._queue.clear()
 
-    def _feed(self) -> None:
-        with self._open() as sink:
-            while (item := self._take()) is not None:
-                try:
-                    sink.write(*item)
-                except Exception:
-                    self.dropped += not self._network
-                    raise
-                self.error = None
-                self.written += 1
-                del item  # whoever waits for the next picture must not hold this one
-        self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
+    def _write_all(self, open_sink: Callable[[], Sink]) -> None:
+        """Write until the queue is closed and empty. A file that fails again within the first seconds is removed."""
+        sink, opened = open_sink(), time.monotonic()
+        try:
+            with sink:
+                while (item := self._queue.get()) is not None:
+                    self._write(sink, item)
+                    if self._network or time.monotonic() - opened > _RECOVERED_S:
+                        self.error = None
+                    del item  # a waiting thread must not keep the frame's memory
+        except Exception:
+            if self.error is not None and isinstance(sink, FileSink):
+                sink.remove_partial()
+            raise
+        finally:
+            self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
+        self.error = None
 
-    def _failed(self, error: CliprlError) -> None:
-        with self._changed:
-            self.error = error
-            self.dropped += 0 if self._network else len(self._items)
-            self._items.clear()
-        self.notes += [str(error)] if str(error) not in self.notes else []
+    def _write(self, sink: Sink, item: _Item) -> None:
+        try:
+            sink.write(*item)
+        except Exception:
+            self._lost += not self._network
+            raise
+        self.written += 1
 
-    def _wait(self) -> bool:
-        """Whether there is, at last, something to write."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            return bool(self._items)
-
-    def _take(self) -> _Item | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            return self._items.popleft() if self._items else None
+    def _fail(self, error: CliprlError) -> None:
+        if self.error is None and str(error) not in self.notes:
+            self.notes.append(str(error))
+        self.error = error
+        if not self._network:
+            self.failure = self.failure or error
+        if self._open_next is None or (self._queue.closed and not self._network):
+            self._lost += len(self._queue.clear())

@@ -1,4 +1,4 @@
-"""The live stream: from camera to display on one path, with everything that may fail beside it."""
+"""The live stream: displays camera frames at once, independent of the segmenter, the outputs and the viewers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.engines import ignore_message
-from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.interfaces import OnFrame, StreamInfo
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded
 from cliprl.pipeline.live.capture import LiveCapture
@@ -25,49 +23,49 @@ from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sources.errors import Problem
 
-# Pictures a second while the camera gives none: its own rate, within these.
-_SLOWEST, _FASTEST = 0.1, 0.02
+# The longest and the shortest time in seconds between two displayed frames while the camera delivers none.
+_LONGEST_TICK, _SHORTEST_TICK = 0.1, 0.02
 
 
-def info_of(camera: LiveCapture) -> StreamInfo:
-    """What is known of a camera; before its first picture, the size of the card."""
-    return camera.info or StreamInfo(camera.label, *FIRST_SIZE, TIME_BASE, live=True)
+def info_of(capture: LiveCapture) -> StreamInfo:
+    """Return the properties of a source; before its first frame, with the size of the card."""
+    return capture.info or StreamInfo(capture.label, *FIRST_SIZE, TIME_BASE, live=True)
 
 
 class LiveStream:
-    """Shows each frame of a camera at once, whatever becomes of the segmenter, the outputs and the camera itself.
+    """Displays each camera frame at once. A context manager; leaving it ends all of its threads and processes.
 
-    `run` is the display path. It ends with the source, or by `stop`. The newest frame is in `broadcast`;
-    `outlets` get every picture, guarded. Leaving the stream (a context manager) ends all of its threads and processes.
+    `run` is the display path. It ends with the source, or by `stop`. The newest frame is in `broadcast`, for any number of
+    readers. `outputs` and `recordings` get every frame, pixelated while the endoscope is outside the body.
     """
 
     def __init__(
         self,
-        camera: LiveCapture,
+        capture: LiveCapture,
         overlay: Overlay,
         supervisor: Supervisor | None = None,
-        outlets: Sequence[SinkThread] = (),
+        outputs: Sequence[SinkThread] = (),
         *,
         recordings: Sequence[Recording] = (),
         controls: Controls | None = None,
-        promise: DisplayPolicy | None = None,
+        policy: DisplayPolicy | None = None,
         name: str = "",
         playback: Playback | None = None,
         say: Callable[[str], None] = ignore_message,
     ) -> None:
         self.playback = playback
-        self.camera, self.overlay, self.supervisor = camera, overlay, supervisor
-        self.outlets, self.recordings = tuple(outlets), tuple(recordings)
+        self.capture, self.overlay, self.supervisor = capture, overlay, supervisor
+        self.outputs, self.recordings = tuple(outputs), tuple(recordings)
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
         self._display = DisplayLoop(
-            camera,
+            capture,
             overlay,
             supervisor,
-            self.outlets,
+            self.outputs,
             self.recordings,
             self.controls,
-            promise or DisplayPolicy(),
+            policy or DisplayPolicy(),
             name,
             say,
         )
@@ -76,8 +74,8 @@ class LiveStream:
 
     @property
     def info(self) -> StreamInfo:
-        """What is known of the source."""
-        return info_of(self.camera)
+        """The properties of the source."""
+        return info_of(self.capture)
 
     @property
     def description(self) -> str:
@@ -87,84 +85,84 @@ class LiveStream:
     @property
     def written(self) -> list[int]:
         """Number of frames written to each output, in the order of the outputs."""
-        return [outlet.written for outlet in self.outlets]
+        return [output.written for output in self.outputs]
 
-    def run(
-        self, on_frame: Callable[[Frame, Segmentation | None], None] | None = None, *, frames: int | None = None
-    ) -> Summary:
-        """Display until the source ends, or `frames` of its frames. `on_frame` is called with each frame displayed."""
+    def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
+        """Display until the source ends, or `frames` of its frames. `on_frame` is called with each camera frame.
+
+        Raises the error that ended the source, or the first fault of a file output or a recording, after everything is closed.
+        """
         with single_threaded(), self:
             for thread in self._threads:
                 thread.start()
             while not self._interrupted.is_set() and self.recorder.frames != frames:
-                self.camera.paused = self.controls.settings.paused
-                resting = self.playback is not None and self.playback.resting
-                captured = self.camera.next(self._tick())
+                self.capture.paused = self.controls.settings.paused
+                at_end = self.playback is not None and self.playback.at_end
+                captured = self.capture.next(self._tick())
                 if captured is not None:
                     segmentation = self._display.show(captured)
                     if on_frame is not None:
                         on_frame(captured.frame, segmentation)
-                elif self.camera.ended:
+                elif self.capture.ended:
                     self._completed = not self._interrupted.is_set()
                     break
-                elif self.camera.live:
+                elif self.capture.live:
                     self._display.show_absence()
                 else:
-                    if resting and self.playback is not None:
+                    if at_end and self.playback is not None:
                         self.playback.finish()
                     self._display.redraw()
         self._raise_failure()
         return self.summary()
 
     def linger(self, until: threading.Event) -> None:
-        """After the end: let the last picture follow the controls, until the event."""
-        while not until.wait(_SLOWEST):
+        """After the end, redraw the last frame when the controls change, until the event."""
+        while not until.wait(_LONGEST_TICK):
             self._display.redraw()
 
     def _raise_failure(self) -> None:
-        """What was asked for and could not be had, once the picture has ended."""
-        outputs: list[SinkThread | Recording] = [*self.outlets, *self.recordings]
-        failed = [output.error for output in outputs if output.error and not output.forgiving]
-        lost = None if self._interrupted.is_set() else self.camera.error
+        outputs: list[SinkThread | Recording] = [*self.outputs, *self.recordings]
+        failures = [output.failure for output in outputs if output.failure]
+        lost = None if self._interrupted.is_set() else self.capture.error
         if lost is not None and getattr(lost, "problem", None) is not Problem.ENDED:
-            failed.append(lost)
-        if failed:
-            raise failed[0]
+            failures.append(lost)
+        if failures:
+            raise failures[0]
 
     def stop(self) -> None:
-        """End in good order. May be called from any thread or a signal handler."""
+        """End the run in good order. For any thread or a signal handler."""
         self._interrupted.set()
-        self.camera.stop()
+        self.capture.stop()
         if self.playback:
             self.playback.close()
 
     def summary(self) -> Summary:
-        """Figures of the run so far."""
-        info = self.camera.info
-        notes = [*(info.notes if info else ()), *(note for outlet in self.outlets for note in outlet.notes)]
+        """Return the statistics of the run so far."""
+        info = self.capture.info
+        notes = [*(info.notes if info else ()), *(note for output in self.outputs for note in output.notes)]
         notes += [note for recording in self.recordings for note in recording.notes]
-        dropped, damaged = self.camera.dropped, self.camera.damaged
+        dropped, damaged = self.capture.dropped, self.capture.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called, be it before the input's end or after."""
+        """Whether `stop` was called, before or after the input's end."""
         return self._interrupted.is_set()
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was stopped before the input's end. A file that was played to its end was not, also while it repeats."""
+        """Whether the run was stopped before the input's end. A file that was played to its end was not interrupted."""
         played = self.playback is not None and self.playback.played
         return self._interrupted.is_set() and not (self._completed or played)
 
     @property
     def _threads(self) -> list[LiveCapture | Supervisor | SinkThread | Recording]:
         supervisors = [self.supervisor] if self.supervisor else []
-        return [self.camera, *supervisors, *self.outlets, *self.recordings]
+        return [self.capture, *supervisors, *self.outputs, *self.recordings]
 
     def _tick(self) -> float:
-        """Seconds to wait for the next frame, before the picture is looked after without it."""
-        return min(max(self.camera.period, _FASTEST), _SLOWEST)
+        """Return the seconds to wait for a frame before the display is updated without one."""
+        return min(max(self.capture.period, _SHORTEST_TICK), _LONGEST_TICK)
 
     def __enter__(self) -> Self:
         return self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -54,6 +55,13 @@ class FileSink(BaseSink):
             self._end(whole=False)
         except CliprlError as failure:  # the run's own error is the one to tell of
             self.notes.append(str(failure))
+
+    def remove_partial(self) -> None:
+        """Remove the unfinished output that a failed write left, if there is one."""
+        place = self._place()
+        if self._closed and place is not None:
+            with suppress(OSError):
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     def _end(self, *, whole: bool) -> None:
         if self._closed:

@@ -1,1 +1,1 @@
-"""The window: the newest picture on this machine's own screen, steered by keys. Needs the packages of the extra `window`."""
+"""A desktop window that displays the newest frame, with keyboard controls. Needs the packages of the extra `window`."""

@@ -1,4 +1,4 @@
-"""What each key does to the controls, and how that is told; the same keys as on the web viewer's page."""
+"""Keyboard controls of the window, and the message for each; the keys are those of the web viewer's page."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ HELP = (
     ("C", "contours"),
     ("1 … 9", "show or hide a class"),
     ("A", "show or hide all classes"),
-    ("Space", "freeze a still beside the live picture"),
-    ("B", "raw picture beside the overlay"),
+    ("Space", "freeze an image beside the live one"),
+    ("B", "raw image beside the overlay"),
     ("S", "save a snapshot"),
     ("R", "record"),
     ("P", "pause a file"),
     ("F", "full screen"),
     ("H", "this list"),
-    ("Q", "end"),
+    ("Q", "quit"),
 )
 
 
 @dataclass(slots=True)
 class Keys:
-    """Turns keys into changed controls. `live`: a camera, which can't be paused. `records`: there is something to record with."""
+    """Changes the controls by keys. `live`: the source can't be paused. `records`: recording is available."""
 
     controls: Controls
     live: bool
     records: bool
-    visible: float = 0.4  # the opacity to come back to
+    visible: float = 0.4  # the opacity before the overlay was switched off
 
     def press(self, key: str) -> str | None:
-        """Do what `key` is for: a character, or "space". Returns what to tell, None for a key that does nothing here."""
+        """Do the action of `key`, a character or "space". Return the message for the user, None for a key without action."""
         if len(key) == 1 and key in "123456789":
             return self._toggle_class(int(key) - 1)
         action = self._actions().get(key.lower())
@@ -48,7 +48,7 @@ class Keys:
             **dict.fromkeys("]+=", lambda: self._fade(_STEP)),
             "c": lambda: self._switch("contours", "Contours"),
             "a": self._toggle_all,
-            "space": lambda: self._switch("frozen", "Still beside the picture"),
+            "space": lambda: self._switch("frozen", "Frozen image"),
             "r": lambda: self._record() if self.records else None,
             "p": lambda: None if self.live else self._switch("paused", "Pause"),
         }
@@ -61,7 +61,7 @@ class Keys:
     def _record(self) -> str:
         on = not self.controls.settings.recording
         self.controls.change(recording=on)
-        return "Recording asked for" if on else "Recording ends"
+        return "Recording starts" if on else "Recording ends"
 
     def _overlay(self) -> str:
         opacity = self.controls.settings.opacity

@@ -1,4 +1,4 @@
-"""Where pictures lie in the window, and text as pictures."""
+"""Layout of images in the window, and rendering of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_GAP = 4  # between two pictures
+_GAP = 4  # pixels between two images
 _WEIGHT = 500
 
 
@@ -24,7 +24,7 @@ class Box(NamedTuple):
 
 
 def arrange(sizes: Sequence[tuple[int, int]], width: int, height: int) -> list[Box]:
-    """Boxes for pictures of `sizes` (width, height), side by side in a window, each as large as fits its aspect."""
+    """Return boxes for images of `sizes` (width, height), side by side in a window, as large as their aspect allows."""
     room = max((width - _GAP * (len(sizes) - 1)) // len(sizes), 1)
     return [_fit(size, Box(i * (room + _GAP), 0, room, height)) for i, size in enumerate(sizes)]
 
@@ -47,23 +47,23 @@ def _width(text: str, size: int) -> int:
 
 @lru_cache(maxsize=8)
 def panel(rows: tuple[tuple[str, ...], ...], size: int) -> NDArray[np.uint8]:
-    """Rows of text in columns on a translucent dark panel: uint8 (h, w, 4), B, G, R, opacity; letters `size` pixels high."""
+    """Render rows of text in columns on a translucent dark panel: uint8 (h, w, 4), BGRA; letters `size` pixels high."""
     gap, line = size, round(size * 1.6)
     columns = [max(_width(row[i], size) for row in rows) for i in range(len(rows[0]))]
     width = sum(columns) + gap * (len(columns) + 1)
-    picture = np.zeros((line * len(rows) + gap, width, 4), np.uint8)
-    picture[:] = (20, 17, 13, 225)
+    image = np.zeros((line * len(rows) + gap, width, 4), np.uint8)
+    image[:] = (20, 17, 13, 225)
     for y, row in enumerate(rows):
         left = gap
         for text, column in zip(row, columns, strict=True):
-            _write(picture, text, left, gap // 2 + round(line * (y + 0.7)), size)
+            _write(image, text, left, gap // 2 + round(line * (y + 0.7)), size)
             left += column + gap
-    return picture
+    return image
 
 
-def _write(picture: NDArray[np.uint8], text: str, left: int, baseline: int, size: int) -> None:
-    mask = np.zeros(picture.shape[:2], np.uint8)
+def _write(image: NDArray[np.uint8], text: str, left: int, baseline: int, size: int) -> None:
+    mask = np.zeros(image.shape[:2], np.uint8)
     cv2.putText(mask, text, (left, baseline), (255,), _font(), size, _WEIGHT)
     share = mask[..., None] / np.float32(255)
-    picture[..., :3] = np.rint(picture[..., :3] * (1 - share) + 240 * share)
-    np.maximum(picture[..., 3], mask, out=picture[..., 3])
+    image[..., :3] = np.rint(image[..., :3] * (1 - share) + 240 * share)
+    np.maximum(image[..., 3], mask, out=image[..., 3])

@@ -1,6 +1,6 @@
-"""SDL, as little of it as the window needs: a window, pictures drawn into it, and the keys pressed in it.
+"""A minimal wrapper of SDL: a window, images drawn into it, and its key presses.
 
-All of an object's methods belong to the thread that made it.
+Call an object's methods on the thread that created it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline.window.layout import Box
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it tells which SDL it has found
+    warnings.simplefilter("ignore")  # it reports which SDL it has found
     import sdl2
 
 _START = (1280, 800)
@@ -24,12 +24,12 @@ QUIT = "quit"
 
 
 class SdlWindow:
-    """One window. Raises CliprlError where there is no screen to open it on."""
+    """One window. Raises CliprlError if there is no screen."""
 
     def __init__(self, title: str) -> None:
         sdl2.SDL_SetHint(sdl2.SDL_HINT_RENDER_SCALE_QUALITY, b"linear")
         sdl2.SDL_SetHint(sdl2.SDL_HINT_VIDEO_ALLOW_SCREENSAVER, b"0")
-        sdl2.SDL_SetHint(sdl2.SDL_HINT_NO_SIGNAL_HANDLERS, b"1")  # Ctrl-C is the program's
+        sdl2.SDL_SetHint(sdl2.SDL_HINT_NO_SIGNAL_HANDLERS, b"1")  # the program handles Ctrl-C
         self._check(sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) == 0)
         flags = sdl2.SDL_WINDOW_RESIZABLE | sdl2.SDL_WINDOW_ALLOW_HIGHDPI
         anywhere = sdl2.SDL_WINDOWPOS_CENTERED
@@ -42,7 +42,7 @@ class SdlWindow:
     def _check(self, fine: bool) -> None:
         if not fine:
             reason = sdl2.SDL_GetError().decode()
-            raise CliprlError(f"no window can be opened ({reason}): run it at a screen, or use --web")
+            raise CliprlError(f"no window can be opened ({reason}): run it on a machine with a screen, or use --web")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,22 +52,22 @@ class SdlWindow:
         return width.value, height.value
 
     @property
-    def full(self) -> bool:
-        """Whether it fills the screen."""
+    def is_full_screen(self) -> bool:
+        """Whether the window fills the screen."""
         return bool(sdl2.SDL_GetWindowFlags(self._window) & sdl2.SDL_WINDOW_FULLSCREEN_DESKTOP)
 
-    def fill(self, on: bool) -> None:
-        """Fill the screen, without the pointer, or don't."""
+    def set_full_screen(self, on: bool) -> None:
+        """Fill the screen and hide the pointer, or return to a window."""
         sdl2.SDL_SetWindowFullscreen(self._window, sdl2.SDL_WINDOW_FULLSCREEN_DESKTOP if on else 0)
         sdl2.SDL_ShowCursor(0 if on else 1)
 
     def clear(self) -> None:
-        """Begin a new picture, black."""
+        """Clear the drawing to black."""
         sdl2.SDL_SetRenderDrawColor(self._renderer, 0, 0, 0, 255)
         sdl2.SDL_RenderClear(self._renderer)
 
     def load(self, name: str, image: NDArray[np.uint8]) -> None:
-        """Keep a picture (h, w, 3: B, G, R, or 4: and opacity) under a name, until another is loaded under it."""
+        """Load an image, BGR (h, w, 3) or BGRA (h, w, 4), under a name, in place of the last one of that name."""
         image = np.ascontiguousarray(image)
         texture = self._texture(name, image.shape)
         sdl2.SDL_UpdateTexture(texture, None, image.ctypes.data_as(ctypes.c_void_p), image.strides[0])
@@ -88,24 +88,24 @@ class SdlWindow:
         return texture
 
     def draw(self, name: str, box: Box) -> None:
-        """Draw a picture that was loaded."""
+        """Draw a loaded image."""
         sdl2.SDL_RenderCopy(self._renderer, self._textures[name][1], None, sdl2.SDL_Rect(*box))
 
     def show(self) -> None:
-        """Show what was drawn since `clear`."""
+        """Display the drawing."""
         sdl2.SDL_RenderPresent(self._renderer)
 
     def events(self) -> list[str]:
-        """Keys pressed since the last call, as characters or SDL's names in small letters; `QUIT` when the window was closed."""
-        happened, event = [], sdl2.SDL_Event()
+        """Return the keys pressed since the last call, as SDL's names in lower case, and `QUIT` if the window was closed."""
+        events, event = [], sdl2.SDL_Event()
         while sdl2.SDL_PollEvent(ctypes.byref(event)):
             if event.type == sdl2.SDL_QUIT:
-                happened.append(QUIT)
+                events.append(QUIT)
             elif event.type == sdl2.SDL_KEYDOWN and (
                 not event.key.repeat or chr(event.key.keysym.sym & 0xFF) in "[]-+="
             ):
-                happened.append(sdl2.SDL_GetKeyName(event.key.keysym.sym).decode().lower())
-        return happened
+                events.append(sdl2.SDL_GetKeyName(event.key.keysym.sym).decode().lower())
+        return events
 
     def close(self) -> None:
         """Close the window."""
@@ -117,7 +117,7 @@ class SdlWindow:
 
 
 def _start_size() -> tuple[int, int]:
-    """(width, height) of a new window: no larger than the screen has room for."""
+    """Return (width, height) of a new window: at most the usable size of the screen."""
     room = sdl2.SDL_Rect()
     if sdl2.SDL_GetDisplayUsableBounds(0, ctypes.byref(room)) != 0:
         return _START

@@ -1,4 +1,4 @@
-"""The window itself: it follows the broadcast on a thread of its own, so that the display path never waits for the screen."""
+"""The window. It follows the broadcast on a separate thread, so that the display path never waits for the screen."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cliprl.pipeline.window.keys import HELP, Keys
 from cliprl.pipeline.window.layout import Box, arrange, panel
 from cliprl.pipeline.window.sdl import QUIT, SdlWindow
 
-# Seconds between two looks at the keyboard, and for how long an outcome is told.
-_TICK, _TOLD = 0.02, 2.0
-# The longer side of what is drawn; larger frames are shrunk first.
+# Seconds between checks of the keyboard, and seconds for which a message is displayed.
+_TICK, _MESSAGE_S = 0.02, 2.0
+# The longer side of drawn images, in pixels; larger frames are scaled down first.
 _LONGEST = 3840
-_LETTERS = 18
+_LETTER_SIZE = 18
 _RECORDING = {
     RecordState.OFF: "",
     RecordState.STARTING: "Recording starts",
@@ -32,9 +32,10 @@ _RECORDING = {
 
 
 class Window(threading.Thread):
-    """Shows the broadcast's pictures full size, unguarded, as the surgeon's own display. `close` is called when it is to end.
+    """Displays the frames of `broadcast` in full size and never pixelated, as the surgeon's display.
 
-    `opened` is set once it is there, or `failed` says why it is not; `left` once its user has closed it.
+    `close` is called when the user closes the window. `opened` is set when the window is open, or has failed to open with the
+    error `failed`; `left` is set when the user has closed it.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class Window(threading.Thread):
         self._broadcast, self._title, self._close = broadcast, title, close
         self._keys = Keys(controls, live, records)
         self._converter = ImageConverter()
-        self._beside = self._helps = False
-        self._told: tuple[str, float] = ("H: keys", time.monotonic() + _TOLD)
-        self._looks: tuple[object, ...] = ()
+        self._shows_raw = self._shows_help = False
+        self._message: tuple[str, float] = ("H: keys", time.monotonic() + _MESSAGE_S)
+        self._drawn_state: tuple[object, ...] = ()
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """The thread's body."""
+        """Open the window and follow the broadcast until `stop`."""
         try:
             self._screen = SdlWindow(self._title)
         except CliprlError as error:
@@ -74,7 +75,7 @@ class Window(threading.Thread):
             self._screen.close()
 
     def stop(self) -> None:
-        """Close the window, and wait until it is."""
+        """Close the window and wait for its end."""
         self._ended.set()
         if self.is_alive():
             self.join()
@@ -83,7 +84,7 @@ class Window(threading.Thread):
         index = -1
         while not self._ended.is_set():
             for event in self._screen.events():
-                self._react(event)
+                self._handle(event)
             shown = self._broadcast.wait_newer(index, _TICK)
             if shown is not None:
                 index = shown.index
@@ -92,94 +93,92 @@ class Window(threading.Thread):
             if (newest := shown or self._broadcast.newest) is not None and self._is_due(newest):
                 self._draw(newest)
 
-    def _react(self, event: str) -> None:
+    def _handle(self, event: str) -> None:
         if event in (QUIT, "q"):
             self.left.set()
             self._close()
         elif event == "escape":
-            self._screen.fill(False)
+            self._screen.set_full_screen(False)
         elif event in ("f", "f11"):
-            self._screen.fill(not self._screen.full)
+            self._screen.set_full_screen(not self._screen.is_full_screen)
         elif event in ("h", "f1"):
-            self._helps = not self._helps
+            self._shows_help = not self._shows_help
         elif event == "b":
-            self._beside = not self._beside
+            self._shows_raw = not self._shows_raw
         elif event == "s":
-            self._tell(self._snapshot())
-        elif (outcome := self._keys.press(event)) is not None:
-            self._tell(outcome)
+            self._show_message(self._snapshot())
+        elif (message := self._keys.press(event)) is not None:
+            self._show_message(message)
 
-    def _tell(self, text: str) -> None:
-        self._told = (text, time.monotonic() + _TOLD)
+    def _show_message(self, text: str) -> None:
+        self._message = (text, time.monotonic() + _MESSAGE_S)
 
     def _snapshot(self) -> str:
-        """Save the newest picture, guarded as all that is kept, in the current folder."""
+        """Save the newest frame in the current folder, pixelated outside the body. Return the message for the user."""
         newest = self._broadcast.newest
         if newest is None:
-            return "There is no picture yet"
+            return "There is no image yet"
         path = Path(f"snapshot_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{newest.index:06d}.png")
         try:
             path.write_bytes(png(newest.shared_overlaid))
         except OSError as error:
-            return f"Not saved ({error.strerror}): start in a folder that can be written"
+            return f"Not saved ({error.strerror}): start the program in a folder that can be written"
         return f"Saved {path}"
 
     def _is_due(self, newest: DisplayedFrame) -> bool:
-        """Whether anything to be seen has changed since the last time."""
-        telling = time.monotonic() < self._told[1]
-        looks = (
+        """Return whether anything visible has changed since the last call."""
+        has_message = time.monotonic() < self._message[1]
+        state = (
             newest.index,
             self._broadcast.frozen,
-            self._beside,
-            self._helps,
-            telling and self._told[0],
+            self._shows_raw,
+            self._shows_help,
+            has_message and self._message[0],
             self._screen.size,
             _behind(newest.status.at(time.monotonic())),
         )
-        due, self._looks = looks != self._looks, looks
+        due, self._drawn_state = state != self._drawn_state, state
         return due
 
     def _draw(self, newest: DisplayedFrame) -> None:
         still = self._broadcast.frozen
-        pictures: dict[str, Frame] = {"live": newest.overlaid}
+        frames: dict[str, Frame] = {"live": newest.overlaid}
         if still is not None:
-            pictures["still"] = still.overlaid
-        if self._beside:
-            pictures["raw"] = newest.raw
+            frames["still"] = still.overlaid
+        if self._shows_raw:
+            frames["raw"] = newest.raw
         self._screen.clear()
         sizes = []
-        for name, frame in pictures.items():
+        for name, frame in frames.items():
             image = self._converter.bgr(frame, _LONGEST)
             self._screen.load(name, image)
             sizes.append((image.shape[1], image.shape[0]))
-        for name, box in zip(pictures, arrange(sizes, *self._screen.size), strict=True):
+        for name, box in zip(frames, arrange(sizes, *self._screen.size), strict=True):
             self._screen.draw(name, box)
         self._draw_text(newest.status.at(time.monotonic()))
         self._screen.show()
 
     def _draw_text(self, status: Status) -> None:
         width, height = self._screen.size
-        if lines := standing(status, max(width // _LETTERS, 20)):
-            text = panel(tuple((line,) for line in lines), _LETTERS)
-            self._screen.load("standing", text)
-            self._screen.draw("standing", Box(0, 0, *text.shape[1::-1]))
-        if self._helps:
-            text = panel(HELP, _LETTERS)
+        if lines := status_lines(status, max(width // _LETTER_SIZE, 20)):
+            text = panel(tuple((line,) for line in lines), _LETTER_SIZE)
+            self._screen.load("status", text)
+            self._screen.draw("status", Box(0, 0, *text.shape[1::-1]))
+        if self._shows_help:
+            text = panel(HELP, _LETTER_SIZE)
             self._screen.load("help", text)
             self._screen.draw("help", Box((width - text.shape[1]) // 2, (height - len(text)) // 2, *text.shape[1::-1]))
-        told, until = self._told
+        message, until = self._message
         if time.monotonic() < until:
-            text = panel(((told,),), _LETTERS)
-            self._screen.load("told", text)
-            self._screen.draw("told", Box((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1]))
+            text = panel(((message,),), _LETTER_SIZE)
+            self._screen.load("message", text)
+            self._screen.draw("message", Box((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1]))
 
 
-def standing(status: Status, letters: int) -> tuple[str, ...]:
-    """What stays in the window while it is true, in lines of at most `letters`: how old the picture is, how recording stands,
-    and what is lost.
-    """
-    told = (_behind(status), _RECORDING[status.record_state], status.note)
-    return tuple(line for text in told for line in wrap(text, letters))
+def status_lines(status: Status, letters: int) -> tuple[str, ...]:
+    """Return the lasting status in lines of at most `letters`: the age of the frame, the recording, and problems."""
+    texts = (_behind(status), _RECORDING[status.record_state], status.note)
+    return tuple(line for text in texts for line in wrap(text, letters))
 
 
 def _behind(status: Status) -> str:

@@ -26,7 +26,7 @@ if __name__ == "__main__":
         Overlay(CLASSES),
         recordings=made,
         controls=Controls(CLASSES, Settings(recording=True)),
-        promise=DisplayPolicy(guard=False),
+        policy=DisplayPolicy(guard=False),
     )
     threading.Thread(target=stream.run, daemon=True).start()
     while True:  # the newest frame that the camera gave, for who asks what was lost

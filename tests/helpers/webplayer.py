@@ -91,7 +91,7 @@ class Player(threading.Thread):
             elif self.state is not SourceState.LIVE and (newest := self.broadcast.newest) is not None:
                 behind = 2.5 if self.state is SourceState.BEHIND else None
                 status = replace(newest.status, state=self.state, since=self._since, behind_s=behind)
-                self.broadcast.publish(replace(newest, index=index, status=status, camera=False))
+                self.broadcast.publish(replace(newest, index=index, status=status, from_camera=False))
                 index += 1
 
     def turn(self, state: SourceState) -> None:

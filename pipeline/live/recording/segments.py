@@ -1,4 +1,4 @@
-"""A recording in segments, of which a power cut takes the last second at most, and a fault no more than half of one."""
+"""A recording in MP4 segments that lose at most the last second in a power cut, and half a second in a fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.recording.synced_file import SyncedFile
 from cliprl.pipeline.sinks.video.encoder import live_encoder
 
-# A fragment, which is written and forced onto the disk as one, holds so many seconds.
+# Seconds in a fragment, which is written and synced to the disk as a whole.
 FRAGMENT = 0.5
 _BUFFER = 1 << 16
 _OPTIONS = {
@@ -29,16 +29,16 @@ _OPTIONS = {
 
 
 class _Segment:
-    """One MP4 file in fragments of `FRAGMENT` seconds, each beginning with a key frame.
+    """One MP4 file in fragments of `FRAGMENT` seconds, each starting with a key frame.
 
-    `frames` counts the frames written; the first `safe` of them are in whole fragments on the disk.
+    `frames` counts the frames written; the first `safe` of them are in complete fragments on the disk.
     """
 
     def __init__(self, file: SyncedFile, first: Frame, info: StreamInfo, *, crf: float, preset: str) -> None:
         self.frames = self.safe = 0
-        self.begun, self.kind = first.seconds, _kind(first)
+        self.start, self.format = first.seconds, _frame_format(first)
         self.file, self._safe_bytes = file, 0
-        # Any: PyAV's type for what it writes into asks for more than it uses.
+        # Any: PyAV's type for a file object requires more methods than PyAV uses.
         target: Any = file
         self._container = av.open(target, "w", format="mp4", container_options=_OPTIONS, buffer_size=_BUFFER)
         self._encoder = live_encoder(self._container, first, info, crf, preset, FRAGMENT)
@@ -46,7 +46,7 @@ class _Segment:
     def write(self, frame: Frame) -> None:
         for packet in self._encoder.encode(frame):
             self._container.mux(packet)
-            if packet.is_keyframe:  # with which the fragment before it was written
+            if packet.is_keyframe:  # the fragment before it is complete
                 self.safe, self._safe_bytes = self.frames, self.file.size
         self.frames += 1
 
@@ -57,22 +57,22 @@ class _Segment:
         self.safe = self.frames
 
     def abandon(self) -> int:
-        """Cut the file after its last whole fragment; returns how many frames are lost with the rest."""
+        """Truncate the file after its last complete fragment. Return the number of lost frames."""
         kept = self.file.cut(self._safe_bytes if self.safe else 0)
         return self.frames - (self.safe if kept else 0)
 
 
-class Segments:
-    """Writes frames as H.264 into `FOLDER/TIME_WHAT.mp4`, a new file every `minutes`. Each plays as far as it was written.
+class SegmentWriter:
+    """Writes frames as H.264 to `FOLDER/TIME_KIND.mp4`, a new file every `minutes`. Each plays as far as it was written.
 
-    A change of the frames' size, rotation, sample aspect or colour begins a new file, and so does a fault. `frames` counts
-    what was written, without what a fault took, which is in `lost`. `safe`: the current file has frames that are on the disk.
+    A change of the frames' size, rotation, sample aspect or color starts a new file, and so does a fault. `frames` counts
+    the frames written, `lost` those that a fault destroyed. `safe`: frames of the current file are on the disk.
     """
 
-    def __init__(self, folder: Path, what: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
+    def __init__(self, folder: Path, kind: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
         self.paths: list[Path] = []
         self.lost = 0
-        self._folder, self._what, self._info = folder, what, info
+        self._folder, self._kind, self._info = folder, kind, info
         self._seconds, self._crf, self._preset = minutes * 60, crf, preset
         self._mount = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(p))
         self._segment: _Segment | None = None
@@ -91,21 +91,21 @@ class Segments:
     def write(self, frame: Frame) -> None:
         """Add a frame; its time is in `TIME_BASE`.
 
-        Raises CliprlError where it can't be written, for whatever reason: this frame is not counted then, what the file lost
-        with its last fragment is, and the next call begins another file.
+        Raises CliprlError if it can't be written for any reason. This frame is not counted then, those of the last fragment
+        are counted as lost, and the next call starts a new file.
         """
         try:
             if self._segment is not None and self._is_over(self._segment, frame):
                 self._finish(self._segment)
             if self._segment is None:
-                self._segment = self._begin(frame)
+                self._segment = self._start(frame)
             self._segment.write(frame)
         except Exception as error:
             self._abandon()
             raise self._failure(error) from error
 
     def finish(self) -> bool:
-        """End the file that is being written, if there is one; the next frame begins another. Raises as `write` does."""
+        """Finish the current file. Return whether there was one. Raises as `write` does."""
         if self._segment is None:
             return False
         try:
@@ -135,9 +135,9 @@ class Segments:
         return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
 
     def _is_over(self, segment: _Segment, frame: Frame) -> bool:
-        return frame.seconds - segment.begun >= self._seconds or _kind(frame) != segment.kind
+        return frame.seconds - segment.start >= self._seconds or _frame_format(frame) != segment.format
 
-    def _begin(self, first: Frame) -> _Segment:
+    def _start(self, first: Frame) -> _Segment:
         self._make_folder()
         file = self._new_file()
         try:
@@ -149,28 +149,28 @@ class Segments:
         return segment
 
     def _make_folder(self) -> None:
-        """Make the folder where it was removed, but not in the place of a disk that is not mounted any more."""
+        """Make the folder if it was removed, but not at the mount point of a disk that is no longer mounted."""
         if not os.path.ismount(self._mount):
             raise OSError(errno.ENOENT, f"no disk is mounted at {self._mount}")
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def _new_file(self) -> SyncedFile:
-        """A file named by the time to the millisecond, so that names sort by time, and none is taken."""
+        """Create a file named by the time in milliseconds, so that names sort by time."""
         while True:
             start = f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"[:-3]
             try:
-                return SyncedFile(self._folder / f"{start}_{self._what}.mp4", FRAGMENT / 2)
+                return SyncedFile(self._folder / f"{start}_{self._kind}.mp4", FRAGMENT / 2)
             except FileExistsError:
                 time.sleep(0.001)
 
 
-def _kind(frame: Frame) -> tuple[Any, ...]:
-    """What can't change within a file."""
+def _frame_format(frame: Frame) -> tuple[Any, ...]:
+    """Return the properties that can't change within a file."""
     return (frame.height, frame.width, frame.rotation, frame.sample_aspect, frame.color)
 
 
 def recording_folder(path: Path) -> Path:
-    """The folder to record in, made where it is not there. Raises UsageError where it can't be written."""
+    """Create the folder for recordings if needed, and return it. Raises UsageError if it can't be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A file that is forced onto the disk while it grows, and can be cut back to what is whole."""
+"""A file that is synced to the disk while it grows, and can be truncated to its valid part."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class SyncedFile:
-    """A new file whose bytes are forced onto the disk every `seconds`. What libav writes into.
+    """A new file, for libav to write to, that is synced to the disk every `seconds`.
 
-    After an error it takes nothing more: what a library still writes is discarded. `size` counts the bytes taken.
-    Raises OSError where the file can't be made, and FileExistsError where there is one of that name.
+    After an error, all further data is discarded. `size` counts the bytes written.
+    Raises OSError if the file can't be created, FileExistsError if the name is taken.
     """
 
     closed = False
@@ -31,7 +31,7 @@ class SyncedFile:
             raise
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`. Raises OSError once; after that everything counts as written."""
+        """Write all of `data`. Raises OSError once; after that, data is discarded and counts as written."""
         rest = memoryview(data).cast("B")
         total = len(rest)
         if self.error is None:
@@ -44,7 +44,7 @@ class SyncedFile:
         return total
 
     def close(self) -> None:
-        """Sync and close. Raises OSError where the disk did not take everything; the file is still open then."""
+        """Sync and close. Raises OSError if not everything was written; the file stays open then."""
         if self.error is not None:
             raise self.error
         with self._keeping_error():
@@ -53,7 +53,7 @@ class SyncedFile:
         self._file.close()
 
     def cut(self, size: int) -> bool:
-        """Close the file after its first `size` bytes; remove it where that is none. Returns whether it still exists."""
+        """Truncate the file to `size` bytes and close it; remove it if that is 0. Return whether it still exists."""
         self.closed = True
         kept = False
         with suppress(OSError), self._file:
@@ -82,7 +82,7 @@ class SyncedFile:
 
 
 def _sync_folder(path: Path) -> None:
-    """Force a new name in a folder onto the disk."""
+    """Sync a folder to the disk, so that a new name in it is durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Which mask a displayed frame gets: the newest that belongs to it, or can honestly be moved to it, or none."""
+"""Selection of the mask for a displayed frame: that of the frame itself, one moved to it along the motion, or none."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cliprl.pipeline.live.broadcast import Freshness
 from cliprl.pipeline.live.segmentation.optical_flow import OpticalFlow, moved
 from cliprl.pipeline.live.segmentation.supervisor import Mask, SegmentationState, Supervisor
 
-# Frames whose capture times are remembered.
+# Frames whose capture times are kept.
 _MEMORY = 64
-# Seconds for which a fault that is over is still told: a spare takes over within a frame or two, which nobody can read.
-_TOLD = 2.0
+# Seconds for which a past fault stays on screen: the spare worker takes over within a frame or two, too fast to read.
+_SHOWN_S = 2.0
 
 
 class SelectedMask(NamedTuple):
-    """A segmentation as it lies in the frame, whose it is and how many milliseconds older that frame was; or why none.
+    """A segmentation in the frame's coordinates, its freshness and age in milliseconds; or the reason why there is none.
 
-    `reason` also tells, for a moment, why there was none before.
+    For two seconds after a fault, `reason` also names that fault.
     """
 
     mask: Freshness
@@ -31,36 +31,36 @@ class SelectedMask(NamedTuple):
 
 
 class MaskSelector:
-    """Has frames segmented and picks the mask for each. `max_age_ms`: what is older is not shown, moved or not.
+    """Offers frames for segmentation and selects the mask for each. Masks older than `max_age_ms` are not displayed.
 
-    `wait_ms`: how long a frame waits for its own mask before it takes an older one; 0: never.
+    `wait_ms`: how long a frame waits for its own mask before it takes an older one; 0: not at all.
     """
 
     def __init__(self, supervisor: Supervisor, *, max_age_ms: float, wait_ms: float = 0.0) -> None:
         self._supervisor, self._max_age, self._wait = supervisor, max_age_ms, wait_ms / 1000
         self._motion = OpticalFlow()
         self._captured: deque[tuple[int, float]] = deque(maxlen=_MEMORY)
-        self._past = _Past()
+        self._past = _PastFault()
 
     def choose(self, number: int, frame: Frame) -> SelectedMask:
-        """Offer frame `number` for segmentation, and pick its mask. Numbers ascend."""
+        """Offer frame `number` for segmentation, and select its mask. Numbers ascend."""
         self._supervisor.offer(number, frame)
         self._motion.add(number, frame)
         self._captured.append((number, frame.times["captured"]))
-        outcome = self._supervisor.wait_for(number, self._wait) if self._wait else self._supervisor.outcome
-        chosen, past = self._chosen(outcome, number, frame), self._past.words(outcome)
-        return chosen._replace(reason="; ".join(filter(None, (chosen.reason, past))))
+        state = self._supervisor.wait_for(number, self._wait) if self._wait else self._supervisor.state
+        selected, past = self._select(state, number, frame), self._past.reason(state)
+        return selected._replace(reason="; ".join(filter(None, (selected.reason, past))))
 
-    def _chosen(self, outcome: SegmentationState, number: int, frame: Frame) -> SelectedMask:
-        mask = outcome.mask
+    def _select(self, state: SegmentationState, number: int, frame: Frame) -> SelectedMask:
+        mask = state.mask
         if mask is None:
-            return SelectedMask(Freshness.OFF, reason=outcome.reason)
+            return SelectedMask(Freshness.OFF, reason=state.reason)
         if mask.number == number:
             return SelectedMask(Freshness.FRESH, mask.segmentation, 0.0)
         return self._aged(mask, frame)
 
     def forget(self) -> None:
-        """The next frame has nothing to do with the last one."""
+        """Discard all state, because the next frame is unrelated."""
         self._supervisor.forget()
         self._motion.forget()
         self._captured.clear()
@@ -68,7 +68,7 @@ class MaskSelector:
     def _aged(self, mask: Mask, frame: Frame) -> SelectedMask:
         captured = next((moment for number, moment in self._captured if number == mask.number), None)
         if captured is None:
-            return SelectedMask(Freshness.OFF, reason="the mask is of another picture")
+            return SelectedMask(Freshness.OFF, reason="the mask is of another image")
         age = (frame.times["captured"] - captured) * 1000
         if age > self._max_age:
             return SelectedMask(Freshness.OFF, reason=f"the newest mask is older than {self._max_age:g} ms")
@@ -78,17 +78,17 @@ class MaskSelector:
         return SelectedMask(Freshness.AGED, moved(mask.segmentation, flow), age)
 
 
-class _Past:
-    """Tells of the last fault for a readable time, from the first picture on that is displayed after it."""
+class _PastFault:
+    """Keeps the last fault on screen for a readable time, from the first frame displayed after it."""
 
     def __init__(self) -> None:
         self._faults = 0
         self._until = 0.0
 
-    def words(self, outcome: SegmentationState) -> str:
-        """What to say on this picture; nothing while the fault lasts, which is told as it is."""
+    def reason(self, state: SegmentationState) -> str:
+        """Return the remark for this frame; empty while the fault lasts, which has a reason itself."""
         now = time.monotonic()
-        if outcome.faults != self._faults and outcome.mask is not None:
-            self._faults, self._until = outcome.faults, now + _TOLD
-        over = outcome.mask is not None and now < self._until
-        return f"segmentation was off: {outcome.fault}" if over else ""
+        if state.faults != self._faults and state.mask is not None:
+            self._faults, self._until = state.faults, now + _SHOWN_S
+        over = state.mask is not None and now < self._until
+        return f"segmentation was off: {state.fault}" if over else ""

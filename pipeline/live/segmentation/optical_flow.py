@@ -1,4 +1,4 @@
-"""How the picture moved from frame to frame, measured on small copies; and masks moved along with it."""
+"""Motion between frames, measured by optical flow on small copies, and masks moved along with it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cel
 
 Flow = NDArray[np.float32]
 
-# The longer side of the copies. With it and the preset, 1-2 ms a frame at any frame size.
+# The longer side of the copies, in pixels. With this preset, flow takes 1-2 ms per frame at any frame size.
 _LONGER = 256
 _PRESET = cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
-# Mean absolute difference (0..255) between a frame and the one before it, moved to it, above which they have nothing in common.
+# Mean absolute difference (0..255) between a frame and the motion-compensated last frame above which there is a cut.
 _CUT = 18.0
-# Frames whose motion is remembered.
+# Frames whose motion is kept.
 _MEMORY = 32
 
 
 class _Step(NamedTuple):
-    """Frame `number`, and where each of its points was in the frame before, as offsets in pixels of the copies; None at a cut."""
+    """The flow from frame `number` back to the frame before, as offsets in pixels of the copies; None at a cut."""
 
     number: int
     flow: Flow | None
 
 
 class OpticalFlow:
-    """Follows the motion of one stream of frames by dense optical flow (DIS) between neighbours."""
+    """Tracks the motion in one stream by dense optical flow (DIS) between successive frames."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(_PRESET)
@@ -47,13 +47,13 @@ class OpticalFlow:
         self._last = small
 
     def forget(self) -> None:
-        """The next frame has nothing to do with the last one."""
+        """Start anew, because the next frame is unrelated."""
         self._last = None
 
     def back_to(self, number: int) -> Flow | None:
-        """Where each point of the newest frame was in frame `number`, as offsets (h, w, 2) in pixels of the copies.
+        """Return the flow from the newest frame back to frame `number`: offsets (h, w, 2) in pixels of the copies.
 
-        None where that frame is forgotten, or lies before a cut.
+        None if that frame is no longer kept, or lies before a cut.
         """
         total: Flow | None = None
         for step in reversed(self._steps):
@@ -68,7 +68,7 @@ class OpticalFlow:
         last = self._last
         if last is None or last.shape != small.shape:
             return None
-        nothing: Any = None  # an array given here would be taken for a first guess
+        nothing: Any = None  # an array here would be an initial estimate
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
         return flow if float(cv2.absdiff(_sampled(last, flow), small).mean()) < _CUT else None
 
@@ -80,7 +80,7 @@ def _small(luma: Plane) -> Plane:
 
 
 def _sampled(values: NDArray[Any], offsets: Flow) -> NDArray[Any]:
-    """`values` (h, w, ...) at each pixel's place plus its offset."""
+    """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
     rows, columns = np.indices(offsets.shape[:2], np.float32)
     return np.asarray(
         cv2.remap(
@@ -107,13 +107,13 @@ def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
 
 
 def _on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
-    """Offsets in pixels of the copies, as offsets in cells of the network's grid at its cells' centres: (rows, columns, 2)."""
+    """Convert flow in pixels of the copies to offsets in grid cells at the centers of the cells: (rows, columns, 2)."""
     height, width = flow.shape[:2]
     to_copy = np.array([width / view.frame_width, height / view.frame_height])
     cell = np.array([view.network_width / columns, view.network_height / rows])
     to_frame = network_to_frame(view)
     scale = to_frame.diagonal() * cell * to_copy
-    # A cell's centre, half a cell from the grid's corner, to the index of a sample, half a pixel from the copy's.
+    # Maps the center of a cell, half a cell from its corner, to a sample index, half a pixel from the corner of the copy.
     start = to_frame[:, 2] * to_copy + scale / 2 - 0.5
     matrix = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -1,48 +1,47 @@
-"""Keeps segmentation going beside the picture: hands the newest frame to a process, and replaces it when it fails."""
+"""A thread that sends the newest frame to a segmenting worker process, and replaces the process when it fails."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.segmentation.worker import Worker, WorkerError
-from cliprl.pipeline.live.segmentation.worker_process import Answer, Make, one_line
+from cliprl.pipeline.live.queues import Backoff, BoundedQueue
+from cliprl.pipeline.live.segmentation.worker import Answer, SegmenterFactory, Worker, WorkerError, one_line
 
-# Seconds a frame may take before the process counts as hanging; where frames take long, so many times what they took.
-HANG, _SLOW = 1.0, 4.0
-# Seconds that the very first may take.
-_FIRST = 20.0
-# How fast a slow moment is forgotten, a frame.
-_FORGET = 0.9
-# Seconds a process may take to get ready: the networks may have to be compiled first.
+# Seconds after which a worker counts as hanging; for slow frames, this multiple of the slowest recent one.
+HANG, _SLOW_FACTOR = 1.0, 4.0
+# Seconds for the very first frame.
+_FIRST_FRAME = 20.0
+# Decay of the slowest time per frame.
+_DECAY = 0.9
+# Seconds for a worker to get ready: it may have to compile the networks.
 START = 300.0
-# So many frames in a row may fail before the process is replaced.
+# Consecutive failed frames after which a worker is replaced.
 _FAILURES = 3
-# Seconds between attempts while none comes up; doubled each time.
-_PAUSES = (0.2, 5.0)
-# A spare is started once segmentation has run for so many seconds.
+# Pauses in seconds between attempts to start a worker.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+# Seconds of segmentation after which a spare worker is started.
 _SETTLED = 1.0
 
 
 class Mask(NamedTuple):
-    """What was seen in frame `number`."""
+    """The segmentation of frame `number`."""
 
     number: int
     segmentation: Segmentation
 
 
 class SegmentationState(NamedTuple):
-    """What has become of segmentation so far.
+    """The newest result of segmentation.
 
-    mask: the newest; None before the first, and from a failure until the next. reason: why there is none. faults: failures so
-    far, and `fault`: what the last one was.
+    mask: None before the first, and from a failure until the next. reason: why there is no mask. faults: the number of
+    failures, and `fault` the last one, in words.
     """
 
     mask: Mask | None = None
@@ -52,20 +51,19 @@ class SegmentationState(NamedTuple):
 
 
 class Supervisor(threading.Thread):
-    """Segments the newest frame offered, over and over, in a process that `make` equips. See `Mask`.
+    """Segments the newest offered frame in a worker process, whose segmenter `make_segmenter` makes.
 
-    A spare process waits beside the working one, so that a hang or a death costs no start-up. Nothing here is ever waited for
-    by the display path: `offer` replaces the frame that waits, `outcome` is what there is.
+    A spare worker is kept ready, so that a hang or a crash costs no start-up time. The display path never waits here:
+    `offer` replaces the waiting frame, and `state` returns at once.
     """
 
-    def __init__(self, make: Make, classes: int, *, hang: float = HANG) -> None:
+    def __init__(self, make_segmenter: SegmenterFactory, classes: int, *, hang: float = HANG) -> None:
         super().__init__(name="supervisor", daemon=True)
         self.restarts = 0
-        self._make, self._classes, self._hang = make, classes, hang
+        self._make_segmenter, self._classes, self._hang = make_segmenter, classes, hang
         self._changed = threading.Condition()
-        self._waiting: tuple[int, Frame] | None = None
-        self._outcome = SegmentationState()
-        self._closed = False
+        self._queue: BoundedQueue[tuple[int, Frame]] = BoundedQueue(1)
+        self._state = SegmentationState()
         self._worker: Worker | None = None
         self._spare: Worker | None = None
         self._failures = 0
@@ -73,79 +71,72 @@ class Supervisor(threading.Thread):
         self._slowest = 0.0
 
     @property
-    def outcome(self) -> SegmentationState:
-        """What has become of segmentation so far; the object itself never changes."""
-        return self._outcome
+    def state(self) -> SegmentationState:
+        """The newest result; the object itself never changes."""
+        return self._state
 
     @property
     def pid(self) -> int | None:
-        """The working process's number."""
+        """The process ID of the active worker."""
         worker = self._worker
         return worker.pid if worker else None
 
     def offer(self, number: int, frame: Frame) -> None:
-        """Ask for `frame` to be segmented next, in place of one that still waits. It must not be written any more."""
-        with self._changed:
-            self._waiting = (number, frame)
-            self._changed.notify_all()
+        """Let `frame` be segmented next, in place of one that waits. Its planes must not change any more."""
+        self._queue.put((number, frame))
 
     def wait_for(self, number: int, timeout: float) -> SegmentationState:
-        """The outcome, as soon as its mask is of frame `number`, or after `timeout` seconds."""
+        """Wait up to `timeout` seconds for the mask of frame `number`, and return the state."""
         with self._changed:
-            self._changed.wait_for(lambda: (mask := self._outcome.mask) is not None and mask.number >= number, timeout)
-            return self._outcome
+            self._changed.wait_for(lambda: (mask := self._state.mask) is not None and mask.number >= number, timeout)
+            return self._state
 
     def forget(self) -> None:
-        """What was seen so far belongs to another picture."""
+        """Discard the mask and the waiting frame, because the next frame is unrelated."""
+        self._queue.clear()
         with self._changed:
-            reason = self._outcome.reason or "nothing of the new picture has been segmented yet"
-            self._waiting, self._outcome = None, self._outcome._replace(mask=None, reason=reason)
+            reason = self._state.reason or "no frame of the new image has been segmented yet"
+            self._state = self._state._replace(mask=None, reason=reason)
 
     def close(self) -> None:
         """End the processes and the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._queue.close()
         if self.is_alive():
             self.join()
 
     def run(self) -> None:
-        """The thread's body."""
-        pause = _PAUSES[0]
-        while not self._closed:
+        """Segment frames until `close`, and replace failed workers."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while not self._queue.closed:
             answered = self._answered
             try:
                 self._serve()
-            except Exception as error:  # whatever it is, the picture goes on and the next process may do better
-                self._fail(one_line(error))
-            pause = _PAUSES[0] if self._answered > answered else min(2 * pause, _PAUSES[1])
-            self._rest(0 if self._spare or self._answered > answered else pause)
+            except Exception as error:  # the next worker may succeed, whatever the error
+                self._replace(one_line(error))
+            if self._answered > answered:
+                backoff.reset()
+            elif self._spare is None:
+                self._queue.pause(backoff.next())
         for worker in (self._worker, self._spare):
             if worker:
                 worker.close()
 
     def _serve(self) -> None:
-        worker = self._worker = self._spare or Worker(self._make)
+        worker = self._worker = self._spare or Worker(self._make_segmenter)
         self._spare, self._failures, served = None, 0, time.monotonic()
-        self._until(lambda: worker.is_ready(1.0), START - worker.age, "the segmenter does not get ready")
-        while (task := self._next()) is not None:
+        self._wait_until(lambda: worker.is_ready(1.0), START - worker.age, "the segmenter does not become ready")
+        while (task := self._queue.get()) is not None:
             worker.send(*task)
             sent = time.monotonic()
-            limit = max(self._hang, _SLOW * self._slowest) if self._answered else _FIRST
-            self._until(lambda: self._take(worker), limit, f"the segmenter has hung for {limit:.1f} s")
-            self._slowest = max(time.monotonic() - sent, _FORGET * self._slowest)
+            limit = max(self._hang, _SLOW_FACTOR * self._slowest) if self._answered else _FIRST_FRAME
+            self._wait_until(lambda: self._take(worker), limit, f"the segmenter has hung for {limit:.1f} s")
+            self._slowest = max(time.monotonic() - sent, _DECAY * self._slowest)
             if self._spare is None and sent - served > _SETTLED:
-                self._spare = Worker(self._make)
+                self._spare = Worker(self._make_segmenter)
 
-    def _next(self) -> tuple[int, Frame] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            task, self._waiting = self._waiting, None
-            return None if self._closed else task
-
-    def _until(self, done: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    def _wait_until(self, done: Callable[[], bool], seconds: float, otherwise: str) -> None:
         limit = time.monotonic() + seconds
-        while not self._closed and not done():
+        while not self._queue.closed and not done():
             if time.monotonic() > limit:
                 raise WorkerError(otherwise)
 
@@ -153,48 +144,45 @@ class Supervisor(threading.Thread):
         answer = worker.answer(self._hang)
         if answer is None:
             return False
-        problem = answer.error or _flaw(answer, self._classes)
+        problem = answer.error or find_fault(answer, self._classes)
         if problem:
             self._failures += 1
-            self._failed(problem, problem)
+            self._set_failed(problem, problem)
             if self._failures >= _FAILURES:
                 raise WorkerError(problem)
         elif answer.segmentation is not None:
             self._failures = 0
             self._answered += 1
-            self.tell(self._outcome._replace(mask=Mask(answer.number, answer.segmentation), reason=""))
+            self.set_state(self._state._replace(mask=Mask(answer.number, answer.segmentation), reason=""))
         return True
 
-    def _failed(self, fault: str, reason: str) -> None:
-        self.tell(SegmentationState(None, reason, self._outcome.faults + 1, fault))
+    def _set_failed(self, fault: str, reason: str) -> None:
+        self.set_state(SegmentationState(None, reason, self._state.faults + 1, fault))
 
-    def tell(self, outcome: SegmentationState) -> None:
-        """Let this be the outcome."""
+    def set_state(self, state: SegmentationState) -> None:
+        """Set the newest result."""
         with self._changed:
-            self._outcome = outcome
+            self._state = state
             self._changed.notify_all()
 
-    def _fail(self, problem: str) -> None:
-        if self._closed:
+    def _replace(self, problem: str) -> None:
+        if self._queue.closed:
             return
         self.restarts += 1
-        self._failed(problem, f"{problem}; restarting")
+        self._set_failed(problem, f"{problem}; restarting")
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()
 
-    def _rest(self, seconds: float) -> None:
-        with suppress(TimeoutError), self._changed:
-            self._changed.wait_for(lambda: self._closed, seconds)
 
-
-def _flaw(answer: Answer, classes: int) -> str:
-    """What is wrong with a segmentation, in words; empty where nothing is."""
-    seen = answer.segmentation
-    if seen is None:
+def find_fault(answer: Answer, classes: int) -> str:
+    """Return what is wrong with an answer's segmentation, empty if nothing is."""
+    segmentation = answer.segmentation
+    if segmentation is None:
         return "the segmenter gave no mask"
-    if not np.isfinite(seen.probabilities).all():
+    if not np.isfinite(segmentation.probabilities).all():
         return "the mask was not a number"
-    if seen.labels.shape != seen.probabilities.shape[1:] or int(seen.labels.max(initial=0)) >= classes:
+    labels = segmentation.labels
+    if labels.shape != segmentation.probabilities.shape[1:] or int(labels.max(initial=0)) >= classes:
         return "the mask names classes that are not there"
     return ""

@@ -1,4 +1,9 @@
-"""The parent's side of a segmenting process: start it, hand it frames, take its answers, end it whatever it does."""
+"""The segmenter in a separate process, which may crash, hang or be killed without any effect on the display.
+
+`Worker` is the parent's side: it starts the process, sends frames, receives answers, and kills it. `main` is the child's
+side. The child inherits two file descriptors, CONNECTION and MEMORY. Unlike with `multiprocessing`, the parent's main module
+is not imported again.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from mmap import mmap
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,44 +24,92 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.live.segmentation.worker_process import ROOM, Answer, Make, Task
+from cliprl.engines.cli.signals import leave_to_parent
+from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.thread_policy import single_threaded
 
-# Answers are waited for in slices of so many seconds, so that a stop is noticed.
-_SLICE = 0.1
-# Not run by `-m`, under which the module would be `__main__` there, and its answers of no type known here.
-_PROGRAM = "from cliprl.pipeline.live.segmentation.worker_process import main; main()"
+SegmentFunction = Callable[[Frame], Segmentation]
+# Makes the function that segments; it is pickled by name and called in the worker process.
+SegmenterFactory = Callable[[], SegmentFunction]
+# Bytes for one frame of 8192x8192; unused pages take no memory.
+_SHARED_BYTES = 8192 * 8192 * 3 // 2
+# The worker's priority is lower than the display path's.
+_NICENESS = 5
+# `Worker` waits for answers in steps of this many seconds, so that it can be stopped.
+_POLL_S = 0.1
+# Not run by `-m`: the module would be `__main__` there, and its classes would be unknown here.
+_PROGRAM = "from cliprl.pipeline.live.segmentation.worker import main; main()"
 
 
 class WorkerError(CliprlError):
-    """The process died, hangs, or could not start: it is to be replaced."""
+    """The worker process died, hangs, or could not start, and must be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A frame without its planes, which lie in the shared memory: luma, then chroma."""
+
+    number: int
+    height: int
+    width: int
+    pts: int
+    time_base: Fraction
+    color: Color
+    rotation: int
+
+    @classmethod
+    def of(cls, number: int, frame: Frame) -> Task:
+        """Return the task of segmenting `frame`."""
+        return cls(number, frame.height, frame.width, frame.pts, frame.time_base, frame.color, frame.rotation)
+
+    def planes(self, memory: mmap) -> tuple[Plane, Plane]:
+        """Return the frame's planes in the shared memory."""
+        rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
+        size, flat = self.height * self.width, np.frombuffer(memory, np.uint8)
+        chroma = flat[size : size + 2 * rows * columns]
+        return flat[:size].reshape(self.height, self.width), chroma.reshape(rows, columns, 2)
+
+    def frame(self, memory: mmap) -> Frame:
+        """Return the frame, with its planes in the shared memory."""
+        return Frame(*self.planes(memory), self.pts, self.time_base, self.number, self.color, rotation=self.rotation)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of task `number`: a segmentation, or an error in one line. Number -1: the worker is ready, or has failed."""
+
+    number: int
+    segmentation: Segmentation | None = None
+    error: str = ""
 
 
 class Worker:
-    """One segmenting process with its connection and its shared memory. For use by one thread at a time."""
+    """One worker process with its connection and shared memory. For one thread at a time."""
 
-    def __init__(self, make: Make) -> None:
-        """Start the process; it gets ready by itself, which takes a second or more."""
-        ours, theirs = socket.socketpair()
+    def __init__(self, make_segmenter: SegmenterFactory) -> None:
+        """Start the process. It needs a second or more until it is ready."""
+        parent_end, child_end = socket.socketpair()
         memory = os.memfd_create("cliprl-frame")
         try:
-            os.ftruncate(memory, ROOM)
-            self._memory = mmap(memory, ROOM)
-            descriptors = (theirs.fileno(), memory)
+            os.ftruncate(memory, _SHARED_BYTES)
+            self._memory = mmap(memory, _SHARED_BYTES)
+            descriptors = (child_end.fileno(), memory)
             command = [sys.executable, "-c", _PROGRAM, *map(str, descriptors)]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         finally:
-            theirs.close()
+            child_end.close()
             os.close(memory)
-        self._connection: Any = Connection(ours.detach())
+        self._connection: Any = Connection(parent_end.detach())
         self._ready = False
         self._started = time.monotonic()
         self._connection.send(sys.path)
-        self._connection.send_bytes(pickle.dumps(make))
+        self._connection.send_bytes(pickle.dumps(make_segmenter))
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process ID."""
         return self._process.pid
 
     @property
@@ -62,7 +118,7 @@ class Worker:
         return time.monotonic() - self._started
 
     def is_ready(self, timeout: float) -> bool:
-        """Whether it can take frames, waiting up to `timeout` seconds. Raises WorkerError where it never will."""
+        """Wait up to `timeout` seconds and return whether it accepts frames. Raises WorkerError if it failed to start."""
         if not self._ready and self._poll(timeout):
             answer = self._receive()
             if answer.error:
@@ -71,46 +127,84 @@ class Worker:
         return self._ready
 
     def send(self, number: int, frame: Frame) -> None:
-        """Hand it a frame; the planes are copied. The answer to the last one must have been taken."""
+        """Copy a frame to the worker. The answer to the last one must have been received."""
         task = Task.of(number, frame)
-        if frame.luma.size + frame.chroma.size > ROOM:
-            raise WorkerError(f"a picture of {frame.width}x{frame.height} is too large to segment live")
+        if frame.luma.size + frame.chroma.size > _SHARED_BYTES:
+            raise WorkerError(f"a frame of {frame.width}x{frame.height} is too large to segment live")
         luma, chroma = task.planes(self._memory)
         np.copyto(luma, frame.luma)
         np.copyto(chroma, frame.chroma)
         try:
             self._connection.send(task)
         except OSError:
-            raise WorkerError(self._death()) from None
+            raise WorkerError(self._cause_of_death()) from None
 
     def answer(self, timeout: float) -> Answer | None:
-        """Its answer, waiting up to `timeout` seconds; None where there is none yet. Raises WorkerError once it has died."""
+        """Return the next answer; None if there is none within `timeout` seconds. Raises WorkerError if the worker died."""
         return self._receive() if self._poll(timeout) else None
 
     def close(self) -> None:
-        """End the process, at once, and release what belonged to it."""
+        """Kill the process and release its resources."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
-        with suppress(BufferError):  # an array still lies in it: it goes with that
+        with suppress(BufferError):  # an array still refers to it, and frees it
             self._memory.close()
 
     def _poll(self, timeout: float) -> bool:
         try:
-            return bool(self._connection.poll(min(timeout, _SLICE)))
+            return bool(self._connection.poll(min(timeout, _POLL_S)))
         except OSError:
-            raise WorkerError(self._death()) from None
+            raise WorkerError(self._cause_of_death()) from None
 
     def _receive(self) -> Answer:
         try:
             answer: Answer = self._connection.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise WorkerError(self._death()) from None
+            raise WorkerError(self._cause_of_death()) from None
         return answer
 
-    def _death(self) -> str:
+    def _cause_of_death(self) -> str:
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "the segmenter has closed its connection"
         return f"the segmenter was killed by signal {-code}" if code < 0 else f"the segmenter ended with status {code}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one line for the user."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CliprlError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _answer(segment: SegmentFunction, task: Task, memory: mmap) -> Answer:
+    try:
+        return Answer(task.number, segment(task.frame(memory)))
+    except Exception as error:
+        return Answer(task.number, error=one_line(error))
+
+
+def _work(connection: Any, memory: mmap) -> None:
+    sys.path[:] = connection.recv()
+    try:
+        segment: SegmentFunction = pickle.loads(connection.recv_bytes())()
+    except Exception as error:
+        connection.send(Answer(-1, error=one_line(error)))
+        return
+    connection.send(Answer(-1))
+    while True:
+        connection.send(_answer(segment, connection.recv(), memory))
+
+
+def main() -> None:
+    """Segment frames until the parent closes the connection."""
+    leave_to_parent()
+    os.nice(_NICENESS)
+    connection: Any = Connection(int(sys.argv[1]))
+    memory = mmap(int(sys.argv[2]), _SHARED_BYTES)
+    try:
+        with single_threaded():
+            _work(connection, memory)
+    except (EOFError, ConnectionError):
+        return

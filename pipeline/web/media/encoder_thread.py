@@ -61,7 +61,7 @@ class EncoderThread(threading.Thread):
         self.join()
 
     def _observe(self, shown: DisplayedFrame) -> None:
-        if shown.camera and shown.status.latency_ms is not None:
+        if shown.from_camera and shown.status.latency_ms is not None:
             self.latency.observe(shown.status.latency_ms / 1000)
 
     def _encode_for(self, shown: DisplayedFrame, channels: list[Channel]) -> None:

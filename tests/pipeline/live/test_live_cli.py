@@ -46,21 +46,21 @@ def camera() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
     source, ended = TestCamera(), threading.Event()
-    outlet = SinkThread(lambda: open_sink(url, OutputSpec(source.info, CLASSES)), network=True)
+    output = SinkThread(lambda: open_sink(url, OutputSpec(source.info, CLASSES)), network=True)
 
     def send() -> None:
         for frame in source:
-            outlet.put(frame, None)
+            output.put(frame, None)
             if ended.is_set():
                 return
 
     thread = threading.Thread(target=send, daemon=True)
-    outlet.start()
+    output.start()
     thread.start()
     yield url
     ended.set()
     thread.join()
-    outlet.close()
+    output.close()
 
 
 def numbers(path: Path) -> list[int]:

@@ -28,7 +28,7 @@ from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
 from cliprl.pipeline.live.lateness import BEHIND
 from cliprl.pipeline.web.metrics import exposition, latency_histogram
 from cliprl.pipeline.web.status_json import ProgramInfo
-from cliprl.pipeline.window.window import standing
+from cliprl.pipeline.window.window import status_lines
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def steady(camera: LiveCapture, clock: VirtualClock, rate: float, frames: int) -
     seen = []
     for _ in range(frames):
         clock.sleep(1 / rate)
-        seen.append(camera.standing.state)
+        seen.append(camera.status.state)
         camera._put(frame_of(clock.now))
-        seen.append(camera.standing.state)
+        seen.append(camera.status.state)
     return seen
 
 
@@ -62,7 +62,7 @@ def test_a_slow_camera_is_not_called_stalled_again_and_again(clock: VirtualClock
     steady(camera, clock, 1, 10)
     assert set(steady(camera, clock, 1, 50)) == {SourceState.LIVE}
     clock.sleep(2.6)
-    assert camera.standing.state is SourceState.STALLED
+    assert camera.status.state is SourceState.STALLED
 
 
 def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualClock) -> None:
@@ -70,7 +70,7 @@ def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualC
     steady(camera, clock, 25, 30)
     for _ in range(5):
         clock.sleep(live_camera.STALL + 0.01)
-        assert camera.standing.state is SourceState.STALLED
+        assert camera.status.state is SourceState.STALLED
         steady(camera, clock, 25, 30)
 
 
@@ -80,7 +80,7 @@ def test_where_packets_wait_it_is_not_the_camera_that_has_stalled(clock: Virtual
     camera._reading = source
     source.waiting = 3  # type: ignore[attr-defined]
     clock.sleep(2)
-    assert camera.standing.state is SourceState.BEHIND
+    assert camera.status.state is SourceState.BEHIND
 
 
 def test_what_waits_too_long_for_the_display_is_left_out_where_there_is_something_newer(clock: VirtualClock) -> None:
@@ -93,7 +93,7 @@ def test_what_waits_too_long_for_the_display_is_left_out_where_there_is_somethin
         assert captured is not None
         shown.append(clock.now - captured.frame.times["captured"])
     assert max(shown[10:]) < 0.7
-    assert camera.dropped == 500 - len(shown) - len(camera._frames)
+    assert camera.dropped == 500 - len(shown) - len(camera._queue)
 
 
 def test_a_source_s_own_time_of_capture_is_kept_and_what_it_skips_is_dropped(clock: VirtualClock) -> None:
@@ -159,8 +159,8 @@ def test_a_picture_that_nothing_replaces_grows_old() -> None:
     later = status.at(103.0)
     assert (later.state, later.behind_s, later.latency_ms) == (SourceState.BEHIND, 3.0, 3000.0)
     assert later.fps < 1
-    assert standing(later, 40) == ("Behind by 3 s",)
-    assert standing(status, 40) == ()
+    assert status_lines(later, 40) == ("Behind by 3 s",)
+    assert status_lines(status, 40) == ()
     assert status.at(100 + BEHIND - 0.01).state is SourceState.LIVE
     file = Status(SourceState.LIVE, fps=25.0)
     assert file.at(1e9) == file

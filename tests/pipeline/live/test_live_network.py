@@ -96,9 +96,9 @@ def rtsp(python3: str) -> Iterator[RtspServer]:
 class Display:
     """A live stream without a segmenter, and its newest picture."""
 
-    def __init__(self, url: str, *outlets: SinkThread) -> None:
+    def __init__(self, url: str, *outputs: SinkThread) -> None:
         self.camera = LiveCapture(lambda: open_source(url), name="camera")
-        self.stream = LiveStream(self.camera, Overlay(CLASSES), outlets=outlets)
+        self.stream = LiveStream(self.camera, Overlay(CLASSES), outputs=outputs)
         self._thread = threading.Thread(target=self.stream.run, daemon=True)
         self._thread.start()
 
@@ -114,7 +114,7 @@ class Display:
                 self.newest is not None
                 and self.newest.status.state is state
                 and self.newest.status.reconnections >= reconnections
-                and self.newest.camera == (state is SourceState.LIVE)
+                and self.newest.from_camera == (state is SourceState.LIVE)
             )
         )
         return time.monotonic() - start
@@ -198,26 +198,26 @@ def test_problems_are_told_apart(url: str, problem: Problem | None, rtsp: RtspSe
 
 
 class Sender:
-    """The test camera, sent out through a network outlet."""
+    """The test camera, sent out through a network output."""
 
     def __init__(self, target: str) -> None:
         self.camera = TestCamera()
-        self.outlet = SinkThread(lambda: open_sink(target, OutputSpec(self.camera.info, CLASSES)), network=True)
+        self.output = SinkThread(lambda: open_sink(target, OutputSpec(self.camera.info, CLASSES)), network=True)
         self._stopped = False
         self._thread = threading.Thread(target=self._send, daemon=True)
-        self.outlet.start()
+        self.output.start()
         self._thread.start()
 
     def _send(self) -> None:
         for frame in self.camera:
-            self.outlet.put(frame, None)
+            self.output.put(frame, None)
             if self._stopped:
                 return
 
     def close(self) -> None:
         self._stopped = True
         self._thread.join(LIMIT)
-        self.outlet.close()
+        self.output.close()
 
 
 def test_mpegts_goes_out_and_comes_in_over_udp(display: Callable[..., Display]) -> None:
@@ -243,7 +243,7 @@ def test_hls_goes_out_and_comes_in_over_http(tmp_path: Path, display: Callable[.
     try:
         wait_for(lambda: len(list(tmp_path.glob("*.ts"))) > 3)
         shown = display(f"http://127.0.0.1:{server.server_port}/live.m3u8")
-        wait_for(lambda: shown.newest is not None and shown.newest.camera)
+        wait_for(lambda: shown.newest is not None and shown.newest.from_camera)
         first = shown.newest
         wait_for(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 60)
         newest = shown.newest
@@ -283,12 +283,12 @@ def test_an_outlet_nobody_listens_to_harms_nobody_and_tries_again(python3: str, 
     server.kill()
     sender = Sender(f"rtsp://user:secret@127.0.0.1:{server.port}/store")
     try:
-        wait_for(lambda: sender.outlet.error is not None)
-        assert "secret" not in str(sender.outlet.error)
+        wait_for(lambda: sender.output.error is not None)
+        assert "secret" not in str(sender.output.error)
         given = len(sender.camera.given)
         wait_for(lambda: len(sender.camera.given) > given + 10)
         server.start()
-        wait_for(lambda: sender.outlet.error is None)
+        wait_for(lambda: sender.output.error is None)
     finally:
         sender.close()
         server.kill()
@@ -301,8 +301,8 @@ def test_a_server_that_never_answers_freezes_nobody() -> None:
             connection, _ = deaf.accept()
             given = len(sender.camera.given)
             wait_for(lambda: len(sender.camera.given) > given + 25)
-            wait_for(lambda: sender.outlet.error is not None)
-            assert "no answer" in str(sender.outlet.error)
+            wait_for(lambda: sender.output.error is not None)
+            assert "no answer" in str(sender.output.error)
             connection.close()
         finally:
             sender.close()

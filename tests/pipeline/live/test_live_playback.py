@@ -80,11 +80,11 @@ def test_a_seek_leads_to_the_very_frame(tmp_path: Path, suffix: str, wanted: int
 def test_at_the_end_it_waits_and_is_replayed(tmp_path: Path) -> None:
     with play(str(clip(tmp_path / "clip.mp4"))) as playback:
         ended = threading.Event()
-        playback.ended = ended.set
+        playback.on_end = ended.set
         seen: list[Frame] = []
 
         def end(times: int) -> None:
-            until(lambda: playback.resting and len(seen) == FRAMES * times)
+            until(lambda: playback.at_end and len(seen) == FRAMES * times)
             playback.finish()
             playback.finish()
             assert ended.is_set()

@@ -34,7 +34,7 @@ from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.recording import segments as segments_module
 from cliprl.pipeline.live.recording.recorder import QUEUE, Recording, RecordOptions, recordings
-from cliprl.pipeline.live.recording.segments import Segments
+from cliprl.pipeline.live.recording.segments import SegmentWriter
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
@@ -52,9 +52,7 @@ def record(
     camera = LiveCapture(TestCamera, source, name="camera", reconnect=False)
     made = recordings(RecordOptions(folder, what, minutes), lambda: camera.info)
     controls = Controls(CLASSES, Settings(recording=True))
-    stream = LiveStream(
-        camera, Overlay(CLASSES), recordings=made, controls=controls, promise=DisplayPolicy(guard=guard)
-    )
+    stream = LiveStream(camera, Overlay(CLASSES), recordings=made, controls=controls, policy=DisplayPolicy(guard=guard))
     stream.run()
     return made
 
@@ -151,13 +149,13 @@ class Feeder:
         until = time.monotonic() + LIMIT
         while self.recording.state is not state:
             assert time.monotonic() < until, (self.recording.status, state)
-            if len(self.recording._frames) < 8:
+            if len(self.recording._queue) < 8:
                 self.give()
             time.sleep(0.002)
 
     def drain(self) -> None:
         until = time.monotonic() + LIMIT
-        while self.recording._frames:
+        while self.recording._queue:
             assert time.monotonic() < until
             time.sleep(0.002)
 
@@ -184,7 +182,7 @@ def no_handle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
         with monkeypatch.context() as planted:  # a segment ends now, not in five minutes
-            planted.setattr(Segments, "_is_over", lambda *_: True)
+            planted.setattr(SegmentWriter, "_is_over", lambda *_: True)
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -299,7 +297,7 @@ def test_a_failing_recording_is_told_at_once_by_status_metrics_and_terminal(tmp_
         Overlay(CLASSES),
         recordings=(raw,),
         controls=controls,
-        promise=DisplayPolicy(guard=False),
+        policy=DisplayPolicy(guard=False),
         say=said.append,
     )
     program = ProgramInfo(stream.broadcast, controls, INFO, CLASSES, True)
@@ -338,17 +336,17 @@ def test_a_file_output_that_fails_counts_what_it_misses_and_says_so(tmp_path: Pa
     def open_none() -> NoReturn:
         raise CliprlError("no room")
 
-    outlet = SinkThread(open_none, name="out.mp4")
+    output = SinkThread(open_none, name="out.mp4")
     frame = TestCamera(live=False).read()
     assert frame is not None
-    outlet.put(frame, None)
-    outlet.start()
-    outlet.join(LIMIT)
-    outlet.put(frame, None)
-    outlet.close()
-    assert outlet.remark == "no room"
-    assert outlet.dropped == 2
-    assert "2 frames are missing in 'out.mp4'" in outlet.notes[-1]
+    output.put(frame, None)
+    output.start()
+    output.join(LIMIT)
+    output.put(frame, None)
+    output.close()
+    assert output.remark == "no room"
+    assert output.dropped == 2
+    assert "2 frames are missing in 'out.mp4'" in output.notes[-1]
 
 
 def test_a_place_that_can_not_be_written_is_told_at_once(tmp_path: Path) -> None:
@@ -358,7 +356,7 @@ def test_a_place_that_can_not_be_written_is_told_at_once(tmp_path: Path) -> None
 
 
 def test_a_new_size_begins_a_new_file(tmp_path: Path) -> None:
-    segments = Segments(tmp_path, "raw", INFO, minutes=5, crf=23, preset="ultrafast")
+    segments = SegmentWriter(tmp_path, "raw", INFO, minutes=5, crf=23, preset="ultrafast")
     for n, size in enumerate([(64, 96), (64, 96), (96, 64)]):
         luma, chroma = np.full(size, 99, np.uint8), np.full((size[0] // 2, size[1] // 2, 2), 128, np.uint8)
         segments.write(Frame(luma, chroma, n * 3600, TIME_BASE, n))

@@ -46,7 +46,7 @@ class Watched:
         self.sources = [source]
         self.away = False  # whether the source can't be opened again
         camera = LiveCapture(self._again, source, name="camera")
-        self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, promise=promise)
+        self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, policy=promise)
         self.shown: list[DisplayedFrame] = []
         publish = self.stream.broadcast.publish
 
@@ -111,10 +111,10 @@ def test_whatever_happens_to_the_segmenter_every_frame_is_displayed_and_the_faul
         )
     watched.until(lambda s: with_mask(s) and not s.status.reason, after.index)
     shown = watched.end()
-    numbers = [number_in(s.raw.luma) for s in shown if s.camera]
+    numbers = [number_in(s.raw.luma) for s in shown if s.from_camera]
     assert numbers == sorted(set(numbers))
     # A machine that is busy with other things loses some, which are counted: every frame is displayed or accounted for.
-    assert len(numbers) + watched.stream.camera.dropped >= numbers[-1] + 1
+    assert len(numbers) + watched.stream.capture.dropped >= numbers[-1] + 1
     assert supervisor.restarts >= 2, "after the hang and the death"
 
 
@@ -126,7 +126,7 @@ def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
         frame = camera.read()
         assert frame is not None
         frame.times["captured"] = time.monotonic()
-        supervisor.tell(SegmentationState(Mask(frame.index, seen(frame)), "", faults, "it hung" if faults else ""))
+        supervisor.set_state(SegmentationState(Mask(frame.index, seen(frame)), "", faults, "it hung" if faults else ""))
         chosen = masks.choose(frame.index, frame)
         assert chosen.mask is Freshness.FRESH
         reasons.append(chosen.reason)
@@ -222,13 +222,13 @@ def test_a_stalled_camera_is_marked_and_the_mark_goes_when_it_goes_on() -> None:
     watched.source.silent.set()
     stalled = watched.until(lambda s: s.status.state is SourceState.STALLED)
     assert is_marked(stalled)
-    assert not stalled.camera
+    assert not stalled.from_camera
     watched.until(lambda s: s.index > stalled.index + 5)
     watched.source.silent.clear()
-    back = watched.until(lambda s: s.camera, stalled.index)
+    back = watched.until(lambda s: s.from_camera, stalled.index)
     assert back.status.state is SourceState.LIVE
     for shown in watched.end():
-        assert is_marked(shown) == (not shown.camera)
+        assert is_marked(shown) == (not shown.from_camera)
 
 
 def test_a_paused_file_is_not_marked() -> None:
@@ -240,7 +240,7 @@ def test_a_paused_file_is_not_marked() -> None:
     watched.stream.controls.change(paused=False)
     watched.until(lambda s: s.index > paused + 5)
     shown = watched.shown[:]
-    assert all(s.camera and s.status.state is SourceState.LIVE and not is_marked(s) for s in shown)
+    assert all(s.from_camera and s.status.state is SourceState.LIVE and not is_marked(s) for s in shown)
     numbers = [number_in(s.raw.luma) for s in shown]
     assert numbers == list(range(len(numbers)))
 
@@ -252,9 +252,9 @@ def test_a_picture_that_stands_still_follows_the_controls() -> None:
     for step in range(1, 100):  # the last frame before the pause may still be on its way
         watched.stream.controls.change(opacity=0.5 if step % 2 else 0.4, frozen=True)
         time.sleep(0.1)
-        if not watched.shown[-1].camera:
+        if not watched.shown[-1].from_camera:
             break
-    again = watched.until(lambda s: not s.camera)
+    again = watched.until(lambda s: not s.from_camera)
     before = watched.shown[again.index - 1]
     assert again.status.state is SourceState.LIVE
     np.testing.assert_array_equal(again.raw.luma, before.raw.luma)
@@ -278,10 +278,10 @@ def test_a_camera_that_goes_is_replaced_by_a_card_and_comes_back() -> None:
     watched.away = True
     watched.source.broken.set()
     away = watched.until(lambda s: s.status.state is SourceState.RECONNECTING and "still away" in s.status.problem)
-    assert not away.camera
+    assert not away.from_camera
     watched.away = False
     assert (away.raw.height, away.raw.width) == (watched.shown[0].raw.height, watched.shown[0].raw.width)
-    back = watched.until(lambda s: s.camera and s.status.state is SourceState.LIVE, away.index)
+    back = watched.until(lambda s: s.from_camera and s.status.state is SourceState.LIVE, away.index)
     assert back.status.reconnections == 1
     pts = [s.raw.pts for s in watched.end()]
     assert pts == sorted(set(pts)), "times go on over the gap"
@@ -304,10 +304,10 @@ def test_what_is_shared_out_of_the_body_is_in_blocks_and_still_says_what_it_is()
     stalled = watched.until(lambda s: s.status.state is SourceState.STALLED)
     watched.away = True
     watched.source.broken.set()
-    card = watched.until(lambda s: s.status.state is SourceState.RECONNECTING and not s.camera)
+    card = watched.until(lambda s: s.status.state is SourceState.RECONNECTING and not s.from_camera)
     for shown in watched.end():
         assert shown.status.out_of_body
-        if shown.camera:
+        if shown.from_camera:
             assert np.ptp(shown.raw.luma[100:108, 200:208]) > 4 * np.ptp(shown.shared_raw.luma[100:108, 200:208])
             assert (shown.shared_overlaid.luma != shown.shared_raw.luma).any(), "the status line"
     assert stalled.shared_raw.chroma[0, 0, 1] > 150, "the mark is on what is shared too"

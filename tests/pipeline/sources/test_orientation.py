@@ -36,7 +36,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import turn, upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
-from cliprl.pipeline.live.recording.segments import Segments
+from cliprl.pipeline.live.recording.segments import SegmentWriter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources.decoding.orientation import from_matrix
 
@@ -219,7 +219,7 @@ def test_a_matrix_that_shows_nothing_leaves_the_picture_as_it_is() -> None:
 
 def test_a_recording_begins_a_new_file_where_rotation_or_colour_changes(tmp_path: Path) -> None:
     info = StreamInfo("camera", 64, 96, Fraction(1, 90000), Fraction(25), live=True)
-    segments = Segments(tmp_path, "test", info, minutes=10, crf=23, preset="ultrafast")
+    segments = SegmentWriter(tmp_path, "test", info, minutes=10, crf=23, preset="ultrafast")
     changes: list[dict[str, Any]] = [{}, {}, {"rotation": 90}, {"rotation": 90, "color": Color("bt601", True, 6, 2)}]
     for index, change in enumerate(changes):
         planes = allocate_planes(64, 96)

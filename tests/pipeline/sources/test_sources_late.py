@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cliprl.pipeline.live.lateness import BEHIND, Lateness, Steady
+from cliprl.pipeline.live.lateness import BEHIND, Debouncer, Lateness
 from cliprl.pipeline.sources.decoding import packet_queue
 from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, Stamp
 from cliprl.pipeline.sources.decoding.packet_queue import LATE, Arrived, Overdue, PacketQueue
@@ -298,14 +298,14 @@ def test_behind_comes_at_once_and_goes_slowly() -> None:
 
 
 def test_a_state_is_told_once_it_has_held_and_less_and_less_where_it_flickers() -> None:
-    steady, told = Steady(), []
+    steady, told = Debouncer(), []
     for tick in range(6000):  # ten minutes
         now = tick / 10
         state = "live" if 200 <= now < 300 or now % 4 < 2 else "stalled"
-        if text := steady.hear(state, f"source {state}", now):
+        if text := steady.update(state, f"source {state}", now):
             told.append((now, text))
     assert told[0] == (1.0, "source live")
     assert told[1] == (3.0, "source stalled")
     assert len(told) < 8
-    quiet = Steady()
-    assert [quiet.hear("away", f"away: {now}", now) for now in range(4)] == [None, "away: 1", None, None]
+    quiet = Debouncer()
+    assert [quiet.update("away", f"away: {now}", now) for now in range(4)] == [None, "away: 1", None, None]

@@ -69,8 +69,8 @@ def test_keys_change_the_controls_and_say_so() -> None:
         ("a", "All classes shown", "hidden", frozenset()),
         ("a", "All classes hidden", "hidden", frozenset({"shaft", "kidney"})),
         ("2", "kidney shown", "hidden", frozenset({"shaft"})),
-        ("space", "Still beside the picture on", "frozen", True),
-        ("r", "Recording asked for", "recording", True),
+        ("space", "Frozen image on", "frozen", True),
+        ("r", "Recording starts", "recording", True),
         ("p", "Pause on", "paused", True),
     ]:
         assert keys.press(key) == told
@@ -84,15 +84,15 @@ def test_keys_change_the_controls_and_say_so() -> None:
 
 def test_how_recording_stands_and_what_is_lost_stays_in_the_window() -> None:
     pytest.importorskip("sdl2", reason="the extra `window` is not installed")
-    from cliprl.pipeline.window.window import standing
+    from cliprl.pipeline.window.window import status_lines
 
-    assert standing(Status(), 40) == ()
-    assert standing(Status(recordings=(RecordingStatus("raw", RecordState.RECORDING),)), 40) == ("Recording",)
+    assert status_lines(Status(), 40) == ()
+    assert status_lines(Status(recordings=(RecordingStatus("raw", RecordState.RECORDING),)), 40) == ("Recording",)
     failed = Status(
         recordings=(RecordingStatus("raw", RecordState.FAILED), RecordingStatus("overlay", RecordState.RECORDING)),
         note="the raw recording has failed: no room",
     )
-    assert standing(failed, 30) == ("Recording failed: trying again", "the raw recording has failed:", "no room")
+    assert status_lines(failed, 30) == ("Recording failed: trying again", "the raw recording has failed:", "no room")
 
 
 def test_a_panel_holds_its_text() -> None:

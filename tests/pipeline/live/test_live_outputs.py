@@ -1,0 +1,132 @@
+"""Outputs of a live run: files that continue in a further part after a fault, and the queue between the threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from limits import file_size_limit
+from live_camera import HEIGHT, WIDTH, TestCamera
+from live_faults import CLASSES
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline import OutputSpec, Overlay, open_sink
+from cliprl.pipeline.core.interfaces import Sink, StreamInfo
+from cliprl.pipeline.live import sink_thread
+from cliprl.pipeline.live.capture import LiveCapture
+from cliprl.pipeline.live.clock import StreamClock
+from cliprl.pipeline.live.factory import next_part
+from cliprl.pipeline.live.queues import Backoff, BoundedQueue
+from cliprl.pipeline.live.sink_thread import SinkThread
+from cliprl.pipeline.live.stream import LiveStream
+
+LIMIT = 60.0  # seconds after which a test gives up
+SPEC = OutputSpec(StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, 25), Fraction(25), live=True), CLASSES)
+
+
+def feed(output: SinkThread, until: Callable[[], bool]) -> None:
+    """Put frames of a camera into an output, as fast as it takes them, until the condition holds."""
+    camera, clock, limit = TestCamera(live=False), StreamClock(), time.monotonic() + LIMIT
+    while not until():
+        assert time.monotonic() < limit
+        if len(output._queue) < 8 and (frame := camera.read()) is not None:
+            clock.stamp_at(frame, time.monotonic(), 3600)
+            output.put(frame, None)
+        time.sleep(0.002)
+
+
+def frames_in(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_thread, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(sink_thread, "_RECOVERED_S", 0.2)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.jsonl"])
+def test_a_file_output_continues_in_a_further_part_after_a_fault(name: str, tmp_path: Path) -> None:
+    target = str(tmp_path / name)
+    output = SinkThread(
+        lambda: open_sink(target, SPEC), name=target, open_next=lambda: open_sink(next_part(target), SPEC)
+    )
+    output.start()
+    feed(output, lambda: output.written > 10)
+    with file_size_limit(2000):
+        feed(output, lambda: output.error is not None)
+        assert "trying again" in output.remark
+    feed(output, lambda: output.error is None)
+    assert output.remark == f"frames are missing in '{target}'"
+    written = output.written
+    feed(output, lambda: output.written > written + 10)
+    output.close()
+    assert output.failure is not None
+    assert "can't write" in str(output.failure)
+    assert not Path(target).exists(), "it is not whole"
+    part = Path(next_part(target)).with_name(name.replace(".", ".part2."))
+    assert part.exists()
+    if not name.endswith(".jsonl"):
+        assert frames_in(part) > 10
+    assert any("frames are missing" in note for note in output.notes)
+    leftovers = [path.name for path in tmp_path.iterdir() if "partial" in path.name]
+    assert leftovers == [f".{Path(name).stem}.partial{Path(name).suffix}"], "that of the first part alone"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_whose_output_had_a_fault_goes_on_and_has_failed_at_its_end(tmp_path: Path) -> None:
+    opened: list[Path] = []
+
+    def open_next() -> Sink:
+        opened.append(Path(next_part(str(tmp_path / "out.mkv"))))
+        return open_sink(opened[-1], SPEC)
+
+    def open_none() -> Sink:
+        raise CliprlError("no room")
+
+    capture = LiveCapture(TestCamera, TestCamera(60), name="camera", reconnect=False)
+    output = SinkThread(open_none, name="out.mkv", open_next=open_next)
+    stream = LiveStream(capture, Overlay(CLASSES), outputs=(output,))
+    with pytest.raises(CliprlError, match="no room"):
+        stream.run()
+    assert [path.name for path in opened] == ["out.part2.mkv"]
+    assert frames_in(opened[0]) == output.written == stream.summary().frames
+    assert stream.written == [output.written]
+
+
+def test_a_further_part_has_a_name_that_nothing_bears(tmp_path: Path) -> None:
+    (tmp_path / "a.part2.mkv").touch()
+    (tmp_path / "m.part2").mkdir()
+    names = {"a.mkv": "a.part3.mkv", "b.coco.json": "b.part2.coco.json", "c.jsonl": "c.part2.jsonl", "m/": "m.part3/"}
+    for name, part in names.items():
+        assert next_part(f"{tmp_path}/{name}") == f"{tmp_path}/{part}"
+
+
+def test_a_full_queue_drops_its_oldest_item_or_refuses_the_new_one() -> None:
+    newest: BoundedQueue[int] = BoundedQueue(2)
+    oldest: BoundedQueue[int] = BoundedQueue(2, keep_oldest=True)
+    for queue in (newest, oldest):
+        for number in range(5):
+            queue.put(number)
+        assert queue.dropped == 3
+    assert newest.clear() == [3, 4]
+    assert oldest.clear() == [0, 1]
+    oldest.put(7)
+    oldest.close()
+    assert [oldest.get(), oldest.get()] == [7, None]
+    assert newest.get(0) is None
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    backoff = Backoff(0.1, 1.0)
+    assert [backoff.next() for _ in range(6)] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+    assert backoff.next(60) == 2.0
+    assert backoff.next() == 1.0
+    backoff.reset()
+    assert backoff.next() == 0.1
