@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_files() -> None:
 def test_every_fault_is_seen(fault: str, outcome: str, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from cliprl.bench import fuzz
+from cliprl.bench.commands import fuzz
 def convert(source, output):
     scope = {{"source": source, "output": output, "result": 0}}
     exec({fault!r}, scope)
@@ -68,7 +68,7 @@ def test_streams_that_appear_late_end_no_run(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from cliprl.bench import fuzz
+from cliprl.bench.commands import fuzz
 fuzz._load()
 for number in range(12):
     folder = Path(sys.argv[1]) / str(number)

@@ -180,14 +180,14 @@ def test_a_full_disk_costs_only_the_caching(cache: EngineCache, size: int, made:
 STORE = """
 import sys
 from pathlib import Path
-from cliprl.engines.cache import EngineCache
-from cliprl.engines.store import Made
+from cliprl.engines import EngineCache
+from cliprl.engines.cache.cache_store import StoredEntry
 parts = {"one": bytes(range(256)) * 4000, "two": b"refiner"}
 fields = {"bundle": "small", "backend": "openvino", "precision": "bf16"}
 cache = EngineCache(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
-    cache.get_or_make(fields, lambda: Made(parts, {"faults": []}))
+    cache.get_or_make(fields, lambda: StoredEntry(parts, {"faults": []}))
     cache.forget(fields)
 """
 
@@ -213,14 +213,14 @@ def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_wrongly_trusted(t
 COUNT = """
 import sys, time
 from pathlib import Path
-from cliprl.engines.cache import EngineCache
-from cliprl.engines.store import Made
+from cliprl.engines import EngineCache
+from cliprl.engines.cache.cache_store import StoredEntry
 folder = Path(sys.argv[1])
 def make():
     with (folder / "builds").open("a") as file:
         file.write("x")
     time.sleep(1)
-    return Made({"one": b"1" * 100_000})
+    return StoredEntry({"one": b"1" * 100_000})
 made = EngineCache(folder / "engines").get_or_make({"bundle": "b", "backend": "o", "precision": "p"}, make, print)
 assert made.parts["one"] == b"1" * 100_000
 """

@@ -136,7 +136,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from cliprl.engines import EngineCache, load_engines, open_bundle
-from cliprl.engines.quiet import openvino
+from cliprl.engines.backends.no_telemetry import openvino
 bundle, cache = open_bundle(sys.argv[1]), EngineCache(Path(sys.argv[2]))
 openvino()
 print("ready", flush=True)

@@ -260,11 +260,11 @@ def test_a_network_output_says_that_it_has_no_sound(tmp_path: Path) -> None:
 
 KILLED = """
     import os, signal, sys
-    from cliprl.pipeline.protocols import Scene
+    from cliprl.pipeline.core.interfaces import OutputSpec
     from cliprl.pipeline.sinks import VideoSink
     from cliprl.pipeline.sources import open_source
     source = open_source(sys.argv[1])
-    sink = VideoSink(__import__("pathlib").Path(sys.argv[2]), Scene(source.info, ()))
+    sink = VideoSink(__import__("pathlib").Path(sys.argv[2]), OutputSpec(source.info, ()))
     for frame in source:
         sink.write(frame, None)
         if frame.index == 140:
