@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -9,23 +10,54 @@ import av
 from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.decoding.stream_selection import select
 
+# Seconds before the requested position at which the search for a key frame starts, in a container without an index.
+_STEPS = (0.0, 1.0, 4.0, 16.0, 64.0)
+# Ticks before and after a key frame's decoding time at which a seek is tried: containers round differently.
+_OFFSETS = (0, -1, 1)
+
 
 def seek_to_key(container: Any, name: str, seconds: float, wanted: int | None = None) -> float:
-    """Go to the key frame at or before `seconds` after the beginning of the video; where that is, in seconds.
+    """Seek to the key frame at or before `seconds` after the start of the video; return its position in seconds.
 
-    `wanted` is the index of the video stream, None for the best.
+    `wanted` is the index of the video stream, None for the best. A container without an index, such as MPEG-TS, is searched
+    backwards from the position.
 
-    Raises CliprlError where the file can't be sought in.
+    Raises CliprlError if the file can't be sought in.
     """
     stream, _ = select(container, name, wanted)
     start = stream.start_time or 0
     target = start + round(seconds / stream.time_base)
     try:
-        container.seek(target, stream=stream)
-        first = next(container.demux(stream), None)
-        container.seek(target, stream=stream)
+        for position in _positions(container, stream, start, target):
+            container.seek(position, stream=stream)
+            first = next(container.demux(stream), None)
+            if first is not None and first.pts is not None and first.is_keyframe and first.pts <= target:
+                container.seek(position, stream=stream)
+                return max(float((first.pts - start) * stream.time_base), 0.0)
     except (OSError, av.error.FFmpegError) as error:
         raise CliprlError(f"can't seek in {name} ({error}): play it from its beginning") from None
-    if first is None or first.pts is None or not first.is_keyframe or first.pts > target:
-        raise CliprlError(f"can't seek in {name}: play it from its beginning")
-    return max(float((first.pts - start) * stream.time_base), 0.0)
+    raise CliprlError(f"can't seek in {name}: play it from its beginning")
+
+
+def _positions(container: Any, stream: Any, start: int, target: int) -> Iterator[int]:
+    """Yield timestamps at which a seek may lead to a key frame before `target`: itself, then those of key frames found."""
+    yield target
+    for step in _STEPS:
+        position = max(target - round(step / stream.time_base), start)
+        key = _last_key(container, stream, position, target)
+        if key is not None:
+            yield from (key + offset for offset in _OFFSETS)
+        if position == start:
+            return
+
+
+def _last_key(container: Any, stream: Any, position: int, target: int) -> int | None:
+    """Return the decoding time of the last key frame from `position` that is displayed at or before `target`."""
+    container.seek(position, stream=stream)
+    key = None
+    for packet in container.demux(stream):
+        if packet.dts is None or packet.dts > target:
+            break
+        if packet.is_keyframe and packet.pts is not None and packet.pts <= target:
+            key = int(packet.dts)
+    return key

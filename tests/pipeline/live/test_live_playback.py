@@ -15,7 +15,7 @@ import pytest
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.playback import Playback, open_file_at
-from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources import VideoSource, open_source
 
 FRAMES, RATE, GROUP = 50, 25, 10
 LIMIT = 30.0
@@ -75,6 +75,18 @@ def test_a_seek_leads_to_the_very_frame(tmp_path: Path, suffix: str, wanted: int
             after = read(playback)
             assert number(after) == wanted + 1
             assert after.seconds - frame.seconds == pytest.approx(1 / RATE, abs=0.011)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_seek_in_a_transport_stream_begins_at_the_key_frame_before(tmp_path: Path, codec: str) -> None:
+    """MPEG-TS has no index: libav's own seek ends between key frames, and all was decoded from the beginning."""
+    name = str(clip(tmp_path / "clip.ts", codec))
+    for frame in (15, 25, 38, 49):
+        with VideoSource(name, start=frame / RATE) as source:
+            assert 0 <= frame / RATE - source.origin < (GROUP + 3) / RATE
+            first = source.read()
+            assert first is not None
+            assert number(first) == round(source.origin * RATE)
 
 
 def test_at_the_end_it_waits_and_is_replayed(tmp_path: Path) -> None:
