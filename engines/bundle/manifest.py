@@ -9,15 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.bundle import validation
+from cliprl.engines.bundle.validation import MAX_CLASSES as MAX_CLASSES
 from cliprl.engines.errors import BundleError
 
 FORMAT_VERSION = 1
-# How many classes a bundle's networks can be given.
-MAX_CLASSES = 64
 MANIFEST = "manifest.json"
 SEAL = "seal"
-KINDS = ("background", "tissue", "instrument", "prompted")
 # The largest manifest that is read, in bytes; the shipped one has 19 KB.
 MAX_BYTES = 4 << 20
 
@@ -88,68 +85,17 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
-        """Read the manifest's JSON. Raises BundleError for a missing or ill-typed field."""
-        try:
-            size = data["input"]
-            stride = validation.integer(size["stride"], "stride")
-            if stride not in validation.STRIDES:
-                raise ValueError(f"stride {stride} is not one of {validation.STRIDES}")
-            return cls(
-                name=validation.text(data["name"], "name"),
-                classes=_classes(data["classes"]),
-                height=_side(size["height"], "height", stride),
-                width=_side(size["width"], "width", stride),
-                stride=stride,
-                steps=_within(data["steps"], 0, validation.MAX_STEPS, "steps"),
-                hashes={validation.file_name(name): str(digest) for name, digest in data["hashes"].items()},
-                training=dict(data.get("training", {})),
-                scores=dict(data.get("scores", {})),
-                text=_text_spec(data["text"]) if "text" in data else None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{MANIFEST} lacks or garbles a field ({error!r}): write the bundle again") from error
+        """Read the manifest's JSON. Raises BundleError that names a missing or wrong field."""
+        from cliprl.engines.bundle.schema import validated
 
-
-def _within(value: Any, least: int, most: int, what: str) -> int:
-    return validation.within(validation.integer(value, what), least, most, what)
-
-
-def _side(value: Any, what: str, stride: int) -> int:
-    side = _within(value, stride, validation.MAX_SIDE, what)
-    if side % stride:
-        raise ValueError(f"{what} {side} is not a multiple of stride {stride}")
-    return side
-
-
-def _classes(value: Any) -> tuple[ClassSpec, ...]:
-    _within(len(value), 1, MAX_CLASSES, "number of classes")
-    classes = tuple(_class(each) for each in value)
-    if len({each.name for each in classes}) < len(classes):
-        raise ValueError("two classes bear the same name")
-    return classes
-
-
-def _class(value: Any) -> ClassSpec:
-    kind = value["kind"]
-    if kind not in KINDS:
-        raise ValueError(f"kind {str(kind)[:40]!r} is not one of {', '.join(KINDS)}")
-    prompts = value.get("prompts", ())
-    if not isinstance(prompts, list | tuple):
-        raise ValueError("the prompts of a class are not a list")
-    _within(len(prompts), 0, validation.MAX_TEMPLATES, "number of prompts")
-    phrases = tuple(validation.text(prompt, "prompt") for prompt in prompts)
-    return ClassSpec(validation.text(value["name"], "class name"), _color(value["color"]), kind, phrases)
-
-
-def _text_spec(value: Mapping[str, Any]) -> TextSpec:
-    context = _within(value["context"], 3, validation.MAX_CONTEXT, "context")
-    _within(len(value["templates"]), 1, validation.MAX_TEMPLATES, "number of templates")
-    return TextSpec(context, tuple(validation.template(each) for each in value["templates"]))
-
-
-def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (_within(part, 0, 255, "color") for part in value)
-    return red, green, blue
+        found = validated(data, MANIFEST)
+        return cls(
+            name=found.name,
+            classes=tuple(ClassSpec(**each.model_dump()) for each in found.classes),
+            **found.input.model_dump(),
+            **found.model_dump(include={"steps", "hashes", "training", "scores"}),
+            text=TextSpec(**found.text.model_dump()) if found.text else None,
+        )
 
 
 def sealed_text(data: Mapping[str, Any]) -> str:

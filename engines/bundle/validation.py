@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +16,8 @@ from cliprl.engines.onnx.external_data import external_files
 
 # The largest side of a network input in pixels, the most refinement steps, tokens a prompt, templates, characters a name.
 MAX_SIDE, MAX_STEPS, MAX_CONTEXT, MAX_TEMPLATES, MAX_TEXT = 4096, 64, 1024, 64, 200
-STRIDES = (1, 2, 4, 8, 16, 32)
+# The most classes that a bundle's networks can take.
+MAX_CLASSES = 64
 # The longest class embedding, and the most elements of an array that comes with a bundle (256 MiB in float32).
 MAX_EMBEDDING, MAX_ELEMENTS = 8192, 1 << 26
 
@@ -34,29 +34,6 @@ def integer(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{what} {str(value)[:40]!r} is not an integer")
     return value
-
-
-def text(value: Any, what: str) -> str:
-    """A short, printable, non-empty string. Raises ValueError for anything else."""
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
-        raise ValueError(f"{what} {str(value)[:40]!r} is not printable text of 1..{MAX_TEXT} characters")
-    return value
-
-
-def template(value: Any) -> str:
-    """A prompt template: text in which `{}` occurs once and no other brace does. Raises ValueError otherwise."""
-    found = text(value, "template")
-    if found.count("{}") != 1 or set("{}") & set(found.replace("{}", "")):
-        raise ValueError(f"template {found[:40]!r} must hold {{}} once and no other brace")
-    return found
-
-
-def file_name(value: Any) -> str:
-    """The plain name of a file in the bundle's own folder. Raises ValueError for a path or a special name."""
-    found = text(value, "file name")
-    if found in (".", "..") or {"/", "\\", os.sep} & set(found) or found.startswith("."):
-        raise ValueError(f"file name {found[:80]!r} is not a plain name in the bundle's folder")
-    return found
 
 
 def check_external_data(folder: Path, names: Iterable[str], hashed: Iterable[str]) -> None:

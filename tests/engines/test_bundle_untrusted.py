@@ -96,23 +96,28 @@ SIZE = {"height": 256, "width": 320, "stride": 4}
         ({"input": SIZE | {"stride": 3}}, "stride"),
         ({"input": SIZE | {"height": 256.5}}, "height"),
         ({"input": SIZE | {"height": "256"}}, "height"),
-        ({"input": [256, 320]}, "garbles"),
+        ({"input": [256, 320]}, "input: Input should be an object"),
         ({"steps": 10**9}, "steps"),
         ({"steps": True}, "steps"),
         ({"classes": []}, "classes"),
-        ({"classes": {"a": 1}}, "garbles"),
+        ({"classes": {"a": 1}}, "classes: Input should be a valid array"),
         ({"name": "a\nb"}, "name"),
         ({"name": "x" * 100_000}, "name"),
         ({"text": {"context": 10**7, "templates": ["{}"]}}, "context"),
         ({"text": {"context": 32, "templates": ["{0.__class__.__mro__}"]}}, "template"),
         ({"text": {"context": 32, "templates": ["a {} {x}"]}}, "template"),
+        ({"text": {"context": 32, "templates": ["a\x1b {}"]}}, "text.templates.0"),
         ({"text": {"context": 32, "templates": []}}, "templates"),
-        ({"hashes": {"../../secret": "0" * 64}}, "file name"),
-        ({"hashes": {"/etc/hostname": "0" * 64}}, "file name"),
-        ({"hashes": {"a\\b": "0" * 64}}, "file name"),
-        ({"hashes": {"..": "0" * 64}}, "file name"),
-        ({"hashes": []}, "garbles"),
-        ({"scores": [[[]]]}, "garbles"),
+        ({"hashes": {"": "0" * 64}}, "hashes."),
+        ({"hashes": {"x" * 201: "0" * 64}}, "hashes.xxx"),
+        ({"hashes": {"../../secret": "0" * 64}}, "hashes."),
+        ({"hashes": {"/etc/hostname": "0" * 64}}, "hashes."),
+        ({"hashes": {"a\\b": "0" * 64}}, "hashes."),
+        ({"hashes": {"..": "0" * 64}}, "hashes."),
+        ({"hashes": []}, "hashes: Input should be an object"),
+        ({"scores": [[[]]]}, "scores: Input should be an object"),
+        ({"hashes": {"a\nb\x1b[2J": "0" * 64}}, "hashes.a?b?[2J"),
+        ({"training": {"a": [[[[[["\n"]]]]]]}, "steps": None}, "steps"),
     ],
 )
 def test_claims_out_of_bounds_are_refused(folder: Path, changes: dict[str, Any], word: str) -> None:
@@ -124,9 +129,9 @@ def test_claims_out_of_bounds_are_refused(folder: Path, changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"name": ""}, "class name"),
-        ({"color": [0, 0, 256]}, "color"),
-        ({"color": [0, 0]}, "garbles"),
+        ({"name": ""}, "classes.0.name"),
+        ({"color": [0, 0, 256]}, "classes.0.color.2: Input should be less than or equal to 255, not '256'"),
+        ({"color": [0, 0]}, "classes.0.color.2: Field required"),
         ({"kind": "weapon"}, "kind"),
         ({"prompts": "grasper"}, "prompts"),
         ({"prompts": ["a\x00b"]}, "prompt"),
@@ -139,7 +144,7 @@ def test_claims_of_a_class_are_refused(folder: Path, change: dict[str, Any], wor
     reseal(folder, classes=[classes[0], classes[0], *classes[2:]])
     refused(folder, "same name")
     reseal(folder, classes=[classes[1] | {"name": str(i)} for i in range(65)])
-    refused(folder, "1..64")
+    refused(folder, "classes: Tuple should have at most 64 items")
 
 
 def test_a_manifest_nested_too_deeply_or_too_large_is_refused(folder: Path) -> None:

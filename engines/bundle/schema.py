@@ -1,0 +1,78 @@
+"""The schema of a manifest file. Import it only where a manifest is read: pydantic takes a tenth of a second to import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cliprl.engines.bundle.validation import MAX_CLASSES, MAX_CONTEXT, MAX_SIDE, MAX_STEPS, MAX_TEMPLATES, MAX_TEXT
+from cliprl.engines.errors import BundleError
+
+# Printable text on one line; a template holds {} once and no other brace; a file name is a plain one in the bundle's folder.
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}])+$")]
+Template = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}{}])*\{\}(?: |[^\p{C}\p{Z}{}])*$")
+]
+FileName = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}./\\])(?: |[^\p{C}\p{Z}/\\])*$")
+]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Class(_Strict):
+    name: Text
+    color: tuple[Byte, Byte, Byte]
+    kind: Literal["background", "tissue", "instrument", "prompted"]
+    prompts: Annotated[tuple[Text, ...], Field(max_length=MAX_TEMPLATES)] = ()
+
+
+class _Input(_Strict):
+    height: Side
+    width: Side
+    stride: Literal[1, 2, 4, 8, 16, 32]
+
+
+class _Text(_Strict):
+    context: int = Field(ge=3, le=MAX_CONTEXT)
+    templates: Annotated[tuple[Template, ...], Field(min_length=1, max_length=MAX_TEMPLATES)]
+
+
+class ManifestSchema(_Strict):
+    """The fields of a manifest file, each with its type and bounds; other fields are ignored."""
+
+    name: Text
+    classes: Annotated[tuple[_Class, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    input: _Input
+    steps: int = Field(ge=0, le=MAX_STEPS)
+    hashes: dict[FileName, str]
+    training: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    text: _Text | None = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ManifestSchema:
+        if self.input.height % self.input.stride or self.input.width % self.input.stride:
+            raise ValueError("input: height and width must be multiples of stride")
+        if len({each.name for each in self.classes}) < len(self.classes):
+            raise ValueError("classes: two have the same name")
+        return self
+
+
+def validated(data: Mapping[str, Any], file: str) -> ManifestSchema:
+    """Check the JSON values of a manifest. Raises BundleError that names the first wrong field, the rule and the value."""
+    try:
+        return ManifestSchema.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(c if c.isprintable() else "?" for c in ".".join(map(str, first["loc"])))[:80]
+        rule = first["msg"].removeprefix("Value error, ")
+        found = f", not {str(first['input'])[:40]!r}" if place and first["type"] != "missing" else ""
+        raise BundleError(f"{file}: {f'{place}: ' if place else ''}{rule}{found}; write the bundle again") from error
