@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from cliprl.pipeline.sinks.labels.mask_folder import CLASSES
 from cliprl.pipeline.sinks.places import input_files
+from cliprl.pipeline.sources.registry import find_source
 
 # Entries are a few hundred bytes; the oldest are dropped beyond so many.
 _LIMIT = 4096
@@ -88,7 +89,8 @@ def _source_facts(source: str) -> list[Any] | None:
             return [os.path.realpath(source) if len(files) == 1 else len(files), digest.hexdigest()]
     except OSError:
         return None
-    return [source] if source.startswith("demo:") and not files else None
+    kind = find_source(source)
+    return [source] if kind and kind.generated and not files else None
 
 
 def _facts(path: Path) -> list[int]:

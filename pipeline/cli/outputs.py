@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 from cliprl.engines import UsageError
 from cliprl.pipeline.cli.output_registry import OutputRegistry
 from cliprl.pipeline.sinks.atomic_file import check_name
-from cliprl.pipeline.sinks.factory import NULL
 from cliprl.pipeline.sinks.labels.mask_folder import own_files
-from cliprl.pipeline.sinks.network.network_sink import PLAYLIST, is_url
-from cliprl.pipeline.sinks.network.virtual_camera import DEVICES
 from cliprl.pipeline.sinks.places import check_holds_no_input, check_not_an_input, is_folder
+from cliprl.pipeline.sinks.registry import find_sink, replaced_file, writes_files
 from cliprl.pipeline.sources.images.image_list import is_pattern
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
-STDIN = "-"
+from cliprl.pipeline.sources.registry import find_source
+from cliprl.pipeline.sources.stdin import is_stdin
 
 
 def default_output(source: str) -> str:
@@ -29,10 +25,12 @@ def default_output(source: str) -> str:
     """
     path = Path(source)
     is_file = os.path.exists(source) and not source.startswith("/dev/")
-    if not is_file and source == STDIN:
+    if is_stdin(source):
         return "stdin_overlay.mp4"
-    if not is_file and source.startswith("demo:"):
-        return "demo_overlay.mp4"
+    kind = find_source(source)
+    prefix = next((p for p in kind.prefixes if p.endswith(":") and source.startswith(p)), None) if kind else None
+    if prefix and not is_file:
+        return f"{prefix[:-1]}_overlay.mp4"
     if not is_file and ("://" in source or source.startswith("/dev/")):
         stem = Path(source.split("?")[0].rstrip("/")).stem
         return f"{stem or 'stream'}_overlay.mp4"
@@ -40,7 +38,8 @@ def default_output(source: str) -> str:
         folder = path.parent if path.parent.name else Path.cwd() / path.parent
         return str(folder.with_name(f"{folder.name or 'frames'}_overlay.mp4"))
     check_source_name(source)
-    suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
+    sink = find_sink(path.name)
+    suffix = path.suffix.lower() if sink and sink.is_video else ".mp4"
     return str(path.with_name(f"{path.stem}_overlay{suffix}"))
 
 
@@ -140,17 +139,11 @@ def _places(targets: Iterable[str]) -> Iterator[Place]:
     for target in targets:
         if not target:
             raise UsageError("an output has an empty name: give one with -o")
-        if target != NULL and not target.startswith(DEVICES) and not is_url(target):
+        if writes_files(target):
             yield Place(target, Path(target), is_folder(target))
 
 
 def _existing(place: Place) -> list[Path]:
-    """The files that writing an output would replace. Devices and pipes are none; a folder is what its masks' list is."""
-    path = place.path
-    if place.folder:
-        return [path] if path.is_dir() and any(path.iterdir()) else []
-    found = [path] if path.is_file() else []
-    if path.name.lower().endswith(PLAYLIST) and path.parent.is_dir():
-        segment = re.compile(rf"{re.escape(path.name[: -len(PLAYLIST)])}\d+\.ts")
-        found += sorted(p for p in path.parent.iterdir() if segment.fullmatch(p.name))
-    return found
+    """List the files that writing an output would replace. Devices and pipes are not replaced."""
+    kind = find_sink(place.named)
+    return (kind.replaces if kind else replaced_file)(place.path)

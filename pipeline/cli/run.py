@@ -32,7 +32,7 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources import FrameSource
-from cliprl.pipeline.sources.live_inputs import is_live_name
+from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import Status, Stream
 from cliprl.pipeline.stream.trace import Trace
 
@@ -198,7 +198,8 @@ def _open_live(
     openers = dict.fromkeys(targets, open_output)
     network = bundle.manifest.name
     web = options.web is not None
-    waits = web and not options.window and not options.source.startswith("demo:")
+    kind = find_source(options.source)
+    waits = web and not options.window and not (kind and kind.generated)
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
     return open_live(

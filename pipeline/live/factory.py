@@ -21,13 +21,12 @@ from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.sinks.factory import NULL
 from cliprl.pipeline.sinks.group import check_sink
-from cliprl.pipeline.sinks.network.network_sink import is_network
-from cliprl.pipeline.sinks.network.virtual_camera import DEVICES
+from cliprl.pipeline.sinks.null import NULL
+from cliprl.pipeline.sinks.registry import find_sink
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
-from cliprl.pipeline.sources.stdin import STDIN
+from cliprl.pipeline.sources.stdin import is_stdin
 
 # Opens an output: given the name of the file and the stream's properties.
 OutputOpener = Callable[[str, OutputSpec], Sink]
@@ -118,7 +117,7 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
     """Return the playback of a file on the page; None for a live source, or without the page."""
     if first is None or first.info.live or not options.web:
         return None
-    if name == STDIN or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe can't be sought in
+    if is_stdin(name) or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe can't be sought in
         return None
 
     def open_at(seconds: float) -> Source:
@@ -128,7 +127,8 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
 
 
 def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay) -> SinkThread:
-    network = is_network(target) or target.startswith(DEVICES)
+    kind = find_sink(target)
+    network = kind is not None and kind.is_stream
 
     def open_part(name: str) -> Sink:
         return opener(name, OutputSpec(_displayed(info_of(capture)), overlay.classes))

@@ -1,11 +1,24 @@
 """Everything that takes finished frames: video files, masks, annotations, events."""
 
 from cliprl.pipeline.sinks.factory import open_sink
-from cliprl.pipeline.sinks.group import NullSink, SinkGroup
+from cliprl.pipeline.sinks.group import SinkGroup
 from cliprl.pipeline.sinks.labels.coco import CocoSink
 from cliprl.pipeline.sinks.labels.jsonl import EventSink
 from cliprl.pipeline.sinks.labels.masks import MaskSink
 from cliprl.pipeline.sinks.network.network_sink import NetworkSink
+from cliprl.pipeline.sinks.null import NullSink
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.video.video_file import VideoSink
 
-__all__ = ["CocoSink", "EventSink", "MaskSink", "NetworkSink", "NullSink", "SinkGroup", "VideoSink", "open_sink"]
+__all__ = [
+    "CocoSink",
+    "EncoderSettings",
+    "EventSink",
+    "MaskSink",
+    "NetworkSink",
+    "NullSink",
+    "SinkGroup",
+    "VideoSink",
+    "open_sink",
+    "register_sink",
+]

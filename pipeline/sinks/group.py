@@ -1,4 +1,4 @@
-"""A sink that takes frames and keeps nothing, and several sinks that act as one."""
+"""Several sinks that act as one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,6 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
-
-
-class NullSink(BaseSink):
-    """Counts frames, for runs that only measure or display."""
-
-    needs_planes = False
-
-    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Count the frame."""
-        self.frames += 1
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class SinkGroup:

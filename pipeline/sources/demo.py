@@ -13,7 +13,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
-from cliprl.pipeline.synthetic import SceneRenderer
+from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # BT.709, limited range, and tagged so (libav's numbers).
 _COLOR = Color("bt709", False, 1, 1, 1, 1)
@@ -76,6 +76,8 @@ class DemoSource(FrameSource):
         frames = round(options.seconds * options.rate) or (None if options.seconds == 0 else 1)
         seconds = float(frames / options.rate) if frames else None
         super().__init__(StreamInfo(name, height, width, 1 / options.rate, options.rate, frames, seconds, _COLOR))
+        from cliprl.pipeline.synthetic import SceneRenderer
+
         self._renderer = SceneRenderer(options.seed, height, width)
         self._writer = RgbWriter()
         self._index = 0
@@ -90,3 +92,9 @@ class DemoSource(FrameSource):
         self._index += 1
         frame.mark("captured")
         return frame
+
+
+@register_source(prefixes=("demo:",), help="a rendered surgical scene", generated=True, work="rendering the demo scene")
+def open_demo(name: str, options: SourceOptions) -> DemoSource:
+    """Open the demo scene."""
+    return DemoSource(name)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -25,7 +26,8 @@ from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.decoding.timestamps import PresentationClock
 from cliprl.pipeline.sources.errors import explain, redact
-from cliprl.pipeline.sources.probe import describe, first_shown, stated_frames
+from cliprl.pipeline.sources.probe import check_file, describe, first_shown, stated_frames
+from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # What libav takes for the parts of an HLS playlist by itself, and keys, whose names it refuses.
 _PLAYLIST_PARTS = (
@@ -232,3 +234,11 @@ def _aspect(context: Any) -> Fraction | None:
 def _with_playlist_keys(name: str, options: Mapping[str, str]) -> dict[str, str]:
     """libav's options, under which an HLS playlist may have its keys in files named as such."""
     return {"allowed_extensions": _PLAYLIST_PARTS} | dict(options) if ".m3u8" in name else dict(options)
+
+
+@register_source(shown="FILE", help="a video", takes_stream=True)
+def open_file(name: str, options: SourceOptions) -> VideoSource:
+    """Open a video file. Raises UsageError if there is no such file, CliprlError if it is empty or not a video."""
+    check_file(Path(name))
+    # libav takes "a:b.mp4" for an address, and "-" for standard input.
+    return VideoSource(os.path.abspath(name) if ":" in name or name == "-" else name, stream=options.stream)

@@ -20,6 +20,7 @@ from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sources.errors import redact
 
 FORMAT_VERSION = 2
@@ -42,11 +43,11 @@ class CocoSink(FileSink):
 
     needs_planes = False
 
-    def __init__(self, target: Path, scene: OutputSpec) -> None:
+    def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Create the partial file. Raises UsageError where it can't be."""
         super().__init__(target)
-        self._classes = {i: spec for i, spec in enumerate(scene.classes) if spec.kind != "background"}
-        self._video, self._annotations = redact(scene.stream.name), 0
+        self._classes = {i: spec for i, spec in enumerate(spec.classes) if spec.kind != "background"}
+        self._video, self._annotations = redact(spec.stream.name), 0
         self._file = PartialFile(target)
         self.notes += self._file.notes
         try:
@@ -54,7 +55,7 @@ class CocoSink(FileSink):
         except OSError as error:
             self._file.discard()
             raise UsageError(f"can't write beside '{target}' ({error.strerror}): choose another place") from error
-        info = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream)}
+        info = {"format_version": FORMAT_VERSION, "stream": describe_stream(spec.stream)}
         categories = [describe_class(i, spec) | {"supercategory": spec.kind} for i, spec in self._classes.items()]
         self._head = f'{{"info": {json_text(info)},\n"categories": {json_text(categories)},\n"annotations": ['
 
@@ -134,3 +135,9 @@ def _score(segmentation: Segmentation, class_id: int) -> float:
     """Mean probability of a class over the cells where it won."""
     cells = segmentation.probabilities[class_id][segmentation.labels == class_id]
     return round(float(cells.mean()), 4) if len(cells) else 0.0
+
+
+@register_sink(suffixes=(".coco.json",), help="COCO annotations as RLE")
+def open_coco(target: str, spec: OutputSpec, settings: EncoderSettings) -> CocoSink:
+    """Open a COCO file."""
+    return CocoSink(Path(target), spec)

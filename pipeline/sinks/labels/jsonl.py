@@ -15,6 +15,7 @@ from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_frame, describe_stream, frame_name
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 
 FORMAT_VERSION = 1
 # A killed run loses at most what came in this many seconds.
@@ -44,13 +45,13 @@ class EventSink(FileSink):
 
     needs_planes = False
 
-    def __init__(self, target: Path, scene: OutputSpec) -> None:
+    def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Create the partial file. Raises UsageError where it can't be."""
         super().__init__(target)
-        self._classes = scene.classes
+        self._classes = spec.classes
         self._file = PartialFile(target)
         self.notes += self._file.notes
-        self._lines = [_line(_header(scene))]
+        self._lines = [_line(_header(spec))]
         self._flushed = 0.0
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
@@ -108,12 +109,12 @@ def _line(value: dict[str, Any]) -> str:
     return json_text(value) + "\n"
 
 
-def _header(scene: OutputSpec) -> dict[str, Any]:
+def _header(spec: OutputSpec) -> dict[str, Any]:
     return {
         "format": "cliprl-events",
         "format_version": FORMAT_VERSION,
-        "stream": describe_stream(scene.stream),
-        "classes": [describe_class(i, spec) for i, spec in enumerate(scene.classes)],
+        "stream": describe_stream(spec.stream),
+        "classes": [describe_class(i, spec) for i, spec in enumerate(spec.classes)],
     }
 
 
@@ -122,3 +123,9 @@ def _latency(frame: Frame) -> dict[str, float]:
     stages = {name: round(seconds * 1000, 3) for name, seconds in frame.durations.items()}
     captured = frame.times.get("captured")
     return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}
+
+
+@register_sink(suffixes=(".jsonl",), help="one line of JSON per frame")
+def open_jsonl(target: str, spec: OutputSpec, settings: EncoderSettings) -> EventSink:
+    """Open a file of JSON lines."""
+    return EventSink(Path(target), spec)

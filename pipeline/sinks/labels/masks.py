@@ -19,6 +19,7 @@ from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_fr
 from cliprl.pipeline.sinks.labels.mask_folder import MaskFolder, own_files, remove_own
 from cliprl.pipeline.sinks.partial_names import reserve
 from cliprl.pipeline.sinks.places import check_holds_no_input
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 
 FORMAT_VERSION = 2
 
@@ -35,19 +36,19 @@ class MaskSink(FileSink):
 
     needs_planes = False
 
-    def __init__(self, target: Path, scene: OutputSpec) -> None:
+    def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Make the partial folder. Raises UsageError where `target` can't become a folder of masks."""
         super().__init__(target)
         self._final = Path(os.path.realpath(target))
         try:
-            _check_folder(self._final, scene)
+            _check_folder(self._final, spec)
         except OSError as error:
             raise UsageError(f"can't read '{target}' ({error.strerror}): choose another folder") from error
-        self._palette = [spec.color for spec in scene.classes]
+        self._palette = [spec.color for spec in spec.classes]
         self._without = 0
         self._frames: list[dict[str, Any]] = []
-        classes = [describe_class(i, spec) for i, spec in enumerate(scene.classes)]
-        about = {"format_version": FORMAT_VERSION, "stream": describe_stream(scene.stream), "classes": classes}
+        classes = [describe_class(i, spec) for i, spec in enumerate(spec.classes)]
+        about = {"format_version": FORMAT_VERSION, "stream": describe_stream(spec.stream), "classes": classes}
         try:
             reserved = reserve(self._final, folder=True)
             self._work, self._handle = reserved.path, reserved.handle
@@ -93,7 +94,7 @@ class MaskSink(FileSink):
         return self._work
 
 
-def _check_folder(folder: Path, scene: OutputSpec) -> None:
+def _check_folder(folder: Path, spec: OutputSpec) -> None:
     check_name(folder)
     if not folder.name or _is_above(folder):
         raise UsageError(
@@ -105,7 +106,7 @@ def _check_folder(folder: Path, scene: OutputSpec) -> None:
         raise UsageError(
             f"there is no folder '{folder.parent}' for '{folder.name}': create it, or choose another place"
         )
-    check_holds_no_input(folder, scene.stream.name)
+    check_holds_no_input(folder, spec.stream.name)
     if folder.exists():
         own_files(folder)
 
@@ -116,3 +117,13 @@ def _is_above(folder: Path) -> bool:
         return Path.cwd().is_relative_to(folder)
     except OSError:  # it was removed
         return False
+
+
+def _replaced(folder: Path) -> list[Path]:
+    return [folder] if folder.is_dir() and any(folder.iterdir()) else []
+
+
+@register_sink(suffixes=("/",), shown="FOLDER/", help="masks as indexed PNG", replaces=_replaced)
+def open_masks(target: str, spec: OutputSpec, settings: EncoderSettings) -> MaskSink:
+    """Open a folder of masks."""
+    return MaskSink(Path(target), spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import FORMAT, Relay
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import live_encoder
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.srt import check_srt
@@ -42,11 +44,6 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
-def is_network(target: str) -> bool:
-    """Whether an output is a stream rather than a file."""
-    return "://" in target or target.lower().endswith(PLAYLIST)
-
-
 class NetworkSink(BaseSink):
     """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
@@ -54,7 +51,7 @@ class NetworkSink(BaseSink):
     does not take what is sent. Pictures are turned upright; a change of their size is fitted into the first.
     """
 
-    def __init__(self, target: str, scene: OutputSpec, *, crf: float = 23, preset: str = "ultrafast") -> None:
+    def __init__(self, target: str, spec: OutputSpec, *, crf: float = 23, preset: str = "ultrafast") -> None:
         scheme = target.split("://")[0].lower() if "://" in target else ""
         if scheme and scheme not in _FORMATS:
             raise UsageError(
@@ -64,9 +61,9 @@ class NetworkSink(BaseSink):
         if not scheme and not Path(target).absolute().parent.is_dir():
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []
-        if scene.stream.passthrough and scene.stream.passthrough.tracks:
+        if spec.stream.passthrough and spec.stream.passthrough.tracks:
             self.notes.append(f"{redact(target)} gets the picture alone: the audio is left out")
-        self._target, self._info, self._settings = target, scene.stream, (crf, preset)
+        self._target, self._info, self._settings = target, spec.stream, (crf, preset)
         self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
         self._container: Any = None
         self._encoder: Any = None
@@ -131,3 +128,27 @@ class NetworkSink(BaseSink):
         else:
             self._encoder = None
             self._hang_up()
+
+
+def _replaced(playlist: Path) -> list[Path]:
+    """The playlist and its segments."""
+    segment = re.compile(rf"{re.escape(playlist.name[: -len(PLAYLIST)])}\d+\.ts")
+    folder = playlist.parent
+    segments = sorted(p for p in folder.iterdir() if segment.fullmatch(p.name)) if folder.is_dir() else []
+    return replaced_file(playlist) + segments
+
+
+@register_sink(
+    prefixes=tuple(f"{scheme}://" for scheme in _FORMATS), help="a live stream to a server or viewer", is_stream=True
+)
+def open_network(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
+    """Open a live stream to an address."""
+    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset)
+
+
+@register_sink(
+    suffixes=(PLAYLIST,), shown=f"live{PLAYLIST}", help="a live HLS playlist", is_stream=True, replaces=_replaced
+)
+def open_playlist(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
+    """Open a live HLS playlist."""
+    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset)

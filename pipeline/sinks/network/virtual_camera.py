@@ -15,6 +15,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.video.encoder import DEFAULT_RATE
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 
@@ -29,10 +30,10 @@ class VirtualCamera(BaseSink):
     Raises UsageError where there is no such device, CliprlError where it takes no pictures, as a real camera doesn't.
     """
 
-    def __init__(self, path: Path, scene: OutputSpec) -> None:
+    def __init__(self, path: Path, spec: OutputSpec) -> None:
         if not (path.exists() and stat.S_ISCHR(path.stat().st_mode)):
             raise UsageError(f"no such device '{path}': {_REMEDY}; --list-devices names those there are")
-        self._path, self._rate = path, scene.stream.rate or DEFAULT_RATE
+        self._path, self._rate = path, spec.stream.rate or DEFAULT_RATE
         self._container: Any = None
         self._stream: Any = None
         self._picture: Any = None
@@ -74,3 +75,9 @@ class VirtualCamera(BaseSink):
             rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
             rows[: plane.height, : plane.width] = values[: plane.height, : plane.width]
         self._picture.pts = self.frames
+
+
+@register_sink(prefixes=(DEVICES,), shown="/dev/video9", help="a virtual camera", is_stream=True)
+def open_camera(target: str, spec: OutputSpec, settings: EncoderSettings) -> VirtualCamera:
+    """Open a virtual camera."""
+    return VirtualCamera(Path(target), spec)

@@ -14,6 +14,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.muxer import Muxer
 
@@ -22,7 +23,7 @@ HIGHEST_CRF = 51
 
 
 class VideoSink(FileSink):
-    """Encodes every frame with libx264, with its own time to the tick, and carries over `scene.stream.passthrough`.
+    """Encodes every frame with libx264, with its own time to the tick, and carries over `spec.stream.passthrough`.
 
     MP4 and QuickTime files are written in fragments of a second and become plain files at the end: one that was cut off, by a
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
@@ -38,7 +39,7 @@ class VideoSink(FileSink):
     def __init__(
         self,
         target: Path,
-        scene: OutputSpec,
+        spec: OutputSpec,
         *,
         crf: float = 23,
         preset: str = "ultrafast",
@@ -54,7 +55,7 @@ class VideoSink(FileSink):
             raise UsageError(f"preset '{preset}' is unknown: one of {', '.join(PRESETS)}")
         if not 0 <= crf <= HIGHEST_CRF:
             raise UsageError(f"crf {crf:g} is out of range: 0 (lossless) to {HIGHEST_CRF}")
-        self.info = scene.stream
+        self.info = spec.stream
         self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
         self._make, self._codec = encoder, codec
         self._format = CONTAINERS[target.suffix.lower()]
@@ -62,7 +63,7 @@ class VideoSink(FileSink):
         self.notes += self._file.notes
         self._disk_failed = False
         self._frames_end = 0  # the index after the last frame's
-        self._muxer = Muxer(self._file, self._format, scene.stream.passthrough)
+        self._muxer = Muxer(self._file, self._format, spec.stream.passthrough)
         self._encoder: VideoEncoder | None = None
 
     def _open(self, first: Frame) -> VideoEncoder:
@@ -113,3 +114,9 @@ class VideoSink(FileSink):
 
     def _place(self) -> Path | None:
         return self._file.partial
+
+
+@register_sink(suffixes=tuple(CONTAINERS), help="video with the unchanged audio of the source", is_video=True)
+def open_video(target: str, spec: OutputSpec, settings: EncoderSettings) -> VideoSink:
+    """Open a video file."""
+    return VideoSink(Path(target), spec, crf=settings.crf, preset=settings.preset, threads=settings.threads)

@@ -6,6 +6,11 @@ from typing import Any
 
 from av.container import Flags, InputContainer
 
+# libav's options for live inputs, and seconds to open one and to wait for each packet.
+TIMEOUT = (10.0, 10.0)
+QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
+# Options for inputs whose packets hold whole frames: without the parser. RTP packets hold parts of one.
+WITHOUT_PARSER = QUICK | {"fflags": "nobuffer+noparse"}
 _NO_PARSE: Any = Flags.no_parse.value
 _START = b"\0\0\1"
 # Units with a slice's header: a slice, partition A of one, a slice of a key picture (ITU-T H.264, table 7-1).

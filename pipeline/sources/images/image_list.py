@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +22,8 @@ from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
 from cliprl.pipeline.sources.decoding.orientation import Orientation, OrientationReader
 from cliprl.pipeline.sources.decoding.timestamps import DEFAULT_RATE
 from cliprl.pipeline.sources.images.image_names import image_files
-from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_whole, without_libav
+from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_still, is_whole, without_libav
+from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Square pixels are often told as two whole numbers of dots a metre, which differ by their rounding.
 _ROUNDING = 0.01
@@ -154,3 +156,23 @@ class ImageSource(FrameSource):
         super().close()
         self._first = None
         self._decoders.clear()
+
+
+def _is_list(name: str) -> bool:
+    return is_pattern(name) and not os.path.exists(name)
+
+
+@register_source(shown="'frames/*.png'", matches=_is_list, help="images", takes_rate=True, work="reading images")
+def open_images(name: str, options: SourceOptions) -> ImageSource:
+    """Open a list of images. Raises UsageError if no file matches the pattern."""
+    return ImageSource(name, expand(name), options.rate or DEFAULT_RATE)
+
+
+def _is_still_file(name: str) -> bool:
+    return is_still(Path(name))
+
+
+@register_source(shown="image.tif", matches=_is_still_file, help="an image", work="reading images")
+def open_still(name: str, options: SourceOptions) -> ImageSource:
+    """Open a TIFF or WebP file as a stream of one frame."""
+    return ImageSource(name, [Path(name)])

@@ -18,10 +18,10 @@ from PIL import Image
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import allocate_planes
-from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources import SourceOptions, open_source
 from cliprl.pipeline.sources.demo import DemoOptions
 from cliprl.pipeline.sources.errors import redact
-from cliprl.pipeline.sources.live_inputs import open_device
+from cliprl.pipeline.sources.v4l2 import open_camera
 from cliprl.pipeline.sources.v4l2_devices import device_options, find_device, list_devices
 
 
@@ -244,7 +244,7 @@ def test_network_errors_are_told_apart_and_keep_secrets(
 
 
 def test_silence_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliprl.pipeline.sources.live_inputs._TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr("cliprl.pipeline.sources.v4l2.TIMEOUT", (0.5, 0.5))
     with pytest.raises(CliprlError, match="did not answer in time"):
         open_source("udp://127.0.0.1:19847")
 
@@ -256,7 +256,7 @@ def test_a_camera_that_is_not_there_is_a_usage_error() -> None:
 
 def test_a_device_that_is_no_camera_is_said() -> None:
     with pytest.raises(CliprlError, match="/dev/null"):
-        open_device("/dev/null")
+        open_camera("/dev/null", SourceOptions())
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""The registry of sinks: each sink registers the names of its outputs, its help line and its factory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink
+from cliprl.pipeline.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """Settings of x264: the constant rate factor (0 lossless, 51 worst), the preset, and the threads (0: automatic)."""
+
+    crf: float = 23
+    preset: str = "ultrafast"
+    threads: int = 0
+
+
+SinkFactory = Callable[[str, OutputSpec, EncoderSettings], Sink]
+
+
+def replaced_file(path: Path) -> list[Path]:
+    """The files that writing a plain file to `path` would replace."""
+    return [path] if path.is_file() else []
+
+
+@dataclass(frozen=True, slots=True)
+class SinkKind:
+    """A kind of output. `shown` is its name in the help and in error messages.
+
+    is_video: a video file, which a device may encode itself. is_stream: a live run opens it again after a failure.
+    replaces: lists the existing files that writing to a path would replace.
+    """
+
+    open: SinkFactory
+    help: str
+    shown: str
+    prefixes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    is_video: bool = False
+    is_stream: bool = False
+    replaces: Callable[[Path], list[Path]] = replaced_file
+
+
+SINKS: Registry[SinkKind] = Registry("cliprl.pipeline.sinks", "cliprl.sinks")
+
+
+def register_sink(
+    *,
+    help: str,
+    prefixes: tuple[str, ...] = (),
+    suffixes: tuple[str, ...] = (),
+    shown: str = "",
+    is_video: bool = False,
+    is_stream: bool = False,
+    replaces: Callable[[Path], list[Path]] = replaced_file,
+) -> Callable[[SinkFactory], SinkFactory]:
+    """Register the decorated factory for names that begin with one of `prefixes` or end with one of `suffixes`.
+
+    Prefixes take precedence. "/" is the suffix of folders. The help shows `shown`, or all prefixes and suffixes. See `SinkKind`.
+    """
+
+    def register(factory: SinkFactory) -> SinkFactory:
+        name = shown or " ".join((*suffixes, *prefixes))
+        SINKS.add(SinkKind(factory, help, name, prefixes, suffixes, is_video, is_stream, replaces))
+        return factory
+
+    return register
+
+
+def find_sink(target: str) -> SinkKind | None:
+    """The kind of an output, by its name. None if there is no such kind."""
+    kinds = list(SINKS)
+    lower = target.lower()
+    for kind in kinds:
+        if lower.startswith(tuple(prefix for prefix in kind.prefixes if "://" in prefix)):
+            return kind
+        if target.startswith(kind.prefixes):
+            return kind
+    if "://" in target:
+        return None
+    if not target.endswith("/") and os.path.isdir(target):
+        lower += "/"
+    found = [(len(suffix), kind) for kind in kinds for suffix in kind.suffixes if lower.endswith(suffix)]
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def writes_files(target: str) -> bool:
+    """Whether an output is a file or a folder on this machine, rather than an address, a device or nothing."""
+    kind = find_sink(target)
+    return "://" not in target and not (kind and target.startswith(kind.prefixes))
+
+
+def sink_names() -> str:
+    """The names of all kinds of outputs, for error messages."""
+    return ", ".join(kind.shown for kind in ordered_sinks())
+
+
+def ordered_sinks() -> list[SinkKind]:
+    """All kinds of outputs, video files first."""
+    return sorted(SINKS, key=lambda kind: not kind.is_video)

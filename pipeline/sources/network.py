@@ -1,0 +1,71 @@
+"""Network streams, and files over http, as a source."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.decoding.low_latency import QUICK, TIMEOUT, WITHOUT_PARSER
+from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.registry import SourceOptions, register_source
+from cliprl.pipeline.sources.srt import check_srt
+from cliprl.pipeline.sources.video import VideoSource
+
+# An RTSP server describes the format in advance, so that a short analysis suffices.
+_RTSP = QUICK | {"analyzeduration": "200000", "rtsp_transport": "tcp", "timeout": "5000000"}
+# RTSP with media over UDP, by the scheme that other players use; libav has an option instead.
+_RTSP_UDP = "rtspu"
+# libav's options by scheme (times in microseconds).
+_OPTIONS = {
+    "rtsp": _RTSP,
+    _RTSP_UDP: _RTSP | {"rtsp_transport": "udp"},
+    "rtsps": _RTSP,
+    "rtmp": QUICK,
+    "rtp": QUICK,
+    "srt": WITHOUT_PARSER,
+    "udp": WITHOUT_PARSER,
+    "tcp": WITHOUT_PARSER,
+    "http": {"rw_timeout": "10000000"},
+    "https": {"rw_timeout": "10000000"},
+}
+# These may carry a file, which is not live.
+_MAY_END = ("http", "https")
+_LIVE = tuple(scheme for scheme in _OPTIONS if scheme not in _MAY_END)
+
+
+@register_source(
+    prefixes=tuple(f"{scheme}://" for scheme in _LIVE), help="a network stream", live=True, takes_stream=True
+)
+def open_stream(url: str, options: SourceOptions) -> VideoSource:
+    """Open a network stream. Raises UsageError or CliprlError, one line, without the URL's user and password."""
+    return _open(url, options.stream, live=True)
+
+
+@register_source(
+    prefixes=tuple(f"{scheme}://" for scheme in _MAY_END), help="a file or stream on a web server", takes_stream=True
+)
+def open_http(url: str, options: SourceOptions) -> VideoSource:
+    """Open a file or a stream over http. Raises UsageError or CliprlError as `open_stream` does."""
+    return _open(url, options.stream, live=None)
+
+
+def _open(url: str, stream: int | None, *, live: bool | None) -> VideoSource:
+    scheme = url.split("://")[0].lower()
+    check_srt(url)
+    _resolve(url)
+    if scheme == _RTSP_UDP:
+        url = "rtsp" + url[len(_RTSP_UDP) :]
+    return VideoSource(url, options=_OPTIONS[scheme], timeout=TIMEOUT, live=live, stream=stream)
+
+
+def _resolve(url: str) -> None:
+    """Look the host up, because libav reports an unknown name as an input/output error."""
+    try:
+        host = urlsplit(url).hostname
+        if host:
+            socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        raise CliprlError(f"{redact(url)}: no such host '{host}': check the name and the network") from None
+    except ValueError as error:
+        raise UsageError(f"{redact(url)} is not an address: {error}") from None
