@@ -1,4 +1,4 @@
-"""`cliprl-stream`: see what the network sees, on any video."""
+"""The command `cliprl-stream`: segment a video and draw the masks over it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cliprl.pipeline.cli.options import (
     Device,
     Frames,
     Guard,
+    HelpAll,
     Input,
     Json,
     Legend,
@@ -51,15 +52,15 @@ from cliprl.pipeline.cli.options import (
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-# What may follow --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
+# Values of --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
 _ADDRESS = re.compile(r"[\w.-]*:\d+|\d{2,5}|\d+(\.\d+){3}|\[[^\]]+\](:\d+)?|localhost")
 
 
 class _StreamCommand(TyperCommand):
-    """Lets --web stand alone: what follows it is its value only where it looks like an address."""
+    """Makes the value of --web optional: the next word is its value only if it looks like an address."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Typer's own, with the value put in that was left out."""
+        """Parse as typer does, with an empty value of --web inserted if it is left out."""
         given = zip(args, [*args[1:], ""], strict=False)
         return super().parse_args(
             ctx, ["--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w for w, n in given]
@@ -68,20 +69,16 @@ class _StreamCommand(TyperCommand):
 
 @app.command(
     cls=_StreamCommand,
-    help="""Segment a surgical video and paint what the network sees over it, in real time.
-
-INPUT is a video file, pictures ([cyan]'frames/*.png'[/]), a camera ([cyan]/dev/video0[/], [cyan]camera:NAME[/]), a network
-stream ([cyan]rtsp://…[/], [cyan]udp://…[/], [cyan]http://…[/]), an X11 screen ([cyan]screen:[/]) or [cyan]demo:[/], a surgical
-scene that the program renders itself.
+    help="""Segment a surgical video and draw the masks over it, in real time.
 
 [dim]Research software: not a medical device, not for diagnosis or treatment.[/]""",
     epilog="""[bold]Examples[/]
 
-[cyan]cliprl-stream operation.mp4[/]  writes operation_overlay.mp4 beside it
+[cyan]cliprl-stream operation.mp4[/]  writes operation_overlay.mp4
 
 [cyan]cliprl-stream operation.mp4 -o out.mkv -o masks/ -o events.jsonl --classes instrument-shaft[/]
 
-[cyan]cliprl-stream demo: --steps 0[/]  the base mask, without refinement""",
+[cyan]cliprl-stream demo: --steps 0[/]  a rendered scene, with the base mask only""",
 )
 def stream(
     source: Input,
@@ -118,9 +115,10 @@ def stream(
     guard: Guard = True,
     list_devices: ListDevices = False,
     schema: PrintSchema = None,
+    help_all: HelpAll = False,
     version: Version = False,
 ) -> None:
-    """See the command's help above."""
+    """Run the command. Its help describes the options."""
     from cliprl.pipeline.cli.run import StreamOptions, run
     from cliprl.pipeline.cli.viewers import RECORDINGS
     from cliprl.pipeline.live.factory import LiveOptions, record_options
@@ -156,5 +154,5 @@ def stream(
 
 
 def main() -> None:
-    """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
+    """Run the console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
     sys.exit(run_app(app, "cliprl-stream"))

@@ -1,12 +1,16 @@
-"""The options of `cliprl-stream`: what each takes, where the help lists it, and what it says."""
+"""The options of `cliprl-stream`. Those that are `hidden` are listed by `--help-all` only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cliprl.pipeline.sinks.registry import SinkKind, ordered_sinks
+from cliprl.pipeline.sources.registry import SourceKind, ordered_sources
 
 
 class Preset(StrEnum):
@@ -20,7 +24,7 @@ class Preset(StrEnum):
 
 
 class RecordWhat(StrEnum):
-    """What is recorded."""
+    """The images that `--record` writes."""
 
     RAW = "raw"
     OVERLAY = "overlay"
@@ -28,7 +32,7 @@ class RecordWhat(StrEnum):
 
 
 def show_devices(wanted: bool) -> None:
-    """Print this machine's cameras, and end."""
+    """Print the cameras of this machine and exit."""
     if wanted:
         from cliprl.pipeline.sources.v4l2_devices import list_devices
 
@@ -36,12 +40,12 @@ def show_devices(wanted: bool) -> None:
         for device in devices:
             typer.echo(f"{device.path}\t{device.name}")
         if not devices:
-            typer.echo("no camera was found on this machine (none of /dev/video* gives pictures)", err=True)
+            typer.echo("no camera was found: attach one, and check that it appears as /dev/video*", err=True)
         raise typer.Exit
 
 
 def print_schema(name: str | None) -> None:
-    """Print a JSON Schema, and end."""
+    """Print a JSON Schema and exit."""
     if name is not None:
         from cliprl.pipeline.schemas import schema_text
 
@@ -50,7 +54,7 @@ def print_schema(name: str | None) -> None:
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version, and end."""
+    """Print the version and exit."""
     if wanted:
         from importlib.metadata import version
 
@@ -58,7 +62,23 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Input = Annotated[str, typer.Argument(metavar="INPUT", help="What to segment.", show_default=False)]
+def show_all(context: typer.Context, wanted: bool) -> None:
+    """Print the help with the hidden options and exit."""
+    if wanted:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _listed(kinds: Sequence[SinkKind | SourceKind]) -> str:
+    """A line for each kind: its names, and what it is."""
+    return " · ".join(f"[cyan]{kind.shown}[/] {kind.help}" for kind in kinds)
+
+
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", show_default=False, help=f"What to segment. {_listed(ordered_sources())}.")
+]
 Output = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,11 +87,7 @@ Output = Annotated[
         metavar="PATH",
         rich_help_panel="Output",
         show_default="INPUT_overlay.mp4",
-        help="Where to write; may be given several times. [cyan].mp4 .mkv .mov[/] video with the audio unchanged · "
-        "[cyan]FOLDER/[/] masks as indexed PNG · [cyan].coco.json[/] COCO RLE · [cyan].jsonl[/] one line a frame · "
-        "[cyan]rtsp:// rtmp:// udp:// live.m3u8[/] a live stream · [cyan]/dev/video9[/] a virtual camera · "
-        "[cyan]null:[/] nothing. A file that exists is replaced only if it is an unchanged earlier output of the same input, "
-        "and a folder of masks only if an earlier run wrote all that is in it; see --overwrite.",
+        help=f"Where to write; may be repeated. {_listed(ordered_sinks())}.",
     ),
 ]
 Overwrite = Annotated[
@@ -79,12 +95,12 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         rich_help_panel="Output",
-        help="Replace outputs that exist, whatever they are, when the new ones are whole. Inputs are never replaced, nor "
-        "folders that hold anything but masks of earlier runs.",
+        help="Replace existing outputs. Without it, only an unchanged earlier output of the same input is replaced. Inputs, and "
+        "folders that hold anything but masks of earlier runs, are never replaced.",
     ),
 ]
 Frames = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after so many frames.", show_default="all")
+    int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after this many frames.", show_default="all")
 ]
 Web = Annotated[
     str | None,
@@ -92,8 +108,8 @@ Web = Annotated[
         metavar="[HOST:PORT]",
         rich_help_panel="Output",
         show_default="off",
-        help="Show the picture and its controls on a page, at its own rate, at [cyan]127.0.0.1:8088[/] where no address "
-        "is given. Beyond this machine (0.0.0.0:8088) a token is needed, which is printed. No file is written without -o.",
+        help="Show the video and its controls on a web page, by default at [cyan]127.0.0.1:8088[/]. Other addresses "
+        "(0.0.0.0:8088) need the token that is printed. Files are written only with -o.",
     ),
 ]
 Window = Annotated[
@@ -101,29 +117,32 @@ Window = Annotated[
     typer.Option(
         "--window",
         rich_help_panel="Output",
-        help="Show the picture in a window, steered by keys (H lists them). No file is written without -o.",
+        help="Show the video in a window; the key H lists its keys. Files are written only with -o.",
     ),
 ]
 Crf = Annotated[
-    int, typer.Option(min=0, max=51, rich_help_panel="Output", help="Video quality of x264: 0 lossless, 51 worst.")
+    int,
+    typer.Option(min=0, max=51, hidden=True, rich_help_panel="Output", help="Video quality: 0 lossless, 51 worst."),
 ]
 PresetOption = Annotated[
-    Preset, typer.Option(rich_help_panel="Output", help="x264's effort: slower ones make smaller files.")
+    Preset,
+    typer.Option(hidden=True, rich_help_panel="Output", help="Preset of x264: slower ones make smaller files."),
 ]
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel="Output", help="Print the summary as JSON on standard output.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel="Output", help="Print errors only.")]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", rich_help_panel="Output", help="Say what was chosen, and why.")
+    bool, typer.Option("-v", "--verbose", rich_help_panel="Output", help="Print the input, bundle and engine in use.")
 ]
 Trace = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
+        hidden=True,
         rich_help_panel="Output",
         show_default="none",
-        help="Write where every frame's time went, for chrome://tracing or ui.perfetto.dev.",
+        help="Write the time of every stage of every frame, for chrome://tracing or ui.perfetto.dev.",
     ),
 ]
 Bundle = Annotated[
@@ -135,9 +154,10 @@ StreamIndex = Annotated[
         "--stream",
         min=0,
         metavar="N",
-        rich_help_panel="Picture",
+        hidden=True,
+        rich_help_panel="Image",
         show_default="the default or largest",
-        help="Which video stream of a file or address to show, where it has several: its index, as the note lists them.",
+        help="Index of the video stream, for an input with several.",
     ),
 ]
 Steps = Annotated[
@@ -146,7 +166,7 @@ Steps = Annotated[
         min=0,
         rich_help_panel="Network",
         show_default="the bundle's",
-        help="Most refinement steps a frame gets; 0 shows the base mask.",
+        help="Maximum number of refinement steps per frame; 0 shows the base mask.",
     ),
 ]
 BudgetMs = Annotated[
@@ -156,21 +176,28 @@ BudgetMs = Annotated[
         metavar="MS",
         rich_help_panel="Network",
         show_default="none",
-        help="Time to spend on a frame: refinement steps that would end later are dropped, frames never.",
+        help="Time budget per frame: refinement steps that would exceed it are skipped, frames never.",
     ),
 ]
-Device = Annotated[str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda: an NVIDIA GPU.")]
+Device = Annotated[str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda (an NVIDIA GPU).")]
 PrecisionOption = Annotated[
     str,
     typer.Option(
+        hidden=True,
         rich_help_panel="Network",
-        help="Arithmetic of the networks: f32, bf16 or int8 on a CPU, f32, f16, fp8 or int8 on a GPU; auto: the fastest "
+        help="Arithmetic of the networks: f32, bf16 or int8 on a CPU; f32, f16, fp8 or int8 on a GPU; auto is the fastest "
         "that this machine has and that agrees with the bundle's reference.",
     ),
 ]
 Threads = Annotated[
     int,
-    typer.Option(min=0, rich_help_panel="Network", show_default="half the cores", help="CPU threads of the networks."),
+    typer.Option(
+        min=0,
+        hidden=True,
+        rich_help_panel="Network",
+        show_default="half the cores",
+        help="CPU threads of the networks.",
+    ),
 ]
 Prompt = Annotated[
     list[str] | None,
@@ -178,7 +205,7 @@ Prompt = Annotated[
         metavar="NAME=PHRASE",
         rich_help_panel="Network",
         show_default="the bundle's classes",
-        help="Add a class by its words, or reword the one of that name: [cyan]grasper[/], "
+        help="Add a class by a text phrase, or change the phrase of a class: [cyan]grasper[/], "
         "[cyan]'thread=suture, stitches #FF8800'[/]; may be repeated.",
     ),
 ]
@@ -186,29 +213,30 @@ Classes = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        rich_help_panel="Picture",
+        rich_help_panel="Image",
         show_default="all",
-        help="Paint only these: a class, several with commas between them, or a group by how its names begin "
+        help="Draw only these: a class, several separated by commas, or a group by the beginning of its names "
         "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
     ),
 ]
 Opacity = Annotated[
     float,
-    typer.Option(
-        min=0.0, max=1.0, rich_help_panel="Picture", help="Of the painted classes; 0 leaves the picture untouched."
-    ),
+    typer.Option(min=0.0, max=1.0, rich_help_panel="Image", help="Opacity of the masks; 0 leaves the image unchanged."),
 ]
-Contours = Annotated[bool, typer.Option(rich_help_panel="Picture", help="Outline each class.")]
-Legend = Annotated[bool, typer.Option(rich_help_panel="Picture", help="Name the classes in view.")]
-Status = Annotated[bool, typer.Option(rich_help_panel="Picture", help="The line at the foot of the picture.")]
+Contours = Annotated[bool, typer.Option(rich_help_panel="Image", hidden=True, help="Outline each class.")]
+Legend = Annotated[bool, typer.Option(rich_help_panel="Image", help="List the visible classes.")]
+Status = Annotated[
+    bool, typer.Option(rich_help_panel="Image", hidden=True, help="Show the status line at the bottom of the image.")
+]
 MaxAgeMs = Annotated[
     float,
     typer.Option(
         "--max-age-ms",
         min=0.0,
         metavar="MS",
+        hidden=True,
         rich_help_panel="Live",
-        help="A mask of an older frame is moved along with the picture for so long, then it is not shown.",
+        help="Maximum age of a mask. Until then it follows the motion of the image, afterwards it is not shown.",
     ),
 ]
 WaitMs = Annotated[
@@ -217,18 +245,20 @@ WaitMs = Annotated[
         "--wait-ms",
         min=0.0,
         metavar="MS",
+        hidden=True,
         rich_help_panel="Live",
         show_default="0, and for files most of a frame",
-        help="How long a frame waits for its own mask before it is shown with an older one.",
+        help="Time that a frame waits for its mask before it is shown with an older one.",
     ),
 ]
 Reconnect = Annotated[
     bool | None,
     typer.Option(
         "--reconnect/--no-reconnect",
+        hidden=True,
         rich_help_panel="Live",
-        show_default="once it was seen",
-        help="Connect again when the source goes away; with --reconnect also wait for one that is not there yet.",
+        show_default="after the first frame",
+        help="Connect again when the source is lost; with --reconnect also wait for a source that is not available yet.",
     ),
 ]
 Record = Annotated[
@@ -237,22 +267,26 @@ Record = Annotated[
         metavar="FOLDER",
         rich_help_panel="Live",
         show_default="off",
-        help="Record in segments that play after a power cut too. No other file is written without -o.",
+        help="Record in segments that also play after a power failure. Other files are written only with -o.",
     ),
 ]
 RecordWhatOption = Annotated[
     RecordWhat,
-    typer.Option("--record-what", rich_help_panel="Live", help="The camera's picture, the overlay, or both."),
+    typer.Option(
+        "--record-what", hidden=True, rich_help_panel="Live", help="Record the camera's image, the overlay, or both."
+    ),
 ]
 SegmentMinutes = Annotated[
-    float, typer.Option("--segment-minutes", rich_help_panel="Live", help="Length of a recording's files.")
+    float,
+    typer.Option("--segment-minutes", hidden=True, rich_help_panel="Live", help="Length of a recording's files."),
 ]
 Guard = Annotated[
     bool,
     typer.Option(
         "--guard/--no-guard",
+        hidden=True,
         rich_help_panel="Live",
-        help="Pixelate what is recorded or sent while the scope is out of the body.",
+        help="Pixelate what is recorded or sent while the endoscope is outside the body.",
     ),
 ]
 ListDevices = Annotated[
@@ -272,9 +306,14 @@ PrintSchema = Annotated[
         callback=print_schema,
         is_eager=True,
         metavar="NAME",
+        hidden=True,
         rich_help_panel="Output",
         show_default="none",
-        help="Print the JSON Schema of an output, and end: events (.jsonl), coco, masks (their classes.json), summary (--json).",
+        help="Print the JSON Schema of an output: events (.jsonl), coco, masks (classes.json), summary (--json).",
     ),
+]
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", callback=show_all, is_eager=True, help="Show all options, the rarely used ones too."),
 ]
 Version = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")]

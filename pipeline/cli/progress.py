@@ -1,4 +1,4 @@
-"""What a person sees of a run: the progress bar while it lasts, and the table at its end."""
+"""The progress bar of a run and the table at its end."""
 
 from __future__ import annotations
 
@@ -21,21 +21,31 @@ from rich.text import Text
 
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Summary
+from cliprl.pipeline.sources.registry import find_source
 
-# What each stage is called in the table, for somebody who has not read the code.
+# Title of each stage in the table, and its work as the bottleneck of a run. That of decoding depends on the source.
 TITLES = {
     "decode": "decode",
-    "prepare": "view + network picture",
+    "prepare": "view + network input",
     "encode": "CLIP encoder",
     "refine": "refinement",
     "draw": "overlay",
     "write": "encode + write",
     END_TO_END: "end to end, decoded to written",
 }
+WORK = {
+    "prepare": "preparing the network input",
+    "encode": "the CLIP encoder",
+    "refine": "refinement",
+    "draw": "drawing the overlay",
+    "write": "encoding and writing the output",
+}
+# The bottleneck of a run that displays frames at the rate of its source.
+SOURCE = "source"
 
 
 class _FramesPerSecond(ProgressColumn):
-    """Frames a second over the last moments, as rich estimates them."""
+    """The current frame rate, as rich estimates it."""
 
     max_refresh = 0.5
 
@@ -45,9 +55,9 @@ class _FramesPerSecond(ProgressColumn):
 
 
 class ProgressBar:
-    """Shows frames done, rate and time left on a terminal; costs a clock reading a frame, and nothing is drawn when off."""
+    """Shows frames done, frame rate and time left on a terminal. Nothing is drawn unless `enabled`."""
 
-    # Updating rich for every frame would cost more than drawing the overlay's legend.
+    # Seconds between updates: one per frame would cost more than drawing the overlay's legend.
     PERIOD = 0.1
 
     def __init__(self, console: Console, info: StreamInfo, frames: int | None, *, enabled: bool) -> None:
@@ -65,7 +75,7 @@ class ProgressBar:
         self._done, self._shown = 0, 0.0
 
     def advance(self) -> None:
-        """One more frame was written."""
+        """Count a frame that was written."""
         self._done += 1
         now = time.monotonic()
         if now - self._shown >= self.PERIOD:
@@ -81,12 +91,36 @@ class ProgressBar:
         self._progress.stop()
 
 
-def summary_table(summary: Summary, targets: Sequence[str]) -> Table:
-    """The closing table: counts in its title, a row a stage, where the output went in its caption."""
+def bottleneck(summary: Summary, *, paced: bool) -> str | None:
+    """The stage that limited the frame rate of a run, `SOURCE` if the source did; None if no stage ran.
+
+    paced: frames are displayed at the rate of the source. Stages run in parallel, so that the slowest one is the limit.
+    """
+    if paced and not summary.dropped:
+        return SOURCE
+    medians = {
+        stage: latency.p50 for stage in STAGES if (latency := summary.latency[stage]).p50 == latency.p50
+    }  # no NaN
+    return max(medians, key=medians.__getitem__, default=None)
+
+
+def describe_bottleneck(stage: str | None, source: str) -> str:
+    """What limited a run of the input `source`, in words; "" if unknown."""
+    if stage == SOURCE:
+        return "the frame rate of the source"
+    if stage == "decode":
+        kind = find_source(source)
+        return kind.work if kind else "decoding"
+    return WORK.get(stage or "", "")
+
+
+def summary_table(summary: Summary, targets: Sequence[str], bound_by: str = "") -> Table:
+    """Build the closing table: counts and the bottleneck in its title, a row per stage, the outputs in its caption."""
     outcome = "interrupted" if summary.interrupted else "done"
     title = f"{outcome}: {summary.frames} frames in {summary.seconds:.1f} s = {summary.fps:.1f} FPS"
+    title += f", bound by {bound_by}" if bound_by else ""
     counts = (
-        f"{summary.dropped} dropped · {summary.damaged} damaged · {summary.mean_steps:.2f} refinement steps a frame"
+        f"{summary.dropped} dropped · {summary.damaged} damaged · {summary.mean_steps:.2f} refinement steps per frame"
     )
     caption = Text("\n".join((counts, *targets)), "table.caption")  # no markup: "[1]" may be part of a name
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")

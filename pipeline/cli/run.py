@@ -17,7 +17,7 @@ from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.signals import on_ending_signals
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
-from cliprl.pipeline.cli.progress import ProgressBar, summary_table
+from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_table
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
@@ -87,12 +87,14 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
                 _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
     outputs.note()
     summary = stream.summary()
+    slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
         run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-        run_of["written"] = dict(zip(targets, stream.written, strict=True))
+        run_of |= {"written": dict(zip(targets, stream.written, strict=True)), "bottleneck": slowest}
         print(json_text(summary.to_json() | run_of), flush=True)
     else:
-        _tell(console, summary_table(summary, [f"wrote {target}" for target in targets if target != "null:"]))
+        wrote = [f"wrote {target}" for target in targets if target != "null:"]
+        _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
 
 

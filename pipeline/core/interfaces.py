@@ -183,6 +183,11 @@ class VideoStream(ContextManager, Protocol):
         ...
 
     @property
+    def paced(self) -> bool:
+        """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
+        ...
+
+    @property
     def interrupted(self) -> bool:
         """Whether `stop` ended the run before its source did."""
         ...

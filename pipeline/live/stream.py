@@ -150,6 +150,11 @@ class LiveStream:
         return self._interrupted.is_set()
 
     @property
+    def paced(self) -> bool:
+        """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
+        return True
+
+    @property
     def interrupted(self) -> bool:
         """Whether the run was stopped before the input's end. A file that was played to its end was not interrupted."""
         played = self.playback is not None and self.playback.played

@@ -147,6 +147,11 @@ class Stream:
         return self.source.info
 
     @property
+    def paced(self) -> bool:
+        """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
+        return self.info.live
+
+    @property
     def interrupted(self) -> bool:
         """Whether `stop` was called."""
         return self._interrupted

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import av
 import pytest
+import typer
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
+from cliprl.pipeline.cli.progress import bottleneck, describe_bottleneck
 from cliprl.pipeline.cli.run import default_output
+from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Latency, Summary
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 DEMO = "demo:?seconds=0.4&size=320x256"
@@ -76,8 +79,49 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     text = capfd.readouterr().out
     for word in ("INPUT", "--output", "--budget-ms", "Examples", "not a medical device"):
         assert word in text
+    assert "--max-age-ms" not in text
     assert call(monkeypatch, "--version") == 0
     assert capfd.readouterr().out.startswith("cliprl 0")
+
+
+def test_help_fits_in_two_screens_and_help_all_lists_every_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run("--help", cwd=tmp_path).stdout.splitlines()
+    assert 40 < len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    everything = run("--help-all", cwd=tmp_path).stdout
+    for name in (name for parameter in typer.main.get_command(cli.app).params for name in parameter.opts[:1]):
+        assert name in everything or name == "source"
+
+
+def summary_of(dropped: int = 0, **medians: float) -> Summary:
+    names = (*STAGES, END_TO_END)
+    latency = {name: Latency(*[medians.get(name, float("nan"))] * 4) for name in names}
+    return Summary(10, 1.0, 1.0, dropped, 0, 0.0, False, latency)
+
+
+@pytest.mark.parametrize(
+    ("summary", "paced", "source", "words"),
+    [
+        (summary_of(decode=30, encode=20, write=1), False, "demo:", "rendering the demo scene"),
+        (summary_of(decode=30, encode=20), False, "operation.mp4", "decoding"),
+        (summary_of(decode=30, encode=20), False, "-", "reading standard input"),
+        (summary_of(decode=3, encode=20, refine=21), False, "operation.mp4", "refinement"),
+        (summary_of(decode=3, encode=20), True, "/dev/video0", "the frame rate of the source"),
+        (summary_of(4, decode=3, draw=50), True, "/dev/video0", "drawing the overlay"),
+        (summary_of(), False, "demo:", ""),
+    ],
+)
+def test_the_bottleneck_of_a_run(summary: Summary, paced: bool, source: str, words: str) -> None:
+    assert describe_bottleneck(bottleneck(summary, paced=paced), source) == words
+
+
+def test_the_summary_names_the_bottleneck(tmp_path: Path) -> None:
+    arguments = ("demo:?seconds=0.2&size=640x512", "--steps", "0", "-o", "null:")
+    assert ", bound by " in run(*arguments, cwd=tmp_path).stderr
+    assert json.loads(run(*arguments, "--json", cwd=tmp_path).stdout)["bottleneck"] in STAGES
 
 
 @pytest.mark.parametrize(
@@ -189,6 +233,9 @@ def _lines(folder: Path, events: Path) -> int:
     [
         ("a/b.mp4", "a/b_overlay.mp4"),
         ("a/b.MOV", "a/b_overlay.mov"),
+        ("a/b.m4v", "a/b_overlay.m4v"),
+        ("screen:?size=640x480", "screen_overlay.mp4"),
+        ("camera:Endo Cam", "camera_overlay.mp4"),
         ("b.avi", "b_overlay.mp4"),
         ("a/frames/*.png", "a/frames_overlay.mp4"),
         ("frames/%04d.png", "frames_overlay.mp4"),
