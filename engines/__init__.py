@@ -1,4 +1,4 @@
-"""What runs a network: the engine bundle, the backends, and the choice between them."""
+"""Engine bundles, the backends that run them, and the selection of a backend and precision."""
 
 from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe

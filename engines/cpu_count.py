@@ -1,4 +1,4 @@
-"""The processors at hand, and how many of them the networks take."""
+"""Count the available processors and those that the networks use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def network_threads() -> int:
     """Half of the processors that this process may use: decoding, drawing and writing run beside the networks.
 
     Measured on two cores with the small bundle: with one thread in place of two, the encoder takes 8.4 instead of 7.0 ms, but a
-    frame of the whole stream 28 instead of 34 ms of CPU time, for threads that wait for each other do so at work.
+    frame of the whole stream 28 instead of 34 ms of CPU time, because threads that wait for each other do so in a busy loop.
     """
     return max(1, available_cpus() // 2)

@@ -1,4 +1,4 @@
-"""Errors that a person reads: one line that names the value, the rule and the remedy."""
+"""The exceptions for users: one line that names the value, the rule and the remedy."""
 
 from __future__ import annotations
 

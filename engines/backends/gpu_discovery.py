@@ -1,4 +1,4 @@
-"""What NVIDIA hardware and driver this machine has, asked of the driver itself: no optional package is needed to know."""
+"""Query the NVIDIA driver for its version and its GPUs, without any optional package."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class GpuInfo:
 
     @property
     def target(self) -> str:
-        """The capability as engines are labelled, such as "sm86"."""
+        """The capability as in the names of engines, such as "sm86"."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
 
 @dataclass(frozen=True, slots=True)
 class DriverInfo:
-    """The driver: its version ("" where it can't be told), the newest CUDA it serves, and the GPUs it sees."""
+    """The driver: its version ("" if unknown), the newest CUDA version that it supports, and its GPUs."""
 
     version: str
     cuda: tuple[int, int]
@@ -49,12 +49,12 @@ NO_DRIVER = "no NVIDIA driver on this machine: install it, or run with --device 
 
 
 def no_gpu(driver: DriverInfo) -> str:
-    """The sentence for a driver that sees no GPU."""
+    """The error message for a driver that finds no GPU."""
     return f"driver {driver.version or 'present'} sees no GPU: see nvidia-smi, and start a container with --gpus all"
 
 
 def identity() -> Mapping[str, str]:
-    """Driver and GPU of this machine, as fields that an engine depends on."""
+    """Driver and GPU of this machine, for the cache key of an engine."""
     driver = find_driver()
     gpus = driver.gpus if driver else ()
     return {

@@ -1,6 +1,7 @@
-"""OpenVINO and NNCF without their reports: both tell their maker, over the network, that they were imported.
+"""Import OpenVINO and NNCF without their telemetry.
 
-They do so unasked, unless the user has declined on this machine. A program that hospitals run tells nobody.
+Both send a report over the network when they are imported, unless the user has opted out on this machine. A program that
+hospitals run must not.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-# What sends the reports, and OpenVINO's converter of models, which sends one at once, serves nothing here, and takes a
-# seventh of a warm start. Both packages do without either.
+# The telemetry package, and OpenVINO's model converter, which sends a report at import and takes a seventh
+# of a warm start. Neither is used here.
 UNWANTED = ("openvino_telemetry", "openvino.tools.ovc")
 
 
@@ -30,7 +31,7 @@ def nncf() -> Any:
 
 @contextmanager
 def _hidden() -> Iterator[None]:
-    """What is unwanted looks as though it were not installed, and can be imported again by others afterwards."""
+    """Make the unwanted modules look as if they were not installed; afterwards they can be imported again."""
     modules: dict[str, Any] = sys.modules
     hidden = [name for name in UNWANTED if name not in modules]
     modules.update(dict.fromkeys(hidden))

@@ -1,4 +1,4 @@
-"""What a bundle says of itself, and the seal that shows whether a byte of it was changed since."""
+"""The manifest of a bundle, and the seal that shows whether a byte of it has changed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TextSpec:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself. `height` and `width` are the network's input size in pixels, `steps` its default T.
+    """The manifest of a bundle. `height` and `width` are the network's input size in pixels, `steps` its default T.
 
     `text` is None for a bundle whose classes can't be changed.
     """

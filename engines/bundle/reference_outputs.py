@@ -112,7 +112,7 @@ def _encoded(encoder: Engine, pictures: Pictures, bundle: Bundle) -> Iterator[tu
 
 
 def encoder_shapes(bundle: Bundle, batch: int = 1) -> Mapping[str, tuple[int, ...]]:
-    """The encoder's inputs for the bundle's own size and classes, and so many pictures at a time."""
+    """The shapes of the encoder's inputs for the bundle's input size and classes, and `batch` images at a time."""
     return {"image": (batch, bundle.manifest.height, bundle.manifest.width, 3), "text": bundle.embeddings.shape}
 
 

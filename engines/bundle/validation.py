@@ -1,4 +1,4 @@
-"""Bounds on what a bundle from a stranger may claim, checked before anything is allocated, decoded or opened by its name."""
+"""Bounds on the values of an untrusted bundle, checked before anything is allocated, decoded or opened."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Entries on disk: whole, or noticed.
+"""Store cache entries on disk so that damaged or incomplete ones are detected.
 
-An entry is two files: a payload, and beside it a sealed JSON sidecar that tells what the payload was made for and its
-SHA-256. The sidecar is written last, and each file under another name first: whatever moment a writer is killed at,
-what it leaves is either whole or noticed.
+An entry is two files: a payload, and a sealed JSON sidecar with the fields that the payload was made for and its SHA-256.
+Each file is written under another name and renamed, the sidecar last: an entry of a killed writer is either whole or detected.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 from cliprl.engines.bundle.manifest import sealed_text
 
 PAYLOAD, SIDECAR, PARTIAL = ".engine", ".json", ".partial"
-# Files that a backend keeps beside (see aside.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
+# Files that a backend keeps beside (see sidecar.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
 RUNTIME, TIMING = ".runtime", ".timing"
 
 

@@ -1,4 +1,4 @@
-"""Compiled engines, kept between runs: never trusted without their hash, never built twice at once, never required."""
+"""The cache of compiled engines: entries are checked by hash, built once even by concurrent processes, and optional."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EngineCache:
         """The entry made for exactly these fields, or what `make` gives, stored for the next time.
 
         Where several processes ask at once one makes it and the others wait. A folder that can't be written costs the
-        caching and nothing else. `say` is told why anything had to be made.
+        caching and nothing else. `say` gets the reason why an entry is made.
         """
         found = self.read(fields, say)
         if found is not None:
@@ -50,7 +50,7 @@ class EngineCache:
             return made
 
     def read(self, fields: Mapping[str, str], say: Say = ignore_message) -> StoredEntry | None:
-        """The entry for these fields, if there is a whole one. `say` is told in which field the nearest other one differs."""
+        """The entry for these fields, if there is a whole one. `say` gets the fields in which the nearest other entry differs."""
         name = entry_name(fields)
         data = self._store.sidecar(name)
         if data is None:
@@ -152,7 +152,7 @@ def _difference(kept: Mapping[str, str], wanted: Mapping[str, str]) -> str:
 
 
 def _short(value: str | None) -> str:
-    """A value as it is told: of a hash its head is enough."""
+    """A value for a message: a hash is cut after 12 digits."""
     if value is None:
         return "unset"
     return value if len(value) < 64 or " " in value else f"{value[:12]}…"

@@ -1,4 +1,4 @@
-"""How every command ends: an exit status, and where something went wrong one line that says what."""
+"""Run a command-line program: its exit status, and one line on standard error for every failure."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kin
 def run_app(app: typer.Typer, program: str) -> int:
     """Run a program on the command line's words, and return its exit status.
 
-    0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of one that nobody
-    foresaw the traceback is kept in a file, which the line names.
+    0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of an unexpected
+    one the traceback is written to a file, which the line names.
     """
     _open_standard_handles()
     with _own_errors_of_output():
@@ -93,7 +93,7 @@ class _OutputError(OSError):
 
 
 class _Output:
-    """A text file whose own errors can be told from all others."""
+    """A text file whose errors are raised as `_OutputError`, to distinguish them from all others."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -121,7 +121,7 @@ class _StandardError:
 
     @property
     def rich_proxied_file(self) -> _StandardError:
-        """What rich prints on while it shows a bar and stands for standard error itself."""
+        """The stream that rich writes to while it shows a progress bar in place of standard error."""
         return self
 
     def write(self, text: str) -> int:

@@ -1,4 +1,4 @@
-"""How large the activations of a bundle's encoder get: what int8 and FP8 on a GPU need, found on calibration pictures.
+"""Calibrate the activation ranges of a bundle's encoder for int8 and FP8 on a GPU.
 
 They are kept in the bundle as one small file, from which every GPU makes its own eight-bit engine of `encoder.onnx`.
 """

@@ -1,6 +1,6 @@
-"""Convolutions whose kernel is computed, not stored, turned inside out: TensorRT takes no kernel of unknown size.
+"""Rewrite convolutions with a computed kernel, because TensorRT takes no kernel of unknown size.
 
-The comparison of pixels with class texts is such a one: its kernel is the texts, as many as there are classes. But the
+The comparison of pixels with class texts is one: its kernel is the texts, as many as there are classes. But the
 same sums are a convolution of the texts, a batch of K pictures of one pixel, with the pixels as kernel, h w of them. (A
 matrix product would say the same, but TensorRT for RTX compiles none in FP32 for Turing: "FP32 GEMM is not supported".)
 """

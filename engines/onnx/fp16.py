@@ -138,7 +138,7 @@ def _as_half(tensor: Any) -> Any:
 
 
 def _is_lost(tensor: Any) -> bool:
-    """Whether half can't hold a constant: it overflows, or is a number of its own (an epsilon) that becomes nothing."""
+    """Whether half can't hold a constant: it overflows, or is a single number (an epsilon) that becomes zero."""
     values = np.abs(numpy_helper.to_array(tensor))
     if values.size == 1 and 0 < values.max() < np.finfo(np.float16).tiny:
         return True

@@ -1,4 +1,4 @@
-"""ONNX files as GPU backends take them: read whole, in the precision asked for."""
+"""Load an ONNX file for a GPU backend in a given precision."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
 def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Say = ignore_message) -> Bundle:
     """Copy a bundle to a new `folder` and give the copy what eight bits need, calibrated on image files.
 
-    `say` is told what a missing package leaves out. Raises EngineError where that is both, UsageError for bad frames.
+    `say` gets the name of a missing package and of what is left out. Raises EngineError if both packages are missing,
+    UsageError for bad frames.
     """
     pictures = read_pictures(frames, bundle.manifest.height, bundle.manifest.width)
     check_enough(pictures)

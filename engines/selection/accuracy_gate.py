@@ -1,4 +1,4 @@
-"""The accuracy gate: an engine serves only if it says what the reference says."""
+"""The accuracy gate: accept an engine only if its outputs agree with the reference outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One way to run a bundle: a backend in one of its precisions, what it builds, and how that compares with the reference."""
+"""One backend in one precision for a bundle: build it, load it, and compare it with the reference."""
 
 from __future__ import annotations
 

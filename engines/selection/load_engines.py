@@ -1,4 +1,4 @@
-"""From a bundle to engines that may serve: the best precision that passes the accuracy gate, compiled once and kept."""
+"""Load the engines of a bundle: the fastest precision that passes the accuracy gate, compiled once and cached."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def load_engines(
 
     "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
     fastest on this machine; one asked for by name is taken or refused.
-    `threads` 0 stands for half the processors. `say` is told what takes time, and why. The encoder takes `batch` pictures at a
+    `threads` 0 means half of the processors. `say` gets messages about what takes time, and why.
+    The encoder takes `batch` pictures at a
     time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms a picture alone, 8.3 in
     fours, 8.9 in eights), and a stream's frames do not wait for each other.
     Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
@@ -57,7 +58,7 @@ def load_engines(
 
 
 class _Served:
-    """Serves each candidate once: what was raced need not be loaded again, nor compiled where nothing can be kept."""
+    """Load each variant once: one that the speed test has loaded is reused."""
 
     def __init__(self, cache: EngineCache, say: Say) -> None:
         self.cache, self.say = cache, say
@@ -71,7 +72,7 @@ class _Served:
 
 
 def serve(candidate: EngineVariant, cache: EngineCache, say: Say = ignore_message) -> CompiledBundle:
-    """Load a candidate from the cache or build it. Raises EngineError, with the figures, where the gate refuses it."""
+    """Load a variant from the cache or build it. Raises EngineError, with the figures, if the accuracy gate refuses it."""
     fields = candidate.fields()
     candidate = replace(candidate, aside=cache.folder / entry_name(fields))
     made = cache.get_or_make(fields, lambda: _make(candidate, say), say)
@@ -110,7 +111,7 @@ def _measured_order(rivals: Sequence[EngineVariant], served: _Served) -> Sequenc
 
 
 def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
-    """Compile and judge every rival, and time those that are accepted; refusals are told."""
+    """Compile and check every variant, and time the accepted ones; `say` gets the refusals."""
     accepted: dict[str, Engine] = {}
     for rival in rivals:
         try:

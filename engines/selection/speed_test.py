@@ -1,4 +1,4 @@
-"""Which of several engines of one network is the fastest here: run in turn, so that a busy machine slows all of them."""
+"""Find the fastest of several engines of one network. They run in turn, so that a busy machine slows all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the default engine, and the only one of the light install."""
+"""The OpenVINO backend for the CPU: the default, and the only one of the core install."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 class OpenVino:
-    """The backend. Blobs are OpenVINO's own export of a compiled model: tied to its version and to the CPU."""
+    """The OpenVINO backend. Its blobs are exported compiled models, valid for one OpenVINO version and one CPU."""
 
     name = NAME
     known_precisions = PRECISIONS
 
     def probe(self) -> Probe:
-        """Whether OpenVINO is installed and has a CPU plugin."""
+        """Check that OpenVINO is installed and has a CPU plugin."""
         try:
             version = openvino().__version__.split("-")[0]
         except ImportError as error:
@@ -46,7 +46,7 @@ class OpenVino:
         )
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
-        """ "int8" where the CPU multiplies it natively and the bundle has such an encoder, "bf16" likewise, and "f32"."""
+        """ "bf16" and "int8" if the CPU computes them natively (int8 also needs an int8 encoder in the bundle), and "f32"."""
         return tuple(each for each in PRECISIONS if not self.lacks(each, files))
 
     def lacks(self, precision: str, files: Collection[str]) -> str:
@@ -54,7 +54,7 @@ class OpenVino:
         return lacking(precision, frozenset(_flags()), "BF16" in _capabilities(), INT8_ENCODER in files)
 
     def sources(self, precision: str) -> tuple[str, ...]:
-        """An int8 encoder is a file of its own."""
+        """The int8 encoder is a separate file."""
         return (INT8_ENCODER, INT8_WEIGHTS) if precision == INT8 else (ENCODER,)
 
     def identity(self) -> Mapping[str, str]:
@@ -124,7 +124,7 @@ def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
 def _hints(request: Request) -> dict[str, Any]:
     if request.precision not in PRECISIONS:
         raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
-    # An int8 network says itself what is int8 in it; the rest of it runs in bf16 where there is that.
+    # An int8 network states which of its layers are int8; the rest runs in bf16 if the CPU has it.
     rest = "bf16" if "BF16" in _capabilities() else "f32"
     hints: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",

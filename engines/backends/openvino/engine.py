@@ -1,4 +1,4 @@
-"""A network that OpenVINO compiled, ready to run."""
+"""Run a network that OpenVINO has compiled."""
 
 from __future__ import annotations
 

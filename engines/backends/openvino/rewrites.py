@@ -1,4 +1,4 @@
-"""How OpenVINO is given a network: features stay as it computes them, and the number of classes may be left open."""
+"""Rewrites of a network for OpenVINO: features stay channels last, and the number of classes may be open."""
 
 from __future__ import annotations
 

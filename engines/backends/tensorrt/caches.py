@@ -1,4 +1,4 @@
-"""What TensorRT learns at work, kept for the next time: timings of a build, and the kernels that RTX makes at run time."""
+"""Caches of TensorRT between runs: kernel timings of a build, and the kernels that TensorRT for RTX compiles at run time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cliprl.engines.cache.sidecar import read_sidecar, write_sidecar
 
 
 def timing_path(aside: Path, identity: Mapping[str, str]) -> Path:
-    """Where the timings for one version on one GPU, told by `identity`, are kept: one file for all engines of a folder."""
+    """The path of the timings for one version on one GPU (`identity`): one file for all engines of a folder."""
     words = (f"{name}_{value}" for name, value in identity.items())
     return aside.with_name(re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(words)) + TIMING)
 
 
 def runtime_path(aside: Path, network: str) -> Path:
-    """Where the kernels of one network of a cache entry are kept."""
+    """The path of the kernels of one network of a cache entry."""
     return aside.with_name(f"{aside.name}.{network}{RUNTIME}")
 
 
@@ -48,7 +48,7 @@ class Timings:
 class Kernels:
     """The kernels that TensorRT for RTX makes of a plan for this GPU and these shapes, in a file tied to the plan.
 
-    `taken` tells whether those of an earlier run are used. TensorRT refuses ones of another version, GPU or driver.
+    `taken` is true if those of an earlier run are used. TensorRT refuses ones of another version, GPU or driver.
     """
 
     def __init__(self, config: Any, path: Path | None, plan: bytes) -> None:

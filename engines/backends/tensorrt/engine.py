@@ -22,8 +22,8 @@ class TensorRtEngine:
     """A plan, ready to run. Tensors are torch's, on the current GPU; not for use by two threads at once.
 
     A run whose shapes and addresses were seen before replays a CUDA graph; another captures one first. So give the same
-    tensors again and again, filled anew. Runs happen on a stream of the engine's own, never on CUDA's default stream,
-    ordered after what the caller's current stream has been given. TensorRT for RTX
+    tensors again and again, filled anew. It runs on its own stream, never on CUDA's default stream,
+    after the work that is queued on the caller's current stream. TensorRT for RTX
     keeps the kernels that it makes in the file `kernels`.
     """
 
@@ -139,10 +139,10 @@ class TensorRtEngine:
 
 
 def _context(trt: Any, engine: Any, kernels: Path | None, plan: bytes) -> tuple[Kernels | None, Any]:
-    """An execution context, and the kernels that it makes, where they can be kept.
+    """Create an execution context, and the cache of the kernels that it compiles.
 
-    TensorRT for RTX makes a kernel for the shapes at hand in the background, unless it is told to make it first: a recorded
-    graph would replay the slow stand-in for ever.
+    TensorRT for RTX makes a kernel for the shapes at hand in the background, unless it is configured to make it first: a recorded
+    graph would replay the slow fallback for ever.
     """
     if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         return None, engine.create_execution_context()

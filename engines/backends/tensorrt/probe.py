@@ -1,4 +1,4 @@
-"""Whether TensorRT can serve here: a chain of questions, each with an answer that a user can act on."""
+"""Check whether TensorRT can serve on this machine, with a reason and a remedy for each obstacle."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def probe_tensorrt(package: str) -> Probe:
 
 
 def cuda_of(package: str) -> int:
-    """The major version of CUDA that the installed wheel of `package` is made for; 0 where it can't be told."""
+    """The major version of CUDA that the installed wheel of `package` is built for; 0 if unknown."""
     for major in sorted(OLDEST_DRIVER, reverse=True):
         try:
             distribution(f"{package}_cu{major}")

@@ -34,7 +34,7 @@ def _needed(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
 
 
 class _Neighbours:
-    """Who gives and who takes each tensor; changes of type are looked through."""
+    """The node that produces each tensor and the nodes that consume it; casts are skipped."""
 
     def __init__(self, nodes: Sequence[Node], constants: Mapping[str, Tensor]) -> None:
         self.nodes, self._constants = nodes, constants
@@ -50,12 +50,12 @@ class _Neighbours:
         return self.source(maker.inputs[0]) if maker is not None and maker.kind == "Cast" else name
 
     def maker(self, name: str, kind: str) -> Node | None:
-        """Who gives a tensor, if it is of that kind."""
+        """The node that produces a tensor, if it is of that kind."""
         maker = self._makers.get(self.source(name))
         return maker if maker is not None and maker.kind == kind else None
 
     def takers(self, node: Node, kind: str) -> Iterator[Node]:
-        """Those of that kind who take what a node gives."""
+        """The nodes of that kind that consume the output of a node."""
         for taker in self._takers[node.outputs[0]]:
             if taker.kind == kind:
                 yield taker

@@ -1,7 +1,7 @@
 """An ONNX graph run by torch, operator by operator.
 
 Shapes and everything that follows from them alone are worked out once for each set of input shapes. What is left is a
-`GraphProgram`: a straight list of operators on tensors of one device, which asks the host nothing and can be recorded.
+`GraphProgram`: a straight list of operators on tensors of one device, which needs no host synchronization and can be recorded.
 """
 
 from __future__ import annotations
