@@ -1,20 +1,20 @@
-// What the viewer may change: sent to the program, which tells all pages; and the list of classes.
+// Settings that the page changes and the program sends to all pages, and the list of classes.
 
 const SEND_MS = 60;
-const LEAST_SHARE = 0.001; // of the picture; less is a speck
+const LEAST_SHARE = 0.001; // of the field of view; smaller areas count as absent
 
 export class Controls extends EventTarget {
   #settings = { opacity: 0.4, contours: true, hidden: [], recording: false, paused: false };
   #unsent = {};
   #timer = 0;
-  #held = 0; // what the program says is older than what was changed here, until then
+  #held = 0; // until this time, settings from the program are older than a change made here
   #visible = 0.4;
 
   get settings() {
     return this.#settings;
   }
 
-  // The program's word.
+  // Accept settings from the program.
   accept(settings) {
     if (performance.now() > this.#held) this.#set(settings);
   }

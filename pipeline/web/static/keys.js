@@ -1,4 +1,4 @@
-// Single keys, which can be switched off, for those whose speech input would type them.
+// Single-key shortcuts. They can be switched off, because speech input may type single letters.
 
 const STORE = "cliprl-shortcuts";
 const KEYS = {
@@ -28,14 +28,14 @@ export class Keys {
       toggle.checked = localStorage.getItem(STORE) !== "off";
       toggle.addEventListener("change", () => localStorage.setItem(STORE, toggle.checked ? "on" : "off"));
     } catch {
-      // a browser that keeps nothing: the keys are on
+      // without local storage the shortcuts are on
     }
     document.addEventListener("keydown", (event) => this.#press(event));
-    document.addEventListener("click", ({ detail }) => this.#let(detail > 0));
+    document.addEventListener("click", ({ detail }) => this.#releaseFocus(detail > 0));
   }
 
-  // A mouse leaves no focus behind on a button: Space is to freeze the picture, not to press it again.
-  #let(byPointer) {
+  // Remove the focus from a button after a mouse click, so that Space freezes the image and does not press it again.
+  #releaseFocus(byPointer) {
     if (byPointer && document.activeElement?.matches("main :is(button, input[type=checkbox])")) {
       document.activeElement.blur();
     }

@@ -1,4 +1,4 @@
-// The WebSocket to the program: it is opened again whenever it is lost, and knows what the program's clock says.
+// The WebSocket to the program. It reconnects when it is lost, and estimates the program's clock.
 
 const RETRY_MS = [250, 500, 1000, 2000];
 const PING_MS = 2000;
@@ -23,7 +23,7 @@ export class Link extends EventTarget {
     if (this.isOpen) this.#socket.send(JSON.stringify(message));
   }
 
-  // The program's clock (ms) at a time of this page's (`performance.now()`); null before it is known.
+  // Convert a time of this page (`performance.now()`) to the program's clock in ms; null before it is known.
   toProgram(time) {
     if (!this.#clocks.length) return null;
     const best = this.#clocks.reduce((a, b) => (b.trip < a.trip ? b : a));
@@ -40,7 +40,7 @@ export class Link extends EventTarget {
       this.#ping();
       this.dispatchEvent(new Event("open"));
     };
-    socket.onmessage = ({ data }) => this.#hear(data);
+    socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = () => {
       clearTimeout(this.#pinging);
       this.dispatchEvent(new Event("lost"));
@@ -53,9 +53,9 @@ export class Link extends EventTarget {
     this.#pinging = setTimeout(() => this.#ping(), this.#clocks.length < SAMPLES ? PING_MS / 10 : PING_MS);
   }
 
-  #hear(data) {
+  #receive(data) {
     if (typeof data !== "string") {
-      this.dispatchEvent(new CustomEvent("picture", { detail: data }));
+      this.dispatchEvent(new CustomEvent("image", { detail: data }));
       return;
     }
     const message = JSON.parse(data);

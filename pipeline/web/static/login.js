@@ -1,4 +1,4 @@
-// Exchanges the token, typed or taken from the address's fragment (which no server or log ever sees), for a cookie.
+// Exchange the token for a cookie. It is typed, or taken from the URL's fragment, which browsers never send.
 
 const form = document.getElementById("form");
 const problem = document.getElementById("problem");
@@ -17,7 +17,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   problem.textContent = "";
   login(document.getElementById("token").value.trim()).catch(() => {
-    problem.textContent = "the program does not answer: is it still running?";
+    problem.textContent = "no answer: check that the program is still running";
   });
 });
 

@@ -1,4 +1,4 @@
-// How many pictures this screen shows a second, and how old they are when it does.
+// Measurement of the frame rate and the latency on this screen.
 
 const WINDOW_MS = 1000;
 
@@ -19,7 +19,7 @@ export class Meter {
     while (this.#latencies.length && this.#latencies[0][0] < now - WINDOW_MS) this.#latencies.shift();
   }
 
-  // Pictures of the last second, and the median of their latencies in ms (null where none was measured).
+  // Return the number of frames in the last second, and their median latency in ms (null if none was measured).
   read() {
     this.#trim(performance.now());
     const sorted = this.#latencies.map(([, latency]) => latency).sort((a, b) => a - b);

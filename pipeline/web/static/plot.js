@@ -1,4 +1,4 @@
-// A minute of one figure as a line, drawn into an SVG that the style sheet colours.
+// A line plot of the last minute of one value, as SVG; the style sheet sets the colors.
 
 const SECONDS = 60;
 const SVG = "http://www.w3.org/2000/svg";
@@ -7,7 +7,7 @@ const [WIDTH, HEIGHT] = [240, 44];
 export class Plot {
   #samples = [];
 
-  // `least`: what the scale reaches at least. `mark`: where a line is drawn across, if anywhere.
+  // `least`: the smallest upper end of the scale. `mark`: the value of a horizontal line, if any.
   constructor(svg, { label, unit, least, mark }) {
     this.svg = svg;
     this.about = { label, unit };
@@ -26,7 +26,7 @@ export class Plot {
     return node;
   }
 
-  // One value of now, or null for a gap.
+  // Add the current value, or null for a gap.
   add(value) {
     const now = performance.now() / 1000;
     this.#samples.push([now, value]);
@@ -68,7 +68,7 @@ export class Plot {
     }
   }
 
-  // What somebody who can't see the line should know.
+  // Describe the plot for screen readers.
   describe() {
     const values = this.#samples.map(([, value]) => value).filter((value) => value !== null);
     const { label, unit } = this.about;

@@ -1,9 +1,9 @@
-// The picture, or two side by side: JPEG pictures over the WebSocket at once, WebRTC as soon as it shows something.
+// One or two image panes. JPEG images come over the WebSocket until WebRTC delivers frames.
 
 const VIEWS = ["overlay", "raw"];
 const RTC_PATIENCE_MS = 10000;
 const RTC_SILENCE_MS = 2000;
-// WebRTC that failed is tried again after so long, and then after twice the last pause, up to 64 times the first.
+// The first pause before WebRTC is tried again; each pause is twice the last, up to 64 times the first.
 const RTC_AGAIN_MS = 5000;
 
 class Pane {
@@ -32,7 +32,7 @@ class Pane {
     this.canvas.hidden = on;
   }
 
-  // A copy of what is on the screen now, drawn into another pane.
+  // Draw a copy of the displayed image into another pane.
   copyTo(pane) {
     const image = this.usesVideo ? this.video : this.canvas;
     pane.draw(image, image.videoWidth || image.width, image.videoHeight || image.height);
@@ -52,21 +52,21 @@ export class Screen extends EventTarget {
   #lastRtc = 0;
   #drawn = new Map();
   transport = "jpeg";
-  wish = "auto";
+  preference = "auto";
 
   constructor(link, live, other) {
     super();
     this.#link = link;
     this.#panes = [new Pane(live), new Pane(other)];
-    link.addEventListener("picture", ({ detail }) => this.#receive(detail));
-    link.addEventListener("answer", ({ detail }) => this.#hear(detail));
+    link.addEventListener("image", ({ detail }) => this.#receive(detail));
+    link.addEventListener("answer", ({ detail }) => this.#acceptAnswer(detail));
     link.addEventListener("open", () => {
       this.#drawn.clear();
       this.#failures = 0;
-      this.#begin();
+      this.#start();
     });
     link.addEventListener("lost", () => this.#hangUp());
-    document.addEventListener("visibilitychange", () => this.#ask());
+    document.addEventListener("visibilitychange", () => this.#request());
   }
 
   get live() {
@@ -77,24 +77,24 @@ export class Screen extends EventTarget {
     return this.#panes[1];
   }
 
-  // How RTP timestamps of a call map to the program's clock; a status from the program tells.
-  date(call, origins) {
+  // Set the origins of a call's RTP timestamps, from the program's status.
+  setOrigins(call, origins) {
     this.#origins = call === this.#calls ? origins : [];
   }
 
   // "auto", "rtc" or "jpeg".
-  prefer(wish) {
-    this.wish = wish;
+  prefer(preference) {
+    this.preference = preference;
     this.#failures = 0;
     this.#hangUp();
-    this.#begin();
+    this.#start();
   }
 
   showRaw(on) {
     this.#views = on ? VIEWS : VIEWS.slice(0, 1);
     this.other.useVideo(false);
     this.#hangUp();
-    this.#begin();
+    this.#start();
   }
 
   freeze() {
@@ -102,21 +102,21 @@ export class Screen extends EventTarget {
     this.live.copyTo(this.other);
   }
 
-  // To be called now and then: whether WebRTC still brings pictures although there are new ones.
+  // Fall back to JPEG if WebRTC delivers no frames although there are new ones. To be called periodically.
   check(moving) {
     if (this.transport === "rtc" && moving && performance.now() - this.#lastRtc > RTC_SILENCE_MS && !document.hidden) {
-      this.#fallBack("WebRTC brings no pictures");
+      this.#fallBack("WebRTC delivers no images");
     }
   }
 
-  #begin() {
-    this.#ask();
-    if (this.wish !== "jpeg" && "RTCPeerConnection" in window) {
-      this.#call().catch((error) => this.#fallBack(String(error)));
+  #start() {
+    this.#request();
+    if (this.preference !== "jpeg" && "RTCPeerConnection" in window) {
+      this.#connect().catch((error) => this.#fallBack(String(error)));
     }
   }
 
-  #ask() {
+  #request() {
     const wanted = this.transport === "rtc" || document.hidden ? [] : this.#views;
     this.#link.send({ want: wanted });
   }
@@ -129,11 +129,11 @@ export class Screen extends EventTarget {
     try {
       const bitmap = await createImageBitmap(new Blob([new Uint8Array(buffer, 16)], { type: "image/jpeg" }));
       const pane = this.#panes[this.#views.indexOf(view)];
-      const late = index < (this.#drawn.get(view) ?? 0); // two are decoded at once
+      const late = index < (this.#drawn.get(view) ?? 0); // two images are decoded at once
       if (pane && !pane.usesVideo && !late) {
         this.#drawn.set(view, index);
         pane.draw(bitmap, bitmap.width, bitmap.height);
-        if (pane === this.live) requestAnimationFrame((now) => this.#shown(now, captured));
+        if (pane === this.live) requestAnimationFrame((now) => this.#report(now, captured));
       }
       bitmap.close();
     } finally {
@@ -141,12 +141,12 @@ export class Screen extends EventTarget {
     }
   }
 
-  async #call() {
+  async #connect() {
     const peer = (this.#peer = new RTCPeerConnection({ iceServers: [] }));
     const call = ++this.#calls;
     for (const _ of this.#views) peer.addTransceiver("video", { direction: "recvonly" });
     peer.ontrack = ({ track, receiver, transceiver }) => {
-      receiver.jitterBufferTarget = 0; // no more delay than the network causes
+      receiver.jitterBufferTarget = 0; // no delay beyond that of the network
       if ("playoutDelayHint" in receiver) receiver.playoutDelayHint = 0;
       const number = peer.getTransceivers().indexOf(transceiver);
       const pane = this.#panes[number];
@@ -164,8 +164,8 @@ export class Screen extends EventTarget {
     this.#link.send({ offer: peer.localDescription.sdp, views: this.#views, call });
   }
 
-  // An answer to an offer that was given up meanwhile is of no use.
-  #hear({ call, answer, refused }) {
+  // Ignore an answer to an offer that was abandoned.
+  #acceptAnswer({ call, answer, refused }) {
     if (!this.#peer || call !== this.#calls) return;
     if (answer === undefined) this.#fallBack(refused);
     else this.#peer.setRemoteDescription({ type: "answer", sdp: answer }).catch((error) => this.#fallBack(String(error)));
@@ -178,7 +178,7 @@ export class Screen extends EventTarget {
       if (!pane.usesVideo) this.#useVideo(pane);
       if (number === 0) {
         this.#lastRtc = performance.now();
-        this.#shown(metadata.expectedDisplayTime, this.#captured(metadata.rtpTimestamp, now));
+        this.#report(metadata.expectedDisplayTime, this.#captured(metadata.rtpTimestamp, now));
       }
       video.requestVideoFrameCallback(next);
     };
@@ -190,12 +190,12 @@ export class Screen extends EventTarget {
     pane.useVideo(true);
     if (this.#panes.slice(0, this.#views.length).every((p) => p.usesVideo)) {
       this.#failures = 0;
-      this.#turnTo("rtc");
-      this.#ask();
+      this.#setTransport("rtc");
+      this.#request();
     }
   }
 
-  // When the frame with this RTP timestamp was captured, in ms of the program's clock; null where that can't be told.
+  // Return the capture time of a frame by its RTP timestamp, in ms of the program's clock; null if unknown.
   #captured(timestamp, now) {
     const origin = this.#origins[0];
     const program = this.#link.toProgram(now);
@@ -205,7 +205,7 @@ export class Screen extends EventTarget {
     return program - age / 90;
   }
 
-  #shown(time, captured) {
+  #report(time, captured) {
     const program = this.#link.toProgram(time);
     const latency = captured === null || program === null ? null : program - captured;
     this.dispatchEvent(new CustomEvent("shown", { detail: { time, latency } }));
@@ -214,8 +214,8 @@ export class Screen extends EventTarget {
   #fallBack(reason) {
     this.#hangUp();
     if (!this.#failures) this.dispatchEvent(new CustomEvent("fallback", { detail: reason }));
-    this.#again = setTimeout(() => this.#begin(), RTC_AGAIN_MS * 2 ** Math.min(this.#failures++, 6));
-    this.#ask();
+    this.#again = setTimeout(() => this.#start(), RTC_AGAIN_MS * 2 ** Math.min(this.#failures++, 6));
+    this.#request();
   }
 
   #hangUp() {
@@ -229,17 +229,17 @@ export class Screen extends EventTarget {
       this.#link.send({ hangup: true });
       for (const pane of this.#panes) this.#release(pane);
     }
-    this.#turnTo("jpeg");
+    this.#setTransport("jpeg");
   }
 
-  // Back from video to canvas, which goes on with the picture that the video showed last.
+  // Switch a pane from video to canvas, starting with the last image of the video.
   #release(pane) {
     if (pane.usesVideo && pane.video.videoWidth) pane.copyTo(pane);
     pane.useVideo(false);
     pane.video.srcObject = null;
   }
 
-  #turnTo(transport) {
+  #setTransport(transport) {
     if (this.transport === transport) return;
     this.transport = transport;
     this.dispatchEvent(new Event("transport"));

@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it.
+// The color theme: light, dark, or that of the system.
 
 const STORE = "cliprl-theme";
 const THEMES = ["auto", "light", "dark"];
@@ -23,13 +23,13 @@ export function startTheme() {
   apply(stored());
 }
 
-// The next theme; returns what to say of it.
+// Switch to the next theme and return a message.
 export function cycleTheme() {
   const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % THEMES.length];
   try {
     localStorage.setItem(STORE, theme);
   } catch {
-    // it lasts as long as the page
+    // without local storage the theme lasts as long as the page
   }
   apply(theme);
   return `Theme ${NAMES[theme]}`;

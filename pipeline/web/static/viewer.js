@@ -1,4 +1,4 @@
-// The page: ties picture, state, controls and keys together.
+// The page: connects images, status, controls and keys.
 
 import { ClassList, Controls } from "./controls.js";
 import { Keys } from "./keys.js";
@@ -9,9 +9,9 @@ import { Screen } from "./screen.js";
 import { cycleTheme, startTheme } from "./theme.js";
 
 const byId = (id) => document.getElementById(id);
-const SILENCE_MS = 500; // a picture that stands still for longer is said to
-const MUTE_MS = 1500; // nor is a state from which nothing was heard for longer
-const LATE_MS = 1000; // a picture that is older where it is seen is not live
+const SILENCE_MS = 500; // without a new image for longer, the page says so
+const MUTE_MS = 1500; // without a status for longer, the state is "No answer"
+const LATE_MS = 1000; // an image that is older on this screen is behind
 const HOLD_MS = 1000; // a state is announced once it has held
 const STATES = {
   connecting: ["Connecting", "wait"],
@@ -21,7 +21,7 @@ const STATES = {
   reconnecting: ["Reconnecting", "bad"],
   ended: ["Ended", "off"],
 };
-// What the record button says, and the signal in the head.
+// The record button's label, and the signal in the header.
 const RECORD = {
   off: ["Record", ""],
   starting: ["Starting …", "Recording starts"],
@@ -38,10 +38,10 @@ const fpsPlot = new Plot(byId("fps-plot"), { label: "Frame rate", unit: "FPS", l
 
 let stream = null;
 let status = null;
-let heard = 0; // when the last status came
+let statusTime = 0; // when the last status arrived
 let classList = null;
 let compare = "none"; // or "frozen", "raw"
-let said = {};
+let announced = {};
 let dismissed = "";
 
 function put(id, text) {
@@ -50,9 +50,9 @@ function put(id, text) {
 }
 
 function announce(topic, text) {
-  if (said[topic] === text) return;
-  const first = !(topic in said);
-  said[topic] = text;
+  if (announced[topic] === text) return;
+  const first = !(topic in announced);
+  announced[topic] = text;
   if (!first) put("announcer", text);
 }
 
@@ -60,7 +60,7 @@ function press(id, on) {
   byId(id).setAttribute("aria-pressed", String(on));
 }
 
-// What the program says.
+// Messages from the program.
 
 async function begin() {
   try {
@@ -84,8 +84,8 @@ async function begin() {
 
 link.addEventListener("status", ({ detail }) => {
   status = detail;
-  heard = performance.now();
-  screen.date(detail.call, detail.origins);
+  statusTime = performance.now();
+  screen.setOrigins(detail.call, detail.origins);
   controls.accept(detail.settings);
   classList?.update(controls.settings.hidden, detail.areas);
   showState();
@@ -98,17 +98,17 @@ link.addEventListener("lost", () => {
   announce("state", "Connection to the program lost");
 });
 
-// What is true here: pictures may come late to this page too, or nothing may come at all.
+// The state on this page: images may also arrive late here, or not at all.
 function stateHere() {
   if (!link.isOpen || !status) return "lost";
   if (status.settings.paused) return "paused";
   const now = performance.now();
-  if (status.state === "live" && now - heard > MUTE_MS) return "mute";
+  if (status.state === "live" && now - statusTime > MUTE_MS) return "mute";
   if (status.state === "live" && stream?.stream.live && behindHere() !== null) return "behind";
   return status.state;
 }
 
-// By how many seconds the picture on this page is behind the camera; null where it is not.
+// The seconds by which the image on this page is behind the camera; null if it is not.
 function behindHere() {
   const { latency } = meter.read();
   const late = latency !== null && performance.now() - meter.last < SILENCE_MS && latency > LATE_MS ? latency / 1000 : null;
@@ -125,7 +125,7 @@ function showState() {
   const behind = name === "behind" ? ` by ${(behindHere() ?? 0).toFixed(1)} s` : "";
   put("state-text", text + behind);
   byId("state").dataset.level = level;
-  const held = !("state" in said) || performance.now() - state.since > HOLD_MS;
+  const held = !("state" in announced) || performance.now() - state.since > HOLD_MS;
   if (name !== "lost" && held) announce("state", `Source ${text.toLowerCase()}`);
 }
 
@@ -144,14 +144,14 @@ function showFacts() {
   byId("f-reconnections-row").hidden = status.reconnections === 0;
   put("f-missed", String(status.missed));
   byId("f-missed-row").hidden = status.missed === 0;
-  const note = status.guarded ? "The scope is out of the body: the picture is pixelated." : "";
+  const note = status.guarded ? "The endoscope is out of the body: the image is pixelated." : "";
   put("note", note);
   byId("note").hidden = !note;
   showRecord();
   showAlert();
 }
 
-// What becomes of a recording, which may be something else than what was asked for.
+// The state of the recording, which may differ from the requested one.
 function recordState() {
   const state = status?.record_state ?? "off";
   return state === "off" && controls.settings.recording && status?.state !== "ended" ? "starting" : state;
@@ -167,7 +167,7 @@ function showRecord() {
   announce("recording", signal || "Not recording");
 }
 
-// What is lost is said until it is dismissed; a recording that fails now can't be.
+// A problem is shown until it is dismissed; that of a failing recording can't be dismissed.
 function showAlert() {
   const failing = status.record_state === "failed";
   const text = failing || status.note !== dismissed ? status.note : "";
@@ -176,7 +176,7 @@ function showAlert() {
   byId("alert-close").hidden = failing;
 }
 
-// Where in a file: shown, unless the slider is being moved.
+// The position in a file. The slider is not updated while the user moves it.
 
 let seeking = false;
 
@@ -211,10 +211,10 @@ async function seek(seconds) {
   } catch (error) {
     put("outcome", `Not moved: ${error.message}`);
   }
-  setTimeout(() => (seeking = false), 400); // until the program tells of the new place
+  setTimeout(() => (seeking = false), 400); // until the status has the new position
 }
 
-// What this screen sees.
+// What this screen displays.
 
 screen.addEventListener("shown", ({ detail }) => meter.add(detail));
 screen.addEventListener("transport", () => {
@@ -228,12 +228,12 @@ function showBanner() {
   const silent = performance.now() - meter.last;
   let text = "";
   if (!link.isOpen) text = "Connection to the program lost. Trying again …";
-  else if (!status || !meter.last) text = "Waiting for the first picture …";
+  else if (!status || !meter.last) text = "Waiting for the first image …";
   else if (stateHere() === "behind") {
-    text = `Behind by ${(behindHere() ?? 0).toFixed(1)} s: ${status.problem || "pictures come late to this page"}`;
+    text = `Behind by ${(behindHere() ?? 0).toFixed(1)} s: ${status.problem || "images arrive late on this page"}`;
   } else if (status.state !== "live") text = awayText();
   else if (silent > SILENCE_MS && !status.settings.paused && !document.hidden) {
-    text = `No new picture for ${(silent / 1000).toFixed(1)} s`;
+    text = `No new image for ${(silent / 1000).toFixed(1)} s`;
   }
   put("banner", text);
   byId("banner").hidden = !text;
@@ -251,19 +251,19 @@ function awayText() {
 setInterval(showBanner, 100);
 setInterval(() => {
   const { fps, latency: read } = meter.read();
-  const comes = status?.state === "live" || status?.state === "behind";
-  const latency = comes ? read : null; // a marked or repeated picture has no age that means anything
+  const receives = status?.state === "live" || status?.state === "behind";
+  const latency = receives ? read : null; // a marked or repeated image has no meaningful latency
   put("latency", latency === null ? "–" : String(Math.round(latency)));
-  put("fps", comes && fps ? String(fps) : "–");
+  put("fps", receives && fps ? String(fps) : "–");
   latencyPlot.add(latency);
-  fpsPlot.add(comes ? fps : 0);
+  fpsPlot.add(receives ? fps : 0);
 }, 250);
 setInterval(() => {
   latencyPlot.describe();
   fpsPlot.describe();
 }, 5000);
 
-// What is asked for here.
+// Actions of the user.
 
 controls.addEventListener("change", () => {
   const { opacity, contours, hidden, paused } = controls.settings;
@@ -295,7 +295,7 @@ function setCompare(mode) {
   if (mode === "frozen") screen.freeze();
   press("freeze", mode === "frozen");
   press("beside", mode === "raw");
-  put("outcome", { none: "Live picture only", frozen: "Still frozen beside the live picture", raw: "Raw picture beside the overlay" }[mode]);
+  put("outcome", { none: "Live image only", frozen: "Frozen image beside the live one", raw: "Raw image beside the overlay" }[mode]);
 }
 
 async function takeSnapshot() {
@@ -357,7 +357,7 @@ byId("seek").addEventListener("change", ({ target }) => seek(target.valueAsNumbe
 byId("replay").addEventListener("click", () => seek(0));
 byId("keys-close").addEventListener("click", () => byId("keys").close());
 
-// Full screen: the buttons leave while the mouse rests.
+// Full screen: the buttons disappear while the mouse does not move.
 
 const stage = byId("stage");
 let resting = 0;

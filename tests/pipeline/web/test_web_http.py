@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 
 import aiohttp
 
+from cliprl.pipeline.web import server
 from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
 from cliprl.pipeline.web.server import WebViewer
 from cliprl.pipeline.web.status_json import ProgramInfo
@@ -402,6 +404,9 @@ def test_metric_names_and_types_are_those_that_dashboards_use(viewer: WebViewer)
     expected = {f"cliprl_{name}": "counter" for name in counters.split()}
     expected |= {f"cliprl_{name}": "gauge" for name in gauges.split()}
     assert types == expected | {"cliprl_display_latency_seconds": "histogram"}
+    readme = (Path(server.__file__).parent / "README.md").read_text(encoding="utf-8")
+    for name, kind in types.items():
+        assert f"`{name.removeprefix('cliprl_')}{'_total' if kind == 'counter' else ''}`" in readme, name
 
 
 def test_without_a_mask_its_age_is_no_number(player: Player, viewer: WebViewer) -> None:
