@@ -63,7 +63,7 @@ def evaluate(
         int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
     ] = 0,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Score the first so many frames of each sequence.", show_default="all")
+        int | None, typer.Option(min=1, help="Score the first N frames of each sequence.", show_default="all")
     ] = None,
     corruptions: Annotated[
         str | None,

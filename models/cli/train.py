@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -16,9 +21,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, scenes and the finished bundle.")] = Path(
-        "runs/small"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for checkpoints, scenes and the finished bundle.", show_default="runs/RECIPE"),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: supervised.steps=10. May be repeated.")
     ] = None,
@@ -26,26 +32,52 @@ def train(
     device: Annotated[str, typer.Option(help="Where to train: auto (a GPU where there is one), cpu or cuda.")] = "auto",
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
-    """Train a CLIP-RL network: contrastive, supervised, reinforcement. Ends by writing OUT/bundle.
+    """Train a CLIP-RL network: contrastive, supervised, reinforcement. Write OUT/bundle and show its scores.
 
-    A run that was cut off goes on from its last checkpoint when it is started again with the same OUT. OUT/logs is for
+    An interrupted run resumes from its last checkpoint when it is started again with the same OUT. OUT/logs is for
     TensorBoard. On several GPUs or machines: torchrun --nproc-per-node N -m cliprl.models.cli.train RECIPE ...
     """
-    import torch
+    with _train_extra():
+        from cliprl.models.config.load import load_recipe
 
-    from cliprl.models.config.load import load_recipe
-    from cliprl.models.training.callbacks import ProgressDisplay
-    from cliprl.models.training.parallel import launch, rank
-    from cliprl.models.training.training import train as run
+    chosen, folder = load_recipe(recipe, set_ or ()), out or Path("runs") / Path(recipe).stem
+    with _train_extra():
+        import torch
 
-    chosen = load_recipe(recipe, set_ or ())
+        from cliprl.models.training.callbacks import ProgressDisplay
+        from cliprl.models.training.parallel import launch, rank
+        from cliprl.models.training.training import train as run
+
     if threads:
         torch.set_num_threads(threads)
     place = launch(device)
     with ProgressDisplay.open(quiet or rank() > 0) as display:
-        bundle = run(chosen, out, display, place)
+        bundle = run(chosen, folder, display, place)
     if bundle:
+        Console(stderr=True, quiet=quiet).print(_score_table(bundle.manifest.scores))
         typer.echo(f"{bundle.path}")
+
+
+@contextmanager
+def _train_extra() -> Iterator[None]:
+    """Raise UsageError with the name of the extra if a package that only training needs is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "cliprl":
+            raise
+        raise UsageError(f"training needs the package '{package}': pip install 'cliprl[train]'") from error
+
+
+def _score_table(scores: Mapping[str, Any]) -> Table:
+    """Return a table of a manifest's scores: base and refined, over all frames."""
+    table = Table("score", "frames", "base", "refined")
+    for title, entry in scores.items():
+        values = (entry[side]["pooled"] for side in ("base", "refined"))
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(title, str(sum(entry["frames"].values())), *cells)
+    return table
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Batches: a mixture of data sets, augmented, drawn from the step's number alone and made ahead of their use."""
+"""Prefetched batches from a mixture of data sets, augmented with randomness that depends on the step's number alone."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from cliprl.models.data.sample import Image, Sample
 from cliprl.models.training.parallel import batch_share, process_cpus
 
 Item = TypeVar("Item")
-# Batches made ahead at least, by threads (OpenCV and NumPy release the interpreter's lock).
+# Fewest prefetched batches (threads suffice: OpenCV and NumPy release the interpreter lock).
 MIN_PREFETCH = 3
-# Share of policy samples that are left clean, and of those whose frame before is unknown.
+# Share of policy samples without corruption, and of those without a previous frame.
 CLEAN_SHARE, FIRST_FRAME_SHARE = 0.3, 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Data sets, their shares of a batch, and the `variety` of views and cameras that they are seen with (`augment`)."""
+    """Data sets, their shares of a batch, and the `variety` of the augmentation (see `augment`)."""
 
     datasets: Sequence[LabelledDataset]
     shares: Sequence[float]
     variety: float = 1.0
 
     def draw(self, rng: np.random.Generator) -> tuple[LabelledDataset, int]:
-        """A data set by its share, and the index of one of its samples."""
+        """Draw a data set by its share, and the index of one of its samples."""
         weights = np.array(self.shares) / np.sum(self.shares)
         dataset = self.datasets[int(rng.choice(len(self.datasets), p=weights))]
         return dataset, int(rng.integers(len(dataset)))
 
 
 class BatchLoader(Generic[Item]):
-    """Calls `make(step)` ahead of its use on other threads; 0 of them are as many as this process's share of the processors.
+    """Calls `make(step)` in advance on other threads; 0 threads means one for each processor of this process.
 
-    Steps must be asked for in order; the first may be any. `waited` is the time in seconds that callers have waited in all.
+    Steps must be requested in order, from any first step. `waited` is the total wait of callers in seconds.
     """
 
     def __init__(self, make: Callable[[int], Item], threads: int = 0) -> None:
@@ -53,7 +53,7 @@ class BatchLoader(Generic[Item]):
         self._futures: dict[int, Future[Item]] = {}
 
     def __call__(self, step: int) -> Item:
-        """What `make(step)` returns."""
+        """Return `make(step)`."""
         for n in range(step, step + self._ahead + 1):
             if n not in self._futures:
                 self._futures[n] = self._pool.submit(self._make, n)
@@ -78,9 +78,9 @@ def labelled_batch(
     zoom: float = MAX_ZOOM,
     stride: int = STRIDE,
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 (B, H, W, 3) and label codes int64 (B, H/stride, W/stride): this process's share of a step's batch.
+    """Return images uint8 (B, H, W, 3) and label codes int64 (B, H/stride, W/stride): this process's share of a batch.
 
-    Pictures are corrupted up to `severity`, and views span up to `zoom` of their width.
+    Images are corrupted up to `severity`, and views span up to `zoom` of their width.
     """
     pictures = []
     for n in batch_share(size):
@@ -94,8 +94,8 @@ def labelled_batch(
 
 @dataclass(frozen=True, slots=True)
 class FramePairs:
-    """Frames and the frames before them, uint8 (B, H, W, 3), labels int64 (B, h, w) of the later ones; `first` bool (B,)
-    marks those whose frame before is to be taken as unknown."""
+    """Frames and their previous frames, uint8 (B, H, W, 3), with labels int64 (B, h, w) of the frames; `first` bool (B,)
+    marks frames whose previous frame counts as unknown."""
 
     before: Tensor
     now: Tensor
@@ -103,16 +103,16 @@ class FramePairs:
     first: Tensor
 
     def to(self, device: torch.device) -> FramePairs:
-        """The same on a device."""
+        """Return a copy on a device."""
         return FramePairs(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
 def pair_batch(
     mixture: Mixture, size: int, target: tuple[int, int], seed: int, step: int, severity: float, zoom: float = MAX_ZOOM
 ) -> FramePairs:
-    """Two successive frames for each of this process's share of a step's samples.
+    """Return two successive frames for each sample of this process's share of a batch.
 
-    They are corrupted in one way, the earlier one often less, up to `severity`; views span up to `zoom` of their width.
+    Both have one kind of corruption up to `severity`, the earlier often less; views span up to `zoom` of their width.
     """
     columns: list[list[Image]] = [[], [], []]
     first = []
@@ -144,7 +144,7 @@ def _pair(
 
 
 def _before(dataset: LabelledDataset, index: int) -> Sample:
-    """The frame before in the same clip; the frame itself where there is none."""
+    """Return the previous frame of the clip, or the frame itself if there is none."""
     return dataset[index - 1 if index and dataset.clip(index - 1) == dataset.clip(index) else index]
 
 

@@ -1,4 +1,4 @@
-"""Data sets that are pictures and masks on disk: paired up at the start, read one by one when asked for."""
+"""Data sets of image and mask files: paired when opened, read on access."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.models.data.io import check_size, read_image
@@ -15,10 +15,9 @@ from cliprl.models.data.sample import Image, Sample
 
 
 class LabelledDataset(Protocol):
-    """A `Dataset` whose labels are numbers of `classes` (or IGNORE), and which knows its sequences without reading them.
+    """A `Dataset` whose labels are indices into `classes` (or IGNORE), with sequence and clip names that need no reading.
 
-    `sequence` is what a split divides by: a video or a procedure. `clip` names what follows each other in time: frames of
-    one clip are consecutive.
+    `sequence` is the unit of a split: a video or a procedure. Frames of one `clip` are consecutive.
     """
 
     name: str
@@ -29,17 +28,17 @@ class LabelledDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         ...
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMaskPair:
-    """A picture and its mask, or its masks, one an instrument."""
+    """An image and its masks: one, or one for each instrument."""
 
     image: Path
     masks: tuple[Path, ...]
@@ -48,13 +47,13 @@ class ImageMaskPair:
 
 
 class ImageMaskDataset(ABC):
-    """Samples read from pairs of files. What their masks mean is the subclass's."""
+    """A data set of file pairs. Subclasses interpret the masks."""
 
     name: str
     classes: tuple[ClassSpec, ...]
 
     def __init__(self, folder: Path, pairs: Sequence[ImageMaskPair], layout: str) -> None:
-        """Raises UsageError where there is no pair; `layout` tells what was looked for."""
+        """Raise UsageError if there are no pairs; `layout` describes the expected files."""
         if not pairs:
             raise UsageError(f"no {self.name} frames in '{folder}': it must hold {layout}")
         self.pairs = tuple(pairs)
@@ -69,24 +68,28 @@ class ImageMaskDataset(ABC):
         return Sample(image, labels, pair.sequence)
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         return self.pairs[index].sequence
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         return self.pairs[index].clip
 
+    def file_name(self, index: int) -> str:
+        """Return the file of a sample's image, without its folder."""
+        return self.pairs[index].image.name
+
     def image(self, pair: ImageMaskPair) -> Image:
-        """The picture, uint8 (H, W, 3) RGB."""
+        """Return the image, uint8 (H, W, 3) RGB."""
         return read_image(pair.image)
 
     @abstractmethod
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The labels, uint8 (H, W)."""
+        """Return the labels, uint8 (H, W)."""
 
 
 class Subset:
-    """Some sequences of a data set. Raises UsageError where one of them is not there: the split would not be what it says."""
+    """Some sequences of a data set. Raises UsageError if one is missing, because the split would be incomplete."""
 
     def __init__(self, dataset: LabelledDataset, sequences: Collection[str]) -> None:
         self.dataset, self.name, self.classes = dataset, dataset.name, dataset.classes
@@ -106,34 +109,52 @@ class Subset:
         return self.dataset[self.indices[index]]
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         return self.dataset.sequence(self.indices[index])
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         return self.dataset.clip(self.indices[index])
 
 
+@runtime_checkable
+class HasFileNames(Protocol):
+    """A data set of image files."""
+
+    def file_name(self, index: int) -> str:
+        """Return the file of a sample's image, without its folder."""
+        ...
+
+
+def sample_name(dataset: LabelledDataset, index: int) -> str:
+    """Return the file of a sample's image, or its sequence and index if it is no file."""
+    if isinstance(dataset, Subset):
+        return sample_name(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, HasFileNames):
+        return dataset.file_name(index)
+    return f"{dataset.sequence(index)} {index}"
+
+
 def sequence_names(dataset: LabelledDataset) -> list[str]:
-    """The names of a data set's sequences, in their order."""
+    """Return the names of the sequences of a data set, in order."""
     return list(dict.fromkeys(dataset.sequence(i) for i in range(len(dataset))))
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts frame_2 before frame_10."""
+    """Return a key that sorts frame_2 before frame_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def pair_by_name(
     images: Iterable[Path], masks: Iterable[Path], image_ending: str = "", mask_ending: str = ""
 ) -> list[tuple[Path, Path]]:
-    """Pictures and masks of the same name, in natural order; before their suffix, names may end as given.
+    """Pair images and masks of the same name, in natural order, without the given endings before their suffix.
 
-    Raises CliprlError for a picture without a mask, or a mask without a picture.
+    Raises CliprlError for an image without a mask, or a mask without an image.
     """
     of_image = {path.stem.removesuffix(image_ending): path for path in images}
     of_mask = {path.stem.removesuffix(mask_ending): path for path in masks}
-    for here, there, word in ((of_image, of_mask, "mask"), (of_mask, of_image, "picture")):
+    for here, there, word in ((of_image, of_mask, "mask"), (of_mask, of_image, "image")):
         lone = [path for stem, path in here.items() if stem not in there]
         if lone:
             more = f", nor have {len(lone) - 1} others beside it" if len(lone) > 1 else ""

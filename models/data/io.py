@@ -1,4 +1,4 @@
-"""Pictures and masks from files, with errors that name the file, what is wrong in it, and how much of it."""
+"""Read images, videos and masks, with errors that name the file, the bad value and its pixel count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(path: Path) -> Image:
-    """A picture as uint8 (H, W, 3) RGB. Raises CliprlError for a file that is missing or no picture."""
+    """Read an image as uint8 (H, W, 3) RGB. Raises CliprlError for a missing or unreadable file."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if picture is None:
         raise CliprlError(f"{path} can't be read as a picture: copy it again")
@@ -28,7 +28,7 @@ def read_image(path: Path) -> Image:
 
 
 def read_video(path: Path, every: int = 1) -> list[Image]:
-    """Every `every`-th frame of a video, uint8 (H, W, 3) RGB. Raises CliprlError for a file that can't be decoded."""
+    """Read every `every`-th frame of a video, uint8 (H, W, 3) RGB. Raises CliprlError for a file that cannot be decoded."""
     try:
         with av.open(str(path)) as container:
             frames = enumerate(container.decode(video=0))
@@ -38,9 +38,9 @@ def read_video(path: Path, every: int = 1) -> list[Image]:
 
 
 def read_mask(path: Path) -> Image:
-    """A mask as it is stored: uint8 (H, W) of values, or (H, W, 3) RGB; an alpha channel is left away.
+    """Read a mask as it is stored: uint8 (H, W) of values, or (H, W, 3) RGB without alpha.
 
-    Raises CliprlError for a file that is missing, no picture, or not of 8 bits a channel.
+    Raises CliprlError for a missing or unreadable file, or one without 8 bits a channel.
     """
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if mask is None:
@@ -51,7 +51,7 @@ def read_mask(path: Path) -> Image:
 
 
 def read_palette_mask(path: Path) -> Image:
-    """Like `read_mask`, but of a PNG with a palette the indices (H, W), not the colours they stand for."""
+    """Read a mask as `read_mask` does, but return the indices (H, W) of a PNG with a palette, not its colors."""
     try:
         with av.open(str(path)) as container:
             picture = next(container.decode(video=0))
@@ -61,9 +61,9 @@ def read_palette_mask(path: Path) -> Image:
 
 
 def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:
-    """Labels (H, W) of a mask of values, by a table from value to label.
+    """Return labels (H, W) of a mask of values, by a table from value to label.
 
-    A mask with equal channels counts as one of values. Raises CliprlError for a value that the table does not have.
+    A mask with equal channels counts as a mask of values. Raises CliprlError for a value that the table lacks.
     """
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
@@ -79,9 +79,9 @@ def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Ima
 
 
 def labels_from_colors(mask: Image, palette: Mapping[Color, int], path: Path) -> Image:
-    """Labels (H, W) of a mask (H, W, 3) RGB, by a table from colour to label. A mask of one channel counts as grey.
+    """Return labels (H, W) of a mask (H, W, 3) RGB, by a table from color to label. A mask of one channel counts as gray.
 
-    Raises CliprlError for a colour that the table does not have.
+    Raises CliprlError for a color that the table lacks.
     """
     if mask.ndim == 2:
         mask = cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB).astype(np.uint8)
@@ -97,12 +97,12 @@ def labels_from_colors(mask: Image, palette: Mapping[Color, int], path: Path) ->
     return labels
 
 
-def _refuse(path: Path, what: str, found: Mapping[Any, int], known: str) -> None:
-    """Say which value or colour of a mask is unknown: the most frequent one, its count, and how many others there are."""
+def _refuse(path: Path, kind: str, found: Mapping[Any, int], known: str) -> None:
+    """Raise CliprlError for the most frequent unknown value or color, with its count and the number of others."""
     worst, count = max(found.items(), key=lambda item: item[1])
-    others = f" (and {len(found) - 1} other unknown {what}s)" if len(found) > 1 else ""
+    others = f" (and {len(found) - 1} other unknown {kind}s)" if len(found) > 1 else ""
     raise CliprlError(
-        f"{path} holds {what} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}"
+        f"{path} holds {kind} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}"
     )
 
 
@@ -111,7 +111,7 @@ def _text(value: int | Color) -> str:
 
 
 def check_size(image: Image, labels: NDArray[np.uint8], image_path: Path, mask_path: Path) -> None:
-    """Raises CliprlError where a picture and its mask differ in size."""
+    """Raise CliprlError if an image and its mask differ in size."""
     if image.shape[:2] != labels.shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, labels.shape)]
         raise CliprlError(

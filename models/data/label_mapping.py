@@ -1,4 +1,4 @@
-"""From one list of classes to another: what a bundle sees, scored against what a data set tells, or sets trained together."""
+"""Map labels between class lists: from predictions to the classes of a test set, and between training sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNION = (
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The classes to score in, and tables uint8 (256,) that take truth labels, and predicted labels, to them."""
+    """The scored classes, and tables uint8 (256,) that map truth labels and predicted labels to them."""
 
     classes: tuple[ClassSpec, ...]
     truth: Table
@@ -29,7 +29,7 @@ class ClassMap:
 
 
 def map_to_instrument(truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec], ignored: Collection[str]) -> ClassMap:
-    """Instrument or not, the classes of each side taken together by their kind; of `ignored` truth classes nothing counts."""
+    """Map the classes of both sides to instrument or not, by their kind. `ignored` truth classes do not count."""
     tables = [_table([int(spec.kind == "instrument") for spec in side]) for side in (truth, predicted)]
     tables[0][[INSTRUMENT, NOT_INSTRUMENT]] = 1, 0
     tables[0][_numbers(truth, ignored)] = IGNORE
@@ -39,11 +39,10 @@ def map_to_instrument(truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec]
 def map_by_name(
     truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec], renamed: Mapping[str, str], ignored: Collection[str]
 ) -> ClassMap:
-    """The truth's classes, but for `ignored` ones. Each predicted class counts as the one of its name, or of the name that
-    `renamed` gives it; a predicted class without a counterpart counts as the first one, the background.
+    """Map predicted classes to the truth's classes of the same name, or of the name that `renamed` gives.
 
-    Raises UsageError for names that don't exist, and where a class of the truth, the background aside, can't be predicted at
-    all: its score would say nothing of the network.
+    A predicted class without a counterpart counts as the first class, the background; `ignored` truth classes do not count.
+    Raises UsageError for unknown names, and if a truth class other than the background has no predicted class.
     """
     names, found_names = [spec.name for spec in truth], [spec.name for spec in predicted]
     for old, new in renamed.items():
@@ -65,7 +64,7 @@ def map_by_name(
 
 
 class RelabelledDataset:
-    """A data set whose labels are taken to codes of other `classes` by a table uint8 (256,)."""
+    """A data set whose labels are mapped to codes of other `classes` by a table uint8 (256,)."""
 
     def __init__(self, dataset: LabelledDataset, table: Table, classes: Sequence[ClassSpec]) -> None:
         self.dataset, self.table = dataset, table
@@ -79,18 +78,18 @@ class RelabelledDataset:
         return Sample(sample.image, self.table[sample.labels], sample.sequence)
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         return self.dataset.sequence(index)
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         return self.dataset.clip(index)
 
 
 def with_partial_labels(
     dataset: LabelledDataset, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
 ) -> RelabelledDataset:
-    """The set with partial labels, which fit any list of `classes`: some instrument, or none; nothing of `ignored` classes."""
+    """Return the data set with partial labels, instrument or not, for any list of `classes`; `ignored` classes become IGNORE."""
     codes = [INSTRUMENT if spec.kind == "instrument" else NOT_INSTRUMENT for spec in dataset.classes]
     table = _table(codes)
     table[_numbers(dataset.classes, ignored)] = IGNORE
@@ -100,9 +99,9 @@ def with_partial_labels(
 def with_classes(
     dataset: LabelledDataset, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
 ) -> RelabelledDataset:
-    """The set in the numbers of `classes`, by name; nothing is told of `ignored` classes.
+    """Return the data set with labels that index `classes`, by name; `ignored` classes become IGNORE.
 
-    Raises UsageError where a class of the set is neither among `classes` nor ignored.
+    Raises UsageError if a class of the data set is neither among `classes` nor ignored.
     """
     names = [spec.name for spec in classes]
     strange = [spec.name for spec in dataset.classes if spec.name not in (*names, *ignored)]
@@ -117,7 +116,7 @@ def with_classes(
 
 
 def _table(values: Sequence[int]) -> Table:
-    """A table that takes 0, 1, ... to `values`, and every other label to IGNORE."""
+    """Return a table that maps 0, 1, ... to `values`, and every other label to IGNORE."""
     table = np.full(256, IGNORE, np.uint8)
     table[: len(values)] = values
     return table

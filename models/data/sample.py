@@ -1,4 +1,4 @@
-"""What a data set yields, and what its label maps may say."""
+"""Samples of a data set, and the codes of their label maps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cliprl.engines import ClassSpec
 
 Image = NDArray[np.uint8]
 
-# Besides the classes' own numbers, a label map may hold partial knowledge.
-NOT_INSTRUMENT = 253  # some class whose kind is not "instrument"
-INSTRUMENT = 254  # some class whose kind is "instrument"
-IGNORE = 255  # nothing is known
+# Codes of partial labels, beside the indices of the classes.
+NOT_INSTRUMENT = 253  # any class whose kind is not "instrument"
+INSTRUMENT = 254  # any class whose kind is "instrument"
+IGNORE = 255  # unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture: image uint8 (H, W, 3) RGB, labels uint8 (H, W), and the sequence it comes from."""
+    """One labeled image: image uint8 (H, W, 3) RGB, labels uint8 (H, W), and its sequence."""
 
     image: Image
     labels: Image
@@ -29,7 +29,7 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """Labelled pictures; those of one sequence follow each other in time."""
+    """Labeled images; those of one sequence are in temporal order."""
 
     name: str
 
@@ -39,19 +39,19 @@ class Dataset(Protocol):
 
 
 def instrument_classes(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
-    """Which of the K classes are instruments: bool (K,)."""
+    """Return which of the K classes are instruments: bool (K,)."""
     return np.array([spec.kind == "instrument" for spec in classes])
 
 
 def allowed_groups(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
-    """As `allowed_classes`, but every code stands for all instruments, or for all classes that are none."""
+    """Return `allowed_classes` extended to groups: a code allows all instruments, or all other classes."""
     table, instrument = allowed_classes(classes), instrument_classes(classes)
     some, other = np.any(table & instrument, axis=1), np.any(table & ~instrument, axis=1)
     return np.asarray((some[:, None] & instrument) | (other[:, None] & ~instrument))
 
 
 def allowed_classes(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
-    """Which classes each label code stands for: bool (256, K). IGNORE, and codes that mean nothing, allow every class."""
+    """Return the classes that each label code allows: bool (256, K). IGNORE and unknown codes allow every class."""
     instrument = instrument_classes(classes)
     table = np.ones((256, len(classes)), bool)
     table[: len(classes)] = np.eye(len(classes), dtype=bool)

@@ -1,8 +1,9 @@
-"""What `cliprl-eval` does once its command line is read."""
+"""The evaluation behind `cliprl-eval`."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
+from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
@@ -26,7 +29,7 @@ from cliprl.models.evaluation.scoring import markdown
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """One evaluation, as asked for. See the command's help for each."""
+    """The options of one evaluation; see the command's help."""
 
     data: str
     bundle: str
@@ -47,11 +50,14 @@ class EvaluationOptions:
 
 
 def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
-    """Score, write the tables and pictures to the folder, print the tables. Returns what scores.json holds."""
+    """Score, write tables and images to the folder, and print the tables. Returns the content of scores.json."""
     corruptions = list(_corruptions(options))
-    whole = open_dataset(options.data)
-    data = select_sequences(whole, options.split) if options.split else whole
+    whole = open_dataset(options.data, further=("severity",))
+    data: LabelledDataset = select_sequences(whole, options.split) if options.split else whole
     bundle = open_bundle(options.bundle)
+    severity = DatasetSpec.parse(options.data).number("severity", 0)
+    if severity:
+        data = CorruptedDataset(data, severity, (bundle.manifest.height, bundle.manifest.width))
     classes = _class_map(options, data, bundle.manifest.classes)
     indices = _first_frames(data, options.frames)
     _make(options.out)
@@ -81,7 +87,7 @@ def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
 
 
 def _corruptions(options: EvaluationOptions) -> Iterator[Corruption]:
-    """The clean pictures, then every kind at every severity."""
+    """Yield no corruption, then every kind at every severity."""
     yield Corruption()
     sets = {None: (), "common": tuple(COMMON), "all": (*COMMON, *FURTHER)}
     asked = options.corruptions
@@ -107,7 +113,7 @@ def _class_map(options: EvaluationOptions, data: LabelledDataset, predicted: tup
 
 
 def _first_frames(data: LabelledDataset, limit: int | None) -> list[int]:
-    """The indices of the first `limit` samples of each sequence."""
+    """Return the indices of the first `limit` samples of each sequence."""
     counts: dict[str, int] = {}
     chosen = []
     for index in range(len(data)):
@@ -150,7 +156,16 @@ def _result(
         "hashes": dict(predictor.bundle.manifest.hashes),
         "data": data.name,
         "settings": settings,
+        "worst": _worst(evaluations[0]),
         "results": [{"corruption": asdict(e.corruption)} | e.evaluator.to_json() for e in evaluations],
+    }
+
+
+def _worst(clean: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    """Return the worst frames by IoU and by false area, with the names of their files."""
+    return {
+        "iou": [{"file": f.name, "frame": f.index, "value": 1 - f.error} for f in clean.worst],
+        "false area": [{"file": f.name, "frame": f.index, "value": f.error} for f in clean.worst_false],
     }
 
 
@@ -165,7 +180,10 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
     colors = [spec.color for spec in clean.evaluator.classes]
-    for rank, seen in enumerate(clean.worst):
-        path = folder / "worst" / f"{rank:02d}_frame{seen.index:05d}_{1 - seen.error:.3f}.png"
+    pages = [("iou", 1 - seen.error, rank, seen) for rank, seen in enumerate(clean.worst)]
+    pages += [("false-area", seen.error, rank, seen) for rank, seen in enumerate(clean.worst_false)]
+    for order, value, rank, seen in pages:
+        name = re.sub(r"[^\w.-]+", "_", Path(seen.name).stem)
+        path = folder / "worst" / f"{order}-{rank:02d}_{value:.3f}_{name}_frame{seen.index:05d}.png"
         if not cv2.imwrite(str(path), cv2.cvtColor(draw_comparison(seen, colors), cv2.COLOR_RGB2BGR)):
             raise CliprlError(f"{path} can't be written: free space or give another --out")

@@ -1,4 +1,4 @@
-"""Scoring a predictor on a data set: every frame in its order, as the pipeline would see it."""
+"""Score a predictor on a data set, frame by frame in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.models.data.augmentation.common_corruptions.kinds import apply_common_corruption
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sample_name
 from cliprl.models.data.label_mapping import ClassMap
 from cliprl.models.data.sample import IGNORE, Image, Sample
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
@@ -22,27 +22,27 @@ from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 
 class Predictor(Protocol):
-    """A predictor: `see` takes the next image of a clip, `reset` starts another clip."""
+    """A predictor: `segment` takes the next image of a clip, `reset` starts another clip."""
 
     def segment(self, image: Image) -> Segmentation:
-        """Segment a image, uint8 (H, W, 3) RGB."""
+        """Segment an image, uint8 (H, W, 3) RGB."""
         ...
 
     def reset(self) -> None:
-        """Forget the last clip."""
+        """Discard the state of the last clip."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """What is done to the pictures before they are seen; severity 0 is nothing. `seed` draws its noise, frame by frame."""
+    """A corruption of the test images; severity 0 is none. `seed` seeds its noise, frame by frame."""
 
     kind: str = "clean"
     severity: int = 0
     seed: int = 0
 
     def apply(self, image: Image, index: int) -> Image:
-        """The image of sample `index` as it is seen."""
+        """Return the corrupted image of sample `index`."""
         if not self.severity:
             return image
         return apply_common_corruption(image, self.kind, self.severity, np.random.default_rng((self.seed, index)))
@@ -50,10 +50,11 @@ class Corruption:
 
 @dataclass(order=True, slots=True)
 class ScoredFrame:
-    """A frame with what was seen in it; frames compare by how badly they went."""
+    """A frame with its truth and prediction; frames are ordered by `error`."""
 
     error: float
     index: int
+    name: str = field(compare=False)
     image: Image = field(compare=False)
     truth: Image = field(compare=False)
     predicted: Image = field(compare=False)
@@ -61,11 +62,12 @@ class ScoredFrame:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The scores of one run over a data set, and its worst frames, the worst first."""
+    """The scores of one run over a data set, and its worst frames by IoU and by false area, the worst first."""
 
     corruption: Corruption
     evaluator: Evaluator
     worst: list[ScoredFrame]
+    worst_false: list[ScoredFrame]
 
 
 def evaluate(
@@ -79,13 +81,14 @@ def evaluate(
     keep_worst: int,
     progress: Callable[[], None],
 ) -> Evaluation:
-    """Score the samples `indices` of `data`, in that order; `keep_worst` of them are kept as pictures.
+    """Score the samples `indices` of `data`, in that order; the `keep_worst` worst are kept as images.
 
     Predictions are compared with the truth at the truth's own size. The temporal prior goes from frame to frame of a clip;
-    flow, where flicker is measured along it, is that of the pictures before they were corrupted.
+    optical flow is that of the images without corruption.
     """
     evaluator = Evaluator(classes.classes, tolerance)
     worst: list[ScoredFrame] = []
+    worst_false: list[ScoredFrame] = []
     for index, sample, fresh in samples(data, indices):
         if fresh:
             predictor.reset()
@@ -96,15 +99,18 @@ def evaluate(
         score = evaluator.add(truth, predicted, sample.sequence)
         evaluator.add_confidence(*cell_confidence(segmentation, truth, classes), sample.sequence)
         evaluator.add_motion(sample.image, predicted, data.clip(index), sample.sequence)
-        heapq.heappush(worst, ScoredFrame(1 - score, index, image, truth, predicted))
-        if len(worst) > keep_worst:
-            heapq.heappop(worst)
+        name = sample_name(data, index)
+        for heap, error in ((worst, 1 - score), (worst_false, evaluator.false_area())):
+            heapq.heappush(heap, ScoredFrame(error, index, name, image, truth, predicted))
+            if len(heap) > keep_worst:
+                heapq.heappop(heap)
         progress()
-    return Evaluation(corruption, evaluator, sorted(worst, reverse=True))
+    false_first = [frame for frame in sorted(worst_false, reverse=True) if frame.error]
+    return Evaluation(corruption, evaluator, sorted(worst, reverse=True), false_first)
 
 
 def samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
-    """Each sample, and whether a clip begins with it."""
+    """Yield each sample, and whether it begins a clip."""
     clip = None
     for index in indices:
         yield index, data[index], data.clip(index) != clip
@@ -114,10 +120,9 @@ def samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sa
 def cell_confidence(
     segmentation: Segmentation, truth: Image, classes: ClassMap
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How sure the network was of each cell's class, and whether the truth at the cell's centre says so: (n,) each.
+    """Return the confidence of each cell's class, and whether it is the truth at the cell's center: (n,) each.
 
-    Of a scored class that several of the network's make up, their probabilities add up. Cells outside the endoscope's
-    image, and where nothing is known, are left out.
+    Probabilities of classes that are scored as one add up. Cells outside the field of view and unknown ones are left out.
     """
     view, cells = segmentation.view, segmentation.labels.shape
     predicted = classes.predicted[segmentation.labels]
@@ -136,10 +141,7 @@ def cell_confidence(
 
 
 def draw_comparison(seen: ScoredFrame, colors: list[tuple[int, int, int]]) -> Image:
-    """The image beside its truth and beside what was predicted, both painted over it: uint8 (H, 3 W, 3) RGB.
-
-    Where nothing is known the truth is checked in grey.
-    """
+    """Return the image beside its truth and its prediction as overlays: uint8 (H, 3 W, 3) RGB; unknown pixels are gray."""
     table = np.full((256, 3), 128, np.uint8)
     table[: len(colors)] = colors
     panels = [seen.image]

@@ -1,4 +1,4 @@
-"""What is scored: a bundle on the pipeline's own segmenter, fed with pictures instead of a video's frames."""
+"""The pipeline's segmenter for images instead of video frames."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
-# Full range loses least of an RGB image on its way through Y'CbCr.
+# Full range has the smallest error on the way from RGB through Y'CbCr.
 FRAME_COLOR = Color("bt709", full_range=True)
 FRAME_TIME = Fraction(1, 25)
 
 
 class ImageSegmenter(Segmenter):
-    """The pipeline's segmenter, with its arguments, for RGB pictures."""
+    """The pipeline's segmenter, with its arguments, for RGB images."""
 
     def __init__(self, bundle: Bundle | str | Path, **settings: Any) -> None:
         self._writer, self._index = RgbWriter(), 0
@@ -37,6 +37,6 @@ class ImageSegmenter(Segmenter):
         return self(frame)
 
     def reset(self) -> None:
-        """Forget all of the last clip, and count frames anew."""
+        """Discard the state of the last clip and restart the frame count."""
         super().reset()
         self._index = 0

@@ -1,4 +1,4 @@
-"""The scores that a bundle's manifest carries, each with what it is and on what it was measured."""
+"""Scores of a bundle's manifest, each with its definition and its test frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def score_bundle(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mapping[str, Any]:
     """Score the base (no refinement) and the refined result (the bundle's default steps), in f32 on the CPU, on every
-    `every`-th frame of each set. `progress` learns how many of how many frames are done.
+    `every`-th frame of each set. `progress` is called with the number of scored frames and their total.
 
     Returns entries by title: {definition, frames by sequence, base, refined}; both are {"pooled": score, sequence: score}.
     """
@@ -52,7 +52,7 @@ def score_bundle(
 
 
 def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Callable[[], None]) -> ConfusionCounts:
-    """The pixel counts, at the truth's own size, of what a predictor makes of every `every`-th frame of a set."""
+    """Return the pixel counts of the predictions for every `every`-th frame of a test set, at the truth's size."""
     counts = ConfusionCounts(len(test.classes.classes))
     for _, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
         if fresh:
@@ -65,7 +65,7 @@ def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Call
 
 
 def _entries(test: TestDataset, counts: Mapping[str, ConfusionCounts]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The scores of a set: of "instrument", or of its classes with and without the background."""
+    """Return the scores of a test set: of "instrument", or of its classes with and without the background."""
     if test.empty:
         return [(test.title, _entry(FALSE_ALARMS, counts, false_alarm_share))]
     if test.union:
@@ -75,7 +75,7 @@ def _entries(test: TestDataset, counts: Mapping[str, ConfusionCounts]) -> list[t
 
 
 def false_alarm_share(counts: ConfusionCounts) -> RatioMetric:
-    """Pixels called instrument over all pixels, where there is none."""
+    """Return the share of pixels called instrument, for frames without instruments."""
     return mean_of_ratios(counts.predicted[:, 1:], counts.predicted.sum(1, keepdims=True))
 
 
@@ -89,6 +89,6 @@ def _entry(
 
 
 def _values(score: RatioMetric, sequences: Sequence[str]) -> dict[str, float | None]:
-    """The score of all frames together and of each sequence; None (JSON has no NaN) where it is not defined."""
+    """Return the score of all frames and of each sequence; None (JSON has no NaN) if it is undefined."""
     parts = {POOLED: score.value(), **score.by_sequence(sequences)}
     return {name: round(value, DIGITS) if value == value else None for name, value in parts.items()}

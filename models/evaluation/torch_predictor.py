@@ -1,4 +1,4 @@
-"""A network that is not exported, scored on the very path of a bundle."""
+"""Score a network that is not exported, on the path of a bundle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModuleEngine:
 
 
 class TorchPredictor(ImageSegmenter):
-    """The same for a network that is not exported: torch runs in place of the engines, and nothing else differs."""
+    """An ImageSegmenter for a network that is not exported: torch runs in place of the engines."""
 
     def __init__(self, model: TrainedModel, **settings: Any) -> None:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From a trained network to a sealed bundle, checked on the engine that will run it."""
+"""Export a trained network as a sealed bundle, checked on the engine that runs it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXT_AGREEMENT = 0.9999
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """What a bundle is made of."""
+    """The parts of a bundle."""
 
     network: ClipSegmenter
     refiner: RefinerNetwork

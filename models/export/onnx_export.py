@@ -18,7 +18,7 @@ from cliprl.engines.bundle.bundle import ENCODER, REFINER, TEXT
 from cliprl.models.network.network import ClipSegmenter
 
 OPSET = 18
-# Weights of at least so many numbers are stored in half; smaller ones are not worth a cast.
+# Weights of at least this size are stored in FP16; smaller ones do not pay for a cast.
 LARGE = 1024
 
 
@@ -31,7 +31,7 @@ def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, fol
     features, logits = network(image, text)
     classes = torch.export.Dim("classes", min=2, max=MAX_CLASSES)
     shapes: dict[str, Any] = {"image": {0: torch.export.Dim("batch", min=1)}, "text": {0: classes}}
-    # Two pictures: of one the exporter would take it that there is never another number.
+    # Two images: from one, the exporter would infer a fixed batch of 1.
     _export(
         network, {"image": image.repeat(2, 1, 1, 1), "text": text}, folder / ENCODER, ["features", "logits"], shapes
     )
@@ -55,18 +55,18 @@ def write_text(network: ClipSegmenter, folder: Path) -> None:
 
 
 def example_image(height: int, width: int) -> Tensor:
-    """A smooth random picture, uint8 (1, H, W, 3): noise of its own would only measure rounding."""
+    """Return a smooth random image, uint8 (1, H, W, 3): pure noise would only measure rounding."""
     coarse = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
     fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic")
     return (fine.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 class _TextTower(nn.Module):
-    """The text half of a network, alone: its parameters are no others'."""
+    """The text encoder of a network, alone."""
 
     def __init__(self, network: ClipSegmenter) -> None:
         super().__init__()
-        # Without the image tower, which would only be copied.
+        # Without the image encoder.
         self.clip = copy.copy(network.clip)
         self.clip._modules = {k: m for k, m in network.clip._modules.items() if k != "visual"}
 

@@ -1,4 +1,4 @@
-"""Pictures that a trained bundle is held to: rendered scenes, so that no frame of anyone's data lies in a bundle."""
+"""Probe images of the accuracy gate: rendered scenes, so that a bundle contains no frame of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOMENT = 0.5
 
 
 def probe_images(height: int, width: int) -> Image:
-    """So many scenes, drawn at twice the size: uint8 (COUNT, height, width, 3) RGB."""
+    """Render COUNT scenes at twice the size and reduce them: uint8 (COUNT, height, width, 3) RGB."""
     scenes = (SceneRenderer(seed, 2 * height, 2 * width) for seed in range(FIRST, FIRST + COUNT))
     drawn = [cv2.resize(one.render(MOMENT)[0], (width, height), interpolation=cv2.INTER_AREA) for one in scenes]
     return np.stack(drawn).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""What the refiner's agents can do to a pixel's class distribution: look around, look back, or move it in the space of texts.
+"""Actions of the refiner's agents on a cell's logits: copy neighbors, copy the prior, or move in the text embedding space.
 
-No action knows a class by name or number. To raise a class, an action moves the cell towards a *concept*, a direction among
-the text embeddings; what that does to each class's logit is the similarity of its own text. A class that a prompt adds at
-run time is therefore moved like those whose meaning is near.
+Actions do not depend on the names or the number of classes. To raise a class, an action moves the cell towards a *concept*, a
+direction in the text embedding space, and changes each class's logit by the similarity of its text. A class that a prompt adds
+at run time therefore moves like classes of similar meaning.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0)
 SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
 # Actions from here on move towards concept 0, 1, ...
 CONCEPTS = 14
-# What SHARPEN adds to the leading class, in logits.
+# Logits that SHARPEN adds to the leading class.
 SHARPER = 1.5
-# Of the squared lengths that texts have apart; it keeps concepts short.
+# Ridge of the dual basis; it keeps concepts short.
 RIDGE = 1e-2
 # Mean over this many cells squared.
 WINDOW = 5
 
 _BOUNDED = 5
-# Where an action reads: the row and column step, and which of the stacked images (`ActionContext`). The last is any concept's
+# The source of each action: row and column step, and index of the stacked maps (`ActionContext`). The last is any concept's.
 _STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
 _IMAGES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
 
 
 class ActionContext(NamedTuple):
-    """What a step may read, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
-    z_t and the prior, z_0, and what a concept pushes from: z_t with no class further than a bound below the leading one. A
-    base that is sure of itself in the dark is wrong by 10 logits and more."""
+    """The maps that a step reads, each (B, K, h, w): z_t, its mean over 5x5 cells (fewer at the edge), the prior, the mean of
+    z_t and the prior, z_0, and the start of concept actions: z_t with every class raised to a bound below the leading one.
+    Without the bound, overconfident logits in the dark are wrong by 10 and more."""
 
     logits: Tensor
     smooth: Tensor
@@ -47,15 +47,17 @@ class ActionContext(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, base: Tensor, prior: Tensor, bound: float) -> ActionContext:
-        """The pictures of one step; `bound` in logits."""
+        """Compute the maps of one step; `bound` in logits."""
         smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
         bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - bound)
         return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
 
 
 def concept_directions(text: Tensor) -> Tensor:
-    """The concepts of classes with embeddings `text` (K, E): directions (K, E) whose inner product with the class's own
-    embedding is 1, and with the others' about 0: their dual basis, with a ridge where texts are nearly alike."""
+    """Return the concepts of class embeddings `text` (K, E): their dual basis (K, E) with a ridge for similar texts.
+
+    The inner product of a concept is 1 with its class's embedding and about 0 with the others.
+    """
     dual: Tensor = torch.linalg.solve(text @ text.T + RIDGE * torch.eye(len(text)).to(text), text)
     own: Tensor = (text * dual).sum(1, keepdim=True)
     concepts: Tensor = dual / own
@@ -63,14 +65,14 @@ def concept_directions(text: Tensor) -> Tensor:
 
 
 def argmax_mask(logits: Tensor) -> Tensor:
-    """A mask (B, K, h, w), 1.0 where a class leads."""
+    """Return a mask (B, K, h, w), 1.0 where a class leads."""
     return (logits == logits.amax(1, keepdim=True)).to(logits.dtype)
 
 
 def apply_actions(actions: Tensor, context: ActionContext, pushes: Tensor) -> Tensor:
-    """Let every cell act: actions int64 (B, h, w) in 0..CONCEPTS+C-1. Returns z_{t+1} (B, K, h, w).
+    """Apply an action to every cell: actions int64 (B, h, w) in 0..CONCEPTS+C-1. Returns z_{t+1} (B, K, h, w).
 
-    pushes: (K, CONCEPTS + C), what each action adds to each class's logit: 0 for those that are no concept.
+    pushes: (K, CONCEPTS + C), the logits that each action adds to each class; 0 unless it is a concept.
     """
     logits = context.logits
     batch, classes, height, width = logits.shape
@@ -82,7 +84,7 @@ def apply_actions(actions: Tensor, context: ActionContext, pushes: Tensor) -> Te
 
 
 def outcomes(context: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
-    """What every action in turn, taken by all cells at once, would make of z_t: CONCEPTS + C tensors (B, K, h, w)."""
+    """Yield the result of every action, taken by all cells at once: CONCEPTS + C tensors (B, K, h, w)."""
     logits, (height, width) = context.logits, context.logits.shape[2:]
     yield logits
     margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
@@ -96,7 +98,7 @@ def outcomes(context: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
 
 
 def _sources(actions: Tensor, height: int, width: int) -> Tensor:
-    """For each cell the flat index, int64 (B, h, w), of the stacked pictures' cell that its action reads."""
+    """Return for each cell the flat index, int64 (B, h, w), into the stacked maps that its action reads."""
     kind = actions.clamp(max=CONCEPTS)  # all concepts move the cell's own logits
     steps = torch.tensor(_STEPS, device=actions.device)
     context = torch.tensor(_IMAGES, device=actions.device)

@@ -1,4 +1,4 @@
-"""What the decoder reads of an image tower, how its pictures are coloured, and which of its layers come first."""
+"""Feature maps, input normalization and early layers of an image backbone."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Colors = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class BackboneStages:
-    """Which maps of an image tower the decoder reads: their indices, channels, and strides in pixels.
+    """The feature maps of a backbone that the decoder reads: their indices, channels, and strides in pixels.
 
-    `fixed` tells that the tower takes pictures of one size only; `blocks` how many a plain transformer has, else 0.
+    `fixed` means that the backbone takes one image size only; `blocks` is the depth of a plain transformer, else 0.
     """
 
     indices: tuple[int, ...]
@@ -37,7 +37,7 @@ class BackboneStages:
 
 
 def backbone_of(clip: Any) -> nn.Module:
-    """The image tower itself, without the projection that open_clip puts behind a timm model."""
+    """Return the image backbone, without the projection that open_clip adds to a timm model."""
     trunk: nn.Module = getattr(clip.visual, "trunk", clip.visual)
     return trunk
 

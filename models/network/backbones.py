@@ -1,4 +1,4 @@
-"""Towers: any CLIP of open_clip's, or a timm network with a small text tower beside it, for pictures of any shape."""
+"""Backbones: any CLIP of open_clip, or a timm network with a small text encoder, for images of any shape."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cliprl.models.config.config import NetworkConfig
 
 # Size of CLIP's byte-pair vocabulary, the one that `text.py` tokenizes for.
 VOCABULARY = 49408
-# Text settings of open_clip's that stand for another tokenizer or another kind of text tower.
+# Text settings of open_clip for another tokenizer or another kind of text encoder.
 OTHER_TEXT = ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs")
 
 
 def make_clip(config: NetworkConfig) -> Any:
-    """A randomly started CLIP module of open_clip's, as `config.tower` names it.
+    """Create a randomly initialized CLIP module, as `config.tower` names it.
 
-    Raises UsageError for an unknown tower, and for one whose text tower reads other tokens.
+    Raises UsageError for an unknown name, and for a text encoder with another tokenizer.
     """
     settings = _settings(config)
     vision, text = settings["vision_cfg"], settings["text_cfg"]

@@ -1,4 +1,4 @@
-"""The light decoder: an image tower's stages become pixel features at stride 4."""
+"""The light decoder: from a backbone's stages to pixel features at stride 4."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# What the maps of the pyramid are brought to, in input pixels a cell.
+# Strides of the pyramid, in input pixels a cell.
 STRIDES = (4, 8, 16, 32)
 
 

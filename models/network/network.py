@@ -1,4 +1,4 @@
-"""The CLIP-RL base network: a CLIP whose image tower also answers for every pixel."""
+"""The CLIP-RL base network: a CLIP whose image encoder also has dense features."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EPSILON = 1e-3
 
 
 class ClipSegmenter(nn.Module):
-    """Image and class texts in, pixel features and class logits out. It has no weight for any class: a class is its text.
+    """Computes pixel features and class logits of an image from the text embeddings of the classes, without class weights.
 
-    `context` is how many tokens a text has; `pretrained` tells that both towers started from a CLIP checkpoint.
+    `context` is the number of tokens of a text; `pretrained` means that both encoders started from a CLIP checkpoint.
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ class ClipSegmenter(nn.Module):
         fit_size(self.clip, config, self.stages)
         self.decoder = PyramidDecoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
         self.embed = nn.Conv2d(config.features, self._embedding(), 1)
-        # A CLIP's own scale suits its own texts, whose angles are small.
+        # The scale of a CLIP checkpoint suits its text embeddings, whose angles are small.
         scale = self.clip.logit_scale.detach().clone().reshape(()) if self.pretrained else torch.tensor(math.log(10.0))
         self.log_scale = nn.Parameter(scale)
         for name, values in zip(("mean", "deviation"), colors_of(self.clip, config), strict=True):
@@ -51,20 +51,20 @@ class ClipSegmenter(nn.Module):
 
     @property
     def tower(self) -> nn.Module:
-        """The image tower, which starts pretrained where anything does."""
+        """Return the image backbone."""
         return backbone_of(self.clip)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """What training should move slowly: the image tower, and the text tower where it started from a checkpoint too."""
+        """Return the parameters for the lower learning rate: the backbone, and the text encoder of a CLIP checkpoint."""
         return list((self.clip if self.pretrained else self.tower).parameters())
 
     @property
     def channels(self) -> tuple[int, int]:
-        """How many features D a cell has, and how many numbers E a text embedding."""
+        """Return the number of features D of a cell and the width E of a text embedding."""
         return self.embed.in_channels, self.embed.out_channels
 
     def train(self, mode: bool = True) -> ClipSegmenter:
-        """As usual, but the tower's batch statistics stay its own: those of rendered scenes would not fit real ones."""
+        """Set the mode, but keep the backbone's batch statistics: those of rendered scenes do not fit real ones."""
         super().train(mode)
         self.tower.eval()
         return self

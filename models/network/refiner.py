@@ -1,4 +1,4 @@
-"""The RL refiner: every cell of the stride-4 grid is an agent that shares one small convolutional policy."""
+"""The RL refiner: the cells of the stride-4 grid are agents that share one small convolutional policy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cliprl.models.config.config import ReinforcementConfig
 from cliprl.models.network.actions import CONCEPTS, KEEP, ActionContext, apply_actions, argmax_mask, concept_directions
 from cliprl.models.network.network import ClipSegmenter
 
-# The policy's view of the features and of the texts is narrower than they are.
+# Widths of the projected features and of the projected texts.
 PROJECTED, WORDS = 16, 8
-# At the start every agent keeps its distribution: step 0 is the base, and what follows must earn its place.
+# The initial policy prefers KEEP, so that training starts from the base.
 KEEP_BIAS = 1.0
 STATE_MAPS = 10
 # A variance is at least so much: the root of 0 has no gradient.
@@ -22,11 +22,10 @@ TEXT_SCALE = 3.0
 
 
 class RefinerNetwork(nn.Module):
-    """Policy and value over per-pixel actions. Nothing in it depends on the number of classes or their order.
+    """Policy and value over per-cell actions, independent of the number and order of the classes.
 
-    What a class is, it reads off the class's text embedding: it sees the mean text of a cell, and it acts along concepts,
-    directions among the texts, as many as are given here and set by `learn_concepts` before training. How far a concept
-    reaches, `push` and `bound`, says `reach`.
+    Classes enter through their text embeddings: the state has the mean text of a cell, and actions move along `concepts`
+    directions among the texts, which `learn_concepts` sets before training. `reach` holds `push` and `bound`.
     """
 
     def __init__(self, features: int, width: int, embedding: int, concepts: int, reach: ReinforcementConfig) -> None:
@@ -45,13 +44,13 @@ class RefinerNetwork(nn.Module):
         self.scene = nn.Conv2d(2 * PROJECTED, width, 1, bias=False)
         self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
         self.value = nn.Conv2d(width, 1, 1)
-        # A kernel as it stands, for an exported network computes none: a row an action, 0 for those that are no concept.
+        # A constant kernel, because the exported network computes none: one row for each action, 0 unless it is a concept.
         self.register_buffer("directions", torch.zeros(CONCEPTS + concepts, embedding, 1, 1))
         self._keep_at_first()
 
     @classmethod
     def beside(cls, network: ClipSegmenter, width: int, classes: int, reach: ReinforcementConfig) -> RefinerNetwork:
-        """A refiner of `width` channels for what `network` sees, with as many concepts as there are `classes` to learn."""
+        """Create a refiner of `width` channels for `network`, with one concept for each of the `classes`."""
         features, embedding = network.channels
         return cls(features, width, embedding, classes, reach)
 
@@ -65,31 +64,31 @@ class RefinerNetwork(nn.Module):
                 self.policy.bias[KEEP] = KEEP_BIAS
 
     def learn_concepts(self, text: Tensor) -> None:
-        """Take the training classes' embeddings (C, E) as what agents can move towards."""
+        """Set the concepts from the embeddings (C, E) of the training classes."""
         with torch.no_grad():
             self.get_buffer("directions")[CONCEPTS:, :, 0, 0] = concept_directions(text)
 
     def pushes(self, text: Tensor) -> Tensor:
-        """What each action adds to each class's logit, (K, CONCEPTS + C), for class embeddings (K, E): 0 but for concepts."""
+        """Return the logits that each action adds to each class, (K, CONCEPTS + C), for class embeddings (K, E)."""
         return self.push * F.conv2d(text[:, :, None, None], self.get_buffer("directions"))[:, :, 0, 0]
 
     def context(self, logits: Tensor, base: Tensor, prior: Tensor) -> ActionContext:
-        """What a step from z_t may read, given z_0 and the prior, each (B, K, h, w)."""
+        """Return the maps for a step from z_t, given z_0 and the prior, each (B, K, h, w)."""
         return ActionContext.of(logits, base, prior, self.bound)
 
     def act(self, features: Tensor, context: ActionContext, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Action scores (B, A, h, w) and values (B, h, w) of the state, from features (B, D, h, w) and texts (K, E)."""
+        """Return action logits (B, A, h, w) and values (B, h, w), from features (B, D, h, w) and texts (K, E)."""
         words = TEXT_SCALE * self.words(text[:, :, None, None])[:, :, 0, 0].T
-        said = [_mean_text(words, z) for z in (context.logits, context.base, context.prior)]
+        texts = [_mean_text(words, z) for z in (context.logits, context.base, context.prior)]
         seen = self.project(features)
-        near = self.near(torch.cat([seen, state_maps(context), *said], 1))
+        near = self.near(torch.cat([seen, state_maps(context), *texts], 1))
         hidden = self.body(near + self.scene(mean_and_deviation(seen)))
         return self.policy(hidden), self.value(hidden)[:, 0]
 
     def forward(
         self, features: Tensor, logits: Tensor, base: Tensor, prior: Tensor, text: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One greedy step.
+        """Take one greedy step.
 
         features (B, D, h, w); logits z_t, base z_0 and prior (B, K, h, w), the prior being the previous frame's refined
         logits, or the base for a first frame; text (K, E), the classes' embeddings. Returns z_{t+1} and the share of cells
@@ -103,20 +102,22 @@ class RefinerNetwork(nn.Module):
 
 
 def mean_and_deviation(maps: Tensor) -> Tensor:
-    """Mean and standard deviation of each map (B, C, h, w) over the picture, (B, 2C, 1, 1): they tell an agent what spoils
-    the whole picture, darkness or noise, of which its own neighbourhood shows little."""
+    """Return mean and standard deviation of each map (B, C, h, w) over the image, (B, 2C, 1, 1).
+
+    They carry global degradations such as darkness and noise, which a local neighborhood hardly shows.
+    """
     mean = maps.mean((2, 3), keepdim=True)
     return torch.cat([mean, ((maps - mean).square().mean((2, 3), keepdim=True) + MIN_VARIANCE).sqrt()], 1)
 
 
 def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
-    """The texts (WORDS, K) of a cell's classes, weighted by their probabilities: (B, WORDS, h, w)."""
-    said = torch.matmul(words, logits.softmax(1).flatten(2))
-    return said.view(len(logits), WORDS, *logits.shape[2:])
+    """Return the mean of the class texts (WORDS, K) of each cell, weighted by probability: (B, WORDS, h, w)."""
+    mean = torch.matmul(words, logits.softmax(1).flatten(2))
+    return mean.view(len(logits), WORDS, *logits.shape[2:])
 
 
 def state_maps(context: ActionContext) -> Tensor:
-    """What an agent sees of the distributions, blind to which class is which: (B, STATE_MAPS, h, w), each within 0..1.
+    """Return class-independent maps of the distributions: (B, STATE_MAPS, h, w), each within 0..1.
 
     Largest probability; certainty (sum of squares); agreement (inner product of distributions) with the cell to the right,
     the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the neighbourhood and

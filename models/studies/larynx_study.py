@@ -1,9 +1,9 @@
-"""The vocal-fold set, leave one sequence out: the network, base and refined, beside a plain U-Net trained in the same run.
+"""Leave-one-sequence-out study on the vocal-fold set: base and refined network beside a plain U-Net.
 
     python -m cliprl.models.studies.larynx_study FOLDER/vocalfolds --out runs/larynx
 
-Every fold has a recipe of its own (larynx.toml, trained on three sequences), a folder, and checkpoints: a study that was cut
-off goes on. Writes study.md and study.json.
+Every fold has a recipe (larynx.toml, trained on three sequences), a folder, and checkpoints: an interrupted
+study resumes. Writes study.md and study.json.
 """
 
 from __future__ import annotations

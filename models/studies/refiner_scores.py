@@ -27,13 +27,13 @@ from cliprl.models.training.checkpoint import read_checkpoint, save_checkpoint
 from cliprl.models.training.run_datasets import RunDatasets, TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
-# Neighbouring frames are near copies: intervals draw whole blocks of so many frames again.
+# Frames of a bootstrap block: neighboring frames are near copies, so whole blocks are resampled.
 BLOCK = 25
 MEASURES = ("instrument IoU", "dataset mIoU", "IoU of consecutive masks")
 
 
 class EncodedFrame(ModuleEngine):
-    """The base as an encoder that remembers: a picture is encoded once for all refiners."""
+    """The base as a caching encoder: an image is encoded once for all refiners."""
 
     def __init__(self, network: ClipSegmenter) -> None:
         super().__init__(network, ("features", "logits"))
@@ -41,7 +41,7 @@ class EncodedFrame(ModuleEngine):
         self._known: dict[bytes, Mapping[str, NDArray[Any]]] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """As before, or what was found the first time."""
+        """Run the base, or return its cached output."""
         key = hashlib.blake2b(inputs["image"].tobytes(), digest_size=16).digest()
         if key not in self._known:
             found = super().run(inputs)

@@ -1,11 +1,11 @@
-"""Does reinforcement earn its place? The same base with each of several refiners, on clean frames and through failing cameras.
+"""Refiner study: one base with several refiners, on clean and on corrupted frames.
 
     python -m cliprl.models.studies.refiner_study --set data.root=FOLDER --out runs/refiner --seed 0 --seed 1 --seed 2
 
 FOLDER/endovis2015/robotic/D1 trains, D2 is scored; with --recipe refiner-rendered, scenes that are drawn. All arms of a seed
 have the same parameters, learn from the same batches for the same steps, and are scored on the pipeline's own path, prior and
-all. Writes study.md and study.json. The base, finished arms and their scores are kept: a study that was cut off goes on, and
-seeds that ran in processes of their own (the base being there) are put together by a last run that names them all.
+all. Writes study.md and study.json. The base, finished arms and their scores are kept: an interrupted study resumes, and
+seeds may run in separate processes once the base exists; a last run that names all seeds combines them.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class SeedRun:
 
     def _read(self, arm: RefinerVariant) -> RefinerNetwork:
         refiner = self._fresh(arm)
-        load_or_score = self.checkpoints.read(self._name(arm)) if arm.learns else None
-        if load_or_score:
-            refiner.load_state_dict(load_or_score["refiner"])
+        state = self.checkpoints.read(self._name(arm)) if arm.learns else None
+        if state:
+            refiner.load_state_dict(state["refiner"])
         return refiner.eval()
 
     def _train(self, missing: list[RefinerVariant], display: ProgressDisplay) -> None:

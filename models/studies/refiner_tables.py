@@ -16,7 +16,7 @@ from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.studies.refiner_scores import BLOCK, MEASURES, Tally
 from cliprl.models.training.run_datasets import RunDatasets
 
-# Those of which an arm's gain over the base is told, with its interval.
+# Measures whose gain over the base is reported, with its interval.
 GAINS = MEASURES[:2]
 
 

@@ -61,9 +61,7 @@ class Question:
         )
         found = [word for word in self.prompt.lower().split() if word not in known]
         if not found:
-            raise UsageError(
-                f"every word of '{self.prompt}' is in a kept class's prompts: give --prompt a word of its own"
-            )
+            raise UsageError(f"every word of '{self.prompt}' is in a kept class's prompts: give --prompt a new word")
         return found
 
 
@@ -116,14 +114,14 @@ def run_seed(recipe: Recipe, question: Question, folder: Path, display: Progress
     network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
     checkpoints = CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised"))
     run_stage(Contrastive(network, [train], recipe), checkpoints, display.on_step)
-    told = CaptionedLabels(train, with_classes(train, question.kept, (question.left_out.name,)))
-    run_stage(Grounded(network, told, recipe, question.weight), checkpoints, display.on_step)
+    captioned = CaptionedLabels(train, with_classes(train, question.kept, (question.left_out.name,)))
+    run_stage(Grounded(network, captioned, recipe, question.weight), checkpoints, display.on_step)
     return score(network.eval(), unseen, question, recipe.scoring.every)
 
 
 @torch.no_grad()
 def score(network: ClipSegmenter, unseen: RenderedScenes, question: Question, every: int) -> dict[str, float]:
-    """Name the class, and words that nobody knows, on scenes that were not trained on; cells of stride 4, all pooled."""
+    """Prompt for the class, and for unknown words, on scenes that were not trained on; cells of stride 4, all pooled."""
     named = [ClassSpec(phrase, (0, 0, 0), "prompted", (phrase,)) for phrase in (question.prompt, *UNKNOWN)]
     text, number = class_embeddings(network, [*question.kept, *named]), SCENE_CLASSES.index(question.left_out)
     truths, odds = [], []

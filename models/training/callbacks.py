@@ -1,4 +1,4 @@
-"""How a run goes, on the terminal."""
+"""Callbacks of a training run, and the progress display on the terminal."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from cliprl.models.training.throughput import Throughput
 
 # Losses are shown as a running mean over about this many steps.
 MEMORY = 20
-# Where no bar can be drawn, a line is printed every so many steps.
+# Without a terminal, a line is printed every LINE_EVERY steps.
 LINE_EVERY = 50
 
 
 class TrainingCallback:
-    """Is told, and says nothing. What wants to know more is a subclass."""
+    """The events of a training run. Every method does nothing; subclasses override those they need."""
 
     def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
-        """After every step: the stage, its steps done, and the step's losses."""
+        """Handle the end of a step: the stage, its finished steps, and the losses of the step."""
 
     def on_stage_end(self, stage: TrainingStage, pace: Throughput) -> None:
-        """At a stage's end: how fast it was, and how much of it went by waiting for data."""
+        """Handle the end of a stage and its throughput."""
 
     def on_scene(self, done: int, total: int) -> None:
-        """While scenes are drawn: how many of how many."""
+        """Handle a rendered scene: `done` of `total`."""
 
     def on_score(self, done: int, total: int) -> None:
-        """While the finished bundle is scored: how many frames of how many."""
+        """Handle a scored frame: `done` of `total`."""
 
 
 class ProgressDisplay(TrainingCallback):
-    """A bar for each stage, with the running mean of its losses; plain lines where standard error is no terminal."""
+    """A progress bar for each stage with the running mean of its losses; plain lines if standard error is no terminal."""
 
     def __init__(self, progress: Progress, prefix: str = "") -> None:
         self.progress, self.prefix = progress, prefix
@@ -44,7 +44,7 @@ class ProgressDisplay(TrainingCallback):
     @classmethod
     @contextmanager
     def open(cls, quiet: bool = False, prefix: str = "") -> Iterator[ProgressDisplay]:
-        """A display on standard error, each of whose lines begins with `prefix`; `quiet`, it shows nothing."""
+        """Open a display on standard error. Its lines begin with `prefix`; if `quiet`, it shows nothing."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,23 +56,23 @@ class ProgressDisplay(TrainingCallback):
             yield cls(progress, prefix)
 
     def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:
-        """Move a stage's bar."""
+        """Advance the bar of a stage."""
         self._move(stage.name, done, stage.steps, losses)
 
     def on_stage_end(self, stage: TrainingStage, pace: Throughput) -> None:
-        """Print a stage's pace above the bars."""
+        """Print the throughput of a stage above the bars."""
         self._print(f"{stage.name}: {pace}")
 
     def on_scene(self, done: int, total: int) -> None:
-        """Move the bar of the scenes."""
+        """Advance the bar of the rendered scenes."""
         self._move("scenes", done, total, {})
 
     def on_score(self, done: int, total: int) -> None:
-        """Move the bar of the scores."""
+        """Advance the bar of the scored frames."""
         self._move("scores", done, total, {})
 
     def on_progress(self, name: str, done: int, total: int) -> None:
-        """Move the bar of some other work."""
+        """Advance the bar of other work, `name`."""
         self._move(name, done, total, {})
 
     def _move(self, name: str, done: int, total: int, losses: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, and the loop that every stage shares."""
+"""Write checkpoints atomically, and run the loop that all stages share."""
 
 from __future__ import annotations
 
@@ -15,59 +15,61 @@ import torch
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.training.parallel import rank
 
-# What a setting has where the other side has none of that name.
+# The value of a setting that one of two recipes lacks.
 ABSENT = "no such setting"
 
 
 class TrainingStage(Protocol):
-    """One stage of training. `step` draws all its randomness from the step's number, so that a resumed run is the same run."""
+    """One stage of training. `step` seeds all randomness with its number, so that a resumed run equals a whole one."""
 
     name: str
     steps: int
 
     def step(self, index: int) -> Mapping[str, float]:
-        """Train once and return the losses by name. Raises NotFiniteError, with nothing changed, where that is no number."""
+        """Train one step and return its losses by name. Raises NotFiniteError, with unchanged weights, for a loss like inf."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """Return the state that the next step depends on."""
         ...
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take the place that `state` describes."""
+        """Restore `state`."""
         ...
 
 
-# Told after every step: the stage, steps done, and the step's losses.
+# Called after every step with the stage, the finished steps, and the losses of the step.
 StepCallback = Callable[[TrainingStage, int, Mapping[str, float]], None]
 
 
 class NotFiniteError(CliprlError):
-    """A loss or a gradient is infinite or no number. Its text names which, with the value."""
+    """A loss or a gradient is not finite. The message names which, with its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWriter:
-    """Where checkpoints lie, after how many steps one is written, and the settings, "supervised.rate" to value, that decide
-    what is in them: a checkpoint made with others is refused."""
+    """Writes checkpoints to `folder` every `every` steps.
+
+    `settings` ("supervised.rate" to value) decide the content of a checkpoint; one made with other settings is refused.
+    """
 
     folder: Path
     every: int = 100
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, stage: str) -> Path:
-        """The checkpoint of a stage."""
+        """Return the path of the checkpoint of a stage."""
         return self.folder / f"{stage}.pt"
 
     def write(self, stage: TrainingStage, done: int) -> None:
-        """Write a stage's checkpoint after `done` steps; of many processes the first does."""
+        """Write the checkpoint of a stage after `done` steps. Only the first of several processes writes."""
         if not rank():
             save_checkpoint(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
 
     def resume(self, stage: TrainingStage) -> int:
-        """Take up a stage's checkpoint where there is one; returns how many steps are done.
+        """Restore the checkpoint of a stage, if there is one, and return the number of finished steps.
 
-        Raises UsageError for one made with other settings, naming them; CliprlError for one that is broken.
+        Raises UsageError for a checkpoint made with other settings, naming them; CliprlError for a damaged one.
         """
         state = self.read(stage.name)
         if state is None:
@@ -83,7 +85,7 @@ class CheckpointWriter:
         return int(state["done"])
 
     def read(self, stage: str) -> dict[str, Any] | None:
-        """What the checkpoint of a stage holds; None where there is none. Raises as `resume` does."""
+        """Read the checkpoint of a stage; None if there is none. Raises as `resume` does."""
         path = self.path(stage)
         if not path.is_file():
             return None
@@ -94,20 +96,20 @@ class CheckpointWriter:
     def _check(self, path: Path, state: Mapping[str, Any]) -> None:
         if not {"done", "settings"} <= state.keys():
             raise CliprlError(
-                f"{path} is no checkpoint of this version of cliprl-train: delete it, or give another --out"
+                f"{path} is not a checkpoint of this version of cliprl-train: delete it, or give another --out"
             )
         was, now = state["settings"], self.settings
         differ = [key for key in {**was, **now} if was.get(key, ABSENT) != now.get(key, ABSENT)]
         if differ:
-            told = "; ".join(f"{key} {was.get(key, ABSENT)!r}, now {now.get(key, ABSENT)!r}" for key in differ[:4])
+            changes = "; ".join(f"{key} {was.get(key, ABSENT)!r}, now {now.get(key, ABSENT)!r}" for key in differ[:4])
             more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
             raise UsageError(
-                f"{path} was made with {told}{more}: set that back, delete the file, or give another --out"
+                f"{path} was made with {changes}{more}: set that back, delete the file, or give another --out"
             )
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write under another name, then rename: a full disk, a kill or a power cut leaves the last checkpoint as it was."""
+    """Write to a temporary name, then rename: a full disk, a kill or a power cut keeps the previous checkpoint."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -123,7 +125,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Raises CliprlError for one that is cut short or no checkpoint."""
+    """Read a checkpoint. Raises CliprlError for a truncated file and for another kind of file."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -139,9 +141,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def run_stage(stage: TrainingStage, checkpoints: CheckpointWriter, report: StepCallback) -> None:
-    """Train `stage` to its end, from its checkpoint where there is one.
+    """Train `stage` to its end, starting from its checkpoint if there is one.
 
-    Raises CliprlError on a loss that is not a number; the last checkpoint stays.
+    Raises CliprlError for a loss that is not finite; the last checkpoint stays.
     """
     done = checkpoints.resume(stage)
     while done < stage.steps:
@@ -153,7 +155,7 @@ def run_stage(stage: TrainingStage, checkpoints: CheckpointWriter, report: StepC
 
 
 def _checked_step(stage: TrainingStage, index: int) -> Mapping[str, float]:
-    """One step, all of whose losses are numbers."""
+    """Train one step. Raises CliprlError for a loss that is not finite."""
     try:
         losses = stage.step(index)
         for name, value in losses.items():

@@ -1,4 +1,4 @@
-"""The curriculum: how hard a stage's pictures are, and how many refinement steps are unrolled, as its steps go by."""
+"""The curriculum: corruption, zoom and unrolled refinement steps as a function of the training step."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from cliprl.models.config.config import CurriculumRange
 
 @dataclass(frozen=True, slots=True)
 class Curriculum:
-    """What a recipe's `growth` means for a stage of so many `steps`: everything grows evenly, then stays."""
+    """The difficulty of a stage of `steps` steps: each value grows linearly over the recipe's range, then stays."""
 
     growth: CurriculumRange
     steps: int
 
     def progress(self, step: int) -> float:
-        """How far the growth has come, 0..1; at once at its end where it takes no steps."""
+        """Return the share of the growth that is complete, 0..1; 1 if the growth takes no steps."""
         over = self.growth.over * self.steps
         return min(1.0, step / over) if over else 1.0
 
     def severity(self, step: int) -> float:
-        """The worst corruption at a step, 0..5."""
+        """Return the strongest corruption at a step, 0..5."""
         return self._between(self.growth.severity, step)
 
     def zoom(self, step: int) -> float:
-        """How much of a picture's width a view spans at most at a step."""
+        """Return the largest share of the image width that a view spans at a step."""
         return self._between(self.growth.zoom, step)
 
     def unroll(self, step: int) -> int:
-        """How many refinement steps are taken at a step of the training."""
+        """Return the number of refinement steps at a training step."""
         return round(self._between(self.growth.unroll, step))
 
     def _between(self, pair: tuple[float, float], step: int) -> float:

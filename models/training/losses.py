@@ -1,4 +1,4 @@
-"""The losses: DHN-NCE for images and captions; cross-entropy and Dice for masks whose labels may be partial."""
+"""Losses: DHN-NCE for images and captions; cross-entropy and Dice for masks with partial labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cliprl.models.training.parallel import gather_rows, sum_over_processes
 
 
 def dhn_nce(images: Tensor, texts: Tensor, temperature: float, hardness: float) -> Tensor:
-    """Decoupled hard-negative noise-contrastive loss of MedCLIP-SAM (Koleilat et al. 2024), summed over both directions.
+    """Return the decoupled hard-negative noise-contrastive loss of MedCLIP-SAM (Koleilat et al. 2024) over both directions.
 
     images, texts: (B, E) of unit length; row i of one belongs to row i of the other; B >= 2. With s = I T' / tau:
         L = - sum_i s_ii + sum_i log sum_{j != i} W_ij exp(s_ij),   W_ij = (B - 1) exp(b s_ij) / sum_{k != i} exp(b s_ik)
-    plus the same with rows and columns exchanged. The positive pair is in no denominator. The batch is that of all processes.
+    plus the same with rows and columns exchanged. No denominator contains the positive pair. The batch is that of all processes.
     """
     images, texts = gather_rows(images), gather_rows(texts)
     scores = images @ texts.T / temperature
@@ -31,7 +31,7 @@ def _one_way(scores: Tensor, hardness: float) -> Tensor:
 
 
 def partial_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
-    """Per-cell -log of the probability of all classes that a label code allows.
+    """Return per cell the -log of the probability of all classes that a label code allows.
 
     logits (B, K, h, w); labels int64 (B, h, w) of codes; allowed bool (256, K). Returns (B, h, w), 0 where all are allowed.
     """
@@ -40,7 +40,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Te
 
 
 def dice_loss(logits: Tensor, labels: Tensor, instrument: Tensor, allowed: Tensor) -> Tensor:
-    """1 - soft Dice, mean over the classes present in the batch and the union of the instruments. Shapes as above.
+    """Return 1 - soft Dice, the mean over the classes in the batch and the union of the instruments. Shapes as above.
 
     A class is compared where labels are exact; the union also where they are partial. instrument: bool (K,). The batch is
     that of all processes.

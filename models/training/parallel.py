@@ -1,8 +1,8 @@
-"""One process or many, on the CPU or on GPUs: what each draws of a batch, and how their gradients become one.
+"""Data-parallel training: each process takes a share of the batch, and gradients are averaged over the processes.
 
-Many are started by torchrun; Lightning Fabric joins them (gloo on CPUs, nccl on GPUs) and says which device is whose. A recipe's
-batch is that of all processes together, so that the same recipe learns the same on any number of them: each draws its share
-of the batch's samples, and where a loss is not a mean over samples its parts are gathered from all.
+torchrun starts the processes; Lightning Fabric connects them (gloo on CPUs, nccl on GPUs) and assigns the devices. The batch of a
+recipe is divided among all processes, so that a recipe learns the same on any number of them. A loss that is not a mean over
+samples gathers its parts from all processes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ PRECISIONS = ("f32", "bf16")
 
 
 def launch(device: str = "auto") -> torch.device:
-    """Join the processes that torchrun started, if it did; returns this one's device.
+    """Connect to the other processes of torchrun, if there are any, and return the device of this process.
 
-    Raises UsageError for a device that is unknown or not there.
+    Raises UsageError for an unknown or unavailable device.
     """
     if device not in DEVICES:
         raise UsageError(f"no device '{device}': one of {', '.join(DEVICES)}")
@@ -44,22 +44,22 @@ def launch(device: str = "auto") -> torch.device:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def process_cpus() -> int:
-    """How many of this machine's processors are this process's, where they are shared with those that torchrun started."""
+    """Return the number of processors for this process: the machine's, divided among its torchrun processes."""
     return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def batch_share(batch: int, name: str = "the batch") -> range:
-    """The numbers of a batch's samples that this process draws. Raises UsageError where processes can't share it evenly."""
+    """Return the sample numbers of a batch for this process. Raises UsageError if the batch cannot be divided evenly."""
     part, rest = divmod(batch, world_size())
     if rest or not part:
         raise UsageError(
@@ -69,9 +69,9 @@ def batch_share(batch: int, name: str = "the batch") -> range:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows (B, ...) of all processes in their order; x itself where there is one process.
+    """Return the rows (B, ...) of all processes in order; x itself for a single process.
 
-    The gradient of a process's own rows is scaled so that the mean over processes (`mean_gradients`) is that of the whole.
+    Gradients are scaled so that their mean over processes (`mean_gradients`) is that of the whole batch.
     """
     if world_size() == 1:
         return x
@@ -82,12 +82,12 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """The sum over processes of a tensor of any shape, with a gradient as above."""
+    """Return the sum over processes of a tensor of any shape, with gradients scaled as in `gather_rows`."""
     return gather_rows(x[None]).sum(0) if world_size() > 1 else x
 
 
 def mean_gradients(module: nn.Module) -> None:
-    """Replace the gradients of a module's parameters by their means over the processes, in one message."""
+    """Replace the gradients of a module by their means over the processes, in one message."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     if world_size() == 1 or not gradients:
         return
@@ -100,7 +100,7 @@ def mean_gradients(module: nn.Module) -> None:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """The body runs in process 0, and then in the others, which find what it made."""
+    """Run the body in process 0 first, then in the other processes, which reuse its files."""
     if world_size() > 1 and rank():
         distributed.barrier()
     yield
@@ -109,7 +109,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision for a forward pass: "bf16", or "f32" for none. Raises UsageError for another."""
+    """Return a context for mixed precision: "bf16", or "f32" for none. Raises UsageError for another name."""
     if precision not in PRECISIONS:
         raise UsageError(f"no precision '{precision}': one of {', '.join(PRECISIONS)}")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -123,8 +123,7 @@ def _both(outer: AbstractContextManager[object], inner: AbstractContextManager[o
 
 
 class _GroupsInFull(TorchFunctionMode):
-    """Convolutions in groups that learn stay in f32: on CPUs their gradient takes five times as long in bf16, so that a step
-    of a tower with many of them would cost as much as in f32."""
+    """Runs trained grouped convolutions in f32: on CPUs their bf16 gradient takes five times as long."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -137,10 +136,10 @@ class _GroupsInFull(TorchFunctionMode):
 
 
 def _grouped(*arguments: Any) -> bool:
-    """Of conv2d's arguments as torch.nn.Conv2d gives them: input, weight, bias, stride, padding, dilation, groups."""
+    """Check the arguments that torch.nn.Conv2d gives to conv2d; the seventh is `groups`."""
     return len(arguments) == 7 and arguments[6] != 1
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters lie."""
+    """Return the device of a module's parameters."""
     return next(module.parameters()).device

@@ -1,4 +1,4 @@
-"""What a recipe trains on and is scored on, opened and checked before a step is made."""
+"""Open and check the training and test data of a recipe before the first step."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import check_disjoint
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
-# Options of a line that say how a set is learned from, or scored: its share of a batch, what its labels tell, what they don't.
+# Options of a training line: the share of a batch, partial labels, and ignored classes.
 TRAIN_OPTIONS = ("share", "labels", "ignore")
-# The same of a set that is scored on; `severity` corrupts it.
+# Options of a test line; `severity` corrupts the images.
 TEST_OPTIONS = ("labels", "ignore", "severity")
-# Told while scenes are drawn: how many of how many.
+# Called with the number of rendered scenes and their total.
 ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TestDataset:
-    """A data set to score on, and how its classes meet the network's: `union` where they are instrument or not, `empty`
-    where moreover there is no instrument in it."""
+    """A test data set and the mapping of its classes to the network's.
+
+    `union` scores instrument or not; `empty` marks data without any instrument.
+    """
 
     title: str
     data: LabelledDataset
@@ -44,7 +46,7 @@ class TestDataset:
 
 @dataclass(frozen=True, slots=True)
 class RunDatasets:
-    """What a run needs: the classes it learns, batches for its stages, sets with captions, and what it is scored on."""
+    """The data of a run: the trained classes, the mixtures of its stages, the data with captions, and the test data."""
 
     classes: tuple[ClassSpec, ...]
     train: Mixture
@@ -54,9 +56,9 @@ class RunDatasets:
 
 
 def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) -> RunDatasets:
-    """Open everything that `recipe` names; scenes are drawn into its cache, or into `folder`.
+    """Open all data that `recipe` names; scenes are rendered into its cache, or into `folder`.
 
-    Raises UsageError where a sequence would be trained and tested on, where classes don't fit, and what sets raise.
+    Raises UsageError if a sequence is in training and test data or classes do not match, and the errors of the data sets.
     """
     data = recipe.data
     cache = Path(data.cache) if data.cache else folder / "scenes"
@@ -72,12 +74,12 @@ def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) 
 
 
 def _listed(recipe: Recipe, context: DatasetContext) -> RunDatasets:
-    """The sets that the recipe lists. The classes are those of the first one that tells its classes."""
+    """Open the listed data sets. The trained classes are those of the first one without partial labels."""
     data = recipe.data
     train, policy = (_TrainingDataset.open(lines, context) for lines in (data.train, data.policy or data.train))
     whole = [one for one in train if not one.partial]
     if not whole:
-        raise UsageError("every set of data.train has labels=instrument: one must tell the classes to learn")
+        raise UsageError("every set of data.train has labels=instrument: one must give the classes to learn")
     classes = whole[0].kept_classes()
     captioned = [one.data for one in train if isinstance(one.data, CaptionDataset)]
     base, further = (
@@ -89,7 +91,7 @@ def _listed(recipe: Recipe, context: DatasetContext) -> RunDatasets:
 
 @dataclass(frozen=True, slots=True)
 class _TrainingDataset:
-    """A set of the recipe's list, its share, and how its labels are read."""
+    """A training data set with its share of a batch and its label options."""
 
     spec: DatasetSpec
     data: LabelledDataset
@@ -118,7 +120,7 @@ class _TrainingDataset:
 
 
 def partial_labels(spec: DatasetSpec) -> bool:
-    """Whether a set's labels only tell instrument or not. Raises UsageError for another rule than that one."""
+    """Return whether a line asks for instrument-or-not labels. Raises UsageError for an unknown value."""
     rule = spec.options.get("labels", "")
     if rule not in ("", "instrument"):
         raise UsageError(f"data set '{spec.without_path()}': labels is '{rule}', and may only be 'instrument'")
@@ -126,7 +128,7 @@ def partial_labels(spec: DatasetSpec) -> bool:
 
 
 def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: DatasetContext) -> list[TestDataset]:
-    """The sets of `data.test`, each in its own classes, or as instrument or not."""
+    """Open the sets of `data.test`, each with its own classes, or as instrument or not."""
     tests = []
     for text in recipe.data.test:
         spec = DatasetSpec.parse(text)
@@ -146,7 +148,7 @@ def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: Da
 
 
 def _mixture(recipe: Recipe, context: DatasetContext, cache: Path) -> RunDatasets:
-    """Rendered scenes; with the vocal-fold set's tissue, its frames and compositions on it by the recipe's shares."""
+    """Open rendered scenes and, if the recipe names it, the vocal-fold set: its frames, and instruments pasted on its tissue."""
     data, classes = recipe.data, SCENE_CLASSES
     real = None
     if data.larynx:

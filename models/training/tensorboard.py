@@ -1,4 +1,4 @@
-"""The log of a run for TensorBoard: losses, learning rates, pace, and pictures of what is learned."""
+"""Log losses, learning rates, throughput and preview images for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cliprl.models.training.throughput import Throughput
 
 @runtime_checkable
 class HasOptimizer(Protocol):
-    """A stage with an optimiser."""
+    """A stage with an optimizer."""
 
     optimizer: torch.optim.Optimizer
 
 
 @runtime_checkable
 class HasPreview(Protocol):
-    """A stage that can draw what it learned from last."""
+    """A stage with a preview image of its last batch."""
 
     def preview(self) -> Image | None:
-        """Frames beside their truth and what was found, uint8 (H, W, 3) RGB; None before the first step."""
+        """Return frames beside their truth and their prediction, uint8 (H, W, 3) RGB; None before the first step."""
         ...
 
 
 class TensorboardLog:
-    """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them. Pictures go in every `draw_every` steps.
+    """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them.
 
-    Where a stage goes on from a checkpoint, what had been logged after it is dropped from view.
+    Previews are logged every `draw_every` steps. If a stage resumes, later entries of the earlier run are hidden.
     """
 
     def __init__(self, folder: Path, draw_every: int) -> None:
@@ -43,7 +43,7 @@ class TensorboardLog:
     def report(
         self, stage: TrainingStage, done: int, losses: Mapping[str, float], pace: Throughput | None = None
     ) -> None:
-        """Log a step and, where it is known, its pace."""
+        """Log a step and, if known, its throughput."""
         writer = self._writers.get(stage.name)
         if writer is None:
             writer = self._writers[stage.name] = SummaryWriter(str(self.folder / stage.name), purge_step=done)
@@ -61,6 +61,6 @@ class TensorboardLog:
                 writer.add_image("frame, truth, found", picture, done, dataformats="HWC")
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         for writer in self._writers.values():
             writer.close()

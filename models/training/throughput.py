@@ -1,4 +1,4 @@
-"""How fast a stage learns, and how much of its time it waits for data: where that is not near 0, loading is the bottleneck."""
+"""Measure the throughput of a stage and its wait for data: if the wait is not near 0, loading is the bottleneck."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cliprl.models.training.checkpoint import TrainingStage
 
 @runtime_checkable
 class PrefetchedStage(Protocol):
-    """A stage that learns from batches made ahead, whose settings tell the batch."""
+    """A stage with prefetched batches; `config.batch` is the batch size."""
 
     batches: BatchLoader[Any]
     config: Any
@@ -20,21 +20,21 @@ class PrefetchedStage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What some steps took: steps and pictures of all processes together, seconds in all, and seconds waited for data."""
+    """The throughput of some steps: steps and images of all processes, elapsed seconds, and seconds waited for data."""
 
     steps: int
-    pictures: int
+    images: int
     seconds: float
     waited: float
 
     @property
     def images_per_second(self) -> float:
-        """Pictures learned from in a second."""
-        return self.pictures / max(self.seconds, 1e-9)
+        """Return the number of training images per second."""
+        return self.images / max(self.seconds, 1e-9)
 
     @property
     def waiting(self) -> float:
-        """The share of the time that went by waiting for data, 0..1."""
+        """Return the share of the time spent waiting for data, 0..1."""
         return min(1.0, self.waited / max(self.seconds, 1e-9))
 
     def __str__(self) -> str:
@@ -43,27 +43,27 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Steps done, seconds on the clock, and seconds waited, after a step."""
+    """The finished steps, the clock, and the seconds waited after a step."""
 
     done: int
     seconds: float
     waited: float
 
     def until(self, now: StepTime, batch: int) -> Throughput:
-        """The pace from this mark to a later one."""
+        """Return the throughput from this step to a later one."""
         steps = now.done - self.done
         return Throughput(steps, steps * batch, now.seconds - self.seconds, now.waited - self.waited)
 
 
 class ThroughputMeter:
-    """Times a stage's steps, from the end of the first that this process makes: that one also starts things up."""
+    """Times the steps of a stage, from the end of this process's first one, which includes the start-up."""
 
     def __init__(self) -> None:
         self._first: dict[str, StepTime] = {}
         self._last: dict[str, StepTime] = {}
 
     def after(self, stage: TrainingStage, done: int) -> tuple[Throughput, Throughput] | None:
-        """After a step, `done` in all: the pace of that step, and of all that were timed; None for the first."""
+        """Return the throughput of the last step and of all timed steps, after `done` steps; None after the first."""
         if not isinstance(stage, PrefetchedStage):
             return None
         mark = StepTime(done, time.monotonic(), stage.batches.waited)

@@ -1,4 +1,4 @@
-"""A training run: from a recipe to a sealed bundle."""
+"""Train a recipe to a sealed bundle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What all stages of a run share: the recipe, the folder, the data, and who is told."""
+    """The shared parts of a run's stages: the recipe, the folder, the data, and the step callback."""
 
     recipe: Recipe
     folder: Path
@@ -51,14 +51,14 @@ class TrainingRun:
         run_stage(stage, self.checkpoints(stage.name), self.report)
 
     def checkpoints(self, stage: str) -> CheckpointWriter:
-        """Who keeps the checkpoints of a stage."""
+        """Return the checkpoint writer of a stage."""
         return CheckpointWriter(self.folder, self.recipe.save_every, checkpoint_settings(self.recipe, stage))
 
 
 def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torch.device = CPU) -> Bundle | None:
-    """Run every stage of `recipe` in `folder`, each from its checkpoint where there is one, and write `folder`/bundle.
+    """Run every stage of `recipe` in `folder`, from its checkpoint if there is one, and write `folder`/bundle.
 
-    Of many processes only the first writes, and returns the bundle. Raises UsageError and CliprlError as the parts do.
+    Only the first of several processes writes and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
     _make(folder)
     with first_process_first():
@@ -75,7 +75,7 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
 
 @contextmanager
 def log_steps(recipe: Recipe, folder: Path, callback: TrainingCallback) -> Iterator[StepCallback]:
-    """Who tells the callback and the log of each step; in every process but the first nobody is told."""
+    """Yield a step callback that updates the display and the log. It does nothing in all processes but the first."""
     if rank():
         yield lambda stage, done, losses: None
         return
@@ -93,7 +93,7 @@ def log_steps(recipe: Recipe, folder: Path, callback: TrainingCallback) -> Itera
 
 
 def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, callback: TrainingCallback) -> Bundle:
-    """Export, give the bundle what its engines are held to, score it, and seal it with its scores."""
+    """Export the bundle, add the reference outputs of the accuracy gate, score it, and seal it with its scores."""
     recipe, size = run.recipe, run.recipe.network
     model = TrainedModel(
         network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
@@ -114,7 +114,7 @@ def _make(folder: Path) -> None:
 
 
 def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
-    """The contrastive and the supervised stage; once they are finished they are only read."""
+    """Train the contrastive and the supervised stage, or read the network if they are finished."""
     recipe, sets = run.recipe, run.sets
     state = run.checkpoints(Supervised.name).read(Supervised.name)
     if state and state["done"] >= recipe.supervised.steps:
@@ -125,7 +125,7 @@ def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
 
 
 def provenance(recipe: Recipe) -> Mapping[str, Any]:
-    """What the manifest says of how the bundle was made; no place of this machine is in it."""
+    """Return the manifest's record of the training, without any path of this machine."""
     data, settings = recipe.data, asdict(recipe)
     lists = {
         key: [DatasetSpec.parse(text).without_path() for text in settings["data"][key]]
@@ -145,7 +145,7 @@ def provenance(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _sources(recipe: Recipe) -> list[Mapping[str, str]]:
-    """The sets that were trained on, with the licences that are known; of others the user knows."""
+    """Return the names and licences of the training data."""
     data = recipe.data
     kinds = [DatasetSpec.parse(text).kind for text in (*data.train, *data.policy)]
     if not kinds:

@@ -201,7 +201,11 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert result["hashes"] == dict(open_bundle("small").manifest.hashes)
     assert len(json.loads((out / "counts.json").read_text())["rows"]) == 4
     pictures = [cv2.imread(str(path)) for path in sorted((out / "worst").glob("*.png"))]
-    assert [image.shape for image in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * 3
+    assert [image.shape for image in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * len(pictures)
+    names = sorted(path.name for path in (out / "worst").glob("*.png"))
+    assert [name[:6] for name in names if name.startswith("iou")] == ["iou-00", "iou-01", "iou-02"]
+    assert all(re.search(r"_[01]_frame\d{5}\.png$", name) for name in names)  # the file is 0.png or 1.png
+    assert [frame["file"] in ("0.png", "1.png") for frame in result["worst"]["iou"]] == [True] * 3
     text = (out / "scores.md").read_text()
     for score in result["results"][0]["scores"].values():
         assert f"| {score['title']} |" in text
@@ -209,6 +213,26 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert "| fog |" in text
     assert "| frames | 2 | 2 |" in text
     assert "| **mean** |" in text
+
+
+def test_severity_corrupts_the_data_set_and_the_headline_comes_first(folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for severity in ("0", "5"):
+        out = tmp_path / severity
+        data = f"folder:{folder}?severity={severity}"
+        status, output = run("--data", data, "--union", "--out", str(out), "--threads", "1", "--worst", "1")
+        assert status == 0, output
+        found[severity] = json.loads((out / "scores.json").read_text())["results"][0]["scores"]
+        text = (out / "scores.md").read_text()
+        assert (
+            text.index("| instrument IoU |")
+            < text.index("| false alarms (lower is better) |")
+            < text.index("## Scores")
+        )
+    assert found["0"] != found["5"]
+    status, output = run("--data", f"folder:{folder}?severity=much", "--union", "--out", str(tmp_path / "no"))
+    assert status == 2
+    assert "severity is 'much', and must be a number" in output
 
 
 def test_no_number_is_cut_off_in_a_terminal_of_80_columns() -> None:

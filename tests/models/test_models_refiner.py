@@ -26,7 +26,7 @@ from cliprl.models.network.actions import (
 )
 from cliprl.models.network.refiner import STATE_MAPS, RefinerNetwork, mean_and_deviation, state_maps
 from cliprl.models.training.stages import rollout as rollout_module
-from cliprl.models.training.stages.rewards import agent_rewards, cell_weights, neighbourhood_mean, reward_to_go
+from cliprl.models.training.stages.rewards import agent_rewards, cell_weights, neighborhood_mean, reward_to_go
 from cliprl.models.training.stages.rollout import (
     AllowedClasses,
     Observation,
@@ -283,8 +283,8 @@ def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> No
 def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -> None:
     own = torch.zeros(1, 9, 9)
     own[0, 4, 4] = 3.0
-    assert neighbourhood_mean(own)[0, 2, 6].item() == pytest.approx(3 / 25)
-    assert neighbourhood_mean(own)[0, 1, 4].item() == 0
+    assert neighborhood_mean(own)[0, 2, 6].item() == pytest.approx(3 / 25)
+    assert neighborhood_mean(own)[0, 1, 4].item() == 0
     rewards = [torch.full((1, 9, 9), value) for value in (1.0, 2.0, 4.0)]
     returns = [rest[0, 4, 4].item() for rest in reward_to_go(rewards, 0.5, 0.5)]
     last = 0.5 * 4

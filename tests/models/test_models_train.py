@@ -1,7 +1,11 @@
 """The training program from recipe to bundle, on a network and scenes small enough for a test."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,6 +219,46 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path
     with pytest.raises(CliprlError, match="could not be written"):
         save_checkpoint(path, {"done": 2})
     assert read_checkpoint(path)["done"] == 1
+
+
+def trained(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `cliprl-train` in a process that cannot import the package `without`."""
+    code = "import sys; sys.modules.update({sys.argv.pop(1): None}); from cliprl.models.cli.train import main; main()"
+    command = [sys.executable, "-c", code, without or "no_such_package", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("package", ["torch", "open_clip"])
+def test_a_missing_package_names_the_extra(package: str) -> None:
+    done = trained("small", without=package)
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"cliprl-train: training needs the package '{package}': pip install 'cliprl[train]'"
+
+
+def test_the_recipe_is_read_before_torch() -> None:
+    done = trained("small", "--set", "sed=1", without="torch")
+    assert done.returncode == 2
+    assert "unknown setting 'sed': did you mean seed" in done.stderr
+
+
+def test_the_folder_follows_the_recipe_and_the_scores_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"frames": {"a": 2, "b": 3}, "base": {"pooled": 0.25}, "refined": {"pooled": None}}
+    bundle = SimpleNamespace(path=tmp_path / "bundle", manifest=SimpleNamespace(scores={"instrument": entry}))
+    folders: list[Path] = []
+
+    def train(recipe: Recipe, folder: Path, *rest: object) -> object:
+        folders.append(folder)
+        return bundle
+
+    monkeypatch.setattr("cliprl.models.training.training.train", train)
+    for words, folder in ((["endovis2015"], "runs/endovis2015"), (["small", "--out", "here"], "here")):
+        done = CliRunner().invoke(cli.app, words)
+        assert done.exit_code == 0, done.output
+        assert folders[-1] == Path(folder)
+        assert "".join(done.stdout.split()) == "".join(str(bundle.path).split())
+        assert re.search(r"instrument\W+5\W+0\.250", done.stderr)
 
 
 @pytest.mark.parametrize(

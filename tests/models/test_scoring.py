@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError
+from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.scoring import iou
 from cliprl.models.evaluation.scoring.bootstrap import interval
 from cliprl.models.evaluation.scoring.boundary import SurfaceDice
@@ -347,7 +348,7 @@ def test_a_perfect_run_scores_one_everywhere_and_is_json() -> None:
     assert result["frames"] == 6
     assert result["sequences"] == {"a": 3, "b": 3}
     for key, score in result["scores"].items():
-        best = 0.0 if key == "ece" else 1.0
+        best = 0.0 if key in ("ece", "false_alarms") else 1.0
         assert score["value"] == pytest.approx(best), key
         assert score["interval"] == pytest.approx([best, best]), key
         assert score["sequences"] == pytest.approx({"a": best, "b": best}), key
@@ -361,6 +362,54 @@ def test_an_undefined_score_is_null() -> None:
     assert result["scores"]["isi_iou"]["value"] is None
     assert result["scores"]["ece"]["value"] is None
     assert "flow_dice" not in result["scores"]
+
+
+def test_false_alarms_are_counted_where_there_is_no_instrument() -> None:
+    """A wrong part of an instrument is no false alarm; unknown pixels count nowhere."""
+    evaluator = Evaluator(CLASSES)
+    evaluator.add(row(1, 1, 0, 0, 0, 0, IGNORE, IGNORE), row(2, 0, 1, 0, 0, 0, 1, 0), "a")
+    assert evaluator.false_area() == pytest.approx(1 / 6)
+    evaluator.add(row(0, 0, 0, 0, 0, 0, 0, 0), row(2, 2, 0, 0, 0, 0, 0, 0), "b")
+    assert evaluator.false_area() == pytest.approx(2 / 8)
+    scores = evaluator.scores()
+    assert scores["false_alarms"].metric.value() == pytest.approx(3 / 12)
+    assert scores["instrument_iou"].metric.value() == pytest.approx(1 / 5)
+    tissue = Evaluator(CLASSES[:1])
+    tissue.add(EMPTY, EMPTY, "a")
+    assert "false_alarms" not in tissue.scores()
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    """The percentile bootstrap over sequences of a ratio of sums, by scipy.stats.bootstrap."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    bottom = rng.integers(500, 1000, 24).astype(float)
+    top = np.floor(bottom * rng.uniform(0.5, 0.9, 24))
+    names = [f"sequence {n // 2}" for n in range(24)]
+    found = interval(mean_of_ratios(top[:, None], bottom[:, None]), names)
+    pairs = (top.reshape(12, 2).sum(1), bottom.reshape(12, 2).sum(1))
+
+    def ratio(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        return np.asarray(a.sum(axis) / b.sum(axis))
+
+    expected = stats.bootstrap(pairs, ratio, paired=True, method="percentile", n_resamples=4000, rng=1)
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.006)
+
+
+def test_the_surface_distance_is_that_of_scipy() -> None:
+    """The share of both outlines within the tolerance, by scipy's exact Euclidean distance transform."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rng = np.random.default_rng(1)
+    truth, found = (ndimage.gaussian_filter(rng.standard_normal((60, 80)), 4) > 0.02 for _ in range(2))
+    cross = ndimage.generate_binary_structure(2, 1)
+    outlines = [mask & ~ndimage.binary_erosion(mask, cross, border_value=1) for mask in (truth, found)]
+    first, second = outlines
+    close = (ndimage.distance_transform_edt(~second)[first] <= 3).sum() + (
+        ndimage.distance_transform_edt(~first)[second] <= 3
+    ).sum()
+    surface = SurfaceDice(2, 3.0)
+    surface.add(truth.astype(np.uint8), found.astype(np.uint8), "a")
+    assert surface.metric().value() == pytest.approx(close / (first.sum() + second.sum()))
 
 
 def test_each_frame_is_told_how_it_went() -> None:

@@ -1,4 +1,4 @@
-"""Augmentation: one random view of a picture, and one random camera and light to see it with."""
+"""Augmentation: a random view of an image, and a random camera and light."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cliprl.models.data.augmentation.endoscope_corruptions import apply_corrupti
 from cliprl.models.data.sample import NOT_INSTRUMENT, Image, Sample
 
 STRIDE = 4
-# How much of a picture's width a view spans at least, and at most where no curriculum says less.
+# The smallest and the default largest share of the image width that a view spans.
 MIN_ZOOM, MAX_ZOOM = 0.5, 1.25
-# The worst of the mild corruptions that every camera may have.
+# The strongest severity of the mild corruptions of every camera.
 MILD_SEVERITY = 1.5
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """An affine view: `matrix` (2, 3) takes network pixels to picture pixels; outside lies a mirror image or black."""
+    """An affine view: `matrix` (2, 3) maps network pixels to image pixels; outside is a mirror image or black."""
 
     matrix: Matrix
     mirrored: bool
@@ -35,10 +35,10 @@ class Geometry:
         widest: float = MAX_ZOOM,
         variety: float = 1.0,
     ) -> Geometry:
-        """A view of a picture of size `source` (height, width) for a network of size `target`.
+        """Draw a view of an image of size `source` (height, width) for a network of size `target`.
 
-        It spans 0.5 to `widest` of the picture's width, aspect 0.75 to 1.33, any rotation (mostly small), flips, shifts.
-        `variety` below 1 draws less of aspect and rotation.
+        It spans 0.5 to `widest` of the image width, with aspect 0.75 to 1.33, any rotation (mostly small), flips and shifts.
+        `variety` below 1 reduces aspect and rotation.
         """
         fit = np.array([source[1] / target[1], source[0] / target[0]])
         zoom = np.exp(rng.uniform(np.log(MIN_ZOOM), np.log(max(widest, MIN_ZOOM))))
@@ -53,14 +53,14 @@ class Geometry:
 
     @classmethod
     def whole(cls, rng: np.random.Generator, source: tuple[int, ...], target: tuple[int, int]) -> Geometry:
-        """A view of nearly all of the picture, so that a caption of the whole stays true: mirrored, turned a little."""
+        """Draw a view of nearly the whole image, so that its caption stays true: mirrored, rotated a little."""
         fit = np.array([source[1] / target[1], source[0] / target[0]]) * rng.choice([-1, 1], 2)
         angle = rng.normal(0, 0.1)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return cls(_about(np.diag(fit) @ turn, np.array([source[1], source[0]]) / 2, target), True)
 
     def moved(self, rng: np.random.Generator, target: tuple[int, int]) -> Geometry:
-        """The same view a moment earlier: shifted by up to a twentieth, turned and zoomed a little."""
+        """Draw the view of a moment earlier: shifted by up to a twentieth, rotated and zoomed a little."""
         angle, zoom = rng.normal(0, 0.015), np.exp(rng.normal(0, 0.012))
         turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         centre = self.matrix @ np.array([target[1] / 2, target[0] / 2, 1])
@@ -68,7 +68,7 @@ class Geometry:
         return Geometry(_about(self.matrix[:, :2] @ turn, centre + shift, target), self.mirrored)
 
     def apply(self, sample: Sample, target: tuple[int, int], stride: int = STRIDE) -> tuple[Image, Image]:
-        """Image uint8 (*target, 3) and labels uint8 (target / stride), sampled at the cells' centres."""
+        """Return the image uint8 (*target, 3) and labels uint8 (target / stride), sampled at the centers of the cells."""
         height, width = target
         border = cv2.BORDER_REFLECT_101 if self.mirrored else cv2.BORDER_CONSTANT
         shrinks = np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))) > 1.4
@@ -91,14 +91,14 @@ class Geometry:
 
 
 def _about(linear: NDArray[np.float64], centre: NDArray[np.float64], target: tuple[int, int]) -> Matrix:
-    """The affine map with `linear` part that takes the middle of the target to `centre`."""
+    """Return the affine map with the `linear` part that maps the middle of the target to `centre`."""
     middle = np.array([target[1], target[0]]) / 2
     return np.hstack([linear, (centre - linear @ middle)[:, None]])
 
 
 @dataclass(frozen=True, slots=True)
 class Photometry:
-    """A camera and its light: `mixing` (3, 3) of the channels, `curve` (256, 3), a `light` field, an endoscope's circle."""
+    """A camera and its light: channel `mixing` (3, 3), tone `curve` (256, 3), a `light` field, a circular field of view."""
 
     mixing: NDArray[np.float32]
     curve: Image
@@ -111,9 +111,9 @@ class Photometry:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, severity: float = MILD_SEVERITY, variety: float = 1.0) -> Photometry:
-        """Hue, saturation, channel gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening, JPEG.
+        """Draw hue, saturation, gains, gamma, contrast, uneven light, corruption up to `severity`, sharpening and JPEG.
 
-        `variety` below 1 narrows colours and tones in proportion, and makes all else rarer by its square.
+        `variety` below 1 narrows colors and tones in proportion, and makes the rest rarer by its square.
         """
         circle, rare = None, variety**2
         if rng.random() < 0.3 * rare:
@@ -132,7 +132,7 @@ class Photometry:
         )
 
     def apply(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
-        """Image uint8 (H, W, 3) and labels (h, w) as seen with this camera; `rng` draws what differs from frame to frame."""
+        """Return image uint8 (H, W, 3) and labels (h, w) of this camera; `rng` draws the changes from frame to frame."""
         image = apply_corruption(_sharpened(self.recolour(image), self.sharpening), self.corruption, self.severity, rng)
         if self.circle:
             image, labels = _masked(image, labels, self.circle)
@@ -141,7 +141,7 @@ class Photometry:
         return image, labels
 
     def recolour(self, image: Image) -> Image:
-        """Colour, light and tone alone, on uint8 (H, W, 3)."""
+        """Apply color, light and tone to uint8 (H, W, 3)."""
         height, width = image.shape[:2]
         light = cv2.resize(self.light, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
         seen = cv2.transform(image.astype(np.float32), self.mixing) * light
@@ -149,7 +149,7 @@ class Photometry:
 
 
 def _sharpened(image: Image, amount: float) -> Image:
-    """Unsharp mask, as many cameras apply it; 0 returns the picture as it is."""
+    """Apply an unsharp mask; 0 returns the image unchanged."""
     if not amount:
         return image
     soft = cv2.GaussianBlur(image, (0, 0), 1.2)
@@ -168,7 +168,7 @@ def _mixing(rng: np.random.Generator, variety: float) -> NDArray[np.float32]:
 
 
 def _curve(rng: np.random.Generator, variety: float) -> Image:
-    """A tone curve for each channel: gamma, contrast about a pivot, brightness."""
+    """Draw a tone curve for each channel: gamma, contrast about a pivot, brightness."""
     x = np.linspace(0, 1, 256)[:, None]
     gamma = np.exp(variety * (rng.normal(0, 0.3) + rng.normal(0, 0.06, 3)))
     contrast, pivot, brightness = (
@@ -181,7 +181,7 @@ def _curve(rng: np.random.Generator, variety: float) -> Image:
 
 
 def _masked(image: Image, labels: Image, circle: tuple[float, float, float]) -> tuple[Image, Image]:
-    """Black outside a circle given in shares of the picture's width and height (radius: of the width)."""
+    """Blacken the outside of a circle, given in shares of the image width and height (radius: of the width)."""
     for array, value in ((image, 0), (labels, NOT_INSTRUMENT)):
         height, width = array.shape[:2]
         y, x = np.ogrid[:height, :width]

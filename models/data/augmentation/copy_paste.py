@@ -1,4 +1,4 @@
-"""The composer: rendered instruments laid over real tissue, so that the network sees real texture beside exact labels."""
+"""Copy-paste composition: rendered instruments on real tissue, for real texture beside exact labels."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from cliprl.models.data.augmentation.augment import Photometry
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
 
-# A layer's coverage from which on a pixel is the instrument's.
+# The layer coverage from which on a pixel counts as instrument.
 OPAQUE_ALPHA = 128
-# Share of compositions whose tissue is smoothed: pale mucosa and wet walls have no texture, and yet are no metal.
+# Share of compositions with smoothed tissue: pale mucosa and wet walls have no texture either.
 SMOOTH_SHARE = 0.4
 # Share of compositions whose instruments are nearly black, as insulated laparoscopic shafts are.
 BLACK_SHARE = 0.2
-# At most so many pale folds are laid over smoothed tissue.
+# Largest number of pale folds on smoothed tissue.
 MAX_FOLDS = 3
-# Share of compositions without any instrument laid on.
+# Share of compositions without instruments.
 NO_INSTRUMENT_SHARE = 0.2
-# How many compositions are drawn of each layer.
+# Compositions of each layer.
 REPEATS = 4
 
 
 class LayeredDataset(Protocol):
-    """A data set whose instruments can be had alone: rendered or ray-traced scenes."""
+    """A data set with separate instrument layers: rendered or ray-traced scenes."""
 
     classes: tuple[ClassSpec, ...]
 
@@ -40,7 +40,7 @@ class LayeredDataset(Protocol):
 
 
 class CopyPasteDataset:
-    """Compositions of `scenes`' instruments on pictures of `tissue`, each drawn from its own index alone."""
+    """Compositions of the instruments of `scenes` on images of `tissue`, each seeded with its index."""
 
     name = "composed"
 
@@ -69,16 +69,16 @@ class CopyPasteDataset:
         return Sample(image, labels.astype(np.uint8), self.sequence(index))
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample: each is its own."""
+        """Return the sequence of a sample: each has its own."""
         return f"composed {index}"
 
     def clip(self, index: int) -> str:
-        """The clip of a sample: each is its own."""
+        """Return the clip of a sample: each has its own."""
         return self.sequence(index)
 
 
 def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> Sample:
-    """A random part of a picture, scaled to `shape` (height, width)."""
+    """Crop a random part of an image and scale it to `shape` (height, width)."""
     height, width = sample.labels.shape
     share = rng.uniform(0.4, 1.0)
     h, w = int(height * share), int(width * share)
@@ -91,7 +91,7 @@ def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> S
 
 
 def _smoothed(sample: Sample, rng: np.random.Generator) -> Sample:
-    """The tissue without its texture; of a tool in it nothing can be told any more, so it is ignored."""
+    """Remove the texture of the tissue; a tool in it can no longer be recognized and is ignored."""
     sigma = np.exp(rng.uniform(np.log(2), np.log(0.06 * len(sample.labels))))
     image = cv2.GaussianBlur(sample.image, (0, 0), float(sigma)).astype(np.uint8)
     labels = np.where(sample.labels == INSTRUMENT, IGNORE, sample.labels).astype(np.uint8)
@@ -118,7 +118,7 @@ def _fold(image: Image, labels: Image, rng: np.random.Generator) -> None:
 
 
 def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The layer, float32 (H, W, 4), with its metal brighter, darker, harder, softer or tinted."""
+    """Return the layer, float32 (H, W, 4), with random brightness, contrast and tint."""
     rgb = (layer[..., :3].astype(np.float32) / 255) ** np.float32(np.exp(rng.normal(0, 0.35)))
     contrast, gain = np.float32(np.exp(rng.normal(0, 0.2))), np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.08, 3))
     gain = gain * rng.uniform(0.08, 0.4) if rng.random() < BLACK_SHARE else gain
@@ -127,7 +127,7 @@ def _relit(layer: Image, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _shadow(coverage: Image, rng: np.random.Generator) -> NDArray[np.float32]:
-    """How much light reaches the tissue beside the instruments, float32 (H, W): a soft, shifted shade."""
+    """Return the light on the tissue beside the instruments, float32 (H, W): a soft, shifted shadow."""
     height, width = coverage.shape
     shift = np.array([[1, 0, rng.normal(0, 0.03) * width], [0, 1, rng.uniform(0, 0.05) * height]])
     moved = cv2.warpAffine(coverage, shift, (width, height)).astype(np.float32) / 255

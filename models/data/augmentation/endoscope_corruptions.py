@@ -1,4 +1,4 @@
-"""What goes wrong with an endoscope's picture: noise, blur, darkness, smoke, at severities 0..5."""
+"""Corruptions of endoscopic images: noise, blur, darkness and smoke, at severities 0..5."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CORRUPTIONS: Mapping[str, EndoscopeCorruption] = {
 
 
 def apply_corruption(image: Image, kind: str, severity: float, rng: np.random.Generator) -> Image:
-    """Corrupt uint8 (H, W, 3) RGB. `kind` is a key of CORRUPTIONS; severity 0 returns the picture as it is."""
+    """Corrupt uint8 (H, W, 3) RGB. `kind` is a key of CORRUPTIONS; severity 0 returns the image unchanged."""
     if severity <= 0:
         return image
     worse = CORRUPTIONS[kind](image.astype(np.float32), severity, rng)

@@ -11,7 +11,7 @@ import typer
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.models.data.raytraced.generate import Job, generate
 
-# Without a terminal, a line is printed after so many scenes.
+# Without a terminal, a line is printed every EVERY scenes.
 EVERY = 50
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -81,7 +81,7 @@ def open_cache(folder: Path, settings: RenderSettings) -> None:
         return
     if folder.is_dir() and scene_seeds(folder):
         raise UsageError(
-            f"'{folder}' holds scenes and no meta.json, so nothing tells what made them: give another folder"
+            f"'{folder}' holds scenes and no meta.json, so their settings are unknown: give another folder"
         )
     table = {"format": FORMAT, "key": settings.key(), "settings": asdict(settings)}
     try:

@@ -70,11 +70,11 @@ class RaytracedScenes:
         return Sample(read_array(path, f"image{frame}"), labels, self.sequence(index))
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample: its scene."""
+        """Return the sequence of a sample: its scene."""
         return f"scene {self._frames[index][0]:06d}"
 
     def clip(self, index: int) -> str:
-        """The clip of a sample: its scene."""
+        """Return the clip of a sample: its scene."""
         return self.sequence(index)
 
     def instances(self, index: int) -> Image:

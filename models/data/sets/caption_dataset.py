@@ -1,4 +1,4 @@
-"""Data sets whose pictures have captions, which the contrastive stage learns from."""
+"""Data sets with captions, for the contrastive stage."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 
 @runtime_checkable
 class CaptionDataset(LabelledDataset, Protocol):
-    """A data set whose pictures have captions."""
+    """A data set whose images have captions."""
 
     def caption(self, index: int) -> str:
-        """What a picture shows, in words."""
+        """Return the caption of an image."""
         ...

@@ -56,6 +56,6 @@ class CholecSeg8k(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The thirteen classes, by the watershed mask's values; its 0 and 255 are IGNORE."""
+        """Return the thirteen classes, from the values of the watershed mask; 0 and 255 are IGNORE."""
         mask = pair.masks[0]
         return labels_from_values(read_mask(mask), VALUES, mask)

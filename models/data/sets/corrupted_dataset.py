@@ -1,4 +1,4 @@
-"""A data set seen through a failing camera: corrupted in stretches, so that each corruption lasts as it would in video."""
+"""A corrupted view of a data set, in stretches of consecutive frames with one kind of corruption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sample_name
 from cliprl.models.data.sample import Sample
 
 
@@ -30,10 +30,14 @@ class CorruptedDataset:
             apply_corruption(image, kind, self.severity, np.random.default_rng(index)), labels, sample.sequence
         )
 
+    def file_name(self, index: int) -> str:
+        """Return the file of a sample's image, without its folder."""
+        return sample_name(self.dataset, index)
+
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         return self.dataset.sequence(index)
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         return self.dataset.clip(index)

@@ -1,4 +1,4 @@
-"""Frames of EndoVis 2018 with masks of their instruments' types, and a picture of bare tissue: what a composer cuts and pastes.
+"""Frames of EndoVis 2018 with masks of instrument types, and images of bare tissue, for copy-paste composition.
 
 The masks hold the numbers of the instrument-type annotation of that set (Gonzalez et al., ISINet, arXiv:2007.05533).
 """
@@ -46,12 +46,12 @@ class Cutouts(ImageMaskDataset):
         self._backgrounds = sorted(p for p in (folder / "background").glob("*") if p.suffix in IMAGE_SUFFIXES)
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The types, by their numbers."""
+        """Return the types by their numbers."""
         mask = pair.masks[0]
         return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPES))}, mask)
 
     def backgrounds(self) -> list[Image]:
-        """Pictures of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError where there is none."""
+        """Return images of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError if there are none."""
         if not self._backgrounds:
-            raise UsageError("the cut-outs have no picture in background/: a composer needs tissue to paste on")
+            raise UsageError("the cut-outs have no image in background/: add an image of tissue without instruments")
         return [read_image(path) for path in self._backgrounds]

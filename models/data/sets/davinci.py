@@ -28,11 +28,11 @@ class DavinciFrame(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def image(self, pair: ImageMaskPair) -> Image:
-        """The camera's picture."""
+        """Return the cropped camera image."""
         return cropped(read_image(pair.image))
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The parts of both instruments."""
+        """Return the parts of both instruments."""
         left, right = (labels_from_values(read_mask(mask), PART_VALUES, mask) for mask in pair.masks)
         check_size(left, right, *pair.masks)
         return cropped(np.where(right > 0, right, left))

@@ -48,15 +48,15 @@ class RigidFrames(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """Manipulator (70) is head, shaft (160) is shaft."""
+        """Return labels: manipulator (70) is head, shaft (160) is shaft."""
         mask = pair.masks[0]
         return labels_from_values(read_mask(mask), RIGID_VALUES, mask)
 
 
 class RoboticVideos:
-    """Videos of which every frame is labelled: `folder` holds D1/video.avi and D1/labels.npz (`parts`), ...
+    """Fully labeled videos: `folder` holds D1/video.avi and D1/labels.npz (`parts`), ...
 
-    A video is decoded when its first frame is asked for; the two last used are kept (0.6 GB each).
+    A video is decoded on first access; the last two are cached (0.6 GB each).
     """
 
     name = "endovis2015"
@@ -78,11 +78,11 @@ class RoboticVideos:
         return Sample(video.frames[frame], video.labels[frame], folder.name)
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         return self._places[index][0].name
 
     def clip(self, index: int) -> str:
-        """The clip of a sample: its video."""
+        """Return the clip of a sample: its video."""
         return self.sequence(index)
 
 
@@ -92,7 +92,7 @@ class RoboticVideos:
     splits={"robotic": Split(("D1",), ("D2",)), "both": Split(("D1", "OP1"), ("D2", "OP3"))},
 )
 class EndoVis2015:
-    """All of it, robotic and rigid: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
+    """Robotic and rigid instruments: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
 
     name = "endovis2015"
     classes = CLASSES
@@ -112,18 +112,18 @@ class EndoVis2015:
         return part[place]
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample."""
+        """Return the sequence of a sample."""
         part, place = self._places[index]
         return part.sequence(place)
 
     def clip(self, index: int) -> str:
-        """The clip of a sample."""
+        """Return the clip of a sample."""
         part, place = self._places[index]
         return part.clip(place)
 
 
 def _count(folder: Path) -> int:
-    """How many masks there are, from the file's header alone."""
+    """Return the number of masks, from the header of the file."""
     path = folder / "labels.npz"
     if not path.is_file():
         raise CliprlError(f"{folder / 'video.avi'} has no labels.npz beside it: copy the whole set again")

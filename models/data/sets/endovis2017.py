@@ -44,7 +44,7 @@ TYPES: tuple[ClassSpec, ...] = (
 )
 TASKS: Mapping[str, tuple[ClassSpec, ...]] = {"binary": BINARY, "parts": PARTS, "types": TYPES}
 PART_VALUES = {0: 0, 10: 1, 20: 2, 30: 3}
-# What tells a type from the name of a ground-truth folder: Left_Prograsp_Forceps_labels, Maryland_Bipolar_Forceps_labels, ...
+# Types by a part of the ground-truth folder's name: Left_Prograsp_Forceps_labels, Maryland_Bipolar_Forceps_labels, ...
 TYPE_NAMES = {
     "bipolar": 1,
     "prograsp": 2,
@@ -87,11 +87,11 @@ class EndoVis2017(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def image(self, pair: ImageMaskPair) -> Image:
-        """The camera's picture, cut out where the frame is still whole."""
+        """Return the camera image, cropped if the frame has its border."""
         return cropped(read_image(pair.image))
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The task's classes."""
+        """Return the classes of the task."""
         mask = pair.masks[0]
         if pair.image.parent.name == "images":
             factor = COPY[self.task][1]
@@ -104,7 +104,7 @@ class EndoVis2017(ImageMaskDataset):
         return cropped(labels)
 
     def _painted(self, mask: Path) -> Image:
-        """What one instrument's mask says for the task."""
+        """Return the labels of one instrument's mask for the task."""
         kind, values = type_of(mask.parent.name), read_mask(mask)
         if kind == OTHER:
             grey = values.max(axis=2) if values.ndim == 3 else values
@@ -116,18 +116,18 @@ class EndoVis2017(ImageMaskDataset):
 
 
 def cropped(picture: Image) -> Image:
-    """The camera's picture inside a 1920x1080 frame; one of the camera's own size as it is."""
+    """Crop the camera image out of a 1920x1080 frame; an image of the camera's size is returned unchanged."""
     left, top, width, height = CROP
     return picture[top : top + height, left : left + width] if picture.shape[1] > width else picture
 
 
 def type_of(folder: str) -> int:
-    """The type of a ground-truth folder, by its name. Raises CliprlError for one that tells of none."""
+    """Return the instrument type of a ground-truth folder. Raises CliprlError for an unknown name."""
     for part, number in TYPE_NAMES.items():
         if part in folder.lower():
             return number
     raise CliprlError(
-        f"the ground-truth folder '{folder}' tells no instrument: its name must hold one of {', '.join(TYPE_NAMES)}"
+        f"the ground-truth folder '{folder}' names no instrument: its name must contain one of {', '.join(TYPE_NAMES)}"
     )
 
 

@@ -52,7 +52,7 @@ class EndoVis2018(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The twelve classes, by their colours."""
+        """Return the twelve classes by their colors."""
         mask = pair.masks[0]
         return labels_from_colors(read_mask(mask), self._palettes[pair.sequence], mask)
 

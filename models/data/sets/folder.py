@@ -1,4 +1,4 @@
-"""Anyone's data: a folder with images/, masks/ and classes.toml.
+"""User data: a folder with images/, masks/ and classes.toml.
 
     images/[SEQUENCE/]NAME.png (or .jpg, ...)
     masks/[SEQUENCE/]NAME.png
@@ -9,14 +9,14 @@ sequence, named like the folder. Masks have one channel (or a palette) and hold 
 the classes in the order of their ids, the background first:
 
     consecutive = true        # whether the pictures of a sequence follow each other as video; true if left out
-    ignore = [255]            # values that say nothing of a pixel (of masks in colour: [[255, 255, 255]]); none if left out
+    ignore = [255]            # values of unknown pixels (for color masks: [[255, 255, 255]]); none if left out
 
     [[classes]]
     name = "background"
     kind = "background"       # background, tissue or instrument
-    color = [0, 0, 0]         # R, G, B: what colour masks hold, and what it is drawn with
-    value = 0                 # what indexed masks hold; the id if left out
-    prompts = ["tissue"]      # what it is called in words; its name if left out
+    color = [0, 0, 0]         # R, G, B: the value in color masks, and the color of the overlay
+    value = 0                 # the value in indexed masks; the id if left out
+    prompts = ["tissue"]      # text prompts; its name if left out
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FolderSet(ImageMaskDataset):
         return pairs
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The classes, by value or by colour."""
+        """Return the classes, by value or by color."""
         path = pair.masks[0]
         mask = read_palette_mask(path)
         return (

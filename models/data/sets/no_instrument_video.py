@@ -1,4 +1,4 @@
-"""A video in which no instrument is ever seen: every pixel called one is a false alarm."""
+"""A video without instruments: every pixel called instrument is a false alarm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cliprl.models.data.sample import Image, Sample
     no_instrument=True,
 )
 class NoInstrumentVideo:
-    """Every `every`-th frame of a video file, labelled "not-instrument" throughout. It is decoded when first asked for."""
+    """Every `every`-th frame of a video file, labelled "not-instrument" throughout. It is decoded on first access."""
 
     classes: tuple[ClassSpec, ...] = UNION
 
@@ -44,9 +44,9 @@ class NoInstrumentVideo:
         return Sample(image, np.zeros(image.shape[:2], np.uint8), self.name)
 
     def sequence(self, index: int) -> str:
-        """The one sequence of it."""
+        """Return the only sequence: the video."""
         return self.name
 
     def clip(self, index: int) -> str:
-        """The clip: the video."""
+        """Return the only clip: the video."""
         return self.name

@@ -1,4 +1,4 @@
-"""Rendered surgical scenes as a data set, drawn once and kept on disk."""
+"""Rendered surgical scenes as a data set, rendered once and cached on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cliprl.pipeline import synthetic
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 NAME = "rendered"
-# Seconds between the frames of a scene: near enough for a temporal prior, far enough to be another picture.
+# Seconds between the frames of a scene: near enough for a temporal prior, far enough for a different image.
 INTERVAL = 0.12
 # Default seeds, far from those of any recipe.
 UNSEEN_SEEDS = "900000-900023"
@@ -33,7 +33,7 @@ UNSEEN_SEEDS = "900000-900023"
 
 @dataclass(frozen=True, slots=True)
 class RenderedSpec:
-    """Which scenes: `count` seeds from `first` on, each with `frames` pictures of height x width pixels."""
+    """A range of scenes: `count` seeds from `first` on, each with `frames` images of height x width pixels."""
 
     first: int
     count: int
@@ -43,7 +43,7 @@ class RenderedSpec:
 
 
 class RenderedScenes:
-    """Rendered scenes with exact labels, captions, and the instruments alone with their coverage, for the composer."""
+    """Rendered scenes with exact labels, captions, and instrument layers for copy-paste composition."""
 
     name = NAME
     classes = SCENE_CLASSES
@@ -70,15 +70,15 @@ class RenderedScenes:
         return Sample(np.asarray(image, np.uint8), labels, self.sequence(index))
 
     def sequence(self, index: int) -> str:
-        """The sequence of a sample: its scene."""
+        """Return the sequence of a sample: its scene."""
         return f"scene {self._place(index)[0].stem}"
 
     def clip(self, index: int) -> str:
-        """The clip of a sample: its scene."""
+        """Return the clip of a sample: its scene."""
         return self.sequence(index)
 
     def instruments(self, index: int) -> tuple[Image, Image]:
-        """The instruments alone: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
+        """Return the instrument layer: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
         path, frame = self._place(index)
         with np.load(path) as data:
             rgba = _decode(data[f"instruments{frame}"])
@@ -86,7 +86,7 @@ class RenderedScenes:
         return cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA).astype(np.uint8), labels
 
     def caption(self, index: int) -> str:
-        """What the picture shows, in words."""
+        """Return the caption of an image."""
         path, frame = self._place(index)
         with np.load(path) as data:
             return str(data[f"caption{frame}"])
@@ -96,7 +96,7 @@ class RenderedScenes:
 
 
 def _key(which: RenderedSpec) -> str:
-    """Name of a cache folder: pictures of another size or of another version of the renderer lie in another."""
+    """Return the cache folder's name, which depends on the image size and the renderer's source."""
     source = "".join(p.read_text() for p in sorted(Path(inspect.getfile(synthetic)).parent.glob("*.py")))
     settings = json.dumps({k: v for k, v in asdict(which).items() if k not in ("first", "count")})
     return hashlib.sha256((source + settings + str(INTERVAL)).encode()).hexdigest()[:12]
@@ -105,7 +105,7 @@ def _key(which: RenderedSpec) -> str:
 def _render_all(jobs: list[tuple[int, RenderedSpec, Path]], workers: int, progress: Callable[[int, int], None]) -> None:
     if not jobs:
         return
-    # Fresh processes: one forked while torch's or OpenCV's threads run can hang for ever.
+    # Spawn: a process forked while threads of torch or OpenCV run can hang.
     fresh = get_context("spawn")
     with ProcessPoolExecutor(workers or available_cpus(), fresh, initializer=_prepare) as pool:
         for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
@@ -113,7 +113,7 @@ def _render_all(jobs: list[tuple[int, RenderedSpec, Path]], workers: int, progre
 
 
 def _prepare() -> None:
-    """Of a process that draws: one thread for OpenCV, and an end of its own where the one that started it was killed."""
+    """Prepare a rendering process: use one OpenCV thread, and exit if the parent process is killed."""
     cv2.setNumThreads(1)
     parent = parent_process()
     if parent is not None:
@@ -126,7 +126,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def _render(seed: int, which: RenderedSpec, path: Path) -> None:
-    """Draw one scene and keep it: pictures as JPEG of high quality, labels and layers as PNG, all in one file."""
+    """Render one scene into a file: images as JPEG of high quality, labels and layers as PNG."""
     renderer = SceneRenderer(seed, which.height, which.width)
     start = float(np.random.default_rng(seed).uniform(0, 20))
     arrays: dict[str, Image | str] = {}

@@ -17,7 +17,7 @@ ATTRIBUTION = (
     "M.-H. Laves, J. Bicker, L. A. Kahrs, T. Ortmaier: A dataset of laryngeal endoscopic images with comparative study "
     "on convolution neural network-based semantic segmentation, 2019 (arXiv:1807.06081)"
 )
-# Of these classes nothing is said where only "instrument or not" is learned: borders, and a tube that is no instrument.
+# Classes to ignore for instrument-or-not labels: borders, and a tube that is no instrument.
 UNSURE = ("void", "intubation-tube")
 LAYOUT = "images/seqN/*.jpg and masks/seqN/*.png"
 CLASSES: tuple[ClassSpec, ...] = (
@@ -56,6 +56,6 @@ class VocalFolds(ImageMaskDataset):
         super().__init__(folder, pairs, LAYOUT)
 
     def labels(self, pair: ImageMaskPair) -> Image:
-        """The seven classes, by their numbers."""
+        """Return the seven classes by their numbers."""
         mask = pair.masks[0]
         return labels_from_values(read_mask(mask), {number: number for number in range(len(CLASSES))}, mask)

@@ -1,1 +1,1 @@
-"""Scores, each under its own name: a bare "mIoU" means a different number in every paper."""
+"""Scores under unambiguous names: "mIoU" alone means a different number in every paper."""

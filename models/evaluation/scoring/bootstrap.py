@@ -1,4 +1,4 @@
-"""Intervals that respect how the frames were got: whole sequences are drawn again, never single frames of them."""
+"""Bootstrap intervals over whole sequences, never over single frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEVEL = 0.95
 
 
 def interval(score: RatioMetric, sequences: Sequence[str], seed: int = 0) -> tuple[float, float] | None:
-    """The percentile bootstrap interval (Efron 1979) at `LEVEL` over sequences, `RESAMPLES` times drawn with replacement.
+    """Return the percentile bootstrap interval (Efron 1979) at `LEVEL` over sequences, `RESAMPLES` times drawn with replacement.
 
-    Frames of one video are near copies of each other, so the sequence is the unit. None where there are fewer than two
-    sequences, or where no resample has a score: nothing is known of the spread then.
+    Frames of one video are near copies of each other, so the sequence is the unit. Returns None for fewer than two
+    sequences, and if no resample has a score.
     """
     sums = np.stack([score.rows[rows].sum(0) for rows in rows_of(sequences).values()]) if sequences else score.rows
     if len(sums) < 2:

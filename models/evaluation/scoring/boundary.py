@@ -1,4 +1,4 @@
-"""Boundaries: the share of an outline that lies within a tolerance of the other outline."""
+"""Normalized surface distance: the share of an outline within a tolerance of the other outline."""
 
 from __future__ import annotations
 

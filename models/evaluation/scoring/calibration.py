@@ -1,4 +1,4 @@
-"""Calibration: whether a confidence of 0.8 is right eight times in ten."""
+"""Calibration: the gap between confidence and accuracy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Calibration:
         self.sequences.append(sequence)
 
     def metric(self) -> RatioMetric:
-        """The score: 0 is perfect."""
+        """Return the score: 0 is perfect."""
         return RatioMetric(np.array(self._rows, np.float64).reshape(-1, BINS, 2), _error)
 
 

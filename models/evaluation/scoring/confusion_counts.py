@@ -1,4 +1,4 @@
-"""What the overlap scores are made of: for each frame and class, how many pixels are in both masks, and in either."""
+"""Pixel counts of the overlap scores, for each frame and class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is scored of one run: frames go in one by one, every score comes out under its own name."""
+"""Accumulate frames one by one and compute every score under an unambiguous name."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
+from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.scoring.bootstrap import interval
 from cliprl.models.evaluation.scoring.boundary import TOLERANCE, SurfaceDice
 from cliprl.models.evaluation.scoring.calibration import Calibration
-from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts, Labels
-from cliprl.models.evaluation.scoring.iou import DEFINITIONS, per_class
-from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
+from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts, Labels, Pixels
+from cliprl.models.evaluation.scoring.iou import DEFINITIONS, dataset_miou_foreground, per_class
+from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric, mean_of_ratios
 from cliprl.models.evaluation.scoring.temporal import TemporalConsistency
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A named score: its title, its rule in a sentence, what it is made of, and the sequences of its rows."""
+    """A named score: its title, its rule in a sentence, its metric, and the sequences of the metric's rows."""
 
     title: str
     rule: str
@@ -30,7 +31,7 @@ class Score:
     sequences: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Value, interval and value per sequence; None for what is not defined."""
+        """Return value, interval and value per sequence; None for an undefined score."""
         by_sequence = {name: _number(value) for name, value in self.metric.by_sequence(self.sequences).items()}
         return {
             "title": self.title,
@@ -42,14 +43,16 @@ class Score:
 
 
 class Evaluator:
-    """Takes labelled, predicted frames in their order and keeps what all the scores need, not the frames.
+    """Takes labeled, predicted frames in order and accumulates the sums of all scores, not the frames.
 
     `tolerance` is that of the boundary score, in pixels of the truth.
     """
 
     def __init__(self, classes: Sequence[ClassSpec], tolerance: float = TOLERANCE) -> None:
         self.classes = tuple(classes)
-        self.counts = ConfusionCounts(len(classes))
+        self.counts, self.instrument = ConfusionCounts(len(classes)), ConfusionCounts(2)
+        self._is_instrument = np.full(256, IGNORE, np.uint8)
+        self._is_instrument[: len(classes)] = [spec.kind == "instrument" for spec in classes]
         self.boundary = SurfaceDice(len(classes), tolerance)
         self.calibration = Calibration()
         self.consistency = TemporalConsistency(len(classes))
@@ -57,23 +60,29 @@ class Evaluator:
     def add(self, truth: Labels, predicted: Labels, sequence: str) -> float:
         """Score a frame's prediction against its truth: labels uint8 (H, W), IGNORE in the truth where nothing is known.
 
-        Returns how well it went: the mean IoU over the foreground classes in truth or prediction, 1 where there is none.
+        Returns the frame's score: the mean IoU over the foreground classes in truth or prediction, 1 where there is none.
         """
         self.boundary.add(truth, predicted, sequence)
         overlap, there, seen = self.counts.add(truth, predicted, sequence)[:, 1:]
+        self.instrument.add(self._is_instrument[truth], self._is_instrument[predicted], sequence)
         union = there + seen - overlap
         return float((overlap[union > 0] / union[union > 0]).mean()) if union.any() else 1.0
 
+    def false_area(self) -> float:
+        """Return the share of the last frame's pixels that are falsely called instrument."""
+        false, _ = _false_alarms(self.instrument)
+        return float(false[-1, 0]) / max(1, int(self.instrument.truth[-1].sum()))
+
     def add_confidence(self, confidence: NDArray[np.floating], correct: NDArray[np.bool_], sequence: str) -> None:
-        """Score how sure the prediction was of a frame's pixels, (n,) each."""
+        """Add the confidence and correctness of a frame's pixels, (n,) each."""
         self.calibration.add(confidence, correct, sequence)
 
     def add_motion(self, picture: Labels, predicted: Labels, clip: str, sequence: str) -> None:
-        """Score a prediction against that of the frame before, where it is of the same clip: picture uint8 (H, W, 3) RGB."""
+        """Compare a prediction with that of the previous frame of the same clip: picture uint8 (H, W, 3) RGB."""
         self.consistency.add(picture, predicted, clip, sequence)
 
     def scores(self) -> dict[str, Score]:
-        """Every score by its key. Of frames that don't follow each other there are no temporal ones."""
+        """Return every score by its key; temporal ones only if there are consecutive frames."""
         found = {
             key: Score(d.title, d.rule, d.metric(self.counts), self.counts.sequences) for key, d in DEFINITIONS.items()
         }
@@ -90,7 +99,26 @@ class Evaluator:
             self.calibration.metric(),
             self.calibration.sequences,
         )
-        return found | self._temporal()
+        return found | self._instrument_scores() | self._temporal()
+
+    def _instrument_scores(self) -> dict[str, Score]:
+        if not any(spec.kind == "instrument" for spec in self.classes):
+            return {}
+        sequences = self.instrument.sequences
+        return {
+            "instrument_iou": Score(
+                "instrument IoU",
+                "IoU of all instrument classes as one, pooled over frames",
+                dataset_miou_foreground(self.instrument),
+                sequences,
+            ),
+            "false_alarms": Score(
+                "false alarms (lower is better)",
+                "share of the pixels without instrument that are called instrument, pooled over frames",
+                mean_of_ratios(*_false_alarms(self.instrument)),
+                sequences,
+            ),
+        }
 
     def _temporal(self) -> dict[str, Score]:
         if not len(self.consistency.still):
@@ -105,7 +133,7 @@ class Evaluator:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All scores with intervals, per class and per sequence, as plain JSON values."""
+        """Return all scores with intervals, per class and per sequence, as plain JSON values."""
         sequences = self.counts.sequences
         return {
             "frames": len(self.counts),
@@ -118,6 +146,11 @@ class Evaluator:
     def _per_class(self) -> Mapping[str, list[Any]]:
         nsd = [_number(v) for v in self.boundary.metric().columns()]
         return per_class(self.counts) | {"nsd": [None, *nsd]}
+
+
+def _false_alarms(counts: ConfusionCounts) -> tuple[Pixels, Pixels]:
+    """Return per frame the pixels falsely called instrument, and those without instrument, (N, 1) each."""
+    return (counts.predicted - counts.overlap)[:, 1:], counts.truth[:, :1]
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Score tables for people: what `ScoreBook.to_json` holds, as Markdown."""
+"""Format the scores of `Evaluator.to_json` as Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 # The scores of the table by corruption, by their keys.
 HEADLINES = ("dataset_miou_without_background", "endovis2018_challenge_miou", "nsd", "consecutive_iou", "ece")
-# Sequences side by side in a table: so many, with a score's name before them, fit into a terminal's 80 columns.
+# The scores of the first table, by their keys.
+FIRST = ("instrument_iou", "dataset_miou_without_background", "false_alarms", "consecutive_iou", "ece")
+# Sequences side by side in a table: with a score's name they fit into a terminal of 80 columns.
 ACROSS = 4
 
 
@@ -30,6 +32,20 @@ def score_table(result: Mapping[str, Any]) -> str:
         within = f"{number(limits[0])} to {number(limits[1])}" if limits else "–"
         rows.append([score["title"], number(score["value"]), within])
     return table(["score", "value", "95 % interval"], rows)
+
+
+def headline_table(result: Mapping[str, Any]) -> str:
+    """Return the five headline scores, each over all frames; the parts are the foreground classes."""
+    scores = result["scores"]
+    names = {"dataset_miou_without_background": "parts: " + str(len(result["classes"]) - 1) + " classes, mean IoU"}
+    rows = [[names.get(key, scores[key]["title"]), number(scores[key]["value"])] for key in FIRST if key in scores]
+    return table(["headline", "value"], rows)
+
+
+def worst_table(worst: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the files of the worst frames by IoU and by false area."""
+    rows = [[frame["file"], order, number(frame["value"])] for order, frames in worst.items() for frame in frames]
+    return table(["worst frame", "by", "value"], rows)
 
 
 def sequence_tables(result: Mapping[str, Any]) -> str:
@@ -60,10 +76,10 @@ def class_table(result: Mapping[str, Any]) -> str:
             f"{100 * columns[key][i] / max(1, sum(columns[key])):.2f} %" for key in ("truth_pixels", "found_pixels")
         ]
         rows.append([name, *scores, *shares])
-    told = (
+    note = (
         "IoU and Dice: of the data set; frame IoU: the mean over the frames that have the class; share of all pixels."
     )
-    return table(["class", "IoU", "Dice", "frame IoU", "NSD", "truth", "found"], rows) + f"\n{told}\n"
+    return table(["class", "IoU", "Dice", "frame IoU", "NSD", "truth", "found"], rows) + f"\n{note}\n"
 
 
 def corruption_tables(results: Sequence[Mapping[str, Any]]) -> str:
@@ -97,6 +113,7 @@ def summary(run: Mapping[str, Any]) -> str:
     sections = [
         f"# {run['bundle']} on {run['data']}\n",
         "\n".join([*what, f"- scored: {frames}"]) + "\n",
+        headline_table(clean),
         "## Scores\n",
         score_table(clean),
         "Intervals: bootstrap over sequences; a dash where there is one sequence, or nothing to score.\n",
@@ -105,6 +122,8 @@ def summary(run: Mapping[str, Any]) -> str:
         "## By class\n",
         class_table(clean),
     ]
+    if any(run.get("worst", {}).values()):
+        sections += ["## Worst frames\n", worst_table(run["worst"])]
     if len(run["results"]) > 1:
         sections += ["## Under corruption\n", corruption_tables(run["results"])]
     return "\n".join(sections)

@@ -1,7 +1,6 @@
-"""A score as sums: each frame adds its row, and any set of frames has the score that is made of its rows' sum.
+"""Scores as functions of sums: each frame adds a row, and the score of any set of frames is a function of their sum.
 
-All scores here have that form, so that one over all frames, one of a sequence and a thousand resampled ones are the same
-few lines of arithmetic.
+Therefore the score of all frames, of one sequence, and of a bootstrap resample have the same arithmetic.
 """
 
 from __future__ import annotations

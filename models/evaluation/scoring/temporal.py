@@ -1,4 +1,4 @@
-"""Flicker, without truth: how much of one frame's mask is in the next one's."""
+"""Temporal consistency without truth: the overlap of consecutive predictions."""
 
 from __future__ import annotations
 

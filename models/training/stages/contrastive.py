@@ -1,4 +1,4 @@
-"""The contrastive stage: pictures and their captions meet in one space, by DHN-NCE."""
+"""The contrastive stage: align images and captions with the DHN-NCE loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cliprl.models.training.stages.supervised import cosine_rate, update
 
 
 class Contrastive:
-    """Trains the two towers on whole pictures at half the network's size: words need less detail than borders."""
+    """Trains both encoders on whole images at half the network's size: captions need less detail than boundaries."""
 
     name = "contrastive"
 
@@ -36,7 +36,7 @@ class Contrastive:
         self.batches = BatchLoader(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, list[str]]:
-        """Pictures uint8 (B, H, W, 3) of different sequences, and their captions: this process's share."""
+        """Return images uint8 (B, H, W, 3) of different sequences and their captions: the share of this process."""
         order = np.random.default_rng((self.seed, step)).permutation(len(self.places))[: self.config.batch]
         images, captions = [], []
         for n in batch_share(len(order)):
@@ -50,7 +50,7 @@ class Contrastive:
         return torch.from_numpy(np.stack(images)), captions
 
     def step(self, index: int) -> Mapping[str, float]:
-        """One batch."""
+        """Train one batch."""
         self.network.train()
         images, captions = self.batches(index)
         tokens = tokenize(captions, self.network.context)
@@ -63,7 +63,7 @@ class Contrastive:
         return {"dhn-nce": loss.item()}
 
     def state(self) -> dict[str, Any]:
-        """Network, optimiser and schedule."""
+        """Return network, optimizer and schedule."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -71,14 +71,14 @@ class Contrastive:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _by_sequence(data: CaptionDataset) -> list[list[int]]:
-    """The indices of each sequence's samples."""
+    """Return the sample indices of each sequence."""
     found: dict[str, list[int]] = {}
     for index in range(len(data)):
         found.setdefault(data.sequence(index), []).append(index)

@@ -1,7 +1,7 @@
-"""Words in captions find their pixels: a loss that needs no mask of what a phrase names.
+"""The grounding loss and a supervised stage with it: captions localize phrases that have no masks.
 
-A phrase of a picture's caption should win over the trained classes somewhere in that picture, and nowhere in pictures whose
-captions lack it (multiple-instance learning: the picture is the bag, its cells are the instances).
+A phrase should win over the trained classes somewhere in an image whose caption has it, and nowhere in images whose captions
+lack it (multiple-instance learning: the image is the bag, its cells are the instances).
 """
 
 from __future__ import annotations
@@ -29,53 +29,53 @@ from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
 from cliprl.models.training.stages.supervised import cosine_rate, update
 
-# What joins the phrases of a caption, and where in the picture a thing is: a place is no part of its name.
+# Separators of the phrases of a caption, and places, which are not part of a name.
 _JOINTS = re.compile(r" with | and |, ")
 _PLACE = re.compile(r" (in|on) the [a-z ]+$")
 _SIZES = re.compile(r"^(a )?(small|large) ")
-# The share of a picture's cells that speak for a phrase.
+# The share of an image's cells, those with the highest logits, that a phrase is scored by.
 SHARE = 0.01
 LOW = -1e4  # below every logit, and a number
 
 
 def phrases_of(caption: str) -> list[str]:
-    """What a caption names, without size and place: "a view of fat with a small hook on the left" -> "fat", "a hook"."""
+    """List the phrases of a caption without size and place: "a view of fat with a small hook on the left" -> "fat", "a hook"."""
     head, _, rest = caption.partition(" of ")
     parts = [_PLACE.sub("", part.strip()) for part in _JOINTS.split(rest or head)]
     return list(dict.fromkeys(_SIZES.sub(lambda found: found[1] or "", part) for part in parts if part))
 
 
 def presence(captions: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The P phrases of B captions, sorted, and which caption has which: bool (B, P)."""
+    """Return the P sorted phrases of B captions, and which caption has which: bool (B, P)."""
     named = [set(phrases_of(caption)) for caption in captions]
     phrases = sorted(set().union(*named))
     return phrases, torch.tensor([[phrase in names for phrase in phrases] for names in named], dtype=torch.bool)
 
 
 def grounding_loss(classes: Tensor, phrases: Tensor, present: Tensor) -> Tensor:
-    """How badly the cells tell which phrase belongs to which picture.
+    """Return the grounding loss.
 
-    classes: logits (B, K, h, w) of the trained classes; phrases: logits (B, P, h, w); present: bool (B, P). The SHARE of a
-    picture's cells that speak most for a phrase are heard: by their logits, which should tell the phrase's pictures from
-    others, and a picture's phrases from others; and by their odds against all classes, which should say yes or no.
+    classes: logits (B, K, h, w) of the trained classes; phrases: logits (B, P, h, w); present: bool (B, P). The SHARE of an
+    image's cells with the highest values count, once by their logits, which should separate the phrase's images from others
+    and the image's phrases from others, and once by their odds against all classes, as a binary decision.
     """
     count = max(1, round(SHARE * phrases.shape[2] * phrases.shape[3]))
     odds = phrases - classes.logsumexp(1, keepdim=True)
-    said, weighed = (maps.flatten(2).topk(count, dim=2).values.mean(2) for maps in (phrases, odds))
+    scores, weighed = (maps.flatten(2).topk(count, dim=2).values.mean(2) for maps in (phrases, odds))
     errors = F.binary_cross_entropy_with_logits(weighed, present.to(weighed.dtype), reduction="none")
     sides = [errors[side].mean() for side in (present, ~present) if side.any()]
-    return torch.stack(sides).mean() + _told_apart(said, present) + _told_apart(said.T, present.T)
+    return torch.stack(sides).mean() + _contrast(scores, present) + _contrast(scores.T, present.T)
 
 
-def _told_apart(scores: Tensor, present: Tensor) -> Tensor:
-    """Each true pair (i, j) of `present` (n, m) against the false ones of row i: mean -log of its softmax among them."""
+def _contrast(scores: Tensor, present: Tensor) -> Tensor:
+    """Return the mean -log softmax of each true pair (i, j) of `present` (n, m) among the false pairs of row i."""
     others = scores.masked_fill(present, LOW).logsumexp(1, keepdim=True).expand_as(scores)
     return F.softplus(others - scores)[present].mean()
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedLabels:
-    """Pictures with captions, and their labels in the classes that are trained; one index means one picture in both."""
+    """Images with captions, and their labels in the trained classes; both have the same indices."""
 
     captions: CaptionDataset
     labels: LabelledDataset
@@ -86,10 +86,10 @@ class Grounded:
 
     name = "grounded"
 
-    def __init__(self, network: ClipSegmenter, told: CaptionedLabels, recipe: Recipe, weight: float) -> None:
-        self.network, self.told, self.config, self.weight = network, told, recipe.supervised, weight
+    def __init__(self, network: ClipSegmenter, data: CaptionedLabels, recipe: Recipe, weight: float) -> None:
+        self.network, self.data, self.config, self.weight = network, data, recipe.supervised, weight
         self.seed, self.steps, self.precision = recipe.seed, recipe.supervised.steps, recipe.precision
-        self.classes: tuple[ClassSpec, ...] = told.labels.classes
+        self.classes: tuple[ClassSpec, ...] = data.labels.classes
         self.size = (recipe.network.height, recipe.network.width)
         self.allowed = torch.from_numpy(allowed_classes(self.classes))
         self.instrument = torch.from_numpy(instrument_classes(self.classes))
@@ -98,29 +98,29 @@ class Grounded:
         self.batches = BatchLoader(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
-        """Images uint8 (B, H, W, 3), label codes int64 (B, H/4, W/4), captions; views keep what a caption tells."""
+        """Return images uint8 (B, H, W, 3), label codes int64 (B, H/4, W/4) and captions; views keep captions true."""
         images, labels, captions = [], [], []
         for n in range(self.config.batch):
             rng = np.random.default_rng((self.seed, step, n))
-            index = int(rng.integers(len(self.told.labels)))
-            sample = self.told.labels[index]
+            index = int(rng.integers(len(self.data.labels)))
+            sample = self.data.labels[index]
             seen = Geometry.whole(rng, sample.labels.shape, self.size).apply(sample, self.size)
             image, codes = Photometry.draw(rng).apply(*seen, rng)
             images.append(image)
             labels.append(codes)
-            captions.append(self.told.captions.caption(index))
+            captions.append(self.data.captions.caption(index))
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), captions
 
     def step(self, index: int) -> Mapping[str, float]:
-        """One batch."""
+        """Train one batch."""
         self.network.train()
         image, labels, captions = self.batches(index)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         phrases, present = presence(captions)
         templates = torch.randint(len(TEMPLATES), (len(phrases),), generator=generator)
-        said = [TEMPLATES[t].format(phrase) for t, phrase in zip(templates.tolist(), phrases, strict=True)]
+        prompts = [TEMPLATES[t].format(phrase) for t, phrase in zip(templates.tolist(), phrases, strict=True)]
         with autocast(self.precision, image.device):
-            texts = self.network.encode_text(tokenize(said, self.network.context))
+            texts = self.network.encode_text(tokenize(prompts, self.network.context))
             known = sampled_embeddings(self.network, self.classes, generator)
             _, logits = self.network(image, torch.cat([known, texts]))
         classes, words = logits.float().split([len(known), len(texts)], 1)
@@ -133,7 +133,7 @@ class Grounded:
         return {name: loss.item() for name, loss in losses.items()}
 
     def state(self) -> dict[str, Any]:
-        """Network, optimiser and schedule."""
+        """Return network, optimizer and schedule."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -141,7 +141,7 @@ class Grounded:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

@@ -1,4 +1,4 @@
-"""The reinforcement stage: an actor and a critic on per-cell actions, over a frozen base; see `rollout` for what it learns by."""
+"""The reinforcement stage: actor and critic on per-cell actions over a frozen base; see `rollout` for the loss."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cliprl.models.training.stages.supervised import cosine_rate, update
 
 
 class Reinforcement:
-    """Trains the refiner alone. Clean and corrupted frames, whose prior is the refined result of the frame before."""
+    """Trains the refiner on clean and corrupted frames; the prior is the refined result of the previous frame."""
 
     name = "reinforcement"
 
@@ -56,7 +56,7 @@ class Reinforcement:
         return pair_batch(self.mixture, self.config.batch, self.size, self.seed + 1, step, severity, zoom)
 
     def step(self, index: int) -> Mapping[str, float]:
-        """One batch of rollouts."""
+        """Train on one batch of rollouts."""
         torch.manual_seed(self.seed * 1_000_003 + index)
         observed, unroll = self._observe(self.batches(index)), self.growth.unroll(index)
         prior = simulate_prior(self.refiner, observed, self.text, unroll)
@@ -69,7 +69,7 @@ class Reinforcement:
 
     @property
     def text(self) -> Tensor:
-        """The classes' embeddings (K, E); the first use makes them the refiner's concepts."""
+        """Return the class embeddings (K, E); the first call also sets them as the refiner's concepts."""
         if self._text is None:
             with torch.no_grad():
                 self._text = class_embeddings(self.network.eval(), self.classes)
@@ -80,7 +80,7 @@ class Reinforcement:
         return observe(self.network, pairs.to(self.device), self.text, self.precision)
 
     def state(self) -> dict[str, Any]:
-        """Refiner, optimiser and schedule; the base stays what the stage before left."""
+        """Return refiner, optimizer and schedule; the base does not change."""
         return {
             "refiner": self.refiner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -88,7 +88,7 @@ class Reinforcement:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.refiner.load_state_dict(state["refiner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

@@ -1,4 +1,4 @@
-"""What an agent of the refiner earns, and what an action now is worth later."""
+"""Rewards of the refiner's agents, and discounted returns."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from cliprl.models.network.actions import KEEP, ActionContext, outcomes
 from cliprl.models.training.parallel import sum_over_processes
 
 MAX_GAIN = 1.0
-# A class's probability beside the leading one's, below which it is taken for this.
+# Lower bound of a probability relative to the leading class.
 MIN_PROBABILITY = 1e-37
-# A label rarer than this share of all cells counts as if it had it.
+# Lower bound of a label's share of all cells in `cell_weights`.
 MIN_LABEL_SHARE = 1e-4
-# The neighbourhood whose rewards an agent has a share in: so many cells squared.
+# Width in cells of the square neighborhood whose rewards an agent shares.
 WINDOW = 5
 
 
 def agent_rewards(
     context: ActionContext, pushes: Tensor, truths: Sequence[Tensor], config: ReinforcementConfig
 ) -> Tensor:
-    """The reward of every action for the cell itself, float32 (B, A, h, w).
+    """Return the reward of every action for the cell itself, float32 (B, A, h, w).
 
-    It is the gain in log-likelihood of the truth, within +-GAIN_LIMIT, plus `label_reward` where the cell becomes right and
-    less it where it becomes wrong, less the `effort` of any action but to keep.
+    It is the gain in log-likelihood of the truth, clipped to +-MAX_GAIN, plus `label_reward` if the cell becomes right, minus
+    it if the cell becomes wrong, minus `effort` for every action but "keep".
     truths: each bool (B, K, h, w), the classes that a cell's label allows; the reward is the mean over them.
     """
     right = [truth.to(context.logits.dtype) for truth in truths]
@@ -44,7 +44,7 @@ def agent_rewards(
 
 
 def _log_likelihoods(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """For each truth the log-probability of its classes, and 1.0 where one of them leads; each (B, h, w).
+    """Return for each truth the log-probability of its classes, and 1.0 where one of them leads; each (B, h, w).
 
     right: (B, K, h, w), 1 for the classes that the truth allows, else 0.
     """
@@ -58,10 +58,9 @@ def _log_likelihoods(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tens
 
 
 def cell_weights(labels: Tensor, rarity: float) -> Tensor:
-    """What the rewards of each cell of `labels`, int64 (B, h, w), count for in the loss, float32 (B, h, w).
+    """Return the weight in the loss of each cell of `labels`, int64 (B, h, w): float32 (B, h, w).
 
-    It is the label's share of the known cells of all processes to the power of -`rarity`: 1 everywhere where that is 0; and 0
-    where nothing is known.
+    It is the label's share of the known cells of all processes to the power of -`rarity`; 0 for unknown labels.
     """
     counts = sum_over_processes(torch.bincount(labels.flatten(), minlength=IGNORE + 1).float())
     counts[IGNORE] = 0
@@ -71,8 +70,8 @@ def cell_weights(labels: Tensor, rarity: float) -> Tensor:
     return each[labels]
 
 
-def neighbourhood_mean(rewards: Tensor) -> Tensor:
-    """The mean of a reward map over the 5x5 cells around each cell, (B, h, w); what lies outside counts as 0.
+def neighborhood_mean(rewards: Tensor) -> Tensor:
+    """Return the mean of a reward map over the 5x5 cells around each cell, (B, h, w); cells outside count as 0.
 
     The reward-map convolution of PixelRL (Furuta et al. 2019) with a fixed box for a kernel.
     """
@@ -80,12 +79,14 @@ def neighbourhood_mean(rewards: Tensor) -> Tensor:
 
 
 def reward_to_go(rewards: Sequence[Tensor], share: float, discount: float) -> list[Tensor]:
-    """What follows from each step's action besides the cell's own reward: `share` of its neighbours' rewards now, and the
-    discounted rewards of all later steps, (B, h, w) a step."""
+    """Return for each step the return after the cell's own reward, (B, h, w).
+
+    It is `share` of the neighbors' rewards now, plus the discounted rewards of all later steps.
+    """
     later = torch.zeros_like(rewards[-1])
     backwards = []
     for reward in reversed(rewards):
-        rest = share * neighbourhood_mean(reward) + discount * later
+        rest = share * neighborhood_mean(reward) + discount * later
         backwards.append(rest)
         later = reward + rest
     return backwards[::-1]

@@ -1,4 +1,4 @@
-"""How the refiner learns from a batch that the base has seen: reinforcement, and the supervised control beside it."""
+"""Rollouts and losses of the refiner: reinforcement, and the supervised control."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast, sum_over_processes, world_size
 from cliprl.models.training.stages.rewards import agent_rewards, cell_weights, reward_to_go
 
-# Probabilities below this are drawn as if they were it.
+# Lower bound of the uniform numbers of the Gumbel-max trick.
 MIN_PROBABILITY = 1e-20
-# How often at most the frame before is refined again, by how many cells at most the picture moves in between, and the share
-# of priors that are another picture's.
+# Simulated priors: the largest number of refinements, the largest shift in cells between them, and the share of priors from
+# another image.
 MAX_PRIOR_PASSES, MAX_SHIFT, CUT_SHARE = 3, 2, 0.05
 
 
 class Observation(NamedTuple):
-    """What the frozen base makes of a batch: features (B, D, h, w) and logits (B, K, h, w) of the frames and of the frames
-    before them, label codes int64 (B, h, w), and bool (B,) where the frame before is to be taken as unknown."""
+    """The output of the frozen base for a batch: features (B, D, h, w) and logits (B, K, h, w) of the frames and of the
+    previous frames, label codes int64 (B, h, w), and bool (B,) for frames whose previous frame counts as unknown."""
 
     features: Tensor
     base: Tensor
@@ -41,8 +41,8 @@ class Observation(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """One step of a rollout: every action's own reward and log-probability (B, A, h, w), that of the action taken, its own
-    reward, and the critic's value of what follows from it, each (B, h, w)."""
+    """One step of a rollout: rewards and log-probabilities of every action (B, A, h, w); log-probability and reward of the
+    sampled action, and the critic's estimate of the later return, each (B, h, w)."""
 
     rewards: Tensor
     log_policy: Tensor
@@ -53,14 +53,14 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AllowedClasses:
-    """What labels say of classes and, where some are instruments, of instrument or not: tables bool (256, K)."""
+    """The classes that each label code allows; if some are instruments, also as instrument or not: bool (256, K)."""
 
     tables: tuple[Tensor, ...]
     instrument: Tensor
 
     @classmethod
     def of(cls, classes: Sequence[ClassSpec]) -> AllowedClasses:
-        """The tables of these classes."""
+        """Return the tables of these classes."""
         instrument = instrument_classes(classes)
         tables = [allowed_classes(classes)]
         if 1 < int(instrument.sum()) < len(classes):
@@ -68,13 +68,13 @@ class AllowedClasses:
         return cls(tuple(torch.from_numpy(t) for t in tables), torch.from_numpy(instrument))
 
     def maps(self, labels: Tensor) -> list[Tensor]:
-        """Of labels (B, h, w), for each table: bool (B, K, h, w), the classes that a label allows."""
+        """Return for each table the classes that labels (B, h, w) allow: bool (B, K, h, w)."""
         return [table.to(labels.device)[labels].permute(0, 3, 1, 2).contiguous() for table in self.tables]
 
 
 @torch.no_grad()
 def observe(network: ClipSegmenter, pairs: FramePairs, text: Tensor, precision: str) -> Observation:
-    """Let the base, frozen, see a batch of pairs in "f32" or "bf16"; text (K, E) are the classes' embeddings."""
+    """Run the frozen base on a batch of frame pairs in "f32" or "bf16"; text (K, E) holds the class embeddings."""
     with autocast(precision, text.device):
         both_features, both = (x.float() for x in network.eval()(torch.cat([pairs.before, pairs.now]), text))
     (earlier_features, features), (earlier, base) = both_features.chunk(2), both.chunk(2)
@@ -83,11 +83,11 @@ def observe(network: ClipSegmenter, pairs: FramePairs, text: Tensor, precision: 
 
 @torch.no_grad()
 def simulate_prior(refiner: RefinerNetwork, seen: Observation, text: Tensor, steps: int, soft: bool = False) -> Tensor:
-    """The prior that a live stream would have: what refinement, itself with a prior, made of the frames before.
+    """Simulate the prior of a live stream: the refined result of the previous frames.
 
-    A stream's prior has come through many frames: what one frame's refinement does wrong, the next one starts from. So the
-    frames before are refined up to PASSES times, each time from a prior that the picture has moved away from a little. Some
-    priors belong to another picture, as after a cut; where the frame before is unknown, the base is the prior.
+    A stream's prior accumulates the errors of many frames. Therefore the previous frames are refined up to MAX_PRIOR_PASSES
+    times, each time from a slightly shifted prior. Some priors are taken from another image, as after a cut; if the previous
+    frame is unknown, the prior is the base.
     """
     prior = seen.earlier
     for _ in range(int(torch.randint(1, MAX_PRIOR_PASSES + 1, ()))):
@@ -105,21 +105,21 @@ def simulate_prior(refiner: RefinerNetwork, seen: Observation, text: Tensor, ste
 
 
 def shift_randomly(logits: Tensor) -> Tensor:
-    """The same (B, K, h, w), up to WANDER cells away: the edge is repeated."""
+    """Shift logits (B, K, h, w) by up to WANDER cells; the edge is repeated."""
     height, width = logits.shape[2:]
     down, right = (int(n) for n in torch.randint(0, 2 * MAX_SHIFT + 1, (2,)))
     return F.pad(logits, (MAX_SHIFT,) * 4, mode="replicate")[..., down : down + height, right : right + width]
 
 
 def expected_step(refiner: RefinerNetwork, features: Tensor, context: ActionContext, text: Tensor) -> Tensor:
-    """A soft step: the mean of all actions' outcomes, weighted by the policy; z_{t+1} (B, K, h, w)."""
+    """Take a soft step: the mean of all actions' outcomes, weighted by the policy; z_{t+1} (B, K, h, w)."""
     policy = refiner.act(features, context, text)[0].softmax(1)
     every = outcomes(context, refiner.pushes(text))
     return torch.stack([policy[:, n, None] * outcome for n, outcome in enumerate(every)]).sum(0)
 
 
 def sample_actions(log_policy: Tensor) -> Tensor:
-    """Actions int64 (B, h, w) drawn from log-probabilities (B, A, h, w), by the Gumbel-max trick."""
+    """Sample actions int64 (B, h, w) from log-probabilities (B, A, h, w) with the Gumbel-max trick."""
     uniform = torch.rand_like(log_policy).clamp(min=MIN_PROBABILITY)
     return (log_policy - torch.log(-torch.log(uniform))).argmax(1)
 
@@ -133,7 +133,7 @@ def rollout(
     steps: int,
     config: ReinforcementConfig,
 ) -> list[Transition]:
-    """An episode of `steps` sampled steps from the base."""
+    """Roll out an episode of `steps` sampled steps from the base."""
     transitions, logits, pushes = [], seen.base, refiner.pushes(text)
     truths = truth.maps(seen.labels)
     for _ in range(steps):
@@ -152,20 +152,20 @@ def rollout(
 
 
 def imitation_weight(step: int, steps: int, config: ReinforcementConfig) -> float:
-    """The anchor's weight: it falls from `anchor` to `anchor_left` of it over the first half of the steps, and stays."""
+    """Return the weight of the imitation loss: it falls from `anchor` to `anchor_left` of it over the first half of the steps."""
     return config.anchor * max(config.anchor_left, 1 - 2 * step / max(1, steps))
 
 
 def reinforcement_loss(
-    transitions: Sequence[Transition], labels: Tensor, anchor: float, config: ReinforcementConfig
+    transitions: Sequence[Transition], labels: Tensor, imitation_weight: float, config: ReinforcementConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of an episode and its figures; what the likeliest actions would earn in hundredths of a reward.
+    """Return the loss of an episode and its figures; "greedy reward" is the reward of the likeliest actions, in hundredths.
 
-    The actor's own reward is known for every action, so its gradient is exact: that of the expected reward. What follows
-    from the action taken (neighbours, later steps) is credited to that action as in A2C, less the critic's estimate, where
-    there is `foresight`. The anchor, a cross-entropy with the softmax of the rewards over `temperature`, pulls towards good
-    actions while the policy still gives them no probability: there the gradient of an expectation vanishes. `anchor` is its
-    weight. Cells count as `cell_weights` says, as in one batch of all processes.
+    The immediate reward is known for every action, so the actor's gradient is the exact gradient of the expected reward. With
+    `foresight`, the later return (neighbors, later steps) minus the critic's estimate is the advantage of the sampled action,
+    as in A2C. The imitation loss, a cross-entropy with the softmax of the rewards over `temperature`, increases the
+    probability of good actions that the policy does not choose yet: there the gradient of an expectation vanishes. Cells
+    are weighted by `cell_weights`, over the batch of all processes.
     """
     counted = cell_weights(labels, config.rarity)
     weight = counted / (sum_over_processes(counted.sum()) / world_size()).clamp(min=1)
@@ -182,14 +182,14 @@ def reinforcement_loss(
         greedy = greedy + (best * weight).sum()
     figures = {"actor": actor.item(), "greedy reward": 100 * greedy.item()}
     if not config.foresight:
-        return actor + anchor * imitation, figures
-    return actor + config.critic * critic + anchor * imitation, figures | {"critic": critic.item()}
+        return actor + imitation_weight * imitation, figures
+    return actor + config.critic * critic + imitation_weight * imitation, figures | {"critic": critic.item()}
 
 
 def unrolled_loss(
     refiner: RefinerNetwork, seen: Observation, prior: Tensor, text: Tensor, truth: AllowedClasses, steps: int
 ) -> tuple[Tensor, dict[str, float]]:
-    """The supervised control: cross-entropy and Dice of every soft step, by back-propagation through all of them."""
+    """Return the loss of the supervised control: cross-entropy and Dice of every soft step, back-propagated through all."""
     allowed, logits, loss = truth.tables[0].to(seen.labels.device), seen.base, torch.zeros((), device=seen.base.device)
     for _ in range(steps):
         logits = expected_step(refiner, seen.features, refiner.context(logits, seen.base, prior), text)

@@ -1,4 +1,4 @@
-"""The supervised stage: every cell's class, by cross-entropy and Dice."""
+"""The supervised stage: the class of every cell, by cross-entropy and Dice."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast, device_of, mean_gradients
 
-# How many pictures of a batch are drawn.
+# Images in a preview.
 DRAWN = 4
-# How fine the labels may be: as the network's own grid, or finer.
+# Label strides: that of the network's grid, or finer.
 STRIDES = (1, 2, 4)
 WARM_UP = 50
 CLIP_NORM = 2.0
 
 
 def cosine_rate(step: int, steps: int) -> float:
-    """Share of the full learning rate: a linear warm-up, then half a cosine down to a hundredth."""
+    """Return the share of the full learning rate: a linear warm-up, then half a cosine down to a hundredth."""
     warm = min(WARM_UP, max(1, steps // 10))
     if step < warm:
         return (step + 1) / warm
@@ -40,9 +40,9 @@ def cosine_rate(step: int, steps: int) -> float:
 
 
 def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
-    """One step of the optimiser on `loss`, with the gradient averaged over all processes and its norm bounded.
+    """Take one optimizer step on `loss`, with gradients averaged over all processes and clipped.
 
-    Raises NotFiniteError, the weights as they were, where the loss or its gradient is no number.
+    Raises NotFiniteError, with unchanged weights, if the loss or its gradient is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, modul
 
 
 class Supervised:
-    """Trains tower, decoder and texts together; the tower more slowly, for it is pretrained."""
+    """Trains image backbone, decoder and text encoder; the pretrained backbone at a lower rate."""
 
     name = "supervised"
 
@@ -83,7 +83,7 @@ class Supervised:
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(self, index: int) -> Mapping[str, float]:
-        """One batch."""
+        """Train one batch."""
         self.network.train()
         image, labels = (part.to(self.device, non_blocking=True) for part in self.batches(index))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
@@ -97,7 +97,7 @@ class Supervised:
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
 
     def preview(self) -> Image | None:
-        """Some of the last step's pictures, each beside its truth and what was found: uint8 (n H, 3 W, 3) RGB."""
+        """Return images of the last step, each beside its truth and its prediction: uint8 (n H, 3 W, 3) RGB."""
         if self._last is None:
             return None
         images, labels, logits = (part[:DRAWN].cpu().numpy() for part in self._last)
@@ -106,10 +106,10 @@ class Supervised:
         rows = zip(
             images, *(_widened(part, self.config.stride) for part in (labels.astype(np.uint8), found)), strict=True
         )
-        return np.vstack([draw_comparison(ScoredFrame(0.0, 0, *row), colors) for row in rows])
+        return np.vstack([draw_comparison(ScoredFrame(0.0, 0, "", *row), colors) for row in rows])
 
     def state(self) -> dict[str, Any]:
-        """Network, optimiser and schedule."""
+        """Return network, optimizer and schedule."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -117,19 +117,19 @@ class Supervised:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore `state`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _widened(labels: Image, stride: int) -> Image:
-    """Labels (B, h, w) at the pictures' size, (B, H, W)."""
+    """Repeat labels (B, h, w) to the size of the images, (B, H, W)."""
     return labels.repeat(stride, 1).repeat(stride, 2)
 
 
 def _groups(network: ClipSegmenter, rate: float, tower_rate: float) -> list[dict[str, Any]]:
-    trunk = [p for p in network.pretrained_parameters() if p.requires_grad]
-    slow = {id(p) for p in trunk}
+    backbone = [p for p in network.pretrained_parameters() if p.requires_grad]
+    slow = {id(p) for p in backbone}
     rest = [p for p in network.parameters() if p.requires_grad and id(p) not in slow]
-    return [{"params": trunk, "lr": tower_rate}, {"params": rest, "lr": rate}]
+    return [{"params": backbone, "lr": tower_rate}, {"params": rest, "lr": rate}]

@@ -12,7 +12,7 @@ from cliprl.models.data.augmentation.common_corruptions import blur, digital, no
 from cliprl.models.data.sample import Image
 
 FloatImage = NDArray[np.float32]
-# Takes a picture (H, W, 3) in 0..1, a severity 1..5 and a generator; what leaves 0..1 is clipped afterwards.
+# Takes an image (H, W, 3) in 0..1, a severity 1..5 and a generator; the result is clipped to 0..1 afterwards.
 CorruptionFunction = Callable[[FloatImage, int, np.random.Generator], FloatImage]
 
 COMMON: Mapping[str, CorruptionFunction] = {
@@ -42,7 +42,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def apply_common_corruption(image: Image, kind: str, severity: int, rng: np.random.Generator) -> Image:
-    """A corrupted copy of uint8 (H, W, 3) RGB. Raises UsageError for an unknown kind or severity."""
+    """Return a corrupted copy of uint8 (H, W, 3) RGB. Raises UsageError for an unknown kind or severity."""
     corruption = COMMON.get(kind) or FURTHER.get(kind)
     if corruption is None:
         raise UsageError(f"no corruption '{kind}': one of {', '.join([*COMMON, *FURTHER])}")
