@@ -1,8 +1,9 @@
-"""What the README says of networks that are not shipped is what the committed results say."""
+"""The figures of models/README.md are those of the committed results."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,27 @@ def larynx(result: dict[str, Any]) -> list[str]:
     ]
 
 
-TOLD = [("endovis2015.json", endovis2015), ("text-study.json", text), ("larynx-study.json", larynx)]
-DONE = [(name, lines) for name, lines in TOLD if (ROOT / "models" / "results" / name).is_file()]
+TABLES = [("endovis2015.json", endovis2015), ("text-study.json", text), ("larynx-study.json", larynx)]
 
 
-@pytest.mark.parametrize(("name", "lines"), DONE, ids=[name for name, _ in DONE])
+@pytest.mark.parametrize(("name", "lines"), TABLES, ids=[name for name, _ in TABLES])
 def test_the_readme_says_what_the_result_says(name: str, lines: Any) -> None:
     result = json.loads((ROOT / "models" / "results" / name).read_text())
-    readme = (ROOT / "README.md").read_text().splitlines()
+    readme = (ROOT / "models" / "README.md").read_text().splitlines()
     missing = [line for line in lines(result) if line not in readme]
     assert not missing
     assert f"models/results/{name}" in "\n".join(readme)
     assert {"command", "date", "machine"} <= result.keys()
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "models" / "README.md").read_text()
+    assert len(text.encode()) <= 12 * 1024
+    assert max(map(len, text.splitlines())) <= 160
+    for part in re.findall(r"`(models/results/[\w.-]+)`", text):
+        assert (ROOT / part).is_file(), part
+
+
+def test_the_time_of_the_small_recipe_is_measured() -> None:
+    result = json.loads((ROOT / "models" / "results" / "small-again.json").read_text())
+    assert f"It takes {round(result['wall seconds'] / 60)} minutes" in (ROOT / "models" / "README.md").read_text()
