@@ -374,7 +374,7 @@ def test_false_alarms_are_counted_where_there_is_no_instrument() -> None:
     scores = evaluator.scores()
     assert scores["false_alarms"].metric.value() == pytest.approx(3 / 12)
     assert scores["instrument_iou"].metric.value() == pytest.approx(1 / 5)
-    tissue = Evaluator(CLASSES[:1])
+    tissue = Evaluator([CLASSES[0], ClassSpec("liver", (255, 0, 0), "tissue")])
     tissue.add(EMPTY, EMPTY, "a")
     assert "false_alarms" not in tissue.scores()
 
