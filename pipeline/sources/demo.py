@@ -85,7 +85,7 @@ class DemoSource(FrameSource):
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         if self._index == self.info.frames:
             return None
-        rgb, _ = self._renderer.render(float(self._index * self.info.time_base))
+        rgb = self._renderer.render_frame(float(self._index * self.info.time_base))
         luma, chroma = allocate(self.info.height, self.info.width)
         self._writer.write(rgb, luma, chroma, _COLOR)
         frame = Frame(luma, chroma, self._index, self.info.time_base, self._index, _COLOR, 1)

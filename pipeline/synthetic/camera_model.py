@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.synthetic.raster import Field, Image, Shape, blur
+from cliprl.pipeline.synthetic.raster import Field, Image, Shape, blur, look_up
 
 _SLACK = 48  # pixels by which the noise is larger than the picture, so that each frame's may be another piece of it
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -78,7 +78,7 @@ class CameraModel:
 
     def develop(self, rgb: Image) -> Image:
         """Exposure and colours."""
-        return np.asarray(cv2.LUT(cv2.transform(rgb, self._matrix), self._curve), np.uint8)
+        return look_up(cv2.transform(rgb, self._matrix), self._curve)
 
     def record(self, rgb: Image, t: float) -> Image:
         """Noise, which is another at every `t`, and compression."""

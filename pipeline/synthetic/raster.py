@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import cv2
@@ -68,6 +69,12 @@ def lookup(table: NDArray[np.float32], index: Image) -> Field:
     return cast(Field, cv2.LUT(index, full))
 
 
+def look_up(image: NDArray[Any], table: NDArray[Any]) -> Image:
+    """Apply a table for each channel, uint8 (1, 256, C), to an image (h, w, C): by channel, twice as fast as all at once."""
+    channels = [cv2.LUT(part, table[..., index].copy()) for index, part in enumerate(cv2.split(image))]
+    return cast(Image, cv2.merge(channels))
+
+
 def spread(field: Field) -> Field:
     """`field` (h, w) as three equal channels: OpenCV works on these several times faster than numpy broadcasts."""
     return cast(Field, cv2.merge([field, field, field]))
@@ -88,10 +95,13 @@ class Wander:
     """A smooth wandering value: a sum of slow sines, of about `amplitude` at most, with a period near `period` seconds."""
 
     def __init__(self, rng: np.random.Generator, amplitude: float, period: float) -> None:
-        self._weight = amplitude * np.array([0.6, 0.3, 0.1])
-        self._rate = 2 * np.pi / (period * np.array([1.0, 0.47, 0.21]) * rng.uniform(0.8, 1.3, 3))
-        self._phase = rng.uniform(0, 2 * np.pi, 3)
+        weight = amplitude * np.array([0.6, 0.3, 0.1])
+        rate = 2 * np.pi / (period * np.array([1.0, 0.47, 0.21]) * rng.uniform(0.8, 1.3, 3))
+        phase = rng.uniform(0, 2 * np.pi, 3)
+        self._waves: tuple[tuple[float, float, float], ...] = tuple(
+            zip(weight.tolist(), rate.tolist(), phase.tolist(), strict=True)
+        )
 
     def __call__(self, t: float) -> float:
         """The value at `t` seconds."""
-        return float(np.sum(self._weight * np.sin(self._rate * t + self._phase)))
+        return sum(weight * math.sin(rate * t + phase) for weight, rate, phase in self._waves)

@@ -31,16 +31,19 @@ def project(matrix: Matrix, points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class RgbaLayer:
-    """rgba: uint8 (H, W, 4), colour times alpha. labels, owner: uint8 (H, W); owner is the drawn thing's number, from 1."""
+    """rgba: uint8 (H, W, 4), color times alpha. labels, owner: uint8 (H, W); owner is the drawn object's number, from 1.
 
-    def __init__(self, shape: Shape) -> None:
+    Without `labeled`, labels and owner have no pixels and are not drawn.
+    """
+
+    def __init__(self, shape: Shape, *, labeled: bool = True) -> None:
+        self._labeled = labeled
         self.rgba = np.zeros((*shape, 4), np.uint8)
-        self.labels = np.zeros(shape, np.uint8)
-        self.owner = np.zeros(shape, np.uint8)
+        self.labels, self.owner = (np.zeros(shape if labeled else (0, 0), np.uint8) for _ in range(2))
 
     def _box(self, corners: NDArray[np.float64], pad: int = 1) -> Box | None:
         """The whole pixels that hold `corners`, within the picture; None where there are none."""
-        height, width = self.labels.shape
+        height, width = self.rgba.shape[:2]
         low, high = np.floor(corners.min(0)) - pad, np.ceil(corners.max(0)) + pad + 1
         left, top = max(int(low[0]), 0), max(int(low[1]), 0)
         right, bottom = min(int(high[0]), width), min(int(high[1]), height)
@@ -49,24 +52,28 @@ class RgbaLayer:
     def _put(self, patch: Image, box: Box, label: int, owner: int, softness: float) -> None:
         left, top, right, bottom = box
         area = (slice(top, bottom), slice(left, right))
-        solid = patch[..., 3] > 127
-        np.copyto(self.labels[area], np.uint8(label), where=solid)
-        np.copyto(self.owner[area], np.uint8(owner), where=solid)
+        if self._labeled:
+            solid = patch[..., 3] > 127
+            np.copyto(self.labels[area], np.uint8(label), where=solid)
+            np.copyto(self.owner[area], np.uint8(owner), where=solid)
         below, patch = self.rgba[area], np.asarray(blur(patch, softness), np.uint8)
-        hidden = cv2.cvtColor(cv2.bitwise_not(patch[..., 3]), cv2.COLOR_GRAY2BGRA)
-        hidden[..., 3] = hidden[..., 0]
+        clear = cv2.bitwise_not(cv2.extractChannel(patch, 3))
+        hidden = cv2.merge([clear, clear, clear, clear])
         self.rgba[area] = cv2.add(cv2.multiply(below, hidden, scale=1 / 255), patch)
 
     def sprite(self, sprite: Sprite, matrix: Matrix, label: int, owner: int, softness: float = 0) -> None:
         """Draw a part; `matrix` takes its units (not its pixels) to the picture. `softness`: blur in pixels, not of labels."""
-        height, width = sprite.rgba.shape[:2]
-        full = matrix @ turn(0, 1 / sprite.scale, 1 / sprite.scale) @ shift(-sprite.origin[0], -sprite.origin[1])
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-        box = self._box(project(full, corners), 1 + int(3 * softness))
+        placed = matrix @ sprite.to_units
+        corners = placed @ sprite.corners
+        box = self._box((corners[:2] / corners[2]).T, 1 + int(3 * softness))
         if box is None:
             return
         size = (box[2] - box[0], box[3] - box[1])
-        patch = cv2.warpPerspective(sprite.rgba, shift(-box[0], -box[1]) @ full, size, flags=cv2.INTER_LINEAR)
+        placed[:2] -= np.array([box[:2]]).T * placed[2]
+        if placed[2, 0] == placed[2, 1] == 0:  # several times faster
+            patch = cv2.warpAffine(sprite.rgba, placed[:2], size, flags=cv2.INTER_LINEAR)
+        else:
+            patch = cv2.warpPerspective(sprite.rgba, placed, size, flags=cv2.INTER_LINEAR)
         self._put(np.asarray(patch, np.uint8), box, label, owner, softness)
 
     def line(self, points: NDArray[np.float64], width: float, colour: Field, label: int, owner: int) -> None:

@@ -6,6 +6,7 @@ Outlines are in units of the instrument's diameter, x along its axis towards the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -18,13 +19,25 @@ Points = NDArray[np.float64]  # (N, 2)
 PAD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sprite:
-    """A picture of a part. rgba: uint8 (h, w, 4), colour times alpha. origin: the joint, in its pixels. scale: pixels a unit."""
+    """The image of a part. rgba: uint8 (h, w, 4), color times alpha. origin: the joint, in its pixels. scale: pixels a unit."""
 
     rgba: Image
     origin: tuple[float, float]
     scale: float
+
+    @cached_property
+    def to_units(self) -> NDArray[np.float64]:
+        """The matrix (3, 3) from pixels to units."""
+        scale, (x, y) = self.scale, self.origin
+        return np.array([[1 / scale, 0, -x / scale], [0, 1 / scale, -y / scale], [0, 0, 1]])
+
+    @cached_property
+    def corners(self) -> NDArray[np.float64]:
+        """The four corners as homogeneous positions in pixels, (3, 4)."""
+        height, width = self.rgba.shape[:2]
+        return np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
 
 
 @dataclass(slots=True)
