@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cliprl.engines import Engine
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
 from cliprl.pipeline.cuda.geometry import Planes
 from cliprl.pipeline.cuda.gpu_api import Gpu, Network, Stream
@@ -63,7 +64,8 @@ class GpuContext:
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Make the ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
-        self._ring = CudaRing(self.gpu, slots, policy, self.stream())
+        with CAPTURE_LOCK:
+            self._ring = CudaRing(self.gpu, slots, policy, self.stream())
         return self._ring
 
     @property
@@ -75,7 +77,8 @@ class GpuContext:
 
     def stream(self) -> Stream:
         """Take a CUDA stream for this video stream alone."""
-        self._streams.append(self.gpu.stream())
+        with CAPTURE_LOCK:
+            self._streams.append(self.gpu.stream())
         return self._streams[-1]
 
     def planes(self, slot: Slot) -> Planes:
@@ -85,13 +88,13 @@ class GpuContext:
 
     def settle(self) -> None:
         """Wait for all GPU work of this video stream, so that its memory can be freed."""
-        events = [self.gpu.event() for _ in (*self._streams, self.compute)]
-        for event, stream in zip(events, self._streams, strict=False):
-            self.gpu.record(event, stream)
-        with self.turns.take():  # another video stream may be capturing on the compute stream
-            self.gpu.record(events[-1], self.compute)
-        for event in events:
-            self.gpu.synchronize(event)
+        streams = (*self._streams, self.compute)
+        with CAPTURE_LOCK:
+            events = [self.gpu.event() for _ in streams]
+            for event, stream in zip(events, streams, strict=True):
+                self.gpu.record(event, stream)
+            for event in events:
+                self.gpu.synchronize(event)
 
 
 def _give_back(gpu: Gpu, streams: Sequence[Stream]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import cast
 
 from cliprl.engines import Engine, EngineError, ignore_message
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, find_driver, no_gpu
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
 from cliprl.pipeline.cuda.context import Encoding, SharedGpu, share
@@ -17,7 +17,6 @@ from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
 
 OLDEST = (7, 5)
 _cards: dict[int, SharedGpu] = {}
-_opening = threading.Lock()
 
 
 def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
@@ -33,7 +32,7 @@ def open_shared_gpu(say: Callable[[str], None] = ignore_message) -> SharedGpu:
     reason = why_not(find_driver(), torch_cuda)
     if reason:
         raise EngineError(f"device 'cuda' can't serve here: {reason}")
-    with _opening:
+    with CAPTURE_LOCK:
         return _card(say)
 
 

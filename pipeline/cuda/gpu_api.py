@@ -98,8 +98,12 @@ class Gpu(Protocol):
         """Run a kernel."""
         ...
 
-    def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
-        """Record what `work` gives to `stream`, without doing it. It must not wait, nor use another stream."""
+    def capture(self, work: Callable[[Stream], None]) -> Graph:
+        """Capture what `work` enqueues on the stream that it is called with, without running it.
+
+        The stream is used for captures only. `work` must neither wait nor use another stream. Holds `CAPTURE_LOCK`. Raises
+        CaptureError where the capture fails; everything else works as before then.
+        """
         ...
 
     def replay(self, graph: Graph, stream: Stream) -> None:
@@ -111,8 +115,16 @@ class Gpu(Protocol):
         ...
 
 
+class CaptureError(Exception):
+    """The capture of a graph failed; the message is the reason."""
+
+
 class Network(Protocol):
     """A compiled network on the GPU."""
+
+    def capturable(self, stream: Stream) -> bool:
+        """Whether a run can be captured. Valid after a run with the same shapes."""
+        ...
 
     def enqueue(self, tensors: Mapping[str, Buffer], stream: Stream) -> None:
         """Run once on a stream, and return before that is done: all inputs and outputs by name, contiguous. Can be captured."""

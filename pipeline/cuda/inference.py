@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu, Graph, Network, Stream
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, Gpu, Graph, Network, Stream
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
 from cliprl.pipeline.segment.refinement import SETTLED
 from cliprl.pipeline.segment.temporal_prior import CUT, STRIDE
@@ -105,80 +108,97 @@ class Inference:
         self._send(self.outcome.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
         self.reset()
         self._graphs: list[Graph] = []
+        self.note = ""
 
-    def record(self) -> None:
-        """Run everything once, which does all lazy set-up, then record a graph for each count of steps. Forgets all frames.
+    def warm_up(self) -> None:
+        """Enqueue everything once, which does all lazy set-up. The network input and the view's tables must have been written."""
+        self._work(self.steps, self._stream)
 
-        The picture and the view's tables must have been written.
+    def capture(self) -> None:
+        """Capture a graph for each number of steps, after `warm_up`, and forget all frames.
+
+        Where that fails, `note` says why and frames are enqueued without graphs.
         """
-        self._work(self.steps)
         done = self._gpu.event()
         self._gpu.record(done, self._stream)
         self._gpu.synchronize(done)
-        self._graphs = [
-            self._gpu.capture(lambda count=count: self._work(count), self._stream)  # type: ignore[misc]
-            for count in range(self.steps + 1)
-        ]
-        self.reset()
+        with CAPTURE_LOCK:
+            try:
+                self._graphs = self._captured()
+            except CaptureError as error:
+                self._graphs = []
+                self.note = f"no CUDA graph ({error}): each frame's work is enqueued piece by piece, which takes longer"
+
+    def _captured(self) -> list[Graph]:
+        if not all(network.capturable(self._stream) for network in (self._encoder, self._refiner)):
+            raise CaptureError("the engine can't be captured")
+        counts = range(self.steps + 1)
+        return [self._gpu.capture(partial(self._work, count)) for count in counts]
 
     def reset(self) -> None:
         """Remember nothing of the frames before the next."""
         self._gpu.copy(self._fresh, self._ones, self._stream)
 
-    def replay(self, steps: int) -> None:
-        """Take the next frame's picture through the networks with so many steps at most."""
-        self._gpu.replay(self._graphs[steps], self._stream)
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Hold it around `run`, outside a turn: without graphs another video stream may be capturing the same networks."""
+        return nullcontext() if self._graphs else CAPTURE_LOCK
+
+    def run(self, steps: int) -> None:
+        """Enqueue the next frame's network input through the networks, with at most that number of steps."""
+        if self._graphs:
+            self._gpu.replay(self._graphs[steps], self._stream)
+        else:
+            self._work(steps, self._stream)
 
     def state(self, steps: int) -> Buffer:
         """The State after so many steps, as bytes."""
         return self._gpu.slice(self.outcome.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
 
-    def _work(self, steps: int) -> None:
-        self._begin()
+    def _work(self, steps: int, stream: Stream) -> None:
+        self._begin(stream)
         logits = {"features": self._features, "logits": self._base}
-        self._encoder.enqueue({"image": self.picture, "text": self._text} | logits, self._stream)
-        self._recall()
+        self._encoder.enqueue({"image": self.picture, "text": self._text} | logits, stream)
+        self._recall(stream)
         for step in range(steps):
-            self._step(step)
-        self._label()
+            self._step(step, stream)
+        self._label(stream)
 
-    def _begin(self) -> None:
+    def _begin(self, stream: Stream) -> None:
         gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumb_size
         thumb, sums = gpu.address(self._thumb), gpu.address(self._sums)
-        gpu.launch(
-            CutRows(rows, 1, gpu.address(self.picture), shape.width, columns, STRIDE, 0, thumb, sums), self._stream
-        )
+        gpu.launch(CutRows(rows, 1, gpu.address(self.picture), shape.width, columns, STRIDE, 0, thumb, sums), stream)
         flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outcome.present))
         most = CUT * rows * columns * 3
-        gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), self._stream)
+        gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), stream)
 
-    def _recall(self) -> None:
+    def _recall(self, stream: Stream) -> None:
         gpu, shape = self._gpu, self.shape
         read = (gpu.address(buffer) for buffer in (self._base, self._logits, self.warp, self._cut))
         lines, prior = shape.classes * shape.rows, gpu.address(self._prior)
-        gpu.launch(Recall(shape.columns, lines, *read, shape.rows, 0, prior), self._stream)
-        gpu.copy(self._logits, self._base, self._stream)
+        gpu.launch(Recall(shape.columns, lines, *read, shape.rows, 0, prior), stream)
+        gpu.copy(self._logits, self._base, stream)
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int, stream: Stream) -> None:
         gpu, shape = self._gpu, self.shape
         tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
         tensors["text"] = self._text
-        self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, self._stream)
+        self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, stream)
         before = gpu.address(self.outcome.states) + step * _STATE.itemsize
         read = (gpu.address(self._refined), gpu.address(self._moved), before, before + _STATE.itemsize)
         logits = gpu.address(self._logits)
-        gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), self._stream)
+        gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), stream)
 
-    def _label(self) -> None:
+    def _label(self, stream: Stream) -> None:
         gpu, shape, outcome = self._gpu, self.shape, self.outcome
         grid = (shape.columns, shape.rows)
         written = (outcome.probabilities, self._confidence, outcome.labels, outcome.present)
         logits, tables = gpu.address(self._logits), gpu.address(self.spans)
         targets = [gpu.address(buffer) for buffer in written]
-        gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), self._stream)
+        gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), stream)
         lines, columns = gpu.address(self._lines), shape.classes + 1
-        gpu.launch(Count(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), self._stream)
-        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outcome.totals)), self._stream)
+        gpu.launch(Count(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), stream)
+        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outcome.totals)), stream)
 
     def _pinned(self, array: NDArray[Any]) -> NDArray[Any]:
         pinned = self._gpu.pinned(array.shape, array.dtype)

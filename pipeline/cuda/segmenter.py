@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.context import FrameContext, Stage
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import FrameOverlay
@@ -53,21 +54,27 @@ class CudaSegmenter(Segmenter):
         super().__init__(bundle, **settings)
 
     def _warm_up(self) -> None:
-        device, stream = self._cuda, self._cuda.compute
-        engines = (self._encoder, self._refiner.engine)
-        shape = self._shape()
-        with device.turns.take():
-            networks = (device.network(engines[0]), device.network(engines[1]))
-            texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
-            self._inference = Inference(device.gpu, networks, shape, texts, self.steps, stream)
-            self._staging, self._results = UploadBuffers(device.gpu, stream), ResultBuffers(device.gpu, shape)
-            self._fetch, self._in_flight = Fetcher(device.gpu, device.stream()), InFlight(device.gpu)
-            self._looker = ViewTracker(device.gpu, self._detector, device.stream())
-            self._last_view: Viewport | None = None
-            height, width = shape.height, shape.width
-            self._tell_view(full_viewport(height, width, height, width))
-            self._inference.record()
+        """Allocate, run once and capture. Other video streams wait for the turn of that one run only."""
+        with CAPTURE_LOCK:
+            self._allocate()
+            with self._cuda.turns.take():
+                self._send_view(full_viewport(*self._size, *self._size))
+                self._inference.warm_up()
+            self._inference.capture()
+        if self._inference.note:
+            self._cuda.notes = (*self._cuda.notes, self._inference.note)
         self.reset()
+
+    def _allocate(self) -> None:
+        context, shape = self._cuda, self._shape()
+        networks = context.network(self._encoder), context.network(self._refiner.engine)
+        texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
+        self._inference = Inference(context.gpu, networks, shape, texts, self.steps, context.compute)
+        self._uploads, self._results = UploadBuffers(context.gpu, context.compute), ResultBuffers(context.gpu, shape)
+        self._fetch, self._in_flight = Fetcher(context.gpu, context.stream()), InFlight(context.gpu)
+        self._view_tracker = ViewTracker(context.gpu, self._detector, context.stream())
+        self._last_view: Viewport | None = None
+        self._size = shape.height, shape.width
 
     def _shape(self) -> Shape:
         manifest = self.bundle.manifest
@@ -80,7 +87,7 @@ class CudaSegmenter(Segmenter):
         super().reset()
         self._plan = StepPlan(self.steps, self.budget)
         if hasattr(self, "_inference"):
-            self._looker.reset(self._detector)
+            self._view_tracker.reset(self._detector)
             self._last_view = None
             with self._cuda.turns.take():
                 self._inference.reset()
@@ -95,11 +102,11 @@ class CudaSegmenter(Segmenter):
         start, device, frame = time.monotonic(), self._cuda, context.frame
         with context.stage("prepare"):
             self._in_flight.admit()
-            view = context.view = self._looker.view_of(frame, device.frames)
-        with context.stage("encode"), device.turns.take():
+            view = context.view = self._view_tracker.view_of(frame, device.frames)
+        with context.stage("encode"), self._inference.lock, device.turns.take():
             self._prepare(frame, view)
             steps = self._plan.next()
-            self._inference.replay(steps)
+            self._inference.run(steps)
             result = self._results.keep(self._inference, steps, device.compute)
             self._in_flight.given(device.compute)
         context.device_state = PendingFrame(result, steps, start)
@@ -108,34 +115,34 @@ class CudaSegmenter(Segmenter):
         """Write the network's picture, straight from the frame's planes on the GPU."""
         device, gpu = self._cuda, self._cuda.gpu
         if view != self._last_view:
-            self._tell_view(view)
+            self._send_view(view)
         elif self._moving:
-            self._tell_warp(view, view)
+            self._send_warp(view, view)
         slot = device.frames.enter(frame, device.compute)
         planes = device.planes(slot)
-        tables = [self._staging.address(name) for name in _table_names()]
+        tables = [self._uploads.address(name) for name in _table_names()]
         picture = gpu.address(self._inference.picture)
         gpu.launch(prepare_arguments(view, frame.color, planes, tables, picture), device.compute)
         device.frames.leave(frame, device.compute)
 
-    def _tell_view(self, view: Viewport) -> None:
+    def _send_view(self, view: Viewport) -> None:
         """Send what the kernels have to know of a view that is new."""
         shape = self._inference.shape
         inside = inside_spans(view, shape.height, shape.width)
         tables = [*(array for taps in filters(view) for array in taps), inside]
         for name, table in zip(_table_names(), tables, strict=True):
-            self._staging.send(name, table)
-        self._staging.send_to(self._inference.spans, _grid_table(view, (shape.rows, shape.columns)))
-        self._tell_warp(self._last_view or view, view)
+            self._uploads.send(name, table)
+        self._uploads.send_to(self._inference.spans, _grid_table(view, (shape.rows, shape.columns)))
+        self._send_warp(self._last_view or view, view)
         self._last_view = view
 
-    def _tell_warp(self, old: Viewport, new: Viewport) -> None:
+    def _send_warp(self, old: Viewport, new: Viewport) -> None:
         """Send how the grid lies to the last frame's. After a change of the frame's size nothing is remembered."""
         grid = (self._inference.shape.rows, self._inference.shape.columns)
         self._moving = old != new
         if (old.frame_height, old.frame_width) != (new.frame_height, new.frame_width):
             self._inference.reset()
-        self._staging.send_to(self._inference.warp, warp_of(old, new, grid))
+        self._uploads.send_to(self._inference.warp, warp_of(old, new, grid))
 
     def refine(self, context: FrameContext) -> None:
         """Wait for the status numbers of an enqueued frame. Its masks stay on the GPU until they are read."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from torch.utils.dlpack import from_dlpack
 
 from cliprl.engines import EngineError
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
+from cliprl.pipeline.cuda.gpu_api import CaptureError
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 from cliprl.pipeline.cuda.kernels.launchers import Launcher
 
@@ -37,6 +38,7 @@ class TorchGpu:
         self._pool = torch.cuda.graph_pool_handle()
         # Torch refuses to use a pool again whose last graph has gone: the first one stays.
         self._first: torch.cuda.CUDAGraph | None = None
+        self._capturing: torch.cuda.Stream | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
         """See `Gpu`. Raises EngineError where there is no memory left."""
@@ -121,20 +123,18 @@ class TorchGpu:
         """See `Gpu`."""
         self._launcher.launch(arguments, stream.cuda_stream)
 
-    def capture(self, work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-        """See `Gpu`. Other threads may go on using the GPU meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream), _no_collection():
-            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+    def capture(self, work: Callable[[torch.cuda.Stream], None]) -> torch.cuda.CUDAGraph:
+        """See `Gpu`. After a failure the next capture gets a new memory pool and a new stream."""
+        with CAPTURE_LOCK:
+            self._capturing = self._capturing or self.stream()
+            stream = self._capturing
             try:
-                work()
-            except BaseException:
-                with suppress(RuntimeError):  # what was recorded is broken; the reason is the error under way
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-        self._first = self._first or graph
-        return graph
+                graph: torch.cuda.CUDAGraph = capture_graph(torch, lambda: work(stream), stream, self._pool)
+            except Exception as error:
+                self._pool, self._first, self._capturing = torch.cuda.graph_pool_handle(), None, None
+                raise CaptureError(" ".join(str(error).split()) or type(error).__name__) from error
+            self._first = self._first or graph
+            return graph
 
     def replay(self, graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> None:
         """See `Gpu`."""
@@ -149,15 +149,3 @@ class TorchGpu:
             yield
         finally:
             torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Collect no garbage inside: what is freed on a thread that records, a decoder's surface say, spoils the recording."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

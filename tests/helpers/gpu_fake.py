@@ -13,6 +13,8 @@ import numpy as np
 from gpu_host import launch
 from numpy.typing import DTypeLike, NDArray
 
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.pipeline.cuda.gpu_api import CaptureError
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 
 
@@ -43,13 +45,27 @@ class FakeGpu:
         self.streams: list[FakeStream] = []
         self.spare: list[FakeStream] = []
         self.allocations = self.launches = self.replays = self.waits = 0
-        self._capturing: tuple[FakeStream, list[Callable[[], bool]]] | None = None
+        self._capturing: tuple[int, FakeStream, list[Callable[[], bool]]] | None = None
+        self.capturable = True
+        # Captures that fail, by number from 0; the threads that were in a capture when another thread did what spoils it.
+        self.failing: set[int] = set()
+        self.captures = self.spoiled = 0
+        self.capture_pause: Callable[[], None] = lambda: None
         self.ranges: list[tuple[str, str]] = []
         self._lock = threading.RLock()
         self._decoding = self.stream()
 
+    def _captures_here(self) -> bool:
+        """Whether the calling thread captures."""
+        return self._capturing is not None and self._capturing[0] == threading.get_ident()
+
+    def disturb(self) -> None:
+        """What CUDA allows in no capture mode while another thread captures: it invalidates that capture."""
+        assert not self._captures_here(), "not while this thread captures"
+        self.spoiled += self._capturing is not None
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        assert self._capturing is None, "memory is not to be had while a graph is captured"
+        assert not self._captures_here(), "memory can't be had while a graph is captured"
         self.allocations += 1
         return np.full(shape, 0x5A, dtype)
 
@@ -69,7 +85,7 @@ class FakeGpu:
         return buffer.strides[0]
 
     def bind(self) -> None:
-        pass
+        self.disturb()
 
     def decoding(self) -> FakeStream:
         return self._decoding
@@ -80,6 +96,7 @@ class FakeGpu:
     def stream(self) -> FakeStream:
         if self.spare:
             return self.spare.pop()
+        self.disturb()
         self.streams.append(FakeStream())
         return self.streams[-1]
 
@@ -91,10 +108,13 @@ class FakeGpu:
 
     def _give(self, stream: FakeStream, work: Callable[[], bool]) -> None:
         with self._lock:
-            if self._capturing is not None:
-                assert stream is self._capturing[0], "a captured stream's work went to another stream"
-                self._capturing[1].append(work)
+            if self._capturing is not None and self._captures_here():
+                assert stream is self._capturing[1], "a captured stream's work went to another stream"
+                self._capturing[2].append(work)
                 return
+            assert self._capturing is None or stream is not self._capturing[1], (
+                "work on a stream that is being captured"
+            )
             stream.work.append(work)
             for _ in range(self._choose(self._eager + 1)):
                 self.step()
@@ -128,7 +148,7 @@ class FakeGpu:
         self._give(stream, now)
 
     def record(self, event: FakeEvent, stream: FakeStream) -> None:
-        assert self._capturing is None
+        assert not self._captures_here()
         with self._lock:
             event.recorded += 1
             number = event.recorded
@@ -143,7 +163,7 @@ class FakeGpu:
         self._give(stream, lambda: event.happened >= number)
 
     def synchronize(self, event: FakeEvent) -> None:
-        assert self._capturing is None, "the host must not wait while a graph is captured"
+        assert not self._captures_here(), "the host must not wait while a graph is captured"
         self.waits += 1
         with self._lock:
             while not event.happened >= event.recorded:
@@ -166,14 +186,19 @@ class FakeGpu:
         self.launches += 1
         self.run(lambda: launch(kept), stream)
 
-    def capture(self, work: Callable[[], None], stream: FakeStream) -> list[Callable[[], bool]]:
-        with self._lock:
+    def capture(self, work: Callable[[FakeStream], None]) -> list[Callable[[], bool]]:
+        with CAPTURE_LOCK:
             captured: list[Callable[[], bool]] = []
-            self._capturing = (stream, captured)
+            stream, number, spoiled = FakeStream(), self.captures, self.spoiled
+            self.captures += 1
+            self._capturing = (threading.get_ident(), stream, captured)
             try:
-                work()
+                work(stream)
+                self.capture_pause()
             finally:
                 self._capturing = None
+            if number in self.failing or self.spoiled != spoiled:
+                raise CaptureError("operation failed due to a previous error during capture")
             return captured
 
     def replay(self, graph: list[Callable[[], bool]], stream: FakeStream) -> None:
@@ -192,7 +217,11 @@ class HostNetwork:
     """An engine that runs on the host when its turn comes on a stream."""
 
     def __init__(self, gpu: FakeGpu, engine: Any) -> None:
+        gpu.disturb()  # as loading an engine does
         self._gpu, self._engine = gpu, engine
+
+    def capturable(self, stream: FakeStream) -> bool:
+        return self._gpu.capturable
 
     def enqueue(self, tensors: Mapping[str, NDArray[Any]], stream: FakeStream) -> None:
         def run() -> None:

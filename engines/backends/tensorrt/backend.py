@@ -11,7 +11,7 @@ from typing import Any
 from cliprl.engines.backends.engine import Engine, Probe, Request
 from cliprl.engines.backends.gpu_discovery import find_driver, identity
 from cliprl.engines.backends.registry import register_backend
-from cliprl.engines.backends.tensorrt.build import TARGETS, TensorRtPlan, build_plan
+from cliprl.engines.backends.tensorrt.build import SETTINGS, TARGETS, TensorRtPlan, build_plan
 from cliprl.engines.backends.tensorrt.caches import runtime_path, timing_path
 from cliprl.engines.backends.tensorrt.probe import INSTALL, cuda_of, probe_tensorrt
 from cliprl.engines.bundle.bundle import ENCODER, RANGES
@@ -51,7 +51,7 @@ class TensorRt:
     def identity(self) -> Mapping[str, str]:
         """The package's version, the driver's, and the GPU."""
         version: str = import_module(self.name).__version__
-        return {self.name: f"{version} for CUDA {cuda_of(self.name)}", **identity()}
+        return {self.name: f"{version} for CUDA {cuda_of(self.name)}", "build settings": SETTINGS, **identity()}
 
     def build(self, request: Request) -> bytes:
         """Build for the GPU of this machine."""
@@ -92,14 +92,14 @@ def make_plan(
     package: str,
     onnx: Path,
     precision: str,
-    usual: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
     target: str | None = None,
     timings: Path | None = None,
 ) -> TensorRtPlan:
     """Build an ONNX file in one of KNOWN for `target`, such as "sm86", or for this machine's GPU (None).
 
-    Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `usual` are the shapes to
-    tune for; `timings`: see `build_plan`.
+    Ahead of time, for a target, only `tensorrt_rtx` builds; then no GPU is needed here. `shapes` and `timings` are as for
+    `build_plan`.
     Raises UsageError for an unknown target or a precision that it lacks, EngineError for a missing package or a refused
     network.
     """
@@ -110,8 +110,8 @@ def make_plan(
     except ImportError as error:
         raise EngineError(f"{package} can't be imported ({error}): {INSTALL[package]}") from error
     rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
-    batch = usual.get(IMAGE, (1,))[0]
-    return build_plan(package, load_graph_as(onnx, precision, package, rewrite, batch), usual, target, timings)
+    batch = shapes.get(IMAGE, (1,))[0]
+    return build_plan(package, load_graph_as(onnx, precision, package, rewrite, batch), shapes, target, timings)
 
 
 def _rewrite(model: Any, *, products: bool) -> None:

@@ -15,13 +15,18 @@ from cliprl.engines.errors import EngineError, UsageError
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
+# TensorRT for RTX: no allocation at run time, without which a run cannot be captured into a CUDA graph.
+USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
+# What plans are built with, for the cache key.
+SETTINGS = "known shapes static, user allocation"
+
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRtPlan:
-    """A built engine: its bytes, its network's tensors, and each open input's least, usual and largest shape."""
+    """A built engine: its bytes, its network's tensors, and the smallest, usual and largest shape of each open input."""
 
     data: bytes
     inputs: Mapping[str, TensorSpec]
@@ -32,21 +37,19 @@ class TensorRtPlan:
 def build_plan(
     package: str,
     model: bytes,
-    usual: Mapping[str, Shape],
+    shapes: Mapping[str, Shape],
     target: str | None = None,
     timings: Path | None = None,
 ) -> TensorRtPlan:
-    """Build the serialised ONNX `model` with `package` ("tensorrt" or "tensorrt_rtx").
+    """Build the serialized ONNX `model` with `package` ("tensorrt" or "tensorrt_rtx").
 
-    `usual` gives the shapes to tune for; `target` is one of TARGETS, or None for this machine's GPU; `timings` is the
-    file that keeps what the build measures, where it may.
+    `shapes` fixes the shapes of inputs; inputs without one, and sizes of -1, stay open within RANGES. `target` is one of
+    TARGETS, or None for this machine's GPU; `timings` is the file that keeps what the build measures, where it may.
     Raises UsageError for an unknown target, EngineError with TensorRT's own words where it refuses the network.
     """
     trt: Any = import_module(package)
     logger = make_logger(trt)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise EngineError(f"{package} makes no builder here: {logger.last()}")
+    builder = create(trt.Builder, logger, f"{package} makes no builder here")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
@@ -55,8 +58,11 @@ def build_plan(
     if target is not None:
         _aim(trt, config, target)
     inputs = {t.name: t for t in (network.get_input(i) for i in range(network.num_inputs))}
-    profile = _profile(inputs, usual)
+    _fix(inputs, shapes)
+    profile = _profile(inputs, shapes)
     _add_profile(builder, config, profile)
+    if hasattr(trt.BuilderFlag, USER_ALLOCATION):
+        config.set_flag(getattr(trt.BuilderFlag, USER_ALLOCATION))
     kept = Timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -65,6 +71,18 @@ def build_plan(
     outputs = (network.get_output(i) for i in range(network.num_outputs))
     specs = {name: tensor_spec(trt, tensor) for name, tensor in inputs.items()}
     return TensorRtPlan(bytes(plan), specs, {tensor.name: tensor_spec(trt, tensor) for tensor in outputs}, profile)
+
+
+def create(kind: Any, logger: Any, complaint: str) -> Any:
+    """Create a Builder or Runtime. Raises EngineError with `complaint` where TensorRT fails, which its bindings report as
+    TypeError."""
+    try:
+        made = kind(logger)
+    except (TypeError, RuntimeError) as error:
+        raise EngineError(f"{complaint}: {logger.last('') or ' '.join(str(error).split())}") from error
+    if made is None:
+        raise EngineError(f"{complaint}: {logger.last()}")
+    return made
 
 
 def make_logger(trt: Any) -> Any:
@@ -79,8 +97,8 @@ def make_logger(trt: Any) -> Any:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors[:] = [*self.errors[-9:], " ".join(message.split())]
 
-        def last(self) -> str:
-            return self.errors[-1] if self.errors else "it gives no reason"
+        def last(self, default: str = "it gives no reason") -> str:
+            return self.errors[-1] if self.errors else default
 
     return Logger()
 
@@ -105,12 +123,21 @@ def _aim(trt: Any, config: Any, target: str) -> None:
         raise EngineError(f"{trt.__name__} refuses to build for {target}: update it")
 
 
-def _profile(inputs: Mapping[str, Any], usual: Mapping[str, Shape]) -> Profile:
-    return {name: _limits(tensor, usual.get(name)) for name, tensor in inputs.items() if -1 in tuple(tensor.shape)}
+def _fix(inputs: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    """Make inputs static whose shapes are known: the engine then needs no kernels for other sizes."""
+    for name, tensor in inputs.items():
+        shape = shapes.get(name)
+        if shape is not None and -1 in tuple(tensor.shape) and -1 not in shape:
+            _limits(tensor, shape)  # raises for a size that no bundle may have
+            tensor.shape = shape
+
+
+def _profile(inputs: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Profile:
+    return {name: _limits(tensor, shapes.get(name)) for name, tensor in inputs.items() if -1 in tuple(tensor.shape)}
 
 
 def _limits(tensor: Any, usual: Shape | None) -> tuple[Shape, Shape, Shape]:
-    """The least, usual and largest shape of an input with open sizes."""
+    """Return the smallest, usual and largest shape of an input with open sizes."""
     least, middle, largest = [], [], []
     for axis, size in enumerate(tensor.shape):
         low, most_often, high = RANGES.get(tensor.get_dimension_name(axis), (size, size, size))

@@ -1,4 +1,4 @@
-"""Run a TensorRT plan on memory and streams that torch owns, replayed as a CUDA graph."""
+"""Run a TensorRT plan on memory and streams that torch owns, replayed as a CUDA graph where it can be captured."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
 from cliprl.engines.backends.engine import TensorSpec
-from cliprl.engines.backends.tensorrt.build import make_logger
+from cliprl.engines.backends.tensorrt.build import create, make_logger
 from cliprl.engines.backends.tensorrt.caches import Kernels
 from cliprl.engines.errors import EngineError
 
@@ -21,20 +22,24 @@ GRAPHS = 16
 class TensorRtEngine:
     """A plan, ready to run. Tensors are torch's, on the current GPU; not for use by two threads at once.
 
-    A run whose shapes and addresses were seen before replays a CUDA graph; another captures one first. So give the same
-    tensors again and again, filled anew. It runs on its own stream, never on CUDA's default stream,
-    after the work that is queued on the caller's current stream. TensorRT for RTX
-    keeps the kernels that it makes in the file `kernels`.
+    A run whose shapes and addresses were seen before replays a CUDA graph; another run captures one first. Pass the same
+    tensors in each run, with new contents. Runs use a stream that belongs to the engine, never CUDA's default stream, after
+    the work of the caller's current stream. Where a capture fails, `note` says why and runs are enqueued one by one.
+    TensorRT for RTX keeps the kernels that it compiles in the file `kernels`.
     """
 
     def __init__(self, package: str, plan: bytes, precision: str, buffers: int, kernels: Path | None = None) -> None:
+        with CAPTURE_LOCK:
+            self._load(package, plan, precision, buffers, kernels)
+
+    def _load(self, package: str, plan: bytes, precision: str, buffers: int, kernels: Path | None) -> None:
         import torch
 
         trt: Any = import_module(package)
         self.backend, self.precision = package, precision
         self._torch = torch
         self._logger = make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = create(trt.Runtime, self._logger, f"{package} makes no runtime here")
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(f"{package} can't load a plan: {_refusal(self._runtime, plan, self._logger)}")
@@ -49,6 +54,9 @@ class TensorRtEngine:
         self._slots: Any = cycle([dict[str, Any]() for _ in range(buffers)])
         self._staging: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._graphs: OrderedDict[Any, Any] = OrderedDict()
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        self.note = ""
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run once and wait. Inputs that are elsewhere are copied to the GPU; outputs stay valid until `buffers` more runs."""
@@ -60,19 +68,25 @@ class TensorRtEngine:
             self._graphs.move_to_end(key)
             with self._torch.cuda.stream(self._stream):
                 self._graphs[key].replay()
+        elif self.note:
+            self.enqueue(given | outputs, self._stream)
         else:
             self._first(key, given | outputs)
         self._stream.synchronize()
         return outputs
 
     def enqueue(self, tensors: Mapping[str, Any], stream: Any) -> None:
-        """Give one run to a torch stream and return: all inputs and outputs by name, on the GPU and contiguous.
+        """Enqueue one run on a torch stream and return: all inputs and outputs by name, on the GPU and contiguous.
 
-        The first run with new shapes must not be recorded; those that follow may be, as part of a CUDA graph.
+        The first run with new tensors must not be captured; those that follow with the same tensors may be.
         """
         self._set_shapes({name: tuple(tensors[name].shape) for name in self.inputs})
         self._set_addresses({name: tensors[name] for name in (*self.inputs, *self.outputs)})
         self._enqueue(stream)
+
+    def capturable(self, stream: Any) -> bool:
+        """Whether a run on a torch stream can be part of a CUDA graph. Valid after a run with the shapes in question."""
+        return bool(getattr(self._context, "is_stream_capturable", lambda _: True)(stream.cuda_stream))
 
     def _on_gpu(self, name: str, given: Any) -> Any:
         """A GPU tensor itself; for anything else a copy, at an address that stays the same from run to run."""
@@ -100,34 +114,44 @@ class TensorRtEngine:
 
     def _set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
+            if self._shapes.get(name) == shape:
+                continue
             if not self._context.set_input_shape(name, shape):
                 raise EngineError(f"{self.backend} takes no {shape} for input '{name}': {self._logger.last()}")
+            self._shapes[name] = shape
 
     def _empty(self, name: str, spec: TensorSpec) -> Any:
         shape = tuple(self._context.get_tensor_shape(name))
         return self._torch.empty(shape, dtype=getattr(self._torch, spec.dtype), device="cuda")
 
     def _first(self, key: Any, tensors: Mapping[str, Any]) -> None:
-        """Run once as it is, which does all lazy set-up, then record the same as a graph for the next time."""
-        self._set_shapes({name: tuple(tensors[name].shape) for name in self.inputs})
-        self._set_addresses(tensors)
-        self._enqueue(self._stream)
+        """Run once without a capture, which does all lazy set-up, then capture the same run for the next time."""
+        self.enqueue(tensors, self._stream)
         self._stream.synchronize()
         if self._kernels:
             self._kernels.save(tuple(tuple(tensors[name].shape) for name in self.inputs))
-        if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.cuda_stream):
+        if not self.capturable(self._stream):
+            self.note = f"{self.backend} can't capture this network into a CUDA graph: its runs are enqueued one by one"
             return
-        graph = self._torch.cuda.CUDAGraph()
-        with self._torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._enqueue(self._stream)
-        self._graphs[key] = graph
+        try:
+            self._graphs[key] = capture_graph(self._torch, lambda: self._enqueue(self._stream), self._stream)
+        except (RuntimeError, EngineError) as error:
+            reason = " ".join(str(error).split())
+            self.note = (
+                f"{self.backend}: the capture of a CUDA graph failed ({reason}): its runs are enqueued one by one"
+            )
+            return
         while len(self._graphs) > GRAPHS:
             self._graphs.popitem(last=False)
 
     def _set_addresses(self, tensors: Mapping[str, Any]) -> None:
         for name, tensor in tensors.items():
-            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+            address = tensor.data_ptr()
+            if self._addresses.get(name) == address:
+                continue
+            if not self._context.set_tensor_address(name, address):
                 raise EngineError(f"{self.backend} refuses the memory of '{name}': {self._logger.last()}")
+            self._addresses[name] = address
 
     def _enqueue(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.cuda_stream):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cliprl.engines.backends.cuda_graph import capture_graph
 from cliprl.engines.backends.torch.graph import Graph, GraphProgram
 
 # Recordings kept at a time: one for each set of input shapes.
@@ -72,6 +73,10 @@ class TorchEngine:
             for name, result in self._programs[key].run(given).items():
                 tensors[name].copy_(result.view(tensors[name].shape))
 
+    def capturable(self, stream: Any) -> bool:
+        """Whether a run on a torch stream can be part of a CUDA graph: always."""
+        return True
+
     def _run(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         key = tuple(tuple(tensor.shape) for tensor in given.values())
         if key not in self._recordings:
@@ -103,10 +108,12 @@ class TorchEngine:
             program = self._graph.program(inputs)
             program.run(inputs)
             self._stream.synchronize()
-            recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(recorded, stream=self._stream, capture_error_mode="thread_local"):
-                outputs = program.run(inputs)
-        return _Recording(program, inputs, outputs, recorded.replay)
+            outputs: dict[str, Tensor] = {}
+            try:
+                graph = capture_graph(torch, lambda: outputs.update(program.run(inputs)), self._stream)
+            except RuntimeError:  # run step by step: slower, the same result
+                return _Recording(program, inputs, {}, None)
+        return _Recording(program, inputs, outputs, graph.replay)
 
 
 def _convolutions() -> AbstractContextManager[None]:

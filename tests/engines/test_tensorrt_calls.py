@@ -1,0 +1,124 @@
+"""The TensorRT backend against fake modules that check the order of its calls."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+import pytest
+from tensorrt_fake import FakeTensor, FakeTensorRt, FakeTorch
+
+from cliprl.engines import EngineError
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.engines.backends.tensorrt.build import build_plan
+from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
+
+RTX = "tensorrt_rtx"
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    torch = FakeTorch([])
+    fake = FakeTensorRt(torch)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, RTX, fake)
+    return fake
+
+
+def opened() -> TensorRtEngine:
+    return TensorRtEngine(RTX, b"plan", "f16", buffers=1)
+
+
+def test_shapes_and_addresses_are_set_before_the_first_run_and_only_on_change(trt: FakeTensorRt) -> None:
+    engine, x, y = opened(), FakeTensor((1, 2)), FakeTensor((1, 2))
+    for _ in range(3):
+        engine.enqueue({"x": x, "y": y}, trt._torch.cuda.Stream())
+    assert trt.calls == ["shape x", "address x", "address y", "run", "run", "run"]
+    engine.enqueue({"x": x, "y": FakeTensor((1, 2))}, trt._torch.cuda.Stream())
+    assert trt.calls[6:] == ["address y", "run"]
+
+
+def test_nothing_is_set_or_allocated_inside_a_capture(trt: FakeTensorRt) -> None:
+    engine, x = opened(), FakeTensor((1, 2))
+    engine.run({"x": x})
+    begin = trt.calls.index("capture_begin")
+    assert trt.calls[begin - 1 :] == ["run", "capture_begin", "run", "capture_end"]
+    engine.run({"x": x})
+    assert trt.calls[-1] == "replay"
+    assert engine.note == ""
+
+
+def test_a_failed_capture_is_noted_and_runs_go_on_without(trt: FakeTensorRt) -> None:
+    engine, x = opened(), FakeTensor((1, 2))
+    trt._torch.fail_captures = True
+    engine.run({"x": x})
+    assert not trt._torch.in_pool  # torch's allocator would never free memory again
+    assert "operation failed" in engine.note
+    before = len(trt.calls)
+    engine.run({"x": x})
+    engine.run({"x": FakeTensor((1, 2))})
+    assert trt.calls[before:] == ["run", "address x", "run"]
+
+
+def test_an_engine_that_can_not_be_captured_is_run_without(trt: FakeTensorRt) -> None:
+    trt.capturable = False
+    engine, x = opened(), FakeTensor((1, 2))
+    engine.run({"x": x})
+    engine.run({"x": x})
+    assert "capture_begin" not in trt.calls
+    assert "can't capture" in engine.note
+    assert not engine.capturable(trt._torch.cuda.Stream())
+
+
+def test_loading_an_engine_waits_for_a_capture(trt: FakeTensorRt) -> None:
+    loaded = threading.Event()
+
+    def load() -> None:
+        opened()
+        loaded.set()
+
+    thread = threading.Thread(target=load, daemon=True)
+    with CAPTURE_LOCK:
+        thread.start()
+        assert not loaded.wait(0.3)
+    assert loaded.wait(30)
+
+
+def test_a_builder_or_runtime_that_can_not_be_made_is_one_line(trt: FakeTensorRt) -> None:
+    trt.no_runtime = True
+    with pytest.raises(EngineError, match="tensorrt_rtx makes no runtime here"):
+        opened()
+    with pytest.raises(EngineError, match="makes no builder here: no CUDA-capable device"):
+        build_plan(RTX, b"", {})
+
+
+def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real library, which builds without a GPU."""
+    pytest.importorskip(RTX)
+    pytest.importorskip("onnx")
+    from cliprl.engines import open_bundle
+    from cliprl.engines.backends.tensorrt import build
+    from cliprl.engines.backends.tensorrt.backend import BACKENDS, make_plan
+
+    bundle, configs = open_bundle(), []
+    add_profile = build._add_profile
+
+    def kept(builder: Any, config: Any, profile: Any) -> None:
+        configs.append(config)
+        add_profile(builder, config, profile)
+
+    monkeypatch.setattr(build, "_add_profile", kept)
+    shape = bundle.embeddings.shape
+    plan = make_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86")
+    assert not plan.profile
+    assert plan.inputs["text"].shape == shape
+    assert plan.outputs["logits"].shape[1] == shape[0]
+    left_open = make_plan(RTX, bundle.encoder, "f16", {"text": (-1, shape[1])}, "sm86")
+    assert left_open.outputs["logits"].shape[1] == -1
+    flag = import_module(RTX).BuilderFlag.REQUIRE_USER_ALLOCATION
+    assert len(configs) == 2
+    assert all(config.get_flag(flag) for config in configs)
+    assert "user allocation" in build.SETTINGS
+    assert BACKENDS[RTX].identity()["build settings"] == build.SETTINGS

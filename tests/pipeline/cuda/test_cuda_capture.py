@@ -1,0 +1,185 @@
+"""Captures of CUDA graphs on the simulated GPU: they fail, are disturbed, and are refused, and streams run on."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu_fake import FakeGpu, HostNetwork
+from gpu_host import needs_compiler
+from numpy.typing import NDArray
+
+from cliprl.engines import CompiledBundle, load_engines, open_bundle
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda.context import SharedGpu, share
+from cliprl.pipeline.cuda.device import CudaDevice
+
+pytestmark = needs_compiler
+LONG = 60.0
+
+
+@pytest.fixture(scope="module")
+def engines() -> CompiledBundle:
+    return load_engines(open_bundle(), precision="f32")
+
+
+def shared(gpu: FakeGpu) -> SharedGpu:
+    return share(gpu, lambda engine: HostNetwork(gpu, engine))
+
+
+def frames(count: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    rng = np.random.default_rng(5)
+    for _ in range(count):
+        yield rng.integers(30, 200, (72, 96), np.uint8), rng.integers(90, 160, (36, 48, 2), np.uint8)
+
+
+def labels_of(gpu: FakeGpu, device: CudaDevice, engines: CompiledBundle) -> tuple[list[NDArray[np.uint8]], Any]:
+    """The labels of a few frames, and the segmenter that made them."""
+    segmenter = device.segmenter(open_bundle(), engines=engines, steps=2)
+    ring, found = device.ring(2, "wait"), []
+    for index, (luma, chroma) in enumerate(frames(3)):
+        planes = ring.acquire(*luma.shape)
+        planes[0][:], planes[1][:] = luma, chroma
+        ring.publish(Frame(*planes, index, Fraction(1, 25), index))
+        frame = ring.take()
+        assert frame is not None
+        found.append(segmenter(frame).labels.copy())
+        ring.release(frame)
+    gpu.drain()
+    return found, segmenter
+
+
+@pytest.fixture(scope="module")
+def expected(engines: CompiledBundle) -> list[NDArray[np.uint8]]:
+    gpu = FakeGpu(random.Random(1).randrange)
+    found, _ = labels_of(gpu, CudaDevice(shared(gpu)), engines)
+    assert gpu.captures == 3
+    assert gpu.replays == len(found)
+    return found
+
+
+@pytest.mark.parametrize("failing", [{0}, {2}])
+def test_a_failed_capture_leaves_a_stream_that_runs(
+    engines: CompiledBundle, expected: list[NDArray[np.uint8]], failing: set[int]
+) -> None:
+    gpu = FakeGpu(random.Random(2).randrange)
+    gpu.failing = failing
+    device = CudaDevice(shared(gpu))
+    found, _ = labels_of(gpu, device, engines)
+    np.testing.assert_array_equal(found, expected)
+    assert gpu.replays == 0
+    assert len([note for note in device.notes if "no CUDA graph (operation failed" in note]) == 1
+
+
+def test_an_engine_that_can_not_be_captured_is_not_captured(
+    engines: CompiledBundle, expected: list[NDArray[np.uint8]]
+) -> None:
+    gpu = FakeGpu(random.Random(3).randrange)
+    gpu.capturable = False
+    device = CudaDevice(shared(gpu))
+    found, _ = labels_of(gpu, device, engines)
+    np.testing.assert_array_equal(found, expected)
+    assert gpu.captures == 0
+    assert any("can't be captured" in note for note in device.notes)
+
+
+def test_after_a_failed_capture_the_next_stream_is_captured(engines: CompiledBundle) -> None:
+    gpu = FakeGpu(random.Random(4).randrange)
+    gpu.failing = {0}
+    both = shared(gpu)
+    labels_of(gpu, CudaDevice(both), engines)
+    second = CudaDevice(both)
+    labels_of(gpu, second, engines)
+    assert gpu.replays == 3
+    assert not any("no CUDA graph" in note for note in second.notes)
+
+
+def test_streams_that_open_and_close_meanwhile_spoil_no_capture(engines: CompiledBundle) -> None:
+    """While one stream captures, others load engines, make streams and rings, settle and capture: all wait for it."""
+    gpu, inside = FakeGpu(random.Random(6).randrange), threading.Event()
+    both = shared(gpu)
+    old, failures, stop = CudaDevice(both), list[BaseException](), threading.Event()
+    old.ring(2, "wait")
+
+    def pause() -> None:
+        inside.set()
+        threading.Event().wait(0.05)
+
+    gpu.capture_pause = pause
+
+    def others() -> None:
+        try:
+            inside.wait(LONG)
+            while not stop.is_set():
+                device = CudaDevice(both)
+                device.ring(2, "wait")
+                device.settle()
+                old.settle()
+        except BaseException as error:
+            failures.append(error)
+
+    def opening() -> None:
+        try:
+            CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=1)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for work in (others, opening, opening)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join(LONG)
+    stop.set()
+    threads[0].join(LONG)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not failures
+    assert gpu.captures == 4
+    assert gpu.spoiled == 0
+
+
+def test_a_running_stream_keeps_its_turns_while_another_captures(engines: CompiledBundle) -> None:
+    """Only the one run before the captures takes the turn."""
+    gpu, taken = FakeGpu(random.Random(7).randrange), list[bool]()
+    both = shared(gpu)
+
+    def pause() -> None:
+        def turn() -> None:
+            with both.turns.take():
+                taken.append(True)
+
+        thread = threading.Thread(target=turn, daemon=True)
+        thread.start()
+        thread.join(5)
+
+    gpu.capture_pause = pause
+    CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=0)
+    assert taken == [True]
+
+
+def test_frames_without_graphs_and_a_capture_do_not_wait_for_each_other_for_ever(engines: CompiledBundle) -> None:
+    gpu = FakeGpu(random.Random(8).randrange)
+    gpu.failing = {0}
+    both = shared(gpu)
+    device = CudaDevice(both)
+    segmenter: Any = device.segmenter(open_bundle(), engines=engines, steps=1)
+    assert not segmenter._inference._graphs
+    done = threading.Event()
+
+    def work() -> None:
+        for _ in range(40):
+            with segmenter._inference.lock, both.turns.take():
+                segmenter._inference.run(1)
+        done.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    for _ in range(3):
+        CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=1)
+    assert done.wait(LONG)
+    gpu.drain()
+    assert gpu.spoiled == 0
