@@ -100,7 +100,7 @@ def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pyt
     pytest.importorskip("onnx")
     from cliprl.engines import open_bundle
     from cliprl.engines.backends.tensorrt import build
-    from cliprl.engines.backends.tensorrt.backend import BACKENDS, make_plan
+    from cliprl.engines.backends.tensorrt.backend import TensorRt, make_plan
 
     bundle, configs = open_bundle(), []
     add_profile = build._add_profile
@@ -121,4 +121,4 @@ def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pyt
     assert len(configs) == 2
     assert all(config.get_flag(flag) for config in configs)
     assert "user allocation" in build.SETTINGS
-    assert BACKENDS[RTX].identity()["build settings"] == build.SETTINGS
+    assert TensorRt(RTX).identity()["build settings"] == build.SETTINGS
