@@ -12,6 +12,7 @@ from cliprl.engines import available_cpus
 
 # With at most this many processors the stages alone keep all of them busy.
 _FEW = 2
+_HARDWARE_THREADS = 4
 
 
 def stage_workers(stages: int) -> int:
@@ -19,11 +20,14 @@ def stage_workers(stages: int) -> int:
     return min(stages, max(available_cpus() - 1, 1))
 
 
-def codec_threads() -> int:
+def codec_threads(*, hardware: bool = False) -> int:
     """Return the number of threads for a file's decoder or encoder: 1 if the stages fill the processors, else 0 (libav chooses).
 
-    Measured on two cores at 720p: libav's choice of three threads each gives 5 % fewer frames per second.
+    Measured on two cores at 720p: libav's choice of three threads each gives 5 % fewer frames per second. A decoder in
+    `hardware` gets 4: each frame thread takes a surface, and libav's NVDEC fails with more than 32 (16 references + 5 + threads).
     """
+    if hardware:
+        return _HARDWARE_THREADS
     return 1 if available_cpus() <= _FEW else 0
 
 

@@ -1,4 +1,4 @@
-"""Video decoded by the GPU's own decoder: its surfaces are copied into the ring on the GPU, and never visit the host."""
+"""Decode video with NVDEC: decoder surfaces are copied into the ring on the GPU and are never downloaded."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ import numpy as np
 from av.codec.hwaccel import HWAccel
 
 from cliprl.engines import CliprlError
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.gpu_api import Event
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Narrow
 from cliprl.pipeline.sources.decoding.decode import Decoded
+from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter
 from cliprl.pipeline.sources.decoding.orientation import OrientationReader
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.video import VideoSource
 
-# What NVDEC gives as NV12 or P010, by the decoder's own pixel format; everything else is decoded on the CPU.
+# Pixel formats of the coded video that NVDEC outputs as NV12 or P010; all others are decoded on the CPU.
 DECODABLE = ("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "p010le")
 
-# Options of libav's CUDA device: the calling thread's context.
+# Options of libav's CUDA device: use the context that is current in the calling thread.
 CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
 
 
 def open_on_gpu(
     name: str, device: GpuContext, index: int, say: Callable[[str], None], stream: int | None = None
 ) -> VideoSource | None:
-    """Open a video file with NVDEC; None where card, codec or pixel format have none, and `say` is told why.
+    """Open a video file with NVDEC. Return None, and pass the reason to `say`, where GPU, codec or pixel format do not allow it.
 
     `stream` as for `open_source`.
     """
@@ -45,7 +47,7 @@ def open_on_gpu(
 
 
 def _check_format(name: str, stream: int | None) -> None:
-    """Raise CliprlError for a pixel format that NVDEC does not give. Under a hardware decoder the format can't be asked for."""
+    """Raise CliprlError for a pixel format that NVDEC does not support. A hardware decoder does not report the format itself."""
     with av.open(name, metadata_errors="replace") as container:
         context = select(container, name, stream)[0].codec_context
         found = context.pix_fmt
@@ -57,45 +59,70 @@ def _check_format(name: str, stream: int | None) -> None:
 
 
 class NvdecSource(VideoSource):
-    """A video file decoded on the GPU number `index`, into the slots of the device's ring and nowhere else."""
+    """A video file decoded on GPU number `index` into the slots of the stream's ring.
+
+    Frames that NVDEC cannot decode, for example after a change of size, are decoded on the CPU and uploaded by the ring.
+    """
 
     def __init__(self, name: str, device: GpuContext, index: int, stream: int | None = None) -> None:
-        # In the context that torch uses, so that surfaces and slots can be copied between. It is told as the thread's current
-        # one: libav refuses to retain a primary context whose scheduling flags are not its own, as torch's are not.
-        device.gpu.bind()
-        self._surfaces = SurfaceWriter(device)
-        super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
+        self._surfaces, self._opened = SurfaceWriter(device), False
+        with CAPTURE_LOCK:
+            # Torch's context, so that surfaces can be copied into slots. It is passed as the thread's current context: libav
+            # does not retain a primary context with other scheduling flags than its own.
+            device.gpu.bind()
+            super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
+        self._opened = True
         found = OrientationReader().read(self._held.picture) if self._held is not None else None
         if found is not None and found.mirrored:
             self.close()
-            raise CliprlError("its pictures are to be mirrored")
+            raise CliprlError("its frames are to be mirrored")
 
     def _plane_writer(self) -> SurfaceWriter:
         return self._surfaces
 
     def _decode(self) -> Decoded | None:
         decoded = super()._decode()
-        if decoded is not None and decoded.picture.format.name != "cuda":
-            raise CliprlError("NVDEC can't decode its pictures: run with --device cpu")
+        if decoded is None or is_surface(decoded.picture):
+            return decoded
+        if not self._opened:
+            raise CliprlError("NVDEC can't decode its frames")
+        self.note(f"from frame {self._index} on decoded on the CPU where NVDEC can't decode a frame (its size changed)")
         return decoded
+
+    def close(self) -> None:
+        """Release the file and the decoder."""
+        with CAPTURE_LOCK:
+            super().close()
+
+
+def is_surface(image: Any) -> bool:
+    """Whether a decoded image lies in GPU memory."""
+    return bool(image.format.name == "cuda")
 
 
 class SurfaceWriter:
-    """Copies decoder surfaces into the acquired slot. A surface is held until its copy is done: the decoder has few of them."""
+    """Copies decoder surfaces into the acquired slot. A surface is held until its copy is done: the decoder has few of them.
+
+    An image in host memory is written into the slot's pinned planes, which the ring uploads.
+    """
 
     on_host = False
 
-    def __init__(self, device: GpuContext) -> None:
-        self._device = device
+    def __init__(self, device: GpuContext, *, surface: Callable[[Any], bool] = is_surface) -> None:
+        self._device, self._is_surface = device, surface
         self._reading: deque[tuple[Event, Any]] = deque()
         self._spare: list[Event] = []
         self._decoded = device.gpu.event()
+        self._host = PlaneWriter()
 
     def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
-        """Copy a surface into the slot whose pinned planes are `luma` and `chroma`; these are left as they are."""
+        """Copy an image into the slot with the pinned planes `luma` and `chroma`; a surface leaves these unchanged."""
+        if not self._is_surface(picture):
+            self._host.write(picture, luma, chroma, color)
+            return
         gpu, ring = self._device.gpu, self._device.frames
         slot = ring.writing()
-        # The ring's stream does not by itself wait for the one that the surface is written on.
+        # The ring's stream does not synchronize with the stream that the surface is written on.
         gpu.record(self._decoded, gpu.decoding())
         gpu.wait(ring.stream, self._decoded)
         surfaces = [gpu.surface(plane) for plane in picture.planes]

@@ -1,8 +1,9 @@
-"""Video encoded by the GPU's own encoder: painted frames go to it as they lie on the card, and never visit the host."""
+"""Encode video with NVENC: frames with their overlay are read from GPU memory and are never downloaded."""
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -13,6 +14,7 @@ import av
 from av.packet import Packet
 from av.video.frame import CudaContext
 
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.cuda.context import Encoding, GpuContext
@@ -21,35 +23,38 @@ from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 from cliprl.pipeline.sinks.video.video_file import VideoSink
 
-# NVENC's counterparts of x264's presets, and how many frames it may keep before it gives the first packet.
+# NVENC's counterparts of x264's presets, and the number of frames it may hold back before the first packet.
 _EFFORT = {preset: f"p{1 + index}" for index, preset in enumerate(PRESETS)}
 _DELAY = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What NVENC reads: it is told where luma begins, and takes the lines after its last for chroma. So both lie in one piece."""
+    """Memory that NVENC reads. It gets the address of luma and expects chroma directly behind, so both are one allocation."""
 
     luma: Buffer
     chroma: Buffer
 
     @classmethod
     def of(cls, gpu: Gpu, height: int, width: int) -> Self:
-        """New memory for a picture of even sizes."""
+        """Allocate the memory for an image of even height and width."""
         lines, size = height * width, height * width * 3 // 2
         memory = gpu.empty((size,), "uint8")
         chroma = gpu.slice(memory, lines, size, (height // 2, width // 2, 2))
         return cls(gpu.slice(memory, 0, lines, (height, width)), chroma)
 
     def picture(self, gpu: Gpu, context: CudaContext | None) -> av.VideoFrame:
-        """A libav frame of this memory."""
+        """Wrap this memory as a libav frame."""
         planes: Any = (gpu.capsule(self.luma), gpu.capsule(self.chroma))
         return av.VideoFrame.from_dlpack(planes, "nv12", cuda_context=context)
 
 
 class NvencEncoder(VideoEncoder):
-    """A `VideoEncoder` for frames of a device's ring. Each is copied on the card, so that its slot is free at once; the copy is
-    used again when its packet is there, which tells that NVENC has read it."""
+    """A `VideoEncoder` for frames of a device's ring.
+
+    Each frame is copied on the GPU, so that its slot is free at once. The copy's memory is used again after its packet has
+    arrived: NVENC has read it then.
+    """
 
     def __init__(
         self, stream: Any, first: Frame, info: StreamInfo, *, device: GpuContext, encoding: Encoding, **settings: Any
@@ -58,6 +63,7 @@ class NvencEncoder(VideoEncoder):
         self._context = _context(self._gpu, encoding)
         self._copying, self._copied = device.stream(), device.gpu.event()
         self._free: list[Surface] = []
+        self._opened = False
         self._given: deque[Surface] = deque()
         super().__init__(stream, first, info, **settings)
         stream.codec_context.pix_fmt = encoding.pix_fmt
@@ -77,7 +83,7 @@ class NvencEncoder(VideoEncoder):
         gpu.copy(surface.luma, source[0], stream)
         gpu.copy(surface.chroma, source[1], stream)
         ring.leave(frame, stream)
-        # NVENC reads on a stream of its own, which knows nothing of ours.
+        # NVENC reads on its own stream, which does not synchronize with this one.
         gpu.record(self._copied, stream)
         gpu.synchronize(self._copied)
         picture = surface.picture(gpu, self._context)
@@ -85,7 +91,7 @@ class NvencEncoder(VideoEncoder):
         return picture
 
     def _fitted(self, frame: Frame, planes: tuple[Buffer, Buffer]) -> tuple[Buffer, Buffer]:
-        """A frame of another size than the video has, by way of the host: that is rare."""
+        """Fit a frame of another size into the video, on the host: this is rare."""
         self._note_size(frame)
         for target, source in zip((frame.luma, frame.chroma), planes, strict=True):
             self._gpu.copy(target, source, self._copying)
@@ -99,14 +105,16 @@ class NvencEncoder(VideoEncoder):
 
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """See `VideoEncoder`."""
-        packets = super().encode(frame)
+        with nullcontext() if self._opened else CAPTURE_LOCK:  # the first frame opens the encoder
+            packets = super().encode(frame)
+        self._opened = True
         for _ in packets:
             self._free.append(self._given.popleft())
         return packets
 
 
 def options(crf: float, preset: str) -> dict[str, str]:
-    """NVENC's options for x264's constant rate factor and preset."""
+    """Return NVENC's options for x264's constant rate factor and preset."""
     quality = {"rc": "vbr", "cq": f"{crf:g}"} if crf else {"tune": "lossless"}
     return {"preset": _EFFORT[preset], "bf": "0", "delay": str(_DELAY), "flags": "+frame_duration"} | quality
 
@@ -114,7 +122,7 @@ def options(crf: float, preset: str) -> dict[str, str]:
 def open_nvenc_sink(
     target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, **settings: Any
 ) -> VideoSink:
-    """A video file by NVENC, or by libx264 where card, driver or picture have none; a note of the sink says which, and why."""
+    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note of the sink says why."""
     reason = why_not(device.gpu, encoding, scene.stream)
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
@@ -127,12 +135,17 @@ def open_nvenc_sink(
 
 
 def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
-    """Why pictures of this stream can't be encoded on the GPU: found by encoding one. "" where they can."""
+    """Return the reason why frames of this stream can't be encoded on the GPU, "" where they can; one frame is encoded to know."""
     height, width = info.height, info.width
     if height % 2 or width % 4:
         return f"{width}x{height}: height must be even, width a multiple of 4"
     if info.interlaced:
         return "interlaced video keeps its fields on the CPU alone"
+    with CAPTURE_LOCK:
+        return _try_encoding(gpu, encoding, width, height)
+
+
+def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int) -> str:
     try:
         context: Any = av.CodecContext.create(encoding.codec, "w")
         context.width, context.height, context.pix_fmt = width, height, encoding.pix_fmt
@@ -146,12 +159,12 @@ def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
 
 
 def _context(gpu: Gpu, encoding: Encoding) -> CudaContext | None:
-    """The context that torch uses, for libav: see `cliprl.pipeline.cuda.codecs.nvdec.NvdecSource`."""
+    """Return torch's context for libav: see `cliprl.pipeline.cuda.codecs.nvdec.NvdecSource`."""
     gpu.bind()
     return CudaContext(encoding.index, primary_ctx=False, current_ctx=True) if encoding.pix_fmt == "cuda" else None
 
 
 def _short(error: BaseException) -> str:
-    """libav's own last word, where it left one: what an error is called says little."""
+    """Return the last line of libav's log where there is one: it says more than the error's name."""
     log = getattr(error, "log", None)
     return " ".join(str(log[2] if log else error).split()) or type(error).__name__

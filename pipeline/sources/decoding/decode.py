@@ -46,7 +46,7 @@ class PacketDecoder:
     ) -> None:
         self._context = stream.codec_context
         self._context.thread_type = "SLICE" if live else "AUTO"
-        self._context.thread_count = 0 if live else codec_threads()
+        self._context.thread_count = 0 if live else codec_threads(hardware=self._context.is_hwaccel)
         self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
         self._undelayed = Undelayed(container, self._context)

@@ -5,20 +5,29 @@ from __future__ import annotations
 import random
 from collections import deque
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
+from media import make_clip
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import Color
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.passthrough import passthrough_of
+from cliprl.pipeline.cuda.codecs import nvdec
 from cliprl.pipeline.cuda.codecs.nvdec import SurfaceWriter
 from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
+from cliprl.pipeline.sources.decoding.decode import PacketDecoder
+from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
+from cliprl.pipeline.sources.decoding.timeline import timeline_of
 
 pytestmark = needs_compiler
 SIZES = [(64, 96), (50, 70), (18, 34)]
@@ -48,7 +57,7 @@ def test_surfaces_arrive_whole_however_late_they_are_copied(form: str, size: tup
     gpu = FakeGpu(random.Random(seed).randrange, eager=1)
     device = CudaDevice(share(gpu, network_of))
     ring = device.ring(3, "wait")
-    writer, stream, seen = SurfaceWriter(device), gpu.stream(), deque[int]()
+    writer, stream, seen = SurfaceWriter(device, surface=lambda image: True), gpu.stream(), deque[int]()
     for index in range(8):
         luma, chroma = ring.acquire(*size)
         picture, *expected = surface(index, size, form)
@@ -76,7 +85,7 @@ def test_surfaces_are_given_back_as_soon_as_they_are_copied() -> None:
     gpu = FakeGpu(lambda n: 0, eager=0)
     device = CudaDevice(share(gpu, network_of))
     ring, writer = device.ring(3, "wait"), None
-    writer = SurfaceWriter(device)
+    writer = SurfaceWriter(device, surface=lambda image: True)
     held = []
     for index in range(5):
         luma, chroma = ring.acquire(18, 34)
@@ -88,3 +97,62 @@ def test_surfaces_are_given_back_as_soon_as_they_are_copied() -> None:
         ring.release(frame)
         held.append(len(writer._reading))
     assert max(held) == 1
+
+
+class HardwareContext:
+    """A codec context that reports a hardware decoder."""
+
+    is_hwaccel = True
+
+    def __init__(self, context: Any) -> None:
+        self.__dict__["_context"] = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._context, name, value)
+
+
+def test_a_hardware_decoder_gets_few_enough_threads_for_its_surfaces(tmp_path: Path) -> None:
+    """libav's pool for NVDEC is 16 references + 5 + threads at most, and 32 surfaces are all there are."""
+    with av.open(str(make_clip(tmp_path / "clip.mp4", frames=2))) as container:
+        stream = container.streams.video[0]
+        wrapped: Any = SimpleNamespace(codec_context=HardwareContext(stream.codec_context))
+        timeline = timeline_of(container, stream, live=False)
+        packets = SharedDemuxer(container, stream, passthrough_of(container, live=False), timeline, read_ahead=False)
+        PacketDecoder(container, wrapped, packets, timeline)
+        assert 1 <= stream.codec_context.thread_count <= 32 - 16 - 5
+
+
+def test_images_in_host_memory_follow_surfaces_into_the_ring() -> None:
+    """After a change of size libav may decode on the CPU: such frames are uploaded, and the run goes on."""
+    gpu = FakeGpu(random.Random(3).randrange, eager=1)
+    device = CudaDevice(share(gpu, network_of))
+    ring = device.ring(2, "wait")
+    writer = SurfaceWriter(device, surface=lambda image: image.width == 96)
+    for index, size in enumerate([(64, 96), (50, 70), (64, 96), (50, 70)]):
+        luma, chroma = ring.acquire(*size)
+        image, *expected = surface(index, size, "nv12")
+        writer.write(image, luma, chroma, Color())
+        ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index))
+        frame = ring.take()
+        assert frame is not None
+        gpu.drain()
+        slot = device.frames.slot_of(frame)
+        np.testing.assert_array_equal(slot.luma, expected[0])
+        np.testing.assert_array_equal(slot.chroma, expected[1])
+        ring.release(frame)
+
+
+def test_a_decoder_that_gives_up_after_it_began_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVDEC gives surfaces for the first frames, then libav falls back to its own decoder."""
+    device = CudaDevice(share(FakeGpu(lambda n: 0), network_of))
+    device.ring(3, "wait")
+    monkeypatch.setattr(nvdec, "HWAccel", lambda *_, **__: None)
+    seen = iter([True] * 2 + [False] * 8)
+    monkeypatch.setattr(nvdec, "is_surface", lambda image: next(seen))
+    with nvdec.NvdecSource(str(make_clip(tmp_path / "clip.mp4", frames=6)), device, 0) as source:
+        decoded = [source._decode() for _ in range(4)]
+        assert all(decoded)
+        assert any("decoded on the CPU" in note for note in source.info.notes)
