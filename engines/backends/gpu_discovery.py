@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _DRIVER_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _MANAGEMENT_LIBRARIES = ("libnvidia-ml.so.1", "nvml.dll")
@@ -27,11 +28,17 @@ class GpuInfo:
 
 @dataclass(frozen=True, slots=True)
 class DriverInfo:
-    """The driver: its version ("" if unknown), the newest CUDA version that it supports, and its GPUs."""
+    """The driver: its version ("" where unknown), the newest CUDA it supports, the GPUs it sees, and the current one's number."""
 
     version: str
     cuda: tuple[int, int]
     gpus: tuple[GpuInfo, ...]
+    current: int = 0
+
+    @property
+    def gpu(self) -> GpuInfo:
+        """The GPU that the calling thread used when the driver was asked, the first by default. Raises IndexError without GPUs."""
+        return self.gpus[self.current if self.current < len(self.gpus) else 0]
 
 
 def find_driver() -> DriverInfo | None:
@@ -42,7 +49,9 @@ def find_driver() -> DriverInfo | None:
     number = ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(number))
     gpus = _gpus(cuda) if cuda.cuInit(0) == 0 else ()
-    return DriverInfo(_driver_version(), (number.value // 1000, number.value % 1000 // 10), gpus)
+    return DriverInfo(
+        _driver_version(), (number.value // 1000, number.value % 1000 // 10), gpus, _current(cuda) if gpus else 0
+    )
 
 
 NO_DRIVER = "no NVIDIA driver on this machine: install it, or run with --device cpu"
@@ -56,10 +65,10 @@ def no_gpu(driver: DriverInfo) -> str:
 def identity() -> Mapping[str, str]:
     """Driver and GPU of this machine, for the cache key of an engine."""
     driver = find_driver()
-    gpus = driver.gpus if driver else ()
+    found = driver is not None and driver.gpus
     return {
         "driver": driver.version if driver else "none",
-        "gpu": f"{gpus[0].name} {gpus[0].target}" if gpus else "none",
+        "gpu": f"{driver.gpu.name} {driver.gpu.target}" if driver and found else "none",
     }
 
 
@@ -85,6 +94,12 @@ def _gpus(cuda: ctypes.CDLL) -> tuple[GpuInfo, ...]:
         cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
         found.append(GpuInfo(name.value.decode(errors="replace"), (major.value, minor.value)))
     return tuple(found)
+
+
+def _current(cuda: Any) -> int:
+    """Return the number of the GPU whose context is current in the calling thread; 0 without one."""
+    device = ctypes.c_int()
+    return device.value if cuda.cuCtxGetDevice(ctypes.byref(device)) == 0 else 0
 
 
 def _driver_version() -> str:

@@ -42,7 +42,7 @@ def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) ->
         return NO_DRIVER
     if not driver.gpus:
         return no_gpu(driver)
-    gpu = driver.gpus[0]
+    gpu = driver.gpu
     if gpu.capability < OLDEST:
         return f"{gpu.name} ({gpu.target}) is older than the sm75 it needs: run with --device cpu"
     return why_not_torch(state)

@@ -12,8 +12,10 @@ from tensorrt_fake import FakeTensor, FakeTensorRt, FakeTorch
 
 from cliprl.engines import EngineError
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo, _current
 from cliprl.engines.backends.tensorrt.build import build_plan
 from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
+from cliprl.engines.backends.tensorrt.probe import why_not
 
 RTX = "tensorrt_rtx"
 
@@ -122,3 +124,28 @@ def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pyt
     assert all(config.get_flag(flag) for config in configs)
     assert "user allocation" in build.SETTINGS
     assert TensorRt(RTX).identity()["build settings"] == build.SETTINGS
+
+
+def test_captures_use_no_stream_of_the_pool_that_others_share(trt: FakeTensorRt) -> None:
+    assert opened()._stream.priority < 0
+
+
+class _Driver:
+    """What is asked of the CUDA driver about the calling thread's device."""
+
+    def __init__(self, status: int, device: int) -> None:
+        self._status, self._device = status, device
+
+    def cuCtxGetDevice(self, target: Any) -> int:  # noqa: N802 - the driver's name
+        target._obj.value = self._device
+        return self._status
+
+
+def test_the_current_gpu_is_meant_not_the_first() -> None:
+    gpus = (GpuInfo("Tesla V100", (7, 0)), GpuInfo("NVIDIA H100", (9, 0)))
+    current = _current(_Driver(0, 1))
+    driver = DriverInfo("580.65", (13, 0), gpus, current)
+    assert driver.gpu.name == "NVIDIA H100"
+    assert why_not(RTX, "1.7", 13, driver) == ""
+    assert _current(_Driver(201, 1)) == 0  # no context is current
+    assert "V100" in why_not(RTX, "1.7", 13, DriverInfo("580.65", (13, 0), gpus))

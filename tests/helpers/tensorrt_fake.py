@@ -80,6 +80,9 @@ class FakeTorch(ModuleType):
 class _Stream:
     cuda_stream = 7
 
+    def __init__(self, priority: int = 0) -> None:
+        self.priority = priority
+
     def wait_stream(self, stream: object) -> None:
         pass
 

@@ -132,4 +132,4 @@ def _is_turing(target: str | None) -> bool:
 def _this_gpu() -> str:
     """This machine's GPU, such as "sm86"; "" where there is none."""
     driver = find_driver()
-    return driver.gpus[0].target if driver and driver.gpus else ""
+    return driver.gpu.target if driver and driver.gpus else ""

@@ -50,7 +50,8 @@ class TensorRtEngine:
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs: Mapping[str, TensorSpec] = {name: specs[name] for name in names if is_input[name]}
         self.outputs: Mapping[str, TensorSpec] = {name: specs[name] for name in names if not is_input[name]}
-        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Of torch's pool of high priority: a default one may be the same as another library's, whose work a capture would record.
+        self._stream: Any = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
         self._slots: Any = cycle([dict[str, Any]() for _ in range(buffers)])
         self._staging: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._graphs: OrderedDict[Any, Any] = OrderedDict()

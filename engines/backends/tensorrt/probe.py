@@ -30,7 +30,7 @@ def probe_tensorrt(package: str) -> Probe:
     if reason:
         return Probe(package, False, f"{TITLES[package]} {version} found, but {reason}")
     assert driver is not None
-    gpu = driver.gpus[0]
+    gpu = driver.gpu
     return Probe(package, True, f"{TITLES[package]} {version} on {gpu.name} ({gpu.target}), driver {driver.version}")
 
 
@@ -58,7 +58,7 @@ def why_not(package: str, version: str, cuda: int, driver: DriverInfo | None) ->
         )
     if not driver.gpus:
         return no_gpu(driver)
-    gpu = driver.gpus[0]
+    gpu = driver.gpu
     if gpu.capability < OLDEST_CAPABILITY:
         return f"{gpu.name} ({gpu.target}) is older than the sm75 it needs: run with --device cpu"
     return ""

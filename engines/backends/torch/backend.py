@@ -28,7 +28,7 @@ class Torch:
         if reason:
             return Probe(NAME, False, reason)
         assert driver is not None
-        gpu = driver.gpus[0]
+        gpu = driver.gpu
         return Probe(NAME, True, f"torch {torch_cuda()[0]} on {gpu.name} ({gpu.target}), driver {driver.version}")
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def why_not(
         return no_gpu(driver)
     if reason := why_not_torch(state):
         return reason
-    gpu = driver.gpus[0]
+    gpu = driver.gpu
     if not any(_serves(each, gpu) for each in built_for()):
         return f"torch {state()[0]} was not built for {gpu.name} ({gpu.target}): install one that was, or run with --device cpu"
     return "" if onnx else "onnx, which reads the networks, is not installed: pip install 'cliprl[gpu]'"

@@ -42,7 +42,7 @@ class TorchEngine:
         self.precision = precision
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self._graph, self._on_gpu = graph, graph.device != "cpu"
-        self._stream: Any = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
+        self._stream: Any = torch.cuda.Stream(priority=-1) if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._slots = cycle([dict[str, Tensor]() for _ in range(buffers)])
         self._recordings: OrderedDict[Any, _Recording] = OrderedDict()
         self._programs: dict[Any, GraphProgram] = {}

@@ -122,7 +122,7 @@ def options(crf: float, preset: str) -> dict[str, str]:
 def open_nvenc_sink(
     target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, **settings: Any
 ) -> VideoSink:
-    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note of the sink says why."""
+    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note says why."""
     reason = why_not(device.gpu, encoding, scene.stream)
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
@@ -135,7 +135,7 @@ def open_nvenc_sink(
 
 
 def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
-    """Return the reason why frames of this stream can't be encoded on the GPU, "" where they can; one frame is encoded to know."""
+    """Return the reason why frames of this stream can't be encoded on the GPU, "" where they can; encode one to know."""
     height, width = info.height, info.width
     if height % 2 or width % 4:
         return f"{width}x{height}: height must be even, width a multiple of 4"
