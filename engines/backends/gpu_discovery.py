@@ -37,7 +37,7 @@ class DriverInfo:
 
     @property
     def gpu(self) -> GpuInfo:
-        """The GPU that the calling thread used when the driver was asked, the first by default. Raises IndexError without GPUs."""
+        """The GPU that was current in the calling thread, the first by default. Raises IndexError without GPUs."""
         return self.gpus[self.current if self.current < len(self.gpus) else 0]
 
 

@@ -1,4 +1,4 @@
-"""What kernels are told of a view, computed on the host whenever it changes: filters along the axes, and spans of lines."""
+"""Tables and arguments for kernels, computed on the host when a view changes: filters along the axes, spans of lines, warps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Planes = tuple[tuple[int, int], tuple[int, int]]
 class Taps(NamedTuple):
     """A linear filter along one axis: output i is sum(weight[i, t] * input[first[i] + t]). int32 (n,) and float32 (n, taps).
 
-    Where a weight is 0 there may be no such input.
+    An input whose weight is 0 may lie outside the image.
     """
 
     first: NDArray[np.int32]
@@ -30,7 +30,7 @@ class Taps(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """The filters that shrink a view's crop onto its place in the network's picture."""
+    """The filters that scale a view's crop to its place in the network input."""
 
     luma_x: Taps
     luma_y: Taps
@@ -40,7 +40,7 @@ class Filters(NamedTuple):
 
 @lru_cache(maxsize=8)
 def filters(view: Viewport) -> Filters:
-    """The filters of `CpuDevice.prepare`: halve while there are two pixels or more to one, then bilinearly, joined into one."""
+    """Return the filters of `CpuDevice.prepare`, composed: halve while the scale is 2 or more, then interpolate linearly."""
     left, top, width, height = view.crop
     luma = (width, height)
     chroma = ((left + width + 1) // 2 - left // 2, (top + height + 1) // 2 - top // 2)
@@ -63,7 +63,7 @@ def _axis(length: int, size: int, halvings: int) -> Taps:
 
 
 def _area(length: int, size: int) -> Taps:
-    """Each output is the mean of the inputs that it covers, parts of pixels included (OpenCV's INTER_AREA)."""
+    """Average the inputs that each output covers, parts of pixels included (OpenCV's INTER_AREA)."""
     scale = length / size
     start = np.arange(size) * scale
     stop = np.minimum(start + scale, length)
@@ -75,7 +75,7 @@ def _area(length: int, size: int) -> Taps:
 
 
 def _linear(length: int, size: int) -> Taps:
-    """Each output lies between two inputs; the outermost repeat (OpenCV's INTER_LINEAR)."""
+    """Interpolate each output between two inputs; the outermost inputs repeat (OpenCV's INTER_LINEAR)."""
     place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
     first = np.minimum(place.astype(np.int32), max(length - 2, 0))
     upper = (place - first).astype(np.float32)
@@ -83,7 +83,7 @@ def _linear(length: int, size: int) -> Taps:
 
 
 def _compose(outer: Taps, inner: Taps) -> Taps:
-    """`outer` applied to what `inner` gives, as one filter."""
+    """Compose two filters: `outer` applied to the output of `inner`."""
     last = len(inner.first) - 1
     first = inner.first[np.minimum(outer.first, last)]
     reads = [np.minimum(outer.first + tap, last) for tap in range(outer.weight.shape[1])]
@@ -97,7 +97,7 @@ def _compose(outer: Taps, inner: Taps) -> Taps:
 
 
 def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
-    """First and one past the last column that is set in each line (h, w), int32 (h, 2); those set are neighbours."""
+    """Return the first and one past the last set column of each line (h, w), int32 (h, 2); set columns are adjacent."""
     set_ = mask != 0
     first = set_.argmax(axis=1)
     return np.stack([first, first + set_.sum(axis=1)], axis=1).astype(np.int32)
@@ -105,23 +105,23 @@ def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
 
 @lru_cache(maxsize=16)
 def inside_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32]:
-    """`spans` of `inside_cells`: what of a grid over the network's picture lies in the endoscope's."""
+    """Return `spans` of `inside_cells`: the part of a grid over the network input that lies in the field of view."""
     return spans(inside_cells(view, height, width))
 
 
-def prepare_arguments(view: Viewport, color: Color, planes: Planes, tables: Sequence[int], picture: int) -> Prepare:
-    """Arguments of `prepare`. `tables` are the addresses of the view's filters, in order, and of its `inside_spans`."""
+def prepare_arguments(view: Viewport, color: Color, planes: Planes, tables: Sequence[int], image: int) -> Prepare:
+    """Return the arguments of `prepare`. `tables` are the addresses of the view's filters and of its `inside_spans`."""
     matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
     (luma, luma_pitch), (chroma, chroma_pitch) = planes
     axes = [Axis(tables[2 * i], tables[2 * i + 1], taps.weight.shape[1], 0) for i, taps in enumerate(filters(view))]
     numbers = (luma_pitch, chroma_pitch, view.frame_width, view.frame_height, *view.crop[:2], *view.placed)
     floats = ((c_float * 9)(*matrix.ravel()), (c_float * 3)(*offset))
     size = (view.network_width, view.network_height)
-    return Prepare(*size, luma, chroma, *numbers, *axes, tables[8], *floats, 0, picture)
+    return Prepare(*size, luma, chroma, *numbers, *axes, tables[8], *floats, 0, image)
 
 
 def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Scale and shift along x, then along y, float32 (4,): old cell = scale * new cell + shift, for a grid (rows, columns).
+    """Return scale and shift along x, then y, float32 (4,): old cell = scale * new cell + shift, for a grid (rows, columns).
 
     The identity, exactly, where both views see the same part of the frame.
     """
@@ -131,5 +131,5 @@ def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.f
     scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
     shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
     strides = np.array([new.network_width / grid[1], new.network_height / grid[0]])
-    # Cell centres lie half a cell from the picture's corner, where the maps have their origin.
+    # Cell centers lie half a cell from the corner of the image, the origin of the maps.
     return np.stack([scale, shift / strides + (scale - 1) / 2], axis=1).ravel().astype(np.float32)

@@ -1,7 +1,7 @@
-"""What the `cuda` device needs of a GPU: memory, streams, events, launches and recorded graphs.
+"""The GPU operations of the `cuda` device: memory, streams, events, launches and captured graphs.
 
-`cliprl.pipeline.cuda.torch_gpu` is the real one. All but `synchronize` returns before the work is done; work of one stream is
-done in its order, work of several in any order that events allow.
+`cliprl.pipeline.cuda.torch_gpu` implements them. All methods but `synchronize` return before the work is done. Work of one
+stream runs in its order; work of several streams runs in any order that events allow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 
-# Opaque to everybody but the GPU they came from.
+# Opaque outside the GPU that created them.
 Buffer = Any
 Stream = Any
 Event = Any
@@ -22,80 +22,80 @@ Graph = Any
 
 
 class Gpu(Protocol):
-    """One GPU. Its methods may be called from any thread."""
+    """One GPU. Methods may be called from any thread."""
 
     name: str
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Contiguous memory of the GPU; its contents are undefined."""
+        """Allocate contiguous GPU memory with undefined contents."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Contiguous host memory that copies to and from the GPU do not have to wait for."""
+        """Allocate contiguous page-locked host memory, for asynchronous copies."""
         ...
 
     def address(self, buffer: Buffer) -> int:
-        """Where a buffer begins, as kernels see it."""
+        """Return the address of a buffer, as kernels use it."""
         ...
 
     def slice(self, buffer: Buffer, start: int, stop: int, shape: tuple[int, ...] | None = None) -> Buffer:
-        """Entries of a buffer along its first axis, which share its memory; in another shape of as many, if one is given."""
+        """Return a view of entries of a buffer along its first axis, reshaped if a shape is given."""
         ...
 
     def surface(self, plane: Any) -> Buffer:
-        """A decoder's plane, which offers DLPack, as a buffer that shares its memory; its lines may lie further apart."""
+        """Wrap a decoder's plane, which exports DLPack, as a buffer; its lines may be padded."""
         ...
 
     def capsule(self, buffer: Buffer) -> Any:
-        """A buffer as a DLPack capsule, which keeps its memory; nothing is waited for."""
+        """Export a buffer as a DLPack capsule, which keeps its memory alive, without synchronization."""
         ...
 
     def pitch(self, buffer: Buffer) -> int:
-        """Bytes from line to line."""
+        """Return the number of bytes from line to line."""
         ...
 
     def bind(self) -> None:
-        """Make the context that all of this lives in the calling thread's current one, for libraries that look for it there."""
+        """Make the GPU's context current in the calling thread, for libraries that use the current context."""
         ...
 
     def decoding(self) -> Stream:
-        """The stream on which libav's decoder gives its surfaces: CUDA's default one."""
+        """Return the stream on which libav's decoder writes its surfaces: CUDA's default stream."""
         ...
 
     def stream(self) -> Stream:
-        """A stream of nobody else's, which waits for no other, the default one included."""
+        """Create a non-blocking stream for the caller's exclusive use; it does not synchronize with the default stream."""
         ...
 
     def give_back(self, stream: Stream) -> None:
-        """A stream is of no more use to who asked for it: it may be given to somebody else."""
+        """Return a stream that is no longer needed, for reuse by a later `stream`."""
         ...
 
     def event(self) -> Event:
-        """A new event. Until it is recorded it counts as having happened."""
+        """Create an event. It counts as completed until it is recorded."""
         ...
 
     def record(self, event: Event, stream: Stream) -> None:
-        """The event happens when all that the stream was given so far is done."""
+        """Record an event: it completes when all work enqueued on the stream so far is done."""
         ...
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """The stream goes on only when the event, as last recorded, has happened."""
+        """Make a stream wait for the last recording of an event."""
         ...
 
     def synchronize(self, event: Event) -> None:
-        """The calling thread waits for the event."""
+        """Block the calling thread until the event has completed."""
         ...
 
     def done(self, event: Event) -> bool:
-        """Whether the event has happened."""
+        """Whether the event has completed."""
         ...
 
     def copy(self, target: Any, source: Any, stream: Stream) -> None:
-        """Copy between buffers and pinned memory of one size. Pinned memory must stay as it is until that is done."""
+        """Enqueue a copy between buffers and pinned memory of equal size. Pinned memory must not change until it is done."""
         ...
 
     def launch(self, arguments: Arguments, stream: Stream) -> None:
-        """Run a kernel."""
+        """Enqueue a kernel."""
         ...
 
     def capture(self, work: Callable[[Stream], None]) -> Graph:
@@ -107,11 +107,11 @@ class Gpu(Protocol):
         ...
 
     def replay(self, graph: Graph, stream: Stream) -> None:
-        """Do what was recorded, on the same memory, as one piece of work."""
+        """Enqueue a captured graph, which works on the memory it was captured with."""
         ...
 
     def range(self, name: str) -> AbstractContextManager[object]:
-        """Mark what the calling thread does inside, for a profiler."""
+        """Mark a block of the calling thread for a profiler."""
         ...
 
 
@@ -127,5 +127,5 @@ class Network(Protocol):
         ...
 
     def enqueue(self, tensors: Mapping[str, Buffer], stream: Stream) -> None:
-        """Run once on a stream, and return before that is done: all inputs and outputs by name, contiguous. Can be captured."""
+        """Enqueue one run: all inputs and outputs by name, contiguous."""
         ...

@@ -1,7 +1,7 @@
-"""The networks' part of a frame's way on the GPU: encoder, refinement and labels as one recorded graph.
+"""Run encoder, refinement and classification of a frame on the GPU as one captured graph.
 
-Nothing in it waits for the host. What passes from frame to frame (the refined logits, the thumb that tells a cut) stays on the
-GPU; a step that comes after the mask has settled is taken back on the GPU itself. There is one graph for each count of steps.
+The graph never waits for the host. State from frame to frame (the refined logits, the thumbnail for cut detection) stays on
+the GPU; a step after the mask has settled is undone on the GPU. There is one graph for each number of steps.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classi
 from cliprl.pipeline.segment.refinement import SETTLED
 from cliprl.pipeline.segment.temporal_prior import CUT, STRIDE
 
-# Bytes of the kernels' State, and its numbers: moved, steps, settled, unused.
+# The kernels' struct State.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])
 
 
-# So many of the latest frames are asked how many steps they needed.
+# Number of latest frames whose needed steps are considered.
 WINDOW = 8
-# Weight of the newest frame in the running estimate of how long a count of steps takes.
+# Weight of the newest frame in the running estimate of the duration of a number of steps.
 SMOOTHING = 0.2
-# An estimate shrinks while its count is not used, so that one slow moment can't end refinement for good.
+# Factor on unused estimates for each frame, so that one slow frame does not disable refinement for good.
 FORGETTING = 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a bundle's networks: pictures (height, width), grids (rows, columns), features a cell, classes."""
+    """Sizes of a bundle's networks: input (height, width), grid (rows, columns), features per cell, classes."""
 
     height: int
     width: int
@@ -47,19 +47,22 @@ class Shape:
 
     @property
     def logits(self) -> tuple[int, int, int, int]:
-        """Of a set of logits."""
+        """The shape of logits."""
         return (1, self.classes, self.rows, self.columns)
 
     @property
     def cells(self) -> int:
-        """Of the grid."""
+        """The number of cells of the grid."""
         return self.rows * self.columns
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceOutputs:
-    """What a graph leaves on the GPU: probabilities float32 (K, h, w), labels uint8 (h, w), which classes there are uint8 (K,),
-    cells of each class and the sum of confidences float32 (K + 1,), and the State after each step."""
+    """Outputs of a graph, on the GPU.
+
+    probabilities: float32 (K, h, w). labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 1,),
+    cells of each class and the sum of confidences. states: the State after each step.
+    """
 
     probabilities: Buffer
     labels: Buffer
@@ -69,7 +72,7 @@ class InferenceOutputs:
 
 
 class Inference:
-    """One video stream's memory and graphs. The networks and the stream may be shared: see `cliprl.pipeline.cuda.scheduling`."""
+    """One video stream's memory and graphs. Networks and compute stream are shared: see `cliprl.pipeline.cuda.scheduling`."""
 
     def __init__(
         self,
@@ -83,20 +86,20 @@ class Inference:
         self.shape, self.steps = shape, steps
         self._gpu, self._stream = gpu, stream
         self._encoder, self._refiner = networks
-        self.picture = gpu.empty((1, shape.height, shape.width, 3), np.uint8)
+        self.image = gpu.empty((1, shape.height, shape.width, 3), np.uint8)
         self.spans = gpu.empty((shape.rows + 2, 2), np.int32)
         self.warp = gpu.empty((4,), np.float32)
         self._text = gpu.empty(texts.shape, np.float32)
         self._features = gpu.empty((1, shape.features, shape.rows, shape.columns), np.float32)
         self._base, self._logits, self._prior, self._refined = (gpu.empty(shape.logits, np.float32) for _ in range(4))
         self._moved = gpu.empty((), np.float32)
-        self._thumb_size = (-(-shape.height // STRIDE), -(-shape.width // STRIDE))
-        self._thumb = gpu.empty((*self._thumb_size, 3), np.uint8)
-        self._sums = gpu.empty(self._thumb_size[:1], np.uint32)
+        self._thumbnailnail_size = (-(-shape.height // STRIDE), -(-shape.width // STRIDE))
+        self._thumbnail = gpu.empty((*self._thumbnailnail_size, 3), np.uint8)
+        self._sums = gpu.empty(self._thumbnailnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
         self._lines = gpu.empty((shape.rows, shape.classes + 1), np.float32)
-        self.outcome = InferenceOutputs(
+        self.outputs = InferenceOutputs(
             gpu.empty((shape.classes, shape.rows, shape.columns), np.float32),
             gpu.empty((shape.rows, shape.columns), np.uint8),
             gpu.empty((shape.classes,), np.uint8),
@@ -105,7 +108,7 @@ class Inference:
         )
         self._ones = self._pinned(np.ones(1, np.int32))
         self._send(self._text, texts)
-        self._send(self.outcome.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
+        self._send(self.outputs.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
         self.reset()
         self._graphs: list[Graph] = []
         self.note = ""
@@ -136,7 +139,7 @@ class Inference:
         return [self._gpu.capture(partial(self._work, count)) for count in counts]
 
     def reset(self) -> None:
-        """Remember nothing of the frames before the next."""
+        """Forget all earlier frames."""
         self._gpu.copy(self._fresh, self._ones, self._stream)
 
     @property
@@ -152,23 +155,23 @@ class Inference:
             self._work(steps, self._stream)
 
     def state(self, steps: int) -> Buffer:
-        """The State after so many steps, as bytes."""
-        return self._gpu.slice(self.outcome.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
+        """Return the State after a number of steps, as bytes."""
+        return self._gpu.slice(self.outputs.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
 
     def _work(self, steps: int, stream: Stream) -> None:
         self._begin(stream)
         logits = {"features": self._features, "logits": self._base}
-        self._encoder.enqueue({"image": self.picture, "text": self._text} | logits, stream)
+        self._encoder.enqueue({"image": self.image, "text": self._text} | logits, stream)
         self._recall(stream)
         for step in range(steps):
             self._step(step, stream)
         self._label(stream)
 
     def _begin(self, stream: Stream) -> None:
-        gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumb_size
-        thumb, sums = gpu.address(self._thumb), gpu.address(self._sums)
-        gpu.launch(CutRows(rows, 1, gpu.address(self.picture), shape.width, columns, STRIDE, 0, thumb, sums), stream)
-        flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outcome.present))
+        gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumbnailnail_size
+        thumb, sums = gpu.address(self._thumbnail), gpu.address(self._sums)
+        gpu.launch(CutRows(rows, 1, gpu.address(self.image), shape.width, columns, STRIDE, 0, thumb, sums), stream)
+        flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outputs.present))
         most = CUT * rows * columns * 3
         gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), stream)
 
@@ -184,21 +187,21 @@ class Inference:
         tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
         tensors["text"] = self._text
         self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, stream)
-        before = gpu.address(self.outcome.states) + step * _STATE.itemsize
+        before = gpu.address(self.outputs.states) + step * _STATE.itemsize
         read = (gpu.address(self._refined), gpu.address(self._moved), before, before + _STATE.itemsize)
         logits = gpu.address(self._logits)
         gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), stream)
 
     def _label(self, stream: Stream) -> None:
-        gpu, shape, outcome = self._gpu, self.shape, self.outcome
+        gpu, shape, outputs = self._gpu, self.shape, self.outputs
         grid = (shape.columns, shape.rows)
-        written = (outcome.probabilities, self._confidence, outcome.labels, outcome.present)
+        written = (outputs.probabilities, self._confidence, outputs.labels, outputs.present)
         logits, tables = gpu.address(self._logits), gpu.address(self.spans)
         targets = [gpu.address(buffer) for buffer in written]
         gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), stream)
         lines, columns = gpu.address(self._lines), shape.classes + 1
         gpu.launch(Count(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), stream)
-        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outcome.totals)), stream)
+        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outputs.totals)), stream)
 
     def _pinned(self, array: NDArray[Any]) -> NDArray[Any]:
         pinned = self._gpu.pinned(array.shape, array.dtype)
@@ -206,7 +209,7 @@ class Inference:
         return pinned
 
     def _send(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        """Copy once and wait."""
+        """Copy to the GPU and wait."""
         done, pinned = self._gpu.event(), self._pinned(array)
         self._gpu.copy(buffer, pinned, self._stream)
         self._gpu.record(done, self._stream)
@@ -214,7 +217,7 @@ class Inference:
 
 
 def read_state(state: NDArray[np.uint8]) -> tuple[float, int, bool]:
-    """Share of cells that the last step moved, steps taken, and whether the mask has settled, of a State's bytes."""
+    """Read a State: the share of cells that the last step changed, the steps taken, and whether the mask has settled."""
     fields = state.view(_STATE)[0]
     return float(fields["moved"]), int(fields["steps"]), bool(fields["settled"])
 
@@ -223,11 +226,11 @@ STATE_BYTES = _STATE.itemsize
 
 
 class StepPlan:
-    """Chooses among step counts 0..`most` of which each has a recorded graph.
+    """Choose the number of refinement steps of the next frame, from 0 to `most`, without waiting for the GPU.
 
-    On the GPU itself a mask that has settled is left alone by the steps that follow, so a count too large costs time and changes
-    nothing. A count too small shows: the frame comes back unsettled, and the next ones get all steps again. `budget` is the
-    seconds that a frame may take from its start to its result, None for no bound. May be used from several threads.
+    Too many steps cost time and change nothing, since the GPU leaves a settled mask unchanged. After too few steps the frame
+    returns unsettled, and the next frames get all steps again. `budget` is the seconds from a frame's start to its result, None
+    for no limit. Thread-safe.
     """
 
     def __init__(self, most: int, budget: float | None = None) -> None:
@@ -237,7 +240,7 @@ class StepPlan:
         self._lock = threading.Lock()
 
     def next(self) -> int:
-        """Steps for the next frame: the most that any of the latest frames needed, as far as the budget goes."""
+        """Return the steps of the next frame: the maximum that the latest frames needed, within the budget."""
         with self._lock:
             return self._within(max(self._needed, default=self._most))
 
@@ -250,7 +253,7 @@ class StepPlan:
         return fitting
 
     def learn(self, given: int, taken: int, settled: bool, seconds: float) -> None:
-        """A frame that was given so many steps came back: the steps that changed it, and the time from its start."""
+        """Record a finished frame: the steps it was given, the steps that changed it, and the seconds from its start."""
         with self._lock:
             self._needed.append(taken if settled else self._most)
             known = self._seconds[given]

@@ -1,4 +1,4 @@
-"""The overlay of the `cuda` device: the same look, painted on the GPU, and brought to the host only when it is finished."""
+"""Draw the overlay on the GPU with the CPU's result, and copy finished frames to the host where outputs need them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from cliprl.pipeline.overlay.upsample import spans as grid_spans
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
-    """Memory that painting needs, by address: labels and map uint8 of the chroma's size, and tables of the view.
+class OverlayBuffers:
+    """Addresses of the overlay's memory: labels and map, uint8 of the chroma's size, and tables of the view.
 
     `disc` and `margin` are `disc_spans` and `margin_spans`, 0 where there are none; `inks` uint16 (4, 256).
     """
@@ -41,26 +41,31 @@ class Canvas:
 
 
 def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
-    """The lines' parts inside the endoscope's disc, int32 (height, 2), at the size of the chroma; None where all is."""
+    """Return the part of each chroma line inside the field of view, int32 (height, 2); None where that is the whole frame."""
     return None if view.circle is None else spans(picture_mask(view, height, width))
 
 
 def margin_spans(view: Viewport, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
-    """The lines' parts where contours may be: not on the edge of the view's picture. None where that is the frame's own."""
+    """Return the part of each line where contours may be, away from the edge of the field of view; None where it has none."""
     if view.circle is None and view.crop[2:] == (view.frame_width, view.frame_height):
         return None
     return spans(picture_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:
-    """What to keep of a pixel and what to add to Y, Cb and Cr, uint16 (4, 256)."""
+    """Stack the factor on a pixel and the terms added to Y, Cb and Cr: uint16 (4, 256)."""
     return np.stack([inks.keep, *inks.add])
 
 
 def upsample_arguments(
-    view: Viewport, grid: tuple[int, int, int], size: tuple[int, int], probabilities: int, present: int, canvas: Canvas
+    view: Viewport,
+    grid: tuple[int, int, int],
+    size: tuple[int, int],
+    probabilities: int,
+    present: int,
+    buffers: OverlayBuffers,
 ) -> Upsample:
-    """Arguments of `upsample`: a grid of (classes, rows, columns) onto chroma of `size` (height, width)."""
+    """Return the arguments of `upsample`: a grid of (classes, rows, columns) onto chroma of `size` (height, width)."""
     classes, rows, columns = grid
     height, width = size
     x, y = grid_spans(view, (rows, columns), height, width)
@@ -68,11 +73,11 @@ def upsample_arguments(
     target = (x.target.start, y.target.start, x.target.stop - x.target.start, y.target.stop - y.target.start)
     numbers = (classes, rows, columns, x.cells.start, y.cells.start, *cells, *target, x.part.start, y.part.start, 0)
     steps = (cells[0] / x.length, cells[1] / y.length)
-    return Upsample(width, height, probabilities, present, *numbers, *steps, canvas.disc, canvas.labels)
+    return Upsample(width, height, probabilities, present, *numbers, *steps, buffers.disc, buffers.labels)
 
 
-def trace_arguments(size: tuple[int, int], contour_width: float | None, canvas: Canvas) -> TraceContours:
-    """Arguments of `trace` on chroma of `size` (height, width); `contour_width` None draws no contours."""
+def trace_arguments(size: tuple[int, int], contour_width: float | None, buffers: OverlayBuffers) -> TraceContours:
+    """Return the arguments of `trace` on chroma of `size` (height, width); `contour_width` None draws no contours."""
     core = core_diagonal = soft = soft_diagonal = 0
     if contour_width is not None:
         core = contour_radius(contour_width, size[0])
@@ -80,27 +85,27 @@ def trace_arguments(size: tuple[int, int], contour_width: float | None, canvas: 
         core_diagonal = 1 + sum(2 if i % 2 else 1 for i in range(1, core))
         soft, soft_diagonal = core + 1, core_diagonal + (2 if core % 2 else 1)
     octagons = (core, core_diagonal, soft, soft_diagonal, LEVEL, 0)
-    return TraceContours(size[1], size[0], canvas.labels, canvas.margin, *octagons, canvas.map)
+    return TraceContours(size[1], size[0], buffers.labels, buffers.margin, *octagons, buffers.map)
 
 
-def blend_arguments(planes: Planes, frame: tuple[int, int], canvas: Canvas) -> Blend:
-    """Arguments of `blend` into the planes of a frame of (height, width)."""
+def blend_arguments(planes: Planes, frame: tuple[int, int], buffers: OverlayBuffers) -> Blend:
+    """Return the arguments of `blend` into the planes of a frame of (height, width)."""
     (luma, luma_pitch), (chroma, chroma_pitch) = planes
     height, width = frame
     half = ((width + 1) // 2, (height + 1) // 2)
-    return Blend(*half, luma, chroma, luma_pitch, chroma_pitch, width, height, canvas.map, canvas.inks)
+    return Blend(*half, luma, chroma, luma_pitch, chroma_pitch, width, height, buffers.map, buffers.inks)
 
 
 class CudaOverlay(Overlay):
-    """An `Overlay` for frames of the device's ring. After `draw` a frame's own planes, on the host, hold the painted picture."""
+    """An `Overlay` for frames of the device's ring. After `draw` a frame's planes on the host hold the result."""
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, context: GpuContext) -> None:
         self._cuda, self._stream = context, context.stream()
-        self._staging = UploadBuffers(context.gpu, self._stream)
+        self._uploads = UploadBuffers(context.gpu, self._stream)
         self._drawn = context.gpu.event()
         self._size = (0, 0)
-        self._told: tuple[Viewport, Color, Style] | None = None
-        self._canvas = Canvas(0, 0, 0)
+        self._prepared: tuple[Viewport, Color, Style] | None = None
+        self._buffers = OverlayBuffers(0, 0, 0)
         super().__init__(classes, style)
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
@@ -122,24 +127,24 @@ class CudaOverlay(Overlay):
         assert isinstance(segmentation, CudaSegmentation)
         gpu, result = self._cuda.gpu, segmentation.result
         size = (len(frame.chroma), frame.chroma.shape[1])
-        self._tell(segmentation.view, color, size)
+        self._prepare_tables(segmentation.view, color, size)
         probabilities, present = gpu.address(result.probabilities), gpu.address(result.present)
         grid = (len(self.classes), *segmentation.result.labels.shape)
         view = segmentation.view
-        gpu.launch(upsample_arguments(view, grid, size, probabilities, present, self._canvas), self._stream)
+        gpu.launch(upsample_arguments(view, grid, size, probabilities, present, self._buffers), self._stream)
         gpu.record(result.free, self._stream)
         contours = self.style.contour_width if self.style.contours else None
-        gpu.launch(trace_arguments(size, contours, self._canvas), self._stream)
+        gpu.launch(trace_arguments(size, contours, self._buffers), self._stream)
         planes = self._cuda.planes(self._slot(frame))
-        gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._canvas), self._stream)
+        gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._buffers), self._stream)
 
-    def _tell(self, view: Viewport, color: Color, size: tuple[int, int]) -> None:
+    def _prepare_tables(self, view: Viewport, color: Color, size: tuple[int, int]) -> None:
         """Send what the kernels have to know of view, colours and style, where any is new."""
         if size != self._size:
             self._cuda.gpu.synchronize(self._drawn)  # the old memory is of no more use
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
-            self._size, self._told = size, None
-        if self._told == (view, color, self.style):
+            self._size, self._prepared = size, None
+        if self._prepared == (view, color, self.style):
             return
         inks = overlay_colors(self.classes, self._shown, self.style.opacity, color)
         tables = {
@@ -147,10 +152,10 @@ class CudaOverlay(Overlay):
             "disc": disc_spans(view, *size),
             "margin": margin_spans(view, *size, self.style.contour_width),
         }
-        sent = {name: 0 if table is None else self._staging.send(name, table) for name, table in tables.items()}
+        sent = {name: 0 if table is None else self._uploads.send(name, table) for name, table in tables.items()}
         labels, painted = (self._cuda.gpu.address(buffer) for buffer in (self._labels, self._map))
-        self._canvas = Canvas(labels, painted, **sent)
-        self._told = (view, color, self.style)
+        self._buffers = OverlayBuffers(labels, painted, **sent)
+        self._prepared = (view, color, self.style)
 
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:
         assert isinstance(segmentation, CudaSegmentation)
@@ -168,7 +173,7 @@ class CudaOverlay(Overlay):
             lying, tables = np.rot90(part, -turns), [np.rot90(table, -turns) for table in (keep, add)]
             offset = lying.__array_interface__["data"][0] - plane.__array_interface__["data"][0]
             names = (f"{name} {kind} {at_bottom}" for name in ("keep", "add"))
-            sent = [self._staging.send(n, np.ascontiguousarray(t)) for n, t in zip(names, tables, strict=True)]
+            sent = [self._uploads.send(n, np.ascontiguousarray(t)) for n, t in zip(names, tables, strict=True)]
             target = gpu.address(buffer) + offset
             width = lying[0].size
             gpu.launch(Stamp(width, len(lying), target, plane.strides[0], 0, *sent), self._stream)

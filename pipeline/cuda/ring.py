@@ -1,4 +1,4 @@
-"""The ring on the GPU: every slot has planes there, pinned planes on the host, and events that tell when it may be touched."""
+"""The ring of frames in GPU memory: each slot has GPU planes, pinned planes on the host, and events that order access."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
 
 @dataclass(slots=True)
 class Slot:
-    """A frame's place on the GPU.
+    """The GPU memory of one frame.
 
-    luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` happens when a frame has been written, `free` of each stream
-    that reads it when that has. `filled`: the planes were written on the GPU, so that there is nothing to upload.
+    luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` completes when a frame has been written, `free` of each reading
+    stream when it has read it. `filled`: the planes were written on the GPU, so there is nothing to upload.
     """
 
     luma: Buffer

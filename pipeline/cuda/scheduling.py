@@ -1,4 +1,4 @@
-"""Several video streams on one GPU: they take turns, and none gets far ahead of what the GPU has done for it."""
+"""Share one GPU between video streams: fair turns, and a limit of frames in flight for each stream."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from cliprl.pipeline.cuda.gpu_api import Event, Gpu, Stream
 
-# Frames of one stream that may be on the GPU at a time: one at work, one that waits so that it never runs dry.
+# Maximum number of frames of one stream on the GPU: one being processed and one queued, so that the GPU never idles.
 DEPTH = 2
 
 
 class GpuTurns:
-    """A lock that is handed on in the order in which it was asked for: with n streams a frame waits for n - 1 others at most."""
+    """A first-come, first-served lock: with n streams a frame waits for at most n - 1 others."""
 
     def __init__(self) -> None:
         self._waiting: deque[object] = deque()
@@ -22,7 +22,7 @@ class GpuTurns:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Wait for the turn; hold it inside the block."""
+        """Wait for the turn and hold it inside the block."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -38,7 +38,7 @@ class GpuTurns:
 
 
 class InFlight:
-    """Holds one video stream back until all but its latest frames are done: `DEPTH` frames bound what it makes others wait."""
+    """Limit the frames of one video stream in flight to `depth`, which bounds the time that other streams wait for it."""
 
     def __init__(self, gpu: Gpu, depth: int = DEPTH) -> None:
         self._gpu, self._depth = gpu, depth
@@ -46,14 +46,14 @@ class InFlight:
         self._spare: list[Event] = []
 
     def admit(self) -> None:
-        """Wait until there is room for another frame. Not inside a turn: others may go on meanwhile."""
+        """Wait until another frame may be enqueued. Call it outside a turn, so that other streams continue."""
         while len(self._given) >= self._depth:
             event = self._given.popleft()
             self._gpu.synchronize(event)
             self._spare.append(event)
 
     def given(self, stream: Stream) -> None:
-        """A frame's work was given to a stream, to its end."""
+        """Note that all work of a frame was enqueued on a stream."""
         event = self._spare.pop() if self._spare else self._gpu.event()
         self._gpu.record(event, stream)
         self._given.append(event)

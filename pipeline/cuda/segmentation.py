@@ -1,4 +1,4 @@
-"""What the GPU made of a frame, and what of it the host is told at once."""
+"""Results of a frame on the GPU, and the status numbers that are copied to the host."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
 from cliprl.pipeline.cuda.inference import STATE_BYTES, Inference, Shape, read_state
 
-# Frames whose results are kept at a time: one at each stage of a stream, one between each two, and some room.
+# Results kept at a time: one for each stage of a stream and each queue between stages, and some reserve.
 RESULTS = 10
 
 
 @dataclass(slots=True)
 class FrameResult:
-    """A frame's results on the GPU, copied there from the graph's own memory, and the status numbers in pinned memory.
+    """A frame's results on the GPU, copied from the memory of the graph, and the status numbers in pinned memory.
 
-    `ready` happens when all is there; `free` when the output stream has read its part.
+    `ready` completes when all are written, `free` when the overlay's stream has read them.
     """
 
     probabilities: Buffer
@@ -34,7 +34,7 @@ class FrameResult:
 
 
 class ResultBuffers:
-    """A frame's result for each of the latest `RESULTS` frames."""
+    """The results of the latest `RESULTS` frames."""
 
     def __init__(self, gpu: Gpu, shape: Shape) -> None:
         self._gpu, self._next = gpu, 0
@@ -52,16 +52,16 @@ class ResultBuffers:
         ]
 
     def keep(self, inference: Inference, steps: int, stream: Stream) -> FrameResult:
-        """Copy what the graph with so many steps leaves, as the stream's next work. Overwrites the oldest result."""
-        gpu, outcome = self._gpu, inference.outcome
+        """Enqueue a copy of the outputs of the graph with `steps` steps. Overwrites the oldest result."""
+        gpu, outputs = self._gpu, inference.outputs
         result = self._held[self._next]
         self._next = (self._next + 1) % RESULTS
         gpu.wait(stream, result.free)
         for target, source in (
-            (result.probabilities, outcome.probabilities),
-            (result.labels, outcome.labels),
-            (result.present, outcome.present),
-            (result.totals, outcome.totals),
+            (result.probabilities, outputs.probabilities),
+            (result.labels, outputs.labels),
+            (result.present, outputs.present),
+            (result.totals, outputs.totals),
             (result.state, inference.state(steps)),
         ):
             gpu.copy(target, source, stream)
@@ -70,10 +70,10 @@ class ResultBuffers:
 
 
 class CudaSegmentation(Segmentation):
-    """A segmentation that stays on the GPU until somebody asks for its labels or probabilities.
+    """A segmentation that stays on the GPU until its labels or probabilities are read.
 
-    They must be asked for before `RESULTS` more frames are segmented, and are then the caller's own. `counts` is the number of
-    the grid's cells of each class, `settled` whether further steps would have changed nothing.
+    Read them before `RESULTS` more frames are segmented; they are copies. `counts` is the number of grid cells of each class,
+    `settled` whether further steps would have changed nothing.
     """
 
     __slots__ = ("_fetch", "counts", "result", "settled")
@@ -99,13 +99,13 @@ class CudaSegmentation(Segmentation):
 
 
 class Fetcher:
-    """Brings results to the host, on a stream of its own, for those who ask."""
+    """Copy results to the host on a separate stream."""
 
     def __init__(self, gpu: Gpu, stream: Stream) -> None:
         self._gpu, self._stream, self._done = gpu, stream, gpu.event()
 
     def __call__(self, buffer: Buffer, result: FrameResult) -> NDArray[Any]:
-        """A copy of one of a result's buffers, once it is there."""
+        """Wait for a result and return a copy of one of its buffers."""
         kind = np.uint8 if len(buffer.shape) == 2 else np.float32
         host = self._gpu.pinned(tuple(buffer.shape), kind)
         self._gpu.wait(self._stream, result.ready)

@@ -121,7 +121,7 @@ class CudaSegmenter(Segmenter):
         slot = device.frames.enter(frame, device.compute)
         planes = device.planes(slot)
         tables = [self._uploads.address(name) for name in _table_names()]
-        picture = gpu.address(self._inference.picture)
+        picture = gpu.address(self._inference.image)
         gpu.launch(prepare_arguments(view, frame.color, planes, tables, picture), device.compute)
         device.frames.leave(frame, device.compute)
 

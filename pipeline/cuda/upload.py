@@ -1,4 +1,4 @@
-"""Small tables and patches on their way to the GPU: pinned memory that is used again as soon as it has been read."""
+"""Upload small tables and patches through pinned memory that is reused as soon as it has been read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Pinned:
 
 
 class UploadBuffers:
-    """Sends arrays to buffers with names, in the order of one stream. Memory grows by doubling, and is never given back."""
+    """Upload arrays to named buffers, in the order of one stream. Memory grows by doubling and is never freed."""
 
     def __init__(self, gpu: Gpu, stream: Stream) -> None:
         self._gpu, self._stream = gpu, stream
@@ -29,14 +29,14 @@ class UploadBuffers:
         self._outgrown: list[Buffer] = []  # work under way may still read them
 
     def send(self, name: str, array: NDArray[Any]) -> int:
-        """Copy a contiguous array to the buffer `name`, over what was there. Returns its address, for work of the stream."""
+        """Copy a contiguous array to the buffer `name` and return its address, for work on the stream."""
         size = array.nbytes
         buffer = self._buffer(name, size)
         self._send(self._gpu.slice(buffer, 0, size), array.reshape(-1).view(np.uint8))
         return self._gpu.address(buffer)
 
     def send_to(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        """Copy a host array to a buffer of its own shape and type."""
+        """Copy a host array to a buffer of the same shape and type."""
         self._send(buffer, array)
 
     def _send(self, target: Buffer, array: NDArray[Any]) -> None:
@@ -47,7 +47,7 @@ class UploadBuffers:
         self._gpu.record(pinned.sent, self._stream)
 
     def address(self, name: str) -> int:
-        """Where the buffer `name` is."""
+        """Return the address of the buffer `name`."""
         return self._gpu.address(self._buffers[name])
 
     def _buffer(self, name: str, size: int) -> Buffer:

@@ -34,7 +34,7 @@ DISTANCES = (2 * STRIPS, 4)
 
 @dataclass(frozen=True, slots=True)
 class StripLayout:
-    """How the strips lie on a frame of a size: cells across and down, and pixels a cell."""
+    """The layout of the strips on a frame: cells across and down, and pixels per cell."""
 
     height: int
     width: int
@@ -44,7 +44,7 @@ class StripLayout:
 
     @classmethod
     def of(cls, height: int, width: int) -> StripLayout | None:
-        """The layout for a frame of (height, width); None where it is too small or too narrow for any."""
+        """Return the layout for a frame of (height, width); None where it is too small."""
         if not has_strips(height, width):
             return None
         cell = cell_size(height, width)
@@ -52,17 +52,17 @@ class StripLayout:
 
     @property
     def longer(self) -> int:
-        """Cells of the longer kind of strip."""
+        """The number of cells of the longer strips."""
         return max(self.across, self.down)
 
     def first(self) -> NDArray[np.int32]:
-        """First line of each strip across, first column of each strip down: int32 (2 * STRIPS)."""
+        """Return the first line of each strip across and the first column of each strip down: int32 (2 * STRIPS)."""
         return np.concatenate([first_lines(self.height), first_lines(self.width)]).astype(np.int32)
 
     def launches(
         self, luma: tuple[int, int], full_range: bool, first: int, memory: tuple[int, int, int]
     ) -> tuple[Strips, Levels, EndsOf]:
-        """The three launches, in order. `luma` is address and pitch; `memory` the addresses of cells float32
+        """Return the three launches, in order. `luma` is address and pitch; `memory` the addresses of cells float32
         (2 * STRIPS, longer), brightness float32 (2 * STRIPS + 1) and distances float64 `DISTANCES`."""
         cells, bright, distances = memory
         counts = (STRIPS, self.across, self.down)
@@ -76,23 +76,23 @@ class StripLayout:
         )
 
     def ends(self, distances: NDArray[np.float64]) -> Ends:
-        """The ends in the frame, from the distances (2 * STRIPS, 4) that the last launch wrote."""
+        """Convert the distances (2 * STRIPS, 4) of the last launch to positions in the frame."""
         sides = np.where(distances < 0, np.inf, distances).reshape(2, STRIPS, 2, 2).transpose(0, 2, 3, 1)
         places = tuple(np.asarray(first_lines(length) + LINES / 2, np.float64) for length in (self.height, self.width))
         return place_ends(sides.reshape(4, 2, STRIPS), places, (self.height, self.width), self.cell)
 
 
 class ViewTracker:
-    """The views of one stream's frames. The picture's ends are read on a stream of their own, into a kilobyte of the host's.
+    """Track the views of one stream's frames. Strip distances, about 1 KB, are downloaded on a separate stream.
 
-    A first frame, or one of a new size, is waited for; of any other the view is that of the latest frame whose ends have come
-    back, mostly the one before it: the picture moves by less in a frame than the detector lets it.
+    The first frame, and the first of a new size, is waited for. Any other frame gets the view of the latest frame whose distances
+    have arrived, usually the one before: the field of view moves less in a frame than the detector tolerates.
     """
 
     def __init__(self, gpu: Gpu, detector: FieldOfViewDetector, stream: Stream) -> None:
         self._gpu, self._detector = gpu, detector
         self._stream, self._read = stream, gpu.event()
-        self._staging = UploadBuffers(gpu, self._stream)
+        self._uploads = UploadBuffers(gpu, self._stream)
         self._distances, self._host = gpu.empty(DISTANCES, np.float64), gpu.pinned(DISTANCES, np.float64)
         self._bright = gpu.empty((2 * STRIPS + 1,), np.float32)
         self._layout: StripLayout | None = None
@@ -101,42 +101,42 @@ class ViewTracker:
         self._view: Viewport | None = None
 
     def reset(self, detector: FieldOfViewDetector) -> None:
-        """Forget where the picture was, before another stream. What is being read belongs to the last one: it is waited for."""
+        """Forget the field of view before another stream, after waiting for the download under way."""
         self._gpu.synchronize(self._read)
         self._pending, self._view, self._detector = False, None, detector
 
     def view_of(self, frame: Frame, ring: CudaRing) -> Viewport:
-        """The view of the next frame."""
+        """Return the view of the next frame."""
         size = (frame.height, frame.width)
         fresh = self._view is None or (self._view.frame_height, self._view.frame_width) != size
         if not fresh and self._pending and self._gpu.done(self._read):
             self._follow()
         if fresh:
-            self._lay_out(*size)
+            self._resize(*size)
         if not self._pending:
-            self._look(frame, ring)
+            self._scan(frame, ring)
         if fresh:
             self._gpu.synchronize(self._read)
             self._follow()
         assert self._view is not None
         return self._view
 
-    def _lay_out(self, height: int, width: int) -> None:
-        # What was read of a frame of another size is of no use; its memory stays until that is done.
+    def _resize(self, height: int, width: int) -> None:
+        # Distances of a frame of another size are useless; wait, since their memory is replaced.
         self._gpu.synchronize(self._read)
         self._pending, self._layout = False, StripLayout.of(height, width)
         self._view = self._detector.follow(None, (height, width))
         if self._layout is not None:
             self._cells = self._gpu.empty((2 * STRIPS, self._layout.longer), np.float32)
-            self._staging.send("first", self._layout.first())
+            self._uploads.send("first", self._layout.first())
 
-    def _look(self, frame: Frame, ring: CudaRing) -> None:
+    def _scan(self, frame: Frame, ring: CudaRing) -> None:
         if self._layout is None:
             return
         gpu, slot = self._gpu, ring.enter(frame, self._stream)
         memory = (gpu.address(self._cells), gpu.address(self._bright), gpu.address(self._distances))
         luma = (gpu.address(slot.luma), frame.width)
-        first = self._staging.address("first")
+        first = self._uploads.address("first")
         for arguments in self._layout.launches(luma, frame.color.full_range, first, memory):
             gpu.launch(arguments, self._stream)
         ring.leave(frame, self._stream)

@@ -122,7 +122,7 @@ def lay_out(rng: np.random.Generator, shape: Shape, unit: float) -> list[Layer]:
 
 
 def _layer(rng: np.random.Generator, organ: Organ, kind: str, distance: Field, swollen: float) -> Layer:
-    """A layer of `kind`; pools are flat, all else is round over a part of its own size."""
+    """Return a layer of `kind`; pools are flat, all others are rounded over a part of their size."""
     deepest = max(float(distance.max()), 4.0)
     if kind == "pool":
         return Layer(organ, distance, deepest, 0.02, rng.uniform(0.6, 1.0), 0.0)

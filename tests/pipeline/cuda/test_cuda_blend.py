@@ -20,7 +20,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Stamp
 from cliprl.pipeline.cuda.overlay import (
-    Canvas,
+    OverlayBuffers,
     blend_arguments,
     disc_spans,
     ink_table,
@@ -87,7 +87,7 @@ class Painter:
         self.labels, self.map = np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)
         self.inks = ink_table(overlay_colors(CLASSES, SHOWN, opacity, frame.color))
         self.disc, self.margin = disc_spans(view, *size), margin_spans(view, *size, contour_width or 1)
-        self.canvas = Canvas(
+        self.canvas = OverlayBuffers(
             *(array.ctypes.data for array in (self.labels, self.map, self.inks)),
             *(0 if array is None else array.ctypes.data for array in (self.disc, self.margin)),
         )
