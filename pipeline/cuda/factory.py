@@ -1,4 +1,4 @@
-"""Opening the `cuda` device: what this machine offers, rung by rung, and a sentence on every rung that it does not."""
+"""Open the `cuda` device, with a sentence on each preferred component that this machine lacks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
 from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
 
 OLDEST = (7, 5)
-_cards: dict[int, SharedGpu] = {}
+_shared: dict[int, SharedGpu] = {}
 
 
 def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
-    """A device on torch's current GPU, for one video stream; all of a process share the GPU's one context, kernels and turns.
+    """Open a device on torch's current GPU for one video stream; the devices of a process share context, kernels and turns.
 
     Raises EngineError with the first reason why this machine can't serve.
     """
@@ -28,16 +28,16 @@ def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
 
 
 def open_shared_gpu(say: Callable[[str], None] = ignore_message) -> SharedGpu:
-    """Torch's current GPU with what its video streams share; the same one every time. Raises like `open_device`."""
+    """Return torch's current GPU with all that its video streams share, the same object each time. Raises like `open_device`."""
     reason = why_not(find_driver(), torch_cuda)
     if reason:
         raise EngineError(f"device 'cuda' can't serve here: {reason}")
     with CAPTURE_LOCK:
-        return _card(say)
+        return _open_shared(say)
 
 
 def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) -> str:
-    """Why the GPU can't be used at all; "" where it can. `state` tells the version of torch and whether it can use a GPU."""
+    """Return the reason why the GPU can't be used, "" if it can. `state` returns torch's version and whether it can use a GPU."""
     if driver is None:
         return NO_DRIVER
     if not driver.gpus:
@@ -48,20 +48,20 @@ def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) ->
     return why_not_torch(state)
 
 
-def _card(say: Callable[[str], None]) -> SharedGpu:
+def _open_shared(say: Callable[[str], None]) -> SharedGpu:
     import torch
 
     from cliprl.pipeline.cuda.torch_gpu import TorchGpu
 
-    # Torch makes the primary context; every other library is brought into that one.
+    # Torch creates the primary context; all other libraries use it.
     torch.cuda.init()  # type: ignore[no-untyped-call]
     index = torch.cuda.current_device()
-    if index not in _cards:
+    if index not in _shared:
         target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
         launcher, note = load_kernels(target, index, say)
         gpu = TorchGpu(launcher, index)
-        _cards[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
-    return _cards[index]
+        _shared[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
+    return _shared[index]
 
 
 def load_kernels(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
@@ -76,7 +76,7 @@ def load_kernels(target: str, index: int, say: Callable[[str], None]) -> tuple[L
 
 
 def network_of(engine: Engine) -> Network:
-    """An engine as a network that takes work without waiting. Raises EngineError for one that is not on the GPU."""
+    """Return an engine as a network that enqueues its runs. Raises EngineError for an engine of the CPU."""
     if not hasattr(engine, "enqueue"):
         raise EngineError(f"engine '{engine.backend}' does not run on a GPU: let the device choose one")
     return cast(Network, engine)

@@ -109,7 +109,7 @@ class CudaOverlay(Overlay):
         super().__init__(classes, style)
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
-        """Paint the frame on the GPU and, if `to_host`, bring it back and wait for this frame alone: see `Overlay.draw`."""
+        """Draw on the GPU and, if `to_host`, copy the planes to the host and wait for this frame only: see `Overlay.draw`."""
         gpu, ring = self._cuda.gpu, self._cuda.frames
         slot = ring.own(frame, self._stream)
         if isinstance(segmentation, CudaSegmentation):
@@ -139,9 +139,9 @@ class CudaOverlay(Overlay):
         gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._buffers), self._stream)
 
     def _prepare_tables(self, view: Viewport, color: Color, size: tuple[int, int]) -> None:
-        """Send what the kernels have to know of view, colours and style, where any is new."""
+        """Upload the tables for view, color and style, where any has changed."""
         if size != self._size:
-            self._cuda.gpu.synchronize(self._drawn)  # the old memory is of no more use
+            self._cuda.gpu.synchronize(self._drawn)  # before the old memory is freed
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
             self._size, self._prepared = size, None
         if self._prepared == (view, color, self.style):
@@ -164,12 +164,12 @@ class CudaOverlay(Overlay):
         return tuple(self.classes[i] for i in sorted(self._shown) if segmentation.counts[i] > least)
 
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
-        """Stamp a patch; where it lies is worked out on the host's planes, which have the shape of the GPU's."""
+        """Stamp a patch at the offset that it has in the host's planes, which have the shape of the GPU's."""
         slot, gpu, turns = self._slot(frame), self._cuda.gpu, frame.rotation // 90
         parts = patch_parts(frame, patch, *corner(frame, patch, size, at_bottom=at_bottom))
         for kind, (part, keep, add) in enumerate(parts):
             plane, buffer = ((frame.luma, slot.luma), (frame.chroma, slot.chroma))[kind]
-            # As it is stored, not as it is displayed.
+            # In the orientation of the stored frame, not of the displayed one.
             lying, tables = np.rot90(part, -turns), [np.rot90(table, -turns) for table in (keep, add)]
             offset = lying.__array_interface__["data"][0] - plane.__array_interface__["data"][0]
             names = (f"{name} {kind} {at_bottom}" for name in ("keep", "add"))

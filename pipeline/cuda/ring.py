@@ -66,14 +66,14 @@ class CudaRing(FrameRing):
         return pinned[0], pinned[1]
 
     def writing(self) -> Slot:
-        """The acquired slot, for a decoder that writes on the GPU itself, in the ring's `stream`: it may, from now on."""
+        """Return the acquired slot to a decoder that writes it on the GPU, in the ring's `stream`."""
         slot = self._held(self._reserve())
         self._admit(slot)
         slot.filled = True
         return slot
 
     def publish(self, frame: Frame) -> None:
-        """Hand over the frame just written into the acquired slot, and send it to the GPU unless it is there."""
+        """Publish the frame written into the acquired slot, and upload it unless it was written on the GPU."""
         index = self._reserve()
         slot = self._slots[index]
         if slot is not None:
@@ -89,29 +89,29 @@ class CudaRing(FrameRing):
             self._gpu.wait(self.stream, event)
 
     def slot_of(self, frame: Frame) -> Slot:
-        """Where a taken frame lies on the GPU."""
+        """Return the slot of a taken frame."""
         return self._held(frame.slot)
 
     def enter(self, frame: Frame, stream: Stream) -> Slot:
-        """Let a stream go on only when the frame has arrived; then it may touch the slot."""
+        """Make a stream wait for the frame, before it reads the slot."""
         slot = self.slot_of(frame)
         self._gpu.wait(stream, slot.ready)
         return slot
 
     def own(self, frame: Frame, stream: Stream) -> Slot:
-        """`enter` for a stream that writes: it goes on only when all are past the slot who entered it before."""
+        """`enter` for a stream that writes: it also waits for all streams that have read the slot."""
         slot = self.enter(frame, stream)
         for event in slot.free.values():
             self._gpu.wait(stream, event)
         return slot
 
     def rewritten(self, frame: Frame, stream: Stream) -> None:
-        """`leave` for a stream that was given all that it writes: who enters now sees that."""
+        """`leave` for a stream that has enqueued its writes: streams that enter later wait for them."""
         self._gpu.record(self.slot_of(frame).ready, stream)
         self.leave(frame, stream)
 
     def leave(self, frame: Frame, stream: Stream) -> None:
-        """The stream was given all that it does with the slot."""
+        """Note that a stream has enqueued all its work on the slot."""
         slot = self.slot_of(frame)
         if stream not in slot.free:
             slot.free[stream] = self._gpu.event()

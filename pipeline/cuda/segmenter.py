@@ -1,4 +1,4 @@
-"""The segmenter of the `cuda` device: the host only tells the GPU what to do next, and reads its status numbers."""
+"""The segmenter of the `cuda` device: the host enqueues work and reads status numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 
 @dataclass(frozen=True, slots=True)
 class PendingFrame:
-    """A frame that the GPU was given: where its result will be, how many steps it gets, and when it was given."""
+    """An enqueued frame: where its result will be, its number of steps, and when it was enqueued."""
 
     result: FrameResult
     steps: int
@@ -40,7 +40,7 @@ class PendingFrame:
 
 
 class CudaSegmenter(Segmenter):
-    """A `Segmenter` on the GPU, for one video stream. `encode` gives a frame's whole work to the GPU, `refine` waits for its end.
+    """A `Segmenter` on the GPU, for one video stream. `encode` enqueues all work on a frame, `refine` waits for its end.
 
     The view of a frame is that of the frame before it, where that frame's is not there yet; the number of steps follows the
     frames before. Otherwise it does what the CPU's does, in the same order.
@@ -83,7 +83,7 @@ class CudaSegmenter(Segmenter):
         return Shape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
 
     def reset(self) -> None:
-        """Forget the last frame and where the endoscope's picture was, before another stream."""
+        """Forget the last frame and its field of view, before another stream."""
         super().reset()
         self._plan = StepPlan(self.steps, self.budget)
         if hasattr(self, "_inference"):
@@ -112,7 +112,7 @@ class CudaSegmenter(Segmenter):
         context.device_state = PendingFrame(result, steps, start)
 
     def _prepare(self, frame: Frame, view: Viewport) -> None:
-        """Write the network's picture, straight from the frame's planes on the GPU."""
+        """Write the network input from the frame's planes on the GPU."""
         device, gpu = self._cuda, self._cuda.gpu
         if view != self._last_view:
             self._send_view(view)
@@ -126,7 +126,7 @@ class CudaSegmenter(Segmenter):
         device.frames.leave(frame, device.compute)
 
     def _send_view(self, view: Viewport) -> None:
-        """Send what the kernels have to know of a view that is new."""
+        """Upload the tables of a new view."""
         shape = self._inference.shape
         inside = inside_spans(view, shape.height, shape.width)
         tables = [*(array for taps in filters(view) for array in taps), inside]
@@ -137,7 +137,7 @@ class CudaSegmenter(Segmenter):
         self._last_view = view
 
     def _send_warp(self, old: Viewport, new: Viewport) -> None:
-        """Send how the grid lies to the last frame's. After a change of the frame's size nothing is remembered."""
+        """Upload the warp from the last frame's grid. A change of the frame's size resets the temporal prior."""
         grid = (self._inference.shape.rows, self._inference.shape.columns)
         self._moving = old != new
         if (old.frame_height, old.frame_width) != (new.frame_height, new.frame_width):
@@ -173,7 +173,7 @@ def _table_names() -> tuple[str, ...]:
 
 
 def _grid_table(view: Viewport, grid: tuple[int, int]) -> NDArray[np.int32]:
-    """What of the grid lies in the picture, and which cells it touches, as `classify` takes it: int32 (rows + 2, 2)."""
+    """Return the spans of the grid inside the field of view and the cells they touch, for `classify`: int32 (rows + 2, 2)."""
     x, y = grid_spans(view, grid, view.frame_height, view.frame_width)
     touched = np.array([[x.cells.start, y.cells.start], [x.cells.stop, y.cells.stop]], np.int32)
     return np.concatenate([inside_spans(view, *grid), touched])

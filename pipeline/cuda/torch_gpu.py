@@ -1,4 +1,4 @@
-"""The real GPU: memory, streams, events and graphs are torch's, kernels are launched into torch's own context."""
+"""Implement the GPU operations with torch's memory, streams, events and graphs; kernels run in torch's context."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cliprl.pipeline.cuda.kernels.launchers import Launcher
 _TYPES = {
     np.dtype(np.uint8): torch.uint8,
     np.dtype(np.int32): torch.int32,
-    # Only ever used by kernels: the same bytes.
+    # Used by kernels only: the same bytes.
     np.dtype(np.uint32): torch.int32,
     np.dtype(np.float32): torch.float32,
     np.dtype(np.float64): torch.float64,
@@ -34,14 +34,14 @@ class TorchGpu:
         self.name = torch.cuda.get_device_name(index)
         self._launcher, self._device = launcher, torch.device("cuda", index)
         self._spare: list[torch.cuda.Stream] = []
-        # Graphs are replayed one after the other on one stream, and leave nothing in it: they can share their memory.
+        # Graphs run one after the other on one stream and keep no state in this memory, so they share a pool.
         self._pool = torch.cuda.graph_pool_handle()
-        # Torch refuses to use a pool again whose last graph has gone: the first one stays.
+        # Torch does not use a pool again after its last graph was freed: keep the first graph.
         self._first: torch.cuda.CUDAGraph | None = None
         self._capturing: torch.cuda.Stream | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
-        """See `Gpu`. Raises EngineError where there is no memory left."""
+        """See `Gpu`. Raises EngineError if out of memory."""
         try:
             return torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], device=self._device)
         except torch.OutOfMemoryError as error:
@@ -49,7 +49,7 @@ class TorchGpu:
             raise EngineError(f"{self.name}: {reason}: run fewer streams at once, or a smaller bundle") from error
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Gpu`. The array keeps the tensor whose memory it is."""
+        """See `Gpu`. The array keeps the tensor alive."""
         array: NDArray[Any] = torch.empty(shape, dtype=_TYPES[np.dtype(dtype)], pin_memory=True).numpy()
         return array
 
@@ -62,7 +62,7 @@ class TorchGpu:
         return buffer[start:stop] if shape is None else buffer[start:stop].view(shape)
 
     def surface(self, plane: Any) -> torch.Tensor:
-        """See `Gpu`. PyAV's planes take no stream, which torch would pass: the capsule is asked for here."""
+        """See `Gpu`. PyAV's planes accept no stream argument, which torch would pass."""
         tensor: torch.Tensor = from_dlpack(plane.__dlpack__())
         return tensor
 
@@ -76,7 +76,7 @@ class TorchGpu:
         return buffer.stride(0) * buffer.element_size()
 
     def bind(self) -> None:
-        """See `Gpu`. CUDA's runtime does so with the first call that needs a context."""
+        """See `Gpu`. CUDA's runtime does so in the first call that needs a context."""
         torch.cuda.set_device(self._device)
         self.record(self.event(), self.decoding())
 
@@ -85,7 +85,7 @@ class TorchGpu:
         return torch.cuda.default_stream(self._device)
 
     def stream(self) -> torch.cuda.Stream:
-        """See `Gpu`. Not one of torch's pool, of whose streams two may be the same."""
+        """See `Gpu`. Not from torch's pool, in which two streams may be the same."""
         if self._spare:
             return self._spare.pop()
         return torch.cuda.ExternalStream(self._launcher.stream(), self._device)  # type: ignore[no-untyped-call]
@@ -95,7 +95,7 @@ class TorchGpu:
         self._spare.append(stream)
 
     def event(self) -> torch.cuda.Event:
-        """See `Gpu`. A thread that waits for it sleeps, and leaves its core to the others."""
+        """See `Gpu`. A waiting thread sleeps instead of spinning."""
         return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def record(self, event: torch.cuda.Event, stream: torch.cuda.Stream) -> None:

@@ -1,4 +1,4 @@
-"""The kernels as a GPU's own code, compiled once for each generation and kept beside the engines. It needs no GPU."""
+"""Compile the kernels for a GPU generation, without a GPU; the result is kept in the engine cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCES = Path(__file__).parents[1] / "kernels"
 MAIN = "all.cu"
 # Turing, Ampere (A100, then GeForce and RTX A), Ada, Hopper, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm90", "sm120")
-# No fused multiply-add: the kernels compute on a GPU exactly what they do in the tests on a CPU.
+# No fused multiply-add: kernels compute the same on a GPU as in the tests on a CPU.
 OPTIONS = ("--fmad=false", "--std=c++17")
 _PART = "cubin"
 
@@ -27,7 +27,7 @@ _PART = "cubin"
 def compiled_kernels(
     target: str, cache: EngineCache | None = None, say: Callable[[str], None] = ignore_message
 ) -> bytes:
-    """The cubin of all kernels for `target`, such as "sm90", from the cache where it was compiled before.
+    """Return the cubin of all kernels for `target`, such as "sm90", from the cache if it was compiled before.
 
     Raises EngineError where there is neither NVRTC nor nvcc, or they can't compile for it.
     """
@@ -47,13 +47,13 @@ def compiled_kernels(
 
 @lru_cache(maxsize=1)
 def read_sources() -> Mapping[str, str]:
-    """Every source file by name."""
+    """Return all source files by name."""
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir()) if path.is_file()}
 
 
 @lru_cache(maxsize=1)
 def compiler() -> tuple[str, str]:
-    """What compiles here, "nvrtc" or "nvcc", and its version. Raises EngineError where neither is installed."""
+    """Return the compiler, "nvrtc" or "nvcc", and its version. Raises EngineError where neither is installed."""
     try:
         nvrtc: Any = import_module("cuda.bindings.nvrtc")
         major, minor = _checked(nvrtc, None, nvrtc.nvrtcVersion())
@@ -70,7 +70,7 @@ def compiler() -> tuple[str, str]:
 
 
 def compile_sources(sources: Mapping[str, str], target: str) -> bytes:
-    """Compile `MAIN` among the sources. Raises EngineError with the compiler's first complaint."""
+    """Compile `MAIN` among the sources. Raises EngineError with the compiler's first error."""
     return (_by_nvrtc if compiler()[0] == "nvrtc" else by_nvcc)(sources, target)
 
 
@@ -91,7 +91,7 @@ def _by_nvrtc(sources: Mapping[str, str], target: str) -> bytes:
 
 
 def _checked(nvrtc: Any, program: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a call returned besides its status. Raises EngineError for a bad one."""
+    """Return the results of a call. Raises EngineError for a status other than success."""
     status, *values = answer
     if status == nvrtc.nvrtcResult.NVRTC_SUCCESS:
         return tuple(values)
@@ -108,7 +108,7 @@ def _log(nvrtc: Any, program: Any) -> str:
 
 
 def by_nvcc(sources: Mapping[str, str], target: str) -> bytes:
-    """Compile with the CUDA toolkit's own compiler, where NVRTC is not installed."""
+    """Compile with the CUDA toolkit's nvcc, where NVRTC is not installed."""
     with tempfile.TemporaryDirectory(prefix="cliprl-nvcc-") as folder:
         for name, text in sources.items():
             Path(folder, name).write_text(text, encoding="utf-8")
