@@ -106,20 +106,28 @@ class SinkThread(threading.Thread):
 
     def _write_all(self, open_sink: Callable[[], Sink]) -> None:
         """Write until the queue is closed and empty. A file that fails again within the first seconds is removed."""
-        sink, opened = open_sink(), time.monotonic()
+        sink, opened, written = open_sink(), time.monotonic(), self.written
         try:
             with sink:
                 while (item := self._queue.get()) is not None:
                     self._write(sink, item)
                     if self._network or time.monotonic() - opened > _RECOVERED_S:
-                        self.error = None
+                        self._recover(sink)
                     del item  # a waiting thread must not keep the frame's memory
         except Exception:
             if self.error is not None and isinstance(sink, FileSink):
                 sink.remove_partial()
+                self._lost += self.written - written
+                self.written = written
             raise
         finally:
             self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
+        self._recover(sink)
+
+    def _recover(self, sink: Sink) -> None:
+        """Note that the fault, if there was one, is over."""
+        if self.error is not None and isinstance(sink, FileSink):
+            self.notes.append(f"'{self.target}' continues in '{sink.target}'")
         self.error = None
 
     def _write(self, sink: Sink, item: _Item) -> None:

@@ -28,15 +28,17 @@ LIMIT = 60.0  # seconds after which a test gives up
 SPEC = OutputSpec(StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, 25), Fraction(25), live=True), CLASSES)
 
 
-def feed(output: SinkThread, until: Callable[[], bool]) -> None:
-    """Put frames of a camera into an output, as fast as it takes them, until the condition holds."""
-    camera, clock, limit = TestCamera(live=False), StreamClock(), time.monotonic() + LIMIT
+def feed(output: SinkThread, until: Callable[[], bool]) -> int:
+    """Put frames of a camera into an output, as fast as it takes them, until the condition holds; how many."""
+    camera, clock, limit, given = TestCamera(live=False), StreamClock(), time.monotonic() + LIMIT, 0
     while not until():
         assert time.monotonic() < limit
         if len(output._queue) < 8 and (frame := camera.read()) is not None:
             clock.stamp_at(frame, time.monotonic(), 3600)
             output.put(frame, None)
+            given += 1
         time.sleep(0.002)
+    return given
 
 
 def frames_in(path: Path) -> int:
@@ -58,14 +60,14 @@ def test_a_file_output_continues_in_a_further_part_after_a_fault(name: str, tmp_
         lambda: open_sink(target, SPEC), name=target, open_next=lambda: open_sink(next_part(target), SPEC)
     )
     output.start()
-    feed(output, lambda: output.written > 10)
+    given = feed(output, lambda: output.written > 10)
     with file_size_limit(2000):
-        feed(output, lambda: output.error is not None)
+        given += feed(output, lambda: output.error is not None)
         assert "trying again" in output.remark
-    feed(output, lambda: output.error is None)
+    given += feed(output, lambda: output.error is None)
     assert output.remark == f"frames are missing in '{target}'"
     written = output.written
-    feed(output, lambda: output.written > written + 10)
+    given += feed(output, lambda: output.written > written + 10)
     output.close()
     assert output.failure is not None
     assert "can't write" in str(output.failure)
@@ -74,7 +76,9 @@ def test_a_file_output_continues_in_a_further_part_after_a_fault(name: str, tmp_
     assert part.exists()
     if not name.endswith(".jsonl"):
         assert frames_in(part) > 10
+    assert output.written + output.dropped == given
     assert any("frames are missing" in note for note in output.notes)
+    assert f"'{target}' continues in '{part}'" in output.notes
     leftovers = [path.name for path in tmp_path.iterdir() if "partial" in path.name]
     assert leftovers == [f".{Path(name).stem}.partial{Path(name).suffix}"], "that of the first part alone"
 
