@@ -4,11 +4,10 @@ from cliprl.pipeline.address_space import check_address_space
 
 check_address_space()  # before the libraries that the next lines load
 
+from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import Color
-from cliprl.pipeline.core.context import FrameContext, Stage
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec, Sink, Source, StreamInfo, VideoStream
-from cliprl.pipeline.core.ring_buffer import FrameRing
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Latency, Summary
 from cliprl.pipeline.core.viewport import Viewport

@@ -23,7 +23,7 @@ from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.onnx.calibration import measure_ranges
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.pipeline import open_source
-from cliprl.pipeline.segment.preprocess import CpuPreprocessor
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 METHOD = {

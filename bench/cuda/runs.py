@@ -16,10 +16,9 @@ import numpy as np
 
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle
+from cliprl.pipeline.core.buffers import RingClosed
 from cliprl.pipeline.core.color import Color, rgb_to_yuv
-from cliprl.pipeline.core.context import FrameContext
-from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.ring_buffer import RingClosed
+from cliprl.pipeline.core.frame import Frame, FrameContext, Plane
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.inference import StepPlan

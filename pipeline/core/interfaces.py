@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.color import Color
-from cliprl.pipeline.core.context import FrameContext, Stage
-from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
+from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.viewport import Viewport

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cliprl.engines import Engine
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
-from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
+from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.cuda.geometry import Planes
 from cliprl.pipeline.cuda.gpu_api import Gpu, Network, Stream
 from cliprl.pipeline.cuda.ring import CudaRing, Slot

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, ignore_message
-from cliprl.pipeline.core.context import Profiler
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.frame import Frame, Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.context import GpuContext, SharedGpu

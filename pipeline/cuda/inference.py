@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, Gpu, Graph, Network, Stream
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
-from cliprl.pipeline.segment.refinement import SETTLED
-from cliprl.pipeline.segment.temporal_prior import CUT, STRIDE
+from cliprl.pipeline.segment.refinement import CUT, SETTLED, STRIDE
 
 # The kernels' struct State.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])

@@ -19,8 +19,17 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, Stamp, TraceCon
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.overlay.blend import LEVEL, OverlayColors, contour_radius, overlay_colors, patch_parts
-from cliprl.pipeline.overlay.overlay import LEGEND_SHARE, Overlay, Style, corner
+from cliprl.pipeline.overlay.overlay import (
+    LEGEND_SHARE,
+    LEVEL,
+    Overlay,
+    OverlayColors,
+    Style,
+    contour_radius,
+    corner,
+    overlay_colors,
+    patch_parts,
+)
 from cliprl.pipeline.overlay.text import Patch
 from cliprl.pipeline.overlay.upsample import picture_mask
 from cliprl.pipeline.overlay.upsample import spans as grid_spans

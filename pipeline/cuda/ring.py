@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
 from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
 
 

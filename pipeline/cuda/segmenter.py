@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
-from cliprl.pipeline.core.context import FrameContext, Stage
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.buffers import FrameRing, Policy
+from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay
-from cliprl.pipeline.core.ring_buffer import FrameRing, Policy
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of

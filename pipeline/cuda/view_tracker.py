@@ -13,7 +13,8 @@ from cliprl.pipeline.cuda.gpu_api import Gpu, Stream
 from cliprl.pipeline.cuda.kernels.kernel_arguments import EndsOf, Levels, Strips
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.view.edge_scan import (
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+from cliprl.pipeline.view.shape_fit import (
     BAR_DROP,
     BAR_RISE,
     BRIGHT_SHARE,
@@ -26,7 +27,6 @@ from cliprl.pipeline.view.edge_scan import (
     has_strips,
     place_ends,
 )
-from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 # What the kernels write, by name: cells of the longer strips, brightness of each strip and of the bars, distances.
 DISTANCES = (2 * STRIPS, 4)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from cliprl.engines import Bundle, ClassSpec, ignore_message
-from cliprl.pipeline.core.context import Profiler
+from cliprl.pipeline.core.frame import Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.segment.segmenter import Segmenter

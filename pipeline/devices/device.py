@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, ignore_message
-from cliprl.pipeline.core.context import Profiler
+from cliprl.pipeline.core.frame import Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.segment.segmenter import Segmenter

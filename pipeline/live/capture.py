@@ -14,8 +14,8 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline.core.buffers import PlanePool
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Source, StreamInfo
+from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.broadcast import SourceState
-from cliprl.pipeline.live.queues import Backoff, BoundedQueue
 from cliprl.pipeline.sources.decoding.packet_queue import Overdue
 from cliprl.pipeline.sources.errors import Problem, SourceError, source_error
 

@@ -15,8 +15,7 @@ from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.privacy_guard import pixelated
 from cliprl.pipeline.live.segmentation.mask_selection import SelectedMask
-from cliprl.pipeline.overlay.blend import place
-from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.overlay import Overlay, place
 from cliprl.pipeline.overlay.text import letter_size, status_patch
 
 # The size (height, width) of the card before the first frame.

@@ -21,7 +21,7 @@ from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.sinks.group import check_sink
+from cliprl.pipeline.sinks.base import check_sink
 from cliprl.pipeline.sinks.null import NULL
 from cliprl.pipeline.sinks.registry import find_sink
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Sink
+from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.queues import Backoff, BoundedQueue
 from cliprl.pipeline.sinks.base import FileSink
 
 # Frames that may wait for a file, which should miss none, and for a network stream, which should be up to date.

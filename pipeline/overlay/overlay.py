@@ -1,20 +1,159 @@
-"""What the viewer sees of a segmentation: colours, contours, legend and status line, blended into the frame's planes."""
+"""Draws segmentations into frames: class colors, contours, legend and status line, blended in the frame's color space."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.core.buffers import BufferPool
-from cliprl.pipeline.core.color import Color
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.overlay.blend import LEVEL, OverlayColors, overlay_colors, paint, place, trace_contours
+from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.overlay.text import Patch, legend_patch, letter_size, status_patch
-from cliprl.pipeline.overlay.upsample import labels_at
+from cliprl.pipeline.overlay.upsample import labels_at, picture_mask
+
+# A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
+LEVEL = 85
+# Lines of chroma that are painted at a time.
+_STRIPE = 64
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_SQUARE = cv2.getStructuringElement(cv2.MORPH_RECT, (3, 3))
+# Lines of the chroma plane that a contour of width 1 is thin on.
+_REFERENCE_LINES = 360
+
+
+# Blending is in 256ths: a pixel p becomes (p * keep + add) >> 8, with keep = 256 - 256 a and add = 256 a c + 128 for a class of
+# color c at opacity a. That is round(p + a (c - p)) to within a 512th. Keep 256 and add 128 leave a pixel as it is.
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayColors:
+    """Tables (256,) of uint16 over the painter's map: what to keep of a pixel, and what to add to Y, Cb and Cr."""
+
+    keep: NDArray[np.uint16]
+    add: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]]
+
+
+def overlay_colors(classes: Sequence[ClassSpec], shown: frozenset[int], opacity: float, color: Color) -> OverlayColors:
+    """The tables for classes painted at `opacity` (0..1) in a frame of this colour space; those not shown are left alone."""
+    matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
+    alpha, yuv = np.zeros(256), np.zeros((256, 3))
+    for class_id in shown:
+        for level, a in enumerate((opacity, (1 + opacity) / 2, 1.0)):
+            alpha[class_id + LEVEL * level] = np.rint(a * 256)
+            yuv[class_id + LEVEL * level] = np.clip(matrix @ classes[class_id].color + offset, 0, 255)
+    add = np.rint(alpha[:, None] * yuv + 128).astype(np.uint16)
+    return OverlayColors((256 - alpha).astype(np.uint16), (add[:, 0].copy(), add[:, 1].copy(), add[:, 2].copy()))
+
+
+def contour_radius(width: float, lines: int) -> int:
+    """How many pixels a contour of `width` reaches inwards on `lines` lines of chroma."""
+    return max(1, round(width * lines / _REFERENCE_LINES))
+
+
+def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scratch: BufferPool) -> NDArray[np.uint8]:
+    """The painter's map of labels (h, w) in the frame's geometry: each class's own border is lifted to its contour's levels.
+
+    A contour `width` pixels wide on 360 lines grows with the picture; it lies inside its class, so that neighbours both have
+    one. The edge of the view's picture is no contour.
+    """
+    radius = contour_radius(width, len(labels))
+    core, soft = scratch.array("core", labels.shape), scratch.array("soft", labels.shape)
+    highest, lowest = scratch.array("highest", labels.shape), scratch.array("lowest", labels.shape)
+    cv2.dilate(labels, _CROSS, highest), cv2.erode(labels, _CROSS, lowest)
+    for i in range(1, radius + 1):
+        if i == radius:
+            cv2.compare(highest, lowest, cv2.CMP_NE, core)
+        # Cross and square in turn reach out in octagons.
+        kernel = _SQUARE if i % 2 else _CROSS
+        cv2.dilate(highest, kernel, highest), cv2.erode(lowest, kernel, lowest)
+    cv2.compare(highest, lowest, cv2.CMP_NE, soft)
+    np.bitwise_and(soft, LEVEL, out=soft)
+    np.bitwise_and(core, LEVEL, out=core)
+    levels: NDArray[np.uint8] = np.add(core, soft, out=core)
+    if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
+        np.bitwise_and(levels, picture_mask(view, *labels.shape, margin=radius + 2), out=levels)
+    return np.add(levels, labels, out=levels)
+
+
+def paint(frame: Frame, labels: NDArray[np.uint8], inks: OverlayColors, scratch: BufferPool) -> None:
+    """Blend a painter's map of the chroma plane's size into the frame; each of its pixels is 2x2 of luma, smoothed.
+
+    It is done in stripes, so that what one step writes is still in the cache for the next, and bare ones are passed over.
+    """
+    for first in range(0, len(labels), _STRIPE):
+        _paint_stripe(frame, labels, slice(first, min(first + _STRIPE, len(labels))), inks, scratch)
+
+
+def _paint_stripe(
+    frame: Frame, labels: NDArray[np.uint8], rows: slice, inks: OverlayColors, scratch: BufferPool
+) -> None:
+    # A line of each neighbouring stripe, as smoothing needs it; and a bare column on either side, where it ends.
+    before, after = min(rows.start, 1), min(len(labels) - rows.stop, 1)
+    stripe = labels[rows.start - before : rows.stop + after]
+    left, _, width, _ = cv2.boundingRect(stripe)
+    if not width:
+        return
+    columns = slice(max(left - 1, 0), min(left + width + 1, labels.shape[1]))
+    box = stripe[:, columns]
+    keep, *add = (
+        np.asarray(cv2.LUT(box, table, scratch.array(f"small {i}", box.shape, np.uint16)), np.uint16)
+        for i, table in enumerate((inks.keep, *inks.add))
+    )
+    luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
+    lines, size = slice(2 * before, 2 * before + len(luma)), (2 * box.shape[1], 2 * len(box))
+    large_keep, large_add = (
+        cv2.resize(small, size, scratch.array(name, size[::-1], np.uint16), interpolation=cv2.INTER_LINEAR)
+        for small, name in ((keep, "large keep"), (add[0], "large add"))
+    )
+    within = (lines, slice(luma.shape[1]))
+    blend(luma, np.asarray(large_keep, np.uint16)[within], np.asarray(large_add, np.uint16)[within], scratch)
+    chroma, lines = frame.chroma[rows, columns], slice(before, before + rows.stop - rows.start)
+    both = (*box.shape, 2)
+    keeps = np.asarray(cv2.merge([keep, keep], scratch.array("keeps", both, np.uint16)), np.uint16)
+    adds = np.asarray(cv2.merge(add[1:], scratch.array("adds", both, np.uint16)), np.uint16)
+    blend(chroma, keeps[lines], adds[lines], scratch)
+
+
+def blend(plane: Plane, keep: NDArray[np.uint16], add: NDArray[np.uint16], scratch: BufferPool) -> None:
+    """plane = (plane * keep + add) >> 8, in place, for arrays of one shape."""
+    mixed = scratch.array("mixed", plane.shape, np.uint16)
+    np.copyto(mixed, plane)
+    np.multiply(mixed, keep, out=mixed)
+    cv2.add(mixed, add, mixed)  # saturates, where numpy would wrap
+    np.right_shift(mixed, 8, out=mixed)
+    np.copyto(plane, mixed, casting="unsafe")
+
+
+def place(frame: Frame, patch: Patch, x: int, y: int, scratch: BufferPool) -> None:
+    """Blend a patch into the picture as it is displayed, its corner at the even x, y of luma; it is cut where it is too large."""
+    for part, keep, add in patch_parts(frame, patch, x, y):
+        blend(part, keep, add, scratch)
+
+
+def patch_parts(
+    frame: Frame, patch: Patch, x: int, y: int
+) -> Iterator[tuple[Plane, NDArray[np.uint16], NDArray[np.uint16]]]:
+    """What of luma and of chroma a patch at x, y covers, as views turned as they are displayed, with what to keep and to add."""
+    turns = frame.rotation // 90
+    luma, chroma = np.rot90(frame.luma, turns), np.rot90(frame.chroma, turns)
+    height, width = (n // 2 * 2 for n in luma.shape)
+    rows, columns = min(len(patch.luma_keep), height - y), min(patch.luma_keep.shape[1], width - x)
+    if rows <= 0 or columns <= 0:
+        return
+    for plane, keep, add, step in (
+        (luma, patch.luma_keep, patch.luma_add, 1),
+        (chroma, patch.chroma_keep, patch.chroma_add, 2),
+    ):
+        part = plane[y // step : (y + rows) // step, x // step : (x + columns) // step]
+        yield part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step]
+
 
 # A class with fewer pixels than this share of the picture (5 of the shipped network's 5,120) is painted, but gets no line in the
 # legend: it would flicker, and a speck is no finding.

@@ -15,7 +15,7 @@ from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
 
 _PANEL, _TEXT = (0, 0, 0), (245, 245, 245)
 _PANEL_OPACITY = 0.6
-# Letters are this share of the picture's shorter side high, and at least so many pixels.
+# Height of the letters as a share of the shorter side of the frame, and the smallest height in pixels.
 _LETTER_SHARE, _SMALLEST = 1 / 34, 9
 
 
@@ -31,8 +31,9 @@ class Patch(NamedTuple):
     chroma_add: NDArray[np.uint16]
 
 
+@lru_cache(maxsize=8)
 def letter_size(height: int, width: int) -> int:
-    """The size of the overlay's letters in a picture of this size, in pixels."""
+    """Return the height of the overlay's letters in pixels, for a frame of this size."""
     return max(round(min(height, width) * _LETTER_SHARE), _SMALLEST)
 
 

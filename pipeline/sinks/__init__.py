@@ -1,7 +1,7 @@
 """Everything that takes finished frames: video files, masks, annotations, events."""
 
+from cliprl.pipeline.sinks.base import SinkGroup
 from cliprl.pipeline.sinks.factory import open_sink
-from cliprl.pipeline.sinks.group import SinkGroup
 from cliprl.pipeline.sinks.labels.coco import CocoSink
 from cliprl.pipeline.sinks.labels.jsonl import EventSink
 from cliprl.pipeline.sinks.labels.masks import MaskSink

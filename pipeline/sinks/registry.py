@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
-from cliprl.pipeline.registry import Registry
+from cliprl.pipeline.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cliprl.pipeline.registry import Registry
+from cliprl.pipeline.core.registry import Registry
 from cliprl.pipeline.sources.base import FrameSource
 
 

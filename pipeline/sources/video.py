@@ -17,14 +17,12 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
-from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder
-from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
+from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
+from cliprl.pipeline.sources.decoding.demux import PacketReader, SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
-from cliprl.pipeline.sources.decoding.reader import PacketReader
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
-from cliprl.pipeline.sources.decoding.timestamps import PresentationClock
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.probe import check_file, describe, first_shown, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
@@ -154,7 +152,8 @@ class VideoSource(FrameSource):
             raise explain(error, self._name) from None
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
-        self._passthrough.begin()
+        if not self._index:
+            self._passthrough.begin()
         decoded, self._held = self._held or self._decode(), None
         self.damaged = self._decoder.corrupt + self._decoder.lost
         if decoded is None:

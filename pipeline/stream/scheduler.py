@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cliprl.pipeline.core.context import Stage
+from cliprl.pipeline.core.frame import Stage
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)

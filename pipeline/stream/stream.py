@@ -9,14 +9,13 @@ from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Self
 
-from cliprl.pipeline.core.context import FrameContext, Profiler, Stage
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.buffers import FrameRing, Policy, RingClosed
+from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter, OnFrame, Sink, Source, StreamInfo
-from cliprl.pipeline.core.ring_buffer import FrameRing, Policy, RingClosed
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import StatisticsRecorder, Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
-from cliprl.pipeline.sinks.group import SinkGroup
+from cliprl.pipeline.sinks.base import SinkGroup
 from cliprl.pipeline.stream.scheduler import StageScheduler
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.

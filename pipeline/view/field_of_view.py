@@ -11,8 +11,7 @@ import numpy as np
 
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.viewport import Circle, Viewport, circle_viewport, fit_viewport, full_viewport
-from cliprl.pipeline.view.edge_scan import Ends, find_ends, has_strips
-from cliprl.pipeline.view.shape_fit import Rectangle, fit_disc, fit_rectangle
+from cliprl.pipeline.view.shape_fit import Ends, Rectangle, find_ends, fit_disc, fit_rectangle, has_strips
 
 # A shape is believed when it explains this share of the ends.
 BELIEF = 0.5

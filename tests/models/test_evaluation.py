@@ -26,7 +26,7 @@ from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
-from cliprl.pipeline.segment.preprocess import CpuPreprocessor
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 

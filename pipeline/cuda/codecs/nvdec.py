@@ -17,9 +17,9 @@ from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.gpu_api import Event
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Narrow
+from cliprl.pipeline.sources.decoding.conform import OrientationReader
 from cliprl.pipeline.sources.decoding.decode import Decoded
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter
-from cliprl.pipeline.sources.decoding.orientation import OrientationReader
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.video import VideoSource
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordingStatus, RecordState
-from cliprl.pipeline.live.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.recording.segments import SegmentWriter, recording_folder
 
 # Frames that may wait for the disk: more than two seconds at 25 frames a second.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.segmentation.worker import Answer, SegmenterFactory, Worker, WorkerError, one_line
 
 # Seconds after which a worker counts as hanging; for slow frames, this multiple of the slowest recent one.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.color import FULL_RANGE_TAG
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.core.nv12 import recolor, same_values
+from cliprl.pipeline.core.nv12 import recolor
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 
@@ -87,7 +87,7 @@ class VideoEncoder:
     def _picture_of(self, frame: Frame) -> av.VideoFrame:
         """The frame as libav has it, of the video's size."""
         luma, chroma = frame.luma, frame.chroma
-        if not same_values(frame.color, self._color):  # a source that was opened again may have another
+        if frame.color != self._color:  # a source that was opened again may have another
             luma, chroma = luma.copy(), chroma.copy()
             recolor(luma, chroma, frame.color, self._color)
         stretch = float((frame.sample_aspect or 1) / (self._aspect or 1))

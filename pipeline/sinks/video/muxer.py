@@ -33,7 +33,7 @@ class Muxer:
     def __init__(self, file: PartialFile, container: str, passthrough: Passthrough | None) -> None:
         self._file, self._format = file, container
         self._passthrough = passthrough or Passthrough()
-        self._audio = AudioCopy(self._passthrough, container)
+        self._audio, self._has_audio = AudioCopy(self._passthrough, container), False
         self._notes: list[str] = []
         self._container: Any = None
         self._options: dict[str, str] = {}
@@ -81,8 +81,9 @@ class Muxer:
         if not self._begun:
             self._begun = True
             self._begin()
-        for packet in self._audio.until(seconds):
-            self._put(packet)
+        if self._has_audio:
+            for packet in self._audio.until(seconds):
+                self._put(packet)
         held, self._held = self._held, []
         for packet in held:
             self._put(packet)
@@ -96,6 +97,7 @@ class Muxer:
         self._container.container_options.update(plan.options)
         self._container.metadata.update(plan.tags or {})
         self._container.set_chapters(list(plan.chapters))
+        self._has_audio = bool(plan.samples)
         self._audio.attach(self._container, [sample.track for sample in plan.samples], self._shift)
         self._container.start_encoding()
 

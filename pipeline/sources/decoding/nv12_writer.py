@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import av
@@ -32,6 +33,10 @@ def is_rgb(picture: av.VideoFrame) -> bool:
     return layout.is_rgb or layout.has_palette or layout.is_bayer or layout.name.startswith(("mono", "xyz"))
 
 
+# The tags rarely change within a stream.
+_color_from_tags = lru_cache(maxsize=16)(Color.from_tags)
+
+
 def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
     """The colour of the planes that `PlaneWriter.write` makes of a picture.
 
@@ -45,14 +50,14 @@ def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
     transfer = int(getattr(picture, "color_trc", context.color_trc))
     if is_rgb(picture):
         untagged = "bt2020" if primaries == _BT2020_PRIMARIES else "bt709"
-        matrix = Color.from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
+        matrix = _color_from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
         return Color(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
     grey, tiff = picture.format.name.startswith(("gray", "ya")), getattr(context, "name", "") == "tiff"
     if range_ == 0 and (grey or tiff or picture.format.name.startswith("yuvj")):
         range_ = FULL_RANGE_TAG
     if space not in _KNOWN_SPACES and (grey or tiff):
         space = _SPACE_TAG["bt709" if grey else "bt601"]
-    return Color.from_tags(picture.height, space or UNSPECIFIED, range_, primaries, transfer)
+    return _color_from_tags(picture.height, space or UNSPECIFIED, range_, primaries, transfer)
 
 
 class RgbWriter:

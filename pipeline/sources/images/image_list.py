@@ -17,10 +17,9 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.decoding.conform import Conformer
+from cliprl.pipeline.sources.decoding.conform import Conformer, Orientation, OrientationReader
+from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
 from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
-from cliprl.pipeline.sources.decoding.orientation import Orientation, OrientationReader
-from cliprl.pipeline.sources.decoding.timestamps import DEFAULT_RATE
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_still, is_whole, without_libav
 from cliprl.pipeline.sources.registry import SourceOptions, register_source

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cliprl.pipeline.registry import Registry
+from cliprl.pipeline.core.registry import Registry
 from cliprl.pipeline.sinks.registry import SINKS, SinkKind, find_sink
 from cliprl.pipeline.sources.registry import SOURCES, find_source
 

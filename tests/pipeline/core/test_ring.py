@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cliprl.pipeline.core.buffers import FrameRing, RingClosed
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.ring_buffer import FrameRing, RingClosed
 
 
 def write(ring: FrameRing, index: int, height: int = 4, width: int = 6) -> Frame:

@@ -28,8 +28,7 @@ from cliprl.pipeline.cuda.overlay import (
     trace_arguments,
     upsample_arguments,
 )
-from cliprl.pipeline.overlay.blend import blend, overlay_colors
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay, Style, blend, overlay_colors
 from cliprl.pipeline.overlay.upsample import labels_at
 
 pytestmark = needs_compiler

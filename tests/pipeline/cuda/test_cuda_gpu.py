@@ -29,9 +29,8 @@ from cliprl.pipeline.cuda.inference import STATE_BYTES
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
 from cliprl.pipeline.overlay.overlay import Overlay, Style
-from cliprl.pipeline.segment.preprocess import CpuPreprocessor
-from cliprl.pipeline.segment.segmenter import Segmenter
-from cliprl.pipeline.view.edge_scan import STRIPS, find_ends
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor, Segmenter
+from cliprl.pipeline.view.shape_fit import STRIPS, find_ends
 
 pytestmark = pytest.mark.needs_cuda
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]

@@ -16,7 +16,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Narrow
-from cliprl.pipeline.segment.preprocess import CpuPreprocessor
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 pytestmark = needs_compiler
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cliprl.pipeline.core.buffers import Policy
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.ring_buffer import Policy
 from cliprl.pipeline.cuda.ring import CudaRing, Slot
 
 HEIGHT, WIDTH = 3, 5

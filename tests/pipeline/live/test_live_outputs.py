@@ -16,11 +16,11 @@ from live_faults import CLASSES
 from cliprl.engines import CliprlError
 from cliprl.pipeline import OutputSpec, Overlay, open_sink
 from cliprl.pipeline.core.interfaces import Sink, StreamInfo
+from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live import sink_thread
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import StreamClock
 from cliprl.pipeline.live.factory import next_part
-from cliprl.pipeline.live.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
 

@@ -262,6 +262,6 @@ def test_stripes_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     segmentation = segment(full_viewport(361, 481, *NETWORK), np.random.default_rng(5).integers(0, 4, GRID))
     in_stripes, whole = noise(361, 481), noise(361, 481)
     Overlay(CLASSES).draw(in_stripes, segmentation, STATUS)
-    monkeypatch.setattr("cliprl.pipeline.overlay.blend._STRIPE", 10_000)
+    monkeypatch.setattr("cliprl.pipeline.overlay.overlay._STRIPE", 10_000)
     Overlay(CLASSES).draw(whole, segmentation, STATUS)
     assert not changed(in_stripes, whole).any()

@@ -19,7 +19,7 @@ from cliprl.pipeline.core.viewport import (
     full_viewport,
     map_points,
 )
-from cliprl.pipeline.segment.preprocess import CpuPreprocessor
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 NETWORK = (256, 320)
 COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]

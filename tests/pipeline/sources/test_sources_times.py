@@ -18,8 +18,8 @@ from media import make_clip
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.decoding.decode import PresentationClock
 from cliprl.pipeline.sources.decoding.timeline import Timeline
-from cliprl.pipeline.sources.decoding.timestamps import PresentationClock
 
 VIDEO, AUDIO = 0, 1
 TICKS = Fraction(1, 90_000)

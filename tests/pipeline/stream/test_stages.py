@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cliprl.pipeline.core.context import Stage
+from cliprl.pipeline.core.frame import Stage
 from cliprl.pipeline.stream.scheduler import WAITING, StageScheduler
 
 # Workers for three stages: shared ones, with the consumer's help, and one for each stage.

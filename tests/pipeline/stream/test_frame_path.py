@@ -1,0 +1,86 @@
+"""The code that one frame runs through, from file to file on the CPU, stays small enough to be read."""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import threading
+import tokenize
+from pathlib import Path
+from types import CodeType, FrameType
+
+from cliprl.pipeline import OutputSpec, Overlay, Segmenter, Stream, open_sink, open_source
+
+ROOT = Path(__file__).resolve().parents[3]
+MOST_FILES, MOST_LINES = 24, 3000
+# The first frame that is traced; the frames before it fill the caches.
+TRACED = 20
+# One frame of the traced ones has run through all stages when each of these files was reached.
+STAGES = {
+    "engines/backends/openvino/engine.py",
+    "pipeline/overlay/overlay.py",
+    "pipeline/segment/segmenter.py",
+    "pipeline/sinks/video/encoder.py",
+    "pipeline/sources/video.py",
+    "pipeline/stream/stream.py",
+}
+
+
+class Tracer:
+    """Collects the code of all Python functions that are called on any thread while `on`."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.called: set[CodeType] = set()
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if self.on and event == "call":
+            self.called.add(frame.f_code)
+
+    def files(self) -> set[str]:
+        """Files of the project among them, relative to its root."""
+        paths = {
+            Path(code.co_filename).resolve() for code in self.called.copy() if not code.co_filename.startswith("<")
+        }
+        project = (path.relative_to(ROOT) for path in paths if ROOT in path.parents)
+        return {path.as_posix() for path in project if path.parts[0] != "tests"}
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines without blank lines, comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    tokens = (token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in skipped)
+    lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            assert node.end_lineno is not None
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def test_a_frame_passes_few_files(tmp_path: Path) -> None:
+    clip, output, tracer = tmp_path / "in.mp4", tmp_path / "out.mp4", Tracer()
+    with (
+        open_source("demo:?seconds=2&size=320x256&rate=25") as demo,
+        open_sink(clip, OutputSpec(demo.info, ())) as sink,
+    ):
+        for frame in demo:
+            sink.write(frame, None)
+    threading.setprofile(tracer)
+    sys.setprofile(tracer)
+    try:
+        source, segmenter = open_source(clip), Segmenter("small")
+        sink = open_sink(output, OutputSpec(source.info, segmenter.classes))
+        overlay = Overlay(segmenter.classes)
+        with Stream(source, segmenter, overlay, [sink], status=lambda *_: "status") as stream:
+            for number, _ in enumerate(stream):
+                tracer.on = number >= TRACED and not tracer.files() >= STAGES
+    finally:
+        threading.setprofile(None)
+        sys.setprofile(None)
+    found = {name: lines_of_code(ROOT / name) for name in sorted(tracer.files())}
+    assert found.keys() >= STAGES
+    assert len(found) <= MOST_FILES, found
+    assert sum(found.values()) <= MOST_LINES, found
