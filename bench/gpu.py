@@ -1,19 +1,17 @@
-"""`python bench/gpu.py`: everything that only a GPU can show, with one command. See GPU.md beside it.
+"""`python bench/gpu.py`: all tests and measurements that need a GPU. See GPU.md beside it.
 
 It runs the tests marked `needs_cuda` with FAIL_WITHOUT_CUDA=1, measures throughput, latency, eight streams and a slow
-consumer, runs the kernels' tests once more under compute-sanitizer, and ends with a long run. After each step a log and a
-result file with the GPU's name are complete as far as they go. It runs from a bare checkout; what is not installed can be
-given as a folder of wheels, and what is missing even then is done without, and noted.
+consumer, repeats the kernels' tests under compute-sanitizer, and ends with a long run. A log and a result file with the GPU's
+name are written after each step. It runs from a bare checkout: missing packages can be given as a folder of wheels, and a
+note names what was skipped without a package.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,15 +25,15 @@ _START = time.monotonic()
 
 
 def arrange(site: Path | None = None) -> None:
-    """Make `cliprl` importable from the checkout where it is not installed, after what lies in `site`."""
-    # As a script this file's own folder comes first, in which modules have names that others may have too.
+    """Make `cliprl` importable from the checkout if it is not installed; append the folder `site` to the import path."""
+    # A script's folder comes first in the path; its modules could shadow others of the same name.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "bench"]
-    if site is not None:  # last: what is installed was made for this machine
+    if site is not None:  # last: installed packages were built for this machine
         sys.path.append(str(site))
     if not installed("cliprl"):
         _stand_in("cliprl").__path__ = [str(ROOT)]
     if not installed("av"):
-        # The package's own __init__ opens videos; what is below it here does not.
+        # The package's __init__ imports PyAV; the modules that are needed here do not.
         _stand_in("cliprl.pipeline").__path__ = [str(ROOT / "pipeline")]
     if not installed("platformdirs"):
         place = Path(tempfile.gettempdir()) / "cliprl-cache"
@@ -56,7 +54,7 @@ def installed(package: str) -> bool:
 
 
 def unpack(folder: Path) -> Path:
-    """Lay the packages in `folder` (wheels, or archives of site-packages) out in a new folder; return it."""
+    """Unpack the packages in `folder` (wheels, or archives of site-packages) into a new folder; return it."""
     site = Path(tempfile.mkdtemp(prefix="cliprl-site-"))
     for path in sorted(folder.iterdir()):
         try:
@@ -67,7 +65,7 @@ def unpack(folder: Path) -> Path:
 
 
 class Stopwatch:
-    """How much of the time for everything is left."""
+    """The time left of the whole run."""
 
     def __init__(self, minutes: float) -> None:
         self._end = _START + 60 * minutes
@@ -78,15 +76,16 @@ class Stopwatch:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run tests and measurements. Exit status: 0 all held, 1 a test or a promise failed, 2 there is no GPU to try."""
+    """Run tests and measurements. Exit status: 0 all passed, 1 a test or a limit failed, 2 no GPU."""
     given = _parser().parse_args(arguments)
     site = unpack(given.wheels) if given.wheels else None
     arrange(site)
+    from cliprl.bench.cuda.gpu_tests import run_tests, sanitize
     from cliprl.engines import CliprlError
     from cliprl.pipeline.cuda.factory import open_shared_gpu
 
     clock = Stopwatch(given.minutes)
-    # Should anything hang: every thread's place, and what was written so far stays.
+    # If anything hangs: print every thread's stack; the files written so far stay.
     faulthandler.dump_traceback_later(clock.left() + 20, exit=True)
     try:
         card = open_shared_gpu(print)
@@ -127,53 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")
     return parser
-
-
-def run_tests(log: Path, site: Path | None, seconds: float) -> bool:
-    """The tests that need a GPU; whether all passed. Their output goes to `log` too."""
-    return _logged(log, pytest_command(site), seconds)
-
-
-def sanitize(log: Path, site: Path | None, seconds: float) -> bool:
-    """The kernels' tests under compute-sanitizer; whether it is there and found nothing."""
-    found = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
-    if found is None:
-        with log.open("a", encoding="utf-8") as file:
-            file.write("compute-sanitizer: not installed, not run\n")
-        return False
-    command = [
-        found,
-        "--error-exitcode=9",
-        "--target-processes=all",
-        *pytest_command(site),
-        "-k",
-        "kernel",
-    ]
-    return _logged(log, command, seconds)
-
-
-def pytest_command(site: Path | None) -> list[str]:
-    """The command that runs the tests on a GPU as this script would."""
-    where = str(site) if site else ""
-    tests = str(ROOT / "tests" / "pipeline" / "cuda" / "test_cuda_gpu.py")
-    return [sys.executable, __file__, "pytest", where, "-q", "-m", "needs_cuda", "-p", "no:cacheprovider", tests]
-
-
-def _logged(log: Path, command: Sequence[str], seconds: float) -> bool:
-    environment, start = os.environ | {"FAIL_WITHOUT_CUDA": "1"}, time.monotonic()
-    shown = " ".join(Path(word).name if os.sep in word else word for word in command if word)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {shown}\n")
-        file.flush()
-        try:
-            status: int | str = subprocess.run(
-                command, env=environment, stdout=file, stderr=file, cwd=ROOT, check=False, timeout=seconds
-            ).returncode
-        except subprocess.TimeoutExpired:
-            status = f"none: stopped after {seconds:.0f} s"
-        file.write(f"\nexit status {status} after {time.monotonic() - start:.0f} s\n\n")
-    print(log.read_text(encoding="utf-8", errors="replace")[-1500:])
-    return status == 0
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The measurements, one module for each `cliprl-bench` command."""
+"""The commands of `cliprl-bench`, one module each."""

@@ -1,6 +1,6 @@
-"""`cliprl-bench engines`: the networks alone, as the stream would be served them, in every precision and batch, in turn.
+"""`cliprl-bench engines`: run the networks alone in every precision and batch size, in turn.
 
-Each engine passes the accuracy gate first: what is refused has no figure, and a note says why.
+Each engine passes the accuracy gate first. A refused engine has no figure; a note gives the reason.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from cliprl.bench.harness.registry import TIMING, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
@@ -25,33 +28,33 @@ from cliprl.engines.selection.engine_variant import EngineVariant, candidates
 from cliprl.engines.selection.load_engines import serve
 
 METHOD = {
-    "includes": "one run of an engine that the accuracy gate accepted, from arrays in memory to the outputs, waited for; "
-    "a batch's time is that of all its pictures; the refiner: one step",
-    "excludes": "compiling, view and network picture, labels, every other stage",
+    "includes": "one synchronous run of an engine that the accuracy gate accepted, from arrays in memory to the outputs; "
+    "a batch's time is the time of all its images; the refiner: one step",
+    "excludes": "compilation, field of view, network input, labels, every other stage",
     "pace": "as fast as possible",
 }
 ENCODER, STEP = "encoder", "refinement step"
 
 
-def names_of(bundle: str, device: str) -> list[tuple[str, str]]:
-    """Backend and precision of every engine that can be had on the device."""
+def engine_names(bundle: str, device: str) -> list[tuple[str, str]]:
+    """Backend and precision of every engine that the device can run."""
     return [(each.backend.name, each.precision) for each in candidates(open_bundle(bundle), device)]
 
 
-def why_not(device: str, backend: str, precision: str, batch: int, bundle: str) -> str | None:
-    """Compile an engine and judge it, as the first start would; why it can't run, None where it can."""
+def rejection(device: str, backend: str, precision: str, batch: int, bundle: str) -> str | None:
+    """Compile an engine and pass it through the accuracy gate; return why it can't run, None if it can."""
     try:
-        _served(_candidate(bundle, device, backend, precision, batch))
+        _load(_find_variant(bundle, device, backend, precision, batch))
     except EngineError as error:
         return str(error)
     return None
 
 
 def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJob) -> dict[str, list[float]]:
-    """Milliseconds of every run of the encoder, and with a batch of one of a refinement step, in this process."""
-    candidate = _candidate(job.bundle, device, backend, precision, batch)
+    """Milliseconds of every encoder run and, for a batch of one, of every refinement step, in this process."""
+    candidate = _find_variant(job.bundle, device, backend, precision, batch)
     given = _inputs(candidate)
-    pair = _served(candidate)
+    pair = _load(candidate)
     if batch > 1:
         return {ENCODER: _timed(lambda: pair.encoder.run(given), job)}
     seen = pair.encoder.run(given)
@@ -64,27 +67,27 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJ
     }
 
 
-def _candidate(bundle: str, device: str, backend: str, precision: str, batch: int) -> EngineVariant:
+def _find_variant(bundle: str, device: str, backend: str, precision: str, batch: int) -> EngineVariant:
     found = candidates(open_bundle(bundle), device, precision, batch=batch)
     return next(each for each in found if each.backend.name == backend)
 
 
-def _served(candidate: EngineVariant) -> CompiledBundle:
-    """The engines, judged by the gate; those of a bundle that was never trained, whose labels are chance, as they are built."""
+def _load(candidate: EngineVariant) -> CompiledBundle:
+    """Load engines that pass the gate; skip the gate for an untrained bundle, whose labels are random."""
     if "weights" not in candidate.bundle.manifest.training:
         return serve(candidate, EngineCache())
     fields = candidate.fields() | {"reference": "none: never trained"}
     return candidate.load(EngineCache().get_or_make(fields, lambda: StoredEntry(candidate.build(), {"faults": []})))
 
 
-def copied(bundle: Bundle, folder: Path) -> Bundle:
-    """A copy of a bundle, to add to."""
+def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """Copy a bundle into a new folder."""
     shutil.copytree(bundle.path, folder)
     return open_bundle(folder)
 
 
 def _inputs(candidate: EngineVariant) -> dict[str, Array]:
-    """Random pictures, as many as a batch has, and the bundle's texts."""
+    """One batch of random images, and the text embeddings of the bundle."""
     shapes = encoder_shapes(candidate.bundle, candidate.batch)
     image = np.random.default_rng(0).integers(0, 256, shapes["image"], np.uint8)
     return {"image": image, "text": candidate.bundle.embeddings}
@@ -102,16 +105,28 @@ def _timed(infer: Callable[[], object], job: BenchJob) -> list[float]:
     return samples
 
 
+@measurement(
+    "engines",
+    help="The networks alone: every backend of the device in every precision that passes the accuracy gate.",
+    defaults=BenchJob("", rounds=3, seconds=5, warm_up=1),
+    settings=TIMING,
+    clip=False,
+    suite={"engines": {}},
+)
 def measure(
-    session: ResultSession, job: BenchJob, say: Say, device: str = "cpu", batches: Sequence[int] = (1,)
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    device: Annotated[str, typer.Option(help="Device to run on: cpu or cuda.")] = "cpu",
+    batches: Annotated[Sequence[int], typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = (1,),
 ) -> Result:
-    """Every engine in turn, a fresh process each; notes say what was refused, or can't be had in a batch."""
+    """Measure every engine in turn, each in a fresh process. Notes name the engines that can't run, with the reason."""
     tasks, notes = {}, list[str]()
-    for engine in in_fresh_process(names_of, job.bundle, device):
+    for engine in in_fresh_process(engine_names, job.bundle, device):
         for batch in batches:
             case = " ".join(engine) + (f", batch {batch}" if batch > 1 else "")
             say(f"preparing {case}")
-            reason = in_fresh_process(why_not, device, *engine, batch, job.bundle)
+            reason = in_fresh_process(rejection, device, *engine, batch, job.bundle)
             if reason:
                 notes.append(f"{case}: {reason}")
             else:

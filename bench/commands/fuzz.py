@@ -1,9 +1,9 @@
-"""`cliprl-bench fuzz`: mutated files through decoder and encoder, each in a process that may crash without harm.
+"""`cliprl-bench fuzz`: convert mutated video files, each in a process that may crash without harm.
 
 A file is mutated from a seed (`cliprl.bench.fixtures.fuzz_inputs`) by a generator seeded with the run's seed and the file's
-number: the same command gives the same files. A process is forked for each, with a limit on its memory and its time. It
-must end by itself, with exit status 0 and a video that can be read, or with one line that says why not; every other file
-of its folder must be as it was.
+number: the same command gives the same files. A process is forked for each, with limits on its memory and its time. It
+must end by itself, with exit status 0 and a readable video, or with one line that gives the reason; every other file
+of its folder must stay unchanged.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import av
+import typer
+from rich.progress import track
 
 from cliprl.bench.fixtures.fuzz_inputs import SEEDS, make_seed, mutate
+from cliprl.bench.harness.registry import app
 from cliprl.engines import CliprlError
+from cliprl.engines.cli.cli_runner import error_console
 
-# Seconds a file may take; bytes of address space its process may use.
+# Limits of one file's process: seconds, bytes of address space.
 TIME_LIMIT, MEMORY_LIMIT = 30.0, 4 << 30
-# Exit status of a process that met an error which is no CliprlError; no other part of the program uses it.
+# Exit status for an error that is no CliprlError; no other part of the program uses it.
 UNEXPECTED = 70
 GOOD = ("written", "refused")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one file ended. `outcome` is "written", "refused", or what was wrong: "crash", "hang", "traceback", "silent",
-    "unreadable" (a video was reported and can't be read) or "touched" (another file changed). `detail` is its last line.
+    """The outcome of one file: "written", "refused", or a fault: "crash", "hang", "traceback", "silent",
+    "unreadable" (a video was reported and can't be read) or "touched" (another file changed). `detail` is its last output.
     """
 
     number: int
@@ -49,7 +54,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether the file was handled as the program promises."""
+        """Whether the file was converted, or refused with a reason."""
         return self.outcome in GOOD
 
 
@@ -74,7 +79,7 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> Iterator[Verdict]:
 
 
 def _seeds(folder: Path) -> list[bytes]:
-    """The seed files, made in another process: encoders start threads, which a process that forks must not have."""
+    """Make the seed files in another process: encoders start threads, which a process that forks must not have."""
 
     def make() -> int:
         for number, seed in enumerate(SEEDS):
@@ -89,7 +94,7 @@ def _seeds(folder: Path) -> list[bytes]:
 
 
 def examine(number: int, folder: Path, name: str, mutation: str = "") -> Verdict:
-    """Run the file `name` of `folder` through the pipeline into a video beside it, in a process of its own."""
+    """Run the file `name` of `folder` through the pipeline into a video beside it, in a new process."""
     (folder / "bystander.mp4").write_bytes(b"a file that existed before")
     before = _hashes(folder)
     log = folder / "log.txt"
@@ -106,8 +111,8 @@ def examine(number: int, folder: Path, name: str, mutation: str = "") -> Verdict
 
 
 def _load() -> None:
-    """Import before the first fork what every process needs; nothing here starts a thread."""
-    for name in ("sinks", "sources", "stream"):
+    """Import the modules that every process needs before the first fork; none of them starts a thread."""
+    for name in ("sinks", "sources", "stream.stream"):
         import_module(f"cliprl.pipeline.{name}")
 
 
@@ -131,7 +136,7 @@ def _convert(source: Path, output: Path) -> int:
 
 
 def _forked(work: Callable[[], int], log: Path) -> int | None:
-    """Exit status of `work` in a child process, negative for a signal, None where it ran out of time and was killed."""
+    """Run `work` in a child process; return its exit status, negative for a signal, None if it exceeded the time limit."""
     child = os.fork()
     if child == 0:
         status = UNEXPECTED
@@ -190,8 +195,21 @@ def _remove(folder: Path) -> None:
 
 
 def summary(verdicts: list[Verdict]) -> str:
-    """How many files ended how, and a line on each that ended badly."""
+    """Count the outcomes, and describe each bad one in a line."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     lines = [f"{len(verdicts)} files: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())]
     lines += [f"{v.number} {v.file} ({v.mutation}): {v.outcome}: {v.detail}" for v in verdicts if not v.good]
     return "\n".join(lines)
+
+
+@app.command("fuzz")
+def command(
+    count: Annotated[int, typer.Option(min=1, help="Number of mutated files.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The same seed and count give the same files.")] = 1,
+    keep: Annotated[Path | None, typer.Option(help="Copy the files that ended badly into this folder.")] = None,
+) -> None:
+    """Mutated video files through decoder and encoder: no crash, no hang, no other file changed, every refusal explained."""
+    verdicts = list(track(fuzz(count, seed, keep), "fuzz", count, console=error_console()))
+    typer.echo(summary(verdicts))
+    if not all(verdict.good for verdict in verdicts):
+        raise typer.Exit(1)

@@ -1,20 +1,23 @@
-"""`cliprl-bench precisions`: which labels each arithmetic of the encoder gives away, and which layers cost most of them.
+"""`cliprl-bench precisions`: the share of labels that each precision of the encoder keeps, and the most sensitive layers.
 
-Calibrated on some frames, scored on others: the share of cells that get the label of the 32-bit reference. What a GPU does
-in FP16, int8 and FP8 is computed here by ONNX Runtime from the very graphs that TensorRT is given, to the graphs' rounding.
+The score is the share of grid cells with the label of the 32-bit reference, on other frames than the calibration used.
+ONNX Runtime computes the GPU's FP16, int8 and FP8 from the same graphs as TensorRT, with the graphs' rounding.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from cliprl.bench.harness.clips import short_name
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say
@@ -27,20 +30,15 @@ from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 METHOD = {
-    "includes": "the encoder's labels, one sample a frame; frames evenly out of each source, through view and network picture",
+    "includes": "the encoder's labels, one sample a frame; frames evenly out of each source, cropped to the field of view",
     "excludes": "refinement; calibration frames, which come from other sources",
 }
 EIGHT = ("int8", "fp8")
 Encode = Callable[[Any], Any]
 
 
-def shown(source: str) -> str:
-    """A source without the folders of this machine, but for the two that tell one clip's pictures from another's."""
-    return "/".join(Path(source).parts[-3:])
-
-
-def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
-    """Up to `count` frames, evenly out of a source, as the network gets them: uint8 (N, H, W, 3)."""
+def sample_frames(source: str, count: int, bundle: Bundle) -> Pictures:
+    """Up to `count` network inputs, evenly out of a source: uint8 (N, H, W, 3)."""
     manifest, preprocessor = bundle.manifest, CpuPreprocessor()
     with open_source(source) as opened:
         total = opened.info.frames or count
@@ -54,7 +52,7 @@ def frames_of(source: str, count: int, bundle: Bundle) -> Pictures:
 
 
 def encoders(bundle: Bundle, calibration: Pictures, folder: Path) -> Iterator[tuple[str, Encode]]:
-    """Each variant by name, and what gives its logits for a picture. Raises EngineError where a package is missing."""
+    """Yield each variant's name and a function from an image to its logits. Raises EngineError where a package is missing."""
     shapes = encoder_shapes(bundle)
     shutil.copytree(bundle.path, folder)
     quantised = add_int8(open_bundle(folder), calibration)
@@ -65,7 +63,7 @@ def encoders(bundle: Bundle, calibration: Pictures, folder: Path) -> Iterator[tu
 
 
 def _graphs(bundle: Bundle, ranges: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
-    """TensorRT's graph in half, in eight bits as it is built, and with the layers in eight bits that are kept out of them."""
+    """Yield TensorRT's graphs: FP16, eight bits as built, and eight bits with the layers that are otherwise kept in FP16."""
     from cliprl.engines.onnx.dynamic_conv import load_graph
     from cliprl.engines.onnx.fp16 import to_fp16
     from cliprl.engines.onnx.quantize import products, quantize_graph
@@ -92,19 +90,31 @@ def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
     except ImportError as error:
         raise EngineError(f"onnxruntime can't be imported ({error}): pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
-    # Each operator as the graph has it: what is fused would be rounded elsewhere.
+    # No fusion: a fused operator would round in other places than the graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda picture: session.run(["logits"], {"image": picture[None], "text": bundle.embeddings})[0][0]
 
 
+@measurement(
+    "precisions",
+    help="The share of labels that bf16, f16, int8 and fp8 keep, and which layers cost most (needs nncf and onnxruntime).",
+    defaults=BenchJob("", rounds=1, seconds=0, warm_up=0),
+    settings=("bundle",),
+    clip=False,
+)
 def measure(
-    session: ResultSession, job: BenchJob, say: Say, calibration: Sequence[str], sources: Sequence[str], count: int
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    sources: Annotated[list[str], typer.Argument(help="Videos or images to score on.")],
+    calibrate: Annotated[list[str], typer.Option(help="Other videos or images to calibrate on; may be repeated.")],
+    count: Annotated[int, typer.Option(min=1, help="Frames of each source.")] = 24,
 ) -> Result:
-    """Every variant on every source."""
+    """Score every variant on every source."""
     bundle = open_bundle(job.bundle)
-    seen = {shown(source): frames_of(source, count, bundle) for source in sources}
-    known = np.concatenate([frames_of(source, count, bundle) for source in calibration])
+    seen = {short_name(source): sample_frames(source, count, bundle) for source in sources}
+    known = np.concatenate([sample_frames(source, count, bundle) for source in calibrate])
     exact = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
     truth = {name: [_running(exact, bundle)(p).argmax(0) for p in pictures] for name, pictures in seen.items()}
     series = []
@@ -118,5 +128,5 @@ def measure(
             own = [s for s in series if s.case == variant]
             everything = [value for one in own for value in one.rounds[0]]
             series.append(Series.of(variant, "mean of all frames", "% of labels", [[float(np.mean(everything))]]))
-    notes = [f"calibrated on {len(known)} frames of {', '.join(map(shown, calibration))}"]
+    notes = [f"calibrated on {len(known)} frames of {', '.join(map(short_name, calibrate))}"]
     return session.result(series, METHOD, notes)

@@ -1,4 +1,4 @@
-"""`cliprl-bench scale`: what the rate and the work of a frame depend on: resolution, streams, refinement steps, classes."""
+"""`cliprl-bench scale`: rate and CPU time of a frame by resolution, number of streams, refinement steps and classes."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from cliprl.bench.commands.stream import rate_series
 from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.registry import TIMING, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import Answers, BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import cliprl_contender
-from cliprl.engines import Bundle, open_bundle
+from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.pipeline import Segmenter, open_source
 
 SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
 STREAMS = (1, 2, 3)
 STEPS = (0, 1, 2, 4)
 CLASSES = (2, 12, 32, 64)
-# How long the streams of one round wait for each other's networks, in seconds.
+# Seconds that the streams of one round wait for each other's networks.
 PATIENCE = 300.0
 AXES = ("resolution", "streams", "steps", "classes")
 METHOD = {
     "includes": "as `stream`: file to file, as fast as possible",
     "excludes": "starting Python, compiling the networks, warm-up runs",
-    "cases": "resolution: rendered clips; streams: so many processes at once, their frames added; classes: more text rows",
+    "cases": "resolution: rendered clips; streams: parallel processes, their frames added; classes: more text rows",
 }
 
 
 def with_classes(bundle: Bundle, count: int) -> Bundle:
-    """The bundle with `count` classes: its own, repeated or cut; the networks take any number."""
+    """The bundle with `count` classes: its classes, repeated or cut; the networks take any number."""
     picks = [i % len(bundle.manifest.classes) for i in range(count)]
     specs = [replace(bundle.manifest.classes[pick], name=f"class {i}") for i, pick in enumerate(picks)]
     embeddings = np.ascontiguousarray(bundle.embeddings[picks])
@@ -45,7 +47,7 @@ def with_classes(bundle: Bundle, count: int) -> Bundle:
 
 
 def classes_round(job: BenchJob, count: int) -> list[TimedRun]:
-    """One round with so many classes, in this process."""
+    """Measure one round with `count` classes, in this process."""
     segmenter = Segmenter(with_classes(open_bundle(job.bundle), count), steps=job.steps)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
@@ -58,7 +60,7 @@ def classes_round(job: BenchJob, count: int) -> list[TimedRun]:
 
 
 def streams_round(job: BenchJob, count: int) -> list[TimedRun]:
-    """One round of so many streams at once, a process each; the frames of all over the longest one's seconds."""
+    """Measure `count` streams at once, a process each: the frames of all over the seconds of the slowest."""
     meeting = multiprocessing.get_context("spawn").Barrier(count)
     with ThreadPoolExecutor(count) as pool:
         together = list(pool.map(lambda _: in_fresh_process(_one_of_many, job, meeting), range(count)))
@@ -68,14 +70,14 @@ def streams_round(job: BenchJob, count: int) -> list[TimedRun]:
 
 
 def _one_of_many(job: BenchJob, meeting: Barrier) -> list[TimedRun]:
-    """One of the streams; they wait for each other once their networks are compiled."""
+    """Measure one of the streams; they wait for each other once their networks are compiled."""
     runner: Runner = cliprl_contender.prepare(job)
     meeting.wait(PATIENCE)
     return timed_runs(runner, job)
 
 
 def single_round(job: BenchJob) -> list[TimedRun]:
-    """One round of one stream, in this process."""
+    """Measure one round of one stream, in this process."""
     runner: Runner = cliprl_contender.prepare(job)
     return timed_runs(runner, job)
 
@@ -84,7 +86,7 @@ Task = tuple[Callable[..., list[TimedRun]], tuple[Any, ...]]
 
 
 def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: Say) -> dict[str, Task]:
-    """What is to be run, by case."""
+    """The tasks of the axes, by case."""
     tasks: dict[str, Task] = {}
     if "resolution" in axes:
         for size in SIZES:
@@ -101,8 +103,29 @@ def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: Say) -> dict
     return tasks
 
 
-def measure(session: ResultSession, job: BenchJob, say: Say, axes: Sequence[str] = AXES) -> Result:
-    """Every case of the axes in turn, a fresh process each."""
+def _known_axes(axes: Sequence[str]) -> Sequence[str]:
+    if unknown := set(axes) - set(AXES):
+        raise UsageError(f"unknown axis '{min(unknown)}': one of {', '.join(AXES)}")
+    return axes
+
+
+@measurement(
+    "scale",
+    help="The cost of a frame by resolution, number of streams, refinement steps and classes.",
+    defaults=BenchJob("", rounds=2, seconds=4, warm_up=1),
+    settings=(*TIMING, "frames"),
+    suite={"scale": {}},
+)
+def measure(
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    axes: Annotated[
+        Sequence[str],
+        typer.Option("--axis", callback=_known_axes, help=f"One of {', '.join(AXES)}; may be repeated."),
+    ] = AXES,
+) -> Result:
+    """Measure every case of the axes in turn, each in a fresh process."""
     tasks = tasks_of(axes, job, session.folder, say)
     return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD))
 
@@ -113,5 +136,5 @@ def _series(answers: Answers) -> list[Series]:
 
 
 def _work(rounds: Sequence[Sequence[TimedRun]]) -> list[list[float]]:
-    """CPU milliseconds a frame, a sample a run."""
+    """CPU milliseconds per frame, one sample per run."""
     return [[run.cpu_seconds / run.outcome.frames * 1000 for run in runs] for runs in rounds]

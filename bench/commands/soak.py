@@ -1,7 +1,7 @@
-"""`cliprl-bench soak`: does anything grow while a stream runs for long? Linux only: sizes are read from /proc/self.
+"""`cliprl-bench soak`: find leaks in a long run. Linux only: sizes are read from /proc/self.
 
 Latency, resident memory, open files and threads are read every few frames. The leak is the slope of memory over frames after
-the first part of the run, by medians, so that one late allocation is no leak and a steady one is found in any noise.
+the first part of the run, by medians, so that one late allocation is no leak and steady growth shows in any noise.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from cliprl.bench.fixtures.looped_source import RepeatedSource
 from cliprl.bench.harness import stats
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import report
@@ -27,19 +30,19 @@ from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter,
 
 # The share of a run that may still be filling buffers and caches.
 SETTLING = 0.25
-# A run of 20,000 frames may grow by 10 MB: half of what a leak of 1 KB a frame would make of it.
+# Bytes a frame: 20,000 frames may grow by 10 MB, half the growth of a leak of 1 KB a frame.
 LEAK = 500.0
-# How long a run is, where nothing is said.
+# Default length of a run, in frames.
 FRAMES = 20_000
-# In fewer frames the comings and goings of an allocator are as large as a leak.
+# In fewer frames an allocator's fluctuation is as large as a leak.
 LEAST_FRAMES = 5000
 MEGABYTE = 1e6
-# So many readings a run, however long it is.
+# Readings in a run of any length.
 READINGS = 400
 METHOD = {
     "includes": "one run of the default pipeline; memory is the resident set of the whole process",
     "excludes": f"the slope leaves out the first {SETTLING:.0%} of the frames",
-    "leak": f"memory that grows by more than {LEAK:g} bytes a frame in both halves of what is left",
+    "leak": f"memory that grows by more than {LEAK:g} bytes a frame in both halves of the rest",
 }
 
 
@@ -59,14 +62,14 @@ class MemoryGrowth:
 
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> MemoryGrowth:
-        """All of these readings."""
+        """Collect the readings."""
         growth = cls()
         for reading in readings:
             growth.add(reading)
         return growth
 
     def add(self, reading: Reading) -> None:
-        """One more."""
+        """Add one reading."""
         frames, memory, handles, threads, latency = reading
         self.frames.append(frames)
         self.memory.append(memory)
@@ -75,7 +78,7 @@ class MemoryGrowth:
         self.latency.append(latency)
 
     def slopes(self) -> tuple[float, float]:
-        """Bytes a frame in the first and in the second half of the settled run; NaN where it was too short to tell."""
+        """Bytes a frame in the first and in the second half of the settled run; NaN if it was too short."""
         settled = len(self.frames) - int(len(self.frames) * SETTLING)
         half = settled // 2
         first, last = slice(-settled, -half), slice(-half, None)
@@ -85,11 +88,11 @@ class MemoryGrowth:
         return a, b
 
     def leaks(self) -> bool:
-        """Whether memory grows steadily. One that fills a buffer and then stays does not."""
+        """Whether memory grows steadily; a buffer that fills once is no leak."""
         return min(self.slopes()) > LEAK
 
     def verdict(self) -> str:
-        """A sentence on what was found."""
+        """Describe the finding in a sentence."""
         slopes = self.slopes()
         if math.isnan(slopes[0]):
             return f"too short to tell a leak: {max(self.frames, default=0)} frames, at least {LEAST_FRAMES} are needed"
@@ -124,7 +127,7 @@ def resident() -> float:
 
 
 def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
-    """The median of the slopes between all pairs of points: a line through noise that outliers can't tilt."""
+    """The median of the slopes between all pairs of points: a robust fit that outliers can't tilt."""
     xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
     i, j = np.triu_indices(len(xs), 1)
     return float(np.median((ys[j] - ys[i]) / (xs[j] - xs[i])))
@@ -141,26 +144,41 @@ def soak(source: Source, segmenter: Segmenter | None, output: str, frames: int) 
 
 
 def soak_clip(job: BenchJob, output: str, frames: int) -> MemoryGrowth:
-    """The whole pipeline on a clip played again and again."""
+    """Run the whole pipeline on a looped clip."""
     source = RepeatedSource(job.clip)
     return soak(source, Segmenter(job.bundle, steps=job.steps), output, frames)
 
 
-def measure(session: ResultSession, job: BenchJob, say: Say, output: str, frames: int) -> Result:
-    """One long run in a fresh process."""
+@measurement(
+    "soak",
+    help="One long run of a repeated clip: does latency, memory, the number of open files or of threads grow?",
+    defaults=BenchJob("", rounds=1, seconds=0, warm_up=0),
+    settings=("bundle", "steps"),
+    suite={"soak": {}},
+)
+def measure(
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    length: Annotated[int, typer.Option("--frames", min=100, help="Frames to run.")] = FRAMES,
+    target: Annotated[str, typer.Option(help="A sink, as for cliprl-stream.")] = "null:",
+) -> Result:
+    """Measure one long run in a fresh process."""
     start = time.monotonic()
 
-    def made(answers: Answers) -> Result:
+    def make_result(answers: Answers) -> Result:
         growth: MemoryGrowth = answers[cliprl_contender.NAME][0]
-        seconds, every = time.monotonic() - start, max(1, frames // READINGS)
-        lasted = f"{growth.frames[-1]} of {frames} frames in {seconds:.0f} s, one reading every {every} frames"
+        seconds, every = time.monotonic() - start, max(1, length // READINGS)
+        lasted = f"{growth.frames[-1]} of {length} frames in {seconds:.0f} s, one reading every {every} frames"
         return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
 
-    return session.rounds({cliprl_contender.NAME: (soak_clip, (job, output, frames))}, 1, say, made, MemoryGrowth.of)
+    return session.rounds(
+        {cliprl_contender.NAME: (soak_clip, (job, target, length))}, 1, say, make_result, MemoryGrowth.of
+    )
 
 
 def growth_series(growth: MemoryGrowth) -> list[Series]:
-    """Everything read, and the slopes."""
+    """All readings, and the slopes."""
     case = cliprl_contender.NAME
     return [
         Series.of(case, "memory", "MB", [growth.memory]),

@@ -1,7 +1,7 @@
-"""`cliprl-bench stages`: what each stage costs alone, what it costs in the running stream, and the bound that follows.
+"""`cliprl-bench stages`: the cost of each stage alone and in the running stream, and the bound that follows.
 
-The bound is the rate at which the processors would have no idle moment: cores over the CPU seconds that the stages need for
-a frame when each runs alone.
+The bound is the rate at which no processor would be idle: cores over the CPU seconds that the stages need for a frame when
+each runs alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
@@ -23,7 +24,7 @@ from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.core.thread_policy import single_threaded
 
 ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
-# A pass holds its decoded frames in memory, up to so many bytes.
+# Most bytes of decoded frames that a pass holds in memory.
 HELD_BYTES = 192_000_000
 METHOD = {
     "includes": "alone: one stage after the other over the same frames, nothing else running; in place: within the running "
@@ -33,7 +34,7 @@ METHOD = {
 
 
 class ClockedFrame(Frame):
-    """A frame that also notes how many CPU seconds the process spent in each stage: `cpu`, by stage."""
+    """A frame that also records the CPU seconds of the process in each stage: `cpu`, by stage."""
 
     cpu: dict[str, float]
 
@@ -55,14 +56,14 @@ class ClockedFrame(Frame):
 
 @dataclass
 class Costs:
-    """What one pass cost: milliseconds by the clock of every frame, and CPU seconds and frames in all, by stage."""
+    """The cost of one pass: milliseconds by the clock of every frame, and CPU seconds and frames in all, by stage."""
 
     wall: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
     frames: dict[str, int] = field(default_factory=dict)
 
     def note(self, stage: str, wall: Sequence[float], cpu: float) -> None:
-        """Enter the seconds of one stage."""
+        """Record the seconds of one stage."""
         self.wall[stage] = [seconds * 1000 for seconds in wall]
         self.cpu[stage], self.frames[stage] = cpu, len(wall)
 
@@ -72,7 +73,7 @@ class Costs:
 
 
 def prepare(job: BenchJob) -> Runner:
-    """A runner whose runs pass over the clip stage by stage."""
+    """Make a runner that processes the clip stage by stage."""
     segmenter = Segmenter(job.bundle, steps=job.steps)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
@@ -86,7 +87,7 @@ def prepare(job: BenchJob) -> Runner:
 
 
 def one_pass(clip: str, segmenter: Segmenter, out: Path, frames: int | None) -> Costs:
-    """Every stage over the clip's first frames, one stage at a time."""
+    """Run every stage over the clip's first frames, one stage at a time."""
     costs = Costs()
     with open_source(clip) as source:
         limit = max(8, HELD_BYTES // (source.info.height * source.info.width * 3 // 2))
@@ -130,17 +131,17 @@ def _write(held: Sequence[Frame], seen: Sequence[Segmentation], out: Path, scene
 
 
 def alone(job: BenchJob) -> list[TimedRun]:
-    """One round of the stages alone, in this process."""
+    """Measure one round of the stages alone, in this process."""
     return timed_runs(prepare(job), job)
 
 
 def in_place(job: BenchJob) -> list[TimedRun]:
-    """One round of the stream, in this process."""
+    """Measure one round of the stream, in this process."""
     return timed_runs(cliprl_contender.prepare(job), job)
 
 
 def samples(rounds: Sequence[Sequence[TimedRun]], name: str) -> list[list[float]]:
-    """The samples of that name, those of a round's runs after each other."""
+    """The samples of that name, one list a round."""
     return [[value for run in runs for value in run.outcome.samples[name]] for runs in rounds]
 
 
@@ -152,19 +153,25 @@ def alone_series(rounds: Sequence[Sequence[TimedRun]]) -> list[Series]:
 
 
 def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:
-    """Cores over the CPU seconds of all stages for a frame, a round each."""
+    """Cores over the CPU seconds of all stages for a frame, one value a round."""
     totals = [[sum(run.outcome.samples[f"{stage} work"][0] for stage in STAGES) for run in runs] for runs in rounds]
     return [available_cpus() * 1000 / sorted(total)[len(total) // 2] for total in totals]
 
 
+@measurement(
+    "stages",
+    help="Each stage alone and in the running stream, by the clock and in CPU time.",
+    defaults=BenchJob("", rounds=3, seconds=5, warm_up=2),
+    suite={"stages": {}},
+)
 def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
-    """Rounds of both, in turn, each in a fresh process."""
+    """Measure rounds of both cases in turn, each in a fresh process."""
     tasks = {ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}
     return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
-    """All series of rounds by case, ALONE and IN_PLACE; nothing where one of them is still to come."""
+    """All series of rounds by case, ALONE and IN_PLACE; empty until both have an answer."""
     if len(answers) < 2:
         return []
     running = [Series.of(IN_PLACE, stage, "ms", samples(answers[IN_PLACE], stage)) for stage in STAGES]

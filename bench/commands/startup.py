@@ -1,6 +1,6 @@
 """`cliprl-bench start`: from the launch of `cliprl-stream` to one painted frame in a file, with compiled engines and without.
 
-A process a sample, timed from outside by the clock and in CPU work; beside it what of that is Python itself, and imports.
+Each sample is one process, timed from outside by the clock and in CPU time; two further cases are Python itself and the imports.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say
@@ -22,19 +23,19 @@ METHOD = {
     "includes": "a process from its launch to its end: Python, imports, the bundle's hashes, engines, opening the clip, one "
     "frame decoded, segmented, painted and encoded, the file closed",
     "warm": "compiled engines are found in the cache",
-    "cold": "the cache is empty: engines are compiled, and judged by the accuracy gate",
+    "cold": "the cache is empty: engines are compiled and pass the accuracy gate",
     "files": "in the system's page cache",
 }
-# What the cases run: all start alike, so that their differences tell what each part takes.
+# The programs of the cases; their differences show the time of each part.
 STREAM = "from cliprl.pipeline.cli.main import main; main()"
 PARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
 WARM, COLD = "warm", "cold"
 
 
-def launched(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
-    """Run Python with these words; seconds by the clock, seconds of CPU work, and what it said.
+def launch_python(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
+    """Run Python with these words; return seconds by the clock, CPU seconds, and its standard error.
 
-    Raises CliprlError where it fails.
+    Raises CliprlError if it fails.
     """
     before, start = os.times(), time.monotonic()
     done = subprocess.run(
@@ -46,23 +47,29 @@ def launched(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
     )
     seconds, after = time.monotonic() - start, os.times()
     if done.returncode:
-        told = done.stderr.strip().splitlines()
-        raise CliprlError(f"the start that is measured fails: {told[-1] if told else done.returncode}")
+        lines = done.stderr.strip().splitlines()
+        raise CliprlError(f"the start that is measured fails: {lines[-1] if lines else done.returncode}")
     work = after.children_user + after.children_system - before.children_user - before.children_system
     return seconds, work, done.stderr
 
 
 def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]]:
-    """Every case once; `folder` holds the cache that is warm after the first round."""
+    """Run every case once; `folder` holds the cache that is warm after the first round."""
     stream = [STREAM, job.clip, "--bundle", job.bundle, "--frames", "1", "--overwrite", "-o", str(folder / "out.mp4")]
     with tempfile.TemporaryDirectory(dir=folder) as empty:
-        cold = launched(stream, Path(empty))
-    parts = {name: launched([code], folder) for name, code in PARTS.items()}
-    return parts | {WARM: launched(stream, folder), COLD: cold}
+        cold = launch_python(stream, Path(empty))
+    parts = {name: launch_python([code], folder) for name, code in PARTS.items()}
+    return parts | {WARM: launch_python(stream, folder), COLD: cold}
 
 
+@measurement(
+    "start",
+    help="From launch to the first painted frame in a file: with compiled engines in the cache, and with an empty cache.",
+    defaults=BenchJob("", rounds=7, seconds=0, warm_up=0),
+    settings=("bundle", "rounds"),
+)
 def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
-    """All cases in turn, round by round."""
+    """Measure all cases in turn, round by round."""
     say("filling the cache")
     one_round(job, session.folder)
     rounds: list[Mapping[str, tuple[float, float, str]]] = []
@@ -78,5 +85,5 @@ def _result(session: ResultSession, rounds: Sequence[Mapping[str, tuple[float, f
     for case in (*PARTS, WARM, COLD):
         series.append(Series.of(case, "wall time", "s", [[answer[case][0]] for answer in rounds]))
         series.append(Series.of(case, "CPU work", "s", [[answer[case][1]] for answer in rounds]))
-    told = [line.strip() for line in rounds[-1][COLD][2].splitlines() if "compiling" in line]
-    return session.result(series, METHOD, [f"a cold start says: {line}" for line in told])
+    compiled = [line.strip() for line in rounds[-1][COLD][2].splitlines() if "compiling" in line]
+    return session.result(series, METHOD, [f"a cold start prints: {line}" for line in compiled])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cliprl.bench import peers
 from cliprl.bench.commands import stages
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say, TimedRun
-from cliprl.bench.peers import cliprl_contender
+from cliprl.bench.peers import cliprl_contender, find_peer, timed
 from cliprl.pipeline.core.statistics import STAGES
 
 PLAIN = "OpenCV + OpenVINO loop"
@@ -23,15 +23,21 @@ METHOD = {
 }
 
 
+@measurement(
+    "stream",
+    help="File to file as fast as possible, beside an OpenCV loop with the same engine, and the share of the machine's bound.",
+    defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
+    suite={"stream": {}},
+)
 def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
-    """Rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
+    """Measure rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
     tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
-    tasks |= {name: (peers.timed, (name, job)) for name in (cliprl_contender.NAME, PLAIN)}
+    tasks |= {name: (timed, (find_peer(name).prepare, job)) for name in (cliprl_contender.NAME, PLAIN)}
     return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
-    """All series of rounds by case: the stages alone, the stream, the plain loop; nothing where one is still to come."""
+    """All series of rounds by case: the stages alone, the stream, the plain loop; empty until each has an answer."""
     if len(answers) < 3:
         return []
     series = [
@@ -44,14 +50,14 @@ def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Serie
 
 
 def rate_series(answers: Mapping[str, Sequence[Sequence[TimedRun]]], case: str, note: str = "") -> list[Series]:
-    """Frames per second and processors at work, a sample a run."""
+    """Frames per second and busy processors, one sample per run."""
     fps = [[run.fps for run in runs] for runs in answers[case]]
     busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in answers[case]]
     return [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
 
 
 def frame_series(rounds: Sequence[Sequence[TimedRun]], case: str = cliprl_contender.NAME) -> list[Series]:
-    """Latency, steps and every stage of the stream, a sample a frame."""
+    """Latency, steps and every stage of the stream, one sample per frame."""
     series = [Series.of(case, cliprl_contender.LATENCY, "ms", stages.samples(rounds, cliprl_contender.LATENCY))]
     series += [Series.of(case, stage, "ms", stages.samples(rounds, stage)) for stage in STAGES]
     return [
@@ -65,7 +71,7 @@ def _means(rounds: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def efficiency(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
-    """The share of the bound that the stream reached, a sample a round."""
+    """The share of the bound that the stream reached, one sample per round."""
     reached = [stages.mean([run.fps for run in runs]) for runs in answers[cliprl_contender.NAME]]
     bound = stages.bounds(answers[stages.ALONE])
     shares = [[fps / most] for fps, most in zip(reached, bound, strict=True)]
@@ -73,7 +79,7 @@ def efficiency(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Seri
 
 
 def lead(answers: Mapping[str, Sequence[Sequence[TimedRun]]], case: str, other: str) -> list[Series]:
-    """How many times the other's frames per second, a sample a round: both met the same machine in it."""
+    """Ratio of the frames per second of two cases, one sample per round, in which both ran on the same machine."""
     pairs = zip(answers[case], answers[other], strict=True)
     times = [[stages.mean([r.fps for r in a]) / stages.mean([r.fps for r in b])] for a, b in pairs]
     return [Series.of(case, f"fps over {other}", "times", times)]

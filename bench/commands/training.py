@@ -1,21 +1,23 @@
 """`cliprl-bench training`: how fast a recipe learns on this machine, and whether loading data holds it up.
 
-Every round, in a fresh process, learns for a while in the dense stage and in the reinforcement stage, on rendered scenes and
-from random weights, on which speed does not depend; then batches are made alone. A stage that waits for data, or a GPU that
-is idle while it learns, says that loading is the bottleneck.
+Every round, in a fresh process, trains in the dense stage and in the reinforcement stage, on rendered scenes and from random
+weights, on which speed does not depend; then only batches are made. If a stage waits for data, or a GPU is idle meanwhile,
+loading is the bottleneck.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from cliprl.bench.harness.nvml import open_meter
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.sampler import Sampler
@@ -28,29 +30,29 @@ if TYPE_CHECKING:
     from cliprl.models.training.throughput import Throughput
 
 METHOD = {
-    "includes": "batches drawn, augmented and moved to the device, forward, backward, the optimiser's step",
+    "includes": "batches drawn, augmented and moved to the device, forward, backward, the optimizer's step",
     "excludes": "drawing scenes, checkpoints, logs, scores; the contrastive stage",
-    "loading alone": "batches of the dense stage, made by the same threads, with nobody learning",
+    "loading alone": "batches of the dense stage, made by the same threads, without training",
     "data": "rendered scenes in the page cache; weights random",
 }
 LOADING = "loading alone"
-# Rendered scenes: enough that the page cache, not one decoded file, is what is read.
+# Rendered scenes: enough to read from the page cache instead of one decoded file.
 SCENES = ("data.scenes=48", "data.policy_scenes=12", "data.frames=2", "data.train=[]", "data.policy=[]", "data.test=[]")
-OURS = (*SCENES, "network.weights=", "scoring.scenes=0", "contrastive.steps=0", "data.larynx=")
+OVERRIDES = (*SCENES, "network.weights=", "scoring.scenes=0", "contrastive.steps=0", "data.larynx=")
 # By stage: quantity to its samples.
 Answer = dict[str, dict[str, list[float]]]
 UNITS = {"pictures": "pictures/s", "step": "ms", "waiting for data": "%", "GPU busy": "%"}
 
 
 def recipe_of(name: str, settings: Sequence[str]) -> Recipe:
-    """A recipe with what is measured here in place of its data. Raises UsageError as `load_recipe` does."""
+    """Load a recipe with rendered scenes in place of its data. Raises UsageError as `load_recipe` does."""
     from cliprl.models.config.load import load_recipe
 
-    return load_recipe(name, [*settings, *OURS])
+    return load_recipe(name, [*settings, *OVERRIDES])
 
 
 def one_round(name: str, settings: Sequence[str], device: str, threads: int, folder: Path, job: BenchJob) -> Answer:
-    """Both stages and the loader, for as long as the job says each."""
+    """Measure both stages and the loader, each for the job's seconds."""
     import torch
 
     from cliprl.models.network.network import ClipSegmenter
@@ -88,7 +90,7 @@ def _open(recipe: Recipe, folder: Path) -> Any:
 def _learned(
     stage: Supervised | Reinforcement, busy: Callable[[], float | None], job: BenchJob
 ) -> dict[str, list[float]]:
-    """Steps for the job's seconds after its warm-up: each one's pace; the share of all that went by waiting; the GPU's load."""
+    """Train for the job's seconds after its warm-up; return throughput, step times, the share of waiting, and the GPU's load."""
     from cliprl.models.training.throughput import ThroughputMeter
 
     step = _steps(stage, 0, job.warm_up)
@@ -111,12 +113,12 @@ def _learned(
         "step": [1000 * each.seconds for each, _ in paces],
         "waiting for data": [100 * whole.waiting],
     }
-    # The meter looks back: its first answers are of the time before.
+    # The meter averages over the past: its first answers cover the time before.
     return found | ({"GPU busy": loads[len(loads) // 4 :]} if loads else {})
 
 
 def _steps(stage: Supervised | Reinforcement, step: int, seconds: float) -> int:
-    """Learn for so many seconds, at least one step; the number of the next one."""
+    """Train for `seconds`, at least one step; return the number of the next step."""
     end = time.monotonic() + seconds
     while True:
         stage.step(step)
@@ -126,7 +128,7 @@ def _steps(stage: Supervised | Reinforcement, step: int, seconds: float) -> int:
 
 
 def _loaded(batches: Callable[[int], object], size: int, job: BenchJob) -> list[float]:
-    """Pictures a second that the loader makes where nothing else is done."""
+    """Images a second of the loader alone."""
     step = 0
     for seconds in (job.warm_up, job.seconds):
         first, start = step, time.monotonic()
@@ -136,42 +138,46 @@ def _loaded(batches: Callable[[int], object], size: int, job: BenchJob) -> list[
     return [(step - first) * size / (time.monotonic() - start)]
 
 
+@measurement(
+    "training",
+    help="How fast a recipe learns, how long it waits for data, and how busy that keeps a GPU (needs the extra `train`).",
+    defaults=BenchJob("", rounds=3, seconds=30, warm_up=5),
+    settings=("rounds", "seconds", "warm_up"),
+    clip=False,
+)
 def measure(
-    session: ResultSession, job: BenchJob, say: Say, name: str, settings: Sequence[str], device: str, threads: int
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 means all cores.")] = 0,
+    settings: Annotated[Sequence[str], typer.Option("--set", help="Change a setting; may be repeated.")] = (),
 ) -> Result:
-    """All rounds. Raises UsageError for a recipe, a setting or a device that there is not."""
+    """Measure all rounds. Raises UsageError for an unknown recipe, setting or device."""
     from cliprl.models.training.parallel import launch
 
-    recipe = recipe_of(name, settings)
-    launch(device)  # one that is not there is told before anything is drawn
+    loaded = recipe_of(recipe, settings)
+    launch(device)  # reports a missing device before any scene is rendered
     say("drawing scenes")
-    _open(recipe, session.folder)
-    words = [
-        Path(name).name,
-        "--device",
-        device,
-        "--threads",
-        f"{threads}",
-        *(w for s in settings for w in ("--set", s)),
-    ]
-    timing = ["--rounds", f"{job.rounds}", "--seconds", f"{job.seconds:g}", "--warm-up", f"{job.warm_up:g}"]
-    size = f"{recipe.network.width}x{recipe.network.height}"
-    identity = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode()).hexdigest()
-    told: dict[str, Any] = {
-        "command": shlex.join(["cliprl-bench", "training", *words, *timing]),
+    _open(loaded, session.folder)
+    size = f"{loaded.network.width}x{loaded.network.height}"
+    identity = hashlib.sha256(repr(sorted(asdict(loaded).items())).encode()).hexdigest()
+    given = {
         "input": {"name": "rendered scenes", "size": size},
-        "bundle": {"name": f"recipe {recipe.name}", "sha256": identity, "input": size},
+        "bundle": {"name": f"recipe {loaded.name}", "sha256": identity, "input": size},
     }
 
-    def made(answers: Any) -> Result:
-        return replace(session.result(_series(answers["learning"]), METHOD | {"precision": recipe.precision}), **told)
+    def make_result(answers: Any) -> Result:
+        result = session.result(_series(answers["learning"]), METHOD | {"precision": loaded.precision})
+        return replace(result, **given)  # type: ignore[arg-type]
 
-    tasks = {"learning": (one_round, (name, settings, device, threads, session.folder, job))}
-    return session.rounds(tasks, job.rounds, say, made)
+    tasks = {"learning": (one_round, (recipe, settings, device, threads, session.folder, job))}
+    return session.rounds(tasks, job.rounds, say, make_result)
 
 
 def _series(rounds: Sequence[Answer]) -> list[Series]:
-    """A series for each quantity of each stage; and how much faster the loader is than what learns from it."""
+    """A series for each quantity of each stage, and the speed of the loader over that of the dense stage."""
     found = [
         Series.of(case, quantity, UNITS[quantity], [answer[case][quantity] for answer in rounds])
         for case, quantities in rounds[0].items()

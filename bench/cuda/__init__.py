@@ -1,1 +1,1 @@
-"""What is measured on an NVIDIA GPU."""
+"""Measurements on an NVIDIA GPU."""

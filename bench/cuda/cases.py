@@ -1,4 +1,4 @@
-"""The cases that a GPU is measured in, one after the other, and what the project promises of each."""
+"""The cases of the GPU measurement, and the project's limits on each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.overlay.overlay import Style
 
 LONG, TOGETHER, PACE = 100_000, 8, 60
-# So many samples of a series are kept; of more, every n-th.
+# Most samples kept of a series; of more, every n-th.
 KEPT = 5000
 # ReSurgSAM2's published frames per second.
 PEER_FPS = 61.2
@@ -33,8 +33,8 @@ _PAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all cases share. `seconds` is the length of each, `warm` the frames before what is measured as fast as it goes;
-    `note` is told what a reader must know."""
+    """The settings of all cases: `seconds` is the length of each, `warm` the warm-up frames of the throughput cases, `note`
+    receives remarks for the reader."""
 
     card: SharedGpu
     bundle: Bundle
@@ -46,7 +46,7 @@ class Bench:
     warm: int = 60
 
     def streams(self, count: int = 1, **settings: Any) -> list[GpuStream]:
-        """Streams on the card that share its networks."""
+        """Streams on the GPU that share its networks."""
         kept = {"engines": self.engines} | settings
         return [GpuStream(self.card, self.bundle, self.pictures, **kept) for _ in range(count)]
 
@@ -55,8 +55,8 @@ Case = Callable[[], Iterator[Series]]
 
 
 def cases(bench: Bench, clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
-    """The short cases by name. `clip` is a video file to decode, `coded` if its frames bear time codes; results of writing
-    one go into `folder`."""
+    """The short cases by name. `clip` is a video file to decode, `coded` is True if its frames have time codes; output videos go
+    into `folder`."""
     found: dict[str, Case] = {
         "throughput": partial(throughput, bench, "throughput"),
         f"paced at {PACE} FPS": partial(paced, bench, f"paced at {PACE} FPS"),
@@ -74,32 +74,32 @@ def cases(bench: Bench, clip: str | None, coded: bool, folder: Path) -> dict[str
 
 
 def throughput(bench: Bench, case: str, **settings: Any) -> Iterator[Series]:
-    """As fast as it goes, and how busy that keeps the GPU."""
+    """Measure maximum throughput, and the GPU's load meanwhile."""
     run_together(bench.streams(**settings), bench.warm)
     streams = bench.streams(**settings)
     busy = Sampler(bench.meter.busy if bench.meter else lambda: None)
     busy.start()
     seen = run_together(streams, 10**9, bench.seconds)
     shares = busy.stop()
-    yield from described(bench, case, seen)
-    # The meter looks back: its first answers are of the time before.
-    yield listed(case, "GPU busy", "%", shares[len(shares) // 4 :])
+    yield from stream_series(bench, case, seen)
+    # The meter averages over the past: its first answers cover the time before.
+    yield single_round(case, "GPU busy", "%", shares[len(shares) // 4 :])
 
 
 def paced(bench: Bench, case: str, count: int = 1, **settings: Any) -> Iterator[Series]:
-    """At a camera's rate, where a frame that nobody has taken in time is dropped."""
+    """Measure at a camera's rate; a frame that is not read in time is dropped."""
     streams = bench.streams(count, pace=PACE, **settings)
-    yield from described(bench, case, run_together(streams, round(bench.seconds * PACE)))
+    yield from stream_series(bench, case, run_together(streams, round(bench.seconds * PACE)))
 
 
 def slow_consumer(bench: Bench) -> Iterator[Series]:
-    """A consumer that can't keep up: frames are dropped, none is spoiled."""
+    """Measure with a consumer that can't keep up: frames may be dropped, but not damaged."""
     streams = bench.streams(pace=PACE)
-    yield from described(bench, "slow consumer", run_together(streams, round(bench.seconds * PACE), slow=0.05))
+    yield from stream_series(bench, "slow consumer", run_together(streams, round(bench.seconds * PACE), slow=0.05))
 
 
 def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
-    """What a user runs: from a video file to a video file, by whatever decoder and encoder the card has."""
+    """Measure a run from video file to video file, with the decoder and encoder of the GPU."""
     from cliprl.pipeline.stream.stream import Stream
 
     device, case = CudaDevice(bench.card), "file to file"
@@ -115,11 +115,11 @@ def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
         summary = Stream(source, segmenter, device.overlay(segmenter.classes, Style()), [sink]).run(mark)
     for text in summary.notes:
         bench.note(f"{case}: {text}")
-    yield listed(case, "fps", "FPS", [(len(marks) - 1) / (marks[-1] - marks[0])])
+    yield single_round(case, "fps", "FPS", [(len(marks) - 1) / (marks[-1] - marks[0])])
 
 
 def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
-    """So many frames, or as many as there is time for, and the memory taken meanwhile."""
+    """Run `frames` frames, or fewer if `seconds` end first, and sample memory meanwhile."""
     streams = bench.streams()
     host, card = Sampler(_resident), Sampler(bench.meter.memory if bench.meter else lambda: None)
     for sampler in (host, card):
@@ -128,37 +128,37 @@ def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
     done = len(seen[0].finished)
     if done < frames:
         bench.note(f"long run: {done} of {frames} frames in the time there was")
-    yield listed("long run", "frames", "frames", [float(done)])
-    yield from described(bench, "long run", seen)
-    yield listed("long run", "host memory", "MB", host.stop())
-    yield listed("long run", "GPU memory", "MB", card.stop())
+    yield single_round("long run", "frames", "frames", [float(done)])
+    yield from stream_series(bench, "long run", seen)
+    yield single_round("long run", "host memory", "MB", host.stop())
+    yield single_round("long run", "GPU memory", "MB", card.stop())
 
 
-def described(bench: Bench, case: str, seen: Sequence[OutputFrames]) -> list[Series]:
-    """Rate, latency, drops and wrong frames of the streams of one case."""
+def stream_series(bench: Bench, case: str, seen: Sequence[OutputFrames]) -> list[Series]:
+    """Frame rate, latency, dropped and wrong frames of the streams of one case."""
     for text in dict.fromkeys(note for one in seen for note in one.notes):
         bench.note(f"{case}: {text}")
     spans = [(len(one.finished) - 1, one.finished[-1] - one.finished[0]) for one in seen if len(one.finished) > 1]
     rates = [count / span for count, span in spans]
     return [
-        listed(case, "fps", "FPS", rates),
-        listed(case, "latency", "ms", [seconds * 1000 for one in seen for seconds in one.latencies]),
-        listed(case, "refinement steps", "mean", [sum(one.steps) / max(len(one.steps), 1) for one in seen]),
-        listed(case, "frames dropped", "frames", [float(one.dropped) for one in seen]),
-        listed(case, "frames that came out wrong", "frames", [float(one.wrong) for one in seen]),
-        listed(case, f"fps over {PEER_FPS}", "times", [rate / PEER_FPS for rate in rates]),
+        single_round(case, "fps", "FPS", rates),
+        single_round(case, "latency", "ms", [seconds * 1000 for one in seen for seconds in one.latencies]),
+        single_round(case, "refinement steps", "mean", [sum(one.steps) / max(len(one.steps), 1) for one in seen]),
+        single_round(case, "frames dropped", "frames", [float(one.dropped) for one in seen]),
+        single_round(case, "frames that came out wrong", "frames", [float(one.wrong) for one in seen]),
+        single_round(case, f"fps over {PEER_FPS}", "times", [rate / PEER_FPS for rate in rates]),
     ]
 
 
-def listed(case: str, name: str, unit: str, values: Sequence[float]) -> Series:
-    """A series of one round, thinned where it is long."""
+def single_round(case: str, name: str, unit: str, values: Sequence[float]) -> Series:
+    """Make a series of one round, subsampled if it is long."""
     step = -(-len(values) // KEPT) or 1
     note = f"every {step}th of {len(values)} samples" if step > 1 else ""
     return Series.of(case, name, unit, [list(values[::step])], note)
 
 
-def tried(name: str, case: Case, note: Callable[[str], None]) -> list[Series]:
-    """A case's series; what goes wrong in it is noted, and the next one is tried all the same."""
+def run_case(name: str, case: Case, note: Callable[[str], None]) -> list[Series]:
+    """Run a case and return its series; an error is noted and ends this case only."""
     try:
         return list(case())
     except Exception as error:
@@ -169,8 +169,8 @@ def tried(name: str, case: Case, note: Callable[[str], None]) -> list[Series]:
         gc.collect()
 
 
-def clip_of(bench: Bench, folder: Path, given: str | None) -> tuple[str | None, bool]:
-    """A video file to decode and whether its frames bear time codes: the one given, or one made here where there is PyAV."""
+def clip_for(bench: Bench, folder: Path, given: str | None) -> tuple[str | None, bool]:
+    """A video file to decode, and whether its frames have time codes: the given one, or a generated one if PyAV is installed."""
     if given is not None:
         return given, False
     try:
@@ -192,7 +192,7 @@ Found = Callable[[str, str], Series | None]
 
 
 def promises(found: Found) -> list[tuple[str, bool | None]]:
-    """What the project promises, each with its figure, and whether it is held; None where it was not measured."""
+    """The project's limits, each with its figure and whether it holds; None if it was not measured."""
     many, at_rate, together = "throughput", f"paced at {PACE} FPS", f"{TOGETHER} streams at {PACE} FPS"
     return [
         _promise(found(many, "fps"), "throughput at least 500 FPS", 500, _median),

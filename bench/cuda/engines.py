@@ -1,8 +1,8 @@
-"""`python -m cliprl.bench.cuda.engines`: what only a GPU can show of the engines, with one command and one result file.
+"""`python -m cliprl.bench.cuda.engines`: test and time the engines on a GPU, with one result file.
 
 It runs tests/engines/test_engines_gpu.py with FAIL_WITHOUT_CUDA=1; times the encoder and a refinement step of `small`, `base` and
-`large` in every precision of every backend, the encoder in batches of 1 and 8; and tries on this GPU the plans that
-TensorRT for RTX builds for others. `base` and `large` are not shipped: their networks are made here with random weights.
+`large` in every precision of every backend, the encoder in batches of 1 and 8; and loads on this GPU the plans that
+TensorRT for RTX builds for others. `base` and `large` are not shipped: their networks are generated with random weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliprl.bench.commands import engines
-from cliprl.bench.cuda.inputs import bundle_of
+from cliprl.bench.cuda.inputs import find_bundle
 from cliprl.bench.cuda.plan_portability import portability
 from cliprl.bench.harness.environment import slug
 from cliprl.bench.harness.result import Result
@@ -28,7 +28,8 @@ from cliprl.engines.bundle.reference_outputs import drawn_pictures
 from cliprl.engines.onnx.calibration import add_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
-# Sizes of the pictures that the recipes ask for; `small` is the shipped bundle, whose size it brings.
+TESTS = ROOT / "tests" / "engines" / "test_engines_gpu.py"
+# Input sizes of the recipes; the shipped bundle `small` has its own.
 SIZES = {"small": (256, 320), "base": (384, 480), "large": (448, 560)}
 BATCHES = (1, 8)
 
@@ -58,37 +59,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_tests() -> int:
-    """The engines' tests that need a GPU; 0 where all passed."""
-    command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "test_engines_gpu.py")]
+    """Run the engines' tests that need a GPU; return 0 if all passed."""
+    command = [sys.executable, "-m", "pytest", "-q", str(TESTS)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"FAIL_WITHOUT_CUDA": "1"}, check=False)
     return int(done.returncode != 0)
 
 
 def calibrated(name: str, folder: Path, say: Say) -> Bundle:
-    """A copy of the bundle, or of a recipe's networks with random weights, that has ranges for eight bits."""
-    made = bundle_of(name, SIZES[name], folder / name, say)
+    """Copy a bundle, or generate a recipe's networks with random weights, and add ranges for eight bits."""
+    made = find_bundle(name, SIZES[name], folder / name, say)
     if not made.path.is_relative_to(folder):
-        made = engines.copied(made, folder / name)
+        made = engines.copy_bundle(made, folder / name)
     return add_ranges(made, drawn_pictures(made.manifest.height, made.manifest.width))
 
 
 def table(bundle: Bundle, given: argparse.Namespace) -> Result:
-    """Latency of every backend, precision and batch of one bundle."""
+    """Measure every backend, precision and batch of one bundle."""
     job = BenchJob("", bundle=str(bundle.path), rounds=given.rounds, seconds=given.seconds, warm_up=given.seconds / 2)
     with ResultSession("gpu-engines", None, job) as session:
         return engines.measure(session, job, print, device=given.device, batches=BATCHES)
 
 
 def merged(names: Sequence[str], results: Sequence[Result], notes: Sequence[str]) -> Result:
-    """One result of all bundles, each case with its bundle's name in front."""
+    """Merge the results of all bundles; each case begins with its bundle's name."""
     series = [
         replace(one, case=f"{name} {one.case}")
         for name, result in zip(names, results, strict=True)
         for one in result.series
     ]
-    told = [f"{name} {note}" for name, result in zip(names, results, strict=True) for note in result.notes]
+    remarks = [f"{name} {note}" for name, result in zip(names, results, strict=True) for note in result.notes]
     command = f"python -m cliprl.bench.cuda.engines --sizes {' '.join(names)}"
-    return replace(results[0], command=command, series=tuple(series), notes=(*told, *notes))
+    return replace(results[0], command=command, series=tuple(series), notes=(*remarks, *notes))
 
 
 if __name__ == "__main__":

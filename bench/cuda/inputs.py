@@ -1,4 +1,4 @@
-"""What a GPU is measured on: a bundle of a recipe's form, and a clip of a rendered scene."""
+"""Inputs of the GPU measurement: a bundle with the networks of a recipe, and a clip of a rendered scene."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bund
 STRIDE, STEPS = 4, 3
 
 
-def bundle_of(name: str, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> Bundle:
-    """A bundle by name or folder; where there is none, a recipe's networks of that name with random weights for pictures of
-    `size` (height, width), which are as fast as trained ones; where those can't be made, `small`. `say` is told which."""
+def find_bundle(name: str, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> Bundle:
+    """Open a bundle by name or folder. If there is none, generate the recipe's networks with random weights for images of `size`
+    (height, width), which are as fast as trained ones; if that fails, open `small`. `say` receives the choice."""
     try:
         return open_bundle(name)
     except CliprlError as error:
@@ -34,7 +34,7 @@ def bundle_of(name: str, size: tuple[int, int], folder: Path, say: Callable[[str
 
 
 def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
-    """The untrained networks of a recipe as a bundle in `folder`. Raises ImportError without the training packages."""
+    """Write the untrained networks of a recipe as a bundle in `folder`. Raises ImportError without the training packages."""
     import torch
     from torch.nn import functional
 
@@ -59,7 +59,7 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
 
 
 def make_clip(path: Path, pictures: Sequence[Picture], frames: int) -> str:
-    """Write pictures in turn, each with its number as a time code, as H.264. Raises ImportError without PyAV."""
+    """Write frames in turn, each with its number as a time code, as H.264. Raises ImportError without PyAV."""
     import av
 
     height, width = pictures[0][0].shape

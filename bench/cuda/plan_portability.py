@@ -1,4 +1,4 @@
-"""Do plans that TensorRT for RTX builds for other GPUs, or for all, run on this one? NVIDIA names no data-centre GPU: try."""
+"""Test whether plans of TensorRT for RTX for other GPUs run on this one; NVIDIA documents no data-center GPU."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cliprl.engines.backends.tensorrt.probe import probe_tensorrt
 from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, reference_of
 
 PACKAGE = "tensorrt_rtx"
-# Built for no GPU in particular.
+# A plan for no particular GPU.
 PORTABLE = "every GPU"
 AGREEMENT = 0.98
 
 
 def portability(bundle: Bundle) -> list[str]:
-    """A line for each target: whether its FP16 plan of the encoder loads and says what the reference says, and if not, why."""
+    """Describe for each target whether its FP16 plan of the encoder loads and agrees with the reference, or why not."""
     if find_spec(PACKAGE) is None:
         return [f"plans for other GPUs were not tried: {PACKAGE} is not installed"]
     probe = probe_tensorrt(PACKAGE)

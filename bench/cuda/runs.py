@@ -1,4 +1,4 @@
-"""Video streams on a GPU, fed from pinned memory or by its own decoder, and what came out of them, and when."""
+"""Video streams on a GPU, fed from pinned memory or by its decoder, and their output frames with times."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
 SLOTS = 8
 RATE = Fraction(60)
-# Lines of black above the picture, where nothing is painted: the time code is drawn there.
+# Black rows above the image, which the overlay leaves alone; they hold the time code.
 _BAR = 32
 Picture = tuple[Plane, Plane]
 
 
-def scene_pictures(height: int, width: int, count: int = 8) -> list[Picture]:
-    """Moments of a rendered scene under a black bar, as NV12 planes of BT.709, of an even size."""
+def scene_frames(height: int, width: int, count: int = 8) -> list[Picture]:
+    """Frames of a rendered scene under a black bar, as NV12 planes in BT.709, of an even size."""
     renderer = SceneRenderer(3, height // 4 * 2, width // 4 * 2)
     return [_picture(renderer.render(i / 5)[0], height, width) for i in range(count)]
 
@@ -50,13 +50,13 @@ def _picture(rgb: Plane, height: int, width: int) -> Picture:
 
 
 def packed(picture: Picture) -> Plane:
-    """NV12 planes as one array, as libav takes them: uint8 (H * 3 / 2, W)."""
+    """NV12 planes as one array for libav: uint8 (H * 3 / 2, W)."""
     luma, chroma = picture
     return np.concatenate([luma, chroma.reshape(len(chroma), -1)])
 
 
 class _AllSteps(StepPlan):
-    """As many as there are."""
+    """Always the most steps."""
 
     def next(self) -> int:
         """See `StepPlan`."""
@@ -64,7 +64,7 @@ class _AllSteps(StepPlan):
 
 
 class EveryStep(CudaSegmenter):
-    """Gives every frame all steps, settled or not: a figure for three steps is one for three steps."""
+    """Runs all refinement steps on every frame, also when the mask has settled, so that figures are comparable."""
 
     def reset(self) -> None:
         """See `Segmenter`."""
@@ -74,7 +74,7 @@ class EveryStep(CudaSegmenter):
 
 @dataclass(slots=True)
 class OutputFrames:
-    """What came out of one stream: seconds from a frame's arrival to its painted picture, and when that was, frame by frame."""
+    """The output of one stream: seconds from each frame's arrival to the painted frame, and its time."""
 
     latencies: list[float] = field(default_factory=list)
     finished: list[float] = field(default_factory=list)
@@ -87,11 +87,11 @@ class OutputFrames:
 
 
 class GpuStream:
-    """One video stream on a card: a thread that feeds it, one that gives frames to the GPU, one that waits, one that paints.
+    """One video stream on a GPU: a thread each for feeding, encoding, refining and painting.
 
-    `pace` in frames a second drops the oldest frame that nobody has taken; None feeds as fast as slots come free. `slow`
-    seconds are wasted after each frame. Every picture bears its number as a time code, which is read off what comes out; the
-    frames of a `clip`, a video file played again and again, are expected to bear one where it is `coded`.
+    With `pace`, in frames a second, the oldest waiting frame is dropped; with None frames are fed as fast as slots come free.
+    Every frame contains its number as a time code, which is checked at the output; so do the frames of a `clip`, a looped
+    video file, if it is `coded`.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class GpuStream:
         self._pictures, self._clip, self._coded, self._pace = pictures, clip, coded, pace
         device = self._device = CudaDevice(card)
         self._segmenter = EveryStep(bundle, device=device, **settings)
-        # Without text, which needs a font.
+        # No text: text needs a font.
         self._overlay = device.overlay(self._segmenter.classes, Style(legend=False, status=False))
         self._ring = device.ring(SLOTS, "wait" if pace is None else "drop-oldest")
 
     def run(self, frames: int, seconds: float = math.inf, slow: float = 0.0) -> OutputFrames:
-        """Feed so many frames, or for so many seconds, and see them all out."""
+        """Feed `frames` frames, or for `seconds`, and wait for all outputs; sleep `slow` seconds after each frame."""
         feeder = threading.Thread(target=self._feed, args=(frames, seconds), name="feed", daemon=True)
         stages = self._stages()
         feeder.start()
@@ -162,7 +162,7 @@ class GpuStream:
             self._ring.finish(error)
 
     def _uploaded(self) -> Generator[Frame, None, None]:
-        """Pictures in turn, written into a slot's pinned planes."""
+        """Yield frames in turn, written into the pinned planes of a slot."""
         for index in count():
             source = self._pictures[index % len(self._pictures)]
             luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
@@ -172,7 +172,7 @@ class GpuStream:
             yield Frame(luma, chroma, index, 1 / RATE, index)
 
     def _decoded(self, clip: str) -> Generator[Frame, None, None]:
-        """The clip's frames again and again, by NVDEC where it has one."""
+        """Yield the clip's frames in a loop, decoded by NVDEC if available."""
         while True:
             with self._device.source(clip, self.seen.notes.append) as source:
                 while (frame := source.read(self._ring.acquire)) is not None:
@@ -189,7 +189,7 @@ class GpuStream:
 def run_together(
     streams: Sequence[GpuStream], frames: int, seconds: float = math.inf, slow: float = 0.0
 ) -> list[OutputFrames]:
-    """Run several streams at once. Raises what any of them raised."""
+    """Run several streams at once. Raises the exception of a failed stream."""
     threads = [threading.Thread(target=stream.run, args=(frames, seconds, slow), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""The clip that is measured: a user's file, or the rendered demo written to a file first."""
+"""The clip of a measurement: a file, or the rendered demo, written to a file first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline import OutputSpec, Stream, open_sink, open_source
 
-# What is measured where no clip is given: anyone can render it.
+# The default clip, which anyone can render.
 DEMO = "demo:?size=1280x720&seconds=10"
 # Near the bit rate of a real surgical recording.
 DEMO_CRF = 20
@@ -19,7 +19,7 @@ DEMO_CRF = 20
 def clip_file(name: str, folder: Path) -> Path:
     """The clip as a video file: `demo:…` is rendered into `folder`, so that no figure contains the rendering.
 
-    Raises UsageError where there is no such file.
+    Raises UsageError if there is no such file.
     """
     if not name.startswith("demo:"):
         if not Path(name).is_file():
@@ -30,6 +30,11 @@ def clip_file(name: str, folder: Path) -> Path:
     sink = open_sink(path, OutputSpec(source.info, ()), crf=DEMO_CRF, preset="veryfast")
     Stream(source, None, None, [sink]).run()
     return path
+
+
+def short_name(source: str) -> str:
+    """A source's name without the folders of this machine, except the two that tell the pictures of one clip from another's."""
+    return source if "=" in source else "/".join(Path(source).parts[-3:])
 
 
 def describe_clip(name: str, path: Path) -> dict[str, Any]:

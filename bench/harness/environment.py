@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how busy that machine was while it was."""
+"""The machine that runs a measurement, and its load meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from cliprl.engines import available_cpus
 
-# Vector units that the engines and codecs here make use of.
+# Vector instructions that the engines and codecs use.
 FLAGS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
     *("avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "bf16", "i8mm", "sve"),
@@ -37,14 +37,14 @@ def _cpuinfo(key: str) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name, as it gives it."""
+    """The processor's name, as it reports it."""
     family = _cpuinfo("cpu family")
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"{name} (family {family}, model {_cpuinfo('model')})" if family else name
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, vector units, memory, GPU, system and library versions. None where unknown; no name of the machine."""
+    """CPU, cores, vector units, memory, GPU, system and library versions. None if unknown; without the machine's name."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return {
         "cpu": cpu_model(),
@@ -94,7 +94,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the source tree that runs, "+changes" where it was edited since; None outside a checkout."""
+    """The commit of the source tree that runs, "+changes" if it was edited since; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or not shutil.which("git"):
         return None
@@ -106,7 +106,7 @@ def commit() -> str | None:
 
 
 class LoadWatch:
-    """Tells what share of the processors others used between its making and `block`: known on Linux only."""
+    """Measures the processor share of other programs between its creation and `block`; Linux only."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -124,7 +124,7 @@ class LoadWatch:
 
 
 def _busy_seconds() -> float | None:
-    """Processor seconds that were not idle since the machine started, all processors together."""
+    """Busy seconds of all processors since the machine started."""
     try:
         fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):

@@ -1,18 +1,10 @@
-"""What NVIDIA's management library tells of a GPU: how busy it is, and how much of its memory is taken. No package is needed."""
+"""Load and memory of a GPU, by NVIDIA's management library (package nvidia-ml-py, extra `bench`)."""
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
-
-
-class _Utilisation(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +12,32 @@ class Meter:
     """One GPU, as the library knows it."""
 
     _library: Any
-    _handle: ctypes.c_void_p
+    _handle: Any
 
     def busy(self) -> float | None:
-        """Share of the last moments in which a kernel ran, in percent; None where it is not told."""
-        found = _Utilisation()
-        failed = self._library.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(found))
-        return None if failed else float(found.gpu)
+        """Share of the last sampling period in which a kernel ran, in percent; None if the GPU does not report it."""
+        return self._read(lambda: float(self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu))
 
     def memory(self) -> float | None:
-        """Megabytes taken, by all processes; None where it is not told."""
-        found = _Memory()
-        failed = self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(found))
-        return None if failed else found.used / 1e6
+        """Megabytes (10^6 bytes) in use by all processes; None if the GPU does not report it."""
+        return self._read(lambda: self._library.nvmlDeviceGetMemoryInfo(self._handle).used / 1e6)
+
+    def _read(self, query: Any) -> float | None:
+        try:
+            value: float = query()
+        except self._library.NVMLError:
+            return None
+        return value
 
 
 def open_meter(uuid: str) -> Meter | None:
-    """The GPU with this UUID, as torch tells it; None where the library is missing or does not know the GPU."""
+    """The GPU with this UUID, as torch gives it; None if package or driver is missing or the GPU is unknown to them."""
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+        library: Any = import_module("pynvml")
+    except ImportError:
         return None
-    handle = ctypes.c_void_p()
-    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(
-        f"GPU-{uuid.removeprefix('GPU-')}".encode(), ctypes.byref(handle)
-    ):
+    try:
+        library.nvmlInit()
+        return Meter(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}"))
+    except library.NVMLError:
         return None
-    return Meter(library, handle)

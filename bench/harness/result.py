@@ -1,4 +1,4 @@
-"""The result file: one versioned JSON schema for every command, with every sample in it."""
+"""The result file: one versioned JSON schema for all commands, with every sample."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from cliprl.engines import CliprlError, UsageError
 
 SCHEMA = "cliprl-bench"
 VERSION = 1
-# Decimals that are kept of a sample: a tenth of a microsecond where the unit is a millisecond.
+# Decimals of a stored sample: a tenth of a microsecond if the unit is a millisecond.
 DIGITS = 4
-# The entry of `method` that says how much of a measurement there is, where it was cut short.
+# The key of `method` that describes the completed part of an interrupted measurement.
 UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
+# The beginning of the warning that names series whose two halves differ.
+SHAKY = f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}"
 # Units of which more is better; of all others less is.
 MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Samples of one quantity. `case` is what ran ("cliprl-stream", "30 FPS"), `name` what was measured of it ("fps", "encode").
+    """Samples of one quantity. `case` is the program or setting ("cliprl-stream", "30 FPS"), `name` the quantity ("fps").
 
-    `rounds` holds the samples in the order taken, a tuple a round; `note` says what is special about the case.
+    `rounds` holds the samples in the order taken, a tuple per round; `note` describes the case.
     """
 
     case: str
@@ -38,13 +40,13 @@ class Series:
 
     @classmethod
     def of(cls, case: str, name: str, unit: str, rounds: stats.Rounds, note: str = "") -> Series:
-        """A series of samples as measured, rounded to what is kept."""
+        """Make a series of samples, rounded to the stored precision."""
         kept = tuple(tuple(round(float(v), DIGITS) for v in samples if not math.isnan(v)) for samples in rounds)
         return cls(case, name, unit, kept, note)
 
     @property
     def more_is_better(self) -> bool:
-        """Which way is up."""
+        """Whether a larger value is better."""
         return self.unit in MORE_IS_BETTER
 
     @property
@@ -53,16 +55,16 @@ class Series:
         return f"{self.case}: {self.name}"
 
     def digest(self) -> stats.Digest:
-        """Percentiles and the like, of all rounds together."""
+        """Statistics of all rounds together."""
         return stats.digest(self.rounds)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one command. Everything but `series` is for the reader who wants to repeat it.
+    """One run of one command. All fields but `series` serve to repeat it.
 
-    `method` says how it was measured: what a figure includes and excludes, warm-up, rounds. `input` and `bundle` name and
-    identify what ran, `notes` is what a reader must know (a peer that was skipped, a machine that was busy).
+    `method` describes what a figure includes and excludes, warm-up and rounds. `input` and `bundle` identify clip and networks,
+    `notes` are remarks for the reader (a skipped peer, for example).
     """
 
     kind: str
@@ -77,7 +79,7 @@ class Result:
     notes: tuple[str, ...] = field(default=())
 
     def find(self, case: str, name: str) -> Series | None:
-        """The series of that case and name, None where it was not measured."""
+        """The series of that case and name, None if it was not measured."""
         return next((s for s in self.series if (s.case, s.name) == (case, name)), None)
 
     def cases(self) -> list[str]:
@@ -85,20 +87,18 @@ class Result:
         return list(dict.fromkeys(s.case for s in self.series))
 
     def warnings(self) -> list[str]:
-        """What speaks against trusting the figures: halves that differ, a machine that had other work."""
+        """Reasons against trusting the figures: halves that differ, other load on the machine."""
         shaky = [
             f"{s.title} ({d.drift:.0%})"
             for s in self.series
             if not (d := s.digest()).stable and d.n >= 4 and s.unit != "MB"
         ]
-        unsteady = (
-            f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}: {', '.join(shaky)}; {_AGAIN}"
-        )
+        unsteady = f"{SHAKY}: {', '.join(shaky)}; {_AGAIN}"
         cut = [f"unfinished: {self.method[UNFINISHED]}"] if UNFINISHED in self.method else []
         return [*cut, *_load_warnings(self.machine), *([unsteady] if shaky else [])]
 
     def to_text(self) -> str:
-        """The file's text: JSON, with one line a series."""
+        """The file's text: JSON, with one line per series."""
         head = {"schema": SCHEMA, "version": VERSION} | {
             f.name: getattr(self, f.name) for f in fields(self) if f.name != "series"
         }
@@ -107,14 +107,14 @@ class Result:
         return json.dumps(head, indent=2, ensure_ascii=False)[:-2] + f',\n  "series": [\n{lines}\n  ]\n}}\n'
 
     def write(self, path: Path) -> None:
-        """Write the file. Raises UsageError where it can't be."""
+        """Write the file. Raises UsageError if it can't be written."""
         write_text(path, self.to_text())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, its folder made where it is missing. Raises UsageError where it can't be written.
+    """Write a text file, and its folder if it is missing. Raises UsageError if it can't be written.
 
-    A file that is there already is replaced in one step, so that there is always a whole one.
+    An existing file is replaced atomically.
     """
     new = path.with_name(f".{path.name}.new") if path.is_file() or not path.exists() else path
     try:
@@ -127,7 +127,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raise UsageError, before anything is measured, where a file can't be written."""
+    """Raise UsageError if a file can't be written; called before anything is measured."""
     old = path.is_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def check_place(path: Path) -> None:
 
 
 def _series_json(series: Series) -> dict[str, Any]:
-    """Samples, and for readers without this program their digest; reading the file takes the samples only."""
+    """Samples and, for readers without this program, their statistics, which `read_result` ignores."""
     digest = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(series.digest()).items()}
     digest = {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in digest.items()}
     return {"case": series.case, "name": series.name, "unit": series.unit, "note": series.note} | {
@@ -164,7 +164,7 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise CliprlError(f"{path} is not JSON ({error}): give a result file of cliprl-bench") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise CliprlError(f"{path} is no result of cliprl-bench: its schema is not '{SCHEMA}'")
+        raise CliprlError(f"{path} is not a result of cliprl-bench: its schema is not '{SCHEMA}'")
     if data.get("version") != VERSION:
         raise CliprlError(f"{path} is of schema version {data.get('version')!r}, not {VERSION}: measure again")
     try:
@@ -172,7 +172,7 @@ def read_result(path: Path) -> Result:
         rest = {f.name: data[f.name] for f in fields(Result) if f.name not in ("series", "notes")}
         return Result(**rest, series=series, notes=tuple(data["notes"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CliprlError(f"{path} lacks or garbles a field ({error!r}): measure again") from error
+        raise CliprlError(f"{path} lacks a field or has an invalid one ({error!r}): measure again") from error
 
 
 def _series(entry: Mapping[str, Any]) -> Series:

@@ -1,4 +1,4 @@
-"""From samples to a result file: who, what, where, when, and how busy the machine was."""
+"""From samples to a result: command, input, machine, date, and the load of the machine."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from cliprl.engines import open_bundle
 
 
 class ResultSession:
-    """Opened before the first measurement, asked for the result after the last. Holds a scratch folder while it is open.
+    """Records the context of a measurement from its start; holds a temporary folder while it is open.
 
-    `clip` None: a command that needs none. `options` are the words of the command line that a job does not hold. `output` is
-    where the result file will be: what is measured so far is kept beside it (see `kept_at`).
+    `clip` is None for a command without one. `settings` are the fields of the job that the recorded command names, `words` its
+    further words. `output` is the path of the result file; unfinished results are kept beside it (see `unfinished_path`).
     """
 
     def __init__(
-        self, kind: str, clip: str | None, job: BenchJob, options: Sequence[str] = (), output: Path | None = None
+        self,
+        kind: str,
+        clip: str | None,
+        job: BenchJob,
+        words: Sequence[str] = (),
+        output: Path | None = None,
+        settings: Sequence[str] = ("bundle", "rounds", "seconds", "warm_up", "steps", "frames"),
     ) -> None:
         self.kind = kind
         self.kept: Result | None = None
         self._output = output
-        self.command = command_line(kind, clip, job, options)
+        self.command = command_line(kind, clip, job, settings, words)
         self.bundle = describe_bundle(open_bundle(job.bundle))
         self._folder = tempfile.TemporaryDirectory(prefix="cliprl-bench-")
         self.folder = Path(self._folder.name)
@@ -48,7 +54,7 @@ class ResultSession:
         self._watch = environment.LoadWatch()
 
     def result(self, series: Sequence[Series], method: Mapping[str, Any], notes: Sequence[str] = ()) -> Result:
-        """The finished result. `method` says what a figure includes and excludes."""
+        """Make the result. `method` describes what a figure includes and excludes."""
         job = self._job
         timing = {"warm_up_seconds": job.warm_up, "seconds_a_round": job.seconds, "rounds": job.rounds}
         return Result(
@@ -69,22 +75,22 @@ class ResultSession:
         tasks: Mapping[str, Task],
         rounds: int,
         say: Say,
-        made: Callable[[Answers], Result],
+        make_result: Callable[[Answers], Result],
         join: Callable[[list[Any]], Any] | None = None,
     ) -> Result:
-        """What `made` makes of the answers of `interleaved` tasks; of those so far, too, so that they are kept."""
+        """Run `interleaved` tasks and return `make_result(answers)`; intermediate results are kept after each round."""
 
         def keep(answers: Answers, done: int) -> None:
-            self.keep(made(answers), f"ended in round {done + 1} of {rounds}")
+            self.keep(make_result(answers), f"ended in round {done + 1} of {rounds}")
 
-        return made(interleaved(tasks, rounds, say, keep, join))
+        return make_result(interleaved(tasks, rounds, say, keep, join))
 
     def keep(self, result: Result, words: str) -> None:
-        """Keep what is measured so far, marked as unfinished in words that say how much it is."""
+        """Keep an intermediate result, marked as unfinished; `words` describe the completed part."""
         if result.series:
             self.kept = replace(result, method={**result.method, UNFINISHED: words})
             if self._output is not None:
-                self.kept.write(kept_at(self._output))
+                self.kept.write(unfinished_path(self._output))
 
     def __enter__(self) -> Self:
         return self
@@ -95,19 +101,19 @@ class ResultSession:
         self._folder.cleanup()
 
 
-def kept_at(output: Path) -> Path:
-    """Where an unfinished result is kept: beside the place of the finished one, which may hold an older one."""
+def unfinished_path(output: Path) -> Path:
+    """The path of an unfinished result, beside the path of the finished one, which may hold an older one."""
     return output.with_name(f"{output.name}.unfinished")
 
 
-def command_line(kind: str, clip: str | None, job: BenchJob, options: Sequence[str]) -> str:
-    """The command in full, defaults too, as another could type it: files by their names, without the folders of this machine."""
-    words = ["cliprl-bench", kind]
+def command_line(kind: str, clip: str | None, job: BenchJob, settings: Sequence[str], words: Sequence[str] = ()) -> str:
+    """The full command, defaults included, as another person could type it: file names without the folders of this machine."""
+    line = ["cliprl-bench", kind]
     if clip is not None:
-        words.append(clip if clip.startswith("demo:") else Path(clip).name)
-    words += ["--bundle", job.bundle if "/" not in job.bundle else Path(job.bundle).name]
-    if job.seconds:
-        words += ["--rounds", f"{job.rounds}", "--seconds", f"{job.seconds:g}", "--warm-up", f"{job.warm_up:g}"]
-    for name, value in (("--steps", job.steps), ("--frames", job.frames)):
-        words += [] if value is None else [name, f"{value}"]
-    return shlex.join([*words, *options])
+        line.append(clip if clip.startswith("demo:") else Path(clip).name)
+    for name in settings:
+        value = getattr(job, name)
+        if value is not None:
+            shown = f"{value:g}" if isinstance(value, float) else Path(f"{value}").name
+            line += [f"--{name.replace('_', '-')}", shown]
+    return shlex.join([*line, *words])

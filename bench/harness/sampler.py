@@ -1,4 +1,4 @@
-"""Samples taken ten times a second while something runs."""
+"""Sample a quantity ten times a second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Sampler(threading.Thread):
-    """Calls `sample` ten times a second from its start to `stop`, and keeps what it returned, None left out."""
+    """Calls `sample` ten times a second from its start to `stop`, and keeps the results that are not None."""
 
     def __init__(self, sample: Callable[[], float | None]) -> None:
         super().__init__(daemon=True)
@@ -15,14 +15,14 @@ class Sampler(threading.Thread):
         self._sample, self._ended = sample, threading.Event()
 
     def run(self) -> None:
-        """The thread's body."""
+        """Sample until `stop`."""
         while not self._ended.wait(0.1):
             value = self._sample()
             if value is not None:
                 self.values.append(value)
 
     def stop(self) -> list[float]:
-        """End, and give the samples."""
+        """End the thread and return the samples."""
         self._ended.set()
         self.join(5)
         return self.values

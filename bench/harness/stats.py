@@ -1,4 +1,4 @@
-"""Percentiles, spread, stability and ratios: what may be said of a list of samples, and what may not."""
+"""Percentiles, spread, stability and ratios of samples, NaN where there are too few samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Rounds = Sequence[Sequence[float]]
 Array = NDArray[np.float64]
 QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
-# Medians of the two halves of a run that differ by more than this share: the machine was not quiet enough for a figure.
+# Largest relative difference of the medians of a run's two halves; beyond it the machine was too unsteady.
 TOLERANCE = 0.10
 RESAMPLES = 2000
 CONFIDENCE = 95.0
@@ -20,7 +20,7 @@ CONFIDENCE = 95.0
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Percentiles of samples in their own unit; NaN where there are too few samples for one to mean anything.
+    """Percentiles of samples in their own unit; NaN where there are too few samples.
 
     `spread` is the distance of the quartiles over the median. `drift` is how far the medians of the first and the second
     half lie apart, over the whole's median.
@@ -40,7 +40,7 @@ class Digest:
 
     @property
     def stable(self) -> bool:
-        """Whether the two halves agree within 10 %. A single sample can't tell, and counts as stable."""
+        """Whether the two halves agree within 10 %; a single sample counts as stable."""
         return not self.drift > TOLERANCE
 
 
@@ -50,16 +50,16 @@ def pooled(rounds: Rounds) -> Array:
 
 
 def percentile(values: Array, q: float) -> float:
-    """The q-th percentile, linear between samples; NaN where not one sample is to be expected beyond it.
+    """The q-th percentile, linear between samples; NaN if no sample is expected beyond it.
 
-    The median is given of any number of samples.
+    The median exists for any number of samples.
     """
     enough = len(values) * (100 - q) / 100 >= 1 - 1e-9 or q <= 50
     return float(np.percentile(values, q)) if len(values) and enough else math.nan
 
 
 def digest(rounds: Rounds) -> Digest:
-    """Describe samples, a sequence a round."""
+    """Summarize samples, one sequence per round."""
     values = pooled(rounds)
     values = values[~np.isnan(values)]
     if not len(values):
@@ -72,10 +72,10 @@ def digest(rounds: Rounds) -> Digest:
 
 
 def drift(rounds: Rounds) -> float:
-    """How far the medians of two halves lie apart, over the median of all. NaN for fewer than two samples.
+    """Relative difference of the medians of two halves. NaN for fewer than two samples.
 
     With several rounds the halves are the first and the last rounds (the middle one of an odd number is left out), so that
-    both saw the same frames; a single round is cut in the middle.
+    both contain the same frames; a single round is cut in the middle.
     """
     parts = list(rounds) if len(rounds) > 1 else [[value] for value in (rounds[0] if rounds else ())]
     half = len(parts) // 2
@@ -98,14 +98,14 @@ class Ratio:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 1: that there is a difference is more than noise."""
+        """Whether the interval excludes 1: the difference is more than noise."""
         return self.low > 1 or self.high < 1
 
 
 def ratio(a: Rounds, b: Rounds, seed: int = 0) -> Ratio:
-    """Median of `b` over median of `a`, both resampled: whole rounds where there are three or more, else blocks of frames.
+    """Median of `b` over median of `a`, both resampled: whole rounds if there are three or more, else blocks of frames.
 
-    Neighbouring frames are alike, so that drawing single ones would make the interval too narrow.
+    Neighboring frames are correlated; drawing single frames would make the interval too narrow.
     """
     random = np.random.default_rng(seed)
     draws = _medians(b, random) / _medians(a, random)

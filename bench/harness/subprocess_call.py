@@ -1,4 +1,4 @@
-"""Functions called in a process of their own, which may report on the way, and which end when the measurement does."""
+"""Call functions in fresh processes, which may report intermediate results and end with the measurement."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cliprl.engines.cli.signals import ENDING, OF_TERMINALS, leave_to_parent
 
 Answer = TypeVar("Answer")
 REPORT, ANSWER, ERROR = "report", "answer", "error"
-# Seconds that a process has to tidy up when it is ended early.
+# Seconds that a process has to clean up when it is ended early.
 _PATIENCE = 10.0
 _line: Connection | None = None
 
 
 def in_fresh_process(
-    function: Callable[..., Answer], *arguments: Any, heard: Callable[[Any], None] | None = None
+    function: Callable[..., Answer], *arguments: Any, on_report: Callable[[Any], None] | None = None
 ) -> Answer:
-    """Call a module-level function in a process of its own: nothing that ran before warms it, and its CPU time can be told.
+    """Call a module-level function in a fresh process, without caches of earlier runs and with its own CPU time.
 
-    `heard` is given what the function reports (see `report`) while it runs. Raises what the function raised, CliprlError where
-    the process died. An exception here, of a signal or of `heard`, ends the process.
+    `on_report` receives the values that the function passes to `report`. Raises the function's exception, or CliprlError if the
+    process died. An exception here, from a signal or from `on_report`, ends the process.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -40,8 +40,8 @@ def in_fresh_process(
             process.start()
         there.close()
         while (message := here.recv())[0] == REPORT:
-            if heard is not None:
-                heard(message[1])
+            if on_report is not None:
+                on_report(message[1])
     except EOFError:
         raise CliprlError("the measured process died: run the same with cliprl-stream to see why") from None
     finally:
@@ -55,14 +55,14 @@ def in_fresh_process(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A process is started whole: a signal that comes meanwhile is heard afterwards.
+    """Delay signals while a process is being started.
 
-    The process itself never hears of Ctrl-C or a hangup, which go to all processes of a terminal: who started it ends it.
+    The process itself ignores Ctrl-C and hangup, which a terminal sends to all processes; its parent ends it.
     """
     came: list[int] = []
-    ensure_running()  # multiprocessing's own helper: when it is started, it lets Ctrl-C through
+    ensure_running()  # the start of multiprocessing's helper process lets Ctrl-C through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
-    main = threading.current_thread() is threading.main_thread()  # the only one that signals disturb
+    main = threading.current_thread() is threading.main_thread()  # only the main thread handles signals
     handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in ENDING if main}
     try:
         yield
@@ -87,7 +87,7 @@ def _end(process: BaseProcess) -> None:
 
 
 def report(value: Any) -> None:
-    """Tell the process that called `in_fresh_process`; elsewhere nobody hears it."""
+    """Send a value to the process that called `in_fresh_process`; elsewhere do nothing."""
     if _line is not None:
         _line.send((REPORT, value))
 

@@ -1,4 +1,4 @@
-"""What is measured, how long, and in which processes: the parts of the method that every command shares."""
+"""Jobs, timed runs and interleaved rounds: the parts of the method that every command shares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.engines import CliprlError
 
 Say = Callable[[str], None]
-# Frames of a run that only warms up.
+# Frames of a warm-up run.
 WARM_FRAMES = 30
 
 
@@ -37,7 +37,7 @@ class BenchJob:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What one run over a clip did: its frames, and samples of its own by name, in milliseconds unless the name says else."""
+    """The outcome of one run over a clip: its frames, and samples by name, in milliseconds unless the name has a unit."""
 
     frames: int
     samples: Mapping[str, list[float]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """An outcome with the seconds it took by the clock, and of the processors, all threads of the process together."""
+    """An outcome with its seconds by the clock and its CPU seconds, of all threads of the process."""
 
     outcome: TaskOutcome
     seconds: float
@@ -64,7 +64,7 @@ Runner = Callable[[Path, int | None], TaskOutcome]
 def timed_runs(runner: Runner, job: BenchJob) -> list[TimedRun]:
     """Warm up by the clock, then measure runs for as long as the job says; at least one.
 
-    A run is the whole clip, or as much of its beginning as a slow contender gets through in three times the job's seconds.
+    A run is the whole clip, or the first part that a slow peer processes in three times the job's seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         out, frames = Path(folder) / "out.mp4", job.frames
@@ -89,7 +89,7 @@ def _timed(runner: Runner, out: Path, frames: int | None) -> TimedRun:
 
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
-# The answers of each task, one a round.
+# The answers of each task, one per round.
 Answers = dict[str, list[Any]]
 
 
@@ -100,11 +100,11 @@ def interleaved(
     keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
     join: Callable[[list[Any]], Any] | None = None,
 ) -> Answers:
-    """Run every task once a round, each in a fresh process, in turn: a machine that slows down slows all of them.
+    """Run every task once a round, each in a fresh process, in turn: a machine that slows down slows every task.
 
-    Returns the answers by task, one a round. The order turns round by round, so that no task always follows the same one.
-    `keep` is given the answers so far and the number of whole rounds: after each round, and in the first, which may be long,
-    after each task. Where a task is cut short, `join` makes an answer of what it had reported (see `subprocess_call`).
+    Returns the answers by task, one per round. The order rotates, so that no task always follows the same one.
+    `keep` receives the answers so far and the number of complete rounds: after each round, and in the first, which may be long,
+    after each task. If a task is cut short, `join` makes an answer of its reports (see `subprocess_call`).
     """
     answers: Answers = {}
     for turn in range(rounds):
@@ -114,7 +114,7 @@ def interleaved(
             reports.clear()
             function, arguments = tasks[name]
             try:
-                answer = in_fresh_process(function, *arguments, heard=reports.append)
+                answer = in_fresh_process(function, *arguments, on_report=reports.append)
             except BaseException:
                 if join is not None and reports:
                     keep(answers | {name: [*answers.get(name, []), join(reports)]}, turn)

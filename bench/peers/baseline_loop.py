@@ -1,7 +1,7 @@
-"""The loop that people write today: OpenCV and NumPy in RGB, a thread each for decoding, network and encoding.
+"""A typical hand-written loop: OpenCV and NumPy in RGB, a thread each for decoding, network and encoding.
 
-It runs the same bundle with the same input size and the same x264 preset as `cliprl-stream`, so that what is compared is the
-pipeline (and, with another engine than OpenVINO, the engine) and nothing else.
+It runs the same bundle with the same input size and the same x264 preset as `cliprl-stream`, so that only the pipeline (and,
+with another engine than OpenVINO, the engine) differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle
 
 Array = NDArray[Any]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 OPACITY = 0.4
 PRESET = "ultrafast"
 # image uint8 (1, H, W, 3) -> features (1, D, h, w), logits (1, K, h, w); valid until the next call.
@@ -31,15 +31,15 @@ Refine = Callable[[Array, Array, Array, Array], Array]
 
 
 class PlainSegmenter:
-    """RGB picture (H, W, 3) -> labels (h, w): the network run as its files say, every refinement step taken."""
+    """Segments an RGB image (H, W, 3) into labels (h, w), with every refinement step."""
 
     def __init__(self, size: tuple[int, int], steps: int, encode: Encode, refine: Refine) -> None:
         self.size, self.steps = size, steps
         self._encode, self._refine = encode, refine
         self._prior: Array | None = None
 
-    def __call__(self, picture: Picture) -> Picture:
-        """Segment the next picture of the clip."""
+    def __call__(self, picture: Image) -> Image:
+        """Segment the next frame of the clip."""
         small = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         features, base = self._encode(np.asarray(small)[None])
         prior = base if self._prior is None else self._prior
@@ -50,7 +50,7 @@ class PlainSegmenter:
         return np.asarray(logits[0].argmax(0), np.uint8)
 
     def reset(self) -> None:
-        """Forget the last picture."""
+        """Forget the last frame."""
         self._prior = None
 
 
@@ -58,8 +58,8 @@ def run(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: 
     """Segment and overlay `clip`, or its first `frames` frames, into `out`; returns the number of frames."""
     with av.open(clip) as container:
         rate = container.streams.video[0].average_rate
-    decoded: queue.Queue[Picture | None] = queue.Queue(4)
-    finished: queue.Queue[Picture | None] = queue.Queue(4)
+    decoded: queue.Queue[Image | None] = queue.Queue(4)
+    finished: queue.Queue[Image | None] = queue.Queue(4)
     threads = [
         threading.Thread(target=_decode, args=(clip, decoded, frames), daemon=True),
         threading.Thread(target=_encode, args=(out, finished, rate), daemon=True),
@@ -69,7 +69,7 @@ def run(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: 
     paint = Painter(bundle)
     count = 0
     segment.reset()
-    for picture in _taken(decoded):
+    for picture in _items(decoded):
         finished.put(paint(picture, segment(picture)))
         count += 1
     finished.put(None)
@@ -79,21 +79,21 @@ def run(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: 
 
 
 class Painter:
-    """Blends the classes' colours over a picture, the background's pixels left alone."""
+    """Blends the classes' colors over an image, except on the background."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._palette = np.array([c.color for c in bundle.manifest.classes], np.uint8)
         self._painted = np.array([c.kind != "background" for c in bundle.manifest.classes])
 
-    def __call__(self, picture: Picture, labels: Picture) -> Picture:
-        """Paint labels (h, w) over a picture (H, W, 3)."""
+    def __call__(self, picture: Image, labels: Image) -> Image:
+        """Paint labels (h, w) over an image (H, W, 3)."""
         height, width = picture.shape[:2]
         full = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
         blended = cv2.addWeighted(picture, 1 - OPACITY, self._palette[full], OPACITY, 0)
         return np.where(self._painted[full][..., None], blended, picture)
 
 
-def _decode(path: Path, out: queue.Queue[Picture | None], frames: int | None) -> None:
+def _decode(path: Path, out: queue.Queue[Image | None], frames: int | None) -> None:
     with av.open(path) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in islice(container.decode(video=0), frames):
@@ -101,10 +101,10 @@ def _decode(path: Path, out: queue.Queue[Picture | None], frames: int | None) ->
     out.put(None)
 
 
-def _encode(path: Path, pictures: queue.Queue[Picture | None], rate: Any) -> None:
+def _encode(path: Path, pictures: queue.Queue[Image | None], rate: Any) -> None:
     with av.open(path, "w") as container:
         stream: Any = None
-        for picture in _taken(pictures):
+        for picture in _items(pictures):
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options={"preset": PRESET})
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
@@ -113,6 +113,6 @@ def _encode(path: Path, pictures: queue.Queue[Picture | None], rate: Any) -> Non
             container.mux(stream.encode(None))
 
 
-def _taken(pictures: queue.Queue[Picture | None]) -> Iterator[Picture]:
+def _items(pictures: queue.Queue[Image | None]) -> Iterator[Image]:
     while (picture := pictures.get()) is not None:
         yield picture

@@ -1,4 +1,4 @@
-"""The pipeline itself as a contender: what `cliprl-stream CLIP` does with its defaults."""
+"""The pipeline as a peer: `cliprl-stream CLIP` with its defaults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import peer
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink, open_source
 from cliprl.pipeline.core.statistics import STAGES
 
@@ -16,25 +17,21 @@ STEPS = "steps"
 
 
 class Collector:
-    """Takes every sample off a run: each stage's own milliseconds, the latency from `since` to written, the steps taken."""
+    """Collects the samples of a run: milliseconds of each stage, latency from `since` to written, refinement steps."""
 
     def __init__(self, stages: Sequence[str] = STAGES, since: str = "captured") -> None:
         self.samples: dict[str, list[float]] = {name: [] for name in (*stages, LATENCY, STEPS)}
         self._stages, self._since = stages, since
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Note a frame that was written."""
+        """Record a written frame."""
         for stage in self._stages:
             self.samples[stage].append(frame.durations.get(stage, math.nan) * 1000)
         self.samples[LATENCY].append(frame.elapsed(self._since, "write") * 1000)
         self.samples[STEPS].append(segmentation.steps if segmentation else math.nan)
 
 
-def missing() -> str | None:
-    """Nothing can be."""
-    return None
-
-
+@peer(NAME, "its defaults")
 def prepare(job: BenchJob) -> Runner:
     """Compile the networks; a run then opens the clip and the output, streams, and closes both."""
     segmenter = Segmenter(job.bundle, steps=job.steps)

@@ -1,4 +1,4 @@
-"""The bundle's network for the plain loop, on the three engines that people use on a CPU."""
+"""The plain loop on the three common CPU engines: OpenVINO, ONNX Runtime and PyTorch."""
 
 from __future__ import annotations
 
@@ -10,42 +10,55 @@ from typing import Any
 import numpy as np
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
-from cliprl.bench.peers import baseline_loop
+from cliprl.bench.peers import baseline_loop, peer
 from cliprl.bench.peers.baseline_loop import Array, PlainSegmenter
 from cliprl.engines import Bundle, CliprlError, compile_engine, load_engines, open_bundle
 from cliprl.engines.backends.registry import backend_of
 
+# How the loops differ from the pipeline.
+_SAME = "same bundle, input size and x264 preset; every refinement step taken; full-size RGB in between, no contours or legend"
+_RANDOM = "random weights in the same network, float32; input size, preset and drawing as in the other loops"
+_ALONE = "as the loop above, its network on one thread"
+_ONNXRUNTIME = (("onnxruntime",), "pip install onnxruntime")
+_TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'")
 
+
+@peer("OpenCV + OpenVINO loop", f"same engine, {_SAME}")
 def openvino_loop(job: BenchJob) -> Runner:
-    """The plain loop on the engine that `cliprl-stream` runs."""
+    """Run the plain loop on the engine of `cliprl-stream`."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps))
 
 
+@peer("OpenCV + OpenVINO loop, 1 thread", "as the loop above, its networks on one thread")
 def openvino_loop_alone(job: BenchJob) -> Runner:
-    """The same with one thread, so that the loop's own threads find a core."""
+    """Run the same with one thread, which leaves a core to the loop's other threads."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps, 1))
 
 
+@peer("OpenCV + ONNX Runtime loop", _SAME, *_ONNXRUNTIME)
 def onnxruntime_loop(job: BenchJob) -> Runner:
-    """The plain loop on ONNX Runtime's CPU provider, with its defaults: a thread a core."""
+    """Run the plain loop on ONNX Runtime's CPU provider with its defaults: one thread per core."""
     return _onnxruntime_loop(job, 0)
 
 
+@peer("OpenCV + ONNX Runtime loop, 1 thread", _ALONE, *_ONNXRUNTIME)
 def onnxruntime_loop_alone(job: BenchJob) -> Runner:
-    """The same with one thread, so that the loop's own threads find a core."""
+    """Run the same with one thread, which leaves a core to the loop's other threads."""
     return _onnxruntime_loop(job, 1)
 
 
+@peer("OpenCV + torch loop", _RANDOM, *_TORCH)
 def torch_loop(job: BenchJob) -> Runner:
-    """The plain loop on PyTorch, eager, as a user would run the checkpoint: same shapes, random weights, a thread a core."""
+    """Run the plain loop on eager PyTorch: same shapes, random weights, one thread per core."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, _torch_segmenter(bundle, job.steps))
 
 
+@peer("OpenCV + torch loop, 1 thread", _ALONE, *_TORCH)
 def torch_loop_alone(job: BenchJob) -> Runner:
-    """The same with one thread, so that the loop's own threads find a core."""
+    """Run the same with one thread, which leaves a core to the loop's other threads."""
     import torch
 
     torch.set_num_threads(1)
@@ -78,7 +91,7 @@ def _blank(bundle: Bundle) -> Array:
 
 
 def openvino_segmenter(bundle: Bundle, steps: int | None, threads: int = 0) -> PlainSegmenter:
-    """Both networks in the arithmetic that serves in the pipeline here; `threads` 0 is OpenVINO's default, all cores."""
+    """Both networks in the precision that the pipeline selects here; `threads` 0 is OpenVINO's default, all cores."""
     text = bundle.embeddings
     blank = _blank(bundle)
     serving = load_engines(bundle)
@@ -140,7 +153,7 @@ def _torch_segmenter(bundle: Bundle, steps: int | None) -> PlainSegmenter:
     if text.shape[1] != config.embedding:
         raise CliprlError(
             f"the bundle's embeddings have {text.shape[1]} numbers, the network of the default recipe {config.embedding}: "
-            "leave the torch loop out with --without 'OpenCV + torch loop'"
+            "name the other peers with --peer"
         )
 
     def encode(image: Array) -> tuple[Array, Array]:

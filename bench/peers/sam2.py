@@ -1,4 +1,4 @@
-"""SAM 2's video predictor with one point on the first frame, as its notebook has it; random weights, for speed only."""
+"""SAM 2's video predictor with one point on the first frame, as in its notebook; random weights, for speed only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from typing import Any
 import av
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import peer
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 # The predictor holds every frame of a video in memory at 1024x1024, and a CPU needs seconds for each.
 MOST_FRAMES = 4
 
 
+@peer(
+    "SAM 2 video predictor",
+    "hiera-tiny with random weights at 1024x1024, one prompted object, masks only: no drawing, no output file",
+    ("sam2",),
+    "pip install sam2",
+)
 def prepare(job: BenchJob) -> Runner:
-    """Build the predictor; the clip's first frames are written as the JPEG folder that it reads."""
+    """Build the predictor; write the clip's first frames into the JPEG folder that it reads."""
     torch: Any = import_module("torch")
     predictor: Any = import_module("sam2.build_sam").build_sam2_video_predictor(CONFIG, None, device="cpu")
     folder = Path(tempfile.mkdtemp(prefix="cliprl-bench-"))

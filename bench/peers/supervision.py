@@ -1,4 +1,4 @@
-"""supervision's `process_video`, with a callback that segments and a mask annotator, as its guides have it."""
+"""supervision's `process_video`, with a callback that segments and a mask annotator, as in its guides."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import cv2
 import numpy as np
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import peer
 from cliprl.bench.peers.baseline_loop import OPACITY, Array
 from cliprl.bench.peers.networks import openvino_segmenter
 from cliprl.engines import open_bundle
 
 
+@peer(
+    "supervision",
+    "process_video with the same network on OpenVINO and a mask annotator; its own video writer (MPEG-4 part 2)",
+    ("supervision",),
+    "pip install supervision",
+)
 def prepare(job: BenchJob) -> Runner:
-    """The same network on the same engine; detections are one mask a class that is seen."""
+    """Run the same network on the same engine; detections are one mask per visible class."""
     library: Any = import_module("supervision")
     bundle = open_bundle(job.bundle)
     segment = openvino_segmenter(bundle, job.steps)

@@ -1,4 +1,4 @@
-"""ultralytics' segmentation predict with a video saved, as its documentation has it: its own network, drawing and writer."""
+"""ultralytics' segmentation predict with a video saved, as in its documentation: its own network, drawing and writer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import peer
 
-# Made from its definition, without a download: speed does not ask for trained weights.
+# Built from its definition, without a download: speed does not depend on trained weights.
 NETWORK = "yolo11n-seg.yaml"
+_OWN = "random weights (so that few instances are drawn), its own drawing and video writer"
+_NEEDS = (("ultralytics",), "pip install ultralytics")
 
 
+@peer("ultralytics yolo11n-seg, torch", f"its own nano network at 640, {_OWN}", *_NEEDS)
 def torch(job: BenchJob) -> Runner:
     """Predict with PyTorch at the library's default size."""
     return _runner(job, import_module("ultralytics").YOLO(NETWORK), 640)
 
 
+@peer("ultralytics yolo11n-seg, OpenVINO", f"its own nano network at 384x640, {_OWN}", *_NEEDS)
 def openvino(job: BenchJob) -> Runner:
     """Export to OpenVINO at 384x640, then predict with that."""
     library: Any = import_module("ultralytics")

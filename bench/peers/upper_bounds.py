@@ -1,4 +1,4 @@
-"""What no pipeline can beat: decoding alone, and decoding and encoding with nothing in between."""
+"""Upper bounds for any pipeline: decoding alone, and decoding and encoding without processing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import av
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.bench.peers import peer
 from cliprl.bench.peers.baseline_loop import PRESET
 
 
+@peer("PyAV decode", "decodes, nothing else: a limit, not a peer")
 def decode(job: BenchJob) -> Runner:
-    """PyAV decodes with all threads; pictures are dropped."""
+    """Decode by PyAV with all threads; drop the frames."""
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with av.open(job.clip) as container:
@@ -25,8 +27,12 @@ def decode(job: BenchJob) -> Runner:
     return run
 
 
+@peer(
+    "PyAV decode and encode",
+    "decodes and encodes with the same x264 preset, pictures untouched: a limit, not a peer",
+)
 def transcode(job: BenchJob) -> Runner:
-    """PyAV decodes and hands the same pictures to x264."""
+    """Decode by PyAV and pass the frames to x264."""
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with av.open(job.clip) as source, av.open(out, "w") as target:
@@ -47,8 +53,9 @@ def transcode(job: BenchJob) -> Runner:
     return run
 
 
+@peer("torchcodec decode", "decodes to RGB tensors, nothing else", ("torchcodec",), "pip install torchcodec")
 def torchcodec_decode(job: BenchJob) -> Runner:
-    """torchcodec's VideoDecoder, iterated, as its documentation does."""
+    """Iterate torchcodec's VideoDecoder, as in its documentation."""
     decoders: Any = import_module("torchcodec.decoders")
 
     def run(out: Path, frames: int | None) -> TaskOutcome:

@@ -21,7 +21,7 @@ from cliprl.engines.selection import accuracy_gate
 from cliprl.engines.selection.load_engines import serve
 
 
-def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
+def here(function: Callable[..., Any], *arguments: Any, on_report: object = None) -> Any:
     """In this process, where what a test has changed holds."""
     return function(*arguments)
 
@@ -40,7 +40,7 @@ def measured(batches: tuple[int, ...]) -> Result:
 
 def test_every_precision_is_timed_alone_and_in_a_batch() -> None:
     result = measured((1, 2))
-    for backend, precision in engines.names_of("small", "cpu"):
+    for backend, precision in engines.engine_names("small", "cpu"):
         for batch, names in (("", {"encoder", "refinement step"}), (", batch 2", {"encoder"})):
             case = f"{backend} {precision}{batch}"
             found = [series for series in result.series if series.case == case]
@@ -50,7 +50,7 @@ def test_every_precision_is_timed_alone_and_in_a_batch() -> None:
 
 
 def test_a_batch_runs_all_its_pictures() -> None:
-    candidate = engines._candidate("small", "cpu", "openvino", "f32", 3)
+    candidate = engines._find_variant("small", "cpu", "openvino", "f32", 3)
     logits = serve(candidate, EngineCache()).encoder.run(engines._inputs(candidate))["logits"]
     assert logits.shape[:2] == (3, len(candidate.bundle.embeddings))
     assert logits[0].std() > 0
@@ -69,7 +69,7 @@ def test_what_the_gate_refuses_has_no_figure(
     assert run_app(app, "cliprl-bench") == 0
     result = read_result(file)
     assert result.series == ()
-    assert len(result.notes) == len(engines.names_of("small", "cpu"))
+    assert len(result.notes) == len(engines.engine_names("small", "cpu"))
     assert all("refused by the accuracy gate" in note for note in result.notes)
     assert "--device cpu --batch 1" in result.command
     assert "refused" in capfd.readouterr().out

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,19 @@ from gpu_host import needs_compiler
 from media import make_clip
 from tiny import NETWORK
 
-from cliprl.bench.cuda.cases import LONG, Bench, cases, clip_of, described, listed, long_run, promises, tried
-from cliprl.bench.cuda.inputs import bundle_of
-from cliprl.bench.cuda.runs import GpuStream, run_together, scene_pictures
+from cliprl.bench.cuda.cases import (
+    LONG,
+    Bench,
+    cases,
+    clip_for,
+    long_run,
+    promises,
+    run_case,
+    single_round,
+    stream_series,
+)
+from cliprl.bench.cuda.inputs import find_bundle
+from cliprl.bench.cuda.runs import GpuStream, run_together, scene_frames
 from cliprl.bench.gpu import ROOT, Stopwatch, unpack
 from cliprl.bench.harness.nvml import open_meter
 from cliprl.bench.harness.result import Series
@@ -43,13 +54,13 @@ sys.meta_path.insert(0, Absent())
 def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     gpu = FakeGpu(random.Random(3).randrange)
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
-    engines, pictures = load_engines(bundle, precision="f32", threads=1), scene_pictures(200, 360, 2)
+    engines, pictures = load_engines(bundle, precision="f32", threads=1), scene_frames(200, 360, 2)
     assert not pictures[0][0][:8].any() or pictures[0][0][:8].max() <= 16
     streams = [GpuStream(card, bundle, pictures, engines=engines, steps=1) for _ in range(2)]
     seen = run_together(streams, 6)
     assert [(len(one.finished), one.wrong, one.dropped, one.fed) for one in seen] == [(6, 0, 0, 6)] * 2
     bench = Bench(card, bundle, engines, pictures, 1.0, print)
-    series = {one.name: one for one in described(bench, "both", seen)}
+    series = {one.name: one for one in stream_series(bench, "both", seen)}
     assert len(series["latency"].rounds[0]) == 12
     assert series["frames that came out wrong"].rounds[0] == (0.0, 0.0)
     assert all(rate > 0 for rate in series["fps"].rounds[0])
@@ -73,12 +84,14 @@ def test_every_case_runs_and_tells_what_was_promised(tmp_path: Path) -> None:
     gpu, notes = FakeGpu(random.Random(5).randrange), list[str]()
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
     engines = load_engines(bundle, precision="f32", threads=1)
-    bench = Bench(card, bundle, engines, scene_pictures(200, 360, 2), 0.1, notes.append, warm=1)
-    clip, coded = clip_of(bench, tmp_path, None)
+    bench = Bench(card, bundle, engines, scene_frames(200, 360, 2), 0.1, notes.append, warm=1)
+    clip, coded = clip_for(bench, tmp_path, None)
     assert clip is not None
     assert coded
-    found = [s for name, case in cases(bench, clip, coded, tmp_path).items() for s in tried(name, case, notes.append)]
-    found += tried("long run", lambda: long_run(bench, 8, 60), notes.append)
+    found = [
+        s for name, case in cases(bench, clip, coded, tmp_path).items() for s in run_case(name, case, notes.append)
+    ]
+    found += run_case("long run", lambda: long_run(bench, 8, 60), notes.append)
     assert not any("FAILED" in note for note in notes), notes
     assert (tmp_path / "overlay.mp4").stat().st_size > 1000
     by_name = {(s.case, s.name): s for s in found}
@@ -97,11 +110,11 @@ def _figure(told: dict[str, bool | None], start: str) -> str:
 
 def test_promises_are_held_by_the_figures_that_hold_them() -> None:
     series = {
-        ("throughput", "fps"): listed("throughput", "fps", "FPS", [501.0]),
-        ("paced at 60 FPS", "latency"): listed("paced at 60 FPS", "latency", "ms", [2.0] * 99 + [4.9]),
-        ("long run", "frames"): listed("long run", "frames", "frames", [float(LONG)]),
-        ("long run", "host memory"): listed("long run", "host memory", "MB", [900.0, *[1000.0] * 98, 1010.0]),
-        ("long run", "GPU memory"): listed("long run", "GPU memory", "MB", [float(i) for i in range(100, 200)]),
+        ("throughput", "fps"): single_round("throughput", "fps", "FPS", [501.0]),
+        ("paced at 60 FPS", "latency"): single_round("paced at 60 FPS", "latency", "ms", [2.0] * 99 + [4.9]),
+        ("long run", "frames"): single_round("long run", "frames", "frames", [float(LONG)]),
+        ("long run", "host memory"): single_round("long run", "host memory", "MB", [900.0, *[1000.0] * 98, 1010.0]),
+        ("long run", "GPU memory"): single_round("long run", "GPU memory", "MB", [float(i) for i in range(100, 200)]),
     }
     told = dict(promises(lambda case, name: series.get((case, name))))
     held = {text.partition(":")[0]: value for text, value in told.items()}
@@ -120,12 +133,12 @@ def test_what_goes_wrong_in_a_case_is_noted_and_the_rest_goes_on() -> None:
         yield
 
     notes: list[str] = []
-    assert tried("throughput", broken, notes.append) == []
+    assert run_case("throughput", broken, notes.append) == []
     assert notes == ["throughput: FAILED: RuntimeError: an illegal memory access was encountered"]
 
 
 def test_long_series_are_thinned() -> None:
-    series = listed("long run", "latency", "ms", [float(i) for i in range(100_000)])
+    series = single_round("long run", "latency", "ms", [float(i) for i in range(100_000)])
     assert len(series.rounds[0]) == 5000
     assert series.note == "every 20th of 100000 samples"
 
@@ -153,7 +166,7 @@ def test_a_bundle_that_can_not_be_made_is_replaced_and_that_is_told(
 
     monkeypatch.setattr(gpu_inputs, "random_bundle", missing)
     notes: list[str] = []
-    assert bundle_of("base", (512, 640), tmp_path, notes.append).manifest.name == "small"
+    assert find_bundle("base", (512, 640), tmp_path, notes.append).manifest.name == "small"
     assert "`small` is measured in place of `base`" in notes[0]
     assert "open_clip" in notes[0]
 
@@ -162,15 +175,35 @@ def test_a_recipes_bundle_has_its_form_and_says_that_it_is_untrained(tmp_path: P
     pytest.importorskip("open_clip")
     notes: list[str] = []
     (tmp_path / "tiny.toml").write_text('name = "tiny"\n' + NETWORK)
-    made = bundle_of(str(tmp_path / "tiny.toml"), (64, 96), tmp_path / "made", notes.append)
+    made = find_bundle(str(tmp_path / "tiny.toml"), (64, 96), tmp_path / "made", notes.append)
     assert (made.manifest.height, made.manifest.width, made.manifest.steps) == (64, 96, 3)
     assert "has random weights" in notes[0]
     assert made.embeddings.shape[0] == len(made.manifest.classes)
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
-def test_without_the_management_library_there_is_no_meter() -> None:
+def test_without_the_management_library_there_is_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_meter("0" * 8) is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_meter("0" * 8) is None
+
+
+def test_the_meter_reads_load_and_memory_and_nothing_where_the_gpu_reports_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = pytest.importorskip("pynvml")
+    monkeypatch.setattr(library, "nvmlInit", lambda: None)
+    monkeypatch.setattr(library, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    monkeypatch.setattr(library, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=2_500_000))
+    meter = open_meter("GPU-1")
+    assert meter is not None
+    assert meter.memory() == 2.5
+
+    def unsupported(handle: object) -> None:
+        raise library.NVMLError(library.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(library, "nvmlDeviceGetUtilizationRates", unsupported)
+    assert meter.busy() is None
 
 
 def test_the_clock_does_not_go_below_nothing() -> None:

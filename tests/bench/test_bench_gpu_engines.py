@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 
 from cliprl.bench.commands import engines
 from cliprl.bench.cuda import engines as gpu_engines
+from cliprl.bench.cuda import gpu_tests
 from cliprl.bench.harness import timing
 from cliprl.bench.harness.result import read_result
 from cliprl.engines import open_bundle, seal_bundle
@@ -19,7 +20,7 @@ from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.engines.bundle.bundle import RANGES
 
 
-def here(function: Callable[..., Any], *arguments: Any, heard: object = None) -> Any:
+def here(function: Callable[..., Any], *arguments: Any, on_report: object = None) -> Any:
     return function(*arguments)
 
 
@@ -36,7 +37,7 @@ def test_one_command_writes_one_table(tmp_path: Path, monkeypatch: pytest.Monkey
     assert gpu_engines.main([*words, "-o", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*-gpu-engines.json")
     result = read_result(path)
-    for backend, precision in engines.names_of("small", "cpu"):
+    for backend, precision in engines.engine_names("small", "cpu"):
         for case, names in ((precision, {"encoder", "refinement step"}), (f"{precision}, batch 2", {"encoder"})):
             found = [series for series in result.series if series.case == f"small {backend} {case}"]
             assert {series.name for series in found} == names
@@ -54,12 +55,18 @@ def test_a_bundle_gets_ranges_and_the_shipped_one_stays_as_it_is(tmp_path: Path)
 def test_networks_that_were_never_trained_are_timed_without_a_verdict(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    copy = engines.copied(open_bundle("small"), tmp_path / "copy")
+    copy = engines.copy_bundle(open_bundle("small"), tmp_path / "copy")
     (copy.path / "probe.npz").unlink()
     manifest = replace(copy.manifest, name="made", training={"weights": "random, never trained"})
     bundle = seal_bundle(copy.path, manifest, copy.embeddings)
-    candidate = engines._candidate(str(bundle.path), "cpu", "openvino", "f32", 1)
-    pair = engines._served(candidate)
+    candidate = engines._find_variant(str(bundle.path), "cpu", "openvino", "f32", 1)
+    pair = engines._load(candidate)
     assert "comparisons" not in pair.report
     # What was not judged is kept under a name of its own: nobody who asks for a judged engine finds it.
     assert engines.EngineCache().read(candidate.fields()) is None
+
+
+def test_the_tests_that_both_gpu_commands_run_are_there() -> None:
+    assert gpu_engines.TESTS.is_file()
+    assert gpu_tests.TESTS.is_file()
+    assert gpu_tests.SCRIPT.is_file()

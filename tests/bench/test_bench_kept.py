@@ -17,7 +17,7 @@ from cliprl.bench.commands import soak
 from cliprl.bench.harness import timing
 from cliprl.bench.harness.clips import clip_file
 from cliprl.bench.harness.result import UNFINISHED, check_place, read_result
-from cliprl.bench.harness.result_session import ResultSession, kept_at
+from cliprl.bench.harness.result_session import ResultSession, unfinished_path
 from cliprl.bench.harness.subprocess_call import in_fresh_process, report
 from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
 from cliprl.engines import CliprlError, UsageError
@@ -50,7 +50,7 @@ def test_a_process_reports_and_ends_with_the_measurement(tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        in_fresh_process(_reporting, tmp_path, heard=hear)
+        in_fresh_process(_reporting, tmp_path, on_report=hear)
     assert heard == ["begun"]
     assert (tmp_path / "tidied").exists()
     with pytest.raises(ProcessLookupError):
@@ -66,8 +66,8 @@ def kept_of(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[tuple[Answers, 
     kept: list[tuple[Answers, int]] = []
     left = iter(range(calls - 1))
 
-    def run(function: Callable[..., Any], *arguments: Any, heard: Callable[[Any], None]) -> Any:
-        heard(100)
+    def run(function: Callable[..., Any], *arguments: Any, on_report: Callable[[Any], None]) -> Any:
+        on_report(100)
         if next(left, None) is None:
             raise KeyboardInterrupt
         return function(*arguments)
@@ -90,16 +90,16 @@ def test_every_round_is_kept_and_what_a_task_cut_short_had_reported(monkeypatch:
 def test_a_soak_that_is_cut_short_keeps_its_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, wanted = tmp_path / "r.json", BenchJob("", rounds=1, seconds=0, warm_up=0)
 
-    def run(function: Callable[..., Any], *arguments: Any, heard: Callable[[Any], None]) -> Any:
+    def run(function: Callable[..., Any], *arguments: Any, on_report: Callable[[Any], None]) -> Any:
         for reading in range(1, 9):
-            heard((100 * reading, 50.0 + reading, 7, 3, 1.5))
+            on_report((100 * reading, 50.0 + reading, 7, 3, 1.5))
         raise CliprlError("the measured process died")
 
     monkeypatch.setattr(timing, "in_fresh_process", run)
     with ResultSession("soak", DEMO, wanted, output=output) as session, pytest.raises(CliprlError):
         soak.measure(session, wanted, lambda text: None, "null:", 100_000)
     assert not output.exists()
-    result = read_result(kept_at(output))
+    result = read_result(unfinished_path(output))
     memory = result.find("cliprl-stream", "memory")
     assert memory is not None
     assert memory.rounds == ((51.0, 52.0, 53.0, 54.0, 55.0, 56.0, 57.0, 58.0),)
@@ -119,7 +119,12 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
         process_group=0,
     )
     try:
-        wait_for(lambda: kept_at(output).exists() and "round 2" in str(read_result(kept_at(output)).method[UNFINISHED]))
+        wait_for(
+            lambda: (
+                unfinished_path(output).exists()
+                and "round 2" in str(read_result(unfinished_path(output)).method[UNFINISHED])
+            )
+        )
         # As a terminal does it, and as an init system does it.
         os.killpg(run.pid, number) if number != signal.SIGTERM else run.send_signal(number)
         told, complaint = run.communicate(timeout=LIMIT)
@@ -127,10 +132,10 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
         run.kill()
     assert run.returncode == 128 + number, complaint
     assert "Traceback" not in complaint
-    assert f"kept in {kept_at(output)}" in complaint
+    assert f"kept in {unfinished_path(output)}" in complaint
     assert "| PyAV decode | fps | FPS |" in told
     assert not output.exists()
-    result = read_result(kept_at(output))
+    result = read_result(unfinished_path(output))
     fps = result.find("PyAV decode", "fps")
     assert fps is not None
     assert len(fps.rounds) >= 1

@@ -33,7 +33,7 @@ def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(
         "GPU f16",
         *(f"GPU {p}{name}" for p in ("int8", "fp8") for name in ("", ", narrow layers too", ", grouped layers too")),
     ]
-    name = precisions.shown(str(clip))
+    name = precisions.short_name(str(clip))
     assert name.endswith("clip.mp4")
     shares = {case: found.digest().p50 for case in result.cases() if (found := result.find(case, name))}
     assert len(shares) == len(result.cases())
@@ -44,7 +44,7 @@ def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(
 
 def test_frames_come_evenly_out_of_a_source_through_the_view(tmp_path: Path) -> None:
     bundle = open_bundle("small")
-    pictures = precisions.frames_of(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
+    pictures = precisions.sample_frames(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
     assert pictures.shape == (3, bundle.manifest.height, bundle.manifest.width, 3)
     assert pictures.std() > 0
 

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 
 from cliprl.bench import peers
-from cliprl.bench.commands import live, scale, soak, stages, stream, suite
+from cliprl.bench.commands import scale, soak, stages, stream, suite
+from cliprl.bench.commands.live_path import live
+from cliprl.bench.commands.peers import measure as measure_peers
+from cliprl.bench.commands.results import compare, readme
 from cliprl.bench.fixtures.looped_source import PacedSource
-from cliprl.bench.harness import compare, environment
+from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.registry import MEASUREMENTS, measurements
 from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutcome, interleaved, timed_runs
-from cliprl.bench.peers import cliprl_contender
-from cliprl.bench.peers.measure import measure as measure_peers
-from cliprl.bench.report import readme
+from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, trial
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
@@ -82,7 +84,7 @@ def test_a_planted_sleep_is_found_and_attributed(
             planted.setattr(Overlay, "draw", slow_draw)
             after = stage_result(session, job)
         changes = compare.compare(before, after)
-        found = compare.culprit(changes)
+        found = compare.largest_change(changes)
         if found is not None and found.a.name == "draw":
             break
     assert found is not None
@@ -145,9 +147,9 @@ def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Ben
     ],
 )
 def test_peers_do_the_whole_clip(name: str, job: BenchJob, tmp_path: Path) -> None:
-    if reason := peers.contender(name).missing():
+    if reason := find_peer(name).missing():
         pytest.skip(reason)
-    runner = peers.contender(name).load()(job)
+    runner = find_peer(name).prepare(job)
     assert runner(tmp_path / "out.mp4", None).frames == FRAMES
     if (tmp_path / "out.mp4").exists():
         with open_source(tmp_path / "out.mp4") as source:
@@ -156,44 +158,32 @@ def test_peers_do_the_whole_clip(name: str, job: BenchJob, tmp_path: Path) -> No
 
 
 def test_the_torch_loop_runs_a_network_of_the_bundles_shape(job: BenchJob, tmp_path: Path) -> None:
-    contender = peers.contender("OpenCV + torch loop")
+    contender = find_peer("OpenCV + torch loop")
     if reason := contender.missing():
         pytest.skip(reason)
-    assert contender.load()(job)(tmp_path / "out.mp4", 2).frames == 2
+    assert contender.prepare(job)(tmp_path / "out.mp4", 2).frames == 2
 
 
-def test_a_peer_that_fails_is_told_apart(job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = peers.Contender("cliprl.bench.absent:prepare", "")
-    monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
-    assert peers.trial("PyAV decode", job) is None
-    reason = peers.trial("broken", job)
-    assert reason is not None
-    assert reason.startswith("fails here with ModuleNotFoundError: ")
+def test_a_peer_that_fails_is_told_apart(job: BenchJob) -> None:
+    assert trial(find_peer("PyAV decode").prepare, job) is None
+    assert trial(heading, job) == "fails here with RuntimeError: Likely causes: 1. no FFmpeg"
 
 
 def heading(job: BenchJob) -> Runner:
     raise RuntimeError("Likely causes:\n\n  1. no FFmpeg")
 
 
-def test_the_cause_of_a_failure_may_stand_in_its_second_line(job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = peers.Contender(f"{__name__}:heading", "")
-    monkeypatch.setattr(peers, "CONTENDERS", peers.CONTENDERS | {"broken": broken})
-    assert peers.trial("broken", job) == "fails here with RuntimeError: Likely causes: 1. no FFmpeg"
-
-
 def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
     clip: str, job: BenchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent = peers.Contender("cliprl.bench.absent:prepare", "", ("no_such_module",), "pip install no-such-module")
-    monkeypatch.setattr(
-        peers, "CONTENDERS", {cliprl_contender.NAME: peers.CONTENDERS[cliprl_contender.NAME], "absent": absent}
-    )
+    absent = PeerProgram("absent", heading, "", ("no_such_module",), "pip install no-such-module")
+    monkeypatch.setitem(peers._PEERS, "absent", absent)
     with ResultSession("peers", clip, job) as session:
         result = measure_peers(session, replace(job, rounds=1, frames=4), lambda text: None, ["absent"])
     assert result.cases() == [cliprl_contender.NAME]
     assert result.notes == ("absent skipped: no_such_module not installed: pip install no-such-module",)
     with pytest.raises(UsageError, match="unknown peer 'nobody'"):
-        peers.contender("nobody")
+        find_peer("nobody")
 
 
 class Plain(FrameSource):
@@ -309,7 +299,7 @@ def test_what_the_display_never_saw_is_lost_and_ages_are_read_off_its_pictures(c
         watcher.cut()
         watcher.cut(end=True)  # nor did the last one, 19
     assert [(part.offered, part.lost) for part in watcher.parts] == [(5, 0), (10, 2)]
-    whole = live.joined(watcher.parts)
+    whole = live.join_runs(watcher.parts)
     assert (whole.offered, whole.lost) == (15, 2)
     assert whole.seconds == pytest.approx(0.15)
     ages = [age for age in whole.samples[live.GLASS] if not math.isnan(age)]
@@ -323,9 +313,9 @@ def test_a_live_run_that_is_cut_short_keeps_its_seconds(
         name: [10.0] * 30 for name in (live.GLASS, cliprl_contender.LATENCY, cliprl_contender.STEPS, *live.STAGES)
     }
 
-    def run(function: Any, *arguments: Any, heard: Any) -> Any:
+    def run(function: Any, *arguments: Any, on_report: Any) -> Any:
         for _ in range(2):
-            heard(live.LiveRun(1.2, 30, 0, samples))
+            on_report(live.LiveRun(1.2, 30, 0, samples))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cliprl.bench.harness.timing.in_fresh_process", run)
@@ -408,14 +398,20 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
 ) -> None:
     short, segmenter = BenchJob("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
     monkeypatch.setattr(
-        "cliprl.bench.harness.timing.in_fresh_process", lambda function, *arguments, heard: function(*arguments)
+        "cliprl.bench.harness.timing.in_fresh_process", lambda function, *arguments, on_report: function(*arguments)
     )
     for module in (stages, cliprl_contender, live):
         monkeypatch.setattr(module, "Segmenter", lambda *_, **__: segmenter)
-    monkeypatch.setattr("cliprl.bench.commands.running.DEFAULTS", {"stages": short, "live": short})
-    monkeypatch.setattr(suite, "PARTS", {"stages": suite.PARTS["stages"], "live-25": suite._live(25, seconds=0.5)})
+    measurements()
+    for kind in ("stages", "live"):
+        timing = {} if kind == "live" else {"suite": {"stages": {}}}
+        quick = {"suite": {"live-25": {"rates": (25,), "seconds": 0.5}}} | timing
+        monkeypatch.setitem(MEASUREMENTS, kind, replace(MEASUREMENTS[kind], defaults=short, **quick))
+    for kind in MEASUREMENTS.keys() - {"stages", "live"}:
+        monkeypatch.delitem(MEASUREMENTS, kind)
     monkeypatch.chdir(tmp_path)
-    readme.README.write_text(f"{readme.START}\n{readme.END}\n")
+    readme.ROOM.parent.mkdir()
+    readme.ROOM.write_text("\n".join(readme.MARKS[readme.ROOM]))
     suite.suite(str(clip_file(WIDE, tmp_path)))
     results = readme.committed_results()
     assert [result.kind for result in results] == ["live", "stages"]
@@ -426,7 +422,7 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
         "live-25.json",
         "stages.json",
     ]
-    assert readme.block_of(readme.README.read_text()) == readme.figures(results)
+    assert readme.block_of(readme.ROOM.read_text()) == readme.figures(results)
     with pytest.raises(UsageError, match="no measurement 'speed'"):
         suite.suite(clip, only=["speed"])
 

@@ -43,4 +43,4 @@ def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match=r"fails.*no such luck"):
-        startup.launched(["import sys; sys.exit('no such luck')"], tmp_path)
+        startup.launch_python(["import sys; sys.exit('no such luck')"], tmp_path)

@@ -26,7 +26,7 @@ STAGES = ("supervised", "reinforcement")
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(training, "SCENES", ("data.scenes=2", "data.policy_scenes=1", "data.frames=2"))
-    monkeypatch.setattr(training, "OURS", (*training.SCENES, "scoring.scenes=0", "contrastive.steps=0"))
+    monkeypatch.setattr(training, "OVERRIDES", (*training.SCENES, "scoring.scenes=0", "contrastive.steps=0"))
     path = tmp_path / "tiny.toml"
     path.write_text(f"name = 'tiny'\n{NETWORK}")
     return path

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from onnx_runs import outputs_of  # noqa: E402
 
-from cliprl.bench.commands.engines import copied  # noqa: E402
+from cliprl.bench.commands.engines import copy_bundle  # noqa: E402
 from cliprl.bench.cuda.plan_portability import portability  # noqa: E402
 from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
 from cliprl.engines.backends.engine import Request  # noqa: E402
@@ -50,7 +50,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def calibrated(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with ranges for eight bits."""
-    copy = copied(bundle, tmp_path_factory.mktemp("bundle") / "copy")
+    copy = copy_bundle(bundle, tmp_path_factory.mktemp("bundle") / "copy")
     return add_ranges(copy, reference_of(copy).pictures)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from live_faults import CLASSES, Make
 
-from cliprl.bench.commands import faults, overload, watched_run
-from cliprl.bench.commands.faults import FAULTS, NO_FAULT, STALL, Observation, Picture, WatchedFault
-from cliprl.bench.commands.overload import Overload, Seen
-from cliprl.bench.commands.watched_run import Gaps
+from cliprl.bench.commands.live_path import faults, overload, watched_run
+from cliprl.bench.commands.live_path.faults import FAULTS, NO_FAULT, STALL, DisplayRecord, FaultRun, Observation
+from cliprl.bench.commands.live_path.overload import OverloadRun, ShownFrame
+from cliprl.bench.commands.live_path.watched_run import Gaps
+from cliprl.bench.commands.results import check
 from cliprl.bench.fixtures import timecode
 from cliprl.bench.fixtures.timecoded_camera import LOOP, CodedCamera, coded_clip, numbers_in
-from cliprl.bench.harness import budget
 from cliprl.bench.harness.clips import clip_file
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
@@ -75,46 +75,49 @@ def test_the_verdict_on_a_long_run_names_what_broke() -> None:
     assert "no overlay recording" in watched_run.verdict([[40.0]], [good | {"overlay": Gaps(0, 0, 0, 0)}])
 
 
-def sights() -> dict[str, Observation]:
+def observations() -> dict[str, Observation]:
     """Ten seconds at 25 FPS a fault: no mask for half a second, the fault told in the meantime."""
-    pictures = [
-        Picture(n / 25, 0.01, None if n < 12 else n / 25, "planted has hung not a number signal 9") for n in range(250)
+    records = [
+        DisplayRecord(n / 25, 0.01, None if n < 12 else n / 25, "planted has hung not a number signal 9")
+        for n in range(250)
     ]
-    found = {name: Observation(0.0, 10.0, words, 0.0, list(pictures)) for name, words in FAULTS.items()}
+    found = {name: Observation(0.0, 10.0, words, 0.0, list(records)) for name, words in FAULTS.items()}
     return found | {
-        NO_FAULT: Observation(0.0, 10.0, pictures=list(pictures)),
+        NO_FAULT: Observation(0.0, 10.0, records=list(records)),
         STALL: Observation(0.0, 3.0, marked_ms=400.0),
     }
 
 
-def slow(*, late: str = "behind", told: float = 1.5) -> Overload:
+def slow(*, late: str = "behind", told: float = 1.5) -> OverloadRun:
     """Ten seconds of too little of a processor: half of the pictures are 1.5 s old."""
-    pictures = [Seen(n / 10, 0.5, 0.52, "live") if n % 2 else Seen(n / 10, 1.5, told, late) for n in range(100)]
-    return Overload(10.0, pictures)
+    pictures = [
+        ShownFrame(n / 10, 0.5, 0.52, "live") if n % 2 else ShownFrame(n / 10, 1.5, told, late) for n in range(100)
+    ]
+    return OverloadRun(10.0, pictures)
 
 
-def watched(changed: dict[str, Observation] | None = None, overloaded: Overload | None = None) -> WatchedFault:
+def watched(changed: dict[str, Observation] | None = None, overloaded: OverloadRun | None = None) -> FaultRun:
     """A round in which all promises hold, but for what is changed."""
-    return WatchedFault(sights() | (changed or {}), 0, overloaded or slow())
+    return FaultRun(observations() | (changed or {}), 0, overloaded or slow())
 
 
 def test_the_verdict_on_faults_names_what_broke() -> None:
     assert faults.verdict([watched()]).startswith("held")
     assert "50.0 % old and called live" in faults.verdict([watched(overloaded=slow(late="live"))])
     assert "latency wrong by 200 ms" in faults.verdict([watched(overloaded=slow(told=1.3))])
-    assert "100.0 % old" in faults.verdict([watched(overloaded=Overload(10.0, []))])
-    assert sights()["is killed"].back == pytest.approx(12 / 25)
-    assert sights()["is killed"].gap_ms() == pytest.approx(40)
+    assert "100.0 % old" in faults.verdict([watched(overloaded=OverloadRun(10.0, []))])
+    assert observations()["is killed"].recovery == pytest.approx(12 / 25)
+    assert observations()["is killed"].gap_ms() == pytest.approx(40)
     for name, broken, told in [
-        ("raises", replace(sights()["raises"], words="else"), "raises: not told"),
+        ("raises", replace(observations()["raises"], message="else"), "raises: not told"),
         (
             "is killed",
-            replace(sights()["is killed"], pictures=sights()["is killed"].pictures[::2]),
+            replace(observations()["is killed"], records=observations()["is killed"].records[::2]),
             "is killed: 12.5 FPS",
         ),
-        ("masks are NaN", replace(sights()["masks are NaN"], fault=-3.0), "back after 3."),
-        ("masks are NaN", replace(sights()["masks are NaN"], fault=math.inf), "back after 10.0 s"),
-        (STALL, replace(sights()[STALL], marked_ms=math.nan), "marked after nan"),
+        ("masks are NaN", replace(observations()["masks are NaN"], fault=-3.0), "back after 3."),
+        ("masks are NaN", replace(observations()["masks are NaN"], fault=math.inf), "back after 10.0 s"),
+        (STALL, replace(observations()[STALL], marked_ms=math.nan), "marked after nan"),
     ]:
         assert told in faults.verdict([watched({name: broken})])
 
@@ -133,22 +136,22 @@ def test_with_too_little_of_a_processor_nothing_old_is_called_live(tmp_path: Pat
     """True ages are read off a clock in the picture, over a real socket, to the end of what comes after the camera's death."""
     job = BenchJob(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
     seen = overload.observe(job, bundle=False)
-    assert len(seen.pictures) > 5
+    assert len(seen.frames) > 5
     assert overload.broken([seen]) == []
 
 
 def broken_promises(kind: str, series: Sequence[Series]) -> list[str]:
     """The limits of the committed budget that these figures break."""
-    limits = [limit for limit in budget.read_budget(BUDGET) if limit.kind == kind]
+    limits = [limit for limit in check.read_budget(BUDGET) if limit.kind == kind]
     assert limits
     result = Result(kind, "", "", None, {}, {}, {}, {}, tuple(series))
-    return [f"{f.limit.case}: {f.limit.name}" for f in budget.check([result], limits) if not f.kept]
+    return [f"{f.limit.case}: {f.limit.name}" for f in check.check([result], limits) if not f.kept]
 
 
 def test_the_budget_holds_faults_to_what_is_promised() -> None:
-    half = replace(sights()["is killed"], pictures=sights()["is killed"].pictures[::2])
-    never = replace(sights()["raises"], fault=math.inf)
-    unmarked = replace(sights()[STALL], marked_ms=math.nan)
+    half = replace(observations()["is killed"], records=observations()["is killed"].records[::2])
+    never = replace(observations()["raises"], fault=math.inf)
+    unmarked = replace(observations()[STALL], marked_ms=math.nan)
     assert broken_promises("faults", faults.series([watched()])) == []
     for name, sight, broken in [
         ("is killed", half, "is killed: frame rate"),

@@ -1,16 +1,19 @@
-"""`cliprl-bench guard`: how often the out-of-body guard takes the inside of a body for the outside, and the other way.
+"""`cliprl-bench guard`: how often the out-of-body guard confuses the inside and the outside of a body.
 
-Each source is a video, or pictures: "in turn" follows them as frames of one video, 25 a second, as the guard does;
-"alone" judges each by itself, which is for pictures that have nothing to do with each other.
+Each source is a video or a set of images: "in turn" treats them as frames of one video at 25 FPS, as the guard does; "alone"
+judges each separately, for unrelated images.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
-from cliprl.bench.commands.precisions import shown
+import typer
+
+from cliprl.bench.harness.clips import short_name
+from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say
@@ -20,37 +23,49 @@ from cliprl.pipeline.live.privacy_guard import ENTER, LEAVE, BodyGuard, red_shar
 
 INSIDE, OUTSIDE = "inside", "outside"
 METHOD = {
-    "red share": "of the lit pixels of each picture that is lit at all",
-    "in turn": "frames that the guard takes for the wrong side, one after the other; the first judges itself",
-    "alone": f"pictures that are on the wrong side of the lower limit ({LEAVE:g}), of the upper one ({ENTER:g}), and of their "
-    "middle, which is what the guard starts with",
+    "red share": "of the lit pixels of each image that has any",
+    "in turn": "frames that the guard assigns to the wrong side, one after the other",
+    "alone": f"images on the wrong side of the lower limit ({LEAVE:g}), of the upper limit ({ENTER:g}), and of their "
+    "middle, with which the guard starts",
 }
 
 
-def measure(session: ResultSession, job: BenchJob, say: Say, inside: Sequence[str], outside: Sequence[str]) -> Result:
-    """Every source once; the same on any machine. Raises UsageError where none is given."""
+@measurement(
+    "guard",
+    help="How often the out-of-body guard is wrong on your videos and images.",
+    defaults=BenchJob("", rounds=1, seconds=0, warm_up=0),
+    settings=(),
+    clip=False,
+)
+def measure(
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    inside: Annotated[
+        Sequence[str], typer.Argument(metavar="[SOURCE]…", help="Videos, or FOLDER/*.png, of the inside of bodies.")
+    ] = (),
+    outside: Annotated[Sequence[str], typer.Option(help="Videos or images of anything else; may be repeated.")] = (),
+) -> Result:
+    """Judge every source once; the result is the same on any machine. Raises UsageError without a source."""
     if not (inside or outside):
-        raise UsageError("nothing to judge: give videos or pictures (FOLDER/*.png) from inside, or some with --outside")
+        raise UsageError("nothing to judge: give videos or images (FOLDER/*.png) from inside, or some with --outside")
     series: list[Series] = []
     for side, sources in ((INSIDE, inside), (OUTSIDE, outside)):
         for source in sources:
-            say(shown(source))
+            say(short_name(source))
             series += judged(source, side)
-    words = [*map(shown, inside), *(word for source in outside for word in ("--outside", shown(source)))]
-    given = {"name": "what the command names", "size": "each its own"}
-    # No network takes part.
-    return replace(session.result(series, METHOD), command=shlex.join(["cliprl-bench", "guard", *words]), input=given)
+    return replace(session.result(series, METHOD), input={"name": "the sources of the command", "size": "various"})
 
 
 def judged(source: str, side: str) -> list[Series]:
-    """What the guard says of every frame of a source, and of each by itself."""
+    """The guard's errors on the frames of a source, in turn and alone."""
     guard, wrong, shares = BodyGuard(), list[bool](), list[float]()
     with open_source(source) as frames:
         for index, frame in enumerate(frames):
             wrong.append(guard.update(_at(frame, index / 25)) is (side == INSIDE))
             share = red_share(frame)
             shares += [] if share is None else [share]
-    case = f"{side}: {shown(source)}"
+    case = f"{side}: {short_name(source)}"
 
     def missed(limit: float) -> Series:
         found = [share < limit if side == INSIDE else share >= limit for share in shares]

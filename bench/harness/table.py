@@ -1,4 +1,4 @@
-"""Results as Markdown: every figure with its spread, and no digit that the samples do not carry."""
+"""Results as Markdown tables, without digits that the samples do not support."""
 
 from __future__ import annotations
 
@@ -8,27 +8,10 @@ from collections.abc import Iterable, Sequence
 from cliprl.bench.harness.result import Result, Series
 
 COLUMNS = ("case", "quantity", "unit", "median", "p90", "p95", "p99", "p99.9", "max", "spread", "samples")
-# What a reader who wants one line looks for, by kind of result; of other kinds everything.
-HEADLINES = {
-    "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps"),
-    "peers": ("fps",),
-    "live": ("delivered", "lost", "later than 100 ms", "glass to glass", "latency"),
-    "scale": ("fps", "CPU work"),
-    "faults": (
-        "frame rate",
-        "longest gap",
-        "masks back after",
-        "marked after",
-        "age",
-        "older than 1 s and called live",
-        "error of the latency shown",
-    ),
-    "soak": ("growth", "memory", "open files", "latency drift"),
-}
 
 
 def number(value: float, digits: int = 3) -> str:
-    """So many significant digits, all of those before the point, no exponent; a dash where there is no number."""
+    """Format with `digits` significant digits, all digits before the point, no exponent; a dash for NaN."""
     if math.isnan(value):
         return "–"
     if value == 0:
@@ -37,7 +20,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def median(series: Series) -> str:
-    """The median as it may be quoted: "≈" and two digits where the machine was too unsteady for more (see `Result.warnings`)."""
+    """Format the median; with "≈" and two digits if the machine was too unsteady for more (see `Result.warnings`)."""
     digest = series.digest()
     if digest.stable or digest.n < 4:
         return number(digest.p50)
@@ -45,7 +28,7 @@ def median(series: Series) -> str:
 
 
 def rows(series: Iterable[Series]) -> list[list[str]]:
-    """A row a series, under COLUMNS."""
+    """One row per series, with COLUMNS."""
     table = []
     for s in series:
         d = s.digest()
@@ -56,21 +39,14 @@ def rows(series: Iterable[Series]) -> list[list[str]]:
 
 
 def grid(header: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns are flush left."""
-    rule = ["---" if i < left else "---:" for i in range(len(header))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body))
-
-
-def headline(result: Result) -> list[Series]:
-    """The series that a short table shows."""
-    names = HEADLINES.get(result.kind)
-    if names is None:
-        return list(result.series)
-    return [s for s in result.series if s.name in names or s.unit == "times"]
+    """A Markdown table; the first `left` columns are left-aligned."""
+    rule = "|".join("-" if i < left else "-:" for i in range(len(header)))
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in (header, *body))
+    return "\n".join([head, f"|{rule}|", *rows])
 
 
 def provenance(result: Result) -> str:
-    """Where, when and on what: a line under a table."""
+    """Machine, date, input, bundle and commit in a line."""
     machine, bundle = result.machine, result.bundle
     where = f"{machine['cpu']}, {machine['cores']} cores"
     if machine["gpu"]:
@@ -80,7 +56,7 @@ def provenance(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The whole result: command, provenance, method, every series, and what speaks against it."""
+    """Format the whole result: command, provenance, every series, warnings, method and notes."""
     notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
     method = [f"{key}: {value}" for key, value in result.method.items() if isinstance(value, str)]
     lines = [f"- {text}" for text in (*method, *notes, *result.notes)]

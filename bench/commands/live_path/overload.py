@@ -1,7 +1,7 @@
-"""The live path at three tenths of a core: how old its pictures are, read off a clock in them, and what it says of that.
+"""The live path with three tenths of a core: the true age of its frames, from a time code, and the age that it reports.
 
-A camera on loopback numbers its pictures. The live path runs in processes of its own, all on one processor, which are stopped
-and continued in turn so that they get `SHARE` of it. In the end the camera hangs up.
+A camera on loopback numbers its frames. The live path runs in separate processes, all on one processor, which are stopped and
+continued in turn so that they get `SHARE` of it. In the end the camera hangs up.
 """
 
 from __future__ import annotations
@@ -34,61 +34,61 @@ from cliprl.pipeline.live.stream import LiveStream
 
 CASE = "overloaded reader"
 RATE, SHARE = 25, 0.3
-# One turn of running and stopping, in seconds.
+# One period of running and stopping, in seconds.
 _TURN = 0.1
-# Seconds until the first picture, and those that are watched after the camera has hung up.
+# Seconds to wait for the first frame, and to measure after the camera has hung up.
 _FIRST, _AFTER = 120.0, 3.0
-# What is promised: pictures older than this many seconds are marked, and the latency shown is true to so many milliseconds.
+# Limits: frames older than OLD seconds are marked, and the displayed latency is correct to EXACT milliseconds.
 OLD, EXACT = 1.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A picture of the camera's as it was displayed: its true age and the one that was told in seconds, and the state told."""
+class ShownFrame:
+    """A displayed camera frame: its true and its reported age in seconds, and the reported state."""
 
     moment: float
     age: float
-    told: float
+    reported: float
     state: str
 
     @property
-    def is_called_live(self) -> bool:
-        """Whether nothing says that it is late."""
+    def called_live(self) -> bool:
+        """Whether it was not marked as late."""
         return self.state == SourceState.LIVE
 
 
 @dataclass(frozen=True, slots=True)
-class Overload:
-    """What was displayed in `seconds` of too little of a processor."""
+class OverloadRun:
+    """The frames displayed in `seconds` on an overloaded processor."""
 
     seconds: float
-    pictures: Sequence[Seen]
+    frames: Sequence[ShownFrame]
 
     @property
     def fps(self) -> float:
         """Camera frames displayed a second."""
-        return len(self.pictures) / self.seconds
+        return len(self.frames) / self.seconds
 
     @property
     def unmarked(self) -> float:
-        """Per cent of the pictures that were old and called live; all, where there were none."""
-        old = sum(p.age > OLD and p.is_called_live for p in self.pictures)
-        return 100 * old / len(self.pictures) if self.pictures else 100.0
+        """Percentage of the frames that were old and called live; 100 without frames."""
+        old = sum(p.age > OLD and p.called_live for p in self.frames)
+        return 100 * old / len(self.frames) if self.frames else 100.0
 
     @property
     def errors(self) -> list[float]:
-        """By how many milliseconds the latency that was told was wrong, of each picture."""
-        return [1000 * abs(p.told - p.age) for p in self.pictures]
+        """The error of the reported latency of each frame, in milliseconds."""
+        return [1000 * abs(p.reported - p.age) for p in self.frames]
 
     @property
     def error(self) -> float:
-        """The error that 95 % of the pictures keep within, in milliseconds."""
+        """The 95th percentile of `errors`, in milliseconds."""
         errors = sorted(self.errors)
         return errors[math.ceil(0.95 * len(errors)) - 1] if errors else math.inf
 
 
-def observe(job: BenchJob, *, bundle: bool = True) -> Overload:
-    """One run, after a first picture and the warm-up at full speed; without `bundle` nothing is segmented."""
+def observe(job: BenchJob, *, bundle: bool = True) -> OverloadRun:
+    """Measure one run, after a first frame and the warm-up at full speed; without `bundle` nothing is segmented."""
     with tempfile.TemporaryDirectory() as folder:
         camera = CodedCamera(coded_clip(job.clip, RATE, Path(folder)), RATE)
         camera.start()
@@ -100,15 +100,15 @@ def observe(job: BenchJob, *, bundle: bool = True) -> Overload:
                 _throttle(process.pid, start + job.seconds)
                 camera.stop()
                 _throttle(process.pid, start + job.seconds + _AFTER)
-                return Overload(job.seconds, [p for p in _aged(camera, tuple(lines)) if p.moment >= start])
+                return OverloadRun(job.seconds, [p for p in _aged(camera, tuple(lines)) if p.moment >= start])
         finally:
             camera.stop()
 
 
 @contextmanager
 def _viewer(url: str, bundle: str, steps: int | None) -> Iterator[tuple[subprocess.Popen[str], list[list[Any]]]]:
-    """The live path in a process group of its own, and the lines that it writes; killed in the end."""
-    program = "from cliprl.bench.commands.overload import show; import sys; show(*sys.argv[1:])"
+    """Run the live path in a separate process group, collect the lines that it writes, and kill it in the end."""
+    program = "from cliprl.bench.commands.live_path.overload import show; import sys; show(*sys.argv[1:])"
     command = [sys.executable, "-c", program, url, bundle, "" if steps is None else str(steps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     lines: list[list[Any]] = []
@@ -133,7 +133,7 @@ def _wait_for(lines: Sequence[Any], process: subprocess.Popen[str]) -> None:
     limit = time.monotonic() + _FIRST
     while not lines:
         if time.monotonic() > limit or process.poll() is not None:
-            raise CliprlError("the live path gave no picture: try the clip with cliprl-stream --web first")
+            raise CliprlError("the live path displayed no frame: try the clip with cliprl-stream --web first")
         time.sleep(0.05)
 
 
@@ -149,21 +149,21 @@ def _throttle(group: int, until: float) -> None:
         os.killpg(group, signal.SIGCONT)
 
 
-def _aged(camera: CodedCamera, lines: Sequence[Sequence[Any]]) -> Iterator[Seen]:
-    """Every picture with its age; numbers start again, and pictures come in order."""
+def _aged(camera: CodedCamera, lines: Sequence[Sequence[Any]]) -> Iterator[ShownFrame]:
+    """Yield every frame with its age; numbers wrap around, and frames come in order."""
     index = -1
-    for moment, number, told, state in lines:
+    for moment, number, reported, state in lines:
         if number is not None:
             index += 1 + (number - index - 1) % LOOP
-            yield Seen(moment, camera.age_of(index, moment), told, state)
+            yield ShownFrame(moment, camera.age_of(index, moment), reported, state)
 
 
 def show(url: str, bundle: str, steps: str) -> None:
-    """Called in the process that is slowed: display, on one processor, and write what was displayed, a line each."""
+    """Display in the throttled process, on one processor, and write a line for each displayed frame."""
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     source = open_source(url)
-    camera = LiveCapture(partial(_never, source), source, name="camera", reconnect=False)
+    camera = LiveCapture(partial(_do_not_reopen, source), source, name="camera", reconnect=False)
     classes = open_bundle(bundle).manifest.classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
     make_segmenter = partial(Segmenter, bundle, steps=int(steps) if steps else None) if bundle else None
     stream = LiveStream(camera, Overlay(classes), Supervisor(make_segmenter, len(classes)) if make_segmenter else None)
@@ -178,21 +178,21 @@ def show(url: str, bundle: str, steps: str) -> None:
         stream.run(note)
 
 
-def _never(source: Source) -> Source:
+def _do_not_reopen(source: Source) -> Source:
     raise CliprlError(f"{source.info.name} has ended")
 
 
-def series(runs: Sequence[Overload]) -> list[Series]:
-    """What is told of one."""
+def series(runs: Sequence[OverloadRun]) -> list[Series]:
+    """The series of the runs."""
     return [
         Series.of(CASE, "frame rate", "FPS", [[run.fps] for run in runs]),
-        Series.of(CASE, "age", "ms", [[1000 * p.age for p in run.pictures] for run in runs]),
+        Series.of(CASE, "age", "ms", [[1000 * p.age for p in run.frames] for run in runs]),
         Series.of(CASE, f"older than {OLD:g} s and called live", "%", [[run.unmarked] for run in runs]),
         Series.of(CASE, "error of the latency shown", "ms", [run.errors or [math.inf] for run in runs]),
     ]
 
 
-def broken(runs: Sequence[Overload]) -> list[str]:
-    """What of the promises did not hold."""
+def broken(runs: Sequence[OverloadRun]) -> list[str]:
+    """The limits that the runs broke."""
     found = [f"{CASE}: {run.unmarked:.1f} % old and called live" for run in runs if run.unmarked > 0]
     return found + [f"{CASE}: latency wrong by {run.error:.0f} ms" for run in runs if not run.error <= EXACT]

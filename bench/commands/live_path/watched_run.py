@@ -1,7 +1,7 @@
-"""`cliprl-bench watch`: `cliprl-stream` as it is used in a room, watched over its page's stream and recording, for long.
+"""`cliprl-bench watch`: `cliprl-stream` in long use, with its page and its recordings.
 
-A camera of known pictures sends to the program over loopback; the viewer reads each picture's number off the MJPEG stream
-that a browser would show, and so knows how old it is; in the end every frame is looked for in the recordings.
+A camera with numbered frames sends to the program over loopback. The viewer reads each frame's number, and thus its age, from
+the MJPEG stream that a browser would show. In the end every frame is searched for in the recordings.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ import cv2
 import numpy as np
 
 from cliprl.bench.fixtures.timecoded_camera import LOOP, CodedCamera, coded_clip, number_in, numbers_in
+from cliprl.bench.harness.registry import TIMING, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, Say
 from cliprl.engines import CliprlError
 
 RATE = 25
-# What is promised: milliseconds from the camera to the viewer, at the 99th percentile, and no frame missing in the recording.
+# Limit on the 99th percentile from the camera to the viewer, in milliseconds.
 LATENCY_P99 = 100.0
 CASE = "watched and recorded"
 _PROGRAM = "import sys; from cliprl.pipeline.cli.main import main; sys.argv[0] = 'cliprl-stream'; main()"
@@ -41,8 +42,8 @@ METHOD = {
     "includes": "camera to viewer: MPEG-TS over TCP, decoding, overlay, JPEG, HTTP, and the viewer's own decoding; camera and "
     "viewer run on the same machine",
     "excludes": "a screen's own delay; encoding in the camera",
-    "camera": f"H.264 at {RATE} FPS, encoded beforehand, numbers in the pictures",
-    "recording": "the camera's pictures and the overlaid ones, on at once; every picture is decoded and its number read",
+    "camera": f"H.264 at {RATE} FPS, encoded beforehand, numbers in the frames",
+    "recording": "the camera's frames and the overlaid ones, at the same time; every frame is decoded and its number read",
     "promised": f"no camera frame missing from the recording; latency p99 of at most {LATENCY_P99:g} ms",
 }
 
@@ -58,7 +59,7 @@ class ViewerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            process_group=0,  # a terminal's Ctrl-C is this program's; that one is ended by `end`
+            process_group=0,  # Ctrl-C in a terminal must reach this program only; `end` stops the other
         )
         assert self._process.stderr is not None
         line = self._process.stderr.readline()
@@ -69,13 +70,13 @@ class ViewerProcess:
         self.page = match[0]
 
     def ask(self, path: str) -> str:
-        """What the page's server answers."""
+        """Request a path from the page's server; return the response."""
         with urllib.request.urlopen(self.page + path, timeout=_PATIENCE) as answer:
             text: str = answer.read().decode()
         return text
 
     def end(self) -> dict[str, Any]:
-        """Ctrl-C; the program's own summary."""
+        """Send Ctrl-C; return the program's summary."""
         self._process.send_signal(signal.SIGINT)
         try:
             output, error = self._process.communicate(timeout=_PATIENCE)
@@ -89,7 +90,7 @@ class ViewerProcess:
 
 
 class Viewer(threading.Thread):
-    """Reads the page's MJPEG stream: the moment each picture was decoded, and its number (None where it can't be read)."""
+    """Reads the page's MJPEG stream: when each frame was decoded, and its number (None if unreadable)."""
 
     def __init__(self, page: str) -> None:
         super().__init__(name="viewer", daemon=True)
@@ -97,17 +98,15 @@ class Viewer(threading.Thread):
         self._connection = http.client.HTTPConnection(urlsplit(page).netloc, timeout=_PATIENCE)
 
     def wait(self) -> None:
-        """Wait for the first of the camera's pictures. Raises CliprlError where none comes."""
+        """Wait for the first camera frame. Raises CliprlError if none comes."""
         limit = time.monotonic() + _PATIENCE
         while all(number is None for _, number in self.seen[-1:]):
             if time.monotonic() > limit:
-                raise CliprlError(
-                    f"no picture of the camera's within {_PATIENCE:g} s: try the clip with cliprl-stream --web"
-                )
+                raise CliprlError(f"no camera frame within {_PATIENCE:g} s: try the clip with cliprl-stream --web")
             time.sleep(0.05)
 
     def run(self) -> None:
-        """The thread's body; it ends with the stream."""
+        """Read until the stream ends."""
         try:
             self._connection.request("GET", "/stream.mjpg")
             answer = self._connection.getresponse()
@@ -119,7 +118,7 @@ class Viewer(threading.Thread):
 
 
 def _length(answer: http.client.HTTPResponse) -> int | None:
-    """The length of the next part, whose head is read; None at the end."""
+    """Read the head of the next part; return its length, None at the end."""
     length = None
     while line := answer.readline():
         if match := re.match(rb"Content-Length: (\d+)", line):
@@ -131,7 +130,7 @@ def _length(answer: http.client.HTTPResponse) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """What a sequence of numbers, which go up by one and start again after LOOP, lacks or has twice."""
+    """Missing and repeated numbers in a sequence that increases by one and wraps around at LOOP."""
 
     pictures: int
     missing: int
@@ -140,7 +139,7 @@ class Gaps:
 
     @classmethod
     def of(cls, numbers: Iterable[int | None]) -> Gaps:
-        """Count over all of them."""
+        """Count over a sequence; None is an unreadable number."""
         last, unread, counts = None, 0, Counter[str]()
         for number in numbers:
             counts["pictures"] += 1
@@ -150,16 +149,16 @@ class Gaps:
                 continue
             step = 1 if last is None else (number - last) % LOOP
             counts["repeated"] += step == 0
-            counts["missing"] += max(step - 1 - unread, 0)  # paint over its number makes no picture missing
+            counts["missing"] += max(step - 1 - unread, 0)  # an overlay on the number does not count as a missing frame
             last, unread = number, 0
         return cls(counts["pictures"], counts["missing"], counts["repeated"], counts["unreadable"])
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """One run of `seconds`: the ages of the pictures that the viewer saw, in seconds, how often which mask state was told, the
+    """One run of `seconds`: the ages of the received frames in seconds, how often each mask state was reported, the program's
 
-    program's summary, and the signal that `cut` the run short.
+    summary, and the signal that `cut` the run short.
     """
 
     ages: Sequence[float]
@@ -170,7 +169,7 @@ class WatchedRun:
 
 
 def watch(coded: Path, job: BenchJob, folder: Path) -> WatchedRun:
-    """One run, with recordings in `folder`."""
+    """Run once, with recordings in `folder`."""
     camera = CodedCamera(coded, RATE)
     camera.start()
     program = ViewerProcess(camera.url, job, folder)
@@ -194,8 +193,15 @@ def watch(coded: Path, job: BenchJob, folder: Path) -> WatchedRun:
     return WatchedRun([camera.age(number, moment) for moment, number in seen], end - start, states, summary, cut)
 
 
+@measurement(
+    "watch",
+    help="The whole program for ten minutes, viewed on its page and recording: age of the displayed frames, missing frames.",
+    defaults=BenchJob("", rounds=1, seconds=600, warm_up=15),
+    settings=(*TIMING, "steps"),
+    suite={"watch": {}},
+)
 def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
-    """One run a round."""
+    """Measure one run per round."""
     coded = coded_clip(job.clip, RATE, session.folder)
     runs: list[WatchedRun] = []
     recorded: list[Mapping[str, Gaps]] = []
@@ -203,7 +209,7 @@ def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
         say(f"round {turn + 1} of {job.rounds}")
         folder = session.folder / f"recordings{turn}"
         runs.append(watch(coded, job, folder))
-        say("looking for every frame in the recordings")
+        say("searching for every frame in the recordings")
         recorded.append({kind: Gaps.of(_numbers(folder, kind)) for kind in ("raw", "overlay")})
         cut = runs[-1].cut
         session.keep(_result(session, runs, recorded), f"ended in round {turn + 1 + (cut is None)} of {job.rounds}")
@@ -229,7 +235,7 @@ def _numbers(folder: Path, kind: str) -> Iterable[int | None]:
 def series(
     latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str, Gaps]], seconds: Sequence[float]
 ) -> list[Series]:
-    """Latency and rate at the viewer, and what each recording lacks."""
+    """Latency and rate at the viewer, and the gaps of each recording."""
     found = [
         Series.of(CASE, "latency at the viewer", "ms", latencies),
         Series.of(
@@ -252,7 +258,7 @@ def series(
 
 
 def verdict(latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str, Gaps]]) -> str:
-    """A sentence on whether what is promised held in every round."""
+    """Tell in a sentence whether the limits held in every round."""
     broken = []
     for ages, gaps in zip(latencies, recorded, strict=True):
         p99 = float(np.percentile(ages, 99)) if ages else float("inf")
@@ -262,5 +268,5 @@ def verdict(latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str
     return (
         f"BROKEN: {'; '.join(broken)}"
         if broken
-        else "held: no frame is missing in a recording, and the latency is as promised"
+        else "held: no frame is missing in a recording, and the latency is within its limit"
     )

@@ -1,6 +1,6 @@
-"""`cliprl-bench live`: frames that come when they come, as from a camera: drops, latency under load, deadlines missed.
+"""`cliprl-bench live`: frames at a fixed rate, as from a camera: lost frames, latency under load, missed deadlines.
 
-Each frame bears its number as a time code, which a display on loopback reads off the picture that it has decoded.
+Each frame contains its number as a time code, which a viewer on loopback reads from the decoded frame.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from cliprl.bench.fixtures import timecode
 from cliprl.bench.fixtures.loopback_viewer import LoopbackViewer
 from cliprl.bench.fixtures.looped_source import PacedSource
 from cliprl.bench.fixtures.timecoded_camera import check_width
+from cliprl.bench.harness.registry import TIMING, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import report
@@ -31,8 +35,8 @@ STAGES = ("read", "prepare", "encode", "refine", "draw", "write")
 GLASS = "glass to glass"
 METHOD = {
     "includes": "latency: from the moment a frame is due to the end of its writing: decoding, queues and x264 ultrafast inside; "
-    "glass to glass: to the moment when another process on this machine has got it over loopback (H.264 over TCP), decoded it "
-    "and read the number in the picture; lost: what that one never saw",
+    "glass to glass: to the moment when another process on this machine has received it over loopback (H.264 over TCP), "
+    "decoded it and read the number in the frame; lost: frames that this process never received",
     "excludes": "starting Python, compiling the networks, the first seconds of each run, a camera's and a screen's own delays",
     "pace": "a clip repeated at a fixed rate; the ring drops its oldest frame; a driver's queue of 4 frames before it",
 }
@@ -40,7 +44,7 @@ METHOD = {
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One run at one rate: seconds measured, frames due in them, frames of these never displayed, samples of the rest."""
+    """One run at one rate: seconds measured, frames due in them, how many of these were lost, samples of the rest."""
 
     seconds: float
     offered: int
@@ -48,15 +52,15 @@ class LiveRun:
     samples: Mapping[str, list[float]]
 
 
-def joined(runs: Sequence[LiveRun]) -> LiveRun:
-    """Parts of a run, one after the other, as one."""
+def join_runs(runs: Sequence[LiveRun]) -> LiveRun:
+    """Join consecutive parts of a run into one."""
     samples = {name: [value for run in runs for value in run.samples[name]] for name in runs[0].samples}
     seconds = math.fsum(run.seconds for run in runs)
     return LiveRun(seconds, sum(run.offered for run in runs), sum(run.lost for run in runs), samples)
 
 
 class CodedSource(PacedSource):
-    """A paced source that writes each frame's number into its picture."""
+    """A paced source that writes its number into each frame."""
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         frame = super()._read(allocate)
@@ -66,7 +70,7 @@ class CodedSource(PacedSource):
 
 
 class _Watcher:
-    """Watches a run from frame `first` of the source to `last`, and reports what it has seen every second."""
+    """Collects samples of a run from frame `first` of the source to `last`, and reports a part every second."""
 
     def __init__(self, source: PacedSource, display: LoopbackViewer, first: int, last: int) -> None:
         self._source, self._display = source, display
@@ -77,7 +81,7 @@ class _Watcher:
         self.parts: list[LiveRun] = []
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Note a frame that was written, unless it came during the warm-up."""
+        """Record a written frame, unless it came during the warm-up."""
         if frame.index >= self._first:
             self._collector(frame, segmentation)
         if time.monotonic() > self._reported + 1:
@@ -85,12 +89,12 @@ class _Watcher:
             self.cut()
 
     def cut(self, *, end: bool = False) -> None:
-        """End a part: with the newest picture that was displayed, the last one with the end of the run."""
+        """End a part at the newest displayed frame; with `end`, at the end of the run."""
         ages = []
         for moment, number in self._display.seen():
             self._newest = self._newest + 1 if number is None else number
             if self._first <= self._newest < self._last:
-                # One that can't be read was displayed, but how old it was is not known.
+                # A frame with an unreadable number was displayed, but its age is unknown.
                 ages.append(math.nan if number is None else 1000 * (moment - self._source.due(number)))
         until = self._last if end else min(self._newest + 1, self._last)
         offered = max(until - self._next, 0)
@@ -104,7 +108,7 @@ class _Watcher:
 
 
 def one_rate(rate: int, job: BenchJob) -> LiveRun:
-    """One run at `rate` frames a second, in this process."""
+    """Measure one run at `rate` frames a second, in this process."""
     segmenter = Segmenter(job.bundle, steps=job.steps)
     with open_source(job.clip) as clip:
         check_width(clip.info)
@@ -115,19 +119,31 @@ def one_rate(rate: int, job: BenchJob) -> LiveRun:
         watcher = _Watcher(source, display, first, last)
         Stream(source, segmenter, Overlay(segmenter.classes), [display]).run(watcher)
         watcher.cut(end=True)
-    return joined(watcher.parts)
+    return join_runs(watcher.parts)
 
 
-def measure(session: ResultSession, job: BenchJob, say: Say, rates: Sequence[int] = RATES) -> Result:
-    """Every rate in turn, a fresh process each."""
+@measurement(
+    "live",
+    help="Paced like a camera, at 25, 30, 60 and 120 FPS: frames lost, latency under load, missed deadlines.",
+    defaults=BenchJob("", rounds=1, seconds=60, warm_up=3),
+    settings=(*TIMING, "steps"),
+    suite={"live": {"rates": (30, 60, 120), "seconds": 30.0}, "live-25": {"rates": (25,), "seconds": 600.0}},
+)
+def measure(
+    session: ResultSession,
+    job: BenchJob,
+    say: Say,
+    rates: Annotated[Sequence[int], typer.Option("--rate", min=1, help="Frames per second; may be repeated.")] = RATES,
+) -> Result:
+    """Measure every rate in turn, each in a fresh process."""
     tasks = {_case(rate): (one_rate, (rate, job)) for rate in rates}
 
-    def made(answers: Answers) -> Result:
+    def make_result(answers: Answers) -> Result:
         done = [rate for rate in rates if _case(rate) in answers]
         series = [s for rate in done for s in rate_series(rate, answers[_case(rate)])]
         return session.result(series, METHOD | {"deadline_ms": DEADLINE_MS}, [saturation(done, answers)])
 
-    return session.rounds(tasks, job.rounds, say, made, joined)
+    return session.rounds(tasks, job.rounds, say, make_result, join_runs)
 
 
 def _case(rate: int) -> str:
@@ -135,7 +151,7 @@ def _case(rate: int) -> str:
 
 
 def rate_series(rate: int, runs: Sequence[LiveRun]) -> list[Series]:
-    """What came of one rate."""
+    """The series of one rate."""
     case, ages = _case(rate), [run.samples[GLASS] for run in runs]
     missed = [[100 * sum(v > DEADLINE_MS for v in values) / max(1, len(values))] for values in ages]
     delivered = [[(run.offered - run.lost) / run.seconds] for run in runs]
@@ -149,7 +165,7 @@ def rate_series(rate: int, runs: Sequence[LiveRun]) -> list[Series]:
 
 
 def saturation(rates: Sequence[int], answers: Mapping[str, Sequence[LiveRun]]) -> str:
-    """A sentence on the rate from which frames are lost."""
+    """Describe the rate from which frames are lost in a sentence."""
     for rate in sorted(rates):
         runs = answers[_case(rate)]
         lost = sum(run.lost for run in runs) / sum(run.offered for run in runs)

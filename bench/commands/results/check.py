@@ -1,10 +1,10 @@
-"""`cliprl-bench check`: results held against limits written down in a TOML file.
+"""`cliprl-bench check`: compare results with limits in a TOML file.
 
 [[limit]]
 kind = "stream"            # which command's result
 case = "cliprl-stream"     # or a list of them
 name = "fps"
-statistic = "p50"          # p50, p90, p95, p99, p999, min, max, mean, spread, drift; p50 where left out
+statistic = "p50"          # p50, p90, p95, p99, p999, min, max, mean, spread, drift; p50 by default
 min = 40.0                 # and, or: max = …
 """
 
@@ -15,21 +15,22 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cliprl.bench.commands.running import DEFAULTS
-from cliprl.bench.harness.result import Result
-from cliprl.bench.report.table import number
+import typer
+
+from cliprl.bench.harness.registry import app, measurements
+from cliprl.bench.harness.result import Result, read_result
+from cliprl.bench.harness.table import number
 from cliprl.engines import UsageError
 
 STATISTICS = ("p50", "p90", "p95", "p99", "p999", "min", "max", "mean", "spread", "drift")
-KINDS = (*DEFAULTS, "gpu", "gpu-engines")
 KEYS = {"kind", "case", "name", "statistic", "min", "max"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one statistic of one series must keep within."""
+    """The range that one statistic of one series must keep."""
 
     kind: str
     case: str
@@ -45,7 +46,7 @@ class Limit:
 
     @property
     def bounds(self) -> str:
-        """In words."""
+        """The bounds in words."""
         bounds = [f"at least {self.min:g}"] if self.min > -math.inf else []
         return " and ".join([*bounds, *([f"at most {self.max:g}"] if self.max < math.inf else [])])
 
@@ -53,7 +54,7 @@ class Limit:
 def read_budget(path: Path) -> list[Limit]:
     """Read a budget.
 
-    Raises UsageError for a missing or garbled file, an unknown key, kind or statistic, a limit without a bound.
+    Raises UsageError for a missing or invalid file, an unknown key, kind or statistic, a limit without a bound.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +64,7 @@ def read_budget(path: Path) -> list[Limit]:
         raise UsageError(f"{path} is not TOML ({error}): correct it") from error
     entries = data.get("limit")
     if not isinstance(entries, list) or not entries or set(data) != {"limit"}:
-        raise UsageError(f"{path} must hold [[limit]] tables and nothing else")
+        raise UsageError(f"{path} must contain [[limit]] tables only")
     return [limit for entry in entries for limit in _limits(path, entry)]
 
 
@@ -71,8 +72,9 @@ def _limits(path: Path, entry: Mapping[str, Any]) -> list[Limit]:
     unknown, absent = set(entry) - KEYS, {"kind", "case", "name"} - set(entry)
     if unknown or absent:
         raise UsageError(f"{path}: a limit has unknown keys {sorted(unknown)} or lacks {sorted(absent)}")
-    if entry["kind"] not in KINDS:
-        raise UsageError(f"{path}: no kind of result '{entry['kind']}': one of {', '.join(KINDS)}")
+    kinds = (*measurements(), "gpu", "gpu-engines")
+    if entry["kind"] not in kinds:
+        raise UsageError(f"{path}: no kind of result '{entry['kind']}': one of {', '.join(kinds)}")
     if entry.get("statistic", "p50") not in STATISTICS:
         raise UsageError(f"{path}: no statistic '{entry['statistic']}': one of {', '.join(STATISTICS)}")
     bounds = [entry[key] for key in ("min", "max") if key in entry]
@@ -84,19 +86,19 @@ def _limits(path: Path, entry: Mapping[str, Any]) -> list[Limit]:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A limit and the figure that was held against it."""
+    """A limit and the figure that was compared with it."""
 
     limit: Limit
     value: float
 
     @property
     def kept(self) -> bool:
-        """Whether the figure is within; one that is not known is not."""
+        """Whether the figure is within the limit; an unknown one is not."""
         return self.limit.min <= self.value <= self.limit.max
 
     @property
     def state(self) -> str:
-        """In a word."""
+        """The state in a word."""
         return "kept" if self.kept else "BREACH"
 
     def __str__(self) -> str:
@@ -104,9 +106,9 @@ class Finding:
 
 
 def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:
-    """Hold every limit against the results of its kind, where there is one.
+    """Compare every limit with the results of its kind, if there are any.
 
-    Raises UsageError for a limit on what a result of its kind lacks, and where not one limit is on a kind that was measured.
+    Raises UsageError for a limit on a series that its result lacks, and if no limit is on a kind that was measured.
     """
     absent = unmeasured(results, limits)
     if all(limit.kind in absent for limit in limits):
@@ -123,12 +125,28 @@ def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:
 
 
 def unmeasured(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
-    """The kinds that have limits and no result."""
+    """The kinds that have limits but no result."""
     given = {result.kind for result in results}
     return list(dict.fromkeys(limit.kind for limit in limits if limit.kind not in given))
 
 
 def measured(results: Sequence[Result], limit: Limit) -> list[Finding]:
-    """The limit held against every result that measured what it is about."""
+    """Compare a limit with every result that has its series."""
     found = [s for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
     return [Finding(limit, asdict(series.digest())[limit.statistic]) for series in found]
+
+
+@app.command("check")
+def command(
+    files: Annotated[list[Path], typer.Argument(metavar="RESULT…", help="Result files.", show_default=False)],
+    budget: Annotated[Path, typer.Option(help="Limits, in TOML.", show_default=False)],
+) -> None:
+    """Compare results with the limits of a budget. Exit status 1 on a breach."""
+    results, limits = [read_result(path) for path in files], read_budget(budget)
+    findings = check(results, limits)
+    for finding in findings:
+        typer.echo(str(finding))
+    for kind in unmeasured(results, limits):
+        typer.echo(f"not given: a result of {kind}")
+    if not all(finding.kept for finding in findings):
+        raise typer.Exit(1)

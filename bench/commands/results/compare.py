@@ -1,16 +1,21 @@
-"""`cliprl-bench compare A B`: what became slower or faster, by how much, and which stage did it."""
+"""`cliprl-bench compare A B`: the ratio of every series of two results, and the stage that changed most."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cliprl.bench.harness import stats
-from cliprl.bench.harness.result import Result, Series
-from cliprl.bench.report.table import grid, number
+from cliprl.bench.harness.registry import app
+from cliprl.bench.harness.result import Result, Series, read_result
+from cliprl.bench.harness.table import grid, number
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.statistics import STAGES
 
-# A difference below this share is not worth a word, however clear it is.
+# A smaller relative difference counts as no change, even if it is statistically clear.
 NOTABLE = 0.05
 STAGE_NAMES = (*STAGES, "read", "encoder", "refinement step")
 
@@ -25,19 +30,19 @@ class Change:
 
     @property
     def difference(self) -> float:
-        """B's median less A's, in the series' unit."""
+        """B's median minus A's, in the unit of the series."""
         return self.b.digest().p50 - self.a.digest().p50
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", or "same" where the interval holds 1 or the difference is under 5 %."""
+        """ "better", "worse", or "same" if the interval contains 1 or the difference is under 5 %."""
         if not self.ratio.clear or abs(self.ratio.value - 1) < NOTABLE:
             return "same"
         return "better" if (self.ratio.value > 1) == self.a.more_is_better else "worse"
 
 
 def compare(a: Result, b: Result) -> list[Change]:
-    """Every series that both have, in A's order. Raises UsageError for results of different kinds, or with nothing in common."""
+    """Compare every common series, in A's order. Raises UsageError for results of different kinds or without a common series."""
     if a.kind != b.kind:
         raise UsageError(
             f"a result of '{a.kind}' can't be compared with one of '{b.kind}': give two of the same command"
@@ -49,14 +54,14 @@ def compare(a: Result, b: Result) -> list[Change]:
     return [Change(s, other, stats.ratio(s.rounds, other.rounds)) for s, other in pairs]
 
 
-def culprit(changes: list[Change]) -> Change | None:
-    """The stage whose milliseconds changed most, of those that clearly changed; None where none did."""
+def largest_change(changes: list[Change]) -> Change | None:
+    """The stage whose milliseconds changed most; None if no stage clearly changed."""
     stages = [c for c in changes if c.a.name in STAGE_NAMES and c.a.unit == "ms" and c.verdict != "same"]
     return max(stages, key=lambda c: abs(c.difference), default=None)
 
 
 def conditions(a: Result, b: Result) -> list[str]:
-    """What differs between the two besides the code: a ratio then says less."""
+    """Describe differences besides the code, which weaken the comparison."""
     pairs = {
         "machine": (a.machine["cpu"], b.machine["cpu"]),
         "cores": (a.machine["cores"], b.machine["cores"]),
@@ -68,7 +73,7 @@ def conditions(a: Result, b: Result) -> list[str]:
 
 
 def repeats(changes: list[Change]) -> str:
-    """A sentence on whether B, as a second run of A, gives the same medians within 10 %."""
+    """Tell in a sentence whether all medians agree within 10 %, as a repeated run should."""
     far = [c for c in changes if abs(c.ratio.value - 1) > stats.TOLERANCE]
     if not far:
         return f"Every median agrees within {stats.TOLERANCE:.0%}."
@@ -77,7 +82,7 @@ def repeats(changes: list[Change]) -> str:
 
 
 def markdown(a: Result, b: Result) -> str:
-    """The comparison as a table, a sentence on the stage, one on how far the two agree, and the caveats."""
+    """Format the comparison: a table, the stage that changed most, the agreement, and the caveats."""
     changes = compare(a, b)
     body = [
         [
@@ -92,8 +97,17 @@ def markdown(a: Result, b: Result) -> str:
         for c in changes
     ]
     table = grid(("series", "unit", "A", "B", "B / A", "95 % interval", ""), body, left=2)
-    found = culprit(changes)
+    found = largest_change(changes)
     sentence = "No stage changed."
     if found is not None:
         sentence = f"Changed most: **{found.a.name}** ({found.a.case}), by {found.difference:+.2f} ms a frame."
     return "\n".join([table, "", sentence, repeats(changes), *(f"- caution: {text}" for text in conditions(a, b)), ""])
+
+
+File = Annotated[Path, typer.Argument(help="A result file.", show_default=False)]
+
+
+@app.command("compare")
+def command(a: File, b: File) -> None:
+    """B over A, series by series, with 95 % bootstrap intervals, and the stage that changed most."""
+    typer.echo(markdown(read_result(a), read_result(b)))

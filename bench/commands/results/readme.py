@@ -1,0 +1,257 @@
+"""`cliprl-bench readme`: the figures of the README files, written from the committed result files between two marks."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from cliprl.bench.commands.results.check import Finding, Limit, measured, read_budget, unmeasured
+from cliprl.bench.harness.registry import app
+from cliprl.bench.harness.result import SHAKY, Result, Series, read_result
+from cliprl.bench.harness.table import grid, median, number
+from cliprl.engines import UsageError
+
+# Paths in a checkout, from whose root the command is run: the room's README, the root's, and the result files.
+ROOM, ROOT, RESULTS = Path("bench") / "README.md", Path("README.md"), Path("bench") / "results"
+BUDGET = "budget.toml"
+# The folder of results from a machine without VNNI and bf16.
+OLDER = "avx2"
+# The marks around the figures of each README.
+MARKS: Mapping[Path, tuple[str, str]] = {
+    ROOM: ("<!-- figures -->", "<!-- end of the figures -->"),
+    ROOT: ("<!-- headline figures -->", "<!-- end of the headline figures -->"),
+}
+ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "training", "scale", "soak")
+# The series in the tables, by kind of result; all series of other kinds.
+SHOWN = {
+    "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps"),
+    "peers": ("fps",),
+    "live": ("delivered", "lost", "later than 100 ms", "glass to glass"),
+    "scale": ("fps", "CPU work"),
+    "faults": (
+        *("frame rate", "longest gap", "masks back after", "marked after"),
+        *("age", "older than 1 s and called live", "error of the latency shown"),
+    ),
+    "watch": ("latency at the viewer", "pictures at the viewer", "frames", "missing"),
+    "stages": ("decode", "prepare", "encode", "refine", "draw", "write"),
+    "soak": ("growth", "memory", "open files", "latency drift"),
+}
+MOST_ROWS, WIDTH = 10, 150
+_LEAD = "fps over "
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A row of the root README: what was measured, by which command, and the statistic of the series that holds it."""
+
+    title: str
+    command: str
+    case: str
+    name: str
+    statistic: str = "p50"
+
+    @property
+    def kind(self) -> str:
+        """The kind of result that holds it."""
+        return self.command.split()[0]
+
+
+HEADLINES = (
+    Headline("720p video, file to file", "stream", "cliprl-stream", "fps"),
+    Headline(
+        "the same, over an OpenCV loop with the same engine",
+        "stream",
+        "cliprl-stream",
+        f"{_LEAD}OpenCV + OpenVINO loop",
+    ),
+    Headline(
+        "the same, over ultralytics YOLO11n-seg in OpenVINO",
+        "peers",
+        "cliprl-stream",
+        f"{_LEAD}ultralytics yolo11n-seg, OpenVINO",
+    ),
+    Headline("live at 25 FPS, camera to display, 99th percentile", "live --rate 25", "25 FPS", "glass to glass", "p99"),
+    Headline("live at 25 FPS, frames lost", "live --rate 25", "25 FPS", "lost", "max"),
+    Headline("masks are back after the segmenter is killed, at most", "faults", "is killed", "masks back after", "max"),
+    Headline(
+        "on the web page, age of a frame, 99th percentile",
+        "watch",
+        "watched and recorded",
+        "latency at the viewer",
+        "p99",
+    ),
+    Headline("memory growth of a long run", "soak", "cliprl-stream", "growth"),
+)
+
+
+def rank(kind: str) -> int:
+    """The place of a kind of result in the figures."""
+    return ORDER.index(kind) if kind in ORDER else len(ORDER)
+
+
+def committed_results(folder: Path = RESULTS) -> list[Result]:
+    """The result files of a folder by `rank`; its subfolders hold those of other machines and of other inputs."""
+    results = [read_result(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(results, key=lambda result: rank(result.kind))
+
+
+def promises(folder: Path = RESULTS) -> list[Limit]:
+    """The limits of the budget beside a folder of results; none if there is no budget."""
+    path = folder.parent / BUDGET
+    return read_budget(path) if path.exists() else []
+
+
+def figures(results: Sequence[Result], limits: Sequence[Limit] = (), older: Sequence[Result] = ()) -> str:
+    """The block of the room's README: the budget, a section for each result, the tables of an older machine."""
+    groups = [(f"**{result.kind}** ", [result]) for result in results]
+    for kind in dict.fromkeys(result.kind for result in older):
+        groups.append((f"**{kind}, older CPU** ", [result for result in older if result.kind == kind]))
+    machine = _machine(groups[0][1][0])
+    sections = [_section(title, group, machine) for title, group in groups]
+    return "\n\n".join([*_budget(results, limits), f"Machine, if a section names no other: {machine}.", *sections])
+
+
+def headlines(results: Sequence[Result], limits: Sequence[Limit] = ()) -> str:
+    """The block of the root README: one table. A figure that breaks a limit is left out."""
+    broken = {_key(f.limit) for limit in limits for f in measured(results, limit) if not f.kept}
+    rows = []
+    for line in HEADLINES:
+        found = [s for r in results if r.kind == line.kind and (s := r.find(line.case, line.name)) is not None]
+        if found and not any(key[:3] == (line.kind, line.case, line.name) for key in broken):
+            rows.append([line.title, _with_unit(found[0], line.statistic), f"`cliprl-bench {line.command}`"])
+    return grid(("measured", "result", "command"), rows)
+
+
+def _key(limit: Limit) -> tuple[str, str, str, str]:
+    return limit.kind, limit.case, limit.name, limit.statistic
+
+
+def _with_unit(series: Series, statistic: str) -> str:
+    value = median(series) if statistic == "p50" else number(getattr(series.digest(), statistic))
+    return f"{value} {series.unit}"
+
+
+def _budget(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
+    """Tables of every limit that was measured, its worst case; the other kinds are named after them."""
+    worst: dict[tuple[object, ...], Finding] = {}
+    for finding in (finding for limit in limits for finding in measured(results, limit)):
+        limit = finding.limit
+        key = (limit.kind, limit.name, limit.statistic, limit.bounds)
+        if key not in worst or _margin(finding) < _margin(worst[key]):
+            worst[key] = finding
+    rows = [
+        [f.limit.title, f.limit.bounds, number(f.value), "kept" if f.kept else f"**{f.state}**"] for f in worst.values()
+    ]
+    absent = ", ".join(f"`{kind}`" for kind in unmeasured(results, limits))
+    remark = [f"The budget has limits on {absent} too; no such result is committed."] if absent else []
+    return [*_tables(("limit (worst case)", "bound", "measured", ""), rows), *remark]
+
+
+def _margin(finding: Finding) -> float:
+    """How far a figure is within its limit, in the unit of the figure; negative for a breach, NaN counted as the worst."""
+    margin = min(finding.value - finding.limit.min, finding.limit.max - finding.value)
+    return margin if margin == margin else -float("inf")
+
+
+def _section(title: str, results: Sequence[Result], machine: str) -> str:
+    """The command and origin of the first result, a table with a row a case and a column a quantity, remarks."""
+    head = f"{title}`{results[0].command}`{' and with the options in the rows' if len(results) > 1 else ''}  "
+    return "\n".join([head, _origin(results[0], machine), "", "\n\n".join(_cases(results)), *_remarks(results)])
+
+
+def _machine(result: Result) -> str:
+    return f"{result.machine['cpu']}, {result.machine['cores']} cores"
+
+
+def _origin(result: Result, machine: str) -> str:
+    """Machine, if it is not the given one, date, bundle and commit."""
+    where = "" if _machine(result) == machine else f"{_machine(result)}; "
+    return f"{where}{result.date[:10]}; bundle {result.bundle['sha256'][:12]}; commit {result.commit or 'unknown'}"
+
+
+def _remarks(results: Sequence[Result]) -> list[str]:
+    """The notes of a single result; not the warning on series whose halves differ, which the cells mark with a sign."""
+    if len(results) > 1:
+        return []
+    (result,) = results
+    notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
+    warnings = [f"warning: {text}" for text in result.warnings() if not text.startswith(SHAKY)]
+    remarks = [*notes, *result.notes, *warnings]
+    lines = [line for text in remarks for line in textwrap.wrap(f"- {text}", WIDTH, subsequent_indent="  ")]
+    return ["", *lines] if lines else []
+
+
+def _cases(results: Sequence[Result]) -> list[str]:
+    """Tables with a row for each case and a column for each quantity; the factor over a peer stands in the peer's row."""
+    columns: dict[str, None] = {}
+    rows: dict[str, dict[str, str]] = {}
+    for result in results:
+        steps = f", --steps {result.method['steps']}" if len(results) > 1 and result.method["steps"] is not None else ""
+        for series in result.series:
+            case, column = _place(series)
+            if case != series.case or series.name in SHOWN.get(result.kind, (series.name,)):
+                columns[column] = None
+                rows.setdefault(case + steps, {})[column] = _cell(series)
+    return _tables(("", *columns), [[case, *(row.get(column, "") for column in columns)] for case, row in rows.items()])
+
+
+def _place(series: Series) -> tuple[str, str]:
+    """The row and the column of a series."""
+    if series.name.startswith(_LEAD):
+        return series.name.removeprefix(_LEAD), f"{series.case} over it, {series.unit}"
+    return series.case, series.name if series.unit.lower() in series.name.split() else f"{series.name}, {series.unit}"
+
+
+def _cell(series: Series) -> str:
+    """The median, and the 99th percentile behind it where there are samples enough."""
+    p99 = number(series.digest().p99)
+    return median(series) if p99 in ("–", number(series.digest().p50)) else f"{median(series)} ({p99})"
+
+
+def _tables(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [grid(header, rows[first : first + MOST_ROWS]) for first in range(0, len(rows), MOST_ROWS)]
+
+
+def block_of(text: str, readme: Path = ROOM) -> str | None:
+    """The text between the marks of a README; None where they are missing."""
+    start, end = MARKS[readme]
+    first, last = text.find(start), text.find(end)
+    return None if first < 0 or last < first else text[first + len(start) : last].strip("\n")
+
+
+def expected_block(readme: Path, folder: Path = Path()) -> str:
+    """The block that the committed results of a checkout give for one of its READMEs."""
+    results, limits = committed_results(folder / RESULTS), promises(folder / RESULTS)
+    if readme == ROOT:
+        return headlines(results, limits)
+    return figures(results, limits, committed_results(folder / RESULTS / OLDER))
+
+
+def update(folder: Path = Path()) -> list[Path]:
+    """Write the block of each README below `folder` that has marks; return the paths written.
+
+    Raises UsageError where no README has marks, or no result is committed.
+    """
+    texts = {p: (folder / p).read_text(encoding="utf-8") for p in MARKS if (folder / p).is_file()}
+    marked = {path: text for path, text in texts.items() if block_of(text, path) is not None}
+    if not marked:
+        marks = " or ".join(f"{start} and {end} in {path}" for path, (start, end) in MARKS.items())
+        raise UsageError(f"no README has a place for figures: put {marks}, each on a line")
+    if not committed_results(folder / RESULTS):
+        raise UsageError(f"no result files in {RESULTS}: measure first, with cliprl-bench suite")
+    for path, text in marked.items():
+        block = expected_block(path, folder)
+        start, end = MARKS[path]
+        before, after = text[: text.find(start)], text[text.find(end) + len(end) :]
+        (folder / path).write_text(f"{before}{start}\n{block}\n{end}{after}", encoding="utf-8")
+    return list(marked)
+
+
+@app.command("readme")
+def command() -> None:
+    """Write the figures of bench/README.md and README.md from the result files in bench/results."""
+    typer.echo(f"wrote {', '.join(map(str, update()))}")

@@ -1,1 +1,0 @@
-"""Result files as tables, plots and HTML."""
