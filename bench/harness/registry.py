@@ -137,5 +137,7 @@ def _words(parameter: inspect.Parameter, value: Any) -> list[str]:
     values = [short_name(f"{each}") for each in (value if isinstance(value, list | tuple) else [value])]
     if isinstance(info, typer.models.ArgumentInfo):
         return values
-    name = info.param_decls[0] if info.param_decls else f"--{parameter.name.replace('_', '-')}"
+    # In an `Annotated`, typer keeps the first name of an option as its default.
+    names = [name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("--")]
+    name = names[0] if names else f"--{parameter.name.replace('_', '-')}"
     return [word for each in values for word in (name, each)]

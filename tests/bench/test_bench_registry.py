@@ -23,7 +23,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.timing import BenchJob
 
 @measurement("double", help="Twice a number.", defaults=BenchJob("", rounds=2), settings=("rounds",), clip=False)
-def measure(session, job, say, number: Annotated[list[float], typer.Option(min=1.0, help="A number.")] = (3.0,)) -> Result:
+def measure(session, job, say, number: Annotated[list[float], typer.Option("--value", min=1.0, help="A number.")] = (3.0,)) -> Result:
     say("doubling")
     return session.result([Series.of("all", "double", "1", [[2 * n for n in number]] * job.rounds)], {})
 """
@@ -63,11 +63,11 @@ def test_a_command_is_one_new_file(
     discover(commands)
     assert run(monkeypatch, "--help") == 0
     assert "Twice a number." in capfd.readouterr().out
-    assert run(monkeypatch, "double", "--number", "4", "--number", "5", "-o", str(folder / "r.json")) == 0
+    assert run(monkeypatch, "double", "--value", "4", "--value", "5", "-o", str(folder / "r.json")) == 0
     result = read_result(folder / "r.json")
     assert result.series[0].rounds == ((8.0, 10.0), (8.0, 10.0))
-    assert result.command == "cliprl-bench double --rounds 2 --number 4.0 --number 5.0"
-    assert run(monkeypatch, "double", "--number", "0") == 2
+    assert result.command == "cliprl-bench double --rounds 2 --value 4.0 --value 5.0"
+    assert run(monkeypatch, "double", "--value", "0") == 2
     sys.modules.pop("cliprl.bench.commands.double")
 
 

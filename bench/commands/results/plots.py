@@ -20,6 +20,7 @@ _STYLE: Any = {
     "svg.hashsalt": "cliprl-bench",
     "font.size": 9,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#d8dee4",
 }
 _UNNAMED = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -109,7 +109,7 @@ def test_the_verdict_on_faults_names_what_broke() -> None:
     assert observations()["is killed"].recovery == pytest.approx(12 / 25)
     assert observations()["is killed"].gap_ms() == pytest.approx(40)
     for name, broken, told in [
-        ("raises", replace(observations()["raises"], message="else"), "raises: not told"),
+        ("raises", replace(observations()["raises"], message="else"), "raises: not reported"),
         (
             "is killed",
             replace(observations()["is killed"], records=observations()["is killed"].records[::2]),
