@@ -23,7 +23,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.timing import BenchJob
 
 @measurement("double", help="Twice a number.", defaults=BenchJob("", rounds=2), settings=("rounds",), clip=False)
-def measure(session, job, say, number: Annotated[list[float], typer.Option("--value", min=1.0, help="A number.")] = (3.0,)) -> Result:
+def measure(session, job, say, number: Annotated[list[float], typer.Option("--value", min=1.0, help="N.")] = (3.0,)) -> Result:
     say("doubling")
     return session.result([Series.of("all", "double", "1", [[2 * n for n in number]] * job.rounds)], {})
 """
