@@ -1,4 +1,4 @@
-"""Which classes the words of `--classes` mean."""
+"""The classes that `--classes` selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which outputs this program wrote, and from which input: so that only these are replaced without being asked."""
+"""The outputs of earlier runs and their inputs: only these are replaced without --overwrite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cliprl.pipeline.sinks.labels.mask_folder import CLASSES
 from cliprl.pipeline.sinks.places import input_files
 from cliprl.pipeline.sources.registry import find_source
 
-# Entries are a few hundred bytes; the oldest are dropped beyond so many.
+# Maximum number of entries of a few hundred bytes; the oldest are removed.
 _LIMIT = 4096
 
 
@@ -67,7 +67,7 @@ class OutputRegistry:
 
 
 def _entry(target: Path, source: str) -> dict[str, Any] | None:
-    """What is noted of an output; None where the input may be another one the next time, or the output is not there."""
+    """Return the entry of an output. None if the input may differ the next time, or the output is missing."""
     made_of = _source_facts(source)
     if made_of is None:
         return None
@@ -79,7 +79,7 @@ def _entry(target: Path, source: str) -> dict[str, Any] | None:
 
 
 def _source_facts(source: str) -> list[Any] | None:
-    """What tells one input from another: the files it stands for and how they are. None of what is never the same again."""
+    """Return the identity of an input: its files and their state. None if its frames differ from run to run."""
     try:
         files = input_files(source)
         if files and all(file.is_file() for file in files):

@@ -1,4 +1,4 @@
-"""The outputs of a run: what they are called by default, and whether they may be written where they are to go."""
+"""The outputs of a run: their default names, and checks of their places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cliprl.pipeline.sources.stdin import is_stdin
 
 
 def default_output(source: str) -> str:
-    """A video beside a local input, in the current folder for anything else. An existing file is a file, whatever its name.
+    """Return the default output: a video beside a local input, in the current folder for all others.
 
     Raises UsageError where the input is a folder, or has no name.
     """
@@ -46,17 +46,15 @@ def default_output(source: str) -> str:
 def check_source_name(source: str) -> None:
     """Raise UsageError for an input without a name, and for a folder."""
     if not source:
-        raise UsageError("the input has an empty name: name a video, pictures, a camera or a stream")
+        raise UsageError("the input has an empty name: name a video, images, a camera or a stream")
     if os.path.isdir(source):
         pictures = Path(source) / "*.png"
-        raise UsageError(
-            f"'{source}' is a folder: name a video file in it, or write '{pictures}' for the pictures in it"
-        )
+        raise UsageError(f"'{source}' is a folder: name a video file in it, or write '{pictures}' for the images in it")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An output as it was `named`, and where that is."""
+    """An output: its name as given, and its path."""
 
     named: str
     path: Path
@@ -68,7 +66,7 @@ class Place:
         return Path(os.path.realpath(self.path))
 
     def is_same(self, other: Place) -> bool:
-        """Whether both are one file or folder, under whatever names."""
+        """Whether both are the same file or folder, also under different names."""
         try:
             return self.real == other.real or self.path.samefile(other.path)
         except OSError:
@@ -128,7 +126,7 @@ class Outputs:
     def _check_known(self, path: Path) -> None:
         if not self._registry.knows(path, self._source):
             if path.is_dir():
-                own_files(path)  # of a folder with other files in it that is to be told, for --overwrite does not help
+                own_files(path)  # a folder with other files has its own error, because --overwrite does not help
             raise UsageError(
                 f"'{path}' exists, and is not known as an earlier output of this input: give --overwrite to replace it, "
                 "or choose another name with -o"

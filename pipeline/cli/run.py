@@ -1,4 +1,4 @@
-"""What `cliprl-stream` does once its command line is read."""
+"""The run of `cliprl-stream` after its command line is parsed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from cliprl.pipeline.stream.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """One run, as asked for. `outputs` empty: a video beside the input. See the command's help for each."""
+    """The options of one run. `outputs` empty: a video beside the input. The help of the command describes each."""
 
     source: str
     outputs: tuple[str, ...]
@@ -99,13 +99,13 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
 
 
 def _tell(console: Console, what: Any, **style: Any) -> None:
-    """Print on standard error, names as they are. Where that takes nothing the run goes on."""
+    """Print on standard error without markup. The run goes on if that fails."""
     with suppress(OSError):
         console.print(what, markup=False, highlight=False, **style)
 
 
 def _end_at_once(number: int) -> None:
-    """A signal before the first frame: leave, so that what was opened is closed and nothing stays behind."""
+    """End a run by a signal before the first frame, so that everything is closed and nothing stays behind."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
@@ -121,7 +121,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
 def _open(
     options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
 ) -> VideoStream:
-    """Open what can be opened quickly first, so that a mistyped name is told before the networks are compiled."""
+    """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
     watched = _is_watched(options)
     if watched and options.device != "cpu":
         raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
@@ -144,7 +144,7 @@ def _open(
         return live
     source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
     outputs.check(overwrite=options.overwrite)
-    if source.info.live and options.device == "cpu":  # http tells only now
+    if source.info.live and options.device == "cpu":  # known for http only after opening
         return _open_live(options, targets, source, bundle, overlay, say)
     passthrough, rate = source.info.passthrough, source.info.rate
     if passthrough and rate and options.frames is not None:
@@ -173,7 +173,7 @@ def _open(
 
 
 def _is_watched(options: StreamOptions) -> bool:
-    """Whether the run is for somebody's eyes or a recording, and so takes the live path and writes no other file by itself."""
+    """Whether the run is displayed or recorded: then it takes the live path and writes no file without -o."""
     return options.web is not None or options.window or options.live.recording
 
 
@@ -243,7 +243,7 @@ def _status_line(name: str) -> Status:
 
 @contextmanager
 def _signals(stream: VideoStream) -> Iterator[list[int]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP end the stream in good order, so that its files play; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP end the stream with complete files; a second one ends it at once."""
     received: list[int] = []
 
     def end(number: int) -> None:

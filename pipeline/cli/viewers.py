@@ -1,4 +1,4 @@
-"""`cliprl-stream --web` and `--window`: the live path, with somebody who watches and may change what is shown."""
+"""The viewers of `cliprl-stream`: the page of `--web` and the window of `--window`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ RECORDINGS = Path("recordings")
 
 
 def watchable(name: str) -> str:
-    """The input as it is watched: the demo without an end, where no end was asked for."""
+    """Return the input to display: the demo without an end, unless it was given one."""
     return "demo:?seconds=0" if name == "demo:" else name
 
 
 @contextmanager
 def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]:
-    """Serve the page while the stream runs. When its input ends by itself the last picture stays to be seen until Ctrl-C.
+    """Serve the page while the stream runs. After the end of the input the last frame stays until Ctrl-C.
 
-    Says where the page is on standard error: beyond loopback that holds the token, and is the only place that does.
+    Prints the address of the page on standard error; beyond loopback with the token, which is printed nowhere else.
     Raises UsageError where the viewer's packages are missing or it can't listen on `address`.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
@@ -58,7 +58,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
 
 @contextmanager
 def window(stream: LiveStream, title: str) -> Iterator[None]:
-    """Show a window while the stream runs; the last picture of an input that ends by itself stays until it is closed.
+    """Show a window while the stream runs; the last frame of an input that ends by itself stays until it is closed.
 
     Raises UsageError where the window's packages are missing, CliprlError where there is no screen.
     """

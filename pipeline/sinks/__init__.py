@@ -1,4 +1,4 @@
-"""Everything that takes finished frames: video files, masks, annotations, events."""
+"""Sinks for frames: video files, masks, annotations, streams."""
 
 from cliprl.pipeline.sinks.base import SinkGroup
 from cliprl.pipeline.sinks.factory import open_sink

@@ -1,4 +1,4 @@
-"""Files that are written beside their target and take its name when they are whole."""
+"""Files that are written beside their target and get its name when they are complete."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class PartialFile:
         return total
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As a file's."""
+        """Do what a file's method does."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """As a file's."""
+        """Do what a file's method does."""
         return self._file.tell()
 
     def publish(self) -> None:

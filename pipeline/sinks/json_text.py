@@ -1,4 +1,4 @@
-"""JSON text that every reader takes, whatever bytes a file name was made of."""
+"""JSON text that is valid UTF-8, whatever bytes a file name has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partial names: where an output is written until it is whole. One run holds such a name, and none that was taken."""
+"""Partial names, under which outputs are written until they are complete. Each is new, and locked by one run."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _lock(handle: int) -> bool:
 
 @contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """One run at a time chooses a name in `folder`: between its creating a file and locking it nobody may look."""
+    """Lock `folder` while a name in it is chosen, so that no other run looks between creating a file and locking it."""
     handle = None
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Where outputs must not go: over an input, or into a folder of masks that holds one."""
+"""Checks that no output replaces an input, and that no folder of masks contains one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cliprl.engines import UsageError
 
 
 def check_not_an_input(path: Path, *names: str | None) -> None:
-    """Raise UsageError where `path` is one of the files that the inputs `names` stand for, under whatever name."""
+    """Raise UsageError if `path` is one of the files of the inputs `names`, also under another name."""
     found = _file_id(path)
     if found is None:
         return
@@ -21,7 +21,7 @@ def check_not_an_input(path: Path, *names: str | None) -> None:
 
 
 def check_holds_no_input(folder: Path, *names: str | None) -> None:
-    """Raise UsageError where `folder` is or holds a file that the inputs `names` stand for, also through links."""
+    """Raise UsageError if `folder` is or contains a file of the inputs `names`, also through links."""
     resolved = Path(os.path.realpath(folder))
     for name in names:
         for file in input_files(name):
@@ -31,7 +31,7 @@ def check_holds_no_input(folder: Path, *names: str | None) -> None:
 
 
 def input_files(name: str | None) -> list[Path]:
-    """The files that an input's name stands for: itself, or those of its pattern; none of a camera or an address."""
+    """List the files of an input: the file itself, or those of its pattern. A camera or an address has none."""
     if not name:
         return []
     if os.path.exists(name):

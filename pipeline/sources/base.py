@@ -1,4 +1,4 @@
-"""What all sources share: iteration, closing, and notes that grow while the stream is read."""
+"""The base class of sources: iteration, closing, and notes."""
 
 from __future__ import annotations
 

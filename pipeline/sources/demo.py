@@ -1,4 +1,4 @@
-"""`demo:`, a rendered scene as a stream: something to run on where there is no clip."""
+"""The demo scene, rendered as a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libav's errors mean to a person, in one line, with no password in it."""
+"""One-line explanations of libav's errors, without passwords."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def redact(name: str) -> str:
 
 
 class Problem(StrEnum):
-    """Why a source gives no picture, for who has to decide whether to try again."""
+    """Reasons why a source gives no frame, which decide whether to try again."""
 
     REFUSED = "refused"
     NOT_FOUND = "not found"

@@ -1,4 +1,4 @@
-"""What can be known of a file and its streams before frames are used."""
+"""Properties of a file and its streams."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def check_file(path: Path) -> None:
     if not path.exists():
         raise UsageError(f"{path} does not exist: check the name")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the pictures in it")
+        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the images in it")
     if path.is_file() and path.stat().st_size == 0:
         raise CliprlError(f"{path} is empty: make or copy it again")
 
 
 def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
-    """The fields of `StreamInfo` for a stream whose first picture is decoded."""
+    """The fields of `StreamInfo` for a stream whose first frame is decoded."""
     seconds: float | None = None
     if stream.duration is not None:
         seconds = float(stream.duration * stream.time_base)
@@ -57,7 +57,7 @@ def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, con
 def first_shown(container: Any, stream: Any, first: int | None) -> int:
     """The time, in units of the stream's time base, that counts as zero.
 
-    AVI has no presentation times: libav takes the time of decoding, which the first picture of a stream with B-frames is late by.
+    AVI has no presentation times: libav takes the time of decoding, which the first frame of a stream with B-frames is late by.
     """
     if container.format.name != "avi" or first is None:
         return 0
@@ -66,7 +66,7 @@ def first_shown(container: Any, stream: Any, first: int | None) -> int:
 
 
 def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
-    """How many packets and how many pictures a container states for a stream; None where it does not.
+    """How many packets and how many frames a container states for a stream; None where it does not.
 
     An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
     """

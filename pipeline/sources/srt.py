@@ -1,4 +1,4 @@
-"""SRT, which libav may be built without."""
+"""Support for SRT, which libav may be built without."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import av
 from cliprl.engines import UsageError
 from cliprl.pipeline.sources.errors import redact
 
-# Nobody listens there, and little time is given: only whether the protocol is known matters.
+# An address without a listener: the attempt shows only whether libav knows the protocol.
 _PROBE = "srt://127.0.0.1:1?connect_timeout=1"
 
 
 @cache
 def has_srt() -> bool:
-    """Whether this libav speaks SRT; PyAV's wheels do not."""
+    """Whether this libav supports SRT; that of PyAV's wheels does not."""
     try:
         av.open(_PROBE, timeout=0.1).close()
     except av.error.ProtocolNotFoundError:

@@ -1,4 +1,4 @@
-"""Standard input as a video file."""
+"""Standard input as a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cameras of this machine (V4L2): what there is, and how one is asked for."""
+"""The cameras of this machine (V4L2) and their settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class V4l2Device(NamedTuple):
 
 
 def list_devices(system: Path = _SYSTEM) -> list[V4l2Device]:
-    """All video devices in the order of their numbers. One camera may have several, of which the first gives the picture."""
+    """All video devices in the order of their numbers. One camera may have several, of which the first gives the video."""
     found = []
     for entry in system.glob("video*") if system.is_dir() else ():
         label = entry / "name"
@@ -36,7 +36,7 @@ def find_device(name: str, system: Path = _SYSTEM) -> str:
         if name.lower() in device.name.lower():
             return device.path
     known = "; ".join(f"{device.name} ({device.path})" for device in devices)
-    raise UsageError(f"no camera is called '{name}': {'there are ' + known if known else 'none is attached'}")
+    raise UsageError(f"no camera is called '{name}': {'use one of ' + known if known else 'attach one'}")
 
 
 def device_options(name: str) -> tuple[str, dict[str, str]]:
@@ -53,7 +53,7 @@ def device_options(name: str) -> tuple[str, dict[str, str]]:
     if "size" in options and not re.fullmatch(r"\d{2,5}x\d{2,5}", options["size"]):
         raise UsageError(f"{name}: size={options['size']} must be WIDTHxHEIGHT, as in 1280x720")
     if "rate" in options and not re.fullmatch(r"\d{1,5}(\.\d+|/\d+)?", options["rate"]):
-        raise UsageError(f"{name}: rate={options['rate']} must be frames a second, as in 25 or 30000/1001")
+        raise UsageError(f"{name}: rate={options['rate']} must be frames per second, as in 25 or 30000/1001")
     if "format" in options and not re.fullmatch(r"[a-z0-9_]+", options["format"]):
         raise UsageError(f"{name}: format={options['format']} must be one of the driver's, as in mjpeg or yuyv422")
     names = {"size": "video_size", "rate": "framerate", "format": "input_format"}

@@ -1,4 +1,4 @@
-"""Anything libav can open: files, devices, network streams."""
+"""The source for everything that libav opens: files, devices, network streams."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAYLIST_PARTS = (
     "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
     "cmfv,cmfa,ec3,fmp4,html,key,bin"
 )
-# Pictures that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
+# Frames that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
 _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 
 
@@ -41,7 +41,7 @@ class VideoSource(FrameSource):
 
     `start`: seconds after the file's beginning; the first frame is the key frame before, which is `origin` seconds after it.
     A live frame's "captured" time is when it would have come without any backlog, before this process or in it.
-    Raises UsageError or CliprlError, one line, where there is no picture to be had.
+    Raises UsageError or CliprlError, one line, if no frame can be read.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class VideoSource(FrameSource):
             self._container,
             stream,
             self._passthrough,
-            None if live else self._timeline,  # a live stream's packets are told by their own times when they arrive
+            None if live else self._timeline,  # packets of a live stream keep their times until they arrive
             read_ahead=not live and not self._is_pipe(),
         )
         self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live)
@@ -107,7 +107,7 @@ class VideoSource(FrameSource):
         if self._held is None:
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
-            raise CliprlError(f"no picture in {redact(self._name)} can be decoded: {self._why_none()}")
+            raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
         info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
@@ -119,22 +119,22 @@ class VideoSource(FrameSource):
         self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
         if chosen:
             self.note(chosen)
-        persistent = self._context.name != "mjpeg"  # of which each picture is a file of its own
+        persistent = self._context.name != "mjpeg"  # its frames are independent images
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._context), self.info.sample_aspect
 
     def _plane_writer(self) -> Writer | None:
-        """What writes pictures into planes, None for what suits pictures in host memory."""
+        """Return the writer of frames into planes. None for frames in host memory."""
         return None
 
     def _is_pipe(self) -> bool:
-        """Whether the data may come as slowly as somebody writes them."""
+        """Whether the data come from a pipe, at the pace of its writer."""
         return self._local and not os.path.isfile(self._name)
 
     def _why_none(self) -> str:
         if "mp4" in self._container.format.name and (self._is_pipe() or not self._local):
             return (
-                "it is cut off, or its index lies behind its pictures, which takes a file on disk: name the file itself, "
+                "it is cut off, or its index lies behind its frames, which takes a file on disk: name the file itself, "
                 "or put the index first (ffmpeg -i INPUT -c copy -movflags +faststart OUTPUT)"
             )
         return "it is cut off or damaged; copy it again"
@@ -145,7 +145,7 @@ class VideoSource(FrameSource):
         except EncryptedPacketError:
             raise encryption_error(self._name, "Common Encryption") from None
         except av.error.FFmpegError as error:
-            # an input/output error is how libav tells that the other end hung up
+            # an input/output error is how libav reports that the other end hung up
             if error.errno == errno.EIO and not self._local and self._index:
                 self.note("the connection was closed at the other end")
                 return None
@@ -182,13 +182,13 @@ class VideoSource(FrameSource):
         return frame
 
     def _sample_aspect(self) -> Fraction | None:
-        """That of the latest picture: the container's, until the decoder tells another than at the start."""
+        """Return the sample aspect of the latest frame: that of the container until the decoder's changes."""
         at_start, stated = self._aspects
         now = _aspect(self._context)
         return stated if now == at_start else now
 
     def _finish(self) -> None:
-        """At the end of the stream: say what of it is missing."""
+        """Add notes on missing frames at the end of the stream."""
         self._passthrough.frames = self._index
         missing = (self._declared or 0) - self._decoder.packets
         if missing > 0:
@@ -198,7 +198,7 @@ class VideoSource(FrameSource):
         if self._counts_from_zero:
             shown = max(shown, self._end_seconds + float(self._timeline.moved))
         if missing <= 0 and not self._timeline.jumps and stated and stated - shown > self._slack:
-            self.note(f"the pictures end after {shown:.1f} s; the file states {stated:.1f} s")
+            self.note(f"the frames end after {shown:.1f} s; the file states {stated:.1f} s")
 
     def close(self) -> None:
         """Release the decoder and the file."""
@@ -209,7 +209,7 @@ class VideoSource(FrameSource):
 
     def _release(self) -> None:
         if self._reader is not None:
-            self._reader.close()  # the container too, once nobody reads from it
+            self._reader.close()  # it closes the container after the last read
         else:
             self._container.close()
 

@@ -29,7 +29,7 @@ FORMAT_VERSION = 2
 class CocoSink(FileSink):
     """A file that `pycocotools.coco.COCO` reads.
 
-    Sizes and masks are those of the picture as it is displayed, upright.
+    Sizes and masks are those of the frame as it is displayed, upright.
 
     `images`: id and frame_index (the frame's index), file_name (the image file's own, or "frame_000012.png" for a frame of a
     video), mask_file_name (what MaskSink calls its mask), video (the stream's name, null for image files), pts, seconds,
@@ -37,7 +37,7 @@ class CocoSink(FileSink):
     each class that a frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean
     probability where the class won. `info`: format_version and stream. See the schema "coco".
 
-    Annotations go to the disk as they come, one a line, and the images into an unnamed file until the end, so that memory
+    Annotations go to the disk as they arrive, one a line, and the images into an unnamed file until the end, so that memory
     does not grow.
     """
 

@@ -25,7 +25,7 @@ _latest = _Latest()
 
 
 def frame_labels(frame: Frame, segmentation: Segmentation) -> NDArray[np.uint8]:
-    """The class of every pixel of the picture as it is displayed, turned by the frame's rotation: uint8 (height, width).
+    """The class of every pixel of the frame as it is displayed, turned by the frame's rotation: uint8 (height, width).
 
     Valid until this thread asks for those of another segmentation.
     """

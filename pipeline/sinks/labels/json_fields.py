@@ -1,4 +1,4 @@
-"""Streams, classes and frames as JSON and as file names, the same in every sink."""
+"""Streams, classes and frames as JSON and as file names, for all sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One JSON line for each frame: what was seen, how surely, and how long it took."""
+"""JSON lines: the classes, the confidence and the latency of each frame."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EventSink(FileSink):
          "latency_ms": {STAGE: number, "age": number}}
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
-    `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the endoscope's picture: see
+    `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the field of view: see
     `class_statistics`. Only classes that occur are listed. Without `segmented` there is no "confidence",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
     captured, absent if that is unknown. Lines reach the disk within a second.

@@ -1,4 +1,4 @@
-"""Folders of masks: which files in one this program wrote. Only these are ever removed, and only as they were written."""
+"""The manifest of a folder of masks: only its files are removed, and only if they are unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MaskFolder:
     """The files of one run's masks, as they are written, and `classes.json`, which lists them at the end.
 
     `classes.json` is the folder's manifest: `format` "cliprl-masks", `files`: {NAME: {"size": bytes, "sha256": hex}}, and
-    `seal`, the SHA-256 of the rest, as which it is recognised itself.
+    `seal`, the SHA-256 of the rest, as which it is recognized itself.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ class MaskFolder:
             raise
 
     def add(self, name: str, data: bytes) -> None:
-        """Write a file that does not exist yet. Raises OSError, and leaves no part of it."""
+        """Write a new file. Raises OSError, and then leaves no part of it."""
         path = self._folder / name
         with path.open("xb") as file:
             try:
@@ -70,7 +70,7 @@ class MaskFolder:
 
 
 def own_files(folder: Path) -> list[str]:
-    """The names in an earlier run's folder, every one of which that run wrote and nobody changed; [] of an empty one.
+    """List the names in the folder of an earlier run, after checking that this run wrote each and none was changed.
 
     Raises UsageError, which names the first file that is another's.
     """

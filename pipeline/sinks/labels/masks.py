@@ -25,7 +25,7 @@ FORMAT_VERSION = 2
 
 
 class MaskSink(FileSink):
-    """A PNG for every segmented frame, in its size: pixel values are class ids, the palette the class colours.
+    """A PNG for every segmented frame, in its size: pixel values are class ids, the palette the class colors.
 
     It is called `INDEX_PTS.png`; of an image file `NAME.png`, so that both sort alike. `classes.json` holds `format_version`,
     `stream`, `classes`, `frames`, which leads from each mask to its image file, and the list of the files (see `MaskFolder`);
@@ -98,7 +98,7 @@ def _check_folder(folder: Path, spec: OutputSpec) -> None:
     check_name(folder)
     if not folder.name or _is_above(folder):
         raise UsageError(
-            f"'{folder}' is or holds the folder that the program runs in: name a folder of its own for the masks"
+            f"'{folder}' is or holds the folder that the program runs in: name another folder for the masks"
         )
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{folder}' is a file: name a folder for the masks")

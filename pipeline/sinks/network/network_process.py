@@ -1,7 +1,7 @@
-"""The network's end of a stream, in a process of its own: whoever it talks to, nothing here waits for them.
+"""The network connection of an output, in a separate process, so that a slow server does not block this one.
 
 PyAV holds the interpreter's lock while libav connects, and some servers take a connection and then say nothing: in this process
-that would freeze the picture. So encoded pictures go through a pipe, as NUT, to a child that only passes them on.
+that would stop the display. So encoded frames go through a pipe, as NUT, to a child that only passes them on.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main
 # Seconds for the child to start, for the other end to answer, for it to take what is sent, and for the child to end.
 _START, _ANSWER, _STUCK, _END = 60.0, 8.0, 5.0, 2.0
 _TIMEOUT = (5.0, 5.0)
-# One picture tells all there is to know of the stream.
+# One frame tells all there is to know of the stream.
 _PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _STARTED, _CONNECTED = "started", "connected"
 
 
-class Relay:
+class NetworkProcess:
     """Passes NUT that is written to it on to `url`, in libav's `format` with its `options`. A file for PyAV to write to."""
 
     def __init__(self, url: str, format: str, options: Mapping[str, str]) -> None:
@@ -60,7 +60,7 @@ class Relay:
         return total
 
     def check(self) -> None:
-        """After a picture was written: wait until the other end has answered, once. Raises OSError where it has not, or left."""
+        """After a frame was written: wait until the other end has answered, once. Raises OSError where it has not, or left."""
         if self._connected:
             return
         self._wait_for(_STARTED, _START)
@@ -98,7 +98,7 @@ class Relay:
 
 
 def main() -> None:
-    """The child: read where to, then pictures; send them on until they end."""
+    """The child: read where to, then frames; send them on until they end."""
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's signals are for the program that started this one
         signal.signal(number, signal.SIG_IGN)
     pictures = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - unbuffered: what is there is passed on at once

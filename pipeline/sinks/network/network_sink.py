@@ -1,4 +1,4 @@
-"""A network stream as output: H.264 that keeps no picture back, in RTSP, RTMP, MPEG-TS over UDP or SRT, or as HLS files."""
+"""A network stream as output: H.264 without delay, in RTSP, RTMP, MPEG-TS over UDP or SRT, or as HLS files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.network.network_process import FORMAT, Relay
+from cliprl.pipeline.sinks.network.network_process import FORMAT, NetworkProcess
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import live_encoder
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.srt import check_srt
 
 PLAYLIST = ".m3u8"
-# With its length stated, a receiver knows a picture's end without waiting for the next one: a frame's time less to wait.
+# With its length stated, a receiver knows a frame's end without waiting for the next one: a frame's time less to wait.
 MPEGTS = {"mpegts_flags": "resend_headers", "omit_video_pes_length": "0"}
 # libav's muxer and its options by scheme.
 _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
@@ -35,7 +35,7 @@ _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
 _HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
 # Whole MPEG-TS packets that fit into one datagram.
 _DATAGRAM = "pkt_size=1316"
-# A viewer who joins waits for so many seconds at most.
+# Interval of key frames in seconds: the maximum wait of a new viewer.
 _KEY_SECONDS = 1.0
 
 
@@ -45,10 +45,10 @@ def is_url(target: str) -> bool:
 
 
 class NetworkSink(BaseSink):
-    """Sends pictures as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
+    """Sends frames as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
-    The connection is made at the first picture. Raises UsageError for another kind of address, CliprlError where the other end
-    does not take what is sent. Pictures are turned upright; a change of their size is fitted into the first.
+    The connection is made at the first frame. Raises UsageError for another kind of address, CliprlError where the other end
+    does not take what is sent. Frames are turned upright; a change of their size is fitted into the first.
     """
 
     def __init__(self, target: str, spec: OutputSpec, *, crf: float = 23, preset: str = "ultrafast") -> None:
@@ -62,15 +62,15 @@ class NetworkSink(BaseSink):
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []
         if spec.stream.passthrough and spec.stream.passthrough.tracks:
-            self.notes.append(f"{redact(target)} gets the picture alone: the audio is left out")
+            self.notes.append(f"{redact(target)} gets the video only: the audio is left out")
         self._target, self._info, self._settings = target, spec.stream, (crf, preset)
         self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
         self._container: Any = None
         self._encoder: Any = None
-        self._relay: Relay | None = None
+        self._relay: NetworkProcess | None = None
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Send one picture, upright: the formats have no display matrix."""
+        """Send one frame, upright: the formats have no display matrix."""
         self._try(lambda: self._send(upright(frame)))
         self.frames += 1
 
@@ -97,7 +97,7 @@ class NetworkSink(BaseSink):
             return av.open(url, "w", format=self._format, container_options=dict(self._options))
         if url.startswith("udp") and "pkt_size" not in url:
             url += ("&" if "?" in url else "?") + _DATAGRAM
-        self._relay = Relay(url, self._format, self._options)
+        self._relay = NetworkProcess(url, self._format, self._options)
         return av.open(self._relay, "w", format=FORMAT, options={"flush_packets": "1"})
 
     def _try(self, work: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ class NetworkSink(BaseSink):
             self._hang_up()
             reason = getattr(error, "strerror", None) or error
             raise CliprlError(
-                f"can't stream to {redact(self._target)} ({reason}): is anybody listening there?"
+                f"can't stream to {redact(self._target)} ({reason}): check that a server or viewer listens there"
             ) from None
 
     def _hang_up(self) -> None:

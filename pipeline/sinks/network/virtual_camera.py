@@ -1,4 +1,4 @@
-"""A virtual camera: what is displayed, as a device that video calls and recorders open like any other camera (Linux, V4L2)."""
+"""A virtual camera (Linux, V4L2), which video calls and recorders open like any camera."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from cliprl.pipeline.sinks.video.letterbox import letterbox
 
 DEVICES = "/dev/video"
 _FORMAT = "v4l2"
-_REMEDY = "'sudo modprobe v4l2loopback' makes one that takes pictures"
+_REMEDY = "'sudo modprobe v4l2loopback' makes one that takes frames"
 
 
 class VirtualCamera(BaseSink):
-    """Writes uncompressed pictures (I420) to the output device `path`, of the first picture's size and turned upright.
+    """Writes uncompressed frames (I420) to the output device `path`, of the first frame's size and turned upright.
 
-    Raises UsageError where there is no such device, CliprlError where it takes no pictures, as a real camera doesn't.
+    Raises UsageError where there is no such device, CliprlError where it takes no frames, as a real camera doesn't.
     """
 
     def __init__(self, path: Path, spec: OutputSpec) -> None:
@@ -39,7 +39,7 @@ class VirtualCamera(BaseSink):
         self._picture: Any = None
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Write one picture."""
+        """Write one frame."""
         luma, chroma = (np.rot90(plane, frame.rotation // 90) for plane in (frame.luma, frame.chroma))
         try:
             if self._stream is None:
@@ -49,7 +49,7 @@ class VirtualCamera(BaseSink):
             self.frames += 1
         except (OSError, ValueError, av.FFmpegError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise CliprlError(f"'{self._path}' takes no pictures ({reason}): {_REMEDY}") from error
+            raise CliprlError(f"'{self._path}' takes no frames ({reason}): {_REMEDY}") from error
 
     def close(self) -> None:
         """Let the device go. Calling it twice is harmless."""

@@ -1,4 +1,4 @@
-"""The audio of the source, copied packet by packet beside the new picture."""
+"""The audio of the source, copied packet by packet into the output video."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 
 from cliprl.pipeline.core.passthrough import AudioTrack, Packet, PacketQueue, Passthrough, copy_packet
-from cliprl.pipeline.sinks.video.muxer_trial import LATEST_START, SAMPLES, Sample, add_track, filter_for
+from cliprl.pipeline.sinks.video.muxer_trial import LATEST_START, SAMPLES, TrackSample, add_track, filter_for
 
-# The header waits so many seconds of pictures for the first packet of each track.
+# Seconds of video for which the header waits for the first packet of each track.
 _WAIT = 1
 # Packets that a container may refuse before the rest of the audio is left out.
 _MOST_REFUSED = 100
@@ -57,12 +57,14 @@ class AudioCopy:
         seen = {packet.stream_index for packet in tuple(self._queue.packets)}
         return seen >= self._tracks.keys() or seconds - self._start > _WAIT
 
-    def samples(self) -> tuple[Sample, ...]:
+    def samples(self) -> tuple[TrackSample, ...]:
         """Each track with its first packets, as far as they are there and not late."""
         latest = (self._start or 0) + LATEST_START
         packets = [p for p in tuple(self._queue.packets) if _is_timed(p) and _start(p) < latest] if self._queue else []
         firsts = {index: [p for p in packets if p.stream_index == index][:SAMPLES] for index in self._tracks}
-        return tuple(Sample(track, tuple(map(copy_packet, firsts[index]))) for index, track in self._tracks.items())
+        return tuple(
+            TrackSample(track, tuple(map(copy_packet, firsts[index]))) for index, track in self._tracks.items()
+        )
 
     def attach(self, output: OutputContainer, tracks: list[AudioTrack], shift: Fraction) -> None:
         """Add `tracks` to `output`, before anything is written to it; their times are to be moved by `shift` seconds."""
@@ -79,7 +81,7 @@ class AudioCopy:
             yield from self._ready(self._queue.packets.popleft())
 
     def rest(self, video_end: Fraction, frames: int) -> Iterator[Packet]:
-        """What is left when the picture ends after `frames` frames, at a time of the source.
+        """Yield the remaining packets when the video ends after `frames` frames, at a time of the source.
 
         That is everything, if the source ends there too; else the run was cut short, and the audio ends with it.
         """

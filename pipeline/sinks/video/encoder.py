@@ -1,4 +1,4 @@
-"""From a frame's planes to H.264 packets, with everything a player must know about them."""
+"""Encoding of frames to H.264 packets, with color, aspect, rotation and field order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_RATE, HIGHEST_RATE = Fraction(25), 1000
 
 
 class VideoEncoder:
-    """libx264 for one stream of frames, set up by the first: size, time base, colour tags, aspect, rotation and fields.
+    """libx264 for one stream of frames, set up by the first: size, time base, color tags, aspect, rotation and fields.
 
     Times are those of the frames, moved by `shift` seconds. There are no B-frames: they would keep a frame for three others,
     and MP4 could not tell every frame's duration. `end` is where the last frame ends, in seconds of the source.
@@ -94,14 +94,14 @@ class VideoEncoder:
         if luma.shape != self._size or stretch != 1:
             self._note_size(frame)
             luma, chroma = letterbox(luma, chroma, *self._size, self._color, stretch)
-        # The encoder copies what it keeps; this would allocate afresh should it ever hold on to the picture.
+        # The encoder copies what it keeps; this would allocate afresh should it ever hold on to the frame.
         self._picture.make_writable()
         self._fill(luma, chroma)
         return self._picture
 
     def _note_size(self, frame: Frame) -> None:
         height, width = self._size
-        self.notes.setdefault("size", f"the picture becomes {frame.width}x{frame.height}: fitted into {width}x{height}")
+        self.notes.setdefault("size", f"the frame becomes {frame.width}x{frame.height}: fitted into {width}x{height}")
 
     def repeat_headers(self) -> None:
         """Put the stream's parameters before every key frame, whatever the container. Before the first frame only."""
@@ -159,7 +159,7 @@ def _rate(info: StreamInfo) -> Fraction:
 def live_encoder(
     container: Any, first: Frame, info: StreamInfo, crf: float, preset: str, key_seconds: float
 ) -> VideoEncoder:
-    """x264 that keeps no picture back, with a key frame every `key_seconds`."""
+    """x264 that keeps no frame back, with a key frame every `key_seconds`."""
     stream = container.add_stream("libx264")
     encoder = VideoEncoder(stream, first, info, crf=crf, preset=preset, threads=1)
     context = stream.codec_context

@@ -1,4 +1,4 @@
-"""A picture of another size, fitted into the one that a video file was begun with."""
+"""Letterboxing of frames whose size differs from that of the output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cliprl.pipeline.core.frame import Plane, allocate_planes
 def letterbox(
     luma: Plane, chroma: Plane, height: int, width: int, color: Color, stretch: float = 1
 ) -> tuple[Plane, Plane]:
-    """Scale NV12 planes into the middle of a black picture of `height` x `width`, aspect kept.
+    """Scale NV12 planes into the middle of a black frame of `height` x `width`, aspect kept.
 
-    `stretch` is how much wider their pixels are than those of the new picture. Offsets and sizes are even, so that luma and
+    `stretch` is how much wider their pixels are than those of the new frame. Offsets and sizes are even, so that luma and
     chroma stay on each other.
     """
     displayed = luma.shape[1] * stretch

@@ -1,4 +1,4 @@
-"""The file that a video is written to: its picture, and what is carried over from the source beside it."""
+"""The output file of a video: its frames, and the audio, tags and chapters of the source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cliprl.pipeline.sinks.video.muxer_trial import Plan, make_plan
 # Bytes that libav collects before it calls `write`.
 _BUFFER = 1 << 18
 _LARGEST_TIMESCALE = 2**31 - 1
-# In microseconds. Sound that is missing or late must not make pictures wait in memory for long.
+# In microseconds. Sound that is missing or late must not make frames wait in memory for long.
 _SECOND = "1000000"
 
 
@@ -26,7 +26,7 @@ class Muxer:
     """Writes packets of one video stream into `file`, in libav's `container`, and what of `passthrough` the container holds.
 
     Trouble with audio, tags or chapters becomes one of `notes`. The header is written once it is known what the file holds, a
-    second of pictures after the first at the latest; until then packets wait. `open` comes first, then `mux`, at last `finish`
+    second of frames after the first at the latest; until then packets wait. `open` comes first, then `mux`, at last `finish`
     or `abandon`.
     """
 
@@ -119,7 +119,7 @@ def _moved(chapter: dict[str, Any], shift: Fraction) -> dict[str, Any]:
 def _muxer_options(container: str, time_base: Fraction, clock: int) -> dict[str, str]:
     """Options under which times stay what they are, and an unfinished file can be read."""
     if container == "matroska":
-        # The padding before a file's first sound has negative times; moving all times up by it would move the pictures.
+        # The padding before a file's first sound has negative times; moving all times up by it would move the frames.
         return {"avoid_negative_ts": "disabled", "max_interleave_delta": _SECOND, "cluster_time_limit": "1000"}
     ticks = time_base.denominator
     movie = lcm(ticks, clock)

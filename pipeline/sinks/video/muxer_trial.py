@@ -1,4 +1,4 @@
-"""What a container takes beside the picture, found by writing a few packets of it into memory with the real options.
+"""The audio, tags and chapters that a container accepts, found by writing a few packets of it into memory with the real options.
 
 A table of codecs can't tell: it depends on the muxer's options, on a stream's parameters and on its first packets. libav crashes
 when it is asked to write a header again after it refused one, so a refused trial is dropped and never written to again.
@@ -26,7 +26,7 @@ LATEST_START = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TrackSample:
     """An audio track and the first of its packets."""
 
     track: AudioTrack
@@ -35,10 +35,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is written beside the picture, with the muxer's options; `notes` say what is left out, and why."""
+    """Audio, tags and chapters to be written, with the options of the muxer; `notes` name what is left out, and why."""
 
     options: dict[str, str]
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[TrackSample, ...] = ()
     tags: Mapping[str, str] | None = None
     chapters: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ def delayed(options: Mapping[str, str]) -> dict[str, str]:
 def add_track(output: Any, track: AudioTrack) -> Any:
     """Add a stream for a track to an output whose header is not written yet. Returns the stream.
 
-    AVI and Matroska tell how many channels PCM has, but not where they are, which MP4 needs to know: the usual places are taken.
+    AVI and Matroska give the number of PCM channels but not their layout, which MP4 needs: the usual layout is assumed.
     """
     target = output.add_stream_from_template(track.template)
     target.metadata.update(track.tags)
@@ -106,14 +106,14 @@ def _with_audio(container: str, wanted: Plan) -> Plan:
     return plan
 
 
-def _refusal(container: str, sample: Sample) -> str:
+def _refusal(container: str, sample: TrackSample) -> str:
     fits = container != "matroska" and _written("matroska", Plan({}, (sample,))) is not None
     remedy = "name the output .mkv to keep it" if fits else "convert it beforehand to keep it"
     return f"audio {sample.track.codec} can't be kept in {container} and is left out: {remedy}"
 
 
 def _written(container: str, plan: Plan) -> bytes | None:
-    """A file with a picture and what is planned beside it; None where libav refuses it."""
+    """Return a file with one frame and the planned audio, tags and chapters. None if libav refuses it."""
     memory = io.BytesIO()
     try:
         _write(memory, container, plan)
@@ -139,7 +139,7 @@ def _write(memory: io.BytesIO, container: str, plan: Plan) -> None:
     output.close()
 
 
-def _prepared(container: str, sample: Sample) -> Iterable[Packet]:
+def _prepared(container: str, sample: TrackSample) -> Iterable[Packet]:
     """Copies of a track's first packets, moved to the time 0."""
     filter = filter_for(container, sample.track)
     times = [time for packet in sample.packets for time in (packet.dts, packet.pts) if time is not None]

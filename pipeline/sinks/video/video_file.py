@@ -1,4 +1,4 @@
-"""A video file: H.264 in MP4, QuickTime or Matroska, with the sound of the source."""
+"""Video files: H.264 in MP4, QuickTime or Matroska, with the audio of the source."""
 
 from __future__ import annotations
 

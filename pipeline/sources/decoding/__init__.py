@@ -1,1 +1,1 @@
-"""From a container's packets to NV12 frames with their times, colors and orientation."""
+"""Decoding: from the packets of a container to NV12 frames with times, color and orientation."""

@@ -1,4 +1,4 @@
-"""When the frames of a live stream were due: media times held against the clock by which packets arrive."""
+"""The lateness of live frames: media times compared with the clock at arrival."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _JUMP, _BACK = 0.5, 0.1
 _DRIFT, _SMALL = 2e-3, 0.1
 
 
-class Stamp(NamedTuple):
+class PacketStamp(NamedTuple):
     """A packet's arrival by `time.monotonic()`, and its media time in seconds, continuous over jumps; None where it has none."""
 
     arrived: float
@@ -19,7 +19,7 @@ class Stamp(NamedTuple):
 
 
 class ArrivalClock:
-    """Finds how late packets arrive, and so how old a picture is, whatever buffer it has waited in.
+    """Finds how late packets arrive, and so how old a frame is, whatever buffer it has waited in.
 
     The smallest difference of arrival and media time seen so far is that of a packet which has waited nowhere. By how much
     another one's is larger, so long has it waited: in this process, in the kernel's buffers, on the network or in the server.
@@ -36,13 +36,13 @@ class ArrivalClock:
         """By how many seconds the last packet was late."""
         return self._late
 
-    def stamp(self, media: float | None, order: float | None, now: float, *, waited: bool) -> Stamp:
+    def stamp(self, media: float | None, order: float | None, now: float, *, waited: bool) -> PacketStamp:
         """Note a packet that arrives at `now`: its presentation and decoding time in seconds, None where it has none.
 
         waited: whether the packet had to be waited for, so that none lay ready before it.
         """
         if media is None:
-            return Stamp(now, None)
+            return PacketStamp(now, None)
         order = media if order is None else order
         if self._offset is None:
             self._offset = now - media
@@ -54,9 +54,9 @@ class ArrivalClock:
             self._shift = now - media - self._offset - late
         self._offset += min(late, 0.0)
         self._arrived, self._order, self._late = now, order, max(late, 0.0)
-        return Stamp(now, media + self._shift)
+        return PacketStamp(now, media + self._shift)
 
-    def due(self, stamp: Stamp) -> float:
+    def due(self, stamp: PacketStamp) -> float:
         """When a packet would have arrived without any backlog, by `time.monotonic()`; never after its arrival."""
         if stamp.media is None or self._offset is None:
             return stamp.arrived

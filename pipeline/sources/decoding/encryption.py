@@ -1,4 +1,4 @@
-"""Whether an input that can't be decoded is encrypted."""
+"""Detection of encryption in an input that can't be decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a live stream as soon as they are there: the parser of libav ends one only when the next begins, a frame later."""
+"""Decoding of live frames without libav's parser, which delays each until the next one begins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
 WITHOUT_PARSER = QUICK | {"fflags": "nobuffer+noparse"}
 _NO_PARSE: Any = Flags.no_parse.value
 _START = b"\0\0\1"
-# Units with a slice's header: a slice, partition A of one, a slice of a key picture (ITU-T H.264, table 7-1).
+# Units with a slice's header: a slice, partition A of one, a slice of a key frame (ITU-T H.264, table 7-1).
 _SLICES = (1, 2, 5)
-# Units with which decoding can begin: a slice of a key picture, the settings before one or before another entry point.
+# Units with which decoding can begin: a slice of a key frame, the settings before one or before another entry point.
 _KEYS = (5, 7)
 
 
 def slices_in(data: bytes) -> tuple[int, int]:
-    """Slices in H.264 with start codes, and how many of them begin a picture (or a field).
+    """Slices in H.264 with start codes, and how many of them begin a frame (or a field).
 
     Such a one has the first macroblock, number 0, which is written as a single bit 1 (ITU-T H.264, 7.3.3 and 9.1).
     """
@@ -43,11 +43,11 @@ def has_key(data: bytes) -> bool:
     return False
 
 
-class Undelayed:
-    """Packets of a stream that was opened without the parser (libav's `noparse`): H.264, one picture in each.
+class ParserBypass:
+    """Packets of a stream that was opened without the parser (libav's `noparse`): H.264, one frame in each.
 
     What needs the parser is given back to it: other codecs, lengths in the place of start codes (which don't wait),
-    more or less than a picture in a packet, and fields.
+    more or less than a frame in a packet, and fields.
     """
 
     def __init__(self, container: InputContainer, context: Any) -> None:
@@ -61,13 +61,13 @@ class Undelayed:
         return bool(self._container.flags & _NO_PARSE)
 
     def look(self, packet: Any) -> None:
-        """Look whether a packet holds one whole picture, or none of any."""
+        """Check that a packet holds one whole frame, or no slice."""
         if self.is_on:
             slices, first = slices_in(bytes(packet))
             if first != min(slices, 1):
                 self.end()
 
     def end(self) -> None:
-        """Leave the packets from the next one on to the parser."""
+        """Return to the parser from the next packet on."""
         if self.is_on:
             self._container.flags &= ~_NO_PARSE

@@ -1,4 +1,4 @@
-"""Pictures of any format into NV12 planes, without a change of matrix or range that the colour tags don't tell."""
+"""Frames of any format into NV12 planes, without a change of matrix or range that the color tags don't tell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from cliprl.pipeline.core.color import FULL_RANGE_TAG, UNSPECIFIED, Color, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Plane
 
-# What an RGB picture becomes: limited range, tagged (AVCOL_SPC_BT709 or BT2020_NCL, AVCOL_RANGE_MPEG).
+# What an RGB frame becomes: limited range, tagged (AVCOL_SPC_BT709 or BT2020_NCL, AVCOL_RANGE_MPEG).
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _BT2020_PRIMARIES = 9
 _LIMITED_RANGE_TAG = 1
@@ -21,14 +21,14 @@ _KNOWN_SPACES = (1, 5, 6, 9, 10)
 
 
 class _Tags(Protocol):
-    """The part of a decoder's context that tells colour; its name too, where it has one."""
+    """The part of a decoder's context that tells color; its name too, where it has one."""
 
     color_primaries: int
     color_trc: int
 
 
 def is_rgb(picture: av.VideoFrame) -> bool:
-    """Whether a picture has no Y'CbCr of its own, so that any matrix and range can be chosen for it."""
+    """Whether a frame is RGB or the like, so that any Y'CbCr matrix and range can be chosen for it."""
     layout = picture.format
     return layout.is_rgb or layout.has_palette or layout.is_bayer or layout.name.startswith(("mono", "xyz"))
 
@@ -38,14 +38,14 @@ _color_from_tags = lru_cache(maxsize=16)(Color.from_tags)
 
 
 def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
-    """The colour of the planes that `PlaneWriter.write` makes of a picture.
+    """The color of the planes that `PlaneWriter.write` makes of a frame.
 
     Y'CbCr keeps its tags. RGB becomes limited range in the matrix it is tagged with, BT.2020 with those primaries, else BT.709.
-    The JPEG formats, TIFF and grey count as full range where they are not tagged, as in libswscale, and are tagged so; TIFF is
-    BT.601, and grey, which is the same in every matrix, is tagged BT.709: what comes after it may have colours.
+    The JPEG formats, TIFF and gray count as full range where they are not tagged, as in libswscale, and are tagged so; TIFF is
+    BT.601, and gray, which is the same in every matrix, is tagged BT.709: what comes after it may have colors.
     """
     space, range_ = int(picture.colorspace), int(picture.color_range)
-    # The context may be ahead of the picture by some.
+    # The context may be ahead of the frame by some.
     primaries = int(getattr(picture, "color_primaries", context.color_primaries))
     transfer = int(getattr(picture, "color_trc", context.color_trc))
     if is_rgb(picture):
@@ -61,7 +61,7 @@ def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
 
 
 class RgbWriter:
-    """Converts RGB pictures to NV12 planes, in scratch memory that it keeps."""
+    """Converts RGB frames to NV12 planes, in scratch memory that it keeps."""
 
     def __init__(self) -> None:
         self._yuv = self._half = np.empty((0, 0, 3), np.uint8)
@@ -85,7 +85,7 @@ def _scratch(memory: Plane, height: int, width: int) -> Plane:
 
 
 class PlaneWriter:
-    """Writes decoded pictures into NV12 planes: 8-bit 4:2:0 bit for bit, the rest through one swscale reformatter."""
+    """Writes decoded frames into NV12 planes: 8-bit 4:2:0 bit for bit, the rest through one swscale reformatter."""
 
     on_host = True
 
@@ -138,7 +138,7 @@ def _copy_deep(picture: av.VideoFrame, luma: Plane, chroma: Plane) -> None:
 
 
 def plane_array(picture: av.VideoFrame, index: int, samples: int = 1) -> Plane:
-    """A plane of a picture as a view of bytes (lines, columns[, samples]), the padding of its lines left out."""
+    """A plane of a frame as a view of bytes (lines, columns[, samples]), the padding of its lines left out."""
     plane: Any = picture.planes[index]
     stride = plane.line_size
     lines = np.frombuffer(plane, np.uint8).reshape(plane.height, abs(stride))

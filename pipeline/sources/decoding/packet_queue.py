@@ -1,4 +1,4 @@
-"""The packets of a live stream between the thread that reads them and the one that decodes them."""
+"""The queue of packets between the thread that reads a live stream and the one that decodes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, Stamp
+from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, PacketStamp
 
 # What is older than `LATE` seconds for `_HOLD` seconds without a break is skipped: a decoder that only had to pause catches up
 # by itself, and nothing is lost.
@@ -38,13 +38,13 @@ class Arrived:
     """A packet, its arrival, its size in bytes, and whether decoding can begin with it."""
 
     packet: Any
-    stamp: Stamp
+    stamp: PacketStamp
     size: int
     key: bool
 
 
-class PacketQueue:
-    """Holds packets in decoding order: the newest groups of pictures. `skipped` counts those that are never decoded.
+class LivePacketQueue:
+    """Holds packets in decoding order: the newest groups of frames. `skipped` counts those that are never decoded.
 
     What overflows, or has been late for a while, is dropped up to the newest key frame. `stored`: of a stream that comes in
     stored parts, such as HLS, nothing is dropped; its reader waits while `full`. Not thread-safe.

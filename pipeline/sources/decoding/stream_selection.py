@@ -1,4 +1,4 @@
-"""Which of the video streams of an input is shown."""
+"""The choice of a video stream."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from av.stream import Discard, Disposition
 
 from cliprl.engines import CliprlError, UsageError
 
-# Cover pictures and pictures of chapters.
+# Cover images and chapter thumbnails.
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, str | None]:
-    """The video stream to show, and a note where there are several to choose from.
+    """Choose the video stream to show. Returns it, and a note if there are several.
 
     It is the one marked as default, among several the largest, then the one with the highest bit rate; `wanted` is the index of
-    another one, as in the note. Its decoder is known to exist: without, libav crashes. Cover pictures are never chosen. The
+    another one, as in the note. Its decoder is known to exist: without, libav crashes. Cover images are never chosen. The
     container reads no further what belongs to the streams not chosen.
     Raises UsageError where `wanted` is no video stream, CliprlError where there is none that can be decoded.
     """
     streams = [s for s in container.streams.video if not s.disposition & _NO_VIDEO]
     if not streams:
         kinds = ", ".join(sorted({_kind(s) for s in container.streams})) or "nothing"
-        raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with pictures")
+        raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with video")
     listed = ", ".join(map(_describe, streams))
     if wanted is not None and wanted not in [s.index for s in streams]:
         raise UsageError(
@@ -43,7 +43,7 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
 
 
 def _kind(stream: Any) -> str:
-    return "a cover picture" if stream.type == "video" else str(stream.type)
+    return "a cover image" if stream.type == "video" else str(stream.type)
 
 
 def _rank(stream: Any) -> tuple[bool, bool, int, int, int]:
@@ -79,7 +79,7 @@ def _are(streams: list[Any]) -> str:
 
 
 def _discard_others(container: Any, chosen: Any) -> None:
-    """Have the demuxer skip other video streams, and audio that belongs to another programme or variant."""
+    """Have the demuxer skip other video streams, and audio that belongs to another program or variant."""
     best = container.streams.best("video", related=chosen)
     for stream in container.streams:
         other_video = stream.type == "video" and stream is not chosen and not stream.disposition & _NO_VIDEO
@@ -88,7 +88,7 @@ def _discard_others(container: Any, chosen: Any) -> None:
 
 
 def _goes_with(container: Any, audio: Any, chosen: Any, best: Any) -> bool:
-    """Whether audio is of the variant or programme of the chosen video, or of none."""
+    """Whether audio is of the variant or program of the chosen video, or of none."""
     variant = audio.metadata.get("variant_bitrate")
     if variant is not None:
         return bool(variant == chosen.metadata.get("variant_bitrate"))

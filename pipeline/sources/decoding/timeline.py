@@ -1,4 +1,4 @@
-"""One continuous timeline for all streams of a container, whatever its clock does."""
+"""A continuous timeline for all streams of a container, through jumps of its clock."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Timeline(Generic[P]):
         return list(self._settled(force=True))
 
     def _begin(self, first: Fraction) -> None:
-        """Decide what becomes zero. A stated start that does not fit the first packet is not believed."""
+        """Choose the zero of the timeline. A start that does not fit the first packet is ignored."""
         start = self._start
         if start is not None and abs(start - first) > self._gap:
             start = first

@@ -1,4 +1,4 @@
-"""Numbered or named pictures as a stream: `frames/*.png`, `frames/%04d.jpg`."""
+"""Numbered or named images as a stream: `frames/*.png`, `frames/%04d.jpg`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PRINTF = re.compile(r"%(0?\d*)d")
 
 
 def is_pattern(name: str) -> bool:
-    """Whether `name` stands for many files: a glob or a printf pattern."""
+    """Whether `name` is a glob or a printf pattern."""
     return has_magic(name) or bool(_PRINTF.search(name))
 
 
@@ -56,17 +56,17 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _none_of(name: str, paths: Sequence[Path]) -> str:
     if len(paths) > 1 or name != str(paths[0]):
-        return f"no file of {name} is a picture that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
+        return f"no file of {name} is a image that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
     with suppress(OSError):
         if is_animated_webp(paths[0].read_bytes()[:32]):
             return f"{name} is an animated WebP, which can't be read here: convert it to GIF or MP4"
-    return f"{name} is no picture that can be read here: it is damaged, or of a rare kind; save it as PNG or JPEG"
+    return f"{name} is no image that can be read here: it is damaged, or of a rare kind; save it as PNG or JPEG"
 
 
 class ImageSource(FrameSource):
-    """The pictures of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
+    """The images of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
 
-    A picture that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
+    A image that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], rate: Fraction = DEFAULT_RATE) -> None:
@@ -96,7 +96,7 @@ class ImageSource(FrameSource):
         self._conformer = Conformer(self.info, persistent=False)
 
     def _advance(self) -> tuple[int, av.VideoFrame] | None:
-        """The next readable picture, and its place in the list."""
+        """The next readable image, and its place in the list."""
         while self._next < len(self._paths):
             place, path = self._next, self._paths[self._next]
             self._next += 1
@@ -104,7 +104,7 @@ class ImageSource(FrameSource):
             if picture is not None:
                 return place, picture
             self.damaged += 1
-            self.note(f"{path} is no picture that can be read (JPEG, PNG, TIFF, BMP or WebP), and is left out")
+            self.note(f"{path} is no image that can be read (JPEG, PNG, TIFF, BMP or WebP), and is left out")
         return None
 
     def _open(self, path: Path) -> av.VideoFrame | None:
@@ -117,12 +117,12 @@ class ImageSource(FrameSource):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
         self._whole = is_whole(data)
-        self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the picture before
+        self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the image before
         return without_libav(data) or self._decode(data)
 
     def _decode(self, data: bytes) -> av.VideoFrame | None:
         packet = av.Packet(data)
-        packet.is_keyframe = True  # else the PNG decoder adds the picture to the one before
+        packet.is_keyframe = True  # else the PNG decoder adds the image to the one before
         try:
             found = self._context.decode(packet)
         except (av.error.FFmpegError, ValueError):
@@ -130,7 +130,7 @@ class ImageSource(FrameSource):
         return found[0] if found else None
 
     def _aspect(self) -> Fraction | None:
-        """The sample aspect ratio of the picture just opened; None for square pixels, told or not."""
+        """The sample aspect ratio of the image just opened; None for square pixels, told or not."""
         aspect: Fraction | None = self._context.sample_aspect_ratio
         return aspect if aspect and abs(aspect - 1) > _ROUNDING else None
 

@@ -1,4 +1,4 @@
-"""How the files of a list of images are named in outputs, so that each leads back to one file."""
+"""Unique names of the files of a list of images, for outputs."""
 
 from __future__ import annotations
 

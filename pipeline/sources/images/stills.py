@@ -1,4 +1,4 @@
-"""Files that hold one picture: what they are by their first bytes, for names lie, and what libav can't read of them."""
+"""Image files: their kind by their first bytes, and those that libav can't read."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _SIGNATURES = (
 _HEAD = 32
 _JPEG_END = b"\xff\xd9"
 _TIFF_ENTRY, _COMPRESSION = 12, 259
-# JPEG inside TIFF, of which libav makes a black picture without an error.
+# JPEG inside TIFF, of which libav makes a black image without an error.
 _TIFF_JPEG = (6, 7)
 # A WebP of the extended kind, and the bit of its flags that says it is animated.
 _EXTENDED_WEBP, _ANIMATED = slice(8, 16), 2
 
 
 def codec_of(data: bytes) -> str | None:
-    """libav's decoder for a picture that begins with `data`; None for what is none of these kinds."""
+    """libav's decoder for a image that begins with `data`; None for what is none of these kinds."""
     return next((codec for start, codec in _SIGNATURES if data.startswith(start)), None)
 
 
 def is_still(path: Path) -> bool:
-    """Whether a file is of a kind that holds pictures alone, never a stream: TIFF or WebP."""
+    """Whether a file is of a kind that holds images alone, never a stream: TIFF or WebP."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -64,7 +64,7 @@ def without_libav(data: bytes) -> av.VideoFrame | None:
 
 
 def _compression(data: bytes) -> int:
-    """The number of a TIFF's compression; 0 where it can't be told."""
+    """Return the compression number of a TIFF; 0 if unknown."""
     order = "<" if data.startswith(b"II") else ">"
     try:
         (start,) = struct.unpack_from(order + "I", data, 4)

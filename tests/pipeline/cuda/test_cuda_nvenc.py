@@ -117,7 +117,7 @@ def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
     sink = device.sink(str(target), scene())
     play(device, sink, [picture(0), picture(1, (96, 128)), picture(2)])
-    assert "the picture becomes 128x96: fitted into 256x144" in getattr(sink, "notes", ())
+    assert "the frame becomes 128x96: fitted into 256x144" in getattr(sink, "notes", ())
     with open_source(str(target)) as found:
         lumas = [frame.luma.copy() for frame in found]
     assert [luma.shape for luma in lumas] == [SIZE] * 3

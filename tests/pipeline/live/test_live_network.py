@@ -357,6 +357,6 @@ def test_a_device_that_is_not_there_or_takes_no_pictures_is_told_with_the_remedy
     assert frame is not None
     with (
         sink_camera.VirtualCamera(Path("/dev/null"), OutputSpec(TestCamera().info, CLASSES)) as camera,
-        pytest.raises(CliprlError, match=r"'/dev/null' takes no pictures .*v4l2loopback"),
+        pytest.raises(CliprlError, match=r"'/dev/null' takes no frames .*v4l2loopback"),
     ):
         camera.write(frame, None)

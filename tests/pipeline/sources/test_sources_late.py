@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cliprl.pipeline.live.lateness import BEHIND, Debouncer, Lateness
 from cliprl.pipeline.sources.decoding import packet_queue
-from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, Stamp
-from cliprl.pipeline.sources.decoding.packet_queue import LATE, Arrived, Overdue, PacketQueue
+from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, PacketStamp
+from cliprl.pipeline.sources.decoding.packet_queue import LATE, Arrived, LivePacketQueue, Overdue
 
 # The network's own delay, which every packet has and nobody can know.
 DELAY = 0.02
@@ -93,10 +93,10 @@ class Seen:
     known: bool
 
 
-def shown(camera: Camera, machine: Machine, seconds: float = 20.0) -> tuple[list[Seen], PacketQueue]:
+def shown(camera: Camera, machine: Machine, seconds: float = 20.0) -> tuple[list[Seen], LivePacketQueue]:
     """What is displayed of a camera's pictures, where the reader goes first whenever the machine runs."""
     clock, lateness = ArrivalClock(), Lateness()
-    queue, coming = PacketQueue(clock), camera.packets(seconds)
+    queue, coming = LivePacketQueue(clock), camera.packets(seconds)
     seen: list[Seen] = []
     now, read, least = 0.0, 0.0, math.inf
 
@@ -212,13 +212,13 @@ def test_a_growing_backlog_is_not_taken_for_a_slow_clock() -> None:
 def test_packets_without_times_are_as_old_as_their_arrival() -> None:
     clock = ArrivalClock()
     stamp = clock.stamp(None, None, 7.0, waited=True)
-    assert (stamp, clock.due(stamp)) == (Stamp(7.0, None), 7.0)
+    assert (stamp, clock.due(stamp)) == (PacketStamp(7.0, None), 7.0)
 
 
-def queue_of(keys: str, *, stored: bool = False) -> tuple[PacketQueue, ArrivalClock]:
+def queue_of(keys: str, *, stored: bool = False) -> tuple[LivePacketQueue, ArrivalClock]:
     """Packets at 25 a second from second 0 on, "K" or "p" each; its number is the packet."""
     clock = ArrivalClock()
-    queue = PacketQueue(clock, stored=stored)
+    queue = LivePacketQueue(clock, stored=stored)
     for number, key in enumerate(keys):
         stamp = clock.stamp(number / 25, None, number / 25, waited=True)
         queue.put(Arrived(number, stamp, 10, key == "K"))
@@ -267,9 +267,9 @@ def test_a_stream_without_key_frames_goes_on_after_a_while(monkeypatch: pytest.M
 
 def test_bytes_are_bounded() -> None:
     clock = ArrivalClock()
-    queue = PacketQueue(clock)
+    queue = LivePacketQueue(clock)
     for number in range(100):
-        queue.put(Arrived(number, Stamp(0.0, None), 10 << 20, True))
+        queue.put(Arrived(number, PacketStamp(0.0, None), 10 << 20, True))
         assert len(queue) <= 6
 
 

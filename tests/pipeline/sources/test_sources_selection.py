@@ -115,7 +115,7 @@ def test_a_cover_picture_alone_is_called_so(tmp_path: Path) -> None:
         picture.pts = 0
         container.mux(cover.encode(picture))
         container.mux(cover.encode())
-    with pytest.raises(CliprlError, match=r"no video stream \(it has a cover picture\)"):
+    with pytest.raises(CliprlError, match=r"no video stream \(it has a cover image\)"):
         open_source(path)
 
 
@@ -273,7 +273,7 @@ def test_an_index_at_the_end_of_a_pipe_is_told(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     feeder = threading.Thread(target=_feed, args=(path, pipe))
     feeder.start()
-    with pytest.raises(CliprlError, match=r"index lies behind its pictures.*\+faststart"):
+    with pytest.raises(CliprlError, match=r"index lies behind its frames.*\+faststart"):
         open_source(pipe)
     feeder.join()
 

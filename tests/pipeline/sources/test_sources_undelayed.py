@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cliprl.pipeline.sources import open_source
-from cliprl.pipeline.sources.decoding.low_latency import Undelayed, slices_in
+from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, slices_in
 
 PICTURES = 90
 _SLICE, _KEY, _SETTINGS, _FIRST, _LATER = b"\0\0\1\x41", b"\0\0\1\x65", b"\0\0\1\x67\x88", b"\x9a\0", b"\x42\0"
@@ -121,7 +121,7 @@ def test_packets_that_hold_more_or_less_than_a_picture_end_it(data: bytes, alone
         served(as_transport_stream(stream, [bytes(p) for p in packets]), hold) as url,
         av.open(url, options={"fflags": "noparse"}) as container,
     ):
-        undelayed = Undelayed(container, container.streams.video[0].codec_context)
+        undelayed = ParserBypass(container, container.streams.video[0].codec_context)
         assert undelayed.is_on
         undelayed.look(data)
         assert undelayed.is_on is alone
