@@ -21,7 +21,7 @@ from cliprl.pipeline.sources.stdin import is_stdin
 def default_output(source: str) -> str:
     """Return the default output: a video beside a local input, in the current folder for all others.
 
-    Raises UsageError where the input is a folder, or has no name.
+    Raises UsageError if the input is a folder, or has no name.
     """
     path = Path(source)
     is_file = os.path.exists(source) and not source.startswith("/dev/")
@@ -87,7 +87,7 @@ class Outputs:
         self._registry = OutputRegistry()
 
     def check(self, *, overwrite: bool) -> None:
-        """Raise UsageError where an output is or holds an input, two are one, or one exists that is not to be replaced.
+        """Raise UsageError if an output is or holds an input, two are one, or one exists that is not to be replaced.
 
         Without `overwrite` only what an earlier run made of the same input is replaced.
         """
@@ -103,7 +103,7 @@ class Outputs:
                     for path in _existing(place):
                         self._check_known(path)
         except OSError as error:
-            raise UsageError(f"can't look at '{error.filename}' ({error.strerror}): choose another place") from error
+            raise UsageError(f"can't access '{error.filename}' ({error.strerror}): choose another place") from error
 
     def note(self) -> None:
         """After the run: note what it has written, so that it may be replaced by a run of the same input."""
@@ -120,7 +120,7 @@ class Outputs:
                 for outer, inner in ((one, other), (other, one)):
                     if outer.folder and outer in self._places and inner.real.is_relative_to(outer.real):
                         raise UsageError(
-                            f"the output '{inner.named}' lies in '{outer.named}', which is for masks alone: choose another place"
+                            f"the output '{inner.named}' lies in '{outer.named}', which is for masks only: choose another place"
                         )
 
     def _check_known(self, path: Path) -> None:

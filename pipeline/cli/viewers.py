@@ -28,7 +28,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
     """Serve the page while the stream runs. After the end of the input the last frame stays until Ctrl-C.
 
     Prints the address of the page on standard error; beyond loopback with the token, which is printed nowhere else.
-    Raises UsageError where the viewer's packages are missing or it can't listen on `address`.
+    Raises UsageError if the viewer's packages are missing or it can't listen on `address`.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(f"the web viewer needs {' and '.join(missing)}: pip install 'cliprl[live]'")
@@ -60,7 +60,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
 def window(stream: LiveStream, title: str) -> Iterator[None]:
     """Show a window while the stream runs; the last frame of an input that ends by itself stays until it is closed.
 
-    Raises UsageError where the window's packages are missing, CliprlError where there is no screen.
+    Raises UsageError if the window's packages are missing, CliprlError if there is no screen.
     """
     if find_spec("sdl2") is None:
         raise UsageError("the window needs pysdl2 and pysdl2-dll: pip install 'cliprl[window]'")

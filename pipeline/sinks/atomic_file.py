@@ -10,7 +10,7 @@ from pathlib import Path
 from cliprl.engines import UsageError
 from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
 
-# What tells one file from another, and from itself after a change: device, inode, size and time of the last change.
+# Identifies a file and its state: device, inode, size and time of the last change.
 Identity = tuple[int, int, int, int]
 
 
@@ -26,7 +26,7 @@ class PartialFile:
     closed = False
 
     def __init__(self, target: Path) -> None:
-        """Create the file. Raises UsageError where the target is a folder, is being written, or can't be written."""
+        """Create the file. Raises UsageError if the target is a folder, is being written, or can't be written."""
         self.target = Path(os.path.realpath(target))
         check_place(self.target)
         self._found = identity(self.target)
@@ -42,7 +42,7 @@ class PartialFile:
 
     @property
     def partial(self) -> Path | None:
-        """The partial name while something bears it."""
+        """The partial name. None if there is no such file."""
         return self.path if self.path != self.target and self.path.exists() else None
 
     def write(self, data: bytes | memoryview) -> int:
@@ -68,7 +68,7 @@ class PartialFile:
     def publish(self) -> None:
         """Close the file and give it its name, in place of what bore it.
 
-        Raises FileExistsError, and keeps the partial name, where another program made or changed the target meanwhile.
+        Raises FileExistsError, and keeps the partial name, if another program made or changed the target meanwhile.
         """
         if self.path != self.target:
             publish(self.path, self.target, self._found)
@@ -89,12 +89,12 @@ class PartialFile:
 
 
 def publish(path: Path, target: Path, found: Identity | None) -> None:
-    """Rename a file to `target`, which was `found` there before. Raises FileExistsError where that is no longer so."""
+    """Rename a file to `target`, which was `found` there before. Raises FileExistsError if that is no longer so."""
     if identity(target) != found:
         raise FileExistsError(f"another program wrote '{target.name}' meanwhile")
     if found is None:
         try:
-            os.link(path, target)  # fails where something bears the name by now
+            os.link(path, target)  # fails if the name exists by now
         except FileExistsError:
             raise FileExistsError(f"another program wrote '{target.name}' meanwhile") from None
         except OSError:  # a file system without hard links
@@ -106,7 +106,7 @@ def publish(path: Path, target: Path, found: Identity | None) -> None:
 
 
 def identity(path: Path) -> Identity | None:
-    """What is at `path`, without following it; None where nothing is."""
+    """What is at `path`, without following it; None if nothing is."""
     try:
         found = path.lstat()
     except OSError:
@@ -115,7 +115,7 @@ def identity(path: Path) -> Identity | None:
 
 
 def check_place(target: Path) -> None:
-    """Raise UsageError where a file named `target` can't be made or replaced."""
+    """Raise UsageError if a file named `target` can't be made or replaced."""
     check_name(target)
     try:
         if target.is_dir():

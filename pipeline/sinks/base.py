@@ -21,7 +21,7 @@ class FileSink(BaseSink):
     """A sink that writes under a partial name beside its target, and takes the target's name at the end.
 
     Leaving it normally, by Ctrl-C or by `close` gives the output its name. After an exception the output is finished too,
-    but keeps its partial name, and a note says where it is: whatever stood at the target stays. When nothing was written,
+    but keeps its partial name, and a note names it: an earlier file at the target stays. When nothing was written,
     nothing is left. `notes` are one-line remarks for the user, `frames` counts what was written.
     """
 
@@ -34,7 +34,7 @@ class FileSink(BaseSink):
         self._closed = False
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Take one frame. Raises CliprlError where it can't be written; the sink is closed then."""
+        """Take one frame. Raises CliprlError if it can't be written; the sink is closed then."""
         if self._closed:
             raise CliprlError(f"'{self.target}' is closed: open a new sink to write more frames")
         with self._failing():

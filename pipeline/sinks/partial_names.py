@@ -16,7 +16,7 @@ from cliprl.engines import UsageError
 
 # Seconds to wait for another run that is choosing a name in the same folder.
 _PATIENCE = 5.0
-# What most file systems allow for a name, in bytes; some allow less, and say so.
+# What most file systems allow for a name, in bytes, where it can't be queried.
 _LONGEST_NAME = 255
 _MODE = 0o666
 
@@ -42,9 +42,9 @@ class Reserved:
 
 
 def reserve(target: Path, *, folder: bool = False) -> Reserved:
-    """Create the partial file (or `folder`) of `target`, a resolved path, under a name that nothing bears.
+    """Create the partial file (or `folder`) of `target`, a resolved path, under a new name.
 
-    Raises UsageError where another run is writing to the same target, OSError where nothing can be created.
+    Raises UsageError if another run is writing to the same target, OSError if nothing can be created.
     """
     leftovers: list[Path] = []
     with _locked_folder(target.parent):

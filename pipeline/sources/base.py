@@ -24,7 +24,7 @@ class FrameSource(ABC):
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
         """The next frame, its planes written into what `allocate(height, width)` returns; None at the end.
 
-        Raises UsageError after `close`, CliprlError where the stream breaks.
+        Raises UsageError after `close`, CliprlError if the stream breaks.
         """
         if self.closed:
             raise UsageError(f"{self.info.name} is closed: open it again to read frames")

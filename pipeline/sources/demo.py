@@ -25,7 +25,7 @@ _KEYS = ("seconds", "seed", "size", "rate")
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What `demo:?…` may say. `seconds` 0 means without end; `size` is (width, height) in pixels."""
+    """The options of `demo:?…`. `seconds` 0 means without end; `size` is (width, height) in pixels."""
 
     seconds: Fraction = Fraction(10)
     seed: int = DEFAULT_SEED
@@ -39,7 +39,7 @@ class DemoOptions:
         values = dict(parse_qsl(query, keep_blank_values=True))
         for key in values:
             if key not in _KEYS:
-                raise UsageError(f"{name}: no option '{key}' (there are {', '.join(_KEYS)})")
+                raise UsageError(f"{name}: no option '{key}': use {', '.join(_KEYS)}")
         if query and not values:
             raise UsageError(f"{name}: write options as demo:?seconds=10&seed=3&size=800x640&rate=25")
         return cls(
@@ -54,7 +54,7 @@ def _number(name: str, key: str, text: str, least: Fraction | int) -> Fraction:
     try:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{name}: {key}={text} is not a number") from None
+        raise UsageError(f"{name}: {key}={text} must be a number, as in {key}=10") from None
     if value < least or (key == "seed" and value.denominator != 1):
         raise UsageError(f"{name}: {key}={text} must be {'a whole number ' if key == 'seed' else ''}at least {least}")
     return value

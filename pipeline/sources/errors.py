@@ -39,7 +39,7 @@ class SourceError(CliprlError):
 
 
 class SourceUsageError(UsageError, SourceError):
-    """A source that can't be opened because it was asked for wrongly."""
+    """A source that can't be opened because of a mistake in its name or options."""
 
 
 # The first class that fits decides; PyAV's errors derive from the built-in ones of the same meaning.

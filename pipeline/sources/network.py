@@ -68,4 +68,4 @@ def _resolve(url: str) -> None:
     except socket.gaierror:
         raise CliprlError(f"{redact(url)}: no such host '{host}': check the name and the network") from None
     except ValueError as error:
-        raise UsageError(f"{redact(url)} is not an address: {error}") from None
+        raise UsageError(f"{redact(url)} is not an address ({error}): write it as rtsp://HOST:PORT/PATH") from None

@@ -50,7 +50,7 @@ def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, con
         "rotation": (OrientationReader().read(picture) or Orientation()).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": picture.interlaced_frame,
-        "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # an older PyAV does not tell
+        "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
     }
 
 
@@ -66,7 +66,7 @@ def first_shown(container: Any, stream: Any, first: int | None) -> int:
 
 
 def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
-    """How many packets and how many frames a container states for a stream; None where it does not.
+    """How many packets and how many frames a container states for a stream; None if it does not.
 
     An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
     """

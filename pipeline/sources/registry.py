@@ -90,7 +90,7 @@ def find_source(name: str) -> SourceKind | None:
 
 
 def is_live_name(name: str) -> bool:
-    """Whether a name is that of a live source. Opening decides for http, whose name does not tell."""
+    """Whether a name is that of a live source. For http this is known only after opening."""
     kind = find_source(name)
     return kind is not None and kind.live
 

@@ -30,7 +30,7 @@ def list_devices(system: Path = _SYSTEM) -> list[V4l2Device]:
 
 
 def find_device(name: str, system: Path = _SYSTEM) -> str:
-    """The path of the first camera whose name contains `name`, whatever the case. Raises UsageError where there is none."""
+    """The path of the first camera whose name contains `name`, whatever the case. Raises UsageError if there is none."""
     devices = list_devices(system)
     for device in devices:
         if name.lower() in device.name.lower():
@@ -48,7 +48,7 @@ def device_options(name: str) -> tuple[str, dict[str, str]]:
     options = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in _KEYS:
-            raise UsageError(f"{name}: no option '{key}' (there are {', '.join(_KEYS)})")
+            raise UsageError(f"{name}: no option '{key}': use {', '.join(_KEYS)}")
         options[key] = value
     if "size" in options and not re.fullmatch(r"\d{2,5}x\d{2,5}", options["size"]):
         raise UsageError(f"{name}: size={options['size']} must be WIDTHxHEIGHT, as in 1280x720")

@@ -27,12 +27,12 @@ from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.probe import check_file, describe, first_shown, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
-# What libav takes for the parts of an HLS playlist by itself, and keys, whose names it refuses.
+# Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
 _PLAYLIST_PARTS = (
     "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
     "cmfv,cmfa,ec3,fmp4,html,key,bin"
 )
-# Frames that end this much before the end that the file states, in seconds, are worth a word; sound may well be longer.
+# Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
 _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 
 
@@ -225,7 +225,7 @@ class VideoSource(FrameSource):
 
 
 def _aspect(context: Any) -> Fraction | None:
-    """The sample aspect ratio that a decoder tells; None for square pixels, told or not."""
+    """The sample aspect ratio that a decoder tells; None for square pixels."""
     aspect: Fraction | None = context.sample_aspect_ratio
     return aspect if aspect and aspect != 1 else None
 

@@ -44,7 +44,7 @@ class CocoSink(FileSink):
     needs_planes = False
 
     def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Create the partial file. Raises UsageError where it can't be."""
+        """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._classes = {i: spec for i, spec in enumerate(spec.classes) if spec.kind != "background"}
         self._video, self._annotations = redact(spec.stream.name), 0

@@ -46,7 +46,7 @@ class EventSink(FileSink):
     needs_planes = False
 
     def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Create the partial file. Raises UsageError where it can't be."""
+        """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._classes = spec.classes
         self._file = PartialFile(target)

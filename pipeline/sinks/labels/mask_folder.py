@@ -59,7 +59,7 @@ class MaskFolder:
         return name in self._files
 
     def seal(self, more: Mapping[str, Any]) -> None:
-        """List the files, and `more`. Raises OSError, and leaves the list out, where there is no room."""
+        """List the files, and `more`. Raises OSError, and leaves the list out, if there is no room."""
         draft = self._folder / f".{CLASSES}.new"
         try:
             draft.write_text(_sealed(self._about | dict(more) | {"files": self._files}), encoding="utf-8")
@@ -92,7 +92,7 @@ def own_files(folder: Path) -> list[str]:
 
 
 def remove_own(folder: Path) -> int:
-    """Remove what `own_files` finds; returns how many files that were. Raises OSError where something is another's."""
+    """Remove what `own_files` finds; returns how many files that were. Raises OSError if something is another's."""
     try:
         names = own_files(folder)
     except UsageError as error:
@@ -103,7 +103,7 @@ def remove_own(folder: Path) -> int:
 
 
 def _listed(folder: Path) -> dict[str, Any] | None:
-    """What the folder's manifest lists; None where it has none, or not as it was written."""
+    """What the folder's manifest lists; None if it has none, or not as it was written."""
     path = folder / CLASSES
     try:
         if path.is_symlink() or not path.is_file():

@@ -29,7 +29,7 @@ class MaskSink(FileSink):
 
     It is called `INDEX_PTS.png`; of an image file `NAME.png`, so that both sort alike. `classes.json` holds `format_version`,
     `stream`, `classes`, `frames`, which leads from each mask to its image file, and the list of the files (see `MaskFolder`);
-    the schema "masks" tells more. A frame without a segmentation gets no mask. The folder is made, or replaced at the end if
+    the schema "masks" describes it. A frame without a segmentation gets no mask. The folder is made, or replaced at the end if
     all that is in it was written by an earlier run and not changed since; any other is refused. Until the end the masks lie in
     `.NAME.partial` beside it.
     """
@@ -37,7 +37,7 @@ class MaskSink(FileSink):
     needs_planes = False
 
     def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Make the partial folder. Raises UsageError where `target` can't become a folder of masks."""
+        """Make the partial folder. Raises UsageError if `target` can't become a folder of masks."""
         super().__init__(target)
         self._final = Path(os.path.realpath(target))
         try:

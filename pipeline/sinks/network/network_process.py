@@ -1,7 +1,7 @@
 """The network connection of an output, in a separate process, so that a slow server does not block this one.
 
-PyAV holds the interpreter's lock while libav connects, and some servers take a connection and then say nothing: in this process
-that would stop the display. So encoded frames go through a pipe, as NUT, to a child that only passes them on.
+PyAV holds the interpreter's lock while libav connects, and some servers accept a connection and then send nothing: in this
+process that would stop the display. So encoded frames go through a pipe, as NUT, to a child process that sends them on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main
 # Seconds for the child to start, for the other end to answer, for it to take what is sent, and for the child to end.
 _START, _ANSWER, _STUCK, _END = 60.0, 8.0, 5.0, 2.0
 _TIMEOUT = (5.0, 5.0)
-# One frame tells all there is to know of the stream.
+# One frame is enough to probe the stream.
 _PROBE = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _STARTED, _CONNECTED = "started", "connected"
 
@@ -46,7 +46,7 @@ class NetworkProcess:
         self.write(json.dumps([url, format, dict(options)]).encode() + b"\n")
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`. Raises OSError where the child does not take it."""
+        """Write all of `data`. Raises OSError if the child does not take it."""
         rest = memoryview(data).cast("B")
         total = len(rest)
         while len(rest):
@@ -60,7 +60,7 @@ class NetworkProcess:
         return total
 
     def check(self) -> None:
-        """After a frame was written: wait until the other end has answered, once. Raises OSError where it has not, or left."""
+        """After a frame was written: wait until the other end has answered, once. Raises OSError if it has not, or left."""
         if self._connected:
             return
         self._wait_for(_STARTED, _START)
@@ -89,7 +89,7 @@ class NetworkProcess:
         self._said = self._said.removeprefix(f"{word}\n")
 
     def _hear(self, seconds: float) -> bool:
-        """Wait for something that the child says; whether it can say more."""
+        """Wait for output of the child. Returns whether more can follow."""
         if not select.select([self._out], [], [], seconds)[0]:
             return True
         heard = os.read(self._out, 4096)

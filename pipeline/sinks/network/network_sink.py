@@ -47,7 +47,7 @@ def is_url(target: str) -> bool:
 class NetworkSink(BaseSink):
     """Sends frames as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
-    The connection is made at the first frame. Raises UsageError for another kind of address, CliprlError where the other end
+    The connection is made at the first frame. Raises UsageError for another kind of address, CliprlError if the other end
     does not take what is sent. Frames are turned upright; a change of their size is fitted into the first.
     """
 

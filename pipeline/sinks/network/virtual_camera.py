@@ -27,7 +27,7 @@ _REMEDY = "'sudo modprobe v4l2loopback' makes one that takes frames"
 class VirtualCamera(BaseSink):
     """Writes uncompressed frames (I420) to the output device `path`, of the first frame's size and turned upright.
 
-    Raises UsageError where there is no such device, CliprlError where it takes no frames, as a real camera doesn't.
+    Raises UsageError if there is no such device, CliprlError if it takes no frames, as a real camera doesn't.
     """
 
     def __init__(self, path: Path, spec: OutputSpec) -> None:

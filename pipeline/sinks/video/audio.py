@@ -92,7 +92,7 @@ class AudioCopy:
         self.close()
 
     def refuse(self, error: Exception) -> bool:
-        """Go on without a packet that could not be written; False where there was no audio that could be to blame."""
+        """Go on without a packet that could not be written; False if there was no audio that could be to blame."""
         if not self._targets or self._failed:
             return False
         self._refused, self._reason = self._refused + 1, " ".join(str(error).split())

@@ -27,7 +27,7 @@ class VideoEncoder:
     """libx264 for one stream of frames, set up by the first: size, time base, color tags, aspect, rotation and fields.
 
     Times are those of the frames, moved by `shift` seconds. There are no B-frames: they would keep a frame for three others,
-    and MP4 could not tell every frame's duration. `end` is where the last frame ends, in seconds of the source.
+    and MP4 could not store every frame's duration. `end` is where the last frame ends, in seconds of the source.
     """
 
     def __init__(self, stream: Any, first: Frame, info: StreamInfo, *, crf: float, preset: str, threads: int) -> None:
@@ -147,7 +147,7 @@ def _rows(plane: Any) -> NDArray[np.uint8]:
 
 
 def _shift(first: Frame, info: StreamInfo) -> Fraction:
-    """A file's times stay, but can't lie before zero; a live stream's clock starts with its first frame."""
+    """The times of a file are kept, but can't be negative; a live stream's clock starts with its first frame."""
     start = first.pts * first.time_base
     return -start if info.live or start < 0 else Fraction(0)
 

@@ -1,7 +1,7 @@
-"""The audio, tags and chapters that a container accepts, found by writing a few packets of it into memory with the real options.
+"""The audio, tags and chapters that a container accepts, found by writing a few packets into memory with the real options.
 
-A table of codecs can't tell: it depends on the muxer's options, on a stream's parameters and on its first packets. libav crashes
-when it is asked to write a header again after it refused one, so a refused trial is dropped and never written to again.
+A table of codecs is not enough: the answer depends on the muxer's options, on a stream's parameters and on its first packets.
+libav crashes if it is asked to write a header again after it refused one, so a refused trial is dropped and never written again.
 """
 
 from __future__ import annotations

@@ -47,14 +47,14 @@ class VideoSink(FileSink):
         encoder: Callable[..., VideoEncoder] = VideoEncoder,
         codec: str = "libx264",
     ) -> None:
-        """Create the partial file. Raises UsageError where it can't be, and for a bad option."""
+        """Create the partial file. Raises UsageError if it can't be, and for a bad option."""
         super().__init__(target)
         if target.suffix.lower() not in CONTAINERS:
-            raise UsageError(f"'{target}' is no video file: name it {', '.join(CONTAINERS)}")
+            raise UsageError(f"'{target}' is not a video file: name it {', '.join(CONTAINERS)}")
         if preset not in PRESETS:
-            raise UsageError(f"preset '{preset}' is unknown: one of {', '.join(PRESETS)}")
+            raise UsageError(f"preset '{preset}' is unknown: use one of {', '.join(PRESETS)}")
         if not 0 <= crf <= HIGHEST_CRF:
-            raise UsageError(f"crf {crf:g} is out of range: 0 (lossless) to {HIGHEST_CRF}")
+            raise UsageError(f"crf {crf:g} is out of range: give 0 (lossless) to {HIGHEST_CRF}")
         self.info = spec.stream
         self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
         self._make, self._codec = encoder, codec

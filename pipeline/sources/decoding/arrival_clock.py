@@ -12,14 +12,14 @@ _DRIFT, _SMALL = 2e-3, 0.1
 
 
 class PacketStamp(NamedTuple):
-    """A packet's arrival by `time.monotonic()`, and its media time in seconds, continuous over jumps; None where it has none."""
+    """A packet's arrival by `time.monotonic()`, and its media time in seconds, continuous over jumps; None if it has none."""
 
     arrived: float
     media: float | None
 
 
 class ArrivalClock:
-    """Finds how late packets arrive, and so how old a frame is, whatever buffer it has waited in.
+    """Estimates how late packets arrive, and so how old a frame is, in whichever buffer it has waited.
 
     The smallest difference of arrival and media time seen so far is that of a packet which has waited nowhere. By how much
     another one's is larger, so long has it waited: in this process, in the kernel's buffers, on the network or in the server.
@@ -37,7 +37,7 @@ class ArrivalClock:
         return self._late
 
     def stamp(self, media: float | None, order: float | None, now: float, *, waited: bool) -> PacketStamp:
-        """Note a packet that arrives at `now`: its presentation and decoding time in seconds, None where it has none.
+        """Note a packet that arrives at `now`: its presentation and decoding time in seconds, None if it has none.
 
         waited: whether the packet had to be waited for, so that none lay ready before it.
         """

@@ -23,7 +23,7 @@ _SKEW, _MOST_AHEAD = 1, 100
 
 
 class SharedDemuxer:
-    """Gives the packets of one video stream and hands those of `passthrough`'s audio tracks to it on the way.
+    """Reads the packets of one video stream, and adds those of the audio tracks to `passthrough`.
 
     Their times are those of `timeline`, or of the container where it is None.
     With `read_ahead`, packets are read up to a second ahead until the sound has caught up with the picture, so that an output
@@ -61,7 +61,7 @@ class SharedDemuxer:
         return item
 
     def _is_behind(self) -> bool:
-        """Whether sound for the next packet may still come, within what is read ahead."""
+        """Whether audio for the next packet may still follow within the read-ahead."""
         first = self._ready[0]
         if not self._read_ahead or isinstance(first, Exception) or len(self._ready) >= _MOST_AHEAD:
             return False
@@ -98,7 +98,7 @@ class SharedDemuxer:
 
 
 def _time(packet: Packet) -> Fraction | None:
-    """When a packet is decoded, in seconds; None where it has no time."""
+    """When a packet is decoded, in seconds; None if it has no time."""
     ticks = packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None else ticks * packet.time_base
 

@@ -35,7 +35,7 @@ def encryption_error(name: str, how: str) -> SourceError:
 
 
 def find_encryption(name: str) -> str | None:
-    """The kind of encryption of a file or an HLS playlist that can't be decoded; None where there is no sign of any."""
+    """The kind of encryption of a file or an HLS playlist that can't be decoded; None if there is no sign of any."""
     if ".m3u8" in name:
         return _of_playlist(name)
     path = Path(name)

@@ -1,4 +1,4 @@
-"""Frames of any format into NV12 planes, without a change of matrix or range that the color tags don't tell."""
+"""Conversion of frames of any format to NV12 planes. Matrix and range change only together with the color tags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KNOWN_SPACES = (1, 5, 6, 9, 10)
 
 
 class _Tags(Protocol):
-    """The part of a decoder's context that tells color; its name too, where it has one."""
+    """The color tags of a decoder's context."""
 
     color_primaries: int
     color_trc: int

@@ -85,7 +85,7 @@ class LivePacketQueue:
             self._awaited = item.stamp.arrived
 
     def take(self, now: float) -> tuple[Arrived, bool] | None:
-        """The next packet to decode, and whether those before it were dropped since the last; None where none waits."""
+        """The next packet to decode, and whether those before it were dropped since the last; None if none waits."""
         if not self._items:
             return None
         age = now - self._clock.due(self._items[0].stamp)

@@ -18,7 +18,7 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
     It is the one marked as default, among several the largest, then the one with the highest bit rate; `wanted` is the index of
     another one, as in the note. Its decoder is known to exist: without, libav crashes. Cover images are never chosen. The
     container reads no further what belongs to the streams not chosen.
-    Raises UsageError where `wanted` is no video stream, CliprlError where there is none that can be decoded.
+    Raises UsageError if `wanted` is no video stream, CliprlError if there is none that can be decoded.
     """
     streams = [s for s in container.streams.video if not s.disposition & _NO_VIDEO]
     if not streams:
@@ -31,7 +31,9 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
         )
     decodable = [s for s in streams if s.codec_context is not None and wanted in (None, s.index)]
     if not decodable:
-        raise CliprlError(f"the video of {name} can't be decoded: it is cut off, or of a codec without a decoder here")
+        raise CliprlError(
+            f"the video of {name} can't be decoded (cut off, or no decoder for its codec): convert it to H.264"
+        )
     chosen = max(decodable, key=_rank)
     _discard_others(container, chosen)
     if len(streams) == 1:
@@ -53,7 +55,7 @@ def _rank(stream: Any) -> tuple[bool, bool, int, int, int]:
 
 
 def _bit_rate(stream: Any) -> int:
-    """That of the variant in HLS, else that of the stream; 0 where unknown."""
+    """That of the variant in HLS, else that of the stream; 0 if unknown."""
     return _variant_rate(stream) or stream.codec_context.bit_rate or 0
 
 

@@ -17,24 +17,24 @@ _BACK, _BACK_WITHOUT_DTS = Fraction(1, 10), Fraction(1)
 # Time that leaps ahead of all streams by more is a jump of the clock. MPEG-TS and its like may restart at any packet,
 # so that little is enough there; in other containers a long gap is more likely meant.
 GAP, GAP_WHERE_CONTINUOUS = Fraction(10), Fraction(600)
-# Sound that jumps is held back until the video does the same. After this many seconds of video it jumped by itself.
+# Audio whose clock jumps is held back until that of the video jumps too, for at most this many seconds of video.
 _PATIENCE = Fraction(1)
 _MOST_WAITING = 2000
-# The clocks of MPEG-TS and MPEG-PS count 33 bits at 90 kHz and then begin anew.
+# The clocks of MPEG-TS and MPEG-PS count 33 bits at 90 kHz and then restart at zero.
 _WRAP = Fraction(1 << 33, 90_000)
 # Files that start later than this are moved to start at zero.
 LATEST_START = Fraction(2)
 
 
 class TimedPacket(Protocol):
-    """The part of a packet that tells its time; times in units of `time_base` seconds."""
+    """The part of a packet that holds its time; times in units of `time_base` seconds."""
 
     pts: int | None
     dts: int | None
 
     @property
     def duration(self) -> int | None:
-        """How long it lasts; None or 0 where unknown."""
+        """How long it lasts; None or 0 if unknown."""
 
     @property
     def time_base(self) -> Fraction:
@@ -91,7 +91,7 @@ class Timeline(Generic[P]):
             frame, seconds = self.jumps[0]
             what = "goes back" if seconds < 0 else "jumps ahead"
             notes.append(
-                f"the clock of the file {what} by {_words(abs(seconds))} at frame {frame}: what follows, sound too, is moved "
+                f"the clock of the file {what} by {_words(abs(seconds))} at frame {frame}: what follows, audio too, is moved "
                 "to where the part before ended"
             )
         return tuple(notes)
@@ -185,7 +185,7 @@ class Timeline(Generic[P]):
         return True
 
     def _clock_of(self, track: _Track, time: Fraction) -> int | None:
-        """The clock, by its place in `_offsets`, that a time of a stream is of; None where none fits yet."""
+        """The clock, by its place in `_offsets`, that a time of a stream is of; None if none fits yet."""
         newest = len(self._offsets) - 1
         if track.clock == newest:
             step = Fraction(0) if track.last is None else time - track.last

@@ -24,7 +24,7 @@ from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_still, is_whole, without_libav
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
-# Square pixels are often told as two whole numbers of dots a metre, which differ by their rounding.
+# Square pixels are often stored as two rounded numbers of dots per meter.
 _ROUNDING = 0.01
 _PRINTF = re.compile(r"%(0?\d*)d")
 
@@ -35,7 +35,7 @@ def is_pattern(name: str) -> bool:
 
 
 def expand(pattern: str) -> list[Path]:
-    """The files of a pattern in natural order (2 before 10). Raises UsageError where there is none."""
+    """The files of a pattern in natural order (2 before 10). Raises UsageError if there is none."""
     numbered = _PRINTF.search(pattern)
     paths = [Path(p) for p in glob(_PRINTF.sub("*", pattern) if numbered else pattern)]
     if numbered:
@@ -117,7 +117,7 @@ class ImageSource(FrameSource):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
         self._whole = is_whole(data)
-        self._context.sample_aspect_ratio = Fraction(0)  # else one that tells none gets that of the image before
+        self._context.sample_aspect_ratio = Fraction(0)  # otherwise an image without one gets that of the image before
         return without_libav(data) or self._decode(data)
 
     def _decode(self, data: bytes) -> av.VideoFrame | None:
@@ -130,7 +130,7 @@ class ImageSource(FrameSource):
         return found[0] if found else None
 
     def _aspect(self) -> Fraction | None:
-        """The sample aspect ratio of the image just opened; None for square pixels, told or not."""
+        """The sample aspect ratio of the image just opened; None for square pixels."""
         aspect: Fraction | None = self._context.sample_aspect_ratio
         return aspect if aspect and abs(aspect - 1) > _ROUNDING else None
 

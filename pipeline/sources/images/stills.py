@@ -24,7 +24,7 @@ _JPEG_END = b"\xff\xd9"
 _TIFF_ENTRY, _COMPRESSION = 12, 259
 # JPEG inside TIFF, of which libav makes a black image without an error.
 _TIFF_JPEG = (6, 7)
-# A WebP of the extended kind, and the bit of its flags that says it is animated.
+# A WebP of the extended kind, and the bit of its flags that marks an animation.
 _EXTENDED_WEBP, _ANIMATED = slice(8, 16), 2
 
 
@@ -51,7 +51,7 @@ def is_animated_webp(data: bytes) -> bool:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a JPEG has its end; other kinds tell by themselves that they are cut off."""
+    """Whether a JPEG is complete; the decoders of other kinds detect truncation."""
     return codec_of(data) != "mjpeg" or _JPEG_END in data[-64:]
 
 
