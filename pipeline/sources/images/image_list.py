@@ -168,7 +168,7 @@ def open_images(name: str, options: SourceOptions) -> ImageSource:
 
 
 def _is_still_file(name: str) -> bool:
-    return is_still(Path(name))
+    return os.path.isfile(name) and is_still(Path(name))  # reading a pipe would take its data
 
 
 @register_source(shown="image.tif", matches=_is_still_file, help="an image", work="reading images")

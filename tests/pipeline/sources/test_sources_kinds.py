@@ -271,7 +271,7 @@ def system(tmp_path: Path) -> Path:
 def test_cameras_are_listed_and_found_by_name(system: Path) -> None:
     assert list_devices(system) == [("/dev/video2", "Webcam"), ("/dev/video10", "Endoscope HD: Video")]
     assert find_device("endoscope", system) == "/dev/video10"
-    with pytest.raises(UsageError, match=r"no camera is called 'x': there are Webcam \(/dev/video2\); Endoscope"):
+    with pytest.raises(UsageError, match=r"no camera is called 'x': use one of Webcam \(/dev/video2\); Endoscope"):
         find_device("x", system)
     assert list_devices(system / "none") == []
 
