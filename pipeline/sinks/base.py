@@ -48,13 +48,13 @@ class FileSink(BaseSink):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # KeyboardInterrupt and SystemExit are no Exceptions: who stops a run wants what it has made so far.
+        # KeyboardInterrupt and SystemExit are not Exceptions: an interrupted run keeps its output.
         if kind is None or not issubclass(kind, Exception):
             self._end(whole=True)
             return
         try:
             self._end(whole=False)
-        except CliprlError as failure:  # the run's own error is the one to tell of
+        except CliprlError as failure:  # the error of the run takes precedence
             self.notes.append(str(failure))
 
     def remove_partial(self) -> None:
@@ -107,22 +107,22 @@ class FileSink(BaseSink):
 
     @abstractmethod
     def _abandon(self) -> None:
-        """Let go of an output that can't be finished, leaving on the disk what can be read."""
+        """Release an output that can't be finished, and keep what can be read."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything that was written."""
 
     @abstractmethod
     def _place(self) -> Path | None:
-        """Where the unfinished output lies; None where it is written to its target directly, or nothing is there."""
+        """Return the path of the unfinished output. None if it is written directly, or does not exist."""
 
 
 class SinkGroup:
-    """Several sinks that take the same frames. When one fails, all are finished, and its error says which it was."""
+    """Several sinks that take the same frames. When one fails, all are finished, and its error names it."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        """Raises UsageError where a sink lacks a part of the protocol."""
+        """Raises UsageError if a sink lacks a part of the protocol."""
         for sink in sinks:
             check_sink(sink)
         self.sinks = tuple(sinks)
@@ -144,7 +144,7 @@ class SinkGroup:
         return [sink.frames if isinstance(sink, BaseSink) else self._frames for sink in self.sinks]
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        """Give the frame to each. Raises what one raised, after all were finished as after a failed run."""
+        """Write the frame to each. Raises the error of a sink after all were finished as after a failed run."""
         try:
             for sink in self.sinks:
                 sink.write(frame, segmentation)
@@ -177,7 +177,7 @@ class SinkGroup:
 
 
 def check_sink(sink: object) -> None:
-    """Raise UsageError where a sink lacks a part of the protocol, before it is given a frame."""
+    """Raise UsageError if a sink lacks a part of the protocol, before it is given a frame."""
     missing = [
         name
         for owner, names in ((type(sink), ("__enter__", "__exit__")), (sink, ("write", "close")))

@@ -16,27 +16,27 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor, same_values, turn
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, is_rgb, picture_color
 
-# Types of side data that libav may attach and PyAV does not know, so that it gives none of a picture's.
+# Types of side data that libav may attach and PyAV does not know, so that it gives none of a frame's.
 _LAST: int = max(kind.value for kind in Type)  # type: ignore[type-var, assignment]
 _UNKNOWN = range(_LAST + 1, _LAST + 17)
 _MATRIX = struct.Struct("=9i")
 
 
 class Orientation(NamedTuple):
-    """The picture is mirrored left to right where `mirrored`, then turned by `rotation` degrees counter-clockwise (0 to 270)."""
+    """The frame is mirrored left to right where `mirrored`, then turned by `rotation` degrees counter-clockwise (0 to 270)."""
 
     mirrored: bool = False
     rotation: int = 0
 
 
 class OrientationReader:
-    """Reads the display matrix that libav attaches to a picture, from a container or from its EXIF."""
+    """Reads the display matrix that libav attaches to a frame, from a container or from its EXIF."""
 
     def __init__(self) -> None:
         self._graphs: dict[tuple[int, int, str], Any] = {}
 
     def read(self, picture: av.VideoFrame) -> Orientation | None:
-        """The orientation of a picture as decoded; None where nothing is told. A matrix that shows nothing leaves it upright."""
+        """Return the orientation of a decoded frame. None if it has none; a singular matrix counts as upright."""
         for data in self._side_data(picture):
             if data.type == Type.DISPLAYMATRIX:
                 return from_matrix(_MATRIX.unpack(bytes(data)[: _MATRIX.size]))
@@ -49,7 +49,7 @@ class OrientationReader:
             return self._known(picture).side_data
 
     def _known(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """The picture without the side data that PyAV does not know."""
+        """The frame without the side data that PyAV does not know."""
         key = (picture.width, picture.height, picture.format.name)
         if key not in self._graphs:
             self._graphs = {key: _deleting(*key)}
@@ -87,7 +87,7 @@ def from_matrix(matrix: tuple[int, ...]) -> Orientation:
 
 
 class Writer(Protocol):
-    """Writes a decoded picture into planes. `on_host`: these hold it afterwards, so that they can be worked on."""
+    """Writes a decoded frame into planes. `on_host`: these hold it afterwards, so that they can be worked on."""
 
     on_host: bool
 
@@ -97,12 +97,12 @@ class Writer(Protocol):
 
 
 class Conformer:
-    """Writes pictures as frames of the stream `info`, which describes its first picture.
+    """Writes decoded frames as frames of the stream `info`, which describes its first frame.
 
     A frame is mirrored and turned until the stream's rotation makes it upright, and converted to the stream's matrix and
-    range. `persistent`: a picture that tells no orientation has that of the one before, as in a video whose key frames tell
-    it; otherwise it is upright. A writer that is not `on_host` leaves colour and orientation as they are. What can't be made
-    to agree (size, sample aspect, primaries, transfer function) is told in `notes`, once each.
+    range. `persistent`: a frame without an orientation has that of the one before, as in a video whose key frames have
+    it; otherwise it is upright. A writer that is not `on_host` leaves color and orientation as they are. What can't be made
+    to agree (size, sample aspect, primaries, transfer function) is named in `notes`, once each.
     """
 
     def __init__(self, info: StreamInfo, writer: Writer | None = None, *, persistent: bool) -> None:
@@ -116,7 +116,7 @@ class Conformer:
     def frame(
         self, picture: av.VideoFrame, context: Any, allocate: PlaneAllocator, place: str, aspect: Fraction | None
     ) -> Frame:
-        """The picture as a frame without time. `place` names it in notes ("frame 12"); `aspect` is its sample aspect."""
+        """Convert a decoded frame into a frame without time. `place` names it in notes; `aspect` is its sample aspect."""
         own, found = picture_color(picture, context), self._orientation(picture)
         color, turns = self._info.color, (found.rotation - self._info.rotation) // 90 % 4
         if not self._writer.on_host:
@@ -159,7 +159,7 @@ class Conformer:
                 plane[:] = turned
 
     def _tell(self, own: Color, found: Orientation, size: tuple[int, int], aspect: Fraction | None, place: str) -> None:
-        """Note what of a picture differs from the first and stays so."""
+        """Note what of a frame differs from the first and stays so."""
         info, (height, width) = self._info, size
         first = info.color
         if size != (info.height, info.width):
@@ -169,12 +169,12 @@ class Conformer:
             self.notes.setdefault("aspect", f"the shape of pixels (sample aspect ratio) changes at {place}, {change}")
         if _differ(own.primaries_tag, first.primaries_tag) or _differ(own.transfer_tag, first.transfer_tag):
             self.notes.setdefault(
-                "tags", f"colour primaries or transfer function change at {place}: shown with those of the first"
+                "tags", f"color primaries or transfer function change at {place}: shown with those of the first"
             )
         turned = found != Orientation(False, info.rotation)
         if not self._writer.on_host and (turned or not same_values(own, first)):
             self.notes.setdefault(
-                "left", f"colour or orientation change at {place}, and stay so: --device cpu converts them"
+                "left", f"color or orientation change at {place}, and stay so: --device cpu converts them"
             )
 
 

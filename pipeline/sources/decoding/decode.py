@@ -11,16 +11,16 @@ import av
 
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, PacketReader, SharedDemuxer
-from cliprl.pipeline.sources.decoding.low_latency import Undelayed
+from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 DEFAULT_RATE = Fraction(25)
-# So many frames in a row that have no time of their own are put into the step of one; more are a clock that stands still.
+# Up to this many consecutive frames without a later time share the period of one; more mean a clock that has stopped.
 _CROWDED = 2
 
 
 class PresentationClock:
-    """Gives each picture its time, later than that of the one before. Times are kept where they are in order."""
+    """Assigns increasing times to frames. Times that increase already are kept."""
 
     def __init__(self, time_base: Fraction, rate: Fraction | None, zero: int = 0) -> None:
         """`zero` is the time, in units of `time_base`, that becomes zero."""
@@ -35,7 +35,7 @@ class PresentationClock:
         self.notes: dict[str, str] = {}
 
     def stamp(self, pts: int | None, duration: int, index: int) -> tuple[int, int]:
-        """Time and duration of picture `index`, in units of the time base: those given, where `pts` lies behind the last."""
+        """Time and duration of frame `index`, in units of the time base: those given, if `pts` is later than the last."""
         if pts is None:
             pts, duration = self._counted(index), round(self._step)
         else:
@@ -52,7 +52,9 @@ class PresentationClock:
         if self._last is None or pts > self._last:
             self._stuck = 0
             return pts
-        self._note("back", f"times repeat or go back from frame {index} on: such frames are put behind the one before")
+        self._note(
+            "back", f"times repeat or go back from frame {index} on: such frames are moved after the frame before"
+        )
         self._stuck += 1
         step = self._step / 2**self._stuck if self._stuck <= _CROWDED else self._step
         return self._last + max(int(step), 1)
@@ -74,15 +76,15 @@ class PresentationClock:
 class DisplayOrder:
     """Presentation times of a stream whose packets have only the times of decoding, such as H.264 with B-frames in AVI.
 
-    Decoders give pictures in the order of display. As long as the times of the packets never go back, which those of a
-    stream with B-frames must, picture n takes the nth of them.
+    Decoders give frames in the order of display. As long as the times of the packets never go back, which those of a
+    stream with B-frames must, frame n takes the nth of them.
     """
 
     def __init__(self) -> None:
         self._is_decoding_order = True
         self._last: int | None = None
-        self._free: list[int] = []  # times that no picture took yet, sorted
-        self._inside: list[int] = []  # packets that gave no picture yet, sorted by their own time
+        self._free: list[int] = []  # times that no frame took yet, sorted
+        self._inside: list[int] = []  # packets that gave no frame yet, sorted by their own time
 
     def sent(self, packet: Any) -> None:
         """A packet goes to the decoder. One with a time of decoding alone takes that as its own."""
@@ -98,15 +100,15 @@ class DisplayOrder:
         insort(self._inside, packet.pts)
 
     def restart(self) -> None:
-        """The decoder was emptied: packets that gave no picture will give none."""
+        """The decoder was emptied: packets that gave no frame will give none."""
         self._free.clear()
         self._inside.clear()
 
     def time(self, own: int | None, *, is_key: bool, reorders: bool) -> int | None:
-        """The time of the next picture; `own` is that of its packet. `reorders`: the decoder changes the order of pictures."""
+        """The time of the next frame; `own` is that of its packet. `reorders`: the decoder changes the order of frames."""
         if not self._is_decoding_order or own is None or own not in self._inside:
             return own
-        if is_key:  # all packets before a key picture have come out by now, or never will
+        if is_key:  # all packets before a key frame have come out by now, or never will
             while self._inside[0] < own:
                 del self._inside[0], self._free[0]
         self._inside.remove(own)
@@ -125,7 +127,7 @@ class EncryptedPacketError(Exception):
 
 
 class Decoded(NamedTuple):
-    """A picture, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
+    """A frame, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
 
     picture: av.VideoFrame
     pts: int | None
@@ -135,9 +137,9 @@ class Decoded(NamedTuple):
 class PacketDecoder:
     """Decodes the video stream of a container, whose packets `packets` reads, from its start to its end.
 
-    `corrupt` counts pictures decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
-    that came out, and those that the container says to discard. A live stream decodes without the delay of frame threads,
-    and starts at its first key frame instead of with grey pictures. Its packets are read on a thread (`reader`), and those for
+    `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
+    that came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
+    and starts at its first key frame instead of with gray frames. Its packets are read on a thread (`reader`), and those for
     which there is no time are left out.
     """
 
@@ -149,7 +151,7 @@ class PacketDecoder:
         self._context.thread_count = 0 if live else codec_threads(hardware=self._context.is_hwaccel)
         self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
-        self._undelayed = Undelayed(container, self._context)
+        self._undelayed = ParserBypass(container, self._context)
         self._order = DisplayOrder()
         self._demuxer = Demuxer(packets, live=live)
         self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
@@ -164,9 +166,9 @@ class PacketDecoder:
         self.corrupt = self.lost = self.packets = self.pictures = 0
 
     def read(self) -> Decoded | None:
-        """The next picture in presentation order, None at the end.
+        """The next frame in presentation order, None at the end.
 
-        Where a live stream or a connection breaks, the pictures already received come first, then libav's error is raised.
+        Where a live stream or a connection breaks, the frames already received come first, then libav's error is raised.
         Raises EncryptedPacketError for a packet that could be decoded to nothing but noise.
         """
         while not self._ready and not self._drained:
@@ -185,7 +187,7 @@ class PacketDecoder:
         return None
 
     def _next_packet(self) -> Packet | None:
-        """The next packet. A last one that is cut off is left out where it would take pictures yet to be put in order with it."""
+        """The next packet. A last one that is cut off is left out where it would take frames yet to be put in order with it."""
         if self.reader is not None:
             return self._received(self.reader)
         packet, self._next = self._next or self._demux(), None
@@ -198,7 +200,7 @@ class PacketDecoder:
         return packet
 
     def _received(self, reader: PacketReader) -> Packet | None:
-        """The next packet of a live stream. After others were dropped the decoder begins anew."""
+        """The next packet of a live stream. After dropped packets the decoder is reset."""
         packet, broken = reader.take()
         if broken:
             self._context.flush_buffers()
@@ -238,7 +240,7 @@ class PacketDecoder:
         self._ready.extend(found)
 
     def _settle(self) -> None:
-        """At the end: where there were errors, packets without a picture were lost to them too."""
+        """At the end: where there were errors, packets without a frame were lost to them too."""
         if self.lost or self.corrupt:
             self.lost = max(self.lost, self.packets - self.pictures)
 

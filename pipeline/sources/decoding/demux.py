@@ -13,12 +13,12 @@ from av.format import Flags
 
 from cliprl.pipeline.core.passthrough import Passthrough
 from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock
-from cliprl.pipeline.sources.decoding.low_latency import Undelayed, has_key
-from cliprl.pipeline.sources.decoding.packet_queue import Arrived, PacketQueue
+from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, has_key
+from cliprl.pipeline.sources.decoding.packet_queue import Arrived, LivePacketQueue
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
-# Sound may lie so many seconds of pictures behind its time in a file; so many packets are read ahead for it at most.
+# Seconds of video by which audio may be late in a file, and the maximum number of packets read ahead for it.
 _SKEW, _MOST_AHEAD = 1, 100
 
 
@@ -26,7 +26,7 @@ class SharedDemuxer:
     """Reads the packets of one video stream, and adds those of the audio tracks to `passthrough`.
 
     Their times are those of `timeline`, or of the container where it is None.
-    With `read_ahead`, packets are read up to a second ahead until the sound has caught up with the picture, so that an output
+    With `read_ahead`, packets are read up to a second ahead until the audio has caught up with the video, so that an output
     has it in time. An input whose data come slowly (a pipe) must not be read ahead.
     """
 
@@ -103,10 +103,10 @@ def _time(packet: Packet) -> Fraction | None:
     return None if ticks is None else ticks * packet.time_base
 
 
-# A demuxer that fails this often without a packet between has lost the thread.
+# A demuxer that fails this often without a packet in between is given up.
 _MOST_READ_ERRORS = 32
 _GONE = (TimeoutError, ConnectionError, av.error.ExitError)
-# A read that takes so many seconds has waited for the other end.
+# A read that takes longer than this, in seconds, has waited for the sender.
 _WAITED = 0.002
 # Demuxers of streams that come in stored parts, of which several may lie ready.
 _STORED = ("hls", "dash")
@@ -143,13 +143,14 @@ class Demuxer:
 
 
 class PacketReader(threading.Thread):
-    """Reads a live stream as fast as it comes, and notes when each packet arrived. `close` closes the container too.
+    """Reads a live stream without waiting for the decoder, and records when each packet arrived.
 
-    The packet's `opaque` is its `Stamp`, which libav passes on to the picture. `timeline` moves its times after that.
+    `close` closes the container too. The packet's `opaque` is its `PacketStamp`, which libav passes on to the frame.
+    `timeline` moves its times after that.
     """
 
     def __init__(
-        self, container: Any, packets: SharedDemuxer, undelayed: Undelayed, timeline: Timeline[Packet]
+        self, container: Any, packets: SharedDemuxer, undelayed: ParserBypass, timeline: Timeline[Packet]
     ) -> None:
         super().__init__(name="packets", daemon=True)
         self._container, self._undelayed, self._timeline = container, undelayed, timeline
@@ -157,7 +158,7 @@ class PacketReader(threading.Thread):
         self._timed = not container.format.flags & _NO_TIMES
         self.stored = container.format.name.startswith(_STORED)
         self._clock = ArrivalClock()
-        self._queue = PacketQueue(self._clock, stored=self.stored)
+        self._queue = LivePacketQueue(self._clock, stored=self.stored)
         self._changed = threading.Condition()
         self._ended = self._closed = False
 
@@ -177,7 +178,7 @@ class PacketReader(threading.Thread):
         return self._demuxer.failure
 
     def due(self, picture: Any) -> float:
-        """When a picture would have arrived without any backlog, by `time.monotonic()`."""
+        """When a frame would have arrived without any backlog, by `time.monotonic()`."""
         stamp = picture.opaque
         with self._changed:
             return time.monotonic() if stamp is None else self._clock.due(stamp)
@@ -191,7 +192,7 @@ class PacketReader(threading.Thread):
         return (found[0].packet, found[1]) if found else (None, False)
 
     def close(self) -> None:
-        """Read no further. A read that hangs is left to itself: it ends by libav's timeout, and the container with it."""
+        """Stop reading. A read that hangs ends by libav's timeout, and then closes the container."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -201,11 +202,11 @@ class PacketReader(threading.Thread):
         self.join(_PATIENCE)
 
     def run(self) -> None:
-        """The thread's body."""
+        """Read packets until the end or `close`."""
         try:
             while not self._closed and (packet := self._read()) is not None:
                 self._put(*packet)
-        except Exception as error:  # told where packets are taken
+        except Exception as error:  # raised by the consumer
             self._demuxer.failure = error
         with self._changed:
             self._ended, closed = True, self._closed
@@ -220,7 +221,7 @@ class PacketReader(threading.Thread):
         return None if packet is None else (packet, now, now - start > _WAITED)
 
     def _put(self, packet: Packet, now: float, waited: bool) -> None:
-        bare = self._undelayed.is_on  # without the parser nobody has looked for key frames
+        bare = self._undelayed.is_on  # without the parser, key frames are not marked
         self._undelayed.look(packet)
         key = packet.is_keyframe or (bare and has_key(bytes(packet)))
         media, order = (_seconds(packet, time_) if self._timed else None for time_ in (packet.pts, packet.dts))
