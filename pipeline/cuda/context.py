@@ -65,7 +65,7 @@ class GpuContext:
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Make the ring of slots in GPU memory, with pinned planes for decoders and encoders that work on the host."""
         with CAPTURE_LOCK:
-            self._ring = CudaRing(self.gpu, slots, policy, self.stream())
+            self._ring = CudaRing(self.gpu, slots, policy, self.stream(urgent=True))
         return self._ring
 
     @property
@@ -75,10 +75,10 @@ class GpuContext:
             raise ValueError("frames of this device come from its ring: call `ring` first")
         return self._ring
 
-    def stream(self) -> Stream:
-        """Take a CUDA stream for this video stream alone."""
+    def stream(self, *, urgent: bool = False) -> Stream:
+        """Take a CUDA stream for this video stream alone: `urgent` for short work that frames wait for."""
         with CAPTURE_LOCK:
-            self._streams.append(self.gpu.stream())
+            self._streams.append(self.gpu.stream(urgent=urgent))
         return self._streams[-1]
 
     def planes(self, slot: Slot) -> Planes:

@@ -62,8 +62,11 @@ class Gpu(Protocol):
         """Return the stream on which libav's decoder writes its surfaces: CUDA's default stream."""
         ...
 
-    def stream(self) -> Stream:
-        """Create a non-blocking stream for the caller's exclusive use; it does not synchronize with the default stream."""
+    def stream(self, *, urgent: bool = False) -> Stream:
+        """Create a non-blocking stream for the caller's exclusive use; it does not synchronize with the default stream.
+
+        Work of an `urgent` stream goes before that of others where the GPU has priorities.
+        """
         ...
 
     def give_back(self, stream: Stream) -> None:

@@ -109,7 +109,7 @@ class CudaOverlay(Overlay):
     """An `Overlay` for frames of the device's ring. After `draw` a frame's planes on the host hold the result."""
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, context: GpuContext) -> None:
-        self._cuda, self._stream = context, context.stream()
+        self._cuda, self._stream = context, context.stream(urgent=True)
         self._uploads = UploadBuffers(context.gpu, self._stream)
         self._drawn = context.gpu.event()
         self._size = (0, 0)

@@ -33,7 +33,8 @@ class TorchGpu:
     def __init__(self, launcher: Launcher, index: int = 0) -> None:
         self.name = torch.cuda.get_device_name(index)
         self._launcher, self._device = launcher, torch.device("cuda", index)
-        self._spare: list[torch.cuda.Stream] = []
+        self._spare: dict[bool, list[torch.cuda.Stream]] = {False: [], True: []}
+        self._urgent: set[int] = set()
         # Graphs run one after the other on one stream and keep no state in this memory, so they share a pool.
         self._pool = torch.cuda.graph_pool_handle()
         # Torch does not use a pool again after its last graph was freed: keep the first graph.
@@ -84,15 +85,18 @@ class TorchGpu:
         """See `Gpu`."""
         return torch.cuda.default_stream(self._device)
 
-    def stream(self) -> torch.cuda.Stream:
+    def stream(self, *, urgent: bool = False) -> torch.cuda.Stream:
         """See `Gpu`. Not from torch's pool, in which two streams may be the same."""
-        if self._spare:
-            return self._spare.pop()
-        return torch.cuda.ExternalStream(self._launcher.stream(), self._device)  # type: ignore[no-untyped-call]
+        if self._spare[urgent]:
+            return self._spare[urgent].pop()
+        handle = self._launcher.stream(urgent=urgent)
+        if urgent:
+            self._urgent.add(handle)
+        return torch.cuda.ExternalStream(handle, self._device)  # type: ignore[no-untyped-call]
 
     def give_back(self, stream: torch.cuda.Stream) -> None:
         """See `Gpu`."""
-        self._spare.append(stream)
+        self._spare[stream.cuda_stream in self._urgent].append(stream)
 
     def event(self) -> torch.cuda.Event:
         """See `Gpu`. A waiting thread sleeps instead of spinning."""

@@ -33,6 +33,7 @@ class FakeStream:
     """Work not yet done: each is a function that does it and tells True, or tells False where it has to wait."""
 
     work: deque[Callable[[], bool]] = field(default_factory=deque)
+    urgent: bool = False
 
 
 class FakeGpu:
@@ -93,11 +94,13 @@ class FakeGpu:
     def slice(self, buffer: NDArray[Any], start: int, stop: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         return buffer[start:stop] if shape is None else buffer[start:stop].reshape(shape)
 
-    def stream(self) -> FakeStream:
-        if self.spare:
-            return self.spare.pop()
+    def stream(self, *, urgent: bool = False) -> FakeStream:
+        found = next((stream for stream in self.spare if stream.urgent == urgent), None)
+        if found is not None:
+            self.spare.remove(found)
+            return found
         self.disturb()
-        self.streams.append(FakeStream())
+        self.streams.append(FakeStream(urgent=urgent))
         return self.streams[-1]
 
     def give_back(self, stream: FakeStream) -> None:

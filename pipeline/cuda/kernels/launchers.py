@@ -19,8 +19,8 @@ class Launcher(Protocol):
 
     name: str
 
-    def stream(self) -> int:
-        """Create a stream that lives as long as the launcher; return its handle."""
+    def stream(self, *, urgent: bool = False) -> int:
+        """Create a stream that lives as long as the launcher; return its handle. `urgent` asks for the highest priority."""
         ...
 
     def launch(self, arguments: Arguments, stream: int) -> None:
@@ -49,10 +49,12 @@ class BindingsLauncher:
         """Make the context current in this thread, as torch does in every thread that uses it."""
         self._call(self._driver.cuCtxSetCurrent(self._context))
 
-    def stream(self) -> int:
+    def stream(self, *, urgent: bool = False) -> int:
         """See `Launcher`."""
         self._enter()
-        return int(self._call(self._driver.cuStreamCreate(_NON_BLOCKING)))
+        least, greatest = self._results(self._driver.cuCtxGetStreamPriorityRange())
+        priority = greatest if urgent else least
+        return int(self._call(self._driver.cuStreamCreateWithPriority(_NON_BLOCKING, priority)))
 
     def launch(self, arguments: Arguments, stream: int) -> None:
         """See `Launcher`."""
@@ -68,10 +70,14 @@ class BindingsLauncher:
 
     def _call(self, answer: tuple[Any, ...]) -> Any:
         """Return the result of a driver call. Raises EngineError where its status is not success."""
+        values = self._results(answer)
+        return values[0] if values else None
+
+    def _results(self, answer: tuple[Any, ...]) -> list[Any]:
         status, *values = answer
         if int(status) != 0:
             raise EngineError(f"the NVIDIA driver failed: {getattr(status, 'name', status)}; see nvidia-smi")
-        return values[0] if values else None
+        return values
 
 
 class PycudaLauncher:
@@ -100,8 +106,8 @@ class PycudaLauncher:
         # The only argument is a struct, passed by value as its bytes.
         return module.get_function(kernel.name).prepare([f"{sizeof(kernel)}s"])
 
-    def stream(self) -> int:
-        """See `Launcher`."""
+    def stream(self, *, urgent: bool = False) -> int:
+        """See `Launcher`. pycuda has no priorities."""
         self._context.push()
         try:
             stream = self._driver.Stream(_NON_BLOCKING)

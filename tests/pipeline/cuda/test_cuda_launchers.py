@@ -32,7 +32,10 @@ int cuModuleLoadData(void **module, const void *image) {
 int cuModuleGetFunction(void **function, void *module, const char *name) {
     return *function = strdup(name), module == (void *)0x55 ? 0 : 400;
 }
-int cuStreamCreate(void **stream, unsigned flags) { return *stream = (void *)0x1010, flags == 1 ? 0 : 1; }
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, 0; }
+int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
+    return *stream = priority == -5 ? (void *)0x2020 : (void *)0x1010, flags == 1 ? 0 : 1;
+}
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *stream, void **arguments, void **extra) {
     char name[80];
@@ -61,6 +64,7 @@ from cliprl.bench.fixtures import timecode
 from cliprl.pipeline.cuda.kernels.launchers import BindingsLauncher
 launcher = BindingsLauncher(b"\\x7fELF" + b"0" * 60, 0)
 stream = launcher.stream()
+assert (stream, launcher.stream(urgent=True)) == (0x1010, 0x2020)
 luma, expected, bits = np.zeros((16, 400), np.uint8), np.zeros((16, 400), np.uint8), timecode.bits_of(123_456)
 launcher.launch(timecode.write_arguments((luma.ctypes.data, 400), bits.ctypes.data), stream)
 timecode.write(expected, 123_456)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cliprl.pipeline.core.buffers import Policy
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.cuda.ring import CudaRing, Slot
 
 HEIGHT, WIDTH = 3, 5
@@ -230,3 +234,14 @@ def test_the_simulation_finds_deadlocks() -> None:
     gpu.run(lambda: None, other)
     with pytest.raises(Deadlock):
         gpu.drain()
+
+
+def test_uploads_and_overlays_go_before_the_networks() -> None:
+    gpu = FakeGpu(lambda n: 0)
+    both = share(gpu, network_of)
+    device = CudaDevice(both)
+    device.ring(2, "wait")
+    overlay: Any = device.overlay(())
+    assert device.frames.stream.urgent
+    assert overlay._stream.urgent
+    assert not both.compute.urgent
