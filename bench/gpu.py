@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cliprl.engines import CliprlError
     from cliprl.pipeline.cuda.factory import open_shared_gpu
 
+    if given.smoke:
+        from cliprl.bench.cuda.smoke import smoke
+
+        return smoke(lambda: open_shared_gpu(print))
     clock = Stopwatch(given.minutes)
     # If anything hangs: print every thread's stack; the files written so far stay.
     faulthandler.dump_traceback_later(clock.left() + 20, exit=True)
@@ -122,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=100_000, help="length of the long run; 0 leaves it out")
     parser.add_argument(
         "--minutes", type=float, default=8.5, help="time for everything; the long run gets what is left"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="check in two minutes what this machine can do, and measure nothing"
     )
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")

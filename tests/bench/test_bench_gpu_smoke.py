@@ -1,0 +1,68 @@
+"""The smoke command for a machine with a GPU, on one without and on the simulated GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gpu_fake import FakeGpu
+from gpu_host import needs_compiler
+
+from cliprl.bench.cuda import smoke
+from cliprl.engines import EngineError
+from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.pipeline.cuda.context import SharedGpu, share
+from cliprl.pipeline.cuda.factory import network_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+def test_without_a_gpu_it_runs_to_its_end_and_names_what_it_did_not_check() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "gpu.py"), "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any("Traceback" in line for line in (*lines, *done.stderr.splitlines()))
+    assert len([line for line in lines if line.startswith("not checked: ")]) == 5
+    assert any("two streams open at once" in line and "no NVIDIA driver" in line for line in lines)
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, check: smoke.Check, card: SharedGpu | None) -> tuple[int, list[str]]:
+    def open_gpu() -> SharedGpu:
+        if card is None:
+            raise EngineError("no GPU")
+        return card
+
+    lines: list[str] = []
+    monkeypatch.setattr(smoke, "_checks", lambda _: (check,))
+    return smoke.smoke(open_gpu, lines.append), lines
+
+
+def test_a_failed_check_is_a_failed_run_and_a_missing_compiler_without_a_gpu_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken() -> str:
+        raise EngineError("no compiler")
+
+    check = smoke.Check("kernels", broken, needs_gpu=False)
+    card = share(FakeGpu(lambda n: 0), network_of)
+    assert checked(monkeypatch, check, card)[0] == 1
+    status, lines = checked(monkeypatch, check, None)
+    assert (status, lines) == (0, ["FAILED: kernels: EngineError: no compiler"])
+
+
+@needs_compiler
+def test_the_kernels_check_passes_on_the_simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = share(FakeGpu(lambda n: 0), network_of)
+    check = smoke.Check("codes", lambda: smoke._kernels(card))
+    status, lines = checked(monkeypatch, check, card)
+    assert status == 0
+    assert lines[-1] == "ok: codes: equal"
