@@ -133,10 +133,10 @@ def _captures(card: SharedGpu) -> str:
 
 
 def _two_streams(card: SharedGpu) -> str:
-    from cliprl.bench.cuda.measure import networks
+    from cliprl.bench.cuda.measure import load_networks
 
     bundle, devices = open_bundle(), [CudaDevice(card), CudaDevice(card)]
-    engines = networks(bundle, print)
+    engines = load_networks(bundle, print)
     threads = [
         threading.Thread(target=device.segmenter, args=(bundle,), kwargs={"engines": engines}) for device in devices
     ]
@@ -151,11 +151,11 @@ def _two_streams(card: SharedGpu) -> str:
 
 
 def _one_stream(card: SharedGpu) -> str:
-    from cliprl.bench.cuda.measure import HEIGHT, WIDTH, networks
-    from cliprl.bench.cuda.runs import GpuStream, scene_pictures
+    from cliprl.bench.cuda.measure import HEIGHT, WIDTH, load_networks
+    from cliprl.bench.cuda.runs import GpuStream, scene_frames
 
     bundle = open_bundle()
-    stream = GpuStream(card, bundle, scene_pictures(HEIGHT, WIDTH, 2), engines=networks(bundle, print))
+    stream = GpuStream(card, bundle, scene_frames(HEIGHT, WIDTH, 2), engines=load_networks(bundle, print))
     start, cpu = time.monotonic(), time.process_time()
     seen = stream.run(_FRAMES)
     if seen.error is not None:
