@@ -24,13 +24,13 @@ class RingClosed(Exception):  # noqa: N818 - not an error: the reader has gone, 
 
 
 class FrameRing:
-    """A fixed number of preallocated slots, one writer, one reader.
+    """A fixed number of preallocated frame slots with one writer and one reader.
 
-    The writer asks for planes (`acquire`), fills them and hands the frame over (`publish`); the reader takes frames in order
-    (`take`), may hold several, and gives each back (`release`). A full ring makes a file's writer wait; a live one
-    ("drop-oldest") overwrites the oldest frame nobody has taken, and counts it in `dropped`. `waited` is how many seconds the
-    writer has waited for a slot. A slot that the reader holds is never written. Slots are allocated when first used, and again
-    only when the frame size changes. `on_ready` is called on the writer's thread when there is something to take.
+    The writer requests planes (`acquire`), fills them and hands the frame over (`publish`). The reader takes frames in order
+    (`take`), may hold several, and returns each (`release`). With a full ring, the writer of a file waits; that of a live source
+    ("drop-oldest") overwrites the oldest frame that was not taken yet and counts it in `dropped`. `waited`: seconds that the
+    writer has waited for slots. A slot that the reader holds is never written. Slots are allocated at their first use, and again
+    only if the frame size changes. `on_ready` is called on the writer's thread when a frame or the end can be taken.
     """
 
     def __init__(self, slots: int, policy: Policy = "wait") -> None:
@@ -46,7 +46,7 @@ class FrameRing:
         self._error: BaseException | None = None
         self._finished = self._stopped = False
         self._changed = threading.Condition()
-        self.on_ready: Callable[[], None] = _nobody
+        self.on_ready: Callable[[], None] = _ignore
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
         """NV12 planes of a slot to write the next frame into. Blocks by the policy; raises RingClosed once stopped."""
@@ -128,7 +128,7 @@ class FrameRing:
             self._changed.notify_all()
 
 
-def _nobody() -> None:
+def _ignore() -> None:
     pass
 
 
@@ -136,6 +136,15 @@ def _nobody() -> None:
 _FREE = 3
 # Largest number of pairs in the pool: more than displays and recorders that keep up ever hold. Further pairs are not reused.
 _MOST = 48
+
+
+def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> int:
+    """Write all of `data` by calls of `write`, which may take a part of it each time. Return its length in bytes."""
+    rest = memoryview(data).cast("B")
+    total = len(rest)
+    while len(rest):
+        rest = rest[write(rest) or 0 :]
+    return total
 
 
 class BufferPool:

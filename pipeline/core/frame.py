@@ -42,7 +42,7 @@ class Frame:
     """One video frame. The stages of a stream blend into its planes and add to its times; they do not copy it.
 
     luma: uint8 (H, W). chroma: uint8 (ceil(H/2), ceil(W/2), 2), Cb then Cr.
-    pts: presentation time in units of `time_base` seconds; `duration` likewise, 0 where unknown.
+    pts: presentation time in units of `time_base` seconds; `duration` in the same units, 0 if unknown.
     rotation: counter-clockwise rotation for display, in degrees (0, 90, 180, 270).
     file: the image file it was read from; None for a frame of a video or a camera.
     times: `time.monotonic()` in seconds at the end of each completed stage, by name ("captured", "encode", "write", ...).

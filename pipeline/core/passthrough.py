@@ -57,7 +57,7 @@ class Passthrough:
     """Audio, tags and chapters of an input that is read once, by its source.
 
     `notes` are for the outputs: what of the input they can't get. `frames` is set by the source at its end. A sink subscribes
-    before the first frame is read; packets that nobody subscribed to are dropped from then on. Chapters are those of PyAV's
+    before the first frame is read; packets without a subscriber are dropped from then on. Chapters are those of PyAV's
     `Container.chapters`, their times those of the frames.
     """
 

@@ -1,4 +1,4 @@
-"""What a run came to: frames, rate, drops, and how long each stage took."""
+"""Statistics of a run: frames, rate, drops, and the duration of each stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 # The stages of a frame's way, in order, and the latency from one end of it to the other.
 STAGES = ("decode", "prepare", "encode", "refine", "draw", "write")
 END_TO_END = "end to end"
-# So many of the latest frames are kept for the percentiles: memory stays bounded however long the stream runs.
+# Number of latest frames for the percentiles. It bounds the memory of a long run.
 SAMPLES = 65_536
 
 

@@ -1,4 +1,4 @@
-"""Where the endoscope's picture lies in a frame, and the map between frame and network coordinates."""
+"""The field of view in a frame, and the maps between the coordinates of frame, network input and grid."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_STRETCH = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Viewport:
-    """The part of a frame that the network sees, and where it lies in the network's picture.
+    """The part of a frame that becomes the network input, and its place there.
 
     `crop` (left, top, width, height) in luma pixels of the frame is scaled onto `placed` (left, top, width, height) in
-    pixels of the network's picture (network_width x network_height); the rest of that picture is padding. `circle`
+    pixels of the network input (network_width x network_height); the rest of it is padding. `circle`
     (x, y, radius) in frame pixels is the endoscope's bright disc, None where the picture fills its crop. Pixel centres
     lie at half-integers in both systems.
     """
@@ -97,6 +97,19 @@ def network_to_frame(view: Viewport) -> NDArray[np.float64]:
             [0.0, scale_y, view.crop[1] - view.placed[1] * scale_y],
         ]
     )
+
+
+def grid_map(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and shift along x and y, float64 (2,) each, from cells of a grid (rows, columns) to those of another view.
+
+    A cell at `c` in the grid over `old` lies at `scale * c + shift` in the grid over `new`. Cell 0 is half a cell from the edge
+    of the network input, where the coordinates of the view start.
+    """
+    to_frame, to_network = network_to_frame(old), frame_to_network(new)
+    scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
+    shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
+    strides = np.array([old.network_width / grid[1], old.network_height / grid[0]])
+    return scale, shift / strides + (scale - 1) / 2
 
 
 def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
-from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cells, network_to_frame
+from cliprl.pipeline.core.viewport import Viewport, grid_map, inside_cells
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
 
 # Address and pitch, in bytes, of luma and of chroma.
@@ -127,9 +127,5 @@ def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.f
     """
     if (old.crop, old.placed) == (new.crop, new.placed):
         return np.array([1, 0, 1, 0], np.float32)
-    to_frame, to_network = network_to_frame(new), frame_to_network(old)
-    scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
-    shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
-    strides = np.array([new.network_width / grid[1], new.network_height / grid[0]])
-    # Cell centers lie half a cell from the corner of the image, the origin of the maps.
-    return np.stack([scale, shift / strides + (scale - 1) / 2], axis=1).ravel().astype(np.float32)
+    scale, shift = grid_map(new, old, grid)
+    return np.stack([scale, shift], axis=1).ravel().astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Engine
-from cliprl.pipeline.core.viewport import Viewport, frame_to_network, network_to_frame
+from cliprl.pipeline.core.viewport import Viewport, grid_map
 
 Array = NDArray[Any]
 # Below this share of changed cells a further step is not worth its time.
@@ -91,13 +91,13 @@ class TemporalPrior:
     def __init__(self) -> None:
         self._logits: NDArray[np.float32] | None = None
         self._view: Viewport | None = None
-        self._thumb: NDArray[np.int16] | None = None
+        self._thumb: NDArray[np.uint8] | None = None
 
     def is_cut(self, picture: NDArray[np.uint8]) -> bool:
         """Whether `picture`, uint8 (H, W, 3), starts another shot than the last one given."""
-        thumb = picture[::STRIDE, ::STRIDE].astype(np.int16)
+        thumb = picture[::STRIDE, ::STRIDE].copy()
         previous, self._thumb = self._thumb, thumb
-        return previous is not None and float(np.abs(thumb - previous).mean()) > CUT
+        return previous is not None and is_cut(previous, thumb, CUT)
 
     def recall(self, base: NDArray[Any], view: Viewport, cut: bool) -> NDArray[Any]:
         """The prior for a frame seen through `view`: float32 like `base` (1, K, h, w); `base` itself where there is none."""
@@ -117,15 +117,16 @@ class TemporalPrior:
         self._view = view
 
 
+def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8], threshold: float) -> bool:
+    """Whether two images of one shape belong to different shots: their mean absolute difference is above `threshold`."""
+    return float(cv2.absdiff(before, after).mean()) > threshold
+
+
 def _warp(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[np.float32]:
-    """Move a grid of logits from one view's coordinates to another's; what comes into view is filled from the edge."""
+    """Move a grid of logits from one view to another; cells without a value are filled from the edge."""
     height, width = logits.shape[2:]
-    strides = np.array([old.network_width / width, old.network_height / height])
-    to_frame, to_network = network_to_frame(old), frame_to_network(new)
-    scale = to_network[:, :2] @ to_frame[:, :2]
-    shift = to_network[:, :2] @ to_frame[:, 2] + to_network[:, 2]
-    # Cell centres lie half a cell from the picture's corner, where the maps have their origin.
-    matrix = np.column_stack([scale, shift / strides + (scale.diagonal() - 1) / 2])
+    scale, shift = grid_map(old, new, (height, width))
+    matrix = np.column_stack([np.diag(scale), shift])
     moved = [
         cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for plane in logits[0]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.core.buffers import write_all
 from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
 
 # Identifies a file and its state: device, inode, size and time of the last change.
@@ -47,15 +48,11 @@ class PartialFile:
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`, or raise OSError; after an error nothing more reaches the disk, and it counts as written."""
-        rest = memoryview(data).cast("B")
-        total = len(rest)
-        while self.error is None and len(rest):
-            try:
-                rest = rest[self._file.write(rest) or 0 :]
-            except OSError as error:
-                self.error = error
-                raise
-        return total
+        try:
+            return write_all(self._file.write, data) if self.error is None else memoryview(data).nbytes
+        except OSError as error:
+            self.error = error
+            raise
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Do what a file's method does."""

@@ -12,13 +12,13 @@ from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.core.viewport import Circle
 
 STRIPS = 16
-# A strip is so many lines wide, and is read in so many cells along the frame's longer side, whatever the frame's size.
+# Width of a strip in lines, and number of cells along the longer side of the frame, for every frame size.
 LINES, _CELLS = 4, 480
-# An end is where so many bright cells follow each other.
+# Number of consecutive bright cells that make an end.
 LEAST_CELLS = 3
 # Bars may be this much brighter than nominal black, and the picture is at least this much brighter than the bars.
 BAR_DROP, BAR_RISE, PICTURE_RISE = 4.0, 16.0, 8.0
-# The second opinion on an end: where the strip reaches this share of its own brightness (a glow around the disc does not).
+# A second threshold for an end, as a share of the brightness of the strip. A glow around the disc stays below it.
 BRIGHT_SHARE = 0.35
 
 
@@ -92,7 +92,7 @@ def _horizontal(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _vertical(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The vertical strips likewise; of each cell one line is read, as lines are what memory is slow at."""
+    """Return the vertical strips in the same form. One line of each cell is read, because memory is slow at reading lines."""
     first, lines = first_lines(luma.shape[1]), min(LINES, luma.shape[1])
     columns = luma[cell // 2 :: cell][:, (first[:, None] + np.arange(lines)).ravel()]
     strips = columns.reshape(len(columns), STRIPS, lines).mean(axis=2, dtype=np.float32)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cliprl.pipeline.core.buffers import write_all
+
 
 class SyncedFile:
     """A new file, for libav to write to, that is synced to the disk every `seconds`.
@@ -32,16 +34,12 @@ class SyncedFile:
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`. Raises OSError once; after that, data is discarded and counts as written."""
-        rest = memoryview(data).cast("B")
-        total = len(rest)
         if self.error is None:
             with self._keeping_error():
-                while len(rest):
-                    rest = rest[self._file.write(rest) or 0 :]
-                self.size += total
+                self.size += write_all(self._file.write, data)
                 if time.monotonic() - self._synced > self._seconds:
                     self._sync()
-        return total
+        return memoryview(data).nbytes
 
     def close(self) -> None:
         """Sync and close. Raises OSError if not everything was written; the file stays open then."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cells, network_to_frame
+from cliprl.pipeline.segment.refinement import is_cut
 
 Flow = NDArray[np.float32]
 
@@ -70,7 +71,7 @@ class OpticalFlow:
             return None
         nothing: Any = None  # an array here would be an initial estimate
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
-        return flow if float(cv2.absdiff(_sampled(last, flow), small).mean()) < _CUT else None
+        return None if is_cut(_sampled(last, flow), small, _CUT) else flow
 
 
 def _small(luma: Plane) -> Plane:

@@ -19,6 +19,8 @@ from typing import Any
 
 import av
 
+from cliprl.pipeline.core.buffers import write_all
+
 FORMAT = "nut"
 _PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main()"
 # Seconds for the child to start, for the other end to answer, for it to take what is sent, and for the child to end.
@@ -47,17 +49,16 @@ class NetworkProcess:
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`. Raises OSError if the child does not take it."""
-        rest = memoryview(data).cast("B")
-        total = len(rest)
-        while len(rest):
-            if not select.select([], [self._in], [], _STUCK)[1]:
-                raise TimeoutError(f"it has taken nothing for {_STUCK:g} s")
-            try:
-                rest = rest[os.write(self._in, rest) :]
-            except BrokenPipeError:
-                self._hear(_END)
-                raise OSError(self._said.strip() or "the connection has ended") from None
-        return total
+        return write_all(self._write, data)
+
+    def _write(self, data: memoryview) -> int:
+        if not select.select([], [self._in], [], _STUCK)[1]:
+            raise TimeoutError(f"it has taken nothing for {_STUCK:g} s")
+        try:
+            return os.write(self._in, data)
+        except BrokenPipeError:
+            self._hear(_END)
+            raise OSError(self._said.strip() or "the connection has ended") from None
 
     def check(self) -> None:
         """After a frame was written: wait until the other end has answered, once. Raises OSError if it has not, or left."""
