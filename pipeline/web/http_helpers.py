@@ -16,7 +16,7 @@ from cliprl.pipeline.web.media.encoder_thread import VIEWS
 _JSON = "application/json"
 
 
-class Count:
+class ActiveCount:
     """Counts entered `with` blocks that have not been left. For one event loop."""
 
     def __init__(self) -> None:

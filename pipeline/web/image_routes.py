@@ -12,7 +12,7 @@ from pathlib import PurePath
 from aiohttp import web
 
 from cliprl.pipeline.web.connections import ConnectionPool
-from cliprl.pipeline.web.http_helpers import Count, requested_view
+from cliprl.pipeline.web.http_helpers import ActiveCount, requested_view
 from cliprl.pipeline.web.media.channels import Channel
 from cliprl.pipeline.web.media.image_conversion import png
 from cliprl.pipeline.web.media.rtc import PeerLimit
@@ -34,7 +34,7 @@ class ImageRoutes:
     def __init__(self, program: ProgramInfo, channels: Mapping[tuple[str, str], Channel], pool: ConnectionPool) -> None:
         self._program, self._channels, self._pool = program, channels, pool
         self._snapshots = asyncio.Semaphore(_SNAPSHOTS)
-        self._snapshot_requests, self._streams = Count(), Count()
+        self._snapshot_requests, self._streams = ActiveCount(), ActiveCount()
         self._peers = PeerLimit(pool.limits.rtc_handles)
         self._sessions: set[ViewerSession] = set()
 

@@ -15,7 +15,7 @@ from cliprl.pipeline.live.controls import quoted
 from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.auth import AccessControl, Handler, access_middleware, add_headers
 from cliprl.pipeline.web.connections import ConnectionPool, tracking_middleware
-from cliprl.pipeline.web.http_helpers import Count, bad_request, json_object
+from cliprl.pipeline.web.http_helpers import ActiveCount, bad_request, json_object
 from cliprl.pipeline.web.image_routes import ImageRoutes
 from cliprl.pipeline.web.limits import LoginLimit
 from cliprl.pipeline.web.media.channels import Channel
@@ -40,7 +40,7 @@ class Routes:
     ) -> None:
         self._program, self._access, self._channels = program, access, channels
         self._latency, self._pool = latency, pool
-        self._refusals, self._login_limit = Count(), LoginLimit()
+        self._refusals, self._login_limit = ActiveCount(), LoginLimit()
         self._images = ImageRoutes(program, channels, pool)
         self._assets = load_assets()
 

@@ -278,7 +278,7 @@ def test_rtsp_goes_out(python3: str, tmp_path: Path) -> None:
     assert set(numbers) <= set(sender.camera.given)
 
 
-def test_an_outlet_nobody_listens_to_harms_nobody_and_tries_again(python3: str, tmp_path: Path) -> None:
+def test_an_output_without_a_listener_delays_nothing_and_tries_again(python3: str, tmp_path: Path) -> None:
     server = RtspServer(python3, "64x64", str(tmp_path / "stored.ts"))
     server.kill()
     sender = Sender(f"rtsp://user:secret@127.0.0.1:{server.port}/store")
