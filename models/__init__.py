@@ -1,1 +1,1 @@
-"""What is learned: the network, its data, its training and its scores."""
+"""Train and score the networks: architecture, data, training, evaluation and export."""

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 @app.command(
     help="""Score a bundle on a data set, through the pipeline it runs in: every score under its own name, by class and by
-sequence, with intervals. Writes scores.md, scores.json, counts.json and pictures of the worst frames.""",
+sequence, with intervals. Writes scores.md, scores.json, counts.json and images of the worst frames.""",
     epilog="""[bold]Examples[/]
 
 [cyan]cliprl-eval --data endovis2015:/data/endovis2015 --split both --union[/]  instrument or not, on D2 and OP3
@@ -46,7 +46,7 @@ def evaluate(
             help="A published split (its test part, or NAME:train), or sequences: D2,OP3.", show_default="everything"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the tables and pictures.")] = Path("scores"),
+    out: Annotated[Path, typer.Option(help="Folder for the tables and images.")] = Path("scores"),
     union: Annotated[bool, typer.Option("--union", help="Score instrument or not, all instruments as one.")] = False,
     map_: Annotated[
         list[str] | None,

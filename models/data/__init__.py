@@ -1,1 +1,1 @@
-"""What the network learns from and is scored on: data sets, augmentation, corruption."""
+"""Data sets, augmentation and corruptions."""

@@ -82,14 +82,14 @@ def labelled_batch(
 
     Images are corrupted up to `severity`, and views span up to `zoom` of their width.
     """
-    pictures = []
+    images = []
     for n in batch_share(size):
         rng = np.random.default_rng((seed, step, n))
         dataset, index = mixture.draw(rng)
         sample = dataset[index]
         image, labels = Geometry.draw(rng, _size(sample), target, zoom, mixture.variety).apply(sample, target, stride)
-        pictures.append(Photometry.draw(rng, severity, mixture.variety).apply(image, labels, rng))
-    return _stack([p[0] for p in pictures]), _stack([p[1] for p in pictures]).long()
+        images.append(Photometry.draw(rng, severity, mixture.variety).apply(image, labels, rng))
+    return _stack([p[0] for p in images]), _stack([p[1] for p in images]).long()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def pair_batch(
     first = []
     for n in batch_share(size):
         rng = np.random.default_rng((seed, step, n))
-        for column, picture in zip(columns, _pair(mixture, target, rng, severity, zoom), strict=True):
-            column.append(picture)
+        for column, image in zip(columns, _pair(mixture, target, rng, severity, zoom), strict=True):
+            column.append(image)
         first.append(bool(rng.random() < FIRST_FRAME_SHARE))
     before, now, labels = (_stack(column) for column in columns)
     return FramePairs(before, now, labels.long(), torch.tensor(first))
@@ -153,5 +153,5 @@ def _size(sample: Sample) -> tuple[int, int]:
     return height, width
 
 
-def _stack(pictures: Sequence[Image]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures))
+def _stack(images: Sequence[Image]) -> Tensor:
+    return torch.from_numpy(np.stack(images))

@@ -21,10 +21,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 def read_image(path: Path) -> Image:
     """Read an image as uint8 (H, W, 3) RGB. Raises CliprlError for a missing or unreadable file."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None:
-        raise CliprlError(f"{path} can't be read as a picture: copy it again")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise CliprlError(f"{path} can't be read as an image: copy it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
 def read_video(path: Path, every: int = 1) -> list[Image]:
@@ -54,10 +54,10 @@ def read_palette_mask(path: Path) -> Image:
     """Read a mask as `read_mask` does, but return the indices (H, W) of a PNG with a palette, not its colors."""
     try:
         with av.open(str(path)) as container:
-            picture = next(container.decode(video=0))
+            image = next(container.decode(video=0))
     except (OSError, StopIteration, av.FFmpegError) as error:
         raise CliprlError(f"{path} can't be read as a mask: copy it again") from error
-    return plane_array(picture, 0).copy() if picture.format.name == "pal8" else read_mask(path)
+    return plane_array(image, 0).copy() if image.format.name == "pal8" else read_mask(path)
 
 
 def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:

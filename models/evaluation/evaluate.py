@@ -170,7 +170,7 @@ def _worst(clean: Evaluation) -> dict[str, list[dict[str, Any]]]:
 
 
 def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
-    """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and pictures."""
+    """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and images."""
     try:
         (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "counts.json").write_text(json.dumps(clean.evaluator.counts.to_json()) + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ LARGE = 1024
 
 
 def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, folder: Path) -> None:
-    """Write the encoder, for any number of pictures, and the refiner, for one; both for any number of classes from 2.
+    """Write the encoder, for any number of images, and the refiner, for one; both for any number of classes from 2.
 
     `text` (K, E) is an example of the classes' embeddings.
     """

@@ -27,7 +27,7 @@ class PyramidDecoder(nn.Module):
         self.out = nn.Sequential(nn.Conv2d(pyramid, features, 3, padding=1), nn.ReLU())
 
     def forward(self, stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Stages (B, C_i, h_i, w_i) of a picture of `size` (height, width) to features (B, D, height/4, width/4)."""
+        """Stages (B, C_i, h_i, w_i) of an image of `size` (height, width) to features (B, D, height/4, width/4)."""
         parts = list(zip(self.lateral, self.shift, self.smooth, stages, STRIDES, strict=True))
         top: Tensor | None = None
         for lateral, shift, smooth, stage, stride in reversed(parts):

@@ -79,7 +79,7 @@ class ClipSegmenter(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """Whole-image embeddings (B, E) of unit length, of uint8 images (B, H, W, 3).
 
-        A transformer has positions for one size: pictures of another are scaled to it.
+        A transformer has positions for one size: images of another are scaled to it.
         """
         pixels = self.normalise(image)
         if self.stages.fixed and pixels.shape[2:] != self.size:

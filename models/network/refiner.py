@@ -120,7 +120,7 @@ def state_maps(context: ActionContext) -> Tensor:
     """Return class-independent maps of the distributions: (B, STATE_MAPS, h, w), each within 0..1.
 
     Largest probability; certainty (sum of squares); agreement (inner product of distributions) with the cell to the right,
-    the cell below, the neighbourhood, the prior and the base; the prior's largest probability; how the neighbourhood and
+    the cell below, the neighborhood, the prior and the base; the prior's largest probability; how the neighborhood and
     the prior see the leading class.
     """
     p, near = context.logits.softmax(1), context.smooth.softmax(1)

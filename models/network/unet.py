@@ -67,7 +67,7 @@ class UNet(nn.Module):
 
 
 class UNetStage:
-    """Trains a U-Net as the supervised stage trains the base: same settings, and step by step the same pictures."""
+    """Trains a U-Net as the supervised stage trains the base: same settings, and step by step the same images."""
 
     name = "unet"
 
@@ -102,7 +102,7 @@ class UNetStage:
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
 
     def state(self) -> dict[str, Any]:
-        """Network, optimiser and schedule."""
+        """Network, optimizer and schedule."""
         return {
             "unet": self.unet.state_dict(),
             "optimizer": self.optimizer.state_dict(),

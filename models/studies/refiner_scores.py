@@ -1,4 +1,4 @@
-"""How the study's refiners are scored: on the pipeline's own path, the base's outputs kept between them."""
+"""Score the refiners of a study on the pipeline's path, with cached outputs of the base."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class EncodedFrame(ModuleEngine):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one refiner made of one set: the counts of its classes, of instrument or not, and of consecutive masks."""
+    """The counts of one refiner on one test set: of classes, of instrument or not, and of consecutive masks."""
 
     classes: ConfusionCounts
     instrument: ConfusionCounts
     consecutive: ConfusionCounts
 
     def metric(self) -> dict[str, RatioMetric]:
-        """What each of MEASURES is made of; but for the last, a row a frame of `classes`."""
+        """Return the metric of each of MEASURES; all but the last have one row for each frame of `classes`."""
         scores = (
             dataset_miou_foreground(self.instrument),
             dataset_miou(self.classes),

@@ -99,7 +99,7 @@ class SeedRun:
         return [(arm, self._read(arm)) for arm in VARIANTS]
 
     def scores(self, arm: RefinerVariant) -> Path:
-        """Where an arm's scores are kept; those of one that learns nothing are the same for every seed."""
+        """Return the score file of an arm; arms without training share one for all seeds."""
         name = self._name(arm) if arm.learns else arm.name.replace(" ", "-")
         return self.checkpoints.folder / f"{name}.scores"
 

@@ -1,4 +1,4 @@
-"""What the study of the refiner found, as tables and as JSON: every arm's measures, and what it gains over the base."""
+"""Write the results of the refiner study as tables and JSON: the measures of every arm and its gain over the base."""
 
 from __future__ import annotations
 

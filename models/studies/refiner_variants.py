@@ -53,7 +53,7 @@ VARIANTS = (
 
 
 def observe_batches(network: ClipSegmenter, mixture: Mixture, text: Tensor, recipe: Recipe) -> Iterator[Observation]:
-    """What the base sees of the batches of all steps, features in half precision: every arm of a seed learns from these."""
+    """Yield the base's outputs for the batches of all steps, with FP16 features; all arms of a seed train on them."""
     config, growth = recipe.reinforcement, Curriculum(recipe.curriculum.reinforcement, recipe.reinforcement.steps)
     size = (recipe.network.height, recipe.network.width)
     batches = BatchLoader(

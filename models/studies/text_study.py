@@ -2,7 +2,7 @@
 
     python -m cliprl.models.studies.text_study --out runs/text --seed 0 --seed 1 --seed 2
 
-Captions of rendered scenes still tell where the class is to be seen at all, never where in the picture. Scored on scenes with
+Captions of rendered scenes still name the class, but not its position. Scored on scenes with
 other seeds, beside words that no caption has. A seed that was cut off goes on. Writes study.md and study.json.
 """
 

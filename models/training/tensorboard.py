@@ -56,9 +56,9 @@ class TensorboardLog:
             for number, group in enumerate(stage.optimizer.param_groups):
                 writer.add_scalar(f"rate/{number}", group["lr"], done)
         if isinstance(stage, HasPreview) and (done % self.draw_every == 0 or done == stage.steps):
-            picture = stage.preview()
-            if picture is not None:
-                writer.add_image("frame, truth, found", picture, done, dataformats="HWC")
+            image = stage.preview()
+            if image is not None:
+                writer.add_image("frame, truth, found", image, done, dataformats="HWC")
 
     def close(self) -> None:
         """Close the files."""

@@ -38,7 +38,7 @@ class Throughput:
         return min(1.0, self.waited / max(self.seconds, 1e-9))
 
     def __str__(self) -> str:
-        return f"{self.images_per_second:.1f} pictures/s, {self.waiting:.1%} of the time waiting for data"
+        return f"{self.images_per_second:.1f} images/s, {self.waiting:.1%} of the time waiting for data"
 
 
 @dataclass(frozen=True, slots=True)

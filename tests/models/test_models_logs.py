@@ -136,7 +136,7 @@ def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
         (tmp_path / "sleeper.pt").unlink()
         waiting = [e.value for e in read_back(tmp_path / place / "logs" / "sleeper").Scalars("waiting for data")]
         assert waiting == pytest.approx(8 * [share])
-    told = re.findall(r"sleeper: ([\d.]+) pictures/s, ([\d.]+)% of the time waiting for data", capsys.readouterr().err)
+    told = re.findall(r"sleeper: ([\d.]+) images/s, ([\d.]+)% of the time waiting for data", capsys.readouterr().err)
     assert told == [("40.0", "80.0"), ("40.0", "0.0")]
 
 

@@ -157,7 +157,7 @@ def _sharpened(image: Image, amount: float) -> Image:
 
 
 def _mixing(rng: np.random.Generator, variety: float) -> NDArray[np.float32]:
-    """Rotate hue about the grey axis, scale saturation, then scale the channels."""
+    """Rotate hue about the gray axis, scale saturation, then scale the channels."""
     hue = rng.normal(0, 0.2 * variety) if rng.random() < 1 - 0.08 * variety**2 else rng.uniform(-np.pi, np.pi)
     saturation = np.exp(rng.normal(0, 0.35 * variety))
     grey = np.full((3, 3), 1 / 3)

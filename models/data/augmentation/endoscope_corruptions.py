@@ -37,7 +37,7 @@ def _darkness(image: NDArray[np.float32], severity: float, rng: np.random.Genera
 
 
 def _smoke(image: NDArray[np.float32], severity: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smoke of electrocautery: a grey cloud, of density up to 0.17 a step of severity."""
+    """Smoke of electrocautery: a gray cloud, of density up to 0.17 a step of severity."""
     height, width = image.shape[:2]
     cloud = sum(
         cv2.resize(rng.random((2**n, 2**n), dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC) / 2**n

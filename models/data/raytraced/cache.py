@@ -32,9 +32,9 @@ LAYOUT = "meta.json and NNNNNN.npz, as `python -m cliprl.models.data.raytraced F
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
-    """What scenes of a folder share. Each `pairs`-th seed has two consecutive frames (0: none has), others one.
+    """The common settings of the scenes of a folder. Each `pairs`-th seed has two consecutive frames (0: none has), others one.
 
-    `mucosa` and `meshes` are digests of the folders that colour and shape came from; "" where they were procedural.
+    `mucosa` and `meshes` are digests of the folders that color and shape came from; "" where they were procedural.
     """
 
     height: int = 256

@@ -43,7 +43,7 @@ _TABLE[list(CLASS_NAMES)] = [_NUMBERS[name] for name in CLASS_NAMES.values()]
 class RaytracedScenes:
     """Scenes of a folder with exact labels by part. Two frames of a scene are consecutive; each scene is a sequence.
 
-    A suction instrument is labelled "suction-instrument" as a whole, or by its parts where `whole_suction` is false.
+    A suction instrument is labeled "suction-instrument" as a whole, or by its parts where `whole_suction` is false.
     Distractors (strips of tissue, swabs, gloves, text) are background.
     """
 

@@ -40,7 +40,7 @@ class InstrumentMesh:
 
 
 def long_shaft(rng: Rng, radius: float, end: float, wrist: bool) -> list[Piece]:
-    """Return a shaft up to z = `end`, perhaps with a ring of another colour, and an end piece where `wrist` is true."""
+    """Return a shaft up to z = `end`, perhaps with a ring of another color, and an end piece where `wrist` is true."""
     pieces = []
     if wrist:
         length = rng.uniform(1.0, 5.0) * radius

@@ -1,4 +1,4 @@
-"""What stands where in a scene: camera, lights, tissue, distractors and instruments, all drawn from the scene's seed."""
+"""The layout of a scene: camera, lights, tissue, distractors and instruments, all drawn from the scene's seed."""
 
 from __future__ import annotations
 

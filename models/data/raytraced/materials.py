@@ -15,7 +15,7 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A surface of one colour: linear reflectance (R, G, B) in 0..1 and the parameters of a principled reflectance model."""
+    """A surface of one color: linear reflectance (R, G, B) in 0..1 and the parameters of a principled reflectance model."""
 
     color: Color
     metallic: float

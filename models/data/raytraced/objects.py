@@ -22,7 +22,7 @@ from cliprl.models.data.raytraced.materials import Material, material, steel
 from cliprl.models.data.raytraced.textures import Tissue, noise, woven
 from cliprl.models.data.raytraced.tissue import Wall
 
-# Labels of what is no instrument. Distractors are labelled NONE, as tissue is.
+# Labels of what is no instrument. Distractors are labeled NONE, as tissue is.
 NONE, CLIP, THREAD, NEEDLE = 0, 4, 5, 6
 
 

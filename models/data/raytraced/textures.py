@@ -1,4 +1,4 @@
-"""Colour and relief of tissue: from pictures of real mucosa, recoloured, or from noise alone."""
+"""Color and relief of tissue: from pictures of real mucosa, recoloured, or from noise alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIES, DARK = 12, 40
 
 @dataclass(frozen=True, slots=True)
 class TissueKind:
-    """A kind of tissue: its mean sRGB colour, how often it is drawn, and how lobular its relief is (0..1)."""
+    """A kind of tissue: its mean sRGB color, how often it is drawn, and how lobular its relief is (0..1)."""
 
     color: tuple[int, int, int]
     share: float
@@ -66,7 +66,7 @@ STRIPS = (
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """A tissue surface: linear colour float32 (N, N, 3), height of its relief (N, N) and how it shines."""
+    """A tissue surface: linear color float32 (N, N, 3), height of its relief (N, N) and how it shines."""
 
     color: Plane
     relief: Plane
@@ -100,7 +100,7 @@ def threshold(plane: Plane, level: float, sharpness: float) -> Plane:
 
 
 class TextureSource:
-    """Draws tissue. `folder` holds pictures of mucosa without instruments; without one all colour is procedural."""
+    """Draws tissue. `folder` holds pictures of mucosa without instruments; without one all color is procedural."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Raises UsageError where the folder holds no picture."""
@@ -121,7 +121,7 @@ class TextureSource:
             side = max(8, int(min(height, width) * share))
             top, left = int(rng.uniform(0, 1) * (height - side)), int(rng.uniform(0, 1) * (width - side))
             part = picture[top : top + side, left : left + side]
-            # A dark corner of the picture, or a box that was drawn into it, is no colour of tissue.
+            # A dark corner of the picture, or a box that was drawn into it, is no color of tissue.
             if (part.max(2) < DARK).mean() < 0.002:
                 break
         part = np.ascontiguousarray(np.rot90(part, int(rng.integers(4))))
@@ -163,7 +163,7 @@ class TextureSource:
         return np.asarray(np.clip(color / 255, 0.01, 0.97), np.float32)
 
     def _recoloured(self, rng: Rng, target: NDArray[np.float64], size: int) -> Plane:
-        """Return a real picture without its highlights and its light's falloff, in another colour: (size, size, 3), 0..255."""
+        """Return a real picture without its highlights and its light's falloff, in another color: (size, size, 3), 0..255."""
         texture = _without_highlights(self.crop(rng, size // 2, rng.uniform(0.35, 0.8)))
         texture = np.asarray(cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
         detail = self.crop(rng, size, rng.uniform(0.3, 0.6)).mean(2)

@@ -18,7 +18,7 @@ LAYOUT = (
     "instrument_dataset_N/left_frames with ground_truth/<Instrument>_labels (the release), "
     "or instrument_dataset_N/images with binary_masks, parts_masks and instruments_masks (the TernausNet copy)"
 )
-# The camera's picture inside the frame: left, top, width, height.
+# The camera's image inside the frame: left, top, width, height.
 CROP = (320, 28, 1280, 1024)
 
 BACKGROUND = ClassSpec("background", (0, 0, 0), "background", ("background tissue in a surgical video",))
@@ -115,10 +115,10 @@ class EndoVis2017(ImageMaskDataset):
         return np.where(parts > 0, np.uint8(kind if self.task == "types" else 1), np.uint8(0))
 
 
-def cropped(picture: Image) -> Image:
+def cropped(image: Image) -> Image:
     """Crop the camera image out of a 1920x1080 frame; an image of the camera's size is returned unchanged."""
     left, top, width, height = CROP
-    return picture[top : top + height, left : left + width] if picture.shape[1] > width else picture
+    return image[top : top + height, left : left + width] if image.shape[1] > width else image
 
 
 def type_of(folder: str) -> int:

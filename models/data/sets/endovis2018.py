@@ -33,7 +33,7 @@ class EndoVis2018(ImageMaskDataset):
     """`folder` holds the releases as they were published: miccai_challenge_2018_release_1/seq_1, ...
 
     A sequence below a folder with "test" in its name is called "test-seq_N": the test re-uses the numbers 1 to 4 for other
-    recordings. Colours are those of each sequence's labels.json, in either of its forms; where it has none, the published.
+    recordings. Colors are those of each sequence's labels.json, in either of its forms; where it has none, the published.
     """
 
     name = "endovis2018"
@@ -58,9 +58,9 @@ class EndoVis2018(ImageMaskDataset):
 
 
 def read_palette(path: Path) -> dict[Color, int]:
-    """Class ids by colour, from a labels.json: a list of classes, or an object with such a list as `classes`.
+    """Class ids by color, from a labels.json: a list of classes, or an object with such a list as `classes`.
 
-    Names differ between the two forms and are not looked at; of a colour the first three channels count.
+    Names differ between the two forms and are not looked at; of a color the first three channels count.
     Raises CliprlError for a file of neither form.
     """
     if not path.is_file():

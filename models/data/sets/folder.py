@@ -4,11 +4,11 @@
     masks/[SEQUENCE/]NAME.png
     classes.toml
 
-A sub-folder of images/ is a sequence, its pictures in the order of their names; pictures that lie in images/ itself are one
-sequence, named like the folder. Masks have one channel (or a palette) and hold values, or are in colour. classes.toml lists
+A sub-folder of images/ is a sequence, its images in the order of their names; images that lie in images/ itself are one
+sequence, named like the folder. Masks have one channel (or a palette) and hold values, or are in color. classes.toml lists
 the classes in the order of their ids, the background first:
 
-    consecutive = true        # whether the pictures of a sequence follow each other as video; true if left out
+    consecutive = true        # whether the images of a sequence follow each other as video; true if left out
     ignore = [255]            # values of unknown pixels (for color masks: [[255, 255, 255]]); none if left out
 
     [[classes]]
@@ -66,7 +66,7 @@ class FolderSet(ImageMaskDataset):
         for images in [root, *sorted((p for p in root.glob("*") if p.is_dir()), key=natural_order)]:
             masks = folder / "masks" / images.relative_to(root)
             name = self.name if images == root else images.name
-            for image, mask in pair_by_name(_pictures(images), _pictures(masks)):
+            for image, mask in pair_by_name(_images(images), _images(masks)):
                 pairs.append(ImageMaskPair(image, (mask,), name, name if consecutive else f"{name} {image.stem}"))
         return pairs
 
@@ -81,7 +81,7 @@ class FolderSet(ImageMaskDataset):
         )
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
 
 

@@ -22,7 +22,7 @@ from cliprl.models.data.sample import Image, Sample
     no_instrument=True,
 )
 class NoInstrumentVideo:
-    """Every `every`-th frame of a video file, labelled "not-instrument" throughout. It is decoded on first access."""
+    """Every `every`-th frame of a video file, labeled "not-instrument" throughout. It is decoded on first access."""
 
     classes: tuple[ClassSpec, ...] = UNION
 

@@ -147,8 +147,8 @@ def _render(seed: int, which: RenderedSpec, path: Path) -> None:
     partial.replace(path)
 
 
-def _encode(extension: str, picture: cv2.typing.MatLike, options: list[int] | None = None) -> Image:
-    _, data = cv2.imencode(extension, picture, options or [cv2.IMWRITE_PNG_COMPRESSION, 1])
+def _encode(extension: str, image: cv2.typing.MatLike, options: list[int] | None = None) -> Image:
+    _, data = cv2.imencode(extension, image, options or [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return data.astype(np.uint8)
 
 

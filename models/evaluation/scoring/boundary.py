@@ -15,11 +15,11 @@ TOLERANCE = 5.0
 
 
 class SurfaceDice:
-    """The normalised surface distance of each foreground class (Nikolov et al. 2018, arXiv:1809.04430).
+    """The normalized surface distance of each foreground class (Nikolov et al. 2018, arXiv:1809.04430).
 
     NSD_c = (|S_T within t of S_P| + |S_P within t of S_T|) / (|S_T| + |S_P|), S the boundary pixels of class c in truth and
     prediction, t the tolerance in pixels; pooled over frames, then the mean over classes. A class in one mask alone scores 0
-    there. A boundary pixel has one of its four neighbours in another class; the picture's edge and pixels whose truth is
+    there. A boundary pixel has one of its four neighbors in another class; the image's edge and pixels whose truth is
     IGNORE bound nothing.
     """
 
@@ -51,7 +51,7 @@ def boundary(mask: Mask, known: Mask) -> Mask:
 
 
 def count_close(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
-    """How many pixels of two boundaries (H, W) lie within `tolerance` pixels of the other, and how many there are."""
+    """Return the number of pixels of two boundaries (H, W) within `tolerance` of the other one, and their total."""
     total = int(first.sum() + second.sum())
     if not (first.any() and second.any()):
         return 0, total

@@ -77,9 +77,9 @@ class Evaluator:
         """Add the confidence and correctness of a frame's pixels, (n,) each."""
         self.calibration.add(confidence, correct, sequence)
 
-    def add_motion(self, picture: Labels, predicted: Labels, clip: str, sequence: str) -> None:
-        """Compare a prediction with that of the previous frame of the same clip: picture uint8 (H, W, 3) RGB."""
-        self.consistency.add(picture, predicted, clip, sequence)
+    def add_motion(self, image: Labels, predicted: Labels, clip: str, sequence: str) -> None:
+        """Compare a prediction with that of the previous frame of the same clip: image uint8 (H, W, 3) RGB."""
+        self.consistency.add(image, predicted, clip, sequence)
 
     def scores(self) -> dict[str, Score]:
         """Return every score by its key; temporal ones only if there are consecutive frames."""

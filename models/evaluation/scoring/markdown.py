@@ -105,7 +105,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def summary(run: Mapping[str, Any]) -> str:
-    """What `cliprl-eval` ran, and all its tables."""
+    """Return the settings of an evaluation and all its tables."""
     clean = run["results"][0]
     frames = f"{clean['frames']} frames of {len(clean['sequences'])} sequences"
     settings = {key: value for key, value in run["settings"].items() if value not in (None, [])}

@@ -8,26 +8,26 @@ from numpy.typing import NDArray
 Picture = NDArray[np.float32]
 
 
-def gaussian_noise(picture: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def gaussian_noise(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     """Normal, of the same spread everywhere."""
     spread = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
-    return picture + np.float32(spread) * rng.standard_normal(picture.shape, np.float32)
+    return image + np.float32(spread) * rng.standard_normal(image.shape, np.float32)
 
 
-def shot_noise(picture: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def shot_noise(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     """Poisson: the fewer photons there are, the more it shows."""
     photons = (60, 25, 12, 5, 3)[severity - 1]
-    return (rng.poisson(picture * photons) / photons).astype(np.float32)
+    return (rng.poisson(image * photons) / photons).astype(np.float32)
 
 
-def impulse_noise(picture: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def impulse_noise(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     """Salt and pepper, in each channel by itself."""
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
-    dice = rng.random(picture.shape, np.float32)
-    return np.where(dice < share, (dice < share / 2).astype(np.float32), picture)
+    dice = rng.random(image.shape, np.float32)
+    return np.where(dice < share, (dice < share / 2).astype(np.float32), image)
 
 
-def speckle_noise(picture: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def speckle_noise(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     """Normal, in proportion to the light."""
     spread = (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1]
-    return picture * (1 + np.float32(spread) * rng.standard_normal(picture.shape, np.float32))
+    return image * (1 + np.float32(spread) * rng.standard_normal(image.shape, np.float32))
