@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, Gpu, Graph, Network, Stream
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
 from cliprl.pipeline.segment.refinement import CUT, SETTLED, STRIDE
 
 # The kernels' struct State.
@@ -34,7 +34,7 @@ FORGETTING = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class NetworkShape:
     """Sizes of a bundle's networks: input (height, width), grid (rows, columns), features per cell, classes."""
 
     height: int
@@ -77,7 +77,7 @@ class Inference:
         self,
         gpu: Gpu,
         networks: tuple[Network, Network],
-        shape: Shape,
+        shape: NetworkShape,
         texts: NDArray[np.float32],
         steps: int,
         stream: Stream,
@@ -199,7 +199,7 @@ class Inference:
         targets = [gpu.address(buffer) for buffer in written]
         gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), stream)
         lines, columns = gpu.address(self._lines), shape.classes + 1
-        gpu.launch(Count(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), stream)
+        gpu.launch(CountLines(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), stream)
         gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outputs.totals)), stream)
 
     def _pinned(self, array: NDArray[Any]) -> NDArray[Any]:

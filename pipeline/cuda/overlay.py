@@ -15,7 +15,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import Planes, spans
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, Stamp, TraceContours, Upsample
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, StampPatch, TraceContours, Upsample
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
@@ -185,7 +185,7 @@ class CudaOverlay(Overlay):
             sent = [self._uploads.send(n, np.ascontiguousarray(t)) for n, t in zip(names, tables, strict=True)]
             target = gpu.address(buffer) + offset
             width = lying[0].size
-            gpu.launch(Stamp(width, len(lying), target, plane.strides[0], 0, *sent), self._stream)
+            gpu.launch(StampPatch(width, len(lying), target, plane.strides[0], 0, *sent), self._stream)
 
     def _slot(self, frame: Frame) -> Slot:
         return self._cuda.frames.slot_of(frame)

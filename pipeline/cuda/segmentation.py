@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
-from cliprl.pipeline.cuda.inference import STATE_BYTES, Inference, Shape, read_state
+from cliprl.pipeline.cuda.inference import STATE_BYTES, Inference, NetworkShape, read_state
 
 # Results kept at a time: one for each stage of a stream and each queue between stages, and some reserve.
 RESULTS = 10
@@ -36,7 +36,7 @@ class FrameResult:
 class ResultBuffers:
     """The results of the latest `RESULTS` frames."""
 
-    def __init__(self, gpu: Gpu, shape: Shape) -> None:
+    def __init__(self, gpu: Gpu, shape: NetworkShape) -> None:
         self._gpu, self._next = gpu, 0
         self._held = [
             FrameResult(

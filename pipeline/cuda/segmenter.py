@@ -18,7 +18,7 @@ from cliprl.pipeline.core.interfaces import FrameOverlay
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of
-from cliprl.pipeline.cuda.inference import Inference, Shape, StepPlan
+from cliprl.pipeline.cuda.inference import Inference, NetworkShape, StepPlan
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
@@ -75,11 +75,11 @@ class CudaSegmenter(Segmenter):
         self._last_view: Viewport | None = None
         self._size = shape.height, shape.width
 
-    def _shape(self) -> Shape:
+    def _shape(self) -> NetworkShape:
         manifest = self.bundle.manifest
         grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
         features = self._encoder.outputs["features"].shape[1]
-        return Shape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
+        return NetworkShape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
 
     def reset(self) -> None:
         """Forget the last frame and its field of view, before another stream."""

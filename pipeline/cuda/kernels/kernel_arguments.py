@@ -122,7 +122,7 @@ class Classify(Arguments):
     ]
 
 
-class Count(Arguments):
+class CountLines(Arguments):
     """Cells of each class and the sum of confidences, line by line."""
 
     name = "count_lines"
@@ -184,7 +184,7 @@ class Blend(Arguments):
     ]
 
 
-class Stamp(Arguments):
+class StampPatch(Arguments):
     """A patch of text into a plane."""
 
     name = "stamp"

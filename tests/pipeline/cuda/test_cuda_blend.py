@@ -18,7 +18,7 @@ from cliprl.pipeline.core.color import WEIGHTS, Color
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Stamp
+from cliprl.pipeline.cuda.kernels.kernel_arguments import StampPatch
 from cliprl.pipeline.cuda.overlay import (
     OverlayBuffers,
     blend_arguments,
@@ -183,5 +183,5 @@ def test_a_patch_is_blended_as_on_the_cpu(seed: int, height: int, width: int, ex
     add = rng.integers(0, 65536, (height, width)).astype(np.uint16)
     expected = plane.copy()
     blend(expected, keep, add, BufferPool())
-    launch(Stamp(width, height, plane.ctypes.data, plane.strides[0], 0, keep.ctypes.data, add.ctypes.data))
+    launch(StampPatch(width, height, plane.ctypes.data, plane.strides[0], 0, keep.ctypes.data, add.ctypes.data))
     np.testing.assert_array_equal(plane, expected)

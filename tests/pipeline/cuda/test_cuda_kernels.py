@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cliprl.bench.fixtures import timecode
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
 from cliprl.pipeline.cuda.geometry import inside_spans, warp_of
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, Count, CutRows, Recall, Total
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
 from cliprl.pipeline.segment.refinement import SETTLED, TemporalPrior
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
@@ -184,7 +184,7 @@ def test_labels_and_counts_are_numpys(seed: int, classes: int, rows: int, column
     touched = labels[region[1] : region[3], region[0] : region[2]]
     np.testing.assert_array_equal(present, np.isin(np.arange(classes), touched))
     lines, totals = np.empty((rows, classes + 1), np.float32), np.empty(classes + 1, np.float32)
-    launch(Count(classes + 1, rows, labels.ctypes.data, confidence.ctypes.data, columns, 0, lines.ctypes.data))
+    launch(CountLines(classes + 1, rows, labels.ctypes.data, confidence.ctypes.data, columns, 0, lines.ctypes.data))
     launch(Total(classes + 1, 1, lines.ctypes.data, rows, 0, totals.ctypes.data))
     np.testing.assert_array_equal(totals[:-1], np.bincount(labels.ravel(), minlength=classes))
     assert totals[-1] == pytest.approx(float(probabilities.max(axis=0)[inside].sum()), rel=1e-4)
