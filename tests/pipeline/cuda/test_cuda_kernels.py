@@ -94,7 +94,7 @@ def test_a_code_comes_back(number: int, extra: int, noise: int, seed: int) -> No
 def test_what_is_no_code_is_none() -> None:
     for value in (0, 16, 128, 235, 255):
         assert timecode.read(np.full((20, 400), value, np.uint8)) is None
-    with pytest.raises(ValueError, match="is no time code"):
+    with pytest.raises(ValueError, match="is not a time code"):
         timecode.bits_of(1 << 32)
 
 
