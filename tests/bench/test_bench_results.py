@@ -89,7 +89,7 @@ def test_any_series_survives_the_file(
     ("text", "complaint"),
     [
         ("{", "not JSON"),
-        ("[]", "no result"),
+        ("[]", "not a result"),
         ('{"schema": "cliprl-bench", "version": 99}', "version 99"),
         ('{"schema": "cliprl-bench", "version": 1, "series": []}', "lacks"),
     ],

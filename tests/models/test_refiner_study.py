@@ -109,7 +109,7 @@ def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> 
         def pushes(self, text: torch.Tensor) -> torch.Tensor:
             return torch.zeros(2, 16)
 
-        def pictures(self, *three: torch.Tensor) -> ActionContext:
+        def context(self, *three: torch.Tensor) -> ActionContext:
             return ActionContext.of(*three, bound=5.0)
 
         def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
