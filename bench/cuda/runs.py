@@ -24,8 +24,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.inference import StepPlan
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
 from cliprl.pipeline.overlay.overlay import Style
-from cliprl.pipeline.stream.scheduler import StageScheduler
-from cliprl.pipeline.stream.stream import ContextSupply
+from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
 from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
 SLOTS = 8

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cliprl.pipeline.core.frame import Stage
+from cliprl.pipeline.core.buffers import FrameRing
+from cliprl.pipeline.core.frame import FrameContext, Profiler, Stage
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -150,3 +152,30 @@ class StageScheduler(Generic[Item]):
             self._results[stage].append(item)
             self._busy[stage] = False
             self._changed.notify_all()
+
+
+class ContextSupply:
+    """A `Supply` that takes frames from a ring and wraps each in a new `FrameContext`."""
+
+    def __init__(self, ring: FrameRing, profiler: Profiler = nullcontext) -> None:
+        self._ring, self._profiler = ring, profiler
+        self.stop = ring.stop
+
+    @property
+    def on_ready(self) -> Callable[[], None]:
+        """The function that the ring calls when it becomes ready."""
+        return self._ring.on_ready
+
+    @on_ready.setter
+    def on_ready(self, call: Callable[[], None]) -> None:
+        self._ring.on_ready = call
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` returns at once."""
+        return self._ring.ready
+
+    def take(self) -> FrameContext | None:
+        """Return the context of the oldest frame that was not taken yet; None at the end."""
+        frame = self._ring.take()
+        return None if frame is None else FrameContext(frame, self._profiler)

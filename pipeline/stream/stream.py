@@ -16,7 +16,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import StatisticsRecorder, Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
-from cliprl.pipeline.stream.scheduler import StageScheduler
+from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
 SLOTS = 10
@@ -189,30 +189,3 @@ class Stream:
                     self.segmenter.settle()
             if not self._reader.is_alive():  # closing a source inside a read would crash or hang
                 self.source.close()
-
-
-class ContextSupply:
-    """A `Supply` that takes frames from a ring and wraps each in a new `FrameContext`."""
-
-    def __init__(self, ring: FrameRing, profiler: Profiler = nullcontext) -> None:
-        self._ring, self._profiler = ring, profiler
-        self.stop = ring.stop
-
-    @property
-    def on_ready(self) -> Callable[[], None]:
-        """The function that the ring calls when it becomes ready."""
-        return self._ring.on_ready
-
-    @on_ready.setter
-    def on_ready(self, call: Callable[[], None]) -> None:
-        self._ring.on_ready = call
-
-    @property
-    def ready(self) -> bool:
-        """Whether `take` returns at once."""
-        return self._ring.ready
-
-    def take(self) -> FrameContext | None:
-        """Return the context of the oldest frame that was not taken yet; None at the end."""
-        frame = self._ring.take()
-        return None if frame is None else FrameContext(frame, self._profiler)
