@@ -20,6 +20,8 @@ from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data,
 from cliprl.engines.errors import BundleError, UsageError
 
 ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
+# The name of the encoder's image input.
+IMAGE = "image"
 TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 # In OpenVINO's own format; a bundle may have it or not.
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"

@@ -9,8 +9,8 @@ from typing import Any
 
 from onnx import shape_inference
 
+from cliprl.engines.bundle.bundle import IMAGE
 from cliprl.engines.errors import EngineError
-from cliprl.engines.onnx.load import IMAGE
 
 
 def set_batch(model: Any, count: int) -> None:

@@ -10,8 +10,6 @@ from cliprl.engines.bundle.bundle import RANGES
 from cliprl.engines.errors import EngineError
 from cliprl.engines.onnx.calibration import read_ranges
 
-# The encoder's input of pictures.
-IMAGE = "image"
 # Half first; "f32" lets the GPU round factors to TF32 where it can.
 PRECISIONS = ("f16", "f32")
 # Products in eight bits, the rest in half; they need the ranges of the activations.

@@ -14,9 +14,9 @@ from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.build import SETTINGS, TARGETS, TensorRtPlan, build_plan
 from cliprl.engines.backends.tensorrt.caches import runtime_path, timing_path
 from cliprl.engines.backends.tensorrt.probe import INSTALL, cuda_of, probe_tensorrt
-from cliprl.engines.bundle.bundle import ENCODER, RANGES
+from cliprl.engines.bundle.bundle import ENCODER, IMAGE, RANGES
 from cliprl.engines.errors import EngineError, UsageError
-from cliprl.engines.onnx.load import EIGHT_BITS, IMAGE, PRECISIONS, load_graph_as
+from cliprl.engines.onnx.load import EIGHT_BITS, PRECISIONS, load_graph_as
 
 TURING = "sm75"
 FP8 = "fp8"

@@ -9,8 +9,8 @@ from cliprl.engines.backends.engine import Engine, Probe, Request
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, GpuInfo, find_driver, identity, no_gpu
 from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
-from cliprl.engines.bundle.bundle import ENCODER
-from cliprl.engines.onnx.load import IMAGE, PRECISIONS, load_graph_as
+from cliprl.engines.bundle.bundle import ENCODER, IMAGE
+from cliprl.engines.onnx.load import PRECISIONS, load_graph_as
 
 NAME = "torch"
 
