@@ -14,9 +14,10 @@ from cliprl.pipeline import OutputSpec, Overlay, Segmenter, Stream, open_sink, o
 
 ROOT = Path(__file__).resolve().parents[3]
 MOST_FILES, MOST_LINES = 24, 3000
-# The first frame that is traced; the frames before it fill the caches.
-TRACED = 20
-# One frame of the traced ones has run through all stages when each of these files was reached.
+# Numbers of frames before the first trace, which fill the caches, and of traces. Rare work, such as writing a fragment once a
+# second or drawing a new legend, shows in the minority of the traces.
+WARM_UP, TRACES = 20, 5
+# A trace holds a whole frame when each of these files was reached.
 STAGES = {
     "engines/backends/openvino/engine.py",
     "pipeline/overlay/overlay.py",
@@ -61,9 +62,9 @@ def lines_of_code(path: Path) -> int:
 
 
 def test_a_frame_passes_few_files(tmp_path: Path) -> None:
-    clip, output, tracer = tmp_path / "in.mp4", tmp_path / "out.mp4", Tracer()
+    clip, output, tracer, traces = tmp_path / "in.mp4", tmp_path / "out.mp4", Tracer(), list[set[str]]()
     with (
-        open_source("demo:?seconds=2&size=320x256&rate=25") as demo,
+        open_source("demo:?seconds=3&size=320x256&rate=25") as demo,
         open_sink(clip, OutputSpec(demo.info, ())) as sink,
     ):
         for frame in demo:
@@ -76,11 +77,15 @@ def test_a_frame_passes_few_files(tmp_path: Path) -> None:
         overlay = Overlay(segmenter.classes)
         with Stream(source, segmenter, overlay, [sink], status=lambda *_: "status") as stream:
             for number, _ in enumerate(stream):
-                tracer.on = number >= TRACED and not tracer.files() >= STAGES
+                if tracer.files() >= STAGES:
+                    traces.append(tracer.files())
+                    tracer.called.clear()
+                tracer.on = number >= WARM_UP and len(traces) < TRACES
     finally:
         threading.setprofile(None)
         sys.setprofile(None)
-    found = {name: lines_of_code(ROOT / name) for name in sorted(tracer.files())}
-    assert found.keys() >= STAGES
+    assert len(traces) == TRACES
+    usual = {name for name in set.union(*traces) if sum(name in trace for trace in traces) > TRACES / 2}
+    found = {name: lines_of_code(ROOT / name) for name in sorted(usual)}
     assert len(found) <= MOST_FILES, found
     assert sum(found.values()) <= MOST_LINES, found
