@@ -97,7 +97,7 @@ def test_a_soak_that_is_cut_short_keeps_its_readings(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(timing, "in_fresh_process", run)
     with ResultSession("soak", DEMO, wanted, output=output) as session, pytest.raises(CliprlError):
-        soak.measure(session, wanted, lambda text: None, "null:", 100_000)
+        soak.measure(session, wanted, lambda text: None, 100_000)
     assert not output.exists()
     result = read_result(unfinished_path(output))
     memory = result.find("cliprl-stream", "memory")
