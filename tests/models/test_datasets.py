@@ -141,7 +141,7 @@ def test_a_size_mismatch_is_named(tmp_path: Path) -> None:
         EndoVis2018(tmp_path)[0]
 
 
-@pytest.mark.parametrize(("gone", "word"), [("labels", "mask"), ("left_frames", "picture")])
+@pytest.mark.parametrize(("gone", "word"), [("labels", "mask"), ("left_frames", "image")])
 def test_a_missing_partner_is_named(tmp_path: Path, gone: str, word: str) -> None:
     place = scene_2018(tmp_path, "r1", "seq_1", listed=True, rgba=False, frames=3)
     (place / gone / "frame001.png").unlink()
@@ -216,7 +216,7 @@ def test_endovis_2017_bad_data(tmp_path: Path) -> None:
     place = release_2017(tmp_path)
     truth = place / "ground_truth"
     (truth / "Other_labels").rename(truth / "Spoon_labels")
-    with pytest.raises(CliprlError, match="'Spoon_labels' tells no instrument"):
+    with pytest.raises(CliprlError, match="'Spoon_labels' names no instrument"):
         EndoVis2017(tmp_path)[0]
     (truth / "Spoon_labels/frame000.png").unlink()
     with pytest.raises(CliprlError, match=r"left_frames/frame000.png has no mask"):
