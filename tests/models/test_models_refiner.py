@@ -375,10 +375,10 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
 def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
     passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("WANDER", 0), ("CUTS", 0.0)):
+    for name, value in (("MAX_SHIFT", 0), ("CUT_SHARE", 0.0)):
         monkeypatch.setattr(rollout_module, name, value)
     monkeypatch.setattr(torch, "randint", lambda low, high, size: torch.full(size, high - 1))  # the most that is drawn
-    monkeypatch.setattr(rollout_module, "PASSES", passes)
+    monkeypatch.setattr(rollout_module, "MAX_PRIOR_PASSES", passes)
     seen, text, _ = field()
     refiner = lively()
     refiner.learn_concepts(text)
@@ -397,8 +397,8 @@ def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPat
     refiner = RefinerNetwork(D, 8, E, 3, ReinforcementConfig())  # keeps everything
     priors = []
     for share in (0.0, 1.0):
-        monkeypatch.setattr(rollout_module, "CUTS", share)
-        monkeypatch.setattr(rollout_module, "WANDER", 0)
+        monkeypatch.setattr(rollout_module, "CUT_SHARE", share)
+        monkeypatch.setattr(rollout_module, "MAX_SHIFT", 0)
         priors.append(simulate_prior(refiner, seen, text, 1))
     torch.testing.assert_close(priors[0], seen.earlier)
     torch.testing.assert_close(priors[1], seen.earlier.flip(0))

@@ -274,5 +274,5 @@ def test_what_a_stage_does_not_depend_on_may_change(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_checkpoint_of_this_program_is_named(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
-    with pytest.raises(CliprlError, match=r"trial\.pt is no checkpoint of this version"):
+    with pytest.raises(CliprlError, match=r"trial\.pt is not a checkpoint of this version"):
         run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)

@@ -171,7 +171,7 @@ def test_a_test_set_may_be_seen_through_a_failing_camera(mine: Path, tmp_path: P
         ("folder:{mine}?share=0", "", "are all 0"),
         ("folder:{mine}?share=many", "", "share is 'many', and must be a number"),
         ("folder:{mine}?labels=none", "", "labels is 'none', and may only be 'instrument'"),
-        ("folder:{mine}?labels=instrument", "", "one must tell the classes"),
+        ("folder:{mine}?labels=instrument", "", "one must give the classes"),
         ("folder:{mine}?ignore=spoon", "", "has no class 'spoon' to ignore"),
         ("film:{mine}", "", "no data set 'film:.*: give KIND:FOLDER"),
         ("folder:{mine}/none", "", "is no folder: give the folder of the folder set"),
