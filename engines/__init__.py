@@ -8,7 +8,7 @@ from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cpu_count import available_cpus
-from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError
+from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError, reason_of
 from cliprl.engines.selection.engine_variant import CompiledBundle
 from cliprl.engines.selection.load_engines import load_engines
 
@@ -35,5 +35,6 @@ __all__ = [
     "load_engines",
     "open_bundle",
     "probe",
+    "reason_of",
     "seal_bundle",
 ]

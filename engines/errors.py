@@ -21,3 +21,11 @@ class BundleError(CliprlError):
 
 class EngineError(CliprlError):
     """A network that could not be compiled or run."""
+
+
+def reason_of(error: BaseException, line: int = 0) -> str:
+    """Return one line of an error's text, by default the first; without text "too little memory" or the error's class."""
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    if lines:
+        return lines[line]
+    return "too little memory" if isinstance(error, MemoryError) else type(error).__name__

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import TEXT, TOKENIZER, Bundle
 from cliprl.engines.bundle.manifest import ClassSpec
-from cliprl.engines.errors import BundleError, UsageError
+from cliprl.engines.errors import BundleError, UsageError, reason_of
 
 # The tokens of start and end, which every text has.
 BARE = 2
@@ -43,9 +43,8 @@ class TextEngine:
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(bundle.path / TOKENIZER))
         except Exception as error:  # the library raises plain Exception
-            reason = (str(error).splitlines() or [""])[0]
             raise BundleError(
-                f"{bundle.path / TOKENIZER} is no tokenizer ({reason}): write the bundle again"
+                f"{bundle.path / TOKENIZER} is no tokenizer ({reason_of(error)}): write the bundle again"
             ) from error
         self._engine = compile_engine(bundle.path / TEXT, precision="f32")
 

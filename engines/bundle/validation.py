@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cliprl.engines.errors import BundleError
+from cliprl.engines.errors import BundleError, reason_of
 from cliprl.engines.onnx.external_data import external_files
 
 # The largest side of a network input in pixels, the most refinement steps, tokens a prompt, templates, characters a name.
@@ -98,4 +98,4 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
 
 
 def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return reason_of(error)[:160]

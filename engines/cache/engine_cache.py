@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from cliprl.engines.backends.engine import Say, ignore_message
 from cliprl.engines.cache.cache_store import CacheStore, EntryInfo, StoredEntry
+from cliprl.engines.errors import reason_of
 
 LIMIT = 4 << 30
 # The longest a build may take before others stop waiting for it, in seconds.
@@ -159,4 +160,4 @@ def _short(value: str | None) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or reason_of(error)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from cliprl.engines.backends.engine import Say
-from cliprl.engines.errors import CliprlError
+from cliprl.engines.errors import CliprlError, UsageError
 
 MISUSE = 2
 _MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
@@ -56,6 +56,7 @@ def _drop_lost_errors() -> None:
 
 def _run(app: typer.Typer, program: str) -> int:
     try:
+        _check_values(app)
         status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
         return _complain(program, str(error), error.exit_status)
@@ -73,6 +74,20 @@ def _run(app: typer.Typer, program: str) -> int:
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
+
+
+def _check_values(app: typer.Typer) -> None:
+    """Raise UsageError for an option with an empty value, which a path would read as the current folder."""
+    command: Any = typer.main.get_command(app)
+    commands = [command, *getattr(command, "commands", {}).values()]
+    options = [p for c in commands for p in c.params if p.param_type_name == "option" and not p.is_flag]
+    # The value of an option with a metavar in brackets is optional.
+    names = {name for p in options if not (p.metavar or "").startswith("[") for name in p.opts}
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    for word, value in zip(words[:end], [*words[1:], None], strict=False):
+        if (word in names and value == "") or (word.endswith("=") and word[:-1] in names):
+            raise UsageError(f"{word.rstrip('=')} has an empty value: give it one, or leave the option out")
 
 
 def _detail(error: BaseException) -> str:
@@ -202,7 +217,13 @@ def _complain(program: str, message: str, status: int) -> int:
 
 
 def _misuse(error: Any, program: str) -> str:
-    return f"{error.format_message().rstrip('.')}{_given(error)}. See {program} --help"
+    return f"{error.format_message().rstrip('.')}{_given(error)}.{_file_hint()} See {program} --help"
+
+
+def _file_hint() -> str:
+    """Explain how to name a file whose name was read as options."""
+    name = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.isfile(word)), "")
+    return f" For the file '{name}' write './{name}'." if name else ""
 
 
 def _given(error: Any) -> str:

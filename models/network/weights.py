@@ -14,7 +14,7 @@ from open_clip.factory import load_state_dict
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from torch import Tensor, nn
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, reason_of
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             "save the model's state_dict alone"
         ) from error
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
+        reason = reason_of(error)[:100]
         raise UsageError(f"'{path}' is no open_clip checkpoint ({reason}): save the model's state_dict") from error
     return state
 

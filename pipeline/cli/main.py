@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli.options import (
     BudgetMs,
@@ -61,10 +62,20 @@ class _StreamCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as typer does, with an empty value of --web inserted if it is left out."""
-        given = zip(args, [*args[1:], ""], strict=False)
-        return super().parse_args(
-            ctx, ["--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w for w, n in given]
-        )
+        given = list(zip(args, [*args[1:], ""], strict=False))
+        words = ["--web=" if w == "--web" and not _ADDRESS.fullmatch(n) else w for w, n in given]
+        after = next((n for w, n in given if w == "--web" and n and "--web=" in words), "")
+        try:
+            return super().parse_args(ctx, words)
+        except typer.BadParameter:
+            raise
+        except Exception as error:
+            if after and "unexpected extra argument" in str(error):
+                raise UsageError(
+                    f"{error} If '{after}' after --web is an address to listen on, write it as HOST:PORT, HOST or :PORT, "
+                    "as in 127.0.0.1:8088; otherwise give one INPUT only"
+                ) from None
+            raise
 
 
 @app.command(

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, reason_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -84,7 +84,7 @@ class FileSink(BaseSink):
         try:
             yield
         except self.failures as error:
-            self._fail(error, getattr(error, "strerror", None) or str(error))
+            self._fail(error, getattr(error, "strerror", None) or reason_of(error))
 
     def _fail(self, error: Exception, reason: str) -> NoReturn:
         self._closed = True

@@ -6,10 +6,10 @@ import socket
 from urllib.parse import urlsplit
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.sources.address import check_port, check_srt
 from cliprl.pipeline.sources.decoding.low_latency import QUICK, TIMEOUT, WITHOUT_PARSER
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
-from cliprl.pipeline.sources.srt import check_srt
 from cliprl.pipeline.sources.video import VideoSource
 
 # An RTSP server describes the format in advance, so that a short analysis suffices.
@@ -53,6 +53,7 @@ def open_http(url: str, options: SourceOptions) -> VideoSource:
 def _open(url: str, stream: int | None, *, live: bool | None) -> VideoSource:
     scheme = url.split("://")[0].lower()
     check_srt(url)
+    check_port(url)
     _resolve(url)
     if scheme == _RTSP_UDP:
         url = "rtsp" + url[len(_RTSP_UDP) :]

@@ -27,7 +27,8 @@ class Trace:
 
     A stage is a slice in the row of its thread. The time of a frame from decoded to written is a row under "frame", where waiting
     shows as a gap. Times are microseconds of the monotonic clock. A context manager: leaving it finishes the file. Raises
-    UsageError if the file cannot be created, CliprlError if it cannot be written.
+    UsageError if the file cannot be created. If it cannot be written the run goes on, and leaving it raises CliprlError, with
+    the text of the run's own error first.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,6 +39,7 @@ class Trace:
         self.notes = self._file.notes
         self._text: list[str] = []
         self._closed = False
+        self._error: CliprlError | None = None
         self._write('{"displayTimeUnit": "ms", "traceEvents": [')
         self._event(_event("M", "process_name", 0, 0) | {"args": {"name": "cliprl-stream"}})
 
@@ -65,9 +67,9 @@ class Trace:
     def _flush(self) -> None:
         data, self._text = "".join(self._text).encode(), []
         try:
-            self._file.write(data)
+            self._file.write(data)  # nothing after an error
         except OSError as error:
-            raise self._broken(error) from error
+            self._error = self._broken(error)
 
     def _broken(self, error: OSError) -> CliprlError:
         return CliprlError(
@@ -75,19 +77,21 @@ class Trace:
         )
 
     def close(self) -> None:
-        """Finish the file. Calling it twice is harmless."""
+        """Finish the file. Calling it twice is harmless. Raises CliprlError if the file is incomplete."""
         if self._closed:
             return
         self._closed = True
         self._text.append("\n]}\n")
+        self._flush()
         try:
-            self._flush()
-            if self._file.error is None:  # otherwise the file is incomplete
+            if self._error is None:
                 self._file.publish()
         except OSError as error:
-            raise self._broken(error) from error
+            self._error = self._broken(error)
         finally:
             self._file.keep()
+        if self._error is not None:
+            raise self._error
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +99,12 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except CliprlError as failed:
+            if not isinstance(error, CliprlError):
+                raise
+            raise type(error)(f"{error}; {failed}") from error
 
 
 def frame_events(

@@ -9,7 +9,7 @@ from typing import Any
 
 from aioice.ice import get_host_addresses
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, reason_of
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8088
 _FORM = "write HOST:PORT, HOST or :PORT, as in 127.0.0.1:8088 or [::1]:8088"
@@ -46,7 +46,7 @@ class Address:
         except OSError as error:
             if not self.fixed and self.port:
                 return Address(self.host, 0).listen()
-            reason = "the port is taken" if error.errno == 98 else error.strerror or str(error)
+            reason = "the port is taken" if error.errno == 98 else error.strerror or reason_of(error)
             raise UsageError(f"can't listen on {self.host}:{self.port} ({reason}): choose another address") from None
 
 

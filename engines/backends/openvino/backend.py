@@ -15,7 +15,7 @@ from cliprl.engines.backends.openvino.engine import OpenVinoEngine
 from cliprl.engines.backends.openvino.rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
 from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.bundle.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.errors import EngineError
+from cliprl.engines.errors import EngineError, reason_of
 
 NAME = "openvino"
 INT8 = "int8"
@@ -73,7 +73,7 @@ class OpenVino:
             model = keep_channels_last(model)
             blob: bytes = _core().compile_model(model, "CPU", _hints(request)).export_model().getvalue()
         except RuntimeError as error:
-            raise EngineError(f"openvino can't compile {request.onnx}: {str(error).splitlines()[-1]}") from error
+            raise EngineError(f"openvino can't compile {request.onnx}: {reason_of(error, -1)}") from error
         return blob
 
     def load(self, blob: bytes, request: Request) -> OpenVinoEngine:
@@ -81,7 +81,7 @@ class OpenVino:
         try:
             compiled = _core().import_model(blob, "CPU", _hints(request))
         except RuntimeError as error:
-            raise EngineError(f"openvino can't load what it built: {str(error).splitlines()[-1]}") from error
+            raise EngineError(f"openvino can't load what it built: {reason_of(error, -1)}") from error
         return OpenVinoEngine(compiled, NAME, request.precision, request.buffers)
 
 

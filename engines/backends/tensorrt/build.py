@@ -10,7 +10,7 @@ from typing import Any
 
 from cliprl.engines.backends.engine import RANGES, TensorSpec
 from cliprl.engines.backends.tensorrt.caches import Timings
-from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.errors import EngineError, UsageError, reason_of
 
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -79,7 +79,9 @@ def create(kind: Any, logger: Any, complaint: str) -> Any:
     try:
         made = kind(logger)
     except (TypeError, RuntimeError) as error:
-        raise EngineError(f"{complaint}: {logger.last('') or ' '.join(str(error).split())}") from error
+        raise EngineError(
+            f"{complaint}: {logger.last('') or ' '.join(str(error).split()) or reason_of(error)}"
+        ) from error
     if made is None:
         raise EngineError(f"{complaint}: {logger.last()}")
     return made

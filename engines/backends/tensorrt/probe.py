@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from cliprl.engines.backends.engine import Probe
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, find_driver, no_gpu
+from cliprl.engines.errors import reason_of
 
 # The oldest Linux driver branch that serves each major version of CUDA (NVIDIA's CUDA compatibility guide).
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -104,4 +105,4 @@ def _ahead(package: str) -> str:
 
 
 def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return reason_of(error)

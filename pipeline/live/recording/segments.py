@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, reason_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.live.clock import TIME_BASE
@@ -131,7 +131,7 @@ class SegmentWriter:
             self.paths.remove(segment.file.path)
 
     def _failure(self, error: Exception) -> CliprlError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or reason_of(error)
         return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
 
     def _is_over(self, segment: _Segment, frame: Frame) -> bool:

@@ -19,8 +19,8 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import FORMAT, NetworkProcess
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import live_encoder
+from cliprl.pipeline.sources.address import check_port, check_srt
 from cliprl.pipeline.sources.errors import redact
-from cliprl.pipeline.sources.srt import check_srt
 
 PLAYLIST = ".m3u8"
 # With its length stated, a receiver knows a frame's end without waiting for the next one: a frame's time less to wait.
@@ -58,6 +58,8 @@ class NetworkSink(BaseSink):
                 f"{redact(target)}: can't stream to such an address; use {', '.join(_FORMATS)} or NAME{PLAYLIST}"
             )
         check_srt(target)
+        if scheme:
+            check_port(target)
         if not scheme and not Path(target).absolute().parent.is_dir():
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
         self.notes: list[str] = []

@@ -11,6 +11,7 @@ import av
 from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 
+from cliprl.engines import reason_of
 from cliprl.pipeline.core.passthrough import AudioTrack, Packet, PacketQueue, Passthrough, copy_packet
 from cliprl.pipeline.sinks.video.muxer_trial import LATEST_START, SAMPLES, TrackSample, add_track, filter_for
 
@@ -95,7 +96,7 @@ class AudioCopy:
         """Go on without a packet that could not be written; False if there was no audio that could be to blame."""
         if not self._targets or self._failed:
             return False
-        self._refused, self._reason = self._refused + 1, " ".join(str(error).split())
+        self._refused, self._reason = self._refused + 1, " ".join(str(error).split()) or reason_of(error)
         if self._refused > _MOST_REFUSED:
             self._failed = True
             self.close()

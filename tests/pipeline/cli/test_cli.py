@@ -141,6 +141,21 @@ def test_the_summary_names_the_bottleneck(tmp_path: Path) -> None:
         (("demo:?colour=red", "-o", "null:"), ["colour"]),
         (("demo:", "-o", "out.gif"), ["out.gif", ".mp4"]),
         (("demo:", "-o", "/nowhere/at/all/out.mp4"), ["/nowhere/at/all"]),
+        (("demo:", "--record", ""), ["--record", "empty value"]),
+        (("demo:", "--trace=", "-o", "null:"), ["--trace", "empty value"]),
+        (("demo:", "--bundle", "", "-o", "null:"), ["--bundle", "empty value"]),
+        (("demo:", "-o", ""), ["-o", "empty value"]),
+        (("demo:", "--web", "x:y"), ["'x:y'", "HOST:PORT"]),
+        (("--web", "127.0.0.1:-5", "demo:"), ["127.0.0.1:-5", "HOST:PORT"]),
+        (("demo:", "--web", ":99999"), ["99999", "0 to 65535"]),
+        *(
+            (("demo:?seconds=0.1&size=64x64", "-o", f"{scheme}://127.0.0.1:{port}/x"), [f":{port}", "1 to 65535"])
+            for scheme in ("udp", "rtsp", "rtmp")
+            for port in ("99999", "0", "-1", "abc", "")
+        ),
+        (("demo:?seconds=0.1&size=64x64", "-o", "udp://127.0.0.1"), ["udp://127.0.0.1", "1 to 65535"]),
+        (("demo:?seconds=0.1&size=64x64", "-o", "udp://[::1]:65536"), ["[::1]:65536", "1 to 65535"]),
+        (("rtsp://127.0.0.1:65536/x", "-o", "null:"), ["65536", "1 to 65535"]),
     ],
 )
 def test_misuse_is_one_line_and_status_2(
@@ -153,6 +168,18 @@ def test_misuse_is_one_line_and_status_2(
     assert "Traceback" not in error
     for word in words:
         assert word in error
+
+
+@pytest.mark.parametrize("name", ["-x.mp4", "-overlay.mp4"])
+def test_a_file_whose_name_begins_with_a_dash_has_a_hint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, name) == 2
+    assert "./-" not in capfd.readouterr().err
+    Path(name).touch()
+    assert call(monkeypatch, name) == 2
+    assert f"'./{name}'" in capfd.readouterr().err
 
 
 def test_the_input_is_never_overwritten(

@@ -13,6 +13,9 @@ import av
 import pytest
 import typer
 
+from cliprl.engines import EngineError, reason_of
+from cliprl.engines.backends.engine import Request
+from cliprl.engines.backends.openvino import backend
 from cliprl.engines.cache.cache_store import CacheStore
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.sources.errors import explain
@@ -67,3 +70,31 @@ def test_memory_that_runs_out_later_is_told_in_a_line(error: Exception, capsys: 
         patch.setattr(sys, "argv", ["cliprl-test"])
         assert run_app(app, "cliprl-test") == 1
     assert capsys.readouterr().err.startswith("cliprl-test: too little memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "text"),
+    [
+        (RuntimeError(), -1, "RuntimeError"),
+        (RuntimeError("\n \n"), 0, "RuntimeError"),
+        (MemoryError(), 0, "too little memory"),
+        (RuntimeError("one\ntwo\n"), -1, "two"),
+    ],
+)
+def test_an_error_without_text_has_a_reason(error: Exception, line: int, text: str) -> None:
+    assert reason_of(error, line) == text
+
+
+@pytest.mark.parametrize("call", ["compile_model", "import_model"])
+def test_openvino_without_a_text_has_a_reason(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError
+
+    core = type("Core", (), {"read_model": lambda *_: object(), call: fail})()
+    monkeypatch.setattr(backend, "_core", lambda: core)
+    monkeypatch.setattr(backend, "_hints", lambda _: {})
+    monkeypatch.setattr(backend, "_reshape", lambda *_: None)
+    monkeypatch.setattr(backend, "keep_channels_last", lambda model: model)
+    request = Request(Path("encoder.onnx"), "f32", 1, {})
+    with pytest.raises(EngineError, match="RuntimeError"):
+        backend.OpenVino().build(request) if call == "compile_model" else backend.OpenVino().load(b"", request)

@@ -28,8 +28,8 @@ from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sinks.network import virtual_camera as sink_camera
+from cliprl.pipeline.sources.address import has_srt
 from cliprl.pipeline.sources.errors import Problem, SourceError
-from cliprl.pipeline.sources.srt import has_srt
 
 LIMIT = 30.0
 SERVER = Path(__file__).parents[2] / "helpers" / "rtsp_server.py"

@@ -1,7 +1,8 @@
-"""Support for SRT, which libav may be built without."""
+"""Checks of network addresses: the port, and SRT, which libav may be built without."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import av
@@ -11,6 +12,22 @@ from cliprl.pipeline.sources.errors import redact
 
 # An address without a listener: the attempt shows only whether libav knows the protocol.
 _PROBE = "srt://127.0.0.1:1?connect_timeout=1"
+# Schemes without a default port.
+_NEED_PORT = ("udp", "srt", "tcp", "rtp")
+_AUTHORITY_END = re.compile(r"[/?#]")
+
+
+def check_port(url: str) -> None:
+    """Raise UsageError if the port in a URL is not a number of 1 to 65535, or is missing and has no default.
+
+    libav does not check it: a port out of range is cut to 16 bits.
+    """
+    scheme, _, rest = url.partition("://")
+    host = _AUTHORITY_END.split(rest, maxsplit=1)[0].rpartition("@")[2]
+    _, colon, port = host.rpartition("]")[2].partition(":")
+    valid = port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
+    if not valid and (colon or scheme.lower() in _NEED_PORT):
+        raise UsageError(f"{redact(url)} has no port of 1 to 65535: write {scheme}://HOST:PORT")
 
 
 @cache
