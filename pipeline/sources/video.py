@@ -190,6 +190,10 @@ class VideoSource(FrameSource):
     def _finish(self) -> None:
         """Add notes on missing frames at the end of the stream."""
         self._passthrough.frames = self._index
+        if self._decoder.cut_off:
+            self.note(
+                f"the input ended early: an input/output error or a closed connection, after {self._index} frames"
+            )
         missing = (self._declared or 0) - self._decoder.packets
         if missing > 0:
             self.damaged += missing

@@ -165,6 +165,11 @@ class PacketDecoder:
         self._failure: Exception | None = None
         self.corrupt = self.lost = self.packets = self.pictures = 0
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether a stored stream ended with an input/output error."""
+        return self._demuxer.cut_off
+
     def read(self) -> Decoded | None:
         """The next frame in presentation order, None at the end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -116,12 +117,16 @@ _PATIENCE, _TICK = 1.0, 0.05
 
 
 class Demuxer:
-    """Reads the packets of one stream. `failure` is what ended them; `lost` counts errors that did, `empty` empty packets."""
+    """Reads the packets of one stream. `failure` is what ended them; `lost` counts errors that did, `empty` empty packets.
+
+    `cut_off`: they ended with an input/output error, as after a connection that was closed early.
+    """
 
     def __init__(self, packets: SharedDemuxer, *, live: bool) -> None:
         self._packets, self._live = packets, live
         self.failure: Exception | None = None
         self.lost = self.empty = 0
+        self.cut_off = False
 
     def next(self) -> Packet | None:
         """The next packet; None at the end, and where there is a `failure`."""
@@ -134,7 +139,9 @@ class Demuxer:
                     self.failure = error
                     return None
                 errors += 1
+                self.cut_off = error.errno == errno.EIO
                 continue
+            self.cut_off = self.cut_off and packet is None
             if packet is None or packet.size:  # one without bytes would end the decoder
                 return packet
             self.empty += packet.pos is not None

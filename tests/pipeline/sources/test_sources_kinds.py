@@ -170,10 +170,22 @@ def test_the_demo_refuses_what_it_does_not_know(name: str) -> None:
 
 
 class Server(SimpleHTTPRequestHandler):
-    """Serves a folder; `/live.ts` without a length or an end that is known, `/secret` to nobody."""
+    """Serves a folder; `/live.ts` without a length or an end that is known, `/secret` to nobody.
+
+    `/cut.ts` is served by ranges, but no answer passes the middle of the file.
+    """
 
     def do_GET(self) -> None:
-        if self.path.startswith("/secret"):
+        if self.path.startswith("/cut"):
+            data = Path(self.directory, "clip.ts").read_bytes()
+            start, middle = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0]), len(data) // 2
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            self.wfile.write(data[start:] if start > middle else data[start:middle])
+            self.close_connection = True
+        elif self.path.startswith("/secret"):
             self.send_error(401)
         elif self.path.startswith("/live"):
             self.send_response(200)
@@ -216,6 +228,15 @@ def test_a_stream_over_http_is_live(server: str) -> None:
     with open_source(f"http://{server}/live.ts") as source:
         assert source.info.live
         assert len(list(source)) == 12
+
+
+def test_a_connection_closed_early_is_noted(server: str) -> None:
+    with open_source(f"http://{server}/cut.ts") as source:
+        assert 0 < len(list(source)) < 12
+        assert any("closed" in note for note in source.info.notes)
+    with open_source(f"http://{server}/clip.ts") as source:
+        assert len(list(source)) == 12
+        assert not any("closed" in note for note in source.info.notes)
 
 
 @pytest.mark.parametrize(
