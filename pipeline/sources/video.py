@@ -116,7 +116,8 @@ class VideoSource(FrameSource):
         zero = first_shown(self._container, stream, self._held.pts)
         self._clock = PresentationClock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
-        self._counts_from_zero = stream.duration is None  # that of Matroska is when the last stream ends
+        # The duration of Matroska is the time when the last stream ends; that of an HLS playlist is the sum of its segments.
+        self._counts_from_zero = stream.duration is None and not self._container.format.name.startswith("hls")
         if chosen:
             self.note(chosen)
         persistent = self._context.name != "mjpeg"  # its frames are independent images

@@ -30,7 +30,7 @@ def slices(path: Path) -> list[dict[str, Any]]:
 def test_the_command_writes_every_stage_of_every_frame(
     processors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread_policy, "processors", lambda: processors)
+    monkeypatch.setattr(thread_policy, "available_cpus", lambda: processors)
     path = tmp_path / "t.json"
     app([CLIP, "-o", "null:", "--quiet", "--trace", str(path)], standalone_mode=False)
     events = json.loads(path.read_text())["traceEvents"]

@@ -298,3 +298,25 @@ def test_standard_input_without_a_video_is_told() -> None:
 def test_a_folder_or_nothing_is_no_input(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         open_source(name)
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [((), None), ((0,), "end after"), ((1,), "times leap"), ((0, 1), "end after"), ((2, 3), "end after")],
+)
+def test_missing_segments_of_a_playlist_are_noted(tmp_path: Path, gone: tuple[int, ...], words: str | None) -> None:
+    settings = {"hls_time": "1", "hls_list_size": "0", "hls_playlist_type": "vod"}
+    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options=settings) as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"g": "25", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(100):
+            frame = video_frame(moving(index, 64, 96))
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for number in gone:
+        (tmp_path / f"a{number}.ts").unlink()
+    with open_source(tmp_path / "a.m3u8") as source:
+        assert len(list(source)) == 100 - 25 * len(gone)
+        notes = " ".join(source.info.notes)
+    assert (words in notes) if words else not notes
