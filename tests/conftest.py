@@ -12,6 +12,32 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files of tests with a real clock, real processes, sockets and browsers. A machine that others load can stall for seconds
 # in the middle of one: such a test may be run three times, which the report tells ("rerun"); all others once.
 REAL_TIME = ("test_live_", "test_web_", "test_window", "test_engines_cache", "test_memory")
+# Files that the fast tier (`-m "not slow"`) leaves out: they train, compile, encode, or start processes and browsers.
+SLOW = (
+    *REAL_TIME,
+    *(
+        "test_audio_matrix",
+        "test_bench_",
+        "test_cli",
+        "test_common_corruptions",
+        "test_console",
+        "test_cuda_",
+        "test_datasets",
+    ),
+    *("test_end_to_end", "test_engines_", "test_evaluation", "test_examples", "test_frame_path", "test_fuzz"),
+    *("test_libraries_", "test_low_memory", "test_models_", "test_network_predictor", "test_nothing_lost"),
+    *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced", "test_refiner_study"),
+    *(
+        "test_scene",
+        "test_schemas",
+        "test_sinks_video",
+        "test_sources",
+        "test_stills",
+        "test_tensorrt",
+        "test_text_study",
+    ),
+    *("test_torch_", "test_trace_errors", "test_bundle_untrusted"),
+)
 # Property tests have no deadline: how long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -26,8 +52,10 @@ def _cuda_ready() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip GPU tests where there is none, unless FAIL_WITHOUT_CUDA is set: then they run, and fail. Mark those in real time."""
+    """Mark slow and real-time files. Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA is set: then they fail."""
     for item in items:
+        if item.path.name.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if item.path.name.startswith(REAL_TIME):
             item.add_marker(pytest.mark.flaky(reruns=2))
     marked = [item for item in items if "needs_cuda" in item.keywords]
