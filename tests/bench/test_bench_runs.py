@@ -28,6 +28,7 @@ from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutco
 from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, trial
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.sources import FrameSource
@@ -205,9 +206,9 @@ def soak_with_leak(size: int) -> soak.MemoryGrowth:
     """Keeps so many bytes of every frame, written to, so that they are really there."""
     kept, output = [], Stream._write
 
-    def leaky(self: Stream, frame: Frame, segmentation: Segmentation | None) -> None:
-        output(self, frame, segmentation)
-        kept.append(bytes([frame.index % 256]) * size)
+    def leaky(self: Stream, context: FrameContext) -> None:
+        output(self, context)
+        kept.append(bytes([context.frame.index % 256]) * size)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stream, "_write", leaky)
