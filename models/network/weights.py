@@ -80,12 +80,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_state_dict(str(path))
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it holds other things than tensors")
-    except UnpicklingError as error:
-        raise UsageError(
-            f"'{path}' holds pickled objects besides tensors, which can run code when they are read: "
-            "save the model's state_dict alone"
-        ) from error
     except Exception as error:
+        if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+            raise UsageError(
+                f"'{path}' holds pickled objects besides tensors, which can run code when they are read: "
+                "save the model's state_dict alone"
+            ) from error
         reason = reason_of(error)[:100]
         raise UsageError(f"'{path}' is no open_clip checkpoint ({reason}): save the model's state_dict") from error
     return state
