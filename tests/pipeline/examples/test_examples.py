@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def run(example: str, *arguments: str | Path, folder: Path) -> str:
     command = [sys.executable, str(ROOT / example), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    # The commands of the environment that runs the tests come first, as in an activated one.
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": paths}, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,9 +10,11 @@ import tokenize
 from pathlib import Path
 from types import CodeType, FrameType
 
+from cliprl import pipeline
 from cliprl.pipeline import OutputSpec, Overlay, Segmenter, Stream, open_sink, open_source
 
-ROOT = Path(__file__).resolve().parents[3]
+# Of the installed package.
+ROOT = Path(pipeline.__file__).resolve().parents[1]
 MOST_FILES, MOST_LINES = 24, 3000
 # Numbers of frames before the first trace, which fill the caches, and of traces. Rare work, such as writing a fragment once a
 # second or drawing a new legend, shows in the minority of the traces.

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import av
@@ -60,6 +60,15 @@ def count(url: str, name: str) -> float:
     return float(match[1])
 
 
+def workers(handles: Path) -> int:
+    """Number of segmenting processes: each shares a piece of memory with the display."""
+    found = 0
+    for handle in handles.iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            found += "cliprl-frame" in os.readlink(handle)
+    return found
+
+
 def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*_raw*.mp4")) if folder.exists() else []
 
@@ -84,6 +93,7 @@ def test_300_idle_and_300_half_sent_connections_cost_no_frame_and_no_handle(tmp_
         url, address = match[0], ("127.0.0.1", int(match[1]))
         until(lambda: re.search(r'mask_state\{state="(?:fresh|aged)"\} 1', fetch(url + "metrics").decode()))
         handles = Path(f"/proc/{process.pid}/fd")
+        until(lambda: workers(handles) == 2)  # the second is the spare, which starts after a second of segmentation
         stream = opened.enter_context(closing(socket.create_connection(address, timeout=LIMIT)))
         stream.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         stream.recv(1 << 16)

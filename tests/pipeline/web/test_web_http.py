@@ -27,7 +27,6 @@ pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 
 import aiohttp
 
-from cliprl.pipeline.web import server
 from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
 from cliprl.pipeline.web.server import WebViewer
 from cliprl.pipeline.web.status_json import ProgramInfo
@@ -404,7 +403,7 @@ def test_metric_names_and_types_are_those_that_dashboards_use(viewer: WebViewer)
     expected = {f"cliprl_{name}": "counter" for name in counters.split()}
     expected |= {f"cliprl_{name}": "gauge" for name in gauges.split()}
     assert types == expected | {"cliprl_display_latency_seconds": "histogram"}
-    readme = (Path(server.__file__).parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).resolve().parents[3] / "pipeline" / "web" / "README.md").read_text(encoding="utf-8")
     for name, kind in types.items():
         assert f"`{name.removeprefix('cliprl_')}{'_total' if kind == 'counter' else ''}`" in readme, name
 
