@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +95,27 @@ def test_a_builder_or_runtime_that_can_not_be_made_is_one_line(trt: FakeTensorRt
         opened()
     with pytest.raises(EngineError, match="makes no builder here: no CUDA-capable device"):
         build_plan(RTX, b"", {})
+
+
+def test_python_is_called_for_errors_only(trt: FakeTensorRt) -> None:
+    engine, x = opened(), FakeTensor((1, 2))
+    assert trt.python_calls == 0
+    assert engine._logger.printed == []
+    trt.fail_runs = True
+    with pytest.raises(EngineError, match="failed to run: Cask convolution execution"):
+        engine.run({"x": x})
+
+
+def test_a_network_that_the_real_library_refuses_is_one_line_with_its_reason(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(RTX)
+    with pytest.raises(EngineError, match="can't read the network"):
+        build_plan(RTX, b"no network", {}, "sm86")
+    monkeypatch.setattr(import_module(RTX), "OnnxParser", lambda *_: SimpleNamespace(parse=lambda model: True))
+    with pytest.raises(EngineError, match="can't build the network: .*Network must have at least one output"):
+        build_plan(RTX, b"", {}, "sm86")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,9 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         self._trt.calls.append("run")
-        return True
+        if self._trt.fail_runs:
+            self._trt.runtime.error_recorder.report_error(1, "Cask\nconvolution execution")
+        return not self._trt.fail_runs
 
 
 class FakeTensorRt(ModuleType):
@@ -120,15 +122,33 @@ class FakeTensorRt(ModuleType):
     TensorIOMode = SimpleNamespace(INPUT="input")
 
     class ILogger:
+        """A logger in Python: every message, however minor, is a call of its method `log`."""
+
         ERROR, INTERNAL_ERROR, VERBOSE = 1, 0, 4
 
+        def __init__(self) -> None:
+            pass
+
+    class Logger(ILogger):
+        """TensorRT's own logger, which drops messages in C++ and prints the rest."""
+
+        def __init__(self, least: int = 2) -> None:
+            self.least, self.printed = least, list[str]()
+
+        def log(self, severity: int, message: str) -> None:
+            if severity <= self.least:
+                self.printed.append(message)
+
+    class IErrorRecorder:
         def __init__(self) -> None:
             pass
 
     def __init__(self, torch: FakeTorch) -> None:
         super().__init__("tensorrt_rtx")
         self._torch, self.calls, self.capturable = torch, torch.calls, True
-        self.no_runtime = self.no_builder = False
+        self.no_runtime = self.no_builder = self.fail_runs = False
+        self.python_calls = 0
+        self.runtime: Any = None
 
     def called(self, name: str) -> None:
         assert not self._torch.capturing, f"{name} is set inside a capture"
@@ -137,11 +157,17 @@ class FakeTensorRt(ModuleType):
     def nptype(self, dtype: Any) -> type[Any]:
         return np.float32
 
+    def _log(self, logger: Any, severity: int, message: str) -> None:
+        self.python_calls += type(logger) is not self.Logger
+        logger.log(severity, message)
+
     def Builder(self, logger: Any) -> Any:  # noqa: N802 - TensorRT's name
-        logger.log(self.ILogger.ERROR, "no CUDA-capable device")
+        self._log(logger, self.ILogger.ERROR, "no CUDA-capable device")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802 - TensorRT's name
+        for number in range(1000):
+            self._log(logger, self.ILogger.VERBOSE, f"kernel {number}")
         if self.no_runtime:
             raise TypeError("pybind11::init(): factory function returned nullptr")
         names = ["x", "y"]
@@ -154,4 +180,5 @@ class FakeTensorRt(ModuleType):
             create_execution_context=lambda: FakeContext(self),
         )
         deserialize: Callable[[bytes], Any] = lambda plan: engine  # noqa: E731
-        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+        self.runtime = SimpleNamespace(deserialize_cuda_engine=deserialize, error_recorder=None)
+        return self.runtime

@@ -10,7 +10,8 @@ from typing import Any
 
 from cliprl.engines.backends.engine import RANGES, TensorSpec
 from cliprl.engines.backends.tensorrt.caches import Timings
-from cliprl.engines.errors import EngineError, UsageError, reason_of
+from cliprl.engines.backends.tensorrt.messages import create, make_logger, make_recorder
+from cliprl.engines.errors import EngineError, UsageError
 
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -48,9 +49,10 @@ def build_plan(
     Raises UsageError for an unknown target, EngineError with TensorRT's own words where it refuses the network.
     """
     trt: Any = import_module(package)
-    logger = make_logger(trt)
-    builder = create(trt.Builder, logger, f"{package} makes no builder here")
+    logger, recorder = make_logger(trt), make_recorder(trt)
+    builder = create(trt, trt.Builder, logger, f"{package} makes no builder here")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    builder.error_recorder = recorder
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         raise EngineError(f"{package} can't read the network: {_parser_error(parser)}")
@@ -66,43 +68,11 @@ def build_plan(
     kept = Timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{package} can't build the network: {logger.last()}")
+        raise EngineError(f"{package} can't build the network: {recorder.last()}")
     kept.save()
     outputs = (network.get_output(i) for i in range(network.num_outputs))
     specs = {name: tensor_spec(trt, tensor) for name, tensor in inputs.items()}
     return TensorRtPlan(bytes(plan), specs, {tensor.name: tensor_spec(trt, tensor) for tensor in outputs}, profile)
-
-
-def create(kind: Any, logger: Any, complaint: str) -> Any:
-    """Create a Builder or Runtime. Raises EngineError with `complaint` where TensorRT fails, which its bindings report as
-    TypeError."""
-    try:
-        made = kind(logger)
-    except (TypeError, RuntimeError) as error:
-        raise EngineError(
-            f"{complaint}: {logger.last('') or ' '.join(str(error).split()) or reason_of(error)}"
-        ) from error
-    if made is None:
-        raise EngineError(f"{complaint}: {logger.last()}")
-    return made
-
-
-def make_logger(trt: Any) -> Any:
-    """A TensorRT logger that prints nothing and remembers the last error: an exception tells it instead."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors[:] = [*self.errors[-9:], " ".join(message.split())]
-
-        def last(self, default: str = "it gives no reason") -> str:
-            return self.errors[-1] if self.errors else default
-
-    return Logger()
 
 
 def tensor_spec(trt: Any, tensor: Any) -> TensorSpec:

@@ -11,8 +11,8 @@ from typing import Any
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
 from cliprl.engines.backends.engine import TensorSpec
-from cliprl.engines.backends.tensorrt.build import create, make_logger
 from cliprl.engines.backends.tensorrt.caches import Kernels
+from cliprl.engines.backends.tensorrt.messages import create, make_logger, make_recorder
 from cliprl.engines.errors import EngineError, reason_of
 
 # Graphs kept at a time: one for each combination of addresses that a caller's few fixed tensors make.
@@ -38,11 +38,12 @@ class TensorRtEngine:
         trt: Any = import_module(package)
         self.backend, self.precision = package, precision
         self._torch = torch
-        self._logger = make_logger(trt)
-        self._runtime = create(trt.Runtime, self._logger, f"{package} makes no runtime here")
+        self._logger, self._errors = make_logger(trt), make_recorder(trt)
+        self._runtime = create(trt, trt.Runtime, self._logger, f"{package} makes no runtime here")
+        self._runtime.error_recorder = self._errors
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(f"{package} can't load a plan: {_refusal(self._runtime, plan, self._logger)}")
+            raise EngineError(f"{package} can't load a plan: {_refusal(self._runtime, plan, self._errors)}")
         self._kernels, context = _context(trt, self._engine, kernels, plan)
         self._context = _made(context, f"{package} makes no execution context")
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
@@ -118,7 +119,7 @@ class TensorRtEngine:
             if self._shapes.get(name) == shape:
                 continue
             if not self._context.set_input_shape(name, shape):
-                raise EngineError(f"{self.backend} takes no {shape} for input '{name}': {self._logger.last()}")
+                raise EngineError(f"{self.backend} takes no {shape} for input '{name}': {self._errors.last()}")
             self._shapes[name] = shape
 
     def _empty(self, name: str, spec: TensorSpec) -> Any:
@@ -151,12 +152,12 @@ class TensorRtEngine:
             if self._addresses.get(name) == address:
                 continue
             if not self._context.set_tensor_address(name, address):
-                raise EngineError(f"{self.backend} refuses the memory of '{name}': {self._logger.last()}")
+                raise EngineError(f"{self.backend} refuses the memory of '{name}': {self._errors.last()}")
             self._addresses[name] = address
 
     def _enqueue(self, stream: Any) -> None:
         if not self._context.execute_async_v3(stream.cuda_stream):
-            raise EngineError(f"{self.backend} failed to run: {self._logger.last()}")
+            raise EngineError(f"{self.backend} failed to run: {self._errors.last()}")
 
     def _spec(self, trt: Any, name: str) -> TensorSpec:
         dtype = trt.nptype(self._engine.get_tensor_dtype(name)).__name__
@@ -183,9 +184,9 @@ def _made(thing: Any, complaint: str) -> Any:
     return thing
 
 
-def _refusal(runtime: Any, plan: bytes, logger: Any) -> str:
+def _refusal(runtime: Any, plan: bytes, errors: Any) -> str:
     """Why a plan does not load: TensorRT for RTX can say."""
     if not hasattr(runtime, "get_engine_validity"):
-        return str(logger.last())
+        return str(errors.last())
     validity, diagnostics = runtime.get_engine_validity(plan)
-    return f"{validity}, diagnostics {diagnostics}; {logger.last()}"
+    return f"{validity}, diagnostics {diagnostics}; {errors.last()}"
