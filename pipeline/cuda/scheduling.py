@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cliprl.pipeline.cuda.gpu_api import Event, Gpu, Stream
+from cliprl.pipeline.cuda.gpu_api import Event, Gpu
 
 # Maximum number of frames of one stream on the GPU: one being processed and one queued, so that the GPU never idles.
 DEPTH = 2
+# Seconds after which the thread that enqueues waits for the GPU itself, where no thread has waited for the frames' ends.
+_PATIENCE = 0.05
 
 
 class GpuTurns:
@@ -38,22 +40,39 @@ class GpuTurns:
 
 
 class InFlight:
-    """Limit the frames of one video stream in flight to `depth`, which bounds the time that other streams wait for it."""
+    """Limit the frames of one video stream in flight to `depth`, which bounds the time that other streams wait for it.
+
+    One thread enqueues frames, another waits for their ends and calls `finished`; only that one waits for the GPU.
+    """
 
     def __init__(self, gpu: Gpu, depth: int = DEPTH) -> None:
         self._gpu, self._depth = gpu, depth
         self._given: deque[Event] = deque()
-        self._spare: list[Event] = []
+        self._changed = threading.Condition()
 
     def admit(self) -> None:
         """Wait until another frame may be enqueued. Call it outside a turn, so that other streams continue."""
-        while len(self._given) >= self._depth:
-            event = self._given.popleft()
-            self._gpu.synchronize(event)
-            self._spare.append(event)
+        with self._changed:
+            if self._changed.wait_for(lambda: len(self._given) < self._depth, _PATIENCE):
+                return
+            oldest = self._given[0]
+        self._gpu.synchronize(oldest)
+        self.finished(oldest)
 
-    def given(self, stream: Stream) -> None:
-        """Note that all work of a frame was enqueued on a stream."""
-        event = self._spare.pop() if self._spare else self._gpu.event()
-        self._gpu.record(event, stream)
-        self._given.append(event)
+    def given(self, end: Event) -> None:
+        """Note that all work of a frame was enqueued; `end` completes with it."""
+        with self._changed:
+            self._given.append(end)
+
+    def finished(self, end: Event) -> None:
+        """Note that a frame has completed, and those enqueued before it."""
+        with self._changed:
+            while any(each is end for each in self._given):
+                self._given.popleft()
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Forget all frames, before another stream."""
+        with self._changed:
+            self._given.clear()
+            self._changed.notify_all()

@@ -88,6 +88,7 @@ class CudaSegmenter(Segmenter):
         if hasattr(self, "_inference"):
             self._view_tracker.reset(self._detector)
             self._last_view = None
+            self._in_flight.clear()
             with self._cuda.turns.take():
                 self._inference.reset()
 
@@ -107,7 +108,7 @@ class CudaSegmenter(Segmenter):
             steps = self._plan.next()
             self._inference.run(steps)
             result = self._results.keep(self._inference, steps, device.compute)
-            self._in_flight.given(device.compute)
+            self._in_flight.given(result.ready)
         context.device_state = PendingFrame(result, steps, start)
 
     def _prepare(self, frame: Frame, view: Viewport) -> None:
@@ -148,6 +149,7 @@ class CudaSegmenter(Segmenter):
         pending: PendingFrame = context.device_state
         with context.stage("refine"):
             self._cuda.gpu.synchronize(pending.result.ready)
+            self._in_flight.finished(pending.result.ready)
             found = CudaSegmentation(pending.result, context.view, self._fetch)
             spent = time.monotonic() - pending.start
             self._plan.learn(pending.steps, found.steps, found.settled, spent)

@@ -14,6 +14,7 @@ from tensorrt_fake import FakeTensor, FakeTensorRt, FakeTorch
 from cliprl.engines import EngineError
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo, _current
+from cliprl.engines.backends.tensorrt import engine as engine_module
 from cliprl.engines.backends.tensorrt.build import build_plan
 from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
 from cliprl.engines.backends.tensorrt.probe import why_not
@@ -97,6 +98,18 @@ def test_a_builder_or_runtime_that_can_not_be_made_is_one_line(trt: FakeTensorRt
         build_plan(RTX, b"", {})
 
 
+def test_the_graph_that_was_not_used_for_longest_is_dropped(trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "GRAPHS", 2)
+    engine, (a, b, c) = opened(), (FakeTensor((1, 2)) for _ in range(3))
+    for x in (a, b, a, c):
+        engine.run({"x": x})
+    before = len(trt.calls)
+    engine.run({"x": a})
+    assert trt.calls[before:] == ["replay"]
+    engine.run({"x": b})
+    assert trt.calls.count("capture_begin") == 4
+
+
 def test_python_is_called_for_errors_only(trt: FakeTensorRt) -> None:
     engine, x = opened(), FakeTensor((1, 2))
     assert trt.python_calls == 0
@@ -113,7 +126,7 @@ def test_a_network_that_the_real_library_refuses_is_one_line_with_its_reason(
     with pytest.raises(EngineError, match="can't read the network"):
         build_plan(RTX, b"no network", {}, "sm86")
     monkeypatch.setattr(import_module(RTX), "OnnxParser", lambda *_: SimpleNamespace(parse=lambda model: True))
-    with pytest.raises(EngineError, match="can't build the network: .*Network must have at least one output"):
+    with pytest.raises(EngineError, match=r"can't build the network: .*Network must have at least one output"):
         build_plan(RTX, b"", {}, "sm86")
     assert capfd.readouterr() == ("", "")
 

@@ -85,7 +85,12 @@ class _Module:
 
 class _Function:
     def __init__(self, driver: FakePycuda) -> None:
-        self._driver, self._size = driver, 0
+        self._driver, self._size, self._loaded = driver, 0, False
+
+    @property
+    def num_regs(self) -> int:
+        self._loaded = True
+        return 32
 
     def prepare(self, kinds: list[str]) -> _Function:
         self._size = int(kinds[0].removesuffix("s"))
@@ -93,6 +98,7 @@ class _Function:
 
     def prepared_async_call(self, grid: Any, block: Any, stream: Any, arguments: bytes) -> None:
         self._driver.called("launch")
+        assert self._loaded, "loaded at its first launch, which may be in another thread's capture"
         assert len(grid) == 2
         assert len(block) == 3
         assert isinstance(stream, _Stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from ctypes import addressof, c_void_p, sizeof
 from importlib import import_module
 from typing import Any, Protocol
@@ -44,6 +45,13 @@ class BindingsLauncher:
             kernel.name: self._call(self._driver.cuModuleGetFunction(self._module, kernel.name.encode()))
             for kernel in KERNELS
         }
+        for function in self._functions.values():
+            self._load(function)
+
+    def _load(self, function: Any) -> None:
+        """Load a kernel now: CUDA loads it at its first launch, which would invalidate another thread's capture."""
+        with suppress(RuntimeError, AttributeError):  # a driver or a package before CUDA 12.4 has no call for it
+            self._call(self._driver.cuFuncLoad(function))
 
     def _enter(self) -> None:
         """Make the context current in this thread, as torch does in every thread that uses it."""
@@ -103,8 +111,10 @@ class PycudaLauncher:
         self._streams: dict[int, Any] = {}
 
     def _function(self, module: Any, kernel: type[Arguments]) -> Any:
+        function = module.get_function(kernel.name)
+        _ = function.num_regs  # asking for an attribute loads it: its first launch would, in another thread's capture
         # The only argument is a struct, passed by value as its bytes.
-        return module.get_function(kernel.name).prepare([f"{sizeof(kernel)}s"])
+        return function.prepare([f"{sizeof(kernel)}s"])
 
     def stream(self, *, urgent: bool = False) -> int:
         """See `Launcher`. pycuda has no priorities."""

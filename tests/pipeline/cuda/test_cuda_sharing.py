@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from cliprl.engines import open_bundle
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda import scheduling
 from cliprl.pipeline.cuda.inference import WINDOW, StepPlan
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.scheduling import DEPTH, GpuTurns, InFlight
@@ -131,14 +134,42 @@ def test_who_gives_up_waiting_for_a_turn_holds_nobody_up(monkeypatch: pytest.Mon
 @given(seed=st.integers(0, 999), frames=st.integers(1, 30))
 def test_no_stream_gets_far_ahead_of_the_gpu(seed: int, frames: int) -> None:
     gpu = FakeGpu(random.Random(seed).randrange, eager=0)
-    flight, stream, done = InFlight(gpu), gpu.stream(), []
+    flight, stream, done, ends = InFlight(gpu), gpu.stream(), [], deque[Any]()
     for index in range(frames):
+        if len(ends) == DEPTH:  # as the thread does that waits for the frames' ends
+            gpu.synchronize(ends[0])
+            flight.finished(ends.popleft())
         flight.admit()
         assert index - len(done) < DEPTH
         gpu.run(lambda index=index: done.append(index), stream)  # type: ignore[misc]
-        flight.given(stream)
+        ends.append(gpu.event())
+        gpu.record(ends[-1], stream)
+        flight.given(ends[-1])
     gpu.drain()
     assert done == list(range(frames))
+
+
+def test_the_thread_that_enqueues_does_not_wait_for_the_gpu_while_another_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduling, "_PATIENCE", 60.0)
+    gpu = FakeGpu(lambda n: 0)
+    flight, stream, ends = InFlight(gpu), gpu.stream(), []
+    for _ in range(DEPTH):
+        flight.admit()
+        ends.append(gpu.event())
+        gpu.record(ends[-1], stream)
+        flight.given(ends[-1])
+    thread = threading.Timer(0.005, flight.finished, (ends[0],))
+    thread.start()
+    waits = gpu.waits
+    flight.admit()
+    thread.join()
+    assert gpu.waits == waits
+    monkeypatch.setattr(scheduling, "_PATIENCE", 0.01)
+    flight.given(ends[0])
+    flight.admit()  # nobody waits for the ends: it does so itself
+    assert gpu.waits == waits + 1
 
 
 @settings(deadline=None)
