@@ -101,6 +101,8 @@ class SupervisedConfig(_Settings):
 
     Logits are compared with the labels of every `stride`-th pixel. A stride finer than the network's grid of 4 upsamples the
     logits bilinearly: the boundary between two cells is learned, at the cost of time.
+
+    The stage ends with the exponential moving average of its weights, of decay `average` (0: with the last weights).
     """
 
     steps: Count = 2400
@@ -109,6 +111,7 @@ class SupervisedConfig(_Settings):
     rate: Number = 2e-3
     tower_rate: Number = 3e-4
     dice: Number = 0.5
+    average: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _RULES = {
     "tuple_type": "it must be a list",
     "finite_number": "it must be finite",
     "greater_than_equal": "it must not be negative",
+    "less_than": "it must be less than 1",
     "missing": "its list must have two numbers",
     "too_long": "its list must have two numbers",
 }

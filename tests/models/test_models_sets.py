@@ -270,3 +270,24 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     assert done.returncode == 1
     (spec,) = done.stderr.strip().splitlines()
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec
+
+
+def test_stills_without_instruments_are_clips_of_their_own_in_five_sequences(tmp_path: Path) -> None:
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f"image{number}.png"), np.full((8, 12, 3), number, np.uint8))
+    data = open_dataset(f"stills:{tmp_path}")
+    assert len(data) == 10
+    assert len({data.clip(index) for index in range(10)}) == 10
+    assert [data.sequence(index) for index in (0, 1, 2, 9)] == ["part1", "part1", "part2", "part5"]
+    assert data[3].image.shape == (8, 12, 3)
+    assert not data[3].labels.any()
+    assert len(open_dataset(f"stills:{tmp_path}?sequences=part1,part3")) == 4
+
+
+def test_sub_folders_of_stills_are_sequences_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no images in"):
+        open_dataset(f"stills:{tmp_path}")
+    for name in ("eye", "skin"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "one.jpg"), np.zeros((8, 8, 3), np.uint8))
+    assert sequence_names(open_dataset(f"stills:{tmp_path}")) == ["eye", "skin"]

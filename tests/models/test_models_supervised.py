@@ -69,3 +69,32 @@ def test_the_loss_compares_every_stride_th_pixel_with_logits_scaled_up(stride: i
 def test_a_stride_that_no_grid_has_is_refused(stride: int) -> None:
     with pytest.raises(UsageError, match=rf"supervised\.stride.*{stride}.*1, 2 or 4"):
         stage_of(stride)
+
+
+def averaging(steps: int, decay: float) -> Supervised:
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, supervised=replace(RECIPE.supervised, steps=steps, average=decay))
+    return Supervised(ClipSegmenter(recipe.network), Mixture([Edges()], [1.0]), CLASSES, recipe)
+
+
+def test_the_stage_ends_with_the_average_of_its_weights() -> None:
+    stage, plain = averaging(3, 0.5), averaging(3, 0.0)
+    name = next(name for name, weight in plain.network.named_parameters() if weight.requires_grad)
+    expected = dict(plain.network.named_parameters())[name].detach().clone()
+    for step in range(3):
+        plain.step(step)
+        stage.step(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * dict(plain.network.named_parameters())[name].detach()
+    torch.testing.assert_close(dict(stage.network.named_parameters())[name].detach(), expected)
+
+
+def test_an_average_is_resumed_from_its_checkpoint() -> None:
+    whole, first, second = averaging(2, 0.9), averaging(2, 0.9), averaging(2, 0.9)
+    for step in range(2):
+        whole.step(step)
+    first.step(0)
+    second.load(dict(first.state().items()))
+    second.step(1)
+    for (name, one), other in zip(whole.network.named_parameters(), second.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)

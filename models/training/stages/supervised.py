@@ -22,6 +22,7 @@ from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast, device_of, mean_gradients
+from cliprl.models.training.weight_average import WeightAverage
 
 # Images in a preview.
 DRAWN = 4
@@ -80,6 +81,7 @@ class Supervised:
             )
 
         self.batches = BatchLoader(batch, recipe.data.workers)
+        self._average = WeightAverage(network, config.average) if config.average else None
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(self, index: int) -> Mapping[str, float]:
@@ -94,6 +96,10 @@ class Supervised:
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
         update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
+        if self._average:
+            self._average.update(index)
+            if index + 1 == self.steps:
+                self._average.copy_to_network()
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
 
     def preview(self) -> Image | None:
@@ -109,8 +115,9 @@ class Supervised:
         return np.vstack([draw_comparison(ScoredFrame(0.0, 0, "", *row), colors) for row in rows])
 
     def state(self) -> dict[str, Any]:
-        """Return network, optimizer and schedule."""
-        return {
+        """Return network, optimizer, schedule, and the average of the weights if there is one."""
+        average = {"average": self._average.weights} if self._average else {}
+        return average | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -121,6 +128,8 @@ class Supervised:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        if self._average:
+            self._average.load(state["average"])
 
 
 def _widened(labels: Image, stride: int) -> Image:

@@ -1,0 +1,63 @@
+"""A folder of images without instruments: every pixel called instrument is a false alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import natural_order
+from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
+from cliprl.models.data.label_mapping import UNION
+from cliprl.models.data.registry import register_dataset
+from cliprl.models.data.sample import Sample
+
+# Sequences that a folder without sub-folders is divided into.
+PARTS = 5
+
+
+@register_dataset(
+    "stills",
+    "unrelated images without instruments, for false alarms",
+    no_instrument=True,
+)
+class NoInstrumentStills:
+    """The images of a folder, labeled "not-instrument" throughout; each is its own clip.
+
+    A sub-folder is a sequence. Without sub-folders, the images in the order of their names are divided into five sequences
+    of equal length, "part1" to "part5", so that near copies stay on one side of a split.
+    """
+
+    classes: tuple[ClassSpec, ...] = UNION
+
+    def __init__(self, folder: Path) -> None:
+        """Raise UsageError if the folder holds no images."""
+        self.name = folder.resolve().name
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        self._files = sorted(found, key=natural_order)
+        if not self._files:
+            raise UsageError(f"no images in '{folder}': it must hold {', '.join(IMAGE_SUFFIXES)} files")
+        parents = [path.parent.name for path in self._files]
+        flat = len(set(parents)) == 1
+        count = len(self._files)
+        self._sequences = [f"part{n * PARTS // count + 1}" for n in range(count)] if flat else parents
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = read_image(self._files[index])
+        return Sample(image, np.zeros(image.shape[:2], np.uint8), self.sequence(index))
+
+    def sequence(self, index: int) -> str:
+        """Return the sub-folder of an image, or its fifth of the folder."""
+        return self._sequences[index]
+
+    def clip(self, index: int) -> str:
+        """Return the file of an image: no image follows another."""
+        return str(self._files[index])
+
+    def file_name(self, index: int) -> str:
+        """Return the file of an image, without its folder."""
+        return self._files[index].name
