@@ -81,33 +81,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     site = unpack(given.wheels) if given.wheels else None
     arrange(site)
     from cliprl.bench.cuda.gpu_tests import run_tests, sanitize
-    from cliprl.engines import CliprlError
     from cliprl.pipeline.cuda.factory import open_shared_gpu
 
     if given.smoke:
         from cliprl.bench.cuda.smoke import smoke
 
         return smoke(lambda: open_shared_gpu(print))
+    from cliprl.engines.backends.gpu_discovery import find_driver
+    from cliprl.engines.backends.tensorrt.probe import torch_cuda
+    from cliprl.pipeline.cuda.factory import why_not
+
     clock = Stopwatch(given.minutes)
     # If anything hangs: print every thread's stack; the files written so far stay.
     faulthandler.dump_traceback_later(clock.left() + 20, exit=True)
-    try:
-        card = open_shared_gpu(print)
-    except CliprlError as error:
+    driver = find_driver()
+    reason = why_not(driver, torch_cuda)
+    if reason or driver is None:
         faulthandler.cancel_dump_traceback_later()
-        print(f"bench/gpu.py: {error}", file=sys.stderr)
+        print(f"bench/gpu.py: device 'cuda' can't serve here: {reason}", file=sys.stderr)
         return 2
     given.into.mkdir(parents=True, exist_ok=True)
-    name = re.sub("[^a-z0-9]+", "-", card.gpu.name.lower()).strip("-")
+    name = re.sub("[^a-z0-9]+", "-", driver.gpu.name.lower()).strip("-")
     log = given.into / f"{name}-gpu-tests.log"
     log.unlink(missing_ok=True)
     passed = [] if given.skip_tests else [run_tests(log, site, clock.left() * 0.35)]
     if not given.tests_only:
         from cliprl.bench.cuda.measure import Report, measure
 
-        report = Report(card, given, given.into / f"{name}-gpu.json")
+        report = Report(driver.gpu.name, given, given.into / f"{name}-gpu.json")
         sanitized = (lambda: True) if given.skip_tests else lambda: sanitize(log, site, min(clock.left() * 0.4, 150))
-        passed += measure(card, given, clock.left, report, sanitized)
+        passed += measure(given, clock.left, report, sanitized, site)
     elif not given.skip_tests:
         passed.append(sanitize(log, site, clock.left()))
     faulthandler.cancel_dump_traceback_later()
@@ -130,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", action="store_true", help="check in two minutes what this machine can do, and measure nothing"
     )
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(1080, 1920), metavar=("HEIGHT", "WIDTH"), help="size of the frames"
+    )
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")
     return parser
@@ -141,4 +147,9 @@ if __name__ == "__main__":
         import pytest
 
         sys.exit(pytest.main(sys.argv[3:]))
+    if sys.argv[1:2] == ["case"]:
+        arrange(Path(sys.argv[2]) if sys.argv[2] else None)
+        from cliprl.bench.cuda.case_process import main as run_one_case
+
+        sys.exit(run_one_case(sys.argv[3:]))
     sys.exit(main())

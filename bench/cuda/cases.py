@@ -51,24 +51,24 @@ class Bench:
         return [GpuStream(self.card, self.bundle, self.pictures, **kept) for _ in range(count)]
 
 
-Case = Callable[[], Iterator[Series]]
+Case = Callable[[Bench], Iterator[Series]]
 
 
-def cases(bench: Bench, clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
+def cases(clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
     """The short cases by name. `clip` is a video file to decode, `coded` is True if its frames have time codes; output videos go
     into `folder`."""
     found: dict[str, Case] = {
-        "throughput": partial(throughput, bench, "throughput"),
-        f"paced at {PACE} FPS": partial(paced, bench, f"paced at {PACE} FPS"),
-        f"{TOGETHER} streams at {PACE} FPS": partial(paced, bench, f"{TOGETHER} streams at {PACE} FPS", TOGETHER),
-        "slow consumer": partial(slow_consumer, bench),
+        "throughput": partial(throughput, case="throughput"),
+        f"paced at {PACE} FPS": partial(paced, case=f"paced at {PACE} FPS"),
+        f"{TOGETHER} streams at {PACE} FPS": partial(paced, case=f"{TOGETHER} streams at {PACE} FPS", count=TOGETHER),
+        "slow consumer": slow_consumer,
     }
     if clip is not None:
         decoded: dict[str, Any] = {"clip": clip, "coded": coded}
         found |= {
-            "decoded, throughput": partial(throughput, bench, "decoded, throughput", **decoded),
-            f"decoded, paced at {PACE} FPS": partial(paced, bench, f"decoded, paced at {PACE} FPS", **decoded),
-            "file to file": partial(file_to_file, bench, clip, folder),
+            "decoded, throughput": partial(throughput, case="decoded, throughput", **decoded),
+            f"decoded, paced at {PACE} FPS": partial(paced, case=f"decoded, paced at {PACE} FPS", **decoded),
+            "file to file": partial(file_to_file, clip=clip, folder=folder),
         }
     return found
 
@@ -157,7 +157,7 @@ def single_round(case: str, name: str, unit: str, values: Sequence[float]) -> Se
     return Series.of(case, name, unit, [list(values[::step])], note)
 
 
-def run_case(name: str, case: Case, note: Callable[[str], None]) -> list[Series]:
+def run_case(name: str, case: Callable[[], Iterator[Series]], note: Callable[[str], None]) -> list[Series]:
     """Run a case and return its series; an error is noted and ends this case only."""
     try:
         return list(case())
@@ -169,14 +169,16 @@ def run_case(name: str, case: Case, note: Callable[[str], None]) -> list[Series]
         gc.collect()
 
 
-def clip_for(bench: Bench, folder: Path, given: str | None) -> tuple[str | None, bool]:
+def clip_for(
+    pictures: Sequence[Picture], seconds: float, folder: Path, given: str | None, note: Callable[[str], None]
+) -> tuple[str | None, bool]:
     """A video file to decode, and whether its frames have time codes: the given one, or a generated one if PyAV is installed."""
     if given is not None:
         return given, False
     try:
-        return make_clip(folder / "scene.mp4", bench.pictures, round(PACE * bench.seconds)), True
+        return make_clip(folder / "scene.mp4", pictures, round(PACE * seconds)), True
     except ImportError as error:
-        bench.note(f"nothing was decoded or encoded: {error}")
+        note(f"nothing was decoded or encoded: {error}")
         return None, False
 
 

@@ -6,25 +6,25 @@ import argparse
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cliprl.bench.cuda.cases import Bench, cases, clip_for, long_run, promises, run_case
+from cliprl.bench.cuda.case_process import (
+    LONG_RUN,
+    NETWORKS,
+    CaseJob,
+    open_gpu_bench,
+    run_process,
+    save_frames,
+)
+from cliprl.bench.cuda.cases import Bench, cases, clip_for, promises
 from cliprl.bench.cuda.inputs import find_bundle
 from cliprl.bench.cuda.runs import scene_frames
 from cliprl.bench.harness import environment
-from cliprl.bench.harness.nvml import open_meter
 from cliprl.bench.harness.result import Result, Series
-from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines
-from cliprl.engines.cache.cache_store import StoredEntry
-from cliprl.engines.selection.engine_variant import candidates
-from cliprl.pipeline.cuda.context import SharedGpu
 
-HEIGHT, WIDTH = 1080, 1920
 # Input size of the limits, if the bundle is generated.
 NETWORK_SIZE = (512, 640)
 METHOD = {
@@ -32,17 +32,19 @@ METHOD = {
     "excludes": "video encoding but for 'file to file'; decoding but for that and the cases called decoded",
     "latency": "from a frame's arrival in pinned memory, or in the ring, to the painted frame in host memory",
 }
-# Seconds reserved for the end of the run.
-_CLOSING = 15.0
+# Seconds reserved for the end of the run, and for the start of a process.
+_CLOSING, _STARTING = 15.0, 12.0
+# Seconds that the process of a short case may take, besides its measurements.
+_LONGEST = 60.0
 
 
 class Report:
     """The result file, written again after each step."""
 
-    def __init__(self, card: SharedGpu, given: argparse.Namespace, path: Path) -> None:
-        self._card, self._given, self._path = card, given, path
+    def __init__(self, gpu: str, given: argparse.Namespace, path: Path) -> None:
+        self._gpu, self._given, self._path = gpu, given, path
         self.series: list[Series] = []
-        self.notes: list[str] = list(card.notes)
+        self.notes: list[str] = []
         self.bundle: dict[str, Any] = {}
         self._watch = environment.LoadWatch()
 
@@ -73,8 +75,8 @@ class Report:
             command=f"{command} --frames {given.frames} --minutes {given.minutes:g}",
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=environment.commit(),
-            machine={"gpu": [self._card.gpu.name]} | known | self._watch.block(),
-            input={"name": "rendered scene", "size": f"{WIDTH}x{HEIGHT}"},
+            machine={"gpu": [self._gpu]} | known | self._watch.block(),
+            input={"name": "rendered scene", "size": f"{given.size[1]}x{given.size[0]}"},
             bundle=self.bundle,
             method=METHOD | {"seconds": given.seconds},
             series=tuple(self.series),
@@ -84,29 +86,37 @@ class Report:
 
 
 def measure(
-    card: SharedGpu,
     given: argparse.Namespace,
     left: Callable[[], float],
     report: Report,
     sanitized: Callable[[], bool],
+    site: Path | None = None,
+    open_bench: Callable[[CaseJob, Callable[[str], None]], Bench] = open_gpu_bench,
 ) -> list[bool]:
-    """Run all measurements, the sanitizer before the long run, which gets the time `left`; return whether each limit held."""
+    """Run all measurements, each in a process, the sanitizer before the long run, which gets the time `left`.
+
+    Return whether each limit held.
+    """
     with tempfile.TemporaryDirectory(prefix="cliprl-gpu-") as place:
         try:
-            bench = prepare_bench(card, given, report, Path(place))
+            job = prepare_job(given, report, Path(place), open_bench)
         except Exception as error:
             traceback.print_exc()
             report.note(f"nothing was measured: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
             report.write()
             return [sanitized(), False]
-        clip, coded = clip_for(bench, Path(place), given.clip)
-        for name, case in cases(bench, clip, coded, Path(place)).items():
-            if left() > 2 * given.seconds + _CLOSING:
-                report.add(run_case(name, case, report.note))
+        run_process(replace(job, limit=left() / 2), report.note, site)
+        for name in cases(job.clip, job.coded, job.folder):
+            if left() > 2 * given.seconds + _STARTING + _CLOSING:
+                report.add(
+                    run_process(
+                        replace(job, name=name, limit=min(left(), _LONGEST + 3 * given.seconds)), report.note, site
+                    )
+                )
         clean = sanitized()
-        seconds = left() - _CLOSING
+        seconds = left() - _CLOSING - _STARTING
         if given.frames and seconds > given.seconds:
-            report.add(run_case("long run", lambda: long_run(bench, given.frames, seconds), report.note))
+            report.add(run_process(replace(job, name=LONG_RUN, limit=seconds), report.note, site))
     verdicts = promises(report.find)
     for text, _ in verdicts:
         report.note(f"promise: {text}")
@@ -114,27 +124,18 @@ def measure(
     return [clean, *(held is not False for _, held in verdicts)]
 
 
-def prepare_bench(card: SharedGpu, given: argparse.Namespace, report: Report, folder: Path) -> Bench:
-    """Open bundle and networks, and render the frames."""
+def prepare_job(
+    given: argparse.Namespace,
+    report: Report,
+    folder: Path,
+    open_bench: Callable[[CaseJob, Callable[[str], None]], Bench],
+) -> CaseJob:
+    """Find or make the bundle, render frames, encode a clip, all without the GPU; return the job that builds the networks."""
     bundle = find_bundle(given.bundle, NETWORK_SIZE, folder / "bundle", report.note)
     manifest = bundle.manifest
     size = f"{manifest.width}x{manifest.height}"
     report.bundle |= {"name": manifest.name, "input": size, "steps": manifest.steps}
-    engines = load_networks(bundle, report.note)
-    report.note(f"networks by {engines.backend} in {engines.precision}, every frame with all {manifest.steps} steps")
-    meter = open_meter(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
-    return Bench(card, bundle, engines, scene_frames(HEIGHT, WIDTH), given.seconds, report.note, meter)
-
-
-def load_networks(bundle: Bundle, say: Callable[[str], None]) -> CompiledBundle:
-    """Load the networks in FP16 on the GPU; the accuracy gate is skipped without OpenVINO, which computes its reference."""
-    trained = "weights" not in bundle.manifest.training
-    if trained and find_spec("openvino"):
-        return load_engines(bundle, device="cuda", precision="f16", say=say)
-    say("the accuracy gate was skipped: " + ("openvino is not installed" if trained else "the weights are random"))
-    for candidate in candidates(bundle, "cuda", "f16", say=say):
-        try:
-            return candidate.load(StoredEntry(candidate.build(), {}))
-        except EngineError as error:
-            say(str(error))
-    raise EngineError("no engine serves")
+    frames = scene_frames(*given.size)
+    save_frames(frames, folder)
+    clip, coded = clip_for(frames, given.seconds, folder, given.clip, report.note)
+    return CaseJob(NETWORKS, bundle.path, folder, given.seconds, given.frames, 0.0, clip, coded, open_bench)

@@ -20,6 +20,8 @@ from cliprl.pipeline.cuda.kernels.compiler import TARGETS, compile_sources, comp
 _LIBRARIES = {"NVDEC": "libnvcuvid.so.1", "NVENC": "libnvidia-encode.so.1"}
 _FRAMES = 120
 _TIMEOUT = 60.0
+# Height and width of the frames.
+SIZE = (1080, 1920)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def _captures(card: SharedGpu) -> str:
 
 
 def _two_streams(card: SharedGpu) -> str:
-    from cliprl.bench.cuda.measure import load_networks
+    from cliprl.bench.cuda.case_process import load_networks
 
     bundle, devices = open_bundle(), [CudaDevice(card), CudaDevice(card)]
     engines = load_networks(bundle, print)
@@ -151,11 +153,11 @@ def _two_streams(card: SharedGpu) -> str:
 
 
 def _one_stream(card: SharedGpu) -> str:
-    from cliprl.bench.cuda.measure import HEIGHT, WIDTH, load_networks
+    from cliprl.bench.cuda.case_process import load_networks
     from cliprl.bench.cuda.runs import GpuStream, scene_frames
 
     bundle = open_bundle()
-    stream = GpuStream(card, bundle, scene_frames(HEIGHT, WIDTH, 2), engines=load_networks(bundle, print))
+    stream = GpuStream(card, bundle, scene_frames(*SIZE, 2), engines=load_networks(bundle, print))
     start, cpu = time.monotonic(), time.process_time()
     seen = stream.run(_FRAMES)
     if seen.error is not None:

@@ -7,10 +7,13 @@ import random
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import gpu_bench
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu, HostNetwork
@@ -18,6 +21,7 @@ from gpu_host import needs_compiler
 from media import make_clip
 from tiny import NETWORK
 
+from cliprl.bench.cuda import case_process
 from cliprl.bench.cuda.cases import (
     LONG,
     Bench,
@@ -33,10 +37,11 @@ from cliprl.bench.cuda.inputs import find_bundle
 from cliprl.bench.cuda.runs import GpuStream, run_together, scene_frames
 from cliprl.bench.gpu import ROOT, Stopwatch, unpack
 from cliprl.bench.harness.nvml import open_meter
-from cliprl.bench.harness.result import Series
+from cliprl.bench.harness.result import Series, read_result
 from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.pipeline.cuda.context import share
 
 # What the bare machine does not have; without `site` the editable install is not found either.
@@ -85,11 +90,13 @@ def test_every_case_runs_and_tells_what_was_promised(tmp_path: Path) -> None:
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
     engines = load_engines(bundle, precision="f32", threads=1)
     bench = Bench(card, bundle, engines, scene_frames(200, 360, 2), 0.1, notes.append, warm=1)
-    clip, coded = clip_for(bench, tmp_path, None)
+    clip, coded = clip_for(bench.pictures, bench.seconds, tmp_path, None, notes.append)
     assert clip is not None
     assert coded
     found = [
-        s for name, case in cases(bench, clip, coded, tmp_path).items() for s in run_case(name, case, notes.append)
+        s
+        for name, case in cases(clip, coded, tmp_path).items()
+        for s in run_case(name, partial(case, bench), notes.append)
     ]
     found += run_case("long run", lambda: long_run(bench, 8, 60), notes.append)
     assert not any("FAILED" in note for note in notes), notes
@@ -135,6 +142,55 @@ def test_what_goes_wrong_in_a_case_is_noted_and_the_rest_goes_on() -> None:
     notes: list[str] = []
     assert run_case("throughput", broken, notes.append) == []
     assert notes == ["throughput: FAILED: RuntimeError: an illegal memory access was encountered"]
+
+
+@needs_compiler
+def test_each_case_has_a_process_and_one_that_dies_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cliprl.bench.cuda import measure
+
+    known = cases(None, False, tmp_path)
+    monkeypatch.setattr(measure, "cases", lambda *_: {name: known[name] for name in ("throughput", "slow consumer")})
+    helpers = Path(gpu_bench.__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(helpers), *sys.path]))
+    given = Namespace(
+        bundle="small", seconds=0.1, clip=str(tmp_path / "none.mp4"), frames=0, minutes=9, size=(200, 360)
+    )
+    report = measure.Report("NVIDIA H100", given, tmp_path / "result.json")
+    held = measure.measure(given, lambda: 600.0, report, lambda: True, open_bench=gpu_bench.open_fake_bench)
+    assert held[0]
+    assert "throughput: FAILED: its process was killed by signal 6" in report.notes
+    processes = [note.split()[-1] for note in report.notes if "in process" in note]
+    assert len({*processes, str(os.getpid())}) == 3
+    result = read_result(tmp_path / "result.json")
+    assert result.cases() == ["slow consumer"]
+    wrong = result.find("slow consumer", "frames that came out wrong")
+    assert wrong is not None
+    assert wrong.rounds == ((0.0,),)
+    assert result.machine["gpu"] == ["NVIDIA H100"]
+
+
+def test_networks_that_no_gate_judges_are_built_by_the_first_process_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    class Variant:
+        backend = SimpleNamespace(name="fake")
+
+        def build(self) -> dict[str, bytes]:
+            built.append("built")
+            return {"encoder": b"plan"}
+
+        def load(self, entry: StoredEntry) -> object:
+            return entry.parts["encoder"]
+
+    monkeypatch.setattr(case_process, "candidates", lambda *_, **__: iter([Variant()]))
+    monkeypatch.setattr(case_process, "find_spec", lambda name: None)
+    found: list[object] = [case_process.load_networks(open_bundle(), print, tmp_path) for _ in range(3)]
+    assert found == [b"plan"] * 3
+    assert built == ["built"]
 
 
 def test_long_series_are_thinned() -> None:
