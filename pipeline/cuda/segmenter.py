@@ -91,6 +91,7 @@ class CudaSegmenter(Segmenter):
             self._in_flight.clear()
             with self._cuda.turns.take():
                 self._inference.reset()
+            self._cuda.settle()  # a segmenter that is dropped now frees the memory that this writes
 
     @property
     def stages(self) -> tuple[Stage[FrameContext], ...]:

@@ -1,4 +1,8 @@
-"""A GPU that is none: its streams do their work when a random choice says so, in any order that events allow."""
+"""A GPU that is none: its streams do their work when a random choice says so, in any order that events allow.
+
+Its memory is poisoned when it is freed and given out again at once; a thread has a current context only after a call that makes
+one current; captures fail when told to, and when another thread does what CUDA does not allow meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from gpu_host import launch
+from gpu_memory import Memory, pointers, unowned
 from numpy.typing import DTypeLike, NDArray
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
@@ -34,6 +39,7 @@ class FakeStream:
 
     work: deque[Callable[[], bool]] = field(default_factory=deque)
     urgent: bool = False
+    lost: bool = False
 
 
 class FakeGpu:
@@ -54,6 +60,8 @@ class FakeGpu:
         self.capture_pause: Callable[[], None] = lambda: None
         self.ranges: list[tuple[str, str]] = []
         self._lock = threading.RLock()
+        self.memory = Memory()
+        self._thread = threading.local()
         self._decoding = self.stream()
 
     def _captures_here(self) -> bool:
@@ -68,7 +76,7 @@ class FakeGpu:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         assert not self._captures_here(), "memory can't be had while a graph is captured"
         self.allocations += 1
-        return np.full(shape, 0x5A, dtype)
+        return self.memory.array(shape, dtype)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return self.empty(shape, dtype)
@@ -77,16 +85,22 @@ class FakeGpu:
         return buffer.ctypes.data
 
     def surface(self, plane: Any) -> NDArray[Any]:
-        return np.from_dlpack(plane)
+        return self.memory.foreign(np.from_dlpack(plane))
 
     def capsule(self, buffer: NDArray[Any]) -> Any:
+        self.require_context()
         return buffer.__dlpack__()
+
+    def require_context(self) -> None:
+        """What a codec needs: the GPU's context is current in the calling thread."""
+        assert getattr(self._thread, "current", False), "no context is current in this thread"
 
     def pitch(self, buffer: NDArray[Any]) -> int:
         return buffer.strides[0]
 
     def bind(self) -> None:
         self.disturb()
+        self._thread.current = True
 
     def decoding(self) -> FakeStream:
         return self._decoding
@@ -110,6 +124,8 @@ class FakeGpu:
         return FakeEvent()
 
     def _give(self, stream: FakeStream, work: Callable[[], bool]) -> None:
+        self._thread.current = True  # as CUDA's runtime makes it
+        assert not stream.lost, "work on the stream of a lost capture"
         with self._lock:
             if self._capturing is not None and self._captures_here():
                 assert stream is self._capturing[1], "a captured stream's work went to another stream"
@@ -182,12 +198,25 @@ class FakeGpu:
     def copy(self, target: NDArray[Any], source: NDArray[Any], stream: FakeStream) -> None:
         assert target.shape == source.shape
         assert target.dtype == source.dtype
-        self.run(lambda: np.copyto(target, source), stream)
+        to, what = unowned(target), unowned(source)
+
+        def work() -> None:
+            for each in (to, what):
+                self.memory.check(each.ctypes.data)
+            np.copyto(to, what)
+
+        self.run(work, stream)
 
     def launch(self, arguments: Arguments, stream: FakeStream) -> None:
         kept = type(arguments).from_buffer_copy(arguments)
         self.launches += 1
-        self.run(lambda: launch(kept), stream)
+
+        def work() -> None:
+            for address in pointers(kept):
+                self.memory.check(address)
+            launch(kept)
+
+        self.run(work, stream)
 
     def capture(self, work: Callable[[FakeStream], None]) -> list[Callable[[], bool]]:
         with CAPTURE_LOCK:
@@ -201,6 +230,7 @@ class FakeGpu:
             finally:
                 self._capturing = None
             if number in self.failing or self.spoiled != spoiled:
+                stream.lost = True
                 raise CaptureError("operation failed due to a previous error during capture")
             return captured
 
@@ -227,9 +257,13 @@ class HostNetwork:
         return self._gpu.capturable
 
     def enqueue(self, tensors: Mapping[str, NDArray[Any]], stream: FakeStream) -> None:
+        given = {name: unowned(tensor) for name, tensor in tensors.items()}
+
         def run() -> None:
-            outputs = self._engine.run({name: tensors[name] for name in self._engine.inputs})
+            for tensor in given.values():
+                self._gpu.memory.check(tensor.ctypes.data)
+            outputs = self._engine.run({name: given[name] for name in self._engine.inputs})
             for name in self._engine.outputs:
-                np.copyto(tensors[name], np.asarray(outputs[name]).reshape(tensors[name].shape))
+                np.copyto(given[name], np.asarray(outputs[name]).reshape(given[name].shape))
 
         self._gpu.run(run, stream)

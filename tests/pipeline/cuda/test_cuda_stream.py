@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,8 @@ def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(
 ) -> None:
     device, gpu = simulated(3, engines)
 
+    surfaces: list[Any] = []  # the decoder's, which hold a frame until it was copied
+
     class OnCard(Played):
         """Writes into the slot as NVDEC does, and leaves the host's planes alone."""
 
@@ -229,7 +232,8 @@ def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(
 
             def aside(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
                 planes.extend(allocate(height, width))
-                return np.empty_like(planes[0]), np.empty_like(planes[1])
+                surfaces.append(tuple(gpu.empty(plane.shape, np.uint8) for plane in planes))
+                return surfaces[-1]
 
             frame = super()._read(aside)
             if frame is None:
