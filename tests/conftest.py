@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not os.environ.get("FAIL_WITHOUT_CUDA") and not _cuda_ready():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hang_ups_reach_the_commands() -> None:
+    """Under nohup this process ignores SIGHUP, and commands that tests start would inherit that; a handler they do not."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
