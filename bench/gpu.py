@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _START = time.monotonic()
 
 
-def arrange(site: Path | None = None) -> None:
+def make_importable(site: Path | None = None) -> None:
     """Make `cliprl` importable from the checkout if it is not installed; append the folder `site` to the import path."""
     # A script's folder comes first in the path; its modules could shadow others of the same name.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "bench"]
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run tests and measurements. Exit status: 0 all passed, 1 a test or a limit failed, 2 no GPU."""
     given = _parser().parse_args(arguments)
     site = unpack(given.wheels) if given.wheels else None
-    arrange(site)
+    make_importable(site)
     from cliprl.bench.cuda.gpu_tests import run_tests, sanitize
     from cliprl.pipeline.cuda.factory import open_shared_gpu
 
@@ -143,12 +143,12 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["pytest"]:
-        arrange(Path(sys.argv[2]) if sys.argv[2] else None)
+        make_importable(Path(sys.argv[2]) if sys.argv[2] else None)
         import pytest
 
         sys.exit(pytest.main(sys.argv[3:]))
     if sys.argv[1:2] == ["case"]:
-        arrange(Path(sys.argv[2]) if sys.argv[2] else None)
+        make_importable(Path(sys.argv[2]) if sys.argv[2] else None)
         from cliprl.bench.cuda.case_process import main as run_one_case
 
         sys.exit(run_one_case(sys.argv[3:]))

@@ -5,7 +5,7 @@ from cliprl.pipeline.address_space import check_address_space
 check_address_space()  # before the libraries that the next lines load
 
 from cliprl.pipeline.core.buffers import FrameRing
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec, Sink, Source, StreamInfo, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -26,7 +26,7 @@ from cliprl.pipeline.stream.stream import Stream
 __all__ = [
     "BaseSink",
     "ClassStatistics",
-    "Color",
+    "ColorSpace",
     "Device",
     "Frame",
     "FrameContext",

@@ -14,11 +14,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from cliprl.bench.harness.registry import TIMING, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
-from cliprl.bench.harness.timing import Answers, BenchJob, Say
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.engines import Bundle, CompiledBundle, EngineError, open_bundle
 from cliprl.engines.backends.engine import Array
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
@@ -33,7 +33,7 @@ METHOD = {
     "excludes": "compilation, field of view, network input, labels, every other stage",
     "pace": "as fast as possible",
 }
-ENCODER, STEP = "encoder", "refinement step"
+ENCODER_RUN, STEP = "encoder", "refinement step"
 
 
 def engine_names(bundle: str, device: str) -> list[tuple[str, str]]:
@@ -56,13 +56,13 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJ
     given = _inputs(candidate)
     pair = _load(candidate)
     if batch > 1:
-        return {ENCODER: _timed(lambda: pair.encoder.run(given), job)}
+        return {ENCODER_RUN: _timed(lambda: pair.encoder.run(given), job)}
     seen = pair.encoder.run(given)
     own = {"features": seen["features"], **dict.fromkeys(("logits", "base", "prior"), seen["logits"])}
     own = {name: np.copy(value) if isinstance(value, np.ndarray) else value.clone() for name, value in own.items()}
     state = own | {"text": given["text"]}
     return {
-        ENCODER: _timed(lambda: pair.encoder.run(given), job),
+        ENCODER_RUN: _timed(lambda: pair.encoder.run(given), job),
         STEP: _timed(lambda: pair.refiner.run(state), job),
     }
 
@@ -109,14 +109,14 @@ def _timed(infer: Callable[[], object], job: BenchJob) -> list[float]:
     "engines",
     help="The networks alone: every backend of the device in every precision that passes the accuracy gate.",
     defaults=BenchJob("", rounds=3, seconds=5, warm_up=1),
-    settings=TIMING,
+    settings=TIMING_OPTIONS,
     clip=False,
     suite={"engines": {}},
 )
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     device: Annotated[str, typer.Option(help="Device to run on: cpu or cuda.")] = "cpu",
     batches: Annotated[Sequence[int], typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = (1,),
 ) -> Result:

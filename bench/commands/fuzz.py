@@ -194,7 +194,7 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def summary(verdicts: list[Verdict]) -> str:
+def summarize(verdicts: list[Verdict]) -> str:
     """Count the outcomes, and describe each bad one in a line."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     lines = [f"{len(verdicts)} files: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())]
@@ -210,6 +210,6 @@ def command(
 ) -> None:
     """Mutated video files through decoder and encoder: no crash, no hang, no other file changed, every refusal explained."""
     verdicts = list(track(fuzz(count, seed, keep), "fuzz", count, console=error_console()))
-    typer.echo(summary(verdicts))
+    typer.echo(summarize(verdicts))
     if not all(verdict.good for verdict in verdicts):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
-from cliprl.bench.harness.timing import Answers, BenchJob, Say
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.bench.peers import all_peers, cliprl_contender, find_peer, timed, trial
 from cliprl.engines import CliprlError
 
@@ -37,7 +37,7 @@ def _known_peers(names: list[str] | None) -> list[str] | None:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     names: Annotated[
         list[str] | None,
         typer.Option("--peer", callback=_known_peers, help="Only this one; may be repeated. All by default."),
@@ -62,7 +62,7 @@ def _series(answers: Answers) -> list[Series]:
     return series
 
 
-def _unfit(name: str, job: BenchJob, say: Say) -> str | None:
+def _unfit(name: str, job: BenchJob, say: LogFunction) -> str | None:
     """Return why a peer can't take part: not installed, or its own error, which must not end the run of the others."""
     if reason := find_peer(name).missing():
         return reason

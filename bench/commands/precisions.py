@@ -20,7 +20,7 @@ from cliprl.bench.harness.clips import short_name
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import Bundle, EngineError, compile_engine, open_bundle
 from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.onnx.calibration import measure_ranges
@@ -106,7 +106,7 @@ def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     sources: Annotated[list[str], typer.Argument(help="Videos or images to score on.")],
     calibrate: Annotated[list[str], typer.Option(help="Other videos or images to calibrate on; may be repeated.")],
     count: Annotated[int, typer.Option(min=1, help="Frames of each source.")] = 24,

@@ -15,21 +15,21 @@ import typer
 
 from cliprl.bench.commands.stream import rate_series
 from cliprl.bench.harness.clips import clip_file
-from cliprl.bench.harness.registry import TIMING, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
-from cliprl.bench.harness.timing import Answers, BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, Runner, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.pipeline import Segmenter, open_source
 
-SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
+FRAME_SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
 STREAMS = (1, 2, 3)
-STEPS = (0, 1, 2, 4)
-CLASSES = (2, 12, 32, 64)
+STEP_COUNTS = (0, 1, 2, 4)
+CLASS_COUNTS = (2, 12, 32, 64)
 # Seconds that the streams of one round wait for each other's networks.
-PATIENCE = 300.0
+SETUP_SECONDS = 300.0
 AXES = ("resolution", "streams", "steps", "classes")
 METHOD = {
     "includes": "as `stream`: file to file, as fast as possible",
@@ -38,7 +38,7 @@ METHOD = {
 }
 
 
-def with_classes(bundle: Bundle, count: int) -> Bundle:
+def with_class_count(bundle: Bundle, count: int) -> Bundle:
     """The bundle with `count` classes: its classes, repeated or cut; the networks take any number."""
     picks = [i % len(bundle.manifest.classes) for i in range(count)]
     specs = [replace(bundle.manifest.classes[pick], name=f"class {i}") for i, pick in enumerate(picks)]
@@ -48,7 +48,7 @@ def with_classes(bundle: Bundle, count: int) -> Bundle:
 
 def classes_round(job: BenchJob, count: int) -> list[TimedRun]:
     """Measure one round with `count` classes, in this process."""
-    segmenter = Segmenter(with_classes(open_bundle(job.bundle), count), steps=job.steps)
+    segmenter = Segmenter(with_class_count(open_bundle(job.bundle), count), steps=job.steps)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with open_source(job.clip) as source:
@@ -72,11 +72,11 @@ def streams_round(job: BenchJob, count: int) -> list[TimedRun]:
 def _one_of_many(job: BenchJob, meeting: Barrier) -> list[TimedRun]:
     """Measure one of the streams; they wait for each other once their networks are compiled."""
     runner: Runner = cliprl_contender.prepare(job)
-    meeting.wait(PATIENCE)
+    meeting.wait(SETUP_SECONDS)
     return timed_runs(runner, job)
 
 
-def single_round(job: BenchJob) -> list[TimedRun]:
+def run_one_stream(job: BenchJob) -> list[TimedRun]:
     """Measure one round of one stream, in this process."""
     runner: Runner = cliprl_contender.prepare(job)
     return timed_runs(runner, job)
@@ -85,21 +85,21 @@ def single_round(job: BenchJob) -> list[TimedRun]:
 Task = tuple[Callable[..., list[TimedRun]], tuple[Any, ...]]
 
 
-def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: Say) -> dict[str, Task]:
+def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: LogFunction) -> dict[str, Task]:
     """The tasks of the axes, by case."""
     tasks: dict[str, Task] = {}
     if "resolution" in axes:
-        for size in SIZES:
+        for size in FRAME_SIZES:
             say(f"rendering {size}")
             (folder / size).mkdir(exist_ok=True)
             clip = clip_file(f"demo:?size={size}&seconds=4", folder / size)
-            tasks[f"resolution {size}"] = (single_round, (replace(job, clip=str(clip)),))
+            tasks[f"resolution {size}"] = (run_one_stream, (replace(job, clip=str(clip)),))
     if "streams" in axes:
         tasks |= {f"streams {count}": (streams_round, (job, count)) for count in STREAMS}
     if "steps" in axes:
-        tasks |= {f"steps {count}": (single_round, (replace(job, steps=count),)) for count in STEPS}
+        tasks |= {f"steps {count}": (run_one_stream, (replace(job, steps=count),)) for count in STEP_COUNTS}
     if "classes" in axes:
-        tasks |= {f"classes {count}": (classes_round, (job, count)) for count in CLASSES}
+        tasks |= {f"classes {count}": (classes_round, (job, count)) for count in CLASS_COUNTS}
     return tasks
 
 
@@ -113,13 +113,13 @@ def _known_axes(axes: Sequence[str]) -> Sequence[str]:
     "scale",
     help="The cost of a frame by resolution, number of streams, refinement steps and classes.",
     defaults=BenchJob("", rounds=2, seconds=4, warm_up=1),
-    settings=(*TIMING, "frames"),
+    settings=(*TIMING_OPTIONS, "frames"),
     suite={"scale": {}},
 )
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     axes: Annotated[
         Sequence[str],
         typer.Option("--axis", callback=_known_axes, help=f"One of {', '.join(AXES)}; may be repeated."),

@@ -23,8 +23,8 @@ from cliprl.bench.harness import stats
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.subprocess_call import report
-from cliprl.bench.harness.timing import Answers, BenchJob, Say
+from cliprl.bench.harness.subprocess_call import send_value
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.bench.peers import cliprl_contender
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink
 
@@ -33,7 +33,7 @@ SETTLING = 0.25
 # Bytes a frame: 20,000 frames may grow by 10 MB, half the growth of a leak of 1 KB a frame.
 LEAK = 500.0
 # Default length of a run, in frames.
-FRAMES = 20_000
+SOAK_FRAMES = 20_000
 # In fewer frames an allocator's fluctuation is as large as a leak.
 LEAST_FRAMES = 5000
 MEGABYTE = 1e6
@@ -116,7 +116,7 @@ class Soaker:
             handles, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
             reading = (self._count, resident(), handles, threads, float(np.median(self._latencies)))
             self.growth.add(reading)
-            report(reading)
+            send_value(reading)
             self._latencies.clear()
 
 
@@ -159,8 +159,8 @@ def soak_clip(job: BenchJob, output: str, frames: int) -> MemoryGrowth:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
-    length: Annotated[int, typer.Option("--frames", min=100, help="Frames to run.")] = FRAMES,
+    say: LogFunction,
+    length: Annotated[int, typer.Option("--frames", min=100, help="Frames to run.")] = SOAK_FRAMES,
     target: Annotated[str, typer.Option(help="A sink, as for cliprl-stream.")] = "null:",
 ) -> Result:
     """Measure one long run in a fresh process."""

@@ -16,14 +16,14 @@ from pathlib import Path
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Runner, Say, TaskOutcome, TimedRun, timed_runs
+from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import available_cpus
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, open_sink, open_source
 from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.core.thread_policy import single_threaded
 
-ALONE, IN_PLACE, WORK = "alone", "in place", "alone, CPU work"
+ALONE, IN_PLACE, CPU_WORK = "alone", "in place", "alone, CPU work"
 # Most bytes of decoded frames that a pass holds in memory.
 HELD_BYTES = 192_000_000
 METHOD = {
@@ -72,16 +72,16 @@ class Costs:
         return self.cpu[stage] / self.frames[stage] * 1000
 
 
-def prepare(job: BenchJob) -> Runner:
+def prepare_stages(job: BenchJob) -> Runner:
     """Make a runner that processes the clip stage by stage."""
     segmenter = Segmenter(job.bundle, steps=job.steps)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with single_threaded():  # as within the stream
             costs = one_pass(job.clip, segmenter, out, frames)
-        samples = {stage: costs.wall[stage] for stage in STAGES}
-        samples |= {f"{stage} work": [costs.work(stage)] for stage in STAGES}
-        return TaskOutcome(costs.frames["decode"], samples)
+        samples_by_round = {stage: costs.wall[stage] for stage in STAGES}
+        samples_by_round |= {f"{stage} work": [costs.work(stage)] for stage in STAGES}
+        return TaskOutcome(costs.frames["decode"], samples_by_round)
 
     return run
 
@@ -132,7 +132,7 @@ def _write(held: Sequence[Frame], seen: Sequence[Segmentation], out: Path, scene
 
 def alone(job: BenchJob) -> list[TimedRun]:
     """Measure one round of the stages alone, in this process."""
-    return timed_runs(prepare(job), job)
+    return timed_runs(prepare_stages(job), job)
 
 
 def in_place(job: BenchJob) -> list[TimedRun]:
@@ -140,16 +140,16 @@ def in_place(job: BenchJob) -> list[TimedRun]:
     return timed_runs(cliprl_contender.prepare(job), job)
 
 
-def samples(rounds: Sequence[Sequence[TimedRun]], name: str) -> list[list[float]]:
+def samples_by_round(rounds: Sequence[Sequence[TimedRun]], name: str) -> list[list[float]]:
     """The samples of that name, one list a round."""
     return [[value for run in runs for value in run.outcome.samples[name]] for runs in rounds]
 
 
 def alone_series(rounds: Sequence[Sequence[TimedRun]]) -> list[Series]:
     """Wall time and CPU work of each stage alone, and the bound."""
-    wall = [Series.of(ALONE, stage, "ms", samples(rounds, stage)) for stage in STAGES]
-    work = [Series.of(WORK, stage, "ms", samples(rounds, f"{stage} work")) for stage in STAGES]
-    return [*wall, *work, Series.of(WORK, "bound", "FPS", [[bound] for bound in bounds(rounds)])]
+    wall = [Series.of(ALONE, stage, "ms", samples_by_round(rounds, stage)) for stage in STAGES]
+    work = [Series.of(CPU_WORK, stage, "ms", samples_by_round(rounds, f"{stage} work")) for stage in STAGES]
+    return [*wall, *work, Series.of(CPU_WORK, "bound", "FPS", [[bound] for bound in bounds(rounds)])]
 
 
 def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:
@@ -164,7 +164,7 @@ def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:
     defaults=BenchJob("", rounds=3, seconds=5, warm_up=2),
     suite={"stages": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
     """Measure rounds of both cases in turn, each in a fresh process."""
     tasks = {ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}
     return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
@@ -174,7 +174,7 @@ def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Serie
     """All series of rounds by case, ALONE and IN_PLACE; empty until both have an answer."""
     if len(answers) < 2:
         return []
-    running = [Series.of(IN_PLACE, stage, "ms", samples(answers[IN_PLACE], stage)) for stage in STAGES]
+    running = [Series.of(IN_PLACE, stage, "ms", samples_by_round(answers[IN_PLACE], stage)) for stage in STAGES]
     return [*alone_series(answers[ALONE]), *running]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import CliprlError
 
 METHOD = {
@@ -27,9 +27,9 @@ METHOD = {
     "files": "in the system's page cache",
 }
 # The programs of the cases; their differences show the time of each part.
-STREAM = "from cliprl.pipeline.cli.main import main; main()"
-PARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
-WARM, COLD = "warm", "cold"
+STREAM_CODE = "from cliprl.pipeline.cli.main import main; main()"
+PARTIAL_STARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
+WARM_CACHE, COLD_CACHE = "warm", "cold"
 
 
 def launch_python(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
@@ -55,11 +55,21 @@ def launch_python(words: Sequence[str], cache: Path) -> tuple[float, float, str]
 
 def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]]:
     """Run every case once; `folder` holds the cache that is warm after the first round."""
-    stream = [STREAM, job.clip, "--bundle", job.bundle, "--frames", "1", "--overwrite", "-o", str(folder / "out.mp4")]
+    stream = [
+        STREAM_CODE,
+        job.clip,
+        "--bundle",
+        job.bundle,
+        "--frames",
+        "1",
+        "--overwrite",
+        "-o",
+        str(folder / "out.mp4"),
+    ]
     with tempfile.TemporaryDirectory(dir=folder) as empty:
         cold = launch_python(stream, Path(empty))
-    parts = {name: launch_python([code], folder) for name, code in PARTS.items()}
-    return parts | {WARM: launch_python(stream, folder), COLD: cold}
+    parts = {name: launch_python([code], folder) for name, code in PARTIAL_STARTS.items()}
+    return parts | {WARM_CACHE: launch_python(stream, folder), COLD_CACHE: cold}
 
 
 @measurement(
@@ -68,7 +78,7 @@ def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]
     defaults=BenchJob("", rounds=7, seconds=0, warm_up=0),
     settings=("bundle", "rounds"),
 )
-def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
     """Measure all cases in turn, round by round."""
     say("filling the cache")
     one_round(job, session.folder)
@@ -82,8 +92,8 @@ def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
 
 def _result(session: ResultSession, rounds: Sequence[Mapping[str, tuple[float, float, str]]]) -> Result:
     series = []
-    for case in (*PARTS, WARM, COLD):
+    for case in (*PARTIAL_STARTS, WARM_CACHE, COLD_CACHE):
         series.append(Series.of(case, "wall time", "s", [[answer[case][0]] for answer in rounds]))
         series.append(Series.of(case, "CPU work", "s", [[answer[case][1]] for answer in rounds]))
-    compiled = [line.strip() for line in rounds[-1][COLD][2].splitlines() if "compiling" in line]
+    compiled = [line.strip() for line in rounds[-1][COLD_CACHE][2].splitlines() if "compiling" in line]
     return session.result(series, METHOD, [f"a cold start prints: {line}" for line in compiled])

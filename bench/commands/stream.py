@@ -9,7 +9,7 @@ from cliprl.bench.commands import stages
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say, TimedRun
+from cliprl.bench.harness.timing import BenchJob, LogFunction, TimedRun
 from cliprl.bench.peers import cliprl_contender, find_peer, timed
 from cliprl.pipeline.core.statistics import STAGES
 
@@ -29,7 +29,7 @@ METHOD = {
     defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
     suite={"stream": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
     """Measure rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
     tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
     tasks |= {name: (timed, (find_peer(name).prepare, job)) for name in (cliprl_contender.NAME, PLAIN)}
@@ -58,11 +58,15 @@ def rate_series(answers: Mapping[str, Sequence[Sequence[TimedRun]]], case: str, 
 
 def frame_series(rounds: Sequence[Sequence[TimedRun]], case: str = cliprl_contender.NAME) -> list[Series]:
     """Latency, steps and every stage of the stream, one sample per frame."""
-    series = [Series.of(case, cliprl_contender.LATENCY, "ms", stages.samples(rounds, cliprl_contender.LATENCY))]
-    series += [Series.of(case, stage, "ms", stages.samples(rounds, stage)) for stage in STAGES]
+    series = [
+        Series.of(case, cliprl_contender.LATENCY, "ms", stages.samples_by_round(rounds, cliprl_contender.LATENCY))
+    ]
+    series += [Series.of(case, stage, "ms", stages.samples_by_round(rounds, stage)) for stage in STAGES]
     return [
         *series,
-        Series.of(case, "refinement steps", "mean", _means(stages.samples(rounds, cliprl_contender.STEPS))),
+        Series.of(
+            case, "refinement steps", "mean", _means(stages.samples_by_round(rounds, cliprl_contender.STEPS_SERIES))
+        ),
     ]
 
 

@@ -21,7 +21,7 @@ from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.sampler import Sampler
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 
 if TYPE_CHECKING:
     from cliprl.models.config.config import Recipe
@@ -40,7 +40,7 @@ LOADING = "loading alone"
 SCENES = ("data.scenes=48", "data.policy_scenes=12", "data.frames=2", "data.train=[]", "data.policy=[]", "data.test=[]")
 OVERRIDES = (*SCENES, "network.weights=", "scoring.scenes=0", "contrastive.steps=0", "data.larynx=")
 # By stage: quantity to its samples.
-Answer = dict[str, dict[str, list[float]]]
+TrainingSamples = dict[str, dict[str, list[float]]]
 UNITS = {"pictures": "pictures/s", "step": "ms", "waiting for data": "%", "GPU busy": "%"}
 
 
@@ -51,7 +51,9 @@ def recipe_of(name: str, settings: Sequence[str]) -> Recipe:
     return load_recipe(name, [*settings, *OVERRIDES])
 
 
-def one_round(name: str, settings: Sequence[str], device: str, threads: int, folder: Path, job: BenchJob) -> Answer:
+def one_round(
+    name: str, settings: Sequence[str], device: str, threads: int, folder: Path, job: BenchJob
+) -> TrainingSamples:
     """Measure both stages and the loader, each for the job's seconds."""
     import torch
 
@@ -148,7 +150,7 @@ def _loaded(batches: Callable[[int], object], size: int, job: BenchJob) -> list[
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 means all cores.")] = 0,
@@ -176,7 +178,7 @@ def measure(
     return session.rounds(tasks, job.rounds, say, make_result)
 
 
-def _series(rounds: Sequence[Answer]) -> list[Series]:
+def _series(rounds: Sequence[TrainingSamples]) -> list[Series]:
     """A series for each quantity of each stage, and the speed of the loader over that of the dense stage."""
     found = [
         Series.of(case, quantity, UNITS[quantity], [answer[case][quantity] for answer in rounds])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from cliprl.bench.cuda.cases import Bench, cases, long_run, run_case
-from cliprl.bench.cuda.runs import Picture
+from cliprl.bench.cuda.runs import Nv12Planes
 from cliprl.bench.harness.nvml import open_meter
 from cliprl.bench.harness.result import Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines, open_bundle
@@ -87,12 +87,12 @@ def load_networks(bundle: Bundle, say: Note, kept: Path | None = None) -> Compil
     raise EngineError("no engine serves")
 
 
-def save_frames(frames: Sequence[Picture], folder: Path) -> None:
+def save_frames(frames: Sequence[Nv12Planes], folder: Path) -> None:
     """Save rendered frames for the processes."""
     np.savez(folder / _FRAMES, luma=[luma for luma, _ in frames], chroma=[chroma for _, chroma in frames])
 
 
-def load_frames(folder: Path) -> list[Picture]:
+def load_frames(folder: Path) -> list[Nv12Planes]:
     """Load what `save_frames` saved."""
     with np.load(folder / _FRAMES) as saved:
         return list(zip(saved["luma"], saved["chroma"], strict=True))

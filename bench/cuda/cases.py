@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cliprl.bench.cuda.inputs import make_clip
-from cliprl.bench.cuda.runs import EveryStep, GpuStream, OutputFrames, Picture, run_together
+from cliprl.bench.cuda.inputs import make_video
+from cliprl.bench.cuda.runs import EveryStep, GpuStream, Nv12Planes, OutputFrames, run_together
 from cliprl.bench.harness.nvml import Meter
 from cliprl.bench.harness.result import Series
 from cliprl.bench.harness.sampler import Sampler
@@ -25,7 +25,7 @@ from cliprl.pipeline.overlay.overlay import Style
 
 LONG, TOGETHER, PACE = 100_000, 8, 60
 # Most samples kept of a series; of more, every n-th.
-KEPT = 5000
+MAX_PLOTTED = 5000
 # ReSurgSAM2's published frames per second.
 PEER_FPS = 61.2
 _PAGE = 4096
@@ -39,7 +39,7 @@ class Bench:
     card: SharedGpu
     bundle: Bundle
     engines: CompiledBundle
-    pictures: Sequence[Picture]
+    pictures: Sequence[Nv12Planes]
     seconds: float
     note: Callable[[str], None]
     meter: Meter | None = None
@@ -58,7 +58,7 @@ def cases(clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
     """The short cases by name. `clip` is a video file to decode, `coded` is True if its frames have time codes; output videos go
     into `folder`."""
     found: dict[str, Case] = {
-        "throughput": partial(throughput, case="throughput"),
+        "throughput": partial(measure_throughput, case="throughput"),
         f"paced at {PACE} FPS": partial(paced, case=f"paced at {PACE} FPS"),
         f"{TOGETHER} streams at {PACE} FPS": partial(paced, case=f"{TOGETHER} streams at {PACE} FPS", count=TOGETHER),
         "slow consumer": slow_consumer,
@@ -66,14 +66,14 @@ def cases(clip: str | None, coded: bool, folder: Path) -> dict[str, Case]:
     if clip is not None:
         decoded: dict[str, Any] = {"clip": clip, "coded": coded}
         found |= {
-            "decoded, throughput": partial(throughput, case="decoded, throughput", **decoded),
+            "decoded, throughput": partial(measure_throughput, case="decoded, throughput", **decoded),
             f"decoded, paced at {PACE} FPS": partial(paced, case=f"decoded, paced at {PACE} FPS", **decoded),
             "file to file": partial(file_to_file, clip=clip, folder=folder),
         }
     return found
 
 
-def throughput(bench: Bench, case: str, **settings: Any) -> Iterator[Series]:
+def measure_throughput(bench: Bench, case: str, **settings: Any) -> Iterator[Series]:
     """Measure maximum throughput, and the GPU's load meanwhile."""
     run_together(bench.streams(**settings), bench.warm)
     streams = bench.streams(**settings)
@@ -83,7 +83,7 @@ def throughput(bench: Bench, case: str, **settings: Any) -> Iterator[Series]:
     shares = busy.stop()
     yield from stream_series(bench, case, seen)
     # The meter averages over the past: its first answers cover the time before.
-    yield single_round(case, "GPU busy", "%", shares[len(shares) // 4 :])
+    yield one_round_series(case, "GPU busy", "%", shares[len(shares) // 4 :])
 
 
 def paced(bench: Bench, case: str, count: int = 1, **settings: Any) -> Iterator[Series]:
@@ -115,7 +115,7 @@ def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
         summary = Stream(source, segmenter, device.overlay(segmenter.classes, Style()), [sink]).run(mark)
     for text in summary.notes:
         bench.note(f"{case}: {text}")
-    yield single_round(case, "fps", "FPS", [(len(marks) - 1) / (marks[-1] - marks[0])])
+    yield one_round_series(case, "fps", "FPS", [(len(marks) - 1) / (marks[-1] - marks[0])])
 
 
 def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
@@ -128,10 +128,10 @@ def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
     done = len(seen[0].finished)
     if done < frames:
         bench.note(f"long run: {done} of {frames} frames in the time there was")
-    yield single_round("long run", "frames", "frames", [float(done)])
+    yield one_round_series("long run", "frames", "frames", [float(done)])
     yield from stream_series(bench, "long run", seen)
-    yield single_round("long run", "host memory", "MB", host.stop())
-    yield single_round("long run", "GPU memory", "MB", card.stop())
+    yield one_round_series("long run", "host memory", "MB", host.stop())
+    yield one_round_series("long run", "GPU memory", "MB", card.stop())
 
 
 def stream_series(bench: Bench, case: str, seen: Sequence[OutputFrames]) -> list[Series]:
@@ -141,18 +141,18 @@ def stream_series(bench: Bench, case: str, seen: Sequence[OutputFrames]) -> list
     spans = [(len(one.finished) - 1, one.finished[-1] - one.finished[0]) for one in seen if len(one.finished) > 1]
     rates = [count / span for count, span in spans]
     return [
-        single_round(case, "fps", "FPS", rates),
-        single_round(case, "latency", "ms", [seconds * 1000 for one in seen for seconds in one.latencies]),
-        single_round(case, "refinement steps", "mean", [sum(one.steps) / max(len(one.steps), 1) for one in seen]),
-        single_round(case, "frames dropped", "frames", [float(one.dropped) for one in seen]),
-        single_round(case, "frames that came out wrong", "frames", [float(one.wrong) for one in seen]),
-        single_round(case, f"fps over {PEER_FPS}", "times", [rate / PEER_FPS for rate in rates]),
+        one_round_series(case, "fps", "FPS", rates),
+        one_round_series(case, "latency", "ms", [seconds * 1000 for one in seen for seconds in one.latencies]),
+        one_round_series(case, "refinement steps", "mean", [sum(one.steps) / max(len(one.steps), 1) for one in seen]),
+        one_round_series(case, "frames dropped", "frames", [float(one.dropped) for one in seen]),
+        one_round_series(case, "frames that came out wrong", "frames", [float(one.wrong) for one in seen]),
+        one_round_series(case, f"fps over {PEER_FPS}", "times", [rate / PEER_FPS for rate in rates]),
     ]
 
 
-def single_round(case: str, name: str, unit: str, values: Sequence[float]) -> Series:
+def one_round_series(case: str, name: str, unit: str, values: Sequence[float]) -> Series:
     """Make a series of one round, subsampled if it is long."""
-    step = -(-len(values) // KEPT) or 1
+    step = -(-len(values) // MAX_PLOTTED) or 1
     note = f"every {step}th of {len(values)} samples" if step > 1 else ""
     return Series.of(case, name, unit, [list(values[::step])], note)
 
@@ -170,13 +170,13 @@ def run_case(name: str, case: Callable[[], Iterator[Series]], note: Callable[[st
 
 
 def clip_for(
-    pictures: Sequence[Picture], seconds: float, folder: Path, given: str | None, note: Callable[[str], None]
+    pictures: Sequence[Nv12Planes], seconds: float, folder: Path, given: str | None, note: Callable[[str], None]
 ) -> tuple[str | None, bool]:
     """A video file to decode, and whether its frames have time codes: the given one, or a generated one if PyAV is installed."""
     if given is not None:
         return given, False
     try:
-        return make_clip(folder / "scene.mp4", pictures, round(PACE * seconds)), True
+        return make_video(folder / "scene.mp4", pictures, round(PACE * seconds)), True
     except ImportError as error:
         note(f"nothing was decoded or encoded: {error}")
         return None, False
@@ -193,7 +193,7 @@ def _resident() -> float | None:
 Found = Callable[[str, str], Series | None]
 
 
-def promises(found: Found) -> list[tuple[str, bool | None]]:
+def check_limits(found: Found) -> list[tuple[str, bool | None]]:
     """The project's limits, each with its figure and whether it holds; None if it was not measured."""
     many, at_rate, together = "throughput", f"paced at {PACE} FPS", f"{TOGETHER} streams at {PACE} FPS"
     return [

@@ -22,15 +22,15 @@ from cliprl.bench.cuda.plan_portability import portability
 from cliprl.bench.harness.environment import slug
 from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import Bundle, open_bundle
 from cliprl.engines.bundle.reference_outputs import drawn_pictures
 from cliprl.engines.onnx.calibration import add_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ROOT / "tests" / "engines" / "test_engines_gpu.py"
+ENGINE_TESTS = ROOT / "tests" / "engines" / "test_engines_gpu.py"
 # Input sizes of the recipes; the shipped bundle `small` has its own.
-SIZES = {"small": (256, 320), "base": (384, 480), "large": (448, 560)}
+RECIPE_SIZES = {"small": (256, 320), "base": (384, 480), "large": (448, 560)}
 BATCHES = (1, 8)
 
 
@@ -41,14 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--into", type=Path, default=ROOT / "bench" / "results", help="folder for the result")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the command without a GPU")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES), help="bundles and recipes")
+    parser.add_argument(
+        "--sizes", nargs="+", default=list(RECIPE_SIZES), choices=list(RECIPE_SIZES), help="bundles and recipes"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
     given = parser.parse_args(arguments)
-    failed = 0 if given.skip_tests else run_tests()
+    failed = 0 if given.skip_tests else run_engine_tests()
     with tempfile.TemporaryDirectory(prefix="cliprl-engines-") as folder:
-        results = [table(calibrated(name, Path(folder), print), given) for name in given.sizes]
+        results = [measure_bundle(calibrated(name, Path(folder), print), given) for name in given.sizes]
     result = merged(given.sizes, results, portability(open_bundle("small")))
     result.write(given.into / f"{slug(result.machine)}-gpu-engines.json")
     for series in result.series:
@@ -58,22 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return failed
 
 
-def run_tests() -> int:
+def run_engine_tests() -> int:
     """Run the engines' tests that need a GPU; return 0 if all passed."""
-    command = [sys.executable, "-m", "pytest", "-q", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-q", str(ENGINE_TESTS)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"FAIL_WITHOUT_CUDA": "1"}, check=False)
     return int(done.returncode != 0)
 
 
-def calibrated(name: str, folder: Path, say: Say) -> Bundle:
+def calibrated(name: str, folder: Path, say: LogFunction) -> Bundle:
     """Copy a bundle, or generate a recipe's networks with random weights, and add ranges for eight bits."""
-    made = find_bundle(name, SIZES[name], folder / name, say)
+    made = find_bundle(name, RECIPE_SIZES[name], folder / name, say)
     if not made.path.is_relative_to(folder):
         made = engines.copy_bundle(made, folder / name)
     return add_ranges(made, drawn_pictures(made.manifest.height, made.manifest.width))
 
 
-def table(bundle: Bundle, given: argparse.Namespace) -> Result:
+def measure_bundle(bundle: Bundle, given: argparse.Namespace) -> Result:
     """Measure every backend, precision and batch of one bundle."""
     job = BenchJob("", bundle=str(bundle.path), rounds=given.rounds, seconds=given.seconds, warm_up=given.seconds / 2)
     with ResultSession("gpu-engines", None, job) as session:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT, TESTS = ROOT / "bench" / "gpu.py", ROOT / "tests" / "pipeline" / "cuda" / "test_cuda_gpu.py"
+SCRIPT, GPU_TESTS = ROOT / "bench" / "gpu.py", ROOT / "tests" / "pipeline" / "cuda" / "test_cuda_gpu.py"
 
 
 def run_tests(log: Path, site: Path | None, seconds: float) -> bool:
@@ -33,7 +33,7 @@ def sanitize(log: Path, site: Path | None, seconds: float) -> bool:
 def pytest_command(site: Path | None) -> list[str]:
     """The command that runs the GPU tests with the import paths of `bench/gpu.py`; `site` is its folder of unpacked wheels."""
     words = ["pytest", str(site) if site else "", "-q", "-m", "needs_cuda", "-p", "no:cacheprovider"]
-    return [sys.executable, str(SCRIPT), *words, str(TESTS)]
+    return [sys.executable, str(SCRIPT), *words, str(GPU_TESTS)]
 
 
 def _logged(log: Path, command: Sequence[str], seconds: float) -> bool:

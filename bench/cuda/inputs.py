@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cliprl.bench.cuda.runs import RATE, Picture, packed
+from cliprl.bench.cuda.runs import CAMERA_RATE, Nv12Planes, packed
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bundle
 
-STRIDE, STEPS = 4, 3
+GRID_STRIDE, MOTION_STEPS = 4, 3
 
 
 def find_bundle(name: str, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> Bundle:
@@ -54,30 +54,32 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     with torch.no_grad():
         refiner = RefinerNetwork.beside(network, config.policy, len(classes), ReinforcementConfig()).eval()
         write_networks(network, refiner, text, folder)
-    manifest = Manifest(recipe, classes, height, width, STRIDE, STEPS, training={"weights": "random, never trained"})
+    manifest = Manifest(
+        recipe, classes, height, width, GRID_STRIDE, MOTION_STEPS, training={"weights": "random, never trained"}
+    )
     return seal_bundle(folder, manifest, text.numpy())
 
 
-def make_clip(path: Path, pictures: Sequence[Picture], frames: int) -> str:
+def make_video(path: Path, pictures: Sequence[Nv12Planes], frames: int) -> str:
     """Write frames in turn, each with its number as a time code, as H.264. Raises ImportError without PyAV."""
     import av
 
     height, width = pictures[0][0].shape
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "18"})
+        stream = container.add_stream("libx264", rate=CAMERA_RATE, options={"preset": "ultrafast", "crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.thread_count = os.cpu_count() or 1
         # BT.709 and limited range, by their numbers in H.264.
         stream.codec_context.colorspace = stream.codec_context.color_range = 1
         for index in range(frames):
             picture = av.VideoFrame.from_ndarray(packed(_coded(pictures[index % len(pictures)], index)), "nv12")
-            picture.pts, picture.time_base = index, Fraction(1) / RATE
+            picture.pts, picture.time_base = index, Fraction(1) / CAMERA_RATE
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return str(path)
 
 
-def _coded(picture: Picture, number: int) -> Picture:
+def _coded(picture: Nv12Planes, number: int) -> Nv12Planes:
     luma = np.array(picture[0])
-    timecode.write(luma, number)
+    timecode.draw_number(luma, number)
     return luma, picture[1]

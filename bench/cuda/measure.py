@@ -19,7 +19,7 @@ from cliprl.bench.cuda.case_process import (
     run_process,
     save_frames,
 )
-from cliprl.bench.cuda.cases import Bench, cases, clip_for, promises
+from cliprl.bench.cuda.cases import Bench, cases, check_limits, clip_for
 from cliprl.bench.cuda.inputs import find_bundle
 from cliprl.bench.cuda.runs import scene_frames
 from cliprl.bench.harness import environment
@@ -69,7 +69,7 @@ class Report:
         """Write the file."""
         given = self._given
         command = f"python bench/gpu.py --bundle {Path(given.bundle).name} --seconds {given.seconds:g}"
-        known = {key: value for key, value in environment.describe().items() if value is not None}
+        known = {key: value for key, value in environment.describe_machine().items() if value is not None}
         result = Result(
             kind="gpu",
             command=f"{command} --frames {given.frames} --minutes {given.minutes:g}",
@@ -117,7 +117,7 @@ def measure(
         seconds = left() - _CLOSING - _STARTING
         if given.frames and seconds > given.seconds:
             report.add(run_process(replace(job, name=LONG_RUN, limit=seconds), report.note, site))
-    verdicts = promises(report.find)
+    verdicts = check_limits(report.find)
     for text, _ in verdicts:
         report.note(f"promise: {text}")
     report.write()

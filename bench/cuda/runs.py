@@ -17,7 +17,7 @@ import numpy as np
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle
 from cliprl.pipeline.core.buffers import RingClosed
-from cliprl.pipeline.core.color import Color, rgb_to_yuv
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
@@ -28,27 +28,27 @@ from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
 from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
 SLOTS = 8
-RATE = Fraction(60)
+CAMERA_RATE = Fraction(60)
 # Black rows above the image, which the overlay leaves alone; they hold the time code.
 _BAR = 32
-Picture = tuple[Plane, Plane]
+Nv12Planes = tuple[Plane, Plane]
 
 
-def scene_frames(height: int, width: int, count: int = 8) -> list[Picture]:
+def scene_frames(height: int, width: int, count: int = 8) -> list[Nv12Planes]:
     """Frames of a rendered scene under a black bar, as NV12 planes in BT.709, of an even size."""
     renderer = SceneRenderer(3, height // 4 * 2, width // 4 * 2)
     return [_picture(renderer.render(i / 5)[0], height, width) for i in range(count)]
 
 
-def _picture(rgb: Plane, height: int, width: int) -> Picture:
+def _picture(rgb: Plane, height: int, width: int) -> Nv12Planes:
     large = np.asarray(cv2.resize(rgb, (width, height)), np.uint8)
     large[:_BAR] = 0
-    yuv = rgb_to_yuv(large, Color())
+    yuv = rgb_to_yuv(large, ColorSpace())
     half = np.asarray(cv2.resize(yuv, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.uint8)
     return np.ascontiguousarray(yuv[..., 0]), np.ascontiguousarray(half[..., 1:])
 
 
-def packed(picture: Picture) -> Plane:
+def packed(picture: Nv12Planes) -> Plane:
     """NV12 planes as one array for libav: uint8 (H * 3 / 2, W)."""
     luma, chroma = picture
     return np.concatenate([luma, chroma.reshape(len(chroma), -1)])
@@ -97,7 +97,7 @@ class GpuStream:
         self,
         card: SharedGpu,
         bundle: Bundle,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Nv12Planes],
         *,
         clip: str | None = None,
         coded: bool = True,
@@ -167,8 +167,8 @@ class GpuStream:
             luma, chroma = self._ring.acquire(len(source[0]), source[0].shape[1])
             np.copyto(luma, source[0])
             np.copyto(chroma, source[1])
-            timecode.write(luma, index)
-            yield Frame(luma, chroma, index, 1 / RATE, index)
+            timecode.draw_number(luma, index)
+            yield Frame(luma, chroma, index, 1 / CAMERA_RATE, index)
 
     def _decoded(self, clip: str) -> Generator[Frame, None, None]:
         """Yield the clip's frames in a loop, decoded by NVDEC if available."""

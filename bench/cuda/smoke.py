@@ -15,7 +15,7 @@ from cliprl.engines import CliprlError, EngineError, open_bundle
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu_api import CaptureError
-from cliprl.pipeline.cuda.kernels.compiler import TARGETS, compile_sources, compiler, read_sources
+from cliprl.pipeline.cuda.kernels.compiler import KERNEL_TARGETS, compile_sources, compiler, read_sources
 
 _LIBRARIES = {"NVDEC": "libnvcuvid.so.1", "NVENC": "libnvidia-encode.so.1"}
 _FRAMES = 120
@@ -72,7 +72,7 @@ def _absent() -> SharedGpu:
 
 
 def _compile() -> str:
-    sizes = {target: len(compile_sources(read_sources(), target)) for target in TARGETS}
+    sizes = {target: len(compile_sources(read_sources(), target)) for target in KERNEL_TARGETS}
     return f"{' '.join(compiler())}: " + ", ".join(f"{target} {size // 1024} KiB" for target, size in sizes.items())
 
 

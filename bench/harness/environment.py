@@ -43,7 +43,7 @@ def cpu_model() -> str:
     return f"{name} (family {family}, model {_cpuinfo('model')})" if family else name
 
 
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """CPU, cores, vector units, memory, GPU, system and library versions. None if unknown; without the machine's name."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return {

@@ -26,19 +26,19 @@ app = typer.Typer(
 )
 
 Clip = Annotated[str, typer.Argument(help="A video file, or demo:?size=1280x720&seconds=10, rendered first.")]
-Bundle = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to run.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write the result file (JSON) here.")]
+BundleOption = Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to run.")]
+OutputOption = Annotated[Path | None, typer.Option("-o", "--output", help="Write the result file (JSON) here.")]
 # The options for the fields of a `BenchJob`.
-SETTINGS: Mapping[str, Any] = {
-    "bundle": Bundle,
+COMMON_OPTIONS: Mapping[str, Any] = {
+    "bundle": BundleOption,
     "rounds": Annotated[int, typer.Option(min=1, help="Rounds; each runs every case once, in a fresh process.")],
     "seconds": Annotated[float, typer.Option(min=0.1, help="Seconds to measure in a round.")],
     "warm_up": Annotated[float, typer.Option(min=0.0, help="Seconds of running before measuring.")],
     "steps": Annotated[int | None, typer.Option(min=0, help="Most refinement steps a frame; default: the bundle's.")],
     "frames": Annotated[int | None, typer.Option(min=1, help="Read only the first frames of the clip.")],
 }
-TIMING = ("bundle", "rounds", "seconds", "warm_up")
-STREAM = (*TIMING, "steps", "frames")
+TIMING_OPTIONS = ("bundle", "rounds", "seconds", "warm_up")
+STREAM_OPTIONS = (*TIMING_OPTIONS, "steps", "frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Measurement:
     measure: Callable[..., Result]
     help: str
     defaults: BenchJob
-    settings: Sequence[str] = STREAM
+    settings: Sequence[str] = STREAM_OPTIONS
     clip: bool = True
     suite: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -115,8 +115,10 @@ def own_parameters(measure: Callable[..., Result]) -> list[inspect.Parameter]:
 def _parameters(measurement: Measurement) -> list[inspect.Parameter]:
     clip = [_keyword("clip", Clip, DEMO)] if measurement.clip else []
     own = [_keyword(p.name, _listed(p.annotation), p.default) for p in own_parameters(measurement.measure)]
-    settings = [_keyword(name, SETTINGS[name], getattr(measurement.defaults, name)) for name in measurement.settings]
-    return [*clip, *own, *settings, _keyword("output", Output, None)]
+    settings = [
+        _keyword(name, COMMON_OPTIONS[name], getattr(measurement.defaults, name)) for name in measurement.settings
+    ]
+    return [*clip, *own, *settings, _keyword("output", OutputOption, None)]
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

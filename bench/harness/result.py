@@ -13,14 +13,14 @@ from cliprl.bench.harness import stats
 from cliprl.engines import CliprlError, UsageError
 
 SCHEMA = "cliprl-bench"
-VERSION = 1
+RESULT_VERSION = 1
 # Decimals of a stored sample: a tenth of a microsecond if the unit is a millisecond.
 DIGITS = 4
 # The key of `method` that describes the completed part of an interrupted measurement.
 UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
 # The beginning of the warning that names series whose two halves differ.
-SHAKY = f"the medians of the two halves differ by more than {stats.TOLERANCE:.0%}"
+SHAKY = f"the medians of the two halves differ by more than {stats.SPREAD_LIMIT:.0%}"
 # Units of which more is better; of all others less is.
 MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
 
@@ -99,7 +99,7 @@ class Result:
 
     def to_text(self) -> str:
         """The file's text: JSON, with one line per series."""
-        head = {"schema": SCHEMA, "version": VERSION} | {
+        head = {"schema": SCHEMA, "version": RESULT_VERSION} | {
             f.name: getattr(self, f.name) for f in fields(self) if f.name != "series"
         }
         head |= {"notes": list(self.notes), "warnings": self.warnings()}
@@ -150,7 +150,7 @@ def _series_json(series: Series) -> dict[str, Any]:
 
 def _load_warnings(machine: Mapping[str, Any]) -> list[str]:
     share = machine.get("other_load")
-    if share is None or share <= stats.TOLERANCE / 2:
+    if share is None or share <= stats.SPREAD_LIMIT / 2:
         return []
     return [f"other programs used {share:.0%} of the processors while this ran; {_AGAIN}"]
 
@@ -165,8 +165,8 @@ def read_result(path: Path) -> Result:
         raise CliprlError(f"{path} is not JSON ({error}): give a result file of cliprl-bench") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise CliprlError(f"{path} is not a result of cliprl-bench: its schema is not '{SCHEMA}'")
-    if data.get("version") != VERSION:
-        raise CliprlError(f"{path} is of schema version {data.get('version')!r}, not {VERSION}: measure again")
+    if data.get("version") != RESULT_VERSION:
+        raise CliprlError(f"{path} is of schema version {data.get('version')!r}, not {RESULT_VERSION}: measure again")
     try:
         series = tuple(_series(entry) for entry in data["series"])
         rest = {f.name: data[f.name] for f in fields(Result) if f.name not in ("series", "notes")}

@@ -14,7 +14,7 @@ from typing import Any, Self
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file, describe_bundle, describe_clip
 from cliprl.bench.harness.result import UNFINISHED, Result, Series
-from cliprl.bench.harness.timing import Answers, BenchJob, Say, Task, interleaved
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, TimedTask, interleaved
 from cliprl.engines import open_bundle
 
 
@@ -62,7 +62,7 @@ class ResultSession:
             command=self.command,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=environment.commit(),
-            machine=environment.describe() | self._watch.block(),
+            machine=environment.describe_machine() | self._watch.block(),
             input=self.input,
             bundle=self.bundle,
             method=timing | {"steps": job.steps, "frames": job.frames} | dict(method),
@@ -72,9 +72,9 @@ class ResultSession:
 
     def rounds(
         self,
-        tasks: Mapping[str, Task],
+        tasks: Mapping[str, TimedTask],
         rounds: int,
-        say: Say,
+        say: LogFunction,
         make_result: Callable[[Answers], Result],
         join: Callable[[list[Any]], Any] | None = None,
     ) -> Result:

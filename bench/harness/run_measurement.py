@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cliprl.bench.harness.result import UNFINISHED, Result, check_place
 from cliprl.bench.harness.result_session import ResultSession, unfinished_path
-from cliprl.bench.harness.table import markdown
+from cliprl.bench.harness.table import format_result
 from cliprl.bench.harness.timing import BenchJob
 from cliprl.engines.cli.cli_runner import error_console
 from cliprl.engines.cli.signals import on_ending_signals
@@ -75,11 +75,11 @@ def run_measurement(
     if output is not None:
         result.write(output)
         unfinished_path(output).unlink(missing_ok=True)
-    typer.echo(markdown(result))
+    typer.echo(format_result(result))
     return result
 
 
 def _show_kept(kept: Result, output: Path | None, console: Console) -> None:
-    typer.echo(markdown(kept))
+    typer.echo(format_result(kept))
     where = f"; kept in {unfinished_path(output)}" if output is not None else "; -o FILE would have kept it"
     console.print(f"{kept.method[UNFINISHED]}{where}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ Rounds = Sequence[Sequence[float]]
 Array = NDArray[np.float64]
 QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
 # Largest relative difference of the medians of a run's two halves; beyond it the machine was too unsteady.
-TOLERANCE = 0.10
+SPREAD_LIMIT = 0.10
 RESAMPLES = 2000
 CONFIDENCE = 95.0
 
@@ -41,7 +41,7 @@ class Digest:
     @property
     def stable(self) -> bool:
         """Whether the two halves agree within 10 %; a single sample counts as stable."""
-        return not self.drift > TOLERANCE
+        return not self.drift > SPREAD_LIMIT
 
 
 def pooled(rounds: Rounds) -> Array:
@@ -102,7 +102,7 @@ class Ratio:
         return self.low > 1 or self.high < 1
 
 
-def ratio(a: Rounds, b: Rounds, seed: int = 0) -> Ratio:
+def median_ratio(a: Rounds, b: Rounds, seed: int = 0) -> Ratio:
     """Median of `b` over median of `a`, both resampled: whole rounds if there are three or more, else blocks of frames.
 
     Neighboring frames are correlated; drawing single frames would make the interval too narrow.

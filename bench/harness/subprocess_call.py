@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from cliprl.engines import CliprlError
 from cliprl.engines.cli.signals import ENDING, OF_TERMINALS, leave_to_parent
 
-Answer = TypeVar("Answer")
+ResultT = TypeVar("ResultT")
 REPORT, ANSWER, ERROR = "report", "answer", "error"
 # Seconds that a process has to clean up when it is ended early.
 _PATIENCE = 10.0
@@ -25,12 +25,12 @@ _line: Connection | None = None
 
 
 def in_fresh_process(
-    function: Callable[..., Answer], *arguments: Any, on_report: Callable[[Any], None] | None = None
-) -> Answer:
+    function: Callable[..., ResultT], *arguments: Any, on_report: Callable[[Any], None] | None = None
+) -> ResultT:
     """Call a module-level function in a fresh process, without caches of earlier runs and with its own CPU time.
 
-    `on_report` receives the values that the function passes to `report`. Raises the function's exception, or CliprlError if the
-    process died. An exception here, from a signal or from `on_report`, ends the process.
+    `on_report` receives the values that the function passes to `send_value`. Raises the function's exception, or
+    CliprlError if the process died. An exception here, from a signal or from `on_report`, ends the process.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -49,7 +49,7 @@ def in_fresh_process(
         _end(process)
     if message[0] == ERROR:
         raise message[1]
-    answer: Answer = message[1]
+    answer: ResultT = message[1]
     return answer
 
 
@@ -86,7 +86,7 @@ def _end(process: BaseProcess) -> None:
     process.join()
 
 
-def report(value: Any) -> None:
+def send_value(value: Any) -> None:
     """Send a value to the process that called `in_fresh_process`; elsewhere do nothing."""
     if _line is not None:
         _line.send((REPORT, value))

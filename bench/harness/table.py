@@ -10,7 +10,7 @@ from cliprl.bench.harness.result import Result, Series
 COLUMNS = ("case", "quantity", "unit", "median", "p90", "p95", "p99", "p99.9", "max", "spread", "samples")
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """Format with `digits` significant digits, all digits before the point, no exponent; a dash for NaN."""
     if math.isnan(value):
         return "–"
@@ -23,8 +23,8 @@ def median(series: Series) -> str:
     """Format the median; with "≈" and two digits if the machine was too unsteady for more (see `Result.warnings`)."""
     digest = series.digest()
     if digest.stable or digest.n < 4:
-        return number(digest.p50)
-    return f"≈ {number(digest.p50, 2)}"
+        return format_number(digest.p50)
+    return f"≈ {format_number(digest.p50, 2)}"
 
 
 def rows(series: Iterable[Series]) -> list[list[str]]:
@@ -32,7 +32,7 @@ def rows(series: Iterable[Series]) -> list[list[str]]:
     table = []
     for s in series:
         d = s.digest()
-        tail = [number(v) for v in (d.p90, d.p95, d.p99, d.p999, d.max)]
+        tail = [format_number(v) for v in (d.p90, d.p95, d.p99, d.p999, d.max)]
         spread = "–" if math.isnan(d.spread) or d.n < 3 else f"{d.spread:.0%}"
         table.append([s.case, s.name, s.unit, median(s), *tail, spread, f"{d.n}"])
     return table
@@ -55,7 +55,7 @@ def provenance(result: Result) -> str:
     return f"{where}; {result.date[:10]}; {what}; commit {result.commit or 'unknown'}"
 
 
-def markdown(result: Result) -> str:
+def format_result(result: Result) -> str:
     """Format the whole result: command, provenance, every series, warnings, method and notes."""
     notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
     method = [f"{key}: {value}" for key, value in result.method.items() if isinstance(value, str)]

@@ -13,7 +13,7 @@ from typing import Any
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.engines import CliprlError
 
-Say = Callable[[str], None]
+LogFunction = Callable[[str], None]
 # Frames of a warm-up run.
 WARM_FRAMES = 30
 
@@ -88,15 +88,15 @@ def _timed(runner: Runner, out: Path, frames: int | None) -> TimedRun:
     return run
 
 
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
+TimedTask = tuple[Callable[..., Any], tuple[Any, ...]]
 # The answers of each task, one per round.
 Answers = dict[str, list[Any]]
 
 
 def interleaved(
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, TimedTask],
     rounds: int,
-    say: Say,
+    say: LogFunction,
     keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
     join: Callable[[list[Any]], Any] | None = None,
 ) -> Answers:

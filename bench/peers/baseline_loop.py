@@ -54,7 +54,7 @@ class PlainSegmenter:
         self._prior = None
 
 
-def run(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: int | None) -> int:
+def run_loop(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: int | None) -> int:
     """Segment and overlay `clip`, or its first `frames` frames, into `out`; returns the number of frames."""
     with av.open(clip) as container:
         rate = container.streams.video[0].average_rate

@@ -13,14 +13,14 @@ from cliprl.pipeline.core.statistics import STAGES
 
 NAME = "cliprl-stream"
 LATENCY = "latency"
-STEPS = "steps"
+STEPS_SERIES = "steps"
 
 
 class Collector:
     """Collects the samples of a run: milliseconds of each stage, latency from `since` to written, refinement steps."""
 
     def __init__(self, stages: Sequence[str] = STAGES, since: str = "captured") -> None:
-        self.samples: dict[str, list[float]] = {name: [] for name in (*stages, LATENCY, STEPS)}
+        self.samples: dict[str, list[float]] = {name: [] for name in (*stages, LATENCY, STEPS_SERIES)}
         self._stages, self._since = stages, since
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
@@ -28,7 +28,7 @@ class Collector:
         for stage in self._stages:
             self.samples[stage].append(frame.durations.get(stage, math.nan) * 1000)
         self.samples[LATENCY].append(frame.elapsed(self._since, "write") * 1000)
-        self.samples[STEPS].append(segmentation.steps if segmentation else math.nan)
+        self.samples[STEPS_SERIES].append(segmentation.steps if segmentation else math.nan)
 
 
 @peer(NAME, "its defaults")

@@ -72,7 +72,7 @@ def _onnxruntime_loop(job: BenchJob, threads: int) -> Runner:
 
 def _loop(job: BenchJob, bundle: Bundle, segment: PlainSegmenter) -> Runner:
     def run(out: Path, frames: int | None) -> TaskOutcome:
-        return TaskOutcome(baseline_loop.run(Path(job.clip), out, bundle, segment, frames))
+        return TaskOutcome(baseline_loop.run_loop(Path(job.clip), out, bundle, segment, frames))
 
     return run
 

@@ -18,13 +18,13 @@ _NEEDS = (("ultralytics",), "pip install ultralytics")
 
 
 @peer("ultralytics yolo11n-seg, torch", f"its own nano network at 640, {_OWN}", *_NEEDS)
-def torch(job: BenchJob) -> Runner:
+def run_torch(job: BenchJob) -> Runner:
     """Predict with PyTorch at the library's default size."""
     return _runner(job, import_module("ultralytics").YOLO(NETWORK), 640)
 
 
 @peer("ultralytics yolo11n-seg, OpenVINO", f"its own nano network at 384x640, {_OWN}", *_NEEDS)
-def openvino(job: BenchJob) -> Runner:
+def run_openvino(job: BenchJob) -> Runner:
     """Export to OpenVINO at 384x640, then predict with that."""
     library: Any = import_module("ultralytics")
     folder = tempfile.mkdtemp(prefix="cliprl-bench-")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 AUTO = "auto"
 # Sizes that a graph leaves open, by the name of the dimension: smallest, usual, largest.
-RANGES: Mapping[str, tuple[int, int, int]] = {"classes": (2, 12, 64), "batch": (1, 1, 8)}
+AXIS_RANGES: Mapping[str, tuple[int, int, int]] = {"classes": (2, 12, 64), "batch": (1, 1, 8)}
 # Receives one-line messages about what takes time and what was chosen.
-Say = Callable[[str], None]
+LogFunction = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

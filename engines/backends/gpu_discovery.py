@@ -62,7 +62,7 @@ def no_gpu(driver: DriverInfo) -> str:
     return f"driver {driver.version or 'present'} sees no GPU: see nvidia-smi, and start a container with --gpus all"
 
 
-def identity() -> Mapping[str, str]:
+def gpu_identity() -> Mapping[str, str]:
     """Driver and GPU of this machine, for the cache key of an engine."""
     driver = find_driver()
     found = driver is not None and driver.gpus

@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 
-from cliprl.engines.backends.engine import AUTO, Backend, Engine, Probe, Request, Say, ignore_message
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Probe, Request, ignore_message
 from cliprl.engines.errors import EngineError, UsageError
 
 
@@ -88,7 +88,7 @@ def probe(backend: str) -> Probe:
     return backend_of(backend).probe()
 
 
-def ready_backends(device: str, say: Say = ignore_message) -> list[Backend]:
+def ready_backends(device: str, say: LogFunction = ignore_message) -> list[Backend]:
     """The backends that can serve on `device`, the preferred first. `say` gets the reasons of preferred ones that can't.
 
     Raises UsageError for an unknown device, EngineError with every backend's reason if none can serve.

@@ -19,14 +19,14 @@ from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, se
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
 from cliprl.engines.errors import BundleError, UsageError
 
-ENCODER, REFINER, EMBEDDINGS, PROBE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
+ENCODER, REFINER, EMBEDDINGS, PROBE_FILE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
 # The name of the encoder's image input.
 IMAGE = "image"
 TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 # In OpenVINO's own format; a bundle may have it or not.
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
 # The ranges of the encoder's activations, for eight bits on a GPU; a bundle may have it or not.
-RANGES = "encoder-ranges.json"
+RANGES_FILE = "encoder-ranges.json"
 # A description for people; it is not hashed and may change.
 MODEL_CARD = "README.md"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from cliprl.engines.backends.engine import Engine
 from cliprl.engines.backends.registry import compile_engine
-from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE, Bundle, seal_bundle
+from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE_FILE, Bundle, seal_bundle
 from cliprl.engines.bundle.validation import read_array, read_arrays
 from cliprl.engines.errors import BundleError
 
 Pictures = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 # What a reference is called whose pictures are drawn here, and how many those are.
-DRAWN = "drawn"
+DRAWN_KEY = "drawn"
 DRAWN_PICTURES = 4
 
 
@@ -44,10 +44,10 @@ def reference_of(bundle: Bundle) -> Reference:
 
     For a bundle whose classes were changed since it was opened only the pictures are its own.
     """
-    path = bundle.path / PROBE
-    if PROBE not in bundle.manifest.hashes:
+    path = bundle.path / PROBE_FILE
+    if PROBE_FILE not in bundle.manifest.hashes:
         pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
-        return Reference(pictures, *compute(bundle, pictures), DRAWN)
+        return Reference(pictures, *compute(bundle, pictures), DRAWN_KEY)
     file = read_arrays(path, ("pictures", "base", "refined"))
     stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
     size = (bundle.manifest.height, bundle.manifest.width, 3)
@@ -70,15 +70,15 @@ def add_reference(bundle: Bundle, pictures: Pictures) -> Bundle:
     A handful of pictures that show every class is enough. Any reference it had is replaced, and the bundle sealed again.
     """
     base, refined = compute(bundle, pictures)
-    partial = bundle.path / f".{PROBE}.partial.npz"
+    partial = bundle.path / f".{PROBE_FILE}.partial.npz"
     np.savez_compressed(partial, pictures=pictures, base=base, refined=refined)
-    partial.replace(bundle.path / PROBE)
+    partial.replace(bundle.path / PROBE_FILE)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
 def source_of(bundle: Bundle) -> str:
     """What `reference_of` would call the source, without computing anything."""
-    return bundle.manifest.hashes.get(PROBE, DRAWN)
+    return bundle.manifest.hashes.get(PROBE_FILE, DRAWN_KEY)
 
 
 def compute(bundle: Bundle, pictures: Pictures) -> tuple[Logits, Logits]:

@@ -12,7 +12,7 @@ from cliprl.engines.bundle.validation import MAX_CLASSES, MAX_CONTEXT, MAX_SIDE,
 from cliprl.engines.errors import BundleError
 
 # Printable text on one line; a template holds {} once and no other brace; a file name is a plain one in the bundle's folder.
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}])+$")]
+PlainText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}])+$")]
 Template = Annotated[
     str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}{}])*\{\}(?: |[^\p{C}\p{Z}{}])*$")
 ]
@@ -28,10 +28,10 @@ class _Strict(BaseModel):
 
 
 class _Class(_Strict):
-    name: Text
+    name: PlainText
     color: tuple[Byte, Byte, Byte]
     kind: Literal["background", "tissue", "instrument", "prompted"]
-    prompts: Annotated[tuple[Text, ...], Field(max_length=MAX_TEMPLATES)] = ()
+    prompts: Annotated[tuple[PlainText, ...], Field(max_length=MAX_TEMPLATES)] = ()
 
 
 class _Input(_Strict):
@@ -48,7 +48,7 @@ class _Text(_Strict):
 class ManifestSchema(_Strict):
     """The fields of a manifest file, each with its type and bounds; other fields are ignored."""
 
-    name: Text
+    name: PlainText
     classes: Annotated[tuple[_Class, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     input: _Input
     steps: int = Field(ge=0, le=MAX_STEPS)

@@ -21,7 +21,7 @@ from cliprl.engines.bundle.manifest import sealed_text
 
 PAYLOAD, SIDECAR, PARTIAL = ".engine", ".json", ".partial"
 # Files that a backend keeps beside (see sidecar.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
-RUNTIME, TIMING = ".runtime", ".timing"
+RUNTIME, TIMING_FILE = ".runtime", ".timing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class CacheStore:
 
     def forget_timings(self) -> None:
         """Drop what all entries share."""
-        for path in self.folder.glob(f"*{TIMING}"):
+        for path in self.folder.glob(f"*{TIMING_FILE}"):
             with suppress(OSError):
                 path.unlink()
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from cliprl.engines.backends.engine import Say, ignore_message
+from cliprl.engines.backends.engine import LogFunction, ignore_message
 from cliprl.engines.cache.cache_store import CacheStore, EntryInfo, StoredEntry
 from cliprl.engines.errors import reason_of
 
 LIMIT = 4 << 30
 # The longest a build may take before others stop waiting for it, in seconds.
-PATIENCE = 1800.0
+LOCK_SECONDS = 1800.0
 # The age, in seconds, at which what a killed builder left behind is swept away.
 STALE = 3600.0
 
@@ -31,7 +31,7 @@ class EngineCache:
         self._store = CacheStore(self.folder)
 
     def get_or_make(
-        self, fields: Mapping[str, str], make: Callable[[], StoredEntry], say: Say = ignore_message
+        self, fields: Mapping[str, str], make: Callable[[], StoredEntry], say: LogFunction = ignore_message
     ) -> StoredEntry:
         """The entry made for exactly these fields, or what `make` gives, stored for the next time.
 
@@ -50,7 +50,7 @@ class EngineCache:
                 self._keep(fields, made, say)
             return made
 
-    def read(self, fields: Mapping[str, str], say: Say = ignore_message) -> StoredEntry | None:
+    def read(self, fields: Mapping[str, str], say: LogFunction = ignore_message) -> StoredEntry | None:
         """The entry for these fields, if there is a whole one. `say` gets the fields in which the nearest other entry differs."""
         name = entry_name(fields)
         data = self._store.sidecar(name)
@@ -86,7 +86,7 @@ class EngineCache:
         return len(entries)
 
     @contextmanager
-    def _locked(self, fields: Mapping[str, str], say: Say) -> Iterator[bool]:
+    def _locked(self, fields: Mapping[str, str], say: LogFunction) -> Iterator[bool]:
         """Hold the entry's lock; gives False where there is no locking, and so no storing, in this folder."""
         # Imported here, because a warm start needs no lock.
         from filelock import FileLock, Timeout
@@ -99,7 +99,7 @@ class EngineCache:
                 lock.acquire(timeout=0)
             except Timeout:
                 say("waiting for another process that compiles the same engine")
-                lock.acquire(timeout=PATIENCE)
+                lock.acquire(timeout=LOCK_SECONDS)
         except (OSError, NotImplementedError) as error:
             say(f"compiled engines can't be kept in {self.folder} ({_cause(error)}): compiling for this run alone")
             lock = None
@@ -109,7 +109,7 @@ class EngineCache:
             if lock is not None:
                 lock.release()
 
-    def _keep(self, fields: Mapping[str, str], made: StoredEntry, say: Say) -> None:
+    def _keep(self, fields: Mapping[str, str], made: StoredEntry, say: LogFunction) -> None:
         """Store an entry and make room for it; the lock is held."""
         name = entry_name(fields)
         try:
@@ -123,7 +123,7 @@ class EngineCache:
             if total > self.limit and entry.name != name:
                 self._store.remove(entry.name)
 
-    def _explain(self, name: str, fields: Mapping[str, str], say: Say) -> None:
+    def _explain(self, name: str, fields: Mapping[str, str], say: LogFunction) -> None:
         """Say what sets the nearest entry apart: the same bundle, backend and precision, made for something else."""
         if self._store.exists(name):
             say(f"the cached engine {name} is damaged: compiling again")

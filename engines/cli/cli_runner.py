@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 import typer
 from rich.console import Console
 
-from cliprl.engines.backends.engine import Say
+from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.errors import CliprlError, UsageError
 
 MISUSE = 2
@@ -187,7 +187,7 @@ def _output_lost(program: str, error: _OutputError) -> int:
 
 
 @contextmanager
-def reporting_errors(console: Console) -> Iterator[Say]:
+def reporting_errors(console: Console) -> Iterator[LogFunction]:
     """Gives what prints a message; from the first one on a terminal shows a moving bar and the time, until the work is done.
 
     Compiling tells no share of its work that is done, so the bar has no end.

@@ -17,7 +17,7 @@ from cliprl.engines.backends.registry import backend_names, backend_of, probe
 from cliprl.engines.bundle.bundle import INT8_ENCODER, open_bundle
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
-from cliprl.engines.cli.verify import verify
+from cliprl.engines.cli.verify import verify_variants
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.selection.load_engines import load_engines
 
@@ -25,7 +25,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = error_console(highlight=False, soft_wrap=True)
 
 
-def list_devices() -> None:
+def list_backends() -> None:
     """Print every backend's answer to its probe."""
     table = Table("backend", "serves", "why", box=None, pad_edge=False)
     for answer in (probe(name) for name in backend_names()):
@@ -46,7 +46,7 @@ def build_here(name: str, device: str, precision: str, threads: int) -> None:
 
 def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
     """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
-    from cliprl.engines.backends.tensorrt.backend import make_plan, precisions_of
+    from cliprl.engines.backends.tensorrt.backend import make_engine_plan, precisions_of
     from cliprl.engines.onnx.load import EIGHT_BITS
 
     bundle = open_bundle(name)
@@ -57,7 +57,7 @@ def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path 
         refiners = dict.fromkeys("f16" if each in EIGHT_BITS else each for each in wanted)
         for onnx, each in [*((bundle.encoder, p) for p in wanted), *((bundle.refiner, p) for p in refiners)]:
             start = time.monotonic()
-            plan = make_plan("tensorrt_rtx", onnx, each, {}, target)
+            plan = make_engine_plan("tensorrt_rtx", onnx, each, {}, target)
             path = folder / f"{onnx.stem}.{target}.{each}.plan"
             _write(path, plan.data)
             out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
@@ -77,7 +77,7 @@ def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
 
 def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
     """Print how every engine compares with the reference; whether any was accepted."""
-    return verify(name, device, precision, threads, _wide())
+    return verify_variants(name, device, precision, threads, _wide())
 
 
 def inspect_bundle(name: str) -> None:

@@ -29,15 +29,15 @@ PrecisionName = Annotated[
         help=f"Arithmetic: {precisions_help()}; auto: the fastest that passes the accuracy gate.",
     ),
 ]
-Threads = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]
 
 
 @app.command()
 def devices() -> None:
     """Say which backends can serve on this machine, and what the others lack."""
-    from cliprl.engines.cli.commands import list_devices
+    from cliprl.engines.cli.commands import list_backends
 
-    list_devices()
+    list_backends()
 
 
 @app.command()
@@ -45,7 +45,7 @@ def build(
     bundle: BundleName = "small",
     device: DeviceName = "cpu",
     precision: PrecisionName = AUTO,
-    threads: Threads = 0,
+    threads: ThreadsOption = 0,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +69,10 @@ def build(
 
 @app.command()
 def verify(
-    bundle: BundleName = "small", device: DeviceName = "cpu", precision: PrecisionName = AUTO, threads: Threads = 0
+    bundle: BundleName = "small",
+    device: DeviceName = "cpu",
+    precision: PrecisionName = AUTO,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Compile every precision afresh, and show how each compares with the reference. Exit status 1 where none passes."""
     from cliprl.engines.cli.commands import verify_here

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from cliprl.engines.bundle.bundle import open_bundle
-from cliprl.engines.bundle.reference_outputs import DRAWN, reference_of
+from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.errors import EngineError
 from cliprl.engines.selection.accuracy_gate import Comparison
-from cliprl.engines.selection.engine_variant import EngineVariant, candidates, examine
+from cliprl.engines.selection.engine_variant import EngineVariant, candidates, compare_with_reference
 
 
-def verify(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
+def verify_variants(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
     """Print how every candidate compares with the reference; whether any was accepted."""
     bundle = open_bundle(name)
     reference = reference_of(bundle)
@@ -23,7 +23,7 @@ def verify(name: str, device: str, precision: str, threads: int, out: Console) -
     accepted, refined = False, dict[str, Comparison]()
     for candidate in candidates(bundle, device, precision, threads):
         try:
-            comparisons = examine(candidate, candidate.build(), reference)
+            comparisons = compare_with_reference(candidate, candidate.build(), reference)
         except EngineError as error:
             table.add_row(candidate.backend.name, candidate.precision, "", "", "", f"[red]{escape(str(error))}[/]")
             continue
@@ -31,7 +31,7 @@ def verify(name: str, device: str, precision: str, threads: int, out: Console) -
             table.add_row(*_row(candidate, comparison))
         refined[f"{candidate.backend.name} {candidate.precision}"] = comparisons[1]
         accepted = accepted or not any(comparison.faults() for comparison in comparisons)
-    drawn = " drawn here: the bundle brings none" if reference.source == DRAWN else " of the bundle"
+    drawn = " drawn here: the bundle brings none" if reference.source == DRAWN_KEY else " of the bundle"
     out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
     out.print(table)
     out.print("")

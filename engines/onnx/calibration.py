@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cliprl.engines.backends.no_telemetry import openvino
-from cliprl.engines.bundle.bundle import RANGES, Bundle, seal_bundle
+from cliprl.engines.bundle.bundle import RANGES_FILE, Bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 
@@ -35,9 +35,9 @@ def add_ranges(bundle: Bundle, pictures: Pictures) -> Bundle:
     check_enough(pictures)
     ranges = measure_ranges(bundle, pictures)
     text = json.dumps({"pictures": len(pictures), "ranges": ranges}, indent=1) + "\n"
-    partial = bundle.path / f".{RANGES}.partial"
+    partial = bundle.path / f".{RANGES_FILE}.partial"
     partial.write_text(text, encoding="utf-8")
-    partial.replace(bundle.path / RANGES)
+    partial.replace(bundle.path / RANGES_FILE)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 

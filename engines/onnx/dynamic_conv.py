@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper, shape_inference
 from cliprl.engines.errors import EngineError
 
 
-def replace_computed_kernels(model: Any) -> None:
+def rewrite_computed_kernels(model: Any) -> None:
     """Rewrite, in place, every 1x1 convolution of (N, C, h, w), N known, with a computed kernel (K, C, 1, 1).
 
     Raises EngineError for a computed kernel of another kind.

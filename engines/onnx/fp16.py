@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from cliprl.engines.errors import EngineError
 
 # Sums, powers and roots: a square of 300 is beyond half's 65504, an epsilon of 1e-8 is zero in it.
-KEPT = frozenset(
+KEPT_FP32 = frozenset(
     {"Exp", "InstanceNormalization", "LayerNormalization", "Log", "Pow", "Reciprocal", "Sqrt", "Div"}
     | {"CumSum", "GlobalAveragePool", "LogSoftmax", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare"}
 )
@@ -87,7 +87,7 @@ class _Converter:
     def _is_kept(self, node: Any) -> bool:
         fixed = FIXED_INPUTS.get(node.op_type, frozenset())
         constants = [self.constants[n] for i, n in enumerate(node.input) if n in self.constants and i not in fixed]
-        return node.op_type in KEPT or any(tensor.data_type == _FLOAT and _is_lost(tensor) for tensor in constants)
+        return node.op_type in KEPT_FP32 or any(tensor.data_type == _FLOAT and _is_lost(tensor) for tensor in constants)
 
     def _constant(self, node: Any) -> None:
         """A constant becomes an initializer, so that there is one rule for both."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.errors import EngineError
 from cliprl.engines.onnx.calibration import read_ranges
 
 # Half first; "f32" lets the GPU round factors to TF32 where it can.
-PRECISIONS = ("f16", "f32")
+FLOAT_PRECISIONS = ("f16", "f32")
 # Products in eight bits, the rest in half; they need the ranges of the activations.
 EIGHT_BITS = ("fp8", "int8")
 
@@ -24,9 +24,9 @@ def load_graph_as(
     For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
     where onnx is missing, or for no ONNX file, BundleError for no ranges.
     """
-    if precision not in PRECISIONS + EIGHT_BITS:
+    if precision not in FLOAT_PRECISIONS + EIGHT_BITS:
         raise EngineError(
-            f"precision '{precision}' is unknown to {backend}: auto, {', '.join(PRECISIONS + EIGHT_BITS)}"
+            f"precision '{precision}' is unknown to {backend}: auto, {', '.join(FLOAT_PRECISIONS + EIGHT_BITS)}"
         )
     try:
         from cliprl.engines.onnx.batch import set_batch
@@ -41,6 +41,6 @@ def load_graph_as(
     if precision in EIGHT_BITS:
         from cliprl.engines.onnx.quantize import quantize_graph
 
-        quantize_graph(model, precision, read_ranges(path.with_name(RANGES)))
+        quantize_graph(model, precision, read_ranges(path.with_name(RANGES_FILE)))
     data: bytes = (model if precision == "f32" else to_fp16(model)).SerializeToString()
     return data

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines.backends import no_telemetry
-from cliprl.engines.backends.engine import Say, ignore_message
+from cliprl.engines.backends.engine import LogFunction, ignore_message
 from cliprl.engines.bundle.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
 from cliprl.engines.errors import EngineError, UsageError
@@ -49,7 +49,7 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
-def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Say = ignore_message) -> Bundle:
+def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: LogFunction = ignore_message) -> Bundle:
     """Copy a bundle to a new `folder` and give the copy what eight bits need, calibrated on image files.
 
     `say` gets the name of a missing package and of what is left out. Raises EngineError if both packages are missing,

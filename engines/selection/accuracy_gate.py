@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines.bundle.reference_outputs import DRAWN, Logits, Reference
+from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, Logits, Reference
 
 # Raised when the rule changes, so that verdicts under an older one are not trusted.
-VERSION = "2"
+GATE_VERSION = "2"
 MIN_COSINE = 0.995
 MIN_AGREEMENT = 0.99
 # Drawn pictures are like nothing that a network was trained on: it is undecided in more places, and rounding decides there.
@@ -68,14 +68,14 @@ class Comparison:
 
 def judge(base: Logits, refined: Logits, reference: Reference, names: Sequence[str]) -> tuple[Comparison, Comparison]:
     """Compare the logits (N, K, h, w) of the encoder, and those after refinement, with the reference's."""
-    floor = MIN_AGREEMENT_DRAWN if reference.source == DRAWN else MIN_AGREEMENT
+    floor = MIN_AGREEMENT_DRAWN if reference.source == DRAWN_KEY else MIN_AGREEMENT
     return (
-        compare("encoder", base, reference.base, names, floor),
-        compare("refined", refined, reference.refined, names, floor),
+        compare_logits("encoder", base, reference.base, names, floor),
+        compare_logits("refined", refined, reference.refined, names, floor),
     )
 
 
-def compare(
+def compare_logits(
     stage: str, found: Logits, expected: Logits, names: Sequence[str], floor: float = MIN_AGREEMENT
 ) -> Comparison:
     """Compare logits (N, K, h, w) with the expected ones, of the same shape."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines.backends.engine import AUTO, Backend, Engine, Request, Say, ignore_message
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, ignore_message
 from cliprl.engines.backends.registry import ready_backends
 from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, predict, refiner_shapes, source_of
@@ -18,7 +18,7 @@ from cliprl.engines.bundle.validation import MAX_EMBEDDING, read_array
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.errors import BundleError, UsageError
-from cliprl.engines.selection.accuracy_gate import VERSION, Comparison, judge
+from cliprl.engines.selection.accuracy_gate import GATE_VERSION, Comparison, judge
 
 # How many runs an encoder's outputs stay valid, where the caller does not say.
 BUFFERS = 4
@@ -75,7 +75,7 @@ class EngineVariant:
             "shapes": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
             "steps": str(self.bundle.manifest.steps),
             "threads": str(self.threads),
-            "reference": f"{source_of(self.bundle)}, rule {VERSION}",
+            "reference": f"{source_of(self.bundle)}, rule {GATE_VERSION}",
             **self.backend.identity(),
         }
 
@@ -133,7 +133,7 @@ def candidates(
     precision: str = AUTO,
     threads: int = 0,
     buffers: int = BUFFERS,
-    say: Say = ignore_message,
+    say: LogFunction = ignore_message,
     batch: int = 1,
 ) -> Iterator[EngineVariant]:
     """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
@@ -158,7 +158,7 @@ def candidates(
                 yield EngineVariant(bundle, backend, each, threads or network_threads(), buffers, changed, batch)
 
 
-def examine(
+def compare_with_reference(
     candidate: EngineVariant, parts: Mapping[str, bytes], reference: Reference
 ) -> tuple[Comparison, Comparison]:
     """Run what was built over the reference's pictures, and compare."""

@@ -8,13 +8,19 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from cliprl.engines.backends.engine import AUTO, Engine, Say, ignore_message
+from cliprl.engines.backends.engine import AUTO, Engine, LogFunction, ignore_message
 from cliprl.engines.bundle.bundle import Bundle, open_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache, entry_name
 from cliprl.engines.errors import BundleError, EngineError, UsageError
-from cliprl.engines.selection.engine_variant import BUFFERS, CompiledBundle, EngineVariant, candidates, examine
+from cliprl.engines.selection.engine_variant import (
+    BUFFERS,
+    CompiledBundle,
+    EngineVariant,
+    candidates,
+    compare_with_reference,
+)
 from cliprl.engines.selection.speed_test import ranked, run_speed_test
 
 FULL = "f32"
@@ -29,7 +35,7 @@ def load_engines(
     buffers: int = BUFFERS,
     batch: int = 1,
     cache: EngineCache | None = None,
-    say: Say = ignore_message,
+    say: LogFunction = ignore_message,
 ) -> CompiledBundle:
     """The networks of `bundle`, ready to run on `device`, from the cache where they were compiled before.
 
@@ -60,7 +66,7 @@ def load_engines(
 class _Served:
     """Load each variant once: one that the speed test has loaded is reused."""
 
-    def __init__(self, cache: EngineCache, say: Say) -> None:
+    def __init__(self, cache: EngineCache, say: LogFunction) -> None:
         self.cache, self.say = cache, say
         self._pairs: dict[tuple[str, str], CompiledBundle] = {}
 
@@ -71,7 +77,7 @@ class _Served:
         return self._pairs[kind]
 
 
-def serve(candidate: EngineVariant, cache: EngineCache, say: Say = ignore_message) -> CompiledBundle:
+def serve(candidate: EngineVariant, cache: EngineCache, say: LogFunction = ignore_message) -> CompiledBundle:
     """Load a variant from the cache or build it. Raises EngineError, with the figures, if the accuracy gate refuses it."""
     fields = candidate.fields()
     candidate = replace(candidate, aside=cache.folder / entry_name(fields))
@@ -125,7 +131,7 @@ def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
     return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
 
 
-def _make(candidate: EngineVariant, say: Say) -> StoredEntry:
+def _make(candidate: EngineVariant, say: LogFunction) -> StoredEntry:
     """Build, and pass or refuse: a verdict of refusal is kept too, so that it need not be found again."""
     name = f"{candidate.bundle.manifest.name} for {candidate.backend.name} in {candidate.precision}"
     say(f"compiling {name}: this is done once")
@@ -134,7 +140,7 @@ def _make(candidate: EngineVariant, say: Say) -> StoredEntry:
     seconds = time.monotonic() - start
     _unchanged(candidate.bundle)
     reference = reference_of(candidate.bundle)
-    comparisons = examine(candidate, parts, reference)
+    comparisons = compare_with_reference(candidate, parts, reference)
     faults = [fault for comparison in comparisons for fault in comparison.faults()]
     report = {
         "seconds": round(seconds, 3),

@@ -11,7 +11,7 @@ from cliprl.engines.backends.engine import Engine
 from cliprl.engines.bundle.bundle import Bundle
 
 # Runs of each engine that count, and those before them that only warm it.
-RUNS, WARM = 30, 3
+RUNS, WARM_UP_RUNS = 30, 3
 # What a less accurate engine must gain: for less than a twentieth no label is given away.
 MARGIN = 0.95
 
@@ -22,11 +22,11 @@ def run_speed_test(engines: Mapping[str, Engine], bundle: Bundle) -> dict[str, f
     picture = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     inputs = {"image": picture, "text": bundle.embeddings}
     fastest = dict.fromkeys(engines, float("inf"))
-    for turn in range(WARM + RUNS):
+    for turn in range(WARM_UP_RUNS + RUNS):
         for name, engine in engines.items():
             start = time.perf_counter()
             engine.run(inputs)
-            if turn >= WARM:
+            if turn >= WARM_UP_RUNS:
                 fastest[name] = min(fastest[name], (time.perf_counter() - start) * 1000)
     return fastest
 

@@ -31,7 +31,7 @@ sequence, with intervals. Writes scores.md, scores.json, counts.json and images 
 """
     + describe_kinds().replace("\n", "\n\n"),
 )
-def evaluate(
+def evaluate_command(
     data: Annotated[
         str,
         typer.Option(
@@ -78,13 +78,13 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Read the options and run the evaluation."""
-    from cliprl.models.evaluation.evaluate import EvaluationOptions, run
+    from cliprl.models.evaluation.evaluate import EvaluationOptions, run_evaluation
 
     options = EvaluationOptions(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
         corruptions, severities, seed, tolerance, worst,
     )  # fmt: skip
-    run(options, error_console(quiet=quiet))
+    run_evaluation(options, error_console(quiet=quiet))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def train(
+def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
     out: Annotated[
         Path | None,
@@ -45,13 +45,13 @@ def train(
         import torch
 
         from cliprl.models.training.callbacks import ProgressDisplay
-        from cliprl.models.training.parallel import launch, rank
-        from cliprl.models.training.training import train as run
+        from cliprl.models.training.parallel import launch, process_rank
+        from cliprl.models.training.training import train_command as run
 
     if threads:
         torch.set_num_threads(threads)
     place = launch(device)
-    with ProgressDisplay.open(quiet or rank() > 0) as display:
+    with ProgressDisplay.open(quiet or process_rank() > 0) as display:
         bundle = run(chosen, folder, display, place)
     if bundle:
         Console(stderr=True, quiet=quiet).print(_score_table(bundle.manifest.scores))

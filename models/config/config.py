@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-STAGES = ("contrastive", "supervised", "reinforcement")
+TRAINING_STAGES = ("contrastive", "supervised", "reinforcement")
 Count = Annotated[int, Field(ge=0, strict=True)]
 Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-Text = Annotated[str, Field(strict=True)]
-Texts = tuple[Text, ...]
+StrictText = Annotated[str, Field(strict=True)]
+Texts = tuple[StrictText, ...]
 
 
 class _Settings:
@@ -32,8 +32,8 @@ class NetworkConfig(_Settings):
     blocks. `pyramid` and `features` are the decoder's widths, `policy` is the refiner's.
     """
 
-    tower: Text = "tf_efficientnet_lite0"
-    weights: Text = "efficientnet-lite0"
+    tower: StrictText = "tf_efficientnet_lite0"
+    weights: StrictText = "efficientnet-lite0"
     height: Count = 256
     width: Count = 320
     embedding: Count = 128
@@ -68,9 +68,9 @@ class DataConfig(_Settings):
     train: Texts = ()
     policy: Texts = ()
     test: Texts = ()
-    root: Text = ""
-    larynx: Text = ""
-    cache: Text = ""
+    root: StrictText = ""
+    larynx: StrictText = ""
+    cache: StrictText = ""
     first_seed: Count = 0
     scenes: Count = 300
     policy_scenes: Count = 60
@@ -203,10 +203,10 @@ class Recipe(_Settings):
     what is learned are logged every `draw_every` steps.
     """
 
-    name: Text = "small"
-    note: Text = ""
+    name: StrictText = "small"
+    note: StrictText = ""
     seed: Count = 0
-    precision: Text = "f32"
+    precision: StrictText = "f32"
     save_every: Count = 100
     draw_every: Count = 100
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError
-from cliprl.models.config.config import STAGES, Recipe
+from cliprl.models.config.config import TRAINING_STAGES, Recipe
 from cliprl.models.data.dataset_spec import DatasetSpec
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
 # Data settings that say where the data is or how it is read, not what is learned from it.
 LOCATION_KEYS = ("cache", "root", "workers", "test")
 # The rules behind pydantic's error types.
@@ -38,10 +38,10 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
 
     Raises UsageError for a missing or malformed file, an unknown setting, or a bad value.
     """
-    path = RECIPES / f"{name_or_path}.toml"
+    path = RECIPES_FOLDER / f"{name_or_path}.toml"
     path = path if path.is_file() else Path(name_or_path)
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        shipped = ", ".join(sorted(p.stem for p in RECIPES_FOLDER.glob("*.toml")))
         raise UsageError(f"no recipe '{name_or_path}': give a TOML file, or one of the shipped: {shipped}")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     data = {key: value for key, value in tree["data"].items() if key not in LOCATION_KEYS}
     data["larynx"] = bool(recipe.data.larynx)
     data |= {key: [DatasetSpec.parse(text).without_path() for text in tree["data"][key]] for key in ("train", "policy")}
-    stages = STAGES[: STAGES.index(stage) + 1]
+    stages = TRAINING_STAGES[: TRAINING_STAGES.index(stage) + 1]
     settings = {key: tree[key] for key in stages} | {
         "curriculum": {key: value for key, value in tree["curriculum"].items() if key in stages}
     }

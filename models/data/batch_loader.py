@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliprl.models.data.augmentation.augment import MAX_ZOOM, MILD_SEVERITY, STRIDE, Geometry, Photometry
+from cliprl.models.data.augmentation.augment import LABEL_STRIDE, MAX_ZOOM, MILD_SEVERITY, Geometry, Photometry
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import Image, Sample
@@ -76,7 +76,7 @@ def labelled_batch(
     *,
     severity: float = MILD_SEVERITY,
     zoom: float = MAX_ZOOM,
-    stride: int = STRIDE,
+    stride: int = LABEL_STRIDE,
 ) -> tuple[Tensor, Tensor]:
     """Return images uint8 (B, H, W, 3) and label codes int64 (B, H/stride, W/stride): this process's share of a batch.
 

@@ -13,7 +13,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 
 Table = NDArray[np.uint8]
-UNION = (
+UNION_CLASSES = (
     ClassSpec("not-instrument", (0, 0, 0), "background"),
     ClassSpec("instrument", (0, 255, 0), "instrument"),
 )
@@ -33,7 +33,7 @@ def map_to_instrument(truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec]
     tables = [_table([int(spec.kind == "instrument") for spec in side]) for side in (truth, predicted)]
     tables[0][[INSTRUMENT, NOT_INSTRUMENT]] = 1, 0
     tables[0][_numbers(truth, ignored)] = IGNORE
-    return ClassMap(UNION, *tables)
+    return ClassMap(UNION_CLASSES, *tables)
 
 
 def map_by_name(

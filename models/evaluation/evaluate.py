@@ -49,7 +49,7 @@ class EvaluationOptions:
     worst: int
 
 
-def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
+def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
     """Score, write tables and images to the folder, and print the tables. Returns the content of scores.json."""
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data, further=("severity",))
@@ -81,7 +81,7 @@ def run(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
             )
     result = _result(options, predictor, data, evaluations)
     _write(options.out, result, evaluations[0])
-    console.print(Markdown(markdown.summary(result)))
+    console.print(Markdown(markdown.format_summary(result)))
     console.print(f"wrote {options.out}/scores.md, scores.json, counts.json", highlight=False)
     return result
 
@@ -174,7 +174,7 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     try:
         (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "counts.json").write_text(json.dumps(clean.evaluator.counts.to_json()) + "\n", encoding="utf-8")
-        (folder / "scores.md").write_text(markdown.report(result), encoding="utf-8")
+        (folder / "scores.md").write_text(markdown.format_report(result), encoding="utf-8")
         for old in (folder / "worst").glob("*.png"):
             old.unlink()
     except OSError as error:

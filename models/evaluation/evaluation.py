@@ -89,7 +89,7 @@ def evaluate(
     evaluator = Evaluator(classes.classes, tolerance)
     worst: list[ScoredFrame] = []
     worst_false: list[ScoredFrame] = []
-    for index, sample, fresh in samples(data, indices):
+    for index, sample, fresh in iterate_samples(data, indices):
         if fresh:
             predictor.reset()
         image = corruption.apply(sample.image, index)
@@ -109,7 +109,7 @@ def evaluate(
     return Evaluation(corruption, evaluator, sorted(worst, reverse=True), false_first)
 
 
-def samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
+def iterate_samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
     """Yield each sample, and whether it begins a clip."""
     clip = None
     for index in indices:

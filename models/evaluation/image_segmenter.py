@@ -10,14 +10,14 @@ import numpy as np
 
 from cliprl.engines import Bundle
 from cliprl.models.data.sample import Image
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
 # Full range has the smallest error on the way from RGB through Y'CbCr.
-FRAME_COLOR = Color("bt709", full_range=True)
+FRAME_COLOR = ColorSpace("bt709", full_range=True)
 FRAME_TIME = Fraction(1, 25)
 
 

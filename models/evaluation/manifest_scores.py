@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cliprl.engines import Bundle
-from cliprl.models.evaluation.evaluation import Predictor, samples
+from cliprl.models.evaluation.evaluation import Predictor, iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
@@ -16,9 +16,9 @@ from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 DIGITS = 4
 POOLED = "pooled"
-BACKGROUND, FOREGROUND = "dataset_miou_with_background", "dataset_miou_without_background"
+BACKGROUND_MIOU, FOREGROUND_MIOU = "dataset_miou_with_background", "dataset_miou_without_background"
 FALSE_ALARMS = "share of pixels called instrument, where none is"
-UNION = "dataset IoU of 'instrument', all instrument classes as one"
+UNION_IOU = "dataset IoU of 'instrument', all instrument classes as one"
 
 
 def score_bundle(
@@ -54,7 +54,7 @@ def score_bundle(
 def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Callable[[], None]) -> ConfusionCounts:
     """Return the pixel counts of the predictions for every `every`-th frame of a test set, at the truth's size."""
     counts = ConfusionCounts(len(test.classes.classes))
-    for _, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
+    for _, sample, fresh in iterate_samples(test.data, list(range(0, len(test.data), every))):
         if fresh:
             predictor.reset()
         truth = test.classes.truth[sample.labels]
@@ -69,8 +69,8 @@ def _entries(test: TestDataset, counts: Mapping[str, ConfusionCounts]) -> list[t
     if test.empty:
         return [(test.title, _entry(FALSE_ALARMS, counts, false_alarm_share))]
     if test.union:
-        return [(f"{test.title}, instrument", _entry(UNION, counts, DEFINITIONS[FOREGROUND].metric))]
-    found = [DEFINITIONS[key] for key in (BACKGROUND, FOREGROUND)]
+        return [(f"{test.title}, instrument", _entry(UNION_IOU, counts, DEFINITIONS[FOREGROUND_MIOU].metric))]
+    found = [DEFINITIONS[key] for key in (BACKGROUND_MIOU, FOREGROUND_MIOU)]
     return [(f"{test.title}, {d.title}", _entry(f"{d.title}: {d.rule}", counts, d.metric)) for d in found]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.export.export import STRIDE, TrainedModel
+from cliprl.models.export.export import GRID_STRIDE, TrainedModel
 from cliprl.models.network.text import class_embeddings
 
 
@@ -41,7 +41,7 @@ class TorchPredictor(ImageSegmenter):
     def __init__(self, model: TrainedModel, **settings: Any) -> None:
         with torch.no_grad():
             text = class_embeddings(model.network, model.classes).numpy()
-        manifest = Manifest("network", tuple(model.classes), model.height, model.width, STRIDE, model.steps)
+        manifest = Manifest("network", tuple(model.classes), model.height, model.width, GRID_STRIDE, model.steps)
         encoder = ModuleEngine(model.network, ("features", "logits"))
         refiner = ModuleEngine(model.refiner, ("refined", "moved"))
         super().__init__(Bundle(Path(), manifest, text), engines=CompiledBundle(encoder, refiner, {}), **settings)

@@ -15,7 +15,7 @@ import cv2
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.synthetic.renderer import SceneRenderer
 
-SETTINGS = [
+RECIPE_SETTINGS = [
     "contrastive.steps=0",
     "supervised.steps=2",
     "reinforcement.steps=1",
@@ -42,7 +42,7 @@ def make_folder(folder: Path, count: int = 6) -> None:
 
 def main(run: str) -> None:
     make_folder(Path(run) / "data")
-    options = [f"--set={setting}" for setting in [*SETTINGS, f'data.train=["folder:{run}/data"]']]
+    options = [f"--set={setting}" for setting in [*RECIPE_SETTINGS, f'data.train=["folder:{run}/data"]']]
     subprocess.run(["cliprl-train", "small", "--out", run, *options], check=True)
     subprocess.run(
         ["cliprl-stream", "demo:?seconds=1", "--bundle", f"{run}/bundle", "-o", f"{run}/overlay.mp4"], check=True

@@ -23,14 +23,14 @@ from cliprl.engines import (
     seal_bundle,
 )
 from cliprl.engines.bundle.bundle import ENCODER, REFINER, TOKENIZER
-from cliprl.models.export.onnx_export import example_image, write_networks, write_text
+from cliprl.models.export.onnx_export import example_image, write_networks, write_text_tower
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import TEMPLATES, class_embeddings
 from cliprl.models.network.tokenizer import make_tokenizer
 
-STRIDE = 4
-AGREEMENT = 0.999
+GRID_STRIDE = 4
+MIN_LABEL_AGREEMENT = 0.999
 # Cosine of a class's embedding by the text engine, whose weights are stored in half, with the network's own.
 TEXT_AGREEMENT = 0.9999
 
@@ -64,7 +64,9 @@ def export_bundle(model: TrainedModel, folder: Path, name: str, training: Mappin
         text = class_embeddings(model.network, model.classes)
         write_networks(model.network, model.refiner, text, folder)
         _check_agreement(model, folder, example_image(model.height, model.width), text)
-    manifest = Manifest(name, tuple(model.classes), model.height, model.width, STRIDE, model.steps, training=training)
+    manifest = Manifest(
+        name, tuple(model.classes), model.height, model.width, GRID_STRIDE, model.steps, training=training
+    )
     return add_text(seal_bundle(folder, manifest, text.numpy()), model.network)
 
 
@@ -73,7 +75,7 @@ def add_text(bundle: Bundle, network: ClipSegmenter) -> Bundle:
 
     `network` is the one that the bundle was made from. Raises CliprlError where its texts are not the bundle's classes.
     """
-    write_text(network.eval(), bundle.path)
+    write_text_tower(network.eval(), bundle.path)
     make_tokenizer().save(str(bundle.path / TOKENIZER), pretty=False)
     manifest = replace(bundle.manifest, text=TextSpec(network.context, TEMPLATES))
     engine = TextEngine(replace(bundle, manifest=manifest))
@@ -108,7 +110,7 @@ def _engine(path: Path, inputs: Mapping[str, Tensor]) -> Any:
 
 def _compare(found: np.ndarray[Any, Any], expected: Tensor, name: str) -> None:
     share = float((found.argmax(1) == expected.argmax(1).numpy()).mean())
-    if share < AGREEMENT:
+    if share < MIN_LABEL_AGREEMENT:
         raise CliprlError(
-            f"the exported {name} gives {share:.2%} of the network's labels, not {AGREEMENT:.1%}: report this"
+            f"the exported {name} gives {share:.2%} of the network's labels, not {MIN_LABEL_AGREEMENT:.1%}: report this"
         )

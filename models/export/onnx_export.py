@@ -40,7 +40,7 @@ def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, fol
     _export(refiner, inputs, folder / REFINER, ["refined", "moved"], shapes)
 
 
-def write_text(network: ClipSegmenter, folder: Path) -> None:
+def write_text_tower(network: ClipSegmenter, folder: Path) -> None:
     """Write the text tower, from `tokens` int64 (n, context) to `embeddings` float32 (n, E) of unit length.
 
     Its weights are stored in half precision and widened when they are read: the table of tokens is most of it.

@@ -25,7 +25,7 @@ SHARPER = 1.5
 # Ridge of the dual basis; it keeps concepts short.
 RIDGE = 1e-2
 # Mean over this many cells squared.
-WINDOW = 5
+ACTION_WINDOW = 5
 
 _BOUNDED = 5
 # The source of each action: row and column step, and index of the stacked maps (`ActionContext`). The last is any concept's.
@@ -48,7 +48,7 @@ class ActionContext(NamedTuple):
     @classmethod
     def of(cls, logits: Tensor, base: Tensor, prior: Tensor, bound: float) -> ActionContext:
         """Compute the maps of one step; `bound` in logits."""
-        smooth = F.avg_pool2d(logits, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        smooth = F.avg_pool2d(logits, ACTION_WINDOW, 1, ACTION_WINDOW // 2, count_include_pad=False)
         bounded = torch.maximum(logits, logits.amax(1, keepdim=True) - bound)
         return cls(logits, smooth, prior, (logits + prior) / 2, base, bounded)
 

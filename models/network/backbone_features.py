@@ -14,7 +14,7 @@ from torch import nn
 from cliprl.engines import UsageError
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbones import model_description
-from cliprl.models.network.decoder import STRIDES
+from cliprl.models.network.decoder import FEATURE_STRIDES
 
 # The input convention of the EfficientNet-Lite weights: (RGB - 127) / 128.
 LITE = ((127.0,) * 3, (128.0,) * 3)
@@ -57,14 +57,14 @@ def stages_of(clip: Any, config: NetworkConfig) -> BackboneStages:
     if strides and len(set(strides)) == 1:
         return _quarters(channels, strides[0], fixed)
     last = {stride: index for index, stride in enumerate(strides)}
-    if not set(STRIDES) <= set(last):
-        raise UsageError(f"network.tower '{config.tower}' has strides {strides}, not {STRIDES}: choose another")
-    indices = tuple(last[stride] for stride in STRIDES)
-    return BackboneStages(indices, tuple(channels[i] for i in indices), STRIDES, fixed)
+    if not set(FEATURE_STRIDES) <= set(last):
+        raise UsageError(f"network.tower '{config.tower}' has strides {strides}, not {FEATURE_STRIDES}: choose another")
+    indices = tuple(last[stride] for stride in FEATURE_STRIDES)
+    return BackboneStages(indices, tuple(channels[i] for i in indices), FEATURE_STRIDES, fixed)
 
 
 def _quarters(channels: list[int], patch: int, fixed: bool) -> BackboneStages:
-    count, parts = len(channels), len(STRIDES)
+    count, parts = len(channels), len(FEATURE_STRIDES)
     indices = tuple(max(0, count * (n + 1) // parts - 1) for n in range(parts))
     return BackboneStages(indices, tuple(channels[i] for i in indices), (patch,) * parts, fixed, count)
 
@@ -74,7 +74,7 @@ def fit_size(clip: Any, config: NetworkConfig, stages: BackboneStages) -> None:
 
     Raises UsageError for a size that the tower can't take.
     """
-    multiple = math.lcm(STRIDES[0], *stages.strides) if stages.blocks else STRIDES[0]
+    multiple = math.lcm(FEATURE_STRIDES[0], *stages.strides) if stages.blocks else FEATURE_STRIDES[0]
     if config.height % multiple or config.width % multiple:
         raise UsageError(
             f"network.height x width {config.height}x{config.width} are not multiples of the {multiple} pixels "
@@ -109,9 +109,13 @@ def early_parameters(clip: Any, stages: BackboneStages, count: int) -> Iterable[
     trunk: Any = backbone_of(clip)
     if trunk is clip.visual:
         visual = clip.visual
-        first = [visual.conv1, visual.ln_pre, *visual.transformer.resblocks[: stages.blocks * count // len(STRIDES)]]
+        first = [
+            visual.conv1,
+            visual.ln_pre,
+            *visual.transformer.resblocks[: stages.blocks * count // len(FEATURE_STRIDES)],
+        ]
         found = [p for module in first for p in module.parameters()]
         return [visual.class_embedding, visual.positional_embedding, *found]
-    last = stages.blocks * count // len(STRIDES) if stages.blocks else count
+    last = stages.blocks * count // len(FEATURE_STRIDES) if stages.blocks else count
     groups = group_parameters(trunk, trunk.group_matcher(coarse=True))
     return [trunk.get_parameter(name) for group, names in groups.items() if group <= last for name in names]

@@ -20,7 +20,7 @@ VOCABULARY = 49408
 OTHER_TEXT = ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs")
 
 
-def make_clip(config: NetworkConfig) -> Any:
+def make_clip_module(config: NetworkConfig) -> Any:
     """Create a randomly initialized CLIP module, as `config.tower` names it.
 
     Raises UsageError for an unknown name, and for a text encoder with another tokenizer.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Strides of the pyramid, in input pixels a cell.
-STRIDES = (4, 8, 16, 32)
+FEATURE_STRIDES = (4, 8, 16, 32)
 
 
 class PyramidDecoder(nn.Module):
@@ -22,13 +22,13 @@ class PyramidDecoder(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int], pyramid: int, features: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, pyramid, 1) for c in channels)
-        self.shift = nn.ModuleList(_shift(pyramid, *pair) for pair in zip(strides, STRIDES, strict=True))
+        self.shift = nn.ModuleList(_shift(pyramid, *pair) for pair in zip(strides, FEATURE_STRIDES, strict=True))
         self.smooth = nn.ModuleList(_separable(pyramid) for _ in channels)
         self.out = nn.Sequential(nn.Conv2d(pyramid, features, 3, padding=1), nn.ReLU())
 
     def forward(self, stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Stages (B, C_i, h_i, w_i) of an image of `size` (height, width) to features (B, D, height/4, width/4)."""
-        parts = list(zip(self.lateral, self.shift, self.smooth, stages, STRIDES, strict=True))
+        parts = list(zip(self.lateral, self.shift, self.smooth, stages, FEATURE_STRIDES, strict=True))
         top: Tensor | None = None
         for lateral, shift, smooth, stage, stride in reversed(parts):
             joined = _fit(shift(lateral(stage)), -(-size[0] // stride), -(-size[1] // stride))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of, colors_of, early_parameters, fit_size, stages_of
-from cliprl.models.network.backbones import make_clip
+from cliprl.models.network.backbones import make_clip_module
 from cliprl.models.network.decoder import PyramidDecoder
 from cliprl.models.network.weights import load_weights
 
@@ -30,7 +30,7 @@ class ClipSegmenter(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.size = (config.height, config.width)
-        self.clip = make_clip(config)
+        self.clip = make_clip_module(config)
         self.context = int(self.clip.context_length)
         self.pretrained = load_weights(self.clip, config)
         self.stages = stages_of(self.clip, config)

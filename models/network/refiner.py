@@ -11,7 +11,7 @@ from cliprl.models.network.actions import CONCEPTS, KEEP, ActionContext, apply_a
 from cliprl.models.network.network import ClipSegmenter
 
 # Widths of the projected features and of the projected texts.
-PROJECTED, WORDS = 16, 8
+PROJECTED_FEATURES, PROJECTED_TEXT = 16, 8
 # The initial policy prefers KEEP, so that training starts from the base.
 KEEP_BIAS = 1.0
 STATE_MAPS = 10
@@ -31,9 +31,9 @@ class RefinerNetwork(nn.Module):
     def __init__(self, features: int, width: int, embedding: int, concepts: int, reach: ReinforcementConfig) -> None:
         super().__init__()
         self.push, self.bound = reach.push, reach.bound
-        self.project = nn.Conv2d(features, PROJECTED, 1)
-        self.words = nn.Conv2d(embedding, WORDS, 1, bias=False)
-        self.near = nn.Conv2d(PROJECTED + STATE_MAPS + 3 * WORDS, width, 3, padding=1)
+        self.project = nn.Conv2d(features, PROJECTED_FEATURES, 1)
+        self.words = nn.Conv2d(embedding, PROJECTED_TEXT, 1, bias=False)
+        self.near = nn.Conv2d(PROJECTED_FEATURES + STATE_MAPS + 3 * PROJECTED_TEXT, width, 3, padding=1)
         self.body = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=2, dilation=2),
@@ -41,7 +41,7 @@ class RefinerNetwork(nn.Module):
             nn.Conv2d(width, width, 3, padding=4, dilation=4),
             nn.ReLU(),
         )
-        self.scene = nn.Conv2d(2 * PROJECTED, width, 1, bias=False)
+        self.scene = nn.Conv2d(2 * PROJECTED_FEATURES, width, 1, bias=False)
         self.policy = nn.Conv2d(width, CONCEPTS + concepts, 1)
         self.value = nn.Conv2d(width, 1, 1)
         # A constant kernel, because the exported network computes none: one row for each action, 0 unless it is a concept.
@@ -113,7 +113,7 @@ def mean_and_deviation(maps: Tensor) -> Tensor:
 def _mean_text(words: Tensor, logits: Tensor) -> Tensor:
     """Return the mean of the class texts (WORDS, K) of each cell, weighted by probability: (B, WORDS, h, w)."""
     mean = torch.matmul(words, logits.softmax(1).flatten(2))
-    return mean.view(len(logits), WORDS, *logits.shape[2:])
+    return mean.view(len(logits), PROJECTED_TEXT, *logits.shape[2:])
 
 
 def state_maps(context: ActionContext) -> Tensor:

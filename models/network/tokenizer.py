@@ -12,10 +12,10 @@ from tokenizers.pre_tokenizers import Sequence as PreSequence
 from tokenizers.processors import TemplateProcessing
 
 # open_clip's words, without the names of its special tokens.
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 # What ftfy, through which open_clip sends every text, makes of typographic quotes.
 QUOTES = {"[\u02bc\u2018-\u201b]": "'", "[\u201c-\u201f]": '"'}
-START, END = "<start_of_text>", "<end_of_text>"
+START_TOKEN, END_TOKEN = "<start_of_text>", "<end_of_text>"
 
 
 def make_tokenizer() -> Tokenizer:
@@ -27,10 +27,10 @@ def make_tokenizer() -> Tokenizer:
     theirs = open_clip.SimpleTokenizer()
     tokenizer = Tokenizer(BPE(theirs.encoder, list(theirs.bpe_ranks), end_of_word_suffix="</w>"))
     tokenizer.normalizer = _normalizer()
-    words: list[PreTokenizer] = [Split(Regex(WORDS), "removed", invert=True), ByteLevel(False, use_regex=False)]
+    words: list[PreTokenizer] = [Split(Regex(WORD_PATTERN), "removed", invert=True), ByteLevel(False, use_regex=False)]
     tokenizer.pre_tokenizer = PreSequence(words)
-    special = [(START, theirs.sot_token_id), (END, theirs.eot_token_id)]
-    tokenizer.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=special)
+    special = [(START_TOKEN, theirs.sot_token_id), (END_TOKEN, theirs.eot_token_id)]
+    tokenizer.post_processor = TemplateProcessing(single=f"{START_TOKEN} $A {END_TOKEN}", special_tokens=special)
     return tokenizer
 
 

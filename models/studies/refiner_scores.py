@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
 from cliprl.models.config.config import Recipe
-from cliprl.models.evaluation.evaluation import samples
+from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import dataset_miou, dataset_miou_foreground
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
 from cliprl.models.evaluation.torch_predictor import ModuleEngine
-from cliprl.models.export.export import STRIDE
+from cliprl.models.export.export import GRID_STRIDE
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.checkpoint import read_checkpoint, save_checkpoint
@@ -28,8 +28,8 @@ from cliprl.models.training.run_datasets import RunDatasets, TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 # Frames of a bootstrap block: neighboring frames are near copies, so whole blocks are resampled.
-BLOCK = 25
-MEASURES = ("instrument IoU", "dataset mIoU", "IoU of consecutive masks")
+BLOCK_FRAMES = 25
+REFINER_SCORES = ("instrument IoU", "dataset mIoU", "IoU of consecutive masks")
 
 
 class EncodedFrame(ModuleEngine):
@@ -65,7 +65,7 @@ class Tally:
             dataset_miou(self.classes),
             dataset_miou_foreground(self.consecutive),
         )
-        return dict(zip(MEASURES, scores, strict=True))
+        return dict(zip(REFINER_SCORES, scores, strict=True))
 
     def values(self) -> dict[str, float]:
         """Each of MEASURES."""
@@ -86,16 +86,16 @@ def load_or_score(
 ) -> list[Tally]:
     """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
     settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
-    settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": digest(encoded.network, step)}
+    settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": weights_digest(encoded.network, step)}
     there = read_checkpoint(path) if path.is_file() else {}
     if there.get("settings") == settings:
         return [Tally.from_json(data) for data in there["tallies"]]
-    tallies = score(step, encoded, sets, recipe)
+    tallies = score_datasets(step, encoded, sets, recipe)
     save_checkpoint(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
     return tallies
 
 
-def digest(*modules: torch.nn.Module) -> str:
+def weights_digest(*modules: torch.nn.Module) -> str:
     """A number for the weights of modules."""
     found = hashlib.blake2b(digest_size=16)
     for module in modules:
@@ -104,13 +104,13 @@ def digest(*modules: torch.nn.Module) -> str:
     return found.hexdigest()
 
 
-def score(step: torch.nn.Module, encoded: EncodedFrame, sets: RunDatasets, recipe: Recipe) -> list[Tally]:
+def score_datasets(step: torch.nn.Module, encoded: EncodedFrame, sets: RunDatasets, recipe: Recipe) -> list[Tally]:
     """Tallies of every set of the recipe's tests; sequences are blocks of frames."""
     size, network = recipe.network, encoded.network
     with torch.no_grad():
         text = class_embeddings(network, sets.classes).numpy()
     steps = recipe.curriculum.reinforcement.unroll[1]
-    manifest = Manifest(recipe.name, sets.classes, size.height, size.width, STRIDE, steps)
+    manifest = Manifest(recipe.name, sets.classes, size.height, size.width, GRID_STRIDE, steps)
     engines = CompiledBundle(encoded, ModuleEngine(step, ("refined", "moved")), {})
     predictor = ImageSegmenter(Bundle(Path(), manifest, text), engines=engines)
     return [_tally(predictor, test, recipe.scoring.every) for test in sets.tests]
@@ -122,11 +122,11 @@ def _tally(predictor: ImageSegmenter, test: TestDataset, every: int) -> Tally:
     kinds[: len(classes)] = [spec.kind == "instrument" for spec in classes]
     tally = Tally(ConfusionCounts(len(classes)), ConfusionCounts(2), ConfusionCounts(2))
     last = None
-    for index, sample, fresh in samples(test.data, list(range(0, len(test.data), every))):
+    for index, sample, fresh in iterate_samples(test.data, list(range(0, len(test.data), every))):
         if fresh:
             predictor.reset()
             last = None
-        truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK}"
+        truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK_FRAMES}"
         found = test.classes.predicted[labels_at_frame(predictor.segment(sample.image), *truth.shape)]
         tally.classes.add(truth, found, block)
         tally.instrument.add(kinds[truth], kinds[found], block)

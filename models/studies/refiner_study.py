@@ -28,7 +28,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.studies.refiner_scores import EncodedFrame, Tally, load_or_score
-from cliprl.models.studies.refiner_tables import write
+from cliprl.models.studies.refiner_tables import write_tables
 from cliprl.models.studies.refiner_variants import (
     VARIANTS,
     RefinementStep,
@@ -71,7 +71,7 @@ def study(
                 tallies[arm.name].append(
                     load_or_score(run.scores(arm), RefinementStep(arm, refiner), encoded, sets, chosen)
                 )
-            write(out, chosen, sets, tallies)
+            write_tables(out, chosen, sets, tallies)
     typer.echo(str(out / "study.md"))
 
 

@@ -11,16 +11,18 @@ import numpy as np
 
 from cliprl.engines import CliprlError
 from cliprl.models.config.config import Recipe
-from cliprl.models.evaluation.scoring.bootstrap import LEVEL, RESAMPLES
+from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
-from cliprl.models.studies.refiner_scores import BLOCK, MEASURES, Tally
+from cliprl.models.studies.refiner_scores import BLOCK_FRAMES, REFINER_SCORES, Tally
 from cliprl.models.training.run_datasets import RunDatasets
 
 # Measures whose gain over the base is reported, with its interval.
-GAINS = MEASURES[:2]
+GAINS = REFINER_SCORES[:2]
 
 
-def gain(arms: Sequence[Tally], base: Tally, measure: str = MEASURES[0], seed: int = 0) -> tuple[float, float, float]:
+def gain(
+    arms: Sequence[Tally], base: Tally, measure: str = REFINER_SCORES[0], seed: int = 0
+) -> tuple[float, float, float]:
     """By how much a measure of an arm, the mean over its seeds, is above the base's, and the bootstrap interval of that over
     blocks of frames."""
     rows = list(rows_of(base.classes.sequences).values())
@@ -31,11 +33,11 @@ def gain(arms: Sequence[Tally], base: Tally, measure: str = MEASURES[0], seed: i
         one.reduce(np.tensordot(draws, np.stack([one.rows[r].sum(0) for r in rows]), axes=1)) for one in made
     )
     gains = np.mean(found, axis=0) - reference
-    low, high = np.quantile(gains[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(gains[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(gains[0]), float(low), float(high)
 
 
-def write(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str, list[list[Tally]]]) -> None:
+def write_tables(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str, list[list[Tally]]]) -> None:
     """The tables, as Markdown and as JSON. `tallies` are by arm, seed and set; the first arm is the base."""
     titles = [test.title for test in sets.tests]
     base = next(iter(tallies.values()))
@@ -54,18 +56,18 @@ def write(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str,
         "refiner": recipe.reinforcement.steps,
         "batch": recipe.reinforcement.batch,
     }
-    result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK, "arms": arms}
+    result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK_FRAMES, "arms": arms}
     try:
         (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(table(result, titles), encoding="utf-8")
+        (folder / "study.md").write_text(format_table(result, titles), encoding="utf-8")
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
 
 
-def table(result: Mapping[str, Any], titles: Sequence[str]) -> str:
+def format_table(result: Mapping[str, Any], titles: Sequence[str]) -> str:
     """A table for each measure: a line an arm, a column a set."""
     lines = []
-    for measure in MEASURES:
+    for measure in REFINER_SCORES:
         lines += [f"**{measure}**", "", f"| refiner | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
         for name, columns in result["arms"].items():
             cells = [_cell(columns[title], measure) for title in titles]

@@ -27,7 +27,7 @@ from cliprl.models.training.stages.rollout import (
     simulate_prior,
     unrolled_loss,
 )
-from cliprl.models.training.stages.supervised import cosine_rate, update
+from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def train_variant(
         else:
             transitions = rollout(refiner, seen, prior, text, truth, unroll, config)
             loss, _ = reinforcement_loss(transitions, seen.labels, imitation_weight(step, steps, config), config)
-        update(optimizer, scheduler, loss, refiner)
+        optimizer_step(optimizer, scheduler, loss, refiner)
         progress(step + 1)
     return refiner
 

@@ -37,7 +37,7 @@ from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Words that no caption of a scene and no prompt has: what any unknown word would get.
 UNKNOWN = ("a zebra", "a guitar", "a yellow bicycle", "a wooden chair")
-MEASURES = ("IoU", "AUC", "IoU of unknown words", "AUC of unknown words", "IoU of everything")
+TEXT_SCORES = ("IoU", "AUC", "IoU of unknown words", "AUC of unknown words", "IoU of everything")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -84,7 +84,7 @@ def study(
         with ProgressDisplay.open(quiet, prefix=f"seed {number}: ") as display:
             folder = out / f"seed-{number}-weight-{weight:g}-{left_out}"
             rows[number] = run_seed(replace(chosen, seed=number), question, folder, display)
-    write(out, chosen, question, rows)
+    write_tables(out, chosen, question, rows)
     typer.echo(str(out / "study.md"))
 
 
@@ -116,11 +116,11 @@ def run_seed(recipe: Recipe, question: Question, folder: Path, display: Progress
     run_stage(Contrastive(network, [train], recipe), checkpoints, display.on_step)
     captioned = CaptionedLabels(train, with_classes(train, question.kept, (question.left_out.name,)))
     run_stage(Grounded(network, captioned, recipe, question.weight), checkpoints, display.on_step)
-    return score(network.eval(), unseen, question, recipe.scoring.every)
+    return score_prompts(network.eval(), unseen, question, recipe.scoring.every)
 
 
 @torch.no_grad()
-def score(network: ClipSegmenter, unseen: RenderedScenes, question: Question, every: int) -> dict[str, float]:
+def score_prompts(network: ClipSegmenter, unseen: RenderedScenes, question: Question, every: int) -> dict[str, float]:
     """Prompt for the class, and for unknown words, on scenes that were not trained on; cells of stride 4, all pooled."""
     named = [ClassSpec(phrase, (0, 0, 0), "prompted", (phrase,)) for phrase in (question.prompt, *UNKNOWN)]
     text, number = class_embeddings(network, [*question.kept, *named]), SCENE_CLASSES.index(question.left_out)
@@ -144,7 +144,7 @@ def _measures(odds: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, 
         raise UsageError("the scored scenes show nothing of the class: raise scoring.scenes")
     ious, aucs = zip(*((iou(row > 0, truth), auc(row, truth)) for row in odds), strict=True)
     values = (ious[0], aucs[0], float(np.mean(ious[1:])), float(np.mean(aucs[1:])), float(truth.mean()))
-    return dict(zip(MEASURES, values, strict=True))
+    return dict(zip(TEXT_SCORES, values, strict=True))
 
 
 def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -160,7 +160,7 @@ def auc(scores: NDArray[Any], truth: NDArray[np.bool_]) -> float:
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def write(folder: Path, recipe: Recipe, question: Question, rows: dict[int, dict[str, float]]) -> None:
+def write_tables(folder: Path, recipe: Recipe, question: Question, rows: dict[int, dict[str, float]]) -> None:
     """The table, as Markdown and as JSON."""
     result = {
         "left out": question.left_out.name,
@@ -174,20 +174,20 @@ def write(folder: Path, recipe: Recipe, question: Question, rows: dict[int, dict
     }
     try:
         (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(table(question, recipe, rows), encoding="utf-8")
+        (folder / "study.md").write_text(format_table(question, recipe, rows), encoding="utf-8")
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
 
 
-def table(question: Question, recipe: Recipe, rows: dict[int, dict[str, float]]) -> str:
+def format_table(question: Question, recipe: Recipe, rows: dict[int, dict[str, float]]) -> str:
     """A line a seed; chance is 0.5 for an AUC, and the IoU of everything for an IoU."""
     head = (
         f"Masks of '{question.left_out.name}' left out ({recipe.supervised.steps} steps, captions' loss x {question.weight:g}); "
         f"named '{question.prompt}' on {recipe.scoring.scenes} rendered scenes with seeds not trained on."
     )
-    lines = [f"| seed | {' | '.join(MEASURES)} |", f"|---|{'---|' * len(MEASURES)}"]
-    lines += [_line(str(number), [row[name] for name in MEASURES]) for number, row in rows.items()]
-    lines.append(_line("mean", [float(np.mean([row[name] for row in rows.values()])) for name in MEASURES]))
+    lines = [f"| seed | {' | '.join(TEXT_SCORES)} |", f"|---|{'---|' * len(TEXT_SCORES)}"]
+    lines += [_line(str(number), [row[name] for name in TEXT_SCORES]) for number, row in rows.items()]
+    lines.append(_line("mean", [float(np.mean([row[name] for row in rows.values()])) for name in TEXT_SCORES]))
     return "\n".join([head, "", *lines, ""])
 
 

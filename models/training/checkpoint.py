@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.training.parallel import rank
+from cliprl.models.training.parallel import process_rank
 
 # The value of a setting that one of two recipes lacks.
 ABSENT = "no such setting"
@@ -63,7 +63,7 @@ class CheckpointWriter:
 
     def write(self, stage: TrainingStage, done: int) -> None:
         """Write the checkpoint of a stage after `done` steps. Only the first of several processes writes."""
-        if not rank():
+        if not process_rank():
             save_checkpoint(self.path(stage.name), {"done": done, "settings": dict(self.settings), **stage.state()})
 
     def resume(self, stage: TrainingStage) -> int:

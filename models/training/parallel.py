@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from cliprl.engines import UsageError, available_cpus
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("f32", "bf16")
+DEVICE_CHOICES = ("auto", "cpu", "cuda")
+TRAINING_PRECISIONS = ("f32", "bf16")
 
 
 def launch(device: str = "auto") -> torch.device:
@@ -27,8 +27,8 @@ def launch(device: str = "auto") -> torch.device:
 
     Raises UsageError for an unknown or unavailable device.
     """
-    if device not in DEVICES:
-        raise UsageError(f"no device '{device}': one of {', '.join(DEVICES)}")
+    if device not in DEVICE_CHOICES:
+        raise UsageError(f"no device '{device}': one of {', '.join(DEVICE_CHOICES)}")
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise UsageError("device 'cuda' can't be used: torch sees no GPU; choose cpu")
@@ -43,7 +43,7 @@ def launch(device: str = "auto") -> torch.device:
     return fabric.device
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Return the number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
@@ -65,7 +65,7 @@ def batch_share(batch: int, name: str = "the batch") -> range:
         raise UsageError(
             f"{name} is {batch}, which {world_size()} processes can't share evenly: make it a multiple of that"
         )
-    return range(part * rank(), part * (rank() + 1))
+    return range(part * process_rank(), part * (process_rank() + 1))
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def gather_rows(x: Tensor) -> Tensor:
         return x
     rows = [torch.empty_like(x) for _ in range(world_size())]
     distributed.all_gather(rows, x.detach().contiguous())
-    rows[rank()] = world_size() * x - (world_size() - 1) * x.detach()
+    rows[process_rank()] = world_size() * x - (world_size() - 1) * x.detach()
     return torch.cat(rows)
 
 
@@ -101,17 +101,17 @@ def mean_gradients(module: nn.Module) -> None:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Run the body in process 0 first, then in the other processes, which reuse its files."""
-    if world_size() > 1 and rank():
+    if world_size() > 1 and process_rank():
         distributed.barrier()
     yield
-    if world_size() > 1 and not rank():
+    if world_size() > 1 and not process_rank():
         distributed.barrier()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return a context for mixed precision: "bf16", or "f32" for none. Raises UsageError for another name."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"no precision '{precision}': one of {', '.join(PRECISIONS)}")
+    if precision not in TRAINING_PRECISIONS:
+        raise UsageError(f"no precision '{precision}': one of {', '.join(TRAINING_PRECISIONS)}")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     return _both(mixed, _GroupsInFull()) if precision == "bf16" and device.type == "cpu" else mixed
 

@@ -25,7 +25,7 @@ from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.weights import describe_start
 from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.models.training.checkpoint import CheckpointWriter, StepCallback, TrainingStage, run_stage
-from cliprl.models.training.parallel import first_process_first, rank
+from cliprl.models.training.parallel import first_process_first, process_rank
 from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
@@ -70,13 +70,13 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
         run = TrainingRun(recipe, folder, sets, report)
         train_base(network, run)
         run.stage(Reinforcement(network, refiner, sets.policy, sets.classes, recipe))
-    return None if rank() else _finish(network.to(CPU), refiner.to(CPU), run, callback)
+    return None if process_rank() else _finish(network.to(CPU), refiner.to(CPU), run, callback)
 
 
 @contextmanager
 def log_steps(recipe: Recipe, folder: Path, callback: TrainingCallback) -> Iterator[StepCallback]:
     """Yield a step callback that updates the display and the log. It does nothing in all processes but the first."""
-    if rank():
+    if process_rank():
         yield lambda stage, done, losses: None
         return
     pacer = ThroughputMeter()
@@ -98,7 +98,7 @@ def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, c
     model = TrainedModel(
         network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
     )
-    bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, provenance(recipe))
+    bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, training_provenance(recipe))
     bundle = add_reference(bundle, probe_images(size.height, size.width))
     scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, callback.on_score)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
@@ -124,7 +124,7 @@ def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
     run.stage(Supervised(network, sets.train, sets.classes, recipe))
 
 
-def provenance(recipe: Recipe) -> Mapping[str, Any]:
+def training_provenance(recipe: Recipe) -> Mapping[str, Any]:
     """Return the manifest's record of the training, without any path of this machine."""
     data, settings = recipe.data, asdict(recipe)
     lists = {

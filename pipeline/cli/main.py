@@ -13,11 +13,11 @@ from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli.options import (
     BudgetMs,
-    Bundle,
+    BundleOption,
     Classes,
     Contours,
     Crf,
-    Device,
+    DeviceOption,
     Frames,
     Guard,
     HelpAll,
@@ -27,29 +27,29 @@ from cliprl.pipeline.cli.options import (
     ListDevices,
     MaxAgeMs,
     Opacity,
-    Output,
+    OutputOption,
     Overwrite,
     PrecisionOption,
     Preset,
     PresetOption,
     PrintSchema,
-    Prompt,
+    PromptOption,
     Quiet,
     Reconnect,
     Record,
     RecordWhat,
     RecordWhatOption,
     SegmentMinutes,
-    Status,
+    StatusOption,
     Steps,
     StreamIndex,
-    Threads,
-    Trace,
+    ThreadsOption,
+    TraceOption,
     Verbose,
     Version,
     WaitMs,
     Web,
-    Window,
+    WindowOption,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -93,30 +93,30 @@ class _StreamCommand(TyperCommand):
 )
 def stream(
     source: Input,
-    output: Output = None,
+    output: OutputOption = None,
     overwrite: Overwrite = False,
     frames: Frames = None,
     web: Web = None,
-    window: Window = False,
+    window: WindowOption = False,
     crf: Crf = 23,
     preset: PresetOption = Preset.ULTRAFAST,
     json_: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    trace: Trace = None,
-    bundle: Bundle = "small",
+    trace: TraceOption = None,
+    bundle: BundleOption = "small",
     stream_index: StreamIndex = None,
     steps: Steps = None,
     budget_ms: BudgetMs = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     precision: PrecisionOption = "auto",
-    threads: Threads = 0,
-    prompt: Prompt = None,
+    threads: ThreadsOption = 0,
+    prompt: PromptOption = None,
     classes: Classes = None,
     opacity: Opacity = 0.4,
     contours: Contours = True,
     legend: Legend = True,
-    status: Status = True,
+    status: StatusOption = True,
     max_age_ms: MaxAgeMs = 250.0,
     wait_ms: WaitMs = None,
     reconnect: Reconnect = None,
@@ -131,12 +131,12 @@ def stream(
 ) -> None:
     """Run the command. Its help describes the options."""
     from cliprl.pipeline.cli.run import StreamOptions, run
-    from cliprl.pipeline.cli.viewers import RECORDINGS
+    from cliprl.pipeline.cli.viewers import RECORDINGS_FOLDER
     from cliprl.pipeline.live.factory import LiveOptions, record_options
 
     recorded = None
     if record is not None or web is not None or window:
-        recorded = record_options(record or RECORDINGS, record_what.value, segment_minutes, crf, preset.value)
+        recorded = record_options(record or RECORDINGS_FOLDER, record_what.value, segment_minutes, crf, preset.value)
     options = StreamOptions(
         source=source,
         outputs=tuple(output or ()),

@@ -40,7 +40,7 @@ def _listed(kinds: Sequence[SinkKind | SourceKind]) -> str:
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", show_default=False, help=f"What to segment. {_listed(ordered_sources())}.")
 ]
-Output = Annotated[
+OutputOption = Annotated[
     list[str] | None,
     typer.Option(
         "-o",
@@ -61,7 +61,8 @@ Overwrite = Annotated[
     ),
 ]
 Frames = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel="Output", help="Stop after this many frames.", show_default="all")
+    int | None,
+    typer.Option(min=1, rich_help_panel="Output", help="Stop after this many frames.", show_default="all"),
 ]
 Web = Annotated[
     str | None,
@@ -73,7 +74,7 @@ Web = Annotated[
         "(0.0.0.0:8088) need the token that is printed. Files are written only with -o.",
     ),
 ]
-Window = Annotated[
+WindowOption = Annotated[
     bool,
     typer.Option(
         "--window",
@@ -94,9 +95,10 @@ Json = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", rich_help_panel="Output", help="Print errors only.")]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", rich_help_panel="Output", help="Print the input, bundle and engine in use.")
+    bool,
+    typer.Option("-v", "--verbose", rich_help_panel="Output", help="Print the input, bundle and engine in use."),
 ]
-Trace = Annotated[
+TraceOption = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
@@ -106,7 +108,7 @@ Trace = Annotated[
         help="Write the time of every stage of every frame, for chrome://tracing or ui.perfetto.dev.",
     ),
 ]
-Bundle = Annotated[
+BundleOption = Annotated[
     str, typer.Option(metavar="NAME|FOLDER", rich_help_panel="Network", help="The engine bundle to run.")
 ]
 StreamIndex = Annotated[
@@ -140,7 +142,9 @@ BudgetMs = Annotated[
         help="Time budget per frame: refinement steps that would exceed it are skipped, frames never.",
     ),
 ]
-Device = Annotated[str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda (an NVIDIA GPU).")]
+DeviceOption = Annotated[
+    str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda (an NVIDIA GPU).")
+]
 PrecisionOption = Annotated[
     str,
     typer.Option(
@@ -150,7 +154,7 @@ PrecisionOption = Annotated[
         "that this machine has and that agrees with the bundle's reference.",
     ),
 ]
-Threads = Annotated[
+ThreadsOption = Annotated[
     int,
     typer.Option(
         min=0,
@@ -160,7 +164,7 @@ Threads = Annotated[
         help="CPU threads of the networks.",
     ),
 ]
-Prompt = Annotated[
+PromptOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=PHRASE",
@@ -186,7 +190,7 @@ Opacity = Annotated[
 ]
 Contours = Annotated[bool, typer.Option(rich_help_panel="Image", hidden=True, help="Outline each class.")]
 Legend = Annotated[bool, typer.Option(rich_help_panel="Image", help="List the visible classes.")]
-Status = Annotated[
+StatusOption = Annotated[
     bool, typer.Option(rich_help_panel="Image", hidden=True, help="Show the status line at the bottom of the image.")
 ]
 MaxAgeMs = Annotated[

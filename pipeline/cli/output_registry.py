@@ -11,7 +11,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from cliprl.pipeline.sinks.labels.mask_folder import CLASSES
+from cliprl.pipeline.sinks.labels.mask_folder import CLASSES_FILE
 from cliprl.pipeline.sinks.places import input_files
 from cliprl.pipeline.sources.registry import find_source
 
@@ -73,7 +73,7 @@ def _entry(target: Path, source: str) -> dict[str, Any] | None:
         return None
     try:
         real = Path(os.path.realpath(target))
-        return {"output": str(real), "left": _facts(real / CLASSES if real.is_dir() else real), "input": made_of}
+        return {"output": str(real), "left": _facts(real / CLASSES_FILE if real.is_dir() else real), "input": made_of}
     except OSError:
         return None
 

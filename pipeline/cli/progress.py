@@ -24,7 +24,7 @@ from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Summary
 from cliprl.pipeline.sources.registry import find_source
 
 # Title of each stage in the table, and its work as the bottleneck of a run. That of decoding depends on the source.
-TITLES = {
+STAGE_TITLES = {
     "decode": "decode",
     "prepare": "view + network input",
     "encode": "CLIP encoder",
@@ -33,7 +33,7 @@ TITLES = {
     "write": "encode + write",
     END_TO_END: "end to end, decoded to written",
 }
-WORK = {
+STAGE_WORK = {
     "prepare": "preparing the network input",
     "encode": "the CLIP encoder",
     "refine": "refinement",
@@ -111,7 +111,7 @@ def describe_bottleneck(stage: str | None, source: str) -> str:
     if stage == "decode":
         kind = find_source(source)
         return kind.work if kind else "decoding"
-    return WORK.get(stage or "", "")
+    return STAGE_WORK.get(stage or "", "")
 
 
 def summary_table(summary: Summary, targets: Sequence[str], bound_by: str = "") -> Table:
@@ -130,5 +130,5 @@ def summary_table(summary: Summary, targets: Sequence[str], bound_by: str = "") 
     for name in (*STAGES, END_TO_END):
         latency = summary.latency[name]
         if latency.p50 == latency.p50:  # NaN: the stage did not run
-            table.add_row(TITLES[name], *(f"{v:.2f}" for v in (latency.p50, latency.p95, latency.p99)))
+            table.add_row(STAGE_TITLES[name], *(f"{v:.2f}" for v in (latency.p50, latency.p95, latency.p99)))
     return table

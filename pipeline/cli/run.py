@@ -33,7 +33,7 @@ from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.registry import find_source, is_live_name
-from cliprl.pipeline.stream.stream import Status, Stream
+from cliprl.pipeline.stream.stream import StatusText, Stream
 from cliprl.pipeline.stream.trace import Trace
 
 
@@ -230,7 +230,7 @@ def _description(source: FrameSource, segmenter: Segmenter) -> str:
     )
 
 
-def _status_line(name: str) -> Status:
+def _status_line(name: str) -> StatusText:
     def line(frame: Frame, segmentation: Segmentation | None) -> str:
         if segmentation is None:
             return f"cliprl {name} · no segmentation"

@@ -15,7 +15,7 @@ from cliprl.pipeline.live.stream import LiveStream
 
 _NEEDED = ("aiohttp", "aiortc", "prometheus_client")
 # Where the viewer's record button writes.
-RECORDINGS = Path("recordings")
+RECORDINGS_FOLDER = Path("recordings")
 
 
 def watchable(name: str) -> str:
@@ -100,7 +100,7 @@ def tidy_recordings() -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            RECORDINGS.rmdir()
+            RECORDINGS_FOLDER.rmdir()
 
 
 def _once(call: Callable[[], None]) -> Callable[[], None]:

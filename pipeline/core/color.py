@@ -21,7 +21,7 @@ FULL_RANGE_TAG = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Color:
+class ColorSpace:
     """How a frame's Y'CbCr is to be read, and the raw libav tags it came with, so that they can be written again as they were.
 
     `matrix` is "bt601", "bt709" or "bt2020"; the four tags are libavutil's numbers (2 = unspecified; range 0 = unspecified,
@@ -45,7 +45,7 @@ class Color:
         transfer: int = UNSPECIFIED,
         *,
         jpeg: bool = False,
-    ) -> Color:
+    ) -> ColorSpace:
         """Read libav's tags. Where the matrix is not tagged, BT.709 from 720 lines on and BT.601 below, as players do."""
         matrix = _MATRIX_OF_TAG.get(space) or ("bt709" if height >= 720 else "bt601")
         return cls(matrix, range_ == FULL_RANGE_TAG or (jpeg and range_ == 0), space, range_, primaries, transfer)
@@ -75,7 +75,7 @@ def yuv_to_rgb_matrix(matrix: str, full_range: bool) -> tuple[NDArray[np.float64
     return inverse, -inverse @ offset
 
 
-def rgb_to_yuv(rgb: NDArray[np.uint8], color: Color) -> NDArray[np.uint8]:
+def rgb_to_yuv(rgb: NDArray[np.uint8], color: ColorSpace) -> NDArray[np.uint8]:
     """Convert colours (..., 3) from R'G'B' to Y'CbCr code values, rounded to nearest, clipped to 0..255."""
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
     return np.clip(np.rint(rgb.astype(np.float64) @ matrix.T + offset), 0, 255).astype(np.uint8)

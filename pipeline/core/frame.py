@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 
@@ -54,7 +54,7 @@ class Frame:
     pts: int
     time_base: Fraction
     index: int
-    color: Color = field(default_factory=Color)
+    color: ColorSpace = field(default_factory=ColorSpace)
     duration: int = 0
     rotation: int = 0
     sample_aspect: Fraction | None = None

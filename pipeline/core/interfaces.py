@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.buffers import FrameRing, Policy
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
@@ -44,7 +44,7 @@ class StreamInfo:
     rate: Fraction | None = None
     frames: int | None = None
     seconds: float | None = None
-    color: Color = field(default_factory=Color)
+    color: ColorSpace = field(default_factory=ColorSpace)
     rotation: int = 0
     sample_aspect: Fraction | None = None
     interlaced: bool = False

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.viewport import Box
@@ -17,7 +17,7 @@ from cliprl.pipeline.core.viewport import Box
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
 
 
-def turn(luma: Plane, chroma: Plane, *, mirrored: bool, turns: int) -> tuple[Plane, Plane]:
+def turn_planes(luma: Plane, chroma: Plane, *, mirrored: bool, turns: int) -> tuple[Plane, Plane]:
     """Mirror NV12 planes left to right where `mirrored`, then turn them by `turns` quarter turns counter-clockwise.
 
     Returns the planes given where there is nothing to do, else new ones; an odd number of turns exchanges height and width.
@@ -46,12 +46,12 @@ def _half_sample_later(chroma: Plane, axis: int) -> Plane:
     return np.ascontiguousarray(np.moveaxis(samples, 0, axis), np.uint8)
 
 
-def same_values(a: Color, b: Color) -> bool:
+def same_values(a: ColorSpace, b: ColorSpace) -> bool:
     """Whether the code values of two colours mean the same, whatever their tags."""
     return (a.matrix, a.full_range) == (b.matrix, b.full_range)
 
 
-def recolor(luma: Plane, chroma: Plane, before: Color, after: Color) -> None:
+def recolor(luma: Plane, chroma: Plane, before: ColorSpace, after: ColorSpace) -> None:
     """Convert NV12 planes from the matrix and range of `before` to those of `after`, in place, rounded to nearest.
 
     What is outside the range of `after` is clipped. Primaries and transfer function stay.
@@ -97,7 +97,7 @@ def upright(frame: Frame) -> Frame:
     """Return the frame itself if it has no rotation, else a rotated copy whose planes belong to no slot."""
     if not frame.rotation:
         return frame
-    luma, chroma = turn(frame.luma, frame.chroma, mirrored=False, turns=frame.rotation // 90)
+    luma, chroma = turn_planes(frame.luma, frame.chroma, mirrored=False, turns=frame.rotation // 90)
     aspect = 1 / frame.sample_aspect if frame.sample_aspect and frame.rotation % 180 else frame.sample_aspect
     return replace(frame, luma=luma, chroma=chroma, rotation=0, sample_aspect=aspect, slot=-1)
 

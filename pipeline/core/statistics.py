@@ -17,14 +17,14 @@ from cliprl.pipeline.core.segmentation import Segmentation
 STAGES = ("decode", "prepare", "encode", "refine", "draw", "write")
 END_TO_END = "end to end"
 # Number of latest frames for the percentiles. It bounds the memory of a long run.
-SAMPLES = 65_536
+MAX_SAMPLES = 65_536
 
 
 class StatisticsRecorder:
     """Collects one number a stage a frame, without growing."""
 
     def __init__(self) -> None:
-        self._samples: NDArray[np.float32] = np.full((len(STAGES) + 1, SAMPLES), np.nan, np.float32)
+        self._samples: NDArray[np.float32] = np.full((len(STAGES) + 1, MAX_SAMPLES), np.nan, np.float32)
         self._started = time.monotonic()
         self._cpu_started = time.process_time()
         self._ended: tuple[float, float] | None = None
@@ -32,7 +32,7 @@ class StatisticsRecorder:
 
     def add(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Count a frame that has passed every stage."""
-        column = self.frames % SAMPLES
+        column = self.frames % MAX_SAMPLES
         for row, stage in enumerate(STAGES):
             self._samples[row, column] = frame.durations.get(stage, np.nan)
         self._samples[-1, column] = frame.elapsed("captured", "write")

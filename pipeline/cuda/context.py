@@ -10,7 +10,7 @@ from cliprl.engines import Engine
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.cuda.geometry import Planes
-from cliprl.pipeline.cuda.gpu_api import Gpu, Network, Stream
+from cliprl.pipeline.cuda.gpu_api import CudaStream, Gpu, Network
 from cliprl.pipeline.cuda.ring import CudaRing, Slot
 from cliprl.pipeline.cuda.scheduling import GpuTurns
 
@@ -36,7 +36,7 @@ class SharedGpu:
     network: Callable[[Engine], Network]
     notes: tuple[str, ...] = ()
     turns: GpuTurns = field(default_factory=GpuTurns)
-    compute: Stream = None
+    compute: CudaStream = None
     decoder: int | None = None
     encoding: Encoding | None = None
 
@@ -59,7 +59,7 @@ class GpuContext:
         self.gpu, self.turns, self.network, self.notes = shared.gpu, shared.turns, shared.network, shared.notes
         self.compute, self.decoder, self.encoding = shared.compute, shared.decoder, shared.encoding
         self._ring: CudaRing | None = None
-        self._streams: list[Stream] = []
+        self._streams: list[CudaStream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
@@ -75,7 +75,7 @@ class GpuContext:
             raise ValueError("frames of this device come from its ring: call `ring` first")
         return self._ring
 
-    def stream(self, *, urgent: bool = False) -> Stream:
+    def stream(self, *, urgent: bool = False) -> CudaStream:
         """Take a CUDA stream for this video stream alone: `urgent` for short work that frames wait for."""
         with CAPTURE_LOCK:
             self._streams.append(self.gpu.stream(urgent=urgent))
@@ -97,6 +97,6 @@ class GpuContext:
                 self.gpu.synchronize(event)
 
 
-def _give_back(gpu: Gpu, streams: Sequence[Stream]) -> None:
+def _give_back(gpu: Gpu, streams: Sequence[CudaStream]) -> None:
     for stream in streams:
         gpu.give_back(stream)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.viewport import Viewport, grid_map, inside_cells
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
 
@@ -96,7 +96,7 @@ def _compose(outer: Taps, inner: Taps) -> Taps:
     return Taps(first.astype(np.int32), np.ascontiguousarray(weight))
 
 
-def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
+def line_spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return the first and one past the last set column of each line (h, w), int32 (h, 2); set columns are adjacent."""
     set_ = mask != 0
     first = set_.argmax(axis=1)
@@ -105,11 +105,11 @@ def spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
 
 @lru_cache(maxsize=16)
 def inside_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32]:
-    """Return `spans` of `inside_cells`: the part of a grid over the network input that lies in the field of view."""
-    return spans(inside_cells(view, height, width))
+    """Return `line_spans` of `inside_cells`: the part of a grid over the network input that lies in the field of view."""
+    return line_spans(inside_cells(view, height, width))
 
 
-def prepare_arguments(view: Viewport, color: Color, planes: Planes, tables: Sequence[int], image: int) -> Prepare:
+def prepare_arguments(view: Viewport, color: ColorSpace, planes: Planes, tables: Sequence[int], image: int) -> Prepare:
     """Return the arguments of `prepare`. `tables` are the addresses of the view's filters and of its `inside_spans`."""
     matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
     (luma, luma_pitch), (chroma, chroma_pitch) = planes

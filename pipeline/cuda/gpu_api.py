@@ -16,9 +16,9 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 
 # Opaque outside the GPU that created them.
 Buffer = Any
-Stream = Any
+CudaStream = Any
 Event = Any
-Graph = Any
+CudaGraph = Any
 
 
 class Gpu(Protocol):
@@ -58,18 +58,18 @@ class Gpu(Protocol):
         """Make the GPU's context current in the calling thread, for libraries that use the current context."""
         ...
 
-    def decoding(self) -> Stream:
+    def decoding(self) -> CudaStream:
         """Return the stream on which libav's decoder writes its surfaces: CUDA's default stream."""
         ...
 
-    def stream(self, *, urgent: bool = False) -> Stream:
+    def stream(self, *, urgent: bool = False) -> CudaStream:
         """Create a non-blocking stream for the caller's exclusive use; it does not synchronize with the default stream.
 
         Work of an `urgent` stream goes before that of others where the GPU has priorities.
         """
         ...
 
-    def give_back(self, stream: Stream) -> None:
+    def give_back(self, stream: CudaStream) -> None:
         """Return a stream that is no longer needed, for reuse by a later `stream`."""
         ...
 
@@ -77,11 +77,11 @@ class Gpu(Protocol):
         """Create an event. It counts as completed until it is recorded."""
         ...
 
-    def record(self, event: Event, stream: Stream) -> None:
+    def record(self, event: Event, stream: CudaStream) -> None:
         """Record an event: it completes when all work enqueued on the stream so far is done."""
         ...
 
-    def wait(self, stream: Stream, event: Event) -> None:
+    def wait(self, stream: CudaStream, event: Event) -> None:
         """Make a stream wait for the last recording of an event."""
         ...
 
@@ -93,15 +93,15 @@ class Gpu(Protocol):
         """Whether the event has completed."""
         ...
 
-    def copy(self, target: Any, source: Any, stream: Stream) -> None:
+    def copy(self, target: Any, source: Any, stream: CudaStream) -> None:
         """Enqueue a copy between buffers and pinned memory of equal size. Pinned memory must not change until it is done."""
         ...
 
-    def launch(self, arguments: Arguments, stream: Stream) -> None:
+    def launch(self, arguments: Arguments, stream: CudaStream) -> None:
         """Enqueue a kernel."""
         ...
 
-    def capture(self, work: Callable[[Stream], None]) -> Graph:
+    def capture(self, work: Callable[[CudaStream], None]) -> CudaGraph:
         """Capture what `work` enqueues on the stream that it is called with, without running it.
 
         The stream is used for captures only. `work` must neither wait nor use another stream. Holds `CAPTURE_LOCK`. Raises
@@ -109,7 +109,7 @@ class Gpu(Protocol):
         """
         ...
 
-    def replay(self, graph: Graph, stream: Stream) -> None:
+    def replay(self, graph: CudaGraph, stream: CudaStream) -> None:
         """Enqueue a captured graph, which works on the memory it was captured with."""
         ...
 
@@ -125,10 +125,10 @@ class CaptureError(Exception):
 class Network(Protocol):
     """A compiled network on the GPU."""
 
-    def capturable(self, stream: Stream) -> bool:
+    def capturable(self, stream: CudaStream) -> bool:
         """Whether a run can be captured. Valid after a run with the same shapes."""
         ...
 
-    def enqueue(self, tensors: Mapping[str, Buffer], stream: Stream) -> None:
+    def enqueue(self, tensors: Mapping[str, Buffer], stream: CudaStream) -> None:
         """Enqueue one run: all inputs and outputs by name, contiguous."""
         ...

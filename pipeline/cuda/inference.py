@@ -17,20 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
-from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, Gpu, Graph, Network, Stream
+from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, CudaGraph, CudaStream, Gpu, Network
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
-from cliprl.pipeline.segment.refinement import CUT, SETTLED, STRIDE
+from cliprl.pipeline.segment.refinement import CUT, FORGETTING, SETTLED, SMOOTHING, THUMBNAIL_STRIDE
 
 # The kernels' struct State.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])
 
 
 # Number of latest frames whose needed steps are considered.
-WINDOW = 8
-# Weight of the newest frame in the running estimate of the duration of a number of steps.
-SMOOTHING = 0.2
-# Factor on unused estimates for each frame, so that one slow frame does not disable refinement for good.
-FORGETTING = 0.98
+PRIOR_WINDOW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class Inference:
         shape: NetworkShape,
         texts: NDArray[np.float32],
         steps: int,
-        stream: Stream,
+        stream: CudaStream,
     ) -> None:
         self.shape, self.steps = shape, steps
         self._gpu, self._stream = gpu, stream
@@ -92,7 +88,7 @@ class Inference:
         self._features = gpu.empty((1, shape.features, shape.rows, shape.columns), np.float32)
         self._base, self._logits, self._prior, self._refined = (gpu.empty(shape.logits, np.float32) for _ in range(4))
         self._moved = gpu.empty((), np.float32)
-        self._thumbnailnail_size = (-(-shape.height // STRIDE), -(-shape.width // STRIDE))
+        self._thumbnailnail_size = (-(-shape.height // THUMBNAIL_STRIDE), -(-shape.width // THUMBNAIL_STRIDE))
         self._thumbnail = gpu.empty((*self._thumbnailnail_size, 3), np.uint8)
         self._sums = gpu.empty(self._thumbnailnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
@@ -109,7 +105,7 @@ class Inference:
         self._send(self._text, texts)
         self._send(self.outputs.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
         self.reset()
-        self._graphs: list[Graph] = []
+        self._graphs: list[CudaGraph] = []
         self.note = ""
 
     def warm_up(self) -> None:
@@ -131,7 +127,7 @@ class Inference:
                 self._graphs = []
                 self.note = f"no CUDA graph ({error}): each frame's work is enqueued piece by piece, which takes longer"
 
-    def _captured(self) -> list[Graph]:
+    def _captured(self) -> list[CudaGraph]:
         if not all(network.capturable(self._stream) for network in (self._encoder, self._refiner)):
             raise CaptureError("the engine can't be captured")
         counts = range(self.steps + 1)
@@ -157,7 +153,7 @@ class Inference:
         """Return the State after a number of steps, as bytes."""
         return self._gpu.slice(self.outputs.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
 
-    def _work(self, steps: int, stream: Stream) -> None:
+    def _work(self, steps: int, stream: CudaStream) -> None:
         self._begin(stream)
         logits = {"features": self._features, "logits": self._base}
         self._encoder.enqueue({"image": self.image, "text": self._text} | logits, stream)
@@ -166,22 +162,24 @@ class Inference:
             self._step(step, stream)
         self._label(stream)
 
-    def _begin(self, stream: Stream) -> None:
+    def _begin(self, stream: CudaStream) -> None:
         gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumbnailnail_size
         thumb, sums = gpu.address(self._thumbnail), gpu.address(self._sums)
-        gpu.launch(CutRows(rows, 1, gpu.address(self.image), shape.width, columns, STRIDE, 0, thumb, sums), stream)
+        gpu.launch(
+            CutRows(rows, 1, gpu.address(self.image), shape.width, columns, THUMBNAIL_STRIDE, 0, thumb, sums), stream
+        )
         flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outputs.present))
         most = CUT * rows * columns * 3
         gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), stream)
 
-    def _recall(self, stream: Stream) -> None:
+    def _recall(self, stream: CudaStream) -> None:
         gpu, shape = self._gpu, self.shape
         read = (gpu.address(buffer) for buffer in (self._base, self._logits, self.warp, self._cut))
         lines, prior = shape.classes * shape.rows, gpu.address(self._prior)
         gpu.launch(Recall(shape.columns, lines, *read, shape.rows, 0, prior), stream)
         gpu.copy(self._logits, self._base, stream)
 
-    def _step(self, step: int, stream: Stream) -> None:
+    def _step(self, step: int, stream: CudaStream) -> None:
         gpu, shape = self._gpu, self.shape
         tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
         tensors["text"] = self._text
@@ -191,7 +189,7 @@ class Inference:
         logits = gpu.address(self._logits)
         gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), stream)
 
-    def _label(self, stream: Stream) -> None:
+    def _label(self, stream: CudaStream) -> None:
         gpu, shape, outputs = self._gpu, self.shape, self.outputs
         grid = (shape.columns, shape.rows)
         written = (outputs.probabilities, self._confidence, outputs.labels, outputs.present)
@@ -234,7 +232,7 @@ class StepPlan:
 
     def __init__(self, most: int, budget: float | None = None) -> None:
         self._most, self._budget = most, budget
-        self._needed: deque[int] = deque(maxlen=WINDOW)
+        self._needed: deque[int] = deque(maxlen=PRIOR_WINDOW)
         self._seconds = [0.0] * (most + 1)
         self._lock = threading.Lock()
 

@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.context import GpuContext
-from cliprl.pipeline.cuda.geometry import Planes, spans
+from cliprl.pipeline.cuda.geometry import Planes, line_spans
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, StampPatch, TraceContours, Upsample
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.overlay.overlay import (
+    LABEL_LUMA,
     LEGEND_SHARE,
-    LEVEL,
     Overlay,
     OverlayColors,
     Style,
@@ -31,8 +31,7 @@ from cliprl.pipeline.overlay.overlay import (
     patch_parts,
 )
 from cliprl.pipeline.overlay.text import Patch
-from cliprl.pipeline.overlay.upsample import picture_mask
-from cliprl.pipeline.overlay.upsample import spans as grid_spans
+from cliprl.pipeline.overlay.upsample import grid_spans, picture_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,14 @@ class OverlayBuffers:
 
 def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
     """Return the part of each chroma line inside the field of view, int32 (height, 2); None where that is the whole frame."""
-    return None if view.circle is None else spans(picture_mask(view, height, width))
+    return None if view.circle is None else line_spans(picture_mask(view, height, width))
 
 
 def margin_spans(view: Viewport, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
     """Return the part of each line where contours may be, away from the edge of the field of view; None where it has none."""
     if view.circle is None and view.crop[2:] == (view.frame_width, view.frame_height):
         return None
-    return spans(picture_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
+    return line_spans(picture_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:
@@ -93,7 +92,7 @@ def trace_arguments(size: tuple[int, int], contour_width: float | None, buffers:
         # Cross, then square and cross in turn: squares reach out by two along the diagonal, crosses by one.
         core_diagonal = 1 + sum(2 if i % 2 else 1 for i in range(1, core))
         soft, soft_diagonal = core + 1, core_diagonal + (2 if core % 2 else 1)
-    octagons = (core, core_diagonal, soft, soft_diagonal, LEVEL, 0)
+    octagons = (core, core_diagonal, soft, soft_diagonal, LABEL_LUMA, 0)
     return TraceContours(size[1], size[0], buffers.labels, buffers.margin, *octagons, buffers.map)
 
 
@@ -113,7 +112,7 @@ class CudaOverlay(Overlay):
         self._uploads = UploadBuffers(context.gpu, self._stream)
         self._drawn = context.gpu.event()
         self._size = (0, 0)
-        self._prepared: tuple[Viewport, Color, Style] | None = None
+        self._prepared: tuple[Viewport, ColorSpace, Style] | None = None
         self._buffers = OverlayBuffers(0, 0, 0)
         super().__init__(classes, style)
 
@@ -132,7 +131,7 @@ class CudaOverlay(Overlay):
         if self.to_host:
             gpu.synchronize(self._drawn)
 
-    def _paint(self, frame: Frame, segmentation: Segmentation, color: Color) -> None:
+    def _paint(self, frame: Frame, segmentation: Segmentation, color: ColorSpace) -> None:
         assert isinstance(segmentation, CudaSegmentation)
         gpu, result = self._cuda.gpu, segmentation.result
         size = (len(frame.chroma), frame.chroma.shape[1])
@@ -147,7 +146,7 @@ class CudaOverlay(Overlay):
         planes = self._cuda.planes(self._slot(frame))
         gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._buffers), self._stream)
 
-    def _prepare_tables(self, view: Viewport, color: Color, size: tuple[int, int]) -> None:
+    def _prepare_tables(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> None:
         """Upload the tables for view, color and style, where any has changed."""
         if size != self._size:
             self._cuda.gpu.synchronize(self._drawn)  # before the old memory is freed

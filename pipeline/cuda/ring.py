@@ -8,7 +8,7 @@ import numpy as np
 
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
+from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Slot:
     luma: Buffer
     chroma: Buffer
     ready: Event
-    free: dict[Stream, Event] = field(default_factory=dict)
+    free: dict[CudaStream, Event] = field(default_factory=dict)
     filled: bool = False
 
     @property
@@ -40,7 +40,7 @@ class CudaRing(FrameRing):
     `rewritten` instead.
     """
 
-    def __init__(self, gpu: Gpu, slots: int, policy: Policy, stream: Stream) -> None:
+    def __init__(self, gpu: Gpu, slots: int, policy: Policy, stream: CudaStream) -> None:
         super().__init__(slots, policy)
         self._gpu, self.stream = gpu, stream
         self._slots: list[Slot | None] = [None] * slots
@@ -92,25 +92,25 @@ class CudaRing(FrameRing):
         """Return the slot of a taken frame."""
         return self._held(frame.slot)
 
-    def enter(self, frame: Frame, stream: Stream) -> Slot:
+    def enter(self, frame: Frame, stream: CudaStream) -> Slot:
         """Make a stream wait for the frame, before it reads the slot."""
         slot = self.slot_of(frame)
         self._gpu.wait(stream, slot.ready)
         return slot
 
-    def own(self, frame: Frame, stream: Stream) -> Slot:
+    def own(self, frame: Frame, stream: CudaStream) -> Slot:
         """`enter` for a stream that writes: it also waits for all streams that have read the slot."""
         slot = self.enter(frame, stream)
         for event in slot.free.values():
             self._gpu.wait(stream, event)
         return slot
 
-    def rewritten(self, frame: Frame, stream: Stream) -> None:
+    def rewritten(self, frame: Frame, stream: CudaStream) -> None:
         """`leave` for a stream that has enqueued its writes: streams that enter later wait for them."""
         self._gpu.record(self.slot_of(frame).ready, stream)
         self.leave(frame, stream)
 
-    def leave(self, frame: Frame, stream: Stream) -> None:
+    def leave(self, frame: Frame, stream: CudaStream) -> None:
         """Note that a stream has enqueued all its work on the slot."""
         slot = self.slot_of(frame)
         if stream not in slot.free:

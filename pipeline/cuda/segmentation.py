@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
-from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
+from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
 from cliprl.pipeline.cuda.inference import STATE_BYTES, Inference, NetworkShape, read_state
 
 # Results kept at a time: one for each stage of a stream and each queue between stages, and some reserve.
-RESULTS = 10
+RESULT_BUFFERS = 10
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class FrameResult:
 
 
 class ResultBuffers:
-    """The results of the latest `RESULTS` frames."""
+    """The results of the latest `RESULT_BUFFERS` frames."""
 
     def __init__(self, gpu: Gpu, shape: NetworkShape) -> None:
         self._gpu, self._next = gpu, 0
@@ -48,14 +48,14 @@ class ResultBuffers:
                 gpu.event(),
                 gpu.event(),
             )
-            for _ in range(RESULTS)
+            for _ in range(RESULT_BUFFERS)
         ]
 
-    def keep(self, inference: Inference, steps: int, stream: Stream) -> FrameResult:
+    def keep(self, inference: Inference, steps: int, stream: CudaStream) -> FrameResult:
         """Enqueue a copy of the outputs of the graph with `steps` steps. Overwrites the oldest result."""
         gpu, outputs = self._gpu, inference.outputs
         result = self._held[self._next]
-        self._next = (self._next + 1) % RESULTS
+        self._next = (self._next + 1) % RESULT_BUFFERS
         gpu.wait(stream, result.free)
         for target, source in (
             (result.probabilities, outputs.probabilities),
@@ -72,8 +72,8 @@ class ResultBuffers:
 class CudaSegmentation(Segmentation):
     """A segmentation that stays on the GPU until its labels or probabilities are read.
 
-    Read them before `RESULTS` more frames are segmented; they are copies. `counts` is the number of grid cells of each class,
-    `settled` whether further steps would have changed nothing.
+    Read them before `RESULT_BUFFERS` more frames are segmented; they are copies. `counts` is the number of grid cells of
+    each class, `settled` whether further steps would have changed nothing.
     """
 
     __slots__ = ("_fetch", "counts", "result", "settled")
@@ -101,7 +101,7 @@ class CudaSegmentation(Segmentation):
 class Fetcher:
     """Copy results to the host on a separate stream."""
 
-    def __init__(self, gpu: Gpu, stream: Stream) -> None:
+    def __init__(self, gpu: Gpu, stream: CudaStream) -> None:
         self._gpu, self._stream, self._done = gpu, stream, gpu.event()
 
     def __call__(self, buffer: Buffer, result: FrameResult) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameRe
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.overlay.overlay import Style
-from cliprl.pipeline.overlay.upsample import spans as grid_spans
+from cliprl.pipeline.overlay.upsample import grid_spans
 from cliprl.pipeline.segment.segmenter import Segmenter
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.cuda.gpu_api import Buffer, Event, Gpu, Stream
+from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
 
 _LEAST = 4096
 
@@ -22,7 +22,7 @@ class _Pinned:
 class UploadBuffers:
     """Upload arrays to named buffers, in the order of one stream. Memory grows by doubling and is never freed."""
 
-    def __init__(self, gpu: Gpu, stream: Stream) -> None:
+    def __init__(self, gpu: Gpu, stream: CudaStream) -> None:
         self._gpu, self._stream = gpu, stream
         self._pinned: list[_Pinned] = []
         self._buffers: dict[str, Buffer] = {}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.cuda.gpu_api import Gpu, Stream
+from cliprl.pipeline.cuda.gpu_api import CudaStream, Gpu
 from cliprl.pipeline.cuda.kernels.kernel_arguments import EndsOf, Levels, Strips
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.upload import UploadBuffers
@@ -89,7 +89,7 @@ class ViewTracker:
     have arrived, usually the one before: the field of view moves less in a frame than the detector tolerates.
     """
 
-    def __init__(self, gpu: Gpu, detector: FieldOfViewDetector, stream: Stream) -> None:
+    def __init__(self, gpu: Gpu, detector: FieldOfViewDetector, stream: CudaStream) -> None:
         self._gpu, self._detector = gpu, detector
         self._stream, self._read = stream, gpu.event()
         self._uploads = UploadBuffers(gpu, self._stream)

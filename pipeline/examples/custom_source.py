@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline import Color, Frame, OutputSpec, Overlay, Segmenter, Stream, StreamInfo, open_sink
+from cliprl.pipeline import ColorSpace, Frame, OutputSpec, Overlay, Segmenter, Stream, StreamInfo, open_sink
 from cliprl.pipeline.core.color import rgb_to_yuv
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 from cliprl.pipeline.sources.base import FrameSource
@@ -26,11 +26,11 @@ class ArraySource(FrameSource):
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         if self.index == len(self.images):
             return None
-        yuv = rgb_to_yuv(self.images[self.index], Color())
+        yuv = rgb_to_yuv(self.images[self.index], ColorSpace())
         luma, chroma = allocate(*yuv.shape[:2])
         luma[:], chroma[:] = yuv[..., 0], yuv[::2, ::2, 1:]
         self.index += 1
-        return Frame(luma, chroma, self.index - 1, self.info.time_base, self.index - 1, Color())
+        return Frame(luma, chroma, self.index - 1, self.info.time_base, self.index - 1, ColorSpace())
 
 
 def main(output: str) -> None:

@@ -12,7 +12,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.lateness import BEHIND
 
 # The problem of a stream that is behind.
-LATE = "frames arrive late, or this machine is too slow for them"
+LATE_MESSAGE = "frames arrive late, or this machine is too slow for them"
 
 
 class SourceState(StrEnum):
@@ -116,7 +116,7 @@ class Status:
         fps = min(self.fps, 1 / silent if silent > 0 else self.fps)
         if self.state is SourceState.LIVE and age > BEHIND:
             ago = age - BEHIND
-            late = replace(self, state=SourceState.BEHIND, since=time.time() - ago, problem=LATE)
+            late = replace(self, state=SourceState.BEHIND, since=time.time() - ago, problem=LATE_MESSAGE)
             return replace(late, fps=fps, behind_s=age, latency_ms=1000 * age)
         if self.state is SourceState.BEHIND:
             return replace(self, fps=fps, behind_s=age, latency_ms=1000 * age)

@@ -26,7 +26,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 # The longest pause for a server that denies access: it may lock the account.
 _LONGEST_DENIED = 60.0
 # A camera has stalled if no frame arrives for this many seconds and this many frame periods.
-STALL, _STALL_PERIODS = 0.35, 2.5
+STALL_SECONDS, _STALL_PERIODS = 0.35, 2.5
 # Intervals between frames from which the frame period is averaged; the longest one is left out.
 _INTERVALS = 9
 _TICK = 0.01
@@ -98,7 +98,7 @@ class LiveCapture(threading.Thread):
     def status(self) -> SourceStatus:
         """The status now. A camera without new frames has stalled, or is behind if received packets wait for the decoder."""
         status, silent = self._status, time.monotonic() - self._last
-        if status.state is SourceState.LIVE and self.live and silent > max(STALL, _STALL_PERIODS * self.period):
+        if status.state is SourceState.LIVE and self.live and silent > max(STALL_SECONDS, _STALL_PERIODS * self.period):
             since, waiting = time.time() - silent, getattr(self._reading, "waiting", 0)
             if waiting:
                 return SourceStatus(SourceState.BEHIND, since, "this machine is too slow for the stream")
@@ -222,7 +222,7 @@ class LiveCapture(threading.Thread):
         while self.paused and not self._stopped.wait(_TICK):
             self._anchor = None
         early = 0.0 if self._anchor is None else self._anchor + frame.seconds - time.monotonic()
-        if self._anchor is None or early < -STALL:
+        if self._anchor is None or early < -STALL_SECONDS:
             self._anchor = time.monotonic() - frame.seconds
         elif early > 0:
             self._stopped.wait(early)

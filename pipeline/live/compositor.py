@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from cliprl.pipeline.core.buffers import BufferPool, PlanePool
-from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
@@ -123,7 +123,7 @@ class Marks:
         """Write lines one below the other, from the share `top` of the displayed height."""
         sides = (frame.height, frame.width)
         height, width = sides[::-1] if frame.rotation % 180 else sides
-        color = Color(frame.color.matrix, frame.color.full_range)
+        color = ColorSpace(frame.color.matrix, frame.color.full_range)
         y = round(height * top) // 2 * 2
         for line in lines:
             patch = status_patch(line, letter_size(height, width), color)

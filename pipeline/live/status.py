@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.live.broadcast import LATE, RecordState, SourceState, Status
+from cliprl.pipeline.live.broadcast import LATE_MESSAGE, RecordState, SourceState, Status
 from cliprl.pipeline.live.capture import LiveCapture, SourceStatus
 from cliprl.pipeline.live.clock import Rate
 from cliprl.pipeline.live.lateness import Debouncer, Lateness
@@ -108,7 +108,7 @@ class StatusReporter:
         if self.behind(frame) is None:  # possibly a waiting frame from before a disconnection
             return status if status.state is SourceState.LIVE else SourceStatus(SourceState.LIVE, time.time())
         since = shown.since if shown and shown.state is SourceState.BEHIND else time.time()
-        return SourceStatus(SourceState.BEHIND, since, LATE)
+        return SourceStatus(SourceState.BEHIND, since, LATE_MESSAGE)
 
     def _areas(self, selected: SelectedMask) -> dict[str, float]:
         if selected.segmentation is None:

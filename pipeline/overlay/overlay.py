@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.core.buffers import BufferPool
-from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
@@ -19,7 +19,7 @@ from cliprl.pipeline.overlay.text import Patch, legend_patch, letter_size, statu
 from cliprl.pipeline.overlay.upsample import labels_at, picture_mask
 
 # A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
-LEVEL = 85
+LABEL_LUMA = 85
 # Lines of chroma that are painted at a time.
 _STRIPE = 64
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -40,14 +40,16 @@ class OverlayColors:
     add: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]]
 
 
-def overlay_colors(classes: Sequence[ClassSpec], shown: frozenset[int], opacity: float, color: Color) -> OverlayColors:
+def overlay_colors(
+    classes: Sequence[ClassSpec], shown: frozenset[int], opacity: float, color: ColorSpace
+) -> OverlayColors:
     """The tables for classes painted at `opacity` (0..1) in a frame of this colour space; those not shown are left alone."""
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
     alpha, yuv = np.zeros(256), np.zeros((256, 3))
     for class_id in shown:
         for level, a in enumerate((opacity, (1 + opacity) / 2, 1.0)):
-            alpha[class_id + LEVEL * level] = np.rint(a * 256)
-            yuv[class_id + LEVEL * level] = np.clip(matrix @ classes[class_id].color + offset, 0, 255)
+            alpha[class_id + LABEL_LUMA * level] = np.rint(a * 256)
+            yuv[class_id + LABEL_LUMA * level] = np.clip(matrix @ classes[class_id].color + offset, 0, 255)
     add = np.rint(alpha[:, None] * yuv + 128).astype(np.uint16)
     return OverlayColors((256 - alpha).astype(np.uint16), (add[:, 0].copy(), add[:, 1].copy(), add[:, 2].copy()))
 
@@ -74,8 +76,8 @@ def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scra
         kernel = _SQUARE if i % 2 else _CROSS
         cv2.dilate(highest, kernel, highest), cv2.erode(lowest, kernel, lowest)
     cv2.compare(highest, lowest, cv2.CMP_NE, soft)
-    np.bitwise_and(soft, LEVEL, out=soft)
-    np.bitwise_and(core, LEVEL, out=core)
+    np.bitwise_and(soft, LABEL_LUMA, out=soft)
+    np.bitwise_and(core, LABEL_LUMA, out=core)
     levels: NDArray[np.uint8] = np.add(core, soft, out=core)
     if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
         np.bitwise_and(levels, picture_mask(view, *labels.shape, margin=radius + 2), out=levels)
@@ -191,12 +193,12 @@ class Overlay:
     """
 
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None) -> None:
-        if len(classes) > LEVEL:
-            raise UsageError(f"{len(classes)} classes are too many to paint: give at most {LEVEL}")
+        if len(classes) > LABEL_LUMA:
+            raise UsageError(f"{len(classes)} classes are too many to paint: give at most {LABEL_LUMA}")
         self.classes = tuple(classes)
         self.to_host = True
         self._scratch = BufferPool()
-        self._inks: dict[Color, OverlayColors] = {}
+        self._inks: dict[ColorSpace, OverlayColors] = {}
         self.style = style or Style()
 
     @property
@@ -218,7 +220,7 @@ class Overlay:
         """
         if self.style.opacity == 0:
             return
-        color = Color(frame.color.matrix, frame.color.full_range)
+        color = ColorSpace(frame.color.matrix, frame.color.full_range)
         size = letter_size(frame.height, frame.width)
         if segmentation is not None:
             self._paint(frame, segmentation, color)
@@ -228,7 +230,7 @@ class Overlay:
         if status and self.style.status:
             self._place(frame, status_patch(status, size, color), size, at_bottom=True)
 
-    def _paint(self, frame: Frame, segmentation: Segmentation, color: Color) -> None:
+    def _paint(self, frame: Frame, segmentation: Segmentation, color: ColorSpace) -> None:
         if color not in self._inks:
             self._inks[color] = overlay_colors(self.classes, self._shown, self.style.opacity, color)
         labels = labels_at(segmentation, len(frame.chroma), frame.chroma.shape[1], self._scratch)

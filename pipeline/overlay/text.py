@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.core.color import Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 
 _PANEL, _TEXT = (0, 0, 0), (245, 245, 245)
 _PANEL_OPACITY = 0.6
@@ -38,7 +38,7 @@ def letter_size(height: int, width: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: Color) -> Patch:
+def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: ColorSpace) -> Patch:
     """A panel with a colour swatch and the name of each class, in letters `size` pixels high."""
     line, gap = round(size * 1.5), round(size * 0.6)
     width = max(_text_width(c.name, size) for c in classes)
@@ -52,7 +52,7 @@ def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: Color) -> Pat
 
 
 @lru_cache(maxsize=8)
-def status_patch(text: str, size: int, color: Color) -> Patch:
+def status_patch(text: str, size: int, color: ColorSpace) -> Patch:
     """One line of text on a translucent bar, in letters `size` pixels high."""
     gap = round(size * 0.6)
     canvas = _Canvas(round(size * 1.6), _text_width(text, size) + 2 * gap, color)
@@ -77,7 +77,7 @@ def _text_width(text: str, size: int) -> int:
 class _Canvas:
     """Collects shapes in a frame's colour space: their joint opacity, and their colour times that opacity."""
 
-    def __init__(self, height: int, width: int, color: Color) -> None:
+    def __init__(self, height: int, width: int, color: ColorSpace) -> None:
         shape = (height + height % 2, width + width % 2)
         self._matrix, self._offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
         self._alpha = np.zeros(shape, np.float32)

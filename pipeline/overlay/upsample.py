@@ -34,7 +34,7 @@ def labels_at(
     """
     scratch, view = scratch or _local.scratch, segmentation.view
     rows, columns = segmentation.labels.shape
-    x, y = spans(view, (rows, columns), height, width)
+    x, y = grid_spans(view, (rows, columns), height, width)
     labels = scratch.array("labels", (height, width))
     labels.fill(0)
     present = np.flatnonzero(np.bincount(segmentation.labels[y.cells, x.cells].ravel()))
@@ -92,7 +92,7 @@ def _ratio(frame: int, target: int) -> float:
     return 1 / step if -(-frame // step) == target else target / frame
 
 
-def spans(view: Viewport, grid: tuple[int, int], height: int, width: int) -> tuple[Span, Span]:
+def grid_spans(view: Viewport, grid: tuple[int, int], height: int, width: int) -> tuple[Span, Span]:
     """How a grid (rows, columns) over the network's picture lies on the frame at any size of its aspect: along x, along y."""
     rows, columns = grid
     x = _span(view.placed[0::2], view.network_width, columns, view.crop[0::2], view.frame_width, width)

@@ -79,7 +79,7 @@ class RefinementLoop:
 # Mean absolute difference (0..255) of two network pictures above which the second belongs to another shot.
 CUT = 32.0
 # Every n-th pixel is enough to tell a cut.
-STRIDE = 4
+THUMBNAIL_STRIDE = 4
 
 
 class TemporalPrior:
@@ -95,7 +95,7 @@ class TemporalPrior:
 
     def is_cut(self, picture: NDArray[np.uint8]) -> bool:
         """Whether `picture`, uint8 (H, W, 3), starts another shot than the last one given."""
-        thumb = picture[::STRIDE, ::STRIDE].copy()
+        thumb = picture[::THUMBNAIL_STRIDE, ::THUMBNAIL_STRIDE].copy()
         previous, self._thumb = self._thumb, thumb
         return previous is not None and is_cut(previous, thumb, CUT)
 

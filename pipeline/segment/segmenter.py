@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
-from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -77,7 +77,7 @@ class CpuPreprocessor:
         cv2.resize(plane, shape[::-1], half, interpolation=cv2.INTER_AREA)
         return half
 
-    def _to_rgb(self, planes: list[NDArray[np.uint16]], color: Color) -> NDArray[np.uint8]:
+    def _to_rgb(self, planes: list[NDArray[np.uint16]], color: ColorSpace) -> NDArray[np.uint8]:
         """Convert Y, Cb and Cr in 256ths to RGB uint8 (h, w, 3), rounded and clipped."""
         matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
         shape = (*planes[0].shape, 3)

@@ -30,7 +30,7 @@ class PartialFile:
         """Create the file. Raises UsageError if the target is a folder, is being written, or can't be written."""
         self.target = Path(os.path.realpath(target))
         check_place(self.target)
-        self._found = identity(self.target)
+        self._found = file_identity(self.target)
         self.notes: list[str] = []
         try:
             direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
@@ -87,7 +87,7 @@ class PartialFile:
 
 def publish(path: Path, target: Path, found: Identity | None) -> None:
     """Rename a file to `target`, which was `found` there before. Raises FileExistsError if that is no longer so."""
-    if identity(target) != found:
+    if file_identity(target) != found:
         raise FileExistsError(f"another program wrote '{target.name}' meanwhile")
     if found is None:
         try:
@@ -102,7 +102,7 @@ def publish(path: Path, target: Path, found: Identity | None) -> None:
         path.replace(target)
 
 
-def identity(path: Path) -> Identity | None:
+def file_identity(path: Path) -> Identity | None:
     """What is at `path`, without following it; None if nothing is."""
     try:
         found = path.lstat()

@@ -8,7 +8,7 @@ from fractions import Fraction
 from urllib.parse import parse_qsl
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
@@ -16,7 +16,7 @@ from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # BT.709, limited range, and tagged so (libav's numbers).
-_COLOR = Color("bt709", False, 1, 1, 1, 1)
+_COLOR = ColorSpace("bt709", False, 1, 1, 1, 1)
 # A scene that no shipped network was trained on.
 DEFAULT_SEED = 700_068
 DEFAULT_SIZE = (800, 640)

@@ -28,7 +28,7 @@ def check_file(path: Path) -> None:
         raise CliprlError(f"{path} is empty: make or copy it again")
 
 
-def describe(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
+def probe_stream(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
     """The fields of `StreamInfo` for a stream whose first frame is decoded."""
     seconds: float | None = None
     if stream.duration is not None:

@@ -24,7 +24,7 @@ from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import explain, redact
-from cliprl.pipeline.sources.probe import check_file, describe, first_shown, stated_frames
+from cliprl.pipeline.sources.probe import check_file, first_shown, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
@@ -108,7 +108,7 @@ class VideoSource(FrameSource):
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
             raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
-        info = describe(redact(self._name), self._container, stream, self._held.picture, self._context)
+        info = probe_stream(redact(self._name), self._container, stream, self._held.picture, self._context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stated_frames(self._container, stream)[0]

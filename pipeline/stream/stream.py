@@ -21,9 +21,9 @@ from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
 SLOTS = 10
 # Seconds that the end of a stream waits for a source that is inside a read.
-PATIENCE = 5.0
+CLOSE_SECONDS = 5.0
 
-Status = Callable[[Frame, Segmentation | None], str | None]
+StatusText = Callable[[Frame, Segmentation | None], str | None]
 
 
 class Stream:
@@ -49,7 +49,7 @@ class Stream:
         overlay: FrameOverlay | None = None,
         sinks: Sequence[Sink] = (),
         *,
-        status: Status | None = None,
+        status: StatusText | None = None,
         profiler: Profiler = nullcontext,
         description: str = "",
     ) -> None:
@@ -133,7 +133,7 @@ class Stream:
         self._ring.stop()
         self._scheduler.close()
         for thread in (*self._scheduler.threads, self._reader):
-            thread.join(PATIENCE)
+            thread.join(CLOSE_SECONDS)
 
     def stop(self) -> None:
         """End early: decoded frames are finished, then the stream ends. May be called from any thread or a signal handler."""

@@ -16,7 +16,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 
 # Each stage and the key of `Frame.times` that holds its end.
-MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
+STAGE_MARKS = {"decode": "captured"} | {stage: stage for stage in ("prepare", "encode", "refine", "draw", "write")}
 _OUTPUT = "output"
 # Number of events per write.
 _BUFFERED = 256
@@ -114,7 +114,7 @@ def frame_events(
     about = {"frame": frame.index, "pts": frame.pts}
     if segmentation is not None:
         about["steps"] = segmentation.steps
-    for stage, mark in MARKS.items():
+    for stage, mark in STAGE_MARKS.items():
         if stage in frame.durations and mark in frame.times:
             length = frame.durations[stage]
             start = frame.times[mark] - length

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, shift, turn
-from cliprl.pipeline.synthetic.raster import Image, Shape, Wander, blur, fractal_noise, resize
+from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, rotation_2d, shift
+from cliprl.pipeline.synthetic.raster import Image, RasterShape, Wander, blur, fractal_noise, resize
 
 OVERSCAN = 1.25  # the tissue plate's size, in pictures
 
@@ -14,7 +14,7 @@ OVERSCAN = 1.25  # the tissue plate's size, in pictures
 class CameraPath:
     """A hand-held scope: it drifts, turns and breathes over the tissue plate."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, plate: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape, plate: RasterShape) -> None:
         self._shape, self._plate = shape, plate
         spare = (OVERSCAN - 1) / 2
         self._x = Wander(rng, shape[1] * spare * rng.uniform(0.05, 0.6), rng.uniform(6, 16))
@@ -25,13 +25,13 @@ class CameraPath:
         """From the plate's pixels to the picture's."""
         zoom = 1.06 + self._zoom(t)
         to_centre = shift(-self._plate[1] / 2 + self._x(t), -self._plate[0] / 2 + self._y(t))
-        return shift(self._shape[1] / 2, self._shape[0] / 2) @ turn(self._turn(t), zoom, zoom) @ to_centre
+        return shift(self._shape[1] / 2, self._shape[0] / 2) @ rotation_2d(self._turn(t), zoom, zoom) @ to_centre
 
 
 class Scope:
     """The endoscope's picture in the frame (a circle, a bordered rectangle, or all of it) and how its light falls off."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         height, width = shape
         unit = min(shape)
         self._shape, self._circle = shape, rng.random() < 0.5
@@ -73,7 +73,7 @@ class Scope:
 class Smoke:
     """Drifting smoke, in some scenes. `density` is 0 where there is none."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         self.density = rng.uniform(0.15, 0.75) if rng.random() < 0.2 else 0.0
         self._shape = shape
         coarse = (max(shape[0] // 8, 4), max(shape[1] // 8, 4))
@@ -99,7 +99,7 @@ class Smoke:
 class Dirt:
     """Droplets and smears on the lens: they stay in the picture while the scene moves."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         self._veil: Image | None = None
         if rng.random() > 0.15:
             return

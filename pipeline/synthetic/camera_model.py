@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.synthetic.raster import Field, Image, Shape, blur, look_up
+from cliprl.pipeline.synthetic.raster import Field, Image, RasterShape, blur, look_up
 
 _SLACK = 48  # pixels by which the noise is larger than the picture, so that each frame's may be another piece of it
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -15,7 +15,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 class Focus:
     """Defocus, motion blur and a camera's sharpening, each in some scenes."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         unit = min(shape)
         self._sigma = unit * rng.uniform(0.001, 0.011) if rng.random() < 0.35 else 0.0
         self._halo = rng.uniform(0.3, 1.4) if rng.random() < 0.3 else 0.0
@@ -50,7 +50,7 @@ class Focus:
 class CameraModel:
     """Exposure, white balance, gamma, saturation, noise and compression."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         self._matrix, self._curve = self._colours(rng)
         strength = rng.uniform(0.3, 3.5) if rng.random() < 0.8 else rng.uniform(3.5, 13)
         self._noise = self._grain(rng, (shape[0] + _SLACK, shape[1] + _SLACK), strength)
@@ -68,7 +68,7 @@ class CameraModel:
         return matrix.astype(np.float32), curve.reshape(1, 256, 3)
 
     @staticmethod
-    def _grain(rng: np.random.Generator, shape: Shape, strength: float) -> NDArray[np.int16]:
+    def _grain(rng: np.random.Generator, shape: RasterShape, strength: float) -> NDArray[np.int16]:
         grain = rng.integers(-127, 128, (*shape, 3), np.int8).astype(np.float32)
         soft = blur(grain, rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else grain
         grey = rng.random() < 0.4

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
-Shape = tuple[int, int]  # height, width in pixels
+RasterShape = tuple[int, int]  # height, width in pixels
 
 
-def resize(field: Field, shape: Shape, cubic: bool = False) -> Field:
+def resize(field: Field, shape: RasterShape, cubic: bool = False) -> Field:
     """`field` (h, w[, C]) at another size, by linear or cubic interpolation."""
     mode = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
     return cast(Field, cv2.resize(field, (shape[1], shape[0]), interpolation=mode))
@@ -25,12 +25,12 @@ def blur(field: NDArray[Any], sigma: float) -> NDArray[Any]:
     return field if sigma < 0.2 else cv2.GaussianBlur(field, (0, 0), sigma)
 
 
-def grid_noise(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+def grid_noise(rng: np.random.Generator, shape: RasterShape, cell: float) -> Field:
     """Smooth noise of unit variance at its lattice, whose bumps are `cell` pixels apart."""
     return fractal_noise(rng, shape, cell, 1)
 
 
-def fractal_noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: int, gain: float = 0.5) -> Field:
+def fractal_noise(rng: np.random.Generator, shape: RasterShape, cell: float, octaves: int, gain: float = 0.5) -> Field:
     """A sum of `octaves` smooth noises, each half as wide and `gain` times as strong as the one before.
 
     The sum is built on growing lattices, and only the last is brought to full size. Octaves finer than a pixel are left out.
@@ -49,7 +49,7 @@ def fractal_noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: 
     return grown[top : top + shape[0], left : left + shape[1]]
 
 
-def cell_distance(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+def cell_distance(rng: np.random.Generator, shape: RasterShape, cell: float) -> Field:
     """Distance to the nearest of scattered points, in units of `cell` pixels: the relief of lobules (Worley's F1)."""
     height, width = shape
     seeds = np.ones(shape, np.uint8)

@@ -19,9 +19,9 @@ BELIEF = 0.5
 JITTER = 0.003
 # A move by more than this share is no move but another picture, or a dark moment: it has to last PATIENCE frames.
 LEAP = 0.05
-PATIENCE = 5
+CONFIRMING_FRAMES = 5
 
-Shape = Circle | Rectangle
+FieldShape = Circle | Rectangle
 
 
 class FieldOfViewDetector:
@@ -30,8 +30,8 @@ class FieldOfViewDetector:
     def __init__(self, network_height: int, network_width: int) -> None:
         self._network = (network_height, network_width)
         self._view: Viewport | None = None
-        self._shape: Shape | None = None
-        self._pending: Shape | None = None
+        self._shape: FieldShape | None = None
+        self._pending: FieldShape | None = None
         self._waited = 0
 
     def view_of(self, frame: Frame) -> Viewport:
@@ -49,7 +49,7 @@ class FieldOfViewDetector:
             self._view = _view(found, size, self._network)
         return self._view
 
-    def _accepts(self, found: Shape, longer: int) -> bool:
+    def _accepts(self, found: FieldShape, longer: int) -> bool:
         """Whether the picture is to be moved to where it was found in this frame."""
         if self._shape is None:
             return True
@@ -60,10 +60,10 @@ class FieldOfViewDetector:
         same = self._pending is not None and _distance(found, self._pending) <= LEAP * longer
         self._waited = self._waited + 1 if same else 1
         self._pending = found
-        return self._waited >= PATIENCE
+        return self._waited >= CONFIRMING_FRAMES
 
 
-def find_field_of_view(luma: Plane, *, full_range: bool, last: Shape | None = None) -> Shape | None:
+def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:
     """The picture in one luma plane (H, W): a circle, a rectangle, or None where there is too little to tell.
 
     `last` is where it was in the frame before: only a hint, which saves time.
@@ -76,7 +76,7 @@ def _ends(luma: Plane, full_range: bool) -> Ends | None:
     return find_ends(luma, full_range=full_range) if has_strips(*luma.shape) else None
 
 
-def shape_of(ends: Ends, longer: int, last: Shape | None) -> Shape | None:
+def shape_of(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | None:
     """The shape that explains the ends in a frame whose longer side is `longer` pixels; None where none does."""
     if not ends.valid.any():
         return None
@@ -89,12 +89,12 @@ def shape_of(ends: Ends, longer: int, last: Shape | None) -> Shape | None:
     return shape if belief >= BELIEF else None
 
 
-def _distance(a: Shape, b: Shape) -> float:
+def _distance(a: FieldShape, b: FieldShape) -> float:
     """The largest difference of two shapes of one kind in any of their numbers, in pixels; infinite between kinds."""
     return float(np.abs(np.subtract(a, b)).max()) if len(a) == len(b) else float("inf")
 
 
-def _view(shape: Shape, size: tuple[int, int], network: tuple[int, int]) -> Viewport:
+def _view(shape: FieldShape, size: tuple[int, int], network: tuple[int, int]) -> Viewport:
     if len(shape) == 3:
         return circle_viewport(size, network, shape)
     left, top, right, bottom = (round(v) for v in shape)

@@ -14,7 +14,7 @@ _GAP = 4  # pixels between two images
 _WEIGHT = 500
 
 
-class Box(NamedTuple):
+class ImageBox(NamedTuple):
     """A rectangle in pixels."""
 
     left: int
@@ -23,16 +23,16 @@ class Box(NamedTuple):
     height: int
 
 
-def arrange(sizes: Sequence[tuple[int, int]], width: int, height: int) -> list[Box]:
+def arrange(sizes: Sequence[tuple[int, int]], width: int, height: int) -> list[ImageBox]:
     """Return boxes for images of `sizes` (width, height), side by side in a window, as large as their aspect allows."""
     room = max((width - _GAP * (len(sizes) - 1)) // len(sizes), 1)
-    return [_fit(size, Box(i * (room + _GAP), 0, room, height)) for i, size in enumerate(sizes)]
+    return [_fit(size, ImageBox(i * (room + _GAP), 0, room, height)) for i, size in enumerate(sizes)]
 
 
-def _fit(size: tuple[int, int], room: Box) -> Box:
+def _fit(size: tuple[int, int], room: ImageBox) -> ImageBox:
     scale = min(room.width / size[0], room.height / size[1])
     width, height = max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-    return Box(room.left + (room.width - width) // 2, room.top + (room.height - height) // 2, width, height)
+    return ImageBox(room.left + (room.width - width) // 2, room.top + (room.height - height) // 2, width, height)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.window.layout import Box
+from cliprl.pipeline.window.layout import ImageBox
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it reports which SDL it has found
@@ -87,7 +87,7 @@ class SdlWindow:
         self._textures[name] = (shape, texture)
         return texture
 
-    def draw(self, name: str, box: Box) -> None:
+    def draw(self, name: str, box: ImageBox) -> None:
         """Draw a loaded image."""
         sdl2.SDL_RenderCopy(self._renderer, self._textures[name][1], None, sdl2.SDL_Rect(*box))
 

@@ -15,7 +15,7 @@ from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, RecordStat
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.web.media.image_conversion import ImageConverter, png
 from cliprl.pipeline.window.keys import HELP, Keys
-from cliprl.pipeline.window.layout import Box, arrange, panel
+from cliprl.pipeline.window.layout import ImageBox, arrange, panel
 from cliprl.pipeline.window.sdl import QUIT, SdlWindow
 
 # Seconds between checks of the keyboard, and seconds for which a message is displayed.
@@ -163,16 +163,20 @@ class Window(threading.Thread):
         if lines := status_lines(status, max(width // _LETTER_SIZE, 20)):
             text = panel(tuple((line,) for line in lines), _LETTER_SIZE)
             self._screen.load("status", text)
-            self._screen.draw("status", Box(0, 0, *text.shape[1::-1]))
+            self._screen.draw("status", ImageBox(0, 0, *text.shape[1::-1]))
         if self._shows_help:
             text = panel(HELP, _LETTER_SIZE)
             self._screen.load("help", text)
-            self._screen.draw("help", Box((width - text.shape[1]) // 2, (height - len(text)) // 2, *text.shape[1::-1]))
+            self._screen.draw(
+                "help", ImageBox((width - text.shape[1]) // 2, (height - len(text)) // 2, *text.shape[1::-1])
+            )
         message, until = self._message
         if time.monotonic() < until:
             text = panel(((message,),), _LETTER_SIZE)
             self._screen.load("message", text)
-            self._screen.draw("message", Box((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1]))
+            self._screen.draw(
+                "message", ImageBox((width - text.shape[1]) // 2, height - len(text) - 24, *text.shape[1::-1])
+            )
 
 
 def status_lines(status: Status, letters: int) -> tuple[str, ...]:

@@ -26,11 +26,11 @@ from cliprl.bench.cuda.cases import (
     LONG,
     Bench,
     cases,
+    check_limits,
     clip_for,
     long_run,
-    promises,
+    one_round_series,
     run_case,
-    single_round,
     stream_series,
 )
 from cliprl.bench.cuda.inputs import find_bundle
@@ -105,7 +105,7 @@ def test_every_case_runs_and_tells_what_was_promised(tmp_path: Path) -> None:
     wrong = [s for s in found if s.name == "frames that came out wrong"]
     assert len(wrong) == 7
     assert not any(sum(s.rounds[0]) for s in wrong)
-    told = dict(promises(lambda case, name: by_name.get((case, name))))
+    told = dict(check_limits(lambda case, name: by_name.get((case, name))))
     assert told["no frame wrong, decoded, throughput: held (0)"] is True
     assert told["throughput at least 500 FPS: NOT HELD " + _figure(told, "throughput at least")] is False
     assert told["GPU busy at least 90 %: not measured"] is None
@@ -117,13 +117,15 @@ def _figure(told: dict[str, bool | None], start: str) -> str:
 
 def test_promises_are_held_by_the_figures_that_hold_them() -> None:
     series = {
-        ("throughput", "fps"): single_round("throughput", "fps", "FPS", [501.0]),
-        ("paced at 60 FPS", "latency"): single_round("paced at 60 FPS", "latency", "ms", [2.0] * 99 + [4.9]),
-        ("long run", "frames"): single_round("long run", "frames", "frames", [float(LONG)]),
-        ("long run", "host memory"): single_round("long run", "host memory", "MB", [900.0, *[1000.0] * 98, 1010.0]),
-        ("long run", "GPU memory"): single_round("long run", "GPU memory", "MB", [float(i) for i in range(100, 200)]),
+        ("throughput", "fps"): one_round_series("throughput", "fps", "FPS", [501.0]),
+        ("paced at 60 FPS", "latency"): one_round_series("paced at 60 FPS", "latency", "ms", [2.0] * 99 + [4.9]),
+        ("long run", "frames"): one_round_series("long run", "frames", "frames", [float(LONG)]),
+        ("long run", "host memory"): one_round_series("long run", "host memory", "MB", [900.0, *[1000.0] * 98, 1010.0]),
+        ("long run", "GPU memory"): one_round_series(
+            "long run", "GPU memory", "MB", [float(i) for i in range(100, 200)]
+        ),
     }
-    told = dict(promises(lambda case, name: series.get((case, name))))
+    told = dict(check_limits(lambda case, name: series.get((case, name))))
     held = {text.partition(":")[0]: value for text, value in told.items()}
     assert held["throughput at least 500 FPS"]
     assert held["p50 at most 3 ms, paced at 60 FPS"]
@@ -194,7 +196,7 @@ def test_networks_that_no_gate_judges_are_built_by_the_first_process_only(
 
 
 def test_long_series_are_thinned() -> None:
-    series = single_round("long run", "latency", "ms", [float(i) for i in range(100_000)])
+    series = one_round_series("long run", "latency", "ms", [float(i) for i in range(100_000)])
     assert len(series.rounds[0]) == 5000
     assert series.note == "every 20th of 100000 samples"
 
@@ -298,7 +300,7 @@ def test_on_a_bare_machine_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     }
     script = BARE + (
         "import runpy; sys.argv = ['bench/gpu.py', '--tests-only']; "
-        f"gpu = runpy.run_path({str(ROOT / 'bench' / 'gpu.py')!r}); gpu['arrange'](); "
+        f"gpu = runpy.run_path({str(ROOT / 'bench' / 'gpu.py')!r}); gpu['make_importable'](); "
         "import cliprl.bench.cuda.measure, cliprl.engines.selection.engine_variant, cliprl.pipeline.cuda.factory; "
         "assert 'av' not in sys.modules and 'openvino' not in sys.modules; sys.exit(gpu['main'](['--tests-only']))"
     )

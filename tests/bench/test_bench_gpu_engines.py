@@ -17,7 +17,7 @@ from cliprl.bench.harness import timing
 from cliprl.bench.harness.result import read_result
 from cliprl.engines import open_bundle, seal_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
-from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.bundle.bundle import RANGES_FILE
 
 
 def here(function: Callable[..., Any], *arguments: Any, on_report: object = None) -> Any:
@@ -47,7 +47,7 @@ def test_one_command_writes_one_table(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_bundle_gets_ranges_and_the_shipped_one_stays_as_it_is(tmp_path: Path) -> None:
     shipped = open_bundle("small")
     bundle = gpu_engines.calibrated("small", tmp_path, lambda text: None)
-    assert RANGES in bundle.manifest.hashes
+    assert RANGES_FILE in bundle.manifest.hashes
     assert bundle.path.is_relative_to(tmp_path)
     assert open_bundle("small").manifest.hashes == shipped.manifest.hashes
 
@@ -69,5 +69,9 @@ def test_networks_that_were_never_trained_are_timed_without_a_verdict(tmp_path: 
 def test_the_tests_that_both_gpu_commands_run_are_there() -> None:
     # Both commands run in a checkout; the package under test may be installed elsewhere.
     checkout = Path(__file__).resolve().parents[2]
-    for module, path in [(gpu_engines, gpu_engines.TESTS), (gpu_tests, gpu_tests.TESTS), (gpu_tests, gpu_tests.SCRIPT)]:
+    for module, path in [
+        (gpu_engines, gpu_engines.ENGINE_TESTS),
+        (gpu_tests, gpu_tests.GPU_TESTS),
+        (gpu_tests, gpu_tests.SCRIPT),
+    ]:
         assert (checkout / path.relative_to(module.ROOT)).is_file()

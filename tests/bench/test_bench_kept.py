@@ -18,7 +18,7 @@ from cliprl.bench.harness import timing
 from cliprl.bench.harness.clips import clip_file
 from cliprl.bench.harness.result import UNFINISHED, check_place, read_result
 from cliprl.bench.harness.result_session import ResultSession, unfinished_path
-from cliprl.bench.harness.subprocess_call import in_fresh_process, report
+from cliprl.bench.harness.subprocess_call import in_fresh_process, send_value
 from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
 from cliprl.engines import CliprlError, UsageError
 
@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def _reporting(folder: Path) -> None:
     (folder / "pid").write_text(f"{os.getpid()}")
     try:
-        report("begun")
+        send_value("begun")
         time.sleep(10 * LIMIT)
     finally:
         (folder / "tidied").touch()

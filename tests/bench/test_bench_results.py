@@ -21,7 +21,7 @@ from cliprl.bench.commands import suite
 from cliprl.bench.commands.results import check, compare, plots, readme, report
 from cliprl.bench.harness import environment, table
 from cliprl.bench.harness.registry import measurements
-from cliprl.bench.harness.result import VERSION, Result, Series, read_result
+from cliprl.bench.harness.result import RESULT_VERSION, Result, Series, read_result
 from cliprl.bench.peers import all_peers
 from cliprl.engines import CliprlError, UsageError
 
@@ -39,7 +39,7 @@ def result(kind: str = "stages", slow: float = 1.0, seed: int = 0) -> Result:
         command=f"cliprl-bench {kind} clip.mp4 --rounds 3",
         date="2026-01-02T03:04:05+00:00",
         commit="0123456789ab",
-        machine=environment.describe() | {"load_average": [0.1, 0.2], "other_load": 0.0},
+        machine=environment.describe_machine() | {"load_average": [0.1, 0.2], "other_load": 0.0},
         input={"name": "clip.mp4", "size": "1280x720"},
         bundle={"name": "small", "sha256": "ab" * 32},
         method={"includes": "everything", "rounds": 3},
@@ -66,7 +66,7 @@ def test_a_result_file_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read_result(tmp_path / "new" / "r.json") == written
     data = json.loads((tmp_path / "new" / "r.json").read_text())
     assert data["schema"] == "cliprl-bench"
-    assert data["version"] == VERSION
+    assert data["version"] == RESULT_VERSION
     assert {"cpu", "cores", "cpu_flags", "memory_gb", "gpu", "libraries", "load_average"} <= set(data["machine"])
     assert data["series"][1]["digest"]["p50"] == pytest.approx(np.median(written.series[1].rounds), abs=1e-3)
 
@@ -111,12 +111,12 @@ def test_an_unsteady_or_busy_machine_is_told_instead_of_digits() -> None:
     assert any("40%" in w for w in busy.warnings())
     assert any("in place: encode" in w for w in busy.warnings())
     assert table.median(shaky).startswith("≈")
-    assert "warning" in table.markdown(busy)
+    assert "warning" in table.format_result(busy)
     assert base.warnings() == []
 
 
 def test_numbers_keep_their_whole_part() -> None:
-    shown = [table.number(v) for v in (0.01234, 1.2345, 12.345, 123.45, 123456.0, 0.0, float("nan"))]
+    shown = [table.format_number(v) for v in (0.01234, 1.2345, 12.345, 123.45, 123456.0, 0.0, float("nan"))]
     assert shown == ["0.0123", "1.23", "12.3", "123", "123456", "0", "–"]
 
 
@@ -183,7 +183,7 @@ def test_latency_is_plotted_by_whatever_name_a_command_measures_it() -> None:
 
 
 def test_compare_names_the_stage_that_changed() -> None:
-    changes = compare.compare(result(), result(slow=1.5, seed=1))
+    changes = compare.compare_results(result(), result(slow=1.5, seed=1))
     verdicts = {c.a.title: c.verdict for c in changes}
     assert verdicts["in place: draw"] == "worse"
     assert verdicts["in place: decode"] == "same"
@@ -192,17 +192,17 @@ def test_compare_names_the_stage_that_changed() -> None:
     assert found is not None
     assert found.a.name == "draw"
     assert found.ratio.low < 1.5 < found.ratio.high
-    text = compare.markdown(result(), result(slow=1.5, seed=1))
+    text = compare.format_comparison(result(), result(slow=1.5, seed=1))
     assert "Changed most: **draw**" in text
     assert "in place: draw (+50%)" in text
-    again = compare.markdown(result(), result(seed=1))
+    again = compare.format_comparison(result(), result(seed=1))
     assert "No stage changed." in again
     assert "Every median agrees within 10%." in again
 
 
 def test_compare_refuses_what_has_nothing_in_common() -> None:
     with pytest.raises(UsageError, match="can't be compared"):
-        compare.compare(result("live"), result("stages"))
+        compare.compare_results(result("live"), result("stages"))
 
 
 def limits(tmp_path: Path, text: str) -> Path:
@@ -291,16 +291,16 @@ def test_report_writes_page_and_tables(tmp_path: Path) -> None:
 
 
 def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
-    page, front, folder = (tmp_path / path for path in (readme.ROOM, readme.ROOT, readme.RESULTS))
+    page, front, folder = (tmp_path / path for path in (readme.ROOM_README, readme.ROOT_README, readme.RESULTS_FOLDER))
     folder.mkdir(parents=True)
-    start, end = readme.MARKS[readme.ROOM]
+    start, end = readme.FIGURE_MARKS[readme.ROOM_README]
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     with pytest.raises(UsageError, match="no result files"):
-        readme.update(tmp_path)
+        readme.update_readmes(tmp_path)
     result().write(folder / "m-stages.json")
     result("stream").write(folder / "m-stream.json")
     limits(page.parent, LIMIT + "min = 60\n" + LIMIT.replace("stages", "soak") + "min = 1")
-    assert readme.update(tmp_path) == [readme.ROOM]
+    assert readme.update_readmes(tmp_path) == [readme.ROOM_README]
     text = page.read_text()
     assert re.search(r"\| stages, cliprl-stream: fps, p50 \| at least 60 \| [\d.]+ \| \*\*BREACH\*\* \|", text)
     assert "limits on `soak` too" in text
@@ -308,39 +308,39 @@ def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
     assert text.endswith(f"{end}\nafter\n")
     assert "old\n" not in text
     assert text.count("2026-01-02") == 2
-    assert readme.block_of(text) == readme.expected_block(readme.ROOM, tmp_path)
+    assert readme.block_of(text) == readme.expected_block(readme.ROOM_README, tmp_path)
     assert not front.exists()
     page.write_text("no marks")
     with pytest.raises(UsageError, match="no README has a place for figures"):
-        readme.update(tmp_path)
+        readme.update_readmes(tmp_path)
 
 
 def test_the_front_page_has_one_table_without_a_figure_that_breaks_a_limit(tmp_path: Path) -> None:
-    front, folder = tmp_path / readme.ROOT, tmp_path / readme.RESULTS
+    front, folder = tmp_path / readme.ROOT_README, tmp_path / readme.RESULTS_FOLDER
     folder.mkdir(parents=True)
-    front.write_text("\n".join(readme.MARKS[readme.ROOT]))
+    front.write_text("\n".join(readme.FIGURE_MARKS[readme.ROOT_README]))
     soak = Series.of("cliprl-stream", "growth", "bytes a frame", [[600.0]])
     result("stream").write(folder / "m-stream.json")
     replace(result("soak"), series=(soak,)).write(folder / "m-soak.json")
-    assert readme.update(tmp_path) == [readme.ROOT]
+    assert readme.update_readmes(tmp_path) == [readme.ROOT_README]
     rows = front.read_text().splitlines()
     assert [row.rpartition("`cliprl-bench ")[2] for row in rows[3:-1]] == ["stream` |", "soak` |"]
     limits(tmp_path / "bench", LIMIT.replace("stages", "soak").replace("fps", "growth") + "max = 500")
-    readme.update(tmp_path)
+    readme.update_readmes(tmp_path)
     assert "soak" not in front.read_text()
 
 
-@pytest.mark.parametrize("path", readme.MARKS, ids=str)
+@pytest.mark.parametrize("path", readme.FIGURE_MARKS, ids=str)
 def test_the_readmes_figures_are_those_of_the_committed_results(path: Path) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     assert readme.block_of(text, path) == readme.expected_block(path, ROOT), "run cliprl-bench readme"
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert all(table.count("\n") <= readme.MOST_ROWS + 2 for table in tables if path == readme.ROOM)
-    assert path == readme.ROOM or "BREACH" not in (readme.block_of(text, path) or "")
+    assert all(table.count("\n") <= readme.MOST_ROWS + 2 for table in tables if path == readme.ROOM_README)
+    assert path == readme.ROOM_README or "BREACH" not in (readme.block_of(text, path) or "")
 
 
 def test_every_headline_names_a_command_and_a_figure_that_is_committed() -> None:
-    results = readme.committed_results(ROOT / readme.RESULTS)
+    results = readme.committed_results(ROOT / readme.RESULTS_FOLDER)
     assert len(readme.HEADLINES) == 8
     for line in readme.HEADLINES:
         assert line.kind in measurements()
@@ -348,7 +348,7 @@ def test_every_headline_names_a_command_and_a_figure_that_is_committed() -> None
 
 
 def test_committed_results_name_nothing_of_the_machine_they_were_taken_on() -> None:
-    for path in (ROOT / readme.RESULTS).glob("*.json"):
+    for path in (ROOT / readme.RESULTS_FOLDER).glob("*.json"):
         text = path.read_text(encoding="utf-8")
         for folder in (str(ROOT.parent), "/home/", "/root/", "/tmp/"):
             assert folder not in text, path.name

@@ -84,18 +84,18 @@ def test_a_planted_sleep_is_found_and_attributed(
         with monkeypatch.context() as planted:
             planted.setattr(Overlay, "draw", slow_draw)
             after = stage_result(session, job)
-        changes = compare.compare(before, after)
+        changes = compare.compare_results(before, after)
         found = compare.largest_change(changes)
         if found is not None and found.a.name == "draw":
             break
     assert found is not None
     assert found.a.name == "draw"
-    assert f"Changed most: **draw** ({found.a.case})" in compare.markdown(before, after)
+    assert f"Changed most: **draw** ({found.a.case})" in compare.format_comparison(before, after)
     for case in (stages.ALONE, stages.IN_PLACE):
         change = next(c for c in changes if (c.a.case, c.a.name) == (case, "draw"))
         assert change.verdict == "worse"
         assert change.difference > SLEEP * 500
-    work = after.find(stages.WORK, "draw")
+    work = after.find(stages.CPU_WORK, "draw")
     assert work is not None
     assert work.digest().p50 < SLEEP * 500  # sleeping is no work
 
@@ -107,8 +107,8 @@ def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: Resu
             series = result.find(case, stage)
             assert series is not None
             assert series.digest().n == FRAMES
-    work = [s.digest().p50 for s in result.series if s.case == stages.WORK and s.unit == "ms"]
-    bound = result.find(stages.WORK, "bound")
+    work = [s.digest().p50 for s in result.series if s.case == stages.CPU_WORK and s.unit == "ms"]
+    bound = result.find(stages.CPU_WORK, "bound")
     assert bound is not None
     assert bound.digest().p50 == pytest.approx(available_cpus() * 1000 / sum(work), rel=1e-3)
 
@@ -131,7 +131,7 @@ def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Ben
     assert lead is not None
     ours_fps, plain_fps = (series.digest().mean for series in rates.values() if series is not None)
     assert lead.digest().p50 == pytest.approx(ours_fps / plain_fps, rel=0.01)
-    efficiency, bound = result.find(cliprl_contender.NAME, "efficiency"), result.find(stages.WORK, "bound")
+    efficiency, bound = result.find(cliprl_contender.NAME, "efficiency"), result.find(stages.CPU_WORK, "bound")
     assert efficiency is not None
     assert bound is not None
     assert efficiency.digest().p50 == pytest.approx(ours_fps / bound.digest().p50, rel=0.01)
@@ -311,7 +311,8 @@ def test_a_live_run_that_is_cut_short_keeps_its_seconds(
     job: BenchJob, session: ResultSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = {
-        name: [10.0] * 30 for name in (live.GLASS, cliprl_contender.LATENCY, cliprl_contender.STEPS, *live.STAGES)
+        name: [10.0] * 30
+        for name in (live.GLASS, cliprl_contender.LATENCY, cliprl_contender.STEPS_SERIES, *live.LIVE_STAGES)
     }
 
     def run(function: Any, *arguments: Any, on_report: Any) -> Any:
@@ -338,9 +339,9 @@ def test_a_picture_too_narrow_for_a_time_code_is_refused(job: BenchJob) -> None:
 def test_more_classes_are_more_rows_of_text(tmp_path: Path) -> None:
     bundle = open_bundle()
     for count in (2, len(bundle.manifest.classes) + 3):
-        wider = scale.with_classes(bundle, count)
+        wider = scale.with_class_count(bundle, count)
         assert len(wider.embeddings) == len(wider.manifest.classes) == count
-    segmenter = Segmenter(scale.with_classes(bundle, 5))
+    segmenter = Segmenter(scale.with_class_count(bundle, 5))
     with open_source(DEMO) as source:
         frame = source.read()
     assert frame is not None
@@ -411,19 +412,19 @@ def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
     for kind in MEASUREMENTS.keys() - {"stages", "live"}:
         monkeypatch.delitem(MEASUREMENTS, kind)
     monkeypatch.chdir(tmp_path)
-    readme.ROOM.parent.mkdir()
-    readme.ROOM.write_text("\n".join(readme.MARKS[readme.ROOM]))
+    readme.ROOM_README.parent.mkdir()
+    readme.ROOM_README.write_text("\n".join(readme.FIGURE_MARKS[readme.ROOM_README]))
     suite.suite(str(clip_file(WIDE, tmp_path)))
     results = readme.committed_results()
     assert [result.kind for result in results] == ["live", "stages"]
     assert "--rate 25" in results[0].command
     assert "--seconds 0.5" in results[0].command
     assert results[0].method["seconds_a_round"] == 0.5
-    assert [path.name.rpartition("core-")[2] for path in sorted(readme.RESULTS.iterdir())] == [
+    assert [path.name.rpartition("core-")[2] for path in sorted(readme.RESULTS_FOLDER.iterdir())] == [
         "live-25.json",
         "stages.json",
     ]
-    assert readme.block_of(readme.ROOM.read_text()) == readme.figures(results)
+    assert readme.block_of(readme.ROOM_README.read_text()) == readme.figures(results)
     with pytest.raises(UsageError, match="no measurement 'speed'"):
         suite.suite(clip, only=["speed"])
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from cliprl.engines import BundleError, CliprlError, UsageError, load_engines, open_bundle
-from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, PROBE, REFINER, TEXT, TOKENIZER, file_hash
+from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, PROBE_FILE, REFINER, TEXT, TOKENIZER, file_hash
 from cliprl.engines.bundle.manifest import MANIFEST, sealed_text
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.bundle.text_encoder import TextEngine
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     for name in (MANIFEST, EMBEDDINGS):
         shutil.copy(shipped / name, folder / name)
     (folder / TOKENIZER).write_text("{}", encoding="utf-8")
-    (folder / PROBE).write_bytes(b"")
+    (folder / PROBE_FILE).write_bytes(b"")
     for name in (ENCODER, REFINER, TEXT):
         (folder / name).write_bytes(outside("", "nowhere").SerializeToString())
     data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def test_embeddings_that_lie_about_themselves_are_refused(folder: Path, data: by
 
 @pytest.mark.parametrize(("data", "word"), BAD_ARRAYS)
 def test_a_reference_that_lies_about_itself_is_refused(folder: Path, data: bytes, word: str) -> None:
-    with zipfile.ZipFile(folder / PROBE, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(folder / PROBE_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("pictures", "base", "refined"):
             archive.writestr(f"{name}.npy", data)
     reseal(folder)
@@ -194,12 +194,12 @@ def test_a_reference_that_lies_about_itself_is_refused(folder: Path, data: bytes
 
 
 def test_a_reference_of_another_size_or_none_is_refused(folder: Path) -> None:
-    (folder / PROBE).write_bytes(b"PK\x03\x04 not a zip")
+    (folder / PROBE_FILE).write_bytes(b"PK\x03\x04 not a zip")
     reseal(folder)
     with pytest.raises(BundleError, match="can't be read"):
         reference_of(open_bundle(folder))
     small = np.zeros((1, 8, 8, 3), np.uint8)
-    np.savez(folder / PROBE, pictures=small, base=np.zeros((1, 12, 2, 2)), refined=np.zeros((1, 12, 2, 2)))
+    np.savez(folder / PROBE_FILE, pictures=small, base=np.zeros((1, 12, 2, 2)), refined=np.zeros((1, 12, 2, 2)))
     reseal(folder)
     with pytest.raises(BundleError, match=r"shape \(1, 8, 8, 3\)"):
         reference_of(open_bundle(folder))

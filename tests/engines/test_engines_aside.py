@@ -234,7 +234,7 @@ def test_only_the_tensorrt_that_times_is_given_timings(tmp_path: Path, monkeypat
         given[package] = timings
         return TensorRtPlan(PLAN, {}, {}, {})
 
-    monkeypatch.setattr(tensorrt_backend, "make_plan", make)
+    monkeypatch.setattr(tensorrt_backend, "make_engine_plan", make)
     monkeypatch.setattr(TensorRt, "identity", lambda self: {self.name: "1"})
     for name in ("tensorrt", "tensorrt_rtx"):
         TensorRt(name).build(Request(tmp_path / "encoder.onnx", "f16", aside=tmp_path / "entry"))

@@ -12,7 +12,7 @@ import pytest
 from cliprl.engines import open_bundle, seal_bundle
 from cliprl.engines.backends.engine import Probe
 from cliprl.engines.backends.openvino import backend as openvino_backend
-from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES_FILE
 from cliprl.engines.bundle.reference_outputs import drawn_pictures
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli import commands
@@ -128,7 +128,7 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 0
     text = capfd.readouterr().out
     assert "openvino  int8" in text if native else "int8 needs a CPU" in text
-    assert {INT8_ENCODER, RANGES} <= set(open_bundle(folder).manifest.hashes)
+    assert {INT8_ENCODER, RANGES_FILE} <= set(open_bundle(folder).manifest.hashes)
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
 
 

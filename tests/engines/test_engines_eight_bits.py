@@ -17,8 +17,8 @@ from cliprl.engines import Bundle, BundleError, EngineError, UsageError, open_bu
 from cliprl.engines.backends.engine import Request
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
 from cliprl.engines.backends.registry import compile_engine
-from cliprl.engines.backends.tensorrt.backend import TensorRt, make_plan
-from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.backends.tensorrt.backend import TensorRt, make_engine_plan
+from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.reference_outputs import Reference, predict, reference_of, refiner_shapes
 from cliprl.engines.onnx.calibration import add_ranges, read_ranges
 from cliprl.engines.selection.accuracy_gate import judge
@@ -80,7 +80,7 @@ def test_the_gate_accepts_the_graph_that_is_built(bundle: Bundle, precision: str
 
 @pytest.mark.parametrize("precision", EIGHT_BITS)
 def test_ranges_that_are_far_too_small_are_refused_by_the_gate(bundle: Bundle, precision: str) -> None:
-    small = {name: size / 8 for name, size in read_ranges(bundle.path / RANGES).items()}
+    small = {name: size / 8 for name, size in read_ranges(bundle.path / RANGES_FILE).items()}
     model = quantize_graph(load_graph(bundle.encoder), precision, small)
     encoder, reference = OrtEngine(model.SerializeToString(), bundle), reference_of(bundle)
     one = Reference(reference.pictures[:1], reference.base[:1], reference.refined[:1], reference.source)
@@ -94,7 +94,7 @@ def test_every_wide_product_is_in_eight_bits_and_nothing_else(bundle: Bundle, pr
     wanted = products(exact)
     every = products(exact, grouped=True, least=1)
     assert 10 < len(wanted) < len(every)
-    quantize_graph(model, precision, read_ranges(bundle.path / RANGES))
+    quantize_graph(model, precision, read_ranges(bundle.path / RANGES_FILE))
     onnx.checker.check_model(model, full_check=True)
     assert kinds(model).count("QuantizeLinear") == len({p.activation for p in wanted.values()})
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -171,17 +171,17 @@ def test_what_was_not_calibrated_or_is_garbled_is_told(bundle: Bundle, tmp_path:
         '{"ranges": {"x": NaN}}',
         '{"ranges": {"x": -1}}',
     ):
-        (tmp_path / RANGES).write_text(text)
-        with pytest.raises(BundleError, match=RANGES):
-            read_ranges(tmp_path / RANGES)
-    with pytest.raises(BundleError, match=RANGES):
-        read_ranges(tmp_path / "none" / RANGES)
+        (tmp_path / RANGES_FILE).write_text(text)
+        with pytest.raises(BundleError, match=RANGES_FILE):
+            read_ranges(tmp_path / RANGES_FILE)
+    with pytest.raises(BundleError, match=RANGES_FILE):
+        read_ranges(tmp_path / "none" / RANGES_FILE)
     with pytest.raises(UsageError, match="at least 4"):
         add_ranges(bundle, reference_of(bundle).pictures[:2])
 
 
 def test_ranges_are_what_the_activations_reach(bundle: Bundle) -> None:
-    ranges = read_ranges(bundle.path / RANGES)
+    ranges = read_ranges(bundle.path / RANGES_FILE)
     model = load_graph(bundle.encoder)
     names = [p.activation for p in products(model, grouped=True, least=1).values()]
     assert set(ranges) == set(names)
@@ -207,10 +207,10 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> Te
 @pytest.mark.parametrize(
     ("capability", "files", "expected"),
     [
-        ((8, 6), {RANGES}, ("f16", "int8", "f32")),
-        ((8, 9), {RANGES}, ("f16", "fp8", "int8", "f32")),
-        ((9, 0), {RANGES}, ("f16", "fp8", "int8", "f32")),
-        ((12, 0), {RANGES}, ("f16", "fp8", "int8", "f32")),
+        ((8, 6), {RANGES_FILE}, ("f16", "int8", "f32")),
+        ((8, 9), {RANGES_FILE}, ("f16", "fp8", "int8", "f32")),
+        ((9, 0), {RANGES_FILE}, ("f16", "fp8", "int8", "f32")),
+        ((12, 0), {RANGES_FILE}, ("f16", "fp8", "int8", "f32")),
         ((8, 9), set(), ("f16", "f32")),
     ],
 )
@@ -248,8 +248,8 @@ def test_an_eight_bit_engine_is_made_of_the_ranges_too(bundle: Bundle, monkeypat
     pytest.importorskip(RTX)
     backend = with_gpu(monkeypatch, (8, 9))
     (fp8,), (half,) = (served(bundle, precision, backend, monkeypatch) for precision in ("fp8", "f16"))
-    assert bundle.manifest.hashes[RANGES] in fp8.fields()["encoder"]
-    assert bundle.manifest.hashes[RANGES] not in half.fields()["encoder"]
+    assert bundle.manifest.hashes[RANGES_FILE] in fp8.fields()["encoder"]
+    assert bundle.manifest.hashes[RANGES_FILE] not in half.fields()["encoder"]
     assert fp8.encoder_request().precision == "fp8"
     asked: list[Request] = []
     monkeypatch.setattr(backend, "build", lambda request: asked.append(request) or b"plan")
@@ -268,8 +268,8 @@ def test_an_eight_bit_engine_is_made_of_the_ranges_too(bundle: Bundle, monkeypat
 )
 def test_a_plan_is_built_ahead_of_time(bundle: Bundle, precision: str, target: str) -> None:
     pytest.importorskip(RTX)
-    plan = make_plan(RTX, bundle.encoder, precision, {}, target)
-    half = make_plan(RTX, bundle.encoder, "f16", {}, target)
+    plan = make_engine_plan(RTX, bundle.encoder, precision, {}, target)
+    half = make_engine_plan(RTX, bundle.encoder, "f16", {}, target)
     assert (plan.inputs, plan.outputs, plan.profile) == (half.inputs, half.outputs, half.profile)
     assert plan.data != half.data
     for name in plan.inputs | plan.outputs:
@@ -279,4 +279,4 @@ def test_a_plan_is_built_ahead_of_time(bundle: Bundle, precision: str, target: s
 @pytest.mark.parametrize("target", ["sm75", "sm86"])
 def test_fp8_is_refused_for_a_gpu_without_it(bundle: Bundle, target: str) -> None:
     with pytest.raises(UsageError, match=rf"{target} has no fp8, which begins with sm89"):
-        make_plan(RTX, bundle.encoder, "fp8", {}, target)
+        make_engine_plan(RTX, bundle.encoder, "fp8", {}, target)

@@ -31,7 +31,7 @@ from cliprl.engines.backends.engine import (
     TensorSpec,
 )
 from cliprl.engines.backends.openvino import backend as openvino_backend
-from cliprl.engines.backends.openvino.backend import OpenVino, lacking
+from cliprl.engines.backends.openvino.backend import OpenVino, why_unsupported
 from cliprl.engines.backends.registry import backend_of, compile_engine, ready_backends
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_pictures, encoder_shapes, reference_of
@@ -39,8 +39,8 @@ from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.engines.selection import engine_variant
-from cliprl.engines.selection.accuracy_gate import compare, judge
-from cliprl.engines.selection.engine_variant import candidates, examine
+from cliprl.engines.selection.accuracy_gate import compare_logits, judge
+from cliprl.engines.selection.engine_variant import candidates, compare_with_reference
 from cliprl.models.export.probe_images import probe_images
 
 NAMES = ("background", "shaft", "tip")
@@ -70,7 +70,7 @@ def logits(seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def test_the_same_passes() -> None:
-    comparison = compare("encoder", logits(), logits(), NAMES)
+    comparison = compare_logits("encoder", logits(), logits(), NAMES)
     assert comparison.faults() == []
     assert comparison.cosine == pytest.approx(1)
     assert set(comparison.classes) == set(NAMES)
@@ -78,7 +78,7 @@ def test_the_same_passes() -> None:
 
 def test_a_common_offset_of_all_classes_changes_nothing() -> None:
     offset = np.random.default_rng(1).normal(0, 50, (2, 1, 16, 20)).astype(np.float32)
-    assert compare("encoder", logits() + offset, logits(), NAMES).faults() == []
+    assert compare_logits("encoder", logits() + offset, logits(), NAMES).faults() == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_common_offset_of_all_classes_changes_nothing() -> None:
     ],
 )
 def test_what_is_off_is_told_with_figures(change: Change, word: str) -> None:
-    faults = compare("encoder", change(logits()).astype(np.float32), logits(), NAMES).faults()
+    faults = compare_logits("encoder", change(logits()).astype(np.float32), logits(), NAMES).faults()
     assert any(word in fault for fault in faults)
 
 
@@ -105,7 +105,7 @@ def test_a_small_class_that_vanishes_is_not_hidden_by_the_large_one() -> None:
     expected[:, 1, :8, :10] = 9
     found = expected.copy()
     found[:, 1, :8, :10] = 4.9
-    comparison = compare("encoder", found, expected, ("background", "needle"))
+    comparison = compare_logits("encoder", found, expected, ("background", "needle"))
     assert comparison.agreement > 0.99
     assert any("needle" in fault for fault in comparison.faults())
 
@@ -117,11 +117,11 @@ def test_ties_are_forgiven_to_a_thin_class_but_decided_cells_are_not() -> None:
     expected[:, 1, :2, :10] = 5.2
     found = expected.copy()
     found[:, 1, :2, :10] = 4.9
-    comparison = compare("encoder", found, expected, ("background", "needle"))
+    comparison = compare_logits("encoder", found, expected, ("background", "needle"))
     assert comparison.agreement == pytest.approx(0.998)
     assert comparison.classes["needle"] == 1.0
     found[:, 1, :3, :10] = 4.9
-    assert compare("encoder", found, expected, ("background", "needle")).classes["needle"] < 0.9
+    assert compare_logits("encoder", found, expected, ("background", "needle")).classes["needle"] < 0.9
 
 
 def test_drawn_pictures_are_judged_less_strictly() -> None:
@@ -285,7 +285,9 @@ def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: E
 def test_a_cpu_has_what_its_instructions_and_the_bundle_allow(
     flags: set[str], bf16: bool, quantised: bool, expected: set[str]
 ) -> None:
-    answers = {p: lacking(p, frozenset(flags), bf16, quantised) for p in ("f32", "bf16", "int8", "f16", "fp8", "f12")}
+    answers = {
+        p: why_unsupported(p, frozenset(flags), bf16, quantised) for p in ("f32", "bf16", "int8", "f16", "fp8", "f12")
+    }
     assert {precision for precision, reason in answers.items() if not reason} == expected
     for precision, reason in answers.items():
         assert not reason or precision in reason
@@ -303,7 +305,7 @@ def test_an_int8_encoder_is_made_served_and_sealed(
     assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
     chosen = next(c for c in candidates(quantised, "cpu") if c.precision == "int8")
     assert quantised.manifest.hashes[INT8_WEIGHTS] in chosen.fields()["encoder"]
-    report = [c.to_json() for c in examine(chosen, chosen.build(), reference_of(quantised))]
+    report = [c.to_json() for c in compare_with_reference(chosen, chosen.build(), reference_of(quantised))]
     assert report[0]["finite"]
     assert report[0]["agreement"] > 0.9
     (quantised.path / INT8_WEIGHTS).write_bytes(b"0" + (quantised.path / INT8_WEIGHTS).read_bytes()[1:])

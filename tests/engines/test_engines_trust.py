@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import Bundle, BundleError, CompiledBundle, EngineCache, add_reference, load_engines, open_bundle
-from cliprl.engines.bundle.bundle import RANGES
+from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.bundle.reference_outputs import Reference, drawn_pictures, predict, reference_of
 from cliprl.engines.cache.engine_cache import entry_name
@@ -34,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped networks with every kind of file that a bundle may have."""
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
-    (folder / RANGES).write_bytes(bytes(range(256)) * 8)
+    (folder / RANGES_FILE).write_bytes(bytes(range(256)) * 8)
     manifest = open_bundle(folder).manifest
     return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:1])
 

@@ -12,7 +12,7 @@ from cliprl.engines import Bundle, EngineError, UsageError, compile_engine, open
 from cliprl.engines.backends.engine import TensorSpec
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo
 from cliprl.engines.backends.registry import backend_names, probe
-from cliprl.engines.backends.tensorrt.backend import make_plan
+from cliprl.engines.backends.tensorrt.backend import make_engine_plan
 from cliprl.engines.backends.tensorrt.probe import why_not, why_not_torch
 
 onnx = pytest.importorskip("onnx")
@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 from onnx_runs import outputs_of  # noqa: E402
 
 from cliprl.engines.onnx.batch import set_batch  # noqa: E402
-from cliprl.engines.onnx.dynamic_conv import load_graph, replace_computed_kernels  # noqa: E402
+from cliprl.engines.onnx.dynamic_conv import load_graph, rewrite_computed_kernels  # noqa: E402
 from cliprl.engines.onnx.fp16 import to_fp16  # noqa: E402
 
 RTX = "tensorrt_rtx"
@@ -62,7 +62,7 @@ def path_of(bundle: Bundle, network: str) -> Path:
 @pytest.mark.parametrize("network", ["encoder", "refiner"])
 def test_a_plan_is_built_ahead_of_time(bundle: Bundle, network: str, target: str, precision: str) -> None:
     pytest.importorskip(RTX)
-    plan = make_plan(RTX, path_of(bundle, network), precision, {}, target)
+    plan = make_engine_plan(RTX, path_of(bundle, network), precision, {}, target)
     inputs, outputs = tensors(bundle, network)
     assert plan.inputs == inputs
     assert plan.outputs == outputs
@@ -79,32 +79,32 @@ def test_a_plan_is_built_ahead_of_time(bundle: Bundle, network: str, target: str
 def test_a_plan_is_static_for_the_classes_asked_for(bundle: Bundle) -> None:
     pytest.importorskip(RTX)
     shape = (7, bundle.embeddings.shape[1])
-    fixed = make_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86")
+    fixed = make_engine_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86")
     assert not fixed.profile
     assert fixed.inputs["text"].shape == shape
-    left_open = make_plan(RTX, bundle.encoder, "f16", {"text": (-1, shape[1])}, "sm86").profile["text"]
+    left_open = make_engine_plan(RTX, bundle.encoder, "f16", {"text": (-1, shape[1])}, "sm86").profile["text"]
     assert [size for size, _ in left_open] == list(CLASSES)
     with pytest.raises(UsageError, match="65"):
-        make_plan(RTX, bundle.encoder, "f16", {"text": (65, shape[1])}, "sm86")
+        make_engine_plan(RTX, bundle.encoder, "f16", {"text": (65, shape[1])}, "sm86")
 
 
 def test_refusals_name_value_and_rule(bundle: Bundle, tmp_path: Path) -> None:
     pytest.importorskip(RTX)
     with pytest.raises(UsageError, match=r"sm99.*sm86"):
-        make_plan(RTX, bundle.refiner, "f16", {}, "sm99")
+        make_engine_plan(RTX, bundle.refiner, "f16", {}, "sm99")
     with pytest.raises(UsageError, match=r"f8.*f16"):
-        make_plan(RTX, bundle.refiner, "f8", {}, "sm86")
+        make_engine_plan(RTX, bundle.refiner, "f8", {}, "sm86")
     text = tmp_path / "text.onnx"
     text.write_text("no network")
     with pytest.raises(EngineError, match=r"text\.onnx"):
-        make_plan(RTX, text, "f16", {}, "sm86")
+        make_engine_plan(RTX, text, "f16", {}, "sm86")
     model = onnx.load(bundle.encoder)
     for dim in [d for v in [*model.graph.input, *model.graph.output] for d in v.type.tensor_type.shape.dim]:
         if dim.dim_param:
             dim.dim_param = "things"
     onnx.save(model, tmp_path / "open.onnx")
     with pytest.raises(EngineError, match=r"text.*things.*classes"):
-        make_plan(RTX, tmp_path / "open.onnx", "f32", {}, "sm86")
+        make_engine_plan(RTX, tmp_path / "open.onnx", "f32", {}, "sm86")
 
 
 def sample(bundle: Bundle, classes: int) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def sample(bundle: Bundle, classes: int) -> dict[str, Any]:
 def test_a_computed_kernel_turned_inside_out_gives_the_same(bundle: Bundle, classes: int) -> None:
     model, inputs = load_graph(bundle.encoder), sample(bundle, classes)
     expected = outputs_of(model, inputs)
-    replace_computed_kernels(model)
+    rewrite_computed_kernels(model)
     found = outputs_of(model, inputs)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4)
@@ -131,7 +131,7 @@ def test_several_pictures_at_a_time_give_what_each_gives(bundle: Bundle, batch: 
     alone = [outputs_of(load_graph(bundle.encoder), inputs | {"image": picture[None]}) for picture in pictures]
     model = load_graph(bundle.encoder)
     set_batch(model, batch)
-    replace_computed_kernels(model)
+    rewrite_computed_kernels(model)
     onnx.checker.check_model(model, full_check=True)
     for name, values in outputs_of(model, inputs | {"image": pictures}).items():
         np.testing.assert_allclose(values, np.concatenate([each[name] for each in alone]), atol=2e-4)
@@ -141,9 +141,9 @@ def test_several_pictures_at_a_time_give_what_each_gives(bundle: Bundle, batch: 
 @pytest.mark.parametrize("target", ["sm75", "sm89"])
 def test_a_plan_of_several_pictures_is_built_ahead_of_time(bundle: Bundle, target: str, precision: str) -> None:
     pytest.importorskip(RTX)
-    single = make_plan(RTX, bundle.encoder, precision, {}, target)
+    single = make_engine_plan(RTX, bundle.encoder, precision, {}, target)
     image = single.inputs["image"].shape
-    plan = make_plan(RTX, bundle.encoder, precision, {"image": (8, *image[1:])}, target)
+    plan = make_engine_plan(RTX, bundle.encoder, precision, {"image": (8, *image[1:])}, target)
     assert plan.inputs["image"].shape == (8, *image[1:])
     assert plan.profile == single.profile
     for name, spec in plan.outputs.items():

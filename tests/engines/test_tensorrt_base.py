@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cliprl.engines.backends.engine import TensorSpec
-from cliprl.engines.backends.tensorrt.backend import make_plan
+from cliprl.engines.backends.tensorrt.backend import make_engine_plan
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -20,7 +20,7 @@ RTX = pytest.importorskip("tensorrt_rtx").__name__
 
 import torch  # noqa: E402
 
-from cliprl.engines.bundle.bundle import RANGES  # noqa: E402
+from cliprl.engines.bundle.bundle import RANGES_FILE  # noqa: E402
 from cliprl.engines.onnx.batch import set_batch  # noqa: E402
 from cliprl.engines.onnx.dynamic_conv import load_graph  # noqa: E402
 from cliprl.engines.onnx.matmul_to_conv import replace_matrix_products  # noqa: E402
@@ -72,7 +72,7 @@ def tensors(network: str, height: int, width: int) -> tuple[dict[str, TensorSpec
 
 def check(folder: Path, network: str, target: str, precision: str, size: tuple[int, int]) -> None:
     path = folder / f"{network}.onnx"
-    plan = make_plan(RTX, path, precision, {}, target)
+    plan = make_engine_plan(RTX, path, precision, {}, target)
     inputs, outputs = tensors(network, *size)
     assert plan.inputs == inputs
     assert plan.outputs == outputs
@@ -94,7 +94,7 @@ def test_a_vit_is_built_ahead_of_time(short: Path, network: str, target: str, pr
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_a_vit_of_several_pictures_is_built_ahead_of_time(short: Path, precision: str) -> None:
-    plan = make_plan(RTX, short / "encoder.onnx", precision, {"image": (8, HEIGHT, WIDTH, 3)}, "sm86")
+    plan = make_engine_plan(RTX, short / "encoder.onnx", precision, {"image": (8, HEIGHT, WIDTH, 3)}, "sm86")
     assert plan.inputs["image"].shape == (8, HEIGHT, WIDTH, 3)
     assert plan.outputs["logits"].shape == (8, -1, HEIGHT // 4, WIDTH // 4)
 
@@ -104,11 +104,11 @@ def test_a_vit_in_eight_bits_is_built_ahead_of_time(short: Path, precision: str,
     found = products(load_graph(short / "encoder.onnx"))
     # In every block: the three projections in one, the attention's output, the two of the perceptron.
     assert len(found) >= 4 * BLOCKS
-    (short / RANGES).write_text(json.dumps({"ranges": {p.activation: 8.0 for p in found.values()}}))
-    plan = make_plan(RTX, short / "encoder.onnx", precision, {}, target)
+    (short / RANGES_FILE).write_text(json.dumps({"ranges": {p.activation: 8.0 for p in found.values()}}))
+    plan = make_engine_plan(RTX, short / "encoder.onnx", precision, {}, target)
     inputs, outputs = tensors("encoder", HEIGHT, WIDTH)
     assert (plan.inputs, plan.outputs) == (inputs, outputs)
-    half = make_plan(RTX, short / "encoder.onnx", "f16", {}, target)
+    half = make_engine_plan(RTX, short / "encoder.onnx", "f16", {}, target)
     assert len(plan.data) < 0.8 * len(half.data)
 
 

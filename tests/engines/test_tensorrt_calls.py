@@ -137,7 +137,7 @@ def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pyt
     pytest.importorskip("onnx")
     from cliprl.engines import open_bundle
     from cliprl.engines.backends.tensorrt import build
-    from cliprl.engines.backends.tensorrt.backend import TensorRt, make_plan
+    from cliprl.engines.backends.tensorrt.backend import TensorRt, make_engine_plan
 
     bundle, configs = open_bundle(), []
     add_profile = build._add_profile
@@ -148,17 +148,17 @@ def test_known_shapes_make_a_static_engine_that_can_be_captured(monkeypatch: pyt
 
     monkeypatch.setattr(build, "_add_profile", kept)
     shape = bundle.embeddings.shape
-    plan = make_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86")
+    plan = make_engine_plan(RTX, bundle.encoder, "f16", {"text": shape}, "sm86")
     assert not plan.profile
     assert plan.inputs["text"].shape == shape
     assert plan.outputs["logits"].shape[1] == shape[0]
-    left_open = make_plan(RTX, bundle.encoder, "f16", {"text": (-1, shape[1])}, "sm86")
+    left_open = make_engine_plan(RTX, bundle.encoder, "f16", {"text": (-1, shape[1])}, "sm86")
     assert left_open.outputs["logits"].shape[1] == -1
     flag = import_module(RTX).BuilderFlag.REQUIRE_USER_ALLOCATION
     assert len(configs) == 2
     assert all(config.get_flag(flag) for config in configs)
-    assert "user allocation" in build.SETTINGS
-    assert TensorRt(RTX).identity()["build settings"] == build.SETTINGS
+    assert "user allocation" in build.BUILD_SETTINGS
+    assert TensorRt(RTX).identity()["build settings"] == build.BUILD_SETTINGS
 
 
 def test_captures_use_no_stream_of_the_pool_that_others_share(trt: FakeTensorRt) -> None:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame
 
 Picture = NDArray[np.uint8]
@@ -37,17 +37,17 @@ def moving(index: int, height: int, width: int) -> Picture:
     return rgb
 
 
-def color_of(matrix: str, full_range: bool = False) -> Color:
+def color_of(matrix: str, full_range: bool = False) -> ColorSpace:
     """A colour whose tags all say what it is."""
     space, primaries, transfer = TAGS[matrix]
-    return Color(matrix, full_range, space, 2 if full_range else 1, primaries, transfer)
+    return ColorSpace(matrix, full_range, space, 2 if full_range else 1, primaries, transfer)
 
 
-def video_frame(rgb: Picture, pix_fmt: str = "yuv420p", color: Color | None = None) -> av.VideoFrame:
+def video_frame(rgb: Picture, pix_fmt: str = "yuv420p", color: ColorSpace | None = None) -> av.VideoFrame:
     """An RGB picture (H, W, 3) as a libav frame. Y'CbCr is computed here, not by libav, and subsampled by box means."""
     if "yuv" not in pix_fmt and pix_fmt != "nv12" and "gray" not in pix_fmt:
         return av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=pix_fmt)
-    yuv = rgb_to_yuv(rgb, color or Color())
+    yuv = rgb_to_yuv(rgb, color or ColorSpace())
     frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], pix_fmt)
     components = [yuv[..., i] for i in range(3)]
     if len(frame.planes) > 1:
@@ -83,7 +83,7 @@ def make_clip(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     picture: Callable[[int, int, int], Picture] = moving,
-    color: Color | None = None,
+    color: ColorSpace | None = None,
     pts: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     rotation: int = 0,
@@ -123,7 +123,7 @@ def make_clip(
     return path
 
 
-def _tag(context: Any, color: Color) -> None:
+def _tag(context: Any, color: ColorSpace) -> None:
     context.colorspace, context.color_range = color.space_tag, color.range_tag
     context.color_primaries, context.color_trc = color.primaries_tag, color.transfer_tag
 

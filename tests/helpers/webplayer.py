@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from cliprl.engines import ClassSpec
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -45,7 +45,7 @@ def picture(index: int) -> Frame:
     luma, chroma = np.full((HEIGHT, WIDTH), 110, np.uint8), np.full((HEIGHT // 2, WIDTH // 2, 2), 128, np.uint8)
     left = 4 * index % (WIDTH - 16)
     luma[HEIGHT - 40 : HEIGHT - 24, left : left + 16] = 235
-    return Frame(luma, chroma, index, Fraction(1, RATE), index, Color("bt709"), 1)
+    return Frame(luma, chroma, index, Fraction(1, RATE), index, ColorSpace("bt709"), 1)
 
 
 def halves(index: int) -> tuple[Frame, Segmentation]:

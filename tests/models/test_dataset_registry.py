@@ -84,7 +84,7 @@ def test_a_new_file_is_a_new_kind(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stripes")
 def test_the_command_scores_a_new_kind(tmp_path: Path) -> None:
     app = typer.Typer()
-    app.command()(eval_cli.evaluate)
+    app.command()(eval_cli.evaluate_command)
     words = ["--data", f"stripes:{tmp_path}?count=2", "--union", "--out", str(tmp_path / "out"), "--steps", "0"]
     done = CliRunner().invoke(app, [*words, "--threads", "1", "--worst", "0"])
     assert done.exit_code == 0, done.output

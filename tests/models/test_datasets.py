@@ -17,7 +17,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_name
 from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
-from cliprl.models.data.sets.cholecseg8k import CLASSES as CHOLEC_CLASSES
+from cliprl.models.data.sets.cholecseg8k import CHOLECSEG_CLASSES as CHOLEC_CLASSES
 from cliprl.models.data.sets.cholecseg8k import WATERSHED, CholecSeg8k
 from cliprl.models.data.sets.cutouts import Cutouts
 from cliprl.models.data.sets.davinci import DavinciFrame

@@ -251,10 +251,12 @@ def test_no_number_is_cut_off_in_a_terminal_of_80_columns() -> None:
     clean = {"frames": 7, "sequences": dict.fromkeys(names, 225), "scores": scores, "classes": classes}
     run = {"bundle": "small", "data": "set", "settings": {}, "results": [clean | {"per_class": columns}]}
     console = Console(width=80, file=io.StringIO())
-    console.print(Markdown(markdown.summary(run)))
+    console.print(Markdown(markdown.format_summary(run)))
     shown = console.file.getvalue()
     assert "…" not in shown
-    cells = {cell for line in markdown.summary(run).splitlines() if line.startswith("|") for cell in line.split(" | ")}
+    cells = {
+        cell for line in markdown.format_summary(run).splitlines() if line.startswith("|") for cell in line.split(" | ")
+    }
     missing = [cell for cell in cells if re.fullmatch(r"0\.\d{3}|\d+\.\d\d %", cell) and cell not in shown]
     assert not missing
 

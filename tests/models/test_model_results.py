@@ -27,7 +27,7 @@ def endovis2015(result: dict[str, Any]) -> list[str]:
 
 def text(result: dict[str, Any]) -> list[str]:
     """A line a seed, and their mean."""
-    rows = {seed: [row[name] for name in text_study.MEASURES] for seed, row in result["seeds"].items()}
+    rows = {seed: [row[name] for name in text_study.TEXT_SCORES] for seed, row in result["seeds"].items()}
     rows["mean"] = [sum(column) / len(column) for column in zip(*rows.values(), strict=True)]
     return [f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in rows.items()]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
-from cliprl.models.data.augmentation.augment import STRIDE, Geometry, Photometry
+from cliprl.models.data.augmentation.augment import LABEL_STRIDE, Geometry, Photometry
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
 from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch, pair_batch
@@ -69,7 +69,7 @@ def test_labels_stay_on_what_they_label(seed: int) -> None:
     sample = Sample(np.repeat(200 * labels[..., None], 3, 2), labels, "s")
     geometry = Geometry.draw(rng, (120, 150), SIZE)
     image, cells = geometry.apply(sample, SIZE)
-    seen = cv2.resize(image, None, fx=1 / STRIDE, fy=1 / STRIDE, interpolation=cv2.INTER_AREA)[..., 0]
+    seen = cv2.resize(image, None, fx=1 / LABEL_STRIDE, fy=1 / LABEL_STRIDE, interpolation=cv2.INTER_AREA)[..., 0]
     sure = (seen == 0) | (seen == 200)
     known = cells != NOT_INSTRUMENT
     assert (sure & known).mean() > 0.2
@@ -144,7 +144,7 @@ def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relab
     for step in (5, 6):
         image, labels = ahead(step)
         assert image.shape == (2, *SIZE, 3)
-        assert labels.shape == (2, SIZE[0] // STRIDE, SIZE[1] // STRIDE)
+        assert labels.shape == (2, SIZE[0] // LABEL_STRIDE, SIZE[1] // LABEL_STRIDE)
         assert torch.equal(image, make(step)[0])
         assert torch.equal(labels, make(step)[1])
     ahead.close()

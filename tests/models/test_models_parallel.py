@@ -162,7 +162,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch_share(5) == range(5)
     monkeypatch.setattr("cliprl.models.training.parallel.world_size", lambda: 2)
-    monkeypatch.setattr("cliprl.models.training.parallel.rank", lambda: 1)
+    monkeypatch.setattr("cliprl.models.training.parallel.process_rank", lambda: 1)
     assert batch_share(6) == range(3, 6)
     with pytest.raises(UsageError, match="which 2 processes can't share evenly"):
         batch_share(5)

@@ -19,7 +19,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage, save_checkpoint
-from cliprl.models.training.stages.supervised import update
+from cliprl.models.training.stages.supervised import optimizer_step
 
 TINY = (
     """
@@ -196,7 +196,7 @@ class Exploding(Counting):
         loss = self.layer(torch.ones(1, 1)).sum()
         if index == 2:
             loss = loss * self.harm if self.harm == float("inf") else loss + (loss.detach() - loss).square().sqrt()
-        update(self.optimizer, self.scheduler, loss, self.layer)
+        optimizer_step(self.optimizer, self.scheduler, loss, self.layer)
         return {"loss": loss.item()}
 
 

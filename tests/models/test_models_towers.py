@@ -15,7 +15,7 @@ from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
 from cliprl.models.config.load import load_recipe
 from cliprl.models.export.export import TrainedModel, export_bundle
-from cliprl.models.network.backbones import make_clip
+from cliprl.models.network.backbones import make_clip_module
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
@@ -165,7 +165,7 @@ def test_the_recipes_for_gpus_fit_their_towers(recipe: str, width: int, heads: i
     config = load_recipe(recipe).network
     assert config.weights in open_clip.list_pretrained_tags_by_model(config.tower)
     with torch.device("meta"):
-        clip = make_clip(config)
+        clip = make_clip_module(config)
     patch = clip.visual.patch_size[0]
     assert clip.visual.conv1.weight.shape[0] == width
     assert clip.visual.positional_embedding.shape[0] == (config.height // patch) * (config.width // patch) + 1

@@ -26,12 +26,12 @@ from cliprl.models.data.raytraced.dataset import CLASS_NAMES
 from cliprl.models.data.raytraced.effects import RenderedPasses, develop
 from cliprl.models.data.raytraced.generate import Job, generate
 from cliprl.models.data.raytraced.geometry import Mesh, rotation, sphere, sweep, translation
-from cliprl.models.data.raytraced.instruments import MAKERS, SHAFT, TIP, WRIST
+from cliprl.models.data.raytraced.instruments import MAKERS, SHAFT_PART, TIP_PART, WRIST_PART
 from cliprl.models.data.raytraced.layout import Layout, draw_layout
 from cliprl.models.data.raytraced.mesh_folder import MeshFolder
-from cliprl.models.data.raytraced.objects import CLIP, NEEDLE, NONE, THREAD
+from cliprl.models.data.raytraced.objects import CLIP_LABEL, NEEDLE_LABEL, NO_LABEL, THREAD_LABEL
 from cliprl.models.data.raytraced.render import Rendered, llvm_library
-from cliprl.models.data.raytraced.textures import STRIPS, TISSUES, TextureSource
+from cliprl.models.data.raytraced.textures import TISSUE_STRIPS, TISSUES, TextureSource
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.synthetic import SCENE_CLASSES
@@ -63,30 +63,35 @@ def number(name: str) -> int:
 @pytest.mark.parametrize("opening", [0.0, 0.5])
 def test_an_instrument_is_closed_and_wound_outwards(kind: str, opening: float) -> None:
     for seed in range(3):
-        built = instruments.build(kind, seed, opening)
-        assert {SHAFT, TIP} <= {piece.part for piece in built.pieces}
+        built = instruments.build_instrument(kind, seed, opening)
+        assert {SHAFT_PART, TIP_PART} <= {piece.part for piece in built.pieces}
         for piece in built.pieces:
             assert np.isfinite(piece.mesh.vertices).all()
             assert volume(piece.mesh) > 0, (kind, piece.part)
             assert len(piece.mesh.uv) == len(piece.mesh.normals) == len(piece.mesh.vertices) > piece.mesh.faces.max()
-        ends = {part: max(p.mesh.vertices[:, 2].max() for p in built.pieces if p.part == part) for part in (SHAFT, TIP)}
-        assert ends[SHAFT] < ends[TIP] <= built.reach + 2
-        assert min(p.mesh.vertices[:, 2].min() for p in built.pieces if p.part == SHAFT) < -300
+        ends = {
+            part: max(p.mesh.vertices[:, 2].max() for p in built.pieces if p.part == part)
+            for part in (SHAFT_PART, TIP_PART)
+        }
+        assert ends[SHAFT_PART] < ends[TIP_PART] <= built.reach + 2
+        assert min(p.mesh.vertices[:, 2].min() for p in built.pieces if p.part == SHAFT_PART) < -300
 
 
 def test_the_jaws_open_and_nothing_else_changes() -> None:
-    shut, open_ = instruments.build("grasper", 5, 0.0), instruments.build("grasper", 5, 0.4)
-    width = [np.ptp(np.concatenate([p.mesh.vertices for p in b.pieces if p.part == TIP])[:, 1]) for b in (shut, open_)]
+    shut, open_ = instruments.build_instrument("grasper", 5, 0.0), instruments.build_instrument("grasper", 5, 0.4)
+    width = [
+        np.ptp(np.concatenate([p.mesh.vertices for p in b.pieces if p.part == TIP_PART])[:, 1]) for b in (shut, open_)
+    ]
     assert width[1] > width[0] + 3
     for one, other in zip(shut.pieces, open_.pieces, strict=True):
-        if one.part != TIP:
+        if one.part != TIP_PART:
             np.testing.assert_array_equal(one.mesh.vertices, other.mesh.vertices)
 
 
 def test_kinds_are_those_of_the_operating_room() -> None:
     assert {"scissors", "hook", "clip applier", "suction", "robotic"} <= set(MAKERS)
-    parts = {piece.part for piece in instruments.build("robotic", 0, 0.2).pieces}
-    assert parts == {SHAFT, TIP, WRIST}
+    parts = {piece.part for piece in instruments.build_instrument("robotic", 0, 0.2).pieces}
+    assert parts == {SHAFT_PART, TIP_PART, WRIST_PART}
 
 
 def test_a_transform_moves_points_and_turns_normals() -> None:
@@ -109,7 +114,7 @@ def test_a_folder_of_meshes_gives_instruments(tmp_path: Path) -> None:
     # The cylinder's side is one face high, so all of it lies below the limit between shaft and tip, but for its end.
     built = folder.build("electrode", np.random.default_rng(0), 0.0)
     assert built.kind == "hook"
-    assert [piece.part for piece in built.pieces] == [TIP, SHAFT]
+    assert [piece.part for piece in built.pieces] == [TIP_PART, SHAFT_PART]
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "dissection_electrode.stl").write_bytes(b"no mesh")
     with pytest.raises(CliprlError, match=r"dissection_electrode.stl can't be read as a mesh"):
@@ -141,14 +146,14 @@ def test_scenes_hold_what_they_should() -> None:
     assert len(counts) == 4
     assert counts.min() > 0
     labels = {placed.label for scene in scenes for placed in scene.still}
-    assert {NONE, CLIP, THREAD} <= labels <= {NONE, CLIP, THREAD, NEEDLE}
-    strips = sum(sum(placed.label == NONE for placed in scene.still) > 1 for scene in scenes)
+    assert {NO_LABEL, CLIP_LABEL, THREAD_LABEL} <= labels <= {NO_LABEL, CLIP_LABEL, THREAD_LABEL, NEEDLE_LABEL}
+    strips = sum(sum(placed.label == NO_LABEL for placed in scene.still) > 1 for scene in scenes)
     assert strips > 16  # organs, strips, swabs: something else than a bare wall
     for scene in scenes:
         assert all(placed.instance == 0 for placed in scene.still)
         pieces = scene.instruments(0, None)
         assert {placed.instance for placed in pieces} == set(range(1, len(scene.tools) + 1))
-        assert {placed.label for placed in pieces} <= {SHAFT, TIP, WRIST}
+        assert {placed.label for placed in pieces} <= {SHAFT_PART, TIP_PART, WRIST_PART}
 
 
 def test_between_two_frames_instruments_move_a_little() -> None:
@@ -184,11 +189,11 @@ def test_texture_is_not_stretched_on_slopes() -> None:
 def test_distractors_are_labelled_none() -> None:
     rng = np.random.default_rng(0)
     wall = tissue.draw_wall(rng, 50.0, 80.0)
-    assert objects.gauze(rng, wall).label == NONE
-    assert {placed.label for placed in objects.finger(rng, wall)} == {NONE}
-    assert {placed.label for placed in objects.clips(rng, tissue.draw_strip(rng, wall)[1], 2.0)} == {CLIP}
-    assert objects.thread(rng, wall).label == THREAD
-    assert objects.needle(rng, (0, 0, 50)).label == NEEDLE
+    assert objects.gauze(rng, wall).label == NO_LABEL
+    assert {placed.label for placed in objects.finger(rng, wall)} == {NO_LABEL}
+    assert {placed.label for placed in objects.clips(rng, tissue.draw_strip(rng, wall)[1], 2.0)} == {CLIP_LABEL}
+    assert objects.thread(rng, wall).label == THREAD_LABEL
+    assert objects.needle_mesh(rng, (0, 0, 50)).label == NEEDLE_LABEL
 
 
 def test_tissue_takes_its_colour_from_pictures_or_from_noise(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_tissue_takes_its_colour_from_pictures_or_from_noise(tmp_path: Path) -> 
         assert made.color.shape == (64, 64, 3)
         assert 0 < made.color.min() <= made.color.max() < 1
         assert made.relief.min() >= 0
-    assert set(STRIPS) <= set(TISSUES)
+    assert set(TISSUE_STRIPS) <= set(TISSUES)
     picture = np.full((100, 100, 3), 150, np.uint8)
     picture[:, :50] = 0  # a dark border, of which nothing may get into the texture
     cv2.imwrite(str(tmp_path / "a.png"), picture)
@@ -217,8 +222,13 @@ def test_tissue_takes_its_colour_from_pictures_or_from_noise(tmp_path: Path) -> 
 def rendered(height: int = 48, width: int = 60) -> Rendered:
     """A frame with a shaft (1) on the left, a wrist (3) and a tip (2) of instrument 1, and a clip."""
     labels = np.zeros((height, width), np.uint8)
-    labels[20:28, :20], labels[20:28, 20:26], labels[20:28, 26:34], labels[40:44, 40:44] = SHAFT, WRIST, TIP, CLIP
-    instances = np.isin(labels, (SHAFT, WRIST, TIP)).astype(np.uint8)
+    labels[20:28, :20], labels[20:28, 20:26], labels[20:28, 26:34], labels[40:44, 40:44] = (
+        SHAFT_PART,
+        WRIST_PART,
+        TIP_PART,
+        CLIP_LABEL,
+    )
+    instances = np.isin(labels, (SHAFT_PART, WRIST_PART, TIP_PART)).astype(np.uint8)
     radiance = np.random.default_rng(0).uniform(0.1, 1, (height, width, 3)).astype(np.float32)
     return Rendered(radiance, np.full((height, width), 80, np.float32), labels, instances, instances.astype(np.float32))
 
@@ -266,7 +276,7 @@ def test_scenes_are_read_in_the_classes_of_endovis(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.labels[seen], expected[seen])
         np.testing.assert_array_equal(instances > 0, np.isin(sample.labels, (1, 2, 3)))
     assert data.kinds(0) == ["grasper"]
-    assert {CLASS_NAMES[SHAFT], CLASS_NAMES[WRIST], CLASS_NAMES[TIP]} == {
+    assert {CLASS_NAMES[SHAFT_PART], CLASS_NAMES[WRIST_PART], CLASS_NAMES[TIP_PART]} == {
         "instrument-shaft",
         "instrument-wrist",
         "instrument-clasper",
@@ -420,13 +430,15 @@ def test_labels_are_those_of_what_is_seen(llvm: bool, monkeypatch: pytest.Monkey
     camera = CameraPose(60.0, np.zeros(3), np.array([0, 0, 100.0]))
     light = Light(np.array([3.0, 0, -1]), np.array([0, 0, 100.0]), 3e4, 60.0, 40.0)
     bright = material(0.9, 0, 0.9, 0.1)
-    shaft = Placed(tube(6.0, -80, 10).moved(translation(0, 0, 60) @ rotation(np.pi / 2, [0, 1, 0])), bright, SHAFT, 1)
+    shaft = Placed(
+        tube(6.0, -80, 10).moved(translation(0, 0, 60) @ rotation(np.pi / 2, [0, 1, 0])), bright, SHAFT_PART, 1
+    )
     surround = np.full((4, 4, 3), 0.02, np.float32)
-    dark = Placed(wall.mesh(0.01, 0.0, np.zeros(2)), material(0.004, 0, 0.9, 0.0), NONE)
-    strip = Placed(tube(6.0, -40, 40).moved(translation(0, 30, 90)), bright, NONE)
+    dark = Placed(wall.mesh(0.01, 0.0, np.zeros(2)), material(0.004, 0, 0.9, 0.0), NO_LABEL)
+    strip = Placed(tube(6.0, -40, 40).moved(translation(0, 30, 90)), bright, NO_LABEL)
     scene = Layout(camera, camera, (light, light), surround, [dark, strip, shaft])
     made = Renderer(96, 120, 8).frames(scene, 1, 0)[0]
-    mask, radiance = made.labels == SHAFT, made.radiance.mean(2)
+    mask, radiance = made.labels == SHAFT_PART, made.radiance.mean(2)
     np.testing.assert_array_equal(mask, made.instances == 1)
     inner = made.coverage == 1
     assert 0.05 < mask.mean() < 0.3

@@ -16,7 +16,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from cliprl.engines import UsageError  # noqa: E402
 from cliprl.models.studies import text_study  # noqa: E402
-from cliprl.models.studies.text_study import MEASURES, Question, auc, iou  # noqa: E402
+from cliprl.models.studies.text_study import TEXT_SCORES, Question, auc, iou  # noqa: E402
 from cliprl.models.training.stages.grounding import grounding_loss, phrases_of, presence  # noqa: E402
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer  # noqa: E402
 
@@ -141,7 +141,7 @@ def test_the_study_runs_goes_on_and_writes_its_table(tmp_path: Path) -> None:
     assert runs[0] == runs[1]
     rows = runs[0]["seeds"]
     assert set(rows) == {"0", "1"}
-    assert all(set(row) == set(MEASURES) and all(0 <= v <= 1 for v in row.values()) for row in rows.values())
+    assert all(set(row) == set(TEXT_SCORES) and all(0 <= v <= 1 for v in row.values()) for row in rows.values())
     assert rows["0"] != rows["1"]
     assert "rod" in runs[0]["words in no kept class's prompts"]
     assert (out / "study.md").read_text().count("\n| ") == 4

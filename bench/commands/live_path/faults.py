@@ -23,10 +23,10 @@ import numpy as np
 from cliprl.bench.commands.live_path import overload
 from cliprl.bench.commands.live_path.overload import OverloadRun
 from cliprl.bench.fixtures.looped_source import PacedSource
-from cliprl.bench.harness.registry import TIMING, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import Answers, BenchJob, Say
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Source
 from cliprl.pipeline.core.interfaces import PlaneAllocator
@@ -40,7 +40,7 @@ RATE = 25
 # Each fault, and a part of the message on the displayed frame.
 FAULTS = {"raises": "planted", "hangs for 5 s": "has hung", "masks are NaN": "not a number", "is killed": "signal 9"}
 _ALL = "all faults"
-NO_FAULT, STALL = "no fault", "camera stalls for 3 s"
+NO_FAULT, CAMERA_STALL = "no fault", "camera stalls for 3 s"
 _HANG, _STALL = 5.0, 3.0
 # Name of the fault's file after the fault; its time is by the monotonic clock, which all processes share.
 _STRUCK = "struck"
@@ -52,7 +52,8 @@ METHOD = {
     "includes": f"a clip repeated at {RATE} FPS through the live path, segmenter in its own process, no viewer",
     "frame rate": "camera frames displayed a second, from the injection of the fault on, over the seconds of a round",
     "back": "seconds from the fault to the first displayed frame with the mask of a frame that was captured after it",
-    overload.CASE: f"a camera over TCP, read, segmented and displayed with {overload.SHARE:.0%} of one processor; true age from "
+    overload.CASE: f"a camera over TCP, read, segmented and displayed with {overload.RUNNING_SHARE:.0%} of one processor; "
+    "true age from "
     "a time code in the frame, until the last frame displayed after the camera has hung up",
     "promised": f"frame rate within {RATE_TOLERANCE:.0%} of the camera's, masks back in {RECOVERY:g} s, a stall marked in "
     f"{STALL_MARK:g} ms; no frame older than {overload.OLD:g} s called live, the latency shown correct to {overload.EXACT:g} ms",
@@ -110,7 +111,7 @@ class DisplayRecord:
 
 
 @dataclass(slots=True)
-class Observation:
+class FaultObservation:
     """The frames displayed in `seconds` from `start` on: `message` identifies the fault, which occurred at `fault`."""
 
     start: float
@@ -145,21 +146,21 @@ class Observation:
 class FaultRun:
     """One run: observations by fault, the number of frames never displayed, and the run on an overloaded CPU."""
 
-    observations: Mapping[str, Observation]
+    observations: Mapping[str, FaultObservation]
     lost: int
     overload: OverloadRun
 
 
-def run(job: BenchJob) -> FaultRun:
+def run_faults(job: BenchJob) -> FaultRun:
     """Run the job's bundle through all faults, in this process; then on an overloaded CPU."""
     make_segmenter = partial(Segmenter, job.bundle, steps=job.steps)
-    observations, lost = observe(job, make_segmenter, open_bundle(job.bundle).manifest.classes)
-    return FaultRun(observations, lost, overload.observe(job))
+    observations, lost = observe_faults(job, make_segmenter, open_bundle(job.bundle).manifest.classes)
+    return FaultRun(observations, lost, overload.observe_overload(job))
 
 
-def observe(
+def observe_faults(
     job: BenchJob, make_segmenter: SegmenterFactory, classes: Sequence[ClassSpec]
-) -> tuple[dict[str, Observation], int]:
+) -> tuple[dict[str, FaultObservation], int]:
     """Observe every fault with any segmenter; return the observations, and the number of frames never displayed."""
     with tempfile.TemporaryDirectory() as folder, StallingSource(job.clip, RATE, 1 << 30) as source:
         planted = Path(folder)
@@ -169,13 +170,13 @@ def observe(
         try:
             watcher.wait_for_mask(_FIRST)
             time.sleep(_SPARE + job.warm_up)
-            observations = {NO_FAULT: watcher.watch(Observation(time.monotonic(), job.seconds))}
+            observations = {NO_FAULT: watcher.watch(FaultObservation(time.monotonic(), job.seconds))}
             for name, message in FAULTS.items():
                 (planted / name).touch()
-                observations[name] = watcher.watch(Observation(time.monotonic(), job.seconds, message))
+                observations[name] = watcher.watch(FaultObservation(time.monotonic(), job.seconds, message))
                 observations[name].fault = _struck(planted / _STRUCK)
                 time.sleep(_SPARE)
-            observations[STALL] = watcher.stall(source)
+            observations[CAMERA_STALL] = watcher.stall(source)
         finally:
             watcher.end()
         return observations, camera.dropped
@@ -221,16 +222,16 @@ class _Watcher:
                 )
             time.sleep(0.05)
 
-    def watch(self, observation: Observation) -> Observation:
+    def watch(self, observation: FaultObservation) -> FaultObservation:
         last = observation.start + observation.seconds
         time.sleep(max(last - time.monotonic(), 0.0))
         observation.records = [p for p in tuple(self._records) if observation.start <= p.moment < last]
         return observation
 
-    def stall(self, source: StallingSource) -> Observation:
+    def stall(self, source: StallingSource) -> FaultObservation:
         """Let the camera stall; measure how long after its last frame that was marked."""
         source.silent_until = time.monotonic() + _STALL
-        observation = Observation(time.monotonic(), _STALL)
+        observation = FaultObservation(time.monotonic(), _STALL)
         while time.monotonic() < source.silent_until:
             newest = self._stream.broadcast.newest
             if newest is not None and newest.status.state is SourceState.STALLED:
@@ -248,10 +249,10 @@ class _Watcher:
     "faults",
     help="The displayed video while segmentation raises, hangs, gives NaN or is killed, the camera stalls, or the CPU is busy.",
     defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
-    settings=(*TIMING, "steps"),
+    settings=(*TIMING_OPTIONS, "steps"),
     suite={"faults": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
     """Measure every fault once per round, each round in a fresh process."""
 
     def make_result(answers: Answers) -> Result:
@@ -259,7 +260,7 @@ def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
         notes = [verdict(runs), f"camera frames never displayed: {[r.lost for r in runs]}"]
         return session.result(series(runs), METHOD, notes)
 
-    return session.rounds({_ALL: (run, (job,))}, job.rounds, say, make_result)
+    return session.rounds({_ALL: (run_faults, (job,))}, job.rounds, say, make_result)
 
 
 def series(runs: Sequence[FaultRun]) -> list[Series]:
@@ -274,9 +275,9 @@ def series(runs: Sequence[FaultRun]) -> list[Series]:
         ]
         if name != NO_FAULT:
             found.append(Series.of(name, "masks back after", "s", [[s.recovery] for s in observations]))
-    marks = [each.observations[STALL].marked_ms for each in runs]
+    marks = [each.observations[CAMERA_STALL].marked_ms for each in runs]
     # A stall that was never marked counts as marked at its end, so that it is not left out.
-    found.append(Series.of(STALL, "marked after", "ms", [[1000 * _STALL if ms != ms else ms] for ms in marks]))
+    found.append(Series.of(CAMERA_STALL, "marked after", "ms", [[1000 * _STALL if ms != ms else ms] for ms in marks]))
     return [*found, *overload.series([each.overload for each in runs])]
 
 
@@ -292,7 +293,7 @@ def verdict(runs: Sequence[FaultRun]) -> str:
             if name != NO_FAULT and not s.recovery <= RECOVERY
         ]
         broken += [f"{name}: not reported" for s in observations if not s.reported and name != NO_FAULT]
-    marks = [each.observations[STALL].marked_ms for each in runs]
-    broken += [f"{STALL}: marked after {ms:.0f} ms" for ms in marks if not ms <= STALL_MARK]
+    marks = [each.observations[CAMERA_STALL].marked_ms for each in runs]
+    broken += [f"{CAMERA_STALL}: marked after {ms:.0f} ms" for ms in marks if not ms <= STALL_MARK]
     broken += overload.broken([each.overload for each in runs])
     return f"BROKEN: {'; '.join(broken)}" if broken else "held: every limit, in every round; each fault was reported"

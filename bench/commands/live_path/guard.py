@@ -16,7 +16,7 @@ from cliprl.bench.harness.clips import short_name
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import UsageError
 from cliprl.pipeline import Frame, open_source
 from cliprl.pipeline.live.privacy_guard import ENTER, LEAVE, BodyGuard, red_share
@@ -40,7 +40,7 @@ METHOD = {
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     inside: Annotated[
         Sequence[str], typer.Argument(metavar="[SOURCE]…", help="Videos, or FOLDER/*.png, of the inside of bodies.")
     ] = (),

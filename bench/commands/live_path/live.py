@@ -17,11 +17,11 @@ from cliprl.bench.fixtures import timecode
 from cliprl.bench.fixtures.loopback_viewer import LoopbackViewer
 from cliprl.bench.fixtures.looped_source import PacedSource
 from cliprl.bench.fixtures.timecoded_camera import check_width
-from cliprl.bench.harness.registry import TIMING, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.subprocess_call import report
-from cliprl.bench.harness.timing import WARM_FRAMES, Answers, BenchJob, Say
+from cliprl.bench.harness.subprocess_call import send_value
+from cliprl.bench.harness.timing import WARM_FRAMES, Answers, BenchJob, LogFunction
 from cliprl.bench.peers import cliprl_contender
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.core.interfaces import PlaneAllocator
@@ -31,7 +31,7 @@ RATES = (25, 30, 60, 120)
 DEADLINE_MS = 100.0
 # A rate at which more than this share of the frames is lost is beyond saturation.
 LOSS = 0.01
-STAGES = ("read", "prepare", "encode", "refine", "draw", "write")
+LIVE_STAGES = ("read", "prepare", "encode", "refine", "draw", "write")
 GLASS = "glass to glass"
 METHOD = {
     "includes": "latency: from the moment a frame is due to the end of its writing: decoding, queues and x264 ultrafast inside; "
@@ -65,7 +65,7 @@ class CodedSource(PacedSource):
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         frame = super()._read(allocate)
         if frame is not None:
-            timecode.write(frame.luma, frame.index)
+            timecode.draw_number(frame.luma, frame.index)
         return frame
 
 
@@ -76,7 +76,7 @@ class _Watcher:
         self._source, self._display = source, display
         self._next, self._last = first, last
         self._first, self._newest = first, -1
-        self._collector = cliprl_contender.Collector(STAGES, since="due")
+        self._collector = cliprl_contender.Collector(LIVE_STAGES, since="due")
         self._reported = time.monotonic()
         self.parts: list[LiveRun] = []
 
@@ -101,10 +101,10 @@ class _Watcher:
         if not offered and not ages:
             return
         self._next = max(until, self._next)
-        samples, self._collector = self._collector.samples, cliprl_contender.Collector(STAGES, since="due")
+        samples, self._collector = self._collector.samples, cliprl_contender.Collector(LIVE_STAGES, since="due")
         part = LiveRun(float(offered / self._source.rate), offered, offered - len(ages), samples | {GLASS: ages})
         self.parts.append(part)
-        report(part)
+        send_value(part)
 
 
 def one_rate(rate: int, job: BenchJob) -> LiveRun:
@@ -126,13 +126,13 @@ def one_rate(rate: int, job: BenchJob) -> LiveRun:
     "live",
     help="Paced like a camera, at 25, 30, 60 and 120 FPS: frames lost, latency under load, missed deadlines.",
     defaults=BenchJob("", rounds=1, seconds=60, warm_up=3),
-    settings=(*TIMING, "steps"),
+    settings=(*TIMING_OPTIONS, "steps"),
     suite={"live": {"rates": (30, 60, 120), "seconds": 30.0}, "live-25": {"rates": (25,), "seconds": 600.0}},
 )
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: Say,
+    say: LogFunction,
     rates: Annotated[Sequence[int], typer.Option("--rate", min=1, help="Frames per second; may be repeated.")] = RATES,
 ) -> Result:
     """Measure every rate in turn, each in a fresh process."""
@@ -160,7 +160,7 @@ def rate_series(rate: int, runs: Sequence[LiveRun]) -> list[Series]:
         Series.of(case, "lost", "%", [[100 * run.lost / run.offered] for run in runs]),
         Series.of(case, f"later than {DEADLINE_MS:g} ms", "%", missed),
     ]
-    names = (GLASS, cliprl_contender.LATENCY, *STAGES)
+    names = (GLASS, cliprl_contender.LATENCY, *LIVE_STAGES)
     return series + [Series.of(case, name, "ms", [run.samples[name] for run in runs]) for name in names]
 
 

@@ -1,7 +1,7 @@
 """The live path with three tenths of a core: the true age of its frames, from a time code, and the age that it reports.
 
 A camera on loopback numbers its frames. The live path runs in separate processes, all on one processor, which are stopped and
-continued in turn so that they get `SHARE` of it. In the end the camera hangs up.
+continued in turn so that they get `RUNNING_SHARE` of it. In the end the camera hangs up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.stream import LiveStream
 
 CASE = "overloaded reader"
-RATE, SHARE = 25, 0.3
+RATE, RUNNING_SHARE = 25, 0.3
 # One period of running and stopping, in seconds.
 _TURN = 0.1
 # Seconds to wait for the first frame, and to measure after the camera has hung up.
@@ -87,7 +87,7 @@ class OverloadRun:
         return errors[math.ceil(0.95 * len(errors)) - 1] if errors else math.inf
 
 
-def observe(job: BenchJob, *, bundle: bool = True) -> OverloadRun:
+def observe_overload(job: BenchJob, *, bundle: bool = True) -> OverloadRun:
     """Measure one run, after a first frame and the warm-up at full speed; without `bundle` nothing is segmented."""
     with tempfile.TemporaryDirectory() as folder:
         camera = CodedCamera(coded_clip(job.clip, RATE, Path(folder)), RATE)
@@ -138,13 +138,13 @@ def _wait_for(lines: Sequence[Any], process: subprocess.Popen[str]) -> None:
 
 
 def _throttle(group: int, until: float) -> None:
-    """Let a process group run for `SHARE` of the time, until the moment `until`."""
+    """Let a process group run for `RUNNING_SHARE` of the time, until the moment `until`."""
     try:
         while time.monotonic() < until:
             os.killpg(group, signal.SIGCONT)
-            time.sleep(SHARE * _TURN)
+            time.sleep(RUNNING_SHARE * _TURN)
             os.killpg(group, signal.SIGSTOP)
-            time.sleep((1 - SHARE) * _TURN)
+            time.sleep((1 - RUNNING_SHARE) * _TURN)
     finally:
         os.killpg(group, signal.SIGCONT)
 

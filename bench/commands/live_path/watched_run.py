@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 
 from cliprl.bench.fixtures.timecoded_camera import LOOP, CodedCamera, coded_clip, number_in, numbers_in
-from cliprl.bench.harness.registry import TIMING, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, Say
+from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import CliprlError
 
 RATE = 25
@@ -197,10 +197,10 @@ def watch(coded: Path, job: BenchJob, folder: Path) -> WatchedRun:
     "watch",
     help="The whole program for ten minutes, viewed on its page and recording: age of the displayed frames, missing frames.",
     defaults=BenchJob("", rounds=1, seconds=600, warm_up=15),
-    settings=(*TIMING, "steps"),
+    settings=(*TIMING_OPTIONS, "steps"),
     suite={"watch": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: Say) -> Result:
+def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
     """Measure one run per round."""
     coded = coded_clip(job.clip, RATE, session.folder)
     runs: list[WatchedRun] = []

@@ -21,11 +21,11 @@ import typer
 
 from cliprl.bench.harness.registry import app, measurements
 from cliprl.bench.harness.result import Result, read_result
-from cliprl.bench.harness.table import number
+from cliprl.bench.harness.table import format_number
 from cliprl.engines import UsageError
 
 STATISTICS = ("p50", "p90", "p95", "p99", "p999", "min", "max", "mean", "spread", "drift")
-KEYS = {"kind", "case", "name", "statistic", "min", "max"}
+LIMIT_KEYS = {"kind", "case", "name", "statistic", "min", "max"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def read_budget(path: Path) -> list[Limit]:
 
 
 def _limits(path: Path, entry: Mapping[str, Any]) -> list[Limit]:
-    unknown, absent = set(entry) - KEYS, {"kind", "case", "name"} - set(entry)
+    unknown, absent = set(entry) - LIMIT_KEYS, {"kind", "case", "name"} - set(entry)
     if unknown or absent:
         raise UsageError(f"{path}: a limit has unknown keys {sorted(unknown)} or lacks {sorted(absent)}")
     kinds = (*measurements(), "gpu", "gpu-engines")
@@ -102,7 +102,7 @@ class Finding:
         return "kept" if self.kept else "BREACH"
 
     def __str__(self) -> str:
-        return f"{self.state}: {self.limit.title} is {number(self.value)}, must be {self.limit.bounds}"
+        return f"{self.state}: {self.limit.title} is {format_number(self.value)}, must be {self.limit.bounds}"
 
 
 def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:

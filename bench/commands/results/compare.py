@@ -11,7 +11,7 @@ import typer
 from cliprl.bench.harness import stats
 from cliprl.bench.harness.registry import app
 from cliprl.bench.harness.result import Result, Series, read_result
-from cliprl.bench.harness.table import grid, number
+from cliprl.bench.harness.table import format_number, grid
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.statistics import STAGES
 
@@ -41,7 +41,7 @@ class Change:
         return "better" if (self.ratio.value > 1) == self.a.more_is_better else "worse"
 
 
-def compare(a: Result, b: Result) -> list[Change]:
+def compare_results(a: Result, b: Result) -> list[Change]:
     """Compare every common series, in A's order. Raises UsageError for results of different kinds or without a common series."""
     if a.kind != b.kind:
         raise UsageError(
@@ -51,7 +51,7 @@ def compare(a: Result, b: Result) -> list[Change]:
     pairs = [(s, other) for s, other in pairs if s.digest().p50 > 0 and other.digest().p50 > 0]
     if not pairs:
         raise UsageError("the two results have no series in common: give two of the same command and options")
-    return [Change(s, other, stats.ratio(s.rounds, other.rounds)) for s, other in pairs]
+    return [Change(s, other, stats.median_ratio(s.rounds, other.rounds)) for s, other in pairs]
 
 
 def largest_change(changes: list[Change]) -> Change | None:
@@ -74,22 +74,22 @@ def conditions(a: Result, b: Result) -> list[str]:
 
 def repeats(changes: list[Change]) -> str:
     """Tell in a sentence whether all medians agree within 10 %, as a repeated run should."""
-    far = [c for c in changes if abs(c.ratio.value - 1) > stats.TOLERANCE]
+    far = [c for c in changes if abs(c.ratio.value - 1) > stats.SPREAD_LIMIT]
     if not far:
-        return f"Every median agrees within {stats.TOLERANCE:.0%}."
+        return f"Every median agrees within {stats.SPREAD_LIMIT:.0%}."
     names = ", ".join(f"{c.a.title} ({c.ratio.value - 1:+.0%})" for c in far)
-    return f"Medians that differ by more than {stats.TOLERANCE:.0%}: {names}."
+    return f"Medians that differ by more than {stats.SPREAD_LIMIT:.0%}: {names}."
 
 
-def markdown(a: Result, b: Result) -> str:
+def format_comparison(a: Result, b: Result) -> str:
     """Format the comparison: a table, the stage that changed most, the agreement, and the caveats."""
-    changes = compare(a, b)
+    changes = compare_results(a, b)
     body = [
         [
             c.a.title,
             c.a.unit,
-            number(c.a.digest().p50),
-            number(c.b.digest().p50),
+            format_number(c.a.digest().p50),
+            format_number(c.b.digest().p50),
             f"{c.ratio.value:.3f}",
             f"{c.ratio.low:.3f} to {c.ratio.high:.3f}",
             c.verdict,
@@ -110,4 +110,4 @@ File = Annotated[Path, typer.Argument(help="A result file.", show_default=False)
 @app.command("compare")
 def command(a: File, b: File) -> None:
     """B over A, series by series, with 95 % bootstrap intervals, and the stage that changed most."""
-    typer.echo(markdown(read_result(a), read_result(b)))
+    typer.echo(format_comparison(read_result(a), read_result(b)))

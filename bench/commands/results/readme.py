@@ -12,18 +12,18 @@ import typer
 from cliprl.bench.commands.results.check import Finding, Limit, measured, read_budget, unmeasured
 from cliprl.bench.harness.registry import app
 from cliprl.bench.harness.result import SHAKY, Result, Series, read_result
-from cliprl.bench.harness.table import grid, median, number
+from cliprl.bench.harness.table import format_number, grid, median
 from cliprl.engines import UsageError
 
 # Paths in a checkout, from whose root the command is run: the room's README, the root's, and the result files.
-ROOM, ROOT, RESULTS = Path("bench") / "README.md", Path("README.md"), Path("bench") / "results"
+ROOM_README, ROOT_README, RESULTS_FOLDER = Path("bench") / "README.md", Path("README.md"), Path("bench") / "results"
 BUDGET = "budget.toml"
 # The folder of results from a machine without VNNI and bf16.
 OLDER = "avx2"
 # The marks around the figures of each README.
-MARKS: Mapping[Path, tuple[str, str]] = {
-    ROOM: ("<!-- figures -->", "<!-- end of the figures -->"),
-    ROOT: ("<!-- headline figures -->", "<!-- end of the headline figures -->"),
+FIGURE_MARKS: Mapping[Path, tuple[str, str]] = {
+    ROOM_README: ("<!-- figures -->", "<!-- end of the figures -->"),
+    ROOT_README: ("<!-- headline figures -->", "<!-- end of the headline figures -->"),
 }
 ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "training", "scale", "soak")
 # The series in the tables, by kind of result; all series of other kinds.
@@ -40,7 +40,7 @@ SHOWN = {
     "stages": ("decode", "prepare", "encode", "refine", "draw", "write"),
     "soak": ("growth", "memory", "open files", "latency drift"),
 }
-MOST_ROWS, WIDTH = 10, 150
+MOST_ROWS, MAX_WIDTH = 10, 150
 _LEAD = "fps over "
 
 
@@ -88,18 +88,18 @@ HEADLINES = (
 )
 
 
-def rank(kind: str) -> int:
+def sort_rank(kind: str) -> int:
     """The place of a kind of result in the figures."""
     return ORDER.index(kind) if kind in ORDER else len(ORDER)
 
 
-def committed_results(folder: Path = RESULTS) -> list[Result]:
-    """The result files of a folder by `rank`; its subfolders hold those of other machines and of other inputs."""
+def committed_results(folder: Path = RESULTS_FOLDER) -> list[Result]:
+    """The result files of a folder by `sort_rank`; its subfolders hold those of other machines and of other inputs."""
     results = [read_result(path) for path in sorted(folder.glob("*.json"))]
-    return sorted(results, key=lambda result: rank(result.kind))
+    return sorted(results, key=lambda result: sort_rank(result.kind))
 
 
-def promises(folder: Path = RESULTS) -> list[Limit]:
+def limits_table(folder: Path = RESULTS_FOLDER) -> list[Limit]:
     """The limits of the budget beside a folder of results; none if there is no budget."""
     path = folder.parent / BUDGET
     return read_budget(path) if path.exists() else []
@@ -131,7 +131,7 @@ def _key(limit: Limit) -> tuple[str, str, str, str]:
 
 
 def _with_unit(series: Series, statistic: str) -> str:
-    value = median(series) if statistic == "p50" else number(getattr(series.digest(), statistic))
+    value = median(series) if statistic == "p50" else format_number(getattr(series.digest(), statistic))
     return f"{value} {series.unit}"
 
 
@@ -144,7 +144,8 @@ def _budget(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
         if key not in worst or _margin(finding) < _margin(worst[key]):
             worst[key] = finding
     rows = [
-        [f.limit.title, f.limit.bounds, number(f.value), "kept" if f.kept else f"**{f.state}**"] for f in worst.values()
+        [f.limit.title, f.limit.bounds, format_number(f.value), "kept" if f.kept else f"**{f.state}**"]
+        for f in worst.values()
     ]
     absent = ", ".join(f"`{kind}`" for kind in unmeasured(results, limits))
     remark = [f"The budget has limits on {absent} too; no such result is committed."] if absent else []
@@ -181,7 +182,7 @@ def _remarks(results: Sequence[Result]) -> list[str]:
     notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
     warnings = [f"warning: {text}" for text in result.warnings() if not text.startswith(SHAKY)]
     remarks = [*notes, *result.notes, *warnings]
-    lines = [line for text in remarks for line in textwrap.wrap(f"- {text}", WIDTH, subsequent_indent="  ")]
+    lines = [line for text in remarks for line in textwrap.wrap(f"- {text}", MAX_WIDTH, subsequent_indent="  ")]
     return ["", *lines] if lines else []
 
 
@@ -208,44 +209,44 @@ def _place(series: Series) -> tuple[str, str]:
 
 def _cell(series: Series) -> str:
     """The median, and the 99th percentile behind it where there are samples enough."""
-    p99 = number(series.digest().p99)
-    return median(series) if p99 in ("–", number(series.digest().p50)) else f"{median(series)} ({p99})"
+    p99 = format_number(series.digest().p99)
+    return median(series) if p99 in ("–", format_number(series.digest().p50)) else f"{median(series)} ({p99})"
 
 
 def _tables(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [grid(header, rows[first : first + MOST_ROWS]) for first in range(0, len(rows), MOST_ROWS)]
 
 
-def block_of(text: str, readme: Path = ROOM) -> str | None:
+def block_of(text: str, readme: Path = ROOM_README) -> str | None:
     """The text between the marks of a README; None where they are missing."""
-    start, end = MARKS[readme]
+    start, end = FIGURE_MARKS[readme]
     first, last = text.find(start), text.find(end)
     return None if first < 0 or last < first else text[first + len(start) : last].strip("\n")
 
 
 def expected_block(readme: Path, folder: Path = Path()) -> str:
     """The block that the committed results of a checkout give for one of its READMEs."""
-    results, limits = committed_results(folder / RESULTS), promises(folder / RESULTS)
-    if readme == ROOT:
+    results, limits = committed_results(folder / RESULTS_FOLDER), limits_table(folder / RESULTS_FOLDER)
+    if readme == ROOT_README:
         return headlines(results, limits)
-    return figures(results, limits, committed_results(folder / RESULTS / OLDER))
+    return figures(results, limits, committed_results(folder / RESULTS_FOLDER / OLDER))
 
 
-def update(folder: Path = Path()) -> list[Path]:
+def update_readmes(folder: Path = Path()) -> list[Path]:
     """Write the block of each README below `folder` that has marks; return the paths written.
 
     Raises UsageError where no README has marks, or no result is committed.
     """
-    texts = {p: (folder / p).read_text(encoding="utf-8") for p in MARKS if (folder / p).is_file()}
+    texts = {p: (folder / p).read_text(encoding="utf-8") for p in FIGURE_MARKS if (folder / p).is_file()}
     marked = {path: text for path, text in texts.items() if block_of(text, path) is not None}
     if not marked:
-        marks = " or ".join(f"{start} and {end} in {path}" for path, (start, end) in MARKS.items())
+        marks = " or ".join(f"{start} and {end} in {path}" for path, (start, end) in FIGURE_MARKS.items())
         raise UsageError(f"no README has a place for figures: put {marks}, each on a line")
-    if not committed_results(folder / RESULTS):
-        raise UsageError(f"no result files in {RESULTS}: measure first, with cliprl-bench suite")
+    if not committed_results(folder / RESULTS_FOLDER):
+        raise UsageError(f"no result files in {RESULTS_FOLDER}: measure first, with cliprl-bench suite")
     for path, text in marked.items():
         block = expected_block(path, folder)
-        start, end = MARKS[path]
+        start, end = FIGURE_MARKS[path]
         before, after = text[: text.find(start)], text[text.find(end) + len(end) :]
         (folder / path).write_text(f"{before}{start}\n{block}\n{end}{after}", encoding="utf-8")
     return list(marked)
@@ -254,4 +255,4 @@ def update(folder: Path = Path()) -> list[Path]:
 @app.command("readme")
 def command() -> None:
     """Write the figures of bench/README.md and README.md from the result files in bench/results."""
-    typer.echo(f"wrote {', '.join(map(str, update()))}")
+    typer.echo(f"wrote {', '.join(map(str, update_readmes()))}")

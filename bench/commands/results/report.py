@@ -14,7 +14,7 @@ from cliprl.bench.commands.results.plots import INSTALL, Bar, Line, bar_plot, li
 from cliprl.bench.harness import stats
 from cliprl.bench.harness.registry import app
 from cliprl.bench.harness.result import Result, Series, read_result, write_text
-from cliprl.bench.harness.table import COLUMNS, markdown, median, provenance, rows
+from cliprl.bench.harness.table import COLUMNS, format_result, median, provenance, rows
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.statistics import STAGES
@@ -34,7 +34,7 @@ def command(
     results = [read_result(path) for path in files]
     write_text(output, html(results))
     if table is not None:
-        write_text(table, "\n".join(markdown(result) for result in results))
+        write_text(table, "\n".join(format_result(result) for result in results))
     typer.echo(f"wrote {output}" if table is None else f"wrote {output} and {table}")
 
 
@@ -55,7 +55,7 @@ def _section(result: Result) -> dict[str, Any]:
         ("Latency: share of frames done within a time", latency_curve(result)),
         ("Stages of a frame: median of each, line to the 99th percentile", frame_timeline(result)),
         ("Stages over the run", run_timeline(result)),
-        ("Throughput against load", throughput(result)),
+        ("Throughput against load", plot_throughput(result)),
         ("Frames per second", rates(result)),
     ]
     libraries = ", ".join(f"{name} {version}" for name, version in result.machine["libraries"].items())
@@ -119,7 +119,7 @@ def _moments(series: Series) -> list[tuple[float, float]]:
     return [(float(end), float(np.median(part))) for end, part in zip(ends, parts, strict=True)]
 
 
-def throughput(result: Result) -> str:
+def plot_throughput(result: Result) -> str:
     """Plot delivered against offered frames per second, if the result has such cases."""
     points = []
     for series in result.series:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.backends.engine import RANGES, Probe, Request
+from cliprl.engines.backends.engine import AXIS_RANGES, Probe, Request
 from cliprl.engines.backends.no_telemetry import openvino
 from cliprl.engines.backends.openvino.engine import OpenVinoEngine
 from cliprl.engines.backends.openvino.rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
@@ -19,7 +19,7 @@ from cliprl.engines.errors import EngineError, reason_of
 
 NAME = "openvino"
 INT8 = "int8"
-PRECISIONS = ("bf16", INT8, "f32")
+CPU_PRECISIONS = ("bf16", INT8, "f32")
 # Instruction sets that add int8 products up in 32 bits. Without one OpenVINO adds pairs of them in 16, which overflow: on
 # AVX2 the shipped encoder takes 0.75 times as long as in f32, but 97.5 % of its labels are the same on real frames.
 _INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -29,7 +29,7 @@ class OpenVino:
     """The OpenVINO backend. Its blobs are exported compiled models, valid for one OpenVINO version and one CPU."""
 
     name = NAME
-    known_precisions = PRECISIONS
+    known_precisions = CPU_PRECISIONS
 
     def probe(self) -> Probe:
         """Check that OpenVINO is installed and has a CPU plugin."""
@@ -47,11 +47,11 @@ class OpenVino:
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
         """ "bf16" and "int8" if the CPU computes them natively (int8 also needs an int8 encoder in the bundle), and "f32"."""
-        return tuple(each for each in PRECISIONS if not self.lacks(each, files))
+        return tuple(each for each in CPU_PRECISIONS if not self.lacks(each, files))
 
     def lacks(self, precision: str, files: Collection[str]) -> str:
         """Why a precision can't be had here; "" where it can."""
-        return lacking(precision, frozenset(_flags()), "BF16" in _capabilities(), INT8_ENCODER in files)
+        return why_unsupported(precision, frozenset(_flags()), "BF16" in _capabilities(), INT8_ENCODER in files)
 
     def sources(self, precision: str) -> tuple[str, ...]:
         """The int8 encoder is a separate file."""
@@ -88,11 +88,11 @@ class OpenVino:
 register_backend(OpenVino(), device="cpu", preference=1)
 
 
-def lacking(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) -> str:
+def why_unsupported(precision: str, flags: frozenset[str], bf16: bool, quantised: bool) -> str:
     """Why a CPU with these instruction sets can't run a bundle, `quantised` or not, in a precision; "" where it can."""
-    if precision not in PRECISIONS:
+    if precision not in CPU_PRECISIONS:
         kind = "is arithmetic of a GPU" if precision in ("f16", "fp8") else "is no arithmetic that it knows"
-        return f"'{precision}' {kind}; on the CPU it computes in {', '.join(PRECISIONS)}"
+        return f"'{precision}' {kind}; on the CPU it computes in {', '.join(CPU_PRECISIONS)}"
     if precision == "bf16" and not bf16:
         return "bf16 needs a CPU with AVX512-BF16 or AMX, which this one lacks"
     if precision == INT8 and not quantised:
@@ -111,7 +111,7 @@ def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Fix the sizes of inputs; -1 leaves one open, within the range of classes."""
     from openvino import Dimension, PartialShape
 
-    least, _, most = RANGES["classes"]
+    least, _, most = AXIS_RANGES["classes"]
     if shapes:
         sizes = {
             name: [Dimension(least, most) if size < 0 else size for size in shape] for name, shape in shapes.items()
@@ -122,8 +122,8 @@ def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _hints(request: Request) -> dict[str, Any]:
-    if request.precision not in PRECISIONS:
-        raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(PRECISIONS)}")
+    if request.precision not in CPU_PRECISIONS:
+        raise EngineError(f"precision '{request.precision}' is unknown to openvino: auto, {', '.join(CPU_PRECISIONS)}")
     # An int8 network states which of its layers are int8; the rest runs in bf16 if the CPU has it.
     rest = "bf16" if "BF16" in _capabilities() else "f32"
     hints: dict[str, Any] = {

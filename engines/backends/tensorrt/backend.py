@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.engines.backends.engine import Engine, Probe, Request
-from cliprl.engines.backends.gpu_discovery import find_driver, identity
+from cliprl.engines.backends.gpu_discovery import find_driver, gpu_identity
 from cliprl.engines.backends.registry import register_backend
-from cliprl.engines.backends.tensorrt.build import SETTINGS, TARGETS, TensorRtPlan, build_plan
+from cliprl.engines.backends.tensorrt.build import BUILD_SETTINGS, PLAN_TARGETS, TensorRtPlan, build_plan
 from cliprl.engines.backends.tensorrt.caches import runtime_path, timing_path
-from cliprl.engines.backends.tensorrt.probe import INSTALL, cuda_of, probe_tensorrt
-from cliprl.engines.bundle.bundle import ENCODER, IMAGE, RANGES
+from cliprl.engines.backends.tensorrt.probe import INSTALL_COMMANDS, cuda_of, probe_tensorrt
+from cliprl.engines.bundle.bundle import ENCODER, IMAGE, RANGES_FILE
 from cliprl.engines.errors import EngineError, UsageError
-from cliprl.engines.onnx.load import EIGHT_BITS, PRECISIONS, load_graph_as
+from cliprl.engines.onnx.load import EIGHT_BITS, FLOAT_PRECISIONS, load_graph_as
 
 TURING = "sm75"
 FP8 = "fp8"
 OLDEST_FP8 = 89
-KNOWN = (PRECISIONS[0], *EIGHT_BITS, PRECISIONS[1])
+KNOWN = (FLOAT_PRECISIONS[0], *EIGHT_BITS, FLOAT_PRECISIONS[1])
 
 
 class TensorRt:
@@ -42,23 +42,27 @@ class TensorRt:
 
     def lacks(self, precision: str, files: Collection[str]) -> str:
         """Why a precision can't be had here; "" where it can."""
-        return lacking(precision, _this_gpu(), RANGES in files)
+        return why_unsupported(precision, _this_gpu(), RANGES_FILE in files)
 
     def sources(self, precision: str) -> tuple[str, ...]:
         """Eight bits need the ranges too."""
-        return (ENCODER, RANGES) if precision in EIGHT_BITS else (ENCODER,)
+        return (ENCODER, RANGES_FILE) if precision in EIGHT_BITS else (ENCODER,)
 
     def identity(self) -> Mapping[str, str]:
         """The package's version, the driver's, and the GPU."""
         version: str = import_module(self.name).__version__
-        return {self.name: f"{version} for CUDA {cuda_of(self.name)}", "build settings": SETTINGS, **identity()}
+        return {
+            self.name: f"{version} for CUDA {cuda_of(self.name)}",
+            "build settings": BUILD_SETTINGS,
+            **gpu_identity(),
+        }
 
     def build(self, request: Request) -> bytes:
         """Build for the GPU of this machine."""
         # TensorRT for RTX times nothing when it builds.
         timed = request.aside if self.name == "tensorrt" else None
         timings = timing_path(timed, self.identity()) if timed else None
-        return make_plan(self.name, request.onnx, request.precision, request.shapes, timings=timings).data
+        return make_engine_plan(self.name, request.onnx, request.precision, request.shapes, timings=timings).data
 
     def load(self, blob: bytes, request: Request) -> Engine:
         """Make a plan ready to run. Raises EngineError with the reason where TensorRT refuses it."""
@@ -74,10 +78,10 @@ register_backend(TensorRt("tensorrt_rtx"), device="cuda", preference=2)
 
 def precisions_of(target: str, files: Collection[str]) -> tuple[str, ...]:
     """The arithmetic that a GPU such as "sm86" ("" for one that is not known) has for a bundle of these files."""
-    return tuple(each for each in KNOWN if not lacking(each, target, RANGES in files))
+    return tuple(each for each in KNOWN if not why_unsupported(each, target, RANGES_FILE in files))
 
 
-def lacking(precision: str, target: str, calibrated: bool) -> str:
+def why_unsupported(precision: str, target: str, calibrated: bool) -> str:
     """Why a GPU such as "sm86" can't run a bundle, `calibrated` or not, in a precision; "" where it can."""
     if precision not in KNOWN:
         return f"'{precision}' is no arithmetic that it knows: {', '.join(KNOWN)}"
@@ -88,7 +92,7 @@ def lacking(precision: str, target: str, calibrated: bool) -> str:
     return ""
 
 
-def make_plan(
+def make_engine_plan(
     package: str,
     onnx: Path,
     precision: str,
@@ -103,12 +107,12 @@ def make_plan(
     Raises UsageError for an unknown target or a precision that it lacks, EngineError for a missing package or a refused
     network.
     """
-    if target in TARGETS and (reason := lacking(precision, target, onnx.with_name(RANGES).is_file())):
+    if target in PLAN_TARGETS and (reason := why_unsupported(precision, target, onnx.with_name(RANGES_FILE).is_file())):
         raise UsageError(f"{onnx.name} can't be built in '{precision}' for {target}: {reason}")
     try:
         import_module(package)
     except ImportError as error:
-        raise EngineError(f"{package} can't be imported ({error}): {INSTALL[package]}") from error
+        raise EngineError(f"{package} can't be imported ({error}): {INSTALL_COMMANDS[package]}") from error
     rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
     batch = shapes.get(IMAGE, (1,))[0]
     return build_plan(package, load_graph_as(onnx, precision, package, rewrite, batch), shapes, target, timings)
@@ -116,10 +120,10 @@ def make_plan(
 
 def _rewrite(model: Any, *, products: bool) -> None:
     """Change what TensorRT can't take: kernels of unknown size and, on Turing, `products` of matrices in FP32."""
-    from cliprl.engines.onnx.dynamic_conv import replace_computed_kernels
+    from cliprl.engines.onnx.dynamic_conv import rewrite_computed_kernels
     from cliprl.engines.onnx.matmul_to_conv import replace_matrix_products
 
-    replace_computed_kernels(model)
+    rewrite_computed_kernels(model)
     if products:
         replace_matrix_products(model)
 

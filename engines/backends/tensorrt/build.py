@@ -8,21 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.backends.engine import RANGES, TensorSpec
+from cliprl.engines.backends.engine import AXIS_RANGES, TensorSpec
 from cliprl.engines.backends.tensorrt.caches import Timings
 from cliprl.engines.backends.tensorrt.messages import create, make_logger, make_recorder
 from cliprl.engines.errors import EngineError, UsageError
 
 # The GPU generations that TensorRT for RTX compiles for where there is none: Turing, Ampere, Ada, Blackwell.
-TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+PLAN_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 # TensorRT for RTX: no allocation at run time, without which a run cannot be captured into a CUDA graph.
 USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
 # What plans are built with, for the cache key.
-SETTINGS = "known shapes static, user allocation"
+BUILD_SETTINGS = "known shapes static, user allocation"
 
-Shape = tuple[int, ...]
-Profile = Mapping[str, tuple[Shape, Shape, Shape]]
+TensorShape = tuple[int, ...]
+Profile = Mapping[str, tuple[TensorShape, TensorShape, TensorShape]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class TensorRtPlan:
 def build_plan(
     package: str,
     model: bytes,
-    shapes: Mapping[str, Shape],
+    shapes: Mapping[str, TensorShape],
     target: str | None = None,
     timings: Path | None = None,
 ) -> TensorRtPlan:
@@ -88,14 +88,16 @@ def _parser_error(parser: Any) -> str:
 
 def _aim(trt: Any, config: Any, target: str) -> None:
     capability = getattr(getattr(trt, "ComputeCapability", None), target.upper(), None)
-    if target not in TARGETS or capability is None:
-        raise UsageError(f"unknown target '{target}': {trt.__name__} builds ahead of time for {', '.join(TARGETS)}")
+    if target not in PLAN_TARGETS or capability is None:
+        raise UsageError(
+            f"unknown target '{target}': {trt.__name__} builds ahead of time for {', '.join(PLAN_TARGETS)}"
+        )
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(capability, 0):
         raise EngineError(f"{trt.__name__} refuses to build for {target}: update it")
 
 
-def _fix(inputs: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+def _fix(inputs: Mapping[str, Any], shapes: Mapping[str, TensorShape]) -> None:
     """Make inputs static whose shapes are known: the engine then needs no kernels for other sizes."""
     for name, tensor in inputs.items():
         shape = shapes.get(name)
@@ -104,19 +106,19 @@ def _fix(inputs: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
             tensor.shape = shape
 
 
-def _profile(inputs: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Profile:
+def _profile(inputs: Mapping[str, Any], shapes: Mapping[str, TensorShape]) -> Profile:
     return {name: _limits(tensor, shapes.get(name)) for name, tensor in inputs.items() if -1 in tuple(tensor.shape)}
 
 
-def _limits(tensor: Any, usual: Shape | None) -> tuple[Shape, Shape, Shape]:
+def _limits(tensor: Any, usual: TensorShape | None) -> tuple[TensorShape, TensorShape, TensorShape]:
     """Return the smallest, usual and largest shape of an input with open sizes."""
     least, middle, largest = [], [], []
     for axis, size in enumerate(tensor.shape):
-        low, most_often, high = RANGES.get(tensor.get_dimension_name(axis), (size, size, size))
+        low, most_often, high = AXIS_RANGES.get(tensor.get_dimension_name(axis), (size, size, size))
         if low == -1:
             raise EngineError(
                 f"input '{tensor.name}' leaves size {axis} open under the name '{tensor.get_dimension_name(axis)}': "
-                f"only {', '.join(RANGES)} may be open; export the network again"
+                f"only {', '.join(AXIS_RANGES)} may be open; export the network again"
             )
         wanted = usual[axis] if usual and usual[axis] > 0 else most_often
         if not low <= wanted <= high:

@@ -8,14 +8,14 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.cache.cache_store import RUNTIME, TIMING
+from cliprl.engines.cache.cache_store import RUNTIME, TIMING_FILE
 from cliprl.engines.cache.sidecar import read_sidecar, write_sidecar
 
 
 def timing_path(aside: Path, identity: Mapping[str, str]) -> Path:
     """The path of the timings for one version on one GPU (`identity`): one file for all engines of a folder."""
     words = (f"{name}_{value}" for name, value in identity.items())
-    return aside.with_name(re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(words)) + TIMING)
+    return aside.with_name(re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(words)) + TIMING_FILE)
 
 
 def runtime_path(aside: Path, network: str) -> Path:

@@ -16,8 +16,8 @@ OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 # Strongly typed networks are the rule from this version on.
 OLDEST_TENSORRT = (10, 12)
 OLDEST_CAPABILITY = (7, 5)
-TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
-INSTALL = {"tensorrt": "pip install tensorrt", "tensorrt_rtx": "pip install tensorrt-rtx"}
+PACKAGE_TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+INSTALL_COMMANDS = {"tensorrt": "pip install tensorrt", "tensorrt_rtx": "pip install tensorrt-rtx"}
 
 
 def probe_tensorrt(package: str) -> Probe:
@@ -25,14 +25,18 @@ def probe_tensorrt(package: str) -> Probe:
     try:
         version: str = import_module(package).__version__
     except (ImportError, AttributeError, OSError) as error:
-        return Probe(package, False, f"{TITLES[package]} is not installed ({_short(error)}): {INSTALL[package]}")
+        return Probe(
+            package, False, f"{PACKAGE_TITLES[package]} is not installed ({_short(error)}): {INSTALL_COMMANDS[package]}"
+        )
     driver = find_driver()
     reason = why_not(package, version, cuda_of(package), driver) or why_not_torch(torch_cuda)
     if reason:
-        return Probe(package, False, f"{TITLES[package]} {version} found, but {reason}")
+        return Probe(package, False, f"{PACKAGE_TITLES[package]} {version} found, but {reason}")
     assert driver is not None
     gpu = driver.gpu
-    return Probe(package, True, f"{TITLES[package]} {version} on {gpu.name} ({gpu.target}), driver {driver.version}")
+    return Probe(
+        package, True, f"{PACKAGE_TITLES[package]} {version} on {gpu.name} ({gpu.target}), driver {driver.version}"
+    )
 
 
 def cuda_of(package: str) -> int:

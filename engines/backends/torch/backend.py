@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 
 from cliprl.engines.backends.engine import Engine, Probe, Request
-from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, GpuInfo, find_driver, identity, no_gpu
+from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, GpuInfo, find_driver, gpu_identity, no_gpu
 from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
 from cliprl.engines.bundle.bundle import ENCODER, IMAGE
-from cliprl.engines.onnx.load import PRECISIONS, load_graph_as
+from cliprl.engines.onnx.load import FLOAT_PRECISIONS, load_graph_as
 
 NAME = "torch"
 
@@ -19,7 +19,7 @@ class Torch:
     """The backend. Blobs are the ONNX graph in its precision; what a GPU records of it is recorded at every start."""
 
     name = NAME
-    known_precisions = PRECISIONS
+    known_precisions = FLOAT_PRECISIONS
 
     def probe(self) -> Probe:
         """Whether torch is installed, can use the GPU and was built for it."""
@@ -33,11 +33,15 @@ class Torch:
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
         """ "f16" first. Eight bits are TensorRT's."""
-        return PRECISIONS
+        return FLOAT_PRECISIONS
 
     def lacks(self, precision: str, files: Collection[str]) -> str:
         """Why a precision can't be had here; "" where it can."""
-        return "" if precision in PRECISIONS else f"it computes in {' or '.join(PRECISIONS)}, not in '{precision}'"
+        return (
+            ""
+            if precision in FLOAT_PRECISIONS
+            else f"it computes in {' or '.join(FLOAT_PRECISIONS)}, not in '{precision}'"
+        )
 
     def sources(self, precision: str) -> tuple[str, ...]:
         """The encoder's ONNX file."""
@@ -45,7 +49,7 @@ class Torch:
 
     def identity(self) -> Mapping[str, str]:
         """Torch's version, which the bytes kept do not depend on but the gate's verdict does, and the GPU and its driver."""
-        return {NAME: torch_cuda()[0], **identity()}
+        return {NAME: torch_cuda()[0], **gpu_identity()}
 
     def build(self, request: Request) -> bytes:
         """The graph in the precision asked for. Raises EngineError where torch has no likeness of one of its operators."""

@@ -16,7 +16,7 @@ from cliprl.engines.backends.cuda_graph import capture_graph
 from cliprl.engines.backends.torch.graph import Graph, GraphProgram
 
 # Recordings kept at a time: one for each set of input shapes.
-RECORDINGS = 16
+MAX_CUDA_GRAPHS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class TorchEngine:
         key = tuple(tuple(tensor.shape) for tensor in given.values())
         if key not in self._recordings:
             self._recordings[key] = self._record(given)
-            if len(self._recordings) > RECORDINGS:
+            if len(self._recordings) > MAX_CUDA_GRAPHS:
                 self._recordings.popitem(last=False)
         self._recordings.move_to_end(key)
         recording, slot = self._recordings[key], next(self._slots)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cliprl.models.data.augmentation.endoscope_corruptions import apply_corruption
 from cliprl.models.data.sample import NOT_INSTRUMENT, Image, Sample
 
-STRIDE = 4
+LABEL_STRIDE = 4
 # The smallest and the default largest share of the image width that a view spans.
 MIN_ZOOM, MAX_ZOOM = 0.5, 1.25
 # The strongest severity of the mild corruptions of every camera.
@@ -67,7 +67,7 @@ class Geometry:
         shift = self.matrix[:, :2] @ (rng.normal(0, 0.015, 2) * target[1])
         return Geometry(_about(self.matrix[:, :2] @ turn, centre + shift, target), self.mirrored)
 
-    def apply(self, sample: Sample, target: tuple[int, int], stride: int = STRIDE) -> tuple[Image, Image]:
+    def apply(self, sample: Sample, target: tuple[int, int], stride: int = LABEL_STRIDE) -> tuple[Image, Image]:
         """Return the image uint8 (*target, 3) and labels uint8 (target / stride), sampled at the centers of the cells."""
         height, width = target
         border = cv2.BORDER_REFLECT_101 if self.mirrored else cv2.BORDER_CONSTANT

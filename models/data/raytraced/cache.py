@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.raytraced.effects import RenderedPasses
 
-FORMAT = "cliprl ray-traced scenes"
+CACHE_FORMAT = "cliprl ray-traced scenes"
 # To be raised with every change that alters what a seed looks like.
-VERSION = 1
-LAYOUT = "meta.json and NNNNNN.npz, as `python -m cliprl.models.data.raytraced FOLDER` writes them"
+CACHE_VERSION = 1
+CACHE_LAYOUT = "meta.json and NNNNNN.npz, as `python -m cliprl.models.data.raytraced FOLDER` writes them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RenderSettings:
     pairs: int = 4
     mucosa: str = ""
     meshes: str = ""
-    version: int = VERSION
+    version: int = CACHE_VERSION
 
     def frames(self, seed: int) -> int:
         """Return how many frames the scene of a seed has."""
@@ -83,7 +83,7 @@ def open_cache(folder: Path, settings: RenderSettings) -> None:
         raise UsageError(
             f"'{folder}' holds scenes and no meta.json, so their settings are unknown: give another folder"
         )
-    table = {"format": FORMAT, "key": settings.key(), "settings": asdict(settings)}
+    table = {"format": CACHE_FORMAT, "key": settings.key(), "settings": asdict(settings)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, json.dumps(table, indent=2).encode())
@@ -106,11 +106,11 @@ def read_settings(folder: Path) -> RenderSettings:
     """Read meta.json. Raises UsageError where there is none, CliprlError where it is damaged or of another program."""
     path = folder / "meta.json"
     if not path.is_file():
-        raise UsageError(f"no ray-traced scenes in '{folder}': it must hold {LAYOUT}")
+        raise UsageError(f"no ray-traced scenes in '{folder}': it must hold {CACHE_LAYOUT}")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         settings = RenderSettings(**table["settings"])
-        whole = table["format"] == FORMAT and table["key"] == settings.key()
+        whole = table["format"] == CACHE_FORMAT and table["key"] == settings.key()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CliprlError(f"{path} can't be read ({error}): render into another folder") from error
     if not whole:
@@ -138,7 +138,7 @@ def save_scene(folder: Path, seed: int, frames: Sequence[RenderedPasses], kinds:
         raise CliprlError(f"{path} can't be written ({error.strerror}): make room and start again") from error
 
 
-def read_array(path: Path, name: str) -> NDArray[np.uint8]:
+def read_cached_array(path: Path, name: str) -> NDArray[np.uint8]:
     """Read a decoded array of a scene: RGB, RGBA or one channel. Raises CliprlError for a file that is damaged."""
     try:
         with np.load(path) as data:

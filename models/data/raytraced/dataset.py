@@ -9,32 +9,32 @@ import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.raytraced.cache import (
-    LAYOUT,
+    CACHE_LAYOUT,
     RenderSettings,
-    read_array,
+    read_cached_array,
     read_kinds,
     read_settings,
     scene_path,
     scene_seeds,
 )
-from cliprl.models.data.raytraced.instruments import SHAFT, TIP, WRIST
-from cliprl.models.data.raytraced.objects import CLIP, NEEDLE, NONE, THREAD
+from cliprl.models.data.raytraced.instruments import SHAFT_PART, TIP_PART, WRIST_PART
+from cliprl.models.data.raytraced.objects import CLIP_LABEL, NEEDLE_LABEL, NO_LABEL, THREAD_LABEL
 from cliprl.models.data.sample import Image, Sample
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 NAME = "raytraced"
 # Which class each label of a scene is.
 CLASS_NAMES: Mapping[int, str] = {
-    NONE: "background-tissue",
-    SHAFT: "instrument-shaft",
-    TIP: "instrument-clasper",
-    WRIST: "instrument-wrist",
-    CLIP: "clamps",
-    THREAD: "thread",
-    NEEDLE: "suturing-needle",
+    NO_LABEL: "background-tissue",
+    SHAFT_PART: "instrument-shaft",
+    TIP_PART: "instrument-clasper",
+    WRIST_PART: "instrument-wrist",
+    CLIP_LABEL: "clamps",
+    THREAD_LABEL: "thread",
+    NEEDLE_LABEL: "suturing-needle",
 }
 # The kind of instrument that is a class as a whole.
-SUCTION = "suction"
+SUCTION_KIND = "suction"
 _NUMBERS = {spec.name: number for number, spec in enumerate(SCENE_CLASSES)}
 _TABLE = np.zeros(256, np.uint8)
 _TABLE[list(CLASS_NAMES)] = [_NUMBERS[name] for name in CLASS_NAMES.values()]
@@ -57,7 +57,7 @@ class RaytracedScenes:
         there = [seed for seed in scene_seeds(folder) if seeds is None or seed in seeds]
         if not there:
             which = f" with seeds {seeds.start}-{seeds.stop - 1}" if seeds is not None else ""
-            raise UsageError(f"no ray-traced scenes{which} in '{folder}': it must hold {LAYOUT}")
+            raise UsageError(f"no ray-traced scenes{which} in '{folder}': it must hold {CACHE_LAYOUT}")
         self._frames = [(seed, frame) for seed in there for frame in range(self.settings.frames(seed))]
 
     def __len__(self) -> int:
@@ -66,8 +66,8 @@ class RaytracedScenes:
     def __getitem__(self, index: int) -> Sample:
         path, frame = self._place(index)
         labels = self._labels(path, frame)
-        labels[read_array(path, f"covered{frame}") > 0] = 0
-        return Sample(read_array(path, f"image{frame}"), labels, self.sequence(index))
+        labels[read_cached_array(path, f"covered{frame}") > 0] = 0
+        return Sample(read_cached_array(path, f"image{frame}"), labels, self.sequence(index))
 
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample: its scene."""
@@ -80,9 +80,9 @@ class RaytracedScenes:
     def instances(self, index: int) -> Image:
         """Return the number of the instrument at each pixel, uint8 (H, W); 0 where there is none."""
         path, frame = self._place(index)
-        return np.where(read_array(path, f"covered{frame}") > 0, 0, read_array(path, f"instances{frame}")).astype(
-            np.uint8
-        )
+        return np.where(
+            read_cached_array(path, f"covered{frame}") > 0, 0, read_cached_array(path, f"instances{frame}")
+        ).astype(np.uint8)
 
     def kinds(self, index: int) -> list[str]:
         """Return the kinds of a sample's instruments, that of instance 1 first."""
@@ -91,8 +91,8 @@ class RaytracedScenes:
     def instruments(self, index: int) -> tuple[Image, Image]:
         """Return the instruments alone: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
         path, frame = self._place(index)
-        labels = np.where(read_array(path, f"instances{frame}") > 0, self._labels(path, frame), 0)
-        return read_array(path, f"layer{frame}"), labels.astype(np.uint8)
+        labels = np.where(read_cached_array(path, f"instances{frame}") > 0, self._labels(path, frame), 0)
+        return read_cached_array(path, f"layer{frame}"), labels.astype(np.uint8)
 
     def _place(self, index: int) -> tuple[Path, int]:
         seed, frame = self._frames[index]
@@ -100,8 +100,8 @@ class RaytracedScenes:
 
     def _labels(self, path: Path, frame: int) -> Image:
         """Return the classes of all that is in view, also where something covers it."""
-        classes = _TABLE[read_array(path, f"labels{frame}")]
-        if self.whole_suction and SUCTION in (kinds := read_kinds(path)):
-            numbers = [number for number, kind in enumerate(kinds, 1) if kind == SUCTION]
-            classes[np.isin(read_array(path, f"instances{frame}"), numbers)] = _NUMBERS["suction-instrument"]
+        classes = _TABLE[read_cached_array(path, f"labels{frame}")]
+        if self.whole_suction and SUCTION_KIND in (kinds := read_kinds(path)):
+            numbers = [number for number, kind in enumerate(kinds, 1) if kind == SUCTION_KIND]
+            classes[np.isin(read_cached_array(path, f"instances{frame}"), numbers)] = _NUMBERS["suction-instrument"]
         return classes

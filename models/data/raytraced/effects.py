@@ -12,7 +12,7 @@ from cliprl.models.data.raytraced.geometry import Rng
 from cliprl.models.data.raytraced.render import Rendered
 from cliprl.models.data.raytraced.textures import noise, threshold
 
-Plane = NDArray[np.float32]
+FloatPlane = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class _Exposure:
     gamma: float
 
     @classmethod
-    def draw(cls, rng: Rng, radiance: Plane) -> _Exposure:
+    def draw(cls, rng: Rng, radiance: FloatPlane) -> _Exposure:
         reference = np.percentile(radiance.mean(2), rng.uniform(80, 96))
         gain = np.exp(rng.normal(0, 0.3)) * rng.uniform(0.27, 0.65) / max(float(reference), 1e-4)
         balance = np.exp(rng.normal(0, [0.06, 0.04, 0.08]))
@@ -62,7 +62,7 @@ class _Exposure:
             gain, rng.uniform(0.1, 0.5), rng.uniform(0, 0.5), rng.uniform(0.72, 1.12), balance, rng.uniform(1.9, 2.5)
         )
 
-    def apply(self, radiance: Plane) -> Plane:
+    def apply(self, radiance: FloatPlane) -> FloatPlane:
         """Return display values 0..1, (H, W, 3)."""
         bright = radiance * np.float32(self.gain)
         bright = bright * (1 + self.shoulder * 0.6) / (1 + bright * self.shoulder)
@@ -94,7 +94,7 @@ def _developed(one: Rendered, exposure: _Exposure, rng: Rng, grain: Rng, number:
     return RenderedPasses(finished, one.labels, one.instances, covered, alone)
 
 
-def _bloody(rng: Rng, image: Plane, coverage: Plane) -> Plane:
+def _bloody(rng: Rng, image: FloatPlane, coverage: FloatPlane) -> FloatPlane:
     """Smear blood over parts of the instruments."""
     height, width = coverage.shape
     field = noise(rng, max(height, width), [5, 10, 20, 60], 0.6)[:height, :width]
@@ -103,7 +103,7 @@ def _bloody(rng: Rng, image: Plane, coverage: Plane) -> Plane:
     return np.asarray(image * (1 - share) + red * share, np.float32)
 
 
-def _smoke(rng: Rng, image: Plane, number: int) -> Plane:
+def _smoke(rng: Rng, image: FloatPlane, number: int) -> FloatPlane:
     """Lay pale clouds over the frame; they drift by a few pixels until the next one."""
     height, width = image.shape[:2]
     drift = rng.normal(0, 4, 2) * number
@@ -115,7 +115,7 @@ def _smoke(rng: Rng, image: Plane, number: int) -> Plane:
     return np.asarray(image * (1 - share) + np.array([0.78, 0.75, 0.74]) * rng.uniform(0.5, 1) * share, np.float32)
 
 
-def _focus(rng: Rng, image: Plane, depth: Plane) -> Plane:
+def _focus(rng: Rng, image: FloatPlane, depth: FloatPlane) -> FloatPlane:
     """Blur what lies far before or behind the plane in focus."""
     plane = float(np.percentile(depth, rng.uniform(40, 90))) + 1e-3
     away = np.clip(np.abs(np.log(np.maximum(depth, 1) / plane)) * rng.uniform(0.6, 1.6) - 0.15, 0, 1)
@@ -124,7 +124,7 @@ def _focus(rng: Rng, image: Plane, depth: Plane) -> Plane:
     return np.asarray(image * (1 - share) + cv2.GaussianBlur(image, (0, 0), sigma) * share, np.float32)
 
 
-def _blur(rng: Rng, image: Plane) -> Plane:
+def _blur(rng: Rng, image: FloatPlane) -> FloatPlane:
     """Blur as a lens that is out of focus does, as motion does, or as little as any camera does."""
     kind = rng.random()
     if kind < 0.1:

@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.models.data.raytraced.geometry import Array, Mesh, Rng, rod, rotation, sweep, translation, tube
 
 # Parts, by the numbers that label maps hold.
-SHAFT, TIP, WRIST = 1, 2, 3
+SHAFT_PART, TIP_PART, WRIST_PART = 1, 2, 3
 # How long a shaft is: its far end lies outside every frame.
 LENGTH = 340.0
 
@@ -46,12 +46,12 @@ def long_shaft(rng: Rng, radius: float, end: float, wrist: bool) -> list[Piece]:
         length = rng.uniform(1.0, 5.0) * radius
         z = np.linspace(end - length, end, 6)
         width = np.linspace(0.99, rng.uniform(0.75, 1.0), 6) * radius
-        pieces.append(Piece(sweep(np.stack([0 * z, 0 * z, z], 1), width, width, 28), WRIST, "wrist"))
+        pieces.append(Piece(sweep(np.stack([0 * z, 0 * z, z], 1), width, width, 28), WRIST_PART, "wrist"))
         end -= length
     if rng.random() < 0.25:
         length, gap = rng.uniform(0.5, 4) * radius, rng.uniform(2, 12) * radius
-        pieces.append(Piece(tube(radius * rng.uniform(1.0, 1.04), end - gap - length, end - gap), SHAFT, "ring"))
-    return [*pieces, Piece(tube(radius, end - LENGTH, end), SHAFT, "shaft")]
+        pieces.append(Piece(tube(radius * rng.uniform(1.0, 1.04), end - gap - length, end - gap), SHAFT_PART, "ring"))
+    return [*pieces, Piece(tube(radius, end - LENGTH, end), SHAFT_PART, "shaft")]
 
 
 def _blade(rng: Rng, length: float, width: float, thickness: float, bend: float, point: float, teeth: bool) -> Mesh:
@@ -77,13 +77,13 @@ def _loop(length: float, width: float, wire: float, bend: float) -> Mesh:
 def _pair(make: Callable[[int], Mesh], opening: float, gap: float) -> list[Piece]:
     """Return two jaws that are `opening` radians apart from the axis."""
     return [
-        Piece(make(s).moved(rotation(-s * opening, [1, 0, 0]) @ translation(0, s * gap, 0)), TIP, "tip")
+        Piece(make(s).moved(rotation(-s * opening, [1, 0, 0]) @ translation(0, s * gap, 0)), TIP_PART, "tip")
         for s in (1, -1)
     ]
 
 
 def _pivot(rng: Rng, radius: float) -> Piece:
-    return Piece(rod(1.9 * radius, rng.uniform(0.55, 0.85) * radius), TIP, "tip")
+    return Piece(rod(1.9 * radius, rng.uniform(0.55, 0.85) * radius), TIP_PART, "tip")
 
 
 def _grasper(rng: Rng, opening: float) -> InstrumentMesh:
@@ -110,7 +110,7 @@ def _scissors(rng: Rng, opening: float) -> InstrumentMesh:
     jaws = [
         Piece(
             make[i].moved(translation(0.5 * s, 0, 0) @ rotation(s * opening, [1, 0, 0]) @ rotation(bend, [0, 1, 0])),
-            TIP,
+            TIP_PART,
             "tip",
         )
         for i, s in enumerate((1, -1))
@@ -128,7 +128,7 @@ def _hook(rng: Rng, opening: float) -> InstrumentMesh:
     width = np.full(len(path), rng.uniform(0.4, 0.9))
     width[-2:] *= [0.9, 0.5]
     sleeve = tube(rng.uniform(1.2, 1.9), -2, length * rng.uniform(0.3, 0.8))
-    pieces = [Piece(sweep(path, width, width, 14), TIP, "tip"), Piece(sleeve, TIP, "ring")]
+    pieces = [Piece(sweep(path, width, width, 14), TIP_PART, "tip"), Piece(sleeve, TIP_PART, "ring")]
     return InstrumentMesh("hook", (*pieces, *long_shaft(rng, 2.5, 0, rng.random() < 0.4)), length + radius)
 
 
@@ -139,11 +139,13 @@ def _suction(rng: Rng, opening: float) -> InstrumentMesh:
     nozzle = sweep(np.stack([0 * z, 0 * z, z], 1), width, width, 28, bore=rng.uniform(0.6, 0.85))
     holes = [
         Piece(
-            rod(2 * end + 0.2, 0.5, 10).moved(rotation(turn, [0, 0, 1]) @ translation(0, 0, length * at)), TIP, "bore"
+            rod(2 * end + 0.2, 0.5, 10).moved(rotation(turn, [0, 0, 1]) @ translation(0, 0, length * at)),
+            TIP_PART,
+            "bore",
         )
         for at, turn in zip(rng.uniform(0.5, 0.9, 3), rng.uniform(0, 3, 3), strict=True)
     ]
-    pieces = (Piece(nozzle, TIP, "tip"), *holes[: int(rng.integers(0, 4))])
+    pieces = (Piece(nozzle, TIP_PART, "tip"), *holes[: int(rng.integers(0, 4))])
     return InstrumentMesh("suction", (*pieces, *long_shaft(rng, 2.5, -0.5, rng.random() < 0.3)), length)
 
 
@@ -154,7 +156,7 @@ def _stapler(rng: Rng, opening: float) -> InstrumentMesh:
             _blade(rng, length, 4.6, thick, 0, rng.uniform(0.7, 0.95), False).moved(
                 rotation(-s * 0.5 * opening, [1, 0, 0]) @ translation(0, s * thick, 0)
             ),
-            TIP,
+            TIP_PART,
             slot,
         )
         for s, thick in ((1, 2.4), (-1, 1.7))
@@ -188,13 +190,13 @@ def _plates(length: float, width: float, gap: float) -> Mesh:
     return sweep(path, width * np.where(u > 0.7, end, 1), 0.22 * width, 16, 4.0)
 
 
-def clevis(length: float, radius: float, slot: str, turn: float) -> list[Piece]:
+def clevis_mesh(length: float, radius: float, slot: str, turn: float) -> list[Piece]:
     """Return a fork of two plates and the pin through its end, as the wrist of a robotic instrument has."""
     base = tube(radius * 0.97, -0.25 * length, 0.12 * length)
     plate = _plates(length * 1.25, radius * 0.8, radius * 0.66)
     pin = rod(1.9 * radius, 0.22 * radius).moved(translation(0, 0, length) @ rotation(np.pi / 2, [0, 0, 1]))
     meshes = [base, plate, plate.moved(rotation(np.pi, [0, 0, 1])), pin]
-    return [Piece(mesh.moved(rotation(turn, [0, 0, 1])), WRIST, slot) for mesh in meshes]
+    return [Piece(mesh.moved(rotation(turn, [0, 0, 1])), WRIST_PART, slot) for mesh in meshes]
 
 
 def _moved(pieces: list[Piece], matrix: Array) -> list[Piece]:
@@ -211,11 +213,11 @@ def _robotic(rng: Rng, opening: float) -> InstrumentMesh:
         jaws = _pair(lambda s: _loop(length, wide * 1.2, 0.8 * thick, bend), opening, thick)
     else:
         jaws = _pair(lambda s: _blade(rng, length, wide, thick, bend, point, teeth), opening, thick)
-    jaws.append(Piece(rod(5.2, 2.2), TIP, "tip"))
+    jaws.append(Piece(rod(5.2, 2.2), TIP_PART, "tip"))
     bent = translation(0, 0, first) @ rotation(pitch, [0, 1, 0])
     jaw_frame = bent @ translation(0, 0, second) @ rotation(yaw, [1, 0, 0])
-    pieces = [Piece(tube(4.1, -LENGTH, 0.0), SHAFT, "shaft"), *clevis(first, 4.0, "clevis", 0.0)]
-    pieces += _moved(clevis(second, 3.3, "wrist", np.pi / 2), bent)
+    pieces = [Piece(tube(4.1, -LENGTH, 0.0), SHAFT_PART, "shaft"), *clevis_mesh(first, 4.0, "clevis", 0.0)]
+    pieces += _moved(clevis_mesh(second, 3.3, "wrist", np.pi / 2), bent)
     return InstrumentMesh("robotic", (*pieces, *_moved(jaws, jaw_frame)), first + second + length, True)
 
 
@@ -243,6 +245,6 @@ def draw_opening(rng: Rng) -> float:
     return float(rng.choice([0.0, rng.uniform(0, 0.15), rng.uniform(0.1, 0.6)], p=[0.35, 0.25, 0.4]))
 
 
-def build(kind: str, seed: int, opening: float) -> InstrumentMesh:
+def build_instrument(kind: str, seed: int, opening: float) -> InstrumentMesh:
     """Build the instrument of a kind that a seed determines; another opening leaves all else as it is."""
     return MAKERS[kind](np.random.default_rng(seed), opening)

@@ -14,7 +14,7 @@ from cliprl.models.data.raytraced.instruments import InstrumentMesh
 from cliprl.models.data.raytraced.materials import Material, instrument_materials
 from cliprl.models.data.raytraced.mesh_folder import MeshFolder
 from cliprl.models.data.raytraced.objects import Placed
-from cliprl.models.data.raytraced.textures import STRIPS, TextureSource
+from cliprl.models.data.raytraced.textures import TISSUE_STRIPS, TextureSource
 from cliprl.models.data.raytraced.tissue import Wall
 
 # Height of a frame by its width.
@@ -92,7 +92,7 @@ def make(tool: Tool, folder: MeshFolder | None, opening: float) -> InstrumentMes
     if tool.meshes:
         assert folder is not None
         return folder.build(tool.meshes, np.random.default_rng(tool.seed), opening).scaled(tool.scale)
-    return instruments.build(tool.kind, tool.seed, opening).scaled(tool.scale)
+    return instruments.build_instrument(tool.kind, tool.seed, opening).scaled(tool.scale)
 
 
 def draw_layout(rng: Rng, source: TextureSource, folder: MeshFolder | None = None) -> Layout:
@@ -145,7 +145,7 @@ def _strips(rng: Rng, wall: Wall, source: TextureSource) -> list[Placed]:
     placed = []
     for _ in range(int(rng.choice(4, p=[0.35, 0.3, 0.22, 0.13]))):
         mesh, path, width = tissue.draw_strip(rng, wall)
-        placed.append(Placed(mesh, source.tissue(rng, STRIPS)))
+        placed.append(Placed(mesh, source.tissue(rng, TISSUE_STRIPS)))
         if width < 4 and rng.random() < 0.4:
             placed += objects.clips(rng, path, width)
     return placed
@@ -160,7 +160,7 @@ def _small_objects(rng: Rng, wall: Wall, tools: Sequence[Tool]) -> list[Placed]:
     if rng.random() < 0.08:
         x, y = rng.uniform(-0.6, 0.6, 2) * wall.half
         on_wall = (x, y, float(wall.at(x, y)) - 1.0)
-        placed.append(objects.needle(rng, held[0].tolist() if held and rng.random() < 0.5 else on_wall))
+        placed.append(objects.needle_mesh(rng, held[0].tolist() if held and rng.random() < 0.5 else on_wall))
     if rng.random() < 0.06:
         x, y = rng.uniform(-0.6, 0.6, 2) * wall.half
         line = np.linspace(-8, 8, 12)

@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike
 
 from cliprl.models.data.raytraced.geometry import Rng
 
-Color = tuple[float, float, float]
+Reflectance = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """A surface of one color: linear reflectance (R, G, B) in 0..1 and the parameters of a principled reflectance model."""
 
-    color: Color
+    color: Reflectance
     metallic: float
     roughness: float
     specular: float = 0.5
@@ -76,14 +76,14 @@ PAINTS = (
 _PAINT_SHARES = (0.4, 0.2, 0.12, 0.08, 0.1, 0.1)
 
 
-def paint(rng: Rng) -> Material:
+def painted_plastic(rng: Rng) -> Material:
     """White, blue, green, yellow, teal or beige plastic."""
     value = np.array(PAINTS[rng.choice(len(PAINTS), p=_PAINT_SHARES)]) * np.exp(rng.normal(0, 0.15, 3))
     return material(value, 0, rng.uniform(0.25, 0.6), 0.5, rng.uniform(0.02, 0.5))
 
 
-_SHAFTS = (black, matt, grey, steel, paint, dark_metal)
-_TIPS = (steel, dark_metal, black, matt, grey, paint)
+_SHAFTS = (black, matt, grey, steel, painted_plastic, dark_metal)
+_TIPS = (steel, dark_metal, black, matt, grey, painted_plastic)
 _WRISTS = (steel, black, matt, grey)
 
 
@@ -103,7 +103,7 @@ def instrument_materials(rng: Rng, robotic: bool, dark: bool) -> dict[str, Mater
         "tip": tip,
         "wrist": wrist,
         "clevis": clevis,
-        "ring": _draw(rng, (black, steel, grey, paint), [0.25] * 4),
+        "ring": _draw(rng, (black, steel, grey, painted_plastic), [0.25] * 4),
     }
 
 

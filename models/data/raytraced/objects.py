@@ -23,7 +23,7 @@ from cliprl.models.data.raytraced.textures import Tissue, noise, woven
 from cliprl.models.data.raytraced.tissue import Wall
 
 # Labels of what is no instrument. Distractors are labeled NONE, as tissue is.
-NONE, CLIP, THREAD, NEEDLE = 0, 4, 5, 6
+NO_LABEL, CLIP_LABEL, THREAD_LABEL, NEEDLE_LABEL = 0, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Placed:
 
     mesh: Mesh
     surface: Material | Tissue
-    label: int = NONE
+    label: int = NO_LABEL
     instance: int = 0
 
 
@@ -55,7 +55,7 @@ def clips(rng: Rng, path: Array, width: float) -> list[Placed]:
     for number in range(int(rng.integers(1, 5))):
         at = path[start] + tangent * gap * number
         points = at + loop[:, :1] * across + loop[:, 1:] * np.array([0, 0, 1.0])
-        placed.append(Placed(sweep(points, 1.5 * wire, wire, 10, 4.0), surface, CLIP))
+        placed.append(Placed(sweep(points, 1.5 * wire, wire, 10, 4.0), surface, CLIP_LABEL))
     return placed
 
 
@@ -84,10 +84,10 @@ def thread(rng: Rng, wall: Wall, start: Sequence[float] | None = None) -> Placed
         [0.3, 0.25, 0.05],
     ]
     surface = material(colors[rng.choice(6, p=[0.28, 0.2, 0.24, 0.14, 0.08, 0.06])], 0, 0.45, 0.4, 0.1)
-    return Placed(sweep(path, radius, radius, 8), surface, THREAD)
+    return Placed(sweep(path, radius, radius, 8), surface, THREAD_LABEL)
 
 
-def needle(rng: Rng, at: Sequence[float]) -> Placed:
+def needle_mesh(rng: Rng, at: Sequence[float]) -> Placed:
     """Draw a curved suturing needle whose middle is at a point (3,)."""
     radius, arc = rng.uniform(5.0, 10.0), rng.uniform(0.45, 0.65) * 2 * np.pi
     turn = np.linspace(0, arc, 30)
@@ -95,7 +95,7 @@ def needle(rng: Rng, at: Sequence[float]) -> Placed:
     wire = rng.uniform(0.3, 0.5) * np.clip((arc - turn) / 0.5, 0.15, 1)
     tilt = rotation(rng.uniform(0, 2 * np.pi), [0, 0, 1]) @ rotation(rng.normal(0, 0.6), [1, 0, 0])
     mesh = sweep(path, wire, wire, 10).moved(translation(at[0], at[1], at[2]) @ tilt)
-    return Placed(mesh, steel(rng), NEEDLE)
+    return Placed(mesh, steel(rng), NEEDLE_LABEL)
 
 
 def gauze(rng: Rng, wall: Wall) -> Placed:

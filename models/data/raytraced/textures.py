@@ -14,11 +14,11 @@ from cliprl.engines import UsageError
 from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
 from cliprl.models.data.raytraced.geometry import Rng
 
-Plane = NDArray[np.float32]
+FloatPlane = NDArray[np.float32]
 # Pixels along a side of a texture, which covers a little more than the camera sees.
-SIZE = 320
+TEXTURE_SIZE = 320
 # A crop of a picture is drawn again, at most so often, where pixels of it are darker than this.
-TRIES, DARK = 12, 40
+TRIES, DARK_PIXEL = 12, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ TISSUES: Mapping[str, TissueKind] = {
     "gallbladder": TissueKind((128, 128, 98), 0.2),
 }
 # What strips that look like a shaft, and are none, are made of.
-STRIPS = (
+TISSUE_STRIPS = (
     "fascia",
     "fascia",
     "tendon",
@@ -68,15 +68,15 @@ STRIPS = (
 class Tissue:
     """A tissue surface: linear color float32 (N, N, 3), height of its relief (N, N) and how it shines."""
 
-    color: Plane
-    relief: Plane
+    color: FloatPlane
+    relief: FloatPlane
     roughness: float
     specular: float
     clearcoat: float
     gloss: float
 
 
-def noise(rng: Rng, size: int, octaves: Sequence[int], falloff: float = 0.5) -> Plane:
+def noise(rng: Rng, size: int, octaves: Sequence[int], falloff: float = 0.5) -> FloatPlane:
     """Return smooth noise (size, size) of unit deviation: cells along a side by octave, each `falloff` times weaker."""
     total, weight = np.zeros((size, size), np.float32), 1.0
     for cells in octaves:
@@ -86,7 +86,7 @@ def noise(rng: Rng, size: int, octaves: Sequence[int], falloff: float = 0.5) -> 
     return np.asarray(total / (total.std() + 1e-6), np.float32)
 
 
-def lobules(rng: Rng, size: int, count: int) -> Plane:
+def lobules(rng: Rng, size: int, count: int) -> FloatPlane:
     """Return the relief of fat (size, size) in 0..1: rounded cells with creases between them."""
     seeds = np.full((size, size), 255, np.uint8)
     seeds[tuple(rng.integers(0, size, (2, count)))] = 0
@@ -94,7 +94,7 @@ def lobules(rng: Rng, size: int, count: int) -> Plane:
     return np.asarray(1 - np.minimum(distance / (1.6 * size / np.sqrt(count)), 1) ** 2, np.float32)
 
 
-def threshold(plane: Plane, level: float, sharpness: float) -> Plane:
+def threshold(plane: FloatPlane, level: float, sharpness: float) -> FloatPlane:
     """Return a soft mask (H, W, 1) of where `plane` exceeds `level`."""
     return np.asarray(1 / (1 + np.exp(-np.clip((plane - level) * sharpness, -30, 30))), np.float32)[..., None]
 
@@ -110,7 +110,7 @@ class TextureSource:
             if not self.pictures:
                 raise UsageError(f"'{folder}' holds no pictures: give --mucosa a folder of them, or leave it out")
 
-    def crop(self, rng: Rng, size: int, share: float) -> Plane:
+    def crop(self, rng: Rng, size: int, share: float) -> FloatPlane:
         """Return a square part of a picture, or noise, as sRGB float32 (size, size, 3) in 0..255."""
         if not self.pictures:
             tone = noise(rng, size, [3, 6, 12, 24, 48])[..., None] * np.array([14, 12, 11], np.float32)
@@ -122,12 +122,12 @@ class TextureSource:
             top, left = int(rng.uniform(0, 1) * (height - side)), int(rng.uniform(0, 1) * (width - side))
             part = picture[top : top + side, left : left + side]
             # A dark corner of the picture, or a box that was drawn into it, is no color of tissue.
-            if (part.max(2) < DARK).mean() < 0.002:
+            if (part.max(2) < DARK_PIXEL).mean() < 0.002:
                 break
         part = np.ascontiguousarray(np.rot90(part, int(rng.integers(4))))
         return np.asarray(cv2.resize(part, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
-    def tissue(self, rng: Rng, kinds: Sequence[str] = (), size: int = SIZE) -> Tissue:
+    def tissue(self, rng: Rng, kinds: Sequence[str] = (), size: int = TEXTURE_SIZE) -> Tissue:
         """Draw a surface of one of `kinds`, or of two kinds that meet, with vessels, blood or scorch marks."""
         name = _kind(rng, kinds)
         color = self._albedo(rng, name, size)
@@ -145,7 +145,7 @@ class TextureSource:
         rough, specular, gloss = rng.uniform(0.22, 0.65), rng.uniform(0.25, 0.6), rng.uniform(0.55, 0.98)
         return Tissue(linear, _relief(rng, TISSUES[name].lobules, size), rough, specular, wet, gloss)
 
-    def _albedo(self, rng: Rng, name: str, size: int) -> Plane:
+    def _albedo(self, rng: Rng, name: str, size: int) -> FloatPlane:
         """Return sRGB float32 (size, size, 3) in 0..1."""
         target = (
             np.array(TISSUES[name].color, np.float32) * np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.15))
@@ -162,7 +162,7 @@ class TextureSource:
             color = _vessels(rng, color)
         return np.asarray(np.clip(color / 255, 0.01, 0.97), np.float32)
 
-    def _recoloured(self, rng: Rng, target: NDArray[np.float64], size: int) -> Plane:
+    def _recoloured(self, rng: Rng, target: NDArray[np.float64], size: int) -> FloatPlane:
         """Return a real picture without its highlights and its light's falloff, in another color: (size, size, 3), 0..255."""
         texture = _without_highlights(self.crop(rng, size // 2, rng.uniform(0.35, 0.8)))
         texture = np.asarray(cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
@@ -179,7 +179,7 @@ class TextureSource:
         )
 
 
-def _blurred(plane: Plane, share: float) -> Plane:
+def _blurred(plane: FloatPlane, share: float) -> FloatPlane:
     """Blur a plane (N, N) by a share of its side, at a quarter of its resolution."""
     size = len(plane)
     small = cv2.resize(plane, (size // 4, size // 4), interpolation=cv2.INTER_AREA)
@@ -194,7 +194,7 @@ def _kind(rng: Rng, kinds: Sequence[str]) -> str:
     return str(rng.choice(list(TISSUES), p=shares / shares.sum()))
 
 
-def _without_highlights(texture: Plane) -> Plane:
+def _without_highlights(texture: FloatPlane) -> FloatPlane:
     """Fill in the mirror images of the picture's own lamp: the scene's light makes others."""
     dark = texture.min(2)
     bright = ((dark > 0.72 * np.percentile(dark, 99.5)) & (dark > 150)).astype(np.uint8)
@@ -205,14 +205,14 @@ def _without_highlights(texture: Plane) -> Plane:
     return np.asarray(filled, np.float32)
 
 
-def _vessels(rng: Rng, color: Plane) -> Plane:
+def _vessels(rng: Rng, color: FloatPlane) -> FloatPlane:
     """Lay branching dark-red lines over part of the texture, in 0..255."""
     lines, where = noise(rng, len(color), [5, 10, 20], 0.6), noise(rng, len(color), [3, 6])
     share = np.exp(-((lines / rng.uniform(0.02, 0.07)) ** 2)) * np.clip(where, 0, 1) * rng.uniform(0.2, 0.8)
     return np.asarray(color * (1 - share[..., None]) + np.array([120, 20, 25]) * share[..., None], np.float32)
 
 
-def _stained(rng: Rng, color: Plane, stains: list[list[float]], level: float) -> Plane:
+def _stained(rng: Rng, color: FloatPlane, stains: list[list[float]], level: float) -> FloatPlane:
     """Lay patches of one of the `stains` (sRGB, 0..1) over the texture."""
     field = noise(rng, len(color), [int(rng.integers(2, 7)), 12, 24, 48], 0.6)
     sharpness = np.exp(rng.uniform(np.log(1.5), np.log(14)))
@@ -220,7 +220,7 @@ def _stained(rng: Rng, color: Plane, stains: list[list[float]], level: float) ->
     return np.asarray(color * (1 - share) + np.array(stains[rng.integers(len(stains))]) * share, np.float32)
 
 
-def _relief(rng: Rng, lobular: float, size: int) -> Plane:
+def _relief(rng: Rng, lobular: float, size: int) -> FloatPlane:
     """Return the height of fine relief, (size, size), 0 at its lowest."""
     cells = [int(rng.integers(8, 26)), int(rng.integers(26, 64)), int(rng.integers(64, 128)), 230]
     height = noise(rng, size, cells, rng.uniform(0.35, 0.8))
@@ -234,8 +234,8 @@ def _relief(rng: Rng, lobular: float, size: int) -> Plane:
 def woven(rng: Rng) -> Tissue:
     """Return the surface of a gauze swab: white weave, perhaps soaked with blood."""
     threads = int(rng.integers(50, 110))
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) / SIZE * np.float32(np.pi * threads)
-    wave = 0.35 * noise(rng, SIZE, [6, 14])
+    y, x = np.mgrid[:TEXTURE_SIZE, :TEXTURE_SIZE].astype(np.float32) / TEXTURE_SIZE * np.float32(np.pi * threads)
+    wave = 0.35 * noise(rng, TEXTURE_SIZE, [6, 14])
     weave = np.abs(np.sin(x + wave)) * 0.5 + np.abs(np.sin(y + wave)) * 0.5
     white = np.array([0.93, 0.91, 0.88], np.float32) * np.float32(rng.uniform(0.75, 1))
     color = np.asarray(white * (0.78 + 0.22 * weave[..., None]), np.float32)

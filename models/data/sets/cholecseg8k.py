@@ -14,7 +14,7 @@ from cliprl.models.data.splits import Split
 LAYOUT = "videoXX/videoXX_NNNNN/frame_N_endo.png with frame_N_endo_watershed_mask.png beside it"
 MASK_ENDING = "_watershed_mask"
 
-CLASSES: tuple[ClassSpec, ...] = (
+CHOLECSEG_CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("black-background", (127, 127, 127), "background", ("the dark surround of an endoscope's picture",)),
     ClassSpec("abdominal-wall", (210, 140, 140), "tissue", ("the abdominal wall",)),
     ClassSpec("liver", (255, 114, 114), "tissue", ("the liver",)),
@@ -44,7 +44,7 @@ class CholecSeg8k(ImageMaskDataset):
     """`folder` holds video01, video09, ...; a video is a sequence, each of its pieces of 80 frames a clip."""
 
     name = "cholecseg8k"
-    classes = CLASSES
+    classes = CHOLECSEG_CLASSES
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []

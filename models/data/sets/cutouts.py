@@ -12,11 +12,11 @@ from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPai
 from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_values, read_image, read_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
-from cliprl.models.data.sets.endovis2017 import BACKGROUND
+from cliprl.models.data.sets.endovis2017 import BACKGROUND_CLASS
 
 LAYOUT = "images/<type>/seq_N_frameNNN.jpg, masks/<type>/seq_N_frameNNN.png and background/*.jpg"
-TYPES: tuple[ClassSpec, ...] = (
-    BACKGROUND,
+TYPE_CLASSES: tuple[ClassSpec, ...] = (
+    BACKGROUND_CLASS,
     ClassSpec("bipolar-forceps", (0, 255, 0), "instrument", ("bipolar forceps",)),
     ClassSpec("prograsp-forceps", (0, 255, 255), "instrument", ("prograsp forceps",)),
     ClassSpec("large-needle-driver", (125, 255, 12), "instrument", ("a large needle driver",)),
@@ -33,7 +33,7 @@ class Cutouts(ImageMaskDataset):
     where that set is tested, these frames must not be trained on."""
 
     name = "cutouts"
-    classes = TYPES
+    classes = TYPE_CLASSES
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
@@ -48,7 +48,7 @@ class Cutouts(ImageMaskDataset):
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the types by their numbers."""
         mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPES))}, mask)
+        return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPE_CLASSES))}, mask)
 
     def backgrounds(self) -> list[Image]:
         """Return images of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError if there are none."""

@@ -10,7 +10,7 @@ from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPai
 from cliprl.models.data.io import check_size, labels_from_values, read_image, read_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
-from cliprl.models.data.sets.endovis2017 import PART_VALUES, PARTS, cropped
+from cliprl.models.data.sets.endovis2017 import PART_CLASSES, PART_VALUES, cropped
 
 LAYOUT = "frame.png with left_frame.png and right_frame.png beside it"
 
@@ -20,7 +20,7 @@ class DavinciFrame(ImageMaskDataset):
     """`folder` holds frame.png, left_frame.png and right_frame.png (10 shaft, 20 wrist, 30 clasper)."""
 
     name = "davinci_frame"
-    classes = PARTS
+    classes = PART_CLASSES
 
     def __init__(self, folder: Path) -> None:
         frame, masks = folder / "frame.png", (folder / "left_frame.png", folder / "right_frame.png")

@@ -17,7 +17,7 @@ from cliprl.models.data.sample import Image, Sample
 from cliprl.models.data.splits import Split
 
 LAYOUT = "robotic/D*/video.avi with labels.npz beside it, and rigid/OP*/Raw with rigid/OP*/Masks"
-CLASSES: tuple[ClassSpec, ...] = (
+ENDOVIS2015_CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("background", (0, 0, 0), "background", ("background tissue in a surgical video",)),
     ClassSpec("head", (0, 255, 255), "instrument", ("the tip of a surgical instrument",)),
     ClassSpec("shaft", (0, 255, 0), "instrument", ("the shaft of a surgical instrument",)),
@@ -37,7 +37,7 @@ class RigidFrames(ImageMaskDataset):
     """Single frames of operations: `folder` holds OP1/Raw/img_NN_raw.png, OP1/Masks/img_NN_class.png, ..."""
 
     name = "endovis2015"
-    classes = CLASSES
+    classes = ENDOVIS2015_CLASSES
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
@@ -60,7 +60,7 @@ class RoboticVideos:
     """
 
     name = "endovis2015"
-    classes = CLASSES
+    classes = ENDOVIS2015_CLASSES
 
     def __init__(self, folder: Path) -> None:
         self._places: list[tuple[Path, int]] = []
@@ -95,7 +95,7 @@ class EndoVis2015:
     """Robotic and rigid instruments: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
 
     name = "endovis2015"
-    classes = CLASSES
+    classes = ENDOVIS2015_CLASSES
 
     def __init__(self, folder: Path) -> None:
         kinds = (("robotic", RoboticVideos), ("rigid", RigidFrames))
@@ -144,6 +144,8 @@ def _read(folder: Path) -> Video:
     if labels.shape != (len(frames), *frames[0].shape[:2]):
         found = f"{len(frames)} frames of {frames[0].shape[1]}x{frames[0].shape[0]}"
         raise CliprlError(f"{folder} has {found}, and masks of shape {labels.shape}: copy both again")
-    if labels.max() >= len(CLASSES):
-        raise CliprlError(f"{folder / 'labels.npz'} holds part {labels.max()}: parts are 0..{len(CLASSES) - 1}")
+    if labels.max() >= len(ENDOVIS2015_CLASSES):
+        raise CliprlError(
+            f"{folder / 'labels.npz'} holds part {labels.max()}: parts are 0..{len(ENDOVIS2015_CLASSES) - 1}"
+        )
     return Video(frames, labels)

@@ -21,19 +21,19 @@ LAYOUT = (
 # The camera's image inside the frame: left, top, width, height.
 CROP = (320, 28, 1280, 1024)
 
-BACKGROUND = ClassSpec("background", (0, 0, 0), "background", ("background tissue in a surgical video",))
+BACKGROUND_CLASS = ClassSpec("background", (0, 0, 0), "background", ("background tissue in a surgical video",))
 BINARY: tuple[ClassSpec, ...] = (
-    BACKGROUND,
+    BACKGROUND_CLASS,
     ClassSpec("instrument", (0, 255, 0), "instrument", ("a surgical instrument",)),
 )
-PARTS: tuple[ClassSpec, ...] = (
-    BACKGROUND,
+PART_CLASSES: tuple[ClassSpec, ...] = (
+    BACKGROUND_CLASS,
     ClassSpec("shaft", (0, 255, 0), "instrument", ("the shaft of a surgical instrument",)),
     ClassSpec("wrist", (125, 255, 12), "instrument", ("the wrist of a robotic surgical instrument",)),
     ClassSpec("clasper", (0, 255, 255), "instrument", ("the clasper of a surgical instrument",)),
 )
-TYPES: tuple[ClassSpec, ...] = (
-    BACKGROUND,
+TYPE_CLASSES: tuple[ClassSpec, ...] = (
+    BACKGROUND_CLASS,
     ClassSpec("bipolar-forceps", (0, 255, 0), "instrument", ("bipolar forceps",)),
     ClassSpec("prograsp-forceps", (0, 255, 255), "instrument", ("prograsp forceps",)),
     ClassSpec("large-needle-driver", (125, 255, 12), "instrument", ("a large needle driver",)),
@@ -42,7 +42,7 @@ TYPES: tuple[ClassSpec, ...] = (
     ClassSpec("monopolar-curved-scissors", (187, 155, 25), "instrument", ("monopolar curved scissors",)),
     ClassSpec("other", (255, 255, 125), "instrument", ("another surgical instrument", "an ultrasound probe")),
 )
-TASKS: Mapping[str, tuple[ClassSpec, ...]] = {"binary": BINARY, "parts": PARTS, "types": TYPES}
+TASKS: Mapping[str, tuple[ClassSpec, ...]] = {"binary": BINARY, "parts": PART_CLASSES, "types": TYPE_CLASSES}
 PART_VALUES = {0: 0, 10: 1, 20: 2, 30: 3}
 # Types by a part of the ground-truth folder's name: Left_Prograsp_Forceps_labels, Maryland_Bipolar_Forceps_labels, ...
 TYPE_NAMES = {

@@ -33,8 +33,8 @@ from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
 
 LAYOUT = "images/ and masks/ with files of the same names, and classes.toml"
-KINDS = ("background", "tissue", "instrument")
-KEYS = ("consecutive", "ignore", "classes")
+CLASS_KINDS = ("background", "tissue", "instrument")
+SPEC_KEYS = ("consecutive", "ignore", "classes")
 CLASS_KEYS = ("name", "kind", "color", "value", "prompts")
 
 
@@ -92,7 +92,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML ({error}): correct it") from error
-    _check_keys(table, KEYS, path)
+    _check_keys(table, SPEC_KEYS, path)
     entries = table.get("classes")
     if not isinstance(entries, list) or not 2 <= len(entries) < IGNORE:
         raise UsageError(f"{path} must list at least two [[classes]], the background first")
@@ -107,8 +107,10 @@ def _class(entry: Mapping[str, Any], path: Path) -> ClassSpec:
         raise UsageError(
             f"{path}: class {dict(entry)} lacks or garbles a key ({error!r}): it needs name, kind, color"
         ) from error
-    if kind not in KINDS or not all(0 <= v <= 255 for v in color):
-        raise UsageError(f"{path}: class '{name}' has kind '{kind}' and color {color}: {', '.join(KINDS)}; 0..255")
+    if kind not in CLASS_KINDS or not all(0 <= v <= 255 for v in color):
+        raise UsageError(
+            f"{path}: class '{name}' has kind '{kind}' and color {color}: {', '.join(CLASS_KINDS)}; 0..255"
+        )
     return ClassSpec(name, color, kind, tuple(entry.get("prompts", (name,))))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.io import read_video
-from cliprl.models.data.label_mapping import UNION
+from cliprl.models.data.label_mapping import UNION_CLASSES
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
 
@@ -24,7 +24,7 @@ from cliprl.models.data.sample import Image, Sample
 class NoInstrumentVideo:
     """Every `every`-th frame of a video file, labeled "not-instrument" throughout. It is decoded on first access."""
 
-    classes: tuple[ClassSpec, ...] = UNION
+    classes: tuple[ClassSpec, ...] = UNION_CLASSES
 
     def __init__(self, path: Path, every: int | str = 1) -> None:
         """Raises UsageError if `every`, a number or its digits, is not at least 1."""

@@ -20,7 +20,7 @@ ATTRIBUTION = (
 # Classes to ignore for instrument-or-not labels: borders, and a tube that is no instrument.
 UNSURE = ("void", "intubation-tube")
 LAYOUT = "images/seqN/*.jpg and masks/seqN/*.png"
-CLASSES: tuple[ClassSpec, ...] = (
+VOCALFOLD_CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("void", (0, 0, 0), "background", ("the dark surround of an endoscope's picture",)),
     ClassSpec("vocal-folds", (255, 160, 165), "tissue", ("the vocal folds",)),
     ClassSpec("other-tissue", (255, 85, 0), "tissue", ("tissue of the larynx",)),
@@ -44,7 +44,7 @@ class VocalFolds(ImageMaskDataset):
     """`folder` holds images/seqN/*.jpg and masks/seqN/*.png. Frames of a sequence are not consecutive: each is its own clip."""
 
     name = NAME
-    classes = CLASSES
+    classes = VOCALFOLD_CLASSES
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
@@ -58,4 +58,4 @@ class VocalFolds(ImageMaskDataset):
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the seven classes by their numbers."""
         mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), {number: number for number in range(len(CLASSES))}, mask)
+        return labels_from_values(read_mask(mask), {number: number for number in range(len(VOCALFOLD_CLASSES))}, mask)

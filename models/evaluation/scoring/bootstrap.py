@@ -10,11 +10,11 @@ from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
 
 RESAMPLES = 2000
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 def interval(score: RatioMetric, sequences: Sequence[str], seed: int = 0) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval (Efron 1979) at `LEVEL` over sequences, `RESAMPLES` times drawn with replacement.
+    """Return the percentile bootstrap interval (Efron 1979) at `CONFIDENCE` over sequences, drawn with replacement.
 
     Frames of one video are near copies of each other, so the sequence is the unit. Returns None for fewer than two
     sequences, and if no resample has a score.
@@ -27,5 +27,5 @@ def interval(score: RatioMetric, sequences: Sequence[str], seed: int = 0) -> tup
     values = values[np.isfinite(values)]
     if not values.size:
         return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -10,8 +10,8 @@ from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.scoring.confusion_counts import Labels
 from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, mean_of_ratios
 
-Mask = NDArray[np.bool_]
-TOLERANCE = 5.0
+BinaryMask = NDArray[np.bool_]
+TOLERANCE_PX = 5.0
 
 
 class SurfaceDice:
@@ -23,7 +23,7 @@ class SurfaceDice:
     IGNORE bound nothing.
     """
 
-    def __init__(self, classes: int, tolerance: float = TOLERANCE) -> None:
+    def __init__(self, classes: int, tolerance: float = TOLERANCE_PX) -> None:
         self.classes, self.tolerance = classes, tolerance
         self.sequences: list[str] = []
         self._rows: list[Array] = []
@@ -43,14 +43,14 @@ class SurfaceDice:
         return mean_of_ratios(rows[..., 0], rows[..., 1])
 
 
-def boundary(mask: Mask, known: Mask) -> Mask:
+def boundary(mask: BinaryMask, known: BinaryMask) -> BinaryMask:
     """The pixels of `mask` (H, W) that have a known 4-neighbour outside it."""
     outside = np.pad(known & ~mask, 1)
     beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
     return mask & known & beside
 
 
-def count_close(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
+def count_close(first: BinaryMask, second: BinaryMask, tolerance: float) -> tuple[int, int]:
     """Return the number of pixels of two boundaries (H, W) within `tolerance` of the other one, and their total."""
     total = int(first.sum() + second.sum())
     if not (first.any() and second.any()):
@@ -62,6 +62,6 @@ def count_close(first: Mask, second: Mask, tolerance: float) -> tuple[int, int]:
     return int(close), total
 
 
-def _distance(points: Mask) -> NDArray[np.float32]:
+def _distance(points: BinaryMask) -> NDArray[np.float32]:
     """Euclidean distance in pixels from each pixel to the nearest point."""
     return cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.scoring.bootstrap import interval
-from cliprl.models.evaluation.scoring.boundary import TOLERANCE, SurfaceDice
+from cliprl.models.evaluation.scoring.boundary import TOLERANCE_PX, SurfaceDice
 from cliprl.models.evaluation.scoring.calibration import Calibration
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts, Labels, Pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS, dataset_miou_foreground, per_class
@@ -48,7 +48,7 @@ class Evaluator:
     `tolerance` is that of the boundary score, in pixels of the truth.
     """
 
-    def __init__(self, classes: Sequence[ClassSpec], tolerance: float = TOLERANCE) -> None:
+    def __init__(self, classes: Sequence[ClassSpec], tolerance: float = TOLERANCE_PX) -> None:
         self.classes = tuple(classes)
         self.counts, self.instrument = ConfusionCounts(len(classes)), ConfusionCounts(2)
         self._is_instrument = np.full(256, IGNORE, np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
-from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, mean_of_ratios, ratio
+from cliprl.models.evaluation.scoring.ratio_metric import Array, RatioMetric, column_ratio, mean_of_ratios
 
 FOREGROUND = np.s_[:, 1:]
 
@@ -30,7 +30,7 @@ class ScoreDefinition:
 
 def frame_iou(counts: ConfusionCounts) -> Array:
     """IoU of each frame and class, (N, K); NaN for a class in neither truth nor prediction."""
-    return ratio(np.stack([counts.overlap, counts.union], axis=-1).astype(np.float64))
+    return column_ratio(np.stack([counts.overlap, counts.union], axis=-1).astype(np.float64))
 
 
 def challenge_2018_miou(counts: ConfusionCounts) -> RatioMetric:

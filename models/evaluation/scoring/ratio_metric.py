@@ -29,7 +29,7 @@ class RatioMetric:
 
     def columns(self) -> Array:
         """Numerator over denominator of each of the M columns, over all frames: (M,), NaN where the denominator is 0."""
-        return ratio(self.rows.sum(0))
+        return column_ratio(self.rows.sum(0))
 
     def by_sequence(self, sequences: Sequence[str]) -> dict[str, float]:
         """The score of each sequence alone."""
@@ -41,7 +41,7 @@ def mean_of_ratios(numerator: NDArray[np.generic], denominator: NDArray[np.gener
     return RatioMetric(np.stack([numerator, denominator], axis=-1).astype(np.float64), mean_ratio)
 
 
-def ratio(sums: Array) -> Array:
+def column_ratio(sums: Array) -> Array:
     """Numerator over denominator (...) of sums (..., 2); NaN where the denominator is 0."""
     bottom = sums[..., 1]
     return np.where(bottom > 0, sums[..., 0] / np.where(bottom > 0, bottom, 1), np.nan)
@@ -49,7 +49,7 @@ def ratio(sums: Array) -> Array:
 
 def mean_ratio(sums: Array) -> Array:
     """The mean (...) over the columns of sums (..., M, 2) whose denominator is not 0; NaN where there is none."""
-    values = ratio(sums)
+    values = column_ratio(sums)
     defined = np.isfinite(values)
     count = defined.sum(-1)
     total = np.where(defined, values, 0).sum(-1)

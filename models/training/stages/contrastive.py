@@ -17,7 +17,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import tokenize
 from cliprl.models.training.losses import dhn_nce
 from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size
-from cliprl.models.training.stages.supervised import cosine_rate, update
+from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
 class Contrastive:
@@ -59,7 +59,7 @@ class Contrastive:
             seen = self.network.encode_image(images.to(self.device, non_blocking=True))
         loss = dhn_nce(seen.float(), texts.float(), self.config.temperature, self.config.hardness)
         loss = loss / (len(captions) * world_size())
-        update(self.optimizer, self.scheduler, loss, self.network)
+        optimizer_step(self.optimizer, self.scheduler, loss, self.network)
         return {"dhn-nce": loss.item()}
 
     def state(self) -> dict[str, Any]:

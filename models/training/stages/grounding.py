@@ -27,14 +27,14 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import TEMPLATES, sampled_embeddings, tokenize
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
-from cliprl.models.training.stages.supervised import cosine_rate, update
+from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 # Separators of the phrases of a caption, and places, which are not part of a name.
 _JOINTS = re.compile(r" with | and |, ")
 _PLACE = re.compile(r" (in|on) the [a-z ]+$")
 _SIZES = re.compile(r"^(a )?(small|large) ")
 # The share of an image's cells, those with the highest logits, that a phrase is scored by.
-SHARE = 0.01
+UPDATED_SHARE = 0.01
 LOW = -1e4  # below every logit, and a number
 
 
@@ -59,7 +59,7 @@ def grounding_loss(classes: Tensor, phrases: Tensor, present: Tensor) -> Tensor:
     image's cells with the highest values count, once by their logits, which should separate the phrase's images from others
     and the image's phrases from others, and once by their odds against all classes, as a binary decision.
     """
-    count = max(1, round(SHARE * phrases.shape[2] * phrases.shape[3]))
+    count = max(1, round(UPDATED_SHARE * phrases.shape[2] * phrases.shape[3]))
     odds = phrases - classes.logsumexp(1, keepdim=True)
     scores, weighed = (maps.flatten(2).topk(count, dim=2).values.mean(2) for maps in (phrases, odds))
     errors = F.binary_cross_entropy_with_logits(weighed, present.to(weighed.dtype), reduction="none")
@@ -129,7 +129,7 @@ class Grounded:
             "dice": self.config.dice * dice_loss(classes, labels, self.instrument, self.allowed),
             "grounding": self.weight * grounding_loss(classes, words, present),
         }
-        update(self.optimizer, self.scheduler, torch.stack(list(losses.values())).sum(), self.network)
+        optimizer_step(self.optimizer, self.scheduler, torch.stack(list(losses.values())).sum(), self.network)
         return {name: loss.item() for name, loss in losses.items()}
 
     def state(self) -> dict[str, Any]:

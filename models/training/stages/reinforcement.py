@@ -25,7 +25,7 @@ from cliprl.models.training.stages.rollout import (
     rollout,
     simulate_prior,
 )
-from cliprl.models.training.stages.supervised import cosine_rate, update
+from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
 class Reinforcement:
@@ -64,7 +64,7 @@ class Reinforcement:
         loss, figures = reinforcement_loss(
             transitions, observed.labels, imitation_weight(index, self.steps, self.config), self.config
         )
-        update(self.optimizer, self.scheduler, loss, self.refiner)
+        optimizer_step(self.optimizer, self.scheduler, loss, self.refiner)
         return figures
 
     @property

@@ -15,11 +15,11 @@ from cliprl.models.training.parallel import sum_over_processes
 
 MAX_GAIN = 1.0
 # Lower bound of a probability relative to the leading class.
-MIN_PROBABILITY = 1e-37
+LEAST_PROBABILITY = 1e-37
 # Lower bound of a label's share of all cells in `cell_weights`.
 MIN_LABEL_SHARE = 1e-4
 # Width in cells of the square neighborhood whose rewards an agent shares.
-WINDOW = 5
+REWARD_WINDOW = 5
 
 
 def agent_rewards(
@@ -53,7 +53,7 @@ def _log_likelihoods(logits: Tensor, right: Sequence[Tensor]) -> list[tuple[Tens
     found = []
     for allowed in right:
         own = odds * allowed
-        found.append(((own.sum(1) / mass).clamp(min=MIN_PROBABILITY).log(), (own.amax(1) >= 1).to(logits.dtype)))
+        found.append(((own.sum(1) / mass).clamp(min=LEAST_PROBABILITY).log(), (own.amax(1) >= 1).to(logits.dtype)))
     return found
 
 
@@ -75,7 +75,7 @@ def neighborhood_mean(rewards: Tensor) -> Tensor:
 
     The reward-map convolution of PixelRL (Furuta et al. 2019) with a fixed box for a kernel.
     """
-    return F.avg_pool2d(rewards[:, None], WINDOW, 1, WINDOW // 2)[:, 0]
+    return F.avg_pool2d(rewards[:, None], REWARD_WINDOW, 1, REWARD_WINDOW // 2)[:, 0]
 
 
 def reward_to_go(rewards: Sequence[Tensor], share: float, discount: float) -> list[Tensor]:

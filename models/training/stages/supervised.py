@@ -25,9 +25,9 @@ from cliprl.models.training.parallel import autocast, device_of, mean_gradients
 from cliprl.models.training.weight_average import WeightAverage
 
 # Images in a preview.
-DRAWN = 4
+PREVIEW_IMAGES = 4
 # Label strides: that of the network's grid, or finer.
-STRIDES = (1, 2, 4)
+LABEL_STRIDES = (1, 2, 4)
 WARM_UP = 50
 CLIP_NORM = 2.0
 
@@ -40,7 +40,7 @@ def cosine_rate(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def update(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
+def optimizer_step(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
     """Take one optimizer step on `loss`, with gradients averaged over all processes and clipped.
 
     Raises NotFiniteError, with unchanged weights, if the loss or its gradient is not finite.
@@ -63,7 +63,7 @@ class Supervised:
 
     def __init__(self, network: ClipSegmenter, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
         config = recipe.supervised
-        if config.stride not in STRIDES:
+        if config.stride not in LABEL_STRIDES:
             raise UsageError(f"setting 'supervised.stride' is {config.stride}: it must be 1, 2 or 4")
         self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
         self.steps, self.device, self.precision = config.steps, device_of(network), recipe.precision
@@ -95,7 +95,7 @@ class Supervised:
         self._last = image, labels, logits.detach()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
-        update(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
+        optimizer_step(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
         if self._average:
             self._average.update(index)
             if index + 1 == self.steps:
@@ -106,7 +106,7 @@ class Supervised:
         """Return images of the last step, each beside its truth and its prediction: uint8 (n H, 3 W, 3) RGB."""
         if self._last is None:
             return None
-        images, labels, logits = (part[:DRAWN].cpu().numpy() for part in self._last)
+        images, labels, logits = (part[:PREVIEW_IMAGES].cpu().numpy() for part in self._last)
         found = logits.argmax(1).astype(np.uint8)
         colors = [spec.color for spec in self.classes]
         rows = zip(

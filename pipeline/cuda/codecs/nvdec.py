@@ -12,7 +12,7 @@ from av.codec.hwaccel import HWAccel
 
 from cliprl.engines import CliprlError
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.gpu_api import Event
@@ -115,7 +115,7 @@ class SurfaceWriter:
         self._decoded = device.gpu.event()
         self._host = PlaneWriter()
 
-    def write(self, picture: Any, luma: Plane, chroma: Plane, color: Color) -> None:
+    def write(self, picture: Any, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Copy an image into the slot with the pinned planes `luma` and `chroma`; a surface leaves these unchanged."""
         if not self._is_surface(picture):
             self._host.write(picture, luma, chroma, color)

@@ -15,10 +15,10 @@ from typing import Any
 from cliprl.engines import EngineCache, EngineError, ignore_message
 from cliprl.engines.cache.cache_store import StoredEntry
 
-SOURCES = Path(__file__).parents[1] / "kernels"
+KERNEL_FOLDER = Path(__file__).parents[1] / "kernels"
 MAIN = "all.cu"
 # Turing, Ampere (A100, then GeForce and RTX A), Ada, Hopper, Blackwell.
-TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm90", "sm120")
+KERNEL_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm90", "sm120")
 # No fused multiply-add: kernels compute the same on a GPU as in the tests on a CPU.
 OPTIONS = ("--fmad=false", "--std=c++17")
 _PART = "cubin"
@@ -48,7 +48,7 @@ def compiled_kernels(
 @lru_cache(maxsize=1)
 def read_sources() -> Mapping[str, str]:
     """Return all source files by name."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir()) if path.is_file()}
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(KERNEL_FOLDER.iterdir()) if path.is_file()}
 
 
 @lru_cache(maxsize=1)

@@ -15,12 +15,12 @@ from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordingStatus, Reco
 from cliprl.pipeline.live.recording.segments import SegmentWriter, recording_folder
 
 # Frames that may wait for the disk: more than two seconds at 25 frames a second.
-QUEUE = 64
+QUEUED_FRAMES = 64
 # Pauses in seconds before recording is tried again after a fault.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 # Seconds that `close` waits for the file to be finished.
 _CLOSE_TIMEOUT = 20.0
-KINDS = {"raw": ("raw",), "overlay": ("overlay",), "both": ("raw", "overlay")}
+RECORDED = {"raw": ("raw",), "overlay": ("overlay",), "both": ("raw", "overlay")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Recording(threading.Thread):
         self._last_error = ""
         self._options, self._info = options, info
         self._folder = recording_folder(options.folder)
-        self._queue: BoundedQueue[Frame | None] = BoundedQueue(QUEUE, keep_oldest=True)  # None: finish the file
+        self._queue: BoundedQueue[Frame | None] = BoundedQueue(QUEUED_FRAMES, keep_oldest=True)  # None: finish the file
         self._wake = threading.Condition()
         self._writer: SegmentWriter | None = None
         self._refused: Frame | None = None
@@ -176,4 +176,4 @@ class Recording(threading.Thread):
 
 def recordings(options: RecordOptions, info: Callable[[], StreamInfo | None]) -> tuple[Recording, ...]:
     """Return a recording for each kind that `options.what` names."""
-    return tuple(Recording(kind, options, info) for kind in KINDS[options.what])
+    return tuple(Recording(kind, options, info) for kind in RECORDED[options.what])

@@ -10,7 +10,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.live.broadcast import Freshness
 from cliprl.pipeline.live.segmentation.optical_flow import OpticalFlow, moved
-from cliprl.pipeline.live.segmentation.supervisor import Mask, SegmentationState, Supervisor
+from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
 
 # Frames whose capture times are kept.
 _MEMORY = 64
@@ -65,7 +65,7 @@ class MaskSelector:
         self._motion.forget()
         self._captured.clear()
 
-    def _aged(self, mask: Mask, frame: Frame) -> SelectedMask:
+    def _aged(self, mask: NumberedSegmentation, frame: Frame) -> SelectedMask:
         captured = next((moment for number, moment in self._captured if number == mask.number), None)
         if captured is None:
             return SelectedMask(Freshness.OFF, reason="the mask is of another image")

@@ -12,7 +12,7 @@ import numpy as np
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.segmentation.worker import Answer, SegmenterFactory, Worker, WorkerError, one_line
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, Worker, WorkerError, WorkerReply, one_line
 
 # Seconds after which a worker counts as hanging; for slow frames, this multiple of the slowest recent one.
 HANG, _SLOW_FACTOR = 1.0, 4.0
@@ -21,7 +21,7 @@ _FIRST_FRAME = 20.0
 # Decay of the slowest time per frame.
 _DECAY = 0.9
 # Seconds for a worker to get ready: it may have to compile the networks.
-START = 300.0
+START_SECONDS = 300.0
 # Consecutive failed frames after which a worker is replaced.
 _FAILURES = 3
 # Pauses in seconds between attempts to start a worker.
@@ -30,7 +30,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _SETTLED = 1.0
 
 
-class Mask(NamedTuple):
+class NumberedSegmentation(NamedTuple):
     """The segmentation of frame `number`."""
 
     number: int
@@ -44,7 +44,7 @@ class SegmentationState(NamedTuple):
     failures, and `fault` the last one, in words.
     """
 
-    mask: Mask | None = None
+    mask: NumberedSegmentation | None = None
     reason: str = "segmentation is starting"
     faults: int = 0
     fault: str = ""
@@ -124,7 +124,9 @@ class Supervisor(threading.Thread):
     def _serve(self) -> None:
         worker = self._worker = self._spare or Worker(self._make_segmenter)
         self._spare, self._failures, served = None, 0, time.monotonic()
-        self._wait_until(lambda: worker.is_ready(1.0), START - worker.age, "the segmenter does not become ready")
+        self._wait_until(
+            lambda: worker.is_ready(1.0), START_SECONDS - worker.age, "the segmenter does not become ready"
+        )
         while (task := self._queue.get()) is not None:
             worker.send(*task)
             sent = time.monotonic()
@@ -153,7 +155,9 @@ class Supervisor(threading.Thread):
         elif answer.segmentation is not None:
             self._failures = 0
             self._answered += 1
-            self.set_state(self._state._replace(mask=Mask(answer.number, answer.segmentation), reason=""))
+            self.set_state(
+                self._state._replace(mask=NumberedSegmentation(answer.number, answer.segmentation), reason="")
+            )
         return True
 
     def _set_failed(self, fault: str, reason: str) -> None:
@@ -175,7 +179,7 @@ class Supervisor(threading.Thread):
             worker.close()
 
 
-def find_fault(answer: Answer, classes: int) -> str:
+def find_fault(answer: WorkerReply, classes: int) -> str:
     """Return what is wrong with an answer's segmentation, empty if nothing is."""
     segmentation = answer.segmentation
     if segmentation is None:

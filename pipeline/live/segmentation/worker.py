@@ -25,7 +25,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError
 from cliprl.engines.cli.signals import leave_to_parent
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.thread_policy import single_threaded
@@ -48,7 +48,7 @@ class WorkerError(CliprlError):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class WorkerTask:
     """A frame without its planes, which lie in the shared memory: luma, then chroma."""
 
     number: int
@@ -56,11 +56,11 @@ class Task:
     width: int
     pts: int
     time_base: Fraction
-    color: Color
+    color: ColorSpace
     rotation: int
 
     @classmethod
-    def of(cls, number: int, frame: Frame) -> Task:
+    def of(cls, number: int, frame: Frame) -> WorkerTask:
         """Return the task of segmenting `frame`."""
         return cls(number, frame.height, frame.width, frame.pts, frame.time_base, frame.color, frame.rotation)
 
@@ -77,7 +77,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WorkerReply:
     """The result of task `number`: a segmentation, or an error in one line. Number -1: the worker is ready, or has failed."""
 
     number: int
@@ -128,7 +128,7 @@ class Worker:
 
     def send(self, number: int, frame: Frame) -> None:
         """Copy a frame to the worker. The answer to the last one must have been received."""
-        task = Task.of(number, frame)
+        task = WorkerTask.of(number, frame)
         if frame.luma.size + frame.chroma.size > _SHARED_BYTES:
             raise WorkerError(f"a frame of {frame.width}x{frame.height} is too large to segment live")
         luma, chroma = task.planes(self._memory)
@@ -139,7 +139,7 @@ class Worker:
         except OSError:
             raise WorkerError(self._cause_of_death()) from None
 
-    def answer(self, timeout: float) -> Answer | None:
+    def answer(self, timeout: float) -> WorkerReply | None:
         """Return the next answer; None if there is none within `timeout` seconds. Raises WorkerError if the worker died."""
         return self._receive() if self._poll(timeout) else None
 
@@ -157,9 +157,9 @@ class Worker:
         except OSError:
             raise WorkerError(self._cause_of_death()) from None
 
-    def _receive(self) -> Answer:
+    def _receive(self) -> WorkerReply:
         try:
-            answer: Answer = self._connection.recv()
+            answer: WorkerReply = self._connection.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             raise WorkerError(self._cause_of_death()) from None
         return answer
@@ -178,11 +178,11 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, CliprlError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _answer(segment: SegmentFunction, task: Task, memory: mmap) -> Answer:
+def _answer(segment: SegmentFunction, task: WorkerTask, memory: mmap) -> WorkerReply:
     try:
-        return Answer(task.number, segment(task.frame(memory)))
+        return WorkerReply(task.number, segment(task.frame(memory)))
     except Exception as error:
-        return Answer(task.number, error=one_line(error))
+        return WorkerReply(task.number, error=one_line(error))
 
 
 def _work(connection: Any, memory: mmap) -> None:
@@ -190,9 +190,9 @@ def _work(connection: Any, memory: mmap) -> None:
     try:
         segment: SegmentFunction = pickle.loads(connection.recv_bytes())()
     except Exception as error:
-        connection.send(Answer(-1, error=one_line(error)))
+        connection.send(WorkerReply(-1, error=one_line(error)))
         return
-    connection.send(Answer(-1))
+    connection.send(WorkerReply(-1))
     while True:
         connection.send(_answer(segment, connection.recv(), memory))
 

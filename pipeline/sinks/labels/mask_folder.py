@@ -14,7 +14,7 @@ from typing import Any
 from cliprl.engines import UsageError
 from cliprl.pipeline.sinks.json_text import json_text
 
-CLASSES = "classes.json"
+CLASSES_FILE = "classes.json"
 _FORMAT, _SEAL = "cliprl-masks", "seal"
 
 
@@ -30,7 +30,7 @@ class MaskFolder:
         self._folder, self._about = folder, {"format": _FORMAT} | dict(about)
         self._files: dict[str, dict[str, Any]] = {}
         try:
-            with (folder / CLASSES).open("x", encoding="utf-8") as file:
+            with (folder / CLASSES_FILE).open("x", encoding="utf-8") as file:
                 file.write(json_text(self._about, indent=2) + "\n")
         except OSError:
             self.discard()
@@ -50,7 +50,7 @@ class MaskFolder:
 
     def discard(self) -> None:
         """Remove what was written, and the folder if it holds nothing else."""
-        for name in (*self._files, CLASSES):
+        for name in (*self._files, CLASSES_FILE):
             (self._folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self._folder.rmdir()
@@ -60,10 +60,10 @@ class MaskFolder:
 
     def seal(self, more: Mapping[str, Any]) -> None:
         """List the files, and `more`. Raises OSError, and leaves the list out, if there is no room."""
-        draft = self._folder / f".{CLASSES}.new"
+        draft = self._folder / f".{CLASSES_FILE}.new"
         try:
             draft.write_text(_sealed(self._about | dict(more) | {"files": self._files}), encoding="utf-8")
-            draft.replace(self._folder / CLASSES)
+            draft.replace(self._folder / CLASSES_FILE)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
@@ -77,7 +77,7 @@ def own_files(folder: Path) -> list[str]:
     names = sorted(os.listdir(folder))
     listed = _listed(folder)
     for name in names:
-        if name == CLASSES and listed is not None:
+        if name == CLASSES_FILE and listed is not None:
             continue
         if listed is None or name not in listed:
             raise UsageError(
@@ -97,14 +97,14 @@ def remove_own(folder: Path) -> int:
         names = own_files(folder)
     except UsageError as error:
         raise FileExistsError(str(error).split(":")[0]) from error
-    for name in sorted(names, key=lambda name: name == CLASSES):  # the list of what is this program's goes last
+    for name in sorted(names, key=lambda name: name == CLASSES_FILE):  # the list of what is this program's goes last
         (folder / name).unlink()
     return len(names)
 
 
 def _listed(folder: Path) -> dict[str, Any] | None:
     """What the folder's manifest lists; None if it has none, or not as it was written."""
-    path = folder / CLASSES
+    path = folder / CLASSES_FILE
     try:
         if path.is_symlink() or not path.is_file():
             return None

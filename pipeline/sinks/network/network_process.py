@@ -21,7 +21,7 @@ import av
 
 from cliprl.pipeline.core.buffers import write_all
 
-FORMAT = "nut"
+MUXER = "nut"
 _PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main()"
 # Seconds for the child to start, for the other end to answer, for it to take what is sent, and for the child to end.
 _START, _ANSWER, _STUCK, _END = 60.0, 8.0, 5.0, 2.0
@@ -113,7 +113,7 @@ def main() -> None:
 
 def _pass_on(pictures: Any, url: str, format: str, options: dict[str, str]) -> None:
     with (
-        av.open(pictures, format=FORMAT, options=_PROBE) as source,
+        av.open(pictures, format=MUXER, options=_PROBE) as source,
         av.open(url, "w", format=format, container_options=options, timeout=_TIMEOUT) as sink,
     ):
         stream = sink.add_stream_from_template(source.streams.video[0])

@@ -16,7 +16,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.network.network_process import FORMAT, NetworkProcess
+from cliprl.pipeline.sinks.network.network_process import MUXER, NetworkProcess
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import live_encoder
 from cliprl.pipeline.sources.address import check_port, check_srt
@@ -100,7 +100,7 @@ class NetworkSink(BaseSink):
         if url.startswith("udp") and "pkt_size" not in url:
             url += ("&" if "?" in url else "?") + _DATAGRAM
         self._relay = NetworkProcess(url, self._format, self._options)
-        return av.open(self._relay, "w", format=FORMAT, options={"flush_packets": "1"})
+        return av.open(self._relay, "w", format=MUXER, options={"flush_packets": "1"})
 
     def _try(self, work: Callable[[], None]) -> None:
         try:

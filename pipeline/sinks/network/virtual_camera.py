@@ -19,7 +19,7 @@ from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.video.encoder import DEFAULT_RATE
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 
-DEVICES = "/dev/video"
+DEVICE_PREFIX = "/dev/video"
 _FORMAT = "v4l2"
 _REMEDY = "'sudo modprobe v4l2loopback' makes one that takes frames"
 
@@ -77,7 +77,7 @@ class VirtualCamera(BaseSink):
         self._picture.pts = self.frames
 
 
-@register_sink(prefixes=(DEVICES,), shown="/dev/video9", help="a virtual camera", is_stream=True)
-def open_camera(target: str, spec: OutputSpec, settings: EncoderSettings) -> VirtualCamera:
+@register_sink(prefixes=(DEVICE_PREFIX,), shown="/dev/video9", help="a virtual camera", is_stream=True)
+def open_virtual_camera(target: str, spec: OutputSpec, settings: EncoderSettings) -> VirtualCamera:
     """Open a virtual camera."""
     return VirtualCamera(Path(target), spec)

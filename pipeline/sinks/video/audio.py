@@ -13,7 +13,7 @@ from av.container import OutputContainer
 
 from cliprl.engines import reason_of
 from cliprl.pipeline.core.passthrough import AudioTrack, Packet, PacketQueue, Passthrough, copy_packet
-from cliprl.pipeline.sinks.video.muxer_trial import LATEST_START, SAMPLES, TrackSample, add_track, filter_for
+from cliprl.pipeline.sinks.video.muxer_trial import MAX_START, TRIAL_PACKETS, TrackSample, add_track, filter_for
 
 # Seconds of video for which the header waits for the first packet of each track.
 _WAIT = 1
@@ -60,9 +60,9 @@ class AudioCopy:
 
     def samples(self) -> tuple[TrackSample, ...]:
         """Each track with its first packets, as far as they are there and not late."""
-        latest = (self._start or 0) + LATEST_START
+        latest = (self._start or 0) + MAX_START
         packets = [p for p in tuple(self._queue.packets) if _is_timed(p) and _start(p) < latest] if self._queue else []
-        firsts = {index: [p for p in packets if p.stream_index == index][:SAMPLES] for index in self._tracks}
+        firsts = {index: [p for p in packets if p.stream_index == index][:TRIAL_PACKETS] for index in self._tracks}
         return tuple(
             TrackSample(track, tuple(map(copy_packet, firsts[index]))) for index, track in self._tracks.items()
         )

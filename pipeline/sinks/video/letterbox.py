@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import cv2
 
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Plane, allocate_planes
 
 
 def letterbox(
-    luma: Plane, chroma: Plane, height: int, width: int, color: Color, stretch: float = 1
+    luma: Plane, chroma: Plane, height: int, width: int, color: ColorSpace, stretch: float = 1
 ) -> tuple[Plane, Plane]:
     """Scale NV12 planes into the middle of a black frame of `height` x `width`, aspect kept.
 

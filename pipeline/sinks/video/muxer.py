@@ -13,7 +13,7 @@ import av
 from cliprl.pipeline.core.passthrough import Packet, Passthrough
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.video.audio import AudioCopy
-from cliprl.pipeline.sinks.video.muxer_trial import Plan, make_plan
+from cliprl.pipeline.sinks.video.muxer_trial import Plan, plan_streams
 
 # Bytes that libav collects before it calls `write`.
 _BUFFER = 1 << 18
@@ -92,7 +92,9 @@ class Muxer:
         """Decide what the file holds, and write the header."""
         source = self._passthrough
         chapters = tuple(_moved(chapter, self._shift) for chapter in source.chapters)
-        plan = make_plan(self._format, Plan(self._options, self._audio.samples(), source.tags, chapters, source.notes))
+        plan = plan_streams(
+            self._format, Plan(self._options, self._audio.samples(), source.tags, chapters, source.notes)
+        )
         self._notes += plan.notes
         self._container.container_options.update(plan.options)
         self._container.metadata.update(plan.tags or {})

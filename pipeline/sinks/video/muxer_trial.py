@@ -18,11 +18,11 @@ from cliprl.pipeline.core.passthrough import AudioTrack, Packet, copy_packet
 
 _ERRORS = (OSError, ValueError, av.FFmpegError)
 # Packets of each track that a trial writes: some codecs' headers are made from the first ones.
-SAMPLES = 8
+TRIAL_PACKETS = 8
 _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 # Microseconds after which a delayed header is written, and by when a track must have begun whose packets make the header.
 _FIRST_FRAGMENT = "3000000"
-LATEST_START = 2
+MAX_START = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Plan:
         return replace(self, notes=(*self.notes, text))
 
 
-def make_plan(container: str, wanted: Plan) -> Plan:
+def plan_streams(container: str, wanted: Plan) -> Plan:
     """As much of `wanted` as a file of this format (libav's name) can hold."""
     plan = wanted
     if _written(container, plan) is None:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import av
 from av.sidedata.sidedata import Type
 
-from cliprl.pipeline.core.color import UNSPECIFIED, Color
+from cliprl.pipeline.core.color import UNSPECIFIED, ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
-from cliprl.pipeline.core.nv12 import recolor, same_values, turn
+from cliprl.pipeline.core.nv12 import recolor, same_values, turn_planes
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, is_rgb, picture_color
 
 # Types of side data that libav may attach and PyAV does not know, so that it gives none of a frame's.
@@ -91,7 +91,7 @@ class Writer(Protocol):
 
     on_host: bool
 
-    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: Color) -> None:
+    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Write `picture` into planes of its size."""
         ...
 
@@ -142,7 +142,7 @@ class Conformer:
         return found
 
     def _write(
-        self, picture: av.VideoFrame, planes: tuple[Plane, Plane], own: Color, mirrored: bool, turns: int
+        self, picture: av.VideoFrame, planes: tuple[Plane, Plane], own: ColorSpace, mirrored: bool, turns: int
     ) -> None:
         target = planes
         if mirrored or turns:
@@ -155,10 +155,12 @@ class Conformer:
         if own != self._info.color:
             recolor(*target, own, self._info.color)
         if target is not planes:
-            for plane, turned in zip(planes, turn(*target, mirrored=mirrored, turns=turns), strict=True):
+            for plane, turned in zip(planes, turn_planes(*target, mirrored=mirrored, turns=turns), strict=True):
                 plane[:] = turned
 
-    def _tell(self, own: Color, found: Orientation, size: tuple[int, int], aspect: Fraction | None, place: str) -> None:
+    def _tell(
+        self, own: ColorSpace, found: Orientation, size: tuple[int, int], aspect: Fraction | None, place: str
+    ) -> None:
         """Note what of a frame differs from the first and stays so."""
         info, (height, width) = self._info, size
         first = info.color

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from cliprl.pipeline.core.color import FULL_RANGE_TAG, UNSPECIFIED, Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.color import FULL_RANGE_TAG, UNSPECIFIED, ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Plane
 
 # What an RGB frame becomes: limited range, tagged (AVCOL_SPC_BT709 or BT2020_NCL, AVCOL_RANGE_MPEG).
@@ -34,10 +34,10 @@ def is_rgb(picture: av.VideoFrame) -> bool:
 
 
 # The tags rarely change within a stream.
-_color_from_tags = lru_cache(maxsize=16)(Color.from_tags)
+_color_from_tags = lru_cache(maxsize=16)(ColorSpace.from_tags)
 
 
-def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
+def picture_color(picture: av.VideoFrame, context: _Tags) -> ColorSpace:
     """The color of the planes that `PlaneWriter.write` makes of a frame.
 
     Y'CbCr keeps its tags. RGB becomes limited range in the matrix it is tagged with, BT.2020 with those primaries, else BT.709.
@@ -51,7 +51,7 @@ def picture_color(picture: av.VideoFrame, context: _Tags) -> Color:
     if is_rgb(picture):
         untagged = "bt2020" if primaries == _BT2020_PRIMARIES else "bt709"
         matrix = _color_from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
-        return Color(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
+        return ColorSpace(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
     grey, tiff = picture.format.name.startswith(("gray", "ya")), getattr(context, "name", "") == "tiff"
     if range_ == 0 and (grey or tiff or picture.format.name.startswith("yuvj")):
         range_ = FULL_RANGE_TAG
@@ -66,7 +66,7 @@ class RgbWriter:
     def __init__(self) -> None:
         self._yuv = self._half = np.empty((0, 0, 3), np.uint8)
 
-    def write(self, rgb: Plane, luma: Plane, chroma: Plane, color: Color) -> None:
+    def write(self, rgb: Plane, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Write uint8 (H, W, 3) RGB into the planes. Chroma is the mean of 2x2 samples, edges repeated where a size is odd."""
         matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
         (height, width), (rows, columns, _) = luma.shape, chroma.shape
@@ -93,7 +93,7 @@ class PlaneWriter:
         self._reformatter = VideoReformatter()
         self._rgb = RgbWriter()
 
-    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: Color) -> None:
+    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Write `picture` into luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2). `color` is its `picture_color`, of RGB any."""
         name = picture.format.name
         if is_rgb(picture):

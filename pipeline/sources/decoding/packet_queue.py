@@ -8,9 +8,9 @@ from typing import Any
 
 from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, PacketStamp
 
-# What is older than `LATE` seconds for `_HOLD` seconds without a break is skipped: a decoder that only had to pause catches up
-# by itself, and nothing is lost.
-LATE, _HOLD = 0.5, 0.5
+# Packets older than `LATE_SECONDS` for `_HOLD` seconds without a break are skipped: a decoder that only had to pause
+# catches up by itself, and nothing is lost.
+LATE_SECONDS, _HOLD = 0.5, 0.5
 # The most that waits: packets, bytes, and seconds of media where the reader may wait.
 _PACKETS, _BYTES, _SECONDS = 2000, 64 << 20, 10.0
 # After packets were dropped without a newer key frame, one is waited for; not longer, for some streams have none.
@@ -20,7 +20,7 @@ _PATIENCE = 10.0
 class Overdue:
     """Whether something is late, and has been for a while."""
 
-    def __init__(self, late: float = LATE, hold: float = _HOLD) -> None:
+    def __init__(self, late: float = LATE_SECONDS, hold: float = _HOLD) -> None:
         self._late, self._hold = late, hold
         self._since: float | None = None
 

@@ -133,7 +133,7 @@ def _ultrasound(rng: Rng) -> InstrumentPlan:
     )
 
 
-RECIPES: tuple[tuple[float, Callable[[Rng], InstrumentPlan]], ...] = (
+WEIGHTED_KINDS: tuple[tuple[float, Callable[[Rng], InstrumentPlan]], ...] = (
     (3.0, _robotic("fenestrated", "a robotic grasper")),
     (2.0, _robotic("grasper", "a robotic grasper")),
     (1.5, _robotic("maryland", "a bipolar forceps")),
@@ -157,5 +157,5 @@ RECIPES: tuple[tuple[float, Callable[[Rng], InstrumentPlan]], ...] = (
 
 def plan_instrument(rng: Rng) -> InstrumentPlan:
     """Draw one kind of instrument, with its proportions."""
-    weights = np.array([weight for weight, _ in RECIPES])
-    return RECIPES[int(rng.choice(len(RECIPES), p=weights / weights.sum()))][1](rng)
+    weights = np.array([weight for weight, _ in WEIGHTED_KINDS])
+    return WEIGHTED_KINDS[int(rng.choice(len(WEIGHTED_KINDS), p=weights / weights.sum()))][1](rng)

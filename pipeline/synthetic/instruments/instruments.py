@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cliprl.pipeline.synthetic.instruments.instrument_kinds import InstrumentPlan, PartPlan, plan_instrument
-from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, RgbaLayer, shift, turn
-from cliprl.pipeline.synthetic.instruments.shading import Material, make_material
+from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, RgbaLayer, rotation_2d, shift
+from cliprl.pipeline.synthetic.instruments.shading import ShadingMap, make_material
 from cliprl.pipeline.synthetic.instruments.shafts import cut_shaft
 from cliprl.pipeline.synthetic.instruments.sprites import Sprite, cut_sprite
-from cliprl.pipeline.synthetic.raster import Field, Shape, Wander
+from cliprl.pipeline.synthetic.raster import Field, RasterShape, Wander
 
 _FINEST, _COARSEST = 6.0, 220.0  # pixels of a sprite to a diameter
 
@@ -30,13 +30,13 @@ class _Part:
         """From the part's units to the picture, given its parent's."""
         sign = -1.0 if self.plan.mirrored else 1.0
         angle = sign * gape if self.plan.opens else self.bias + self.swing(t) + self.turned
-        return parent @ shift(*self.at) @ turn(angle, self.tilt, sign)
+        return parent @ shift(*self.at) @ rotation_2d(angle, self.tilt, sign)
 
 
 class _Motion:
     """Where an instrument's shaft ends, how it lies and how wide its jaws stand, over time."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, gape: float) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape, gape: float) -> None:
         height, width = shape
         unit = min(shape)
         reach = 0.38 if rng.random() < 0.8 else 0.55
@@ -57,7 +57,9 @@ class _Motion:
         angle, along, across = self.angle + self._sway(t), self._along(t), self._across(t)
         c, s = np.cos(self.angle), np.sin(self.angle)
         scale = diameter * float(np.exp(self._depth(t)))
-        return shift(self.x + c * along - s * across, self.y + s * along + c * across) @ turn(angle, scale, scale)
+        return shift(self.x + c * along - s * across, self.y + s * along + c * across) @ rotation_2d(
+            angle, scale, scale
+        )
 
     def gape(self, t: float) -> float:
         """Half the jaws' opening in radians: closed for some of the time."""
@@ -73,7 +75,7 @@ def _diameter(rng: np.random.Generator, width: int) -> float:
 class Instrument:
     """One instrument. `phrase` names it; `diameter` is its shaft's, in pixels."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, tissue: Field) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape, tissue: Field) -> None:
         plan = plan_instrument(rng)
         self.phrase, self.diameter = plan.phrase, _diameter(rng, shape[1])
         self._motion = _Motion(rng, shape, plan.gape)
@@ -84,18 +86,18 @@ class Instrument:
         self._cut_shaft(rng, plan, shape, tissue)
         self._cut_parts(rng, plan, tissue)
 
-    def _cut_shaft(self, rng: np.random.Generator, plan: InstrumentPlan, shape: Shape, tissue: Field) -> None:
+    def _cut_shaft(self, rng: np.random.Generator, plan: InstrumentPlan, shape: RasterShape, tissue: Field) -> None:
         taper, thick = rng.uniform(1.0, 2.4), plan.shaft_width
         length = (np.hypot(*shape) * 0.75 + 0.4 * min(shape)) / self.diameter / taper
         self._perspective = np.array([[1, 0, 0], [0, 1, 0], [(1 - 1 / taper) / length, 0, 1]])
-        self._thick = turn(0, thick, thick)
+        self._thick = rotation_2d(0, thick, thick)
         material = make_material(rng, plan.shaft_stuff, tissue)
         ink = make_material(rng, "carbon" if float(material.mean()) > 90 else "white", tissue)
         scale = max(self._scale * thick, _FINEST)
         self._shaft = cut_shaft(rng, length / thick, scale, material, ink, self._motion.angle)
 
     def _cut_parts(self, rng: np.random.Generator, plan: InstrumentPlan, tissue: Field) -> None:
-        materials: dict[str, Material] = {}
+        materials: dict[str, ShadingMap] = {}
         self._parts: list[_Part] = []
         reach = []
         for part in plan.parts:

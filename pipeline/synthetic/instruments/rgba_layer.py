@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.synthetic.instruments.sprites import Sprite
-from cliprl.pipeline.synthetic.raster import Field, Image, Shape, blur
+from cliprl.pipeline.synthetic.raster import Field, Image, RasterShape, blur
 
 Matrix = NDArray[np.float64]  # 3x3, acting on homogeneous pixel positions
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -18,7 +18,7 @@ def shift(x: float, y: float) -> Matrix:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
-def turn(angle: float, scale_x: float = 1, scale_y: float = 1) -> Matrix:
+def rotation_2d(angle: float, scale_x: float = 1, scale_y: float = 1) -> Matrix:
     """A rotation by `angle`, after a scaling of each axis."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c * scale_x, -s * scale_y, 0], [s * scale_x, c * scale_y, 0], [0, 0, 1]], np.float64)
@@ -36,7 +36,7 @@ class RgbaLayer:
     Without `labeled`, labels and owner have no pixels and are not drawn.
     """
 
-    def __init__(self, shape: Shape, *, labeled: bool = True) -> None:
+    def __init__(self, shape: RasterShape, *, labeled: bool = True) -> None:
         self._labeled = labeled
         self.rgba = np.zeros((*shape, 4), np.uint8)
         self.labels, self.owner = (np.zeros(shape if labeled else (0, 0), np.uint8) for _ in range(2))

@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.pipeline.synthetic.raster import Field
 
 _SIZE = 40
-Material = Field  # (40, 40, 3): colour 0..255 by the normal's y and x, each -1..1
+ShadingMap = Field  # (40, 40, 3): colour 0..255 by the normal's y and x, each -1..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def _surroundings(rng: np.random.Generator, nx: Field, ny: Field) -> Field:
     return np.interp(across, np.linspace(-1, 1, 10), knots).astype(np.float32)
 
 
-def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> Material:
+def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> ShadingMap:
     """One sample of `stuff` (a name such as "steel") amid tissue whose mean colour is `tissue` (3,), 0..255."""
     kind = _STUFF[stuff]
     axis = np.linspace(-1, 1, _SIZE, dtype=np.float32)
@@ -68,7 +68,7 @@ def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> Materi
     return np.asarray(colour * np.float32(rng.uniform(0.7, 1.2)), np.float32)
 
 
-def shade(material: Material, nx: Field, ny: Field, angle: float) -> Field:
+def shade(material: ShadingMap, nx: Field, ny: Field, angle: float) -> Field:
     """Colours (h, w, 3) of a surface with normals (nx, ny), which stands turned by `angle` in the picture."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     half = np.float32((_SIZE - 1) / 2)

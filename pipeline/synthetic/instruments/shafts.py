@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cliprl.pipeline.synthetic.instruments.shading import Material, shade
+from cliprl.pipeline.synthetic.instruments.shading import ShadingMap, shade
 from cliprl.pipeline.synthetic.instruments.sprites import PAD, Outline, Paper, Sprite, finish, ribbon, soil
 from cliprl.pipeline.synthetic.raster import Image, grid_noise
 
@@ -31,7 +31,7 @@ def _marks(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
 
 
 def cut_shaft(
-    rng: np.random.Generator, length: float, scale: float, material: Material, print_: Material, angle: float
+    rng: np.random.Generator, length: float, scale: float, material: ShadingMap, print_: ShadingMap, angle: float
 ) -> Sprite:
     """A cylinder of diameter 1 that ends at (0, 0) and comes from (-length, 0), with something printed on it in places."""
     ends = np.array([[-length, 0.0], [0.0, 0.0]])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.synthetic.instruments.shading import Material, shade
+from cliprl.pipeline.synthetic.instruments.shading import ShadingMap, shade
 from cliprl.pipeline.synthetic.raster import Field, Image, blur, fractal_noise, grid_noise, smoothstep
 
 Points = NDArray[np.float64]  # (N, 2)
@@ -120,7 +120,7 @@ def _height(paper: Paper, outline: Outline, mask: Image) -> Field:
     return np.asarray(height + marked * np.float32(0.1 * paper.scale / 255), np.float32)
 
 
-def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, material: Material, angle: float) -> Sprite:
+def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, material: ShadingMap, angle: float) -> Sprite:
     """Make a part of `material` at `scale` pixels a unit, lit as it stands in the picture, turned by `angle`."""
     paper = Paper(outline, scale)
     mask = np.zeros(paper.shape, np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.pipeline.synthetic.raster import (
     Field,
     Image,
-    Shape,
+    RasterShape,
     blur,
     cell_distance,
     fractal_noise,
@@ -33,7 +33,7 @@ class Relief:
     light: Field
 
 
-def stack(rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: float) -> Relief:
+def stack(rng: np.random.Generator, layers: list[Layer], shape: RasterShape, unit: float) -> Relief:
     """Lay the layers over one another, undermost first, each casting a soft shadow on those beneath."""
     regions = np.zeros(shape, np.uint8)
     size = layers[0].distance.shape
@@ -56,7 +56,7 @@ def stack(rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: flo
     return Relief(regions, coarse, height, np.asarray(blur(light, unit * 0.004), np.float32))
 
 
-def _streaks(rng: np.random.Generator, shape: Shape, unit: float) -> Field:
+def _streaks(rng: np.random.Generator, shape: RasterShape, unit: float) -> Field:
     """Noise drawn out along one bent direction: fibres."""
     side = int(np.hypot(*shape)) + 2
     thin = fractal_noise(rng, (side, side // 8), unit * rng.uniform(0.008, 0.04), 3, 0.7)
@@ -68,12 +68,12 @@ def _streaks(rng: np.random.Generator, shape: Shape, unit: float) -> Field:
     return np.asarray(remap(thin, along / 8, across), np.float32)
 
 
-def _lumps(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+def _lumps(rng: np.random.Generator, shape: RasterShape, cell: float) -> Field:
     """Distance from the middle of rounded lumps, in cells, a little uneven."""
     return cell_distance(rng, shape, cell) + grid_noise(rng, shape, cell) * np.float32(0.12)
 
 
-def _folds(rng: np.random.Generator, shape: Shape, cell: float) -> Field:
+def _folds(rng: np.random.Generator, shape: RasterShape, cell: float) -> Field:
     """Winding creases, 0 at their bottom and negative beside them or the reverse, made at a layout's size."""
     wrinkled = fractal_noise(rng, shape, cell, 4, 0.5)
     y, x = np.indices(shape, np.float32, sparse=True)
@@ -89,7 +89,9 @@ class Textures:
     Those that none of the `organs` shows are left blank.
     """
 
-    def __init__(self, rng: np.random.Generator, organs: list[Organ], shape: Shape, unit: float, coarse: Shape) -> None:
+    def __init__(
+        self, rng: np.random.Generator, organs: list[Organ], shape: RasterShape, unit: float, coarse: RasterShape
+    ) -> None:
         cells = unit / DETAIL
         self.mottle = fractal_noise(rng, coarse, cells * rng.uniform(0.06, 0.3), 5, 0.62)
         self.tint = fractal_noise(rng, coarse, cells * rng.uniform(0.1, 0.4), 4, 0.6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cliprl.pipeline.synthetic.raster import Field, Shape, fractal_noise
+from cliprl.pipeline.synthetic.raster import Field, RasterShape, fractal_noise
 from cliprl.pipeline.synthetic.tissue.organs import ORGANS, THEMES, Organ
 
 DETAIL = 2  # layouts are made at this fraction of the plate's resolution: their borders are smooth
@@ -32,7 +32,7 @@ class Layer:
 class Lattice:
     """Coordinates of a layout's cells, bent by noise so that no shape is regular. Units: the picture's shorter side."""
 
-    def __init__(self, rng: np.random.Generator, shape: Shape, unit: float) -> None:
+    def __init__(self, rng: np.random.Generator, shape: RasterShape, unit: float) -> None:
         self.shape = (-(-shape[0] // DETAIL), -(-shape[1] // DETAIL))
         self.unit = unit
         height, width = self.shape
@@ -105,7 +105,7 @@ class Lattice:
         return np.asarray(0.05 * (patch + 1 - 1.6 * away), np.float32)
 
 
-def lay_out(rng: np.random.Generator, shape: Shape, unit: float) -> list[Layer]:
+def lay_out(rng: np.random.Generator, shape: RasterShape, unit: float) -> list[Layer]:
     """The layers of one scene, undermost first, for a plate of `shape`; `unit` is the picture's shorter side in pixels."""
     lattice, theme = Lattice(rng, shape, unit), THEMES[rng.integers(len(THEMES))]
     few = rng.choice(theme, int(rng.integers(1, 6)))  # folds of one or two organs, or many organs

@@ -10,10 +10,10 @@ import numpy as np
 from cliprl.pipeline.synthetic.classes import CLAMPS, NEEDLE, THREAD
 from cliprl.pipeline.synthetic.instruments.instruments import Instrument
 from cliprl.pipeline.synthetic.instruments.part_shapes import clamp, needle
-from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, RgbaLayer, project, shift, turn
+from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, RgbaLayer, project, rotation_2d, shift
 from cliprl.pipeline.synthetic.instruments.shading import make_material
 from cliprl.pipeline.synthetic.instruments.sprites import cut_sprite
-from cliprl.pipeline.synthetic.raster import Field, Shape, Wander
+from cliprl.pipeline.synthetic.raster import Field, RasterShape, Wander
 
 _CLAMPS = ("steel", "steel", "dull steel", "blue", "white", "green", "purple", "gold")
 _THREADS = ((35, 40, 130), (90, 45, 130), (15, 15, 20), (225, 220, 210), (40, 120, 90), (200, 170, 60), (110, 150, 200))
@@ -29,21 +29,21 @@ class Anchored(Protocol):
         ...
 
 
-def _place(rng: np.random.Generator, plate: Shape) -> tuple[float, float]:
+def _place(rng: np.random.Generator, plate: RasterShape) -> tuple[float, float]:
     return plate[1] * rng.uniform(0.25, 0.75), plate[0] * rng.uniform(0.25, 0.75)
 
 
 class _Lying:
     """A clamp or a needle."""
 
-    def __init__(self, rng: np.random.Generator, plate: Shape, unit: float, tissue: Field, label: int) -> None:
+    def __init__(self, rng: np.random.Generator, plate: RasterShape, unit: float, tissue: Field, label: int) -> None:
         self.label, self.phrase = label, "a clamp" if label == CLAMPS else "a suturing needle"
         scale = unit * (rng.uniform(0.03, 0.1) if label == CLAMPS else rng.uniform(0.03, 0.11))
         angle = rng.uniform(0, 2 * np.pi)
         stuff = _CLAMPS[rng.integers(len(_CLAMPS))] if label == CLAMPS else "steel"
         outline = clamp(rng) if label == CLAMPS else needle(rng)
         self._sprite = cut_sprite(rng, outline, max(scale, 5.0), make_material(rng, stuff, tissue), angle)
-        self._frame = shift(*_place(rng, plate)) @ turn(angle, scale * rng.uniform(0.6, 1), scale)
+        self._frame = shift(*_place(rng, plate)) @ rotation_2d(angle, scale * rng.uniform(0.6, 1), scale)
 
     def draw(self, overlay: RgbaLayer, camera: Matrix, t: float, owner: int) -> None:
         """Draw it where the camera sees it."""
@@ -55,7 +55,7 @@ class _Thread:
 
     phrase = "a thread"
 
-    def __init__(self, rng: np.random.Generator, plate: Shape, unit: float, holder: Instrument | None) -> None:
+    def __init__(self, rng: np.random.Generator, plate: RasterShape, unit: float, holder: Instrument | None) -> None:
         turns = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.35, 30))
         steps = unit * rng.uniform(0.008, 0.04) * np.stack([np.cos(turns), np.sin(turns)], 1)
         self._points = np.cumsum(steps, 0) + _place(rng, plate)
@@ -77,7 +77,7 @@ class _Thread:
 
 
 def lay_things(
-    rng: np.random.Generator, plate: Shape, unit: float, tissue: Field, instruments: Sequence[Instrument]
+    rng: np.random.Generator, plate: RasterShape, unit: float, tissue: Field, instruments: Sequence[Instrument]
 ) -> list[Anchored]:
     """What lies on this scene's tissue: often nothing."""
     things: list[Anchored] = []

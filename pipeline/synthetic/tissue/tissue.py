@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.synthetic.raster import Field, Image, Shape, blur, resize, smoothstep, spread
+from cliprl.pipeline.synthetic.raster import Field, Image, RasterShape, blur, resize, smoothstep, spread
 from cliprl.pipeline.synthetic.tissue.heightmap import Textures, stack
 from cliprl.pipeline.synthetic.tissue.layout import DETAIL, Layer, lay_out
 from cliprl.pipeline.synthetic.tissue.vessels import draw_vessels
@@ -27,7 +27,7 @@ class Plate:
 class _Tissue:
     """Works out the look of one plate, step by step. Strengths are per layer, each a little off its organ's."""
 
-    def __init__(self, rng: np.random.Generator, layers: list[Layer], shape: Shape, unit: float) -> None:
+    def __init__(self, rng: np.random.Generator, layers: list[Layer], shape: RasterShape, unit: float) -> None:
         self._rng, self._layers, self._shape, self._unit = rng, layers, shape, unit
         self.relief = stack(rng, layers, shape, unit)
         self._noise = Textures(rng, [layer.organ for layer in layers], shape, unit, self.relief.height.shape)
@@ -135,7 +135,7 @@ def _slope(height: Field) -> tuple[Field, Field]:
     return np.asarray(np.clip(gx, -2.5, 2.5), np.float32), np.asarray(np.clip(gy, -2.5, 2.5), np.float32)
 
 
-def build_plate(rng: np.random.Generator, shape: Shape, unit: float) -> Plate:
+def build_plate(rng: np.random.Generator, shape: RasterShape, unit: float) -> Plate:
     """The tissue of one scene. `shape`: the plate's size in pixels; `unit`: the picture's shorter side in pixels."""
     layers = lay_out(rng, shape, unit)
     tissue = _Tissue(rng, layers, shape, unit)

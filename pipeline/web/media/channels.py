@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
+class ViewerPacket:
     """One encoded frame. `index`: that of the displayed frame. `captured`: `time.monotonic()`. `pts`: in 90 kHz, VP8 only."""
 
     index: int
@@ -27,12 +27,12 @@ class Mailbox:
 
     def __init__(self, depth: int = 1) -> None:
         self._depth = depth
-        self._waiting: deque[Packet] = deque()
+        self._waiting: deque[ViewerPacket] = deque()
         self._changed = asyncio.Event()
         self._needs_key = True
         self.skipped = 0
 
-    def offer(self, packet: Packet) -> bool:
+    def offer(self, packet: ViewerPacket) -> bool:
         """Add a packet. Returns False if the viewer needs a key frame and this is none."""
         if len(self._waiting) >= self._depth:
             self.skipped += len(self._waiting)
@@ -46,7 +46,7 @@ class Mailbox:
         self._changed.set()
         return True
 
-    async def take(self) -> Packet:
+    async def take(self) -> ViewerPacket:
         """Wait for the next packet and return it."""
         while not self._waiting:
             self._changed.clear()
@@ -89,7 +89,7 @@ class Channel:
         self._mailboxes.discard(mailbox)
         self._skipped += mailbox.skipped
 
-    def offer(self, packet: Packet) -> None:
+    def offer(self, packet: ViewerPacket) -> None:
         """Add a packet to all mailboxes."""
         for mailbox in self._mailboxes:
             if mailbox.offer(packet):

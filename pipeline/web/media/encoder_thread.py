@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame
-from cliprl.pipeline.web.media.channels import Channel, Packet
+from cliprl.pipeline.web.media.channels import Channel, ViewerPacket
 from cliprl.pipeline.web.media.image_conversion import Image, ImageConverter, jpeg
 from cliprl.pipeline.web.media.vp8 import Vp8Encoder
 from cliprl.pipeline.web.metrics import latency_histogram
@@ -74,14 +74,14 @@ class EncoderThread(threading.Thread):
             for channel in viewed:
                 self._send(channel, self._encode(channel, shown.index, frame, image))
 
-    def _encode(self, channel: Channel, index: int, frame: Frame, image: Image) -> Packet:
+    def _encode(self, channel: Channel, index: int, frame: Frame, image: Image) -> ViewerPacket:
         captured = frame.times.get("captured", time.monotonic())
         needs_key, channel.needs_key = channel.needs_key, False
         if channel.kind == "jpeg":
-            return Packet(index, captured, jpeg(image))
+            return ViewerPacket(index, captured, jpeg(image))
         data, pts, key = self._encoders[channel.view].encode(image, round(captured * 90_000), key=needs_key)
-        return Packet(index, captured, data, pts, key)
+        return ViewerPacket(index, captured, data, pts, key)
 
-    def _send(self, channel: Channel, packet: Packet) -> None:
+    def _send(self, channel: Channel, packet: ViewerPacket) -> None:
         if packet.data and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(channel.offer, packet)

@@ -15,7 +15,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtp
 from av.packet import Packet as AvPacket
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.web.media.channels import Channel, Packet
+from cliprl.pipeline.web.media.channels import Channel, ViewerPacket
 from cliprl.pipeline.web.media.vp8 import CLOCK
 
 # Seconds to wait for a connection to a browser.
@@ -64,7 +64,7 @@ class _Track(MediaStreamTrack):
     def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel, self._mailbox = channel, channel.join()
-        self.last: Packet | None = None
+        self.last: ViewerPacket | None = None
 
     async def recv(self) -> Any:
         self.last = await self._mailbox.take()

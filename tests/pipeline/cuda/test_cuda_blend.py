@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.buffers import BufferPool
-from cliprl.pipeline.core.color import WEIGHTS, Color
+from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
@@ -34,7 +34,7 @@ from cliprl.pipeline.overlay.upsample import labels_at
 pytestmark = needs_compiler
 
 
-COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 CLASSES = (
     ClassSpec("background", (9, 9, 9), "background"),
@@ -58,7 +58,7 @@ def seen(view: Viewport, grid: tuple[int, int], seed: int) -> Segmentation:
     return Segmentation(labels, probabilities.astype(np.float32), view, 1.0, 1)
 
 
-def noise(height: int, width: int, color: Color, seed: int, extra: int) -> Frame:
+def noise(height: int, width: int, color: ColorSpace, seed: int, extra: int) -> Frame:
     rng = np.random.default_rng(seed)
     planes = (
         rng.integers(0, 256, shape).astype(np.uint8)
@@ -70,9 +70,9 @@ def noise(height: int, width: int, color: Color, seed: int, extra: int) -> Frame
 def present_in(segmentation: Segmentation) -> NDArray[np.uint8]:
     """Which classes win a cell that the picture touches."""
     view, (rows, columns) = segmentation.view, segmentation.labels.shape
-    from cliprl.pipeline.overlay.upsample import spans
+    from cliprl.pipeline.overlay.upsample import grid_spans
 
-    x, y = spans(view, (rows, columns), view.frame_height, view.frame_width)
+    x, y = grid_spans(view, (rows, columns), view.frame_height, view.frame_width)
     found = np.unique(segmentation.labels[y.cells, x.cells])
     return np.isin(np.arange(len(CLASSES)), found).astype(np.uint8)
 
@@ -123,7 +123,7 @@ def compare(frame: Frame, segmentation: Segmentation, style: Style) -> None:
 
 @pytest.mark.parametrize("color", COLORS, ids=IDS)
 @pytest.mark.parametrize("contours", [True, False])
-def test_it_looks_like_the_cpus(color: Color, contours: bool) -> None:
+def test_it_looks_like_the_cpus(color: ColorSpace, contours: bool) -> None:
     view = full_viewport(360, 640, 256, 320)
     style = Style(contours=contours, legend=False, status=False)
     compare(noise(360, 640, color, 1, 13), seen(view, (64, 80), 3), style)
@@ -135,7 +135,7 @@ def test_contours_of_every_width(lines: int, contour_width: float) -> None:
     width = lines + 31
     view = circle_viewport((lines, width), (256, 320), (width / 2, lines / 2, lines * 0.45))
     style = Style(legend=False, status=False, contour_width=contour_width)
-    compare(noise(lines, width, Color(), 1, 5), seen(view, (64, 80), lines), style)
+    compare(noise(lines, width, ColorSpace(), 1, 5), seen(view, (64, 80), lines), style)
 
 
 @settings(max_examples=60, deadline=None)
@@ -165,7 +165,7 @@ def test_any_size_view_and_opacity(
 
 def test_what_is_not_painted_stays() -> None:
     view = full_viewport(120, 160, 64, 80)
-    frame = noise(120, 160, Color(), 1, 0)
+    frame = noise(120, 160, ColorSpace(), 1, 0)
     before = deepcopy(frame)
     labels = np.zeros((16, 20), np.uint8)
     probabilities = np.stack([np.ones((16, 20)), *(np.zeros((16, 20)),) * 3]).astype(np.float32)

@@ -10,7 +10,7 @@ import pytest
 from cliprl.engines import EngineCache, EngineError
 from cliprl.pipeline.cuda.kernels import compiler as compiling
 from cliprl.pipeline.cuda.kernels.compiler import (
-    TARGETS,
+    KERNEL_TARGETS,
     by_nvcc,
     compile_sources,
     compiled_kernels,
@@ -37,7 +37,7 @@ def check(cubin: bytes) -> None:
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", KERNEL_TARGETS)
 def test_every_kernel_compiles_for(target: str) -> None:
     check(compile_sources(read_sources(), target))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import ClassSpec, open_bundle
-from cliprl.pipeline.core.color import WEIGHTS, Color
+from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport
@@ -33,7 +33,7 @@ from cliprl.pipeline.segment.segmenter import CpuPreprocessor, Segmenter
 from cliprl.pipeline.view.shape_fit import STRIPS, find_ends
 
 pytestmark = pytest.mark.needs_cuda
-COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 PLAIN = Style(legend=False, status=False)
 
@@ -44,7 +44,7 @@ def card() -> SharedGpu:
     return open_shared_gpu(print)
 
 
-def picture(height: int, width: int, color: Color, index: int = 0) -> Frame:
+def picture(height: int, width: int, color: ColorSpace, index: int = 0) -> Frame:
     """Waves and noise inside a disc on black."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[:height, :width]
@@ -98,7 +98,7 @@ def fetched(card: SharedGpu, buffer: Any, shape: tuple[int, ...], dtype: Any) ->
     ("size", "network"), [((1080, 1920), (512, 640)), ((577, 721), (256, 320)), ((64, 90), (64, 80))]
 )
 def test_kernel_prepare_is_the_cpus(
-    card: SharedGpu, color: Color, size: tuple[int, int], network: tuple[int, int]
+    card: SharedGpu, color: ColorSpace, size: tuple[int, int], network: tuple[int, int]
 ) -> None:
     device, (height, width) = opened(card), size
     frame, view = picture(height, width, color), fit_viewport(size, network, (3, 5, width - 9, height - 8))
@@ -110,7 +110,7 @@ def test_kernel_prepare_is_the_cpus(
 
 @pytest.mark.parametrize("size", [(1080, 1920), (577, 721), (16, 40)])
 def test_kernel_strips_find_the_cpus_ends(card: SharedGpu, size: tuple[int, int]) -> None:
-    gpu, luma = card.gpu, picture(*size, Color()).luma
+    gpu, luma = card.gpu, picture(*size, ColorSpace()).luma
     layout = StripLayout.of(*size)
     assert layout is not None
     plane, first = sent(card, luma), sent(card, layout.first())
@@ -125,10 +125,10 @@ def test_kernel_strips_find_the_cpus_ends(card: SharedGpu, size: tuple[int, int]
 
 
 def test_kernel_codes_are_written_and_read(card: SharedGpu) -> None:
-    gpu, luma = card.gpu, picture(90, 400, Color()).luma
+    gpu, luma = card.gpu, picture(90, 400, ColorSpace()).luma
     plane, bits = sent(card, luma), sent(card, timecode.bits_of(123_456))
     gpu.launch(timecode.write_arguments((gpu.address(plane), 400), gpu.address(bits)), card.compute)
-    timecode.write(luma, 123_456)
+    timecode.draw_number(luma, 123_456)
     np.testing.assert_array_equal(fetched(card, plane, luma.shape, np.uint8), luma)
     read = sent(card, np.zeros(timecode.BITS, np.uint8))
     gpu.launch(timecode.read_arguments((gpu.address(plane), 400), gpu.address(read)), card.compute)
@@ -151,7 +151,7 @@ def blobs(view: Viewport) -> Segmentation:
 
 @pytest.mark.parametrize("color", COLORS, ids=IDS)
 @pytest.mark.parametrize("size", [(1080, 1920), (361, 483)])
-def test_kernel_paint_is_the_cpus(card: SharedGpu, color: Color, size: tuple[int, int]) -> None:
+def test_kernel_paint_is_the_cpus(card: SharedGpu, color: ColorSpace, size: tuple[int, int]) -> None:
     device, (height, width), gpu = opened(card), size, card.gpu
     view = circle_viewport(size, (256, 320), (width / 2, height / 2, height * 0.47))
     frame, seen = picture(height, width, color), blobs(view)
@@ -201,7 +201,7 @@ def reference() -> list[NDArray[np.uint8]]:
 
 def stream_of(count: int) -> Iterator[Frame]:
     for index in range(count):
-        yield picture(540, 720, Color(), index)
+        yield picture(540, 720, ColorSpace(), index)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("f32", 0.999), ("f16", 0.995)])
@@ -228,11 +228,11 @@ def test_nothing_grows_and_a_slow_consumer_corrupts_nothing(card: SharedGpu) -> 
     device = opened(card)
     segmenter = device.segmenter(open_bundle(), engines=torch_pair("f16", "cuda"), steps=1)
     overlay, used = device.overlay(segmenter.classes, PLAIN), []
-    frames = [picture(540, 720, Color(), index) for index in range(4)]
+    frames = [picture(540, 720, ColorSpace(), index) for index in range(4)]
     for number in range(400):
         frame = frames[number % len(frames)]
         frame.luma[: timecode.BLOCK * 2] = 16
-        timecode.write(frame.luma, number)
+        timecode.draw_number(frame.luma, number)
         found = taken(device, frame)
         overlay.draw(found, segmenter(found))
         assert timecode.read(found.luma) == number
@@ -286,7 +286,7 @@ def test_nvenc_keeps_what_was_painted(card: SharedGpu, tmp_path: Path) -> None:
     assert isinstance(sink, VideoSink)
     with sink:
         for index in range(20):
-            ours = taken(device, picture(144, 256, Color(), index))
+            ours = taken(device, picture(144, 256, ColorSpace(), index))
             overlay.draw(ours, None)
             sink.write(ours, None)
             painted.append(ours.luma.copy())

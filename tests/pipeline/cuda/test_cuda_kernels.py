@@ -81,7 +81,7 @@ def test_a_code_comes_back(number: int, extra: int, noise: int, seed: int) -> No
     rng = np.random.default_rng(seed)
     plane = rng.integers(0, 256, (timecode.BLOCK + 3, timecode.BITS * timecode.BLOCK + 5)).astype(np.uint8)
     drawn, expected = pitched(plane, extra), plane.copy()
-    timecode.write(expected, number)
+    timecode.draw_number(expected, number)
     bits = timecode.bits_of(number)
     launch(timecode.write_arguments((drawn.ctypes.data, drawn.strides[0]), bits.ctypes.data))
     np.testing.assert_array_equal(drawn, expected)

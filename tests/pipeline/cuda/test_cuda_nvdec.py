@@ -17,7 +17,7 @@ from gpu_host import needs_compiler
 from media import make_clip
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.cuda.codecs import nvdec
@@ -61,7 +61,7 @@ def test_surfaces_arrive_whole_however_late_they_are_copied(form: str, size: tup
     for index in range(8):
         luma, chroma = ring.acquire(*size)
         picture, *expected = surface(index, size, form)
-        writer.write(picture, luma, chroma, Color())
+        writer.write(picture, luma, chroma, ColorSpace())
         del picture  # the decoder's own reference goes; the writer holds the surface until it is copied
         ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index))
         frame = ring.take()
@@ -89,7 +89,7 @@ def test_surfaces_are_given_back_as_soon_as_they_are_copied() -> None:
     held = []
     for index in range(5):
         luma, chroma = ring.acquire(18, 34)
-        writer.write(surface(index, (18, 34), "nv12")[0], luma, chroma, Color())
+        writer.write(surface(index, (18, 34), "nv12")[0], luma, chroma, ColorSpace())
         ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index))
         gpu.drain()
         frame = ring.take()
@@ -134,7 +134,7 @@ def test_images_in_host_memory_follow_surfaces_into_the_ring() -> None:
     for index, size in enumerate([(64, 96), (50, 70), (64, 96), (50, 70)]):
         luma, chroma = ring.acquire(*size)
         image, *expected = surface(index, size, "nv12")
-        writer.write(image, luma, chroma, Color())
+        writer.write(image, luma, chroma, ColorSpace())
         ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index))
         frame = ring.take()
         assert frame is not None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import WEIGHTS, Color
+from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
@@ -21,11 +21,11 @@ from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 pytestmark = needs_compiler
 
 
-COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 
 
-def noisy(height: int, width: int, color: Color, seed: int = 0, extra: int = 0) -> Frame:
+def noisy(height: int, width: int, color: ColorSpace, seed: int = 0, extra: int = 0) -> Frame:
     """A frame of noise over waves, its lines `extra` bytes further apart than they need be."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
@@ -69,7 +69,7 @@ def test_the_arguments_are_the_sources_structs() -> None:
     ],
 )
 def test_the_picture_is_the_cpus(
-    color: Color, size: tuple[int, int], crop: tuple[int, int, int, int], network: tuple[int, int]
+    color: ColorSpace, size: tuple[int, int], crop: tuple[int, int, int, int], network: tuple[int, int]
 ) -> None:
     frame, view = noisy(*size, color, extra=37), fit_viewport(size, network, crop)
     difference = by_kernel(frame, view).astype(int) - by_cpu(frame, view)
@@ -86,7 +86,7 @@ def test_the_picture_is_the_cpus(
     color=st.sampled_from(COLORS),
     data=st.data(),
 )
-def test_any_size_crop_and_pitch(height: int, width: int, extra: int, color: Color, data: st.DataObject) -> None:
+def test_any_size_crop_and_pitch(height: int, width: int, extra: int, color: ColorSpace, data: st.DataObject) -> None:
     left, top = data.draw(st.integers(0, width - 8)), data.draw(st.integers(0, height - 8))
     crop = (left, top, data.draw(st.integers(8, width - left)), data.draw(st.integers(8, height - top)))
     view = fit_viewport((height, width), (64, 80), crop)
@@ -95,7 +95,7 @@ def test_any_size_crop_and_pitch(height: int, width: int, extra: int, color: Col
 
 
 def test_outside_the_circle_all_is_black() -> None:
-    frame = noisy(480, 640, Color("bt601"))
+    frame = noisy(480, 640, ColorSpace("bt601"))
     view = circle_viewport((480, 640), (256, 320), (320.0, 240.0, 200.0))
     picture = by_kernel(frame, view)
     np.testing.assert_array_equal(picture.any(axis=2), by_cpu(frame, view).any(axis=2))

@@ -19,7 +19,7 @@ from cliprl.engines import open_bundle
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda import scheduling
-from cliprl.pipeline.cuda.inference import WINDOW, StepPlan
+from cliprl.pipeline.cuda.inference import PRIOR_WINDOW, StepPlan
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.scheduling import DEPTH, GpuTurns, InFlight
 from cliprl.pipeline.cuda.upload import UploadBuffers
@@ -30,12 +30,12 @@ from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 def test_all_steps_at_first_then_as_many_as_were_needed() -> None:
     plan = StepPlan(4)
     assert plan.next() == 4
-    for _ in range(WINDOW):
+    for _ in range(PRIOR_WINDOW):
         plan.learn(4, 2, True, 0.001)
     assert plan.next() == 2
     plan.learn(2, 2, False, 0.001)  # two were not enough
     assert plan.next() == 4
-    for _ in range(WINDOW):
+    for _ in range(PRIOR_WINDOW):
         plan.learn(4, 1, True, 0.001)
     assert plan.next() == 1
 

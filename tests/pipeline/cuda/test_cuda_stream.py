@@ -18,7 +18,7 @@ from gpu_host import needs_compiler
 from numpy.typing import NDArray
 
 from cliprl.engines import CompiledBundle, load_engines, open_bundle
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -73,7 +73,7 @@ class Played(FrameSource):
             return None
         luma, chroma = allocate(given.height, given.width)
         luma[:], chroma[:] = given.luma, given.chroma
-        color = Color("bt601", full_range=given.index % 2 == 1)
+        color = ColorSpace("bt601", full_range=given.index % 2 == 1)
         return Frame(luma, chroma, given.pts, given.time_base, given.index, color, rotation=self.info.rotation)
 
 
@@ -166,7 +166,7 @@ def test_a_slow_consumer_corrupts_no_frame(engines: CompiledBundle, pictures: li
     marked = []
     for number in range(30):
         frame = replace(pictures[number % FRAMES], luma=pictures[number % FRAMES].luma.copy(), index=number, pts=number)
-        timecode.write(frame.luma, number)
+        timecode.draw_number(frame.luma, number)
         marked.append(frame)
     numbers = []
     source = Played(marked, live=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cliprl.bench.cli import app
 from cliprl.bench.harness.result import read_result
 from cliprl.engines import UsageError
-from cliprl.pipeline import Color, Frame, open_source
+from cliprl.pipeline import ColorSpace, Frame, open_source
 from cliprl.pipeline.core.frame import allocate_planes
 from cliprl.pipeline.live.privacy_guard import BLOCKS, BodyGuard, pixelated, red_share
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
@@ -30,7 +30,7 @@ def filled(*colors: tuple[int, int, int], seconds: float = 0.0, noise: float = 1
 
 def of_rgb(rgb: NDArray[np.uint8], seconds: float = 0.0) -> Frame:
     luma, chroma = allocate_planes(*rgb.shape[:2])
-    RgbWriter().write(rgb, luma, chroma, Color())
+    RgbWriter().write(rgb, luma, chroma, ColorSpace())
     return Frame(luma, chroma, 0, Fraction(1, 25), 0, times={"captured": seconds})
 
 

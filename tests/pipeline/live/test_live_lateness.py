@@ -69,7 +69,7 @@ def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualC
     camera = LiveCapture(TestCamera, TestCamera(), name="camera")
     steady(camera, clock, 25, 30)
     for _ in range(5):
-        clock.sleep(live_camera.STALL + 0.01)
+        clock.sleep(live_camera.STALL_SECONDS + 0.01)
         assert camera.status.state is SourceState.STALLED
         steady(camera, clock, 25, 30)
 

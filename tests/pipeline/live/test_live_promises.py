@@ -12,7 +12,14 @@ import pytest
 from live_faults import CLASSES, Make
 
 from cliprl.bench.commands.live_path import faults, overload, watched_run
-from cliprl.bench.commands.live_path.faults import FAULTS, NO_FAULT, STALL, DisplayRecord, FaultRun, Observation
+from cliprl.bench.commands.live_path.faults import (
+    CAMERA_STALL,
+    FAULTS,
+    NO_FAULT,
+    DisplayRecord,
+    FaultObservation,
+    FaultRun,
+)
 from cliprl.bench.commands.live_path.overload import OverloadRun, ShownFrame
 from cliprl.bench.commands.live_path.watched_run import Gaps
 from cliprl.bench.commands.results import check
@@ -75,16 +82,16 @@ def test_the_verdict_on_a_long_run_names_what_broke() -> None:
     assert "no overlay recording" in watched_run.verdict([[40.0]], [good | {"overlay": Gaps(0, 0, 0, 0)}])
 
 
-def observations() -> dict[str, Observation]:
+def observations() -> dict[str, FaultObservation]:
     """Ten seconds at 25 FPS a fault: no mask for half a second, the fault told in the meantime."""
     records = [
         DisplayRecord(n / 25, 0.01, None if n < 12 else n / 25, "planted has hung not a number signal 9")
         for n in range(250)
     ]
-    found = {name: Observation(0.0, 10.0, words, 0.0, list(records)) for name, words in FAULTS.items()}
+    found = {name: FaultObservation(0.0, 10.0, words, 0.0, list(records)) for name, words in FAULTS.items()}
     return found | {
-        NO_FAULT: Observation(0.0, 10.0, records=list(records)),
-        STALL: Observation(0.0, 3.0, marked_ms=400.0),
+        NO_FAULT: FaultObservation(0.0, 10.0, records=list(records)),
+        CAMERA_STALL: FaultObservation(0.0, 3.0, marked_ms=400.0),
     }
 
 
@@ -96,7 +103,7 @@ def slow(*, late: str = "behind", told: float = 1.5) -> OverloadRun:
     return OverloadRun(10.0, pictures)
 
 
-def watched(changed: dict[str, Observation] | None = None, overloaded: OverloadRun | None = None) -> FaultRun:
+def watched(changed: dict[str, FaultObservation] | None = None, overloaded: OverloadRun | None = None) -> FaultRun:
     """A round in which all promises hold, but for what is changed."""
     return FaultRun(observations() | (changed or {}), 0, overloaded or slow())
 
@@ -117,7 +124,7 @@ def test_the_verdict_on_faults_names_what_broke() -> None:
         ),
         ("masks are NaN", replace(observations()["masks are NaN"], fault=-3.0), "back after 3."),
         ("masks are NaN", replace(observations()["masks are NaN"], fault=math.inf), "back after 10.0 s"),
-        (STALL, replace(observations()[STALL], marked_ms=math.nan), "marked after nan"),
+        (CAMERA_STALL, replace(observations()[CAMERA_STALL], marked_ms=math.nan), "marked after nan"),
     ]:
         assert told in faults.verdict([watched({name: broken})])
 
@@ -126,16 +133,16 @@ def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, m
     monkeypatch.setattr(faults, "FAULTS", {"raises": "planted"})
     monkeypatch.setattr(faults, "_SPARE", 0.5)
     job = BenchJob(str(clip_file(DEMO, tmp_path)), seconds=1.5, warm_up=0)
-    seen, _ = faults.observe(job, Make(), CLASSES)
-    assert set(seen) == {NO_FAULT, "raises", STALL}
+    seen, _ = faults.observe_faults(job, Make(), CLASSES)
+    assert set(seen) == {NO_FAULT, "raises", CAMERA_STALL}
     assert seen["raises"].fault >= seen["raises"].start
-    assert not seen[STALL].marked_ms <= 0
+    assert not seen[CAMERA_STALL].marked_ms <= 0
 
 
 def test_with_too_little_of_a_processor_nothing_old_is_called_live(tmp_path: Path) -> None:
     """True ages are read off a clock in the picture, over a real socket, to the end of what comes after the camera's death."""
     job = BenchJob(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
-    seen = overload.observe(job, bundle=False)
+    seen = overload.observe_overload(job, bundle=False)
     assert len(seen.frames) > 5
     assert overload.broken([seen]) == []
 
@@ -151,12 +158,12 @@ def broken_promises(kind: str, series: Sequence[Series]) -> list[str]:
 def test_the_budget_holds_faults_to_what_is_promised() -> None:
     half = replace(observations()["is killed"], records=observations()["is killed"].records[::2])
     never = replace(observations()["raises"], fault=math.inf)
-    unmarked = replace(observations()[STALL], marked_ms=math.nan)
+    unmarked = replace(observations()[CAMERA_STALL], marked_ms=math.nan)
     assert broken_promises("faults", faults.series([watched()])) == []
     for name, sight, broken in [
         ("is killed", half, "is killed: frame rate"),
         ("raises", never, "raises: masks back after"),
-        (STALL, unmarked, f"{STALL}: marked after"),
+        (CAMERA_STALL, unmarked, f"{CAMERA_STALL}: marked after"),
     ]:
         rounds = [watched(), watched({name: sight})]  # one good round hides nothing
         assert broken_promises("faults", faults.series(rounds)) == [broken]

@@ -33,7 +33,7 @@ from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.recording import segments as segments_module
-from cliprl.pipeline.live.recording.recorder import QUEUE, Recording, RecordOptions, recordings
+from cliprl.pipeline.live.recording.recorder import QUEUED_FRAMES, Recording, RecordOptions, recordings
 from cliprl.pipeline.live.recording.segments import SegmentWriter
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
@@ -233,9 +233,9 @@ def test_a_recording_goes_on_after_a_fault_and_counts_what_it_lost(
             assert recording.error is not None
             assert "can't record in" in str(recording.error)
             before = recording.missed
-            for _ in range(2 * QUEUE):
+            for _ in range(2 * QUEUED_FRAMES):
                 feeder.give()
-            assert recording.missed >= before + QUEUE, "counted while it fails"
+            assert recording.missed >= before + QUEUED_FRAMES, "counted while it fails"
         feeder.give_until(RecordState.RECORDING)
         feeder.drain()
         feeder.give()

@@ -22,7 +22,7 @@ from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector
-from cliprl.pipeline.live.segmentation.supervisor import Mask, SegmentationState, Supervisor
+from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
 from cliprl.pipeline.live.stream import LiveStream
 
 # Seconds after which a test gives up waiting for what has to come.
@@ -126,7 +126,9 @@ def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
         frame = camera.read()
         assert frame is not None
         frame.times["captured"] = time.monotonic()
-        supervisor.set_state(SegmentationState(Mask(frame.index, seen(frame)), "", faults, "it hung" if faults else ""))
+        supervisor.set_state(
+            SegmentationState(NumberedSegmentation(frame.index, seen(frame)), "", faults, "it hung" if faults else "")
+        )
         chosen = masks.choose(frame.index, frame)
         assert chosen.mask is Freshness.FRESH
         reasons.append(chosen.reason)

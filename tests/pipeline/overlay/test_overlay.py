@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.pipeline.core.color import WEIGHTS, Color, rgb_to_yuv_matrix, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import WEIGHTS, ColorSpace, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 
 NETWORK, GRID = (256, 320), (64, 80)
-COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 CLASSES = (
     ClassSpec("background", (9, 9, 9), "background"),
@@ -48,7 +48,7 @@ def halves() -> NDArray[np.integer]:
     return labels
 
 
-def color_bars(height: int, width: int, color: Color) -> Frame:
+def color_bars(height: int, width: int, color: ColorSpace) -> Frame:
     """Eight upright bars, encoded by the formulas in float."""
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
     yuv = np.rint(BARS @ matrix.T + offset).astype(np.uint8)
@@ -58,10 +58,10 @@ def color_bars(height: int, width: int, color: Color) -> Frame:
     return Frame(luma, chroma, 0, Fraction(1, 25), 0, color)
 
 
-def noise(height: int, width: int, color: Color | None = None, rotation: int = 0) -> Frame:
+def noise(height: int, width: int, color: ColorSpace | None = None, rotation: int = 0) -> Frame:
     rng = np.random.default_rng(height * width)
     luma, chroma = (rng.integers(0, 256, p.shape, np.uint8) for p in allocate_planes(height, width))
-    return Frame(luma, chroma, 0, Fraction(1, 25), 0, color or Color(), rotation=rotation)
+    return Frame(luma, chroma, 0, Fraction(1, 25), 0, color or ColorSpace(), rotation=rotation)
 
 
 def copy(frame: Frame) -> Frame:
@@ -85,7 +85,7 @@ def to_rgb(frame: Frame) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("opacity", [0.1, 0.4, 0.73, 1.0])
 @pytest.mark.parametrize("color", COLORS, ids=IDS)
-def test_colors_are_right_within_two(color: Color, opacity: float) -> None:
+def test_colors_are_right_within_two(color: ColorSpace, opacity: float) -> None:
     view = full_viewport(480, 640, 256, 320)
     frame = color_bars(480, 640, color)
     before = copy(frame)
@@ -139,7 +139,7 @@ def test_white_on_white_does_not_wrap() -> None:
         ClassSpec("background", (0, 0, 0), "background"),
         *(replace(c, color=(255, 255, 255)) for c in CLASSES[1:]),
     )
-    frame = noise(480, 640, Color("bt709", True))
+    frame = noise(480, 640, ColorSpace("bt709", True))
     frame.luma[:], frame.chroma[:] = 255, 128
     Overlay(white, replace(PLAIN, contours=True, opacity=0.37)).draw(
         frame, segment(full_viewport(480, 640, *NETWORK), halves())
@@ -149,7 +149,7 @@ def test_white_on_white_does_not_wrap() -> None:
 
 
 def test_contours_are_opaque_thin_and_inside_their_class() -> None:
-    frame = noise(720, 1280, Color("bt709"))
+    frame = noise(720, 1280, ColorSpace("bt709"))
     labels = np.zeros(GRID, int)
     labels[20:44, 20:60] = 2
     before = copy(frame)
@@ -233,7 +233,7 @@ def test_the_legend_names_the_classes_in_view() -> None:
 
 
 def test_swatches_have_the_colors_of_the_classes() -> None:
-    frame = noise(720, 1280, Color("bt709"))
+    frame = noise(720, 1280, ColorSpace("bt709"))
     Overlay(CLASSES, replace(PLAIN, legend=True)).draw(frame, segment(full_viewport(720, 1280, *NETWORK), halves()))
     corner = to_rgb(frame)[:200:2, :80:2].reshape(-1, 3)
     for spec in CLASSES[1:]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import WEIGHTS, Color, rgb_to_yuv_matrix
+from cliprl.pipeline.core.color import WEIGHTS, ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import (
     Viewport,
@@ -22,11 +22,11 @@ from cliprl.pipeline.core.viewport import (
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 NETWORK = (256, 320)
-COLORS = [Color(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
+COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
 IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 
 
-def encode(rgb: NDArray[np.floating], color: Color) -> Frame:
+def encode(rgb: NDArray[np.floating], color: ColorSpace) -> Frame:
     """A frame of an RGB picture (H, W, 3) in 0..255, by the formulas in float."""
     height, width = rgb.shape[:2]
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
@@ -60,7 +60,7 @@ def prepared(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
     ],
 )
 def test_smooth_pictures_come_out_as_in_float(
-    color: Color, size: tuple[int, int], crop: tuple[int, int, int, int]
+    color: ColorSpace, size: tuple[int, int], crop: tuple[int, int, int, int]
 ) -> None:
     (height, width), view = size, fit_viewport(size, NETWORK, crop)
     y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
@@ -78,7 +78,7 @@ def test_smooth_pictures_come_out_as_in_float(
 def test_fine_patterns_become_grey_and_do_not_alias() -> None:
     rgb = np.zeros((720, 1280, 3))
     rgb[:, ::2] = 255
-    found = prepared(encode(rgb, Color("bt709", True)), full_viewport(720, 1280, *NETWORK))
+    found = prepared(encode(rgb, ColorSpace("bt709", True)), full_viewport(720, 1280, *NETWORK))
     picture = found[32:224].astype(float)
     assert abs(picture.mean() - 127.5) < 2
     assert picture.std() < 4
@@ -88,7 +88,7 @@ def test_a_spot_lands_where_the_view_says() -> None:
     rgb = np.zeros((720, 1280, 3))
     cv2.circle(rgb, (900, 300), 12, (255, 40, 40), -1)
     view = fit_viewport((720, 1280), NETWORK, (300, 60, 800, 600))
-    found = prepared(encode(rgb, Color("bt709")), view).astype(float)
+    found = prepared(encode(rgb, ColorSpace("bt709")), view).astype(float)
     for channel in (0, 1):  # luma and chroma agree on the place
         weights = found[..., channel]
         rows, columns = np.indices(weights.shape) + 0.5
@@ -99,13 +99,13 @@ def test_a_spot_lands_where_the_view_says() -> None:
 
 def test_outside_the_circle_all_is_black() -> None:
     rgb = np.full((480, 640, 3), 200.0)
-    found = prepared(encode(rgb, Color("bt601")), circle_viewport((480, 640), NETWORK, (320.0, 240.0, 200.0)))
+    found = prepared(encode(rgb, ColorSpace("bt601")), circle_viewport((480, 640), NETWORK, (320.0, 240.0, 200.0)))
     assert not found[:20, :50].any()
     np.testing.assert_allclose(found[128, 160], 200, atol=2)
 
 
 def test_planes_that_are_parts_of_larger_ones_do() -> None:
-    frame = encode(np.random.default_rng(1).uniform(0, 255, (480, 640, 3)), Color("bt601"))
+    frame = encode(np.random.default_rng(1).uniform(0, 255, (480, 640, 3)), ColorSpace("bt601"))
     wide = Frame(
         np.pad(frame.luma, ((0, 0), (0, 64)))[:, :640],
         np.pad(frame.chroma, ((0, 0), (0, 32), (0, 0)))[:, :320],

@@ -22,7 +22,7 @@ from media import make_clip
 from sound_media import make_media
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.sinks import VideoSink, open_sink
@@ -201,7 +201,7 @@ def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:
 def test_colour_tags_are_written_as_they_were(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out.{suffix}"
     for space, range_, primaries, transfer in [(2, 0, 2, 2), *product((1, 6, 9), (1, 2), (1, 2, 9), (2, 6, 14))]:
-        color = Color.from_tags(48, space, range_, primaries, transfer)
+        color = ColorSpace.from_tags(48, space, range_, primaries, transfer)
         write(path, make_frames([0], color=color), crf=23)
         (frame,) = decode(path)
         found = (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
@@ -209,7 +209,7 @@ def test_colour_tags_are_written_as_they_were(tmp_path: Path, suffix: str) -> No
 
 
 def test_the_full_range_of_a_jpeg_is_said(tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", make_frames([0], color=Color.from_tags(48, 2, 0, jpeg=True)))
+    write(tmp_path / "out.mp4", make_frames([0], color=ColorSpace.from_tags(48, 2, 0, jpeg=True)))
     assert decode(tmp_path / "out.mp4")[0].color_range == 2
 
 
@@ -461,8 +461,8 @@ CLIPS: dict[str, dict[str, Any]] = {
     "plain.mp4": {},
     "phone.mov": {"rotation": 90, "audio": True},
     "anamorphic.mkv": {"sample_aspect": Fraction(16, 11), "time_base": Fraction(1, 1000), "pts": [0, 40, 81, 250, 251]},
-    "variable.mp4": {"time_base": Fraction(1, 90000), "pts": TIMES[:5], "color": Color.from_tags(64, 6, 1, 6, 6)},
-    "full.mp4": {"color": Color.from_tags(64, 1, 2, 1, 1), "pix_fmt": "yuvj420p"},
+    "variable.mp4": {"time_base": Fraction(1, 90000), "pts": TIMES[:5], "color": ColorSpace.from_tags(64, 6, 1, 6, 6)},
+    "full.mp4": {"color": ColorSpace.from_tags(64, 1, 2, 1, 1), "pix_fmt": "yuvj420p"},
     "still.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "old.avi": {"codec": "mpeg4", "audio": True},
     "broadcast.ts": {"codec": "mpeg2video", "audio": True},

@@ -30,10 +30,10 @@ from pycocotools.coco import COCO
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline import open_source
-from cliprl.pipeline.core.color import Color, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
-from cliprl.pipeline.core.nv12 import turn, upright
+from cliprl.pipeline.core.nv12 import turn_planes, upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.live.recording.segments import SegmentWriter
@@ -199,7 +199,7 @@ def test_turned_planes_fit_each_other(size: tuple[int, int], turns: int, mirrore
     luma_of_chroma = np.pad(luma, ((0, height % 2), (0, width % 2)), mode="edge").astype(float)
     means = luma_of_chroma.reshape(-(-height // 2), 2, -(-width // 2), 2).mean((1, 3))
     chroma = np.repeat(np.rint(means)[..., None], 2, axis=2).astype(np.uint8)
-    turned, turned_chroma = turn(luma, chroma, mirrored=mirrored, turns=turns)
+    turned, turned_chroma = turn_planes(luma, chroma, mirrored=mirrored, turns=turns)
     expected = np.rot90(np.fliplr(luma) if mirrored else luma, turns)
     np.testing.assert_array_equal(turned, expected)
     rows, columns = expected.shape
@@ -220,7 +220,12 @@ def test_a_matrix_that_shows_nothing_leaves_the_picture_as_it_is() -> None:
 def test_a_recording_begins_a_new_file_where_rotation_or_colour_changes(tmp_path: Path) -> None:
     info = StreamInfo("camera", 64, 96, Fraction(1, 90000), Fraction(25), live=True)
     segments = SegmentWriter(tmp_path, "test", info, minutes=10, crf=23, preset="ultrafast")
-    changes: list[dict[str, Any]] = [{}, {}, {"rotation": 90}, {"rotation": 90, "color": Color("bt601", True, 6, 2)}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {},
+        {"rotation": 90},
+        {"rotation": 90, "color": ColorSpace("bt601", True, 6, 2)},
+    ]
     for index, change in enumerate(changes):
         planes = allocate_planes(64, 96)
         planes[0][:], planes[1][:] = 90, 128

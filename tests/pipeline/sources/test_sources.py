@@ -25,7 +25,7 @@ from media import (
 )
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.core.color import Color, rgb_to_yuv
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv
 from cliprl.pipeline.sources import open_source
 
 
@@ -158,10 +158,12 @@ def test_mjpeg_is_full_range_bt601(tmp_path: Path, pix_fmt: str) -> None:
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray16le"])
 def test_grey_keeps_its_range(tmp_path: Path, pix_fmt: str) -> None:
-    path = make_clip(tmp_path / "a.mkv", codec="ffv1", pix_fmt=pix_fmt, color=Color("bt709", True, 2, 2), picture=bars)
+    path = make_clip(
+        tmp_path / "a.mkv", codec="ffv1", pix_fmt=pix_fmt, color=ColorSpace("bt709", True, 2, 2), picture=bars
+    )
     with open_source(path) as source:
         frame = next(iter(source))
-    expected = rgb_to_yuv(bars(0, 64, 96), Color("bt709", True))[..., 0]
+    expected = rgb_to_yuv(bars(0, 64, 96), ColorSpace("bt709", True))[..., 0]
     assert frame.color.full_range
     assert np.abs(frame.luma.astype(int) - expected).max() <= 1
     assert (frame.chroma == 128).all()
@@ -178,7 +180,7 @@ def test_odd_sizes_round_chroma_up(tmp_path: Path, size: tuple[int, int], pix_fm
     assert frame.chroma.shape == (-(-height // 2), -(-width // 2), 2)
     expected = moving(0, height, width).astype(float)
     assert np.abs(to_rgb(frame) - expected).mean() < 12  # 4:2:0 blurs colour, but shifts nothing
-    assert np.abs(frame.luma - rgb_to_yuv(moving(0, height, width), Color())[..., 0].astype(int)).max() <= 1
+    assert np.abs(frame.luma - rgb_to_yuv(moving(0, height, width), ColorSpace())[..., 0].astype(int)).max() <= 1
 
 
 def test_rotation_aspect_audio_and_tags_are_told(tmp_path: Path) -> None:

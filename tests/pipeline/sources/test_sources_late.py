@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cliprl.pipeline.live.lateness import BEHIND, Debouncer, Lateness
 from cliprl.pipeline.sources.decoding import packet_queue
 from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, PacketStamp
-from cliprl.pipeline.sources.decoding.packet_queue import LATE, Arrived, LivePacketQueue, Overdue
+from cliprl.pipeline.sources.decoding.packet_queue import LATE_SECONDS, Arrived, LivePacketQueue, Overdue
 
 # The network's own delay, which every packet has and nobody can know.
 DELAY = 0.02
@@ -285,7 +285,9 @@ def test_of_a_stored_stream_nothing_is_dropped_and_its_reader_waits() -> None:
 
 def test_only_what_stays_late_is_overdue() -> None:
     overdue = Overdue()
-    assert [overdue(age, now) for age, now in [(9, 0), (9, 0.4), (LATE, 0.6), (9, 0.7), (9, 1.1), (9, 1.3)]] == [
+    assert [
+        overdue(age, now) for age, now in [(9, 0), (9, 0.4), (LATE_SECONDS, 0.6), (9, 0.7), (9, 1.1), (9, 1.3)]
+    ] == [
         *5 * [False],
         True,
     ]

@@ -22,7 +22,7 @@ from cliprl.engines import CliprlError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline import open_source
 from cliprl.pipeline.cli import main as cli
-from cliprl.pipeline.core.color import Color, rgb_to_yuv, yuv_to_rgb_matrix
+from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor
@@ -178,7 +178,7 @@ def test_range_and_matrix_that_change_in_a_stream(tmp_path: Path) -> None:
 
 
 def test_primaries_that_change_are_told(tmp_path: Path) -> None:
-    wide = Color("bt709", False, 1, 1, 9, 16)
+    wide = ColorSpace("bt709", False, 1, 1, 9, 16)
     paths = [
         make_clip(tmp_path / f"{i}.h264", color=color, frames=2) for i, color in enumerate([color_of("bt709"), wide])
     ]
@@ -199,10 +199,10 @@ def test_recoloured_planes_show_the_same_colour(
     rgb: tuple[int, ...], before: tuple[str, bool], after: tuple[str, bool], size: tuple[int, int]
 ) -> None:
     luma, chroma = allocate_planes(*size)
-    luma[:], *chroma[0, 0] = rgb_to_yuv(np.array(rgb, np.uint8), Color(*before))
+    luma[:], *chroma[0, 0] = rgb_to_yuv(np.array(rgb, np.uint8), ColorSpace(*before))
     chroma[:] = chroma[0, 0]
-    recolor(luma, chroma, Color(*before), Color(*after))
-    expected = rgb_to_yuv(np.array(rgb, np.uint8), Color(*after)).astype(int)
+    recolor(luma, chroma, ColorSpace(*before), ColorSpace(*after))
+    expected = rgb_to_yuv(np.array(rgb, np.uint8), ColorSpace(*after)).astype(int)
     assert np.abs(luma - expected[0]).max() <= 2
     assert np.abs(chroma - expected[1:]).max() <= 2
 
@@ -227,7 +227,7 @@ def test_a_density_that_is_rounded_is_no_shape(tmp_path: Path) -> None:
 def test_wide_pixels_are_fitted_as_they_are_shown() -> None:
     luma, chroma = allocate_planes(64, 64)
     luma[:], chroma[:] = 200, 100
-    fitted, _ = letterbox(luma, chroma, 64, 64, Color(), 2.0)
+    fitted, _ = letterbox(luma, chroma, 64, 64, ColorSpace(), 2.0)
     assert [(fitted[:, 32] == 200).sum(), (fitted[32] == 200).sum()] == [32, 64]
 
 
@@ -286,10 +286,10 @@ def test_a_writer_on_another_device_leaves_pictures_as_they_are_and_that_is_told
     class Elsewhere:
         on_host = False
 
-        def write(self, picture: av.VideoFrame, luma: Any, chroma: Any, color: Color) -> None:
+        def write(self, picture: av.VideoFrame, luma: Any, chroma: Any, color: ColorSpace) -> None:
             assert luma.shape == (picture.height, picture.width)
 
-    info = StreamInfo("clip", 64, 96, Fraction(1, 25), color=Color("bt709", False, 1, 1), rotation=90)
+    info = StreamInfo("clip", 64, 96, Fraction(1, 25), color=ColorSpace("bt709", False, 1, 1), rotation=90)
     conformer = Conformer(info, Elsewhere(), persistent=True)
     picture = video_frame(bars(0, 64, 96), "yuv420p", color_of("bt601", True))
     picture.colorspace, picture.color_range = 6, 2

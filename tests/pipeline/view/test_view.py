@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.color import Color
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import (
     ALIGNMENT,
@@ -28,7 +28,7 @@ from cliprl.pipeline.core.viewport import (
     map_points,
     network_to_frame,
 )
-from cliprl.pipeline.view.field_of_view import PATIENCE, FieldOfViewDetector, Shape, find_field_of_view
+from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDetector, FieldShape, find_field_of_view
 
 NETWORK = (256, 320)
 
@@ -87,7 +87,7 @@ def _disc(height: int, width: int, circle: Circle) -> NDArray[np.uint8]:
     return ((x + 0.5 - circle[0]) ** 2 + (y + 0.5 - circle[1]) ** 2 <= circle[2] ** 2).astype(np.uint8)
 
 
-def _inside(height: int, width: int, found: Shape) -> NDArray[np.uint8]:
+def _inside(height: int, width: int, found: FieldShape) -> NDArray[np.uint8]:
     if len(found) == 3:
         return _disc(height, width, found)
     left, top, right, bottom = found
@@ -175,7 +175,7 @@ def test_a_rectangle_inside_bars_is_found(bars: tuple[int, int, int, int]) -> No
 
 def _frame(luma: NDArray[np.uint8]) -> Frame:
     _, chroma = allocate_planes(*luma.shape)
-    return Frame(luma, chroma, 0, Fraction(1, 25), 0, Color("bt709"))
+    return Frame(luma, chroma, 0, Fraction(1, 25), 0, ColorSpace("bt709"))
 
 
 def test_the_view_follows_a_moving_disc_and_does_not_jitter() -> None:
@@ -199,9 +199,9 @@ def test_a_dark_moment_keeps_the_view_and_a_lasting_change_replaces_it() -> None
     black = _frame(np.full((480, 640), 17, np.uint8))
     small = _frame(_scene(480, 640, (320.0, 240.0, 150.0), black=16, seed=1, noise=2))
     assert all(detector.view_of(black) is view for _ in range(50))
-    assert all(detector.view_of(small) is view for _ in range(PATIENCE - 1))
+    assert all(detector.view_of(small) is view for _ in range(CONFIRMING_FRAMES - 1))
     assert detector.view_of(bright) is view
-    for _ in range(PATIENCE):
+    for _ in range(CONFIRMING_FRAMES):
         view = detector.view_of(small)
     assert view.circle is not None
     assert view.circle[2] == pytest.approx(150, abs=3)

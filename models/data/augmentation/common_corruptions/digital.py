@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]
+FloatImage = NDArray[np.float32]
 
 
-def brightness(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def brightness(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Added to the value of hue, saturation and value."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv[..., 2] = np.clip(hsv[..., 2] + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1], 0, 1)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
-def saturate(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def saturate(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Less color (1 and 2), or more of it."""
     factor, more = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))[severity - 1]
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
@@ -24,14 +24,14 @@ def saturate(image: Picture, severity: int, rng: np.random.Generator) -> Picture
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
-def contrast(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def contrast(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Each channel drawn to its own mean."""
     kept = np.float32((0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1])
     mean = image.mean((0, 1), dtype=np.float64).astype(np.float32)
     return np.asarray((image - mean) * kept + mean, np.float32)
 
 
-def elastic_transform(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def elastic_transform(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Small smooth displacements. The labels stay as they are, as in the published benchmarks."""
     strength = 250 * (0.05, 0.065, 0.085, 0.1, 0.12)[severity - 1]
     height, width = image.shape[:2]
@@ -41,14 +41,14 @@ def elastic_transform(image: Picture, severity: int, rng: np.random.Generator) -
     return moved.astype(np.float32)
 
 
-def _wobble(height: int, width: int, rng: np.random.Generator) -> Picture:
+def _wobble(height: int, width: int, rng: np.random.Generator) -> FloatImage:
     raw = rng.uniform(-0.005 * height, 0.005 * height, (height, width)).astype(np.float32)
     reach = [2 * int(3 * 0.01 * n + 0.5) + 1 for n in (width, height)]
     soft = cv2.GaussianBlur(raw, reach, 0.01 * width, sigmaY=0.01 * height, borderType=cv2.BORDER_REFLECT)
     return soft.astype(np.float32)
 
 
-def pixelate(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def pixelate(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Shrunk, and enlarged again without smoothing."""
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     height, width = image.shape[:2]
@@ -56,7 +56,7 @@ def pixelate(image: Picture, severity: int, rng: np.random.Generator) -> Picture
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.float32)
 
 
-def jpeg_compression(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def jpeg_compression(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """JPEG of low quality."""
     quality = (25, 18, 15, 10, 7)[severity - 1]
     levels = np.rint(cv2.cvtColor(image, cv2.COLOR_RGB2BGR) * 255).astype(np.uint8)

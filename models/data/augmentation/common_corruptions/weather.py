@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from cliprl.models.data.augmentation.common_corruptions.blur import smear, smooth, zoomed
 
-Picture = NDArray[np.float32]
+FloatImage = NDArray[np.float32]
 WATER, MUD = np.array([175, 238, 238], np.float32) / 255, np.array([63, 42, 20], np.float32) / 255
 # Color and range of brightness of the original's photographs.
 ICE, ICE_LEVEL = np.array([0.83, 0.93, 1.0], np.float32), (0.4, 0.85)
 
 
-def fog(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def fog(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """A cloud of fractal density, the brightest light kept as it was."""
     density, decay = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     height, width = image.shape[:2]
@@ -23,7 +23,7 @@ def fog(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     return np.asarray((image + cloud) * (brightest / (brightest + np.float32(density))), np.float32)
 
 
-def frost(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def frost(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Ice crystals over a darkened image; drawn as ridges of fractal noise, where the original pastes photographs."""
     kept, added = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[:2]
@@ -33,7 +33,7 @@ def frost(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     return np.asarray(np.float32(kept) * image + np.float32(added) * ice[..., None] * ICE, np.float32)
 
 
-def snow(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def snow(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Flakes drawn out by their fall, before a whitened scene."""
     mean, spread, zoom, least, radius, sigma, kept = (
         (0.1, 0.3, 3.0, 0.5, 10, 4, 0.8),
@@ -51,7 +51,7 @@ def snow(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     return np.asarray(scene + flakes + np.rot90(flakes, 2), np.float32)
 
 
-def spatter(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
+def spatter(image: FloatImage, severity: int, rng: np.random.Generator) -> FloatImage:
     """Drops of water on the lens (1 to 3), or of mud (4 and 5)."""
     mean, spread, sigma, least, strength = (
         (0.65, 0.3, 4, 0.69, 0.6),
@@ -69,7 +69,7 @@ def spatter(image: Picture, severity: int, rng: np.random.Generator) -> Picture:
     return (image * (1 - mud) + mud * MUD).astype(np.float32)
 
 
-def _drops(liquid: Picture) -> Picture:
+def _drops(liquid: FloatImage) -> FloatImage:
     """Return the brightness of drops, at most 1: embossed by the distance to their edges."""
     thickness = np.clip(liquid * 255, 0, 255).astype(np.uint8)
     distance = np.minimum(cv2.distanceTransform(255 - cv2.Canny(thickness, 50, 150), cv2.DIST_L2, 5), 20)
@@ -79,7 +79,7 @@ def _drops(liquid: Picture) -> Picture:
     return (light / max(float(light.max()), 1.0)).astype(np.float32)
 
 
-def plasma(size: int, decay: float, rng: np.random.Generator) -> Picture:
+def plasma(size: int, decay: float, rng: np.random.Generator) -> FloatImage:
     """A fractal height map (n, n) in 0..1, n the power of two from `size` on, by the diamond-square method on a torus.
 
     The random part of each finer step is smaller by `decay` squared.
@@ -98,11 +98,11 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> Picture:
     return (heights / max(float(heights.max()), 1e-6)).astype(np.float32)
 
 
-def _pairs(heights: Picture, axis: int, way: int) -> Picture:
+def _pairs(heights: FloatImage, axis: int, way: int) -> FloatImage:
     """Each height plus its neighbour's."""
     return (heights + np.roll(heights, way, axis)).astype(np.float32)
 
 
-def _mean(four: NDArray[np.floating], amplitude: float, rng: np.random.Generator) -> Picture:
+def _mean(four: NDArray[np.floating], amplitude: float, rng: np.random.Generator) -> FloatImage:
     """The mean of four heights whose sum is given, plus a random part."""
     return (four / 4 + rng.uniform(-amplitude, amplitude, four.shape)).astype(np.float32)
