@@ -11,6 +11,8 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from prose import IDIOM, idiom_found, prose
+from public_names import SHARED, ambiguous_names, repeated_names
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
@@ -148,6 +150,21 @@ def test_pyproject_lists_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {path.parent for path in modules().values() if path.name == "__init__.py"}
     assert sorted(listed) == sorted(".".join(("cliprl", *folder.relative_to(ROOT).parts)) for folder in folders)
+
+
+def test_public_names_have_one_meaning() -> None:
+    assert ambiguous_names() == {}
+    assert SHARED.keys() <= repeated_names().keys(), "a name in SHARED is no longer defined twice"
+
+
+def test_prose_is_free_of_the_old_idiom() -> None:
+    assert idiom_found() == []
+
+
+def test_old_idiom_is_found_in_all_kinds_of_prose() -> None:
+    module = '"""Nobody\\nknows."""\nX = 1  # of its\nY = f"the stream says it {X}"  # likewise\nZ = ("so "\n     "many rows")\n'
+    found = {(line, match[0].lower()) for line, text in prose(module) for match in IDIOM.finditer(text)}
+    assert found == {(1, "nobody"), (3, "stream says"), (3, "likewise"), (4, "so many")}
 
 
 def imported(path: Path) -> set[str]:

@@ -124,7 +124,7 @@ class EngineCache:
                 self._store.remove(entry.name)
 
     def _explain(self, name: str, fields: Mapping[str, str], say: LogFunction) -> None:
-        """Say what sets the nearest entry apart: the same bundle, backend and precision, made for something else."""
+        """Log how the nearest entry differs: the same bundle, backend and precision, made for something else."""
         if self._store.exists(name):
             say(f"the cached engine {name} is damaged: compiling again")
             return

@@ -34,7 +34,7 @@ ThreadsOption = Annotated[int, typer.Option(min=0, show_default="half the cores"
 
 @app.command()
 def devices() -> None:
-    """Say which backends can serve on this machine, and what the others lack."""
+    """List the backends that this machine can use, and what the others lack."""
     from cliprl.engines.cli.commands import list_backends
 
     list_backends()

@@ -31,8 +31,8 @@ class Comparison:
     """One network's outputs beside the reference's.
 
     `cosine` is that of the logits, each cell's mean over the classes taken out; `agreement` the share of cells with the same
-    label; `classes` the IoU of the labels, ties forgiven, for each class that the reference shows enough of. `finite` tells
-    of NaN and infinity; `floor` is the agreement asked for.
+    label; `classes` the IoU of the labels, ties forgiven, for each class that the reference shows enough of. `finite` is
+    False for NaN or infinity; `floor` is the least agreement.
     """
 
     stage: str

@@ -15,7 +15,7 @@ PROJECTED_FEATURES, PROJECTED_TEXT = 16, 8
 # The initial policy prefers KEEP, so that training starts from the base.
 KEEP_BIAS = 1.0
 STATE_MAPS = 10
-# A variance is at least so much: the root of 0 has no gradient.
+# The least variance: the root of 0 has no gradient.
 MIN_VARIANCE = 1e-3
 # Texts of unit length have small numbers for the policy's first layer.
 TEXT_SCALE = 3.0

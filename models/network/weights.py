@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _fill(clip: Any, state: dict[str, Tensor], source: str, tower: str) -> None:
-    """Copy a checkpoint into `clip`, or say which tensor does not fit."""
+    """Copy a checkpoint into `clip`; an error names the tensor that does not fit."""
     state = convert_state_dict(clip, state)
     if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)

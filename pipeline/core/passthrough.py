@@ -105,7 +105,7 @@ class Passthrough:
 
 
 def without_audio(passthrough: Passthrough | None, reason: str) -> Passthrough | None:
-    """The tags alone, for an output whose times are not those of the input; a note says why."""
+    """The tags alone, for an output whose times are not those of the input; a note gives the reason."""
     if passthrough is None:
         return None
     what = [*(["the audio"] if passthrough.tracks else []), *(["the chapters"] if passthrough.chapters else [])]

@@ -115,7 +115,7 @@ class Inference:
     def capture(self) -> None:
         """Capture a graph for each number of steps, after `warm_up`, and forget all frames.
 
-        Where that fails, `note` says why and frames are enqueued without graphs.
+        Where that fails, `note` is the reason and frames are enqueued without graphs.
         """
         done = self._gpu.event()
         self._gpu.record(done, self._stream)

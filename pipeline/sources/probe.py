@@ -19,7 +19,7 @@ _MOST_ENTRIES = 500_000
 
 
 def check_file(path: Path) -> None:
-    """Raise the error that says why `path` can't be a video file, before libav sees it."""
+    """Raise UsageError, before libav opens it, if `path` can't be a video file."""
     if not path.exists():
         raise UsageError(f"{path} does not exist: check the name")
     if path.is_dir():

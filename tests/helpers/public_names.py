@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,7 @@ def public_names(text: str) -> Iterator[str]:
         yield from (name for name in names if not name.startswith("_"))
 
 
+@lru_cache
 def repeated_names() -> dict[str, list[str]]:
     """Names that several modules define, with the modules."""
     found: dict[str, set[str]] = {}

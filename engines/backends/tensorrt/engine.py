@@ -24,7 +24,7 @@ class TensorRtEngine:
 
     A run whose shapes and addresses were seen before replays a CUDA graph; another run captures one first. Pass the same
     tensors in each run, with new contents. Runs use a stream that belongs to the engine, never CUDA's default stream, after
-    the work of the caller's current stream. Where a capture fails, `note` says why and runs are enqueued one by one.
+    the work of the caller's current stream. Where a capture fails, `note` is the reason and runs are enqueued one by one.
     TensorRT for RTX keeps the kernels that it compiles in the file `kernels`.
     """
 

@@ -117,7 +117,7 @@ class TorchEngine:
 
 
 def _convolutions() -> AbstractContextManager[None]:
-    """How convolutions are run: the first run of one measures which way is fastest, which a recording then takes. What is
-    asked for in 32 bits is computed in 32 bits, which torch by itself does not do on a GPU that has TF32."""
+    """Set how convolutions run: the first run of one measures which algorithm is fastest, and a CUDA graph then uses it.
+    Operations in 32 bits are computed in 32 bits, which is not torch's default on a GPU with TF32."""
     manager: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
     return manager

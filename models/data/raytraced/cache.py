@@ -1,4 +1,4 @@
-"""Ray-traced scenes on disk: one file a scene, written whole or not at all, and a meta.json that says what made them.
+"""Ray-traced scenes on disk: one file a scene, written whole or not at all, and a meta.json with the settings that made them.
 
 meta.json      format, settings and their key; written before the first scene
 000123.npz     the scene of seed 123: of each frame n the arrays image<n> (JPEG), labels<n>, instances<n>, covered<n>

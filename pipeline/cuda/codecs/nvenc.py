@@ -122,7 +122,7 @@ def options(crf: float, preset: str) -> dict[str, str]:
 def open_nvenc_sink(
     target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, **settings: Any
 ) -> VideoSink:
-    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note says why."""
+    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason."""
     reason = why_not(device.gpu, encoding, scene.stream)
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)

@@ -24,7 +24,7 @@ _MOST_REFUSED = 100
 class AudioCopy:
     """The audio packets of a source, as far as a container of format `container` holds them.
 
-    `notes` says what could not be copied; the video goes on without. Used on the sink's thread only.
+    `notes` names the tracks that could not be copied; the video is written without them. Used on the sink's thread only.
     """
 
     def __init__(self, passthrough: Passthrough, container: str) -> None:

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from cliprl.pipeline.sources.errors import Problem, SourceError, redact, source_error
 
-# So much of the beginning and of the end of a file is looked at.
+# Bytes searched at the beginning and at the end of a file.
 _LOOKED_AT = 1 << 20
 _PLAYLIST = 1 << 18
 _TIMEOUT = 5.0

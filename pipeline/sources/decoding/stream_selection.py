@@ -16,9 +16,9 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
     """Choose the video stream to show. Returns it, and a note if there are several.
 
     It is the one marked as default, among several the largest, then the one with the highest bit rate; `wanted` is the index of
-    another one, as in the note. Its decoder is known to exist: without, libav crashes. Cover images are never chosen. The
-    container reads no further what belongs to the streams not chosen.
-    Raises UsageError if `wanted` is no video stream, CliprlError if there is none that can be decoded.
+    another one, as in the note. Its decoder exists: libav crashes without one. Cover images are never chosen. The
+    packets of all other streams are skipped.
+    Raises UsageError if `wanted` is no video stream, CliprlError if no video stream can be decoded.
     """
     streams = [s for s in container.streams.video if not s.disposition & _NO_VIDEO]
     if not streams:
