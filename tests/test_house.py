@@ -162,7 +162,7 @@ def test_prose_is_free_of_the_old_idiom() -> None:
 
 
 def test_old_idiom_is_found_in_all_kinds_of_prose() -> None:
-    module = '"""Nobody\\nknows."""\nX = 1  # of its\nY = f"the stream says it {X}"  # likewise\nZ = ("so "\n     "many rows")\n'
+    module = '"""Nobody knows."""\nX = 1  # of its\nY = f"the stream says it {X}"  # likewise\nZ = ("so "\n     "many rows")\n'
     found = {(line, match[0].lower()) for line, text in prose(module) for match in IDIOM.finditer(text)}
     assert found == {(1, "nobody"), (3, "stream says"), (3, "likewise"), (4, "so many")}
 
