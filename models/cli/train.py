@@ -46,7 +46,7 @@ def train_command(
 
         from cliprl.models.training.callbacks import ProgressDisplay
         from cliprl.models.training.parallel import launch, process_rank
-        from cliprl.models.training.training import train_command as run
+        from cliprl.models.training.training import train as run
 
     if threads:
         torch.set_num_threads(threads)

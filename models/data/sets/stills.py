@@ -9,7 +9,7 @@ import numpy as np
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
 from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
-from cliprl.models.data.label_mapping import UNION
+from cliprl.models.data.label_mapping import UNION_CLASSES
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Sample
 
@@ -29,7 +29,7 @@ class NoInstrumentStills:
     of equal length, "part1" to "part5", so that near copies stay on one side of a split.
     """
 
-    classes: tuple[ClassSpec, ...] = UNION
+    classes: tuple[ClassSpec, ...] = UNION_CLASSES
 
     def __init__(self, folder: Path) -> None:
         """Raise UsageError if the folder holds no images."""
