@@ -1,4 +1,4 @@
-"""Run each case of the GPU measurement in a process of its own: what one does to its GPU context, no other case meets."""
+"""Run each case of the GPU measurement in a separate process, so that a damaged GPU context affects one case only."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.selection.engine_variant import candidates
 from cliprl.pipeline.cuda.factory import open_shared_gpu
 
-SCRIPT = Path(__file__).resolve().parents[1] / "gpu.py"
-LONG_RUN, NETWORKS = "long run", "networks"
+RUNNER = Path(__file__).resolve().parents[1] / "gpu.py"
+LONG_RUN, NETWORK_CASE = "long run", "networks"
 _FRAMES = "frames.npz"
 # Seconds after its limit at which a process that hangs is ended.
 _GRACE = 20.0
@@ -103,7 +103,7 @@ def run_process(job: CaseJob, note: Note, site: Path | None = None) -> list[Seri
     given, found = job.folder / "job.pickle", job.folder / "result.pickle"
     given.write_bytes(pickle.dumps(job))
     found.unlink(missing_ok=True)
-    command = [sys.executable, str(SCRIPT), "case", str(site) if site else "", str(given), str(found)]
+    command = [sys.executable, str(RUNNER), "case", str(site) if site else "", str(given), str(found)]
     try:
         status = subprocess.run(command, check=False, timeout=job.limit + _GRACE).returncode
         ending = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -129,11 +129,11 @@ def main(arguments: Sequence[str]) -> int:
         bench = job.open_bench(job, notes.append)
         known = cases(job.clip, job.coded, job.folder)
         known[LONG_RUN] = partial(long_run, frames=job.frames, seconds=job.limit)
-        if job.name != NETWORKS:
+        if job.name != NETWORK_CASE:
             series = run_case(job.name, partial(known[job.name], bench), notes.append)
     except Exception as error:
         traceback.print_exc()
         notes.append(f"{job.name}: FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     found.with_suffix(".new").write_bytes(pickle.dumps((series, notes)))
     found.with_suffix(".new").replace(found)
-    return int(not series and job.name != NETWORKS)
+    return int(not series and job.name != NETWORK_CASE)

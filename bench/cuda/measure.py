@@ -13,7 +13,7 @@ from typing import Any
 
 from cliprl.bench.cuda.case_process import (
     LONG_RUN,
-    NETWORKS,
+    NETWORK_CASE,
     CaseJob,
     open_gpu_bench,
     run_process,
@@ -138,4 +138,4 @@ def prepare_job(
     frames = scene_frames(*given.size)
     save_frames(frames, folder)
     clip, coded = clip_for(frames, given.seconds, folder, given.clip, report.note)
-    return CaseJob(NETWORKS, bundle.path, folder, given.seconds, given.frames, 0.0, clip, coded, open_bench)
+    return CaseJob(NETWORK_CASE, bundle.path, folder, given.seconds, given.frames, 0.0, clip, coded, open_bench)
