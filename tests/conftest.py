@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 # Files of tests with a real clock, real processes, sockets and browsers. A machine that others load can stall for seconds
 # in the middle of one: such a test may be run three times, which the report tells ("rerun"); all others once.
-REAL_TIME = ("test_live_", "test_web_", "test_window", "test_engines_cache", "test_memory", "test_nothing_lost")
+REAL_TIME = ("test_live_", "test_web_", "test_window", "test_engines_cache", "test_memory")
 # Files that the fast tier (`-m "not slow"`) leaves out: they train, compile, encode, or start processes and browsers.
 SLOW = (
     *REAL_TIME,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -39,6 +40,68 @@ def on_ending_signals(end: Callable[[int], None]) -> Iterator[None]:
         for number, handler in previous.items():
             if not (number == signal.SIGHUP and hung_up):
                 signal.signal(number, handler)
+
+
+class _Deferral:
+    """Signals that came while nothing may be cut short, and whether one may end what is under way at once."""
+
+    def __init__(self, end: Callable[[int], None]) -> None:
+        self._end = end
+        self._pending: list[int] = []
+        self.interruptible = False
+
+    def receive(self, number: int) -> None:
+        """Keep the first signal for the next place that may be interrupted; a second one ends the run at once."""
+        self._pending.append(number)
+        if self.interruptible or len(self._pending) > 1:
+            self.end_if_pending()
+
+    def end_if_pending(self) -> None:
+        """Call `end` for the first signal that was kept, if there is one."""
+        if self._pending:
+            number = self._pending[0]
+            self._pending.clear()
+            self._end(number)
+
+
+_deferrals: list[_Deferral] = []
+
+
+@contextmanager
+def deferring_signals(end: Callable[[int], None]) -> Iterator[None]:
+    """Call `end(number)`, which raises, for an ending signal, but in an `interruptible` part or at the end only.
+
+    So what is being opened, made or finished elsewhere in the context is never half done. A second signal doesn't wait.
+    """
+    deferral = _Deferral(end)
+    _deferrals.append(deferral)
+    try:
+        with on_ending_signals(deferral.receive):
+            yield
+            deferral.end_if_pending()
+    finally:
+        _deferrals.remove(deferral)
+
+
+def end_if_deferred() -> None:
+    """End the run by a signal that came before and is still deferred."""
+    if _deferrals:
+        _deferrals[-1].end_if_pending()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal end what may take long and owns no file, within `deferring_signals`; elsewhere this has no effect."""
+    deferral = _deferrals[-1] if _deferrals and threading.current_thread() is threading.main_thread() else None
+    if deferral is None or deferral.interruptible:
+        yield
+        return
+    deferral.interruptible = True
+    try:
+        deferral.end_if_pending()
+        yield
+    finally:
+        deferral.interruptible = False
 
 
 def leave_to_parent() -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
-from cliprl.engines.cli.signals import on_ending_signals
+from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, interruptible, on_ending_signals
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_table
@@ -72,20 +72,22 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
-    with on_ending_signals(_end_at_once), ExitStack() as opened:
-        with reporting_errors(console) as say:
-            stream = _open(options, outputs, targets, opened, say)
-        trace = opened.enter_context(Trace(options.trace)) if options.trace else None
-        if verbose:
-            _tell(console, stream.description)
-        bar = ProgressBar(console, stream.info, options.frames, enabled=not json_output and not quiet)
-        try:
-            with bar, _signals(stream) as received:
-                stream.run(_on_frame(bar, trace), frames=options.frames)
-        finally:
-            for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
-                _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
-    outputs.note()
+    with deferring_signals(_end_at_once):
+        with ExitStack() as opened:
+            with reporting_errors(console) as say:
+                stream = _open(options, outputs, targets, opened, say)
+            trace = opened.enter_context(Trace(options.trace)) if options.trace else None
+            if verbose:
+                _tell(console, stream.description)
+            bar = ProgressBar(console, stream.info, options.frames, enabled=not json_output and not quiet)
+            try:
+                with bar, _signals(stream) as received:
+                    end_if_deferred()
+                    stream.run(_on_frame(bar, trace), frames=options.frames)
+            finally:
+                for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
+                    _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
+        outputs.note()
     summary = stream.summary()
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
@@ -105,7 +107,7 @@ def _tell(console: Console, what: Any, **style: Any) -> None:
 
 
 def _end_at_once(number: int) -> None:
-    """End a run by a signal before the first frame, so that everything is closed and nothing stays behind."""
+    """End a run by a signal before the first frame: everything is closed, and nothing stays behind."""
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
@@ -125,16 +127,18 @@ def _open(
     watched = _is_watched(options)
     if watched and options.device != "cpu":
         raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
-    device = open_device(options.device, say)
-    for note in device.notes:
-        say(note)
-    bundle = with_prompts(open_bundle(options.bundle), options.prompts)
+    with interruptible():
+        device = open_device(options.device, say)
+        for note in device.notes:
+            say(note)
+        bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     classes = bundle.manifest.classes
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
     overlay = device.overlay(overlay_classes(classes, chosen), _style(options, classes))
     if watched or (options.device == "cpu" and is_live_name(options.source)):
-        first = first_source(watchable(options.source), options.live)
-        outputs.check(overwrite=options.overwrite)
+        with interruptible():
+            first = first_source(watchable(options.source), options.live)
+            outputs.check(overwrite=options.overwrite)
         live = _open_live(options, targets, first, bundle, overlay, say)
         opened.enter_context(tidy_recordings())
         if options.web is not None:
@@ -142,8 +146,9 @@ def _open(
         if options.window:
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
-    source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
-    outputs.check(overwrite=options.overwrite)
+    with interruptible():
+        source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
+        outputs.check(overwrite=options.overwrite)
     if source.info.live and options.device == "cpu":  # known for http only after opening
         return _open_live(options, targets, source, bundle, overlay, say)
     passthrough, rate = source.info.passthrough, source.info.rate
@@ -153,14 +158,15 @@ def _open(
     sinks = [
         opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
     ]
-    segmenter = device.segmenter(
-        bundle,
-        steps=options.steps,
-        budget_ms=options.budget_ms,
-        precision=options.precision,
-        threads=options.threads,
-        say=say,
-    )
+    with interruptible():
+        segmenter = device.segmenter(
+            bundle,
+            steps=options.steps,
+            budget_ms=options.budget_ms,
+            precision=options.precision,
+            threads=options.threads,
+            say=say,
+        )
     return Stream(
         source,
         segmenter,

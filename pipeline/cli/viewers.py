@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cliprl.engines import UsageError
-from cliprl.engines.cli.signals import on_ending_signals
+from cliprl.engines.cli.signals import interruptible
 from cliprl.pipeline.live.stream import LiveStream
 
 _NEEDED = ("aiohttp", "aiortc", "prometheus_client")
@@ -51,7 +51,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
                 _say("playing begins with the first viewer; Ctrl-C ends")
         yield
         if not stream.stopped and not (playback is not None and playback.repeats):
-            with suppress(KeyboardInterrupt), _interruptible():
+            with suppress(KeyboardInterrupt, SystemExit), interruptible():
                 _say("the input has ended; the page stays until Ctrl-C")
                 stream.linger(threading.Event())
 
@@ -75,22 +75,10 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
     try:
         yield
         if not stream.stopped:
-            with suppress(KeyboardInterrupt), _interruptible():
+            with suppress(KeyboardInterrupt, SystemExit), interruptible():
                 stream.linger(shown.left)
     finally:
         shown.stop()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP end what is waited for, also where a shell started the program in the background:
-    Ctrl-C is ignored there by inheritance."""
-
-    def end(number: int) -> None:
-        raise KeyboardInterrupt
-
-    with on_ending_signals(end):
-        yield
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cliprl.engines import UsageError
+from cliprl.engines.cli.signals import interruptible
 from cliprl.pipeline.core.buffers import write_all
 from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
 
@@ -34,7 +35,7 @@ class PartialFile:
         self.notes: list[str] = []
         try:
             direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
-            reserved = Reserved(self.target, os.open(self.target, os.O_WRONLY)) if direct else reserve(self.target)
+            reserved = _opened(self.target) if direct else reserve(self.target)
         except OSError as error:
             raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
         self.path, self.notes = reserved.path, reserved.notes
@@ -83,6 +84,12 @@ class PartialFile:
         if self.path != self.target:
             self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _opened(target: Path) -> Reserved:
+    """Open a device or a pipe, which may wait for a reader."""
+    with interruptible():
+        return Reserved(target, os.open(target, os.O_WRONLY))
 
 
 def publish(path: Path, target: Path, found: Identity | None) -> None:

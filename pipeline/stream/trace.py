@@ -35,6 +35,7 @@ class Trace:
         self.path = Path(path)
         self._lanes: dict[str, int] = {}
         self._first = True
+        self._traced = False
         self._file = PartialFile(self.path)
         self.notes = self._file.notes
         self._text: list[str] = []
@@ -45,6 +46,7 @@ class Trace:
 
     def __call__(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Add a frame that has completed all stages."""
+        self._traced = True
         for event in frame_events(frame, segmentation, self._lane):
             self._event(event)
 
@@ -77,10 +79,16 @@ class Trace:
         )
 
     def close(self) -> None:
-        """Finish the file. Calling it twice is harmless. Raises CliprlError if the file is incomplete."""
+        """Finish the file; without a frame nothing is left. Calling it twice is harmless.
+
+        Raises CliprlError if the file is incomplete.
+        """
         if self._closed:
             return
         self._closed = True
+        if not self._traced:
+            self._file.discard()
+            return
         self._text.append("\n]}\n")
         self._flush()
         try:

@@ -28,8 +28,10 @@ from media import make_clip, scribble
 from sink_inputs import SCENE, grid, make_frame, segment, write_all
 
 from cliprl.engines import CliprlError
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.pipeline.cli.main import app
 from cliprl.pipeline.core.interfaces import Sink
-from cliprl.pipeline.sinks import MaskSink, open_sink
+from cliprl.pipeline.sinks import MaskSink, open_sink, partial_names
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 FILES = ("o.mp4", "o.mkv", "o.mov", "o.coco.json", "o.jsonl")
@@ -197,6 +199,39 @@ def test_a_run_that_is_ended(tmp_path: Path, number: signal.Signals, frames: int
     assert_nothing_lost(before, after, replaced=written)
     if written:
         assert not [path for path in after if path not in before and "partial" in path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [*FILES, f"{MASKS}/", TRACE])
+def test_a_stop_right_after_an_output_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: signal.Signals
+) -> None:
+    """The signal comes as soon as the partial file or folder exists, before anything knows that it does."""
+    before = state(small_tree(tmp_path))
+    create, created = partial_names._create, []
+
+    def create_and_stop(path: Path, folder: bool) -> int:
+        handle = create(path, folder)
+        created.append(path)
+        os.kill(os.getpid(), number)
+        return handle
+
+    monkeypatch.setattr(partial_names, "_create", create_and_stop)
+    monkeypatch.chdir(tmp_path)
+    output = ("--trace", TRACE, "-o", "null:") if name == TRACE else ("-o", name)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", "whole.mp4", "--steps", "0", *output])
+    try:
+        status = run_app(app, "cliprl-stream")
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    assert status == 128 + number
+    assert len(created) == 1
+    assert state(tmp_path) == before
+
+
+def small_tree(folder: Path) -> Path:
+    make_clip(folder / "whole.mp4", frames=3, size=(96, 64))
+    return folder
 
 
 def _has(events: Path, frames: int) -> bool:
