@@ -52,6 +52,8 @@ PIPELINE_ROOMS = [
     ["cli"],
 ]
 MOST_MODULES, MOST_LINES = 14, 300
+# Words in the name of a test after `test_`.
+MOST_WORDS = 10
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -165,6 +167,18 @@ def test_old_idiom_is_found_in_all_kinds_of_prose() -> None:
     module = '"""Nobody knows."""\nX = 1  # of its\nY = f"the stream says it {X}"  # likewise\nZ = ("so "\n     "many rows")\n'
     found = {(line, match[0].lower()) for line, text in prose(module) for match in IDIOM.finditer(text)}
     assert found == {(1, "nobody"), (3, "stream says"), (3, "likewise"), (4, "so many")}
+
+
+def test_names_of_tests_are_short_and_unique() -> None:
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        names = [
+            node.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        ]
+        long = [name for name in names if len(name.removeprefix("test_").split("_")) > MOST_WORDS]
+        assert not long, f"{path.relative_to(ROOT)}: more than {MOST_WORDS} words: {long}"
+        assert len(set(names)) == len(names), f"{path.relative_to(ROOT)} defines a test twice"
 
 
 def imported(path: Path) -> set[str]:

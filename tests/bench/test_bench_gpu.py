@@ -136,7 +136,7 @@ def test_promises_are_held_by_the_figures_that_hold_them() -> None:
     assert held["no frame wrong, long run"] is None
 
 
-def test_what_goes_wrong_in_a_case_is_noted_and_the_rest_goes_on() -> None:
+def test_failure_of_a_case_is_noted_and_others_continue() -> None:
     def broken() -> Iterator[Series]:
         raise RuntimeError("an illegal memory access\nwas encountered")
         yield
@@ -147,9 +147,7 @@ def test_what_goes_wrong_in_a_case_is_noted_and_the_rest_goes_on() -> None:
 
 
 @needs_compiler
-def test_each_case_has_a_process_and_one_that_dies_takes_no_other_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_case_has_a_process_that_dies_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cliprl.bench.cuda import measure
 
     known = cases(None, False, tmp_path)
@@ -173,7 +171,7 @@ def test_each_case_has_a_process_and_one_that_dies_takes_no_other_with_it(
     assert result.machine["gpu"] == ["NVIDIA H100"]
 
 
-def test_networks_that_no_gate_judges_are_built_by_the_first_process_only(
+def test_networks_without_a_gate_are_built_by_first_process_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
@@ -214,9 +212,7 @@ def test_wheels_and_archives_are_laid_out(tmp_path: Path, capsys: pytest.Capture
     assert "README.txt is left out" in capsys.readouterr().out
 
 
-def test_a_bundle_that_can_not_be_made_is_replaced_and_that_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_bundle_is_replaced_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cliprl.bench.cuda import inputs as gpu_inputs
 
     def missing(*_: object) -> None:
@@ -229,7 +225,7 @@ def test_a_bundle_that_can_not_be_made_is_replaced_and_that_is_told(
     assert "open_clip" in notes[0]
 
 
-def test_a_recipes_bundle_has_its_form_and_says_that_it_is_untrained(tmp_path: Path) -> None:
+def test_bundle_of_a_recipe_has_its_form_and_is_untrained(tmp_path: Path) -> None:
     pytest.importorskip("open_clip")
     notes: list[str] = []
     (tmp_path / "tiny.toml").write_text('name = "tiny"\n' + NETWORK)
@@ -246,7 +242,7 @@ def test_without_the_management_library_there_is_no_meter(monkeypatch: pytest.Mo
     assert open_meter("0" * 8) is None
 
 
-def test_the_meter_reads_load_and_memory_and_nothing_where_the_gpu_reports_none(
+def test_meter_reads_load_and_memory_if_the_gpu_reports_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library = pytest.importorskip("pynvml")

@@ -44,7 +44,7 @@ def test_one_command_writes_one_table(tmp_path: Path, monkeypatch: pytest.Monkey
     assert any("plans for other GPUs were not tried" in note for note in result.notes)
 
 
-def test_a_bundle_gets_ranges_and_the_shipped_one_stays_as_it_is(tmp_path: Path) -> None:
+def test_bundle_gets_ranges_and_shipped_one_stays_unchanged(tmp_path: Path) -> None:
     shipped = open_bundle("small")
     bundle = gpu_engines.calibrated("small", tmp_path, lambda text: None)
     assert RANGES_FILE in bundle.manifest.hashes

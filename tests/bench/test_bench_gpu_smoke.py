@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
-def test_without_a_gpu_it_runs_to_its_end_and_names_what_it_did_not_check() -> None:
+def test_smoke_runs_without_gpu_and_names_unchecked_parts() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "gpu.py"), "--smoke"],
         capture_output=True,
@@ -46,7 +46,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, check: smoke.Check, card: SharedGpu
     return smoke.smoke(open_gpu, lines.append), lines
 
 
-def test_a_failed_check_is_a_failed_run_and_a_missing_compiler_without_a_gpu_is_not(
+def test_failed_check_fails_but_missing_compiler_without_gpu_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken() -> str:

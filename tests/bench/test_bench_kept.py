@@ -81,7 +81,7 @@ def kept_of(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[tuple[Answers, 
     return kept
 
 
-def test_every_round_is_kept_and_what_a_task_cut_short_had_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_rounds_and_values_of_interrupted_tasks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept_of(monkeypatch, 1) == [({"a": [100]}, 0)]
     assert kept_of(monkeypatch, 2)[-1] == ({"a": [1], "b": [100]}, 0)
     assert kept_of(monkeypatch, 3)[-2:] == [({"a": [1], "b": [2]}, 1), ({"a": [1], "b": [2, 100]}, 1)]
@@ -142,7 +142,7 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
     assert result.warnings()[0].startswith("unfinished: ended in round ")
 
 
-def test_a_place_that_can_not_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_unwritable_place_is_reported_before_any_measurement(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another place"):
         check_place(tmp_path)
     (tmp_path / "r.json").write_text("old")

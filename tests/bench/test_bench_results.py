@@ -237,12 +237,12 @@ def test_check_exits_with_1_on_a_breach(tmp_path: Path, bound: str, status: int)
         (LIMIT.replace("stages", "soak") + "min = 1", "limits on soak only"),
     ],
 )
-def test_a_budget_that_can_not_be_kept_or_broken_is_misuse(tmp_path: Path, text: str, complaint: str) -> None:
+def test_budget_that_can_not_be_checked_is_misuse(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=re.escape(complaint)):
         check.check([result()], check.read_budget(limits(tmp_path, text)))
 
 
-def test_a_limit_may_be_on_several_cases_and_on_what_was_not_given(tmp_path: Path) -> None:
+def test_limit_may_cover_several_cases_and_missing_ones(tmp_path: Path) -> None:
     text = LIMIT.replace('"cliprl-stream"', '["25 FPS", "60 FPS"]').replace("fps", "delivered")
     text += 'statistic = "min"\nmin = 30\n[[limit]]\nkind = "soak"\ncase = "cliprl-stream"\nname = "growth"\nmax = 1\n'
     result().write(tmp_path / "r.json")
@@ -315,7 +315,7 @@ def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
         readme.update_readmes(tmp_path)
 
 
-def test_the_front_page_has_one_table_without_a_figure_that_breaks_a_limit(tmp_path: Path) -> None:
+def test_root_readme_has_one_table_without_broken_limits(tmp_path: Path) -> None:
     front, folder = tmp_path / readme.ROOT_README, tmp_path / readme.RESULTS_FOLDER
     folder.mkdir(parents=True)
     front.write_text("\n".join(readme.FIGURE_MARKS[readme.ROOT_README]))
@@ -339,7 +339,7 @@ def test_the_readmes_figures_are_those_of_the_committed_results(path: Path) -> N
     assert path == readme.ROOM_README or "BREACH" not in (readme.block_of(text, path) or "")
 
 
-def test_every_headline_names_a_command_and_a_figure_that_is_committed() -> None:
+def test_every_headline_names_a_command_and_committed_figure() -> None:
     results = readme.committed_results(ROOT / readme.RESULTS_FOLDER)
     assert len(readme.HEADLINES) == 8
     for line in readme.HEADLINES:
@@ -347,7 +347,7 @@ def test_every_headline_names_a_command_and_a_figure_that_is_committed() -> None
         assert any(r.find(line.case, line.name) for r in results if r.kind == line.kind), line.title
 
 
-def test_committed_results_name_nothing_of_the_machine_they_were_taken_on() -> None:
+def test_committed_results_do_not_name_the_machine() -> None:
     for path in (ROOT / readme.RESULTS_FOLDER).glob("*.json"):
         text = path.read_text(encoding="utf-8")
         for folder in (str(ROOT.parent), "/home/", "/root/", "/tmp/"):

@@ -100,7 +100,7 @@ def test_a_planted_sleep_is_found_and_attributed(
     assert work.digest().p50 < SLEEP * 500  # sleeping is no work
 
 
-def test_stages_account_for_every_stage_and_the_bound_is_their_sum(session: ResultSession, job: BenchJob) -> None:
+def test_stages_are_all_measured_and_bound_is_their_sum(session: ResultSession, job: BenchJob) -> None:
     result = stage_result(session, replace(job, rounds=1))
     for stage in STAGES:
         for case in (stages.ALONE, stages.IN_PLACE):
@@ -174,9 +174,7 @@ def heading(job: BenchJob) -> Runner:
     raise RuntimeError("Likely causes:\n\n  1. no FFmpeg")
 
 
-def test_a_peer_that_is_not_installed_is_skipped_with_the_reason(
-    clip: str, job: BenchJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_peer_is_skipped_with_the_reason(clip: str, job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = PeerProgram("absent", heading, "", ("no_such_module",), "pip install no-such-module")
     monkeypatch.setitem(peers._PEERS, "absent", absent)
     with ResultSession("peers", clip, job) as session:
@@ -235,7 +233,7 @@ def test_a_buffer_that_fills_is_no_leak() -> None:
     assert "too short" in soak.MemoryGrowth().verdict()
 
 
-def test_a_paced_source_comes_at_its_rate_whatever_the_clips_length(clip: str) -> None:
+def test_paced_source_keeps_its_rate_for_any_clip_length(clip: str) -> None:
     with PacedSource(clip, 100, 50) as source:
         assert source.info.live
         start = time.monotonic()
@@ -290,7 +288,7 @@ class Screen:
         return next(self._seconds)
 
 
-def test_what_the_display_never_saw_is_lost_and_ages_are_read_off_its_pictures(clip: str) -> None:
+def test_frames_never_displayed_are_lost_and_displayed_ones_aged(clip: str) -> None:
     with PacedSource(clip, 100, 20) as source:
         source._start = 0.0
         shown: list[tuple[float, int | None]] = [(0.05 + n / 100, n) for n in range(20)]
@@ -395,7 +393,7 @@ def test_warm_up_and_measuring_go_by_the_clock(job: BenchJob) -> None:
         timed_runs(lambda out, frames: TaskOutcome(0), job)
 
 
-def test_the_suite_writes_a_file_a_part_and_the_readmes_figures(
+def test_suite_writes_a_file_per_part_and_readme_figures(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, segmenter = BenchJob("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()

@@ -15,7 +15,7 @@ from cliprl.engines import CliprlError
 from cliprl.engines.cli.cli_runner import run_app
 
 
-def test_a_cold_start_compiles_and_says_so_a_warm_one_does_neither(
+def test_cold_start_reports_compilation_and_warm_start_compiles_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     clip, file = make_clip(tmp_path / "clip.mp4", frames=3), tmp_path / "start.json"

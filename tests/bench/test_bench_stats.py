@@ -48,7 +48,7 @@ def test_halves_that_differ_are_unstable() -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 5])
-def test_the_interval_of_a_ratio_holds_the_truth_and_tells_noise_from_change(rounds: int) -> None:
+def test_interval_holds_the_true_ratio_and_separates_noise_from_change(rounds: int) -> None:
     random = np.random.default_rng(1)
     a = [list(random.normal(10, 1, 200)) for _ in range(rounds)]
     same = [list(random.normal(10, 1, 200)) for _ in range(rounds)]

@@ -54,7 +54,7 @@ def test_the_command_measures_both_stages_and_the_loader(
     assert str(tmp_path) not in file.read_text()
 
 
-def test_a_loader_that_is_planted_slow_is_what_the_stage_waits_for(
+def test_planted_slow_loader_shows_as_the_stages_wait(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In virtual time: a step takes 0.1 s beside its loader, a batch 0.02 s or 0.5 s."""

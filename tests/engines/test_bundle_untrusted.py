@@ -282,7 +282,7 @@ def test_a_network_that_is_no_network_is_refused(folder: Path, data: bytes) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_of_another_grid_than_the_manifest_states_is_refused(whole: Path) -> None:
+def test_network_whose_grid_differs_from_the_manifest_is_refused(whole: Path) -> None:
     folder = whole
     reseal(folder, input=SIZE | {"stride": 8})
     with pytest.raises(BundleError, match="stride"):

@@ -68,7 +68,7 @@ def test_a_refused_value_is_named(
     assert line.count("\n") == 1
 
 
-def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
+def test_unexpected_error_is_one_line_and_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -81,7 +81,7 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_work_that_is_told_shows_that_it_goes_on_only_on_a_terminal(terminal: bool) -> None:
+def test_progress_is_shown_on_a_terminal_only(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})
     with reporting_errors(console) as say:
         say("compiling [small]")

@@ -174,7 +174,7 @@ def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_kernels_are_part_of_their_entry_and_timings_go_when_the_cache_is_cleared(tmp_path: Path) -> None:
+def test_kernels_belong_to_entries_and_clearing_removes_timings(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     aside, size = tmp_path / entry_name(FIELDS), 1000
     lost, shared = runtime_path(tmp_path / "lost", "encoder"), timing_path(aside, {"tensorrt": "11.4"})

@@ -192,7 +192,7 @@ while True:
 """
 
 
-def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_wrongly_trusted(tmp_path: Path) -> None:
+def test_builder_killed_at_any_moment_leaves_no_invalid_entry(tmp_path: Path) -> None:
     fields = {"bundle": "small", "backend": "openvino", "precision": "bf16"}
     whole = {"one": bytes(range(256)) * 4000, "two": b"refiner"}
     cache, chance, left = EngineCache(tmp_path), random.Random(0), set[str]()

@@ -144,7 +144,7 @@ def test_what_cannot_be_kept_is_not_called_ready(
     assert "can't be kept" in told.err
 
 
-def test_a_bundle_without_an_int8_encoder_says_how_to_get_one(
+def test_bundle_without_int8_encoder_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     shipped = open_bundle("small")

@@ -79,7 +79,7 @@ def test_the_gate_accepts_the_graph_that_is_built(bundle: Bundle, precision: str
 
 
 @pytest.mark.parametrize("precision", EIGHT_BITS)
-def test_ranges_that_are_far_too_small_are_refused_by_the_gate(bundle: Bundle, precision: str) -> None:
+def test_gate_refuses_ranges_that_are_far_too_small(bundle: Bundle, precision: str) -> None:
     small = {name: size / 8 for name, size in read_ranges(bundle.path / RANGES_FILE).items()}
     model = quantize_graph(load_graph(bundle.encoder), precision, small)
     encoder, reference = OrtEngine(model.SerializeToString(), bundle), reference_of(bundle)
@@ -130,7 +130,7 @@ def run(model: Any, x: Any) -> Any:
     kind=st.sampled_from([("Gemm", True), ("Gemm", False), ("MatMul", False), ("Conv", True)]),
     precision=st.sampled_from(EIGHT_BITS),
 )
-def test_stored_weights_are_off_by_no_more_than_eight_bits_must_be(
+def test_error_of_stored_weights_is_that_of_eight_bits(
     weights: Any, scale: float, kind: tuple[str, bool], precision: str
 ) -> None:
     name, turned = kind

@@ -99,7 +99,7 @@ def test_what_is_off_is_told_with_figures(change: Change, word: str) -> None:
     assert any(word in fault for fault in faults)
 
 
-def test_a_small_class_that_vanishes_is_not_hidden_by_the_large_one() -> None:
+def test_vanished_small_class_is_not_hidden_by_large_one() -> None:
     expected = np.zeros((1, 2, 100, 100), np.float32)
     expected[:, 0] = 5
     expected[:, 1, :8, :10] = 9
@@ -110,7 +110,7 @@ def test_a_small_class_that_vanishes_is_not_hidden_by_the_large_one() -> None:
     assert any("needle" in fault for fault in comparison.faults())
 
 
-def test_ties_are_forgiven_to_a_thin_class_but_decided_cells_are_not() -> None:
+def test_thin_class_is_forgiven_ties_but_not_decided_cells() -> None:
     expected = np.zeros((1, 2, 100, 100), np.float32)
     expected[:, 0] = 5
     expected[:, 1, :8, :10] = 9
@@ -173,7 +173,7 @@ def test_a_garbled_reference_is_named(bundle: Bundle, tmp_path: Path) -> None:
         reference_of(seal_bundle(folder, bundle.manifest, bundle.embeddings))
 
 
-def test_the_first_start_compiles_and_says_so_the_second_does_neither(bundle: Bundle, cache: EngineCache) -> None:
+def test_first_start_reports_its_compilation_and_second_compiles_nothing(bundle: Bundle, cache: EngineCache) -> None:
     said = list[str]()
     first = load_engines(bundle, cache=cache, say=said.append)
     assert any("compiling small for openvino" in text for text in said)
@@ -251,7 +251,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
     assert faulty.builds == []
 
 
-def test_a_wrong_engine_asked_for_by_name_is_an_error_with_the_figures(
+def test_inaccurate_engine_chosen_by_name_is_error_with_figures(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [Faulty(FAULTS["shuffled"])])

@@ -101,7 +101,7 @@ def test_eight_pictures_at_a_time_say_what_each_says(backend: Any, bundle: Bundl
     assert (found.cpu().numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
 
 
-def test_a_plan_for_other_gpus_runs_rightly_or_is_refused_with_a_reason(bundle: Bundle) -> None:
+def test_plan_for_other_gpus_runs_or_is_refused_with_reason(bundle: Bundle) -> None:
     answers = portability(bundle)
     print(*answers, sep="\n")
     assert not any("WRONG" in answer for answer in answers)
@@ -109,9 +109,7 @@ def test_a_plan_for_other_gpus_runs_rightly_or_is_refused_with_a_reason(bundle: 
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
-def test_both_networks_match_the_reference_and_replay_equals_the_first_run(
-    backend: Any, bundle: Bundle, precision: str
-) -> None:
+def test_networks_match_the_reference_and_replay_equals_first_run(backend: Any, bundle: Bundle, precision: str) -> None:
     for path, inputs, name in (
         (bundle.encoder, encoder_inputs(bundle, 12), "logits"),
         (bundle.refiner, refiner_inputs(bundle, 12), "refined"),

@@ -65,7 +65,7 @@ def fixed(bundle: Bundle) -> CompiledBundle:
     return CompiledBundle(encoder, compile_engine(bundle.refiner, precision="f32", threads=1, shapes=shapes), {})
 
 
-def test_any_number_of_classes_is_served_by_one_engine_and_rightly(cache: EngineCache, picture: Any) -> None:
+def test_one_engine_is_correct_for_any_number_of_classes(cache: EngineCache, picture: Any) -> None:
     said = list[str]()
     pair = serve(reworded(5), cache, said)
     assert sum("compiling small" in text for text in said) == 1
@@ -88,7 +88,7 @@ def test_other_prompts_compile_nothing(cache: EngineCache) -> None:
         assert said == []
 
 
-def test_an_encoder_of_several_pictures_is_judged_and_says_the_same(cache: EngineCache, tmp_path: Path) -> None:
+def test_batched_encoder_is_checked_and_gives_the_same_outputs(cache: EngineCache, tmp_path: Path) -> None:
     shutil.copytree(open_bundle("small").path, tmp_path / "copy")
     manifest = open_bundle("small").manifest
     pictures = drawn_pictures(manifest.height, manifest.width)[:3]
@@ -109,7 +109,7 @@ def test_an_encoder_of_several_pictures_is_judged_and_says_the_same(cache: Engin
         load_engines(bundle, batch=0)
 
 
-def test_the_bundles_own_classes_are_served_by_an_engine_of_their_own(cache: EngineCache) -> None:
+def test_a_separate_engine_runs_the_bundles_own_classes(cache: EngineCache) -> None:
     said = list[str]()
     pair = serve(open_bundle("small"), cache, said)
     assert pair.encoder.inputs["text"].shape == open_bundle("small").embeddings.shape

@@ -71,7 +71,7 @@ def flipped(path: Path, place: float, change: int) -> bytes:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(data=st.data(), place=st.floats(0, 1), change=st.integers(1, 255))
-def test_a_flipped_byte_of_any_file_of_a_bundle_is_noticed(
+def test_flipped_byte_in_any_bundle_file_is_noticed(
     bundle: Bundle, data: st.DataObject, place: float, change: int
 ) -> None:
     name = data.draw(st.sampled_from([MANIFEST, *bundle.manifest.hashes]))
@@ -98,7 +98,7 @@ def test_a_file_that_changes_between_opening_and_compiling_is_noticed(
         (bundle.path / name).write_bytes(whole)
 
 
-def test_a_bundle_that_is_written_anew_before_it_is_compiled_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+def test_bundle_rewritten_before_compilation_is_treated_as_new(tmp_path: Path) -> None:
     shutil.copytree(open_bundle("small").path, tmp_path / "copy")
     opened = open_bundle(tmp_path / "copy")
     pictures = drawn_pictures(opened.manifest.height, opened.manifest.width)[:1]
@@ -154,9 +154,7 @@ def started(bundle: Bundle, folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_builder_killed_at_a_random_moment_leaves_nothing_that_is_wrongly_trusted(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_builder_killed_at_random_leaves_no_invalid_entry(bundle: Bundle, tmp_path: Path) -> None:
     folder, candidate, reference = tmp_path / "engines", candidate_of(bundle), reference_of(bundle)
     with started(bundle, tmp_path / "whole") as process:
         start = time.monotonic()

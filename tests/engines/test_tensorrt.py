@@ -177,7 +177,7 @@ def test_half_precision_keeps_the_face_and_the_labels(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("value", "kept"), [(1e-8, True), (1e5, True), (0.0, False), (1.5, False), (np.inf, False)])
-def test_a_constant_that_half_cannot_hold_keeps_its_operator_in_full(value: float, kept: bool) -> None:
+def test_constant_out_of_half_range_keeps_its_operator_in_full(value: float, kept: bool) -> None:
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     info = [helper.make_tensor_value_info(name, 1, [2]) for name in ("x", "y")]
     constant = numpy_helper.from_array(np.array(value, np.float32), "c")
@@ -238,7 +238,7 @@ def test_without_a_gpu_cuda_is_refused_with_every_reason(bundle: Bundle) -> None
         assert word in str(caught.value)
 
 
-def test_tensorrt_for_rtx_has_what_an_execution_context_is_made_of() -> None:
+def test_tensorrt_for_rtx_has_all_parts_of_an_execution_context() -> None:
     """None can be made without a GPU: at least the names are there, and are meant for one another."""
     rtx = pytest.importorskip(RTX)
     assert hasattr(rtx.ICudaEngine, "create_runtime_config")

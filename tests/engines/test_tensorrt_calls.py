@@ -35,7 +35,7 @@ def opened() -> TensorRtEngine:
     return TensorRtEngine(RTX, b"plan", "f16", buffers=1)
 
 
-def test_shapes_and_addresses_are_set_before_the_first_run_and_only_on_change(trt: FakeTensorRt) -> None:
+def test_shapes_and_addresses_are_set_first_and_on_change_only(trt: FakeTensorRt) -> None:
     engine, x, y = opened(), FakeTensor((1, 2)), FakeTensor((1, 2))
     for _ in range(3):
         engine.enqueue({"x": x, "y": y}, trt._torch.cuda.Stream())
@@ -90,7 +90,7 @@ def test_loading_an_engine_waits_for_a_capture(trt: FakeTensorRt) -> None:
     assert loaded.wait(30)
 
 
-def test_a_builder_or_runtime_that_can_not_be_made_is_one_line(trt: FakeTensorRt) -> None:
+def test_failure_to_make_builder_or_runtime_is_one_line(trt: FakeTensorRt) -> None:
     trt.no_runtime = True
     with pytest.raises(EngineError, match="tensorrt_rtx makes no runtime here"):
         opened()
@@ -119,7 +119,7 @@ def test_python_is_called_for_errors_only(trt: FakeTensorRt) -> None:
         engine.run({"x": x})
 
 
-def test_a_network_that_the_real_library_refuses_is_one_line_with_its_reason(
+def test_network_refused_by_the_library_is_one_line_with_reason(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(RTX)

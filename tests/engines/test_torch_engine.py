@@ -44,7 +44,7 @@ def state_of(bundle: Bundle, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {"features": seen["features"], **three, "text": inputs["text"]}
 
 
-def test_the_shipped_networks_say_what_the_reference_says_for_any_number_of_classes(bundle: Bundle) -> None:
+def test_shipped_networks_match_the_reference_for_any_number_of_classes(bundle: Bundle) -> None:
     encoder, refiner = (
         TorchEngine(Graph(load_graph_as(path, "f32", "torch"), "cpu"), "f32", 2)
         for path in (bundle.encoder, bundle.refiner)

@@ -235,7 +235,7 @@ def test_severity_corrupts_the_data_set_and_the_headline_comes_first(folder: Pat
     assert "severity is 'much', and must be a number" in output
 
 
-def test_no_number_is_cut_off_in_a_terminal_of_80_columns() -> None:
+def test_no_number_is_cut_in_80_terminal_columns() -> None:
     names = [f"instrument_dataset_{n}" for n in range(7)]
     titles = [definition.title for definition in DEFINITIONS.values()] + ["Dice after warping by optical flow"]
     values = iter(np.arange(100, 1000) / 1000)

@@ -151,7 +151,7 @@ def test_a_batch_depends_on_its_step_alone(scenes: RenderedScenes, larynx: Relab
     assert not torch.equal(make(5)[0], make(6)[0])
 
 
-def test_batches_are_made_by_as_many_threads_as_asked_or_as_there_are_processors(
+def test_batches_use_the_threads_requested_or_all_processors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def threads_of(workers: int) -> int:

@@ -81,7 +81,7 @@ def test_a_fold_trains_both_networks_and_writes_the_table(
     assert (tmp_path / "without-seq7" / "unet.pt").is_file()
 
 
-def test_the_u_net_starts_from_the_tower_s_weights_and_keeps_its_frozen_stages(recipe: tuple[Path, Recipe]) -> None:
+def test_u_net_starts_from_backbone_weights_and_keeps_frozen_stages(recipe: tuple[Path, Recipe]) -> None:
     torch.manual_seed(0)
     network = ClipSegmenter(recipe[1].network)
     unet = UNet(network, recipe[1], 7).train()

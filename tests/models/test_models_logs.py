@@ -120,7 +120,7 @@ class Sleeper:
         pass
 
 
-def test_a_stage_tells_its_pace_and_how_long_it_waits_for_data(
+def test_stage_reports_its_throughput_and_its_wait_for_data(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loader that is planted slow is seen, in the log and on the terminal; one that is ready is not waited for."""
@@ -182,7 +182,7 @@ def test_a_recipe_tells_the_curriculum(tmp_path: Path) -> None:
     assert recipe.curriculum.reinforcement.severity == (1.0, 5.0)
 
 
-def test_narrow_views_make_things_large_and_calm_cameras_leave_pictures_alone() -> None:
+def test_narrow_views_magnify_and_calm_cameras_change_nothing() -> None:
     spans = []
     for widest in (0.6, 1.25):
         drawn = [Geometry.draw(np.random.default_rng(n), (60, 80), (60, 80), widest).matrix for n in range(60)]

@@ -62,7 +62,7 @@ def test_dhn_nce_gradient_is_finite_and_draws_pairs_together() -> None:
     assert (images.grad * texts).sum() < 0
 
 
-def test_partial_labels_ask_for_the_sum_of_the_classes_they_allow() -> None:
+def test_partial_labels_train_the_sum_of_allowed_classes() -> None:
     p = torch.tensor([0.1, 0.2, 0.3, 0.4])
     logits = p.log()[None, :, None, None].expand(1, 4, 1, 4)
     labels = torch.tensor([[[3, INSTRUMENT, NOT_INSTRUMENT, IGNORE]]])
@@ -71,7 +71,7 @@ def test_partial_labels_ask_for_the_sum_of_the_classes_they_allow() -> None:
     np.testing.assert_allclose(losses, expected, atol=1e-6)
 
 
-def test_dice_is_near_zero_for_the_truth_and_near_one_for_its_opposite() -> None:
+def test_dice_is_near_zero_for_truth_and_one_for_opposite() -> None:
     labels = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1))
     truth = 40.0 * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2)
     wrong = truth.roll(2, 1)
@@ -80,7 +80,7 @@ def test_dice_is_near_zero_for_the_truth_and_near_one_for_its_opposite() -> None
     assert dice_loss(wrong, labels, instrument, ALLOWED).item() > 0.95
 
 
-def test_dice_of_partial_labels_sees_only_the_union_of_the_instruments() -> None:
+def test_dice_of_partial_labels_uses_only_the_instrument_union() -> None:
     labels = torch.full((1, 4, 4), INSTRUMENT)
     instrument = torch.from_numpy(instrument_classes(CLASSES))
     for leading in (2, 3):

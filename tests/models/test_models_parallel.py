@@ -123,7 +123,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["contrastive", "supervised", "update"])
-def test_two_processes_give_the_gradient_of_one_at_twice_the_batch(runs: dict[int, Path], stage: str) -> None:
+def test_two_processes_match_one_with_twice_the_batch(runs: dict[int, Path], stage: str) -> None:
     one, two = (torch.load(runs[n] / "gradients.pt")[stage] for n in (1, 2))
     assert one.keys() == two.keys()
     assert len(one) > 1
@@ -168,7 +168,7 @@ def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch)
         batch_share(5)
 
 
-def test_in_bf16_convolutions_in_groups_learn_in_f32_and_all_else_in_bf16() -> None:
+def test_grouped_convolutions_train_in_f32_and_the_rest_in_bf16() -> None:
     torch.manual_seed(0)
     grouped, plain, x = torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 3), torch.randn(2, 4, 8, 8)
     with autocast("bf16", torch.device("cpu")):

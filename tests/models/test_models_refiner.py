@@ -143,7 +143,7 @@ def test_keep_prior_blend_reset_and_smooth_take_a_whole_picture() -> None:
         torch.testing.assert_close(refined, getattr(seen, name), rtol=0, atol=0)
 
 
-def test_a_neighbour_gives_its_logits_and_the_edge_gives_its_own() -> None:
+def test_neighbors_give_logits_and_the_edge_repeats_itself() -> None:
     for action, (down, right) in enumerate(NEIGHBOURS, 1):
         refined, seen = act(action)
         for row in range(H):
@@ -166,7 +166,7 @@ def test_a_concept_adds_its_push_to_each_class() -> None:
 
 
 @pytest.mark.parametrize(("push", "bound", "needed"), [(6.0, 5.0, 1), (3.0, 8.0, 3)])
-def test_a_label_falls_to_so_many_pushes_however_sure_the_base_is(push: float, bound: float, needed: int) -> None:
+def test_label_falls_to_few_pushes_despite_a_certain_base(push: float, bound: float, needed: int) -> None:
     text = torch.eye(3, E)
     refiner = RefinerNetwork(D, 8, E, 3, ReinforcementConfig(push=push, bound=bound))
     refiner.learn_concepts(text)
@@ -182,7 +182,7 @@ def test_a_label_falls_to_so_many_pushes_however_sure_the_base_is(push: float, b
     assert torch.equal(apply_actions(torch.full((1, H, W), KEEP), seen, refiner.pushes(text)), seen.logits)
 
 
-def test_the_bound_keeps_who_leads_and_by_how_much_up_to_a_limit() -> None:
+def test_bound_keeps_the_leader_and_its_limited_margin() -> None:
     seen = act(KEEP)[1]
     behind, bounded = (z.amax(1, keepdim=True) - z for z in (seen.logits, seen.bounded))
     torch.testing.assert_close(bounded, behind.clamp(max=BOUND))
@@ -251,7 +251,7 @@ def lone_cell() -> tuple[ActionContext, torch.Tensor]:
     return ActionContext.of(logits, logits, prior, BOUND), labels
 
 
-def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None:
+def test_every_action_is_rewarded_for_its_effect_on_its_cell() -> None:
     seen, labels = lone_cell()
     config = ReinforcementConfig(label_reward=2.0, effort=0.1)
     truths, pushes = (
@@ -269,7 +269,7 @@ def test_every_action_is_rewarded_for_what_it_would_do_to_its_own_cell() -> None
     assert back[PRIOR, 4, 4].item() == pytest.approx(-1 - 2 - 0.1)
 
 
-def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> None:
+def test_confusion_within_instruments_costs_half_of_that_with_tissue() -> None:
     classes = (*CLASSES, ClassSpec("d", (0, 0, 0), "instrument"))
     truth = AllowedClasses.of(classes)
     logits = torch.tensor([0.0, 0.0, 8.0, 0.0])[None, :, None, None]
@@ -280,7 +280,7 @@ def test_a_swap_within_the_instruments_is_half_as_bad_as_one_with_tissue() -> No
     assert rewards[0, CONCEPTS + 3].item() == pytest.approx(rewards[0, CONCEPTS + 1].item() / 2, abs=0.02)
 
 
-def test_neighbours_share_what_a_cell_earns_and_later_rewards_are_discounted() -> None:
+def test_neighbors_share_rewards_and_later_rewards_are_discounted() -> None:
     own = torch.zeros(1, 9, 9)
     own[0, 4, 4] = 3.0
     assert neighborhood_mean(own)[0, 2, 6].item() == pytest.approx(3 / 25)
@@ -372,9 +372,7 @@ def test_agents_learn_to_mend_what_the_features_show(learns: str, foresight: flo
 
 
 @pytest.mark.parametrize("passes", [1, 2])
-def test_the_prior_is_the_frame_before_refined_again_and_again_or_the_base(
-    passes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prior_is_the_repeatedly_refined_previous_frame_or_base(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("MAX_SHIFT", 0), ("CUT_SHARE", 0.0)):
         monkeypatch.setattr(rollout_module, name, value)
     monkeypatch.setattr(torch, "randint", lambda low, high, size: torch.full(size, high - 1))  # the most that is drawn
@@ -404,7 +402,7 @@ def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(priors[1], seen.earlier.flip(0))
 
 
-def test_a_prior_wanders_by_whole_cells_at_most_so_many_and_every_way() -> None:
+def test_prior_shifts_by_few_whole_cells_in_all_directions() -> None:
     torch.manual_seed(0)
     picture = torch.zeros(1, 1, 15, 15)
     picture[0, 0, 7, 7] = 1

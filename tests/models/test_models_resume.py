@@ -109,7 +109,7 @@ def same(expected: object, found: object) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+def test_repeatedly_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     """Every stage is killed twice: while it writes a checkpoint, and at a random moment after it has one."""
     recipe, log = tmp_path / "tiny.toml", tmp_path / "log"
     recipe.write_text(TINY)
@@ -144,7 +144,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights_bit_for_bit(tmp
     assert (tmp_path / "whole" / "bundle" / "encoder.onnx").is_file()
 
 
-def test_processes_that_draw_scenes_end_with_the_one_that_was_killed(tmp_path: Path) -> None:
+def test_scene_processes_end_with_the_killed_parent(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
@@ -201,7 +201,7 @@ class Exploding(Counting):
 
 
 @pytest.mark.parametrize(("harm", "said"), [(float("inf"), "the loss is -?inf"), (0.0, "the gradient's norm is nan")])
-def test_a_loss_or_gradient_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+def test_nonfinite_loss_or_gradient_stops_and_keeps_last_good_checkpoint(
     tmp_path: Path, harm: float, said: str
 ) -> None:
     stage = Exploding(harm)
@@ -272,7 +272,7 @@ def test_what_a_stage_does_not_depend_on_may_change(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_is_no_checkpoint_of_this_program_is_named(tmp_path: Path) -> None:
+def test_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
     with pytest.raises(CliprlError, match=r"trial\.pt is not a checkpoint of this version"):
         run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)

@@ -112,7 +112,7 @@ def test_a_line_of_another_form_is_refused(text: str) -> None:
         DatasetSpec.parse(text)
 
 
-def test_the_classes_are_those_of_the_first_set_and_others_meet_them_by_name(mine: Path, tmp_path: Path) -> None:
+def test_classes_are_the_first_data_sets_and_match_by_name(mine: Path, tmp_path: Path) -> None:
     """A second set names the same classes in another order and with other values."""
     other = make_set(tmp_path / "other", (("wall", "background", 3), ("hook", "instrument", 4), ("duct", "tissue", 5)))
     sets = opened(tmp_path, train=[f"folder:{mine}?sequences=a", f"folder:{other}?share=3"])
@@ -125,7 +125,7 @@ def test_the_classes_are_those_of_the_first_set_and_others_meet_them_by_name(min
     assert list(sets.policy.datasets[0][0].labels[0]) == list(first[0].labels[0])
 
 
-def test_a_set_may_tell_instrument_or_not_or_keep_silent_on_a_class(mine: Path, tmp_path: Path) -> None:
+def test_data_set_may_label_instruments_only_or_omit_a_class(mine: Path, tmp_path: Path) -> None:
     other = make_set(
         tmp_path / "other", (("sky", "background", 0), ("needle", "instrument", 1), ("glare", "tissue", 2))
     )
@@ -272,7 +272,7 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec
 
 
-def test_stills_without_instruments_are_clips_of_their_own_in_five_sequences(tmp_path: Path) -> None:
+def test_stills_without_instruments_are_clips_in_five_sequences(tmp_path: Path) -> None:
     for number in range(10):
         cv2.imwrite(str(tmp_path / f"image{number}.png"), np.full((8, 12, 3), number, np.uint8))
     data = open_dataset(f"stills:{tmp_path}")
@@ -284,7 +284,7 @@ def test_stills_without_instruments_are_clips_of_their_own_in_five_sequences(tmp
     assert len(open_dataset(f"stills:{tmp_path}?sequences=part1,part3")) == 4
 
 
-def test_sub_folders_of_stills_are_sequences_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_subfolders_of_stills_are_sequences_and_empty_ones_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images in"):
         open_dataset(f"stills:{tmp_path}")
     for name in ("eye", "skin"):

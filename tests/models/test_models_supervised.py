@@ -53,7 +53,7 @@ def stage_of(stride: int) -> Supervised:
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_the_loss_compares_every_stride_th_pixel_with_logits_scaled_up(stride: int) -> None:
+def test_loss_compares_every_stride_th_pixel_with_upsampled_logits(stride: int) -> None:
     stage, twin = stage_of(stride), stage_of(stride)
     image, labels = twin.batches(0)
     assert labels.shape == (4, SIZE[0] // stride, SIZE[1] // stride)

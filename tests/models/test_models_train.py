@@ -110,7 +110,7 @@ def test_a_trained_bundle_is_held_to_rendered_scenes(finished: Path) -> None:
     np.testing.assert_array_equal(reference.pictures, probe_images(size.height, size.width))
 
 
-def test_the_engines_agree_with_the_network_at_another_number_of_classes(finished: Path) -> None:
+def test_engines_match_the_network_at_another_class_count(finished: Path) -> None:
     """The graphs were exported with twelve classes; they serve five."""
     bundle = open_bundle(finished / "bundle")
     network = ClipSegmenter(load_recipe(finished_recipe(finished)).network).eval()
@@ -166,7 +166,7 @@ class Cutting(TrainingCallback):
             raise CutOffError
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+def test_interrupted_run_ends_like_an_uninterrupted_one(
     recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
 ) -> None:
     from cliprl.models.training.training import train
@@ -198,7 +198,7 @@ class Trial:
         pass
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_nonfinite_loss_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match="trial step 1: loss is nan; the last checkpoint stands: lower"):
         run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
     assert read_checkpoint(tmp_path / "trial.pt")["done"] == 1
@@ -212,7 +212,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
         run_stage(Trial(), CheckpointWriter(tmp_path, 1), lambda *told: None)
 
 
-def test_a_checkpoint_that_can_not_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+def test_unwritable_checkpoint_leaves_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "trial.pt"
     save_checkpoint(path, {"done": 1})
     (tmp_path / ".trial.pt.partial").symlink_to("/dev/full")

@@ -58,9 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_arm_is_trained_scored_and_told_and_what_is_finished_is_kept(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_variant_is_trained_scored_reported_and_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [
         "study",
         "--recipe",
@@ -95,7 +93,7 @@ def tally(hits: list[int]) -> Tally:
     return Tally(counts, counts, counts)
 
 
-def test_a_gain_is_the_mean_over_seeds_of_pooled_iou_above_the_base() -> None:
+def test_gain_is_mean_pooled_iou_over_seeds_above_base() -> None:
     base, arms = tally([40, 60, 50]), [tally([50, 60, 70]), tally([60, 70, 70])]
     middle, low, high = gain(arms, base)
     assert middle == pytest.approx((180 + 200) / 600 - 0.5)
@@ -104,7 +102,7 @@ def test_a_gain_is_the_mean_over_seeds_of_pooled_iou_above_the_base() -> None:
     assert gain([tally([50, 70, 60])], base) == pytest.approx((0.1, 0.1, 0.1))  # the same in every block: no doubt
 
 
-def test_the_random_arm_acts_at_random_and_the_one_without_prior_sees_none() -> None:
+def test_random_variant_is_random_and_priorless_one_gets_none() -> None:
     class Sees(torch.nn.Module):
         def pushes(self, text: torch.Tensor) -> torch.Tensor:
             return torch.zeros(2, 16)

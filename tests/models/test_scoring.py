@@ -211,7 +211,7 @@ def test_distance_is_euclidean() -> None:
     assert nsd(one, other, 4.9) == 0.0
 
 
-def test_a_class_in_one_mask_alone_scores_nothing_and_absent_ones_are_left_out() -> None:
+def test_class_in_one_mask_scores_zero_and_absent_are_excluded() -> None:
     empty = np.zeros_like(square(10))
     assert nsd(square(10), empty, 50) == 0.0
     assert nsd(empty, square(10), 50) == 0.0
@@ -219,7 +219,7 @@ def test_a_class_in_one_mask_alone_scores_nothing_and_absent_ones_are_left_out()
     assert nsd(square(10), square(10), 1, classes=7) == 1.0
 
 
-def test_the_edge_of_the_picture_and_of_what_is_known_bounds_nothing() -> None:
+def test_edges_of_image_and_known_area_are_no_boundary() -> None:
     everywhere = np.ones((8, 8), np.uint8)
     assert math.isnan(nsd(everywhere, everywhere, 1))
     truth = np.full((8, 8), 255, np.uint8)
@@ -272,7 +272,7 @@ def textured(seed: int) -> Labels:
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-def test_a_mask_that_moves_with_the_picture_is_steady_after_warping() -> None:
+def test_mask_that_moves_with_the_image_is_steady_warped() -> None:
     picture, mask = textured(0), np.zeros((120, 160), np.uint8)
     mask[40:80, 50:100] = 1
     score = TemporalConsistency(2)

@@ -84,7 +84,7 @@ def logits(*spots: float) -> torch.Tensor:
     return maps
 
 
-def test_the_loss_asks_for_a_spot_where_the_caption_has_the_phrase_and_for_none_elsewhere() -> None:
+def test_loss_wants_a_spot_only_where_captions_have_the_phrase() -> None:
     classes, present = torch.zeros(2, 3, 16, 16), torch.tensor([[True], [False]])
     right, missed, false = (
         float(grounding_loss(classes, logits(*spots), present)) for spots in ((5, -5), (-5, -5), (5, 5))
@@ -97,7 +97,7 @@ def test_the_loss_asks_for_a_spot_where_the_caption_has_the_phrase_and_for_none_
     assert words.grad[0, 0, 4:7, 4:7].min() < 0 < words.grad[1, 0, 4:7, 4:7].max()
 
 
-def test_the_loss_bears_a_batch_whose_captions_all_say_the_same() -> None:
+def test_loss_is_finite_for_a_batch_of_equal_captions() -> None:
     words = torch.zeros(2, 1, 8, 8, requires_grad=True)
     loss = grounding_loss(torch.zeros(2, 3, 8, 8), words, torch.ones(2, 1, dtype=torch.bool))
     loss.backward()
@@ -118,7 +118,7 @@ def test_iou_by_hand() -> None:
     assert iou(np.array([True, True, False, False]), np.array([True, False, True, False])) == pytest.approx(1 / 3)
 
 
-def test_the_word_must_be_one_that_no_mask_was_trained_with() -> None:
+def test_word_of_a_trained_mask_is_refused() -> None:
     probe = SCENE_CLASSES[11]
     assert Question(probe, "an ultrasound probe", 1.0).new_words() == ["ultrasound", "probe"]
     assert len(Question(probe, "x", 1.0).kept) == 11

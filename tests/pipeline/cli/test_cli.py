@@ -84,9 +84,7 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     assert capfd.readouterr().out.startswith("cliprl 0")
 
 
-def test_help_fits_in_two_screens_and_help_all_lists_every_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_fits_two_screens_and_help_all_lists_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run("--help", cwd=tmp_path).stdout.splitlines()
     assert 40 < len(lines) <= 100
@@ -171,7 +169,7 @@ def test_misuse_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize("name", ["-x.mp4", "-overlay.mp4"])
-def test_a_file_whose_name_begins_with_a_dash_has_a_hint(
+def test_file_name_beginning_with_a_dash_has_a_hint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

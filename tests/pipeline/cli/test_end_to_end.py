@@ -86,9 +86,7 @@ def test_real_clips_keep_every_frame_time_and_tag(
 
 
 @pytest.mark.parametrize("clip", CLIPS[:2])
-def test_at_opacity_zero_real_frames_reach_the_sinks_bit_for_bit(
-    clip: str, data_dir: Path, segmenter: Segmenter
-) -> None:
+def test_opacity_zero_passes_real_frames_bit_for_bit(clip: str, data_dir: Path, segmenter: Segmenter) -> None:
     path = data_dir / "clips" / clip
     expected = [_digest(*decoded_planes(picture)) for picture in decode_all(path)]
     seen: list[str] = []
@@ -202,9 +200,7 @@ def test_a_truncated_transport_stream_gives_the_frames_it_still_has(
     assert len(facts(output)["times"]) >= 60 * tenth / 10 - 12
 
 
-def test_garbage_in_the_middle_is_counted_and_the_rest_goes_on(
-    tmp_path: Path, stream: Callable[..., tuple[int, str]]
-) -> None:
+def test_garbage_in_the_middle_is_counted_and_skipped(tmp_path: Path, stream: Callable[..., tuple[int, str]]) -> None:
     source = make_clip(tmp_path / "in.mp4", frames=60, size=(192, 128), options={"g": "10"})
     hurt = scribble(source, 0.5, tmp_path / "hurt.mp4", length=600)
     status, error = stream(hurt, "-o", tmp_path / "out.mp4", "--steps", 0)
@@ -222,9 +218,7 @@ def test_an_output_that_cannot_be_is_told_before_any_work(
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_size_change_mid_stream_goes_on_in_the_first_size(
-    tmp_path: Path, stream: Callable[..., tuple[int, str]]
-) -> None:
+def test_size_change_in_stream_continues_in_first_size(tmp_path: Path, stream: Callable[..., tuple[int, str]]) -> None:
     first = make_clip(tmp_path / "a.ts", size=(192, 128), frames=20)
     second = make_clip(tmp_path / "b.ts", size=(128, 96), frames=20)
     joined = tmp_path / "joined.ts"
@@ -237,7 +231,7 @@ def test_a_size_change_mid_stream_goes_on_in_the_first_size(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
-def test_chapters_of_the_rest_do_not_make_a_short_output_long(
+def test_chapters_beyond_the_end_do_not_lengthen_short_output(
     tmp_path: Path, stream: Callable[..., tuple[int, str]], suffix: str
 ) -> None:
     chapters = [(0, 100, "a"), (100, 90_000, "b"), (90_000, 3_600_000, "c")]

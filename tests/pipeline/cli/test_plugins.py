@@ -93,7 +93,7 @@ def install(folder: Path, files: dict[str, str], entry_points: str) -> None:
     (metadata / "entry_points.txt").write_text(entry_points)
 
 
-def test_a_sink_and_a_source_of_a_plugin_each_in_one_file(tmp_path: Path) -> None:
+def test_plugin_sink_and_plugin_source_each_in_one_file(tmp_path: Path) -> None:
     points = "[cliprl.sinks]\ncount = extra.count\n[cliprl.sources]\ngrey = extra.grey\n"
     install(tmp_path, {"__init__.py": "", "count.py": SINK, "grey.py": SOURCE}, points)
     done = run(tmp_path, "grey:", "-o", "frames.count")
@@ -110,7 +110,7 @@ def test_a_sink_and_a_source_of_a_plugin_each_in_one_file(tmp_path: Path) -> Non
     assert ".count" in wrong.stderr
 
 
-def test_a_broken_plugin_is_named_where_its_output_is_unknown_and_breaks_nothing_else(tmp_path: Path) -> None:
+def test_broken_plugin_is_named_for_unknown_outputs_and_harms_nothing(tmp_path: Path) -> None:
     install(
         tmp_path,
         {"__init__.py": "", "count.py": "import nothing_of_this_name"},

@@ -46,7 +46,7 @@ def test_a_file_waits_and_loses_nothing() -> None:
     slots=st.integers(2, 6),
     moves=st.lists(st.sampled_from(["write", "take", "release oldest", "release newest"]), max_size=80),
 )
-def test_a_live_ring_drops_the_oldest_and_never_touches_a_held_slot(slots: int, moves: list[str]) -> None:
+def test_live_ring_drops_oldest_and_never_a_held_slot(slots: int, moves: list[str]) -> None:
     ring = FrameRing(slots, "drop-oldest")
     waiting: list[int] = []
     held: list[Frame] = []

@@ -161,7 +161,7 @@ def test_a_running_stream_keeps_its_turns_while_another_captures(engines: Compil
     assert taken == [True]
 
 
-def test_frames_without_graphs_and_a_capture_do_not_wait_for_each_other_for_ever(engines: CompiledBundle) -> None:
+def test_frames_without_graphs_and_a_capture_do_not_deadlock(engines: CompiledBundle) -> None:
     gpu = FakeGpu(random.Random(8).randrange)
     gpu.failing = {0}
     both = shared(gpu)

@@ -91,7 +91,7 @@ except EngineError as error:
 """
 
 
-def test_a_kernels_arguments_reach_it_through_the_bindings_and_failures_are_told(tmp_path: Path) -> None:
+def test_kernel_arguments_pass_the_bindings_and_failures_are_reported(tmp_path: Path) -> None:
     found = compiler()
     assert found is not None
     (tmp_path / "driver.cpp").write_text(DRIVER)

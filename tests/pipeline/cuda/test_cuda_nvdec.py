@@ -145,7 +145,7 @@ def test_images_in_host_memory_follow_surfaces_into_the_ring() -> None:
         ring.release(frame)
 
 
-def test_a_decoder_that_gives_up_after_it_began_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_that_fails_after_its_start_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NVDEC gives surfaces for the first frames, then libav falls back to its own decoder."""
     device = CudaDevice(share(FakeGpu(lambda n: 0), network_of))
     device.ring(3, "wait")

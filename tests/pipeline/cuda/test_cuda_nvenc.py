@@ -71,7 +71,7 @@ def lossless(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("lossless")
 @pytest.mark.parametrize("seed", range(3))
-def test_what_was_painted_on_the_card_is_encoded_without_coming_to_the_host(tmp_path: Path, seed: int) -> None:
+def test_frames_drawn_on_gpu_are_encoded_without_download(tmp_path: Path, seed: int) -> None:
     device, gpu = device_of(seed, SOFTWARE)
     frames, target = [picture(index) for index in range(12)], tmp_path / "out.mp4"
     sink = device.sink(str(target), scene())

@@ -139,7 +139,7 @@ def test_an_engine_of_the_cpu_is_refused() -> None:
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
-def test_a_video_that_nvdec_can_not_take_is_decoded_on_the_cpu(tmp_path: Path) -> None:
+def test_video_unsupported_by_nvdec_is_decoded_on_cpu(tmp_path: Path) -> None:
     from media import make_clip
 
     gpu, told = FakeGpu(lambda n: 0), list[str]()

@@ -38,7 +38,7 @@ def test_pycuda_loads_in_the_primary_context_and_leaves_it(driver: FakePycuda) -
     assert "pycuda.autoinit" not in sys.modules
 
 
-def test_a_launch_enters_the_context_on_its_own_thread_and_leaves_it(driver: FakePycuda) -> None:
+def test_launch_enters_and_leaves_the_context_on_its_thread(driver: FakePycuda) -> None:
     launcher = PycudaLauncher(b"cubin", 0)
     stream = launcher.stream()
     driver.calls.clear()

@@ -149,7 +149,7 @@ def test_no_stream_gets_far_ahead_of_the_gpu(seed: int, frames: int) -> None:
     assert done == list(range(frames))
 
 
-def test_the_thread_that_enqueues_does_not_wait_for_the_gpu_while_another_does(
+def test_enqueuing_thread_does_not_wait_while_another_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scheduling, "_PATIENCE", 60.0)
@@ -198,7 +198,7 @@ def disc(index: int, centre: float, size: tuple[int, int] = (240, 320)) -> Frame
 
 @needs_compiler
 @pytest.mark.parametrize("seed", range(4))
-def test_the_view_follows_the_disc_a_frame_behind_and_a_new_size_at_once(seed: int) -> None:
+def test_view_follows_disc_one_frame_late_and_size_immediately(seed: int) -> None:
     gpu = FakeGpu(random.Random(seed).randrange)
     ring, looker = CudaRing(gpu, 3, "wait", gpu.stream()), ViewTracker(gpu, FieldOfViewDetector(64, 80), gpu.stream())
     expected = FieldOfViewDetector(64, 80)

@@ -110,7 +110,7 @@ def test_codecs_are_opened_with_the_context_current_in_their_thread(monkeypatch:
     assert opened == ["decoder", "encoder"]
 
 
-def test_a_ring_that_is_dropped_while_its_upload_is_under_way_is_found() -> None:
+def test_ring_dropped_during_its_upload_is_found() -> None:
     gpu = FakeGpu(lambda n: 0, eager=0)
     device = CudaDevice(share(gpu, network_of))
     ring: Any = device.ring(2, "wait")

@@ -96,7 +96,7 @@ def simulated(seed: int, engines: CompiledBundle) -> tuple[CudaDevice, FakeGpu]:
     return CudaDevice(share(gpu, lambda engine: HostNetwork(gpu, engine))), gpu
 
 
-def test_a_trace_shows_each_stage_on_its_thread_and_tells_the_profiler(
+def test_trace_shows_stages_on_their_threads_and_calls_profiler(
     engines: CompiledBundle, pictures: list[Frame], tmp_path: Path
 ) -> None:
     device, gpu = simulated(0, engines)
@@ -137,7 +137,7 @@ def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, pictures: lis
             assert wrong.mean() < 0.01, (index, plane)
 
 
-def test_once_it_runs_nothing_is_allocated_and_the_host_waits_for_status_only(
+def test_running_stream_allocates_nothing_and_waits_for_status_only(
     engines: CompiledBundle, pictures: list[Frame]
 ) -> None:
     device, gpu = simulated(5, engines)
@@ -200,9 +200,7 @@ def test_two_streams_share_one_card(engines: CompiledBundle, pictures: list[Fram
         assert next(turn, None) is None
 
 
-def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(
-    engines: CompiledBundle, pictures: list[Frame]
-) -> None:
+def test_end_leaves_no_work_pending_and_streams_reusable(engines: CompiledBundle, pictures: list[Frame]) -> None:
     gpu = FakeGpu(random.Random(6).randrange, eager=1)
     card = share(gpu, lambda engine: HostNetwork(gpu, engine))
     made = []
@@ -217,9 +215,7 @@ def test_at_the_end_nothing_is_under_way_and_streams_can_be_had_again(
     assert made[0] == made[-1]
 
 
-def test_without_an_overlay_what_the_gpu_decoded_still_comes_to_the_host(
-    engines: CompiledBundle, pictures: list[Frame]
-) -> None:
+def test_gpu_decoded_frames_reach_the_host_without_an_overlay(engines: CompiledBundle, pictures: list[Frame]) -> None:
     device, gpu = simulated(3, engines)
 
     surfaces: list[Any] = []  # the decoder's, which hold a frame until it was copied

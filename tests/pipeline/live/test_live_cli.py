@@ -68,7 +68,7 @@ def numbers(path: Path) -> list[int]:
         return [number_in(p.to_ndarray(format="gray")) for p in container.decode(video=0)]
 
 
-def test_a_live_source_is_shown_recorded_and_ends_after_so_many_frames(camera: str, tmp_path: Path) -> None:
+def test_live_source_is_shown_recorded_and_ends_after_n_frames(camera: str, tmp_path: Path) -> None:
     status, _, error = cliprl_stream(
         camera, "--record", "rec", "--no-guard", "-o", "out.mkv", "--frames", "40", folder=tmp_path
     )

@@ -60,7 +60,7 @@ def test_nothing_seen_yet_counts_as_outside() -> None:
     assert red_share(filled((2, 2, 2), noise=0)) is None
 
 
-def test_it_changes_its_mind_within_a_second_and_not_for_a_flash() -> None:
+def test_guard_switches_within_a_second_and_ignores_flashes() -> None:
     guard, tissue, room = BodyGuard(), filled(TISSUE), filled(DRAPE, WALL)
     assert not any(judged(guard, tissue, 0, 1))
     assert not any(judged(guard, room, 1, 0.2)), "a gauze before the lens for a fifth of a second"
@@ -99,7 +99,7 @@ def test_neither_a_word_nor_a_face_survives() -> None:
     assert int(np.ptp(pixelated(frame).luma)) <= 4
 
 
-def test_the_command_counts_what_the_guard_takes_for_the_wrong_side(tmp_path: Path) -> None:
+def test_command_counts_errors_of_the_guard(tmp_path: Path) -> None:
     for name, colors in (("body", [TISSUE, TISSUE, TISSUE, WALL]), ("room", [WALL, DRAPE])):
         (tmp_path / name).mkdir()
         for index, rgb in enumerate(colors):

@@ -65,7 +65,7 @@ def test_a_slow_camera_is_not_called_stalled_again_and_again(clock: VirtualClock
     assert camera.status.state is SourceState.STALLED
 
 
-def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualClock) -> None:
+def test_stall_is_detected_at_once_and_is_no_slowness(clock: VirtualClock) -> None:
     camera = LiveCapture(TestCamera, TestCamera(), name="camera")
     steady(camera, clock, 25, 30)
     for _ in range(5):
@@ -74,7 +74,7 @@ def test_a_stall_is_seen_at_once_and_does_not_make_a_camera_slow(clock: VirtualC
         steady(camera, clock, 25, 30)
 
 
-def test_where_packets_wait_it_is_not_the_camera_that_has_stalled(clock: VirtualClock) -> None:
+def test_waiting_packets_are_no_stall_of_the_camera(clock: VirtualClock) -> None:
     camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
     steady(camera, clock, 25, 30)
     camera._reading = source
@@ -83,7 +83,7 @@ def test_where_packets_wait_it_is_not_the_camera_that_has_stalled(clock: Virtual
     assert camera.status.state is SourceState.BEHIND
 
 
-def test_what_waits_too_long_for_the_display_is_left_out_where_there_is_something_newer(clock: VirtualClock) -> None:
+def test_overdue_frames_are_dropped_if_newer_ones_wait(clock: VirtualClock) -> None:
     camera, shown = LiveCapture(TestCamera, TestCamera(), name="camera"), []
     for _ in range(100):
         for _ in range(5):
@@ -96,7 +96,7 @@ def test_what_waits_too_long_for_the_display_is_left_out_where_there_is_somethin
     assert camera.dropped == 500 - len(shown) - len(camera._queue)
 
 
-def test_a_source_s_own_time_of_capture_is_kept_and_what_it_skips_is_dropped(clock: VirtualClock) -> None:
+def test_capture_times_are_kept_and_skipped_frames_count_dropped(clock: VirtualClock) -> None:
     camera = LiveCapture(TestCamera, TestCamera(), name="camera")
     camera._put(frame_of(clock.now - 3))
     captured = camera.next(0)

@@ -138,9 +138,7 @@ def display() -> Iterator[Callable[..., Display]]:
         each.close()
 
 
-def test_an_rtsp_server_that_is_killed_again_and_again_is_found_again(
-    rtsp: RtspServer, display: Callable[..., Display]
-) -> None:
+def test_repeatedly_killed_rtsp_server_is_reconnected(rtsp: RtspServer, display: Callable[..., Display]) -> None:
     shown = display(rtsp.url)
     shown.wait(SourceState.LIVE, 0)
     process, before, back = psutil.Process(), None, []
@@ -309,7 +307,7 @@ def test_a_server_that_never_answers_freezes_nobody() -> None:
 
 
 @pytest.mark.skipif(has_srt(), reason="this libav has SRT")
-def test_where_there_is_no_srt_that_is_said_with_a_way_around_it() -> None:
+def test_missing_srt_is_an_error_with_a_workaround() -> None:
     for attempt in (open_source, lambda url: open_sink(url, OutputSpec(TestCamera().info, CLASSES))):
         with pytest.raises(UsageError, match=r"no SRT .* srt-live-transmit") as caught:
             attempt("srt://user:secret@127.0.0.1:9000")
@@ -325,7 +323,7 @@ def test_bad_addresses_are_told_at_once(target: str, words: str) -> None:
         open_sink(target, OutputSpec(TestCamera().info, CLASSES))
 
 
-def test_a_virtual_camera_gets_what_is_displayed_upright_and_in_one_size(
+def test_virtual_camera_gets_displayed_frames_upright_in_one_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device itself needs a kernel module; what would be written to it is written to a file."""
@@ -350,7 +348,7 @@ def test_a_virtual_camera_gets_what_is_displayed_upright_and_in_one_size(
     assert set(chroma[0, HEIGHT * WIDTH // 4 :]) == {160}
 
 
-def test_a_device_that_is_not_there_or_takes_no_pictures_is_told_with_the_remedy() -> None:
+def test_missing_or_unsuitable_device_is_error_with_remedy() -> None:
     with pytest.raises(UsageError, match=r"no such device '/dev/video987': .*v4l2loopback"):
         open_sink("/dev/video987", OutputSpec(TestCamera().info, CLASSES))
     frame = TestCamera().read()

@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.jsonl"])
-def test_a_file_output_continues_in_a_further_part_after_a_fault(name: str, tmp_path: Path) -> None:
+def test_file_output_continues_in_another_part_after_fault(name: str, tmp_path: Path) -> None:
     target = str(tmp_path / name)
     output = SinkThread(
         lambda: open_sink(target, SPEC), name=target, open_next=lambda: open_sink(next_part(target), SPEC)
@@ -84,7 +84,7 @@ def test_a_file_output_continues_in_a_further_part_after_a_fault(name: str, tmp_
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_whose_output_had_a_fault_goes_on_and_has_failed_at_its_end(tmp_path: Path) -> None:
+def test_run_with_output_fault_continues_and_fails_at_end(tmp_path: Path) -> None:
     opened: list[Path] = []
 
     def open_next() -> Sink:
@@ -112,7 +112,7 @@ def test_a_further_part_has_a_name_that_nothing_bears(tmp_path: Path) -> None:
         assert next_part(f"{tmp_path}/{name}") == f"{tmp_path}/{part}"
 
 
-def test_a_full_queue_drops_its_oldest_item_or_refuses_the_new_one() -> None:
+def test_full_queue_drops_oldest_or_refuses_new_item() -> None:
     newest: BoundedQueue[int] = BoundedQueue(2)
     oldest: BoundedQueue[int] = BoundedQueue(2, keep_oldest=True)
     for queue in (newest, oldest):

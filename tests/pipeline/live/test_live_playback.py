@@ -78,7 +78,7 @@ def test_a_seek_leads_to_the_very_frame(tmp_path: Path, suffix: str, wanted: int
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
-def test_a_seek_in_a_transport_stream_begins_at_the_key_frame_before(tmp_path: Path, codec: str) -> None:
+def test_seek_in_transport_stream_starts_at_previous_key_frame(tmp_path: Path, codec: str) -> None:
     """MPEG-TS has no index: libav's own seek ends between key frames, and all was decoded from the beginning."""
     name = str(clip(tmp_path / "clip.ts", codec))
     for frame in (15, 25, 38, 49):
@@ -144,7 +144,7 @@ def test_a_place_outside_of_the_file_is_refused(tmp_path: Path, seconds: float) 
         playback.seek(seconds)
 
 
-def test_what_can_not_be_sought_in_is_decoded_from_its_beginning() -> None:
+def test_unseekable_input_is_decoded_from_its_beginning() -> None:
     name = "demo:?size=64x64&seconds=1"
     with play(name) as playback:
         first = read(playback)
@@ -154,7 +154,7 @@ def test_what_can_not_be_sought_in_is_decoded_from_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1e308])
-def test_an_input_of_unknown_length_is_sought_in_as_far_as_it_was_read(seconds: float) -> None:
+def test_input_of_unknown_length_seeks_within_what_was_read(seconds: float) -> None:
     with play("demo:?size=64x64&seconds=0") as playback:
         for _ in range(6):
             read(playback)

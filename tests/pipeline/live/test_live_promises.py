@@ -67,7 +67,7 @@ def test_a_picture_too_narrow_for_a_number_is_refused(tmp_path: Path) -> None:
         coded_clip(clip_file("demo:?seconds=1&size=192x144", tmp_path), 25, tmp_path)
 
 
-def test_what_is_missing_or_twice_is_counted_across_the_loop_s_end() -> None:
+def test_missing_and_repeated_frames_count_across_loop_ends() -> None:
     assert Gaps.of([LOOP - 2, LOOP - 1, 0, 1]) == Gaps(4, 0, 0, 0)
     assert Gaps.of([LOOP - 2, 1, 1, None, 3]) == Gaps(5, 2, 1, 1)
     assert Gaps.of([1, None, 4]) == Gaps(3, 1, 0, 1)
@@ -139,7 +139,7 @@ def test_a_fault_strikes_in_the_segmenting_process_and_is_seen(tmp_path: Path, m
     assert not seen[CAMERA_STALL].marked_ms <= 0
 
 
-def test_with_too_little_of_a_processor_nothing_old_is_called_live(tmp_path: Path) -> None:
+def test_too_little_cpu_calls_no_old_frame_live(tmp_path: Path) -> None:
     """True ages are read off a clock in the picture, over a real socket, to the end of what comes after the camera's death."""
     job = BenchJob(str(clip_file("demo:?seconds=1&size=640x480", tmp_path)), seconds=4.0, warm_up=1.0)
     seen = overload.observe_overload(job, bundle=False)

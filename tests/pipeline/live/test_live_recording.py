@@ -222,7 +222,7 @@ def encoder_breaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.mark.parametrize("fault", [no_room, no_handle, folder_gone, folder_removed, not_mounted, encoder_breaks])
-def test_a_recording_goes_on_after_a_fault_and_counts_what_it_lost(
+def test_recording_continues_after_fault_and_counts_lost_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path, pytest.MonkeyPatch], Any]
 ) -> None:
     with Feeder(tmp_path / "rec") as feeder:
@@ -260,9 +260,7 @@ def test_a_short_fault_costs_no_more_than_half_a_second(tmp_path: Path, monkeypa
     assert len(feeder.recording.paths) == 2
 
 
-def test_a_frame_that_no_encoder_takes_does_not_hold_up_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unencodable_frame_does_not_block_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = VideoEncoder.encode
 
     def pick(encoder: VideoEncoder, frame: Frame) -> Any:
@@ -288,7 +286,7 @@ def test_a_recording_switched_off_while_it_fails_ends(tmp_path: Path, monkeypatc
     assert feeder.recording.error is not None
 
 
-def test_a_failing_recording_is_told_at_once_by_status_metrics_and_terminal(tmp_path: Path) -> None:
+def test_failing_recording_shows_in_status_metrics_and_terminal(tmp_path: Path) -> None:
     camera = LiveCapture(TestCamera, TestCamera(rate=50), name="camera", reconnect=False)
     (raw,) = recordings(RecordOptions(tmp_path, "raw"), lambda: camera.info)
     controls, said = Controls(CLASSES, Settings(recording=True)), []
@@ -332,7 +330,7 @@ def test_a_failing_recording_is_told_at_once_by_status_metrics_and_terminal(tmp_
     assert said[1] == "frames are missing in the raw recording"
 
 
-def test_a_file_output_that_fails_counts_what_it_misses_and_says_so(tmp_path: Path) -> None:
+def test_failing_file_output_counts_and_reports_missing_frames(tmp_path: Path) -> None:
     def open_none() -> NoReturn:
         raise CliprlError("no room")
 
@@ -349,7 +347,7 @@ def test_a_file_output_that_fails_counts_what_it_misses_and_says_so(tmp_path: Pa
     assert "2 frames are missing in 'out.mp4'" in output.notes[-1]
 
 
-def test_a_place_that_can_not_be_written_is_told_at_once(tmp_path: Path) -> None:
+def test_unwritable_place_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="can't record in"):
         recordings(RecordOptions(tmp_path / "file" / "x"), lambda: INFO)
@@ -365,7 +363,7 @@ def test_a_new_size_begins_a_new_file(tmp_path: Path) -> None:
         assert [len(list(c.decode(video=0))) for c in (first, second)] == [2, 1]
 
 
-def test_a_worker_thread_that_is_late_misses_frames_and_says_so(tmp_path: Path) -> None:
+def test_late_worker_thread_misses_frames_and_reports_it(tmp_path: Path) -> None:
     (raw,) = recordings(RecordOptions(tmp_path, "raw"), lambda: INFO)  # its thread is never started
     raw.switch(True)
     camera = TestCamera(70, rate=5000)

@@ -97,7 +97,7 @@ def with_mask(shown: DisplayedFrame) -> bool:
     return shown.status.mask is not Freshness.OFF
 
 
-def test_whatever_happens_to_the_segmenter_every_frame_is_displayed_and_the_fault_is_told(tmp_path: Path) -> None:
+def test_segmenter_faults_are_shown_and_every_frame_is_displayed(tmp_path: Path) -> None:
     source, supervisor = TestCamera(), Supervisor(Make(0.005, tmp_path), len(CLASSES), hang=2.0)
     watched = Watched(source, supervisor, DisplayPolicy(max_age_ms=5000))
     watched.until(with_mask)
@@ -118,7 +118,7 @@ def test_whatever_happens_to_the_segmenter_every_frame_is_displayed_and_the_faul
     assert supervisor.restarts >= 2, "after the hang and the death"
 
 
-def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
+def test_fault_between_frames_is_shown_on_the_next() -> None:
     supervisor = Supervisor(Make(), len(CLASSES))  # not started: what it says is said here
     masks = MaskSelector(supervisor, max_age_ms=5000)
     camera, reasons = TestCamera(live=False), []
@@ -152,7 +152,7 @@ def test_a_worker_killed_from_outside_is_replaced() -> None:
         os.kill(worker, 0)
 
 
-def test_a_segmenter_that_never_starts_leaves_the_raw_picture_and_says_why() -> None:
+def test_segmenter_that_never_starts_leaves_raw_frame_and_reason() -> None:
     watched = Watched(TestCamera(), Supervisor(Broken(), len(CLASSES)), style=PLAIN)
     watched.until(lambda s: "no bundle here" in s.status.reason)
     for shown in watched.end():
@@ -165,7 +165,7 @@ def painted(shown: DisplayedFrame) -> np.ndarray | None:
     return np.array([columns.mean() * 2 + 0.5, rows.mean() * 2 + 0.5]) if len(rows) else None
 
 
-def test_an_old_mask_lies_on_the_moving_target_and_its_age_is_told() -> None:
+def test_old_mask_follows_the_moving_target_with_its_age() -> None:
     supervisor = Supervisor(Make(0.15), len(CLASSES))
     watched = Watched(TestCamera(), supervisor, DisplayPolicy(max_age_ms=400), PLAIN)
     aged: list[int] = []
@@ -218,7 +218,7 @@ def is_marked(shown: DisplayedFrame) -> bool:
     return min(edges) > 150
 
 
-def test_a_stalled_camera_is_marked_and_the_mark_goes_when_it_goes_on() -> None:
+def test_stalled_camera_is_marked_until_it_continues() -> None:
     watched = Watched(TestCamera())
     watched.until(lambda s: s.index > 5)
     watched.source.silent.set()
@@ -274,7 +274,7 @@ def test_a_picture_that_stands_still_follows_the_controls() -> None:
     assert watched.stream.summary().fps == summary.fps, "the wait after the end is no part of the run"
 
 
-def test_a_camera_that_goes_is_replaced_by_a_card_and_comes_back() -> None:
+def test_lost_camera_is_replaced_by_a_card_until_back() -> None:
     watched = Watched(TestCamera())
     watched.until(lambda s: s.index > 5)
     watched.away = True
@@ -299,7 +299,7 @@ def test_without_reconnection_the_first_loss_is_the_last() -> None:
     assert stream.summary().frames > 0
 
 
-def test_what_is_shared_out_of_the_body_is_in_blocks_and_still_says_what_it_is() -> None:
+def test_frames_shared_outside_the_body_are_blocks_with_status() -> None:
     watched = Watched(TestCamera())  # grey: no inside of a body
     watched.until(lambda s: s.index > 5)
     watched.source.silent.set()

@@ -70,7 +70,7 @@ def test_any_two_colours_can_be_told_apart(vision: str) -> None:
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_at_the_default_opacity_they_can_still_be_told_apart_on_tissue(vision: str) -> None:
+def test_colors_differ_on_tissue_at_the_default_opacity(vision: str) -> None:
     for tissue in TISSUE:
         blended = 0.4 * np.array(OVERLAY_COLORS[:11]) + 0.6 * tissue
         assert least_distance(blended, vision) > 3  # 2.3 is what can just be noticed
@@ -79,7 +79,7 @@ def test_at_the_default_opacity_they_can_still_be_told_apart_on_tissue(vision: s
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_the_shipped_classes_are_painted_apart_and_keep_their_colours_in_files(vision: str) -> None:
+def test_shipped_classes_differ_on_screen_and_keep_colors_in_files(vision: str) -> None:
     classes = open_bundle("small").manifest.classes
     shown = [spec.color for spec in overlay_classes(classes) if spec.kind != "background"]
     assert len(shown) == 11
@@ -88,7 +88,7 @@ def test_the_shipped_classes_are_painted_apart_and_keep_their_colours_in_files(v
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_the_command_paints_in_the_palette_and_writes_the_data_sets_colours(
+def test_command_paints_palette_colors_and_writes_data_set_colors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     painted: list[Overlay] = []
@@ -111,7 +111,7 @@ def spec(name: str, color: tuple[int, int, int] = (1, 2, 3), kind: str = "instru
     return ClassSpec(name, color, kind, (name,))
 
 
-def test_a_colour_that_the_user_chose_stays_and_none_like_it_is_used() -> None:
+def test_color_of_the_user_stays_and_similar_ones_are_avoided() -> None:
     classes = [spec("tissue", kind="background"), spec("a"), spec("b", (70, 250, 0)), spec("c")]
     colors = [one.color for one in overlay_classes(classes, {"b": (70, 250, 0)})]
     assert colors == [(1, 2, 3), OVERLAY_COLORS[1], (70, 250, 0), OVERLAY_COLORS[2]]

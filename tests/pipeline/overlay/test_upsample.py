@@ -107,7 +107,7 @@ def reference(segmentation: Segmentation, height: int, width: int) -> tuple[NDAr
     return scaled.argmax(axis=0), ordered[-1] - ordered[-2]
 
 
-def test_classes_that_do_not_occur_and_pixels_outside_the_circle_stay_out() -> None:
+def test_absent_classes_and_pixels_outside_the_circle_are_excluded() -> None:
     view = circle_viewport((480, 640), NETWORK, (320.0, 240.0, 200.0))
     logits = np.zeros((3, *GRID))
     logits[1] = 1

@@ -187,7 +187,7 @@ def test_adding_classes_leaves_the_others_logits_as_they_were(bundle: Bundle, pr
     assert np.abs(after[0, -1] - after[0, 0]).max() > 0
 
 
-def test_a_new_class_has_a_name_a_colour_and_its_words(bundle: Bundle) -> None:
+def test_new_class_has_name_color_and_phrases(bundle: Bundle) -> None:
     found = with_prompts(bundle, ["Suction Tip", "gauze = a swab,  white  gauze #0a0B0c"]).manifest.classes[12:]
     assert [spec.name for spec in found] == ["suction-tip", "gauze"]
     assert [spec.prompts for spec in found] == [("Suction Tip",), ("a swab", "white gauze")]
@@ -226,7 +226,7 @@ def test_a_prompt_that_can_not_be_used_is_one_line(bundle: Bundle, prompts: list
     assert "\n" not in str(caught.value)
 
 
-def test_a_prompt_of_just_the_length_that_is_told_is_read(bundle: Bundle) -> None:
+def test_prompt_of_the_maximum_length_is_read(bundle: Bundle) -> None:
     with pytest.raises(UsageError) as caught:
         with_prompts(bundle, ["x=" + "a " * 99])
     room = int(str(caught.value).split("at most ")[1].split(":")[0])
@@ -281,7 +281,7 @@ def test_an_altered_or_missing_text_file_is_noticed(bundle: Bundle, tmp_path: Pa
         open_bundle(path)
 
 
-def test_a_bundle_with_stored_probe_frames_is_checked_with_its_new_classes(bundle: Bundle, tmp_path: Path) -> None:
+def test_stored_probe_frames_check_a_bundle_with_new_classes(bundle: Bundle, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
     probed = add_reference(open_bundle(copied(bundle, tmp_path)), picture)
     assert probed.manifest.text == bundle.manifest.text

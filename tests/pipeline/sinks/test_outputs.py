@@ -131,7 +131,7 @@ def test_masks_that_somebody_changed_are_left_alone(tmp_path: Path, alter: Calla
     assert {path: path.read_bytes() for path in masks.iterdir()} == before
 
 
-def test_a_folder_of_masks_keeps_what_comes_while_it_is_written(tmp_path: Path) -> None:
+def test_mask_folder_keeps_files_that_arrive_during_writing(tmp_path: Path) -> None:
     sink = MaskSink(tmp_path / "masks", SCENE)
     sink.write(make_frame(0), segment(grid(0)))
     (tmp_path / "masks").mkdir()
@@ -178,7 +178,7 @@ def test_long_names(tmp_path: Path, stream: Run) -> None:
         refused(stream("a.mp4", "-o", name))
 
 
-def test_long_names_with_one_beginning_have_partial_names_of_their_own(tmp_path: Path) -> None:
+def test_long_names_with_equal_beginnings_have_different_partial_names(tmp_path: Path) -> None:
     one, other = (partial_path(tmp_path / f"{'y' * 250}{end}.mp4") for end in "12")
     assert one != other
     assert len(os.fsencode(one.name)) <= 255
@@ -234,7 +234,7 @@ def test_a_standard_output_that_takes_nothing_is_told(words: tuple[str, ...], tm
 # Outputs that exist.
 
 
-def test_only_an_own_earlier_output_of_the_same_input_is_replaced(tmp_path: Path, stream: Run) -> None:
+def test_only_an_earlier_output_of_the_same_input_is_replaced(tmp_path: Path, stream: Run) -> None:
     source, other = clip(tmp_path / "a.mp4"), clip(tmp_path / "b.mp4", frames=5)
     words = ("-o", "o.mp4", "-o", "o.jsonl", "-o", "m/", "--trace", "t.json")
     assert stream(source, *words)[0] == 0
@@ -388,7 +388,7 @@ def test_an_output_that_another_program_writes_meanwhile_is_kept(tmp_path: Path)
 
 
 @pytest.mark.parametrize("missing", ["__enter__", "__exit__", "write", "close"])
-def test_a_sink_without_a_part_of_the_protocol_fails_before_the_first_frame(tmp_path: Path, missing: str) -> None:
+def test_incomplete_sink_fails_before_the_first_frame(tmp_path: Path, missing: str) -> None:
     parts = {name: getattr(NullSink, name) for name in ("__enter__", "__exit__", "write", "close") if name != missing}
     sink = type("Half", (), parts)()
     with (
@@ -398,7 +398,7 @@ def test_a_sink_without_a_part_of_the_protocol_fails_before_the_first_frame(tmp_
         Stream(source, sinks=[sink])
 
 
-def test_a_sink_that_fails_at_its_end_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
+def test_sink_that_fails_at_its_end_lets_others_finish(tmp_path: Path) -> None:
     class Broken(NullSink):
         def __exit__(self, *_: object) -> None:
             raise ValueError("no end")

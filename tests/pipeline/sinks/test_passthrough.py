@@ -126,7 +126,7 @@ def test_title_date_comment_and_chapters_are_carried_over(tmp_path: Path, given:
     assert payload(target) == payload(source)
 
 
-def test_a_tag_that_the_output_has_no_place_for_is_named(tmp_path: Path) -> None:
+def test_tag_that_the_output_can_not_hold_is_named(tmp_path: Path) -> None:
     source = make_media(tmp_path / "in.mkv", tags={**TAGS, "SURGEON_NOTE": "x"})
     (note,) = copy(source, tmp_path / "out.mp4")
     assert "SURGEON_NOTE" in note
@@ -165,7 +165,7 @@ def test_subtitles_data_and_attachments_are_named_as_left_out(tmp_path: Path, su
     assert payload(tmp_path / f"out.{suffix}") == payload(clip)
 
 
-def test_chapters_of_an_mp4_are_not_taken_for_a_lost_track(tmp_path: Path) -> None:
+def test_chapters_of_an_mp4_are_not_a_lost_track(tmp_path: Path) -> None:
     assert copy(make_media(tmp_path / "in.mp4", chapters=CHAPTERS), tmp_path / "out.mkv") == []
 
 
@@ -227,7 +227,7 @@ def _hand_over_again(passthrough: Passthrough, source: Path) -> None:
             passthrough.add(copy_packet(packet))
 
 
-def test_a_file_that_is_shown_as_it_plays_gives_its_tags_and_says_what_is_left_out(tmp_path: Path) -> None:
+def test_file_shown_live_keeps_tags_and_names_omitted_tracks(tmp_path: Path) -> None:
     source = make_media(tmp_path / "in.mkv", audio=("aac",), tags=TAGS, chapters=CHAPTERS)
     with (
         open_source(str(source)) as frames,

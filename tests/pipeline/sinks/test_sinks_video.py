@@ -324,7 +324,7 @@ def test_audio_of_a_transport_stream(tmp_path: Path) -> None:
     assert sum(f.samples for f in av.open(str(tmp_path / "out.mp4")).decode(audio=0)) >= 2 * 48000
 
 
-def test_audio_that_the_container_cannot_hold_is_left_out_with_a_note(tmp_path: Path) -> None:
+def test_audio_unsupported_by_the_container_is_omitted_with_a_note(tmp_path: Path) -> None:
     source = make_media(tmp_path / "in.mkv", audio=("wavpack",))
     (note,) = copy(source, tmp_path / "out.mp4")
     assert "wavpack" in note

@@ -155,7 +155,7 @@ def test_jpegs_in_quicktime_with_exif(orientation: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [2, 4, 5, 6, 7, 8])
-def test_an_orientation_told_at_key_frames_holds_for_the_frames_between(orientation: int, tmp_path: Path) -> None:
+def test_orientation_at_key_frames_holds_for_frames_between(orientation: int, tmp_path: Path) -> None:
     source = tagged_by_key_frames(tmp_path / "in.h264", orientation, SIZE)
     assert np.abs(np.array(corners(as_players_show(source)[0]), int) - CORNERS).max() < 20
     run(source, tmp_path)
@@ -210,14 +210,14 @@ def test_turned_planes_fit_each_other(size: tuple[int, int], turns: int, mirrore
     assert np.abs(turned_chroma[:lines, :samples, 0] - inner).max(initial=0) <= 9
 
 
-def test_a_matrix_that_shows_nothing_leaves_the_picture_as_it_is() -> None:
+def test_degenerate_matrix_leaves_the_frame_unchanged() -> None:
     assert from_matrix((0,) * 9) == (False, 0)
     assert from_matrix((1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)) == (False, 0)
     # 7 degrees, as some phones write: the nearest right angle
     assert from_matrix((65047, 7987, 0, -7987, 65047, 0, 0, 0, 1 << 30)) == (False, 0)
 
 
-def test_a_recording_begins_a_new_file_where_rotation_or_colour_changes(tmp_path: Path) -> None:
+def test_recording_starts_new_file_when_rotation_or_color_changes(tmp_path: Path) -> None:
     info = StreamInfo("camera", 64, 96, Fraction(1, 90000), Fraction(25), live=True)
     segments = SegmentWriter(tmp_path, "test", info, minutes=10, crf=23, preset="ultrafast")
     changes: list[dict[str, Any]] = [

@@ -249,7 +249,7 @@ def test_reading_ends_cleanly_and_not_after_close(tmp_path: Path) -> None:
         source.read()
 
 
-def test_a_name_with_a_colon_or_a_bracket_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_colon_or_bracket_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a:b.mp4", "take [1].mp4", "100%d.mp4"):
         make_clip(tmp_path / "plain.mp4").rename(tmp_path / name)

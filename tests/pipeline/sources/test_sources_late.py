@@ -150,7 +150,7 @@ machines = st.builds(
 @given(cameras, machines)
 @example(Camera(), Machine(0.3, 0.1, 0.03))
 @settings(max_examples=150)
-def test_an_age_is_told_as_it_is_and_what_is_old_is_marked(camera: Camera, machine: Machine) -> None:
+def test_age_is_reported_correctly_and_old_frames_are_marked(camera: Camera, machine: Machine) -> None:
     """On a machine of any speed, to the end of the backlog that is left when the server dies at second 20."""
     seen, queue = shown(camera, machine)
     check(seen, since=1.0)  # until then pictures of before the connection come
@@ -165,7 +165,7 @@ def test_a_clock_that_jumps_makes_nothing_old_and_nothing_young(jump: float, mac
     check(seen, since=10.0)
 
 
-def test_at_a_third_of_a_core_most_pictures_are_younger_than_a_second() -> None:
+def test_most_frames_are_under_one_second_old_at_low_cpu() -> None:
     seen, queue = shown(Camera(), Machine(0.3, 0.1, 0.03))
     assert all(one.known for one in seen[3:])
     assert queue.skipped > 0
@@ -225,7 +225,7 @@ def queue_of(keys: str, *, stored: bool = False) -> tuple[LivePacketQueue, Arriv
     return queue, clock
 
 
-def test_what_is_late_for_a_while_is_skipped_to_the_newest_key_frame() -> None:
+def test_lasting_lateness_skips_to_the_newest_key_frame() -> None:
     queue, _ = queue_of("KpppKpppKpp")
     first = queue.take(2.0)
     assert first is not None
@@ -273,7 +273,7 @@ def test_bytes_are_bounded() -> None:
         assert len(queue) <= 6
 
 
-def test_of_a_stored_stream_nothing_is_dropped_and_its_reader_waits() -> None:
+def test_stored_stream_drops_nothing_and_its_reader_waits() -> None:
     queue, _ = queue_of(240 * "p", stored=True)
     assert not queue.full
     queue, _ = queue_of(260 * "p", stored=True)
@@ -299,7 +299,7 @@ def test_behind_comes_at_once_and_goes_slowly() -> None:
     assert told == [False, *11 * [True], *2 * [False]]
 
 
-def test_a_state_is_told_once_it_has_held_and_less_and_less_where_it_flickers() -> None:
+def test_steady_state_is_reported_and_flicker_ever_less() -> None:
     steady, told = Debouncer(), []
     for tick in range(6000):  # ten minutes
         now = tick / 10

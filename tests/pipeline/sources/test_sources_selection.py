@@ -77,7 +77,7 @@ def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
         open_source("demo:", stream=0)
 
 
-def test_one_stream_needs_no_word_and_sound_can_not_be_shown(tmp_path: Path) -> None:
+def test_single_stream_needs_no_note_and_audio_is_refused(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", audio=True)
     with open_source(path, stream=0) as source:
         assert source.info.notes == ()
@@ -132,7 +132,7 @@ def variants(tmp_path: Path) -> Path:
     return tmp_path / "master.m3u8"
 
 
-def test_the_best_variant_of_hls_is_shown_with_its_own_sound(variants: Path) -> None:
+def test_best_hls_variant_is_shown_with_its_audio(variants: Path) -> None:
     with open_source(variants) as source:
         assert len(list(source)) == 25
         info = source.info

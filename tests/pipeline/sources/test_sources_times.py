@@ -120,7 +120,7 @@ def test_sound_that_jumps_alone_moves_no_picture() -> None:
     assert timeline.jumps == []
 
 
-def test_a_picture_that_pauses_while_the_sound_goes_on_is_no_jump() -> None:
+def test_video_pause_while_audio_continues_is_no_jump() -> None:
     tickets = [
         t for t in recording(0, 1000, 0) if t.stream_index == AUDIO or not 100 * STEP <= (t.pts or 0) < 600 * STEP
     ]
@@ -238,7 +238,7 @@ def test_avi_is_in_the_order_of_display(tmp_path: Path, file: str, codec: str, o
     assert (source.damaged, source.info.notes) == (0, ())
 
 
-def test_times_of_decoding_in_mp4_are_put_in_the_order_of_display(tmp_path: Path) -> None:
+def test_decoding_times_in_mp4_are_put_in_display_order(tmp_path: Path) -> None:
     path = make_clip(
         tmp_path / "a.mp4", frames=30, options={"bf": "2", "g": "10"}, container_options={"use_editlist": "0"}
     )
@@ -295,7 +295,7 @@ def test_a_trimmed_file_that_is_cut_off_is_still_told(tmp_path: Path) -> None:
     assert any("ends early" in note for note in source.info.notes)
 
 
-def test_a_picture_that_begins_after_the_sound_does_not_end_early(tmp_path: Path) -> None:
+def test_video_that_starts_after_audio_does_not_end_early(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mkv", frames=50, pts=[75 + i for i in range(50)], audio=True)
     with open_source(path) as source:
         seconds = [frame.seconds for frame in source]

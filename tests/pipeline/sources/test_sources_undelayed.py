@@ -113,7 +113,7 @@ def test_the_last_picture_is_there_while_the_camera_waits() -> None:
         (_SLICE + _LATER, False),
     ],
 )
-def test_packets_that_hold_more_or_less_than_a_picture_end_it(data: bytes, alone: bool) -> None:
+def test_packets_of_other_than_one_frame_end_low_latency(data: bytes, alone: bool) -> None:
     stream, packets = encoded()
     hold = threading.Event()
     hold.set()

@@ -282,7 +282,7 @@ def test_deep_and_dense_video_keeps_its_colours(pix_fmt: str, tmp_path: Path) ->
         assert np.abs(rgb(frame)[:, 2::16] - bars(0, 64, 128)[:, 2::16]).max() <= 8
 
 
-def test_a_writer_on_another_device_leaves_pictures_as_they_are_and_that_is_told() -> None:
+def test_other_devices_leave_stills_unrotated_with_a_note() -> None:
     class Elsewhere:
         on_host = False
 

@@ -126,7 +126,7 @@ def test_items_may_come_late(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [*SHARED, OWN])
-def test_a_stage_works_on_one_item_at_a_time_and_stages_side_by_side(workers: int) -> None:
+def test_stages_process_single_items_and_run_in_parallel(workers: int) -> None:
     at_work, most, lock = [0, 0, 0], [0, 0], threading.Lock()
 
     def busy(stage: int) -> Callable[[int], int]:
@@ -161,7 +161,7 @@ def test_no_more_than_a_few_items_are_taken_ahead(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [*SHARED, OWN])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_an_error_takes_its_place_in_the_order_and_every_thread_ends(place: int, workers: int) -> None:
+def test_error_keeps_its_place_and_every_thread_ends(place: int, workers: int) -> None:
     works: list[Callable[[int], int]] = [lambda n: n] * 3
     works[place] = fragile
     supply = Numbers(1000)
@@ -193,7 +193,7 @@ def test_a_consumer_that_leaves_early_frees_the_threads(workers: int) -> None:
     assert result(stages) is None
 
 
-def test_each_stage_has_a_thread_of_its_own_where_there_are_enough() -> None:
+def test_each_stage_has_a_separate_thread_if_available() -> None:
     seen: list[set[str]] = [set(), set(), set()]
 
     def note(stage: int) -> Callable[[int], int]:

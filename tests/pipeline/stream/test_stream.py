@@ -141,7 +141,7 @@ def test_the_demo_is_segmented_and_painted(segmenter: Segmenter) -> None:
     assert summary.mean_steps <= segmenter.steps
 
 
-def test_parts_on_threads_of_their_own_find_what_one_thread_finds() -> None:
+def test_separate_threads_find_what_one_thread_finds() -> None:
     """A picture, features or a prior that the next frame overwrote too early would show."""
     scene = "demo:?seconds=2&size=320x256&rate=25"
     alone, together = Segmenter("small"), Segmenter("small")
@@ -199,7 +199,7 @@ def test_a_source_that_fails_gives_what_it_had() -> None:
     assert not stage_threads()
 
 
-def test_a_sink_that_fails_ends_the_run_and_the_others_are_closed() -> None:
+def test_failing_sink_ends_the_run_and_others_are_closed() -> None:
     good, bad, source = Collector(), Collector(fail_at=10), Numbers(100)
     with pytest.raises(CliprlError, match="disk full"):
         Stream(source, sinks=[good, bad]).run()

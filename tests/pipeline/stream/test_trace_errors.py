@@ -31,7 +31,7 @@ def test_a_trace_without_space_does_not_end_the_run(tmp_path: Path) -> None:
     assert (tmp_path / "o.mkv").exists()
 
 
-def test_the_error_of_the_video_comes_before_that_of_the_trace(tmp_path: Path) -> None:
+def test_error_of_the_video_precedes_that_of_the_trace(tmp_path: Path) -> None:
     (tmp_path / "o.mkv").symlink_to("/dev/full")
     error = trace_on_a_full_disk(tmp_path, "o.mkv")
     assert 0 <= error.find("o.mkv") < error.find("writing the trace"), error

@@ -49,7 +49,7 @@ def test_there_and_back(view: Viewport, points: list[tuple[float, float]]) -> No
 
 
 @given(views())
-def test_the_crop_lands_where_it_was_placed_and_all_of_it_is_seen(view: Viewport) -> None:
+def test_crop_lands_where_placed_and_is_fully_covered(view: Viewport) -> None:
     left, top, width, height = view.crop
     corners = map_points(frame_to_network(view), np.array([[left, top], [left + width, top + height]]))
     x, y, placed_width, placed_height = view.placed
@@ -192,7 +192,7 @@ def test_the_view_follows_a_moving_disc_and_does_not_jitter() -> None:
     assert len(set(identities[41:])) == 1
 
 
-def test_a_dark_moment_keeps_the_view_and_a_lasting_change_replaces_it() -> None:
+def test_dark_moment_keeps_view_and_lasting_change_replaces_it() -> None:
     detector = FieldOfViewDetector(*NETWORK)
     bright = _frame(_scene(480, 640, (320.0, 240.0, 230.0), black=16, seed=1, noise=2))
     view = detector.view_of(bright)

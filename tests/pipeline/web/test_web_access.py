@@ -62,9 +62,7 @@ def browser(site: str, mode: str = "navigate", target: str = "document") -> dict
     "escape", ["%2f", "%2F", "..%2f", "..%2f..%2f..%2f", "%2e%2e%2f", "..%5c", "/", "//", "%00", "./"]
 )
 @pytest.mark.parametrize("suffix", [".html", ".js", ".css", ".svg"])
-def test_no_way_of_writing_a_path_reaches_a_file_of_the_disk(
-    viewer: WebViewer, tmp_path: Path, escape: str, suffix: str
-) -> None:
+def test_no_spelling_of_a_path_reaches_the_disk(viewer: WebViewer, tmp_path: Path, escape: str, suffix: str) -> None:
     secret = tmp_path / f"secret{suffix}"
     secret.write_text("secret")
     for name in (str(secret).lstrip("/"), str(secret).lstrip("/").replace("/", "%2f"), f"viewer{suffix}"):
@@ -73,7 +71,7 @@ def test_no_way_of_writing_a_path_reaches_a_file_of_the_disk(
         assert body != b"secret"
 
 
-def test_every_file_of_the_page_is_in_the_table_and_named_by_nothing_but_its_name(viewer: WebViewer) -> None:
+def test_page_files_are_all_listed_under_plain_names(viewer: WebViewer) -> None:
     folder = files("cliprl.pipeline.web") / "static"
     assert set(FILES) == {entry.name for entry in folder.iterdir() if entry.is_file()}
     for name in FILES:
@@ -84,9 +82,7 @@ def test_every_file_of_the_page_is_in_the_table_and_named_by_nothing_but_its_nam
             assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_files_of_the_page_are_served_as_they_were_at_the_start(
-    viewer: WebViewer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_files_are_served_as_at_the_start(viewer: WebViewer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bytes:
         raise AssertionError("a request has read the disk")
 
@@ -120,7 +116,7 @@ def test_another_site_may_open_the_page_and_nothing_else(viewer: WebViewer, site
     assert ask(viewer, "/ws", headers=UPGRADE | browser(site, "websocket", "empty"))[0] == 403
 
 
-def test_what_a_person_types_and_the_page_itself_are_let_in(viewer: WebViewer) -> None:
+def test_typed_addresses_and_the_page_itself_are_accepted(viewer: WebViewer) -> None:
     for path in ("/", "/snapshot.png", "/healthz"):
         assert ask(viewer, path, headers=browser("none"))[0] == 200
         assert ask(viewer, path, headers=browser("same-origin", "cors", "empty"))[0] == 200
@@ -131,7 +127,7 @@ def test_what_a_person_types_and_the_page_itself_are_let_in(viewer: WebViewer) -
 
 
 @pytest.mark.parametrize("referrer", ["http://evil.example/page", "http://127.0.0.1:1/", "http://[", "about:blank"])
-def test_a_browser_that_does_not_tell_the_site_is_known_by_its_referrer(viewer: WebViewer, referrer: str) -> None:
+def test_browser_without_site_header_is_checked_by_referrer(viewer: WebViewer, referrer: str) -> None:
     assert ask(viewer, "/", headers={"Referer": referrer})[0] == 200
     for path in PATHS:
         assert ask(viewer, path, headers={"Referer": referrer})[0] == 403
@@ -157,7 +153,7 @@ def test_a_host_that_is_none_is_refused_in_one_line(viewer: WebViewer, host: byt
 @pytest.mark.parametrize(
     "name", [b"Origin", b"Referer", b"Cookie", b"Authorization", b"If-None-Match", b"Sec-Fetch-Site"]
 )
-def test_a_header_that_is_no_text_is_no_fault_of_the_server(viewer: WebViewer, name: bytes) -> None:
+def test_header_that_is_no_text_causes_no_server_error(viewer: WebViewer, name: bytes) -> None:
     for value in (b"\xff\xfe", b"\xed\xa0\x80", b"\x01", b"bearer \xed\xb2\x80", b'"'):
         request = b"GET /snapshot.png HTTP/1.1\r\nHost: 127.0.0.1\r\n" + name + b": " + value + b"\r\n\r\n"
         assert send(viewer, request) in (200, 400, 403)
@@ -173,6 +169,6 @@ def test_two_hosts_in_one_request_are_refused(viewer: WebViewer) -> None:
     assert send(viewer, request) in (400, 403)
 
 
-def test_the_head_of_what_has_no_end_is_not_to_be_had(viewer: WebViewer) -> None:
+def test_head_request_of_an_endless_stream_is_refused(viewer: WebViewer) -> None:
     for path in ("/stream.mjpg", "/ws"):
         assert ask(viewer, path, "HEAD")[0] == 405

@@ -156,7 +156,7 @@ def media(page: Any, **features: str) -> Iterator[None]:
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_it_asks_nobody_else_for_anything_and_breaks_no_rule_of_its_own(page: Any, viewer: WebViewer) -> None:
+def test_page_requests_no_other_host_and_violates_no_policy(page: Any, viewer: WebViewer) -> None:
     until(lambda: on_webrtc(page))
     asked = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     places = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
@@ -203,7 +203,7 @@ def test_both_ways_show_the_true_colours(page: Any) -> None:
         use_mjpeg(page)
 
 
-def test_a_class_is_hidden_by_its_box_and_by_its_key(page: Any) -> None:
+def test_class_is_hidden_by_checkbox_and_by_key(page: Any) -> None:
     until(lambda: is_painted(page, SHAFT) and is_painted(page, KIDNEY))
     page.find_element("css selector", "#classes input[name=shaft]").click()
     until(lambda: not is_painted(page, SHAFT))
@@ -303,7 +303,7 @@ def test_recording_and_snapshot_are_asked_for(page: Any, player: Player) -> None
     until(lambda: re.search(r"Snapshot saved as cliprl_frozen_.*\.png", text(page, "outcome")))
 
 
-def test_a_recording_that_fails_is_said_in_a_banner_and_on_the_button(page: Any, player: Player) -> None:
+def test_failed_recording_shows_in_banner_and_on_button(page: Any, player: Player) -> None:
     press(page, "r")
     until(lambda: text(page, "record-text") == "Recording")
     alert = page.find_element("id", "alert")
@@ -329,7 +329,7 @@ def test_a_recording_that_fails_is_said_in_a_banner_and_on_the_button(page: Any,
         player.recording, player.note = RecordingStatus("raw"), ""
 
 
-def test_the_record_button_shows_what_is_and_not_what_was_asked(page: Any, player: Player) -> None:
+def test_record_button_shows_the_state_not_the_request(page: Any, player: Player) -> None:
     player.recording = RecordingStatus("raw", RecordState.FAILED)
     try:
         press(page, "r")
@@ -393,7 +393,7 @@ def test_whose_mask_it_is_is_told(page: Any, player: Player) -> None:
         player.mask = Freshness.FRESH
 
 
-def test_the_page_says_when_the_program_is_gone_and_finds_it_again(chromium: Any, player: Player) -> None:
+def test_page_reports_a_lost_server_and_reconnects(chromium: Any, player: Player) -> None:
     with serve(player) as viewer:
         chromium.get(viewer.url)
         until(lambda: text(chromium, "fps") not in ("", "–"))
@@ -428,7 +428,7 @@ def test_three_at_once_and_a_reload(page: Any, viewer: WebViewer) -> None:
     until(lambda: text(page, "f-viewers") == "1")
 
 
-def test_the_token_in_the_address_lets_in_and_leaves_no_trace(chromium: Any, player: Player) -> None:
+def test_token_in_the_address_gives_access_without_trace(chromium: Any, player: Player) -> None:
     with serve(player, Address("0.0.0.0", 0, True)) as viewer:
         plain = viewer.url.split("#")[0]
         chromium.get(plain)
@@ -454,7 +454,7 @@ def test_the_keys_are_listed_and_can_be_switched_off(page: Any, player: Player) 
     assert player.controls.settings.contours
 
 
-def test_everything_can_be_reached_by_tab_in_the_order_it_is_seen(page: Any) -> None:
+def test_tab_reaches_everything_in_visual_order(page: Any) -> None:
     reached: list[str] = []
     for _ in range(30):
         webdriver.ActionChains(page).send_keys(webdriver.Keys.TAB).perform()
@@ -575,7 +575,7 @@ def played(path: Path) -> Iterator[tuple[Playback, WebViewer]]:
             runner.join()
 
 
-def test_a_file_begins_with_the_page_and_is_replayed_and_sought_in_there(chromium: Any, tmp_path: Path) -> None:
+def test_file_starts_with_page_and_can_replay_and_seek(chromium: Any, tmp_path: Path) -> None:
     with played(tmp_path / "clip.mp4") as (playback, viewer):
         assert playback.waits
         chromium.get(viewer.url)

@@ -75,9 +75,7 @@ def in_background() -> None:
 
 
 @pytest.mark.parametrize("start", [None, in_background])
-def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(
-    tmp_path: Path, start: Callable[[], object] | None
-) -> None:
+def test_file_plays_at_its_rate_and_last_frame_stays(tmp_path: Path, start: Callable[[], object] | None) -> None:
     words = ["demo:?size=160x128&seconds=3", "--web", ":0", "-o", "seen.mp4", "--json"]
     with running(tmp_path, *words, start=start) as (process, url):
         assert url.startswith("http://127.0.0.1:")
@@ -106,7 +104,7 @@ def test_a_file_is_shown_at_its_own_rate_and_its_last_picture_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["seen.mp4"]
 
 
-def test_the_mask_comes_the_demo_has_no_end_and_recording_is_switched_on_the_page(tmp_path: Path) -> None:
+def test_demo_never_ends_shows_masks_and_records_on_request(tmp_path: Path) -> None:
     with running(tmp_path, "demo:?size=160x128&seconds=0", "--web=127.0.0.1:0", "-q") as (process, url):
         until(url + "metrics", r'^cliprl_mask_state\{state="(?:fresh|aged)"\} 1')
         assert fetch(url + "api/controls", {"recording": True})[0] == 200
@@ -194,7 +192,7 @@ def watch_once(url: str) -> None:
         assert stream.read(1000)
 
 
-def test_a_file_waits_for_the_first_viewer_and_is_replayed_and_sought_in(tmp_path: Path) -> None:
+def test_file_waits_for_viewer_and_can_replay_and_seek(tmp_path: Path) -> None:
     short_clip(tmp_path / "clip.mp4")
     with running(tmp_path, "clip.mp4", "--web", ":0", "--json") as (process, url):
         assert process.stderr is not None
@@ -222,7 +220,7 @@ def test_a_file_waits_for_the_first_viewer_and_is_replayed_and_sought_in(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_file_that_is_also_written_is_played_once_and_whole(tmp_path: Path) -> None:
+def test_file_that_is_also_written_plays_once_in_full(tmp_path: Path) -> None:
     short_clip(tmp_path / "clip.mp4", 25)
     with running(tmp_path, "clip.mp4", "--web", ":0", "-o", "seen.mp4", "-q") as (process, url):
         watch_once(url)

@@ -78,7 +78,7 @@ def frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_300_idle_and_300_half_sent_connections_cost_no_frame_and_no_handle(tmp_path: Path) -> None:
+def test_600_idle_or_unfinished_connections_cost_no_frame_or_handle(tmp_path: Path) -> None:
     words = [COMMAND, "demo:?size=160x128&seconds=0&rate=5", "--web", "127.0.0.1:0", "--record", "kept"]
     words += ["--record-what", "raw", "--segment-minutes", "0.05", "--json"]
     pipe = subprocess.PIPE

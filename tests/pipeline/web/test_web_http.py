@@ -125,7 +125,7 @@ def test_an_address_that_is_none_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_a_taken_port_is_an_error_where_it_was_asked_for_and_else_another_is_found() -> None:
+def test_taken_port_is_error_if_chosen_else_replaced() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="taken"):
@@ -248,7 +248,7 @@ def test_beyond_loopback_nothing_is_shown_without_the_token(guarded: WebViewer, 
     assert ask(guarded, "/healthz")[0] == 200
 
 
-def test_the_token_is_exchanged_for_a_cookie_that_scripts_and_other_sites_do_not_get(guarded: WebViewer) -> None:
+def test_token_becomes_cookie_hidden_from_scripts_and_other_sites(guarded: WebViewer) -> None:
     assert guarded.token is not None
     for wrong in ("", "x", guarded.token[:-1], guarded.token + "x", "ü", 7, None):
         assert ask(guarded, "/login", "POST", {"token": wrong})[0] == 401
@@ -337,7 +337,7 @@ def decoded(data: bytes) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(float)
 
 
-def test_the_snapshot_is_the_picture_in_full_size_and_its_true_colours(viewer: WebViewer) -> None:
+def test_snapshot_has_full_size_and_correct_colors(viewer: WebViewer) -> None:
     for view in ("overlay", "raw"):
         status, headers, data = ask(viewer, f"/snapshot.png?view={view}")
         assert status == 200
@@ -437,7 +437,7 @@ def _sample(viewer: WebViewer, name: str) -> float:
     return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def test_one_that_goes_in_the_middle_of_a_picture_is_forgotten(viewer: WebViewer) -> None:
+def test_viewer_that_leaves_during_an_image_is_forgotten(viewer: WebViewer) -> None:
     stream = Stream(viewer)
     stream.picture()
     stream.file.read(100)
@@ -462,7 +462,7 @@ def test_closing_ends_streams_threads_and_the_port() -> None:
     assert threading.active_count() <= before
 
 
-def test_webrtc_brings_pictures_to_a_second_implementation_and_uses_loopback_alone(viewer: WebViewer) -> None:
+def test_webrtc_serves_another_implementation_on_loopback_only(viewer: WebViewer) -> None:
     aiortc = pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 
     async def watch() -> tuple[str, object]:

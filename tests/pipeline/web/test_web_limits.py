@@ -113,7 +113,7 @@ def until(fine: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("path", ["/login", "/api/controls"])
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
-def test_a_malformed_body_is_refused_in_one_line_and_changes_nothing(
+def test_malformed_body_is_refused_in_one_line_without_effect(
     viewer: WebViewer, player: Player, path: str, body: bytes
 ) -> None:
     before = player.controls.settings
@@ -169,7 +169,7 @@ def test_another_type_of_content_is_refused(viewer: WebViewer, kind: str) -> Non
         {"opacity": 0.7, "show": {"shaft": False}, "values": 1},
     ],
 )
-def test_a_control_of_a_wrong_name_or_type_is_refused_whole(
+def test_control_of_wrong_name_or_type_is_refused_whole(
     viewer: WebViewer, player: Player, body: dict[str, object]
 ) -> None:
     before = player.controls.settings
@@ -188,7 +188,7 @@ def test_controls_are_refused_to_python_callers_too() -> None:
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
-def test_a_malformed_message_on_the_socket_is_refused_and_the_socket_goes_on(viewer: WebViewer, body: bytes) -> None:
+def test_malformed_socket_message_is_refused_and_the_socket_stays_open(viewer: WebViewer, body: bytes) -> None:
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -220,7 +220,7 @@ def test_a_malformed_message_on_the_socket_is_refused_and_the_socket_goes_on(vie
         {"offer": "v=0", "views": ["overlay"], "call": {}},
     ],
 )
-def test_a_message_of_wrong_types_is_refused_and_opens_no_handle(viewer: WebViewer, message: dict[str, object]) -> None:
+def test_message_of_wrong_types_is_refused_without_a_handle(viewer: WebViewer, message: dict[str, object]) -> None:
     before = len(os.listdir("/proc/self/fd"))
 
     async def talk() -> None:
@@ -256,7 +256,7 @@ def test_only_so_many_wrong_tokens_are_answered(player: Player) -> None:
         assert get(viewer) == 200
 
 
-def test_a_peer_may_try_again_after_a_while_and_others_at_once() -> None:
+def test_peer_may_retry_later_and_others_at_once() -> None:
     now = [0.0]
     limit = LoginLimit(lambda: now[0])
     for _ in range(LOGIN_ATTEMPTS):
@@ -329,7 +329,7 @@ def test_who_does_not_go_on_is_let_go(player: Player, start: bytes) -> None:
         until(lambda: len(viewer._pool) == 0)
 
 
-def test_one_that_sends_a_byte_now_and_then_is_let_go_too(player: Player) -> None:
+def test_client_that_sends_single_bytes_slowly_is_disconnected(player: Player) -> None:
     with serve(player, replace(PLENTY, request_s=0.5)) as viewer, closing(connect(viewer)) as client:
         ended = threading.Event()
 
@@ -358,7 +358,7 @@ def test_a_response_that_nobody_takes_is_given_up(player: Player) -> None:
         until(lambda: len(viewer._pool) == 0)
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_there(viewer: WebViewer) -> None:
+def test_too_large_body_is_refused_before_it_arrives(viewer: WebViewer) -> None:
     head = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n"
     with closing(connect(viewer, head + b" " * 100_000)) as client:
         assert b" 413 " in client.recv(100)

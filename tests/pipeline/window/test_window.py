@@ -41,9 +41,7 @@ needs_screen = pytest.mark.skipif(
     st.integers(64, 4000),
     st.integers(64, 3000),
 )
-def test_pictures_lie_in_the_window_beside_each_other_and_keep_their_shape(
-    sizes: list[tuple[int, int]], width: int, height: int
-) -> None:
+def test_images_lie_side_by_side_and_keep_their_aspect(sizes: list[tuple[int, int]], width: int, height: int) -> None:
     boxes = arrange(sizes, width, height)
     end = 0
     for size, box in zip(sizes, boxes, strict=True):
@@ -82,7 +80,7 @@ def test_keys_change_the_controls_and_say_so() -> None:
     assert camera.press("r") is None
 
 
-def test_how_recording_stands_and_what_is_lost_stays_in_the_window() -> None:
+def test_recording_state_and_losses_stay_in_the_window() -> None:
     pytest.importorskip("sdl2", reason="the extra `window` is not installed")
     from cliprl.pipeline.window.window import status_lines
 
