@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 from cliprl.pipeline.cli.options import (
     BudgetMs,
     BundleOption,
@@ -96,6 +97,9 @@ def stream(
     output: OutputOption = None,
     overwrite: Overwrite = False,
     frames: Frames = None,
+    export_frames: ExportFrames = False,
+    names: Names = FrameNames.FRAME,
+    polygons: Polygons = False,
     web: Web = None,
     window: WindowOption = False,
     crf: Crf = 23,
@@ -132,6 +136,7 @@ def stream(
     """Run the command. Its help describes the options."""
     from cliprl.pipeline.cli.run import StreamOptions, run
     from cliprl.pipeline.cli.viewers import RECORDINGS_FOLDER
+    from cliprl.pipeline.core.interfaces import LabelStyle
     from cliprl.pipeline.live.factory import LiveOptions, record_options
 
     recorded = None
@@ -142,6 +147,8 @@ def stream(
         outputs=tuple(output or ()),
         overwrite=overwrite,
         frames=frames,
+        labels=LabelStyle(names.value, polygons),
+        export_frames=export_frames,
         bundle=bundle,
         steps=steps,
         budget_ms=budget_ms,

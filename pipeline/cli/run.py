@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, interruptible, on_ending_signals
 from cliprl.pipeline.cli.class_selection import select_classes
+from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_table
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
+from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.devices.device import open_device
 from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.overlay.original import KeepOriginal
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.segment.prompts import parse_prompt, with_prompts
@@ -63,6 +65,8 @@ class StreamOptions:
     web: str | None
     window: bool
     live: LiveOptions
+    labels: LabelStyle = field(default_factory=LabelStyle)
+    export_frames: bool = False
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
@@ -70,6 +74,9 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     console = error_console(quiet=quiet)
     check_source_name(options.source)
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
+    if options.export_frames:
+        targets, style = with_exported_frames(targets, options.labels)
+        options = replace(options, labels=style)
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
     with deferring_signals(_end_at_once):
@@ -127,6 +134,11 @@ def _open(
     watched = _is_watched(options)
     if watched and options.device != "cpu":
         raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
+    if (frames := writes_frames(targets)) and (watched or options.device != "cpu" or is_live_name(options.source)):
+        raise UsageError(
+            f"'{frames}' holds the frames themselves, which only a run of a file on the CPU writes: leave out --web, --window, "
+            "--record and --device, or record the live source first"
+        )
     with interruptible():
         device = open_device(options.device, say)
         for note in device.notes:
@@ -154,7 +166,7 @@ def _open(
     passthrough, rate = source.info.passthrough, source.info.rate
     if passthrough and rate and options.frames is not None:
         passthrough.cut_chapters(options.frames / rate)
-    scene = OutputSpec(source.info, bundle.manifest.classes)
+    scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
     sinks = [
         opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
     ]
@@ -170,7 +182,7 @@ def _open(
     return Stream(
         source,
         segmenter,
-        overlay,
+        KeepOriginal(overlay) if frames else overlay,
         sinks,
         status=_status_line(bundle.manifest.name),
         profiler=device.profiler if options.trace else nullcontext,
@@ -192,7 +204,9 @@ def _open_live(
     say: Callable[[str], None],
 ) -> LiveStream:
     def open_output(target: str, spec: OutputSpec) -> Sink:
-        spec = replace(spec, classes=bundle.manifest.classes)  # in the colors of the data set, not of the overlay
+        spec = replace(
+            spec, classes=bundle.manifest.classes, style=options.labels
+        )  # in the colors of the data set, not of the overlay
         return open_sink(target, spec, crf=options.crf, preset=options.preset)
 
     make_segmenter = partial(

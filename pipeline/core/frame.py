@@ -45,6 +45,7 @@ class Frame:
     pts: presentation time in units of `time_base` seconds; `duration` in the same units, 0 if unknown.
     rotation: counter-clockwise rotation for display, in degrees (0, 90, 180, 270).
     file: the image file it was read from; None for a frame of a video or a camera.
+    original: luma and chroma before the overlay was drawn, if a sink needs them (see `KeepOriginal`).
     times: `time.monotonic()` in seconds at the end of each completed stage, by name ("captured", "encode", "write", ...).
     durations: seconds that each stage worked on the frame, waiting excluded. threads: name of the thread that did the work.
     """
@@ -62,6 +63,7 @@ class Frame:
     damaged: bool = False
     slot: int = -1
     file: ImageFile | None = None
+    original: tuple[Plane, Plane] | None = None
     times: dict[str, float] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)

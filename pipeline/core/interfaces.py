@@ -210,8 +210,22 @@ class VideoStream(ContextManager, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LabelStyle:
+    """How label files name frames and describe masks.
+
+    names: the names of a video's frames, see `FRAME_NAMES`. polygons: polygons instead of run lengths. frames: the folder of
+    the exported frames, relative to the label file; "" if none are exported.
+    """
+
+    names: str = "frame"
+    polygons: bool = False
+    frames: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What a sink needs when it is opened: the stream and the classes of its masks."""
+    """What a sink needs when it is opened: the stream, the classes of its masks, and the style of label files."""
 
     stream: StreamInfo
     classes: tuple[ClassSpec, ...]
+    style: LabelStyle = LabelStyle()

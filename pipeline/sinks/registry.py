@@ -33,7 +33,8 @@ class SinkKind:
     """A kind of output. `shown` is its name in the help and in error messages.
 
     is_video: a video file, which a device may encode itself. is_stream: a live run opens it again after a failure.
-    replaces: lists the existing files that writing to a path would replace.
+    writes_frames: a folder with the frames as they were before the overlay. refers_to_frames: a label file that names frames,
+    which may be exported beside it. replaces: lists the existing files that writing to a path would replace.
     """
 
     open: SinkFactory
@@ -44,6 +45,8 @@ class SinkKind:
     is_video: bool = False
     is_stream: bool = False
     replaces: Callable[[Path], list[Path]] = replaced_file
+    writes_frames: bool = False
+    refers_to_frames: bool = False
 
 
 SINKS: Registry[SinkKind] = Registry("cliprl.pipeline.sinks", "cliprl.sinks")
@@ -58,6 +61,8 @@ def register_sink(
     is_video: bool = False,
     is_stream: bool = False,
     replaces: Callable[[Path], list[Path]] = replaced_file,
+    writes_frames: bool = False,
+    refers_to_frames: bool = False,
 ) -> Callable[[SinkFactory], SinkFactory]:
     """Register the decorated factory for names that begin with one of `prefixes` or end with one of `suffixes`.
 
@@ -66,7 +71,8 @@ def register_sink(
 
     def register(factory: SinkFactory) -> SinkFactory:
         name = shown or " ".join((*suffixes, *prefixes))
-        SINKS.add(SinkKind(factory, help, name, prefixes, suffixes, is_video, is_stream, replaces))
+        flags = (is_video, is_stream, replaces, writes_frames, refers_to_frames)
+        SINKS.add(SinkKind(factory, help, name, prefixes, suffixes, *flags))
         return factory
 
     return register

@@ -1,4 +1,4 @@
-"""Masks as COCO JSON: one annotation for each class in each frame, as compressed run lengths."""
+"""Masks as COCO JSON: one annotation for each class in each frame, as compressed run lengths or polygons."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
-from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
+from cliprl.pipeline.sinks.shapes.polygons import edge_polygons
+from cliprl.pipeline.sinks.shapes.regions import labelled_classes, regions
 from cliprl.pipeline.sources.errors import redact
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class CocoSink(FileSink):
@@ -31,11 +32,12 @@ class CocoSink(FileSink):
 
     Sizes and masks are those of the frame as it is displayed, upright.
 
-    `images`: id and frame_index (the frame's index), file_name (the image file's own, or "frame_000012.png" for a frame of a
-    video), mask_file_name (what MaskSink calls its mask), video (the stream's name, null for image files), pts, seconds,
-    height, width, segmented. `categories`: the classes that are no background, with their ids in masks. `annotations`: for
-    each class that a frame shows, segmentation (compressed RLE in the displayed frame's size), area, bbox and score, the mean
-    probability where the class won. `info`: format_version and stream. See the schema "coco".
+    `images`: id and frame_index (the frame's index), file_name (see `image_name`), mask_file_name (what MaskSink calls its
+    mask), video (the stream's name, null for image files), pts, seconds, height, width, segmented. `categories`: the classes
+    that are no background, numbered from 1, with their values in masks. `annotations`: for each class that a frame shows,
+    segmentation in the displayed frame's size (compressed RLE with iscrowd 1, or polygons with iscrowd 0), area, bbox, score
+    (the mean probability where the class won) and a track id: a class through the whole stream is one track. `info`:
+    format_version and stream. See the schema "coco".
 
     Annotations go to the disk as they arrive, one a line, and the images into an unnamed file until the end, so that memory
     does not grow.
@@ -46,7 +48,8 @@ class CocoSink(FileSink):
     def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
-        self._classes = {i: spec for i, spec in enumerate(spec.classes) if spec.kind != "background"}
+        self._spec, self._classes = spec, labelled_classes(spec.classes)
+        self._categories = {i: number for number, i in enumerate(self._classes, 1)}
         self._video, self._annotations = redact(spec.stream.name), 0
         self._file = PartialFile(target)
         self.notes += self._file.notes
@@ -56,7 +59,10 @@ class CocoSink(FileSink):
             self._file.discard()
             raise UsageError(f"can't write beside '{target}' ({error.strerror}): choose another place") from error
         info = {"format_version": FORMAT_VERSION, "stream": describe_stream(spec.stream)}
-        categories = [describe_class(i, spec) | {"supercategory": spec.kind} for i, spec in self._classes.items()]
+        categories = [
+            describe_class(i, spec) | {"id": self._categories[i], "mask_value": i, "supercategory": spec.kind}
+            for i, spec in self._classes.items()
+        ]
         self._head = f'{{"info": {json_text(info)},\n"categories": {json_text(categories)},\n"annotations": ['
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
@@ -68,7 +74,7 @@ class CocoSink(FileSink):
         height, width = upright_size(frame)
         image = {
             "id": frame.index,
-            "file_name": image_name(frame),
+            "file_name": image_name(frame, self._spec),
             "mask_file_name": frame_name(frame) if segmentation else None,
             "video": None if frame.file else self._video,
             "height": height,
@@ -87,13 +93,16 @@ class CocoSink(FileSink):
         return f"{comma}\n{json_text({'id': self._annotations} | annotation)}"
 
     def _annotate(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
-        # COCO's runs go down the columns.
-        columns = np.asfortranarray(frame_labels(frame, segmentation))
-        masks = {i: _encode(columns, i) for i in np.unique(segmentation.labels).tolist() if i in self._classes}
         return [
-            {"image_id": frame.index, "category_id": i, "iscrowd": 0, "score": _score(segmentation, i)} | mask
-            for i, mask in masks.items()
-            if mask["area"]
+            {
+                "image_id": frame.index,
+                "category_id": self._categories[region.class_id],
+                "iscrowd": int(not self._spec.style.polygons),
+                "score": region.score,
+                "attributes": {"track_id": self._categories[region.class_id]},
+            }
+            | _encode(region.mask, self._spec.style.polygons)
+            for region in regions(frame, segmentation, self._classes)
         ]
 
     def _finish(self, whole: bool) -> None:
@@ -121,23 +130,19 @@ class CocoSink(FileSink):
         return self._file.partial
 
 
-def _encode(columns: NDArray[np.uint8], class_id: int) -> dict[str, Any]:
-    """`area`, `bbox` and `segmentation` of one class from labels (H, W) that lie column by column in memory."""
+def _encode(mask: NDArray[np.bool_], polygons: bool) -> dict[str, Any]:
+    """Return `area`, `bbox` and `segmentation` of a mask bool (H, W)."""
     from pycocotools import mask as coco_mask
 
-    rle = coco_mask.encode((columns == class_id).view(np.uint8))
+    rle = coco_mask.encode(np.asfortranarray(mask).view(np.uint8))  # COCO's runs go down the columns
     box = [float(v) for v in coco_mask.toBbox(rle)]
-    counts = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
-    return {"area": int(coco_mask.area(rle)), "bbox": box, "segmentation": counts}
+    segmentation: Any = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    if polygons:
+        segmentation = [polygon.round(2).astype(float).round(2).ravel().tolist() for polygon in edge_polygons(mask)]
+    return {"area": int(coco_mask.area(rle)), "bbox": box, "segmentation": segmentation}
 
 
-def _score(segmentation: Segmentation, class_id: int) -> float:
-    """Mean probability of a class over the cells where it won."""
-    cells = segmentation.probabilities[class_id][segmentation.labels == class_id]
-    return round(float(cells.mean()), 4) if len(cells) else 0.0
-
-
-@register_sink(suffixes=(".coco.json",), help="COCO annotations as RLE")
+@register_sink(suffixes=(".coco.json",), help="COCO annotations", refers_to_frames=True)
 def open_coco(target: str, spec: OutputSpec, settings: EncoderSettings) -> CocoSink:
     """Open a COCO file."""
     return CocoSink(Path(target), spec)

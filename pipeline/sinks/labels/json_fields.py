@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.sources.errors import redact
+
+# Characters of a clip's name in the names of its frames.
+_LONGEST_CLIP = 100
 
 
 def describe_class(class_id: int, spec: ClassSpec) -> dict[str, Any]:
@@ -45,9 +51,30 @@ def frame_name(frame: Frame) -> str:
     return f"{frame.file.stem}.png" if frame.file else f"{frame.index:06d}_{frame.pts}.png"
 
 
-def image_name(frame: Frame) -> str:
-    """The file name of a frame as annotation tools match it: the image file's own, or "frame_000012.png" for a video's.
+def image_name(frame: Frame, spec: OutputSpec) -> str:
+    """The file name of a frame as annotation tools match it: the image file's own, or one of `FRAME_NAMES` for a video's.
 
-    CVAT numbers the frames of a video so, from 0, as does `ffmpeg -i VIDEO -start_number 0 frame_%06d.png`.
+    If frames are exported, it is `exported_name`.
     """
-    return frame.file.name if frame.file else f"frame_{frame.index:06d}.png"
+    return frame.file.name if frame.file and not spec.style.frames else exported_name(frame, spec)
+
+
+def exported_name(frame: Frame, spec: OutputSpec) -> str:
+    """The file name of an exported frame, a PNG in a folder without others below it."""
+    return f"{frame.file.stem if frame.file else _FRAME_STEMS[spec.style.names](frame, spec)}.png"
+
+
+def _clip_stem(frame: Frame, spec: OutputSpec) -> str:
+    clip = re.sub(r"[^\w.-]+", "_", PurePath(redact(spec.stream.name).split("?")[0]).stem, flags=re.ASCII)
+    return f"{clip[:_LONGEST_CLIP] or 'clip'}_{frame.index:06d}"
+
+
+_FRAME_STEMS: Mapping[str, Callable[[Frame, OutputSpec], str]] = {
+    "frame": lambda frame, spec: f"frame_{frame.index:06d}",
+    "pts": lambda frame, spec: f"{frame.index:06d}_{frame.pts}",
+    "clip": _clip_stem,
+}
+# Names of a video's frames: "frame" frame_000012.png, which CVAT's video tasks match (numbered from 0, as by
+# `ffmpeg -i VIDEO -start_number 0 frame_%06d.png`); "pts" 000012_36000.png, as masks are called; "clip" CLIP_000012.png, which
+# stays unique in a folder with the frames of several clips.
+FRAME_NAMES = tuple(_FRAME_STEMS)

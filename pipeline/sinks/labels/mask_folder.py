@@ -1,4 +1,4 @@
-"""The manifest of a folder of masks: only its files are removed, and only if they are unchanged."""
+"""The manifest of a folder of masks or labels: only its files are removed, and only if they are unchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,10 @@ class MaskFolder:
             raise
 
     def add(self, name: str, data: bytes) -> None:
-        """Write a new file. Raises OSError, and then leaves no part of it."""
+        """Write a new file; `name` may have folders, "images/a.png". Raises OSError, and then leaves no part of it."""
         path = self._folder / name
+        if path.parent != self._folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
             try:
                 file.write(data)
@@ -52,6 +54,7 @@ class MaskFolder:
         """Remove what was written, and the folder if it holds nothing else."""
         for name in (*self._files, CLASSES_FILE):
             (self._folder / name).unlink(missing_ok=True)
+        _remove_empty(self._folder)
         with suppress(OSError):
             self._folder.rmdir()
 
@@ -74,7 +77,7 @@ def own_files(folder: Path) -> list[str]:
 
     Raises UsageError, which names the first file that is another's.
     """
-    names = sorted(os.listdir(folder))
+    names = sorted(_names(folder))
     listed = _listed(folder)
     for name in names:
         if name == CLASSES_FILE and listed is not None:
@@ -99,7 +102,22 @@ def remove_own(folder: Path) -> int:
         raise FileExistsError(str(error).split(":")[0]) from error
     for name in sorted(names, key=lambda name: name == CLASSES_FILE):  # the list of what is this program's goes last
         (folder / name).unlink()
+    _remove_empty(folder)
     return len(names)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """All files below a folder, with "/" between folders; of a folder with nothing in it, and of a link, the name."""
+    for entry in os.scandir(folder):
+        inner = list(_names(Path(entry.path))) if entry.is_dir(follow_symlinks=False) else []
+        yield from (f"{entry.name}/{name}" for name in inner) if inner else (entry.name,)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders below `folder` that hold nothing."""
+    for entry in sorted((path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True):
+        with suppress(OSError):
+            entry.rmdir()
 
 
 def _listed(folder: Path) -> dict[str, Any] | None:

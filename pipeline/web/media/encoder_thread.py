@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame
+from cliprl.pipeline.sinks.frame_image import Image
 from cliprl.pipeline.web.media.channels import Channel, ViewerPacket
-from cliprl.pipeline.web.media.image_conversion import Image, ImageConverter, jpeg
+from cliprl.pipeline.web.media.image_conversion import ImageConverter, jpeg
 from cliprl.pipeline.web.media.vp8 import Vp8Encoder
 from cliprl.pipeline.web.metrics import latency_histogram
 

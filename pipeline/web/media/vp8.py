@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from av.video.frame import PictureType
 
-from cliprl.pipeline.web.media.image_conversion import Image
+from cliprl.pipeline.sinks.frame_image import Image
 
 CLOCK = Fraction(1, 90_000)
 # Bits per pixel that keep text and contours legible, and the frame rate for which the bit rate is computed.

@@ -1,0 +1,72 @@
+"""The options of `cliprl-stream` for label files, and the folder of frames that `--export-frames` adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.interfaces import LabelStyle
+from cliprl.pipeline.sinks.registry import SINKS, find_sink
+
+
+class FrameNames(StrEnum):
+    """Names of a video's frames in label files."""
+
+    FRAME = "frame"
+    PTS = "pts"
+    CLIP = "clip"
+
+
+ExportFrames = Annotated[
+    bool,
+    typer.Option(
+        "--export-frames",
+        rich_help_panel="Output",
+        help="Also write the frames without the overlay, as PNG, into [cyan]NAME.frames/[/] beside the labels "
+        "([cyan].coco.json[/], [cyan].cvat.xml[/], [cyan].labelstudio.json[/]).",
+    ),
+]
+Names = Annotated[
+    FrameNames,
+    typer.Option(
+        hidden=True,
+        rich_help_panel="Output",
+        help="Names of a video's frames in label files: frame_000012.png as CVAT's video tasks count, 000012_PTS.png as masks "
+        "are called, or CLIP_000012.png.",
+    ),
+]
+Polygons = Annotated[
+    bool,
+    typer.Option(
+        "--polygons", hidden=True, rich_help_panel="Output", help="Polygons instead of run lengths in label files."
+    ),
+]
+
+
+def with_exported_frames(targets: Sequence[str], style: LabelStyle) -> tuple[tuple[str, ...], LabelStyle]:
+    """Add a folder of frames beside the first label file of `targets`, and tell the label files.
+
+    Raises UsageError if no target is a label file that refers to frames.
+    """
+    for target in targets:
+        kind = find_sink(target)
+        if kind is not None and kind.refers_to_frames:
+            suffix = next(suffix for suffix in kind.suffixes if target.lower().endswith(suffix))
+            folder = f"{target[: -len(suffix)]}.frames/"
+            return (*targets, folder), replace(style, frames=Path(folder).name)
+    names = ", ".join(kind.shown for kind in SINKS if kind.refers_to_frames)
+    raise UsageError(
+        f"--export-frames writes beside label files, and no output is one: give -o NAME with one of {names}"
+    )
+
+
+def writes_frames(targets: Sequence[str]) -> str | None:
+    """Return the first output that holds frames without the overlay; None if there is none."""
+    kinds = ((target, find_sink(target)) for target in targets)
+    return next((target for target, kind in kinds if kind and kind.writes_frames), None)

@@ -1,0 +1,111 @@
+"""Masks as CVAT XML 1.1: tracks for the frames of a video, images for a list of image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
+from cliprl.pipeline.core.nv12 import upright_size
+from cliprl.pipeline.sinks.json_text import readable
+from cliprl.pipeline.sinks.labels.json_fields import image_name
+from cliprl.pipeline.sinks.labels.text_sink import TextLabelSink
+from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
+from cliprl.pipeline.sinks.shapes.polygons import edge_polygons
+from cliprl.pipeline.sinks.shapes.regions import Region
+from cliprl.pipeline.sinks.shapes.run_lengths import cvat_runs
+from cliprl.pipeline.sources.errors import redact
+
+
+class CvatSink(TextLabelSink):
+    """A file that CVAT imports as "CVAT 1.1", and datumaro as "cvat".
+
+    Of a video, each mask or polygon is a track of one frame, by the frame's index from 0, as CVAT counts: `<track>` with
+    `<mask>` or `<polygon>`. CVAT turns such tracks into shapes. Of image files, `<image>` holds the shapes, by the file's name.
+    The attribute "confidence" is the mean probability where the class won.
+    """
+
+    def __init__(self, target: Path, spec: OutputSpec) -> None:
+        """Create the partial file. Raises UsageError if it can't be."""
+        super().__init__(target, spec)
+        self._tracks = 0
+
+    def head(self, frame: Frame) -> str:
+        """Return the meta data: labels with their colors, and the size of the frames."""
+        height, width = upright_size(frame)
+        labels = "".join(
+            f"<label><name>{escape(spec.name)}</name><color>#{bytes(spec.color).hex()}</color><type>any</type><attributes>"
+            "<attribute><name>confidence</name><mutable>False</mutable><input_type>number</input_type>"
+            "<default_value>0</default_value><values>0\n1\n0.0001</values></attribute></attributes></label>\n"
+            for spec in self.classes.values()
+        )
+        mode = "annotation" if frame.file else "interpolation"
+        frames = self.spec.stream.frames
+        size = "" if frames is None else f"<size>{frames}</size>"
+        name = escape(readable(redact(self.spec.stream.name)))
+        return (
+            f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task><name>{name}</name>'
+            f"{size}<mode>{mode}</mode>\n<labels>\n{labels}</labels>\n<original_size><width>{width}</width>"
+            f"<height>{height}</height></original_size></task></meta>\n"
+        )
+
+    def text(self, frame: Frame, found: list[Region] | None) -> str:
+        """Return the tracks of a video's frame, or the element of an image."""
+        if frame.file is None:
+            return "".join(
+                self._track(frame, region, shape) for region in found or () for shape in self._shapes(region)
+            )
+        height, width = upright_size(frame)
+        shapes = "".join(
+            f"<{shape} label={self._label(region)}{_SHAPE}>{_confidence(region)}</{shape.split()[0]}>\n"
+            for region in found or ()
+            for shape in self._shapes(region)
+        )
+        name = quoteattr(readable(image_name(frame, self.spec)))
+        return f'<image id="{frame.index}" name={name} width="{width}" height="{height}">\n{shapes}</image>\n'
+
+    def tail(self) -> str:
+        """Return the end of the document."""
+        return "</annotations>\n"
+
+    def _track(self, frame: Frame, region: Region, shape: str) -> str:
+        """Return a track that appears in one frame; a polygon is ended in the next, for CVAT would repeat it."""
+        frames = [(frame.index, 0)] if shape.startswith("mask") else [(frame.index, 0), (frame.index + 1, 1)]
+        shapes = "".join(
+            f'<{shape} frame="{index}" keyframe="1" outside="{outside}"{_SHAPE}>{_confidence(region)}</{shape.split()[0]}>\n'
+            for index, outside in frames
+        )
+        self._tracks += 1
+        return f'<track id="{self._tracks - 1}" label={self._label(region)} source="auto">\n{shapes}</track>\n'
+
+    def _label(self, region: Region) -> str:
+        return quoteattr(self.classes[region.class_id].name)
+
+    def _shapes(self, region: Region) -> list[str]:
+        """Return the elements of a region, without the attributes that all shapes have."""
+        if self.spec.style.polygons:
+            return [
+                f'polygon points="{";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist())}"'
+                for ring in edge_polygons(region.mask)
+            ]
+        rows, columns = np.flatnonzero(region.mask.any(axis=1)), np.flatnonzero(region.mask.any(axis=0))
+        part = region.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        text = ", ".join(map(str, cvat_runs(part)))
+        box = f'left="{columns[0]}" top="{rows[0]}" width="{part.shape[1]}" height="{part.shape[0]}"'
+        return [f'mask rle="{text}" {box}']
+
+
+_SHAPE = ' occluded="0" source="auto" z_order="0"'
+
+
+def _confidence(region: Region) -> str:
+    return f'<attribute name="confidence">{region.score:g}</attribute>'
+
+
+@register_sink(suffixes=(".cvat.xml",), help="CVAT annotations", refers_to_frames=True)
+def open_cvat(target: str, spec: OutputSpec, settings: EncoderSettings) -> CvatSink:
+    """Open a CVAT file."""
+    return CvatSink(Path(target), spec)
