@@ -138,7 +138,7 @@ def _encode(mask: NDArray[np.bool_], polygons: bool) -> dict[str, Any]:
     box = [float(v) for v in coco_mask.toBbox(rle)]
     segmentation: Any = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
     if polygons:
-        segmentation = [polygon.round(2).astype(float).round(2).ravel().tolist() for polygon in edge_polygons(mask)]
+        segmentation = [polygon.round(2).ravel().tolist() for polygon in edge_polygons(mask)]
     return {"area": int(coco_mask.area(rle)), "bbox": box, "segmentation": segmentation}
 
 

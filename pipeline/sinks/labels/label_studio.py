@@ -56,7 +56,7 @@ class LabelStudioSink(TextLabelSink):
         kind = "polygonlabels" if self.spec.style.polygons else "brushlabels"
         values: list[dict[str, Any]] = [{"format": "rle", "rle": brush_runs(region.mask)}]
         if self.spec.style.polygons:
-            scaled = [ring.astype(float) * (100 / width, 100 / height) for ring in edge_polygons(region.mask)]
+            scaled = [ring * (100 / width, 100 / height) for ring in edge_polygons(region.mask)]
             values = [{"points": ring.round(4).tolist(), "closed": True} for ring in scaled]
         return [
             {

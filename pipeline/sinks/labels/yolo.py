@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_size
@@ -15,7 +13,7 @@ from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.folder_sink import FolderSink, replaced_folder
 from cliprl.pipeline.sinks.labels.json_fields import exported_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
-from cliprl.pipeline.sinks.shapes.polygons import center_polygons
+from cliprl.pipeline.sinks.shapes.polygons import Ring, center_polygons
 from cliprl.pipeline.sinks.shapes.regions import labelled_classes, regions
 
 
@@ -49,9 +47,9 @@ class YoloSink(FolderSink):
         self._masks.add(f"labels/{Path(name).with_suffix('.txt').name}", "".join(lines).encode())
 
 
-def _shares(ring: np.typing.NDArray[np.float32], width: int, height: int) -> list[float]:
+def _shares(ring: Ring, width: int, height: int) -> list[float]:
     """Return the vertices as shares of the size, at the centres of their pixels."""
-    shares: list[float] = ((ring.astype(float) + 0.5) / (width, height)).ravel().tolist()
+    shares: list[float] = ((ring + 0.5) / (width, height)).ravel().tolist()
     return shares
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-# One closed ring, float32 (N, 2): x, y.
-Ring = NDArray[np.float32]
+# One closed ring, float64 (N, 2): x, y.
+Ring = NDArray[np.float64]
 # Largest distances in pixels between a contour and its polygon; the first one that keeps the IoU is used.
 TOLERANCES = (1.0, 0.5, 0.25, 0.0)
 MIN_IOU = 0.995
@@ -64,7 +64,7 @@ def _polygons(
         polygons = [place(_joined(outer, holes, tolerance * scale)) for outer, holes in contours]
         if _iou(draw(polygons, *part.shape), part) >= MIN_IOU:
             break
-    return [polygon + np.float32((left, top)) for polygon in polygons]
+    return [polygon + np.array((left, top), np.float64) for polygon in polygons]
 
 
 def _contours(image: NDArray[np.uint8]) -> list[tuple[Any, list[Any]]]:
@@ -91,7 +91,7 @@ def _joined(outer: Any, holes: Sequence[Any], tolerance: float) -> Ring:
 
 def _simple(contour: Any, tolerance: float) -> Ring:
     simple = cv2.approxPolyDP(contour, tolerance, True) if tolerance else contour
-    return np.asarray(simple if len(simple) >= 3 else contour, np.float32).reshape(-1, 2)
+    return np.asarray(simple if len(simple) >= 3 else contour, np.float64).reshape(-1, 2)
 
 
 def _nearest(ring: Ring, hole: Ring) -> tuple[int, int, float]:

@@ -58,7 +58,7 @@ def shape_mask(element: ElementTree.Element) -> NDArray[np.bool_]:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     if element.tag == "polygon":
         points = [[float(v) for v in pair.split(",")] for pair in element.attrib["points"].split(";")]
-        return edge_mask([np.float32(points)], HEIGHT, WIDTH)
+        return edge_mask([np.array(points)], HEIGHT, WIDTH)
     left, top, width, height = (int(element.attrib[key]) for key in ("left", "top", "width", "height"))
     lengths = [int(length) for length in element.attrib["rle"].split(",")]
     mask[top : top + height, left : left + width] = from_cvat_runs(lengths, height, width)
@@ -90,7 +90,7 @@ def read_label_studio(path: Path) -> dict[str, Labels]:
             if item["type"] == "brushlabels":
                 mask = from_brush_runs(value["rle"], *size)
             else:
-                mask = edge_mask([np.float32(value["points"]) * (size[1] / 100, size[0] / 100)], *size)
+                mask = edge_mask([np.array(value["points"]) * (size[1] / 100, size[0] / 100)], *size)
             shapes.append((task["data"]["image"], value[item["type"]][0], mask))
     return drawn(shapes)
 
@@ -137,7 +137,7 @@ def test_yolo_folder(tmp_path: Path) -> None:
         labels = np.zeros((HEIGHT, WIDTH), np.uint8)
         for line in (folder / "labels" / f"frame_{frame.index:06d}.txt").read_text().splitlines():
             number, *shares = line.split()
-            points = np.float32(shares).reshape(-1, 2) * (WIDTH, HEIGHT)
+            points = np.array(shares, float).reshape(-1, 2) * (WIDTH, HEIGHT)
             labels[center_mask([points], HEIGHT, WIDTH)] = int(number) + 1
         found.append(labels)
     check_labels(found, items, exact=False)
@@ -228,7 +228,7 @@ def test_shapes_of_any_mask(small: NDArray[np.bool_], scale: int) -> None:
     assert np.array_equal(from_brush_runs(brush_runs(mask), *mask.shape), mask)
     assert all(len(ring) >= 3 for ring in (*edge_polygons(mask), *center_polygons(mask)))
     for again in (edge_mask(edge_polygons(mask), *mask.shape), center_mask(center_polygons(mask), *mask.shape)):
-        assert (again & mask).sum() >= 0.99 * (again | mask).sum()
+        assert (again ^ mask).sum() <= max(2, 0.01 * mask.sum()), "a seam may cross a pixel or two"
 
 
 @pytest.mark.parametrize("cut", [0, 9, -1])
