@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+BoolMask = NDArray[np.bool_]
 # One closed ring, float64 (N, 2): x, y.
 Ring = NDArray[np.float64]
 # Largest distances in pixels between a contour and its polygon; the first one that keeps the IoU is used.
@@ -17,7 +17,7 @@ TOLERANCES = (1.0, 0.5, 0.25, 0.0)
 MIN_IOU = 0.995
 
 
-def edge_polygons(mask: Mask) -> list[Ring]:
+def edge_polygons(mask: BoolMask) -> list[Ring]:
     """Return polygons in the continuous coordinates of COCO and CVAT: pixel (x, y) spans x..x+1, y..y+1.
 
     mask: bool (H, W). Each connected part is one polygon. Their union has an IoU of at least `MIN_IOU` with the mask, measured
@@ -27,12 +27,12 @@ def edge_polygons(mask: Mask) -> list[Ring]:
     return _polygons(mask, 2, lambda ring: (ring + 0.5) / 2, edge_mask)
 
 
-def center_polygons(mask: Mask) -> list[Ring]:
+def center_polygons(mask: BoolMask) -> list[Ring]:
     """Return polygons whose vertices are the indices of border pixels, as `cv2.fillPoly` draws them; else as `edge_polygons`."""
     return _polygons(mask, 1, lambda ring: ring, center_mask)
 
 
-def edge_mask(polygons: Sequence[Ring], height: int, width: int) -> Mask:
+def edge_mask(polygons: Sequence[Ring], height: int, width: int) -> BoolMask:
     """Return the pixels whose centres lie in any of the polygons: bool (height, width)."""
     from pycocotools import mask as coco_mask
 
@@ -42,7 +42,7 @@ def edge_mask(polygons: Sequence[Ring], height: int, width: int) -> Mask:
     return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))).astype(bool)
 
 
-def center_mask(polygons: Sequence[Ring], height: int, width: int) -> Mask:
+def center_mask(polygons: Sequence[Ring], height: int, width: int) -> BoolMask:
     """Return the pixels that `cv2.fillPoly` fills, borders included, for each polygon: bool (height, width)."""
     canvas = np.zeros((height, width), np.uint8)
     for polygon in polygons:
@@ -51,7 +51,7 @@ def center_mask(polygons: Sequence[Ring], height: int, width: int) -> Mask:
 
 
 def _polygons(
-    mask: Mask, scale: int, place: Callable[[Ring], Ring], draw: Callable[[Sequence[Ring], int, int], Mask]
+    mask: BoolMask, scale: int, place: Callable[[Ring], Ring], draw: Callable[[Sequence[Ring], int, int], BoolMask]
 ) -> list[Ring]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -105,6 +105,6 @@ def _nearest(ring: Ring, hole: Ring) -> tuple[int, int, float]:
     return best
 
 
-def _iou(one: Mask, other: Mask) -> float:
+def _iou(one: BoolMask, other: BoolMask) -> float:
     union = np.count_nonzero(one | other)
     return np.count_nonzero(one & other) / union if union else 1.0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from cliprl.pipeline.sinks.shapes.polygons import BoolMask
+
 # Label Studio packs values of 8 bits; the length of a run has one of these numbers of bits.
 _VALUE_BITS, _LENGTH_BITS = 8, (3, 4, 8, 16)
 _LONGEST = 1 << _LENGTH_BITS[-1]
@@ -20,13 +21,13 @@ def runs(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.gen
     return np.diff(ends, prepend=-1), values[ends]
 
 
-def cvat_runs(mask: Mask) -> list[int]:
+def cvat_runs(mask: BoolMask) -> list[int]:
     """Return the run lengths of a mask along its rows, alternately outside and inside; the first may be 0."""
     lengths, values = runs(mask.ravel())
     return [0, *lengths.tolist()] if values[0] else lengths.tolist()
 
 
-def from_cvat_runs(lengths: Sequence[int], height: int, width: int) -> Mask:
+def from_cvat_runs(lengths: Sequence[int], height: int, width: int) -> BoolMask:
     """Return the mask bool (height, width) of `cvat_runs`. Raises ValueError if the runs are negative or don't fill it."""
     counts = np.asarray(lengths, np.int64)
     if (counts < 0).any() or counts.sum() != height * width:
@@ -34,7 +35,7 @@ def from_cvat_runs(lengths: Sequence[int], height: int, width: int) -> Mask:
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
 
 
-def brush_runs(mask: Mask) -> list[int]:
+def brush_runs(mask: BoolMask) -> list[int]:
     """Return a mask as Label Studio's brush encodes it: the bytes of an RGBA image, 255 inside, in packed runs."""
     lengths, values = runs(mask.ravel())
     bits = [f"{mask.size * _CHANNELS:032b}{_VALUE_BITS - 1:05b}", *(f"{size - 1:04b}" for size in _LENGTH_BITS)]
@@ -49,7 +50,7 @@ def brush_runs(mask: Mask) -> list[int]:
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
-def from_brush_runs(data: Sequence[int], height: int, width: int) -> Mask:
+def from_brush_runs(data: Sequence[int], height: int, width: int) -> BoolMask:
     """Return the mask bool (height, width) of Label Studio's brush: where alpha is not 0.
 
     Raises ValueError if the data are damaged or of an image of another size.
