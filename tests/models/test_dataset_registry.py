@@ -22,7 +22,7 @@ STRIPES = textwrap.dedent('''
 
     import numpy as np
 
-    from cliprl.models.data.label_mapping import UNION
+    from cliprl.models.data.label_mapping import UNION_CLASSES
     from cliprl.models.data.registry import register_dataset
     from cliprl.models.data.sample import Sample
     from cliprl.models.data.splits import Split
@@ -36,7 +36,7 @@ STRIPES = textwrap.dedent('''
         source={"name": "stripes", "licence": "CC0"},
     )
     class Stripes:
-        name, classes = "stripes", UNION
+        name, classes = "stripes", UNION_CLASSES
 
         def __init__(self, folder, count="2"):
             self.count = int(count)

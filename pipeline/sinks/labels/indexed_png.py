@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import io
+import struct
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_INDEXED = 3
 
 
 def encode_png(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """Encode labels (H, W) as a PNG with eight bits per pixel and a palette of at most 256 (R, G, B) colors."""
-    image = Image.fromarray(labels)
-    image.putpalette([channel for color in palette for channel in color])
-    file = io.BytesIO()
+    """Encode labels (H, W) as a PNG with eight bits per pixel and a palette of at most 256 (R, G, B) colors.
+
+    zlib is used directly: at 720p that takes 5.5 ms, Pillow 9.1 ms for files 10 % smaller and 23 MB of packages; PyAV's files
+    are more than twice as large, and OpenCV writes no palette.
+    """
+    height, width = labels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, _INDEXED, 0, 0, 0)
+    # Each line begins with its filter: 0, none.
+    lines = np.zeros((height, width + 1), np.uint8)
+    lines[:, 1:] = labels
     # Run-length compression only: it is fast, and masks consist of runs.
-    image.save(file, "PNG", bits=8, compress_level=1, compress_type=zlib.Z_RLE)
-    return file.getvalue()
+    compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    data = compressor.compress(lines.data) + compressor.flush()
+    colors = bytes(channel for color in palette for channel in color)
+    chunks = ((b"IHDR", header), (b"PLTE", colors), (b"IDAT", data), (b"IEND", b""))
+    return _SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
