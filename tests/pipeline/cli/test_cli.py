@@ -80,6 +80,8 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     for word in ("INPUT", "--output", "--budget-ms", "Examples", "not a medical device"):
         assert word in text
     assert "--max-age-ms" not in text
+    assert "--overwrite" in text
+    assert "only an unchanged earlier output" in " ".join(text.replace("│", " ").split())
     assert call(monkeypatch, "--version") == 0
     assert capfd.readouterr().out.startswith("cliprl 0")
 

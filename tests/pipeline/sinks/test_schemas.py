@@ -73,6 +73,14 @@ def test_a_schema_is_valid_and_is_printed(name: str, capfd: pytest.CaptureFixtur
     assert json.loads(capfd.readouterr().out) == load_schema(name)
 
 
+def test_the_schemas_explain_share_box_and_file_name() -> None:
+    described = {name: json.dumps(load_schema(name)) for name in NAMES}
+    assert "share of the endoscope's view" in described["events"]
+    for name in ("events", "coco"):
+        assert "[left, top, width, height]" in described[name]
+        assert '"file_name": {"' in described[name]
+
+
 def test_an_unknown_schema_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert call("--print-schema", "boxes") == 2
     assert "no schema 'boxes': one of events, coco" in capfd.readouterr().err

@@ -77,6 +77,19 @@ def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
         open_source("demo:", stream=0)
 
 
+def test_the_command_takes_the_stream(tmp_path: Path) -> None:
+    path = several(tmp_path / "a.mkv", [(32, 32), (96, 64)])
+    command = str(Path(sys.executable).with_name("cliprl-stream"))
+    words = [command, path, "-o", str(tmp_path / "o.mkv"), "--steps", "0", "--stream"]
+    done = subprocess.run([*words, "0"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with open_source(str(tmp_path / "o.mkv")) as written:
+        assert (written.info.width, written.info.height) == (32, 32)
+    refused = subprocess.run([*words, "2"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "no video stream 2" in refused.stderr
+
+
 def test_single_stream_needs_no_note_and_audio_is_refused(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", audio=True)
     with open_source(path, stream=0) as source:
