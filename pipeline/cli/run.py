@@ -163,9 +163,6 @@ def _open(
         outputs.check(overwrite=options.overwrite)
     if source.info.live and options.device == "cpu":  # known for http only after opening
         return _open_live(options, targets, source, bundle, overlay, say)
-    passthrough, rate = source.info.passthrough, source.info.rate
-    if passthrough and rate and options.frames is not None:
-        passthrough.cut_chapters(options.frames / rate)
     scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
     sinks = [
         opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets

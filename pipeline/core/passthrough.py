@@ -94,10 +94,6 @@ class Passthrough:
         if seconds:
             self.chapters = tuple(_moved(chapter, seconds) for chapter in self.chapters)
 
-    def cut_chapters(self, end: Fraction) -> None:
-        """Leave out what of the chapters lies after `end` seconds, so that an output lasts no longer than its frames."""
-        self.chapters = tuple(_cut(c, end) for c in self.chapters if c["start"] * Fraction(c["time_base"]) < end)
-
     def begin(self) -> None:
         """Keep no more packets for later subscribers: frames are being read."""
         self._begun = True
@@ -111,6 +107,11 @@ def without_audio(passthrough: Passthrough | None, reason: str) -> Passthrough |
     what = [*(["the audio"] if passthrough.tracks else []), *(["the chapters"] if passthrough.chapters else [])]
     notes = [f"{' and '.join(what)} can't be carried over: {reason}"] if what else []
     return Passthrough(tags=passthrough.tags, notes=(*passthrough.notes, *notes))
+
+
+def cut_chapters(chapters: tuple[Any, ...], end: Fraction) -> tuple[Any, ...]:
+    """Leave out what of the chapters lies after `end` seconds, so that an output lasts no longer than its frames."""
+    return tuple(_cut(c, end) for c in chapters if c["start"] * Fraction(c["time_base"]) < end)
 
 
 def passthrough_of(container: Any, *, live: bool) -> Passthrough:

@@ -20,10 +20,11 @@ from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
 from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
 from cliprl.pipeline.sources.decoding.demux import PacketReader, SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
+from cliprl.pipeline.sources.decoding.playlist import missing_variants, read_playlist, rounding_error, variants
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
-from cliprl.pipeline.sources.errors import explain, redact
+from cliprl.pipeline.sources.errors import SourceError, explain, redact, source_error
 from cliprl.pipeline.sources.probe import check_file, first_shown, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
@@ -77,7 +78,7 @@ class VideoSource(FrameSource):
         except (OSError, ValueError, av.error.FFmpegError) as error:
             if how := find_encryption(name):
                 raise encryption_error(name, how) from None
-            raise explain(error, name) from None
+            raise _with_variants(explain(error, name), name) from None
         try:
             if start:
                 self.origin = seek_to_key(self._container, redact(name), start, stream)
@@ -116,10 +117,13 @@ class VideoSource(FrameSource):
         zero = first_shown(self._container, stream, self._held.pts)
         self._clock = PresentationClock(self.info.time_base, self.info.rate, zero)
         self._first_seconds = self._end_seconds = 0.0
+        is_playlist = self._container.format.name.startswith("hls")
         # The duration of Matroska is the time when the last stream ends; that of an HLS playlist is the sum of its segments.
-        self._counts_from_zero = stream.duration is None and not self._container.format.name.startswith("hls")
+        self._counts_from_zero = stream.duration is None and not is_playlist
         if chosen:
             self.note(chosen)
+        for variant in missing_variants(self._name, self._container) if is_playlist else []:
+            self.note(f"the variant {variant} of the playlist can't be read and is left out")
         persistent = self._context.name != "mjpeg"  # its frames are independent images
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._context), self.info.sample_aspect
@@ -202,7 +206,11 @@ class VideoSource(FrameSource):
         shown, stated = self._end_seconds - self._first_seconds, self.info.seconds
         if self._counts_from_zero:
             shown = max(shown, self._end_seconds + float(self._timeline.moved))
-        if missing <= 0 and not self._timeline.jumps and stated and stated - shown > self._slack:
+        absent = (stated or 0.0) - shown
+        early = missing <= 0 and not self._timeline.jumps and absent > self._slack
+        if early and self._container.format.name.startswith("hls"):
+            early = absent > self._slack + rounding_error(self._name)
+        if early:
             self.note(f"the frames end after {shown:.1f} s; the file states {stated:.1f} s")
 
     def close(self) -> None:
@@ -227,6 +235,15 @@ class VideoSource(FrameSource):
     def waiting(self) -> int:
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0
+
+
+def _with_variants(error: SourceError, name: str) -> SourceError:
+    """Add the variants of a master playlist to an error: libav refuses the whole if it can't read the segments of one."""
+    listed = variants(read_playlist(name)) if ".m3u8" in name else []
+    if not listed:
+        return error
+    named = ", ".join(map(str, listed))
+    return source_error(type(error), error.problem, f"{error}, or name one of the variants that it lists: {named}")
 
 
 def _aspect(context: Any) -> Fraction | None:

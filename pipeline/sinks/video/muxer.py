@@ -10,9 +10,10 @@ from typing import Any
 
 import av
 
-from cliprl.pipeline.core.passthrough import Packet, Passthrough
+from cliprl.pipeline.core.passthrough import Packet, Passthrough, cut_chapters
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.video.audio import AudioCopy
+from cliprl.pipeline.sinks.video.mp4_chapters import remove_chapter_track
 from cliprl.pipeline.sinks.video.muxer_trial import Plan, plan_streams
 
 # Bytes that libav collects before it calls `write`.
@@ -38,6 +39,9 @@ class Muxer:
         self._container: Any = None
         self._options: dict[str, str] = {}
         self._shift = Fraction(0)
+        self._chapters: tuple[Any, ...] = ()
+        # Matroska takes them at the end, when it is known how long the video is; in MP4 they are a track.
+        self._late_chapters = container == "matroska"
         self._held: list[Packet] = []
         self._begun = False
 
@@ -68,7 +72,13 @@ class Muxer:
         self._write(end)
         for packet in self._audio.rest(end, frames):
             self._put(packet)
+        whole = self._passthrough.frames == frames
+        chapters = self._chapters if whole else cut_chapters(self._chapters, end + self._shift)
+        if chapters != self._chapters or self._late_chapters:
+            self._container.set_chapters(list(chapters))
         self._container.close()
+        if chapters != self._chapters and not self._late_chapters and self._file.partial:
+            remove_chapter_track(self._file.partial)
 
     def abandon(self) -> None:
         """Take no more packets, and release the container."""
@@ -98,7 +108,9 @@ class Muxer:
         self._notes += plan.notes
         self._container.container_options.update(plan.options)
         self._container.metadata.update(plan.tags or {})
-        self._container.set_chapters(list(plan.chapters))
+        self._chapters = plan.chapters
+        if not self._late_chapters:
+            self._container.set_chapters(list(plan.chapters))
         self._has_audio = bool(plan.samples)
         self._audio.attach(self._container, [sample.track for sample in plan.samples], self._shift)
         self._container.start_encoding()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urljoin
-from urllib.request import urlopen
 
+from cliprl.pipeline.sources.decoding.playlist import read_playlist, resolve, variants
 from cliprl.pipeline.sources.errors import Problem, SourceError, redact, source_error
 
 # Bytes searched at the beginning and at the end of a file.
 _LOOKED_AT = 1 << 20
-_PLAYLIST = 1 << 18
-_TIMEOUT = 5.0
 _TS = 188
 # Boxes of MP4 and QuickTime, GUIDs of ASF: (marker, what it is called).
 _MARKERS = (
@@ -75,20 +72,9 @@ def _of_programme_stream(head: bytes) -> str | None:
 
 def _of_playlist(name: str, depth: int = 1) -> str | None:
     """The method in an HLS playlist, or in the first that a master playlist lists."""
-    try:
-        if name.startswith(("http://", "https://")):
-            with urlopen(name, timeout=_TIMEOUT) as answer:
-                text = answer.read(_PLAYLIST).decode("utf-8", "replace")
-        else:
-            with Path(name).open("rb") as file:
-                text = file.read(_PLAYLIST).decode("utf-8", "replace")
-    except (OSError, ValueError):
-        return None
+    text = read_playlist(name)
     methods = [method for method in _HLS_KEY.findall(text) if method != "NONE"]
     if methods:
         return f"HLS, {methods[0]}"
-    listed = re.search(r"#EXT-X-STREAM-INF[^\n]*\n([^#\n]+)", text)
-    if listed is None or not depth:
-        return None
-    nested = listed[1].strip()
-    return _of_playlist(urljoin(name, nested) if "://" in name else str(Path(name).parent / nested), depth - 1)
+    listed = variants(text)
+    return _of_playlist(resolve(name, listed[0].address), depth - 1) if listed and depth else None

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -163,6 +164,44 @@ def test_subtitles_data_and_attachments_are_named_as_left_out(tmp_path: Path, su
     assert "1 subtitle track" in note
     assert "1 attachment" in note
     assert payload(tmp_path / f"out.{suffix}") == payload(clip)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("ending", ["interrupted", "failed"])
+@pytest.mark.parametrize("frames", [5, 30])
+def test_chapters_after_the_last_frame_of_a_cut_run_are_left_out(
+    tmp_path: Path, suffix: str, ending: str, frames: int
+) -> None:
+    """The header, with the chapters, is written after a second of frames, or at the end of a shorter run."""
+    chapters = ((0, 100, "a"), (100, 1500, "b"), (1500, 3_600_000, "c"))
+    source = make_media(tmp_path / "in.mkv", audio=("aac",), frames=50, chapters=chapters)
+    target = tmp_path / f"out.{suffix}"
+    with (
+        suppress(RuntimeError, KeyboardInterrupt),
+        open_source(str(source)) as read,
+        VideoSink(target, OutputSpec(read.info, ())) as sink,
+    ):
+        for frame in read:
+            sink.write(frame, None)
+            if frame.index == frames - 1:
+                raise KeyboardInterrupt if ending == "interrupted" else RuntimeError
+    found = target if ending == "interrupted" else next(tmp_path.glob(".out*"))
+    end = Fraction(frames, 25)
+    assert chapters_of(found) == [(0, Fraction(1, 10), "a"), (Fraction(1, 10), end, "b")]
+    assert frames_of(found) == frames
+    with av.open(str(found)) as container:
+        assert {stream.type for stream in container.streams} == {"video", "audio"}
+        assert container.duration is not None
+        assert abs(container.duration / av.time_base - end) < 0.1
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_chapters_of_a_whole_run_stay_a_track_for_players_that_know_no_other(tmp_path: Path, suffix: str) -> None:
+    source = make_media(tmp_path / "in.mkv", frames=30, chapters=((0, 100, "a"), (100, 1500, "b")))
+    assert copy(source, tmp_path / f"out.{suffix}") == []
+    assert [title for _, _, title in chapters_of(tmp_path / f"out.{suffix}")] == ["a", "b"]
+    with av.open(str(tmp_path / f"out.{suffix}")) as container:
+        assert ("data" in {stream.type for stream in container.streams}) == (suffix != "mkv")
 
 
 def test_chapters_of_an_mp4_are_not_a_lost_track(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from av.stream import Disposition
 from media import make_clip, moving, video_frame
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.sources import open_source
 
 Size = tuple[int, int]
@@ -153,6 +156,61 @@ def test_best_hls_variant_is_shown_with_its_audio(variants: Path) -> None:
     assert "900 kbit/s" in info.notes[0].split("is shown")[0]
     assert info.passthrough is not None
     assert len(info.passthrough.tracks) == 1
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+@pytest.mark.parametrize("gone", ["high", "low"])
+def test_a_variant_of_hls_that_can_not_be_read_is_named(variants: Path, over_http: bool, gone: str) -> None:
+    (variants.parent / f"{gone}.m3u8").unlink()
+    if over_http:
+        handler = partial(SimpleHTTPRequestHandler, directory=str(variants.parent))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                info = open_and_close(f"http://127.0.0.1:{server.server_port}/master.m3u8")
+            finally:
+                server.shutdown()
+    else:
+        info = open_and_close(variants)
+    (note,) = [note for note in info.notes if "left out" in note]
+    facts = {"high": "96x64 900 kbit/s", "low": "32x32 100 kbit/s"}[gone]
+    assert f"the variant {gone}.m3u8 ({facts}) of the playlist can't be read" in note
+
+
+def open_and_close(name: Path | str) -> StreamInfo:
+    with open_source(name) as source:
+        return source.info
+
+
+def test_variants_that_share_a_playlist_are_not_taken_for_missing(variants: Path) -> None:
+    text = variants.read_text().replace("mid.m3u8", "high.m3u8")
+    variants.write_text(text)
+    assert not [note for note in open_and_close(variants).notes if "left out" in note]
+
+
+def test_a_master_playlist_that_is_refused_lists_its_variants(variants: Path) -> None:
+    (variants.parent / "high.ts").write_bytes(b"no video" * 1000)
+    with pytest.raises(CliprlError, match=r"name one of the variants .*low.m3u8 \(32x32 100 kbit/s\)"):
+        open_source(variants)
+
+
+@pytest.mark.parametrize(("lengths", "noted"), [(["2"] * 3, False), (["2.0"] * 3, True), (["2", "2", "9"], True)])
+def test_segment_lengths_in_whole_seconds_are_taken_as_rounded(tmp_path: Path, lengths: list[str], noted: bool) -> None:
+    """Each segment lasts 1.6 s, which a playlist of version 1 or 2 states as 2."""
+    settings = {"hls_time": "1.6", "hls_list_size": "0"}
+    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options=settings) as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"g": "40", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(120):
+            frame = video_frame(moving(index, 64, 96))
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    parts = [f"#EXTINF:{length},\na{number}.ts" for number, length in enumerate(lengths)]
+    (tmp_path / "a.m3u8").write_text("\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:9", *parts, "#EXT-X-ENDLIST"]))
+    with open_source(tmp_path / "a.m3u8") as source:
+        assert len(list(source)) == 120
+        assert any("frames end after" in note for note in source.info.notes) == noted
 
 
 def scramble(path: Path) -> Path:

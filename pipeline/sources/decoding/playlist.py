@@ -1,0 +1,88 @@
+"""HLS playlists, read as far as libav's account of them is not enough."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import urlopen
+
+from cliprl.pipeline.sources.errors import redact
+
+_LARGEST = 1 << 18
+_TIMEOUT = 5.0
+_VARIANT = re.compile(r"#EXT-X-STREAM-INF:([^\r\n]*)[\r\n]+(?:#[^\r\n]*[\r\n]+)*([^#\r\n]+)")
+_BANDWIDTH = re.compile(r"(?:^|,)\s*BANDWIDTH=(\d+)")
+_RESOLUTION = re.compile(r"(?:^|,)\s*RESOLUTION=(\d+x\d+)")
+_SEGMENT = re.compile(r"#EXTINF:\s*([\d.]+)")
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A variant of a master playlist: its address as listed, bits per second, and size; 0 and "" if not stated."""
+
+    address: str
+    bit_rate: int
+    size: str
+
+    def __str__(self) -> str:
+        name = redact(" ".join(self.address.split()))[:_LONGEST_NAME]
+        rate = f"{self.bit_rate // 1000} kbit/s" if self.bit_rate else ""
+        facts = " ".join(fact for fact in (self.size, rate) if fact)
+        return f"{name} ({facts})" if facts else name
+
+
+def read_playlist(name: str) -> str:
+    """Return the beginning of a playlist, a file or at an http address; "" if it can't be read."""
+    try:
+        if name.startswith(("http://", "https://")):
+            with urlopen(name, timeout=_TIMEOUT) as answer:
+                data: bytes = answer.read(_LARGEST)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LARGEST)
+    except (OSError, ValueError):
+        return ""
+    return data.decode("utf-8", "replace")
+
+
+def resolve(name: str, address: str) -> str:
+    """Return the name of what a playlist lists as `address`."""
+    return urljoin(name, address) if "://" in name else str(Path(name).parent / address)
+
+
+def variants(text: str) -> list[Variant]:
+    """List the variants of a master playlist; none of any other."""
+    return [_variant(*found) for found in _VARIANT.findall(text)]
+
+
+def missing_variants(name: str, container: Any) -> list[Variant]:
+    """List the variants of the master playlist `name` of which an open container has no stream.
+
+    libav leaves out in silence what it can't read. It marks the streams by the bit rate of their variant;
+    those of a playlist that several variants share have no mark.
+    """
+    listed = variants(read_playlist(name))
+    rates: dict[str, set[int]] = {}
+    for variant in listed:
+        rates.setdefault(variant.address, set()).add(variant.bit_rate)
+    opened = {stream.metadata.get("variant_bitrate") for stream in container.streams}
+    return [v for v in listed if v.bit_rate and rates[v.address] == {v.bit_rate} and str(v.bit_rate) not in opened]
+
+
+def rounding_error(name: str) -> float:
+    """Return by how many seconds the duration of a playlist may be wrong, because it states whole seconds for each segment."""
+    text = read_playlist(name)
+    listed = variants(text)
+    if listed:
+        text = read_playlist(resolve(name, listed[0].address))
+    lengths = _SEGMENT.findall(text)
+    return 0.5 * len(lengths) if all(length.isdecimal() for length in lengths) else 0.0
+
+
+def _variant(attributes: str, address: str) -> Variant:
+    rate, size = _BANDWIDTH.search(attributes), _RESOLUTION.search(attributes)
+    return Variant(address.strip(), int(rate[1]) if rate else 0, size[1] if size else "")
