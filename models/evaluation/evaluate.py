@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.protocol import CHOSEN, shipped_protocol
 from cliprl.models.evaluation.scoring import markdown
 
 
@@ -150,6 +151,7 @@ def _result(
         "refinement_steps": predictor.steps,
         "engine": f"{predictor.engine_name}, {predictor.precision}",
         "seed": options.seed,
+        "protocol": _use(options, data),
     }
     return {
         "bundle": predictor.bundle.manifest.name,
@@ -159,6 +161,14 @@ def _result(
         "worst": _worst(evaluations[0]),
         "results": [{"corruption": asdict(e.corruption)} | e.evaluator.to_json() for e in evaluations],
     }
+
+
+def _use(options: EvaluationOptions, data: LabelledDataset) -> str | None:
+    """Return what the evaluation protocol says of the scored sequences; None if it does not list them."""
+    use = shipped_protocol().use_of(options.data, sequence_names(data))
+    if use == CHOSEN:
+        return "chosen: settings of the shipped bundle were chosen on this data, so these are no scores on unseen data"
+    return "reported: no setting is chosen on this data" if use else None
 
 
 def _worst(clean: Evaluation) -> dict[str, list[dict[str, Any]]]:

@@ -30,7 +30,7 @@ def score_bundle(
     """Score the base (no refinement) and the refined result (the bundle's default steps), in f32 on the CPU, on every
     `every`-th frame of each set. `progress` is called with the number of scored frames and their total.
 
-    Returns entries by title: {definition, frames by sequence, base, refined}; both are {"pooled": score, sequence: score}.
+    Returns entries by title: {definition, use, frames by sequence, base, refined}; both are {"pooled": score, sequence: score}.
     """
     sides = {"base": 0, "refined": bundle.manifest.steps}
     total, done = len(sides) * sum(len(range(0, len(test.data), every)) for test in tests), 0
@@ -67,11 +67,11 @@ def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Call
 def _entries(test: TestDataset, counts: Mapping[str, ConfusionCounts]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the scores of a test set: of "instrument", or of its classes with and without the background."""
     if test.empty:
-        return [(test.title, _entry(FALSE_ALARMS, counts, false_alarm_share))]
+        return [(test.title, _entry(test, FALSE_ALARMS, counts, false_alarm_share))]
     if test.union:
-        return [(f"{test.title}, instrument", _entry(UNION_IOU, counts, DEFINITIONS[FOREGROUND_MIOU].metric))]
+        return [(f"{test.title}, instrument", _entry(test, UNION_IOU, counts, DEFINITIONS[FOREGROUND_MIOU].metric))]
     found = [DEFINITIONS[key] for key in (BACKGROUND_MIOU, FOREGROUND_MIOU)]
-    return [(f"{test.title}, {d.title}", _entry(f"{d.title}: {d.rule}", counts, d.metric)) for d in found]
+    return [(f"{test.title}, {d.title}", _entry(test, f"{d.title}: {d.rule}", counts, d.metric)) for d in found]
 
 
 def false_alarm_share(counts: ConfusionCounts) -> RatioMetric:
@@ -80,12 +80,16 @@ def false_alarm_share(counts: ConfusionCounts) -> RatioMetric:
 
 
 def _entry(
-    definition: str, counts: Mapping[str, ConfusionCounts], make: Callable[[ConfusionCounts], RatioMetric]
+    test: TestDataset,
+    definition: str,
+    counts: Mapping[str, ConfusionCounts],
+    make: Callable[[ConfusionCounts], RatioMetric],
 ) -> Mapping[str, Any]:
     (first, *_) = counts.values()
     names = first.sequences
     values = {side: _values(make(found), names) for side, found in counts.items()}
-    return {"definition": definition, "frames": {name: names.count(name) for name in dict.fromkeys(names)}, **values}
+    frames = {name: names.count(name) for name in dict.fromkeys(names)}
+    return {"definition": definition, **({"use": test.use} if test.use else {}), "frames": frames, **values}
 
 
 def _values(score: RatioMetric, sequences: Sequence[str]) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError
 from cliprl.models.config.config import Recipe
+from cliprl.models.evaluation.protocol import CHOSEN
 from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES, REFINER_SCORES, Tally
@@ -39,7 +40,7 @@ def gain(
 
 def write_tables(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str, list[list[Tally]]]) -> None:
     """The tables, as Markdown and as JSON. `tallies` are by arm, seed and set; the first arm is the base."""
-    titles = [test.title for test in sets.tests]
+    titles = [f"{test.title} ({CHOSEN})" if test.use == CHOSEN else test.title for test in sets.tests]
     base = next(iter(tallies.values()))
     arms = {
         name: {

@@ -11,7 +11,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.dataset_spec import DatasetSpec
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument, with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, dataset_kind, open_dataset
 from cliprl.models.data.sets import vocalfolds
@@ -20,6 +20,7 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import check_disjoint
+from cliprl.models.evaluation.protocol import shipped_protocol
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Options of a training line: the share of a batch, partial labels, and ignored classes.
@@ -34,7 +35,8 @@ ProgressCallback = Callable[[int, int], None]
 class TestDataset:
     """A test data set and the mapping of its classes to the network's.
 
-    `union` scores instrument or not; `empty` marks data without any instrument.
+    `union` scores instrument or not; `empty` marks data without any instrument. `use` is "chosen" or "reported", or "" for
+    data that the evaluation protocol does not list.
     """
 
     title: str
@@ -42,6 +44,7 @@ class TestDataset:
     classes: ClassMap
     union: bool = False
     empty: bool = False
+    use: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: Da
         severity = spec.number("severity", 0)
         if severity:
             found = CorruptedDataset(found, severity, (recipe.network.height, recipe.network.width))
-        tests.append(TestDataset(spec.without_path(), found, mapped, union, empty))
+        use = shipped_protocol().use_of(text, sequence_names(found)) or ""
+        tests.append(TestDataset(spec.without_path(), found, mapped, union, empty, use))
     return tests
 
 

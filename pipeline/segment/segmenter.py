@@ -189,7 +189,7 @@ class Segmenter:
             prior = self._prior.recall(context.logits, context.view, context.is_cut)
             refined = self._refiner(context.features, context.logits, prior, deadline)
             self._prior.keep(refined.logits, context.view)
-            context.segmentation = _segmentation(refined.logits[0], context.view, refined.steps, refined.moved)
+            context.segmentation = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
 
     def reset(self) -> None:
         """Forget the previous frame and the field of view. Call it before another stream."""
@@ -220,7 +220,8 @@ def _check(steps: int, budget: float | None) -> None:
         )
 
 
-def _segmentation(logits: NDArray[Any], view: Viewport, steps: int, moved: float) -> Segmentation:
+def segmentation_of(logits: NDArray[Any], view: Viewport, steps: int, moved: float) -> Segmentation:
+    """Return the segmentation of logits (K, h, w) seen through a view."""
     probabilities = np.exp(logits - logits.max(axis=0))
     probabilities /= probabilities.sum(axis=0)
     inside = inside_cells(view, *logits.shape[1:])

@@ -1,0 +1,119 @@
+"""Read the evaluation protocol: the data sets for choosing settings and, disjoint from them, those for reporting scores."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from cliprl.engines import UsageError
+from cliprl.models.data.dataset_spec import DatasetSpec
+
+PROTOCOL = Path(__file__).with_name("protocol.toml")
+CHOOSING, REPORTING = "choosing", "reporting"
+# The words for scores of the two sides.
+CHOSEN, REPORTED = "chosen", "reported"
+# Kinds of data set whose folder or file says which data it is; the other kinds are one published data set each.
+NAMED_BY_PATH = ("empty", "folder", "raytraced", "stills")
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolSet:
+    """A data set of the protocol: its title, its data set line, ignored classes, and the severities of its corruption.
+
+    Each `every`-th frame is scored. `outside` marks images that are out of distribution.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    data: str
+    ignore: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
+    every: int = 1
+    outside: bool = False
+
+    def shares_data(self, line: str, sequences: Collection[str] = ()) -> bool:
+        """Return whether a data set line, of which `sequences` (empty: those of the line) are used, has frames of this set."""
+        mine, other = DatasetSpec.parse(self.data), DatasetSpec.parse(line)
+        if mine.kind != other.kind:
+            return False
+        parts = PurePath(mine.path).parts
+        if mine.kind in NAMED_BY_PATH and PurePath(other.path).parts[-len(parts) :] != parts:
+            return False
+        here, there = set(mine.names("sequences")), set(sequences or other.names("sequences"))
+        return not here or not there or bool(here & there)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The sets for choosing and for reporting. Raises UsageError if a name or data is on both sides."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    choosing: tuple[ProtocolSet, ...]
+    reporting: tuple[ProtocolSet, ...]
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in (*self.choosing, *self.reporting)]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"the protocol lists '{name}' twice: give each set another name")
+        for one, other in product(self.choosing, self.reporting):
+            if one.shares_data(other.data):
+                raise UsageError(
+                    f"the protocol's sets '{one.name}' (choosing) and '{other.name}' (reporting) share data: "
+                    "give each sequence to one side"
+                )
+
+    def use(self, one: ProtocolSet) -> str:
+        """Return "chosen" or "reported": the word for scores of one of the protocol's sets."""
+        return CHOSEN if one in self.choosing else REPORTED
+
+    def use_of(self, line: str, sequences: Collection[str] = ()) -> str | None:
+        """Return the word for scores of a data set line, of which `sequences` are scored; None if the protocol lacks it.
+
+        It is "chosen" as soon as one sequence is of a set for choosing.
+        """
+        for sets, word in ((self.choosing, CHOSEN), (self.reporting, REPORTED)):
+            if any(one.shares_data(line, sequences) for one in sets):
+                return word
+        return None
+
+
+def load_protocol(path: Path = PROTOCOL) -> Protocol:
+    """Read a protocol file. Raises UsageError for a file that is missing or malformed, or whose sides share data."""
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _ADAPTER.validate_python(tree)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"protocol '{path}' can't be read ({error}): give a TOML file") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"protocol '{path}': {place}: {first['msg']}") from error
+
+
+@cache
+def shipped_protocol() -> Protocol:
+    """Return the protocol of this package."""
+    return load_protocol()
+
+
+def select_sets(protocol: Protocol, names: Sequence[str]) -> list[ProtocolSet]:
+    """Return the sets of those names, or all, those for reporting first. Raises UsageError for an unknown name."""
+    listed = [*protocol.reporting, *protocol.choosing]
+    known = {one.name: one for one in listed}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the protocol has no set '{name}': one of {', '.join(known)}")
+    return [known[name] for name in names] if names else listed
+
+
+_ADAPTER = TypeAdapter(Protocol)

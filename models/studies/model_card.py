@@ -1,0 +1,242 @@
+"""Score a bundle on every set of the evaluation protocol, and write the model card's tables.
+
+    python -m cliprl.models.studies.model_card --bundle small --set data.root=FOLDER --out runs/card
+
+A row (a set at a severity) that OUT/rows holds for the same bundle is not scored again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
+
+from cliprl.engines import Bundle, open_bundle
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
+from cliprl.models.evaluation.protocol import CHOSEN, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.evaluation.scoring.markdown import markdown_table
+from cliprl.models.training.callbacks import ProgressDisplay
+
+# Raised when the content of a row changes, so that older rows are scored again.
+VERSION = 1
+# Frames of a bootstrap block: neighboring frames of a clip are near copies, so whole blocks are resampled.
+BLOCK = 25
+RESAMPLES = 1000
+# A frame counts as failed below this instrument IoU.
+FAILED = 0.5
+SIDES = ("base", "refined")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the card: a set of the protocol at a severity, and the word for its use."""
+
+    set: ProtocolSet
+    severity: int
+    use: str
+
+    @property
+    def title(self) -> str:
+        """Return the title: the set, the severity, and "chosen" for a set that settings were chosen on."""
+        severity = f", severity {self.severity}" if self.severity else ""
+        return f"{self.set.name}{severity}{f' ({CHOSEN})' if self.use == CHOSEN else ''}"
+
+    def file(self, bundle: Bundle) -> str:
+        """Return the name of the row's file, which depends on the bundle, the row and this module's version."""
+        key = [VERSION, dict(bundle.manifest.hashes), self.set.data, self.set.ignore, self.severity]
+        return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
+
+
+def rows_of(protocol: Protocol, names: Sequence[str], first: bool = False) -> Iterator[Row]:
+    """Yield the rows of the named sets, or of all; clean rows come first. `first` leaves out all others."""
+    sets = select_sets(protocol, names)
+    for severity in (0,) if first else (0, 3, 5, 2, 4):
+        for one in sets:
+            if not severity or severity in one.severities:
+                yield Row(one, severity, protocol.use(one))
+
+
+def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, display: ProgressDisplay) -> FrameScores:
+    """Return the frame scores of a row: read from its file in `folder`, or made and written there."""
+    path = folder / row.file(bundle)
+    if path.is_file():
+        with np.load(path) as file:
+            return FrameScores(**{name: file[name] for name in file.files})
+    data = open_dataset(row.set.data, "test", context)
+    if row.severity:
+        data = CorruptedDataset(data, row.severity, (bundle.manifest.height, bundle.manifest.width))
+    found = score_frames(
+        bundle, data, row.set.ignore, row.set.every, lambda done, total: display.on_progress(row.title, done, total)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as opened:
+        np.savez_compressed(opened, **found.arrays())
+    partial.replace(path)
+    return found
+
+
+def summarize(row: Row, scores: FrameScores) -> dict[str, Any]:
+    """Return the scores of a row as plain JSON values; None for what is undefined. Shares are 0..1, gains in points."""
+    blocks = _blocks(scores.clips)
+    with_instrument = bool((scores.base[:, 1] > scores.base[:, 2]).any())
+    result: dict[str, Any] = {
+        "use": row.use,
+        "data": row.set.data,
+        "severity": row.severity,
+        "outside": row.set.outside,
+        "frames": len(scores.steps),
+        "steps": round(float(scores.steps.mean()), 3),
+        "false_alarms": {side: _ratio(getattr(scores, side)[:, 2], scores.known) for side in SIDES},
+        "ece_of_instrument_cells": _ece(scores.calibration),
+        "consecutive_iou": {
+            side: _ratio(scores.consecutive[:, n], scores.consecutive[:, n + 1])
+            for side, n in zip(SIDES, (0, 2), strict=True)
+        },
+    }
+    if with_instrument:
+        result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}
+        result["iou_interval"] = {side: _interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES}
+        result["gain_interval"] = _interval([(scores.refined[:, :2], 100.0), (scores.base[:, :2], -100.0)], blocks)
+        result["sequences"] = {
+            name: {side: _ratio(*getattr(scores, side)[scores.sequences == name, :2].T) for side in SIDES}
+            for name in dict.fromkeys(scores.sequences.tolist())
+        }
+    return result
+
+
+def doubt_scores(rows: Sequence[tuple[Row, FrameScores]]) -> dict[str, float | None]:
+    """Return AUROCs of doubt (1 - confidence) over the reported rows: for failed frames, and for frames from outside."""
+    reported = [(row, scores) for row, scores in rows if row.use != CHOSEN]
+    doubt, failed, inside, outside = [], [], [], []
+    for row, scores in reported:
+        values = 1 - scores.confidence
+        (outside if row.set.outside else inside).append(values)
+        union = scores.refined[:, 1]
+        known = (union > scores.refined[:, 2]) & (union > 0)
+        doubt.append(values[known])
+        failed.append((scores.refined[:, 0] < FAILED * union)[known])
+    if not reported:
+        return {"failed_frames": None, "outside": None}
+    wrong = np.concatenate(failed)
+    values = np.concatenate(doubt)
+    return {
+        "failed_frames": _auroc(values[wrong], values[~wrong]),
+        "outside": _auroc(_joined(outside), _joined(inside)),
+    }
+
+
+def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
+    if not len(positive) or not len(negative):
+        return None
+    return round(float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative)), 4)
+
+
+def _ratio(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> float | None:
+    return round(float(top.sum()) / float(bottom.sum()), 5) if bottom.sum() else None
+
+
+def _ece(bins: NDArray[np.float64]) -> float | None:
+    sums = bins.sum(0)
+    return round(float(np.abs(sums[:, 0]).sum() / sums[:, 1].sum()), 4) if sums[:, 1].sum() else None
+
+
+def _blocks(clips: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Return the block of each frame: at most `BLOCK` consecutive frames of one clip."""
+    blocks, block, length = [], -1, 0
+    for n, clip in enumerate(clips):
+        fresh = n == 0 or clip != clips[n - 1] or length == BLOCK
+        block, length = (block + 1, 1) if fresh else (block, length + 1)
+        blocks.append(block)
+    return np.array(blocks, np.intp)
+
+
+def _interval(
+    parts: Sequence[tuple[NDArray[np.int64], float]], blocks: NDArray[np.intp], seed: int = 0
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval over blocks of a weighted sum of ratios; each part is frames (N, 2) and a weight."""
+    count = int(blocks[-1]) + 1
+    if count < 2:
+        return None
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    total = np.zeros(RESAMPLES)
+    for frames, weight in parts:
+        sums = np.stack([np.bincount(blocks, frames[:, n], count) for n in range(2)], axis=-1)
+        drawn = np.tensordot(draws, sums, axes=1)
+        total += weight * drawn[:, 0] / np.maximum(drawn[:, 1], 1)
+    return [round(float(value), 4) for value in np.quantile(total, (0.025, 0.975))]
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """Return the card's tables: instrument IoU of each set, its false alarms, and the doubt."""
+    rows = []
+    for title, entry in card["rows"].items():
+        iou, gain = entry.get("iou"), entry.get("gain_interval")
+        values = [f"{iou[side]:.3f}" for side in SIDES] if iou else ["–", "–"]
+        change = f"{100 * (iou['refined'] - iou['base']):+.1f}" if iou else "–"
+        within = f" ({gain[0]:+.1f}, {gain[1]:+.1f})" if gain else ""
+        alarms = [f"{100 * entry['false_alarms'][side]:.2f} %" for side in SIDES]
+        ece = entry["ece_of_instrument_cells"]
+        tail = [f"{entry['steps']:.2f}", "–" if ece is None else f"{ece:.3f}"]
+        rows.append([title, str(entry["frames"]), *values, change + within, *alarms, *tail])
+    head = ["set", "frames", "IoU, base", "IoU, refined", "gain", "false, base", "false, refined", "steps", "ECE"]
+    doubt = ", ".join(
+        f"{key.replace('_', ' ')} {value:.3f}" for key, value in card["doubt_auroc"].items() if value is not None
+    )
+    note = "Instrument or not. Gain in points, with its 95 % interval over blocks of 25 frames. ECE of cells called instrument."
+    return f"{markdown_table(head, rows)}\n{note}\n\nAUROC of doubt (1 - confidence) on the reported sets: {doubt or 'undefined'}.\n"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the rows, card.json and card.md.")],
+    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
+    ] = None,
+    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Score the set of this name alone. May be repeated.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Leave out the rows with corruption.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
+    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    root = Path(load_recipe("small", set_ or ()).data.root)
+    context = DatasetContext(root, "data.root", out / "scenes", workers=1)
+    done: list[tuple[Row, FrameScores]] = []
+    with ProgressDisplay.open(quiet) as display:
+        for row in rows_of(rules, only or (), clean):
+            done.append((row, score_row(opened, row, context, out / "rows", display)))
+            card = {
+                "bundle": opened.manifest.name,
+                "hashes": dict(opened.manifest.hashes),
+                "block": BLOCK,
+                "rows": {one.title: summarize(one, scores) for one, scores in done},
+                "doubt_auroc": doubt_scores(done),
+            }
+            (out / "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            (out / "card.md").write_text(markdown(card), encoding="utf-8")
+    typer.echo((out / "card.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_app(app, "model_card"))

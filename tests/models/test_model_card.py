@@ -1,0 +1,126 @@
+"""The evaluation protocol and the model card: sides that share no data, the word "chosen", and scores that resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from cliprl.engines import UsageError
+from cliprl.models.data.image_mask_dataset import sequence_names
+from cliprl.models.data.registry import open_dataset
+from cliprl.models.evaluation.frame_scores import BINS, FrameScores
+from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
+from cliprl.models.studies import model_card
+from cliprl.models.studies.model_card import Row, doubt_scores, summarize
+
+
+def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
+    path = folder / "protocol.toml"
+    path.write_text(f"[[choosing]]\nname = 'a'\ndata = '{choosing}'\n[[reporting]]\nname = 'b'\ndata = '{reporting}'\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("choosing", "reporting", "shared"),
+    [
+        ("endovis2015:x?sequences=D1,D2", "endovis2015:y?sequences=D2,OP3", True),
+        ("endovis2015:x?sequences=D1", "endovis2015:x", True),
+        ("endovis2015:x?sequences=D1", "endovis2015:x?sequences=D2", False),
+        ("stills:one/images", "stills:two/images", False),
+        ("stills:one/images", "stills:one/images", True),
+        ("empty:clip.mp4", "empty:clip.mp4?every=3", True),
+    ],
+)
+def test_no_sequence_is_for_choosing_and_for_reporting(
+    tmp_path: Path, choosing: str, reporting: str, shared: bool
+) -> None:
+    path = protocol_file(tmp_path, choosing, reporting)
+    if shared:
+        with pytest.raises(UsageError, match=r"'a' .choosing. and 'b' .reporting. share data"):
+            load_protocol(path)
+    else:
+        assert load_protocol(path).use_of(reporting) == "reported"
+
+
+@pytest.mark.parametrize("text", ["choosing = 3", "[[choosing]]\nname = 'a'\nnames = 'b'", "[[", ""])
+def test_a_malformed_protocol_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "protocol.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as raised:
+        load_protocol(path)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UsageError, match="can't be read"):
+        load_protocol(tmp_path / "none.toml")
+
+
+def test_a_line_is_chosen_as_soon_as_one_of_its_sequences_is() -> None:
+    protocol = shipped_protocol()
+    assert protocol.use_of("endovis2015:anywhere", ["D2", "OP3"]) == "chosen"
+    assert protocol.use_of("endovis2015:anywhere?sequences=OP3") == "reported"
+    assert protocol.use_of("folder:mine") is None
+    chosen, reported = protocol.choosing[0], protocol.reporting[0]
+    assert Row(chosen, 3, protocol.use(chosen)).title == f"{chosen.name}, severity 3 (chosen)"
+    assert "chosen" not in Row(reported, 0, protocol.use(reported)).title
+
+
+def test_cases_of_laparoscopy_frames_are_sequences(tmp_path: Path) -> None:
+    for name in ("c1-frame-10", "c1-frame-20", "clip_f003"):
+        for folder, suffix, value in (("images", "jpg", 90), ("masks", "png", 1)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), np.full((6, 8), value, np.uint8))
+    data = open_dataset(f"laparoscopy:{tmp_path}")
+    assert sequence_names(data) == ["c1", "clip"]
+    assert data[0].labels.all()
+    assert data.clip(0) != data.clip(1)
+
+
+def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: list[float]) -> FrameScores:
+    count = len(base)
+    return FrameScores(
+        np.array(base, np.int64),
+        np.array(refined, np.int64),
+        np.full(count, 100),
+        np.arange(count),
+        np.array(confidence),
+        np.zeros((count, BINS, 2)),
+        np.zeros((count, 4), np.int64),
+        np.array([f"clip{n}" for n in range(count)]),
+        np.array(["one"] * count),
+    )
+
+
+def test_the_card_gives_gain_false_alarms_and_the_auroc_of_doubt() -> None:
+    row = Row(ProtocolSet("mine", "folder:mine"), 0, "reported")
+    scores = frame_scores([[8, 10, 1], [2, 10, 3]], [[9, 10, 1], [2, 10, 0]], [0.9, 0.4])
+    entry = summarize(row, scores)
+    assert entry["iou"] == {"base": 0.5, "refined": 0.55}
+    assert entry["false_alarms"] == {"base": 0.02, "refined": 0.005}
+    assert doubt_scores([(row, scores)]) == {"failed_frames": 1.0, "outside": None}
+    assert doubt_scores([(Row(row.set, 0, "chosen"), scores)]) == {"failed_frames": None, "outside": None}
+    assert "+5.0" in model_card.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
+
+
+def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eye").mkdir()
+    cv2.imwrite(str(tmp_path / "eye" / "one.png"), np.full((32, 40, 3), 90, np.uint8))
+    path = protocol_file(tmp_path, "stills:eye", "stills:other")
+    arguments: dict[str, Any] = {
+        "out": tmp_path / "card",
+        "bundle": "small",
+        "set_": [f"data.root={tmp_path}"],
+        "protocol": path,
+        "quiet": True,
+    }
+    model_card.run(**arguments, only=["a"], clean=False)
+    first = json.loads((tmp_path / "card" / "card.json").read_text())
+    assert list(first["rows"]) == ["a (chosen)"]
+    monkeypatch.setattr(model_card, "score_frames", None)
+    model_card.run(**arguments, only=["a"], clean=False)
+    assert json.loads((tmp_path / "card" / "card.json").read_text()) == first
+    with pytest.raises(UsageError, match="no set 'c': one of b, a"):
+        model_card.run(**arguments, only=["c"], clean=False)
