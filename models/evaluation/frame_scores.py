@@ -14,15 +14,13 @@ from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.calibration import BINS
+from cliprl.models.evaluation.scoring.confusion_counts import Pixels
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.segmenter import segmentation_of
-
-# Bins of the expected calibration error.
-BINS = 15
-Pixels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

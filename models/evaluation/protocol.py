@@ -19,7 +19,7 @@ PROTOCOL = Path(__file__).with_name("protocol.toml")
 CHOOSING, REPORTING = "choosing", "reporting"
 # The words for scores of the two sides.
 CHOSEN, REPORTED = "chosen", "reported"
-# Kinds of data set whose folder or file says which data it is; the other kinds are one published data set each.
+# Kinds of data set that hold any data, by folder or file; each of the other kinds is one published data set.
 NAMED_BY_PATH = ("empty", "folder", "raytraced", "stills")
 
 

@@ -27,12 +27,11 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.markdown import markdown_table
+from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
 
 # Raised when the content of a row changes, so that older rows are scored again.
 VERSION = 1
-# Frames of a bootstrap block: neighboring frames of a clip are near copies, so whole blocks are resampled.
-BLOCK = 25
 RESAMPLES = 1000
 # A frame counts as failed below this instrument IoU.
 FAILED = 0.5
@@ -59,7 +58,7 @@ class Row:
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
 
 
-def rows_of(protocol: Protocol, names: Sequence[str], first: bool = False) -> Iterator[Row]:
+def card_rows(protocol: Protocol, names: Sequence[str], first: bool = False) -> Iterator[Row]:
     """Yield the rows of the named sets, or of all; clean rows come first. `first` leaves out all others."""
     sets = select_sets(protocol, names)
     for severity in (0,) if first else (0, 3, 5, 2, 4):
@@ -88,7 +87,7 @@ def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, d
     return found
 
 
-def summarize(row: Row, scores: FrameScores) -> dict[str, Any]:
+def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
     """Return the scores of a row as plain JSON values; None for what is undefined. Shares are 0..1, gains in points."""
     blocks = _blocks(scores.clips)
     with_instrument = bool((scores.base[:, 1] > scores.base[:, 2]).any())
@@ -158,10 +157,10 @@ def _ece(bins: NDArray[np.float64]) -> float | None:
 
 
 def _blocks(clips: NDArray[np.str_]) -> NDArray[np.intp]:
-    """Return the block of each frame: at most `BLOCK` consecutive frames of one clip."""
+    """Return the block of each frame: at most `BLOCK_FRAMES` consecutive frames of one clip."""
     blocks, block, length = [], -1, 0
     for n, clip in enumerate(clips):
-        fresh = n == 0 or clip != clips[n - 1] or length == BLOCK
+        fresh = n == 0 or clip != clips[n - 1] or length == BLOCK_FRAMES
         block, length = (block + 1, 1) if fresh else (block, length + 1)
         blocks.append(block)
     return np.array(blocks, np.intp)
@@ -200,14 +199,15 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"{key.replace('_', ' ')} {value:.3f}" for key, value in card["doubt_auroc"].items() if value is not None
     )
     note = "Instrument or not. Gain in points, with its 95 % interval over blocks of 25 frames. ECE of cells called instrument."
-    return f"{markdown_table(head, rows)}\n{note}\n\nAUROC of doubt (1 - confidence) on the reported sets: {doubt or 'undefined'}.\n"
+    last = f"AUROC of doubt (1 - confidence) on the reported sets: {doubt or 'undefined'}."
+    return f"{markdown_table(head, rows)}\n{note}\n\n{last}\n"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def run(
+def write_card(
     out: Annotated[Path, typer.Option(help="Folder for the rows, card.json and card.md.")],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
     set_: Annotated[
@@ -224,13 +224,13 @@ def run(
     context = DatasetContext(root, "data.root", out / "scenes", workers=1)
     done: list[tuple[Row, FrameScores]] = []
     with ProgressDisplay.open(quiet) as display:
-        for row in rows_of(rules, only or (), clean):
+        for row in card_rows(rules, only or (), clean):
             done.append((row, score_row(opened, row, context, out / "rows", display)))
             card = {
                 "bundle": opened.manifest.name,
                 "hashes": dict(opened.manifest.hashes),
-                "block": BLOCK,
-                "rows": {one.title: summarize(one, scores) for one, scores in done},
+                "block": BLOCK_FRAMES,
+                "rows": {one.title: summarize_row(one, scores) for one, scores in done},
                 "doubt_auroc": doubt_scores(done),
             }
             (out / "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -13,10 +13,11 @@ import pytest
 from cliprl.engines import UsageError
 from cliprl.models.data.image_mask_dataset import sequence_names
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.evaluation.frame_scores import BINS, FrameScores
+from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
+from cliprl.models.evaluation.scoring.calibration import BINS
 from cliprl.models.studies import model_card
-from cliprl.models.studies.model_card import Row, doubt_scores, summarize
+from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
 
 
 def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
@@ -97,7 +98,7 @@ def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: li
 def test_the_card_gives_gain_false_alarms_and_the_auroc_of_doubt() -> None:
     row = Row(ProtocolSet("mine", "folder:mine"), 0, "reported")
     scores = frame_scores([[8, 10, 1], [2, 10, 3]], [[9, 10, 1], [2, 10, 0]], [0.9, 0.4])
-    entry = summarize(row, scores)
+    entry = summarize_row(row, scores)
     assert entry["iou"] == {"base": 0.5, "refined": 0.55}
     assert entry["false_alarms"] == {"base": 0.02, "refined": 0.005}
     assert doubt_scores([(row, scores)]) == {"failed_frames": 1.0, "outside": None}
@@ -116,11 +117,11 @@ def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeyp
         "protocol": path,
         "quiet": True,
     }
-    model_card.run(**arguments, only=["a"], clean=False)
+    model_card.write_card(**arguments, only=["a"], clean=False)
     first = json.loads((tmp_path / "card" / "card.json").read_text())
     assert list(first["rows"]) == ["a (chosen)"]
     monkeypatch.setattr(model_card, "score_frames", None)
-    model_card.run(**arguments, only=["a"], clean=False)
+    model_card.write_card(**arguments, only=["a"], clean=False)
     assert json.loads((tmp_path / "card" / "card.json").read_text()) == first
     with pytest.raises(UsageError, match="no set 'c': one of b, a"):
-        model_card.run(**arguments, only=["c"], clean=False)
+        model_card.write_card(**arguments, only=["c"], clean=False)
