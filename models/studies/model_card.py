@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 
 from cliprl.engines import Bundle, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
@@ -82,7 +81,7 @@ def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, d
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as opened:
-        np.savez_compressed(opened, **found.arrays())
+        np.savez_compressed(opened, **found.arrays())  # type: ignore[arg-type]
     partial.replace(path)
     return found
 
@@ -119,7 +118,9 @@ def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
 def doubt_scores(rows: Sequence[tuple[Row, FrameScores]]) -> dict[str, float | None]:
     """Return AUROCs of doubt (1 - confidence) over the reported rows: for failed frames, and for frames from outside."""
     reported = [(row, scores) for row, scores in rows if row.use != CHOSEN]
-    doubt, failed, inside, outside = [], [], [], []
+    doubt, failed = [], []
+    inside: list[NDArray[np.float64]] = []
+    outside: list[NDArray[np.float64]] = []
     for row, scores in reported:
         values = 1 - scores.confidence
         (outside if row.set.outside else inside).append(values)
@@ -144,7 +145,9 @@ def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
     if not len(positive) or not len(negative):
         return None
-    return round(float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative)), 4)
+    ordered = np.sort(negative)
+    below = sum(np.searchsorted(ordered, positive, side).sum() for side in ("left", "right")) / 2
+    return round(float(below) / (len(positive) * len(negative)), 4)
 
 
 def _ratio(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> float | None:
