@@ -66,6 +66,25 @@ def test_a_named_pipe_is_read_once_with_its_sound(tmp_path: Path, length: int) -
     assert payload(tmp_path / "out.mp4") == payload(source)
 
 
+FROM_STDIN = """
+    import pathlib, sys
+    from cliprl.pipeline.core.interfaces import OutputSpec
+    from cliprl.pipeline.sinks import VideoSink
+    from cliprl.pipeline.sources import open_source
+    with open_source("-") as frames, VideoSink(pathlib.Path(sys.argv[1]), OutputSpec(frames.info, ())) as sink:
+        for frame in frames:
+            sink.write(frame, None)
+"""
+
+
+def test_standard_input_is_read_once_with_its_sound(tmp_path: Path) -> None:
+    source, target = make_media(tmp_path / "in.ts", audio=("aac",), frames=75), tmp_path / "out.mp4"
+    child = [sys.executable, "-c", textwrap.dedent(FROM_STDIN), str(target)]
+    subprocess.run(child, input=source.read_bytes(), check=True, timeout=120)
+    assert frames_of(target) == 75
+    assert payload(target) == payload(source)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
