@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -19,7 +18,7 @@ from cliprl.models.evaluation.torch_predictor import ModuleEngine
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
-from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
+from cliprl.models.training.stages.gradient_stage import GradientStage
 
 
 class UNet(nn.Module):
@@ -66,14 +65,14 @@ class UNet(nn.Module):
         return pixels.new_zeros(len(image), 1, 1, 1), self.net(pixels)
 
 
-class UNetStage:
+class UNetStage(GradientStage):
     """Trains a U-Net as the supervised stage trains the base: same settings, and step by step the same images."""
 
     name = "unet"
 
     def __init__(self, unet: UNet, mixture: Mixture, classes: Sequence[ClassSpec], recipe: Recipe) -> None:
         config = recipe.supervised
-        self.unet, self.config, self.steps, self.precision = unet, config, config.steps, recipe.precision
+        self.unet, self.config, self.precision = unet, config, recipe.precision
         self.allowed = torch.from_numpy(allowed_classes(classes))
         self.instrument = torch.from_numpy(instrument_classes(classes))
         slow = {id(p) for p in unet.encoder.parameters()}
@@ -82,8 +81,7 @@ class UNetStage:
             {"params": [p for p in trained if id(p) in slow], "lr": config.tower_rate},
             {"params": [p for p in trained if id(p) not in slow], "lr": config.rate},
         ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
+        super().__init__("unet", unet, torch.optim.AdamW(groups, weight_decay=1e-2), config.steps)
         size = (recipe.network.height, recipe.network.width)
         self.batches = BatchLoader(
             lambda step: labelled_batch(mixture, config.batch, size, recipe.seed, step, stride=1), recipe.data.workers
@@ -98,22 +96,8 @@ class UNetStage:
         logits = logits.float()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
-        optimizer_step(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.unet)
+        self.update(cross_entropy + self.config.dice * dice)
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
-
-    def state(self) -> dict[str, Any]:
-        """Network, optimizer and schedule."""
-        return {
-            "unet": self.unet.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self.unet.load_state_dict(state["unet"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def unet_predictor(unet: UNet, classes: Sequence[ClassSpec], height: int, width: int) -> ImageSegmenter:

@@ -16,6 +16,7 @@ from cliprl.models.network.actions import apply_actions
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.training.curriculum import Curriculum
+from cliprl.models.training.stages.gradient_stage import cosine_rate, optimizer_step
 from cliprl.models.training.stages.rollout import (
     AllowedClasses,
     Observation,
@@ -27,7 +28,6 @@ from cliprl.models.training.stages.rollout import (
     simulate_prior,
     unrolled_loss,
 )
-from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
 @dataclass(frozen=True, slots=True)

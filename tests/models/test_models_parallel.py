@@ -34,7 +34,7 @@ STEPS = textwrap.dedent("""
     from cliprl.models.training.run_datasets import open_run_datasets
     from cliprl.models.training.stages.contrastive import Contrastive
     from cliprl.models.training.stages.reinforcement import Reinforcement
-    from cliprl.models.training.stages.supervised import Supervised, update
+    from cliprl.models.training.stages.supervised import Supervised
     from cliprl.models.training.training import log_steps
 
     def gradients(module):
@@ -62,11 +62,12 @@ STEPS = textwrap.dedent("""
         mine = list(parallel.batch_share(4))
         features = torch.randn(4, recipe.network.features, 6, 6, generator=torch.Generator().manual_seed(1))[mine]
         loss = refiner.project(features).square().mean((1, 2, 3)) @ torch.arange(4.0)[mine] / len(mine)
-        update(stage.optimizer, stage.scheduler, loss, refiner)
+        stage.module = refiner
+        stage.update(loss)
         found["update"] = gradients(refiner)
         with log_steps(recipe, out, TrainingCallback()) as report:
             run_stage(Supervised(fresh(recipe), sets.train, sets.classes, recipe), CheckpointWriter(out), report)
-        if not parallel.rank():
+        if not parallel.process_rank():
             torch.save(found, out / "gradients.pt")
 
     if __name__ == "__main__":

@@ -19,7 +19,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage, save_checkpoint
-from cliprl.models.training.stages.supervised import optimizer_step
+from cliprl.models.training.stages.gradient_stage import optimizer_step
 
 TINY = (
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import tokenize
 from cliprl.models.training.losses import dhn_nce
 from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size
-from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
+from cliprl.models.training.stages.gradient_stage import GradientStage
 
 
-class Contrastive:
+class Contrastive(GradientStage):
     """Trains both encoders on whole images at half the network's size: captions need less detail than boundaries."""
 
     name = "contrastive"
@@ -28,11 +27,12 @@ class Contrastive:
     def __init__(self, network: ClipSegmenter, sets: Sequence[CaptionDataset], recipe: Recipe) -> None:
         self.network, self.config, self.seed = network, recipe.contrastive, recipe.seed
         self.places = [(data, indices) for data in sets for indices in _by_sequence(data)]
-        self.steps, self.device, self.precision = self.config.steps, device_of(network), recipe.precision
+        self.device, self.precision = device_of(network), recipe.precision
         self.size = (recipe.network.height // 2, recipe.network.width // 2)
         parameters = [p for p in network.clip.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        super().__init__(
+            "network", network, torch.optim.AdamW(parameters, lr=self.config.rate, weight_decay=1e-2), self.config.steps
+        )
         self.batches = BatchLoader(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, list[str]]:
@@ -59,22 +59,8 @@ class Contrastive:
             seen = self.network.encode_image(images.to(self.device, non_blocking=True))
         loss = dhn_nce(seen.float(), texts.float(), self.config.temperature, self.config.hardness)
         loss = loss / (len(captions) * world_size())
-        optimizer_step(self.optimizer, self.scheduler, loss, self.network)
+        self.update(loss)
         return {"dhn-nce": loss.item()}
-
-    def state(self) -> dict[str, Any]:
-        """Return network, optimizer and schedule."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore `state`."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _by_sequence(data: CaptionDataset) -> list[list[int]]:

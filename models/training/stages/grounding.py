@@ -27,7 +27,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import TEMPLATES, sampled_embeddings, tokenize
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
-from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
+from cliprl.models.training.stages.gradient_stage import GradientStage
 
 # Separators of the phrases of a caption, and places, which are not part of a name.
 _JOINTS = re.compile(r" with | and |, ")
@@ -81,20 +81,21 @@ class CaptionedLabels:
     labels: LabelledDataset
 
 
-class Grounded:
+class Grounded(GradientStage):
     """The supervised stage with the grounding loss, weighted by `weight`, beside cross-entropy and Dice."""
 
     name = "grounded"
 
     def __init__(self, network: ClipSegmenter, data: CaptionedLabels, recipe: Recipe, weight: float) -> None:
         self.network, self.data, self.config, self.weight = network, data, recipe.supervised, weight
-        self.seed, self.steps, self.precision = recipe.seed, recipe.supervised.steps, recipe.precision
+        self.seed, self.precision = recipe.seed, recipe.precision
         self.classes: tuple[ClassSpec, ...] = data.labels.classes
         self.size = (recipe.network.height, recipe.network.width)
         self.allowed = torch.from_numpy(allowed_classes(self.classes))
         self.instrument = torch.from_numpy(instrument_classes(self.classes))
-        self.optimizer = torch.optim.AdamW(_groups(network, recipe), weight_decay=1e-2)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        super().__init__(
+            "network", network, torch.optim.AdamW(_groups(network, recipe), weight_decay=1e-2), self.config.steps
+        )
         self.batches = BatchLoader(self._batch, recipe.data.workers)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
@@ -129,22 +130,8 @@ class Grounded:
             "dice": self.config.dice * dice_loss(classes, labels, self.instrument, self.allowed),
             "grounding": self.weight * grounding_loss(classes, words, present),
         }
-        optimizer_step(self.optimizer, self.scheduler, torch.stack(list(losses.values())).sum(), self.network)
+        self.update(torch.stack(list(losses.values())).sum())
         return {name: loss.item() for name, loss in losses.items()}
-
-    def state(self) -> dict[str, Any]:
-        """Return network, optimizer and schedule."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore `state`."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _groups(network: ClipSegmenter, recipe: Recipe) -> list[dict[str, Any]]:

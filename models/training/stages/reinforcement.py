@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.parallel import device_of
+from cliprl.models.training.stages.gradient_stage import GradientStage
 from cliprl.models.training.stages.rollout import (
     AllowedClasses,
     Observation,
@@ -25,10 +25,9 @@ from cliprl.models.training.stages.rollout import (
     rollout,
     simulate_prior,
 )
-from cliprl.models.training.stages.supervised import cosine_rate, optimizer_step
 
 
-class Reinforcement:
+class Reinforcement(GradientStage):
     """Trains the refiner on clean and corrupted frames; the prior is the refined result of the previous frame."""
 
     name = "reinforcement"
@@ -42,10 +41,11 @@ class Reinforcement:
         recipe: Recipe,
     ) -> None:
         self.network, self.refiner, self.classes = network, refiner, classes
-        self.config, self.seed, self.steps = recipe.reinforcement, recipe.seed, recipe.reinforcement.steps
+        self.config, self.seed = recipe.reinforcement, recipe.seed
         self.truth, self.device, self.precision = AllowedClasses.of(classes), device_of(refiner), recipe.precision
-        self.optimizer = torch.optim.Adam(refiner.parameters(), lr=self.config.rate)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, self.steps))
+        super().__init__(
+            "refiner", refiner, torch.optim.Adam(refiner.parameters(), lr=self.config.rate), self.config.steps
+        )
         self.growth = Curriculum(recipe.curriculum.reinforcement, self.steps)
         self.mixture, self.size = mixture, (recipe.network.height, recipe.network.width)
         self.batches = BatchLoader(self._batch, recipe.data.workers)
@@ -64,7 +64,7 @@ class Reinforcement:
         loss, figures = reinforcement_loss(
             transitions, observed.labels, imitation_weight(index, self.steps, self.config), self.config
         )
-        optimizer_step(self.optimizer, self.scheduler, loss, self.refiner)
+        self.update(loss)
         return figures
 
     @property
@@ -78,17 +78,3 @@ class Reinforcement:
 
     def _observe(self, pairs: FramePairs) -> Observation:
         return observe(self.network, pairs.to(self.device), self.text, self.precision)
-
-    def state(self) -> dict[str, Any]:
-        """Return refiner, optimizer and schedule; the base does not change."""
-        return {
-            "refiner": self.refiner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore `state`."""
-        self.refiner.load_state_dict(state["refiner"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])

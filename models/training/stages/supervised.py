@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec, UsageError
@@ -18,45 +17,19 @@ from cliprl.models.data.sample import Image, allowed_classes, instrument_classes
 from cliprl.models.evaluation.evaluation import ScoredFrame, draw_comparison
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import sampled_embeddings
-from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
-from cliprl.models.training.parallel import autocast, device_of, mean_gradients
+from cliprl.models.training.parallel import autocast, device_of
+from cliprl.models.training.stages.gradient_stage import GradientStage
 from cliprl.models.training.weight_average import WeightAverage
 
 # Images in a preview.
 PREVIEW_IMAGES = 4
 # Label strides: that of the network's grid, or finer.
 LABEL_STRIDES = (1, 2, 4)
-WARM_UP = 50
-CLIP_NORM = 2.0
 
 
-def cosine_rate(step: int, steps: int) -> float:
-    """Return the share of the full learning rate: a linear warm-up, then half a cosine down to a hundredth."""
-    warm = min(WARM_UP, max(1, steps // 10))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def optimizer_step(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
-    """Take one optimizer step on `loss`, with gradients averaged over all processes and clipped.
-
-    Raises NotFiniteError, with unchanged weights, if the loss or its gradient is not finite.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    mean_gradients(module)
-    norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
-    for name, value in (("the loss", loss.item()), ("the gradient's norm", norm.item())):
-        if not math.isfinite(value):
-            raise NotFiniteError(f"{name} is {value}")
-    optimizer.step()
-    scheduler.step()
-
-
-class Supervised:
+class Supervised(GradientStage):
     """Trains image backbone, decoder and text encoder; the pretrained backbone at a lower rate."""
 
     name = "supervised"
@@ -66,11 +39,15 @@ class Supervised:
         if config.stride not in LABEL_STRIDES:
             raise UsageError(f"setting 'supervised.stride' is {config.stride}: it must be 1, 2 or 4")
         self.network, self.classes, self.config, self.seed = network, classes, config, recipe.seed
-        self.steps, self.device, self.precision = config.steps, device_of(network), recipe.precision
+        self.device, self.precision = device_of(network), recipe.precision
         self.allowed = torch.from_numpy(allowed_classes(classes)).to(self.device)
         self.instrument = torch.from_numpy(instrument_classes(classes)).to(self.device)
-        self.optimizer = torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda s: cosine_rate(s, config.steps))
+        super().__init__(
+            "network",
+            network,
+            torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2),
+            config.steps,
+        )
         size = (recipe.network.height, recipe.network.width)
         growth = Curriculum(recipe.curriculum.supervised, config.steps)
 
@@ -95,7 +72,7 @@ class Supervised:
         self._last = image, labels, logits.detach()
         cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
-        optimizer_step(self.optimizer, self.scheduler, cross_entropy + self.config.dice * dice, self.network)
+        self.update(cross_entropy + self.config.dice * dice)
         if self._average:
             self._average.update(index)
             if index + 1 == self.steps:
@@ -116,18 +93,11 @@ class Supervised:
 
     def state(self) -> dict[str, Any]:
         """Return network, optimizer, schedule, and the average of the weights if there is one."""
-        average = {"average": self._average.weights} if self._average else {}
-        return average | {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
+        return super().state() | ({"average": self._average.weights} if self._average else {})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore `state`."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        super().load(state)
         if self._average:
             self._average.load(state["average"])
 
