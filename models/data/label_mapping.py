@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 
 Table = NDArray[np.uint8]
+# The name of the first class of a data set of annotations: pixels without any.
+UNLABELLED = "unlabelled"
 UNION_CLASSES = (
     ClassSpec("not-instrument", (0, 0, 0), "background"),
     ClassSpec("instrument", (0, 255, 0), "instrument"),
@@ -55,8 +58,8 @@ def map_by_name(
     unseen = [name for name in names[1:] if name not in targets and name not in ignored]
     if unseen:
         raise UsageError(
-            f"the bundle has no class for {', '.join(unseen)}: map its classes with --map BUNDLE=DATA, leave classes out "
-            "with --ignore, or score the union of the instruments with --union"
+            f"the bundle has no class for {_with_nearest(unseen, found_names)}: map its classes with --map BUNDLE=DATA, "
+            "leave classes out with --ignore, or score the union of the instruments with --union"
         )
     known = _table(range(len(names)))
     known[_numbers(truth, ignored)] = IGNORE
@@ -104,15 +107,37 @@ def with_classes(
     Raises UsageError if a class of the data set is neither among `classes` nor ignored.
     """
     names = [spec.name for spec in classes]
-    strange = [spec.name for spec in dataset.classes if spec.name not in (*names, *ignored)]
+    strange = [spec.name for spec in dataset.classes if spec.name not in (*names, *ignored, UNLABELLED)]
     if strange:
         raise UsageError(
-            f"{dataset.name} has classes that are not trained ({', '.join(strange)}): those are {', '.join(names)}; "
+            f"{dataset.name} has classes that are not trained ({_with_nearest(strange, names)}): those are {', '.join(names)}; "
             "leave them out with ignore=NAME,NAME, or learn instrument or not from the set with labels=instrument"
         )
     table = _table([names.index(spec.name) if spec.name in names else IGNORE for spec in dataset.classes])
     table[_numbers(dataset.classes, ignored)] = IGNORE
+    if dataset.classes[0].name == UNLABELLED:
+        table[0] = _unlabelled_code(dataset.classes[1:], classes)
     return RelabelledDataset(dataset, table, classes)
+
+
+def _unlabelled_code(labelled: Sequence[ClassSpec], classes: Sequence[ClassSpec]) -> int:
+    """Return what a pixel without an annotation is, by the classes that were labelled.
+
+    If all were: the background. If all instruments were: NOT_INSTRUMENT. Otherwise it may be any class: IGNORE.
+    """
+    names = {spec.name for spec in labelled}
+    background = [i for i, spec in enumerate(classes) if spec.kind == "background"]
+    if any(classes[i].name in names for i in background) or not background:
+        return IGNORE
+    if all(spec.name in names for spec in classes if spec.kind != "background"):
+        return background[0]
+    return NOT_INSTRUMENT if all(spec.name in names for spec in classes if spec.kind == "instrument") else IGNORE
+
+
+def _with_nearest(strange: Sequence[str], names: Sequence[str]) -> str:
+    """Return unknown names, each with the nearest known one."""
+    near = [get_close_matches(name, names, 1) for name in strange]
+    return ", ".join(f"{n}; did you mean {m[0]}?" if m else n for n, m in zip(strange, near, strict=True))
 
 
 def _table(values: Sequence[int]) -> Table:

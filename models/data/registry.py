@@ -96,7 +96,7 @@ def register_dataset(
 def _import_sets() -> None:
     """Import every module of `cliprl.models.data.sets`, so that each registers its data set."""
     sets = import_module("cliprl.models.data.sets")
-    for module in pkgutil.iter_modules(sets.__path__, f"{sets.__name__}."):
+    for module in pkgutil.walk_packages(sets.__path__, f"{sets.__name__}."):
         import_module(module.name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliprl.engines import ClassSpec, UsageError
@@ -12,7 +12,14 @@ from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
-from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument, with_classes, with_partial_labels
+from cliprl.models.data.label_mapping import (
+    UNLABELLED,
+    ClassMap,
+    map_by_name,
+    map_to_instrument,
+    with_classes,
+    with_partial_labels,
+)
 from cliprl.models.data.registry import DatasetContext, dataset_kind, open_dataset
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
@@ -115,7 +122,8 @@ class _TrainingDataset:
         return partial_labels(self.spec)
 
     def kept_classes(self) -> tuple[ClassSpec, ...]:
-        return tuple(spec for spec in self.data.classes if spec.name not in self.spec.names("ignore"))
+        kept = (spec for spec in self.data.classes if spec.name not in self.spec.names("ignore"))
+        return tuple(replace(spec, name="background") if spec.name == UNLABELLED else spec for spec in kept)
 
     def learned(self, classes: Sequence[ClassSpec]) -> LabelledDataset:
         take = with_partial_labels if self.partial else with_classes

@@ -1,0 +1,1 @@
+"""Data sets of annotations: the files that labelling tools export."""

@@ -1,0 +1,118 @@
+"""Labels in CVAT XML 1.1, for video and for images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from cliprl.engines import CliprlError
+from cliprl.models.data.registry import register_dataset
+from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
+from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation
+from cliprl.pipeline.sinks.shapes.run_lengths import from_cvat_runs
+
+_SHAPES = ("polygon", "mask")
+_OTHERS = ("box", "polyline", "points", "ellipse", "cuboid", "skeleton")
+
+
+@register_dataset("cvat", "labels in CVAT XML 1.1", path_kind="file", options=ANNOTATION_OPTIONS)
+class CvatDataset(AnnotationDataset):
+    """A file of CVAT. Frames of a video are named frame_NNNNNN; shapes with a higher z_order cover the others."""
+
+    def __init__(self, path: Path, **options: str) -> None:
+        try:
+            root = ElementTree.parse(path).getroot()
+        except (OSError, ElementTree.ParseError) as error:
+            raise CliprlError(f"{path} is no XML ({error}): export the task again as CVAT 1.1") from error
+        self._path, self._order = path, dict[int, list[int]]()
+        self._labels = [label.findtext("name") or "" for label in root.iter("label")]
+        found: dict[str, AnnotatedFrame] = {}
+        size = root.find("meta/task/original_size")
+        self._size = None if size is None else _size(size.findtext("height"), size.findtext("width"), str(path))
+        for track in root.iter("track"):
+            self._read_track(track, found)
+        for image in root.iter("image"):
+            self._read_image(image, found)
+        for frame in found.values():
+            order = self._order[id(frame)]
+            frame.annotations = [frame.annotations[i] for i in np.argsort(order, kind="stable").tolist()]
+        frames = [found[name] for name in sorted(found)] if root.find("track") is not None else list(found.values())
+        super().__init__(path, frames, self._labels, **options)
+
+    def _read_track(self, track: ElementTree.Element, found: dict[str, AnnotatedFrame]) -> None:
+        item = f"track {track.get('id')}"
+        for shape in track:
+            if shape.tag in (*_SHAPES, *_OTHERS) and shape.get("outside") != "1":
+                index = shape.get("frame", "")
+                if not index.isdecimal():
+                    raise CliprlError(f"{self._path}: {item} has a shape in frame '{index}': export the task again")
+                name = f"frame_{int(index):06d}"
+                frame = found.setdefault(name, AnnotatedFrame(name, f"frame {index}", _stem(self._path), self._size))
+                self._add(frame, shape, track.get("label"), f"{self._path}: {item} in frame {index}")
+
+    def _read_image(self, image: ElementTree.Element, found: dict[str, AnnotatedFrame]) -> None:
+        name, item = image.get("name", ""), f"image {image.get('id')}"
+        size = _size(image.get("height"), image.get("width"), f"{self._path}: {item}")
+        frame = AnnotatedFrame(name, f"{item} '{name}'", _stem(self._path), size)
+        found[f"{item} {name}"] = frame
+        self._order.setdefault(id(frame), [])
+        for shape in image:
+            if shape.tag in (*_SHAPES, *_OTHERS):
+                self._add(frame, shape, shape.get("label"), f"{self._path}: {item} '{name}'")
+
+    def _add(self, frame: AnnotatedFrame, shape: ElementTree.Element, label: str | None, where: str) -> None:
+        if shape.tag not in _SHAPES:
+            raise CliprlError(f"{where} holds a {shape.tag}: only polygons and masks are read; convert or remove it")
+        if label is None or label not in self._labels:
+            known = ", ".join(self._labels)
+            raise CliprlError(f"{where} is of label '{label}', which the file does not list: one of {known}")
+        if frame.size is None:
+            raise CliprlError(f"{where} has no size: export the task again, with its original_size")
+        make = _mask if shape.tag == "mask" else _polygon
+        frame.annotations.append(make(label, shape, frame.size, where))
+        z_order = shape.get("z_order", "0")
+        self._order.setdefault(id(frame), []).append(int(z_order) if z_order.lstrip("-").isdecimal() else 0)
+
+
+def _polygon(label: str, shape: ElementTree.Element, size: tuple[int, int], where: str) -> Annotation:
+    try:
+        points = [[float(v) for v in pair.split(",")] for pair in shape.get("points", "").split(";")]
+        ring = np.array(points, np.float64).reshape(-1, 2)
+    except ValueError as error:
+        raise CliprlError(f"{where}: its polygon is no list of points x,y;x,y;...: export the task again") from error
+    return polygon_annotation(label, [ring], size, where)
+
+
+def _mask(label: str, shape: ElementTree.Element, size: tuple[int, int], where: str) -> Annotation:
+    try:
+        left, top, width, height = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
+        mask = from_cvat_runs([int(v) for v in shape.get("rle", "").split(",")], height, width)
+    except ValueError as error:
+        raise CliprlError(f"{where}: its mask can't be read ({error}): export the task again") from error
+    if min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
+        raise CliprlError(
+            f"{where}: its mask of {width}x{height} at ({left}, {top}) is not inside its frame of {size[1]}x{size[0]}: they must "
+            "be of one size; export the task again"
+        )
+    packed = np.packbits(mask)
+
+    def draw(rows: int, columns: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        whole = np.zeros((rows, columns), bool)
+        inside = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
+        whole[top : top + height, left : left + width] = inside
+        return whole
+
+    return Annotation(label, draw)
+
+
+def _size(height: str | None, width: str | None, where: str) -> tuple[int, int]:
+    try:
+        return int(height or ""), int(width or "")
+    except ValueError as error:
+        raise CliprlError(f"{where} has the size '{width}x{height}': export the task again") from error
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]

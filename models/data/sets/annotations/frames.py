@@ -1,0 +1,135 @@
+"""The frames of a label file, and their images."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.models.data.image_mask_dataset import natural_order
+from cliprl.models.data.io import IMAGE_SUFFIXES
+
+# Namings of a video's frames, of which a file may use one.
+_NAMINGS = {
+    "frame_000012": re.compile(r"frame_(\d+)"),
+    "000012_36000": re.compile(r"(\d{6,})_-?\d+"),
+    "000012": re.compile(r"(\d+)"),
+    "CLIP_000012": re.compile(r".+_(\d{6})"),
+}
+DrawMask = Callable[[int, int], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A class and the function that draws its mask bool (height, width)."""
+
+    label: str
+    draw: DrawMask
+
+
+@dataclass(slots=True)
+class AnnotatedFrame:
+    """A frame of a label file: its name there, its size (height, width) if the file gives it, and its annotations in order.
+
+    `is_labelled`: a frame without annotations shows no class. `item` names the frame in error messages.
+    """
+
+    name: str
+    item: str
+    sequence: str
+    size: tuple[int, int] | None = None
+    is_labelled: bool = False
+    annotations: list[Annotation] = field(default_factory=list)
+    path: Path = Path()
+
+
+def frame_number(name: str) -> tuple[str, int] | None:
+    """Return how a frame of a video is named, and its number; None for another name."""
+    stem = PurePosixPath(name).stem
+    return next((((style, int(m[1]))) for style, pattern in _NAMINGS.items() if (m := pattern.fullmatch(stem))), None)
+
+
+def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> Any:
+    """Set the path of each frame's image. Returns what must be kept while the images are read."""
+    beside = source.parent / f"{re.sub(r'(.coco|.cvat|.labelstudio)?.[a-z]+$', '', source.name)}.frames"
+    given = source.parent / images if images else None
+    temporary = None
+    if given is not None and given.is_file():
+        temporary = tempfile.TemporaryDirectory(prefix="cliprl-frames-")
+        _decode(given, frames, Path(temporary.name))
+        given = Path(temporary.name)
+    if given is not None and not given.is_dir():
+        raise UsageError(f"{source}: images is '{given}', which is neither a folder nor a video")
+    folders = [given] if given else [p for p in (beside, source.parent / "images", source.parent) if p.is_dir()]
+    by_name: dict[str, Path] = {}
+    for folder in reversed(folders):
+        for path in sorted((p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order):
+            name = path.relative_to(folder).as_posix()
+            by_name |= {os.path.splitext(path.name)[0]: path, path.name: path, name: path}
+    for frame in frames:
+        pure = PurePosixPath(frame.name.replace("\\", "/"))
+        found = next((by_name[n] for n in (str(pure), pure.name, pure.stem) if n in by_name), None)
+        if found is None:
+            places = ", ".join(f"'{folder}'" for folder in folders)
+            raise CliprlError(
+                f"{source}: the image '{frame.name}' of {frame.item} is missing in {places}: give the folder of the frames, or "
+                "their video, with images="
+            )
+        frame.path = found
+    return temporary
+
+
+def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None:
+    """Write those frames of a video that are annotated, under their names, as PNG."""
+    from cliprl.pipeline.sinks.frame_image import FrameConverter
+    from cliprl.pipeline.sources import open_source
+
+    wanted = {naming[1]: PurePosixPath(f.name).stem for f in frames if (naming := frame_number(f.name))}
+    converter = FrameConverter()
+    with open_source(str(video)) as source:
+        for frame in source:
+            if frame.index in wanted:
+                (folder / f"{wanted.pop(frame.index)}.png").write_bytes(converter.png(frame))
+            if not wanted:
+                break
+
+
+def check_image(source: Path, frame: AnnotatedFrame) -> None:
+    """Raise CliprlError if the file of a frame can't be read or is of another size than the label file says."""
+    try:
+        with PillowImage.open(frame.path) as image:
+            width, height = image.size
+    except (OSError, ValueError) as error:
+        raise CliprlError(f"{frame.path} can't be read as an image: copy it again") from error
+    if frame.size not in (None, (height, width)):
+        assert frame.size is not None
+        raise CliprlError(
+            f"{source}: the labels of {frame.item} are {frame.size[1]}x{frame.size[0]} and its image {frame.path} is "
+            f"{width}x{height}: they must be of one size; give the frames that were labelled"
+        )
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return (height, width) of an image file; None if it can't be read."""
+    try:
+        with PillowImage.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError):
+        return None
+
+
+def read_text(path: Path) -> str:
+    """Read a label file. Raises CliprlError if it can't be read as text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliprlError(f"{path} can't be read as text ({error}): export it again") from error

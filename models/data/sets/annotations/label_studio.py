@@ -1,0 +1,107 @@
+"""Labels in Label Studio's JSON: brush masks and polygons."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from cliprl.engines import CliprlError
+from cliprl.models.data.registry import register_dataset
+from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
+from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation, read_text
+from cliprl.pipeline.sinks.shapes.run_lengths import from_brush_runs
+
+_SHAPES = ("brushlabels", "polygonlabels")
+_OTHERS = ("rectanglelabels", "ellipselabels", "keypointlabels")
+# What Label Studio puts before the name of an uploaded file.
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
+
+
+@register_dataset("labelstudio", "labels in Label Studio JSON", path_kind="file", options=ANNOTATION_OPTIONS)
+class LabelStudioDataset(AnnotationDataset):
+    """An export ("JSON", not "JSON-MIN"): of each task its last annotation, or its last prediction without one.
+
+    The classes are those that occur, and those of the option `labelled`.
+    """
+
+    def __init__(self, path: Path, **options: str) -> None:
+        # The export does not list its labels, only those that were used.
+        names = dict.fromkeys(filter(None, options.get("labelled", "").split(",")))
+        frames = []
+        for number, task in enumerate(_load(path)):
+            item = f"task {task.get('id', number)}"
+            video = task["data"].get("video")
+            sequence = PurePosixPath(str(video)).stem if video else path.name.split(".")[0]
+            result = _result(task)
+            frame = AnnotatedFrame(_name(task["data"], f"{path}: {item}"), item, sequence, None, result is not None)
+            for place, entry in enumerate(result or ()):
+                where = f"{path}: {item}, result {place} of '{frame.name}'"
+                if (annotation := _annotation(entry, frame, where)) is not None:
+                    frame.annotations.append(annotation)
+                    names[annotation.label] = None
+            frames.append(frame)
+        super().__init__(path, frames, list(names), **options)
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        tasks = json.loads(read_text(path))
+        whole = isinstance(tasks, list) and all(isinstance(task["data"], dict) for task in tasks)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CliprlError(f"{path} is no list of Label Studio tasks ({error!r}): export it as JSON") from error
+    if not whole:
+        raise CliprlError(f"{path} is no list of Label Studio tasks: export it as JSON, not as JSON-MIN")
+    return list(tasks)
+
+
+def _name(data: Mapping[str, Any], where: str) -> str:
+    """Return the name of a task's image, from its address."""
+    address = data.get("image") or next((v for v in data.values() if isinstance(v, str) and "." in v), None)
+    if not isinstance(address, str):
+        raise CliprlError(f"{where} has no image in its data: export the tasks with their data")
+    parts = urlsplit(address)
+    name = parse_qs(parts.query).get("d", [unquote(parts.path) if parts.scheme or parts.query else address])[0]
+    return _UPLOAD.sub("", PurePosixPath(name).name)
+
+
+def _result(task: Mapping[str, Any]) -> list[Any] | None:
+    """Return the items of the last annotation that was not cancelled, else of the last prediction; None without one."""
+    for key in ("annotations", "completions", "predictions"):
+        done = [one for one in task.get(key) or () if isinstance(one, dict) and not one.get("was_cancelled")]
+        if done:
+            return list(done[-1].get("result") or ())
+    return None
+
+
+def _annotation(entry: Any, frame: AnnotatedFrame, where: str) -> Annotation | None:
+    kind = entry.get("type") if isinstance(entry, dict) else None
+    if kind in _OTHERS:
+        raise CliprlError(f"{where} is of type '{kind}': only brush masks and polygons are read; convert or remove it")
+    if kind not in _SHAPES:
+        return None
+    try:
+        value, size = entry["value"], (int(entry["original_height"]), int(entry["original_width"]))
+        (label,) = value[kind]
+        if frame.size is None:
+            frame.size = size
+        if size != frame.size:
+            raise ValueError(
+                f"it is of {size[1]}x{size[0]}, and others of its image of {frame.size[1]}x{frame.size[0]}"
+            )
+        if kind == "brushlabels":
+            packed = np.packbits(from_brush_runs(value["rle"], *size))
+            return Annotation(str(label), lambda h, w: _unpacked(packed, h, w))
+        ring = np.array(value["points"], np.float64).reshape(-1, 2) * (size[1] / 100, size[0] / 100)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CliprlError(f"{where} can't be read ({error}): export the tasks again") from error
+    return polygon_annotation(str(label), [ring], size, where)
+
+
+def _unpacked(packed: Any, height: int, width: int) -> Any:
+    return np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)

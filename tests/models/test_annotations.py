@@ -1,0 +1,356 @@
+"""Data sets of annotations: what this program wrote comes back, other tools' forms are read, faults are named with their item."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from sink_inputs import CLASSES, HEIGHT, SCENE, WIDTH, grid, make_frame, segment, write_items
+
+from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.cli import evaluate
+from cliprl.models.data.label_mapping import map_by_name, with_classes, with_partial_labels
+from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.pipeline.core.interfaces import LabelStyle
+from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.shapes.run_lengths import brush_runs
+from cliprl.pipeline.sources import open_source
+
+SIZE = (40, 60)
+SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
+FORMATS = {"coco": "x.coco.json", "cvat": "x.cvat.xml", "labelstudio": "x.labelstudio.json", "yolo": "x.yolo/"}
+# Frames 3, 4 and 7 of a clip with a variable rate.
+NUMBERS = (3, 4, 7)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png", "frame_000003.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((*SIZE, 3), 90, np.uint8))
+    return tmp_path
+
+
+def square() -> np.ndarray[Any, np.dtype[np.bool_]]:
+    mask = np.zeros(SIZE, bool)
+    mask[5:25, 10:30] = True
+    return mask
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_was_written_comes_back(tmp_path: Path, kind: str, polygons: bool) -> None:
+    items = [(make_frame(i), segment(grid(i))) for i in NUMBERS]
+    spec = replace(SCENE, style=LabelStyle(polygons=polygons, frames="x.frames"))
+    for name in (FORMATS[kind], "x.frames/"):
+        write_items(open_sink(f"{tmp_path}/{name}", spec), items)
+    data = with_classes(open_dataset(f"{kind}:{tmp_path}/{FORMATS[kind]}"), CLASSES[: 4 - (kind == "labelstudio")])
+    assert len(data) == 3
+    assert len({data.clip(0), data.clip(1)}) == 1
+    assert data.clip(1) != data.clip(2), "frames 4 and 7 are no neighbours"
+    for i, (frame, segmentation) in enumerate(items):
+        sample, expected = data[i], labels_at_frame(segmentation, HEIGHT, WIDTH)
+        assert data.dataset.file_name(i) == f"frame_{frame.index:06d}.png"
+        assert (sample.labels != expected).mean() <= (0.01 if polygons or kind == "yolo" else 0)
+
+
+def test_a_video_serves_as_the_folder_of_images(tmp_path: Path) -> None:
+    source, folder = "demo:?seconds=0.3&size=96x64", tmp_path
+    with open_source(source) as demo, open_sink(f"{folder}/clip.mkv", replace(SCENE, stream=demo.info), crf=0) as video:
+        for frame in demo:
+            video.write(frame, None)
+    track = '<track id="0" label="liver"><polygon frame="5" outside="0" points="1,1;9,1;9,9"/></track>'
+    (folder / "x.cvat.xml").write_text(cvat(track, (64, 96)))
+    data = open_dataset(f"cvat:{folder}/x.cvat.xml?images=clip.mkv")
+    assert data[0].image.shape == (64, 96, 3)
+    assert data.file_name(0) == "frame_000005.png"
+
+
+def coco(annotations: Sequence[dict[str, Any]], names: Sequence[str] = ("liver", "hook"), **image: Any) -> str:
+    one = {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]} | image
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    rest = [{"id": i, "image_id": 7, "category_id": 1, "iscrowd": 0} | a for i, a in enumerate(annotations, 1)]
+    return json.dumps({"images": [one], "categories": categories, "annotations": rest})
+
+
+def cvat(inside: str, size: tuple[int, int] = SIZE) -> str:
+    labels = "<labels><label><name>liver</name></label><label><name>hook</name></label></labels>"
+    return (
+        f"<annotations><meta><task>{labels}<original_size><width>{size[1]}</width><height>{size[0]}</height></original_size>"
+        f"</task></meta>{inside}</annotations>"
+    )
+
+
+def image_element(inside: str, name: str = "a.png", width: int = SIZE[1]) -> str:
+    return cvat(f'<image id="0" name="{name}" width="{width}" height="{SIZE[0]}">{inside}</image>')
+
+
+def tasks(*results: dict[str, Any], image: str = "/data/upload/1/0a1b2c3d-a.png", key: str = "annotations") -> str:
+    return json.dumps([{"id": 12, "data": {"image": image}, key: [{"result": results}]}])
+
+
+def brush(**fields: Any) -> dict[str, Any]:
+    value = {"format": "rle", "rle": brush_runs(square()), "brushlabels": ["hook"]}
+    return {"type": "brushlabels", "original_width": SIZE[1], "original_height": SIZE[0], "value": value} | fields
+
+
+def points(*values: float, label: str = "hook") -> dict[str, Any]:
+    value = {"points": np.array(values).reshape(-1, 2).tolist(), "polygonlabels": [label]}
+    return {"type": "polygonlabels", "original_width": SIZE[1], "original_height": SIZE[0], "value": value}
+
+
+def compressed() -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(square().view(np.uint8)))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+MASK = ", ".join(map(str, [0, 20 * 20]))
+READ: dict[str, tuple[str, str]] = {
+    "polygon": ("coco", coco([{"segmentation": [SQUARE], "category_id": 2}])),
+    "compressed": (
+        "coco",
+        coco([{"category_id": 2, "segmentation": compressed()}]),
+    ),
+    "uncompressed": (
+        "coco",
+        coco([{"category_id": 2, "segmentation": {"size": list(SIZE), "counts": [405, *[20, 20] * 19, 20, 1215]}}]),
+    ),
+    "covered": ("coco", coco([{"segmentation": [SQUARE]}, {"segmentation": [SQUARE], "category_id": 2}])),
+    "cvat polygon": ("cvat", image_element('<polygon label="hook" points="10,5;30,5;30,25;10,25"/>')),
+    "cvat mask": ("cvat", image_element(f'<mask label="hook" rle="{MASK}" left="10" top="5" width="20" height="20"/>')),
+    "cvat order": (
+        "cvat",
+        image_element(
+            '<polygon label="hook" points="10,5;30,5;30,25;10,25" z_order="3"/><polygon label="liver" points="10,5;30,5;30,25"/>'
+        ),
+    ),
+    "brush": ("labelstudio", tasks(brush())),
+    "local file": ("labelstudio", tasks(brush(), image="/data/local-files/?d=some%20dir/a.png")),
+    "prediction": ("labelstudio", tasks(brush(), key="predictions")),
+    "percent": ("labelstudio", tasks(points(*(np.array(SQUARE).reshape(-1, 2) / (60, 40) * 100).ravel()))),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_forms_that_tools_write(images: Path, case: str) -> None:
+    kind, text = READ[case]
+    (images / "x.txt").write_text(text)
+    data = open_dataset(f"{kind}:{images}/x.txt")
+    hook = [spec.name for spec in data.classes].index("hook")
+    assert np.array_equal(data[0].labels == hook, square())
+    assert set(np.unique(data[0].labels)) == {0, hook}
+
+
+BAD: dict[str, tuple[str, str, Sequence[str]]] = {
+    "category": (
+        "coco",
+        coco([{"segmentation": [SQUARE], "category_id": 9}]),
+        ["annotation 1", "category 9", "1 liver"],
+    ),
+    "image of none": ("coco", coco([{"segmentation": [SQUARE], "image_id": 8}]), ["annotation 1", "image 8"]),
+    "missing": ("coco", coco([{"segmentation": [SQUARE]}], file_name="zz.png"), ["'zz.png'", "image 7", "images="]),
+    "size": ("coco", coco([{"segmentation": [SQUARE]}], width=61), ["image 7", "61x40", "60x40", "a.png"]),
+    "rle size": (
+        "coco",
+        coco([{"segmentation": {"size": [40, 61], "counts": [2440]}}]),
+        ["annotation 1 of 'a.png'", "61x40", "60x40"],
+    ),
+    "rle short": (
+        "coco",
+        coco([{"segmentation": {"size": [40, 60], "counts": [5, 5]}}]),
+        ["annotation 1", "run lengths"],
+    ),
+    "outside": (
+        "coco",
+        coco([{"segmentation": [[1, 1, 90, 1, 9, 9]]}]),
+        ["annotation 1 of 'a.png'", "(90, 1)", "60x40"],
+    ),
+    "box": ("coco", coco([{"bbox": [1, 1, 2, 2]}]), ["annotation 1", "segmentation", "boxes"]),
+    "empty": ("coco", coco([]), ["no labelled frame"]),
+    "no json": ("coco", "{", ["no COCO file"]),
+    "a list": ("coco", "[]", ["no COCO file"]),
+    "mixed": (
+        "coco",
+        json.dumps(
+            {
+                "images": [
+                    {"id": i, "file_name": n, "segmented": True}
+                    for i, n in enumerate(["frame_000003.png", "000004_3600.png"])
+                ],
+                "categories": [{"id": 1, "name": "liver"}],
+                "annotations": [],
+            }
+        ),
+        ["mixes frame namings", "image 0", "image 1"],
+    ),
+    "cvat label": (
+        "cvat",
+        image_element('<polygon label="hok" points="1,1;9,1;9,9"/>'),
+        ["image 0 'a.png'", "'hok'", "liver, hook"],
+    ),
+    "cvat missing": (
+        "cvat",
+        image_element('<polygon label="hook" points="1,1;9,1;9,9"/>', "q.png"),
+        ["'q.png'", "image 0"],
+    ),
+    "cvat size": (
+        "cvat",
+        image_element('<polygon label="hook" points="1,1;9,1;9,9"/>', width=80),
+        ["image 0", "80x40", "60x40"],
+    ),
+    "cvat outside": (
+        "cvat",
+        image_element('<polygon label="hook" points="1,1;9,-8;9,9"/>'),
+        ["image 0 'a.png'", "(9, -8)"],
+    ),
+    "cvat mask": (
+        "cvat",
+        image_element(f'<mask label="hook" rle="{MASK}" left="50" top="5" width="20" height="20"/>'),
+        ["image 0 'a.png'", "20x20 at (50, 5)"],
+    ),
+    "cvat runs": (
+        "cvat",
+        image_element('<mask label="hook" rle="1,2" left="0" top="5" width="9" height="9"/>'),
+        ["image 0", "81"],
+    ),
+    "cvat box": ("cvat", image_element('<box label="hook" xtl="1" ytl="1" xbr="2" ybr="2"/>'), ["image 0", "a box"]),
+    "cvat empty": ("cvat", cvat(""), ["no labelled frame"]),
+    "cvat text": ("cvat", "<a", ["no XML"]),
+    "track": (
+        "cvat",
+        cvat('<track id="4" label="hok"><polygon frame="3" outside="0" points="1,1;9,1;9,9"/></track>'),
+        ["track 4 in frame 3", "'hok'"],
+    ),
+    "brush size": ("labelstudio", tasks(brush(original_width=61)), ["task 12, result 0 of 'a.png'", "61x40"]),
+    "brush two sizes": (
+        "labelstudio",
+        tasks(brush(), points(1, 1, 9, 1, 9, 9) | {"original_width": 30}),
+        ["result 1", "30x40"],
+    ),
+    "points outside": ("labelstudio", tasks(points(1, 1, 150, 1, 9, 9)), ["task 12, result 0", "(90, 0.4)"]),
+    "rectangle": ("labelstudio", tasks({"type": "rectanglelabels"}), ["task 12, result 0", "rectanglelabels"]),
+    "no task": ("labelstudio", "[]", ["no labelled frame"]),
+    "min": ("labelstudio", '[{"image": "a.png"}]', ["no list of Label Studio tasks"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_labels_are_named_with_file_and_item(images: Path, case: str) -> None:
+    kind, text, words = BAD[case]
+    (images / "x.txt").write_text(text)
+    with pytest.raises(CliprlError) as caught:
+        open_dataset(f"{kind}:{images}/x.txt")
+    assert all(word in str(caught.value) for word in (f"{images}/x.txt", *words)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str, names: str = "names: [liver, hook]") -> str:
+        for part in ("images", "labels"):
+            (tmp_path / part / "train").mkdir(parents=True)
+        (tmp_path / "data.yaml").write_text(names)
+        cv2.imwrite(str(tmp_path / "images/train/a.png"), np.zeros((*SIZE, 3), np.uint8))
+        (tmp_path / "labels/train/a.txt").write_text(text)
+        return f"yolo:{tmp_path}"
+
+    return write
+
+
+def test_yolo_of_another_tool(yolo: Callable[[str], str]) -> None:
+    data = open_dataset(yolo("1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n"))
+    assert data.sequence(0) == "train"
+    assert np.argwhere(data[0].labels == 2).min(axis=0).tolist() == [10, 15]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("5 0 0 1 0 1 1", ["line 1", "class '5'", "1 hook"]),
+        ("\n1 0 0 1 0 1 1.9", ["line 2", "(60, 76)", "60x40"]),
+        ("1 0.5 0.5 0.1 0.1", ["line 1", "4 numbers"]),
+        ("1 0 0 1 0 x 1", ["line 1", "no number"]),
+        ("1 0 0 1 0 nan 1", ["line 1", "nan"]),
+    ],
+)
+def test_bad_yolo_labels(yolo: Callable[[str], str], text: str, words: Sequence[str]) -> None:
+    with pytest.raises(CliprlError) as caught:
+        open_dataset(yolo(text))
+    assert all(word in str(caught.value) for word in ("a.txt", *words)), str(caught.value)
+
+
+def test_a_yolo_text_without_image(yolo: Callable[[str], str], tmp_path: Path) -> None:
+    line = yolo("")
+    (tmp_path / "labels" / "train" / "b.txt").write_text("")
+    with pytest.raises(CliprlError, match=r"b\.txt.*missing"):
+        open_dataset(line)
+
+
+BUNDLE = (
+    ClassSpec("tissue", (0, 0, 0), "background"),
+    ClassSpec("liver", (1, 0, 0), "tissue"),
+    ClassSpec("hook", (2, 0, 0), "instrument"),
+    ClassSpec("grasper", (3, 0, 0), "instrument"),
+)
+
+
+def partly(names: str) -> Any:
+    """A data set whose annotations are of some classes of the bundle."""
+    labelled = (spec for name in names.split() for spec in BUNDLE if spec.name == name)
+    return SimpleNamespace(name="x", classes=(ClassSpec("unlabelled", (0, 0, 0), "background"), *labelled))
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        ("liver hook grasper", 0),
+        ("hook grasper", NOT_INSTRUMENT),
+        ("hook", IGNORE),
+        ("liver", IGNORE),
+        ("tissue liver hook grasper", IGNORE),
+    ],
+)
+def test_what_an_unlabelled_pixel_is(names: str, code: int) -> None:
+    data = with_classes(partly(names), BUNDLE)
+    assert data.table[0] == code
+    assert [BUNDLE[i].name for i in data.table[1 : len(names.split()) + 1]] == names.split()
+    assert with_partial_labels(partly("hook"), BUNDLE).table[:2].tolist() == [NOT_INSTRUMENT, INSTRUMENT]
+
+
+def test_only_some_classes_were_labelled(images: Path) -> None:
+    both = [{"segmentation": [SQUARE]}, {"segmentation": [[40, 5, 50, 5, 50, 9, 40, 9]], "category_id": 2}]
+    (images / "x.json").write_text(coco(both))
+    data = open_dataset(f"coco:{images}/x.json?labelled=hook&tissue=liver")
+    assert [spec.name for spec in data.classes] == ["unlabelled", "hook"]
+    assert np.array_equal(data[0].labels == IGNORE, square())
+    with pytest.raises(UsageError, match=r"x\.json has no class 'hok': one of liver, hook"):
+        open_dataset(f"coco:{images}/x.json?labelled=hok")
+
+
+def test_names_of_the_bundle_and_the_nearest_one() -> None:
+    strange: Any = partly("hook")
+    strange.classes = (strange.classes[0], ClassSpec("graspr", (0, 0, 0), "instrument"))
+    with pytest.raises(UsageError, match="graspr; did you mean grasper"):
+        with_classes(strange, BUNDLE)
+    with pytest.raises(UsageError, match="graspr; did you mean grasper"):
+        map_by_name(strange.classes, BUNDLE, {}, ())
+
+
+def test_cliprl_eval_reads_them(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "x.json").write_text(coco([{"segmentation": [SQUARE]}], ("instrument-shat",)))
+    monkeypatch.setattr(sys, "argv", ["cliprl-eval", "--data", f"coco:{images}/x.json", "--out", str(images / "out")])
+    assert run_app(evaluate.app, "cliprl-eval") == 2
+    assert "instrument-shat; did you mean instrument-shaft?" in " ".join(capsys.readouterr().err.split())
