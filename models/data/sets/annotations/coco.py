@@ -29,7 +29,7 @@ class CocoDataset(AnnotationDataset):
         for number, entry in enumerate(data["annotations"]):
             where = f"{path}: annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
             _add(entry, frames, names, where)
-        super().__init__(path, frames.values(), list(names.values()), known=known, **options)
+        super().__init__(path, frames.values(), list(names.values()), known, **options)
 
 
 def _load(path: Path) -> Mapping[str, Any]:

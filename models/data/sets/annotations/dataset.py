@@ -48,8 +48,9 @@ class AnnotationDataset:
         source: Path,
         frames: Iterable[AnnotatedFrame],
         names: Sequence[str],
-        *,
         known: Mapping[str, ClassSpec] | None = None,
+        /,
+        *,
         images: str = "",
         labelled: str = "",
         tissue: str = "",
@@ -82,7 +83,7 @@ class AnnotationDataset:
         image = read_image(frame.path)
         labels = np.zeros(image.shape[:2], np.uint8)
         for annotation in frame.annotations:
-            labels[annotation.draw(*labels.shape)] = self._codes.get(annotation.label, IGNORE)
+            labels[annotation.draw(len(labels), labels.shape[1])] = self._codes.get(annotation.label, IGNORE)
         check_size(image, labels, frame.path, self.source)
         return Sample(image, labels, frame.sequence)
 
