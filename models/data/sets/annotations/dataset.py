@@ -81,9 +81,10 @@ class AnnotationDataset:
     def __getitem__(self, index: int) -> Sample:
         frame = self.frames[index]
         image = read_image(frame.path)
-        labels = np.zeros(image.shape[:2], np.uint8)
+        height, width, _ = image.shape
+        labels = np.zeros((height, width), np.uint8)
         for annotation in frame.annotations:
-            labels[annotation.draw(len(labels), labels.shape[1])] = self._codes.get(annotation.label, IGNORE)
+            labels[annotation.draw(height, width)] = self._codes.get(annotation.label, IGNORE)
         check_size(image, labels, frame.path, self.source)
         return Sample(image, labels, frame.sequence)
 
