@@ -45,6 +45,7 @@ PIPELINE_ROOMS = [
     ["core"],
     ["view", "overlay", "synthetic", "schemas"],
     ["segment", "sources"],
+    ["tracking"],
     ["sinks"],
     ["stream", "live"],
     ["devices", "cuda", "web", "examples"],

@@ -10,6 +10,30 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.viewport import Viewport
 
 
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instrument in one frame.
+
+    id: its number, from 1, which no other instrument of the stream gets. name: the group of classes that it belongs to
+    ("instrument"), or its class. class_id: the class that most of its cells have. cells: its area on the network's grid.
+    confidence: mean probability of the winning classes over its cells, 0..1.
+    """
+
+    id: int
+    name: str
+    class_id: int
+    cells: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instances:
+    """The instruments of a frame. ids: uint16 (h, w), the number of the instrument at each cell, 0 for none."""
+
+    ids: NDArray[np.uint16]
+    items: tuple[Instance, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Segmentation:
     """Labels at the resolution of the network, and the view that maps them onto the frame.
@@ -18,6 +42,7 @@ class Segmentation:
     probabilities: float32 (K, h, w), softmax of the refined logits; sums to 1 over K.
     confidence: mean of the largest probability over the cells in the field of view, 0..1.
     steps: number of refinement steps (0: none). moved: share of cells that the last step changed.
+    instances: the instruments with their numbers; None in a stream that does not track them.
     """
 
     labels: NDArray[np.uint8]
@@ -26,3 +51,4 @@ class Segmentation:
     confidence: float
     steps: int
     moved: float = 0.0
+    instances: Instances | None = None

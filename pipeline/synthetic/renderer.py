@@ -83,6 +83,15 @@ class SceneRenderer:
         rgba[soft, :3] = np.clip(rgba[soft, :3] * scale[soft, None], 0, 255).astype(np.uint8)
         return rgba, overlay.labels
 
+    def instance_ids(self, t: float) -> Image:
+        """Return which instrument each pixel shows: uint8 (H, W), from 1, 0 for none. A number stays with its instrument."""
+        overlay, mask = self._draw(t), self._scope.mask(t)
+        self._bury(overlay, self._camera.matrix(t))
+        ids = np.asarray(cv2.subtract(overlay.owner, (len(self._things),)), np.uint8)  # saturates at 0
+        if mask is not None:
+            ids[mask < 128] = 0
+        return ids
+
     def caption(self, t: float) -> str:
         """What can be seen, in a sentence."""
         camera, overlay = self._camera.matrix(t), self._draw(t)

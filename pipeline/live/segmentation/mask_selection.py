@@ -9,8 +9,8 @@ from typing import NamedTuple
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.live.broadcast import Freshness
-from cliprl.pipeline.live.segmentation.optical_flow import OpticalFlow, moved
 from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
+from cliprl.pipeline.tracking.optical_flow import OpticalFlow, moved
 
 # Frames whose capture times are kept.
 _MEMORY = 64

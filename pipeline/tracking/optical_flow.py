@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cells, network_to_frame
 from cliprl.pipeline.segment.refinement import is_cut
 
@@ -33,23 +33,44 @@ class _Step(NamedTuple):
     flow: Flow | None
 
 
-class OpticalFlow:
-    """Tracks the motion in one stream by dense optical flow (DIS) between successive frames."""
+class FlowEstimator:
+    """Measures dense optical flow (DIS) between successive small grey images."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(_PRESET)
         self._last: Plane | None = None
+
+    def __call__(self, small: Plane) -> Flow | None:
+        """Return the flow from this image back to the last one: offsets (h, w, 2) in pixels.
+
+        None for the first image, after a change of size, and at a cut.
+        """
+        last, self._last = self._last, small
+        if last is None or last.shape != small.shape:
+            return None
+        nothing: Any = None  # an array here would be an initial estimate
+        flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
+        return None if is_cut(sampled(last, flow), small, _CUT) else flow
+
+    def reset(self) -> None:
+        """Start anew, because the next image is unrelated."""
+        self._last = None
+
+
+class OpticalFlow:
+    """Tracks the motion in one stream by the optical flow between small copies of successive frames."""
+
+    def __init__(self) -> None:
+        self._estimate = FlowEstimator()
         self._steps: deque[_Step] = deque(maxlen=_MEMORY)
 
     def add(self, number: int, frame: Frame) -> None:
         """Measure the motion from the last frame to this one. Numbers ascend."""
-        small = _small(frame.luma)
-        self._steps.append(_Step(number, self._measure(small)))
-        self._last = small
+        self._steps.append(_Step(number, self._estimate(_small(frame.luma))))
 
     def forget(self) -> None:
         """Start anew, because the next frame is unrelated."""
-        self._last = None
+        self._estimate.reset()
 
     def back_to(self, number: int) -> Flow | None:
         """Return the flow from the newest frame back to frame `number`: offsets (h, w, 2) in pixels of the copies.
@@ -62,16 +83,8 @@ class OpticalFlow:
                 return total if step.number == number else None
             if step.flow is None:
                 return None
-            total = step.flow if total is None else total + _sampled(step.flow, total)
+            total = step.flow if total is None else total + sampled(step.flow, total)
         return None
-
-    def _measure(self, small: Plane) -> Flow | None:
-        last = self._last
-        if last is None or last.shape != small.shape:
-            return None
-        nothing: Any = None  # an array here would be an initial estimate
-        flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
-        return None if is_cut(_sampled(last, flow), small, _CUT) else flow
 
 
 def _small(luma: Plane) -> Plane:
@@ -80,7 +93,7 @@ def _small(luma: Plane) -> Plane:
     return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _sampled(values: NDArray[Any], offsets: Flow) -> NDArray[Any]:
+def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
     """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
     rows, columns = np.indices(offsets.shape[:2], np.float32)
     return np.asarray(
@@ -88,7 +101,7 @@ def _sampled(values: NDArray[Any], offsets: Flow) -> NDArray[Any]:
             values,
             columns + offsets[..., 0],
             rows + offsets[..., 1],
-            cv2.INTER_LINEAR,
+            interpolation,
             borderMode=cv2.BORDER_REPLICATE,
         )
     )
@@ -101,10 +114,18 @@ def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
     present = np.flatnonzero(np.bincount(segmentation.labels.ravel()))
     probabilities = np.zeros_like(segmentation.probabilities)
     for class_id in present:
-        probabilities[class_id] = _sampled(segmentation.probabilities[class_id], offsets)
+        probabilities[class_id] = sampled(segmentation.probabilities[class_id], offsets)
     winners = present[probabilities[present].argmax(axis=0)]
     labels = np.where(inside_cells(segmentation.view, rows, columns), winners, 0).astype(np.uint8)
-    return replace(segmentation, labels=labels, probabilities=probabilities)
+    instances = segmentation.instances and _moved_instances(segmentation.instances, labels, offsets)
+    return replace(segmentation, labels=labels, probabilities=probabilities, instances=instances)
+
+
+def _moved_instances(instances: Instances, labels: NDArray[np.uint8], offsets: Flow) -> Instances:
+    """Move the map of ids to the nearest cells; an instrument that has left the image is dropped."""
+    ids = np.where(labels > 0, sampled(instances.ids, offsets, cv2.INTER_NEAREST), 0).astype(np.uint16)
+    present = set(np.unique(ids).tolist())
+    return Instances(ids, tuple(item for item in instances.items if item.id in present))
 
 
 def _on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
@@ -118,5 +139,5 @@ def _on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
     start = to_frame[:, 2] * to_copy + scale / 2 - 0.5
     matrix = np.array([[scale[0], 0, start[0]], [0, scale[1], start[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    sampled = cv2.warpAffine(flow, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(sampled * (frame_to_network(view).diagonal() / to_copy / cell), np.float32)
+    on_grid = cv2.warpAffine(flow, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(on_grid * (frame_to_network(view).diagonal() / to_copy / cell), np.float32)

@@ -1,0 +1,1 @@
+"""Scores of tracking: HOTA, IDF1, id switches, J&F, on maps of ids."""

@@ -1,0 +1,104 @@
+"""Rendered clips in which instruments cross, are hidden and are cut by smoke, with the true id of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
+from cliprl.pipeline.tracking.groups import INSTRUMENT, ClassGroups
+
+# The classes of the scenes that belong to instruments, as one group.
+TOOL_GROUPS = ClassGroups.made({i: INSTRUMENT for i in (1, 2, 3, 9, 11)})
+_TOOLS = TOOL_GROUPS.table > 0
+FRAME_RATE = 25.0
+_SMOKE = (200, 196, 190)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipFrame:
+    """A frame: image uint8 (H, W, 3) RGB, labels uint8 (H, W) into SCENE_CLASSES, and ids uint8 (H, W), 0 for none."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    ids: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which instrument is hidden in which frames, and in which frames smoke lies across the image."""
+
+    hidden: int
+    hidden_frames: range
+    smoke_frames: range
+    angle: float
+
+
+class RenderedClip:
+    """The clip of a seed: `frames` frames of height x width pixels at 25 frames per second.
+
+    In every clip one instrument is hidden for 10 to 50 frames, as by a fold of tissue, and for 15 to 40 frames a band of dense
+    smoke crosses the image. Frames are rendered when they are read.
+    """
+
+    classes = SCENE_CLASSES
+
+    def __init__(self, seed: int, frames: int = 120, height: int = 256, width: int = 320) -> None:
+        self.seed, self.frames = seed, frames
+        self._scene = SceneRenderer(seed, height, width)
+        rng = np.random.default_rng([seed, 1])
+        self._start = float(rng.uniform(0, 20))
+        self.plan = self._planned(rng)
+
+    def _planned(self, rng: np.random.Generator) -> _Plan:
+        seen = np.unique(self._scene.instance_ids(self._start))
+        hidden = int(rng.choice(seen[seen > 0])) if (seen > 0).any() else 0
+        first, length = int(rng.uniform(0.15, 0.35) * self.frames), int(rng.integers(10, 51))
+        smoke, smoky = int(rng.uniform(0.55, 0.7) * self.frames), int(rng.integers(15, 41))
+        return _Plan(hidden, range(first, first + length), range(smoke, smoke + smoky), float(rng.uniform(0, np.pi)))
+
+    def __iter__(self) -> Iterator[ClipFrame]:
+        for index in range(self.frames):
+            yield self._frame(index)
+
+    def _frame(self, index: int) -> ClipFrame:
+        t = self._start + index / FRAME_RATE
+        image, labels = self._scene.render(t)
+        ids = np.where(_TOOLS[labels], self._scene.instance_ids(t), 0).astype(np.uint8)
+        hidden = np.zeros(ids.shape, bool)
+        if index in self.plan.hidden_frames:
+            hidden = ids == self.plan.hidden
+            self._cover(image, hidden)
+        if index in self.plan.smoke_frames:
+            band = self._band(ids.shape)
+            image[band] = _SMOKE
+            hidden |= band
+        ids[hidden] = 0
+        return ClipFrame(image, np.where(ids > 0, labels, 0).astype(np.uint8), ids)
+
+    def _cover(self, image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:
+        """Paint the mean color of the image over an instrument."""
+        wide = cv2.dilate(hidden.view(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        image[wide] = image.reshape(-1, 3).mean(axis=0).astype(np.uint8)
+
+    def _band(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return a band across the middle, a tenth of the image's height wide."""
+        y, x = np.indices(shape)
+        across = (x - shape[1] / 2) * np.sin(self.plan.angle) - (y - shape[0] / 2) * np.cos(self.plan.angle)
+        return np.asarray(np.abs(across) < shape[0] / 20)
+
+
+def seeds_with_instruments(first: int, count: int, least: int = 2) -> list[int]:
+    """Return the first `count` seeds from `first` on whose scene shows at least `least` instruments."""
+    found: list[int] = []
+    seed = first
+    while len(found) < count:
+        ids = SceneRenderer(seed, 64, 80).instance_ids(float(np.random.default_rng([seed, 1]).uniform(0, 20)))
+        if np.count_nonzero(np.bincount(ids.ravel(), minlength=2)[1:] > 20) >= least:
+            found.append(seed)
+        seed += 1
+    return found

@@ -1,0 +1,82 @@
+"""What the tracker sees of labeled frames: the true masks, or those of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle
+from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
+from cliprl.pipeline.core.frame import Frame, FrameContext, allocate_planes
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
+from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
+from cliprl.pipeline.tracking.tracker import Observation
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+
+Image = NDArray[np.uint8]
+# Makes an observation from an image (H, W, 3) RGB and its true labels (H, W).
+Observer = Callable[[Image, Image], Observation]
+# The network input and the grid of the shipped bundles: height and width.
+NETWORK, GRID = (256, 320), (64, 80)
+
+
+class TrueMasks:
+    """Observes the true labels through the pipeline's field of view, on the grid of a network. One for each clip."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._detector, self._preprocessor, self._writer = FieldOfViewDetector(*NETWORK), CpuPreprocessor(), RgbWriter()
+
+    def __call__(self, image: Image, labels: Image) -> Observation:
+        """Return the observation of the next frame."""
+        frame = _frame(image, self._writer)
+        view = self._detector.view_of(frame)
+        out = np.empty((*NETWORK, 3), np.uint8)
+        self._preprocessor.prepare(frame, view, out)
+        cells = labels_on_grid(labels, view, GRID)
+        probabilities = (np.arange(self._classes)[:, None, None] == cells).astype(np.float32)
+        return Observation(Segmentation(cells, probabilities, view, 1.0, 0), out)
+
+
+class NetworkMasks:
+    """Observes the masks of a bundle, as the pipeline does; the labels are not used. One for each clip."""
+
+    def __init__(self, segmenter: ImageSegmenter) -> None:
+        self._segmenter, self._writer = segmenter, RgbWriter()
+        segmenter.reset()
+
+    @classmethod
+    def of(cls, bundle: Bundle | str | Path, **settings: object) -> NetworkMasks:
+        """Open a bundle."""
+        return cls(ImageSegmenter(bundle, **settings))
+
+    def __call__(self, image: Image, labels: Image) -> Observation:
+        """Segment the next frame."""
+        context = FrameContext(_frame(image, self._writer))
+        for stage in self._segmenter.stages:
+            stage.run(context)
+        assert context.segmentation is not None
+        return Observation(context.segmentation, context.image[0], context.features[0], context.is_cut)
+
+
+def _frame(image: Image, writer: RgbWriter) -> Frame:
+    frame = Frame(*allocate_planes(*image.shape[:2]), 0, FRAME_TIME, 0, FRAME_COLOR)
+    writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
+    return frame
+
+
+def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, int]) -> Image:
+    """Return the label at the center of each cell of a grid over the network input; 0 outside the frame: uint8 (h, w)."""
+    rows, columns = grid
+    x = (np.arange(columns) + 0.5) * view.network_width / columns
+    y = (np.arange(rows) + 0.5) * view.network_height / rows
+    points = map_points(network_to_frame(view), np.stack(np.meshgrid(x, y), axis=-1))
+    at = np.floor(points).astype(np.intp)
+    inside = (at >= 0).all(axis=-1) & (at[..., 0] < labels.shape[1]) & (at[..., 1] < labels.shape[0])
+    found = labels[np.clip(at[..., 1], 0, len(labels) - 1), np.clip(at[..., 0], 0, labels.shape[1] - 1)]
+    return np.where(inside, found, 0).astype(np.uint8)

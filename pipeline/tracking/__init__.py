@@ -1,0 +1,1 @@
+"""Tracking: instruments as instances with ids that last, and the motion between frames."""

@@ -1,0 +1,73 @@
+"""A segmenter that also tracks the instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.buffers import FrameRing, Policy
+from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
+from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.tracking.groups import ClassGroups
+from cliprl.pipeline.tracking.tracker import InstrumentTracker, Observation
+
+
+class TrackingSegmenter:
+    """Adds the instances to the segmentations of another segmenter, in its last stage. A `FrameSegmenter`."""
+
+    def __init__(self, segmenter: FrameSegmenter, classes: Sequence[ClassSpec]) -> None:
+        self._segmenter = segmenter
+        self._tracker = InstrumentTracker(ClassGroups.of(classes))
+        self.steps, self.budget, self.waits_for_device = segmenter.steps, segmenter.budget, segmenter.waits_for_device
+
+    @property
+    def stages(self) -> Sequence[Stage[FrameContext]]:
+        """The stages of the segmenter; the last one tracks too, because the buffers that it reads are reused."""
+        *first, last = self._segmenter.stages
+        return (*first, Stage(last.name, partial(self._run, last)))
+
+    def _run(self, last: Stage[FrameContext], context: FrameContext) -> None:
+        last.run(context)
+        with context.stage("track"):
+            if context.segmentation is not None:
+                context.segmentation.instances = self._tracker.update(_observed(context, context.segmentation))
+
+    def __call__(self, frame: Frame) -> Segmentation:
+        """Segment one frame. Frames must come in order."""
+        context = FrameContext(frame)
+        for stage in self.stages:
+            stage.run(context)
+        assert context.segmentation is not None
+        return context.segmentation
+
+    def ring(self, slots: int, policy: Policy) -> FrameRing:
+        """Create the ring of the segmenter."""
+        return self._segmenter.ring(slots, policy)
+
+    def default_overlay(self) -> FrameOverlay | None:
+        """Return the overlay of the segmenter."""
+        return self._segmenter.default_overlay()
+
+    def settle(self) -> None:
+        """Wait for all pending work of the device."""
+        self._segmenter.settle()
+
+
+def open_tracking(make: Any) -> TrackingSegmenter:
+    """Make a segmenter by `make()`, and track with its classes. For a worker process."""
+    segmenter = make()
+    return TrackingSegmenter(segmenter, segmenter.classes)
+
+
+def _observed(context: FrameContext, segmentation: Segmentation) -> Observation:
+    """Return what is in host memory: on a GPU the masks alone."""
+    image, features = getattr(context, "image", None), getattr(context, "features", None)
+    return Observation(
+        segmentation,
+        None if image is None else image[0],
+        None if features is None else features[0],
+        getattr(context, "is_cut", False),
+    )
