@@ -25,6 +25,7 @@ from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoS
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.devices.device import open_device
 from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.original import KeepOriginal
 from cliprl.pipeline.overlay.overlay import Overlay, Style
@@ -33,10 +34,12 @@ from cliprl.pipeline.segment.prompts import parse_prompt, with_prompts
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import StatusText, Stream
 from cliprl.pipeline.stream.trace import Trace
+from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class StreamOptions:
     live: LiveOptions
     labels: LabelStyle = field(default_factory=LabelStyle)
     export_frames: bool = False
+    ids: bool = False
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
@@ -139,6 +143,10 @@ def _open(
             f"'{frames}' holds the frames themselves, which only a run of a file on the CPU writes: leave out --web, --window, "
             "--record and --device, or record the live source first"
         )
+    if options.ids and options.device != "cpu":
+        raise UsageError(f"--ids works on the CPU, not on '{options.device}': leave out --device")
+    if not options.ids and (named := [target for target in targets if target.endswith(IDS_SUFFIX)]):
+        raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
     with interruptible():
         device = open_device(options.device, say)
         for note in device.notes:
@@ -178,7 +186,7 @@ def _open(
         )
     return Stream(
         source,
-        segmenter,
+        TrackingSegmenter(segmenter, segmenter.classes) if options.ids else segmenter,
         KeepOriginal(overlay) if frames else overlay,
         sinks,
         status=_status_line(bundle.manifest.name),
@@ -214,6 +222,7 @@ def _open_live(
         precision=options.precision,
         threads=options.threads,
     )
+    make: SegmenterFactory = partial(open_tracking, make_segmenter) if options.ids else make_segmenter
     openers = dict.fromkeys(targets, open_output)
     network = bundle.manifest.name
     web = options.web is not None
@@ -221,9 +230,7 @@ def _open_live(
     waits = web and not options.window and not (kind and kind.generated)
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
-    return open_live(
-        watchable(options.source), first, overlay, make_segmenter, openers, viewing, network=network, say=say
-    )
+    return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, say=say)
 
 
 def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:

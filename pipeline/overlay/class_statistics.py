@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Instance, Segmentation
 from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_points, network_to_frame
 
 
@@ -31,9 +31,7 @@ def class_statistics(segmentation: Segmentation) -> list[ClassStatistics]:
     inside = inside_cells(view, rows, columns)
     counts = np.bincount(segmentation.labels[inside])
     total = max(int(counts.sum()), 1)
-    cell = (view.crop[2] / view.placed[2] * view.network_width / columns) * (
-        view.crop[3] / view.placed[3] * view.network_height / rows
-    )
+    cell = _cell_area(view, rows, columns)
     return [
         ClassStatistics(
             int(class_id),
@@ -43,6 +41,36 @@ def class_statistics(segmentation: Segmentation) -> list[ClassStatistics]:
         )
         for class_id in np.flatnonzero(counts)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatistics:
+    """One instrument in one frame, measured as `ClassStatistics` are."""
+
+    instance: Instance
+    pixels: int
+    share: float
+    box: Box
+
+
+def instance_statistics(segmentation: Segmentation) -> list[InstanceStatistics]:
+    """Measure the instruments of a tracked frame, by ascending id."""
+    if segmentation.instances is None:
+        return []
+    view, (rows, columns) = segmentation.view, segmentation.labels.shape
+    total, cell = max(int(inside_cells(view, rows, columns).sum()), 1), _cell_area(view, rows, columns)
+    ids = segmentation.instances.ids
+    return [
+        InstanceStatistics(item, round(item.cells * cell), min(item.cells / total, 1.0), _box(ids == item.id, view))
+        for item in segmentation.instances.items
+    ]
+
+
+def _cell_area(view: Viewport, rows: int, columns: int) -> float:
+    """Area of a cell of the grid in luma pixels of the frame."""
+    return (view.crop[2] / view.placed[2] * view.network_width / columns) * (
+        view.crop[3] / view.placed[3] * view.network_height / rows
+    )
 
 
 def _box(mask: NDArray[np.bool_], view: Viewport) -> Box:

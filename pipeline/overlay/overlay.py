@@ -13,9 +13,11 @@ from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.nv12 import upright_box, upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.overlay.text import Patch, legend_patch, letter_size, status_patch
+from cliprl.pipeline.overlay.class_statistics import instance_statistics
+from cliprl.pipeline.overlay.text import Patch, id_patch, legend_patch, letter_size, status_patch
 from cliprl.pipeline.overlay.upsample import labels_at, picture_mask
 
 # A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
@@ -227,6 +229,7 @@ class Overlay:
             present = self._present(segmentation)
             if present and self.style.legend:
                 self._place(frame, legend_patch(present, size, color), size, at_bottom=False)
+            self._mark_instances(frame, segmentation, size, color)
         if status and self.style.status:
             self._place(frame, status_patch(status, size, color), size, at_bottom=True)
 
@@ -237,6 +240,18 @@ class Overlay:
         if self.style.contours:
             labels = trace_contours(labels, segmentation.view, self.style.contour_width, self._scratch)
         paint(frame, labels, self._inks[color], self._scratch)
+
+    def _mark_instances(self, frame: Frame, segmentation: Segmentation, size: int, color: ColorSpace) -> None:
+        """Write the id of each instrument in the middle of its box."""
+        height, width = (n // 2 * 2 for n in (upright_size(frame)))
+        for found in instance_statistics(segmentation):
+            if found.instance.class_id not in self._shown:
+                continue
+            patch = id_patch(found.instance.id, size, color)
+            left, top, box_width, box_height = upright_box(found.box, frame)
+            x = min(max(left + (box_width - patch.luma_keep.shape[1]) // 2, 0), width - patch.luma_keep.shape[1])
+            y = min(max(top + (box_height - len(patch.luma_keep)) // 2, 0), height - len(patch.luma_keep))
+            place(frame, patch, max(x, 0) // 2 * 2, max(y, 0) // 2 * 2, self._scratch)
 
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:
         """The painted classes that the legend names."""

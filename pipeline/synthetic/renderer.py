@@ -87,7 +87,8 @@ class SceneRenderer:
         """Return which instrument each pixel shows: uint8 (H, W), from 1, 0 for none. A number stays with its instrument."""
         overlay, mask = self._draw(t), self._scope.mask(t)
         self._bury(overlay, self._camera.matrix(t))
-        ids = np.asarray(cv2.subtract(overlay.owner, (len(self._things),)), np.uint8)  # saturates at 0
+        owner = overlay.owner
+        ids = np.where(owner > len(self._things), owner - np.uint8(len(self._things)), 0).astype(np.uint8)
         if mask is not None:
             ids[mask < 128] = 0
         return ids

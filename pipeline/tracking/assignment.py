@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 def assign(costs: NDArray[np.float64], limit: float) -> list[int]:
     """Return the column for each row of `costs` (rows, columns), -1 for none; no pair costs more than `limit`."""
-    rows, columns = costs.shape
-    if rows == 1:
+    if len(costs) == 1:
         best = int(costs[0].argmin())
         return [best if costs[0, best] <= limit else -1]
     import lap

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
 
-INSTRUMENT = "instrument"
+TOOL = "instrument"
 # Words in the names of classes that are no instruments to operate with.
 _THINGS = frozenset({"thread", "suture", "needle", "clamp", "clip", "gauze", "swab", "sponge", "bag", "drain"})
 
@@ -30,7 +30,7 @@ class ClassGroups:
         overlooks an instrument.
         """
         instruments = {i: spec.name for i, spec in enumerate(classes) if spec.kind == "instrument"}
-        return cls.made({i: name if _is_thing(name) else INSTRUMENT for i, name in instruments.items()})
+        return cls.made({i: name if _is_thing(name) else TOOL for i, name in instruments.items()})
 
     @classmethod
     def made(cls, groups: Mapping[int, str]) -> ClassGroups:

@@ -20,6 +20,8 @@ _OF_REGION, _OF_TRACK = 0.12, 0.4
 
 # Cells from the nearest place where a track is expected, from which a shaft is another instrument's.
 _FAR = 4.0
+# Cells of distance that weigh as much as half a width beside the line, where instruments cross.
+_REACH = 8.0
 # Frames after which an instrument that is seen to be two is two.
 _DOUBLED = 5
 
@@ -84,13 +86,18 @@ def find_parts(
 
 
 def _divide(
-    region: Mask, group: int, expected: NDArray[np.uint16], totals: NDArray[np.intp], tracks: Mapping[int, Track], edge: Mask
+    region: Mask,
+    group: int,
+    expected: NDArray[np.uint16],
+    totals: NDArray[np.intp],
+    tracks: Mapping[int, Track],
+    edge: Mask,
 ) -> list[Part]:
     counts = np.bincount(expected[region > 0], minlength=1)
     cells = int(counts.sum())
     keys = [
-        int(key)
-        for key in np.flatnonzero(counts)
+        key
+        for key in np.flatnonzero(counts).tolist()
         if key in tracks
         and tracks[key].group == group
         and (counts[key] >= _OF_REGION * cells or counts[key] >= _OF_TRACK * totals[key])
@@ -101,11 +108,11 @@ def _divide(
         keys = _without_pieces(keys, tracks, counts)
     if len(keys) == 1 and cells - counts[keys[0]] < _LEAST:
         return [_part(region, group, keys[0], edge)]
-    return _by_nearest(_part(region, group, 0, edge), keys, expected)
+    return _by_expectation(_part(region, group, 0, edge), keys, expected)
 
 
 def _without_pieces(keys: list[int], tracks: Mapping[int, Track], counts: NDArray[np.intp]) -> list[int]:
-    """Drop the instruments that turn out to be pieces of another: they never had a shaft of their own."""
+    """Drop the instruments that turn out to be pieces of another: no shaft of theirs was ever seen."""
     kept = [key for key in keys if tracks[key].has_shaft]
     return kept or [max(keys, key=lambda key: int(counts[key]))]
 
@@ -118,19 +125,22 @@ def _by_shafts(whole: Part) -> list[Part]:
     return [_part(mask, whole.group, 0, whole.edge, whole=False) for mask in masks if mask.any()]
 
 
-def _by_nearest(whole: Part, keys: list[int], expected: NDArray[np.uint16]) -> list[Part]:
-    """Give each cell of a region to the track that is expected there, or nearest; what is far from all is a part by itself."""
+def _by_expectation(whole: Part, keys: list[int], expected: NDArray[np.uint16]) -> list[Part]:
+    """Give each cell of a region to the track that is expected there, others to one nearby on whose line they lie.
+
+    What is far from all of them is a part by itself.
+    """
     inside, group, edge = whole.mask > 0, whole.group, whole.edge
-    known = (np.isin(expected, keys) & inside).view(np.uint8)
-    distance, nearest = cv2.distanceTransformWithLabels(1 - known, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    of_label = np.zeros(int(nearest.max()) + 1, np.uint16)
-    of_label[nearest[known > 0]] = expected[known > 0]
-    owner = np.where(inside, of_label[nearest], 0)
-    far = inside & (distance > _FAR)
+    known = [((expected == key) & inside).view(np.uint8) for key in keys]
+    distances = np.stack([cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3) for mask in known])
+    far = inside & (distances.min(axis=0) > _FAR)
     is_new = np.count_nonzero(far) >= _LEAST
     if not is_new and len(keys) == 1:
         whole.key = keys[0]
         return [whole]
+    owner = np.where(inside, np.array(keys, np.uint16)[_costs(known, distances).argmin(axis=0)], 0)
+    for key, mask in zip(keys, known, strict=True):
+        owner[mask > 0] = key
     host = int(np.bincount(owner[far]).argmax()) if is_new else 0
     if is_new:
         owner[far] = 0
@@ -142,6 +152,23 @@ def _by_nearest(whole: Part, keys: list[int], expected: NDArray[np.uint16]) -> l
     return parts
 
 
+def _costs(known: list[Mask], distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cost of giving each cell to each track (n, h, w): how far it is from its cells and from their line."""
+    if len(known) == 1:
+        return distances
+    rows, columns = np.indices(known[0].shape, np.float32)
+    costs = distances / np.float32(_REACH)
+    for cost, mask in zip(costs, known, strict=True):
+        m = cv2.moments(mask, binaryImage=True)
+        count = max(m["m00"], 1)
+        angle = 0.5 * np.arctan2(2 * m["mu11"], m["mu20"] - m["mu02"])
+        spread = (m["mu20"] + m["mu02"]) / 2 - np.hypot((m["mu20"] - m["mu02"]) / 2, m["mu11"])
+        half_width = max(float(np.sqrt(max(spread, 0) / count)) * np.sqrt(3), 1.0)
+        across = (columns - m["m10"] / count) * np.sin(angle) - (rows - m["m01"] / count) * np.cos(angle)
+        cost += np.abs(across).astype(np.float32) / np.float32(half_width)
+    return costs
+
+
 def _part(mask: Mask, group: int, key: int, edge: Mask, *, whole: bool = True) -> Part:
     moments = cv2.moments(mask, binaryImage=True)
     cells = int(moments["m00"])
@@ -150,7 +177,7 @@ def _part(mask: Mask, group: int, key: int, edge: Mask, *, whole: bool = True) -
 
 
 def _without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Mapping[int, Track]) -> list[Part]:
-    """Where a track is in several parts for a while that each enter by a shaft of their own, let it go on in one of them."""
+    """Where a track is in several parts for a while that each enter by another shaft, let it go on in one of them."""
     by_key: dict[int, list[Part]] = {}
     for part in parts:
         if part.key and part.cells >= _LEAST:

@@ -12,7 +12,7 @@ from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.tracking.groups import ClassGroups
-from cliprl.pipeline.tracking.tracker import InstrumentTracker, Observation
+from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
 
 class TrackingSegmenter:
@@ -62,10 +62,10 @@ def open_tracking(make: Any) -> TrackingSegmenter:
     return TrackingSegmenter(segmenter, segmenter.classes)
 
 
-def _observed(context: FrameContext, segmentation: Segmentation) -> Observation:
+def _observed(context: FrameContext, segmentation: Segmentation) -> TrackerInput:
     """Return what is in host memory: on a GPU the masks alone."""
     image, features = getattr(context, "image", None), getattr(context, "features", None)
-    return Observation(
+    return TrackerInput(
         segmentation,
         None if image is None else image[0],
         None if features is None else features[0],

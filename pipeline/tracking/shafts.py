@@ -24,7 +24,7 @@ _RAYS: Point = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shaft:
-    """A straight line through a region in grid cells: start and unit direction (x, y), length, and half the width at its start."""
+    """A straight line through a region in grid cells: start and unit direction (x, y), length, and half the width."""
 
     start: Point
     direction: Point
@@ -53,9 +53,9 @@ def border(inside: NDArray[np.bool_]) -> Mask:
 
 
 def find_shafts(region: Mask, edge: Mask) -> list[Shaft]:
-    """Return a shaft for each place where a region (uint8, 1 or 0) enters through the `edge`; one that passes right through is one.
+    """Return a shaft for each place where a region (uint8, 1 or 0) enters through the `edge`.
 
-    A short contact without a shaft behind it does not count.
+    One that passes right through is one shaft. A short contact without a shaft behind it does not count.
     """
     touching = cv2.bitwise_and(region, edge)
     if not touching.any():

@@ -1,4 +1,4 @@
-"""Gives every instrument an id that lasts: regions are followed along the motion, split where instruments cross, and recognized."""
+"""Gives every instrument an id that lasts: regions are followed along the motion, divided at crossings, and recognized."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Observation:
+class TrackerInput:
     """What the tracker sees of a frame.
 
     image: the network input, uint8 (H, W, 3) RGB, None if it is not in host memory: then motion and colors are unknown.
@@ -62,7 +62,7 @@ class InstrumentTracker:
         self._keys = self._ids = 0
         self._fresh = True
 
-    def update(self, seen: Observation) -> Instances:
+    def update(self, seen: TrackerInput) -> Instances:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
         expected = self._expected(seen)
@@ -76,7 +76,7 @@ class InstrumentTracker:
         self._forget()
         return self._instances(current, segmentation)
 
-    def _expected(self, seen: Observation) -> NDArray[np.uint16]:
+    def _expected(self, seen: TrackerInput) -> NDArray[np.uint16]:
         """Return the last frame's map of keys, moved to where its instruments should be now."""
         labels, view = seen.segmentation.labels, seen.segmentation.view
         flow = None if seen.image is None else self._flow(_small(seen.image))

@@ -38,7 +38,11 @@ def best_pairs(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def hota(frames: list[FrameOverlap], truths: int, predictions: int) -> dict[str, float]:
     """Return HOTA, DetA and AssA: means over the thresholds `ALPHAS`. `truths`, `predictions`: how many ids there are."""
-    potential, in_truth, in_prediction = np.zeros((truths, predictions)), np.zeros((truths, 1)), np.zeros((1, predictions))
+    potential, in_truth, in_prediction = (
+        np.zeros((truths, predictions)),
+        np.zeros((truths, 1)),
+        np.zeros((1, predictions)),
+    )
     for frame in frames:
         both = frame.iou.sum(0)[None] + frame.iou.sum(1)[:, None] - frame.iou
         potential[np.ix_(frame.truth, frame.predicted)] += np.where(both > _EPS, frame.iou / np.maximum(both, _EPS), 0)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
-from cliprl.pipeline.tracking.groups import INSTRUMENT, ClassGroups
+from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
 
 # The classes of the scenes that belong to instruments, as one group.
-TOOL_GROUPS = ClassGroups.made({i: INSTRUMENT for i in (1, 2, 3, 9, 11)})
+TOOL_GROUPS = ClassGroups.made(dict.fromkeys((1, 2, 3, 9, 11), TOOL))
 _TOOLS = TOOL_GROUPS.table > 0
 FRAME_RATE = 25.0
 _SMOKE = (200, 196, 190)

@@ -15,14 +15,14 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
-from cliprl.pipeline.tracking.tracker import Observation
+from cliprl.pipeline.tracking.tracker import TrackerInput
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 Image = NDArray[np.uint8]
 # Makes an observation from an image (H, W, 3) RGB and its true labels (H, W).
-Observer = Callable[[Image, Image], Observation]
+Observer = Callable[[Image, Image], TrackerInput]
 # The network input and the grid of the shipped bundles: height and width.
-NETWORK, GRID = (256, 320), (64, 80)
+_NETWORK, _GRID = (256, 320), (64, 80)
 
 
 class TrueMasks:
@@ -30,17 +30,21 @@ class TrueMasks:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._detector, self._preprocessor, self._writer = FieldOfViewDetector(*NETWORK), CpuPreprocessor(), RgbWriter()
+        self._detector, self._preprocessor, self._writer = (
+            FieldOfViewDetector(*_NETWORK),
+            CpuPreprocessor(),
+            RgbWriter(),
+        )
 
-    def __call__(self, image: Image, labels: Image) -> Observation:
+    def __call__(self, image: Image, labels: Image) -> TrackerInput:
         """Return the observation of the next frame."""
         frame = _frame(image, self._writer)
         view = self._detector.view_of(frame)
-        out = np.empty((*NETWORK, 3), np.uint8)
+        out = np.empty((*_NETWORK, 3), np.uint8)
         self._preprocessor.prepare(frame, view, out)
-        cells = labels_on_grid(labels, view, GRID)
+        cells = labels_on_grid(labels, view, _GRID)
         probabilities = (np.arange(self._classes)[:, None, None] == cells).astype(np.float32)
-        return Observation(Segmentation(cells, probabilities, view, 1.0, 0), out)
+        return TrackerInput(Segmentation(cells, probabilities, view, 1.0, 0), out)
 
 
 class NetworkMasks:
@@ -55,13 +59,13 @@ class NetworkMasks:
         """Open a bundle."""
         return cls(ImageSegmenter(bundle, **settings))
 
-    def __call__(self, image: Image, labels: Image) -> Observation:
+    def __call__(self, image: Image, labels: Image) -> TrackerInput:
         """Segment the next frame."""
         context = FrameContext(_frame(image, self._writer))
         for stage in self._segmenter.stages:
             stage.run(context)
         assert context.segmentation is not None
-        return Observation(context.segmentation, context.image[0], context.features[0], context.is_cut)
+        return TrackerInput(context.segmentation, context.image[0], context.features[0], context.is_cut)
 
 
 def _frame(image: Image, writer: RgbWriter) -> Frame:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cliprl.models.evaluation.tracking.association import FOUND, FrameOverlap, best_pairs, hota, id_switches, idf1
 
-Ids = NDArray[np.integer]
+IdMap = NDArray[np.integer]
 # Frames after its return within which a hidden instrument must have its id again.
 _BACK_WITHIN = 10
 # Tolerance of the boundary score F as a share of the diagonal (DAVIS).
@@ -39,7 +39,7 @@ class SequenceScore:
     _maps: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=list)
     _diagonal: float = 0.0
 
-    def add(self, truth: Ids, predicted: Ids) -> None:
+    def add(self, truth: IdMap, predicted: IdMap) -> None:
         """Score a frame. Truth and prediction have the same size."""
         seen, truth_index = np.unique(truth, return_inverse=True)
         found, index = np.unique(predicted, return_inverse=True)
@@ -57,7 +57,9 @@ class SequenceScore:
         ids = np.array([self._predictions.setdefault(int(v), len(self._predictions)) for v in found[columns]], np.intp)
         self.frames.append(FrameOverlap(truths, ids, inner / np.maximum(union, 1)))
         self._diagonal = float(np.hypot(*truth.shape))
-        self._maps.append((_packed(truth, self._truths, seen[rows]), _packed(predicted, self._predictions, found[columns])))
+        self._maps.append(
+            (_packed(truth, self._truths, seen[rows]), _packed(predicted, self._predictions, found[columns]))
+        )
 
     def result(self) -> Mapping[str, float]:
         """Return HOTA, DetA, AssA, IDF1, IDSW, J, F, J&F, doubled (longest run of frames with two ids on one), and returns."""
@@ -79,7 +81,7 @@ class SequenceScore:
         }
 
     def _j_and_f(self) -> dict[str, float]:
-        """Return the means over the instruments of J (IoU) and F (boundary F1), each instrument with the id that suits it best."""
+        """Return the means over the instruments of J (IoU) and F (boundary F1), each with the id that suits it best."""
         total = np.zeros((len(self._truths), len(self._predictions)))
         for frame in self.frames:
             total[np.ix_(frame.truth, frame.predicted)] += frame.iou
@@ -87,11 +89,11 @@ class SequenceScore:
         j, f = np.zeros(len(self._truths)), np.zeros(len(self._truths))
         reach = max(1, round(_BOUNDARY * self._diagonal))
         for packed in self._maps:
-            truth, predicted = (cv2.imdecode(png, cv2.IMREAD_UNCHANGED) for png in packed)
+            truth, predicted = map(_unpacked, packed)
             for number in range(len(j)):
                 one, other = truth == number + 1, predicted == partner.get(number, 254) + 1
-                union = np.count_nonzero(one | other)
-                j[number] += np.count_nonzero(one & other) / union if union else 1.0
+                union = np.count_nonzero(np.logical_or(one, other))
+                j[number] += np.count_nonzero(np.logical_and(one, other)) / union if union else 1.0
                 f[number] += _boundary_f(one, other, reach) if union else 1.0
         j, f = j / len(self._maps), f / len(self._maps)
         return {"J": float(j.mean()), "F": float(f.mean()), "J&F": float((j + f).mean() / 2)}
@@ -100,14 +102,14 @@ class SequenceScore:
         """Return the longest run of frames in which two ids each hold a tenth of an instrument more than they hold of others."""
         longest, run = 0, 0
         for packed in self._maps:
-            truth, predicted = (cv2.imdecode(png, cv2.IMREAD_UNCHANGED) for png in packed)
-            counts = np.bincount(truth.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=65536).reshape(256, 256)
+            truth, predicted = map(_unpacked, packed)
+            counts = np.bincount(truth.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=65536).reshape(
+                256, 256
+            )
             mine = counts[1:, 1:].argmax(axis=0)
             held = counts[1:, 1:]
             areas = counts[1:].sum(axis=1)
-            two = any(
-                np.count_nonzero((held[i] >= 0.1 * areas[i]) & (mine == i)) > 1 for i in np.flatnonzero(areas)
-            )
+            two = any(np.count_nonzero((held[i] >= 0.1 * areas[i]) & (mine == i)) > 1 for i in np.flatnonzero(areas))
             run = run + 1 if two else 0
             longest = max(longest, run)
         return longest
@@ -139,7 +141,7 @@ class SequenceScore:
         return int(frame.predicted[overlap.argmax()]) if len(overlap) and overlap.max() >= FOUND else -1
 
 
-def _packed(ids: Ids, numbers: Mapping[int, int], counted: Ids) -> NDArray[np.uint8]:
+def _packed(ids: IdMap, numbers: Mapping[int, int], counted: IdMap) -> NDArray[np.uint8]:
     """Return a PNG of the map of instances, numbered from 1."""
     small = np.zeros(ids.shape, np.uint8)
     for value in counted:
@@ -147,14 +149,20 @@ def _packed(ids: Ids, numbers: Mapping[int, int], counted: Ids) -> NDArray[np.ui
     return cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].astype(np.uint8)
 
 
+def _unpacked(png: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), np.uint8)
+
+
 def _boundary_f(one: NDArray[np.bool_], other: NDArray[np.bool_], reach: int) -> float:
     """Return the F1 of two boundaries, each point of which may be `reach` pixels away."""
-    edges = [cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) for mask in (one, other)]
+    edges = [
+        cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) for mask in (one, other)
+    ]
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     near = [cv2.dilate(edge, disc) for edge in edges]
-    counts = [int(edge.sum()) for edge in edges]
+    counts = [int(np.count_nonzero(edge)) for edge in edges]
     if not all(counts):
         return float(counts[0] == counts[1])
-    recall = float((edges[0] & near[1]).sum()) / counts[0]
-    precision = float((edges[1] & near[0]).sum()) / counts[1]
+    recall = np.count_nonzero(cv2.bitwise_and(edges[0], near[1])) / counts[0]
+    precision = np.count_nonzero(cv2.bitwise_and(edges[1], near[0])) / counts[1]
     return 2 * recall * precision / (recall + precision) if recall + precision else 0.0

@@ -21,7 +21,7 @@ from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.shapes.polygons import edge_polygons
-from cliprl.pipeline.sinks.shapes.regions import labelled_classes, regions
+from cliprl.pipeline.sinks.shapes.regions import Region, labelled_classes, regions
 from cliprl.pipeline.sources.errors import redact
 
 FORMAT_VERSION = 3
@@ -36,8 +36,9 @@ class CocoSink(FileSink):
     mask), video (the stream's name, null for image files), pts, seconds, height, width, segmented. `categories`: the classes
     that are no background, numbered from 1, with their values in masks. `annotations`: for each class that a frame shows,
     segmentation in the displayed frame's size (compressed RLE with iscrowd 1, or polygons with iscrowd 0), area, bbox, score
-    (the mean probability where the class won) and a track id: a class through the whole stream is one track. `info`:
-    format_version and stream. See the schema "coco".
+    (the mean probability where the class won) and a track id: a class through the whole stream is one track; in a tracked
+    stream each class of each instrument is annotated, and an instrument is one track. `info`: format_version and stream. See
+    the schema "coco".
 
     Annotations go to the disk as they arrive, one a line, and the images into an unnamed file until the end, so that memory
     does not grow.
@@ -99,11 +100,17 @@ class CocoSink(FileSink):
                 "category_id": self._categories[region.class_id],
                 "iscrowd": int(not self._spec.style.polygons),
                 "score": region.score,
-                "attributes": {"track_id": self._categories[region.class_id]},
+                "attributes": self._track(region),
             }
             | _encode(region.mask, self._spec.style.polygons)
             for region in regions(frame, segmentation, self._classes)
         ]
+
+    def _track(self, region: Region) -> dict[str, int]:
+        """Return the track: the class, or the instrument, whose tracks are numbered after those of the classes."""
+        if region.instance:
+            return {"track_id": len(self._categories) + region.instance, "instance_id": region.instance}
+        return {"track_id": self._categories[region.class_id]}
 
     def _finish(self, whole: bool) -> None:
         self._file.write(b'\n],\n"images": [')

@@ -11,6 +11,7 @@ from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.upsample import labels_at
+from cliprl.pipeline.tracking.id_map import ids_at
 
 
 class _Latest(threading.local):
@@ -35,3 +36,8 @@ def frame_labels(frame: Frame, segmentation: Segmentation) -> NDArray[np.uint8]:
         _latest.labels = np.ascontiguousarray(np.rot90(labels, frame.rotation // 90))
         _latest.segmentation, _latest.frame = segmentation, key
     return _latest.labels
+
+
+def frame_ids(frame: Frame, segmentation: Segmentation) -> NDArray[np.uint16]:
+    """The id of the instrument at every pixel of the frame as it is displayed, 0 for none: uint16 (height, width)."""
+    return np.ascontiguousarray(np.rot90(ids_at(segmentation, frame.height, frame.width), frame.rotation // 90))

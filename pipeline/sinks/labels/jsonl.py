@@ -10,7 +10,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.overlay.class_statistics import class_statistics
+from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
@@ -34,11 +34,13 @@ class EventSink(FileSink):
         {"index", "file_name", "mask_file_name", "pts", "seconds", "damaged": bool, "segmented": bool,
          "confidence": 0..1, "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
+         "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "latency_ms": {STAGE: number, "age": number}}
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the field of view: see
-    `class_statistics`. Only classes that occur are listed. Without `segmented` there is no "confidence",
+    `class_statistics`. Only classes that occur are listed; `instances` only if the
+    stream is tracked. Without `segmented` there is no "confidence",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
     captured, absent if that is unknown. Lines reach the disk within a second.
     """
@@ -68,6 +70,8 @@ class EventSink(FileSink):
                 "moved": round(segmentation.moved, 6),
                 "classes": self._seen(frame, segmentation),
             }
+            if segmentation.instances is not None:
+                event["instances"] = self._instances(frame, segmentation)
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flush()
@@ -82,6 +86,20 @@ class EventSink(FileSink):
             for m in class_statistics(segmentation)
             if self._classes[m.class_id].kind != "background"
         }
+
+    def _instances(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": found.instance.id,
+                "group": found.instance.name,
+                "class": self._classes[found.instance.class_id].name,
+                "pixels": found.pixels,
+                "share": round(found.share, 6),
+                "box": list(upright_box(found.box, frame)),
+                "confidence": round(min(found.instance.confidence, 1.0), 4),
+            }
+            for found in instance_statistics(segmentation)
+        ]
 
     def _flush(self) -> None:
         self._file.write("".join(self._lines).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
+from cliprl.pipeline.sinks.labels.frame_labels import frame_ids, frame_labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """The pixels of one class: mask bool (H, W) of the displayed frame, never empty; score is its mean probability, 0..1."""
+    """The pixels of one class, or of one class of one instrument if the stream is tracked.
+
+    mask: bool (H, W) of the displayed frame, never empty. score: the mean probability of the class, 0..1. instance: the id of
+    the instrument, 0 for none.
+    """
 
     class_id: int
     mask: NDArray[np.bool_]
     score: float
+    instance: int = 0
 
 
 def regions(frame: Frame, segmentation: Segmentation, classes: Mapping[int, ClassSpec]) -> list[Region]:
@@ -30,7 +35,16 @@ def regions(frame: Frame, segmentation: Segmentation, classes: Mapping[int, Clas
     for i in np.unique(segmentation.labels).tolist():
         if i in classes and (mask := labels == i).any():
             found.append(Region(i, mask, score(segmentation, i)))
-    return found
+    return found if segmentation.instances is None else _by_instance(found, frame_ids(frame, segmentation))
+
+
+def _by_instance(found: list[Region], ids: NDArray[np.uint16]) -> list[Region]:
+    """Divide the regions of classes among the instruments; ids uint16 (H, W)."""
+    return [
+        replace(region, mask=region.mask & (ids == instance), instance=instance)
+        for region in found
+        for instance in np.unique(ids[region.mask]).tolist()
+    ]
 
 
 def score(segmentation: Segmentation, class_id: int) -> float:

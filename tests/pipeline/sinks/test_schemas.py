@@ -100,6 +100,32 @@ def test_what_is_written_of_a_video_keeps_to_the_schemas(of_video: Path) -> None
     assert {event["file_name"] for event in lines(of_video / "x.jsonl")[1:]} == {None}
 
 
+def test_ids_are_in_the_outputs_of_a_tracked_run(tmp_path: Path) -> None:
+    targets = [word for name in ("x.jsonl", "x.coco.json", "x.ids/") for word in ("-o", f"{tmp_path}/{name}")]
+    assert call("demo:?seconds=0.3&size=320x256", *targets, "--ids", "--quiet") == 0
+    events, coco = lines(tmp_path / "x.jsonl"), json.loads((tmp_path / "x.coco.json").read_text())
+    for event in events:
+        check("events", event)
+    check("coco", coco)
+    seen = [{found["id"] for found in event["instances"]} for event in events[1:]]
+    assert seen[-1] & seen[0], "the demo shows instruments, and some are in all frames"
+    assert {a["attributes"].get("instance_id", 0) for a in coco["annotations"]} == {0}.union(*seen)
+    tracks = {a["attributes"]["track_id"] - a["attributes"].get("instance_id", 0) for a in coco["annotations"]}
+    assert len(coco["categories"]) in tracks
+    for event, ids in zip(events[1:], seen, strict=True):
+        mask = cv2.imread(str(tmp_path / "x.ids" / event["mask_file_name"]), cv2.IMREAD_UNCHANGED)
+        assert (mask.dtype, mask.shape) == (np.uint16, (256, 320))
+        assert set(np.unique(mask).tolist()) == {0, *ids}
+
+
+def test_ids_are_refused_where_nothing_is_tracked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("demo:?seconds=0.1", "-o", f"{tmp_path}/x.ids/") == 2
+    assert "give --ids too" in capfd.readouterr().err
+    assert call("demo:?seconds=0.1", "-o", f"{tmp_path}/x.jsonl", "--ids", "--device", "cuda") == 2
+    assert "--ids works on the CPU" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def keeps_to_schemas(folder: Path) -> None:
     events, coco = lines(folder / "x.jsonl"), json.loads((folder / "x.coco.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())

@@ -1,0 +1,195 @@
+"""Instruments keep their ids: when they cross, when smoke cuts them, when they are hidden, leave and return."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.segmentation import Instances, Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.tracking.groups import ClassGroups
+from cliprl.pipeline.tracking.id_map import ids_at
+from cliprl.pipeline.tracking.memory import CAPACITY, EmbeddingMemory
+from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
+
+GRID, NETWORK = (64, 80), (256, 320)
+VIEW = full_viewport(*NETWORK, *NETWORK)
+CLASSES = tuple(
+    ClassSpec(name, (0, 0, 0), kind, (name,))
+    for name, kind in (
+        ("tissue", "background"),
+        ("instrument-shaft", "instrument"),
+        ("instrument-wrist", "instrument"),
+        ("suturing-needle", "instrument"),
+    )
+)
+RED, BLUE = (200, 40, 40), (40, 60, 200)
+Line = tuple[tuple[float, float], tuple[float, float], tuple[int, int, int]]
+TEXTURE = np.random.default_rng(0).integers(60, 120, (64, 80, 3), dtype=np.uint8)
+
+
+class Scene:
+    """Straight instruments on textured tissue, drawn in grid cells; each line is from the edge to the tip, in a color."""
+
+    def __init__(self) -> None:
+        self.tracker = InstrumentTracker(ClassGroups.of(CLASSES))
+        self.segmentation = self._segmentation(np.zeros(GRID, np.uint8))
+
+    def show(self, *lines: Line, smoke: int | None = None, label: int = 1, is_cut: bool = False) -> Instances:
+        """The next frame. `smoke`: the column at which a band of smoke hides five columns."""
+        labels, image = np.zeros(GRID, np.uint8), cv2.resize(TEXTURE, NETWORK[::-1], interpolation=cv2.INTER_CUBIC)
+        for start, end, color in lines:
+            points = [tuple(round(v) for v in point) for point in (start, end)]
+            cv2.line(labels, points[0], points[1], (label,), 5)
+            cv2.line(image, *[(x * 4 + 2, y * 4 + 2) for x, y in points], color, 20)
+        if smoke is not None:
+            labels[:, smoke : smoke + 5] = 0
+            image[:, smoke * 4 : smoke * 4 + 20] = 220
+        self.segmentation = self._segmentation(labels)
+        found = self.tracker.update(TrackerInput(self.segmentation, image, None, is_cut))
+        self.segmentation.instances = found
+        return found
+
+    @staticmethod
+    def _segmentation(labels: NDArray[np.uint8]) -> Segmentation:
+        probabilities = (np.arange(len(CLASSES))[:, None, None] == labels).astype(np.float32)
+        return Segmentation(labels, probabilities, VIEW, 1.0, 0)
+
+
+def left(tip: float, row: float = 30, color: tuple[int, int, int] = RED) -> Line:
+    return (0, row), (tip, row), color
+
+
+def top(tip: float, column: float = 60, color: tuple[int, int, int] = BLUE) -> Line:
+    return (column, 0), (column, tip), color
+
+
+def ids(found: Instances) -> list[int]:
+    return [item.id for item in found.items]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_instruments_in_the_first_frame_have_ids_at_once(scene: Scene) -> None:
+    assert ids(scene.show(left(30), top(20))) == [1, 2]
+
+
+def test_two_crossing_shafts_stay_two(scene: Scene) -> None:
+    first = scene.show(left(40), top(20))
+    horizontal, vertical = int(first.ids[30, 10]), int(first.ids[8, 60])
+    for step in range(50):  # the one from the left passes under the other and beyond it
+        found = scene.show(left(40 + step * 0.7), top(20 + step * 0.5))
+        assert ids(found) == [1, 2]
+        assert found.ids[30, 10] == horizontal
+        assert found.ids[8, 60] == vertical
+    assert found.ids[30, 72] == horizontal
+
+
+def test_shafts_that_cross_in_the_first_frame_are_two(scene: Scene) -> None:
+    found = scene.show(left(75), top(55))
+    assert ids(found) == [1, 2]
+    assert found.ids[30, 10] == found.ids[30, 72]
+    assert found.ids[8, 60] == found.ids[50, 60] != found.ids[30, 10]
+
+
+def test_a_shaft_cut_by_smoke_is_one(scene: Scene) -> None:
+    for _ in range(3):
+        scene.show(left(60))
+    for step in range(30):
+        assert ids(scene.show(left(60), smoke=20 + step // 2)) == [1]
+    assert ids(scene.show(left(60))) == [1]
+
+
+def test_a_shaft_that_is_cut_from_the_start_is_one(scene: Scene) -> None:
+    assert ids(scene.show(left(60), smoke=25)) == [1]
+
+
+@pytest.mark.parametrize("hidden", [2, 20, 50, 200])
+def test_hidden_instruments_return_under_their_ids(scene: Scene, hidden: int) -> None:
+    for _ in range(6):
+        first = scene.show(left(40), top(20))
+    before = int(first.ids[30, 10]), int(first.ids[8, 60])
+    for _ in range(hidden):
+        assert scene.show().items == ()
+    for _ in range(6):
+        found = scene.show(left(35, 33), top(24, 57))
+    assert (int(found.ids[33, 10]), int(found.ids[8, 57])) == before
+
+
+def test_the_color_tells_a_returning_instrument_from_another(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(40))
+    for _ in range(100):
+        scene.show()
+    for _ in range(4):
+        found = scene.show(left(40, color=BLUE))
+    assert ids(found) == [2]
+    for _ in range(4):
+        found = scene.show(left(40, color=BLUE), left(40, 50, RED))
+    assert (int(found.ids[30, 10]), int(found.ids[50, 10])) == (2, 1)
+
+
+def test_ids_last_through_a_cut(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(40), top(20))
+    found = scene.show(left(30, 45), top(30, 30), is_cut=True)
+    assert sorted(ids(found)) == [1, 2]
+
+
+def test_specks_get_no_id(scene: Scene) -> None:
+    assert scene.show(((40, 40), (41, 40), RED)).items != ()  # as large as the smallest instrument
+    small = Scene()
+    labels = np.zeros(GRID, np.uint8)
+    labels[40, 40:44] = 1
+    assert small.tracker.update(TrackerInput(Scene._segmentation(labels))).items == ()
+
+
+def test_a_region_of_two_frames_gets_no_id(scene: Scene) -> None:
+    scene.show()
+    for _ in range(2):
+        assert scene.show(left(30)).items == ()
+    assert ids(scene.show(left(30))) == [1]
+
+
+def test_needles_are_not_parts_of_instruments() -> None:
+    groups = ClassGroups.of(CLASSES)
+    assert groups.names == ("instrument", "suturing-needle")
+    assert groups.table[:5].tolist() == [0, 1, 1, 2, 0]
+
+
+def test_masks_without_an_image_are_tracked_by_place() -> None:
+    tracker, labels = InstrumentTracker(ClassGroups.of(CLASSES)), np.zeros(GRID, np.uint8)
+    labels[20:25, :40] = 1
+    for _ in range(5):
+        assert [item.id for item in tracker.update(TrackerInput(Scene._segmentation(labels))).items] == [1]
+    tracker.update(TrackerInput(Scene._segmentation(np.zeros(GRID, np.uint8))))
+    assert [item.id for item in tracker.update(TrackerInput(Scene._segmentation(labels))).items] == [1]
+
+
+def test_ids_of_the_frame_follow_the_boundaries_of_its_classes(scene: Scene) -> None:
+    scene.show(left(40), top(20))
+    frame = ids_at(scene.segmentation, 512, 640)
+    assert frame.dtype == np.uint16
+    assert frame[30 * 8, 80] != frame[64, 60 * 8] != 0
+    assert frame[500, 600] == 0
+    assert abs(np.count_nonzero(frame) / 64 - np.count_nonzero(scene.segmentation.labels)) < 40
+
+
+def test_the_memory_is_bounded_and_diverse() -> None:
+    memory, rng = EmbeddingMemory(), np.random.default_rng(1)
+    base = rng.normal(size=32).astype(np.float32)
+    for _ in range(100):  # always nearly the same look
+        look = base + rng.normal(0, 0.01, 32).astype(np.float32)
+        memory.add(look / np.linalg.norm(look))
+    assert len(memory) == 1
+    looks = [look / np.linalg.norm(look) for look in rng.normal(size=(100, 32)).astype(np.float32)]
+    for look in looks:
+        memory.add(look)
+    assert len(memory) == CAPACITY
+    assert memory.similarity(base / np.linalg.norm(base)) > 0.1
