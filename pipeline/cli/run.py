@@ -23,8 +23,9 @@ from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.devices.device import open_device
+from cliprl.pipeline.devices.device import device_opener, open_device
 from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
+from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.original import KeepOriginal
@@ -136,8 +137,6 @@ def _open(
 ) -> VideoStream:
     """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
     watched = _is_watched(options)
-    if watched and options.device != "cpu":
-        raise UsageError(f"--web, --window and --record work on the CPU, not on '{options.device}': leave out --device")
     if (frames := writes_frames(targets)) and (watched or options.device != "cpu" or is_live_name(options.source)):
         raise UsageError(
             f"'{frames}' holds the frames themselves, which only a run of a file on the CPU writes: leave out --web, --window, "
@@ -148,18 +147,16 @@ def _open(
     if not options.ids and (named := [target for target in targets if target.endswith(IDS_SUFFIX)]):
         raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
     with interruptible():
-        device = open_device(options.device, say)
-        for note in device.notes:
-            say(note)
         bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     classes = bundle.manifest.classes
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
-    overlay = device.overlay(overlay_classes(classes, chosen), _style(options, classes))
-    if watched or (options.device == "cpu" and is_live_name(options.source)):
+    shown, style = overlay_classes(classes, chosen), _style(options, classes)
+    if watched or is_live_name(options.source):
         with interruptible():
+            device_opener(options.device)  # an error now, not in the process that segments
             first = first_source(watchable(options.source), options.live)
             outputs.check(overwrite=options.overwrite)
-        live = _open_live(options, targets, first, bundle, overlay, say)
+        live = _open_live(options, targets, first, bundle, Overlay(shown, style), say)
         opened.enter_context(tidy_recordings())
         if options.web is not None:
             opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
@@ -167,10 +164,14 @@ def _open(
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
     with interruptible():
+        device = open_device(options.device, say)
+        for note in device.notes:
+            say(note)
+        overlay = device.overlay(shown, style)
         source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
         outputs.check(overwrite=options.overwrite)
-    if source.info.live and options.device == "cpu":  # known for http only after opening
-        return _open_live(options, targets, source, bundle, overlay, say)
+    if source.info.live:  # known for http only after opening
+        return _open_live(options, targets, source, bundle, Overlay(shown, style), say)
     scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
     sinks = [
         opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
@@ -214,8 +215,9 @@ def _open_live(
         )  # in the colors of the data set, not of the overlay
         return open_sink(target, spec, crf=options.crf, preset=options.preset)
 
-    make_segmenter = partial(
-        Segmenter,
+    made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))
+    make_segmenter: SegmenterFactory = partial(
+        made,
         bundle,
         steps=options.steps,
         budget_ms=options.budget_ms,

@@ -29,11 +29,16 @@ def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
 
 def open_shared_gpu(say: Callable[[str], None] = ignore_message) -> SharedGpu:
     """Return torch's current GPU with all that its video streams share, the same object each time. Raises like `open_device`."""
+    check_device()
+    with CAPTURE_LOCK:
+        return _open_shared(say)
+
+
+def check_device() -> None:
+    """Raise EngineError with the reason where the device can't serve. Creates no context on the GPU."""
     reason = why_not(find_driver(), torch_cuda)
     if reason:
         raise EngineError(f"device 'cuda' can't serve here: {reason}")
-    with CAPTURE_LOCK:
-        return _open_shared(say)
 
 
 def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) -> str:

@@ -53,12 +53,28 @@ class Device(Protocol):
 DEVICES = {"cpu": "cliprl.pipeline.devices.cpu", "cuda": "cliprl.pipeline.cuda.factory"}
 
 
+def device_opener(name: str) -> Callable[..., Device]:
+    """Return the function that opens the device called `name`, which can be pickled for another process.
+
+    Raises UsageError for an unknown name, EngineError with the reason if the device is not available on this machine. The
+    device is not opened.
+    """
+    module = _module_of(name)
+    module.check_device()
+    opener: Callable[..., Device] = module.open_device
+    return opener
+
+
 def open_device(name: str, say: Callable[[str], None] = ignore_message) -> Device:
     """Open the device called `name`. `say` receives messages about steps that take time.
 
     Raises UsageError for an unknown name, EngineError with the reason if the device is not available on this machine.
     """
+    device: Device = _module_of(name).open_device(say)
+    return device
+
+
+def _module_of(name: str) -> Any:
     if name not in DEVICES:
         raise UsageError(f"unknown device '{name}': this version runs on {', '.join(DEVICES)}")
-    device: Device = import_module(DEVICES[name]).open_device(say)
-    return device
+    return import_module(DEVICES[name])

@@ -61,6 +61,7 @@ class FakeGpu:
         self.ranges: list[tuple[str, str]] = []
         self._lock = threading.RLock()
         self.memory = Memory()
+        self.lost = ""  # the error that every call gives from now on
         self._thread = threading.local()
         self._decoding = self.stream()
 
@@ -124,6 +125,8 @@ class FakeGpu:
         return FakeEvent()
 
     def _give(self, stream: FakeStream, work: Callable[[], bool]) -> None:
+        if self.lost:
+            raise RuntimeError(self.lost)
         self._thread.current = True  # as CUDA's runtime makes it
         assert not stream.lost, "work on the stream of a lost capture"
         with self._lock:

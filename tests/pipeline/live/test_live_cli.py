@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,10 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import live_gpu
 import pytest
+from gpu_host import needs_compiler
 from live_camera import TestCamera, number_in
 from live_faults import CLASSES
 
+from cliprl.engines import load_engines, open_bundle
+from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline import OutputSpec, open_sink
 from cliprl.pipeline.live.sink_thread import SinkThread
 
@@ -81,6 +86,28 @@ def test_live_source_is_shown_recorded_and_ends_after_n_frames(camera: str, tmp_
     assert (tmp_path / "out.mkv").exists()
 
 
+@needs_compiler
+def test_with_a_gpu_the_worker_owns_it_and_recordings_work(tmp_path: Path) -> None:
+    """The simulated GPU in the segmenting process; the program itself opens none."""
+    load_engines(open_bundle(), precision="f32", threads=1)  # compiled once, not by each worker
+    command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_gpu'; " + COMMAND
+    events, helpers = tmp_path / "events.jsonl", Path(live_gpu.__file__).parent
+    given = ["demo:?size=320x240&rate=10&seed=3", "--device", "cuda", "--steps", "0", "--record", "rec"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *given, "--wait-ms", "60000", "--frames", "2", "-o", events],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"segmented": true' in events.read_text()
+    recorded = {path.stem.rpartition("_")[2] for path in (tmp_path / "rec").glob("*.mp4")}
+    assert recorded == {"raw", "overlay"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, number: signal.Signals) -> None:
     process = start(camera, "--record", "rec", "--record-what", "raw", folder=tmp_path)
@@ -105,6 +132,9 @@ def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, num
         (("/dev/video987?size=x",), 2, "size=x must be WIDTHxHEIGHT"),
         (("demo:", "--record", "/dev/null/x"), 2, "can't record in"),
         (("demo:", "--record", "rec", "--segment-minutes", "0"), 2, "give a length above 0"),
+        *((("demo:", "--record", "rec", "--device", "cuda"), 1, "device 'cuda' can't serve here: no NVIDIA driver"),)
+        * (find_driver() is None),
+        (("demo:", "--record", "rec", "--device", "tpu"), 2, "unknown device 'tpu'"),
         (("demo:", "-o", "gopher://x/y"), 2, "can't stream to such an address"),
     ],
 )

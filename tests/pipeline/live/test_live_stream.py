@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
+import live_gpu
 import numpy as np
 import pytest
+from gpu_host import needs_compiler
 from live_camera import SQUARE, TestCamera, number_in, place_of
 from live_faults import CLASSES, Broken, Make, seen
+from live_gpu import MakeOnGpu
 
-from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline import Overlay, Style
+from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.pipeline import Overlay, Segmentation, Segmenter, Style, open_source
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayPolicy
+from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector
 from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
 from cliprl.pipeline.live.stream import LiveStream
@@ -97,11 +102,17 @@ def with_mask(shown: DisplayedFrame) -> bool:
     return shown.status.mask is not Freshness.OFF
 
 
-def test_segmenter_faults_are_shown_and_every_frame_is_displayed(tmp_path: Path) -> None:
-    source, supervisor = TestCamera(), Supervisor(Make(0.005, tmp_path), len(CLASSES), hang=2.0)
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [(Make, TOLD), (MakeOnGpu, TOLD | {"lost": "illegal memory access"})],
+)
+def test_segmenter_faults_are_shown_and_every_frame_is_displayed(
+    make: type[Make] | type[MakeOnGpu], told: dict[str, str], tmp_path: Path
+) -> None:
+    source, supervisor = TestCamera(), Supervisor(make(0.005, tmp_path), len(CLASSES), hang=2.0)
     watched = Watched(source, supervisor, DisplayPolicy(max_age_ms=5000))
     watched.until(with_mask)
-    for fault, words in TOLD.items():
+    for fault, words in told.items():
         before = len(watched.shown)
         (tmp_path / fault).touch()
         watched.until(lambda s, w=words: w in s.status.reason, before)  # type: ignore[misc]
@@ -118,7 +129,26 @@ def test_segmenter_faults_are_shown_and_every_frame_is_displayed(tmp_path: Path)
     assert supervisor.restarts >= 2, "after the hang and the death"
 
 
-def test_fault_between_frames_is_shown_on_the_next() -> None:
+@needs_compiler
+def test_a_frame_from_the_host_comes_back_as_a_plain_segmentation() -> None:
+    """The real segmenter on the simulated GPU, as the worker process uses it, against the CPU's."""
+    bundle = open_bundle()
+    ours, cpu = (
+        open_device_segmenter(live_gpu.open_device, bundle, steps=1),
+        Segmenter(bundle, precision="f32", steps=1),
+    )
+    with open_source("demo:?seconds=1&size=320x240&rate=10&seed=3") as source:
+        for frame in islice(source, 3):
+            luma = frame.luma.copy()
+            found, expected = pickle.loads(pickle.dumps(ours(frame))), cpu(frame)
+            assert type(found) is Segmentation
+            assert (found.labels == expected.labels).mean() > 0.99
+            np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-4)
+            np.testing.assert_array_equal(frame.luma, luma)
+            assert frame.slot == -1
+
+
+def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
     supervisor = Supervisor(Make(), len(CLASSES))  # not started: what it says is said here
     masks = MaskSelector(supervisor, max_age_ms=5000)
     camera, reasons = TestCamera(live=False), []
@@ -135,8 +165,9 @@ def test_fault_between_frames_is_shown_on_the_next() -> None:
     assert reasons == ["", "", *2 * ["segmentation was off: it hung"]]
 
 
-def test_a_worker_killed_from_outside_is_replaced() -> None:
-    supervisor = Supervisor(Make(), len(CLASSES))
+@pytest.mark.parametrize("make", [Make, MakeOnGpu])
+def test_a_worker_killed_from_outside_is_replaced(make: type[Make] | type[MakeOnGpu]) -> None:
+    supervisor = Supervisor(make(), len(CLASSES))
     watched = Watched(TestCamera(), supervisor)
     watched.until(with_mask)
     for restart in (1, 2):
