@@ -26,7 +26,14 @@ SLOW = (
         "test_datasets",
     ),
     *("test_end_to_end", "test_engines_", "test_evaluation", "test_examples", "test_frame_path", "test_fuzz"),
-    *("test_libraries_", "test_low_memory", "test_models_", "test_network_predictor", "test_nothing_lost"),
+    *(
+        "test_label_formats",
+        "test_libraries_",
+        "test_low_memory",
+        "test_models_",
+        "test_network_predictor",
+        "test_nothing_lost",
+    ),
     *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced", "test_refiner_study"),
     *(
         "test_scene",
