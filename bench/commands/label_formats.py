@@ -45,7 +45,7 @@ DEMO = "demo:?seconds=30&size=320x240"
 _TICKS = 90000
 # The least IoU of a class in a frame: of formats that hold each pixel, and of polygons.
 EXACT, POLYGONS = 1.0, 0.99
-Labels = Mapping[str, NDArray[np.uint8]]
+LabelsByName = Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def compare(
     return scores
 
 
-def _own_labels(folder: Path, one: LabelFormat, names: Sequence[str]) -> tuple[Labels, int]:
+def _own_labels(folder: Path, one: LabelFormat, names: Sequence[str]) -> tuple[LabelsByName, int]:
     kind, _, rest = one.dataset.partition(":")
     data = open_dataset(f"{kind}:{folder}/{rest}")
     table = np.array([names.index(s.name) if s.name != UNLABELLED else 0 for s in data.classes] + [0] * 256, np.uint8)
@@ -188,9 +188,9 @@ def _independent(
     one: LabelFormat,
     reader: str,
     classes: Sequence[ClassSpec],
-    truth: Labels,
+    truth: LabelsByName,
     pythons: Sequence[str],
-) -> Labels | None:
+) -> LabelsByName | None:
     """Return what an independent reader finds; None if no Python has it."""
     out, size = folder / f"{one.output.strip('/')}.{reader}.npz", next(iter(truth.values())).shape
     # Places from 1 in this list are the class ids.
@@ -213,7 +213,7 @@ def _independent(
     return None
 
 
-def _score(one: LabelFormat, reader: str, truth: Labels, found: Labels, misplaced: int) -> FormatScore:
+def _score(one: LabelFormat, reader: str, truth: LabelsByName, found: LabelsByName, misplaced: int) -> FormatScore:
     """Compare labels. A frame is misplaced if it is none of the truth's, or agrees better with the frame before or after."""
     least, nothing = 1.0, np.zeros(next(iter(truth.values())).shape, np.uint8)
     stems = list(truth)
