@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -89,6 +91,16 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.update(self._task, completed=self._done)
         self._progress.stop()
+
+
+def summary_json(summary: Summary, written: Mapping[str, int], *, live: bool) -> dict[str, Any]:
+    """Return the summary as JSON values, with the frames `written` by output.
+
+    `frames` are those written, also of a live run, whose outputs may lose frames that are displayed.
+    """
+    frames = max(written.values(), default=summary.frames) if live else summary.frames
+    counts = {"written": dict(written), "displayed": summary.frames if live else None}
+    return replace(summary, frames=frames).to_json() | counts
 
 
 def bottleneck(summary: Summary, *, paced: bool) -> str | None:

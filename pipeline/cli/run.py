@@ -18,7 +18,7 @@ from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, inter
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
-from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_table
+from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
@@ -104,8 +104,9 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
         run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-        run_of |= {"written": dict(zip(targets, stream.written, strict=True)), "bottleneck": slowest}
-        print(json_text(summary.to_json() | run_of), flush=True)
+        written = dict(zip(targets, stream.written, strict=True))
+        counts = summary_json(summary, written, live=isinstance(stream, LiveStream))
+        print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
         wrote = [f"wrote {target}" for target in targets if target != "null:"]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))

@@ -14,6 +14,7 @@ from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)
+_HIGHEST_RATE = 1000
 # Looking at each entry of an index takes 2 us; of longer ones the length must do.
 _MOST_ENTRIES = 500_000
 
@@ -21,6 +22,8 @@ _MOST_ENTRIES = 500_000
 def check_file(path: Path) -> None:
     """Raise UsageError, before libav opens it, if `path` can't be a video file."""
     if not path.exists():
+        if path.is_symlink():
+            raise UsageError(f"{path} is a symbolic link that leads to no file: mend it, or name the file itself")
         raise UsageError(f"{path} does not exist: check the name")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the images in it")
@@ -35,15 +38,17 @@ def probe_stream(name: str, container: Any, stream: Any, picture: av.VideoFrame,
         seconds = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         seconds = container.duration / av.time_base
-    rate = stream.average_rate or stream.guessed_rate
+    rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     if picture.pts is None:  # a bare stream's average is libav's guess; the codec knows better
-        rate = stream.guessed_rate or rate
+        rates[:2] = rates[1::-1]
+    # Of some containers, such as DV, libav takes the ticks of the clock for frames.
+    rate = next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None) or next(filter(None, rates), None)
     return {
         "name": name,
         "height": picture.height,
         "width": picture.width,
         "time_base": Fraction(stream.time_base),
-        "rate": rate or None,
+        "rate": rate,
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
         "color": picture_color(picture, context),

@@ -102,14 +102,13 @@ class VideoSource(FrameSource):
         )
         self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live)
         self._reader = self._decoder.reader
-        self._context = stream.codec_context
         self._index = 0
         self._held = self._decode()
         if self._held is None:
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
             raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
-        info = probe_stream(redact(self._name), self._container, stream, self._held.picture, self._context)
+        info = probe_stream(redact(self._name), self._container, stream, self._held.picture, self._decoder.context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stated_frames(self._container, stream)[0]
@@ -124,9 +123,9 @@ class VideoSource(FrameSource):
             self.note(chosen)
         for variant in missing_variants(self._name, self._container) if is_playlist else []:
             self.note(f"the variant {variant} of the playlist can't be read and is left out")
-        persistent = self._context.name != "mjpeg"  # its frames are independent images
+        persistent = self._decoder.context.name != "mjpeg"  # its frames are independent images
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
-        self._aspects = _aspect(self._context), self.info.sample_aspect
+        self._aspects = _aspect(self._decoder.context), self.info.sample_aspect
 
     def _plane_writer(self) -> Writer | None:
         """Return the writer of frames into planes. None for frames in host memory."""
@@ -167,13 +166,17 @@ class VideoSource(FrameSource):
         frame = self._frame(decoded, allocate)
         for text in (*self._conformer.notes.values(), *self._timeline.notes, *self._clock.notes.values()):
             self.note(text)
+        for number, codec in self._decoder.codec_changes[:1]:
+            self.note(f"the codec changes at frame {number}, to {codec}")
         self._index += 1
         return frame
 
     def _frame(self, decoded: Decoded, allocate: PlaneAllocator) -> Frame:
         picture = decoded.picture
         pts, duration = self._clock.stamp(decoded.pts, picture.duration or 0, self._index)
-        frame = self._conformer.frame(picture, self._context, allocate, f"frame {self._index}", self._sample_aspect())
+        frame = self._conformer.frame(
+            picture, self._decoder.context, allocate, f"frame {self._index}", self._sample_aspect()
+        )
         frame.pts, frame.duration, frame.index = pts, duration, self._index
         frame.interlaced = picture.interlaced_frame
         frame.damaged = decoded.damaged
@@ -189,7 +192,7 @@ class VideoSource(FrameSource):
     def _sample_aspect(self) -> Fraction | None:
         """Return the sample aspect of the latest frame: that of the container until the decoder's changes."""
         at_start, stated = self._aspects
-        now = _aspect(self._context)
+        now = _aspect(self._decoder.context)
         return stated if now == at_start else now
 
     def _finish(self) -> None:

@@ -79,6 +79,8 @@ def own_files(folder: Path) -> list[str]:
     """
     names = sorted(_names(folder))
     listed = _listed(folder)
+    if listed is None and _is_manifest(folder / CLASSES_FILE):
+        raise _changed(folder / CLASSES_FILE)
     for name in names:
         if name == CLASSES_FILE and listed is not None:
             continue
@@ -88,10 +90,24 @@ def own_files(folder: Path) -> list[str]:
                 "name a new or empty folder for the masks"
             )
         if not _is_unchanged(folder / name, listed[name]):
-            raise UsageError(
-                f"'{folder / name}' was changed since it was written: name a new or empty folder for the masks"
-            )
+            raise _changed(folder / name)
     return names
+
+
+def _changed(path: Path) -> UsageError:
+    return UsageError(
+        f"'{path}' was changed after an earlier run wrote it, so the folder is not replaced: "
+        "name a new or empty folder for the masks"
+    )
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of masks, changed or not."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not path.is_symlink() else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and data.get("format") == _FORMAT
 
 
 def remove_own(folder: Path) -> int:
@@ -99,7 +115,7 @@ def remove_own(folder: Path) -> int:
     try:
         names = own_files(folder)
     except UsageError as error:
-        raise FileExistsError(str(error).split(":")[0]) from error
+        raise FileExistsError(str(error).rpartition(": ")[0]) from error
     for name in sorted(names, key=lambda name: name == CLASSES_FILE):  # the list of what is this program's goes last
         (folder / name).unlink()
     _remove_empty(folder)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import av
 
 from cliprl.pipeline.core.thread_policy import codec_threads
+from cliprl.pipeline.sources.decoding.codec_change import CodecWatch
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, PacketReader, SharedDemuxer
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
 from cliprl.pipeline.sources.decoding.timeline import Timeline
@@ -140,18 +141,21 @@ class PacketDecoder:
     `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
     that came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
     and starts at its first key frame instead of with gray frames. Its packets are read on a thread (`reader`), and those for
-    which there is no time are left out.
+    which there is no time are left out. `context` is the decoder in use; `codec_changes` lists the number of the frame from
+    which on the video is of another codec, and which.
     """
 
     def __init__(
         self, container: Any, stream: Any, packets: SharedDemuxer, timeline: Timeline[Packet], *, live: bool = False
     ) -> None:
-        self._context = stream.codec_context
-        self._context.thread_type = "SLICE" if live else "AUTO"
-        self._context.thread_count = 0 if live else codec_threads(hardware=self._context.is_hwaccel)
-        self._context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
+        self.context = stream.codec_context
+        self.context.thread_type = "SLICE" if live else "AUTO"
+        self.context.thread_count = 0 if live else codec_threads(hardware=self.context.is_hwaccel)
+        self.context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
-        self._undelayed = ParserBypass(container, self._context)
+        self._watch = None if live or self.context.is_hwaccel else CodecWatch(container, self.context.name)
+        self.codec_changes: list[tuple[int, str]] = []
+        self._undelayed = ParserBypass(container, self.context)
         self._order = DisplayOrder()
         self._demuxer = Demuxer(packets, live=live)
         self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
@@ -196,7 +200,7 @@ class PacketDecoder:
         if self.reader is not None:
             return self._received(self.reader)
         packet, self._next = self._next or self._demux(), None
-        if packet is not None and packet.is_corrupt and self._context.has_b_frames:
+        if packet is not None and packet.is_corrupt and self.context.has_b_frames:
             self._next = self._demux()
             if self._next is None:
                 self._count(packet)
@@ -208,7 +212,7 @@ class PacketDecoder:
         """The next packet of a live stream. After dropped packets the decoder is reset."""
         packet, broken = reader.take()
         if broken:
-            self._context.flush_buffers()
+            self.context.flush_buffers()
             self._suspect.clear()
             self._order.restart()
         if packet is None:
@@ -233,8 +237,22 @@ class PacketDecoder:
             self._suspect.add(packet.pts)
 
     def _decode(self, packet: Packet | None) -> None:
+        if packet is not None and self._watch and (codec := self._watch.change(packet)):
+            self._change_codec(codec)
+        self._send(packet)
+
+    def _change_codec(self, codec: str) -> None:
+        """Go on with another decoder; the frames that the one in use still holds come first."""
+        self._send(None)
+        if self.pictures:
+            self.codec_changes.append((self.pictures, codec))
+        flags, threads = self.context.flags, self.context.thread_count
+        self.context = av.CodecContext.create(codec, "r")
+        self.context.thread_type, self.context.thread_count, self.context.flags = "AUTO", threads, flags
+
+    def _send(self, packet: Packet | None) -> None:
         try:
-            found = self._context.decode(packet)
+            found = self.context.decode(packet)
         except (av.error.FFmpegError, ValueError):
             self.lost += 1
             self._after_loss = True
@@ -255,5 +273,5 @@ class PacketDecoder:
         self.corrupt += corrupt
         damaged = corrupt or self._after_loss
         self._after_loss = False
-        pts = self._order.time(picture.pts, is_key=picture.key_frame, reorders=self._context.has_b_frames > 0)
+        pts = self._order.time(picture.pts, is_key=picture.key_frame, reorders=self.context.has_b_frames > 0)
         return Decoded(picture, pts, damaged)

@@ -21,7 +21,14 @@ from cliprl.pipeline.sources.decoding.conform import Conformer, Orientation, Ori
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
 from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
 from cliprl.pipeline.sources.images.image_names import image_files
-from cliprl.pipeline.sources.images.stills import codec_of, is_animated_webp, is_still, is_whole, without_libav
+from cliprl.pipeline.sources.images.stills import (
+    codec_of,
+    is_animated_webp,
+    is_still,
+    is_whole,
+    pages_of_tiff,
+    without_libav,
+)
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Square pixels are often stored as two rounded numbers of dots per meter.
@@ -55,8 +62,8 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _none_of(name: str, paths: Sequence[Path]) -> str:
-    if len(paths) > 1 or name != str(paths[0]):
-        return f"no file of {name} is a image that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
+    if len(paths) > 1 or Path(name) != paths[0]:
+        return f"no file of {name} is an image that can be read: name JPEG, PNG, TIFF, BMP or WebP files"
     with suppress(OSError):
         if is_animated_webp(paths[0].read_bytes()[:32]):
             return f"{name} is an animated WebP, which can't be read here: convert it to GIF or MP4"
@@ -66,7 +73,7 @@ def _none_of(name: str, paths: Sequence[Path]) -> str:
 class ImageSource(FrameSource):
     """The images of a list of files (JPEG, PNG, TIFF, BMP, WebP), `rate` a second.
 
-    A image that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
+    An image that can't be read is left out, counted in `damaged` and named in the notes; its time stays empty.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], rate: Fraction = DEFAULT_RATE) -> None:
@@ -117,6 +124,8 @@ class ImageSource(FrameSource):
             return None
         self._context = self._decoders.setdefault(codec, av.CodecContext.create(codec, "r"))
         self._whole = is_whole(data)
+        if codec == "tiff" and (pages := pages_of_tiff(data)) > 1:
+            self.note(f"{path} has {pages} pages or sizes, of which the first is read: save each as a file to read all")
         self._context.sample_aspect_ratio = Fraction(0)  # otherwise an image without one gets that of the image before
         return without_libav(data) or self._decode(data)
 

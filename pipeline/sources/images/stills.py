@@ -29,7 +29,7 @@ _EXTENDED_WEBP, _ANIMATED = slice(8, 16), 2
 
 
 def codec_of(data: bytes) -> str | None:
-    """libav's decoder for a image that begins with `data`; None for what is none of these kinds."""
+    """libav's decoder for an image that begins with `data`; None for what is none of these kinds."""
     return next((codec for start, codec in _SIGNATURES if data.startswith(start)), None)
 
 
@@ -63,9 +63,27 @@ def without_libav(data: bytes) -> av.VideoFrame | None:
     return None if bgr is None else av.VideoFrame.from_ndarray(bgr, "bgr24")
 
 
+def pages_of_tiff(data: bytes) -> int:
+    """Return the number of images in a TIFF; 1 if unknown."""
+    order, at, seen = _byte_order(data), 4, set[int]()
+    try:
+        while (start := struct.unpack_from(order + "I", data, at)[0]) and start not in seen:
+            (count,) = struct.unpack_from(order + "H", data, start)
+            at = start + 2 + count * _TIFF_ENTRY
+            struct.unpack_from(order + "I", data, at)  # a page whose directory is cut off does not count
+            seen.add(start)
+    except struct.error:
+        pass
+    return max(len(seen), 1)
+
+
+def _byte_order(data: bytes) -> str:
+    return "<" if data.startswith(b"II") else ">"
+
+
 def _compression(data: bytes) -> int:
     """Return the compression number of a TIFF; 0 if unknown."""
-    order = "<" if data.startswith(b"II") else ">"
+    order = _byte_order(data)
     try:
         (start,) = struct.unpack_from(order + "I", data, 4)
         (count,) = struct.unpack_from(order + "H", data, start)

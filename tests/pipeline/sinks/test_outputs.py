@@ -122,8 +122,11 @@ def test_masks_that_somebody_changed_are_left_alone(tmp_path: Path, alter: Calla
     alter(masks / "000001_3100.png")
     before = {path: path.read_bytes() for path in masks.iterdir()}
     if sink is None:
-        with pytest.raises(UsageError, match="new or empty folder"):
+        with pytest.raises(UsageError, match="new or empty folder") as refused_:
             MaskSink(masks, SCENE)
+        changed = {edit_list: "classes.json", change: "000001_3100.png"}.get(alter)
+        if changed:
+            assert f"'{masks / changed}' was changed after an earlier run wrote it" in str(refused_.value)
     else:
         with pytest.raises(CliprlError, match=r"masks\.partial.*choose another name"):
             sink.close()

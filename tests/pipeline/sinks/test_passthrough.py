@@ -188,9 +188,7 @@ def test_subtitles_data_and_attachments_are_named_as_left_out(tmp_path: Path, su
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("ending", ["interrupted", "failed"])
 @pytest.mark.parametrize("frames", [5, 30])
-def test_chapters_after_the_last_frame_of_a_cut_run_are_left_out(
-    tmp_path: Path, suffix: str, ending: str, frames: int
-) -> None:
+def test_chapters_end_with_the_frames_of_a_cut_run(tmp_path: Path, suffix: str, ending: str, frames: int) -> None:
     """The header, with the chapters, is written after a second of frames, or at the end of a shorter run."""
     chapters = ((0, 100, "a"), (100, 1500, "b"), (1500, 3_600_000, "c"))
     source = make_media(tmp_path / "in.mkv", audio=("aac",), frames=50, chapters=chapters)
@@ -215,7 +213,7 @@ def test_chapters_after_the_last_frame_of_a_cut_run_are_left_out(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
-def test_chapters_of_a_whole_run_stay_a_track_for_players_that_know_no_other(tmp_path: Path, suffix: str) -> None:
+def test_chapters_of_a_whole_run_stay_a_track(tmp_path: Path, suffix: str) -> None:
     source = make_media(tmp_path / "in.mkv", frames=30, chapters=((0, 100, "a"), (100, 1500, "b")))
     assert copy(source, tmp_path / f"out.{suffix}") == []
     assert [title for _, _, title in chapters_of(tmp_path / f"out.{suffix}")] == ["a", "b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
+from cliprl.pipeline.cli.progress import summary_json
+from cliprl.pipeline.core.statistics import StatisticsRecorder
 from cliprl.pipeline.schemas import NAMES, load_schema
 from cliprl.pipeline.sources.images.image_names import image_files
 
@@ -126,6 +129,17 @@ def test_ids_are_refused_where_nothing_is_tracked(tmp_path: Path, capfd: pytest.
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("written", "frames"), [([8, 5], 8), ([0, 9], 9), ([], 12)])
+def test_frames_of_a_summary_are_those_written(written: list[int], frames: int) -> None:
+    """A live run displayed 12 frames, of which its outputs have lost some."""
+    ran = StatisticsRecorder().summary(dropped=0, damaged=0, interrupted=False, notes=())
+    summary = replace(ran, frames=12, seconds=4.0)
+    facts = summary_json(summary, dict(zip("ab", written, strict=False)), live=True)
+    assert (facts["frames"], facts["displayed"], facts["fps"]) == (frames, 12, frames / 4)
+    file = summary_json(summary, {"a": 12, "b": 3}, live=False)
+    assert (file["frames"], file["displayed"]) == (12, None)
+
+
 def keeps_to_schemas(folder: Path) -> None:
     events, coco = lines(folder / "x.jsonl"), json.loads((folder / "x.coco.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
@@ -138,6 +152,7 @@ def keeps_to_schemas(folder: Path) -> None:
         assert (one["mask_file_name"] is not None) == one["segmented"]
         assert one["mask_file_name"] is None or (folder / "m" / one["mask_file_name"]).exists()
     assert list(summary["written"].values()) == [len(coco["images"])] * 3
+    assert summary["frames"] == len(coco["images"])
     assert len(events) - 1 == len(coco["images"])
 
 

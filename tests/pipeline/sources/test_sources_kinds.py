@@ -100,6 +100,36 @@ def test_a_cut_jpeg_is_damaged(tmp_path: Path) -> None:
     assert source.damaged == 1
 
 
+@pytest.mark.parametrize("pages", [1, 3])
+def test_pages_of_a_tiff_that_are_not_read_are_noted(tmp_path: Path, pages: int) -> None:
+    first, *others = [Image.fromarray(moving(index, 48, 64)) for index in range(pages)]
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    with open_source(tmp_path / "a.tif") as source:
+        assert len(list(source)) == 1
+    assert [f"has {pages} pages" in note for note in source.info.notes] == [True] * (pages > 1)
+
+
+def test_an_animated_webp_is_called_so_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Image.fromarray(moving(index, 48, 64)) for index in range(2))
+    first.save(tmp_path / "a.webp", save_all=True, append_images=[second])
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.webp", "./a.webp", str(tmp_path / "a.webp")):
+        with pytest.raises(CliprlError, match="is an animated WebP"):
+            open_source(name)
+
+
+@pytest.mark.parametrize("target", ["a.mp4", "missing.mp4"])
+def test_a_link_that_leads_to_no_file_is_called_so(tmp_path: Path, target: str) -> None:
+    (tmp_path / "a.mp4").symlink_to(target)
+    with pytest.raises(UsageError, match="symbolic link that leads to no file"):
+        open_source(tmp_path / "a.mp4")
+
+
+def test_dv_has_the_rate_of_its_frames(tmp_path: Path) -> None:
+    with open_source(make_clip(tmp_path / "a.dv", codec="dvvideo", size=(720, 576), frames=3)) as source:
+        assert source.info.rate == 25
+
+
 def test_pictures_may_differ_in_size(tmp_path: Path) -> None:
     save(tmp_path / "1.png", moving(0, 32, 48))
     save(tmp_path / "2.jpg", moving(0, 33, 49))

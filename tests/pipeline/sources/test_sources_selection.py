@@ -160,7 +160,7 @@ def test_best_hls_variant_is_shown_with_its_audio(variants: Path) -> None:
 
 @pytest.mark.parametrize("over_http", [False, True])
 @pytest.mark.parametrize("gone", ["high", "low"])
-def test_a_variant_of_hls_that_can_not_be_read_is_named(variants: Path, over_http: bool, gone: str) -> None:
+def test_an_unreadable_variant_of_hls_is_named(variants: Path, over_http: bool, gone: str) -> None:
     (variants.parent / f"{gone}.m3u8").unlink()
     if over_http:
         handler = partial(SimpleHTTPRequestHandler, directory=str(variants.parent))

@@ -301,3 +301,34 @@ def test_video_that_starts_after_audio_does_not_end_early(tmp_path: Path) -> Non
         seconds = [frame.seconds for frame in source]
     assert seconds[0] == 3
     assert source.info.notes == ()
+
+
+CODECS: dict[str, dict[str, Any]] = {
+    "h264": {"options": {"g": "10", "bf": "2"}},
+    "mpeg2video": {"codec": "mpeg2video", "options": {"g": "10"}},
+    "hevc": {"codec": "libx265", "options": {"x265-params": "keyint=10:log-level=none"}},
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(CODECS, 2)))
+def test_a_joined_ts_whose_codec_changes_is_read_whole(tmp_path: Path, first: str, second: str) -> None:
+    """Up to a group of pictures is lost at the seam: its first packet belongs to none of the parts."""
+    parts = [make_clip(tmp_path / f"{name}.ts", frames=40, **CODECS[name]) for name in (first, second)]
+    (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_source(tmp_path / "a.ts") as source:
+        frames = list(source)
+    assert 65 <= len(frames) <= 80
+    times = [frame.seconds for frame in frames]
+    assert times == sorted(set(times))
+    assert times[-1] - times[0] == pytest.approx(79 / 25, abs=0.5)
+    (note,) = [note for note in source.info.notes if "codec" in note]
+    number = int(note.split("frame ")[1].split(",")[0])
+    assert 38 <= number <= 40
+    assert note.endswith(f"to {second}")
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_ts_of_one_codec_has_no_note_of_another(tmp_path: Path, name: str) -> None:
+    with open_source(make_clip(tmp_path / "a.ts", frames=20, **CODECS[name])) as source:
+        assert len(list(source)) == 20
+        assert source.info.notes == ()

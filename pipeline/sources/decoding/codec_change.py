@@ -1,0 +1,46 @@
+"""The codec of a packet, in containers whose video codec may change in the middle: joined files of MPEG-TS and MPEG-PS."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_CHANGEABLE = ("mpegts", "mpeg")
+# Names of libav's decoders, by the codec that is told by the first bytes of a key frame.
+_FAMILIES = {"mpeg1video": "mpeg2video", "mpeg2video": "mpeg2video", "h264": "h264", "hevc": "hevc"}
+_START_CODE = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)
+# Bytes that hold the first two start codes of a key frame: an optional delimiter, and the parameters.
+_LOOKED_AT = 64
+_MPEG2_SEQUENCE, _HEVC_PARAMETERS = 0xB3, b"\x40\x01"
+_H264_PARAMETERS, _H264_PROFILES = 7, (66, 77, 88, 100, 110, 122, 244)
+
+
+class CodecWatch:
+    """Compares the codec of the packets with that of the decoder, where the container's codec may change."""
+
+    def __init__(self, container: Any, codec: str) -> None:
+        """`codec` is the name of the decoder in use."""
+        name = container.format.name
+        self._codec = _FAMILIES.get(codec) if name in _CHANGEABLE else None
+
+    def change(self, packet: Any) -> str | None:
+        """Return the name of the decoder that is needed from this packet on. None if it is the one in use."""
+        if self._codec is None:
+            return None
+        found = key_frame_codec(bytes(memoryview(packet)[:_LOOKED_AT]))
+        if found is None or found == self._codec:
+            return None
+        self._codec = found
+        return found
+
+
+def key_frame_codec(data: bytes) -> str | None:
+    """Return the codec of a key frame that begins with `data`, by its parameters. None for any other packet."""
+    for number, code in enumerate(_START_CODE.findall(data)[:2]):
+        if code[0] == _MPEG2_SEQUENCE and number == 0:
+            return "mpeg2video"
+        if code == _HEVC_PARAMETERS:
+            return "hevc"
+        if code[0] < 0x80 and code[0] & 31 == _H264_PARAMETERS and code[1] in _H264_PROFILES:
+            return "h264"
+    return None
