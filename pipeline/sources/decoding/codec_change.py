@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 _CHANGEABLE = ("mpegts", "mpeg")
-# Names of libav's decoders, by the codec that is told by the first bytes of a key frame.
+# The codecs that the first bytes of a key frame show, by the names of the decoders in libav.
 _FAMILIES = {"mpeg1video": "mpeg2video", "mpeg2video": "mpeg2video", "h264": "h264", "hevc": "hevc"}
 _START_CODE = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)
 # Bytes that hold the first two start codes of a key frame: an optional delimiter, and the parameters.
