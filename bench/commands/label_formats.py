@@ -41,10 +41,10 @@ from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.stream.stream import Stream
 
-DEMO = "demo:?seconds=30&size=320x240"
+RENDERED_SOURCE = "demo:?seconds=30&size=320x240"
 _TICKS = 90000
 # The least IoU of a class in a frame: of formats that hold each pixel, and of polygons.
-EXACT, POLYGONS = 1.0, 0.99
+EXACT_IOU, POLYGON_IOU = 1.0, 0.99
 LabelsByName = Mapping[str, NDArray[np.uint8]]
 
 
@@ -61,7 +61,7 @@ class LabelFormat:
     @property
     def bound(self) -> float:
         """The least IoU that the format must keep."""
-        return POLYGONS if self.style.polygons or "yolo" in self.output else EXACT
+        return POLYGON_IOU if self.style.polygons or "yolo" in self.output else EXACT_IOU
 
 
 _RUNS, _RINGS = LabelStyle(frames="x.frames"), LabelStyle(polygons=True, frames="x.frames")
@@ -236,7 +236,9 @@ def _least_iou(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 @app.command()
 def label_formats(
     frames: Annotated[int, typer.Option(min=1, help="Frames of the clip.")] = 500,
-    source: Annotated[str, typer.Option(help="Where the frames come from; at least 320 pixels wide.")] = DEMO,
+    source: Annotated[
+        str, typer.Option(help="Where the frames come from; at least 320 pixels wide.")
+    ] = RENDERED_SOURCE,
     bundle: Annotated[str, typer.Option(help="The bundle that segments them.")] = "small",
     python: Annotated[
         list[str] | None, typer.Option(help="A Python that has further readers: datumaro, ultralytics.")

@@ -65,7 +65,7 @@ def exported_name(frame: Frame, spec: OutputSpec) -> str:
 
 
 def _clip_stem(frame: Frame, spec: OutputSpec) -> str:
-    clip = re.sub(r"[^\w.-]+", "_", PurePath(redact(spec.stream.name).split("?")[0]).stem, flags=re.ASCII)
+    clip = re.sub(r"[^\w.-]+", "_", PurePath(redact(spec.stream.name).split("?")[0]).stem, flags=re.ASCII).strip("_")
     return f"{clip[:_LONGEST_CLIP] or 'clip'}_{frame.index:06d}"
 
 
