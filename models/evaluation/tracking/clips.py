@@ -16,6 +16,9 @@ from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
 TOOL_GROUPS = ClassGroups.made(dict.fromkeys((1, 2, 3, 9, 11), TOOL))
 _TOOLS = TOOL_GROUPS.table > 0
 FRAME_RATE = 25.0
+FRAMES = 120
+# Seconds of a scene that are searched for a crossing, and the time between two looks.
+_SEARCHED, _LOOK = 24.0, 0.4
 _SMOKE = (200, 196, 190)
 
 
@@ -39,7 +42,7 @@ class _Plan:
 
 
 class RenderedClip:
-    """The clip of a seed: `frames` frames of height x width pixels at 25 frames per second.
+    """The clip of a seed from `start` seconds on: `frames` frames of height x width pixels at 25 frames per second.
 
     In every clip one instrument is hidden for 10 to 50 frames, as by a fold of tissue, and for 15 to 40 frames a band of dense
     smoke crosses the image. Frames are rendered when they are read.
@@ -47,11 +50,10 @@ class RenderedClip:
 
     classes = SCENE_CLASSES
 
-    def __init__(self, seed: int, frames: int = 120, height: int = 256, width: int = 320) -> None:
-        self.seed, self.frames = seed, frames
+    def __init__(self, seed: int, start: float, frames: int = FRAMES, height: int = 256, width: int = 320) -> None:
+        self.seed, self.frames, self._start = seed, frames, start
         self._scene = SceneRenderer(seed, height, width)
         rng = np.random.default_rng([seed, 1])
-        self._start = float(rng.uniform(0, 20))
         self.plan = self._planned(rng)
 
     def _planned(self, rng: np.random.Generator) -> _Plan:
@@ -92,13 +94,29 @@ class RenderedClip:
         return np.asarray(np.abs(across) < shape[0] / 20)
 
 
-def seeds_with_instruments(first: int, count: int, least: int = 2) -> list[int]:
-    """Return the first `count` seeds from `first` on whose scene shows at least `least` instruments."""
-    found: list[int] = []
-    seed = first
+def find_crossings(first: int, count: int) -> list[tuple[int, float]]:
+    """Return the first `count` clips (seed, start in seconds), from seed `first` on, whose instruments cross after the start.
+
+    In the first frame at least two instruments are in view, and none touches another.
+    """
+    found: list[tuple[int, float]] = []
+    seed, looks = first, round(FRAMES / FRAME_RATE / _LOOK)
     while len(found) < count:
-        ids = SceneRenderer(seed, 64, 80).instance_ids(float(np.random.default_rng([seed, 1]).uniform(0, 20)))
-        if np.count_nonzero(np.bincount(ids.ravel(), minlength=2)[1:] > 20) >= least:
-            found.append(seed)
+        scene = SceneRenderer(seed, 64, 80)
+        times = np.arange(0, _SEARCHED, _LOOK)
+        states = [_touching(scene.instance_ids(t)) for t in times.tolist()]
+        for place in range(len(times) - looks):
+            if states[place] is False and True in states[place + 1 : place + looks - 2]:
+                found.append((seed, float(times[place])))
+                break
         seed += 1
     return found
+
+
+def _touching(ids: NDArray[np.uint8]) -> bool | None:
+    """Whether instruments touch or cross; None if fewer than two are in view."""
+    masks = [(ids == value).view(np.uint8) for value in np.unique(ids[ids > 0]).tolist()]
+    if sum(np.count_nonzero(mask) >= 60 for mask in masks) < 2:
+        return None
+    wide = [cv2.dilate(mask, np.ones((3, 3), np.uint8)) for mask in masks]
+    return any(bool((a & b).any()) for i, a in enumerate(wide) for b in wide[:i])
