@@ -282,7 +282,8 @@ PrintSchema = Annotated[
         hidden=True,
         rich_help_panel="Output",
         show_default="none",
-        help="Print the JSON Schema of an output: events (.jsonl), coco, masks (classes.json), summary (--json).",
+        help="Print the JSON Schema of an output: events (.jsonl), coco, masks (classes.json), report (.report.json), "
+        "summary (--json).",
     ),
 ]
 HelpAll = Annotated[

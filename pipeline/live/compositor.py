@@ -13,10 +13,10 @@ from cliprl.pipeline.live.broadcast import Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.privacy_guard import pixelated
 from cliprl.pipeline.live.segmentation.mask_selection import SelectedMask
 from cliprl.pipeline.overlay.overlay import Overlay, place
 from cliprl.pipeline.overlay.text import letter_size, status_patch
+from cliprl.pipeline.view.privacy_guard import pixelated
 
 # The size (height, width) of the card before the first frame.
 FIRST_SIZE = (720, 1280)

@@ -14,13 +14,13 @@ from cliprl.pipeline.live.capture import CapturedFrame, LiveCapture
 from cliprl.pipeline.live.clock import StreamClock
 from cliprl.pipeline.live.compositor import Compositor
 from cliprl.pipeline.live.controls import Controls
-from cliprl.pipeline.live.privacy_guard import BodyGuard
 from cliprl.pipeline.live.recording.recorder import Recording
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector, SelectedMask
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.status import StatusReporter
 from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.view.privacy_guard import BodyGuard
 
 FramePair = tuple[Frame, Frame]  # raw and overlaid
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from cliprl.engines import UsageError
 
-# events: each line of a .jsonl output. coco: .coco.json. masks: classes.json in a folder of masks. summary: what --json prints.
-NAMES = ("events", "coco", "masks", "summary")
+# events: each line of a .jsonl output. coco: .coco.json. masks: classes.json in a folder of masks.
+# report: .report.json. summary: what --json prints.
+NAMES = ("events", "coco", "masks", "report", "summary")
 
 
 def schema_text(name: str) -> str:

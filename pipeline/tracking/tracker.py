@@ -27,6 +27,8 @@ _FLOW_SIZE = 160
 _EXPECTED = 50
 # Instruments that are remembered after they have left.
 _REMEMBERED = 32
+# Mean probability of its classes from which a new region gets an id.
+_PRESENT = 0.6
 # Likeness from which a region is taken for a hidden instrument, and the part that its place has in the decision.
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 
@@ -71,7 +73,7 @@ class InstrumentTracker:
         parts = find_parts(classes, expected, self._tracks, edge)
         looks = None if seen.image is None else Appearance(seen.image, seen.features, classes.shape)
         self._recognize([part for part in parts if part.key == 0], parts, looks)
-        current = self._follow(parts, looks, classes.shape)
+        current = self._follow(parts, looks, segmentation)
         self._map, self._view, self._fresh = current, segmentation.view, False
         self._forget()
         return self._instances(current, segmentation)
@@ -137,9 +139,11 @@ class InstrumentTracker:
             self._tracks[self._keys].hits = CONFIRMED - 1
         return self._keys
 
-    def _follow(self, parts: Iterable[Part], looks: Appearance | None, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    def _follow(
+        self, parts: Iterable[Part], looks: Appearance | None, segmentation: Segmentation
+    ) -> NDArray[np.uint16]:
         """Update the tracks with their parts; return the map of keys."""
-        current = np.zeros(shape, np.uint16)
+        current = np.zeros(segmentation.labels.shape, np.uint16)
         clean: dict[int, bool] = {}
         for part in parts:
             np.copyto(current, np.uint16(part.key), where=part.mask > 0)
@@ -154,10 +158,15 @@ class InstrumentTracker:
             track.hits, track.missing, track.center = track.hits + 1, 0, _center(mask)
             if looks is not None and track.due and (clean[key] or not len(track.memory)):
                 track.memory.add(looks.embed(mask))
-            if not track.id and track.hits >= CONFIRMED:
+            if not track.id and track.hits >= CONFIRMED and self._presence(segmentation, track, mask) >= _PRESENT:
                 self._ids += 1
                 track.id = self._ids
         return current
+
+    def _presence(self, segmentation: Segmentation, track: Track, mask: Mask) -> float:
+        """Return the mean probability of the classes of a track's group over its cells."""
+        members = np.flatnonzero(self.groups.table[: len(segmentation.probabilities)] == track.group)
+        return float(segmentation.probabilities[members][:, mask > 0].sum(axis=0).mean())
 
     def _forget(self) -> None:
         gone = [key for key, track in self._tracks.items() if track.missing and not track.id]

@@ -19,7 +19,7 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import UsageError
 from cliprl.pipeline import Frame, open_source
-from cliprl.pipeline.live.privacy_guard import ENTER, LEAVE, BodyGuard, red_share
+from cliprl.pipeline.view.privacy_guard import ENTER, LEAVE, BodyGuard, red_share
 
 INSIDE, OUTSIDE = "inside", "outside"
 METHOD = {

@@ -43,7 +43,8 @@ class IouAssociation:
         regions = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= _SPECK]
         boxes = [stats[i, :4].astype(np.float64) for i in regions]
         boxes = [np.array([x, y, x + w, y + h]) for x, y, w, h in boxes]
-        best = given.segmentation.probabilities.max(axis=0)
+        members = np.flatnonzero(self._groups.table[: len(given.segmentation.probabilities)])
+        best = given.segmentation.probabilities[members].sum(axis=0)
         scores = [float(best[components == i].mean()) for i in regions]
         owners = self._match(boxes, scores)
         ids, items = np.zeros(labels.shape, np.uint16), []

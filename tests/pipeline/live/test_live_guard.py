@@ -15,8 +15,8 @@ from cliprl.bench.harness.result import read_result
 from cliprl.engines import UsageError
 from cliprl.pipeline import ColorSpace, Frame, open_source
 from cliprl.pipeline.core.frame import allocate_planes
-from cliprl.pipeline.live.privacy_guard import BLOCKS, BodyGuard, pixelated, red_share
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
+from cliprl.pipeline.view.privacy_guard import BLOCKS, BodyGuard, pixelated, red_share
 
 TISSUE, DRAPE, WALL, GLOVE = (190, 90, 80), (60, 110, 150), (200, 205, 200), (225, 225, 235)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame, Plane
 
@@ -42,14 +43,20 @@ def _blocks(plane: Plane) -> Plane:
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def red_share(frame: Frame) -> float | None:
-    """Return the share of red among lit pixels, 0..1, on a sparse grid; None if too few pixels are lit."""
+def red_share(frame: Frame, painted: NDArray[np.bool_] | None = None) -> float | None:
+    """Return the share of red among lit pixels, 0..1, on a sparse grid; None if too few pixels are lit.
+
+    painted: bool (height, width), pixels that an overlay has drawn on and that don't count, at any size.
+    """
     step = max(min(frame.chroma.shape[:2]) // _LINES, 1)
     rows, columns = frame.height // 2, frame.width // 2
     luma = frame.luma[: 2 * rows : 2 * step, : 2 * columns : 2 * step].astype(np.float32)
     chroma = frame.chroma[:rows:step, :columns:step].astype(np.float32) - 128
     black, white = (0, 255) if frame.color.full_range else (16, 219)
     lit = luma - black > _LIT * white
+    if painted is not None:
+        size = (lit.shape[1], lit.shape[0])
+        lit &= cv2.resize(painted.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
     if lit.mean() < _LEAST_LIT:
         return None
     cb, cr = chroma[..., 0][lit], chroma[..., 1][lit]
@@ -67,9 +74,13 @@ class BodyGuard:
         self._share: float | None = None
         self._last = 0.0
 
-    def update(self, frame: Frame) -> bool:
-        """Return whether the endoscope is outside the body at this frame. Frames come in order, with capture times."""
-        now, found = frame.times.get("captured", frame.seconds), red_share(frame)
+    def update(self, frame: Frame, painted: NDArray[np.bool_] | None = None) -> bool:
+        """Return whether the endoscope is outside the body at this frame. Frames come in order, with capture times.
+
+        painted: see `red_share`; then the time of a frame is its presentation time.
+        """
+        captured = None if painted is not None else frame.times.get("captured")
+        now, found = frame.seconds if captured is None else captured, red_share(frame, painted)
         if found is None:  # a dark frame shows no person
             return self._out
         if self._share is None:
