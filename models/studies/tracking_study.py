@@ -31,7 +31,10 @@ from cliprl.pipeline.tracking.tracker import InstrumentTracker
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 FIRST_SEED = 7_000_000
-_TRACKERS = {"cliprl": InstrumentTracker, "IoU association": IouAssociation}
+_TRACKERS: dict[str, type[InstrumentTracker] | type[IouAssociation]] = {
+    "cliprl": InstrumentTracker,
+    "IoU association": IouAssociation,
+}
 # Scores are computed on every second row and column.
 _STEP = 2
 LabeledFrame = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]  # image, labels, ids

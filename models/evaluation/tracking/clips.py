@@ -119,4 +119,4 @@ def _touching(ids: NDArray[np.uint8]) -> bool | None:
     if sum(np.count_nonzero(mask) >= 60 for mask in masks) < 2:
         return None
     wide = [cv2.dilate(mask, np.ones((3, 3), np.uint8)) for mask in masks]
-    return any(bool((a & b).any()) for i, a in enumerate(wide) for b in wide[:i])
+    return any(bool(np.logical_and(a, b).any()) for i, a in enumerate(wide) for b in wide[:i])
