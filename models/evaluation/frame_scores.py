@@ -20,6 +20,7 @@ from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
 from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.segment.doubt import mask_statistics
 from cliprl.pipeline.segment.segmenter import segmentation_of
 
 
@@ -29,6 +30,7 @@ class FrameScores:
 
     base, refined: int64 (N, 3), pixels of the intersection with the truth, of the union, and called instrument falsely.
     known: int64 (N,), pixels with a known label. steps: int64 (N,), refinement steps. confidence: float64 (N,), of the frame.
+    statistics: float64 (N, 7), the `MASK_STATISTICS` of the refined mask (see `cliprl.pipeline.segment.doubt`).
     calibration: float64 (N, BINS, 2), of cells that are called instrument: sum of probability minus correctness, and count.
     consecutive: int64 (N, 4), cells of the intersection and union with the last frame of the clip: base, then refined.
     clips, sequences: str (N,).
@@ -39,6 +41,7 @@ class FrameScores:
     known: Pixels
     steps: Pixels
     confidence: NDArray[np.float64]
+    statistics: NDArray[np.float64]
     calibration: NDArray[np.float64]
     consecutive: Pixels
     clips: NDArray[np.str_]
@@ -90,6 +93,7 @@ def score_frames(
                 int((truth != IGNORE).sum()),
                 after.steps,
                 after.confidence,
+                mask_statistics(after, bundle.manifest.classes),
                 _calibration(after, truth, is_instrument),
                 _consecutive(masks, last),
                 data.clip(index),

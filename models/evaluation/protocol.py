@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError
-from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.dataset_spec import DatasetSpec, parse_seeds
 
 PROTOCOL = Path(__file__).with_name("protocol.toml")
 CHOOSING, REPORTING = "choosing", "reporting"
@@ -46,6 +46,9 @@ class ProtocolSet:
             return False
         parts = PurePath(mine.path).parts
         if mine.kind in NAMED_BY_PATH and PurePath(other.path).parts[-len(parts) :] != parts:
+            return False
+        seeds = [parse_seeds(spec.options["seeds"]) for spec in (mine, other) if "seeds" in spec.options]
+        if len(seeds) == 2 and seeds[0] and seeds[1] and not set(seeds[0]) & set(seeds[1]):
             return False
         here, there = set(mine.names("sequences")), set(sequences or other.names("sequences"))
         return not here or not there or bool(here & there)

@@ -28,12 +28,15 @@ from cliprl.models.evaluation.protocol import CHOSEN, Protocol, ProtocolSet, loa
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.pipeline.segment.doubt import doubt_of
 
 # Raised when the content of a row changes, so that older rows are scored again.
-VERSION = 1
+VERSION = 2
 RESAMPLES = 1000
 # A frame counts as failed below this instrument IoU.
 FAILED = 0.5
+# Frames with less instrument than this share of the image do not count for doubt.
+LEAST_AREA = 0.005
 SIDES = ("base", "refined")
 
 
@@ -116,33 +119,52 @@ def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
 
 
 def doubt_scores(rows: Sequence[tuple[Row, FrameScores]]) -> dict[str, float | None]:
-    """Return AUROCs of doubt (1 - confidence) over the reported rows: for failed frames, and for frames from outside."""
+    """Return AUROCs over the reported rows: of doubt for failed frames, of 1 - confidence for failed frames and for outside."""
     reported = [(row, scores) for row, scores in rows if row.use != CHOSEN]
-    doubt, failed = [], []
+    doubt, unsure, failed = [], [], []
     inside: list[NDArray[np.float64]] = []
     outside: list[NDArray[np.float64]] = []
     for row, scores in reported:
         values = 1 - scores.confidence
         (outside if row.set.outside else inside).append(values)
-        union = scores.refined[:, 1]
-        known = (union > scores.refined[:, 2]) & (union > 0)
-        doubt.append(values[known])
-        failed.append((scores.refined[:, 0] < FAILED * union)[known])
+        known = with_instrument(scores)
+        doubt.append(doubt_of(scores.statistics)[known])
+        unsure.append(values[known])
+        failed.append(failed_frames(scores)[known])
     if not reported:
-        return {"failed_frames": None, "outside": None}
+        return {"failed_frames": None, "failed_frames_by_confidence": None, "outside": None}
     wrong = np.concatenate(failed)
-    values = np.concatenate(doubt)
     return {
-        "failed_frames": _auroc(values[wrong], values[~wrong]),
-        "outside": _auroc(_joined(outside), _joined(inside)),
+        "failed_frames": auroc(*_sides(doubt, wrong)),
+        "failed_frames_by_confidence": auroc(*_sides(unsure, wrong)),
+        "outside": auroc(_joined(outside), _joined(inside)),
     }
+
+
+def with_instrument(scores: FrameScores) -> NDArray[np.bool_]:
+    """Return the frames whose truth shows an instrument on at least `LEAST_AREA` of its known pixels, (N,)."""
+    there = scores.refined[:, 1] - scores.refined[:, 2]
+    return there >= np.maximum(1, LEAST_AREA * scores.known)
+
+
+def failed_frames(scores: FrameScores) -> NDArray[np.bool_]:
+    """Return the frames whose refined instrument IoU is below `FAILED`, (N,)."""
+    return scores.refined[:, 0] < FAILED * scores.refined[:, 1]
+
+
+def _sides(
+    parts: Sequence[NDArray[np.float64]], wrong: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values = np.concatenate(parts)
+    return values[wrong], values[~wrong]
 
 
 def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
+def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
+    """Return the chance that a positive value is above a negative one, ties counting half; None if a side is empty."""
     if not len(positive) or not len(negative):
         return None
     ordered = np.sort(negative)
@@ -202,7 +224,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"{key.replace('_', ' ')} {value:.3f}" for key, value in card["doubt_auroc"].items() if value is not None
     )
     note = "Instrument or not. Gain in points, with its 95 % interval over blocks of 25 frames. ECE of cells called instrument."
-    last = f"AUROC of doubt (1 - confidence) on the reported sets: {doubt or 'undefined'}."
+    last = f"AUROC on the reported sets (outside: of 1 - confidence): {doubt or 'undefined'}."
     return f"{markdown_table(head, rows)}\n{note}\n\n{last}\n"
 
 

@@ -17,7 +17,9 @@ from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
 from cliprl.models.evaluation.scoring.calibration import BINS
 from cliprl.models.studies import model_card
+from cliprl.models.studies.doubt_study import LogisticModel, left_out_auroc
 from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
+from cliprl.pipeline.segment.doubt import MASK_STATISTICS
 
 
 def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
@@ -35,6 +37,8 @@ def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
         ("stills:one/images", "stills:two/images", False),
         ("stills:one/images", "stills:one/images", True),
         ("empty:clip.mp4", "empty:clip.mp4?every=3", True),
+        ("rendered:seeds=0-9", "rendered:seeds=9-12", True),
+        ("rendered:seeds=0-9", "rendered:seeds=10-12", False),
     ],
 )
 def test_no_sequence_is_for_choosing_and_for_reporting(
@@ -88,6 +92,7 @@ def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: li
         np.full(count, 100),
         np.arange(count),
         np.array(confidence),
+        np.arange(count)[:, None] * np.ones(7),
         np.zeros((count, BINS, 2)),
         np.zeros((count, 4), np.int64),
         np.array([f"clip{n}" for n in range(count)]),
@@ -101,9 +106,24 @@ def test_the_card_gives_gain_false_alarms_and_the_auroc_of_doubt() -> None:
     entry = summarize_row(row, scores)
     assert entry["iou"] == {"base": 0.5, "refined": 0.55}
     assert entry["false_alarms"] == {"base": 0.02, "refined": 0.005}
-    assert doubt_scores([(row, scores)]) == {"failed_frames": 1.0, "outside": None}
-    assert doubt_scores([(Row(row.set, 0, "chosen"), scores)]) == {"failed_frames": None, "outside": None}
+    found = doubt_scores([(row, scores)])
+    assert found["failed_frames_by_confidence"] == 1.0
+    assert found["failed_frames"] is not None
+    assert found["outside"] is None
+    assert set(doubt_scores([(Row(row.set, 0, "chosen"), scores)]).values()) == {None}
     assert "+5.0" in model_card.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
+
+
+def test_the_doubt_is_fitted_to_failures_of_other_sets() -> None:
+    rng = np.random.default_rng(0)
+    statistics = rng.normal(0, 1, (300, 7))
+    failed = statistics[:, 2] + 0.3 * rng.normal(0, 1, 300) > 0.5
+    model = LogisticModel.fit(statistics, failed)
+    assert model.weights.argmax() == 2
+    again = model.to_json()
+    assert again["statistics"] == list(MASK_STATISTICS)
+    sets = np.array(["a", "b", "c"])[np.arange(300) % 3]
+    assert (left_out_auroc(sets, statistics, failed) or 0) > 0.9
 
 
 def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

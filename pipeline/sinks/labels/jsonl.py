@@ -11,6 +11,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
+from cliprl.pipeline.segment.doubt import frame_doubt
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
@@ -32,15 +33,16 @@ class EventSink(FileSink):
     Then one line for each frame:
 
         {"index", "file_name", "mask_file_name", "pts", "seconds", "damaged": bool, "segmented": bool,
-         "confidence": 0..1, "steps": int, "moved": 0..1,
+         "confidence": 0..1, "doubt": 0..1, "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "latency_ms": {STAGE: number, "age": number}}
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the field of view: see
-    `class_statistics`. Only classes that occur are listed; `instances` only if the
-    stream is tracked. Without `segmented` there is no "confidence",
+    `class_statistics`. Only classes that occur are listed; `instances` only if the stream is tracked. "doubt" is the estimated
+    probability that the instruments' mask is wrong (`frame_doubt`); absent without a class of instruments. Without
+    `segmented` there is no "confidence", "doubt",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
     captured, absent if that is unknown. Lines reach the disk within a second.
     """
@@ -66,6 +68,7 @@ class EventSink(FileSink):
         if segmentation is not None:
             event |= {
                 "confidence": round(segmentation.confidence, 4),
+                **({} if (doubt := frame_doubt(segmentation, self._classes)) is None else {"doubt": round(doubt, 4)}),
                 "steps": segmentation.steps,
                 "moved": round(segmentation.moved, 6),
                 "classes": self._seen(frame, segmentation),
