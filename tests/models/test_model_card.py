@@ -112,6 +112,9 @@ def test_the_card_gives_gain_false_alarms_and_the_auroc_of_doubt() -> None:
     assert found["outside"] is None
     assert set(doubt_scores([(Row(row.set, 0, "chosen"), scores)]).values()) == {None}
     assert "+5.0" in model_card.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
+    worse = summarize_row(Row(row.set, 3, "reported"), scores)
+    card = {"rows": {row.title: entry, "worse": worse}, "doubt_auroc": {}}
+    assert "| mine | 0.500 → 0.550 |" in model_card.markdown(card)
 
 
 def test_the_doubt_is_fitted_to_failures_of_other_sets() -> None:
