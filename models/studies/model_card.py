@@ -144,12 +144,12 @@ def doubt_scores(rows: Sequence[tuple[Row, FrameScores]]) -> dict[str, float | N
 def with_instrument(scores: FrameScores) -> NDArray[np.bool_]:
     """Return the frames whose truth shows an instrument on at least `LEAST_AREA` of its known pixels, (N,)."""
     there = scores.refined[:, 1] - scores.refined[:, 2]
-    return there >= np.maximum(1, LEAST_AREA * scores.known)
+    return np.asarray(there >= np.maximum(1, LEAST_AREA * scores.known), np.bool_)
 
 
 def failed_frames(scores: FrameScores) -> NDArray[np.bool_]:
     """Return the frames whose refined instrument IoU is below `FAILED`, (N,)."""
-    return scores.refined[:, 0] < FAILED * scores.refined[:, 1]
+    return np.asarray(scores.refined[:, 0] < FAILED * scores.refined[:, 1], np.bool_)
 
 
 def _sides(
