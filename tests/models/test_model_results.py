@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from cliprl.models.studies import larynx_study, text_study
+from cliprl.engines import open_bundle
+from cliprl.models.evaluation.protocol import load_protocol
+from cliprl.models.studies import larynx_study, model_card, text_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,3 +67,11 @@ def test_the_readme_is_short() -> None:
 def test_the_time_of_the_small_recipe_is_measured() -> None:
     result = json.loads((ROOT / "models" / "results" / "small-again.json").read_text())
     assert f"It takes {round(result['wall seconds'] / 60)} minutes" in (ROOT / "models" / "README.md").read_text()
+
+
+def test_the_model_card_has_the_tables_of_its_result() -> None:
+    card = json.loads((ROOT / "models" / "results" / "model-card-small.json").read_text())
+    page = (ROOT / "engines" / "bundles" / "small" / "README.md").read_text(encoding="utf-8")
+    assert model_card.markdown(card).strip() in page
+    assert card["hashes"] == open_bundle("small").manifest.hashes
+    assert set(card["rows"]) == {row.title for row in model_card.card_rows(load_protocol(), ())}
