@@ -48,6 +48,9 @@ def evaluate_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the tables and images.")] = Path("scores"),
     union: Annotated[bool, typer.Option("--union", help="Score instrument or not, all instruments as one.")] = False,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="Also track the instruments: HOTA, IDF1, id switches, J&F of each clip.")
+    ] = False,
     map_: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="BUNDLE=DATA", help="Let a class of the bundle count as one of the data set."),
@@ -82,7 +85,7 @@ def evaluate_command(
 
     options = EvaluationOptions(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
-        corruptions, severities, seed, tolerance, worst,
+        corruptions, severities, seed, tolerance, worst, ids,
     )  # fmt: skip
     run_evaluation(options, error_console(quiet=quiet))
 

@@ -135,6 +135,22 @@ def sample_name(dataset: LabelledDataset, index: int) -> str:
     return f"{dataset.sequence(index)} {index}"
 
 
+@runtime_checkable
+class HasInstanceIds(Protocol):
+    """A data set that numbers the instruments."""
+
+    def instance_ids(self, index: int) -> Image | None:
+        """Return the instrument at each pixel, uint8 (H, W), from 1, 0 for none; None if a sample has no numbers."""
+        ...
+
+
+def instance_ids(dataset: LabelledDataset, index: int) -> Image | None:
+    """Return the instrument at each pixel of a sample; None if its data set does not number them."""
+    if isinstance(dataset, Subset):
+        return instance_ids(dataset.dataset, dataset.indices[index])
+    return dataset.instance_ids(index) if isinstance(dataset, HasInstanceIds) else None
+
+
 def sequence_names(dataset: LabelledDataset) -> list[str]:
     """Return the names of the sequences of a data set, in order."""
     return list(dict.fromkeys(dataset.sequence(i) for i in range(len(dataset))))

@@ -26,6 +26,7 @@ from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_com
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, shipped_protocol
 from cliprl.models.evaluation.scoring import markdown
+from cliprl.models.evaluation.tracking.dataset_tracking import check_has_ids, score_tracking, tracking_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class EvaluationOptions:
     seed: int
     tolerance: float
     worst: int
+    ids: bool = False
 
 
 def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
@@ -61,6 +63,8 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
         data = CorruptedDataset(data, severity, (bundle.manifest.height, bundle.manifest.width))
     classes = _class_map(options, data, bundle.manifest.classes)
     indices = _first_frames(data, options.frames)
+    if options.ids:
+        check_has_ids(data, indices)
     _make(options.out)
     predictor = ImageSegmenter(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
     evaluations = []
@@ -81,8 +85,12 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
                 )
             )
     result = _result(options, predictor, data, evaluations)
+    if options.ids:
+        result["tracking"] = score_tracking(data, indices, predictor)
     _write(options.out, result, evaluations[0])
     console.print(Markdown(markdown.format_summary(result)))
+    if options.ids:
+        console.print(Markdown(tracking_table(result["tracking"])))
     console.print(f"wrote {options.out}/scores.md, scores.json, counts.json", highlight=False)
     return result
 
@@ -184,7 +192,10 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     try:
         (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "counts.json").write_text(json.dumps(clean.evaluator.counts.to_json()) + "\n", encoding="utf-8")
-        (folder / "scores.md").write_text(markdown.format_report(result), encoding="utf-8")
+        text = markdown.format_report(result)
+        if "tracking" in result:
+            text += f"\n## Tracking\n\n{tracking_table(result['tracking'])}\n"
+        (folder / "scores.md").write_text(text, encoding="utf-8")
         for old in (folder / "worst").glob("*.png"):
             old.unlink()
     except OSError as error:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from cliprl.engines import UsageError
+from cliprl.models.cli.evaluate import app
 from cliprl.models.evaluation.tracking.association import FrameOverlap, hota, id_switches, idf1
+from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
+from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
+from cliprl.models.studies.tracking_study import FIRST_SEED, score_clip, summary, table
+from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 IdMap = NDArray[np.uint16]
+KINDS = (("tissue", "background"), ("tool", "instrument"))
 
 
 def boxes(*places: tuple[int, int]) -> IdMap:
@@ -90,3 +102,40 @@ def test_scores_agree_with_trackeval() -> None:
     assert idf1(frames, 4, 4) == pytest.approx(identity["IDF1"])
     clear = trackeval.metrics.CLEAR({"PRINT_CONFIG": False}).eval_sequence(data)
     assert id_switches(frames, 4) == clear["IDSW"]
+
+
+def test_the_command_scores_the_ids_of_rendered_scenes(tmp_path: Path) -> None:
+    line, out = f"rendered:{tmp_path / 'cache'}?seeds=7000012-7000012&frames=4", tmp_path / "out"
+    done = CliRunner().invoke(app, ["--data", line, "--ids", "--out", str(out), "--threads", "1", "--worst", "0"])
+    assert done.exit_code == 0, done.output
+    tracking = json.loads((out / "scores.json").read_text())["tracking"]
+    (scores,) = tracking.values()
+    assert scores["frames"] == 4
+    assert 0 <= scores["HOTA"] <= 1
+    assert "## Tracking" in (out / "scores.md").read_text()
+
+
+def test_ids_are_refused_for_data_without_them(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind / "one").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "set" / kind / "one" / "0.png"), np.zeros((64, 64), np.uint8))
+    (tmp_path / "set" / "classes.toml").write_text(
+        "".join(
+            f'[[classes]]\nname = "{name}"\nkind = "{kind}"\ncolor = [0, 0, {i}]\n'
+            for i, (name, kind) in enumerate(KINDS)
+        )
+    )
+    done = CliRunner().invoke(
+        app, ["--data", f"folder:{tmp_path / 'set'}", "--union", "--ids", "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert "does not number its instruments" in str(done.exception)
+
+
+def test_the_study_scores_both_trackers_on_one_clip() -> None:
+    ((seed, start),) = find_crossings(FIRST_SEED, 1)
+    frames = ((one.image, one.labels, one.ids) for one in RenderedClip(seed, start, 10, 128, 160))
+    scores = {"clip": score_clip(frames, TrueMasks(len(SCENE_CLASSES)), TOOL_GROUPS)}
+    found = summary(scores)
+    assert found["cliprl"]["HOTA"] > 0.6
+    assert table({"rendered": found}).count("\n") == 3

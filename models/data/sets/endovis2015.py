@@ -27,10 +27,11 @@ RIGID_VALUES = {0: 0, 70: 1, 160: 2}
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A decoded video, uint8 (H, W, 3) RGB a frame, with its labels (N, H, W)."""
+    """A decoded video, uint8 (H, W, 3) RGB a frame, with its labels and, if there are any, ids (N, H, W)."""
 
     frames: list[Image]
     labels: NDArray[np.uint8]
+    ids: NDArray[np.uint8] | None
 
 
 class RigidFrames(ImageMaskDataset):
@@ -77,6 +78,12 @@ class RoboticVideos:
         video = _read(folder)
         return Sample(video.frames[frame], video.labels[frame], folder.name)
 
+    def instance_ids(self, index: int) -> Image | None:
+        """Return the instrument at each pixel."""
+        folder, frame = self._places[index]
+        ids = _read(folder).ids
+        return None if ids is None else ids[frame]
+
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample."""
         return self._places[index][0].name
@@ -111,6 +118,11 @@ class EndoVis2015:
         part, place = self._places[index]
         return part[place]
 
+    def instance_ids(self, index: int) -> Image | None:
+        """Return the instrument at each pixel of a frame of D1 or D2."""
+        part, place = self._places[index]
+        return part.instance_ids(place) if isinstance(part, RoboticVideos) else None
+
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample."""
         part, place = self._places[index]
@@ -141,6 +153,7 @@ def _read(folder: Path) -> Video:
     frames = read_video(folder / "video.avi")
     with np.load(folder / "labels.npz") as data:
         labels = data["parts"].astype(np.uint8)
+        ids = data["instance"].astype(np.uint8) if "instance" in data else None
     if labels.shape != (len(frames), *frames[0].shape[:2]):
         found = f"{len(frames)} frames of {frames[0].shape[1]}x{frames[0].shape[0]}"
         raise CliprlError(f"{folder} has {found}, and masks of shape {labels.shape}: copy both again")
@@ -148,4 +161,6 @@ def _read(folder: Path) -> Video:
         raise CliprlError(
             f"{folder / 'labels.npz'} holds part {labels.max()}: parts are 0..{len(ENDOVIS2015_CLASSES) - 1}"
         )
-    return Video(frames, labels)
+    if ids is not None and ids.shape != labels.shape:
+        raise CliprlError(f"{folder / 'labels.npz'} has parts and instances of different shapes: copy it again")
+    return Video(frames, labels, ids)

@@ -85,6 +85,12 @@ class RenderedScenes:
             labels = _decode(data[f"instrument_labels{frame}"])
         return cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA).astype(np.uint8), labels
 
+    def instance_ids(self, index: int) -> Image:
+        """Return the instrument at each pixel."""
+        path, frame = self._place(index)
+        with np.load(path) as data:
+            return _decode(data[f"ids{frame}"])
+
     def caption(self, index: int) -> str:
         """Return the caption of an image."""
         path, frame = self._place(index)
@@ -140,6 +146,7 @@ def _render(seed: int, which: RenderedSpec, path: Path) -> None:
         arrays[f"labels{frame}"] = _encode(".png", labels)
         arrays[f"instruments{frame}"] = _encode(".png", cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
         arrays[f"instrument_labels{frame}"] = _encode(".png", layer_labels)
+        arrays[f"ids{frame}"] = _encode(".png", renderer.instance_ids(t))
         arrays[f"caption{frame}"] = renderer.caption(t)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
