@@ -8,8 +8,11 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from types import FrameType
+from typing import TypeVar, cast
 
+T = TypeVar("T")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Those that a terminal sends to all processes in its foreground: a child process leaves them to its parent.
 OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
@@ -102,6 +105,27 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         deferral.interruptible = False
+
+
+def call_interruptibly(work: Callable[[], T]) -> T:
+    """Call `work` on a thread and return what it returns, so that a signal ends the wait for it even inside a library.
+
+    After a signal the thread is left behind; the end of the process ends it.
+    """
+    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((work(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    with interruptible():
+        threading.Thread(target=run, name="interruptible", daemon=True).start()
+        result, error = results.get()
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def leave_to_parent() -> None:

@@ -14,7 +14,13 @@ from rich.console import Console
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
-from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, interruptible, on_ending_signals
+from cliprl.engines.cli.signals import (
+    call_interruptibly,
+    deferring_signals,
+    end_if_deferred,
+    interruptible,
+    on_ending_signals,
+)
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
@@ -23,7 +29,7 @@ from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.devices.device import device_opener, open_device
+from cliprl.pipeline.devices.device import Device, device_opener, open_device
 from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
 from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
@@ -155,7 +161,7 @@ def _open(
     if watched or is_live_name(options.source):
         with interruptible():
             device_opener(options.device)  # an error now, not in the process that segments
-            first = first_source(watchable(options.source), options.live)
+            first = call_interruptibly(lambda: first_source(watchable(options.source), options.live))
             outputs.check(overwrite=options.overwrite)
         live = _open_live(options, targets, first, bundle, Overlay(shown, style), say)
         opened.enter_context(tidy_recordings())
@@ -169,7 +175,7 @@ def _open(
         for note in device.notes:
             say(note)
         overlay = device.overlay(shown, style)
-        source = opened.enter_context(device.source(options.source, say, stream=options.live.stream))
+        source = opened.enter_context(_open_source(options, device, say))
         outputs.check(overwrite=options.overwrite)
     if source.info.live:  # known for http only after opening
         return _open_live(options, targets, source, bundle, Overlay(shown, style), say)
@@ -195,6 +201,15 @@ def _open(
         profiler=device.profiler if options.trace else nullcontext,
         description=_description(source, segmenter),
     )
+
+
+def _open_source(options: StreamOptions, device: Device, say: Callable[[str], None]) -> FrameSource:
+    """Open the input. A signal ends the wait for its data, except with a GPU, whose decoder belongs to its thread."""
+
+    def open_input() -> FrameSource:
+        return device.source(options.source, say, stream=options.live.stream)
+
+    return call_interruptibly(open_input) if options.device == "cpu" else open_input()
 
 
 def _is_watched(options: StreamOptions) -> bool:

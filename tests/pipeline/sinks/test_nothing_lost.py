@@ -15,11 +15,13 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -227,6 +229,39 @@ def test_a_stop_right_after_an_output_is_created(
     assert status == 128 + number
     assert len(created) == 1
     assert state(tmp_path) == before
+
+
+def test_a_signal_ends_the_wait_for_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside libav, which waits for data that don't come: a pipe without a writer."""
+    os.mkfifo(tmp_path / "pipe")
+    waiting = threading.Event()
+    open_it = av.open
+
+    def open_and_stop(*arguments: Any, **options: Any) -> Any:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        waiting.set()
+        return open_it(*arguments, **options)
+
+    def release() -> None:
+        waiting.wait(60)
+        if not ended.wait(20):
+            released.set()
+            os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
+
+    ended, released = threading.Event(), threading.Event()
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    monkeypatch.setattr(av, "open", open_and_stop)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", "pipe", "--steps", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        run_app(app, "cliprl-stream")
+    ended.set()
+    releasing.join()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not released.is_set(), "the wait ended by the pipe's writer alone"
+    assert os.listdir(tmp_path) == ["pipe"]
+    os.close(os.open(tmp_path / "pipe", os.O_WRONLY))  # the thread that was left behind ends
 
 
 def small_tree(folder: Path) -> Path:
