@@ -1,1 +1,1 @@
-"""The command lines of `cliprl-train` and `cliprl-eval`."""
+"""The command lines of `cliprl-train`, `cliprl-eval` and `cliprl-label`."""

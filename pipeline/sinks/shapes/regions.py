@@ -29,13 +29,18 @@ class Region:
 
 
 def regions(frame: Frame, segmentation: Segmentation, classes: Mapping[int, ClassSpec]) -> list[Region]:
-    """Return the regions of those `classes` (by class id) that the frame shows."""
+    """Return the regions of those `classes` (by class id) that the frame shows, the largest first.
+
+    So the polygon of a large region, which may leave its pixels a little, does not cover a small one.
+    """
     labels = frame_labels(frame, segmentation)
     found = []
     for i in np.unique(segmentation.labels).tolist():
         if i in classes and (mask := labels == i).any():
             found.append(Region(i, mask, score(segmentation, i)))
-    return found if segmentation.instances is None else _by_instance(found, frame_ids(frame, segmentation))
+    if segmentation.instances is not None:
+        found = _by_instance(found, frame_ids(frame, segmentation))
+    return sorted(found, key=lambda region: -np.count_nonzero(region.mask))
 
 
 def _by_instance(found: list[Region], ids: NDArray[np.uint16]) -> list[Region]:

@@ -143,6 +143,14 @@ def test_yolo_folder(tmp_path: Path) -> None:
     check_labels(found, items, exact=False)
 
 
+def test_a_small_region_is_drawn_over_a_large_one(tmp_path: Path) -> None:
+    labels = np.full((12, 16), 3, np.uint8)
+    labels[:, :5], labels[6, 7], labels[2:4, 9] = 0, 1, 2
+    write_items(open_sink(f"{tmp_path}/x.yolo/", SCENE), [(make_frame(0), segment(labels))])
+    lines = (tmp_path / "x.yolo/labels/frame_000000.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["2", "1", "0"]
+
+
 def test_dataset_folder_without_frames_that_were_not_segmented(tmp_path: Path) -> None:
     items = [(make_frame(i), segment(grid(i))) for i in range(2)]
     with open_sink(f"{tmp_path}/x.dataset/", SCENE) as sink:

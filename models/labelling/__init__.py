@@ -1,0 +1,1 @@
+"""Choose the frames of videos that are worth labelling."""
