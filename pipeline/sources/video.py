@@ -20,7 +20,13 @@ from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
 from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
 from cliprl.pipeline.sources.decoding.demux import PacketReader, SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
-from cliprl.pipeline.sources.decoding.playlist import missing_variants, read_playlist, rounding_error, variants
+from cliprl.pipeline.sources.decoding.playlist import (
+    check_playlist,
+    missing_variants,
+    read_playlist,
+    rounding_error,
+    variants,
+)
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
@@ -66,6 +72,8 @@ class VideoSource(FrameSource):
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
         self.origin = 0.0
+        if ".m3u8" in name:
+            check_playlist(name)
         try:
             self._container: Any = av.open(
                 url or name,

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urljoin
 from urllib.request import urlopen
 
+from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.errors import redact
 
 _LARGEST = 1 << 18
@@ -30,7 +31,7 @@ class Variant:
 
     def __str__(self) -> str:
         name = redact(" ".join(self.address.split()))[:_LONGEST_NAME]
-        rate = f"{self.bit_rate // 1000} kbit/s" if self.bit_rate else ""
+        rate = f"{self.bit_rate // 1000} kbit/s" if self.bit_rate >= 1000 else ""
         facts = " ".join(fact for fact in (self.size, rate) if fact)
         return f"{name} ({facts})" if facts else name
 
@@ -71,6 +72,16 @@ def missing_variants(name: str, container: Any) -> list[Variant]:
         rates.setdefault(variant.address, set()).add(variant.bit_rate)
     opened = {stream.metadata.get("variant_bitrate") for stream in container.streams}
     return [v for v in listed if v.bit_rate and rates[v.address] == {v.bit_rate} and str(v.bit_rate) not in opened]
+
+
+def check_playlist(name: str) -> None:
+    """Raise CliprlError for a master playlist that lists another one, or itself: libav never comes to its end."""
+    for variant in variants(read_playlist(name)):
+        nested = resolve(name, variant.address)
+        if nested == name or ("://" not in nested and variants(read_playlist(nested))):
+            raise CliprlError(
+                f"{redact(name)} is a playlist whose variant {variant} is no list of segments: name one of another variant"
+            )
 
 
 def rounding_error(name: str) -> float:

@@ -64,17 +64,22 @@ class Timeline(Generic[P]):
 
     The video stream `video` decides: where its clock jumps, its next packet begins where the last one ended, and the other
     streams follow it, each at the packet that belongs to the new clock. `start` is the time of the container that becomes
-    zero, in seconds, None to leave the start as it is. `gap` seconds without any packet are a jump. `jumps` lists the number
+    zero, in seconds, None to leave the start as it is. `gap` seconds without any packet are a jump. `guessed`: the container
+    has no times of decoding, and those of the packets are guesses. `jumps` lists the number
     of the video packet after each jump and by how many seconds the clock jumped; `moved` is what became zero.
     """
 
-    def __init__(self, video: int, start: Fraction | None = None, gap: Fraction = GAP) -> None:
+    def __init__(
+        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False
+    ) -> None:
         self.jumps: list[tuple[int, Fraction]] = []
         self.moved = Fraction(0)
         self._video, self._start, self._gap = video, start, gap
         self._offsets: list[Fraction] = []
         self._last: Fraction | None = None
         self._back = _BACK
+        self._guessed = guessed
+        self._length = Fraction(0)
         self._end = Fraction(0)
         self._count = 0
         self._tracks: dict[int, _Track] = {}
@@ -127,18 +132,20 @@ class Timeline(Generic[P]):
         """Place a packet of the video, after a jump where there is one."""
         if self._last is not None:
             self._check_jump(packet, time)
-        self._back = _BACK_WITHOUT_DTS if packet.dts is None else min(_length(packet) / 2 or _BACK, _BACK)
+        is_ordered = packet.dts is not None and not self._guessed
+        self._length = _length(packet)
+        self._back = min(self._length / 2 or _BACK, _BACK) if is_ordered else _BACK_WITHOUT_DTS
         shown = _presented(packet, time) + self._offsets[-1]
         _move(packet, self._offsets[-1])
         self._end = max(self._end, shown + _length(packet)) if self._last is not None else shown + _length(packet)
-        self._last = time if self._last is None or packet.dts is not None else max(self._last, time)
+        self._last = time if self._last is None or is_ordered else max(self._last, time)
         self._count += 1
 
     def _check_jump(self, packet: P, time: Fraction) -> None:
         assert self._last is not None
         newest = len(self._offsets) - 1
         others = (t.last + t.extra for t in self._tracks.values() if t.clock == newest and t.last is not None)
-        step, ahead = time - self._last, time - max(self._last, *others, self._last)
+        step, ahead = time - self._last, time - max(self._last + self._length, *others, self._last)
         back = self._back if packet.dts is not None else _BACK_WITHOUT_DTS
         if step >= -back and ahead <= self._gap:
             return
@@ -202,7 +209,8 @@ def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
     """The timeline of an open container, for the video of `stream`. A live stream's start is left as it is."""
     start = None if live or container.start_time is None else Fraction(container.start_time, av.time_base)
     restarts = container.format.flags & av.format.Flags.ts_discont.value
-    return Timeline(stream.index, start, GAP if restarts and not live else GAP_WHERE_CONTINUOUS)
+    gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
+    return Timeline(stream.index, start, gap, guessed=container.format.name.startswith("matroska"))
 
 
 def _words(seconds: Fraction) -> str:

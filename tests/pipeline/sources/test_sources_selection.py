@@ -188,6 +188,13 @@ def test_variants_that_share_a_playlist_are_not_taken_for_missing(variants: Path
     assert not [note for note in open_and_close(variants).notes if "left out" in note]
 
 
+def test_a_master_playlist_that_lists_itself_is_refused(variants: Path) -> None:
+    """libav would read it again and again."""
+    (variants.parent / "mid.m3u8").write_text(variants.read_text())
+    with pytest.raises(CliprlError, match=r"variant mid.m3u8 \(96x64 400 kbit/s\) is no list of segments"):
+        open_source(variants)
+
+
 def test_a_master_playlist_that_is_refused_lists_its_variants(variants: Path) -> None:
     (variants.parent / "high.ts").write_bytes(b"no video" * 1000)
     with pytest.raises(CliprlError, match=r"name one of the variants .*low.m3u8 \(32x32 100 kbit/s\)"):

@@ -332,3 +332,22 @@ def test_a_ts_of_one_codec_has_no_note_of_another(tmp_path: Path, name: str) -> 
     with open_source(make_clip(tmp_path / "a.ts", frames=20, **CODECS[name])) as source:
         assert len(list(source)) == 20
         assert source.info.notes == ()
+
+
+def test_joined_mkv_with_b_frames_goes_on_where_it_ended(tmp_path: Path) -> None:
+    """Matroska has no times of decoding: those that libav guesses go back and forth after the seam."""
+    part = make_clip(tmp_path / "part.mkv", frames=60, options={"bf": "3"}).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(part * 2)
+    with open_source(tmp_path / "a.mkv") as source:
+        times = [frame.seconds for frame in source]
+    assert times == pytest.approx([index / 25 for index in range(120)], abs=0.002)
+    (note,) = source.info.notes
+    assert note.startswith("the clock of the file goes back by")
+
+
+def test_a_frame_that_lasts_an_hour_is_no_jump(tmp_path: Path) -> None:
+    times = [0, 40, 80, 3_600_000, 3_600_040]
+    make_clip(tmp_path / "a.mp4", frames=5, pts=times, time_base=Fraction(1, 1000), options={"bf": "0"})
+    with open_source(tmp_path / "a.mp4") as source:
+        assert [round(frame.seconds * 1000) for frame in source] == times
+        assert not [note for note in source.info.notes if "moved" in note]
