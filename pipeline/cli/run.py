@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -94,6 +95,9 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
         with ExitStack() as opened:
             with reporting_errors(console) as say:
                 stream = _open(options, outputs, targets, opened, say)
+            if options.device != "cpu":
+                gc.collect()
+                gc.freeze()  # what is loaded now stays: a collection of it would hold up several frames of a GPU
             trace = opened.enter_context(Trace(options.trace)) if options.trace else None
             if verbose:
                 _tell(console, stream.description)

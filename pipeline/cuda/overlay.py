@@ -48,6 +48,19 @@ class OverlayBuffers:
     margin: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _PlacedPatch:
+    """A patch on the GPU, for frames of one form (height, width, rotation): a launch for luma and one for chroma.
+
+    `offsets` are the bytes from a plane's start to the patch's corner.
+    """
+
+    patch: Patch
+    form: tuple[int, int, int]
+    stamps: list[StampPatch]
+    offsets: list[int]
+
+
 def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
     """Return the part of each chroma line inside the field of view, int32 (height, 2); None where that is the whole frame."""
     return None if view.circle is None else line_spans(picture_mask(view, height, width))
@@ -110,7 +123,7 @@ class CudaOverlay(Overlay):
     def __init__(self, classes: Sequence[ClassSpec], style: Style | None = None, *, context: GpuContext) -> None:
         self._cuda, self._stream = context, context.stream(urgent=True)
         self._uploads = UploadBuffers(context.gpu, self._stream)
-        self._drawn = context.gpu.event()
+        self._patches: dict[bool, _PlacedPatch] = {}
         self._size = (0, 0)
         self._prepared: tuple[Viewport, ColorSpace, Style] | None = None
         self._buffers = OverlayBuffers(0, 0, 0)
@@ -124,12 +137,11 @@ class CudaOverlay(Overlay):
             gpu.wait(self._stream, segmentation.result.ready)
         super().draw(frame, segmentation, status)
         if self.to_host and (slot.filled or self.style.opacity > 0):
-            gpu.copy(frame.luma, slot.luma, self._stream)
-            gpu.copy(frame.chroma, slot.chroma, self._stream)
+            gpu.copy(slot.pinned, slot.memory, self._stream)
         ring.rewritten(frame, self._stream)
-        gpu.record(self._drawn, self._stream)
         if self.to_host:
-            gpu.synchronize(self._drawn)
+            gpu.synchronize(slot.ready)
+            slot.idle = True
 
     def _paint(self, frame: Frame, segmentation: Segmentation, color: ColorSpace) -> None:
         assert isinstance(segmentation, CudaSegmentation)
@@ -149,7 +161,7 @@ class CudaOverlay(Overlay):
     def _prepare_tables(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> None:
         """Upload the tables for view, color and style, where any has changed."""
         if size != self._size:
-            self._cuda.gpu.synchronize(self._drawn)  # before the old memory is freed
+            self._gpu_idle()  # before the old memory is freed
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
             self._size, self._prepared = size, None
         if self._prepared == (view, color, self.style):
@@ -171,20 +183,35 @@ class CudaOverlay(Overlay):
         least = LEGEND_SHARE * rows * columns
         return tuple(self.classes[i] for i in sorted(self._shown) if segmentation.counts[i] > least)
 
+    def _gpu_idle(self) -> None:
+        """Wait for all work of the overlay's stream."""
+        done = self._cuda.gpu.event()
+        self._cuda.gpu.record(done, self._stream)
+        self._cuda.gpu.synchronize(done)
+
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
-        """Stamp a patch at the offset that it has in the host's planes, which have the shape of the GPU's."""
-        slot, gpu, turns = self._slot(frame), self._cuda.gpu, frame.rotation // 90
+        """Stamp a patch. It stays on the GPU until another takes its place."""
+        slot, gpu = self._slot(frame), self._cuda.gpu
+        placed, form = self._patches.get(at_bottom), (*slot.size, frame.rotation)
+        if placed is None or placed.patch is not patch or placed.form != form:
+            placed = self._patches[at_bottom] = self._upload_patch(frame, patch, size, at_bottom=at_bottom)
+        for arguments, offset, plane in zip(placed.stamps, placed.offsets, (slot.luma, slot.chroma), strict=False):
+            arguments.plane = gpu.address(plane) + offset
+            gpu.launch(arguments, self._stream)
+
+    def _upload_patch(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> _PlacedPatch:
+        """Upload a patch for the offset that it has in the host's planes, which have the shape of the GPU's."""
+        turns, stamps, offsets = frame.rotation // 90, [], []
         parts = patch_parts(frame, patch, *corner(frame, patch, size, at_bottom=at_bottom))
         for kind, (part, keep, add) in enumerate(parts):
-            plane, buffer = ((frame.luma, slot.luma), (frame.chroma, slot.chroma))[kind]
+            plane = (frame.luma, frame.chroma)[kind]
             # In the orientation of the stored frame, not of the displayed one.
             lying, tables = np.rot90(part, -turns), [np.rot90(table, -turns) for table in (keep, add)]
-            offset = lying.__array_interface__["data"][0] - plane.__array_interface__["data"][0]
+            offsets.append(lying.__array_interface__["data"][0] - plane.__array_interface__["data"][0])
             names = (f"{name} {kind} {at_bottom}" for name in ("keep", "add"))
             sent = [self._uploads.send(n, np.ascontiguousarray(t)) for n, t in zip(names, tables, strict=True)]
-            target = gpu.address(buffer) + offset
-            width = lying[0].size
-            gpu.launch(StampPatch(width, len(lying), target, plane.strides[0], 0, *sent), self._stream)
+            stamps.append(StampPatch(lying[0].size, len(lying), 0, plane.strides[0], 0, *sent))
+        return _PlacedPatch(patch, (frame.height, frame.width, frame.rotation), stamps, offsets)
 
     def _slot(self, frame: Frame) -> Slot:
         return self._cuda.frames.slot_of(frame)

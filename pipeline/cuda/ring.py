@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame, Plane
@@ -17,13 +18,18 @@ class Slot:
 
     luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` completes when a frame has been written, `free` of each reading
     stream when it has read it. `filled`: the planes were written on the GPU, so there is nothing to upload.
+    memory: both planes, chroma directly behind luma; pinned: the same on the host, so that one copy moves a frame.
+    `idle`: the host has waited for everything that touches the pinned planes.
     """
 
     luma: Buffer
     chroma: Buffer
     ready: Event
+    memory: Buffer
+    pinned: NDArray[np.uint8]
     free: dict[CudaStream, Event] = field(default_factory=dict)
     filled: bool = False
+    idle: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,7 +56,8 @@ class CudaRing(FrameRing):
         held = self._slots[self._reserve()]
         if held is not None:
             # The upload of the slot's last frame may still be reading the pinned planes, if that frame was dropped.
-            self._gpu.synchronize(held.ready)
+            if not held.idle:
+                self._gpu.synchronize(held.ready)
             held.filled = False
         return super().acquire(height, width)
 
@@ -59,11 +66,13 @@ class CudaRing(FrameRing):
         if old is not None:  # its memory goes back to the GPU, which must not read it any more
             for event in old.free.values():
                 self._gpu.synchronize(event)
-        shapes = (height, width), ((height + 1) // 2, (width + 1) // 2, 2)
-        luma, chroma = (self._gpu.empty(shape, np.uint8) for shape in shapes)
-        self._slots[slot] = Slot(luma, chroma, self._gpu.event())
-        pinned = [self._gpu.pinned(shape, np.uint8) for shape in shapes]
-        return pinned[0], pinned[1]
+        lines, shape = height * width, ((height + 1) // 2, (width + 1) // 2, 2)
+        size = lines + int(np.prod(shape))
+        memory, pinned = self._gpu.empty((size,), np.uint8), self._gpu.pinned((size,), np.uint8)
+        luma = self._gpu.slice(memory, 0, lines, (height, width))
+        chroma = self._gpu.slice(memory, lines, size, shape)
+        self._slots[slot] = Slot(luma, chroma, self._gpu.event(), memory, pinned)
+        return pinned[:lines].reshape(height, width), pinned[lines:].reshape(shape)
 
     def writing(self) -> Slot:
         """Return the acquired slot to a decoder that writes it on the GPU, in the ring's `stream`."""
@@ -77,10 +86,10 @@ class CudaRing(FrameRing):
         index = self._reserve()
         slot = self._slots[index]
         if slot is not None:
+            slot.idle = False
             if not slot.filled:
                 self._admit(slot)
-                self._gpu.copy(slot.luma, frame.luma, self.stream)
-                self._gpu.copy(slot.chroma, frame.chroma, self.stream)
+                self._gpu.copy(slot.memory, slot.pinned, self.stream)
             self._gpu.record(slot.ready, self.stream)
         super().publish(frame)
 
@@ -101,19 +110,21 @@ class CudaRing(FrameRing):
     def own(self, frame: Frame, stream: CudaStream) -> Slot:
         """`enter` for a stream that writes: it also waits for all streams that have read the slot."""
         slot = self.enter(frame, stream)
-        for event in slot.free.values():
-            self._gpu.wait(stream, event)
+        for reader, event in slot.free.items():
+            if reader is not stream and event is not slot.ready:
+                self._gpu.wait(stream, event)
         return slot
 
     def rewritten(self, frame: Frame, stream: CudaStream) -> None:
         """`leave` for a stream that has enqueued its writes: streams that enter later wait for them."""
-        self._gpu.record(self.slot_of(frame).ready, stream)
-        self.leave(frame, stream)
+        slot = self.slot_of(frame)
+        self._gpu.record(slot.ready, stream)
+        slot.free[stream] = slot.ready
 
     def leave(self, frame: Frame, stream: CudaStream) -> None:
         """Note that a stream has enqueued all its work on the slot."""
         slot = self.slot_of(frame)
-        if stream not in slot.free:
+        if slot.free.get(stream, slot.ready) is slot.ready:
             slot.free[stream] = self._gpu.event()
         self._gpu.record(slot.free[stream], stream)
 

@@ -13,7 +13,7 @@ from cliprl.pipeline.cuda.gpu_api import CudaStream, Gpu
 from cliprl.pipeline.cuda.kernels.kernel_arguments import EndsOf, Levels, Strips
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+from cliprl.pipeline.view.field_of_view import JITTER, FieldOfViewDetector
 from cliprl.pipeline.view.shape_fit import (
     BAR_DROP,
     BAR_RISE,
@@ -30,6 +30,8 @@ from cliprl.pipeline.view.shape_fit import (
 
 # What the kernels write, by name: cells of the longer strips, brightness of each strip and of the bars, distances.
 DISTANCES = (2 * STRIPS, 4)
+# Share of the strips' ends that may move without a new fit: text and dark places, which no fit follows.
+_STRAY = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class ViewTracker:
         self._stream, self._read = stream, gpu.event()
         self._uploads = UploadBuffers(gpu, self._stream)
         self._distances, self._host = gpu.empty(DISTANCES, np.float64), gpu.pinned(DISTANCES, np.float64)
+        self._fitted = np.full(DISTANCES, np.nan)
         self._bright = gpu.empty((2 * STRIPS + 1,), np.float32)
         self._layout: StripLayout | None = None
         self._cells = None
@@ -104,6 +107,7 @@ class ViewTracker:
         """Forget the field of view before another stream, after waiting for the download under way."""
         self._gpu.synchronize(self._read)
         self._pending, self._view, self._detector = False, None, detector
+        self._fitted[:] = np.nan
 
     def view_of(self, frame: Frame, ring: CudaRing) -> Viewport:
         """Return the view of the next frame."""
@@ -125,6 +129,7 @@ class ViewTracker:
         # Distances of a frame of another size are useless; wait, since their memory is replaced.
         self._gpu.synchronize(self._read)
         self._pending, self._layout = False, StripLayout.of(height, width)
+        self._fitted[:] = np.nan
         self._view = self._detector.follow(None, (height, width))
         if self._layout is not None:
             self._cells = self._gpu.empty((2 * STRIPS, self._layout.longer), np.float32)
@@ -146,6 +151,16 @@ class ViewTracker:
 
     def _follow(self) -> None:
         if self._layout is not None and self._pending:
-            size = (self._layout.height, self._layout.width)
-            self._view = self._detector.follow(self._layout.ends(self._host), size)
             self._pending = False
+            size = (self._layout.height, self._layout.width)
+            if not self._moved(max(size)):
+                return
+            self._view = self._detector.follow(self._layout.ends(self._host), size)
+            np.copyto(self._fitted, self._host)
+
+    def _moved(self, longer: int) -> bool:
+        """Whether the strips' ends have moved since the last fit: more of them than stray, by more than the detector ignores."""
+        if self._view is None or self._detector.undecided:
+            return True
+        still = np.abs(self._host - self._fitted) <= JITTER * longer
+        return bool(np.count_nonzero(still) < (1 - _STRAY) * still.size)

@@ -34,6 +34,11 @@ class FieldOfViewDetector:
         self._pending: FieldShape | None = None
         self._waited = 0
 
+    @property
+    def undecided(self) -> bool:
+        """Whether a shape that leaps has been found and must last before the view follows it."""
+        return self._pending is not None
+
     def view_of(self, frame: Frame) -> Viewport:
         """The view of this frame. The same object as the last frame's, as long as the picture has not moved."""
         size = (frame.height, frame.width)

@@ -1,0 +1,189 @@
+"""`python -m cliprl.bench.cuda.host_cost`: what a frame costs the interpreter, on a GPU that does nothing.
+
+It runs frames of 1920x1080 through segmenter and overlay of the `cuda` device and counts the calls to the driver.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cliprl.bench.cuda.runs import EveryStep
+from cliprl.engines import Bundle, CompiledBundle, open_bundle
+from cliprl.engines.backends.engine import TensorSpec
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.view.shape_fit import LINES, first_lines
+
+HEIGHT, WIDTH, FRAMES, WARM = 1080, 1920, 600, 100
+# The methods of `Gpu` that call the driver for each frame; `done` is a query, which does not wait.
+CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay")
+
+
+class NullGpu:
+    """A GPU whose work is done at once and changes nothing. See `cliprl.pipeline.cuda.gpu_api.Gpu`."""
+
+    name = "null GPU"
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Gpu`."""
+        return np.zeros(shape, dtype)
+
+    pinned = empty
+
+    def address(self, buffer: NDArray[Any]) -> int:
+        """See `Gpu`."""
+        return buffer.ctypes.data
+
+    def slice(self, buffer: NDArray[Any], start: int, stop: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+        """See `Gpu`."""
+        return buffer[start:stop] if shape is None else buffer[start:stop].reshape(shape)
+
+    def bind(self) -> None:
+        """See `Gpu`."""
+
+    def stream(self, *, urgent: bool = False) -> object:
+        """See `Gpu`."""
+        return object()
+
+    def give_back(self, stream: object) -> None:
+        """See `Gpu`."""
+
+    def event(self) -> object:
+        """See `Gpu`."""
+        return object()
+
+    def record(self, event: object, stream: object) -> None:
+        """See `Gpu`."""
+        self.calls["record"] += 1
+
+    def wait(self, stream: object, event: object) -> None:
+        """See `Gpu`."""
+        self.calls["wait"] += 1
+
+    def synchronize(self, event: object) -> None:
+        """See `Gpu`."""
+        self.calls["synchronize"] += 1
+
+    def done(self, event: object) -> bool:
+        """See `Gpu`."""
+        return True
+
+    def copy(self, target: Any, source: Any, stream: object) -> None:
+        """See `Gpu`."""
+        self.calls["copy"] += 1
+
+    def launch(self, arguments: object, stream: object) -> None:
+        """See `Gpu`."""
+        self.calls["launch"] += 1
+
+    def capture(self, work: Callable[[object], None]) -> object:
+        """See `Gpu`."""
+        work(object())
+        return object()
+
+    def replay(self, graph: object, stream: object) -> None:
+        """See `Gpu`."""
+        self.calls["replay"] += 1
+
+    def range(self, name: str) -> AbstractContextManager[object]:
+        """See `Gpu`."""
+        return nullcontext()
+
+
+class NullNetwork:
+    """A network that computes nothing, with the tensors of a bundle's encoder."""
+
+    backend, precision = "none", "f16"
+
+    def __init__(self, outputs: Mapping[str, TensorSpec]) -> None:
+        self.inputs: Mapping[str, TensorSpec] = {}
+        self.outputs = outputs
+
+    def capturable(self, stream: object) -> bool:
+        """See `Network`."""
+        return True
+
+    def enqueue(self, tensors: Mapping[str, Any], stream: object) -> None:
+        """See `Network`."""
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raise: there is nothing to run."""
+        raise NotImplementedError
+
+
+def null_engines(bundle: Bundle) -> CompiledBundle:
+    """Return engines of the bundle's shapes that compute nothing."""
+    manifest = bundle.manifest
+    grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
+    features = TensorSpec("float32", (1, 64, *grid))
+    network: Any = NullNetwork({"features": features})
+    return CompiledBundle(network, network, {})
+
+
+def disc_distances(size: tuple[int, int], extra: float) -> NDArray[np.float64]:
+    """Return the distances along the strips to a disc amid a frame, `extra` pixels smaller: float64 (2 * STRIPS, 4)."""
+    rows = []
+    for length, across in (size, size[::-1]):
+        offsets = np.asarray(first_lines(length), np.float64) + LINES / 2 - length / 2
+        half = np.sqrt(np.maximum((0.47 * min(size) - extra) ** 2 - offsets**2, 0))
+        rows.append(np.where(half > 0, across / 2 - half, -1))
+    return np.repeat(np.concatenate(rows)[:, None], 4, axis=1)
+
+
+def measure(
+    frames: int = FRAMES, warm: int = WARM, size: tuple[int, int] = (HEIGHT, WIDTH), *, tremble: float = 0.0
+) -> tuple[float, Counter[str]]:
+    """Run frames; return the milliseconds of this thread's processor time for a frame, and the calls to the driver by name.
+
+    A frame's upload, segmentation and overlay are counted, with legend and status line, every refinement step, and the download.
+    The edge of the field of view moves by `tremble` pixels in every frame, to and fro.
+    """
+    gpu: Any = NullGpu()
+    bundle = open_bundle()
+    device = CudaDevice(share(gpu, lambda engine: engine))  # type: ignore[arg-type,return-value]
+    segmenter = EveryStep(bundle, device=device, engines=null_engines(bundle))
+    for result in segmenter._results._held:
+        result.totals[1:4] = 500  # three classes for the legend
+    overlay, ring = device.overlay(segmenter.classes, Style()), device.ring(4, "wait")
+    spent = 0.0
+    gc.collect()
+    for index in range(warm + frames):
+        if index == warm:
+            gpu.calls.clear()
+            spent = time.thread_time()
+        segmenter._view_tracker._host[:] = disc_distances(size, index % 2 * tremble)
+        luma, chroma = ring.acquire(*size)
+        ring.publish(Frame(luma, chroma, index, Fraction(1, 60), index))
+        frame = ring.take()
+        assert frame is not None
+        overlay.draw(frame, segmenter(frame), "cliprl small · 3 steps · research use only")
+        ring.release(frame)
+    milliseconds = (time.thread_time() - spent) * 1000 / frames
+    return milliseconds, Counter({name: round(gpu.calls[name] / frames, 2) for name in CALLS})
+
+
+def main() -> None:
+    """Print the figures."""
+    for tremble in (0, 2, 10):
+        milliseconds, calls = measure(tremble=tremble)
+        counted = ", ".join(f"{count:g} {name}" for name, count in calls.items())
+        print(f"field of view moves by {tremble} pixels a frame: {milliseconds:.3f} ms of interpreter time a frame")
+        print(f"  {sum(calls.values()):g} calls to the driver a frame: {counted}")
+
+
+if __name__ == "__main__":
+    main()

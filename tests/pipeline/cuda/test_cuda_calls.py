@@ -1,0 +1,133 @@
+"""What a frame asks of the driver and of the interpreter: nothing is sent, fitted or waited for twice."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu_fake import FakeGpu
+from gpu_host import needs_compiler
+
+from cliprl.bench.cuda.host_cost import measure
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.factory import network_of
+from cliprl.pipeline.cuda.ring import CudaRing
+from cliprl.pipeline.cuda.view_tracker import ViewTracker
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDetector
+
+CLASSES = (ClassSpec("background", (0, 0, 0), "background"),)
+SIZE = (240, 320)
+
+
+def test_a_frame_is_moved_at_once_and_waited_for_twice() -> None:
+    """One copy up and one down, five of results, one of strip distances; legend and status line stay on the GPU."""
+    _, calls = measure(frames=10, warm=4, size=(272, 480))
+    assert calls["copy"] <= 8
+    assert calls["synchronize"] <= 2
+    assert sum(calls.values()) <= 39
+
+
+def disc(index: int, center: float) -> Frame:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    inside = (x - center) ** 2 + (y - SIZE[0] / 2) ** 2 < (SIZE[0] * 0.42) ** 2
+    luma = np.where(inside, 120 + (x + y) % 40, 16).astype(np.uint8)
+    return Frame(luma, np.full((SIZE[0] // 2, SIZE[1] // 2, 2), 128, np.uint8), index, Fraction(1, 25), index)
+
+
+def published(ring: CudaRing, frame: Frame) -> Frame:
+    luma, chroma = ring.acquire(frame.height, frame.width)
+    luma[:], chroma[:] = frame.luma, frame.chroma
+    ring.publish(Frame(luma, chroma, frame.pts, frame.time_base, frame.index, frame.color))
+    taken = ring.take()
+    assert taken is not None
+    return taken
+
+
+@needs_compiler
+def test_the_shape_is_fitted_when_the_ends_move_and_while_a_leap_must_last() -> None:
+    gpu, fits = FakeGpu(random.Random(1).randrange), list[int]()
+    detector = FieldOfViewDetector(64, 80)
+    follow = detector.follow
+
+    def counted(ends: Any, size: tuple[int, int]) -> Any:
+        fits.append(index)
+        return follow(ends, size)
+
+    detector.follow = counted  # type: ignore[method-assign]
+    ring, tracker = CudaRing(gpu, 3, "wait", gpu.stream()), ViewTracker(gpu, detector, gpu.stream())
+    expected, leap = FieldOfViewDetector(64, 80), 6
+    places = [150.0] * leap + [150.0 + 0.2 * SIZE[1]] * (CONFIRMING_FRAMES + 3)
+    views, right = [], []
+    for index, place in enumerate(places):
+        frame = disc(index, place)
+        taken = published(ring, frame)
+        views.append(tracker.view_of(taken, ring))
+        right.append(expected.view_of(frame))
+        ring.release(taken)
+        gpu.drain()
+    # The first is fitted when its size is new and when its ends are there; then one a frame while the leap must last.
+    assert fits == [0, 0, *range(leap + 1, leap + 1 + CONFIRMING_FRAMES)]
+    assert views[-1] == right[-1] != views[leap]
+
+
+@needs_compiler
+def test_a_patch_that_stays_on_the_gpu_is_drawn_as_on_the_cpu() -> None:
+    gpu = FakeGpu(random.Random(2).randrange)
+    device = CudaDevice(share(gpu, network_of))
+    ring, ours, cpu = device.ring(2, "wait"), device.overlay(CLASSES), Overlay(CLASSES)
+    copies: list[int] = []
+    copy = gpu.copy
+
+    def counted(*arguments: Any) -> None:
+        copies.append(1)
+        copy(*arguments)
+
+    gpu.copy = counted  # type: ignore[method-assign]
+    sent = []
+    for index, status in enumerate(["one", "one", "two", "one", "one"]):
+        frame = disc(index, 160)
+        taken = published(device.frames, frame)
+        before = len(copies)
+        ours.draw(taken, None, status)
+        sent.append(len(copies) - before)
+        cpu.draw(frame, None, status)
+        np.testing.assert_array_equal(taken.luma, frame.luma)
+        np.testing.assert_array_equal(taken.chroma, frame.chroma)
+        ring.release(taken)
+    assert sent == [5, 1, 5, 5, 1]
+
+
+class SlowEvent:
+    """An event that completes after some queries."""
+
+    def __init__(self, queries: float) -> None:
+        self.left, self.slept = queries, False
+
+    def query(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def synchronize(self) -> None:
+        self.slept = True
+
+
+def test_a_wait_asks_for_a_moment_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from cliprl.pipeline.cuda import torch_gpu
+
+    unused: Any = None
+    monkeypatch.setattr(torch_gpu, "_SPIN", 60.0)
+    soon = SlowEvent(3)
+    torch_gpu.TorchGpu.synchronize(unused, soon)  # type: ignore[arg-type]
+    assert not soon.slept
+    monkeypatch.setattr(torch_gpu, "_SPIN", 0.0)
+    late = SlowEvent(float("inf"))
+    torch_gpu.TorchGpu.synchronize(unused, late)  # type: ignore[arg-type]
+    assert late.slept
