@@ -56,7 +56,8 @@ class InferenceOutputs:
     """Outputs of a graph, on the GPU.
 
     probabilities: float32 (K, h, w). labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 1,),
-    cells of each class and the sum of confidences. states: the State after each step.
+    cells of each class and the sum of confidences. states: the State after each step. grids: the memory of the first three,
+    numbers: that of totals and states, so that two copies keep everything.
     """
 
     probabilities: Buffer
@@ -64,6 +65,42 @@ class InferenceOutputs:
     present: Buffer
     totals: Buffer
     states: Buffer
+    grids: Buffer
+    numbers: Buffer
+
+    @classmethod
+    def of(cls, gpu: Gpu, shape: NetworkShape, steps: int) -> InferenceOutputs:
+        """Allocate the outputs of graphs with up to `steps` steps."""
+        grids = gpu.empty((grid_bytes(shape),), np.uint8)
+        numbers = gpu.empty((number_bytes(shape, steps),), np.uint8)
+        return cls(*views_of_grids(gpu, shape, grids), *views_of_numbers(gpu, shape, numbers), grids, numbers)
+
+
+def grid_bytes(shape: NetworkShape) -> int:
+    """Return the size of probabilities, labels and present, which lie in this order without gaps."""
+    return (4 * shape.classes + 1) * shape.cells + shape.classes
+
+
+def number_bytes(shape: NetworkShape, steps: int) -> int:
+    """Return the size of the states after 0 to `steps` steps and the totals behind them."""
+    return (steps + 1) * _STATE.itemsize + 4 * (shape.classes + 1)
+
+
+def views_of_grids(gpu: Gpu, shape: NetworkShape, memory: Buffer) -> tuple[Buffer, Buffer, Buffer]:
+    """Return probabilities, labels and present in their memory."""
+    first, second = 4 * shape.classes * shape.cells, (4 * shape.classes + 1) * shape.cells
+    scores, size = gpu.typed(gpu.slice(memory, 0, first), np.float32), shape.classes * shape.cells
+    return (
+        gpu.slice(scores, 0, size, (shape.classes, shape.rows, shape.columns)),
+        gpu.slice(memory, first, second, (shape.rows, shape.columns)),
+        gpu.slice(memory, second, second + shape.classes),
+    )
+
+
+def views_of_numbers(gpu: Gpu, shape: NetworkShape, memory: Buffer) -> tuple[Buffer, Buffer]:
+    """Return totals and states in their memory."""
+    end = len(memory) - 4 * (shape.classes + 1)
+    return gpu.typed(gpu.slice(memory, end, len(memory)), np.float32), gpu.slice(memory, 0, end)
 
 
 class Inference:
@@ -94,13 +131,7 @@ class Inference:
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
         self._lines = gpu.empty((shape.rows, shape.classes + 1), np.float32)
-        self.outputs = InferenceOutputs(
-            gpu.empty((shape.classes, shape.rows, shape.columns), np.float32),
-            gpu.empty((shape.rows, shape.columns), np.uint8),
-            gpu.empty((shape.classes,), np.uint8),
-            gpu.empty((shape.classes + 1,), np.float32),
-            gpu.empty(((steps + 1) * _STATE.itemsize,), np.uint8),
-        )
+        self.outputs = InferenceOutputs.of(gpu, shape, steps)
         self._ones = self._pinned(np.ones(1, np.int32))
         self._send(self._text, texts)
         self._send(self.outputs.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
@@ -148,10 +179,6 @@ class Inference:
             self._gpu.replay(self._graphs[steps], self._stream)
         else:
             self._work(steps, self._stream)
-
-    def state(self, steps: int) -> Buffer:
-        """Return the State after a number of steps, as bytes."""
-        return self._gpu.slice(self.outputs.states, steps * _STATE.itemsize, (steps + 1) * _STATE.itemsize)
 
     def _work(self, steps: int, stream: CudaStream) -> None:
         self._begin(stream)

@@ -127,6 +127,7 @@ class CudaOverlay(Overlay):
         self._size = (0, 0)
         self._prepared: tuple[Viewport, ColorSpace, Style] | None = None
         self._buffers = OverlayBuffers(0, 0, 0)
+        self._arguments: tuple[Upsample, TraceContours, Blend] | None = None
         super().__init__(classes, style)
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
@@ -148,15 +149,27 @@ class CudaOverlay(Overlay):
         gpu, result = self._cuda.gpu, segmentation.result
         size = (len(frame.chroma), frame.chroma.shape[1])
         self._prepare_tables(segmentation.view, color, size)
-        probabilities, present = gpu.address(result.probabilities), gpu.address(result.present)
-        grid = (len(self.classes), *segmentation.result.labels.shape)
-        view = segmentation.view
-        gpu.launch(upsample_arguments(view, grid, size, probabilities, present, self._buffers), self._stream)
+        upsample, trace, blend = self._launches(segmentation, frame)
+        upsample.probabilities, upsample.present = gpu.address(result.probabilities), gpu.address(result.present)
+        gpu.launch(upsample, self._stream)
         gpu.record(result.free, self._stream)
-        contours = self.style.contour_width if self.style.contours else None
-        gpu.launch(trace_arguments(size, contours, self._buffers), self._stream)
-        planes = self._cuda.planes(self._slot(frame))
-        gpu.launch(blend_arguments(planes, (frame.height, frame.width), self._buffers), self._stream)
+        gpu.launch(trace, self._stream)
+        (blend.luma, _), (blend.chroma, _) = self._cuda.planes(self._slot(frame))
+        gpu.launch(blend, self._stream)
+
+    def _launches(self, segmentation: CudaSegmentation, frame: Frame) -> tuple[Upsample, TraceContours, Blend]:
+        """Return the arguments of the launches, made anew with the tables. The caller sets the addresses of the frame."""
+        if self._arguments is None:
+            size, form = (len(frame.chroma), frame.chroma.shape[1]), (frame.height, frame.width)
+            grid = (len(self.classes), *segmentation.result.labels.shape)
+            contours = self.style.contour_width if self.style.contours else None
+            planes = self._cuda.planes(self._slot(frame))
+            self._arguments = (
+                upsample_arguments(segmentation.view, grid, size, 0, 0, self._buffers),
+                trace_arguments(size, contours, self._buffers),
+                blend_arguments(planes, form, self._buffers),
+            )
+        return self._arguments
 
     def _prepare_tables(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> None:
         """Upload the tables for view, color and style, where any has changed."""
@@ -175,7 +188,7 @@ class CudaOverlay(Overlay):
         sent = {name: 0 if table is None else self._uploads.send(name, table) for name, table in tables.items()}
         labels, painted = (self._cuda.gpu.address(buffer) for buffer in (self._labels, self._map))
         self._buffers = OverlayBuffers(labels, painted, **sent)
-        self._prepared = (view, color, self.style)
+        self._prepared, self._arguments = (view, color, self.style), None
 
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:
         assert isinstance(segmentation, CudaSegmentation)

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
-from cliprl.pipeline.cuda.inference import STATE_BYTES, Inference, NetworkShape, read_state
+from cliprl.pipeline.cuda.inference import (
+    STATE_BYTES,
+    Inference,
+    NetworkShape,
+    grid_bytes,
+    number_bytes,
+    read_state,
+    views_of_grids,
+)
 
 # Results kept at a time: one for each stage of a stream and each queue between stages, and some reserve.
 RESULT_BUFFERS = 10
@@ -31,25 +39,25 @@ class FrameResult:
     state: NDArray[np.uint8]
     ready: Event
     free: Event
+    grids: Buffer = None
+    numbers: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of(cls, gpu: Gpu, shape: NetworkShape, steps: int) -> FrameResult:
+        """Allocate the results of graphs with up to `steps` steps, laid out as `InferenceOutputs`."""
+        grids = gpu.empty((grid_bytes(shape),), np.uint8)
+        numbers = gpu.pinned((number_bytes(shape, steps),), np.uint8)
+        end = len(numbers) - 4 * (shape.classes + 1)
+        totals, state = numbers[end:].view(np.float32), numbers[:STATE_BYTES]
+        return cls(*views_of_grids(gpu, shape, grids), totals, state, gpu.event(), gpu.event(), grids, numbers)
 
 
 class ResultBuffers:
     """The results of the latest `RESULT_BUFFERS` frames."""
 
-    def __init__(self, gpu: Gpu, shape: NetworkShape) -> None:
+    def __init__(self, gpu: Gpu, shape: NetworkShape, steps: int) -> None:
         self._gpu, self._next = gpu, 0
-        self._held = [
-            FrameResult(
-                gpu.empty((shape.classes, shape.rows, shape.columns), np.float32),
-                gpu.empty((shape.rows, shape.columns), np.uint8),
-                gpu.empty((shape.classes,), np.uint8),
-                gpu.pinned((shape.classes + 1,), np.float32),
-                gpu.pinned((STATE_BYTES,), np.uint8),
-                gpu.event(),
-                gpu.event(),
-            )
-            for _ in range(RESULT_BUFFERS)
-        ]
+        self._held = [FrameResult.of(gpu, shape, steps) for _ in range(RESULT_BUFFERS)]
 
     def keep(self, inference: Inference, steps: int, stream: CudaStream) -> FrameResult:
         """Enqueue a copy of the outputs of the graph with `steps` steps. Overwrites the oldest result."""
@@ -57,14 +65,10 @@ class ResultBuffers:
         result = self._held[self._next]
         self._next = (self._next + 1) % RESULT_BUFFERS
         gpu.wait(stream, result.free)
-        for target, source in (
-            (result.probabilities, outputs.probabilities),
-            (result.labels, outputs.labels),
-            (result.present, outputs.present),
-            (result.totals, outputs.totals),
-            (result.state, inference.state(steps)),
-        ):
-            gpu.copy(target, source, stream)
+        assert result.numbers is not None
+        result.state = result.numbers[steps * STATE_BYTES : (steps + 1) * STATE_BYTES]
+        gpu.copy(result.grids, outputs.grids, stream)
+        gpu.copy(result.numbers, outputs.numbers, stream)
         gpu.record(result.ready, stream)
         return result
 

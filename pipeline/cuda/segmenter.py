@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.buffers import FrameRing, Policy
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of
 from cliprl.pipeline.cuda.inference import Inference, NetworkShape, StepPlan
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Prepare
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
@@ -69,10 +71,14 @@ class CudaSegmenter(Segmenter):
         networks = context.network(self._encoder), context.network(self._refiner.engine)
         texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
         self._inference = Inference(context.gpu, networks, shape, texts, self.steps, context.compute)
-        self._uploads, self._results = UploadBuffers(context.gpu, context.compute), ResultBuffers(context.gpu, shape)
+        self._uploads, self._results = (
+            UploadBuffers(context.gpu, context.compute),
+            ResultBuffers(context.gpu, shape, self.steps),
+        )
         self._fetch, self._in_flight = Fetcher(context.gpu, context.stream()), InFlight(context.gpu)
         self._view_tracker = ViewTracker(context.gpu, self._detector, context.stream())
         self._last_view: Viewport | None = None
+        self._prepared: tuple[ColorSpace, Prepare] | None = None
         self._size = shape.height, shape.width
 
     def _shape(self) -> NetworkShape:
@@ -121,9 +127,13 @@ class CudaSegmenter(Segmenter):
             self._send_warp(view, view)
         slot = device.frames.enter(frame, device.compute)
         planes = device.planes(slot)
-        tables = [self._uploads.address(name) for name in _table_names()]
-        picture = gpu.address(self._inference.image)
-        gpu.launch(prepare_arguments(view, frame.color, planes, tables, picture), device.compute)
+        if self._prepared is None or self._prepared[0] != frame.color:
+            tables = [self._uploads.address(name) for name in _table_names()]
+            image = gpu.address(self._inference.image)
+            self._prepared = frame.color, prepare_arguments(view, frame.color, planes, tables, image)
+        arguments = self._prepared[1]
+        (arguments.luma, _), (arguments.chroma, _) = planes
+        gpu.launch(arguments, device.compute)
         device.frames.leave(frame, device.compute)
 
     def _send_view(self, view: Viewport) -> None:
@@ -135,7 +145,7 @@ class CudaSegmenter(Segmenter):
             self._uploads.send(name, table)
         self._uploads.send_to(self._inference.spans, _grid_table(view, (shape.rows, shape.columns)))
         self._send_warp(self._last_view or view, view)
-        self._last_view = view
+        self._last_view, self._prepared = view, None
 
     def _send_warp(self, old: Viewport, new: Viewport) -> None:
         """Upload the warp from the last frame's grid. A change of the frame's size resets the temporal prior."""

@@ -20,6 +20,7 @@ SHARED = {
     "BUFFERS": "output buffers of an encoder",
     "BundleOption": "the option --bundle",
     "CASE": "the case of a benchmark's series",
+    "check_device": "raises EngineError if a device is not available",
     "check_place": "raises UsageError if a file can't be written",
     "Color": "R, G, B, each 0..255",
     "command": "the function of a benchmark command",

@@ -12,7 +12,6 @@ from cliprl.engines import Bundle
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.devices.device import Device
 
 _SLOTS = 2
 
@@ -23,6 +22,12 @@ class RingSegmenter(Protocol):
     def ring(self, slots: int, policy: Policy) -> FrameRing: ...  # noqa: D102
 
     def __call__(self, frame: Frame) -> Segmentation: ...  # noqa: D102
+
+
+class DeviceFactory(Protocol):
+    """The part of a device that makes its segmenter."""
+
+    def segmenter(self, bundle: Bundle, **settings: Any) -> RingSegmenter: ...  # noqa: D102
 
 
 class HostFrameSegmenter:
@@ -49,6 +54,8 @@ class HostFrameSegmenter:
             self._ring.release(taken)
 
 
-def open_device_segmenter(open_device: Callable[[], Device], bundle: Bundle, **settings: Any) -> HostFrameSegmenter:
+def open_device_segmenter(
+    open_device: Callable[[], DeviceFactory], bundle: Bundle, **settings: Any
+) -> HostFrameSegmenter:
     """Open a device and its segmenter, in the process that is to segment. Settings as for `Segmenter`."""
     return HostFrameSegmenter(open_device().segmenter(bundle, **settings))

@@ -7,6 +7,7 @@ is not imported again.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -192,6 +193,8 @@ def _work(connection: Any, memory: mmap) -> None:
     except Exception as error:
         connection.send(WorkerReply(-1, error=one_line(error)))
         return
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: no collection holds up a frame for it
     connection.send(WorkerReply(-1))
     while True:
         connection.send(_answer(segment, connection.recv(), memory))

@@ -130,7 +130,7 @@ def test_segmenter_faults_are_shown_and_every_frame_is_displayed(
 
 
 @needs_compiler
-def test_a_frame_from_the_host_comes_back_as_a_plain_segmentation() -> None:
+def test_host_frame_comes_back_as_a_plain_segmentation() -> None:
     """The real segmenter on the simulated GPU, as the worker process uses it, against the CPU's."""
     bundle = open_bundle()
     ours, cpu = (
