@@ -25,9 +25,9 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.overlay.overlay import Style
 from cliprl.pipeline.view.shape_fit import LINES, first_lines
 
-HEIGHT, WIDTH, FRAMES, WARM = 1080, 1920, 600, 100
+_HEIGHT, _WIDTH, _FRAMES, _WARM = 1080, 1920, 600, 100
 # The methods of `Gpu` that call the driver for each frame; `done` is a query, which does not wait.
-CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay")
+_CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay")
 
 
 class NullGpu:
@@ -150,7 +150,7 @@ def disc_distances(size: tuple[int, int], extra: float) -> NDArray[np.float64]:
 
 
 def measure(
-    frames: int = FRAMES, warm: int = WARM, size: tuple[int, int] = (HEIGHT, WIDTH), *, tremble: float = 0.0
+    frames: int = _FRAMES, warm: int = _WARM, size: tuple[int, int] = (_HEIGHT, _WIDTH), *, tremble: float = 0.0
 ) -> tuple[float, Counter[str]]:
     """Run frames; return the milliseconds of this thread's processor time for a frame, and the calls to the driver by name.
 
@@ -177,7 +177,7 @@ def measure(
         overlay.draw(frame, segmenter(frame), "cliprl small · 3 steps · research use only")
         ring.release(frame)
     milliseconds = (time.thread_time() - spent) * 1000 / frames
-    return milliseconds, Counter({name: round(gpu.calls[name] / frames, 2) for name in CALLS})
+    return milliseconds, Counter({name: round(gpu.calls[name] / frames, 2) for name in _CALLS})
 
 
 def main() -> None:
