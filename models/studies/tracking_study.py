@@ -8,8 +8,10 @@ D1 and D2 are segmented by the bundle; the rendered clips by their true masks, o
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import CliprlError, open_bundle
+from cliprl.engines import CliprlError, available_cpus, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.io import read_video
 from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip, find_crossings
@@ -132,12 +134,15 @@ def study(
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for part, clip, scores in _parts(data, clips, bundle):
         found.setdefault(part, {})[clip] = scores
-        _write(out, found)
+        _write(out, found, f"--clips {clips} --bundle {bundle}" + (" --data FOLDER" if data else ""))
     typer.echo(table({part: summary(entries) for part, entries in found.items()}))
 
 
-def _write(out: Path, found: Mapping[str, Any]) -> None:
+def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
     result = {
+        "command": f"python -m cliprl.models.studies.tracking_study {options}",
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {available_cpus()} cores",
         "summary": {part: summary(entries) for part, entries in found.items()},
         "number of clips": {part: len(entries) for part, entries in found.items()},
         "clips": found,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -95,7 +96,7 @@ def _small(luma: Plane) -> Plane:
 
 def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
     """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
-    rows, columns = np.indices(offsets.shape[:2], np.float32)
+    rows, columns = _indices(offsets.shape[0], offsets.shape[1])
     return np.asarray(
         cv2.remap(
             values,
@@ -105,6 +106,14 @@ def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_
             borderMode=cv2.BORDER_REPLICATE,
         )
     )
+
+
+@lru_cache(maxsize=8)
+def _indices(height: int, width: int) -> NDArray[np.float32]:
+    """Return the row and the column of each pixel: float32 (2, height, width), read-only."""
+    indices = np.indices((height, width), np.float32)
+    indices.setflags(write=False)
+    return indices
 
 
 def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
