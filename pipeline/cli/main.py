@@ -22,7 +22,6 @@ from cliprl.pipeline.cli.options import (
     Frames,
     Guard,
     HelpAll,
-    Ids,
     Input,
     Json,
     Legend,
@@ -53,6 +52,7 @@ from cliprl.pipeline.cli.options import (
     Web,
     WindowOption,
 )
+from cliprl.pipeline.cli.tracking_options import Follow, Ids
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Values of --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
@@ -123,6 +123,7 @@ def stream(
     legend: Legend = True,
     status: StatusOption = True,
     ids: Ids = False,
+    follow: Follow = None,
     max_age_ms: MaxAgeMs = 250.0,
     wait_ms: WaitMs = None,
     reconnect: Reconnect = None,
@@ -151,7 +152,8 @@ def stream(
         frames=frames,
         labels=LabelStyle(names.value, polygons),
         export_frames=export_frames,
-        ids=ids,
+        ids=ids or follow is not None,
+        follow=follow,
         bundle=bundle,
         steps=steps,
         budget_ms=budget_ms,

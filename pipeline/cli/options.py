@@ -193,14 +193,6 @@ Legend = Annotated[bool, typer.Option(rich_help_panel="Image", help="List the vi
 StatusOption = Annotated[
     bool, typer.Option(rich_help_panel="Image", hidden=True, help="Show the status line at the bottom of the image.")
 ]
-Ids = Annotated[
-    bool,
-    typer.Option(
-        "--ids",
-        rich_help_panel="Image",
-        help="Track the instruments: each keeps a number while it is hidden or away, in the image, events and labels.",
-    ),
-]
 MaxAgeMs = Annotated[
     float,
     typer.Option(

@@ -47,6 +47,7 @@ from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import StatusText, Stream
 from cliprl.pipeline.stream.trace import Trace
+from cliprl.pipeline.tracking.follow import FollowTarget
 from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
 
 
@@ -79,6 +80,7 @@ class StreamOptions:
     labels: LabelStyle = field(default_factory=LabelStyle)
     export_frames: bool = False
     ids: bool = False
+    follow: str | None = None
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
@@ -160,6 +162,8 @@ def _open(
     with interruptible():
         bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     classes = bundle.manifest.classes
+    if options.follow is not None:
+        FollowTarget.parse(options.follow, classes)
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
     shown, style = overlay_classes(classes, chosen), _style(options, classes)
     if watched or is_live_name(options.source):
@@ -198,7 +202,7 @@ def _open(
         )
     return Stream(
         source,
-        TrackingSegmenter(segmenter, segmenter.classes) if options.ids else segmenter,
+        TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
         KeepOriginal(overlay) if frames else overlay,
         sinks,
         status=_status_line(bundle.manifest.name),
@@ -244,7 +248,7 @@ def _open_live(
         precision=options.precision,
         threads=options.threads,
     )
-    make: SegmenterFactory = partial(open_tracking, make_segmenter) if options.ids else make_segmenter
+    make: SegmenterFactory = partial(open_tracking, make_segmenter, options.follow) if options.ids else make_segmenter
     openers = dict.fromkeys(targets, open_output)
     network = bundle.manifest.name
     web = options.web is not None
@@ -276,13 +280,19 @@ def _description(source: FrameSource, segmenter: Segmenter) -> str:
     )
 
 
+def _followed(segmentation: Segmentation) -> str:
+    """Return what the status line tells about the instrument that is followed."""
+    followed = segmentation.instances.followed if segmentation.instances else None
+    return "" if followed is None else f" · {followed.state}{f' #{followed.id}' if followed.id else ''}"
+
+
 def _status_line(name: str) -> StatusText:
     def line(frame: Frame, segmentation: Segmentation | None) -> str:
         if segmentation is None:
             return f"cliprl {name} · no segmentation"
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
         steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
-        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms · research use only"
+        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms{_followed(segmentation)} · research use only"
 
     return line
 

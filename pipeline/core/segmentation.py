@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,32 @@ class Instance:
     confidence: float
 
 
+class FollowState(StrEnum):
+    """Whether the instrument that is followed was chosen already, and whether it is in view."""
+
+    WAITING = "waiting"
+    FOLLOWING = "following"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The instrument that is followed; its id is 0 until it was chosen."""
+
+    state: FollowState
+    id: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Instances:
-    """The instruments of a frame. ids: uint16 (h, w), the number of the instrument at each cell, 0 for none."""
+    """The instruments of a frame. ids: uint16 (h, w), the number of the instrument at each cell, 0 for none.
+
+    followed: the instrument that is followed, None if none is to be.
+    """
 
     ids: NDArray[np.uint16]
     items: tuple[Instance, ...]
+    followed: Followed | None = None
 
 
 @dataclass(slots=True, eq=False)

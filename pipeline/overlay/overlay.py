@@ -244,10 +244,12 @@ class Overlay:
     def _mark_instances(self, frame: Frame, segmentation: Segmentation, size: int, color: ColorSpace) -> None:
         """Write the id of each instrument in the middle of its box."""
         height, width = (n // 2 * 2 for n in (upright_size(frame)))
+        followed = segmentation.instances.followed if segmentation.instances else None
         for found in instance_statistics(segmentation):
             if found.instance.class_id not in self._shown:
                 continue
-            patch = id_patch(found.instance.id, size, color)
+            number = found.instance.id
+            patch = id_patch(number, size, color, followed=followed is not None and followed.id == number)
             left, top, box_width, box_height = upright_box(found.box, frame)
             x = min(max(left + (box_width - patch.luma_keep.shape[1]) // 2, 0), width - patch.luma_keep.shape[1])
             y = min(max(top + (box_height - len(patch.luma_keep)) // 2, 0), height - len(patch.luma_keep))

@@ -62,9 +62,9 @@ def status_patch(text: str, size: int, color: ColorSpace) -> Patch:
 
 
 @lru_cache(maxsize=64)
-def id_patch(number: int, size: int, color: ColorSpace) -> Patch:
-    """The id of an instrument on a translucent panel, in letters `size` pixels high."""
-    text, gap = f"#{number}", round(size * 0.4)
+def id_patch(number: int, size: int, color: ColorSpace, *, followed: bool = False) -> Patch:
+    """The id of an instrument on a translucent panel, in letters `size` pixels high; with a mark if it is followed."""
+    text, gap = f"{'> ' if followed else ''}#{number}", round(size * 0.4)
     canvas = _Canvas(round(size * 1.5), _text_width(text, size) + 2 * gap, color)
     canvas.panel(size // 3)
     canvas.text(text, gap, round(size * 1.1), size)

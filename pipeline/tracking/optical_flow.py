@@ -134,7 +134,7 @@ def _moved_instances(instances: Instances, labels: NDArray[np.uint8], offsets: F
     """Move the map of ids to the nearest cells; an instrument that has left the image is dropped."""
     ids = np.where(labels > 0, sampled(instances.ids, offsets, cv2.INTER_NEAREST), 0).astype(np.uint16)
     present = set(np.unique(ids).tolist())
-    return Instances(ids, tuple(item for item in instances.items if item.id in present))
+    return Instances(ids, tuple(item for item in instances.items if item.id in present), instances.followed)
 
 
 def _on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.tracking.follow import Follower, FollowTarget
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
@@ -18,8 +20,10 @@ from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 class TrackingSegmenter:
     """Adds the instances to the segmentations of another segmenter, in its last stage. A `FrameSegmenter`."""
 
-    def __init__(self, segmenter: FrameSegmenter, classes: Sequence[ClassSpec]) -> None:
+    def __init__(self, segmenter: FrameSegmenter, classes: Sequence[ClassSpec], follow: str | None = None) -> None:
+        """Raises UsageError if `follow` names nothing that can be followed: see `FollowTarget.parse`."""
         self._segmenter = segmenter
+        self._follower = None if follow is None else Follower(FollowTarget.parse(follow, classes))
         self._tracker = InstrumentTracker(ClassGroups.of(classes))
         self.steps, self.budget, self.waits_for_device = segmenter.steps, segmenter.budget, segmenter.waits_for_device
 
@@ -33,7 +37,11 @@ class TrackingSegmenter:
         last.run(context)
         with context.stage("track"):
             if context.segmentation is not None:
-                context.segmentation.instances = self._tracker.update(_observed(context, context.segmentation))
+                found = self._tracker.update(_observed(context, context.segmentation))
+                if self._follower is not None:
+                    followed = self._follower.update(context.frame.index, found, context.segmentation.view)
+                    found = replace(found, followed=followed)
+                context.segmentation.instances = found
 
     def __call__(self, frame: Frame) -> Segmentation:
         """Segment one frame. Frames must come in order."""
@@ -56,10 +64,10 @@ class TrackingSegmenter:
         self._segmenter.settle()
 
 
-def open_tracking(make: Any) -> TrackingSegmenter:
+def open_tracking(make: Any, follow: str | None = None) -> TrackingSegmenter:
     """Make a segmenter by `make()`, and track with its classes. For a worker process."""
     segmenter = make()
-    return TrackingSegmenter(segmenter, segmenter.classes)
+    return TrackingSegmenter(segmenter, segmenter.classes, follow)
 
 
 def _observed(context: FrameContext, segmentation: Segmentation) -> TrackerInput:

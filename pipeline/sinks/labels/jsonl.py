@@ -36,6 +36,7 @@ class EventSink(FileSink):
          "confidence": 0..1, "doubt": 0..1, "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
+         "followed": {"state": "waiting" | "following" | "lost", "id": int or null},
          "latency_ms": {STAGE: number, "age": number}}
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
@@ -75,6 +76,8 @@ class EventSink(FileSink):
             }
             if segmentation.instances is not None:
                 event["instances"] = self._instances(frame, segmentation)
+                if (followed := segmentation.instances.followed) is not None:
+                    event["followed"] = {"state": followed.state.value, "id": followed.id or None}
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flush()

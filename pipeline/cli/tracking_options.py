@@ -1,0 +1,25 @@
+"""The options of `cliprl-stream` that track instruments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Ids = Annotated[
+    bool,
+    typer.Option(
+        "--ids",
+        rich_help_panel="Image",
+        help="Track the instruments: each keeps a number while it is hidden or away, in the image, events and labels.",
+    ),
+]
+Follow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORDS|FRAME#X,Y",
+        rich_help_panel="Image",
+        show_default="none",
+        help="Follow one instrument, with --ids: [cyan]'left instrument'[/], [cyan]clasper[/], or the one at a pixel of a frame.",
+    ),
+]
