@@ -42,8 +42,8 @@ class EventSink(FileSink):
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the field of view: see
     `class_statistics`. Only classes that occur are listed; `instances` only if the stream is tracked. "doubt" is the estimated
-    probability that the instruments' mask is wrong (`frame_doubt`); absent without a class of instruments. Without
-    `segmented` there is no "confidence", "doubt",
+    probability that the instruments' mask is wrong, for a frame that shows an instrument (`frame_doubt`); absent without a
+    class of instruments. Without `segmented` there is no "confidence", "doubt",
     "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
     captured, absent if that is unknown. Lines reach the disk within a second.
     """
