@@ -21,7 +21,13 @@ _MOST_ENTRIES = 500_000
 
 def check_file(path: Path) -> None:
     """Raise UsageError, before libav opens it, if `path` can't be a video file."""
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise UsageError(
+            f"can't read '{path}' ({error.strerror}): check its name and the permissions of its folder"
+        ) from None
+    if not exists:
         if path.is_symlink():
             raise UsageError(f"{path} is a symbolic link that leads to no file: mend it, or name the file itself")
         raise UsageError(f"{path} does not exist: check the name")

@@ -49,7 +49,10 @@ def expand(pattern: str) -> list[Path]:
         number = rf"(\d{{{int(numbered[1] or 1)},}})"
         wanted = re.compile(number.join(map(re.escape, _PRINTF.split(pattern)[::2])) + "$")
         paths = [p for p in paths if wanted.match(str(p))]
-    files = sorted((p for p in paths if p.is_file()), key=_natural)
+    files = sorted((p for p in paths if os.path.isfile(p)), key=_natural)
+    folder = os.path.dirname(pattern)
+    if not files and os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise UsageError(f"the folder '{folder}' of {pattern} may not be read by this user: change its permissions")
     if not files:
         raise UsageError(
             f"no file matches {pattern}: check the pattern, and quote it so that the shell leaves it alone"

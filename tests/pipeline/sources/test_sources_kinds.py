@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -123,6 +125,27 @@ def test_a_link_that_leads_to_no_file_is_called_so(tmp_path: Path, target: str) 
     (tmp_path / "a.mp4").symlink_to(target)
     with pytest.raises(UsageError, match="symbolic link that leads to no file"):
         open_source(tmp_path / "a.mp4")
+
+
+def test_a_file_that_can_not_be_looked_at_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"File name too long.*check its name"):
+        open_source(tmp_path / f"{'x' * 300}.mp4")
+    look = os.stat
+
+    def refuse(path: Any, **options: Any) -> Any:
+        if str(path).endswith("secret/a.mp4"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)  # for the superuser no folder is closed
+    with pytest.raises(UsageError, match=r"Permission denied.*permissions of its folder"):
+        open_source(tmp_path / "secret" / "a.mp4")
+
+
+def test_a_folder_of_images_that_is_closed_is_named(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(numbered))
+    with pytest.raises(UsageError, match="may not be read by this user"):
+        open_source(str(numbered / "*.gif"))
 
 
 def test_dv_has_the_rate_of_its_frames(tmp_path: Path) -> None:
