@@ -31,7 +31,7 @@ def label_command() -> None:
 
 @app.command("select")
 def select_command(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files, each with a name of its own.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files with different names.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many frames to choose.")] = 200,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the tasks; it must be new or empty.")] = Path(
         "task"
