@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 class FrameMeasure:
     """What speaks for labelling a frame.
 
-    doubt: 1 - the mean of the largest probability over the field of view. disagreement: share of the cells whose class the
-    refinement changed. embedding: float32 (D,), mean feature of the frame. Only the order of doubts counts, so
-    they need no calibration.
+    doubt: estimated probability that the mask is wrong (`frame_doubt`). disagreement: share of the cells whose class the
+    refinement changed. embedding: float32 (D,), mean feature of the frame.
     """
 
     video: str

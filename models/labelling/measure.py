@@ -13,6 +13,7 @@ from cliprl.pipeline.core.frame import Frame, FrameContext
 from cliprl.pipeline.core.interfaces import BaseSink, LabelStyle, OutputSpec, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells
+from cliprl.pipeline.segment.doubt import frame_doubt
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
@@ -43,7 +44,7 @@ class MeasuringSegmenter(Segmenter):
                 self.video,
                 context.frame.index,
                 context.frame.seconds,
-                1 - found.confidence,
+                1 - found.confidence if (doubt := frame_doubt(found, self.classes)) is None else doubt,
                 float(changed.mean()) if changed.size else 0.0,
                 feature,
             )
