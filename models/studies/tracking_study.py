@@ -32,7 +32,7 @@ from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.tracker import InstrumentTracker
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-FIRST_SEED = 7_000_000
+FIRST_CLIP = 7_000_000
 _TRACKERS: dict[str, type[InstrumentTracker] | type[IouAssociation]] = {
     "cliprl": InstrumentTracker,
     "IoU association": IouAssociation,
@@ -117,7 +117,7 @@ def _parts(data: Path | None, clips: int, bundle: str) -> Iterator[tuple[str, st
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None
         yield f"{name}, masks of {bundle}", name, robotic_video(data / "robotic" / name, bundle)
-    for seed, start in find_crossings(FIRST_SEED, clips):
+    for seed, start in find_crossings(FIRST_CLIP, clips):
         yield "rendered, true masks", f"{seed} from {start:.1f} s", rendered_clip(seed, start)
 
 

@@ -26,6 +26,7 @@ from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
+from cliprl.pipeline.cli.run_texts import describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
@@ -45,7 +46,7 @@ from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.registry import find_source, is_live_name
-from cliprl.pipeline.stream.stream import StatusText, Stream
+from cliprl.pipeline.stream.stream import Stream
 from cliprl.pipeline.stream.trace import Trace
 from cliprl.pipeline.tracking.follow import FollowTarget
 from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
@@ -205,9 +206,9 @@ def _open(
         TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
         KeepOriginal(overlay) if frames else overlay,
         sinks,
-        status=_status_line(bundle.manifest.name),
+        status=status_line(bundle.manifest.name),
         profiler=device.profiler if options.trace else nullcontext,
-        description=_description(source, segmenter),
+        description=describe_run(source, segmenter),
     )
 
 
@@ -267,34 +268,6 @@ def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:
         status=options.status,
         shown=None if options.classes is None else select_classes(options.classes, classes),
     )
-
-
-def _description(source: FrameSource, segmenter: Segmenter) -> str:
-    info, manifest = source.info, segmenter.bundle.manifest
-    rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
-    color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
-    return (
-        f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
-        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {manifest.width}x{manifest.height}, {segmenter.steps} steps\n"
-        f"engine  {segmenter.engine_name} on {segmenter.device}, {segmenter.precision}"
-    )
-
-
-def _followed(segmentation: Segmentation) -> str:
-    """Return what the status line tells about the instrument that is followed."""
-    followed = segmentation.instances.followed if segmentation.instances else None
-    return "" if followed is None else f" · {followed.state}{f' #{followed.id}' if followed.id else ''}"
-
-
-def _status_line(name: str) -> StatusText:
-    def line(frame: Frame, segmentation: Segmentation | None) -> str:
-        if segmentation is None:
-            return f"cliprl {name} · no segmentation"
-        spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
-        steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
-        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms{_followed(segmentation)} · research use only"
-
-    return line
 
 
 @contextmanager

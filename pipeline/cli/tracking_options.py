@@ -11,7 +11,7 @@ Ids = Annotated[
     typer.Option(
         "--ids",
         rich_help_panel="Image",
-        help="Track the instruments: each keeps a number while it is hidden or away, in the image, events and labels.",
+        help="Track the instruments: each keeps its number.",
     ),
 ]
 Follow = Annotated[
@@ -20,6 +20,7 @@ Follow = Annotated[
         metavar="WORDS|FRAME#X,Y",
         rich_help_panel="Image",
         show_default="none",
+        hidden=True,
         help="Follow one instrument, with --ids: [cyan]'left instrument'[/], [cyan]clasper[/], or the one at a pixel of a frame.",
     ),
 ]

@@ -17,7 +17,7 @@ from cliprl.models.evaluation.tracking.association import FrameOverlap, hota, id
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
-from cliprl.models.studies.tracking_study import FIRST_SEED, score_clip, summary, table
+from cliprl.models.studies.tracking_study import FIRST_CLIP, score_clip, summary, table
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 IdMap = NDArray[np.uint16]
@@ -133,7 +133,7 @@ def test_ids_are_refused_for_data_without_them(tmp_path: Path) -> None:
 
 
 def test_the_study_scores_both_trackers_on_one_clip() -> None:
-    ((seed, start),) = find_crossings(FIRST_SEED, 1)
+    ((seed, start),) = find_crossings(FIRST_CLIP, 1)
     frames = ((one.image, one.labels, one.ids) for one in RenderedClip(seed, start, 10, 128, 160))
     scores = {"clip": score_clip(frames, TrueMasks(len(SCENE_CLASSES)), TOOL_GROUPS)}
     found = summary(scores)

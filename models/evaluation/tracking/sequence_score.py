@@ -17,7 +17,7 @@ _BACK_WITHIN = 10
 # Tolerance of the boundary score F as a share of the diagonal (DAVIS).
 _BOUNDARY = 0.008
 # An instance of the truth below this share of the frame is not counted as in view.
-LEAST_SHARE = 0.002
+_LEAST_SHARE = 0.002
 
 
 @dataclass(slots=True)
@@ -46,8 +46,8 @@ class SequenceScore:
         counts = np.zeros((len(seen), len(found)))
         np.add.at(counts, (truth_index.ravel(), index.ravel()), 1)
         areas = counts.sum(1)
-        rows = np.flatnonzero((seen > 0) & (areas >= LEAST_SHARE * truth.size))
-        specks = np.flatnonzero((seen > 0) & (areas < LEAST_SHARE * truth.size))
+        rows = np.flatnonzero((seen > 0) & (areas >= _LEAST_SHARE * truth.size))
+        specks = np.flatnonzero((seen > 0) & (areas < _LEAST_SHARE * truth.size))
         columns = np.flatnonzero(found > 0)
         # A prediction that lies on a speck of the truth is neither right nor wrong.
         columns = columns[[counts[specks, c].sum() <= 0.5 * counts[:, c].sum() for c in columns]]

@@ -7,7 +7,7 @@ from html import escape
 
 from cliprl.pipeline.sinks.json_text import readable
 from cliprl.pipeline.sinks.report.recorder import LOW_CONFIDENCE, CaseRecorder, DoubtfulFrame
-from cliprl.pipeline.sinks.report.timeline import Timeline
+from cliprl.pipeline.sinks.report.timeline import PresenceTimeline
 from cliprl.pipeline.sources.errors import redact
 
 _STYLE = """
@@ -87,7 +87,7 @@ def _timelines(case: CaseRecorder, length: float) -> str:
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _bar(case: CaseRecorder, name: str, color: tuple[int, int, int], line: Timeline) -> str:
+def _bar(case: CaseRecorder, name: str, color: tuple[int, int, int], line: PresenceTimeline) -> str:
     length = max(case.end - case.start, 1e-6)
     bars = "".join(
         f'<rect x="{1000 * (i.start - case.start) / length:.2f}" y="0" height="10" '

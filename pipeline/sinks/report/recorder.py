@@ -18,7 +18,7 @@ from cliprl.pipeline.overlay.class_statistics import class_statistics
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
-from cliprl.pipeline.sinks.report.timeline import Timeline
+from cliprl.pipeline.sinks.report.timeline import PresenceTimeline
 from cliprl.pipeline.view.privacy_guard import BodyGuard
 
 FORMAT_VERSION = 1
@@ -45,9 +45,9 @@ class CaseRecorder:
 
     def __init__(self, spec: OutputSpec) -> None:
         self.spec = spec
-        self.classes: dict[int, Timeline] = {}
-        self.instruments: dict[int, tuple[str, Timeline]] = {}
-        self.outside, self.stalls, self.number_of_stalls = Timeline(), list[tuple[float, float]](), 0
+        self.classes: dict[int, PresenceTimeline] = {}
+        self.instruments: dict[int, tuple[str, PresenceTimeline]] = {}
+        self.outside, self.stalls, self.number_of_stalls = PresenceTimeline(), list[tuple[float, float]](), 0
         self.doubtful: list[DoubtfulFrame] = []
         self.frames = self.segmented = self.damaged = self.low = 0
         self.tracked = False
@@ -84,12 +84,12 @@ class CaseRecorder:
     def _view(self, frame: Frame, segmentation: Segmentation) -> None:
         for found in class_statistics(segmentation):
             if found.share >= LEAST_SHARE and self.spec.classes[found.class_id].kind != "background":
-                line = self.classes.setdefault(found.class_id, Timeline())
+                line = self.classes.setdefault(found.class_id, PresenceTimeline())
                 line.add(frame.index, frame.seconds, self._period)
         if segmentation.instances is not None:
             self.tracked = True
             for item in segmentation.instances.items:
-                self.instruments.setdefault(item.id, (item.name, Timeline()))[1].add(
+                self.instruments.setdefault(item.id, (item.name, PresenceTimeline()))[1].add(
                     frame.index, frame.seconds, self._period
                 )
         if segmentation.confidence < LOW_CONFIDENCE:
@@ -119,7 +119,7 @@ class CaseRecorder:
         """How many instruments were in view."""
         return sum(bool(line.intervals) for _, line in self.instruments.values())
 
-    def lines(self) -> list[tuple[str, str, tuple[int, int, int], Timeline]]:
+    def lines(self) -> list[tuple[str, str, tuple[int, int, int], PresenceTimeline]]:
         """Return kind, name, color and timeline of everything that was in view."""
         colors: Sequence[ClassSpec] = self.spec.classes
         found = [("class", colors[i].name, colors[i].color, line) for i, line in sorted(self.classes.items())]

@@ -21,7 +21,7 @@ from cliprl.pipeline.sinks.report.recorder import CaseRecorder
 class ReportSink(FileSink):
     """Collects the case, and writes `text` of it at the end, also of a run that was interrupted."""
 
-    needs_planes = True  # frames outside the body are told by their colors
+    needs_planes = True  # colors show whether a frame is outside the body
 
     def __init__(self, target: Path, spec: OutputSpec, text: Callable[[CaseRecorder], str]) -> None:
         """Create the partial file. Raises UsageError if it can't be."""
@@ -67,19 +67,15 @@ def report_csv(case: CaseRecorder) -> str:
     return text.getvalue()
 
 
-@register_sink(suffixes=(".html",), help="report of the case")
+_TEXTS: dict[str, Callable[[CaseRecorder], str]] = {
+    ".html": report_page,
+    ".report.json": report_json,
+    ".report.csv": report_csv,
+}
+
+
+@register_sink(suffixes=tuple(_TEXTS), help="report of the case")
 def open_report(target: str, spec: OutputSpec, settings: EncoderSettings) -> ReportSink:
-    """Open a report as a page."""
-    return ReportSink(Path(target), spec, report_page)
-
-
-@register_sink(suffixes=(".report.json",), help="report as JSON")
-def open_report_json(target: str, spec: OutputSpec, settings: EncoderSettings) -> ReportSink:
-    """Open a report as JSON."""
-    return ReportSink(Path(target), spec, report_json)
-
-
-@register_sink(suffixes=(".report.csv",), help="report as CSV")
-def open_report_csv(target: str, spec: OutputSpec, settings: EncoderSettings) -> ReportSink:
-    """Open a report as CSV."""
-    return ReportSink(Path(target), spec, report_csv)
+    """Open a report as a page, JSON or CSV, by the name of the file."""
+    text = next(text for suffix, text in _TEXTS.items() if target.lower().endswith(suffix))
+    return ReportSink(Path(target), spec, text)

@@ -21,7 +21,7 @@ class Interval:
 
 
 @dataclass(slots=True)
-class Timeline:
+class PresenceTimeline:
     """Intervals in order. Frames are added in order; memory grows with the number of intervals, not of frames.
 
     Gaps of up to `LONGEST_GAP` frames do not end an interval; one of fewer than `SHORTEST` frames is dropped.

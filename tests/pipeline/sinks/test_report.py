@@ -29,7 +29,7 @@ from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.report.recorder import LEAST_SHARE
-from cliprl.pipeline.sinks.report.timeline import LONGEST_GAP, SHORTEST, Timeline
+from cliprl.pipeline.sinks.report.timeline import LONGEST_GAP, SHORTEST, PresenceTimeline
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 RATE = 25
@@ -114,7 +114,7 @@ def test_the_table_has_the_same_intervals(folder: Path) -> None:
 
 
 def test_short_gaps_and_specks_are_no_entries() -> None:
-    line = Timeline()
+    line = PresenceTimeline()
     seen = [*range(10), *range(10 + LONGEST_GAP, 40), 60, 61, *range(90, 90 + SHORTEST)]
     for index in seen:
         line.add(index, index / RATE, 1 / RATE)
