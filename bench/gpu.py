@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", type=int, nargs=2, default=(1080, 1920), metavar=("HEIGHT", "WIDTH"), help="size of the frames"
     )
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="cases to measure, and no others")
     parser.add_argument("--skip-tests", action="store_true", help="measure only")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")
     return parser

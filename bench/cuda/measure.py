@@ -106,8 +106,11 @@ def measure(
             report.write()
             return [sanitized(), False]
         run_process(replace(job, limit=left() / 2), report.note, site)
-        for name in cases(job.clip, job.coded, job.folder):
-            if left() > 2 * given.seconds + _STARTING + _CLOSING:
+        known = cases(job.clip, job.coded, job.folder)
+        for name in given.only or known:
+            if name not in known:
+                report.note(f"no case '{name}' here: one of {', '.join(known)}")
+            elif left() > 2 * given.seconds + _STARTING + _CLOSING:
                 report.add(
                     run_process(
                         replace(job, name=name, limit=min(left(), _LONGEST + 3 * given.seconds)), report.note, site

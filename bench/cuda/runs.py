@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,7 +20,7 @@ from cliprl.bench.fixtures import timecode
 from cliprl.engines import Bundle
 from cliprl.pipeline.core.buffers import RingClosed
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv
-from cliprl.pipeline.core.frame import Frame, FrameContext, Plane
+from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.inference import StepPlan
@@ -83,6 +85,8 @@ class OutputFrames:
     fed: int = 0
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
+    # Seconds of processor time that each stage's thread spent, by stage.
+    thread_seconds: Counter[str] = field(default_factory=Counter)
 
 
 class GpuStream:
@@ -122,7 +126,9 @@ class GpuStream:
             for context in stages:
                 frame, segmentation = context.frame, context.segmentation
                 assert segmentation is not None
+                start = time.thread_time()
                 self._overlay.draw(frame, segmentation)
+                self.seen.thread_seconds["draw"] += time.thread_time() - start
                 self._note(frame, segmentation.steps)
                 self._ring.release(frame)
                 time.sleep(slow)
@@ -138,8 +144,13 @@ class GpuStream:
         return self.seen
 
     def _stages(self) -> StageScheduler[FrameContext]:
-        stages = self._segmenter.stages
+        stages = [Stage(stage.name, partial(self._timed, stage)) for stage in self._segmenter.stages]
         return StageScheduler(ContextSupply(self._ring), stages, len(stages))
+
+    def _timed(self, stage: Stage[FrameContext], context: FrameContext) -> None:
+        start = time.thread_time()
+        stage.run(context)
+        self.seen.thread_seconds[stage.name] += time.thread_time() - start
 
     def _feed(self, frames: int, seconds: float) -> None:
         start, feed = time.monotonic(), self._uploaded() if self._clip is None else self._decoded(self._clip)

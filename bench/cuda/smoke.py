@@ -163,7 +163,8 @@ def _one_stream(card: SharedGpu) -> str:
     if seen.error is not None:
         raise seen.error
     seconds, spent = time.monotonic() - start, time.process_time() - cpu
-    return f"{_FRAMES / seconds:.0f} FPS, {spent / _FRAMES * 1000:.2f} ms of CPU a frame, {seen.wrong} frames wrong"
+    stages = ", ".join(f"{name} {value / _FRAMES * 1000:.2f}" for name, value in seen.thread_seconds.items())
+    return f"{_FRAMES / seconds:.0f} FPS, {spent / _FRAMES * 1000:.2f} ms of CPU a frame ({stages}), {seen.wrong} frames wrong"
 
 
 def _profile(card: SharedGpu) -> str:

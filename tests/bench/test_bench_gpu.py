@@ -64,6 +64,7 @@ def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     streams = [GpuStream(card, bundle, pictures, engines=engines, steps=1) for _ in range(2)]
     seen = run_together(streams, 6)
     assert [(len(one.finished), one.wrong, one.dropped, one.fed) for one in seen] == [(6, 0, 0, 6)] * 2
+    assert all(set(one.thread_seconds) == {"encode", "refine", "draw"} for one in seen)
     bench = Bench(card, bundle, engines, pictures, 1.0, print)
     series = {one.name: one for one in stream_series(bench, "both", seen)}
     assert len(series["latency"].rounds[0]) == 12
@@ -155,11 +156,18 @@ def test_each_case_has_a_process_that_dies_alone(tmp_path: Path, monkeypatch: py
     helpers = Path(gpu_bench.__file__).parent
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(helpers), *sys.path]))
     given = Namespace(
-        bundle="small", seconds=0.1, clip=str(tmp_path / "none.mp4"), frames=0, minutes=9, size=(200, 360)
+        bundle="small",
+        seconds=0.1,
+        clip=str(tmp_path / "none.mp4"),
+        frames=0,
+        minutes=9,
+        size=(200, 360),
+        only=["throughput", "slow consumer", "unknown"],
     )
     report = measure.Report("NVIDIA H100", given, tmp_path / "result.json")
     held = measure.measure(given, lambda: 600.0, report, lambda: True, open_bench=gpu_bench.open_fake_bench)
     assert held[0]
+    assert "no case 'unknown' here: one of throughput, slow consumer" in report.notes
     assert "throughput: FAILED: its process was killed by signal 6" in report.notes
     processes = [note.split()[-1] for note in report.notes if "in process" in note]
     assert len({*processes, str(os.getpid())}) == 3
