@@ -201,6 +201,14 @@ def test_networks_without_a_gate_are_built_by_first_process_only(
     assert built == ["built"]
 
 
+def test_missing_sanitizer_is_noted_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cliprl.bench.cuda import gpu_tests
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert gpu_tests.sanitize(tmp_path / "log", None, 1.0)
+    assert "not installed" in (tmp_path / "log").read_text()
+
+
 def test_long_series_are_thinned() -> None:
     series = one_round_series("long run", "latency", "ms", [float(i) for i in range(100_000)])
     assert len(series.rounds[0]) == 5000
