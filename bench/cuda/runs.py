@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -86,7 +86,7 @@ class OutputFrames:
     error: BaseException | None = None
     notes: list[str] = field(default_factory=list)
     # Seconds of processor time that each stage's thread spent, by stage.
-    thread_seconds: Counter[str] = field(default_factory=Counter)
+    thread_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class GpuStream:
