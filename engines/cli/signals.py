@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import TypeVar, cast
 
-T = TypeVar("T")
+_Returned = TypeVar("_Returned")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Those that a terminal sends to all processes in its foreground: a child process leaves them to its parent.
 OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
@@ -107,12 +107,12 @@ def interruptible() -> Iterator[None]:
         deferral.interruptible = False
 
 
-def call_interruptibly(work: Callable[[], T]) -> T:
+def call_interruptibly(work: Callable[[], _Returned]) -> _Returned:
     """Call `work` on a thread and return what it returns, so that a signal ends the wait for it even inside a library.
 
     After a signal the thread is left behind; the end of the process ends it.
     """
-    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    results: SimpleQueue[tuple[_Returned | None, BaseException | None]] = SimpleQueue()
 
     def run() -> None:
         try:
@@ -125,7 +125,7 @@ def call_interruptibly(work: Callable[[], T]) -> T:
         result, error = results.get()
     if error is not None:
         raise error
-    return cast(T, result)
+    return cast(_Returned, result)
 
 
 def leave_to_parent() -> None:
