@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from fractions import Fraction
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -17,6 +14,7 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline import Frame, StreamInfo
 from cliprl.pipeline.core.frame import allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator
+from cliprl.pipeline.sources.base import FrameSource
 
 HEIGHT, WIDTH, SQUARE = 360, 480, 90
 
@@ -36,21 +34,22 @@ def place_of(index: int) -> tuple[int, int]:
     return 10 + min(along, 2 * way - along), 60 + round(40 * np.sin(index / 20))
 
 
-class TestCamera:
+class TestCamera(FrameSource):
     """`frames` frames at `rate` a second (None: without end). It gives none while `silent` is set, and breaks on `broken`."""
 
     __test__ = False
 
     def __init__(self, frames: int | None = None, *, rate: int = 25, live: bool = True) -> None:
-        self.info = StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, rate), Fraction(rate), live=live)
-        self.damaged = 0
+        super().__init__(StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, rate), Fraction(rate), live=live))
         self.given: list[int] = []
         self.silent, self.broken = threading.Event(), threading.Event()
-        self.closed = False
         self._frames, self._rate = frames, rate
         self._next, self._started = 0, time.monotonic()
 
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+        return self._read(allocate)
+
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
         while self.silent.is_set() and not self.broken.is_set():
             time.sleep(0.01)
             self._started = time.monotonic() - self._next / self._rate
@@ -68,21 +67,6 @@ class TestCamera:
         luma[:8, : 8 * 24] = np.repeat([16 + 130 * (index >> bit & 1) for bit in range(24)], 8)
         self.given.append(index)
         return Frame(luma, chroma, index, self.info.time_base, index)
-
-    def __iter__(self) -> Iterator[Frame]:
-        while (frame := self.read()) is not None:
-            yield frame
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def number_in(luma: NDArray[np.uint8]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -30,6 +30,10 @@ from cliprl.pipeline.live.broadcast import (
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 from cliprl.pipeline.overlay.overlay import Overlay, Style
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.web.limits import Limits
+    from cliprl.pipeline.web.server import WebViewer
 
 HEIGHT, WIDTH, RATE = 240, 320, 25
 CLASSES = (
@@ -138,3 +142,14 @@ class Player(threading.Thread):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def serve(player: Player, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None) -> WebViewer:
+    """A web viewer of the player's stream."""
+    from cliprl.pipeline.web.address import Address
+    from cliprl.pipeline.web.limits import Limits
+    from cliprl.pipeline.web.server import WebViewer
+    from cliprl.pipeline.web.status_json import ProgramInfo
+
+    program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
+    return WebViewer(program, Address(host, port, True), limits or Limits())

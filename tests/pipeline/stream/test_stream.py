@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +27,8 @@ from cliprl.pipeline import (
     open_sink,
     open_source,
 )
-from cliprl.pipeline.core.frame import allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator
+from cliprl.pipeline.sources.base import FrameSource
 
 DEMO = "demo:?seconds=1&size=320x256&rate=25"
 
@@ -39,16 +38,14 @@ def segmenter() -> Segmenter:
     return Segmenter("small")
 
 
-class Numbers:
+class Numbers(FrameSource):
     """A source whose frames carry their number in every sample."""
 
     def __init__(self, count: int, *, live: bool = False, fail_at: int | None = None) -> None:
-        self.info = StreamInfo("numbers", 64, 96, Fraction(1, 1000), Fraction(25), count, live=live)
-        self.damaged = 0
-        self.closed = False
+        super().__init__(StreamInfo("numbers", 64, 96, Fraction(1, 1000), Fraction(25), count, live=live))
         self._count, self._next, self._fail_at = count, 0, fail_at
 
-    def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
         if self._next == self._fail_at:
             raise CliprlError("numbers: the file ends in the middle of a frame")
         if self._next == self._count:
@@ -58,21 +55,6 @@ class Numbers:
         frame = Frame(luma, chroma, self._next * 41, Fraction(1, 1000), self._next)
         self._next += 1
         return frame
-
-    def __iter__(self) -> Iterator[Frame]:
-        while (frame := self.read()) is not None:
-            yield frame
-
-    def close(self) -> None:
-        self.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Collector:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from webplayer import Player
 
 pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 
-from cliprl.pipeline.web.address import Address
 from cliprl.pipeline.web.assets import FILES
 from cliprl.pipeline.web.server import WebViewer
-from cliprl.pipeline.web.status_json import ProgramInfo
 
 LIMIT = 30.0
 PATHS = ("/stream.mjpg", "/snapshot.png", "/metrics", "/api/stream", "/healthz", "/ws", "/static/viewer.js", "/nothing")
@@ -27,15 +23,6 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }
-
-
-@pytest.fixture(scope="module")
-def viewer() -> Iterator[WebViewer]:
-    with Player() as player:
-        player.broadcast.wait_newer(-1, LIMIT)
-        program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
-        with WebViewer(program, Address("127.0.0.1", 0, True)) as running:
-            yield running
 
 
 def ask(

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
-from webplayer import CLASSES, Player
+from webplayer import CLASSES, Player, serve
 
 from cliprl.pipeline.live.broadcast import Freshness, RecordingStatus, RecordState, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
@@ -53,23 +53,6 @@ context.drawImage(shown, 0, 0);
 return [...context.getImageData(...arguments[1], 1, 1).data.slice(0, 3)];
 """
 PRINT = PIXEL.replace("getImageData(...arguments[1], 1, 1).data.slice(0, 3)", "getImageData(0, 190, 320, 40).data")
-
-
-def serve(player: Player, address: Address = ANY) -> WebViewer:
-    return WebViewer(ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test"), address)
-
-
-@pytest.fixture(scope="module")
-def player() -> Iterator[Player]:
-    with Player() as running:
-        running.broadcast.wait_newer(-1, LIMIT)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def viewer(player: Player) -> Iterator[WebViewer]:
-    with serve(player) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -399,7 +382,7 @@ def test_page_reports_a_lost_server_and_reconnects(chromium: Any, player: Player
         until(lambda: text(chromium, "fps") not in ("", "–"))
     until(lambda: "Connection to the program lost" in text(chromium, "banner"))
     assert text(chromium, "state-text") == "No connection"
-    with serve(player, Address("127.0.0.1", viewer.port, True)):
+    with serve(player, port=viewer.port):
         until(lambda: text(chromium, "state-text") == "Live")
         assert moves(chromium)
 
@@ -429,7 +412,7 @@ def test_three_at_once_and_a_reload(page: Any, viewer: WebViewer) -> None:
 
 
 def test_token_in_the_address_gives_access_without_trace(chromium: Any, player: Player) -> None:
-    with serve(player, Address("0.0.0.0", 0, True)) as viewer:
+    with serve(player, "0.0.0.0") as viewer:
         plain = viewer.url.split("#")[0]
         chromium.get(plain)
         chromium.find_element("id", "token").send_keys("wrong\n")
@@ -540,7 +523,7 @@ return [b.width > 0, a.right <= b.left, Math.max(a.bottom, b.bottom) <= form.top
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_logo_of_the_login_page_stands_beside_its_text(chromium: Any, player: Player, width: int) -> None:
-    with serve(player, Address("0.0.0.0", 0, True)) as viewer:
+    with serve(player, "0.0.0.0") as viewer:
         chromium.set_window_size(width, 800)
         try:
             chromium.get(f"http://127.0.0.1:{viewer.port}/")

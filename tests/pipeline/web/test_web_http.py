@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from prometheus_text import metric_samples, metric_types
-from webplayer import CLASSES, Player
+from webplayer import CLASSES, Player, serve
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
@@ -29,7 +29,6 @@ import aiohttp
 
 from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
 from cliprl.pipeline.web.server import WebViewer
-from cliprl.pipeline.web.status_json import ProgramInfo
 
 Headers = dict[str, str]
 ANY = Address("127.0.0.1", 0, True)
@@ -37,26 +36,9 @@ ANY = Address("127.0.0.1", 0, True)
 LIMIT = 30.0
 
 
-def serve(player: Player, address: Address = ANY) -> WebViewer:
-    return WebViewer(ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test"), address)
-
-
-@pytest.fixture(scope="module")
-def player() -> Iterator[Player]:
-    with Player() as running:
-        running.broadcast.wait_newer(-1, LIMIT)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def viewer(player: Player) -> Iterator[WebViewer]:
-    with serve(player) as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def guarded(player: Player) -> Iterator[WebViewer]:
-    with serve(player, Address("0.0.0.0", 0, True)) as running:
+    with serve(player, "0.0.0.0") as running:
         yield running
 
 

@@ -9,12 +9,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
-from webplayer import Player
+from webplayer import Player, serve
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.live.controls import Controls, Settings
@@ -23,12 +23,11 @@ pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 
 import aiohttp
 
-from cliprl.pipeline.web.address import Address, peer_key
+from cliprl.pipeline.web.address import peer_key
 from cliprl.pipeline.web.json_body import parse_object
 from cliprl.pipeline.web.limits import LOGIN_ATTEMPTS, LOGIN_WINDOW, Limits, LoginLimit
 from cliprl.pipeline.web.media.rtc import PeerLimit
 from cliprl.pipeline.web.server import WebViewer
-from cliprl.pipeline.web.status_json import ProgramInfo
 
 LIMIT = 30.0
 PLENTY = Limits()
@@ -54,24 +53,6 @@ BAD = {
     "two": b"{}{}",
     "a mark before": b"\xef\xbb\xbf{}",
 }
-
-
-@pytest.fixture(scope="module")
-def player() -> Iterator[Player]:
-    with Player() as running:
-        running.broadcast.wait_newer(-1, LIMIT)
-        yield running
-
-
-def serve(player: Player, limits: Limits = PLENTY, host: str = "127.0.0.1") -> WebViewer:
-    program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
-    return WebViewer(program, Address(host, 0, True), limits)
-
-
-@pytest.fixture(scope="module")
-def viewer(player: Player) -> Iterator[WebViewer]:
-    with serve(player) as running:
-        yield running
 
 
 def post(viewer: WebViewer, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
@@ -324,13 +305,16 @@ def test_what_counts_as_one_peer(address: object, key: str) -> None:
     ],
 )
 def test_who_does_not_go_on_is_let_go(player: Player, start: bytes) -> None:
-    with serve(player, replace(PLENTY, request_s=0.3, idle_s=0.3)) as viewer, closing(connect(viewer, start)) as client:
+    with (
+        serve(player, limits=replace(PLENTY, request_s=0.3, idle_s=0.3)) as viewer,
+        closing(connect(viewer, start)) as client,
+    ):
         assert is_closed(client)
         until(lambda: len(viewer._pool) == 0)
 
 
 def test_client_that_sends_single_bytes_slowly_is_disconnected(player: Player) -> None:
-    with serve(player, replace(PLENTY, request_s=0.5)) as viewer, closing(connect(viewer)) as client:
+    with serve(player, limits=replace(PLENTY, request_s=0.5)) as viewer, closing(connect(viewer)) as client:
         ended = threading.Event()
 
         def trickle() -> None:
@@ -350,7 +334,7 @@ def test_client_that_sends_single_bytes_slowly_is_disconnected(player: Player) -
 
 def test_a_response_that_nobody_takes_is_given_up(player: Player) -> None:
     request = b"GET /static/viewer.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    with serve(player, replace(PLENTY, idle_s=0.3, request_s=0.3)) as viewer, closing(socket.socket()) as client:
+    with serve(player, limits=replace(PLENTY, idle_s=0.3, request_s=0.3)) as viewer, closing(socket.socket()) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", viewer.port))
         client.sendall(request * 400)  # more than the system's buffers hold
@@ -366,7 +350,7 @@ def test_too_large_body_is_refused_before_it_arrives(viewer: WebViewer) -> None:
 
 def test_one_that_waits_makes_way_for_one_that_asks(player: Player) -> None:
     """Of eight places, all taken by clients that only wait; those that never asked for anything go first."""
-    with serve(player, replace(PLENTY, connections=8, per_peer=8)) as viewer, ExitStack() as opened:
+    with serve(player, limits=replace(PLENTY, connections=8, per_peer=8)) as viewer, ExitStack() as opened:
         known = opened.enter_context(closing(http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=LIMIT)))
         known.request("GET", "/healthz")
         known.getresponse().read()
@@ -387,7 +371,7 @@ def test_where_all_places_are_watched_from_another_is_turned_away(player: Player
     request = b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     limits = replace(PLENTY, connections=2, per_peer=2, viewers=8)
     with (
-        serve(player, limits) as viewer,
+        serve(player, limits=limits) as viewer,
         closing(connect(viewer, request)) as one,
         closing(connect(viewer, request)) as two,
     ):
@@ -399,7 +383,7 @@ def test_where_all_places_are_watched_from_another_is_turned_away(player: Player
 
 
 def test_one_peer_gets_no_more_than_its_share(player: Player) -> None:
-    with serve(player, replace(PLENTY, per_peer=4), host="0.0.0.0") as viewer, ExitStack() as opened:
+    with serve(player, limits=replace(PLENTY, per_peer=4), host="0.0.0.0") as viewer, ExitStack() as opened:
         for _ in range(20):
             opened.enter_context(closing(connect(viewer)))
         until(lambda: len(viewer._pool) == 4)
@@ -408,7 +392,7 @@ def test_one_peer_gets_no_more_than_its_share(player: Player) -> None:
 
 def test_what_clients_do_wrong_is_not_logged(player: Player, capfd: pytest.CaptureFixture[str]) -> None:
     head = b"POST /api/controls HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    with serve(player, replace(PLENTY, request_s=0.3)) as viewer:
+    with serve(player, limits=replace(PLENTY, request_s=0.3)) as viewer:
         for data in (
             b"\x00\x01",
             b"GET / HTTP/1.1\r\nA B\r\n\r\n",
