@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand
@@ -53,6 +55,9 @@ from cliprl.pipeline.cli.options import (
     WindowOption,
 )
 from cliprl.pipeline.cli.tracking_options import Follow, Ids
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.cli.run import StreamOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Values of --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
@@ -137,43 +142,31 @@ def stream(
     version: Version = False,
 ) -> None:
     """Run the command. Its help describes the options."""
-    from cliprl.pipeline.cli.run import StreamOptions, run
+    from cliprl.pipeline.cli.run import run
+
+    options = _stream_options(locals())
+    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
+
+
+def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
+    """Build the options of a run from the command's parameters by name."""
+    from cliprl.pipeline.cli.run import StreamOptions
     from cliprl.pipeline.cli.viewers import RECORDINGS_FOLDER
     from cliprl.pipeline.core.interfaces import LabelStyle
     from cliprl.pipeline.live.factory import LiveOptions, record_options
 
-    recorded = None
-    if record is not None or web is not None or window:
-        recorded = record_options(record or RECORDINGS_FOLDER, record_what.value, segment_minutes, crf, preset.value)
-    options = StreamOptions(
-        source=source,
-        outputs=tuple(output or ()),
-        overwrite=overwrite,
-        frames=frames,
-        labels=LabelStyle(names.value, polygons),
-        export_frames=export_frames,
-        ids=ids or follow is not None,
-        follow=follow,
-        bundle=bundle,
-        steps=steps,
-        budget_ms=budget_ms,
-        device=device,
-        precision=precision,
-        threads=threads,
-        prompts=tuple(prompt or ()),
-        classes=tuple(classes) if classes else None,
-        opacity=opacity,
-        contours=contours,
-        legend=legend,
-        status=status,
-        crf=crf,
-        preset=preset.value,
-        trace=trace,
-        web=web,
-        window=window,
-        live=LiveOptions(max_age_ms, wait_ms, reconnect, guard, recorded, record is not None, stream_index),
-    )
-    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
+    folder, preset = given["record"], given["preset"].value
+    live: dict[str, Any] = {name: given[name] for name in ("max_age_ms", "wait_ms", "reconnect", "guard")}
+    if folder is not None or given["web"] is not None or given["window"]:
+        what, minutes = given["record_what"].value, given["segment_minutes"]
+        live["record"] = record_options(folder or RECORDINGS_FOLDER, what, minutes, given["crf"], preset)
+    options: dict[str, Any] = {field.name: given[field.name] for field in fields(StreamOptions) if field.name in given}
+    options["live"] = LiveOptions(recording=folder is not None, stream=given["stream_index"], **live)
+    options |= {"outputs": tuple(given["output"] or ()), "prompts": tuple(given["prompt"] or ()), "preset": preset}
+    options["ids"] = given["ids"] or given["follow"] is not None
+    options["classes"] = tuple(given["classes"]) if given["classes"] else None
+    options["labels"] = LabelStyle(given["names"].value, given["polygons"])
+    return StreamOptions(**options)
 
 
 def main() -> None:
