@@ -63,7 +63,7 @@ def test_a_malformed_protocol_is_one_line(tmp_path: Path, text: str) -> None:
         load_protocol(tmp_path / "none.toml")
 
 
-def test_a_line_is_chosen_as_soon_as_one_of_its_sequences_is() -> None:
+def test_a_line_is_chosen_with_any_of_its_sequences() -> None:
     protocol = shipped_protocol()
     assert protocol.use_of("endovis2015:anywhere", ["D2", "OP3"]) == "chosen"
     assert protocol.use_of("endovis2015:anywhere?sequences=OP3") == "reported"
@@ -100,7 +100,7 @@ def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: li
     )
 
 
-def test_the_card_gives_gain_false_alarms_and_the_auroc_of_doubt() -> None:
+def test_card_gives_gain_false_alarms_and_auroc_of_doubt() -> None:
     row = Row(ProtocolSet("mine", "folder:mine"), 0, "reported")
     scores = frame_scores([[8, 10, 1], [2, 10, 3]], [[9, 10, 1], [2, 10, 0]], [0.9, 0.4])
     entry = summarize_row(row, scores)
