@@ -22,7 +22,7 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import Bundle, EngineError, compile_engine, open_bundle
-from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
+from cliprl.engines.bundle.reference_outputs import ImageBatch, encoder_shapes
 from cliprl.engines.onnx.calibration import measure_ranges
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.pipeline import open_source
@@ -37,21 +37,21 @@ EIGHT = ("int8", "fp8")
 Encode = Callable[[Any], Any]
 
 
-def sample_frames(source: str, count: int, bundle: Bundle) -> Pictures:
+def sample_frames(source: str, count: int, bundle: Bundle) -> ImageBatch:
     """Up to `count` network inputs, evenly out of a source: uint8 (N, H, W, 3)."""
     manifest, preprocessor = bundle.manifest, CpuPreprocessor()
     with open_source(source) as opened:
         total = opened.info.frames or count
         step = max(total // count, 1)
         detector = FieldOfViewDetector(manifest.height, manifest.width)
-        pictures = []
+        images = []
         for frame in islice(opened, 0, step * count, step):
-            pictures.append(np.zeros((manifest.height, manifest.width, 3), np.uint8))
-            preprocessor.prepare(frame, detector.view_of(frame), pictures[-1])
-    return np.array(pictures)
+            images.append(np.zeros((manifest.height, manifest.width, 3), np.uint8))
+            preprocessor.prepare(frame, detector.view_of(frame), images[-1])
+    return np.array(images)
 
 
-def encoders(bundle: Bundle, calibration: Pictures, folder: Path) -> Iterator[tuple[str, Encode]]:
+def encoders(bundle: Bundle, calibration: ImageBatch, folder: Path) -> Iterator[tuple[str, Encode]]:
     """Yield each variant's name and a function from an image to its logits. Raises EngineError where a package is missing."""
     shapes = encoder_shapes(bundle)
     shutil.copytree(bundle.path, folder)
@@ -81,7 +81,7 @@ def _graphs(bundle: Bundle, ranges: Mapping[str, float]) -> Iterator[tuple[str, 
 
 
 def _running(engine: Any, bundle: Bundle) -> Encode:
-    return lambda picture: engine.run({"image": picture[None], "text": bundle.embeddings})["logits"][0]
+    return lambda image: engine.run({"image": image[None], "text": bundle.embeddings})["logits"][0]
 
 
 def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
@@ -93,7 +93,7 @@ def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
     # No fusion: a fused operator would round in other places than the graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda picture: session.run(["logits"], {"image": picture[None], "text": bundle.embeddings})[0][0]
+    return lambda image: session.run(["logits"], {"image": image[None], "text": bundle.embeddings})[0][0]
 
 
 @measurement(
@@ -116,13 +116,13 @@ def measure(
     seen = {short_name(source): sample_frames(source, count, bundle) for source in sources}
     known = np.concatenate([sample_frames(source, count, bundle) for source in calibrate])
     exact = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
-    truth = {name: [_running(exact, bundle)(p).argmax(0) for p in pictures] for name, pictures in seen.items()}
+    truth = {name: [_running(exact, bundle)(p).argmax(0) for p in images] for name, images in seen.items()}
     series = []
     with tempfile.TemporaryDirectory() as folder:
         for variant, encode in encoders(bundle, known, Path(folder) / "bundle"):
             say(variant)
-            for name, pictures in seen.items():
-                labels = (encode(picture).argmax(0) for picture in pictures)
+            for name, images in seen.items():
+                labels = (encode(image).argmax(0) for image in images)
                 shares = [100 * float((one == other).mean()) for one, other in zip(labels, truth[name], strict=True)]
                 series.append(Series.of(variant, name, "% of labels", [shares]))
             own = [s for s in series if s.case == variant]

@@ -39,7 +39,7 @@ class Bench:
     card: SharedGpu
     bundle: Bundle
     engines: CompiledBundle
-    pictures: Sequence[Nv12Planes]
+    images: Sequence[Nv12Planes]
     seconds: float
     note: Callable[[str], None]
     meter: Meter | None = None
@@ -48,7 +48,7 @@ class Bench:
     def streams(self, count: int = 1, **settings: Any) -> list[GpuStream]:
         """Streams on the GPU that share its networks."""
         kept = {"engines": self.engines} | settings
-        return [GpuStream(self.card, self.bundle, self.pictures, **kept) for _ in range(count)]
+        return [GpuStream(self.card, self.bundle, self.images, **kept) for _ in range(count)]
 
 
 Case = Callable[[Bench], Iterator[Series]]
@@ -170,13 +170,13 @@ def run_case(name: str, case: Callable[[], Iterator[Series]], note: Callable[[st
 
 
 def clip_for(
-    pictures: Sequence[Nv12Planes], seconds: float, folder: Path, given: str | None, note: Callable[[str], None]
+    images: Sequence[Nv12Planes], seconds: float, folder: Path, given: str | None, note: Callable[[str], None]
 ) -> tuple[str | None, bool]:
     """A video file to decode, and whether its frames have time codes: the given one, or a generated one if PyAV is installed."""
     if given is not None:
         return given, False
     try:
-        return make_video(folder / "scene.mp4", pictures, round(PACE * seconds)), True
+        return make_video(folder / "scene.mp4", images, round(PACE * seconds)), True
     except ImportError as error:
         note(f"nothing was decoded or encoded: {error}")
         return None, False

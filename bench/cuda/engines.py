@@ -24,7 +24,7 @@ from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import Bundle, open_bundle
-from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.bundle.reference_outputs import drawn_images
 from cliprl.engines.onnx.calibration import add_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def calibrated(name: str, folder: Path, say: LogFunction) -> Bundle:
     made = find_bundle(name, RECIPE_SIZES[name], folder / name, say)
     if not made.path.is_relative_to(folder):
         made = engines.copy_bundle(made, folder / name)
-    return add_ranges(made, drawn_pictures(made.manifest.height, made.manifest.width))
+    return add_ranges(made, drawn_images(made.manifest.height, made.manifest.width))
 
 
 def measure_bundle(bundle: Bundle, given: argparse.Namespace) -> Result:

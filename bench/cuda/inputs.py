@@ -60,11 +60,11 @@ def random_bundle(recipe: str, size: tuple[int, int], folder: Path) -> Bundle:
     return seal_bundle(folder, manifest, text.numpy())
 
 
-def make_video(path: Path, pictures: Sequence[Nv12Planes], frames: int) -> str:
+def make_video(path: Path, images: Sequence[Nv12Planes], frames: int) -> str:
     """Write frames in turn, each with its number as a time code, as H.264. Raises ImportError without PyAV."""
     import av
 
-    height, width = pictures[0][0].shape
+    height, width = images[0][0].shape
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=CAMERA_RATE, options={"preset": "ultrafast", "crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -72,14 +72,14 @@ def make_video(path: Path, pictures: Sequence[Nv12Planes], frames: int) -> str:
         # BT.709 and limited range, by their numbers in H.264.
         stream.codec_context.colorspace = stream.codec_context.color_range = 1
         for index in range(frames):
-            picture = av.VideoFrame.from_ndarray(packed(_coded(pictures[index % len(pictures)], index)), "nv12")
-            picture.pts, picture.time_base = index, Fraction(1) / CAMERA_RATE
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(packed(_coded(images[index % len(images)], index)), "nv12")
+            image.pts, image.time_base = index, Fraction(1) / CAMERA_RATE
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     return str(path)
 
 
-def _coded(picture: Nv12Planes, number: int) -> Nv12Planes:
-    luma = np.array(picture[0])
+def _coded(image: Nv12Planes, number: int) -> Nv12Planes:
+    luma = np.array(image[0])
     timecode.draw_number(luma, number)
-    return luma, picture[1]
+    return luma, image[1]

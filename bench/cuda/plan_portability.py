@@ -37,7 +37,7 @@ def _tried(bundle: Bundle, target: str, reference: Reference) -> str:
             RTX_PACKAGE, bundle.encoder, "f16", encoder_shapes(bundle), None if target == PORTABLE else target
         )
         engine = TensorRtEngine(RTX_PACKAGE, plan.data, "f16", 1)
-        found = engine.run({"image": reference.pictures[:1], "text": bundle.embeddings})["logits"]
+        found = engine.run({"image": reference.images[:1], "text": bundle.embeddings})["logits"]
     except EngineError as error:
         return f"does not run here: {error}"
     share = float(np.mean(found.cpu().numpy().argmax(1) == reference.base[:1].argmax(1)))

@@ -50,9 +50,9 @@ def _picture(rgb: Plane, height: int, width: int) -> Nv12Planes:
     return np.ascontiguousarray(yuv[..., 0]), np.ascontiguousarray(half[..., 1:])
 
 
-def packed(picture: Nv12Planes) -> Plane:
+def packed(image: Nv12Planes) -> Plane:
     """NV12 planes as one array for libav: uint8 (H * 3 / 2, W)."""
-    luma, chroma = picture
+    luma, chroma = image
     return np.concatenate([luma, chroma.reshape(len(chroma), -1)])
 
 
@@ -101,7 +101,7 @@ class GpuStream:
         self,
         card: SharedGpu,
         bundle: Bundle,
-        pictures: Sequence[Nv12Planes],
+        images: Sequence[Nv12Planes],
         *,
         clip: str | None = None,
         coded: bool = True,
@@ -109,7 +109,7 @@ class GpuStream:
         **settings: Any,
     ) -> None:
         self.seen = OutputFrames()
-        self._pictures, self._clip, self._coded, self._pace = pictures, clip, coded, pace
+        self._pictures, self._clip, self._coded, self._pace = images, clip, coded, pace
         device = self._device = CudaDevice(card)
         self._segmenter = EveryStep(bundle, device=device, **settings)
         # No text: text needs a font.

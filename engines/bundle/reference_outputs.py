@@ -1,6 +1,6 @@
-"""The reference that compiled engines are held to: pictures, and what the ONNX files make of them in 32 bits.
+"""The reference that compiled engines are held to: images, and what the ONNX files make of them in 32 bits.
 
-It comes with the bundle as `probe.npz`. A bundle without one is held to pictures drawn here, of noise and shapes, with a
+It comes with the bundle as `probe.npz`. A bundle without one is held to images drawn here, of noise and shapes, with a
 reference computed on the spot: enough to find an engine that is broken, not to find one that fails on real tissue.
 """
 
@@ -19,21 +19,21 @@ from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE_FILE, Bundle, seal_bu
 from cliprl.engines.bundle.validation import read_array, read_arrays
 from cliprl.engines.errors import BundleError
 
-Pictures = NDArray[np.uint8]
+ImageBatch = NDArray[np.uint8]
 Logits = NDArray[np.float32]
-# What a reference is called whose pictures are drawn here, and how many those are.
+# What a reference is called whose images are drawn here, and how many those are.
 DRAWN_KEY = "drawn"
-DRAWN_PICTURES = 4
+DRAWN_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Pictures uint8 (N, H, W, 3), and their logits float32 (N, K, h, w) before and after refinement.
+    """Images uint8 (N, H, W, 3), and their logits float32 (N, K, h, w) before and after refinement.
 
-    `source` names where the pictures come from: a hash of the bundle's file, or "drawn".
+    `source` names where the images come from: a hash of the bundle's file, or "drawn".
     """
 
-    pictures: Pictures
+    images: ImageBatch
     base: Logits
     refined: Logits
     source: str
@@ -42,36 +42,36 @@ class Reference:
 def reference_of(bundle: Bundle) -> Reference:
     """The bundle's own reference, or one drawn and computed here. Raises BundleError for a garbled file.
 
-    For a bundle whose classes were changed since it was opened only the pictures are its own.
+    For a bundle whose classes were changed since it was opened only the images are its own.
     """
     path = bundle.path / PROBE_FILE
     if PROBE_FILE not in bundle.manifest.hashes:
-        pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
-        return Reference(pictures, *compute(bundle, pictures), DRAWN_KEY)
+        images = drawn_images(bundle.manifest.height, bundle.manifest.width)
+        return Reference(images, *compute(bundle, images), DRAWN_KEY)
     file = read_arrays(path, ("pictures", "base", "refined"))
     stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
     size = (bundle.manifest.height, bundle.manifest.width, 3)
-    if stored.pictures.shape[1:] != size or stored.pictures.dtype != np.uint8 or stored.base.ndim != 4:
+    if stored.images.shape[1:] != size or stored.images.dtype != np.uint8 or stored.base.ndim != 4:
         raise BundleError(
-            f"{path} holds pictures of shape {stored.pictures.shape}, not (N, {', '.join(map(str, size))}) of uint8: "
+            f"{path} holds images of shape {stored.images.shape}, not (N, {', '.join(map(str, size))}) of uint8: "
             "write the bundle again"
         )
     if not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings):
-        return Reference(stored.pictures, *compute(bundle, stored.pictures), stored.source)
-    grid = (len(stored.pictures), len(bundle.embeddings))
+        return Reference(stored.images, *compute(bundle, stored.images), stored.source)
+    grid = (len(stored.images), len(bundle.embeddings))
     if stored.base.shape[:2] != grid or stored.refined.shape != stored.base.shape:
         raise BundleError(f"{path} holds logits of shape {stored.base.shape}, not {grid} first: write the bundle again")
     return stored
 
 
-def add_reference(bundle: Bundle, pictures: Pictures) -> Bundle:
-    """Give a bundle its own reference: `pictures` uint8 (N, H, W, 3) at the network's size, and what it makes of them now.
+def add_reference(bundle: Bundle, images: ImageBatch) -> Bundle:
+    """Give a bundle its own reference: `images` uint8 (N, H, W, 3) at the network's size, and what it makes of them now.
 
-    A handful of pictures that show every class is enough. Any reference it had is replaced, and the bundle sealed again.
+    A handful of images that show every class is enough. Any reference it had is replaced, and the bundle sealed again.
     """
-    base, refined = compute(bundle, pictures)
+    base, refined = compute(bundle, images)
     partial = bundle.path / f".{PROBE_FILE}.partial.npz"
-    np.savez_compressed(partial, pictures=pictures, base=base, refined=refined)
+    np.savez_compressed(partial, images=images, base=base, refined=refined)
     partial.replace(bundle.path / PROBE_FILE)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
@@ -81,17 +81,17 @@ def source_of(bundle: Bundle) -> str:
     return bundle.manifest.hashes.get(PROBE_FILE, DRAWN_KEY)
 
 
-def compute(bundle: Bundle, pictures: Pictures) -> tuple[Logits, Logits]:
+def compute(bundle: Bundle, images: ImageBatch) -> tuple[Logits, Logits]:
     """Logits before and after refinement, by OpenVINO in 32 bits on this machine's CPU."""
     encoder = compile_engine(bundle.encoder, precision="f32", shapes=encoder_shapes(bundle))
     refiner = compile_engine(bundle.refiner, precision="f32", shapes=refiner_shapes(bundle, encoder))
-    return predict(encoder, refiner, pictures, bundle)
+    return predict(encoder, refiner, images, bundle)
 
 
-def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle) -> tuple[Logits, Logits]:
-    """Run both networks over pictures, every refinement step taken, each picture its own prior."""
+def predict(encoder: Engine, refiner: Engine, images: ImageBatch, bundle: Bundle) -> tuple[Logits, Logits]:
+    """Run both networks over images, every refinement step taken, each image its own prior."""
     base, refined = [], []
-    for features, logits in _encoded(encoder, pictures, bundle):
+    for features, logits in _encoded(encoder, images, bundle):
         state = {"features": features, "base": logits, "prior": logits, "text": bundle.embeddings}
         base.append(logits[0])
         for _ in range(bundle.manifest.steps):
@@ -100,11 +100,11 @@ def predict(encoder: Engine, refiner: Engine, pictures: Pictures, bundle: Bundle
     return np.stack(base), np.stack(refined)
 
 
-def _encoded(encoder: Engine, pictures: Pictures, bundle: Bundle) -> Iterator[tuple[Logits, Logits]]:
-    """Features and logits, each (1, …), of every picture, by an encoder of any batch; the last pictures fill its last one."""
+def _encoded(encoder: Engine, images: ImageBatch, bundle: Bundle) -> Iterator[tuple[Logits, Logits]]:
+    """Features and logits, each (1, …), of every image, by an encoder of any batch; the last images fill its last one."""
     count = max(encoder.inputs["image"].shape[0], 1)
-    for start in range(0, len(pictures), count):
-        own = pictures[start : start + count]
+    for start in range(0, len(images), count):
+        own = images[start : start + count]
         filled = np.concatenate([own, np.repeat(own[-1:], count - len(own), axis=0)])
         outputs = encoder.run({"image": filled, "text": bundle.embeddings})
         features, logits = (_host(outputs[name]) for name in ("features", "logits"))
@@ -124,24 +124,24 @@ def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, .
     return {"features": (1, *encoder.outputs["features"].shape[1:]), **logits, "text": bundle.embeddings.shape}
 
 
-def drawn_pictures(height: int, width: int) -> Pictures:
-    """Seeded pictures: smooth colours under ellipses and bars with noise, from calm to crowded."""
+def drawn_images(height: int, width: int) -> ImageBatch:
+    """Seeded images: smooth colours under ellipses and bars with noise, from calm to crowded."""
     rng = np.random.default_rng(20)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    pictures = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN_PICTURES)]
-    return np.stack(pictures)
+    images = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN_IMAGES)]
+    return np.stack(images)
 
 
-def _drawn(rng: np.random.Generator, rows: Any, columns: Any, shapes: int) -> Pictures:
-    picture = np.stack([_waves(rng, rows, columns) for _ in range(3)], axis=-1)
+def _drawn(rng: np.random.Generator, rows: Any, columns: Any, shapes: int) -> ImageBatch:
+    image = np.stack([_waves(rng, rows, columns) for _ in range(3)], axis=-1)
     for _ in range(shapes):
         y, x, angle = rng.uniform(0, 1, 3)
         long, short = rng.uniform(0.05, 0.6), rng.uniform(0.02, 0.15)
         along = (columns - x) * np.cos(angle * np.pi) + (rows - y) * np.sin(angle * np.pi)
         across = (rows - y) * np.cos(angle * np.pi) - (columns - x) * np.sin(angle * np.pi)
         inside = (along / long) ** 2 + (across / short) ** 2 < 1
-        picture[inside] = rng.uniform(0, 255, 3)
-    noisy = picture + rng.normal(0, 6, picture.shape)
+        image[inside] = rng.uniform(0, 255, 3)
+    noisy = image + rng.normal(0, 6, image.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 

@@ -83,7 +83,7 @@ def verify(
 @app.command()
 def quantize(
     frames: Annotated[
-        list[Path], typer.Argument(metavar="FRAMES...", help="Pictures of the scenes to come, PNG or JPEG.")
+        list[Path], typer.Argument(metavar="FRAMES...", help="Images of the scenes to come, PNG or JPEG.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the new bundle goes.")],
     bundle: Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The bundle to copy.")] = "small",

@@ -32,7 +32,7 @@ def verify_variants(name: str, device: str, precision: str, threads: int, out: C
         refined[f"{candidate.backend.name} {candidate.precision}"] = comparisons[1]
         accepted = accepted or not any(comparison.faults() for comparison in comparisons)
     drawn = " drawn here: the bundle brings none" if reference.source == DRAWN_KEY else " of the bundle"
-    out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.pictures)} pictures{drawn}")
+    out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.images)} images{drawn}")
     out.print(table)
     out.print("")
     out.print(_classes(refined))

@@ -1,4 +1,4 @@
-"""How many pictures an encoder's ONNX graph takes at a time: fixed before a GPU backend compiles it.
+"""How many images an encoder's ONNX graph takes at a time: fixed before a GPU backend compiles it.
 
 TensorRT compares pixels with class texts through a kernel of as many outputs as there are pixels, whose number must be known.
 """
@@ -14,9 +14,9 @@ from cliprl.engines.errors import EngineError
 
 
 def set_batch(model: Any, count: int) -> None:
-    """Make the graph take `count` pictures at a time, in place; a refiner, which has no picture, is left as it is.
+    """Make the graph take `count` images at a time, in place; a refiner, which has no image, is left as it is.
 
-    Raises EngineError for a graph that is made for another number, as one with a reshape to one picture.
+    Raises EngineError for a graph that is made for another number, as one with a reshape to one image.
     """
     graph = model.graph
     image = next((value for value in graph.input if value.name == IMAGE), None)
@@ -28,7 +28,7 @@ def set_batch(model: Any, count: int) -> None:
     del graph.value_info[:]
     if not _agrees(model, count):
         raise EngineError(
-            f"the encoder can't take {count} pictures at a time: its graph is made for another number; export it again"
+            f"the encoder can't take {count} images at a time: its graph is made for another number; export it again"
         )
 
 

@@ -14,34 +14,34 @@ import numpy as np
 
 from cliprl.engines.backends.no_telemetry import openvino
 from cliprl.engines.bundle.bundle import RANGES_FILE, Bundle, seal_bundle
-from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
+from cliprl.engines.bundle.reference_outputs import ImageBatch, encoder_shapes
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 
-# How few pictures calibrate badly: activations' ranges are taken from them.
+# How few images calibrate badly: activations' ranges are taken from them.
 FEWEST = 4
 
 
-def check_enough(pictures: Pictures) -> None:
-    """Raises UsageError for too few pictures."""
-    if len(pictures) < FEWEST:
-        raise UsageError(f"{len(pictures)} pictures can't calibrate an int8 encoder: give at least {FEWEST}")
+def check_enough(images: ImageBatch) -> None:
+    """Raises UsageError for too few images."""
+    if len(images) < FEWEST:
+        raise UsageError(f"{len(images)} images can't calibrate an int8 encoder: give at least {FEWEST}")
 
 
-def add_ranges(bundle: Bundle, pictures: Pictures) -> Bundle:
-    """Note the ranges that the encoder's activations have on `pictures` uint8 (N, H, W, 3), and seal the bundle again.
+def add_ranges(bundle: Bundle, images: ImageBatch) -> Bundle:
+    """Note the ranges that the encoder's activations have on `images` uint8 (N, H, W, 3), and seal the bundle again.
 
-    Best are pictures of the scenes to come. Raises EngineError where the package onnx is missing, UsageError for too few.
+    Best are images of the scenes to come. Raises EngineError where the package onnx is missing, UsageError for too few.
     """
-    check_enough(pictures)
-    ranges = measure_ranges(bundle, pictures)
-    text = json.dumps({"pictures": len(pictures), "ranges": ranges}, indent=1) + "\n"
+    check_enough(images)
+    ranges = measure_ranges(bundle, images)
+    text = json.dumps({"pictures": len(images), "ranges": ranges}, indent=1) + "\n"
     partial = bundle.path / f".{RANGES_FILE}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(bundle.path / RANGES_FILE)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
-def measure_ranges(bundle: Bundle, pictures: Pictures) -> dict[str, float]:
+def measure_ranges(bundle: Bundle, images: ImageBatch) -> dict[str, float]:
     """The largest magnitude of every activation that is multiplied with stored weights, by name; in 32 bits on the CPU."""
     try:
         from cliprl.engines.onnx.dynamic_conv import load_graph
@@ -58,8 +58,8 @@ def measure_ranges(bundle: Bundle, pictures: Pictures) -> dict[str, float]:
     model.add_outputs([name for name in names if name not in given])
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     ranges = dict.fromkeys(names, 0.0)
-    for picture in pictures:
-        results = compiled({"image": picture[None], "text": bundle.embeddings})
+    for image in images:
+        results = compiled({"image": image[None], "text": bundle.embeddings})
         for name in names:
             ranges[name] = max(ranges[name], float(np.abs(results[name]).max()))
     return ranges

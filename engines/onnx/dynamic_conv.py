@@ -1,7 +1,7 @@
 """Rewrite convolutions with a computed kernel, because TensorRT takes no kernel of unknown size.
 
 The comparison of pixels with class texts is one: its kernel is the texts, as many as there are classes. But the
-same sums are a convolution of the texts, a batch of K pictures of one pixel, with the pixels as kernel, h w of them. (A
+same sums are a convolution of the texts, a batch of K images of one pixel, with the pixels as kernel, h w of them. (A
 matrix product would say the same, but TensorRT for RTX compiles none in FP32 for Turing: "FP32 GEMM is not supported".)
 """
 
@@ -48,7 +48,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _plain_size(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
-    """Number, channels, height and width of the pictures, if the convolution is a plain product at each pixel."""
+    """Number, channels, height and width of the images, if the convolution is a plain product at each pixel."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     image, kernel = shapes.get(node.input[0], ()), shapes.get(node.input[1], ())
     plain = (
@@ -61,7 +61,7 @@ def _plain_size(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int
     )
     if not plain:
         raise EngineError(
-            f"convolution '{node.name}' computes a kernel {kernel} for {image}: only a 1x1 one on pictures of known size will do"
+            f"convolution '{node.name}' computes a kernel {kernel} for {image}: only a 1x1 one on images of known size will do"
         )
     return image[0], image[1], image[2], image[3]
 

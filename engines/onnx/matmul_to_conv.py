@@ -1,6 +1,6 @@
 """Matrix products as convolutions: TensorRT for RTX compiles no product in FP32 for Turing ("FP32 GEMM is not supported").
 
-The same sums are a convolution with a 1x1 kernel: each row of the left matrix is a picture of one pixel, each column of
+The same sums are a convolution with a 1x1 kernel: each row of the left matrix is an image of one pixel, each column of
 the right one a kernel. A batch of products is a convolution in as many groups. Where the number of terms is open (classes), the
 products are multiplied out and summed.
 """

@@ -1,4 +1,4 @@
-"""Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on pictures.
+"""Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on images.
 
 Of the encoder for the CPU only the convolutions become int8; what they do not cover runs in bf16 where there is that, else in
 32 bits, and the refiner keeps its float precision. Figures: engines/results/precisions.json.
@@ -16,18 +16,18 @@ import numpy as np
 from cliprl.engines.backends import no_telemetry
 from cliprl.engines.backends.engine import LogFunction, ignore_message
 from cliprl.engines.bundle.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
-from cliprl.engines.bundle.reference_outputs import Pictures, encoder_shapes
+from cliprl.engines.bundle.reference_outputs import ImageBatch, encoder_shapes
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.onnx.calibration import add_ranges, check_enough
 
 
-def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
-    """Give a bundle an int8 encoder, calibrated on `pictures` uint8 (N, H, W, 3) at the network's size, and seal it again.
+def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
+    """Give a bundle an int8 encoder, calibrated on `images` uint8 (N, H, W, 3) at the network's size, and seal it again.
 
-    Best are pictures of the scenes to come, other ones than the reference's. Raises EngineError where NNCF is missing,
-    UsageError for too few pictures. Whether the result serves is for the accuracy gate to say.
+    Best are images of the scenes to come, other ones than the reference's. Raises EngineError where NNCF is missing,
+    UsageError for too few images. Whether the result serves is for the accuracy gate to say.
     """
-    check_enough(pictures)
+    check_enough(images)
     try:
         nncf = no_telemetry.nncf()
     except ImportError as error:
@@ -35,14 +35,14 @@ def add_int8(bundle: Bundle, pictures: Pictures) -> Bundle:
     openvino = no_telemetry.openvino()
     model = openvino.Core().read_model(bundle.encoder)
     model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
-    samples = nncf.Dataset([{"image": picture[None], "text": bundle.embeddings} for picture in pictures])
+    samples = nncf.Dataset([{"image": image[None], "text": bundle.embeddings} for image in images])
     # What runs int8 here adds up in 32 bits (VNNI, AMX): a bit kept back against overflow would cost labels for nothing.
     exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
     quantised: Any = nncf.quantize(
         model,
         samples,
         preset=nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(pictures),
+        subset_size=len(images),
         advanced_parameters=exact,
     )
     openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
@@ -55,8 +55,8 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Lo
     `say` gets the name of a missing package and of what is left out. Raises EngineError if both packages are missing,
     UsageError for bad frames.
     """
-    pictures = read_pictures(frames, bundle.manifest.height, bundle.manifest.width)
-    check_enough(pictures)
+    images = read_images(frames, bundle.manifest.height, bundle.manifest.width)
+    check_enough(images)
     try:
         shutil.copytree(bundle.path, folder)
     except OSError as error:
@@ -66,7 +66,7 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Lo
     copy, missing = open_bundle(folder), list[str]()
     for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
         try:
-            copy = add(copy, pictures)
+            copy = add(copy, images)
         except EngineError as error:
             missing.append(f"no {what}: {error}")
     if len(missing) == 2:
@@ -77,15 +77,15 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Lo
     return copy
 
 
-def read_pictures(paths: Sequence[Path], height: int, width: int) -> Pictures:
+def read_images(paths: Sequence[Path], height: int, width: int) -> ImageBatch:
     """Image files as RGB at the network's size, uint8 (N, H, W, 3). Raises UsageError for one that can't be read."""
     import cv2
 
-    pictures = []
+    images = []
     for path in paths:
         data = path.read_bytes() if path.is_file() else b""
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         if image is None:
-            raise UsageError(f"'{path}' is no picture that can be read: give PNG or JPEG files")
-        pictures.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)[..., ::-1])
-    return np.array(pictures, np.uint8)
+            raise UsageError(f"'{path}' is no image that can be read: give PNG or JPEG files")
+        images.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)[..., ::-1])
+    return np.array(images, np.uint8)

@@ -15,7 +15,7 @@ from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, Logits, Reference
 GATE_VERSION = "2"
 MIN_COSINE = 0.995
 MIN_AGREEMENT = 0.99
-# Drawn pictures are like nothing that a network was trained on: it is undecided in more places, and rounding decides there.
+# Drawn images are like nothing that a network was trained on: it is undecided in more places, and rounding decides there.
 MIN_AGREEMENT_DRAWN = 0.98
 MIN_CLASS_IOU = 0.9
 # A label this close to the winner, in the reference's own logits, is as good as the winner when classes are judged: along

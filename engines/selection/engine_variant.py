@@ -50,7 +50,7 @@ class EngineVariant:
     """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
 
     With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
-    The encoder takes `batch` pictures at a time; the refiner, whose frames wait for each other, one. `aside`: see `Request`.
+    The encoder takes `batch` images at a time; the refiner, whose frames wait for each other, one. `aside`: see `Request`.
     """
 
     bundle: Bundle
@@ -161,8 +161,8 @@ def candidates(
 def compare_with_reference(
     candidate: EngineVariant, parts: Mapping[str, bytes], reference: Reference
 ) -> tuple[Comparison, Comparison]:
-    """Run what was built over the reference's pictures, and compare."""
+    """Run what was built over the reference's images, and compare."""
     pair = candidate.load(StoredEntry(parts))
-    outputs = predict(pair.encoder, pair.refiner, reference.pictures, candidate.bundle)
+    outputs = predict(pair.encoder, pair.refiner, reference.images, candidate.bundle)
     names = [spec.name for spec in candidate.bundle.manifest.classes]
     return judge(*outputs, reference, names)

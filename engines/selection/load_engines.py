@@ -42,13 +42,13 @@ def load_engines(
     "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
     fastest on this machine; one asked for by name is taken or refused.
     `threads` 0 means half of the processors. `say` gets messages about what takes time, and why.
-    The encoder takes `batch` pictures at a
-    time, for work on stored pictures on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms a picture alone, 8.3 in
+    The encoder takes `batch` images at a
+    time, for work on stored images on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms an image alone, 8.3 in
     fours, 8.9 in eights), and a stream's frames do not wait for each other.
     Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
     """
     if batch < 1:
-        raise UsageError(f"batch {batch} is no number of pictures: give 1 or more")
+        raise UsageError(f"batch {batch} is no number of images: give 1 or more")
     cache = cache or EngineCache()
     refused = []
     served = _Served(cache, say)

@@ -17,10 +17,10 @@ MARGIN = 0.95
 
 
 def run_speed_test(engines: Mapping[str, Engine], bundle: Bundle) -> dict[str, float]:
-    """Milliseconds of each encoder's fastest run on random pictures; what disturbs a run can only make it longer."""
+    """Milliseconds of each encoder's fastest run on random images; what disturbs a run can only make it longer."""
     size = next(iter(engines.values())).inputs["image"].shape
-    picture = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    inputs = {"image": picture, "text": bundle.embeddings}
+    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    inputs = {"image": image, "text": bundle.embeddings}
     fastest = dict.fromkeys(engines, float("inf"))
     for turn in range(WARM_UP_RUNS + RUNS):
         for name, engine in engines.items():

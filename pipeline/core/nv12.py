@@ -25,7 +25,7 @@ def turn_planes(luma: Plane, chroma: Plane, *, mirrored: bool, turns: int) -> tu
     """
     turns %= 4
     transposed, rows, columns = turns % 2 == 1, turns in (1, 2), turns in (2, 3)
-    if mirrored and transposed:  # the columns of the picture given are the rows of the turned one
+    if mirrored and transposed:  # the columns of the image given are the rows of the turned one
         rows = not rows
     elif mirrored:
         columns = not columns

@@ -115,11 +115,11 @@ def cut_chapters(chapters: tuple[Any, ...], end: Fraction) -> tuple[Any, ...]:
 
 
 def passthrough_of(container: Any, *, live: bool) -> Passthrough:
-    """What an open input has beside its picture. A live source's audio is not carried over. Never raises for bad tags."""
+    """What an open input has beside its image. A live source's audio is not carried over. Never raises for bad tags."""
     notes = [f"left out of the output: {rest}"] if (rest := _others(container)) else []
     tracks = []
     for stream in container.streams.audio:
-        if stream.discard == Discard.all:  # of another programme or variant than the picture
+        if stream.discard == Discard.all:  # of another programme or variant than the image
             continue
         try:
             tracks.append(_track(stream))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 Circle = tuple[float, float, float]
 Box = tuple[int, int, int, int]
 
-# The picture is placed on multiples of this many network pixels, so that the grid of any stride up to 8 has whole cells of it.
+# The image is placed on multiples of this many network pixels, so that the grid of any stride up to 8 has whole cells of it.
 ALIGNMENT = 8
-# To fill the network's picture, one axis may be stretched against the other by this factor at most.
+# To fill the network input, one axis may be stretched against the other by this factor at most.
 MAX_STRETCH = 1.1
 
 
@@ -23,7 +23,7 @@ class Viewport:
 
     `crop` (left, top, width, height) in luma pixels of the frame is scaled onto `placed` (left, top, width, height) in
     pixels of the network input (network_width x network_height); the rest of it is padding. `circle`
-    (x, y, radius) in frame pixels is the endoscope's bright disc, None where the picture fills its crop. Pixel centres
+    (x, y, radius) in frame pixels is the endoscope's bright disc, None where the image fills its crop. Pixel centres
     lie at half-integers in both systems.
     """
 
@@ -39,7 +39,7 @@ class Viewport:
 def fit_viewport(
     frame_size: tuple[int, int], network_size: tuple[int, int], crop: Box, circle: Circle | None = None
 ) -> Viewport:
-    """Place a crop of the frame in the network's picture; sizes are (height, width).
+    """Place a crop of the frame in the network input; sizes are (height, width).
 
     The crop grows to even luma pixels, so that chroma is cut at the same place. It keeps its aspect but for the stretch
     that `MAX_STRETCH` allows and the rounding to `ALIGNMENT`, and lies in the middle.
@@ -56,7 +56,7 @@ def fit_viewport(
 
 
 def _place(length: float, room: int) -> tuple[int, int]:
-    """Offset and length along one axis for a picture that would be `length` network pixels long."""
+    """Offset and length along one axis for an image that would be `length` network pixels long."""
     longest = int(min(length * MAX_STRETCH, room)) // ALIGNMENT * ALIGNMENT
     nearest = round(length / ALIGNMENT) * ALIGNMENT
     size = room if length * MAX_STRETCH >= room else min(max(longest, nearest, ALIGNMENT), room)
@@ -64,7 +64,7 @@ def _place(length: float, room: int) -> tuple[int, int]:
 
 
 def full_viewport(frame_height: int, frame_width: int, network_height: int, network_width: int) -> Viewport:
-    """The view of a frame that the picture fills."""
+    """The view of a frame that the image fills."""
     return fit_viewport((frame_height, frame_width), (network_height, network_width), (0, 0, frame_width, frame_height))
 
 
@@ -78,7 +78,7 @@ def circle_viewport(frame_size: tuple[int, int], network_size: tuple[int, int], 
 
 
 def frame_to_network(view: Viewport) -> NDArray[np.float64]:
-    """The 2x3 matrix A with (x, y) in the network's picture = A @ (x, y, 1) in the frame."""
+    """The 2x3 matrix A with (x, y) in the network input = A @ (x, y, 1) in the frame."""
     scale_x, scale_y = view.placed[2] / view.crop[2], view.placed[3] / view.crop[3]
     return np.array(
         [
@@ -89,7 +89,7 @@ def frame_to_network(view: Viewport) -> NDArray[np.float64]:
 
 
 def network_to_frame(view: Viewport) -> NDArray[np.float64]:
-    """The 2x3 matrix A with (x, y) in the frame = A @ (x, y, 1) in the network's picture."""
+    """The 2x3 matrix A with (x, y) in the frame = A @ (x, y, 1) in the network input."""
     scale_x, scale_y = view.crop[2] / view.placed[2], view.crop[3] / view.placed[3]
     return np.array(
         [
@@ -119,7 +119,7 @@ def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDA
 
 @lru_cache(maxsize=8)
 def inside_cells(view: Viewport, height: int, width: int) -> NDArray[np.bool_]:
-    """Which cells of a grid over the network's picture lie in the endoscope's picture, by their centres: bool (height, width).
+    """Which cells of a grid over the network input lie in the endoscope's image, by their centres: bool (height, width).
 
     False in the padding and outside the circle. Read-only, and computed once a view.
     """

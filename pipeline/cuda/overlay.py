@@ -31,7 +31,7 @@ from cliprl.pipeline.overlay.overlay import (
     patch_parts,
 )
 from cliprl.pipeline.overlay.text import Patch
-from cliprl.pipeline.overlay.upsample import grid_spans, picture_mask
+from cliprl.pipeline.overlay.upsample import grid_spans, image_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class _PlacedPatch:
 
 def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
     """Return the part of each chroma line inside the field of view, int32 (height, 2); None where that is the whole frame."""
-    return None if view.circle is None else line_spans(picture_mask(view, height, width))
+    return None if view.circle is None else line_spans(image_mask(view, height, width))
 
 
 def margin_spans(view: Viewport, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
     """Return the part of each line where contours may be, away from the edge of the field of view; None where it has none."""
     if view.circle is None and view.crop[2:] == (view.frame_width, view.frame_height):
         return None
-    return line_spans(picture_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
+    return line_spans(image_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:

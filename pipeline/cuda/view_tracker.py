@@ -18,8 +18,8 @@ from cliprl.pipeline.view.shape_fit import (
     BAR_DROP,
     BAR_RISE,
     BRIGHT_SHARE,
+    IMAGE_RISE,
     LINES,
-    PICTURE_RISE,
     STRIPS,
     Ends,
     cell_size,
@@ -74,7 +74,7 @@ class StripLayout:
         return (
             Strips(longer, strips, *luma, *counts, self.cell, LINES, first, cells),
             Levels(max(longer, 2 * strips), strips + 1, cells, *counts, longer, *limits, bright),
-            EndsOf(4, strips, cells, bright, *counts, longer, self.cell, 0, BRIGHT_SHARE, PICTURE_RISE, distances),
+            EndsOf(4, strips, cells, bright, *counts, longer, self.cell, 0, BRIGHT_SHARE, IMAGE_RISE, distances),
         )
 
     def ends(self, distances: NDArray[np.float64]) -> Ends:

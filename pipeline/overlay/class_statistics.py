@@ -15,7 +15,7 @@ from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_point
 class ClassStatistics:
     """One class in one frame, measured on the network's grid.
 
-    pixels: its area in luma pixels of the frame. share: its part of the endoscope's picture, 0..1.
+    pixels: its area in luma pixels of the frame. share: its part of the endoscope's image, 0..1.
     box: (left, top, width, height) of all of it, in luma pixels of the frame, as fine as the grid's cells.
     """
 
@@ -26,7 +26,7 @@ class ClassStatistics:
 
 
 def class_statistics(segmentation: Segmentation) -> list[ClassStatistics]:
-    """Measure every class that occurs in the picture, the background too, by ascending id."""
+    """Measure every class that occurs in the image, the background too, by ascending id."""
     view, (rows, columns) = segmentation.view, segmentation.labels.shape
     inside = inside_cells(view, rows, columns)
     counts = np.bincount(segmentation.labels[inside])

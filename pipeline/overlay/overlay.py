@@ -18,7 +18,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.overlay.class_statistics import instance_statistics
 from cliprl.pipeline.overlay.text import Patch, id_patch, legend_patch, letter_size, status_patch
-from cliprl.pipeline.overlay.upsample import labels_at, picture_mask
+from cliprl.pipeline.overlay.upsample import image_mask, labels_at
 
 # A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
 LABEL_LUMA = 85
@@ -64,8 +64,8 @@ def contour_radius(width: float, lines: int) -> int:
 def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scratch: BufferPool) -> NDArray[np.uint8]:
     """The painter's map of labels (h, w) in the frame's geometry: each class's own border is lifted to its contour's levels.
 
-    A contour `width` pixels wide on 360 lines grows with the picture; it lies inside its class, so that neighbours both have
-    one. The edge of the view's picture is no contour.
+    A contour `width` pixels wide on 360 lines grows with the image; it lies inside its class, so that neighbours both have
+    one. The edge of the view's image is no contour.
     """
     radius = contour_radius(width, len(labels))
     core, soft = scratch.array("core", labels.shape), scratch.array("soft", labels.shape)
@@ -82,7 +82,7 @@ def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scra
     np.bitwise_and(core, LABEL_LUMA, out=core)
     levels: NDArray[np.uint8] = np.add(core, soft, out=core)
     if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
-        np.bitwise_and(levels, picture_mask(view, *labels.shape, margin=radius + 2), out=levels)
+        np.bitwise_and(levels, image_mask(view, *labels.shape, margin=radius + 2), out=levels)
     return np.add(levels, labels, out=levels)
 
 
@@ -136,7 +136,7 @@ def blend(plane: Plane, keep: NDArray[np.uint16], add: NDArray[np.uint16], scrat
 
 
 def place(frame: Frame, patch: Patch, x: int, y: int, scratch: BufferPool) -> None:
-    """Blend a patch into the picture as it is displayed, its corner at the even x, y of luma; it is cut where it is too large."""
+    """Blend a patch into the image as it is displayed, its corner at the even x, y of luma; it is cut where it is too large."""
     for part, keep, add in patch_parts(frame, patch, x, y):
         blend(part, keep, add, scratch)
 
@@ -159,7 +159,7 @@ def patch_parts(
         yield part, keep[: rows // step, : columns // step], add[: rows // step, : columns // step]
 
 
-# A class with fewer pixels than this share of the picture (5 of the shipped network's 5,120) is painted, but gets no line in the
+# A class with fewer pixels than this share of the image (5 of the shipped network's 5,120) is painted, but gets no line in the
 # legend: it would flicker, and a speck is no finding.
 LEGEND_SHARE = 0.001
 
@@ -169,7 +169,7 @@ class Style:
     """How an overlay looks. Raises UsageError for values out of range.
 
     opacity: 0 (frames pass untouched, text and all) to 1 (classes hide what is under them). contours: draw the classes'
-    borders at full opacity, `contour_width` pixels wide in a picture of 360 lines of chroma and wider in larger ones.
+    borders at full opacity, `contour_width` pixels wide in an image of 360 lines of chroma and wider in larger ones.
     legend, status: draw them. shown: names of the classes to paint, None for all; a background class never is.
     """
 
@@ -262,12 +262,12 @@ class Overlay:
         return tuple(self.classes[i] for i in sorted(self._shown) if counts[i] > least)
 
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
-        """Blend a patch into the left corner, top or bottom, of the picture as it is displayed."""
+        """Blend a patch into the left corner, top or bottom, of the image as it is displayed."""
         place(frame, patch, *corner(frame, patch, size, at_bottom=at_bottom), self._scratch)
 
 
 def corner(frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> tuple[int, int]:
-    """The even x, y of luma at which a patch lies in the left corner, top or bottom, of the picture as it is displayed."""
+    """The even x, y of luma at which a patch lies in the left corner, top or bottom, of the image as it is displayed."""
     height = (frame.width if frame.rotation % 180 else frame.height) // 2 * 2
     x = y = size // 2 * 2
     return x, max(height - len(patch.luma_keep) - y, 0) if at_bottom else y

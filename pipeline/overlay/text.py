@@ -20,7 +20,7 @@ _LETTER_SHARE, _SMALLEST = 1 / 34, 9
 
 
 class Patch(NamedTuple):
-    """A small picture ready to be blended: for luma (h, w) and chroma (h/2, w/2, 2) what to keep and what to add, in 256ths.
+    """A small image ready to be blended: for luma (h, w) and chroma (h/2, w/2, 2) what to keep and what to add, in 256ths.
 
     Heights and widths are even. See `paint.blend` for the arithmetic.
     """

@@ -41,7 +41,7 @@ def labels_at(
     winners = _largest(segmentation.probabilities[:, y.cells, x.cells], present, (x.length, y.length), scratch)
     labels[y.target, x.target] = winners[y.part, x.part]
     if view.circle is not None:
-        np.bitwise_and(labels, picture_mask(view, height, width), out=labels)
+        np.bitwise_and(labels, image_mask(view, height, width), out=labels)
     return labels
 
 
@@ -78,7 +78,7 @@ def _quantised(probability: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 class Span(NamedTuple):
-    """Along one axis: the grid's cells that cover the picture, the pixels they scale to, and which of these are the picture."""
+    """Along one axis: the grid's cells that cover the image, the pixels they scale to, and which of these are the image."""
 
     cells: slice
     length: int
@@ -93,7 +93,7 @@ def _ratio(frame: int, target: int) -> float:
 
 
 def grid_spans(view: Viewport, grid: tuple[int, int], height: int, width: int) -> tuple[Span, Span]:
-    """How a grid (rows, columns) over the network's picture lies on the frame at any size of its aspect: along x, along y."""
+    """How a grid (rows, columns) over the network input lies on the frame at any size of its aspect: along x, along y."""
     rows, columns = grid
     x = _span(view.placed[0::2], view.network_width, columns, view.crop[0::2], view.frame_width, width)
     y = _span(view.placed[1::2], view.network_height, rows, view.crop[1::2], view.frame_height, height)
@@ -106,15 +106,15 @@ def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ..
     per_network_pixel = crop[1] / placed[1] * ratio
     low = round(crop[0] * ratio)
     high = target if crop[0] + crop[1] == frame else round((crop[0] + crop[1]) * ratio)
-    # Cells on the picture's edge may reach over it: they are scaled whole, then cut.
+    # Cells on the image's edge may reach over it: they are scaled whole, then cut.
     start = min(round(crop[0] * ratio + (first * stride - placed[0]) * per_network_pixel), low)
     stop = max(round(crop[0] * ratio + (last * stride - placed[0]) * per_network_pixel), high, start + 1)
     return Span(slice(first, last), stop - start, slice(low - start, high - start), slice(low, high))
 
 
 @lru_cache(maxsize=4)
-def picture_mask(view: Viewport, height: int, width: int, margin: int = 0) -> NDArray[np.uint8]:
-    """255 where the view's picture lies, in the frame's geometry at any size of its aspect, 0 elsewhere: uint8 (height, width).
+def image_mask(view: Viewport, height: int, width: int, margin: int = 0) -> NDArray[np.uint8]:
+    """255 where the view's image lies, in the frame's geometry at any size of its aspect, 0 elsewhere: uint8 (height, width).
 
     `margin` pixels are taken off its edge, but not where this is the frame's own.
     """

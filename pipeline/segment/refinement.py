@@ -76,7 +76,7 @@ class RefinementLoop:
         return float(outputs["moved"])
 
 
-# Mean absolute difference (0..255) of two network pictures above which the second belongs to another shot.
+# Mean absolute difference (0..255) of two network inputs above which the second belongs to another shot.
 CUT = 32.0
 # Every n-th pixel is enough to tell a cut.
 THUMBNAIL_STRIDE = 4
@@ -93,9 +93,9 @@ class TemporalPrior:
         self._view: Viewport | None = None
         self._thumb: NDArray[np.uint8] | None = None
 
-    def is_cut(self, picture: NDArray[np.uint8]) -> bool:
-        """Whether `picture`, uint8 (H, W, 3), starts another shot than the last one given."""
-        thumb = picture[::THUMBNAIL_STRIDE, ::THUMBNAIL_STRIDE].copy()
+    def is_cut(self, image: NDArray[np.uint8]) -> bool:
+        """Whether `image`, uint8 (H, W, 3), starts another shot than the last one given."""
+        thumb = image[::THUMBNAIL_STRIDE, ::THUMBNAIL_STRIDE].copy()
         previous, self._thumb = self._thumb, thumb
         return previous is not None and is_cut(previous, thumb, CUT)
 

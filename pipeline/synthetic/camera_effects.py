@@ -8,7 +8,7 @@ import numpy as np
 from cliprl.pipeline.synthetic.instruments.rgba_layer import Matrix, rotation_2d, shift
 from cliprl.pipeline.synthetic.raster import Image, RasterShape, Wander, blur, fractal_noise, resize
 
-OVERSCAN = 1.25  # the tissue plate's size, in pictures
+OVERSCAN = 1.25  # the tissue plate's size, in images
 
 
 class CameraPath:
@@ -22,14 +22,14 @@ class CameraPath:
         self._turn, self._zoom = Wander(rng, rng.uniform(0, 0.08), 11), Wander(rng, rng.uniform(0.005, 0.06), 4)
 
     def matrix(self, t: float) -> Matrix:
-        """From the plate's pixels to the picture's."""
+        """From the plate's pixels to the image's."""
         zoom = 1.06 + self._zoom(t)
         to_centre = shift(-self._plate[1] / 2 + self._x(t), -self._plate[0] / 2 + self._y(t))
         return shift(self._shape[1] / 2, self._shape[0] / 2) @ rotation_2d(self._turn(t), zoom, zoom) @ to_centre
 
 
 class Scope:
-    """The endoscope's picture in the frame (a circle, a bordered rectangle, or all of it) and how its light falls off."""
+    """The endoscope's image in the frame (a circle, a bordered rectangle, or all of it) and how its light falls off."""
 
     def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         height, width = shape
@@ -46,7 +46,7 @@ class Scope:
         self.gain = self._falloff(rng)
 
     def _falloff(self, rng: np.random.Generator) -> Image:
-        """The light over the picture, uint8 (H, W, 3), 170 meaning unchanged."""
+        """The light over the image, uint8 (H, W, 3), 170 meaning unchanged."""
         height, width = self._shape
         unit = min(self._shape)
         x = (np.arange(width, dtype=np.float32) - np.float32(width * rng.uniform(0.3, 0.7))) / np.float32(unit)
@@ -57,7 +57,7 @@ class Scope:
         return np.asarray(np.clip(gain[..., None] * tint * np.float32(170), 0, 255), np.uint8)
 
     def mask(self, t: float) -> Image | None:
-        """Where the picture is: uint8 (H, W), 255 inside; None where it is everywhere."""
+        """Where the image is: uint8 (H, W), 255 inside; None where it is everywhere."""
         height, width = self._shape
         if not self._circle and not self._side:
             return None
@@ -97,7 +97,7 @@ class Smoke:
 
 
 class Dirt:
-    """Droplets and smears on the lens: they stay in the picture while the scene moves."""
+    """Droplets and smears on the lens: they stay in the image while the scene moves."""
 
     def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
         self._veil: Image | None = None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.synthetic.raster import Field, Image, RasterShape, blur, look_up
 
-_SLACK = 48  # pixels by which the noise is larger than the picture, so that each frame's may be another piece of it
+_SLACK = 48  # pixels by which the noise is larger than the image, so that each frame's may be another piece of it
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -26,7 +26,7 @@ class Focus:
     def _kernel(rng: np.random.Generator, unit: int) -> Field:
         length = (
             max(3, int(unit * rng.uniform(0.005, 0.025))) | 1
-        )  # the picture is streaked at half its size: twice as fast
+        )  # the image is streaked at half its size: twice as fast
         kernel = np.zeros((length, length), np.float32)
         angle, half = rng.uniform(0, np.pi), length // 2
         reach = half * np.array([np.cos(angle), np.sin(angle)])

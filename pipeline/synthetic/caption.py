@@ -1,4 +1,4 @@
-"""A sentence on what is in a picture, written from its labels."""
+"""A sentence on what is in an image, written from its labels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from cliprl.pipeline.synthetic.raster import Image
 
-_SEEN = 0.04  # the share of the picture from which on tissue is worth a word
+_SEEN = 0.04  # the share of the image from which on tissue is worth a word
 _NOTICED = 0.0015  # the same for an instrument
 
 
 def tissues(regions: Image, phrases: Sequence[str], limit: int = 3) -> list[str]:
-    """The phrases of the regions that fill most of the picture; `regions` (h, w), 255 where none is seen."""
+    """The phrases of the regions that fill most of the image; `regions` (h, w), 255 where none is seen."""
     areas: dict[str, int] = {}
     for index, area in enumerate(np.bincount(regions.ravel(), minlength=256)[: len(phrases)]):
         areas[phrases[index]] = areas.get(phrases[index], 0) + int(area)

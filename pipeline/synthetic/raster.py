@@ -1,4 +1,4 @@
-"""Typed pictures and fields, and the few raster operations that the whole scene is made of."""
+"""Typed images and fields, and the few raster operations that the whole scene is made of."""
 
 from __future__ import annotations
 

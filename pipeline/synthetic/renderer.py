@@ -1,4 +1,4 @@
-"""A surgical scene as video: `render(t)` gives any moment's picture and exact labels."""
+"""A surgical scene as video: `render(t)` gives any moment's image and exact labels."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class SceneRenderer:
         return np.asarray(cv2.cvtColor(cv2.resize(light, (self.width, self.height)), cv2.COLOR_GRAY2BGR), np.uint8)
 
     def _frame(self, rgb: Image, mask: Image) -> Image:
-        """The picture inside the scope's circle or borders, black outside."""
+        """The image inside the scope's circle or borders, black outside."""
         mask3 = cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)
         inside = cv2.multiply(rgb, mask3, scale=1 / 255)
         if not self._scope.black.any():

@@ -1,6 +1,6 @@
-"""Finds the endoscope's picture in a frame: a bright disc on black, a rectangle inside black bars, or all of it.
+"""Finds the endoscope's image in a frame: a bright disc on black, a rectangle inside black bars, or all of it.
 
-The frame is read along 16 horizontal and 16 vertical strips, a few lines wide. On each, the picture's two ends are looked
+The frame is read along 16 horizontal and 16 vertical strips, a few lines wide. On each, the image's two ends are looked
 for from the outside inwards. A disc and a rectangle are fitted to these ends robustly, and the one that explains more of
 them wins. Text in the black corners and dark parts of the scene give ends that fit neither, and are outvoted.
 """
@@ -15,9 +15,9 @@ from cliprl.pipeline.view.shape_fit import Ends, Rectangle, find_ends, fit_disc,
 
 # A shape is believed when it explains this share of the ends.
 BELIEF = 0.5
-# The picture has moved when its edges have by this share of the frame's longer side; less is jitter.
+# The image has moved when its edges have by this share of the frame's longer side; less is jitter.
 JITTER = 0.003
-# A move by more than this share is no move but another picture, or a dark moment: it has to last PATIENCE frames.
+# A move by more than this share is no move but another image, or a dark moment: it has to last PATIENCE frames.
 LEAP = 0.05
 CONFIRMING_FRAMES = 5
 
@@ -25,7 +25,7 @@ FieldShape = Circle | Rectangle
 
 
 class FieldOfViewDetector:
-    """Follows the endoscope's picture through a stream. One detector a stream; frames in their order."""
+    """Follows the endoscope's image through a stream. One detector a stream; frames in their order."""
 
     def __init__(self, network_height: int, network_width: int) -> None:
         self._network = (network_height, network_width)
@@ -40,12 +40,12 @@ class FieldOfViewDetector:
         return self._pending is not None
 
     def view_of(self, frame: Frame) -> Viewport:
-        """The view of this frame. The same object as the last frame's, as long as the picture has not moved."""
+        """The view of this frame. The same object as the last frame's, as long as the image has not moved."""
         size = (frame.height, frame.width)
         return self.follow(_ends(frame.luma, frame.color.full_range), size)
 
     def follow(self, ends: Ends | None, size: tuple[int, int]) -> Viewport:
-        """The view of a frame of `size` (height, width) with the picture's ends; None where it is too narrow for any."""
+        """The view of a frame of `size` (height, width) with the image's ends; None where it is too narrow for any."""
         if self._view is None or (self._view.frame_height, self._view.frame_width) != size:
             self._view, self._shape, self._pending = full_viewport(*size, *self._network), None, None
         found = None if ends is None else shape_of(ends, max(size), self._shape)
@@ -55,7 +55,7 @@ class FieldOfViewDetector:
         return self._view
 
     def _accepts(self, found: FieldShape, longer: int) -> bool:
-        """Whether the picture is to be moved to where it was found in this frame."""
+        """Whether the image is to be moved to where it was found in this frame."""
         if self._shape is None:
             return True
         distance = _distance(found, self._shape)
@@ -69,7 +69,7 @@ class FieldOfViewDetector:
 
 
 def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:
-    """The picture in one luma plane (H, W): a circle, a rectangle, or None where there is too little to tell.
+    """The image in one luma plane (H, W): a circle, a rectangle, or None where there is too little to tell.
 
     `last` is where it was in the frame before: only a hint, which saves time.
     """

@@ -16,17 +16,17 @@ STRIPS = 16
 LINES, _CELLS = 4, 480
 # Number of consecutive bright cells that make an end.
 LEAST_CELLS = 3
-# Bars may be this much brighter than nominal black, and the picture is at least this much brighter than the bars.
-BAR_DROP, BAR_RISE, PICTURE_RISE = 4.0, 16.0, 8.0
+# Bars may be this much brighter than nominal black, and the image is at least this much brighter than the bars.
+BAR_DROP, BAR_RISE, IMAGE_RISE = 4.0, 16.0, 8.0
 # A second threshold for an end, as a share of the brightness of the strip. A glow around the disc stays below it.
 BRIGHT_SHARE = 0.35
 
 
 class Ends(NamedTuple):
-    """The picture's ends on the strips of a frame: left ends, right ends, top ends, bottom ends, `STRIPS` of each.
+    """The image's ends on the strips of a frame: left ends, right ends, top ends, bottom ends, `STRIPS` of each.
 
     points: float64 (2, 4 * STRIPS, 2), (x, y) in frame pixels, by the low and by the high threshold. valid: bool of the
-    same first two axes; False where a strip is black. border: True where the picture reaches the frame's own edge.
+    same first two axes; False where a strip is black. border: True where the image reaches the frame's own edge.
     cell: the length of a cell in pixels, which is how fine all this is.
     """
 
@@ -37,7 +37,7 @@ class Ends(NamedTuple):
 
 
 def find_ends(luma: Plane, *, full_range: bool) -> Ends:
-    """Read the strips of a luma plane (H, W) and find where on each the picture begins and ends."""
+    """Read the strips of a luma plane (H, W) and find where on each the image begins and ends."""
     height, width = luma.shape
     cell = cell_size(height, width)
     across, y = _horizontal(luma, cell)
@@ -50,7 +50,7 @@ def find_ends(luma: Plane, *, full_range: bool) -> Ends:
 def place_ends(
     distances: NDArray[np.float64], places: tuple[NDArray[np.float64], ...], size: tuple[int, int], cell: int
 ) -> Ends:
-    """Ends in the frame, from how far in the picture begins: (4 sides, 2 thresholds, STRIPS) pixels, infinite for nowhere.
+    """Ends in the frame, from how far in the image begins: (4 sides, 2 thresholds, STRIPS) pixels, infinite for nowhere.
 
     The sides are left, right, top, bottom; `places` the y of the strips across and the x of those down.
     """
@@ -106,10 +106,10 @@ def _black_level(strips: tuple[NDArray[np.float32], ...], nominal: float) -> flo
 
 
 def _first(strips: NDArray[np.float32], black: float, cell: int) -> NDArray[np.float64]:
-    """How far from each strip's two ends the picture begins, in pixels: (2 ends, 2 thresholds, STRIPS), infinite if nowhere."""
+    """How far from each strip's two ends the image begins, in pixels: (2 ends, 2 thresholds, STRIPS), infinite if nowhere."""
     cells = strips.shape[1]
     bright = np.partition(strips, cells * 9 // 10, axis=1)[:, cells * 9 // 10]
-    rises = np.maximum([np.zeros(STRIPS), (bright - black) * BRIGHT_SHARE], PICTURE_RISE)
+    rises = np.maximum([np.zeros(STRIPS), (bright - black) * BRIGHT_SHARE], IMAGE_RISE)
     thresholds = (black + rises)[None]
     both = np.stack([strips, strips[:, ::-1]])
     above = both[:, None] > thresholds[..., None]
@@ -127,7 +127,7 @@ def _first(strips: NDArray[np.float32], black: float, cell: int) -> NDArray[np.f
 Rectangle = tuple[float, float, float, float]
 
 _TRIALS = 64
-# The same draws every time, so that the same frame gives the same picture.
+# The same draws every time, so that the same frame gives the same image.
 _DRAWS = np.random.default_rng(16).random((_TRIALS, 3))
 # A disc's radius as a share of the frame's longer side.
 _RADII = (0.1, 1.0)

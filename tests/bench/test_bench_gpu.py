@@ -59,9 +59,9 @@ sys.meta_path.insert(0, Absent())
 def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     gpu = FakeGpu(random.Random(3).randrange)
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
-    engines, pictures = load_engines(bundle, precision="f32", threads=1), scene_frames(200, 360, 2)
-    assert not pictures[0][0][:8].any() or pictures[0][0][:8].max() <= 16
-    streams = [GpuStream(card, bundle, pictures, engines=engines, steps=1) for _ in range(2)]
+    engines, images = load_engines(bundle, precision="f32", threads=1), scene_frames(200, 360, 2)
+    assert not images[0][0][:8].any() or images[0][0][:8].max() <= 16
+    streams = [GpuStream(card, bundle, images, engines=engines, steps=1) for _ in range(2)]
     seen = run_together(streams, 6)
     assert [(len(one.finished), one.wrong, one.dropped, one.fed) for one in seen] == [(6, 0, 0, 6)] * 2
     assert all(set(one.thread_seconds) == {"encode", "refine", "draw"} for one in seen)
@@ -91,7 +91,7 @@ def test_every_case_runs_and_tells_what_was_promised(tmp_path: Path) -> None:
     card, bundle = share(gpu, lambda engine: HostNetwork(gpu, engine)), open_bundle()
     engines = load_engines(bundle, precision="f32", threads=1)
     bench = Bench(card, bundle, engines, scene_frames(200, 360, 2), 0.1, notes.append, warm=1)
-    clip, coded = clip_for(bench.pictures, bench.seconds, tmp_path, None, notes.append)
+    clip, coded = clip_for(bench.images, bench.seconds, tmp_path, None, notes.append)
     assert clip is not None
     assert coded
     found = [

@@ -44,9 +44,9 @@ def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(
 
 def test_frames_come_evenly_out_of_a_source_through_the_view(tmp_path: Path) -> None:
     bundle = open_bundle("small")
-    pictures = precisions.sample_frames(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
-    assert pictures.shape == (3, bundle.manifest.height, bundle.manifest.width, 3)
-    assert pictures.std() > 0
+    images = precisions.sample_frames(str(make_clip(tmp_path / "clip.mp4", frames=6)), 3, bundle)
+    assert images.shape == (3, bundle.manifest.height, bundle.manifest.width, 3)
+    assert images.std() > 0
 
 
 def test_the_readme_quotes_the_committed_figures() -> None:

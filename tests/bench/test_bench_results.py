@@ -166,12 +166,12 @@ def test_a_browser_without_network_shows_legible_plots(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if not shot.exists():
         pytest.skip(f"chromium can't run here: {done.stderr[-200:]}")
-    picture = cv2.imread(str(shot))
-    assert picture is not None
+    image = cv2.imread(str(shot))
+    assert image is not None
     for color in plots.COLORS[:2]:  # each drawn as a line or bar thick enough to see
         rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (picture == np.array(rgb[::-1])).all(axis=2).sum() > 300, color
-    rows = (picture < 100).all(axis=2).sum(axis=1)  # dark text, in many lines
+        assert (image == np.array(rgb[::-1])).all(axis=2).sum() > 300, color
+    rows = (image < 100).all(axis=2).sum(axis=1)  # dark text, in many lines
     assert (rows > 20).sum() > 200
 
 

@@ -44,10 +44,10 @@ def test_the_command_measures_both_stages_and_the_loader(
     result = read_result(file)
     assert result.cases() == [*STAGES, training.LOADING]
     for stage in STAGES:
-        pictures, waiting = result.find(stage, "pictures"), result.find(stage, "waiting for data")
-        assert pictures is not None
+        images, waiting = result.find(stage, "pictures"), result.find(stage, "waiting for data")
+        assert images is not None
         assert waiting is not None
-        assert pictures.digest().p50 > 0
+        assert images.digest().p50 > 0
         assert 0 <= waiting.digest().p50 <= 100
     assert result.bundle["name"] == "recipe tiny"
     assert "--set supervised.batch=2" in result.command

@@ -13,7 +13,7 @@ from cliprl.engines import open_bundle, seal_bundle
 from cliprl.engines.backends.engine import Probe
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES_FILE
-from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.bundle.reference_outputs import drawn_images
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli import commands
 from cliprl.engines.cli import main as cli
@@ -121,9 +121,9 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     pytest.importorskip("nncf")
     monkeypatch.setattr(openvino_backend, "_flags", lambda: ["avx512_vnni"] if native else [])
     frames = []
-    for index, picture in enumerate(drawn_pictures(300, 400)):
+    for index, image in enumerate(drawn_images(300, 400)):
         frames.append(str(tmp_path / f"{index}.png"))
-        cv2.imwrite(frames[-1], picture)
+        cv2.imwrite(frames[-1], image)
     folder = tmp_path / "int8"
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 0
     text = capfd.readouterr().out

@@ -42,7 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped bundle, calibrated on half of its pictures: the gate below sees the other half."""
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
-    return add_ranges(open_bundle(folder), reference_of(open_bundle(folder)).pictures[:4])
+    return add_ranges(open_bundle(folder), reference_of(open_bundle(folder)).images[:4])
 
 
 class OrtEngine:
@@ -71,8 +71,8 @@ def test_the_gate_accepts_the_graph_that_is_built(bundle: Bundle, precision: str
     encoder = OrtEngine(load_graph_as(bundle.encoder, precision, RTX), bundle)
     refiner = compile_engine(bundle.refiner, precision="f32", shapes=refiner_shapes(bundle, encoder))
     whole = reference_of(bundle)
-    unseen = Reference(whole.pictures[4:], whole.base[4:], whole.refined[4:], whole.source)
-    found = predict(encoder, refiner, unseen.pictures, bundle)
+    unseen = Reference(whole.images[4:], whole.base[4:], whole.refined[4:], whole.source)
+    found = predict(encoder, refiner, unseen.images, bundle)
     for comparison in judge(*found, unseen, [spec.name for spec in bundle.manifest.classes]):
         assert comparison.faults() == []
     assert not np.array_equal(found[0], unseen.base)
@@ -83,8 +83,8 @@ def test_gate_refuses_ranges_that_are_far_too_small(bundle: Bundle, precision: s
     small = {name: size / 8 for name, size in read_ranges(bundle.path / RANGES_FILE).items()}
     model = quantize_graph(load_graph(bundle.encoder), precision, small)
     encoder, reference = OrtEngine(model.SerializeToString(), bundle), reference_of(bundle)
-    one = Reference(reference.pictures[:1], reference.base[:1], reference.refined[:1], reference.source)
-    base = np.concatenate([encoder.run({"image": p[None], "text": bundle.embeddings})["logits"] for p in one.pictures])
+    one = Reference(reference.images[:1], reference.base[:1], reference.refined[:1], reference.source)
+    base = np.concatenate([encoder.run({"image": p[None], "text": bundle.embeddings})["logits"] for p in one.images])
     assert judge(base, base, one, [spec.name for spec in bundle.manifest.classes])[0].faults()
 
 
@@ -177,7 +177,7 @@ def test_what_was_not_calibrated_or_is_garbled_is_told(bundle: Bundle, tmp_path:
     with pytest.raises(BundleError, match=RANGES_FILE):
         read_ranges(tmp_path / "none" / RANGES_FILE)
     with pytest.raises(UsageError, match="at least 4"):
-        add_ranges(bundle, reference_of(bundle).pictures[:2])
+        add_ranges(bundle, reference_of(bundle).images[:2])
 
 
 def test_ranges_are_what_the_activations_reach(bundle: Bundle) -> None:
@@ -189,10 +189,8 @@ def test_ranges_are_what_the_activations_reach(bundle: Bundle) -> None:
     model.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in some)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     largest = dict.fromkeys(some, 0.0)
-    for picture in reference_of(bundle).pictures[:4]:
-        for name, value in zip(
-            some, session.run(some, {"image": picture[None], "text": bundle.embeddings}), strict=True
-        ):
+    for image in reference_of(bundle).images[:4]:
+        for name, value in zip(some, session.run(some, {"image": image[None], "text": bundle.embeddings}), strict=True):
             largest[name] = max(largest[name], float(np.abs(value).max()))
     for name in some:
         assert ranges[name] == pytest.approx(largest[name], rel=1e-3)

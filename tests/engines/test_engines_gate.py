@@ -34,7 +34,7 @@ from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.backends.openvino.backend import OpenVino, why_unsupported
 from cliprl.engines.backends.registry import backend_of, compile_engine, ready_backends
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_pictures, encoder_shapes, reference_of
+from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_images, encoder_shapes, reference_of
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.onnx.nncf_int8 import add_int8
@@ -127,10 +127,8 @@ def test_thin_class_is_forgiven_ties_but_not_decided_cells() -> None:
 def test_drawn_pictures_are_judged_less_strictly() -> None:
     found = logits().copy()
     found.reshape(2, 3, -1)[0, :, :9] *= -1
-    pictures = np.zeros((2, 64, 80, 3), np.uint8)
-    drawn, own = (
-        judge(found, found, Reference(pictures, logits(), logits(), name), NAMES)[0] for name in ("drawn", "x")
-    )
+    images = np.zeros((2, 64, 80, 3), np.uint8)
+    drawn, own = (judge(found, found, Reference(images, logits(), logits(), name), NAMES)[0] for name in ("drawn", "x"))
     assert 0.98 < drawn.agreement == own.agreement < 0.99
     assert not any("labels agree" in fault for fault in drawn.faults())
     assert any("labels agree" in fault for fault in own.faults())
@@ -146,8 +144,8 @@ def test_both_stages_are_judged() -> None:
 def test_a_stored_reference_is_used_and_checked(bundle: Bundle) -> None:
     reference = reference_of(bundle)
     assert reference.source == bundle.manifest.hashes["probe.npz"]
-    assert len(reference.pictures) == 2
-    np.testing.assert_allclose(reference.refined, compute(bundle, reference.pictures)[1], atol=1e-3)
+    assert len(reference.images) == 2
+    np.testing.assert_allclose(reference.refined, compute(bundle, reference.images)[1], atol=1e-3)
 
 
 def test_a_bundle_without_one_is_held_to_drawn_pictures() -> None:
@@ -158,17 +156,17 @@ def test_a_bundle_without_one_is_held_to_drawn_pictures() -> None:
 
 
 def test_drawn_pictures_are_the_same_every_time_and_not_alike() -> None:
-    pictures = drawn_pictures(64, 80)
-    np.testing.assert_array_equal(pictures, drawn_pictures(64, 80))
-    assert pictures.shape == (4, 64, 80, 3)
-    assert len({picture.tobytes() for picture in pictures}) == 4
-    assert pictures.std() > 20
+    images = drawn_images(64, 80)
+    np.testing.assert_array_equal(images, drawn_images(64, 80))
+    assert images.shape == (4, 64, 80, 3)
+    assert len({image.tobytes() for image in images}) == 4
+    assert images.std() > 20
 
 
 def test_a_garbled_reference_is_named(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(bundle.path, folder)
-    np.savez(folder / "probe.npz", pictures=np.zeros((1, 8, 8, 3), np.uint8))
+    np.savez(folder / "probe.npz", images=np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(BundleError, match=r"probe\.npz"):
         reference_of(seal_bundle(folder, bundle.manifest, bundle.embeddings))
 
@@ -300,8 +298,8 @@ def test_an_int8_encoder_is_made_served_and_sealed(
     pytest.importorskip("nncf")
     monkeypatch.setattr(openvino_backend, "_flags", lambda: ["avx512_vnni"])
     shutil.copytree(bundle.path, tmp_path / "copy")
-    pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
-    quantised = add_int8(open_bundle(tmp_path / "copy"), pictures)
+    images = drawn_images(bundle.manifest.height, bundle.manifest.width)
+    quantised = add_int8(open_bundle(tmp_path / "copy"), images)
     assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
     chosen = next(c for c in candidates(quantised, "cpu") if c.precision == "int8")
     assert quantised.manifest.hashes[INT8_WEIGHTS] in chosen.fields()["encoder"]
@@ -314,12 +312,12 @@ def test_an_int8_encoder_is_made_served_and_sealed(
 
 
 def test_without_nncf_or_pictures_quantising_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = drawn_pictures(bundle.manifest.height, bundle.manifest.width)
+    images = drawn_images(bundle.manifest.height, bundle.manifest.width)
     with pytest.raises(UsageError, match="at least 4"):
-        add_int8(bundle, pictures[:1])
+        add_int8(bundle, images[:1])
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(EngineError, match="pip install nncf"):
-        add_int8(bundle, pictures)
+        add_int8(bundle, images)
 
 
 def test_unknown_names_are_told(bundle: Bundle, cache: EngineCache) -> None:

@@ -51,7 +51,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 def calibrated(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with ranges for eight bits."""
     copy = copy_bundle(bundle, tmp_path_factory.mktemp("bundle") / "copy")
-    return add_ranges(copy, reference_of(copy).pictures)
+    return add_ranges(copy, reference_of(copy).images)
 
 
 def encoder_inputs(bundle: Bundle, classes: int) -> dict[str, Any]:
@@ -87,16 +87,16 @@ def test_eight_bits_match_the_reference(backend: Any, calibrated: Bundle, precis
         pytest.skip(backend.lacks(precision, calibrated.manifest.hashes))
     reference = reference_of(calibrated)
     engine = engine_of(backend, calibrated.encoder, precision)
-    inputs = {"image": reference.pictures[:1], "text": calibrated.embeddings}
+    inputs = {"image": reference.images[:1], "text": calibrated.embeddings}
     runs = [engine.run(inputs)["logits"].cpu().clone() for _ in range(4)]
     assert (runs[0].numpy().argmax(1) == reference.base[:1].argmax(1)).mean() > 0.98
     assert all(torch.equal(run, runs[0]) for run in runs[1:])
 
 
 def test_eight_pictures_at_a_time_say_what_each_says(backend: Any, bundle: Bundle) -> None:
-    pictures, text = reference_of(bundle).pictures[:8], bundle.embeddings
-    request = Request(bundle.encoder, "f16", shapes={"image": pictures.shape, "text": text.shape})
-    found = backend.load(backend.build(request), request).run({"image": pictures, "text": text})["logits"]
+    images, text = reference_of(bundle).images[:8], bundle.embeddings
+    request = Request(bundle.encoder, "f16", shapes={"image": images.shape, "text": text.shape})
+    found = backend.load(backend.build(request), request).run({"image": images, "text": text})["logits"]
     expected = reference_of(bundle).base[:8]
     assert (found.cpu().numpy().argmax(1) == expected.argmax(1)).mean() > 0.99
 

@@ -24,7 +24,7 @@ from cliprl.engines import (
 )
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
-from cliprl.engines.bundle.reference_outputs import drawn_pictures, encoder_shapes, predict, refiner_shapes
+from cliprl.engines.bundle.reference_outputs import drawn_images, encoder_shapes, predict, refiner_shapes
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
 
 
 @pytest.fixture(scope="module")
-def picture() -> Any:
+def image() -> Any:
     manifest = open_bundle("small").manifest
-    return drawn_pictures(manifest.height, manifest.width)[-1:]
+    return drawn_images(manifest.height, manifest.width)[-1:]
 
 
 def reworded(classes: int) -> Bundle:
@@ -50,9 +50,9 @@ def serve(bundle: Bundle, cache: EngineCache, said: list[str], precision: str = 
     return load_engines(bundle, precision=precision, threads=1, cache=cache, say=said.append)
 
 
-def run(pair: CompiledBundle, bundle: Bundle, picture: Any) -> list[Any]:
+def run(pair: CompiledBundle, bundle: Bundle, image: Any) -> list[Any]:
     """Features, logits, refined logits, and the share that moved."""
-    seen = {k: v.copy() for k, v in pair.encoder.run({"image": picture, "text": bundle.embeddings}).items()}
+    seen = {k: v.copy() for k, v in pair.encoder.run({"image": image, "text": bundle.embeddings}).items()}
     state = {"features": seen["features"], "base": seen["logits"], "prior": seen["logits"][..., ::-1].copy()}
     moved = pair.refiner.run(state | {"logits": seen["logits"], "text": bundle.embeddings})
     return [seen["features"], seen["logits"], moved["refined"].copy(), moved["moved"].copy()]
@@ -65,7 +65,7 @@ def fixed(bundle: Bundle) -> CompiledBundle:
     return CompiledBundle(encoder, compile_engine(bundle.refiner, precision="f32", threads=1, shapes=shapes), {})
 
 
-def test_one_engine_is_correct_for_any_number_of_classes(cache: EngineCache, picture: Any) -> None:
+def test_one_engine_is_correct_for_any_number_of_classes(cache: EngineCache, image: Any) -> None:
     said = list[str]()
     pair = serve(reworded(5), cache, said)
     assert sum("compiling small" in text for text in said) == 1
@@ -73,7 +73,7 @@ def test_one_engine_is_correct_for_any_number_of_classes(cache: EngineCache, pic
     assert pair.refiner.outputs["refined"].shape[1] == -1
     for classes in (5, 2, 64):
         bundle = reworded(classes)
-        found, expected = run(pair, bundle, picture), run(fixed(bundle), bundle, picture)
+        found, expected = run(pair, bundle, image), run(fixed(bundle), bundle, image)
         for one, other in zip(found[:2], expected[:2], strict=True):
             np.testing.assert_allclose(one, other, atol=2e-3)
         assert (found[2].argmax(1) == expected[2].argmax(1)).mean() > 0.999
@@ -91,8 +91,8 @@ def test_other_prompts_compile_nothing(cache: EngineCache) -> None:
 def test_batched_encoder_is_checked_and_gives_the_same_outputs(cache: EngineCache, tmp_path: Path) -> None:
     shutil.copytree(open_bundle("small").path, tmp_path / "copy")
     manifest = open_bundle("small").manifest
-    pictures = drawn_pictures(manifest.height, manifest.width)[:3]
-    bundle = add_reference(open_bundle(tmp_path / "copy"), pictures)
+    images = drawn_images(manifest.height, manifest.width)[:3]
+    bundle = add_reference(open_bundle(tmp_path / "copy"), images)
     said = list[str]()
     pair = load_engines(bundle, precision="f32", threads=1, batch=2, cache=cache, say=said.append)
     assert any("compiling" in text for text in said)
@@ -100,9 +100,9 @@ def test_batched_encoder_is_checked_and_gives_the_same_outputs(cache: EngineCach
     assert pair.refiner.inputs["features"].shape[0] == 1
     assert pair.report["faults"] == []
     # Three pictures by twos: the third fills the second run.
-    found = predict(pair.encoder, pair.refiner, pictures, bundle)
+    found = predict(pair.encoder, pair.refiner, images, bundle)
     single = load_engines(bundle, precision="f32", threads=1, cache=cache)
-    for one, other in zip(found, predict(single.encoder, single.refiner, pictures, bundle), strict=True):
+    for one, other in zip(found, predict(single.encoder, single.refiner, images, bundle), strict=True):
         assert one.shape == other.shape
         assert (one.argmax(1) == other.argmax(1)).mean() > 0.999
     with pytest.raises(UsageError, match="batch 0"):
@@ -127,14 +127,14 @@ def test_a_quantised_encoder_is_left_out_where_classes_change(cache: EngineCache
         serve(replace(bundle, embeddings=reworded(4).embeddings), cache, [], "int8")
 
 
-def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, picture: Any) -> None:
+def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, image: Any) -> None:
     """The encoder and the refiner run at the same time: on one processor each would wait for the other."""
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one processor, or a system that does not tell")
     bundle = open_bundle("small")
     pair, allowed, seen = serve(bundle, cache, []), os.sched_getaffinity(0), list[set[int]]()
     done = threading.Event()
-    runner = threading.Thread(target=lambda: [run(pair, bundle, picture) for _ in iter(done.is_set, True)])
+    runner = threading.Thread(target=lambda: [run(pair, bundle, image) for _ in iter(done.is_set, True)])
     runner.start()
     while len(seen) < 300 and runner.native_id is not None:
         seen.append(os.sched_getaffinity(runner.native_id))
@@ -144,11 +144,11 @@ def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, pictu
     assert all(processors == allowed for processors in seen)
 
 
-def test_features_are_handed_on_as_they_lie_in_memory(picture: Any) -> None:
+def test_features_are_handed_on_as_they_lie_in_memory(image: Any) -> None:
     """Channels last, so that neither network moves them; what else comes in with these values gives the same."""
     bundle = open_bundle("small")
     pair = fixed(bundle)
-    seen = pair.encoder.run({"image": picture, "text": bundle.embeddings})
+    seen = pair.encoder.run({"image": image, "text": bundle.embeddings})
     features = seen["features"]
     assert features.shape == pair.encoder.outputs["features"].shape == pair.refiner.inputs["features"].shape
     assert features.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -14,7 +14,7 @@ from virtual_time import VirtualClock
 from cliprl.engines import Bundle, EngineCache, add_reference, load_engines, open_bundle
 from cliprl.engines.backends.engine import Engine, Request
 from cliprl.engines.backends.openvino.backend import OpenVino
-from cliprl.engines.bundle.reference_outputs import drawn_pictures
+from cliprl.engines.bundle.reference_outputs import drawn_images
 from cliprl.engines.selection import engine_variant, speed_test
 from cliprl.engines.selection.speed_test import ranked
 
@@ -67,7 +67,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "copy"
     shutil.copytree(open_bundle("small").path, folder)
     manifest = open_bundle(folder).manifest
-    return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:1])
+    return add_reference(open_bundle(folder), drawn_images(manifest.height, manifest.width)[:1])
 
 
 def chosen(backend: Three, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> str:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from cliprl.engines import Bundle, BundleError, CompiledBundle, EngineCache, add_reference, load_engines, open_bundle
 from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
-from cliprl.engines.bundle.reference_outputs import Reference, drawn_pictures, predict, reference_of
+from cliprl.engines.bundle.reference_outputs import Reference, drawn_images, predict, reference_of
 from cliprl.engines.cache.engine_cache import entry_name
 from cliprl.engines.selection.engine_variant import EngineVariant, candidates
 
@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     shutil.copytree(open_bundle("small").path, folder)
     (folder / RANGES_FILE).write_bytes(bytes(range(256)) * 8)
     manifest = open_bundle(folder).manifest
-    return add_reference(open_bundle(folder), drawn_pictures(manifest.height, manifest.width)[:1])
+    return add_reference(open_bundle(folder), drawn_images(manifest.height, manifest.width)[:1])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def serve(bundle: Bundle, cache: EngineCache, said: list[str]) -> CompiledBundle
 
 def agree(pair: CompiledBundle, bundle: Bundle, reference: Reference) -> bool:
     """Whether a pair says what the reference says, to the accuracy of 32 bits."""
-    found = predict(pair.encoder, pair.refiner, reference.pictures, bundle)
+    found = predict(pair.encoder, pair.refiner, reference.images, bundle)
     expected = (reference.base, reference.refined)
     return all(np.mean(f.argmax(1) == e.argmax(1)) > 0.999 for f, e in zip(found, expected, strict=True))
 
@@ -101,8 +101,8 @@ def test_a_file_that_changes_between_opening_and_compiling_is_noticed(
 def test_bundle_rewritten_before_compilation_is_treated_as_new(tmp_path: Path) -> None:
     shutil.copytree(open_bundle("small").path, tmp_path / "copy")
     opened = open_bundle(tmp_path / "copy")
-    pictures = drawn_pictures(opened.manifest.height, opened.manifest.width)[:1]
-    add_reference(opened, pictures)
+    images = drawn_images(opened.manifest.height, opened.manifest.width)[:1]
+    add_reference(opened, images)
     with pytest.raises(BundleError, match="written anew"):
         serve(opened, EngineCache(tmp_path / "engines"), [])
 

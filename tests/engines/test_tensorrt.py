@@ -127,13 +127,13 @@ def test_a_computed_kernel_turned_inside_out_gives_the_same(bundle: Bundle, clas
 @pytest.mark.parametrize("batch", [1, 3])
 def test_several_pictures_at_a_time_give_what_each_gives(bundle: Bundle, batch: int) -> None:
     inputs = sample(bundle, 7)
-    pictures = np.random.default_rng(1).integers(0, 256, (batch, *inputs["image"].shape[1:]), np.uint8)
-    alone = [outputs_of(load_graph(bundle.encoder), inputs | {"image": picture[None]}) for picture in pictures]
+    images = np.random.default_rng(1).integers(0, 256, (batch, *inputs["image"].shape[1:]), np.uint8)
+    alone = [outputs_of(load_graph(bundle.encoder), inputs | {"image": image[None]}) for image in images]
     model = load_graph(bundle.encoder)
     set_batch(model, batch)
     rewrite_computed_kernels(model)
     onnx.checker.check_model(model, full_check=True)
-    for name, values in outputs_of(model, inputs | {"image": pictures}).items():
+    for name, values in outputs_of(model, inputs | {"image": images}).items():
         np.testing.assert_allclose(values, np.concatenate([each[name] for each in alone]), atol=2e-4)
 
 
@@ -160,7 +160,7 @@ def test_a_graph_that_is_made_for_one_picture_says_so() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     set_batch(model, 1)
-    with pytest.raises(EngineError, match=r"can't take 8 pictures.*export it again"):
+    with pytest.raises(EngineError, match=r"can't take 8 images.*export it again"):
         set_batch(model, 8)
 
 

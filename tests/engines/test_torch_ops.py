@@ -190,5 +190,5 @@ def test_a_shape_that_depends_on_the_picture_is_refused() -> None:
     cast = helper.make_node("Cast", ["x0"], ["x1"], to=TensorProto.INT64)
     del model.graph.initializer[:]
     model.graph.node.insert(0, cast)
-    with pytest.raises(EngineError, match="depends on the picture"):
+    with pytest.raises(EngineError, match="depends on the image"):
         Graph(model.SerializeToString(), "cpu").program({"x0": torch.as_tensor(inputs["x0"])})

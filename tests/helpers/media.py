@@ -82,7 +82,7 @@ def make_clip(
     rate: Fraction | int = 25,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
-    picture: Callable[[int, int, int], Picture] = moving,
+    image: Callable[[int, int, int], Picture] = moving,
     color: ColorSpace | None = None,
     pts: Sequence[int] | None = None,
     time_base: Fraction | None = None,
@@ -93,7 +93,7 @@ def make_clip(
     container_options: Mapping[str, str] | None = None,
     format: str | None = None,
 ) -> Path:
-    """Write a clip of `size` (width, height); `picture(index, height, width)` gives each frame in RGB.
+    """Write a clip of `size` (width, height); `image(index, height, width)` gives each frame in RGB.
 
     `pts` counts in `time_base` (1/rate by default). `color` is what the pixels are made by, and its tags are written.
     Returns the path.
@@ -111,7 +111,7 @@ def make_clip(
             stream.set_display_rotation(rotation)
         sound: Any = container.add_stream("aac", rate=48000, layout="mono") if audio else None
         for index in range(frames):
-            frame = video_frame(picture(index, height, width), pix_fmt, color)
+            frame = video_frame(image(index, height, width), pix_fmt, color)
             frame.pts = pts[index] if pts else index
             frame.time_base = stream.codec_context.time_base
             if color:
@@ -167,17 +167,17 @@ def decode_all(path: Path | str) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
-def decoded_planes(picture: av.VideoFrame) -> tuple[Picture, Picture]:
+def decoded_planes(image: av.VideoFrame) -> tuple[Picture, Picture]:
     """PyAV's own copy of a yuv420p picture, as NV12 planes."""
-    packed = picture.to_ndarray().ravel()
-    height, width = picture.height, picture.width
+    packed = image.to_ndarray().ravel()
+    height, width = image.height, image.width
     luma, chroma = packed[: height * width].reshape(height, width), packed[height * width :]
     return luma, np.stack(np.split(chroma, 2), axis=-1).reshape(height // 2, width // 2, 2)
 
 
-def assert_same(frame: Frame, picture: av.VideoFrame) -> None:
-    luma, chroma = decoded_planes(picture)
-    assert frame.pts == picture.pts
+def assert_same(frame: Frame, image: av.VideoFrame) -> None:
+    luma, chroma = decoded_planes(image)
+    assert frame.pts == image.pts
     np.testing.assert_array_equal(frame.luma, luma)
     np.testing.assert_array_equal(frame.chroma, chroma)
 

@@ -90,15 +90,15 @@ def mjpeg(path: Path, orientations: Sequence[int], size: tuple[int, int]) -> Pat
 
 def displayed(path: Path, orientation: int, size: tuple[int, int]) -> Path:
     """An H.264 video whose container asks for the orientation by a display matrix."""
-    picture = stored(orientation, size)
+    image = stored(orientation, size)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"crf": "5"})
-        stream.height, stream.width = picture.shape[:2]
+        stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
         angle, flip = _DISPLAY[orientation]
         stream.set_display_rotation(angle, hflip=flip)
         for index in range(2):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -112,7 +112,7 @@ def tagged_by_key_frames(path: Path, orientation: int, size: tuple[int, int]) ->
         frames=5,
         size=stored(orientation, size).shape[1::-1],
         options={"g": "3", "bf": "0", "crf": "5"},
-        picture=lambda index, height, width: stored(orientation, size),
+        image=lambda index, height, width: stored(orientation, size),
         color=color_of("bt709"),
     )
     angle, flip = _DISPLAY[orientation]
@@ -136,28 +136,26 @@ def as_players_show(path: Path) -> list[Picture]:
 
 
 def _apply(frame: av.VideoFrame) -> Picture:
-    picture = frame.to_ndarray(format="rgb24")
+    image = frame.to_ndarray(format="rgb24")
     side_data: Any = frame.side_data
     for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
-            return _transform(picture, struct.unpack("=5i", bytes(data)[:20]))
-    return picture
+            return _transform(image, struct.unpack("=5i", bytes(data)[:20]))
+    return image
 
 
-def _transform(picture: Picture, matrix: tuple[int, ...]) -> Picture:
+def _transform(image: Picture, matrix: tuple[int, ...]) -> Picture:
     """Move every pixel to where the matrix puts it: (x, y) goes to (a x + c y, b x + d y)."""
     a, b, _, c, d = (round(value / 65536) for value in matrix)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width]
     to_x, to_y = a * x + c * y, b * x + d * y
     moved: Picture = np.empty((abs(b) * width + abs(d) * height, abs(a) * width + abs(c) * height, 3), np.uint8)
-    moved[to_y - to_y.min(), to_x - to_x.min()] = picture
+    moved[to_y - to_y.min(), to_x - to_x.min()] = image
     return moved
 
 
-def corners(picture: NDArray[Any]) -> list[Any]:
+def corners(image: NDArray[Any]) -> list[Any]:
     """The pixels a little inside of the four corners, as in `CORNERS`."""
-    height, width = picture.shape[:2]
-    return [
-        picture[y, x] for y in (height // 4, height - 1 - height // 4) for x in (width // 4, width - 1 - width // 4)
-    ]
+    height, width = image.shape[:2]
+    return [image[y, x] for y in (height // 4, height - 1 - height // 4) for x in (width // 4, width - 1 - width // 4)]

@@ -61,9 +61,9 @@ def make_media(
         sounds = [_Sound(output, name, layout, audio_start) for name in audio]
         output.start_encoding()  # a muxer that refuses is not asked again: libav crashes then
         for index in range(frames):
-            picture = video_frame(moving(index, SIZE[1], SIZE[0]))
-            picture.pts, picture.time_base = index, Fraction(1, RATE)
-            output.mux(video.encode(picture))
+            image = video_frame(moving(index, SIZE[1], SIZE[0]))
+            image.pts, image.time_base = index, Fraction(1, RATE)
+            output.mux(video.encode(image))
             for sound in sounds:
                 sound.play(min((index + 1) / RATE, audio_seconds or frames / RATE))
         output.mux(video.encode())

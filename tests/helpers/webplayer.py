@@ -44,7 +44,7 @@ CLASSES = (
 Content = Callable[[int], tuple[Frame, Segmentation]]
 
 
-def picture(index: int) -> Frame:
+def image(index: int) -> Frame:
     """Grey, BT.709, with a white bar that moves a step a frame."""
     luma, chroma = np.full((HEIGHT, WIDTH), 110, np.uint8), np.full((HEIGHT // 2, WIDTH // 2, 2), 128, np.uint8)
     left = 4 * index % (WIDTH - 16)
@@ -58,7 +58,7 @@ def halves(index: int) -> tuple[Frame, Segmentation]:
     labels = np.zeros((64, 80), np.uint8)
     labels[13:38, 2:26], labels[13:38, 54:78] = 1, 2
     probabilities = np.moveaxis(np.eye(len(CLASSES), dtype=np.float32)[labels], -1, 0)
-    return picture(index), Segmentation(labels, probabilities, view, 1.0, 3)
+    return image(index), Segmentation(labels, probabilities, view, 1.0, 3)
 
 
 class Player(threading.Thread):

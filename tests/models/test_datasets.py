@@ -47,11 +47,11 @@ SCENE_COLORS = [
 ]
 
 
-def write(path: Path, picture: Picture) -> Path:
+def write(path: Path, image: Picture) -> Path:
     """Write RGB, RGBA or single-channel pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codes = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    bgr = cv2.cvtColor(picture, codes[picture.shape[2]]) if picture.ndim == 3 else picture
+    bgr = cv2.cvtColor(image, codes[image.shape[2]]) if image.ndim == 3 else image
     assert cv2.imwrite(str(path), bgr)
     return path
 
@@ -297,11 +297,11 @@ def test_indices_of_a_palette_are_read_not_its_colours(tmp_path: Path) -> None:
     folder_set(tmp_path)
     palette = np.zeros((256, 4), np.uint8)
     palette[7] = (255, 1, 2, 3)
-    picture = av.VideoFrame.from_ndarray((strip([7, 0, 7, 0] * 8, 16), palette), format="pal8")
+    image = av.VideoFrame.from_ndarray((strip([7, 0, 7, 0] * 8, 16), palette), format="pal8")
     with av.open(str(tmp_path / "masks/single.png"), "w", format="image2") as container:
         stream = container.add_stream("png", rate=1)
         stream.width, stream.height, stream.pix_fmt = 32, 16, "pal8"
-        for packet in [*stream.encode(picture), *stream.encode()]:
+        for packet in [*stream.encode(image), *stream.encode()]:
             container.mux(packet)
     write(tmp_path / "images/single.png", noise(16, 32))
     assert (FolderSet(tmp_path)[0].labels == [1, 0, 1, 0] * 8).all()
@@ -487,7 +487,7 @@ def test_cutouts(data_dir: Path) -> None:
     assert all(name.startswith("endovis2018/seq_") for name in sequence_names(data))
     for i in (0, 10, 23):  # each picture lies in the folder of a type that its mask has
         assert int(data.pairs[i].image.parent.name[0]) in data[i].labels
-    assert [picture.shape for picture in data.backgrounds()] == [(1024, 1280, 3)]
+    assert [image.shape for image in data.backgrounds()] == [(1024, 1280, 3)]
     with pytest.raises(UsageError, match="seq_4"):
         check_disjoint([data], [named("endovis2018", "seq_4")])
 

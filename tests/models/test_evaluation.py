@@ -71,10 +71,10 @@ class Knowing:
     """Sees the classes by their colours, on a grid of stride 4, and notes what it was asked."""
 
     def __init__(self, sure: float = 1.0) -> None:
-        self.sure, self.resets, self.pictures = sure, 0, 0
+        self.sure, self.resets, self.images = sure, 0, 0
 
     def segment(self, image: Picture) -> Segmentation:
-        self.pictures += 1
+        self.images += 1
         cells = image[2::4, 2::4].astype(int)
         labels = np.select([cells[..., 1] - cells[..., 0] > 100, cells[..., 0] - cells[..., 1] > 100], [1, 2]).astype(
             np.uint8
@@ -107,7 +107,7 @@ def test_who_knows_scores_nearly_one(folder: Path) -> None:
     data, predictor = FolderSet(folder), Knowing()
     result = scored(data, predictor, map_by_name(data.classes, data.classes, {}, ()))
     scores = {key: score.metric.value() for key, score in result.evaluator.scores().items()}
-    assert (predictor.pictures, predictor.resets) == (6, 2)
+    assert (predictor.images, predictor.resets) == (6, 2)
     assert scores["isi_iou"] > 0.97
     assert scores["nsd"] == 1.0
     assert scores["ece"] == pytest.approx(0, abs=0.01)
@@ -200,8 +200,8 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert all(r["frames"] == 4 for r in result["results"])
     assert result["hashes"] == dict(open_bundle("small").manifest.hashes)
     assert len(json.loads((out / "counts.json").read_text())["rows"]) == 4
-    pictures = [cv2.imread(str(path)) for path in sorted((out / "worst").glob("*.png"))]
-    assert [image.shape for image in pictures] == [(HEIGHT, 3 * WIDTH, 3)] * len(pictures)
+    images = [cv2.imread(str(path)) for path in sorted((out / "worst").glob("*.png"))]
+    assert [image.shape for image in images] == [(HEIGHT, 3 * WIDTH, 3)] * len(images)
     names = sorted(path.name for path in (out / "worst").glob("*.png"))
     assert [name[:6] for name in names if name.startswith("iou")] == ["iou-00", "iou-01", "iou-02"]
     assert all(re.search(r"_[01]_frame\d{5}\.png$", name) for name in names)  # the file is 0.png or 1.png

@@ -94,9 +94,9 @@ def test_the_log_is_read_back_by_tensorboard(recipe: Recipe, mixture: Mixture, t
     assert [event.value for event in events.Scalars("loss/dice")][:3] == pytest.approx([one["dice"] for one in seen])
     assert {"rate/0", "rate/1", "images per second", "waiting for data"} <= set(events.Tags()["scalars"])
     assert all(event.value > 0 for event in events.Scalars("images per second"))
-    pictures = events.Images("frame, truth, found")
-    assert [event.step for event in pictures] == [2, 4]
-    assert (pictures[0].width, pictures[0].height) == (3 * 96, 2 * 64)
+    images = events.Images("frame, truth, found")
+    assert [event.step for event in images] == [2, 4]
+    assert (images[0].width, images[0].height) == (3 * 96, 2 * 64)
 
 
 class Sleeper:
@@ -145,9 +145,9 @@ def test_a_picture_shows_the_truth_beside_the_frame(recipe: Recipe, mixture: Mix
     stage = stage_of(replace(recipe, supervised=replace(recipe.supervised, stride=stride)), mixture)
     assert stage.preview() is None
     stage.step(0)
-    picture = stage.preview()
-    assert picture is not None
-    frame, truth = picture[:64, :96].astype(int), picture[:64, 96:192].astype(int)
+    image = stage.preview()
+    assert image is not None
+    frame, truth = image[:64, :96].astype(int), image[:64, 96:192].astype(int)
     _, labels = labelled_batch(mixture, 2, (64, 96), recipe.seed, 0, stride=stride)
     inside = labels[0].numpy().repeat(stride, 0).repeat(stride, 1) > 0
     assert np.array_equal(frame[~inside], truth[~inside])

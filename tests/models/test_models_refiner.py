@@ -47,7 +47,7 @@ CLASSES = tuple(ClassSpec(n, (0, 0, 0), k) for n, k in (("a", "background"), ("b
 Maps = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def pictures(seed: int, classes: int = 5) -> Maps:
+def images(seed: int, classes: int = 5) -> Maps:
     """Features, logits, base, prior, and texts."""
     rng = torch.Generator().manual_seed(seed)
     features = torch.randn(2, D, H, W, generator=rng)
@@ -74,7 +74,7 @@ def lively(seed: int = 0) -> RefinerNetwork:
 @given(seed=st.integers(0, 100), certain=st.booleans())
 def test_a_step_counts_the_labels_that_it_changed(seed: int, certain: bool) -> None:
     """The loop stops on this figure. With one class far ahead everywhere, cells act and no label changes."""
-    features, logits, base, prior, text = pictures(seed)
+    features, logits, base, prior, text = images(seed)
     if certain:
         for state in (logits, base, prior):
             state[:, 1] += 1000.0
@@ -88,7 +88,7 @@ def test_a_step_counts_the_labels_that_it_changed(seed: int, certain: bool) -> N
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 100))
 def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
-    features, logits, base, prior, text = pictures(seed)
+    features, logits, base, prior, text = images(seed)
     refined, moved = fresh()(features, logits, base, prior, text)
     torch.testing.assert_close(refined, logits, rtol=0, atol=0)
     assert moved.item() == 0.0
@@ -98,7 +98,7 @@ def test_an_untrained_refiner_is_the_identity(seed: int) -> None:
 @settings(max_examples=10, deadline=None)
 @given(order=st.permutations(range(5)), seed=st.integers(0, 100))
 def test_permuting_the_classes_with_their_texts_permutes_the_result(order: list[int], seed: int) -> None:
-    features, *three, text = pictures(seed)
+    features, *three, text = images(seed)
     refiner = lively()
     refined, moved = refiner(features, *three, text)
     shuffled, moved_too = refiner(features, *(p[:, order] for p in three), text[order])
@@ -107,7 +107,7 @@ def test_permuting_the_classes_with_their_texts_permutes_the_result(order: list[
 
 
 def test_what_a_class_is_lies_in_its_text() -> None:
-    features, *three, text = pictures(3)
+    features, *three, text = images(3)
     refiner = lively()
     assert not torch.equal(refiner(features, *three, text)[0], refiner(features, *three, text.roll(1, 0))[0])
 
@@ -115,13 +115,13 @@ def test_what_a_class_is_lies_in_its_text() -> None:
 def test_it_takes_any_number_of_classes() -> None:
     refiner = lively()
     for classes in (2, 3, 20):
-        features, *three, text = pictures(0, classes)
+        features, *three, text = images(0, classes)
         assert refiner(features, *three, text)[0].shape == (2, classes, H, W)
         assert state_maps(ActionContext.of(*three, BOUND)).shape == (2, STATE_MAPS, H, W)
 
 
 def test_what_agents_see_lies_within_zero_and_one() -> None:
-    _, logits, base, prior, _ = pictures(3)
+    _, logits, base, prior, _ = images(3)
     maps = state_maps(ActionContext.of(logits, base, prior, BOUND))
     assert maps.min() >= 0
     assert maps.max() <= 1 + 1e-6
@@ -132,7 +132,7 @@ COUNT = PUSHES.shape[1]
 
 
 def act(action: int) -> tuple[torch.Tensor, ActionContext]:
-    _, logits, base, prior, _ = pictures(1)
+    _, logits, base, prior, _ = images(1)
     seen = ActionContext.of(logits, base, prior, BOUND)
     return apply_actions(torch.full((2, H, W), action), seen, PUSHES), seen
 
@@ -230,7 +230,7 @@ def test_outcomes_are_what_each_action_does_everywhere() -> None:
 
 
 def test_each_cell_acts_for_itself() -> None:
-    _, logits, base, prior, _ = pictures(2)
+    _, logits, base, prior, _ = images(2)
     seen = ActionContext.of(logits, base, prior, BOUND)
     actions = torch.randint(0, COUNT, (2, H, W), generator=torch.Generator().manual_seed(4))
     together = apply_actions(actions, seen, PUSHES)
@@ -404,7 +404,7 @@ def test_after_a_cut_the_prior_is_another_pictures(monkeypatch: pytest.MonkeyPat
 
 def test_prior_shifts_by_few_whole_cells_in_all_directions() -> None:
     torch.manual_seed(0)
-    picture = torch.zeros(1, 1, 15, 15)
-    picture[0, 0, 7, 7] = 1
-    places = {tuple(torch.nonzero(shift_randomly(picture)[0, 0])[0].tolist()) for _ in range(300)}
+    image = torch.zeros(1, 1, 15, 15)
+    image[0, 0, 7, 7] = 1
+    places = {tuple(torch.nonzero(shift_randomly(image)[0, 0])[0].tolist()) for _ in range(300)}
     assert places == {(row, column) for row in range(5, 10) for column in range(5, 10)}

@@ -258,10 +258,10 @@ def test_bad_data_ends_the_command_with_one_line(
 def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: Path) -> None:
     """The whole command in a process of its own: the mask is read on another thread, in the middle of the training."""
     mask = mine / "masks/a/2.png"
-    picture = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
-    assert picture is not None
-    picture[:3, :4] = 77
-    cv2.imwrite(str(mask), picture)
+    image = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    image[:3, :4] = 77
+    cv2.imwrite(str(mask), image)
     words = train(tmp_path, f'data.train=["folder:{mine}?sequences=a"]')
     code = "import sys; from cliprl.models.cli.train import main; sys.argv = sys.argv[1:]; main()"
     done = subprocess.run(

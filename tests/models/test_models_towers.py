@@ -55,7 +55,7 @@ def network_of(model: Path, weights: Path | str, height: int = 32, width: int = 
     return ClipSegmenter(config).eval()
 
 
-def pictures(*shape: int) -> Tensor:
+def images(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_gives_open_clips_own_embeddings(checkpoint: tuple[Path, Pa
     assert network.context == 20
     tokens = open_clip.SimpleTokenizer(context_length=20)(["a grasper", "the shaft of a tool", "thread"])
     torch.testing.assert_close(network.encode_text(tokens), theirs.encode_text(tokens, normalize=True))
-    image = pictures(2, 32, 32, 3)
+    image = images(2, 32, 32, 3)
     expected = theirs.encode_image(as_open_clip_sees(image), normalize=True)
     torch.testing.assert_close(network.encode_image(image), expected, rtol=1e-4, atol=1e-5)
     assert float(network.clip.logit_scale) == float(network.log_scale) == pytest.approx(3.3)
@@ -91,26 +91,26 @@ def test_positions_are_resized_for_another_shape_as_open_clip_does(checkpoint: t
     vision = CONFIG["vision_cfg"] | {"image_size": (48, 64)}
     wide = open_clip.CLIP(CONFIG["embed_dim"], vision, CONFIG["text_cfg"]).eval()
     open_clip.load_checkpoint(wide, str(weights))
-    image = pictures(1, 48, 64, 3)
+    image = images(1, 48, 64, 3)
     expected = wide.encode_image(as_open_clip_sees(image), normalize=True)
     torch.testing.assert_close(network.encode_image(image), expected, rtol=1e-4, atol=1e-5)
     tokens = open_clip.SimpleTokenizer(context_length=20)(["suction"])
     torch.testing.assert_close(network.encode_text(tokens), theirs.encode_text(tokens, normalize=True))
-    assert network.encode_image(pictures(2, 24, 32, 3)).shape == (2, 24)
+    assert network.encode_image(images(2, 24, 32, 3)).shape == (2, 24)
 
 
 def test_a_transformer_sees_every_cell_and_learns(checkpoint: tuple[Path, Path, Any]) -> None:
     model, weights, _ = checkpoint
     network = network_of(model, weights, 48, 64).train()
     text = torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)
-    features, logits = network(pictures(2, 48, 64, 3), text)
+    features, logits = network(images(2, 48, 64, 3), text)
     assert features.shape == (2, 8, 12, 16)
     assert logits.shape == (2, 3, 12, 16)
     logits.square().mean().backward()
     blocks = network.clip.visual.transformer.resblocks
     assert [blocks[i].mlp.c_fc.weight.grad is not None for i in range(4)] == [False, False, True, True]
     assert network.clip.visual.positional_embedding.grad is None
-    changed = pictures(2, 48, 64, 3)
+    changed = images(2, 48, 64, 3)
     changed[:, 40:, 56:] = 255 - changed[:, 40:, 56:]
     other = network(changed, text)[1]
     assert (other - logits)[..., 10:, 14:].abs().max() > 0
@@ -119,7 +119,7 @@ def test_a_transformer_sees_every_cell_and_learns(checkpoint: tuple[Path, Path, 
 def test_every_depth_of_a_transformer_reaches_the_decoder(checkpoint: tuple[Path, Path, Any]) -> None:
     network = network_of(*checkpoint[:2])
     assert network.stages.indices == (0, 1, 2, 3)
-    network(pictures(1, 32, 32, 3), torch.randn(2, 24))[0].sum().backward()
+    network(images(1, 32, 32, 3), torch.randn(2, 24))[0].sum().backward()
     assert all(lateral.weight.grad.abs().sum() > 0 for lateral in network.decoder.lateral)
 
 
@@ -142,10 +142,10 @@ def test_pretrained_towers_are_told_from_what_starts_at_random(checkpoint: tuple
 def test_towers_of_every_family(tower: str, height: int, width: int) -> None:
     network = ClipSegmenter(NetworkConfig(tower=tower, weights="", height=height, width=width)).eval()
     text = network.encode_text(open_clip.SimpleTokenizer(context_length=network.context)(["a", "b", "c"]))
-    features, logits = network(pictures(1, height, width, 3), text)
+    features, logits = network(images(1, height, width, 3), text)
     assert features.shape == (1, 48, height // 4, width // 4)
     assert logits.shape == (1, 3, height // 4, width // 4)
-    image = network.encode_image(pictures(1, height, width, 3))
+    image = network.encode_image(images(1, height, width, 3))
     torch.testing.assert_close(image.norm(dim=1), torch.ones(1))
     assert image.shape[1] == text.shape[1]
 
@@ -155,7 +155,7 @@ def test_patches_of_fourteen_pixels_come_out_at_stride_four(checkpoint: tuple[Pa
     odd = CONFIG | {"vision_cfg": CONFIG["vision_cfg"] | {"patch_size": 14}}
     (tmp_path / "odd.json").write_text(json.dumps(odd))
     network = network_of(tmp_path / "odd.json", "", 84, 140)
-    assert network(pictures(1, 84, 140, 3), torch.randn(2, 24))[1].shape == (1, 2, 21, 35)
+    assert network(images(1, 84, 140, 3), torch.randn(2, 24))[1].shape == (1, 2, 21, 35)
     with pytest.raises(UsageError, match=r"85x140.*multiples of the 28"):
         network_of(tmp_path / "odd.json", "", 85, 140)
 

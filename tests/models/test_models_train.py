@@ -107,7 +107,7 @@ def test_a_trained_bundle_is_held_to_rendered_scenes(finished: Path) -> None:
     bundle = open_bundle(finished / "bundle")
     reference, size = reference_of(bundle), bundle.manifest
     assert reference.source == bundle.manifest.hashes["probe.npz"]
-    np.testing.assert_array_equal(reference.pictures, probe_images(size.height, size.width))
+    np.testing.assert_array_equal(reference.images, probe_images(size.height, size.width))
 
 
 def test_engines_match_the_network_at_another_class_count(finished: Path) -> None:

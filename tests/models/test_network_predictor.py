@@ -31,7 +31,7 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
     eager, engines = TorchPredictor(model), ImageSegmenter(bundle, precision="f32", threads=1)
     renderer = SceneRenderer(1, 128, 160)
     for second in (0.0, 0.1, 0.2):
-        picture = renderer.render(second)[0]
-        a, b = eager.segment(picture), engines.segment(picture)
+        image = renderer.render(second)[0]
+        a, b = eager.segment(image), engines.segment(image)
         assert (a.labels == b.labels).mean() >= 0.999
         assert np.abs(a.probabilities - b.probabilities).max() < 1e-3

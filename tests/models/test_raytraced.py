@@ -207,12 +207,12 @@ def test_tissue_takes_its_colour_from_pictures_or_from_noise(tmp_path: Path) -> 
         assert 0 < made.color.min() <= made.color.max() < 1
         assert made.relief.min() >= 0
     assert set(TISSUE_STRIPS) <= set(TISSUES)
-    picture = np.full((100, 100, 3), 150, np.uint8)
-    picture[:, :50] = 0  # a dark border, of which nothing may get into the texture
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    image = np.full((100, 100, 3), 150, np.uint8)
+    image[:, :50] = 0  # a dark border, of which nothing may get into the texture
+    cv2.imwrite(str(tmp_path / "a.png"), image)
     assert all(TextureSource(tmp_path).crop(np.random.default_rng(seed), 32, 0.35).min() > 100 for seed in range(10))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no pictures"):
+    with pytest.raises(UsageError, match="holds no images"):
         TextureSource(tmp_path / "empty")
 
 
@@ -371,7 +371,7 @@ def test_without_mitsuba_the_command_names_the_extra(tmp_path: Path) -> None:
         (["--size", "256"], "give HEIGHTxWIDTH"),
         (["--size", "8x8"], "give HEIGHTxWIDTH"),
         (["--count", "0"], "count"),
-        (["--mucosa", "nowhere"], "holds no pictures"),
+        (["--mucosa", "nowhere"], "holds no images"),
         (["--meshes", "nowhere"], "is no folder"),
     ],
 )

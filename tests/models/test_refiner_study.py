@@ -52,8 +52,8 @@ def folder(tmp_path: Path) -> Path:
         for part, name in (("images", "1.jpg"), ("images", "2.jpg"), ("masks", "1.png"), ("masks", "2.png")):
             place = tmp_path / "larynx" / part / sequence
             place.mkdir(parents=True, exist_ok=True)
-            picture = rng.integers(0, 255, (70, 70, 3), np.uint8) if part == "images" else mask
-            cv2.imwrite(str(place / name), picture)
+            image = rng.integers(0, 255, (70, 70, 3), np.uint8) if part == "images" else mask
+            cv2.imwrite(str(place / name), image)
     (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
 

@@ -273,23 +273,23 @@ def textured(seed: int) -> Labels:
 
 
 def test_mask_that_moves_with_the_image_is_steady_warped() -> None:
-    picture, mask = textured(0), np.zeros((120, 160), np.uint8)
+    image, mask = textured(0), np.zeros((120, 160), np.uint8)
     mask[40:80, 50:100] = 1
     score = TemporalConsistency(2)
     for shift in (0, 6):
-        score.add(np.roll(picture, shift, 1), np.roll(mask, shift, 1), "a", "a")
+        score.add(np.roll(image, shift, 1), np.roll(mask, shift, 1), "a", "a")
     assert score.iou().value() == pytest.approx(44 / 56)  # 50 columns, moved by 6
     assert score.warped_dice().value() > 0.985
 
 
 def test_flicker_in_a_still_picture_is_seen_by_both() -> None:
-    picture, mask = textured(1), np.zeros((120, 160), np.uint8)
+    image, mask = textured(1), np.zeros((120, 160), np.uint8)
     mask[40:80, 50:100] = 1
     smaller = mask.copy()
     smaller[:, 75:] = 0
     score = TemporalConsistency(2)
     for labels in (mask, smaller):
-        score.add(picture, labels, "a", "a")
+        score.add(image, labels, "a", "a")
     assert score.iou().value() == pytest.approx(0.5)
     assert score.warped_dice().value() == pytest.approx(2 / 3, abs=0.02)
 

@@ -79,8 +79,8 @@ def test_presence_says_which_caption_has_which_phrase() -> None:
 def logits(*spots: float) -> torch.Tensor:
     """A phrase's logits in pictures of 16x16 cells, all low but for 3x3 cells of each."""
     maps = torch.full((len(spots), 1, 16, 16), -5.0)
-    for picture, spot in zip(maps, spots, strict=True):
-        picture[0, 4:7, 4:7] = spot
+    for image, spot in zip(maps, spots, strict=True):
+        image[0, 4:7, 4:7] = spot
     return maps
 
 

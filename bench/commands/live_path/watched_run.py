@@ -111,8 +111,8 @@ class Viewer(threading.Thread):
             self._connection.request("GET", "/stream.mjpg")
             answer = self._connection.getresponse()
             while (length := _length(answer)) is not None:
-                picture = cv2.imdecode(np.frombuffer(answer.read(length), np.uint8), cv2.IMREAD_GRAYSCALE)
-                self.seen.append((time.monotonic(), number_in(np.asarray(picture, np.uint8))))
+                image = cv2.imdecode(np.frombuffer(answer.read(length), np.uint8), cv2.IMREAD_GRAYSCALE)
+                self.seen.append((time.monotonic(), number_in(np.asarray(image, np.uint8))))
         except (OSError, http.client.HTTPException):
             return
 
@@ -132,7 +132,7 @@ def _length(answer: http.client.HTTPResponse) -> int | None:
 class Gaps:
     """Missing and repeated numbers in a sequence that increases by one and wraps around at LOOP."""
 
-    pictures: int
+    images: int
     missing: int
     repeated: int
     unreadable: int
@@ -248,7 +248,7 @@ def series(
     for kind in ("raw", "overlay"):
         gaps = [each[kind] for each in recorded]
         found += [
-            Series.of(f"{kind} recording", "frames", "frames", [[g.pictures] for g in gaps]),
+            Series.of(f"{kind} recording", "frames", "frames", [[g.images] for g in gaps]),
             Series.of(f"{kind} recording", "missing", "frames", [[g.missing] for g in gaps]),
             Series.of(
                 f"{kind} recording", "repeated or unreadable", "frames", [[g.repeated + g.unreadable] for g in gaps]
@@ -264,7 +264,7 @@ def verdict(latencies: Sequence[Sequence[float]], recorded: Sequence[Mapping[str
         p99 = float(np.percentile(ages, 99)) if ages else float("inf")
         broken += [f"latency p99 {p99:.0f} ms"] if p99 > LATENCY_P99 else []
         broken += [f"{g.missing} frames missing in the {kind} recording" for kind, g in gaps.items() if g.missing]
-        broken += [f"no {kind} recording" for kind, g in gaps.items() if not g.pictures]
+        broken += [f"no {kind} recording" for kind, g in gaps.items() if not g.images]
     return (
         f"BROKEN: {'; '.join(broken)}"
         if broken

@@ -105,7 +105,7 @@ class Graph:
                 inputs.append(self._place(name, known[name], kernel=node.kind == "Conv" and position == 1))
             elif position in node.operator.known:
                 raise EngineError(
-                    f"input {position} of {node.kind} depends on the picture: torch can't run it as a graph; use TensorRT"
+                    f"input {position} of {node.kind} depends on the image: torch can't run it as a graph; use TensorRT"
                 )
             else:
                 inputs.append(name)
@@ -117,7 +117,7 @@ class Graph:
             return self._placed[name]
         placed = tensor.to(self.device)
         if kernel and tensor.ndim == 4:
-            # Channels last, as the picture comes: the convolutions then keep to it all the way.
+            # Channels last, as the image comes: the convolutions then keep to it all the way.
             placed = placed.contiguous(memory_format=torch.channels_last)
         if name in self._constants:
             self._placed[name] = placed

@@ -170,6 +170,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _encoded(
-    extension: str, picture: cv2.typing.MatLike, options: Sequence[int] = (cv2.IMWRITE_PNG_COMPRESSION, 4)
+    extension: str, image: cv2.typing.MatLike, options: Sequence[int] = (cv2.IMWRITE_PNG_COMPRESSION, 4)
 ) -> Any:
-    return cv2.imencode(extension, picture, list(options))[1]
+    return cv2.imencode(extension, image, list(options))[1]

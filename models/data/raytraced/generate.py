@@ -27,7 +27,7 @@ Progress = Callable[[int, int, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`count` scenes from seed `first` on, and the folders that tissue pictures and meshes are taken from."""
+    """`count` scenes from seed `first` on, and the folders that tissue images and meshes are taken from."""
 
     out: Path
     first: int

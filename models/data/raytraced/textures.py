@@ -1,4 +1,4 @@
-"""Color and relief of tissue: from pictures of real mucosa, recoloured, or from noise alone."""
+"""Color and relief of tissue: from images of real mucosa, recoloured, or from noise alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cliprl.models.data.raytraced.geometry import Rng
 FloatPlane = NDArray[np.float32]
 # Pixels along a side of a texture, which covers a little more than the camera sees.
 TEXTURE_SIZE = 320
-# A crop of a picture is drawn again, at most so often, where pixels of it are darker than this.
+# A crop of an image is drawn again, at most so often, where pixels of it are darker than this.
 TRIES, DARK_PIXEL = 12, 40
 
 
@@ -100,28 +100,28 @@ def threshold(plane: FloatPlane, level: float, sharpness: float) -> FloatPlane:
 
 
 class TextureSource:
-    """Draws tissue. `folder` holds pictures of mucosa without instruments; without one all color is procedural."""
+    """Draws tissue. `folder` holds images of mucosa without instruments; without one all color is procedural."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Raises UsageError where the folder holds no picture."""
-        self.pictures: list[Path] = []
+        """Raises UsageError where the folder holds no image."""
+        self.images: list[Path] = []
         if folder is not None:
-            self.pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            if not self.pictures:
-                raise UsageError(f"'{folder}' holds no pictures: give --mucosa a folder of them, or leave it out")
+            self.images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not self.images:
+                raise UsageError(f"'{folder}' holds no images: give --mucosa a folder of them, or leave it out")
 
     def crop(self, rng: Rng, size: int, share: float) -> FloatPlane:
-        """Return a square part of a picture, or noise, as sRGB float32 (size, size, 3) in 0..255."""
-        if not self.pictures:
+        """Return a square part of an image, or noise, as sRGB float32 (size, size, 3) in 0..255."""
+        if not self.images:
             tone = noise(rng, size, [3, 6, 12, 24, 48])[..., None] * np.array([14, 12, 11], np.float32)
             return np.asarray(np.clip(np.array([190, 110, 100]) + tone, 0, 255), np.float32)
         for _ in range(TRIES):
-            picture = read_image(self.pictures[int(rng.integers(len(self.pictures)))])
-            height, width = picture.shape[:2]
+            image = read_image(self.images[int(rng.integers(len(self.images)))])
+            height, width = image.shape[:2]
             side = max(8, int(min(height, width) * share))
             top, left = int(rng.uniform(0, 1) * (height - side)), int(rng.uniform(0, 1) * (width - side))
-            part = picture[top : top + side, left : left + side]
-            # A dark corner of the picture, or a box that was drawn into it, is no color of tissue.
+            part = image[top : top + side, left : left + side]
+            # A dark corner of the image, or a box that was drawn into it, is no color of tissue.
             if (part.max(2) < DARK_PIXEL).mean() < 0.002:
                 break
         part = np.ascontiguousarray(np.rot90(part, int(rng.integers(4))))
@@ -150,7 +150,7 @@ class TextureSource:
         target = (
             np.array(TISSUES[name].color, np.float32) * np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.15))
         )
-        if self.pictures and rng.random() < 0.78:
+        if self.images and rng.random() < 0.78:
             color = self._recoloured(rng, target, size)
         else:
             coarse = noise(rng, size, [3, 6, 12, 24, 48])[..., None]
@@ -163,7 +163,7 @@ class TextureSource:
         return np.asarray(np.clip(color / 255, 0.01, 0.97), np.float32)
 
     def _recoloured(self, rng: Rng, target: NDArray[np.float64], size: int) -> FloatPlane:
-        """Return a real picture without its highlights and its light's falloff, in another color: (size, size, 3), 0..255."""
+        """Return a real image without its highlights and its light's falloff, in another color: (size, size, 3), 0..255."""
         texture = _without_highlights(self.crop(rng, size // 2, rng.uniform(0.35, 0.8)))
         texture = np.asarray(cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
         detail = self.crop(rng, size, rng.uniform(0.3, 0.6)).mean(2)
@@ -195,7 +195,7 @@ def _kind(rng: Rng, kinds: Sequence[str]) -> str:
 
 
 def _without_highlights(texture: FloatPlane) -> FloatPlane:
-    """Fill in the mirror images of the picture's own lamp: the scene's light makes others."""
+    """Fill in the mirror images of the image's own lamp: the scene's light makes others."""
     dark = texture.min(2)
     bright = ((dark > 0.72 * np.percentile(dark, 99.5)) & (dark > 150)).astype(np.uint8)
     bright = cv2.dilate(bright, np.ones((5, 5), np.uint8)).astype(np.uint8)

@@ -43,7 +43,7 @@ class Surface:
         chroma = gpu.slice(memory, lines, size, (height // 2, width // 2, 2))
         return cls(gpu.slice(memory, 0, lines, (height, width)), chroma)
 
-    def picture(self, gpu: Gpu, context: CudaContext | None) -> av.VideoFrame:
+    def image(self, gpu: Gpu, context: CudaContext | None) -> av.VideoFrame:
         """Wrap this memory as a libav frame."""
         planes: Any = (gpu.capsule(self.luma), gpu.capsule(self.chroma))
         return av.VideoFrame.from_dlpack(planes, "nv12", cuda_context=context)
@@ -86,9 +86,9 @@ class NvencEncoder(VideoEncoder):
         # NVENC reads on its own stream, which does not synchronize with this one.
         gpu.record(self._copied, stream)
         gpu.synchronize(self._copied)
-        picture = surface.picture(gpu, self._context)
-        picture.time_base = frame.time_base
-        return picture
+        image = surface.image(gpu, self._context)
+        image.time_base = frame.time_base
+        return image
 
     def _fitted(self, frame: Frame, planes: tuple[Buffer, Buffer]) -> tuple[Buffer, Buffer]:
         """Fit a frame of another size into the video, on the host: this is rare."""
@@ -150,9 +150,9 @@ def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int) -> str:
         context: Any = av.CodecContext.create(encoding.codec, "w")
         context.width, context.height, context.pix_fmt = width, height, encoding.pix_fmt
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
-        picture = Surface.of(gpu, height, width).picture(gpu, _context(gpu, encoding))
-        picture.pts = 0
-        packets = [*context.encode(picture), *context.encode(None)]
+        image = Surface.of(gpu, height, width).image(gpu, _context(gpu, encoding))
+        image.pts = 0
+        packets = [*context.encode(image), *context.encode(None)]
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
         return _short(error)
     return "" if packets else "it gives no packet"

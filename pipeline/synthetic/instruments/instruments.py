@@ -1,4 +1,4 @@
-"""Instruments that reach into the picture: a shaft in perspective, and the parts that hang and turn on its end."""
+"""Instruments that reach into the image: a shaft in perspective, and the parts that hang and turn on its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Part:
         self.turned = rng.uniform(0, 2 * np.pi) if plan.at is not None else 0.0
 
     def matrix(self, parent: Matrix, t: float, gape: float) -> Matrix:
-        """From the part's units to the picture, given its parent's."""
+        """From the part's units to the image, given its parent's."""
         sign = -1.0 if self.plan.mirrored else 1.0
         angle = sign * gape if self.plan.opens else self.bias + self.swing(t) + self.turned
         return parent @ shift(*self.at) @ rotation_2d(angle, self.tilt, sign)
@@ -53,7 +53,7 @@ class _Motion:
         self._closed = rng.uniform(-0.5, 1)
 
     def frame(self, t: float, diameter: float) -> Matrix:
-        """From units of the diameter, at the shaft's end, to the picture."""
+        """From units of the diameter, at the shaft's end, to the image."""
         angle, along, across = self.angle + self._sway(t), self._along(t), self._across(t)
         c, s = np.cos(self.angle), np.sin(self.angle)
         scale = diameter * float(np.exp(self._depth(t)))

@@ -1,4 +1,4 @@
-"""A transparent picture that instruments are drawn on, with their labels, from back to front."""
+"""A transparent image that instruments are drawn on, with their labels, from back to front."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RgbaLayer:
         self.labels, self.owner = (np.zeros(shape if labeled else (0, 0), np.uint8) for _ in range(2))
 
     def _box(self, corners: NDArray[np.float64], pad: int = 1) -> Box | None:
-        """The whole pixels that hold `corners`, within the picture; None where there are none."""
+        """The whole pixels that hold `corners`, within the image; None where there are none."""
         height, width = self.rgba.shape[:2]
         low, high = np.floor(corners.min(0)) - pad, np.ceil(corners.max(0)) + pad + 1
         left, top = max(int(low[0]), 0), max(int(low[1]), 0)
@@ -62,7 +62,7 @@ class RgbaLayer:
         self.rgba[area] = cv2.add(cv2.multiply(below, hidden, scale=1 / 255), patch)
 
     def sprite(self, sprite: Sprite, matrix: Matrix, label: int, owner: int, softness: float = 0) -> None:
-        """Draw a part; `matrix` takes its units (not its pixels) to the picture. `softness`: blur in pixels, not of labels."""
+        """Draw a part; `matrix` takes its units (not its pixels) to the image. `softness`: blur in pixels, not of labels."""
         placed = matrix @ sprite.to_units
         corners = placed @ sprite.corners
         box = self._box((corners[:2] / corners[2]).T, 1 + int(3 * softness))

@@ -1,4 +1,4 @@
-"""How instruments catch the light: a material is a small picture of a lit ball, looked up by a surface's normal."""
+"""How instruments catch the light: a material is a small image of a lit ball, looked up by a surface's normal."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> Shadin
 
 
 def shade(material: ShadingMap, nx: Field, ny: Field, angle: float) -> Field:
-    """Colours (h, w, 3) of a surface with normals (nx, ny), which stands turned by `angle` in the picture."""
+    """Colours (h, w, 3) of a surface with normals (nx, ny), which stands turned by `angle` in the image."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     half = np.float32((_SIZE - 1) / 2)
     x, y = (c * nx - s * ny + 1) * half, (s * nx + c * ny + 1) * half

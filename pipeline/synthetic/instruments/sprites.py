@@ -1,4 +1,4 @@
-"""Parts of instruments as sprites: an outline becomes a bevelled, engraved, shaded picture with soft borders.
+"""Parts of instruments as sprites: an outline becomes a bevelled, engraved, shaded image with soft borders.
 
 Outlines are in units of the instrument's diameter, x along its axis towards the tip, y across, the joint at (0, 0).
 """
@@ -121,7 +121,7 @@ def _height(paper: Paper, outline: Outline, mask: Image) -> Field:
 
 
 def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, material: ShadingMap, angle: float) -> Sprite:
-    """Make a part of `material` at `scale` pixels a unit, lit as it stands in the picture, turned by `angle`."""
+    """Make a part of `material` at `scale` pixels a unit, lit as it stands in the image, turned by `angle`."""
     paper = Paper(outline, scale)
     mask = np.zeros(paper.shape, np.uint8)
     for body in outline.bodies:

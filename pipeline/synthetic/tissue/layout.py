@@ -30,7 +30,7 @@ class Layer:
 
 
 class Lattice:
-    """Coordinates of a layout's cells, bent by noise so that no shape is regular. Units: the picture's shorter side."""
+    """Coordinates of a layout's cells, bent by noise so that no shape is regular. Units: the image's shorter side."""
 
     def __init__(self, rng: np.random.Generator, shape: RasterShape, unit: float) -> None:
         self.shape = (-(-shape[0] // DETAIL), -(-shape[1] // DETAIL))
@@ -82,7 +82,7 @@ class Lattice:
         return np.float32(radius) - away / np.float32(self._cells)
 
     def tube(self, rng: np.random.Generator) -> Field:
-        """A duct or vessel right through the picture, thin or thick."""
+        """A duct or vessel right through the image, thin or thick."""
         angle, (cx, cy) = rng.uniform(0, 2 * np.pi), self.point(rng, 0.5)
         start = (cx - 0.9 * np.cos(angle), cy - 0.9 * np.sin(angle))
         return self._around(self._path(rng, start, angle, 2.2), float(np.exp(rng.uniform(np.log(0.012), np.log(0.14)))))
@@ -106,7 +106,7 @@ class Lattice:
 
 
 def lay_out(rng: np.random.Generator, shape: RasterShape, unit: float) -> list[Layer]:
-    """The layers of one scene, undermost first, for a plate of `shape`; `unit` is the picture's shorter side in pixels."""
+    """The layers of one scene, undermost first, for a plate of `shape`; `unit` is the image's shorter side in pixels."""
     lattice, theme = Lattice(rng, shape, unit), THEMES[rng.integers(len(THEMES))]
     few = rng.choice(theme, int(rng.integers(1, 6)))  # folds of one or two organs, or many organs
     names = [str(name) for name in rng.choice(few, int(rng.integers(1, 13)))]

@@ -20,7 +20,7 @@ _THREADS = ((35, 40, 130), (90, 45, 130), (15, 15, 20), (225, 220, 210), (40, 12
 
 
 class Anchored(Protocol):
-    """Something on the tissue; `camera` takes the tissue plate's pixels to the picture's."""
+    """Something on the tissue; `camera` takes the tissue plate's pixels to the image's."""
 
     phrase: str
 

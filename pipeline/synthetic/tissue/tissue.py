@@ -1,4 +1,4 @@
-"""The tissue of a scene: a textured, lit plate larger than the picture, made once and moved beneath the camera."""
+"""The tissue of a scene: a textured, lit plate larger than the image, made once and moved beneath the camera."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _slope(height: Field) -> tuple[Field, Field]:
 
 
 def build_plate(rng: np.random.Generator, shape: RasterShape, unit: float) -> Plate:
-    """The tissue of one scene. `shape`: the plate's size in pixels; `unit`: the picture's shorter side in pixels."""
+    """The tissue of one scene. `shape`: the plate's size in pixels; `unit`: the image's shorter side in pixels."""
     layers = lay_out(rng, shape, unit)
     tissue = _Tissue(rng, layers, shape, unit)
     gx, gy = _slope(tissue.height())

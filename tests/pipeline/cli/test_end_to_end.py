@@ -88,7 +88,7 @@ def test_real_clips_keep_every_frame_time_and_tag(
 @pytest.mark.parametrize("clip", CLIPS[:2])
 def test_opacity_zero_passes_real_frames_bit_for_bit(clip: str, data_dir: Path, segmenter: Segmenter) -> None:
     path = data_dir / "clips" / clip
-    expected = [_digest(*decoded_planes(picture)) for picture in decode_all(path)]
+    expected = [_digest(*decoded_planes(image)) for image in decode_all(path)]
     seen: list[str] = []
 
     class Digests:
@@ -147,7 +147,7 @@ def test_colours_survive_the_whole_way(
 ) -> None:
     """At opacity 0 and lossless: decoded planes of output and input are the same, and so are their tags."""
     color = color_of(matrix, full_range)
-    source = make_clip(tmp_path / "in.mp4", picture=bars, size=(256, 128), frames=3, color=color, options={"crf": "0"})
+    source = make_clip(tmp_path / "in.mp4", image=bars, size=(256, 128), frames=3, color=color, options={"crf": "0"})
     output = tmp_path / "out.mp4"
     status, error = stream(source, "-o", output, "--steps", 0, "--opacity", 0, "--crf", 0)
     assert status == 0, error

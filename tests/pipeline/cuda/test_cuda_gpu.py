@@ -44,7 +44,7 @@ def card() -> SharedGpu:
     return open_shared_gpu(print)
 
 
-def picture(height: int, width: int, color: ColorSpace, index: int = 0) -> Frame:
+def image(height: int, width: int, color: ColorSpace, index: int = 0) -> Frame:
     """Waves and noise inside a disc on black."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[:height, :width]
@@ -101,7 +101,7 @@ def test_kernel_prepare_is_the_cpus(
     card: SharedGpu, color: ColorSpace, size: tuple[int, int], network: tuple[int, int]
 ) -> None:
     device, (height, width) = opened(card), size
-    frame, view = picture(height, width, color), fit_viewport(size, network, (3, 5, width - 9, height - 8))
+    frame, view = image(height, width, color), fit_viewport(size, network, (3, 5, width - 9, height - 8))
     expected, found = (np.zeros((*network, 3), np.uint8) for _ in range(2))
     CpuPreprocessor().prepare(frame, view, expected)
     device.prepare(taken(device, frame), view, found)
@@ -110,7 +110,7 @@ def test_kernel_prepare_is_the_cpus(
 
 @pytest.mark.parametrize("size", [(1080, 1920), (577, 721), (16, 40)])
 def test_kernel_strips_find_the_cpus_ends(card: SharedGpu, size: tuple[int, int]) -> None:
-    gpu, luma = card.gpu, picture(*size, ColorSpace()).luma
+    gpu, luma = card.gpu, image(*size, ColorSpace()).luma
     layout = StripLayout.of(*size)
     assert layout is not None
     plane, first = sent(card, luma), sent(card, layout.first())
@@ -125,7 +125,7 @@ def test_kernel_strips_find_the_cpus_ends(card: SharedGpu, size: tuple[int, int]
 
 
 def test_kernel_codes_are_written_and_read(card: SharedGpu) -> None:
-    gpu, luma = card.gpu, picture(90, 400, ColorSpace()).luma
+    gpu, luma = card.gpu, image(90, 400, ColorSpace()).luma
     plane, bits = sent(card, luma), sent(card, timecode.bits_of(123_456))
     gpu.launch(timecode.write_arguments((gpu.address(plane), 400), gpu.address(bits)), card.compute)
     timecode.draw_number(luma, 123_456)
@@ -154,7 +154,7 @@ def blobs(view: Viewport) -> Segmentation:
 def test_kernel_paint_is_the_cpus(card: SharedGpu, color: ColorSpace, size: tuple[int, int]) -> None:
     device, (height, width), gpu = opened(card), size, card.gpu
     view = circle_viewport(size, (256, 320), (width / 2, height / 2, height * 0.47))
-    frame, seen = picture(height, width, color), blobs(view)
+    frame, seen = image(height, width, color), blobs(view)
     present = np.isin(np.arange(len(CLASSES)), np.unique(seen.labels)).astype(np.uint8)
     arrays = (sent(card, array) for array in (seen.probabilities, seen.labels, present))
     totals, state = np.zeros(len(CLASSES) + 1, np.float32), np.zeros(STATE_BYTES, np.uint8)
@@ -201,7 +201,7 @@ def reference() -> list[NDArray[np.uint8]]:
 
 def stream_of(count: int) -> Iterator[Frame]:
     for index in range(count):
-        yield picture(540, 720, ColorSpace(), index)
+        yield image(540, 720, ColorSpace(), index)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("f32", 0.999), ("f16", 0.995)])
@@ -228,7 +228,7 @@ def test_nothing_grows_and_a_slow_consumer_corrupts_nothing(card: SharedGpu) -> 
     device = opened(card)
     segmenter = device.segmenter(open_bundle(), engines=torch_pair("f16", "cuda"), steps=1)
     overlay, used = device.overlay(segmenter.classes, PLAIN), []
-    frames = [picture(540, 720, ColorSpace(), index) for index in range(4)]
+    frames = [image(540, 720, ColorSpace(), index) for index in range(4)]
     for number in range(400):
         frame = frames[number % len(frames)]
         frame.luma[: timecode.BLOCK * 2] = 16
@@ -286,7 +286,7 @@ def test_nvenc_keeps_what_was_painted(card: SharedGpu, tmp_path: Path) -> None:
     assert isinstance(sink, VideoSink)
     with sink:
         for index in range(20):
-            ours = taken(device, picture(144, 256, ColorSpace(), index))
+            ours = taken(device, image(144, 256, ColorSpace(), index))
             overlay.draw(ours, None)
             sink.write(ours, None)
             painted.append(ours.luma.copy())

@@ -102,15 +102,15 @@ def test_what_is_no_code_is_none() -> None:
 @settings(deadline=None)
 def test_a_cut_is_the_memorys(seed: int, change: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 180, (1, height, width, 3)).repeat(3, axis=0).astype(np.uint8)
-    pictures[1:] += np.uint8(change)
+    images = rng.integers(0, 180, (1, height, width, 3)).repeat(3, axis=0).astype(np.uint8)
+    images[1:] += np.uint8(change)
     memory, fresh, cut = TemporalPrior(), np.ones(1, np.int32), np.zeros(1, np.int32)
     rows, columns = -(-height // 4), -(-width // 4)
     thumb, sums, present = np.zeros((rows, columns, 3), np.uint8), np.zeros(rows, np.uint32), np.ones(5, np.uint8)
-    for index, picture in enumerate(pictures):
-        expected = memory.is_cut(picture)
+    for index, image in enumerate(images):
+        expected = memory.is_cut(image)
         pointers = (thumb.ctypes.data, sums.ctypes.data)
-        launch(CutRows(rows, 1, picture.ctypes.data, width, columns, 4, 0, *pointers))
+        launch(CutRows(rows, 1, image.ctypes.data, width, columns, 4, 0, *pointers))
         flags = (fresh.ctypes.data, cut.ctypes.data, present.ctypes.data)
         launch(Begin(1, 1, sums.ctypes.data, rows, 5, 32.0 * rows * columns * 3, 0, *flags))
         assert cut[0] == (index == 0 or expected)

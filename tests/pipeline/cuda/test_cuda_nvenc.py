@@ -33,7 +33,7 @@ def scene(size: tuple[int, int] = SIZE, *, interlaced: bool = False) -> OutputSp
     return OutputSpec(StreamInfo("played", *size, Fraction(1, 25), Fraction(25), interlaced=interlaced), CLASSES)
 
 
-def picture(index: int, size: tuple[int, int] = SIZE) -> Frame:
+def image(index: int, size: tuple[int, int] = SIZE) -> Frame:
     rng = np.random.default_rng(index)
     height, width = size
     luma = (rng.integers(30, 200, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1)).astype(np.uint8)
@@ -73,14 +73,14 @@ def lossless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_drawn_on_gpu_are_encoded_without_download(tmp_path: Path, seed: int) -> None:
     device, gpu = device_of(seed, SOFTWARE)
-    frames, target = [picture(index) for index in range(12)], tmp_path / "out.mp4"
+    frames, target = [image(index) for index in range(12)], tmp_path / "out.mp4"
     sink = device.sink(str(target), scene())
     assert isinstance(sink, VideoSink)
     assert not sink.needs_planes
     play(device, sink, frames)
     assert sink.notes == ["encoded on the GPU by libx264"]
     gpu.drain()
-    expected = [picture(index) for index in range(12)]
+    expected = [image(index) for index in range(12)]
     with open_source(str(target)) as found:
         for ours, theirs in zip(found, expected, strict=True):
             Overlay(CLASSES).draw(theirs, None, f"frame {theirs.index}")
@@ -98,7 +98,7 @@ def test_the_copies_that_the_encoder_has_read_are_used_again(tmp_path: Path) -> 
     overlay, ring = device.overlay(CLASSES), device.ring(3, "wait")
     overlay.to_host = False
     with sink:
-        for frame in [picture(index) for index in range(40)]:
+        for frame in [image(index) for index in range(40)]:
             luma, chroma = ring.acquire(*SIZE)
             ring.publish(Frame(luma, chroma, frame.pts, frame.time_base, frame.index, duration=1))
             taken = ring.take()
@@ -116,7 +116,7 @@ def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
     device, _ = device_of(5, SOFTWARE)
     target = tmp_path / "out.mkv"
     sink = device.sink(str(target), scene())
-    play(device, sink, [picture(0), picture(1, (96, 128)), picture(2)])
+    play(device, sink, [image(0), image(1, (96, 128)), image(2)])
     assert "the frame becomes 128x96: fitted into 256x144" in getattr(sink, "notes", ())
     with open_source(str(target)) as found:
         lumas = [frame.luma.copy() for frame in found]
@@ -132,7 +132,7 @@ def test_without_nvenc_the_cpu_encodes_and_a_note_says_why(tmp_path: Path) -> No
     sink = device.sink(str(target), scene())
     assert isinstance(sink, VideoSink)
     assert sink.needs_planes
-    play(device, sink, [picture(index) for index in range(3)], to_host=True)
+    play(device, sink, [image(index) for index in range(3)], to_host=True)
     assert "downloaded and encoded on the CPU: no NVENC for this video (" in sink.notes[0]
     assert "\n" not in sink.notes[0]
     with open_source(str(target)) as found:

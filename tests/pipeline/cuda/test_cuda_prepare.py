@@ -38,18 +38,18 @@ def noisy(height: int, width: int, color: ColorSpace, seed: int = 0, extra: int 
 
 
 def by_kernel(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
-    picture = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
-    kept = [*(array for taps in filters(view) for array in taps), inside_spans(view, *picture.shape[:2])]
+    image = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
+    kept = [*(array for taps in filters(view) for array in taps), inside_spans(view, *image.shape[:2])]
     addresses = [array.ctypes.data for array in kept]
     planes = ((frame.luma.ctypes.data, frame.luma.strides[0]), (frame.chroma.ctypes.data, frame.chroma.strides[0]))
-    launch(prepare_arguments(view, frame.color, planes, addresses, picture.ctypes.data))
-    return picture
+    launch(prepare_arguments(view, frame.color, planes, addresses, image.ctypes.data))
+    return image
 
 
 def by_cpu(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
-    picture = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
-    CpuPreprocessor().prepare(frame, view, picture)
-    return picture
+    image = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
+    CpuPreprocessor().prepare(frame, view, image)
+    return image
 
 
 def test_the_arguments_are_the_sources_structs() -> None:
@@ -97,9 +97,9 @@ def test_any_size_crop_and_pitch(height: int, width: int, extra: int, color: Col
 def test_outside_the_circle_all_is_black() -> None:
     frame = noisy(480, 640, ColorSpace("bt601"))
     view = circle_viewport((480, 640), (256, 320), (320.0, 240.0, 200.0))
-    picture = by_kernel(frame, view)
-    np.testing.assert_array_equal(picture.any(axis=2), by_cpu(frame, view).any(axis=2))
-    assert not picture[:20, :50].any()
+    image = by_kernel(frame, view)
+    np.testing.assert_array_equal(image.any(axis=2), by_cpu(frame, view).any(axis=2))
+    assert not image[:20, :50].any()
 
 
 def test_a_frame_of_one_colour_stays_it() -> None:

@@ -240,8 +240,8 @@ def test_torch_networks_take_work_without_waiting() -> None:
     engine = TorchEngine(Graph(bundle.encoder.read_bytes(), "cpu"), "f32", 1)
     assert engine.backend == NAME
     shapes = encoder_shapes(bundle)
-    picture = np.random.default_rng(0).integers(0, 256, shapes["image"]).astype(np.uint8)
-    inputs = {"image": torch.from_numpy(picture), "text": torch.from_numpy(bundle.embeddings)}
+    image = np.random.default_rng(0).integers(0, 256, shapes["image"]).astype(np.uint8)
+    inputs = {"image": torch.from_numpy(image), "text": torch.from_numpy(bundle.embeddings)}
     expected = {name: tensor.clone() for name, tensor in engine.run(inputs).items()}
     for _ in range(2):
         outputs = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}

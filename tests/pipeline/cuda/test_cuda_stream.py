@@ -43,7 +43,7 @@ def engines() -> CompiledBundle:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Frame]:
+def images() -> list[Frame]:
     """A rendered scene inside an endoscope's disc, of an odd size."""
     height, width = SIZE
     y, x = np.mgrid[:height, :width]
@@ -97,12 +97,12 @@ def simulated(seed: int, engines: CompiledBundle) -> tuple[CudaDevice, FakeGpu]:
 
 
 def test_trace_shows_stages_on_their_threads_and_calls_profiler(
-    engines: CompiledBundle, pictures: list[Frame], tmp_path: Path
+    engines: CompiledBundle, images: list[Frame], tmp_path: Path
 ) -> None:
     device, gpu = simulated(0, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
     with Trace(tmp_path / "t.json") as trace:
-        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes), profiler=device.profiler).run(trace)
+        Stream(Played(images), segmenter, device.overlay(segmenter.classes), profiler=device.profiler).run(trace)
         gpu.drain()
     threads = {"decode": "decode", "prepare": "encode", "encode": "encode", "refine": "refine", "draw": "draw"}
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
@@ -114,19 +114,19 @@ def test_trace_shows_stages_on_their_threads_and_calls_profiler(
         told = [name for where, name in gpu.ranges if where == thread and name.split()[-1] == stage]
         assert told[: 2 * FRAMES] == [stage, f"end of {stage}"] * FRAMES
     marked = len(gpu.ranges)
-    Stream(Played(pictures), segmenter, device.overlay(segmenter.classes)).run()
+    Stream(Played(images), segmenter, device.overlay(segmenter.classes)).run()
     gpu.drain()
     assert len(gpu.ranges) == marked  # a stream without a profiler marks nothing
 
 
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, pictures: list[Frame], rotation: int) -> None:
+def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, images: list[Frame], rotation: int) -> None:
     device, gpu = simulated(rotation, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
-    found = played(segmenter, device.overlay(segmenter.classes), Played(pictures, rotation=rotation))
+    found = played(segmenter, device.overlay(segmenter.classes), Played(images, rotation=rotation))
     gpu.drain()
     cpu = Segmenter(engines=engines)
-    expected = played(cpu, Overlay(cpu.classes), Played(pictures, rotation=rotation))
+    expected = played(cpu, Overlay(cpu.classes), Played(images, rotation=rotation))
     assert len(found) == len(expected) == FRAMES
     agreement = [float((ours[2] == theirs[2]).mean()) for ours, theirs in zip(found, expected, strict=True)]
     assert np.mean(agreement) >= 0.999
@@ -138,13 +138,13 @@ def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, pictures: lis
 
 
 def test_running_stream_allocates_nothing_and_waits_for_status_only(
-    engines: CompiledBundle, pictures: list[Frame]
+    engines: CompiledBundle, images: list[Frame]
 ) -> None:
     device, gpu = simulated(5, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines)
     # Without the legend, which is drawn anew, and uploaded, whenever another class comes into view.
     ring, overlay = device.ring(3, "wait"), device.overlay(segmenter.classes, Style(legend=False))
-    allocations, source = [], Played(pictures)
+    allocations, source = [], Played(images)
     while (frame := source.read(ring.acquire)) is not None:
         ring.publish(frame)
         taken = ring.take()
@@ -158,14 +158,14 @@ def test_running_stream_allocates_nothing_and_waits_for_status_only(
     assert allocations[-1] == allocations[4]
 
 
-def test_a_slow_consumer_corrupts_no_frame(engines: CompiledBundle, pictures: list[Frame]) -> None:
+def test_a_slow_consumer_corrupts_no_frame(engines: CompiledBundle, images: list[Frame]) -> None:
     from cliprl.bench.fixtures import timecode
 
     device, gpu = simulated(9, engines)
     segmenter = device.segmenter(open_bundle(), engines=engines, steps=0)
     marked = []
     for number in range(30):
-        frame = replace(pictures[number % FRAMES], luma=pictures[number % FRAMES].luma.copy(), index=number, pts=number)
+        frame = replace(images[number % FRAMES], luma=images[number % FRAMES].luma.copy(), index=number, pts=number)
         timecode.draw_number(frame.luma, number)
         marked.append(frame)
     numbers = []
@@ -178,16 +178,16 @@ def test_a_slow_consumer_corrupts_no_frame(engines: CompiledBundle, pictures: li
     gpu.drain()
 
 
-def test_two_streams_share_one_card(engines: CompiledBundle, pictures: list[Frame]) -> None:
+def test_two_streams_share_one_card(engines: CompiledBundle, images: list[Frame]) -> None:
     gpu = FakeGpu(random.Random(2).randrange)
     card = share(gpu, lambda engine: HostNetwork(gpu, engine))
     alone_device = CudaDevice(card)
     alone_segmenter = alone_device.segmenter(open_bundle(), engines=engines, steps=1)
-    alone = played(alone_segmenter, alone_device.overlay(alone_segmenter.classes), Played(pictures))
+    alone = played(alone_segmenter, alone_device.overlay(alone_segmenter.classes), Played(images))
     devices = [CudaDevice(card) for _ in range(2)]
     segmenters = [device.segmenter(open_bundle(), engines=engines, steps=1) for device in devices]
     streams = [
-        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes))
+        Stream(Played(images), segmenter, device.overlay(segmenter.classes))
         for device, segmenter in zip(devices, segmenters, strict=True)
     ]
     turns = [iter(stream) for stream in streams]
@@ -200,14 +200,14 @@ def test_two_streams_share_one_card(engines: CompiledBundle, pictures: list[Fram
         assert next(turn, None) is None
 
 
-def test_end_leaves_no_work_pending_and_streams_reusable(engines: CompiledBundle, pictures: list[Frame]) -> None:
+def test_end_leaves_no_work_pending_and_streams_reusable(engines: CompiledBundle, images: list[Frame]) -> None:
     gpu = FakeGpu(random.Random(6).randrange, eager=1)
     card = share(gpu, lambda engine: HostNetwork(gpu, engine))
     made = []
     for _ in range(3):
         device = CudaDevice(card)
         segmenter = device.segmenter(open_bundle(), engines=engines, steps=1)
-        Stream(Played(pictures), segmenter, device.overlay(segmenter.classes)).run(frames=3)
+        Stream(Played(images), segmenter, device.overlay(segmenter.classes)).run(frames=3)
         assert not any(stream.work for stream in gpu.streams)
         made.append(len(gpu.streams))
         del device, segmenter
@@ -215,7 +215,7 @@ def test_end_leaves_no_work_pending_and_streams_reusable(engines: CompiledBundle
     assert made[0] == made[-1]
 
 
-def test_gpu_decoded_frames_reach_the_host_without_an_overlay(engines: CompiledBundle, pictures: list[Frame]) -> None:
+def test_gpu_decoded_frames_reach_the_host_without_an_overlay(engines: CompiledBundle, images: list[Frame]) -> None:
     device, gpu = simulated(3, engines)
 
     surfaces: list[Any] = []  # the decoder's, which hold a frame until it was copied
@@ -240,8 +240,8 @@ def test_gpu_decoded_frames_reach_the_host_without_an_overlay(engines: CompiledB
             return replace(frame, luma=planes[0], chroma=planes[1])
 
     segmenter, found = device.segmenter(open_bundle(), engines=engines, steps=0), 0
-    for frame, _ in Stream(OnCard(pictures), segmenter):
-        np.testing.assert_array_equal(frame.luma, pictures[frame.index].luma)
-        np.testing.assert_array_equal(frame.chroma, pictures[frame.index].chroma)
+    for frame, _ in Stream(OnCard(images), segmenter):
+        np.testing.assert_array_equal(frame.luma, images[frame.index].luma)
+        np.testing.assert_array_equal(frame.chroma, images[frame.index].chroma)
         found += 1
     assert found == FRAMES

@@ -103,8 +103,8 @@ def test_command_counts_errors_of_the_guard(tmp_path: Path) -> None:
     for name, colors in (("body", [TISSUE, TISSUE, TISSUE, WALL]), ("room", [WALL, DRAPE])):
         (tmp_path / name).mkdir()
         for index, rgb in enumerate(colors):
-            picture = np.full((180, 240, 3), rgb[::-1], np.uint8)
-            assert cv2.imwrite(str(tmp_path / name / f"{index}.png"), picture)
+            image = np.full((180, 240, 3), rgb[::-1], np.uint8)
+            assert cv2.imwrite(str(tmp_path / name / f"{index}.png"), image)
     words = [f"{tmp_path}/body/*.png", "--outside", f"{tmp_path}/room/*.png", "-o", str(tmp_path / "r.json")]
     app(["guard", *words], standalone_mode=False)
     result = read_result(tmp_path / "r.json")

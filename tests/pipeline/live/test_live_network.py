@@ -340,8 +340,8 @@ def test_virtual_camera_gets_displayed_frames_upright_in_one_size(
         camera.write(frame, None)
         small = dataclasses.replace(frame, luma=frame.luma[:100, :100], chroma=frame.chroma[:50, :50], rotation=0)
         camera.write(small, None)
-    pictures = np.fromfile(stored, np.uint8).reshape(3, HEIGHT * WIDTH * 3 // 2)
-    luma, chroma = pictures[:, : HEIGHT * WIDTH].reshape(3, HEIGHT, WIDTH), pictures[:, HEIGHT * WIDTH :]
+    images = np.fromfile(stored, np.uint8).reshape(3, HEIGHT * WIDTH * 3 // 2)
+    luma, chroma = images[:, : HEIGHT * WIDTH].reshape(3, HEIGHT, WIDTH), images[:, HEIGHT * WIDTH :]
     np.testing.assert_array_equal(luma[0], frame.luma)
     np.testing.assert_array_equal(luma[1], frame.luma[::-1, ::-1])
     assert set(chroma[0, : HEIGHT * WIDTH // 4]) == {90}

@@ -28,12 +28,12 @@ def clip(path: Path, codec: str = "libx264") -> Path:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.gop_size, stream.bit_rate = GROUP, 4_000_000
         for number in range(FRAMES):
-            picture = av.VideoFrame(64, 48, "yuv420p")
-            for plane in picture.planes:
+            image = av.VideoFrame(64, 48, "yuv420p")
+            for plane in image.planes:
                 plane.update(np.full((plane.height, plane.line_size), 128, np.uint8))
-            picture.planes[0].update(np.full((48, picture.planes[0].line_size), 30 + 4 * number, np.uint8))
-            picture.pts, picture.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(picture))
+            image.planes[0].update(np.full((48, image.planes[0].line_size), 30 + 4 * number, np.uint8))
+            image.pts, image.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     return path
 

@@ -97,10 +97,10 @@ def observations() -> dict[str, FaultObservation]:
 
 def slow(*, late: str = "behind", told: float = 1.5) -> OverloadRun:
     """Ten seconds of too little of a processor: half of the pictures are 1.5 s old."""
-    pictures = [
+    images = [
         ShownFrame(n / 10, 0.5, 0.52, "live") if n % 2 else ShownFrame(n / 10, 1.5, told, late) for n in range(100)
     ]
-    return OverloadRun(10.0, pictures)
+    return OverloadRun(10.0, images)
 
 
 def watched(changed: dict[str, FaultObservation] | None = None, overloaded: OverloadRun | None = None) -> FaultRun:

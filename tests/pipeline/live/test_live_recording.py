@@ -62,8 +62,8 @@ def numbers(path: Path) -> list[int]:
     found = []
     with av.open(str(path)) as container:
         try:
-            for picture in container.decode(video=0):
-                found.append(number_in(picture.to_ndarray(format="gray")))
+            for image in container.decode(video=0):
+                found.append(number_in(image.to_ndarray(format="gray")))
         except av.FFmpegError:
             pass
     return found
@@ -82,9 +82,9 @@ def test_every_frame_is_in_the_segments_of_both_kinds(tmp_path: Path) -> None:
 def test_out_of_the_body_nothing_recognisable_is_recorded(tmp_path: Path) -> None:
     (raw,) = record(TestCamera(10, live=False), tmp_path, "raw", guard=True)  # grey all over: not the inside of a body
     with av.open(str(raw.paths[0])) as container:
-        pictures = [p.to_ndarray(format="gray") for p in container.decode(video=0)]
-    assert len(pictures) == 10
-    for luma in pictures:
+        images = [p.to_ndarray(format="gray") for p in container.decode(video=0)]
+    assert len(images) == 10
+    for luma in images:
         assert np.abs(np.diff(luma.astype(int), axis=1)).mean() < 1.0
 
 

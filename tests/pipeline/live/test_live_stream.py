@@ -148,7 +148,7 @@ def test_host_frame_comes_back_as_a_plain_segmentation() -> None:
             assert frame.slot == -1
 
 
-def test_a_fault_too_short_for_any_picture_is_told_on_the_next() -> None:
+def test_fault_between_frames_is_shown_on_the_next() -> None:
     supervisor = Supervisor(Make(), len(CLASSES))  # not started: what it says is said here
     masks = MaskSelector(supervisor, max_age_ms=5000)
     camera, reasons = TestCamera(live=False), []

@@ -79,9 +79,9 @@ def test_fine_patterns_become_grey_and_do_not_alias() -> None:
     rgb = np.zeros((720, 1280, 3))
     rgb[:, ::2] = 255
     found = prepared(encode(rgb, ColorSpace("bt709", True)), full_viewport(720, 1280, *NETWORK))
-    picture = found[32:224].astype(float)
-    assert abs(picture.mean() - 127.5) < 2
-    assert picture.std() < 4
+    image = found[32:224].astype(float)
+    assert abs(image.mean() - 127.5) < 2
+    assert image.std() < 4
 
 
 def test_a_spot_lands_where_the_view_says() -> None:

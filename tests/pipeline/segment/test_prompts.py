@@ -282,8 +282,8 @@ def test_an_altered_or_missing_text_file_is_noticed(bundle: Bundle, tmp_path: Pa
 
 
 def test_stored_probe_frames_check_a_bundle_with_new_classes(bundle: Bundle, tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
-    probed = add_reference(open_bundle(copied(bundle, tmp_path)), picture)
+    image = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    probed = add_reference(open_bundle(copied(bundle, tmp_path)), image)
     assert probed.manifest.text == bundle.manifest.text
     segmenter = Segmenter(probed, prompts=["grasper"], precision="f32")
     assert [spec.name for spec in segmenter.classes[12:]] == ["grasper"]

@@ -48,7 +48,7 @@ def clip(path: Path, frames: int = 3) -> Path:
     return make_clip(path, frames=frames, size=(96, 64))
 
 
-def pictures(folder: Path, names: list[str]) -> list[Path]:
+def images(folder: Path, names: list[str]) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for i, name in enumerate(names):
         cv2.imwrite(str(folder / name), np.full((64, 96, 3), 40 * i + 20, np.uint8))
@@ -67,7 +67,7 @@ def refused(result: tuple[int, str], *words: str) -> None:
 
 
 def test_pictures_named_like_masks_are_not_deleted(tmp_path: Path, stream: Run) -> None:
-    paths = pictures(tmp_path / "snaps", ["20261105_143201.png", "000001_40.png"])
+    paths = images(tmp_path / "snaps", ["20261105_143201.png", "000001_40.png"])
     before = {path: path.read_bytes() for path in paths}
     (tmp_path / "link").symlink_to("snaps")
     for output in ("snaps/", "snaps", "link/", "./snaps/../snaps", "."):
@@ -322,7 +322,7 @@ def test_one_output_is_given_once(tmp_path: Path, stream: Run) -> None:
 
 def test_no_output_replaces_an_input(tmp_path: Path, stream: Run) -> None:
     names = [f"p{i}.png" for i in range(3)]
-    paths = pictures(tmp_path / "in", names)
+    paths = images(tmp_path / "in", names)
     (tmp_path / "in" / "p9.mp4").write_bytes(paths[0].read_bytes())  # a picture still, whatever its name
     os.link(paths[1], tmp_path / "hard.mp4")
     (tmp_path / "soft.jsonl").symlink_to(paths[2])

@@ -38,7 +38,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Numbered pictures with gaps, one of which can't be read."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in (1, 3, 5, 10):
@@ -48,8 +48,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(str(pictures / "frame_%d.png"), tmp_path_factory.mktemp("of_pictures"))
+def of_pictures(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(str(images / "frame_%d.png"), tmp_path_factory.mktemp("of_pictures"))
 
 
 @pytest.fixture(scope="module", params=["file", "live"])

@@ -34,7 +34,7 @@ TICKS = Fraction(1, 90000)
 TIMES = list(accumulate([3003, 3000, 1, 9000, 3600, 1501, 1500, 90000, 7, 3003, 3003], initial=0))
 
 
-def picture(index: int, height: int, width: int) -> tuple[Plane, Plane]:
+def image(index: int, height: int, width: int) -> tuple[Plane, Plane]:
     """Planes that differ in every frame, with noise that only a lossless codec keeps."""
     random = np.random.default_rng(index)
     luma = random.integers(16, 236, (height, width), np.uint8)
@@ -47,7 +47,7 @@ def make_frames(
     """Frames of `size` (height, width) with these times; each lasts until the next, the last 1234 ticks."""
     steps = [b - a for a, b in pairwise(times)] + [1234]
     return [
-        Frame(*picture(i, *size), pts, time_base, i, duration=step, **fields)
+        Frame(*image(i, *size), pts, time_base, i, duration=step, **fields)
         for i, (pts, step) in enumerate(zip(times, steps, strict=True))
     ]
 

@@ -70,9 +70,9 @@ def rgb(frame: Frame) -> Picture:
 
 def seen(frame: Frame) -> Segmentation:
     """A segmentation whose classes are the corners' colours, as found in the frame's own planes."""
-    picture = rgb(frame)
-    rows, columns = ((np.arange(8) * 2 + 1) * length // 16 for length in picture.shape[:2])
-    cells = picture[rows[:, None], columns[None]].astype(int)
+    image = rgb(frame)
+    rows, columns = ((np.arange(8) * 2 + 1) * length // 16 for length in image.shape[:2])
+    cells = image[rows[:, None], columns[None]].astype(int)
     labels = (1 + np.abs(cells[..., None, :] - CORNERS).sum(-1).argmin(-1)).astype(np.uint8)
     probabilities = np.eye(len(CLASSES), dtype=np.float32)[labels].transpose(2, 0, 1)
     return Segmentation(
@@ -94,16 +94,16 @@ def run(source: Path | str, folder: Path) -> None:
             sink.close()
 
 
-def assert_upright(folder: Path, size: tuple[int, int], pictures: int) -> None:
+def assert_upright(folder: Path, size: tuple[int, int], images: int) -> None:
     """Everything that `run` wrote shows the corners where a viewer of the input saw them."""
     for name in ("out.mp4", "out.mov", "out.mkv", "out0.ts"):
         videos = as_players_show(folder / name)
-        assert len(videos) == pictures
-        for picture in videos:
-            assert picture.shape[1::-1] == size, name
-            assert np.abs(np.array(corners(picture), int) - CORNERS).max() < 20, name
+        assert len(videos) == images
+        for image in videos:
+            assert image.shape[1::-1] == size, name
+            assert np.abs(np.array(corners(image), int) - CORNERS).max() < 20, name
     masks = sorted((folder / "masks").glob("*.png"))
-    assert len(masks) == pictures
+    assert len(masks) == images
     for path in masks:
         mask = np.array(Image.open(path))
         assert mask.shape[::-1] == size
@@ -183,11 +183,11 @@ def test_odd_sizes_are_turned_without_a_shift_of_colour(orientation: int, tmp_pa
     source = still(tmp_path / "in.png", orientation, size)
     with open_source(source) as frames:
         (frame,) = frames
-    picture = rgb(upright(frame)).astype(int)
-    assert picture.shape[1::-1] == size
+    image = rgb(upright(frame)).astype(int)
+    assert image.shape[1::-1] == size
     inner = np.ones(size[::-1], bool)
     inner[30:36], inner[:, 46:52] = False, False  # where colours meet, 4:2:0 mixes them
-    assert np.abs(picture - shown(*size))[inner].max() <= 3
+    assert np.abs(image - shown(*size))[inner].max() <= 3
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -255,6 +255,6 @@ def test_the_bytes_are_those_of_eight_orientations() -> None:
     from PIL import ImageOps
 
     for orientation in ORIENTATIONS:
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg_with_exif(orientation, SIZE))))
-        assert np.abs(np.array(picture, int) - shown(*SIZE)).mean() < 12
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg_with_exif(orientation, SIZE))))
+        assert np.abs(np.array(image, int) - shown(*SIZE)).mean() < 12
         assert stored(orientation, SIZE).shape[:2] == ((64, 96) if orientation < 5 else (96, 64))

@@ -47,8 +47,8 @@ def test_every_container_gives_pyavs_own_frames(tmp_path: Path, file: str, optio
     with open_source(path) as source:
         frames = list(source)
     assert len(frames) == len(expected) == options.get("frames", 12)
-    for frame, picture in zip(frames, expected, strict=True):
-        assert_same(frame, picture)
+    for frame, image in zip(frames, expected, strict=True):
+        assert_same(frame, image)
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert source.info.notes == ()
 
@@ -82,8 +82,8 @@ def test_times_that_repeat_are_put_in_order_and_noted(tmp_path: Path) -> None:
     with open_source(path) as source:
         frames = list(source)
     assert len(frames) == len(expected) == 4
-    for frame, picture in zip(frames, expected, strict=True):
-        np.testing.assert_array_equal(frame.luma, decoded_planes(picture)[0])
+    for frame, image in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame.luma, decoded_planes(image)[0])
     assert [frame.pts for frame in frames] == [0, 40, 60, 80]
     assert "repeat" in source.info.notes[0]
 
@@ -97,7 +97,7 @@ def test_colour_bars_are_right(tmp_path: Path, pix_fmt: str, matrix: str, full_r
     color = color_of(matrix, full_range)
     codec = "rawvideo" if pix_fmt == "nv12" else "ffv1"
     path = make_clip(
-        tmp_path / "bars.mkv", codec=codec, pix_fmt=pix_fmt, color=color, picture=bars, size=(128, 32), frames=2
+        tmp_path / "bars.mkv", codec=codec, pix_fmt=pix_fmt, color=color, image=bars, size=(128, 32), frames=2
     )
     with open_source(path) as source:
         for frame in source:
@@ -121,7 +121,7 @@ def test_colour_bars_are_right(tmp_path: Path, pix_fmt: str, matrix: str, full_r
 @pytest.mark.parametrize("size", [(128, 32), (129, 33)])
 def test_rgb_becomes_tagged_bt709(tmp_path: Path, file: str, codec: str, pix_fmt: str, size: tuple[int, int]) -> None:
     options = {"qp": "0"} if codec == "libx264rgb" else {}
-    path = make_clip(tmp_path / file, codec=codec, pix_fmt=pix_fmt, picture=bars, size=size, frames=1, options=options)
+    path = make_clip(tmp_path / file, codec=codec, pix_fmt=pix_fmt, image=bars, size=size, frames=1, options=options)
     with open_source(path) as source:
         frame = next(iter(source))
     color = frame.color
@@ -130,9 +130,7 @@ def test_rgb_becomes_tagged_bt709(tmp_path: Path, file: str, codec: str, pix_fmt
 
 
 def test_a_palette_is_rgb(tmp_path: Path) -> None:
-    path = make_clip(
-        tmp_path / "a.gif", codec="gif", pix_fmt="rgb8", picture=lambda i, h, w: bars(i, h, w) // 128 * 255
-    )
+    path = make_clip(tmp_path / "a.gif", codec="gif", pix_fmt="rgb8", image=lambda i, h, w: bars(i, h, w) // 128 * 255)
     with open_source(path) as source:
         frame = next(iter(source))
     assert np.abs(to_rgb(frame)[:, 6] - (252, 252, 255)).max() <= 2  # red and green have three bits: 7 * 36
@@ -146,7 +144,7 @@ def test_mjpeg_is_full_range_bt601(tmp_path: Path, pix_fmt: str) -> None:
         codec="mjpeg",
         pix_fmt=pix_fmt,
         color=color_of("bt601", True),
-        picture=bars,
+        image=bars,
         size=(128, 32),
         options={"qmin": "1", "qmax": "1"},
     )
@@ -159,7 +157,7 @@ def test_mjpeg_is_full_range_bt601(tmp_path: Path, pix_fmt: str) -> None:
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le", "gray16le"])
 def test_grey_keeps_its_range(tmp_path: Path, pix_fmt: str) -> None:
     path = make_clip(
-        tmp_path / "a.mkv", codec="ffv1", pix_fmt=pix_fmt, color=ColorSpace("bt709", True, 2, 2), picture=bars
+        tmp_path / "a.mkv", codec="ffv1", pix_fmt=pix_fmt, color=ColorSpace("bt709", True, 2, 2), image=bars
     )
     with open_source(path) as source:
         frame = next(iter(source))

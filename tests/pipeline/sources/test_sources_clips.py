@@ -26,11 +26,11 @@ def test_real_clips_come_out_whole_and_bit_identical(data_dir: Path, name: str) 
     with open_source(path) as source, av.open(str(path)) as container:
         planes = allocate_planes(source.info.height, source.info.width)
         container.streams.video[0].thread_type = "AUTO"
-        for picture in container.decode(video=0):
+        for image in container.decode(video=0):
             frame = source.read(lambda height, width: planes)
             assert frame is not None
             assert frame.luma is planes[0]
-            assert_same(frame, picture)
+            assert_same(frame, image)
             count += 1
         assert source.read() is None
     assert count == source.info.frames

@@ -269,8 +269,8 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_a_clip_over_http_waits_like_a_file(server: str, tmp_path: Path) -> None:
     with open_source(f"http://user:word@{server}/clip.mp4") as source:
         frames = list(source)
-    for frame, picture in zip(frames, decode_all(tmp_path / "clip.mp4"), strict=True):
-        assert_same(frame, picture)
+    for frame, image in zip(frames, decode_all(tmp_path / "clip.mp4"), strict=True):
+        assert_same(frame, image)
     assert not source.info.live
     assert source.info.passthrough is not None
     assert [track.codec for track in source.info.passthrough.tracks] == ["aac"]

@@ -108,9 +108,9 @@ def test_a_cover_picture_is_never_shown(tmp_path: Path) -> None:
         cover.width, cover.height, cover.pix_fmt, cover.disposition = 640, 480, "yuvj420p", Disposition.attached_pic
         stream: Any = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        picture = video_frame(moving(0, 480, 640), "yuvj420p")
-        picture.pts = 0
-        container.mux(cover.encode(picture))
+        image = video_frame(moving(0, 480, 640), "yuvj420p")
+        image.pts = 0
+        container.mux(cover.encode(image))
         container.mux(cover.encode())
         for index in range(5):
             frame = video_frame(moving(index, 64, 96))
@@ -127,9 +127,9 @@ def test_a_cover_picture_alone_is_called_so(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         cover: Any = container.add_stream("mjpeg", rate=25)
         cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", Disposition.attached_pic
-        picture = video_frame(moving(0, 48, 64), "yuvj420p")
-        picture.pts = 0
-        container.mux(cover.encode(picture))
+        image = video_frame(moving(0, 48, 64), "yuvj420p")
+        image.pts = 0
+        container.mux(cover.encode(image))
         container.mux(cover.encode())
     with pytest.raises(CliprlError, match=r"no video stream \(it has a cover image\)"):
         open_source(path)

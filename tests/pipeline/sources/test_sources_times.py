@@ -45,10 +45,10 @@ class Ticket:
 
 def recording(start: int, frames: int, part: int) -> list[Ticket]:
     """The packets of `frames` pictures and of their sound, as a muxer interleaves them; the sound begins a little earlier."""
-    pictures = [Ticket(VIDEO, start + i * STEP, start + i * STEP, STEP, part=part) for i in range(frames)]
+    images = [Ticket(VIDEO, start + i * STEP, start + i * STEP, STEP, part=part) for i in range(frames)]
     count = frames * STEP // SOUND
     sound = [Ticket(AUDIO, start - 960 + i * SOUND, start - 960 + i * SOUND, SOUND, part=part) for i in range(count)]
-    return sorted([*pictures, *sound], key=lambda ticket: (ticket.pts or 0) - ticket.stream_index * 2000)
+    return sorted([*images, *sound], key=lambda ticket: (ticket.pts or 0) - ticket.stream_index * 2000)
 
 
 def through(tickets: list[Ticket], timeline: Timeline[Ticket]) -> list[Ticket]:
@@ -78,16 +78,16 @@ def joined(starts: list[int], frames: int = 60) -> list[Ticket]:
 def test_joined_recordings_are_one_with_their_sound(starts: list[int]) -> None:
     timeline: Timeline[Ticket] = Timeline(VIDEO, starts[0] * TICKS)
     out = through(joined(starts), timeline)
-    pictures = [ticket for ticket in out if ticket.stream_index == VIDEO]
+    images = [ticket for ticket in out if ticket.stream_index == VIDEO]
     sound = [ticket for ticket in out if ticket.stream_index == AUDIO]
-    times = [ticket.pts for ticket in pictures]
+    times = [ticket.pts for ticket in images]
     assert times == list(range(times[0], times[0] + STEP * 60 * len(starts), STEP))
-    assert abs(pictures[0].seconds) < 3
+    assert abs(images[0].seconds) < 3
     heard = [ticket.seconds for ticket in sound]
     assert heard == sorted(set(heard))
     assert len(sound) >= (60 * STEP // SOUND - 1) * len(starts)
     for part in range(len(starts)):  # each part's sound lies under its pictures
-        first = next(ticket.seconds for ticket in pictures if ticket.part == part)
+        first = next(ticket.seconds for ticket in images if ticket.part == part)
         heard = [ticket.seconds for ticket in sound if ticket.part == part]
         assert abs(heard[0] - first) < 0.1
         assert abs(heard[-1] - first - 60 * STEP * TICKS) < 0.1

@@ -41,8 +41,8 @@ def encoded(codec: str = "libx264", **options: str) -> tuple[av.VideoStream, lis
     """A stream of pictures that are dark and bright in turn, and its packets."""
     stream = av.open(io.BytesIO(), "w", format="mpegts").add_stream(codec, rate=25)
     stream.width, stream.height, stream.options = 320, 240, {"tune": "zerolatency", "g": "10"} | options
-    pictures = [np.full((360, 320), 40 + 150 * (n % 2), np.uint8) for n in range(PICTURES)]
-    packets = [p for picture in pictures for p in stream.encode(av.VideoFrame.from_ndarray(picture, "yuv420p"))]
+    images = [np.full((360, 320), 40 + 150 * (n % 2), np.uint8) for n in range(PICTURES)]
+    packets = [p for image in images for p in stream.encode(av.VideoFrame.from_ndarray(image, "yuv420p"))]
     return stream, [*packets, *stream.encode(None)]
 
 

@@ -144,21 +144,21 @@ def converted(name: str, folder: Path) -> list[np.ndarray]:
         with open_sink(f"{folder}/out.mp4", OutputSpec(source.info, ()), crf=0) as sink:
             for frame in source:
                 sink.write(frame, None)
-    return [picture.astype(float) for picture in as_players_show(folder / "out.mp4")]
+    return [image.astype(float) for image in as_players_show(folder / "out.mp4")]
 
 
 @pytest.mark.parametrize("first", ["grey.png", "grey.jpg", "photo.jpg", "plain.webp", "plain.png"])
 @pytest.mark.parametrize("height", [64, 720])
 def test_colours_of_a_list_do_not_depend_on_its_first(first: str, height: int, tmp_path: Path) -> None:
-    pictures = [bars(0, height, 128), *(np.roll(bars(0, height, 128), 16 * i, axis=1) for i in (1, 2, 3))]
-    one = Image.fromarray(pictures[0])
+    images = [bars(0, height, 128), *(np.roll(bars(0, height, 128), 16 * i, axis=1) for i in (1, 2, 3))]
+    one = Image.fromarray(images[0])
     (one.convert("L") if "grey" in first else one).save(tmp_path / f"0-{first}", quality=98)
     for index, suffix in enumerate(["png", "jpg", "tif"], 1):
         options = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
-        Image.fromarray(pictures[index]).save(tmp_path / f"{index}.{suffix}", **options)
+        Image.fromarray(images[index]).save(tmp_path / f"{index}.{suffix}", **options)
     found = converted(f"{tmp_path}/?*.*", tmp_path)
-    for picture, expected in zip(found[1:], pictures[1:], strict=True):
-        assert np.abs(picture - expected)[:, 8::16].max() <= 6  # the middle of each bar; at its edge 4:2:0 mixes them
+    for image, expected in zip(found[1:], images[1:], strict=True):
+        assert np.abs(image - expected)[:, 8::16].max() <= 6  # the middle of each bar; at its edge 4:2:0 mixes them
 
 
 def test_range_and_matrix_that_change_in_a_stream(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_range_and_matrix_that_change_in_a_stream(tmp_path: Path) -> None:
     data = b""
     for index, color in enumerate(colors):
         path = make_clip(
-            tmp_path / f"{index}.h264", color=color, picture=bars, size=(128, 64), frames=3, options={"crf": "1"}
+            tmp_path / f"{index}.h264", color=color, image=bars, size=(128, 64), frames=3, options={"crf": "1"}
         )
         data += path.read_bytes()
     (tmp_path / "joined.h264").write_bytes(data)
@@ -255,8 +255,8 @@ def test_extreme_shapes_go_through_whole(
     outputs = [word for name in ("out.mp4", "masks/", "out.jsonl") for word in ("-o", f"{tmp_path}/{name}")]
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", str(tmp_path / "a.png"), *outputs, "--steps", "0", "--crf", "0"])
     assert run_app(cli.app, "cliprl-stream") == 0, capfd.readouterr().err
-    (picture,) = as_players_show(tmp_path / "out.mp4")
-    assert picture.shape[1::-1] == size
+    (image,) = as_players_show(tmp_path / "out.mp4")
+    assert image.shape[1::-1] == size
     (mask,) = (tmp_path / "masks").glob("*.png")
     assert Image.open(mask).size == size
 
@@ -273,7 +273,7 @@ def test_deep_and_dense_video_keeps_its_colours(pix_fmt: str, tmp_path: Path) ->
         codec=codec,
         pix_fmt=pix_fmt,
         color=color,
-        picture=bars,
+        image=bars,
         size=(128, 64),
         frames=2,
         options=options,
@@ -286,14 +286,14 @@ def test_other_devices_leave_stills_unrotated_with_a_note() -> None:
     class Elsewhere:
         on_host = False
 
-        def write(self, picture: av.VideoFrame, luma: Any, chroma: Any, color: ColorSpace) -> None:
-            assert luma.shape == (picture.height, picture.width)
+        def write(self, image: av.VideoFrame, luma: Any, chroma: Any, color: ColorSpace) -> None:
+            assert luma.shape == (image.height, image.width)
 
     info = StreamInfo("clip", 64, 96, Fraction(1, 25), color=ColorSpace("bt709", False, 1, 1), rotation=90)
     conformer = Conformer(info, Elsewhere(), persistent=True)
-    picture = video_frame(bars(0, 64, 96), "yuv420p", color_of("bt601", True))
-    picture.colorspace, picture.color_range = 6, 2
+    image = video_frame(bars(0, 64, 96), "yuv420p", color_of("bt601", True))
+    image.colorspace, image.color_range = 6, 2
     context = av.CodecContext.create("h264", "r")
-    frame = conformer.frame(picture, context, allocate_planes, "frame 7", None)
+    frame = conformer.frame(image, context, allocate_planes, "frame 7", None)
     assert (frame.color.matrix, frame.color.full_range, frame.rotation) == ("bt601", True, 90)
     assert any("--device cpu" in note for note in conformer.notes.values())

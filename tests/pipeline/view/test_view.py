@@ -217,17 +217,17 @@ def test_another_frame_size_starts_anew() -> None:
 def _views_of(path: Path, count: int) -> list[Viewport]:
     detector, views = FieldOfViewDetector(*NETWORK), []
     with av.open(str(path)) as container:
-        for picture in container.decode(video=0):
-            luma = picture.to_ndarray(format="gray") if picture.format.name == "gray" else _luma(picture)
+        for image in container.decode(video=0):
+            luma = image.to_ndarray(format="gray") if image.format.name == "gray" else _luma(image)
             views.append(detector.view_of(_frame(luma)))
             if len(views) == count:
                 break
     return views
 
 
-def _luma(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    plane = picture.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : picture.width].copy()
+def _luma(image: av.VideoFrame) -> NDArray[np.uint8]:
+    plane = image.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: image.height, : image.width].copy()
 
 
 def test_real_moving_circle(data_dir: Path) -> None:

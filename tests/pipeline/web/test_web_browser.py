@@ -540,8 +540,8 @@ def played(path: Path) -> Iterator[tuple[Playback, WebViewer]]:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for number in range(100):
-            picture = av.VideoFrame.from_ndarray(np.full((240, 320, 3), 2 * number, np.uint8), "rgb24")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.full((240, 320, 3), 2 * number, np.uint8), "rgb24")
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     playback = Playback(open_source(path), lambda seconds: open_file_at(str(path), seconds), waits=True)
     live = LiveStream(

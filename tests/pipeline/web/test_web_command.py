@@ -180,8 +180,8 @@ def short_clip(path: Path, frames: int = 50) -> Path:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
         for number in range(frames):
-            picture = av.VideoFrame.from_ndarray(np.full((128, 160, 3), 4 * number, np.uint8), "rgb24")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.full((128, 160, 3), 4 * number, np.uint8), "rgb24")
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     return path
 

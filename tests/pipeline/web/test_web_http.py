@@ -60,7 +60,7 @@ class Stream:
         self.socket.sendall(f"GET /stream.mjpg?view={view} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         self.file = self.socket.makefile("rb")
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """The next whole picture, RGB."""
         length = 0
         while not length:
@@ -299,13 +299,13 @@ def test_a_view_that_is_none_is_refused_in_one_answer(viewer: WebViewer, path: s
 
 def test_controls_change_what_is_shown(viewer: WebViewer, player: Player) -> None:
     with closing(Stream(viewer)) as overlay, closing(Stream(viewer, "raw")) as raw:
-        assert np.abs(raw.picture()[100, 50].astype(int) - 110 * 1.1644 + 16 * 1.1644).max() < 4
-        wait_for(lambda: overlay.picture()[100, 50], lambda rgb: rgb[1] > rgb[0] + 50)
+        assert np.abs(raw.image()[100, 50].astype(int) - 110 * 1.1644 + 16 * 1.1644).max() < 4
+        wait_for(lambda: overlay.image()[100, 50], lambda rgb: rgb[1] > rgb[0] + 50)
         ask(viewer, "/api/controls", "POST", {"show": {"shaft": False}})
-        wait_for(lambda: overlay.picture()[100, 50], lambda rgb: abs(int(rgb[1]) - int(rgb[0])) < 4)
-        assert overlay.picture()[100, 260, 0] > overlay.picture()[100, 260, 2] + 50  # the kidney is still there
+        wait_for(lambda: overlay.image()[100, 50], lambda rgb: abs(int(rgb[1]) - int(rgb[0])) < 4)
+        assert overlay.image()[100, 260, 0] > overlay.image()[100, 260, 2] + 50  # the kidney is still there
         ask(viewer, "/api/controls", "POST", {"opacity": 0, "show": {"shaft": True}})
-        wait_for(lambda: overlay.picture()[100, 260], lambda rgb: abs(int(rgb[0]) - int(rgb[2])) < 4)
+        wait_for(lambda: overlay.image()[100, 260], lambda rgb: abs(int(rgb[0]) - int(rgb[2])) < 4)
     ask(viewer, "/api/controls", "POST", {"opacity": 0.4})
 
 
@@ -405,12 +405,12 @@ def test_one_that_never_reads_harms_none_of_ten(viewer: WebViewer) -> None:
         stuck.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         streams = [opened.enter_context(closing(Stream(viewer))) for _ in range(9)]
         for _ in range(30):
-            assert all(stream.picture().shape == (240, 320, 3) for stream in streams)
+            assert all(stream.image().shape == (240, 320, 3) for stream in streams)
         # The one that is stuck has filled what lies between, and misses pictures from then on; the others still get theirs.
         skipped = 'cliprl_web_pictures_skipped_total{kind="jpeg",view="overlay"}'
         wait_for(lambda: _sample(viewer, skipped), lambda missed: missed > 0)
         for _ in range(10):
-            assert all(stream.picture().shape == (240, 320, 3) for stream in streams)
+            assert all(stream.image().shape == (240, 320, 3) for stream in streams)
     wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: metric_samples(text)["cliprl_web_viewers"] == 0)
 
 
@@ -421,13 +421,13 @@ def _sample(viewer: WebViewer, name: str) -> float:
 
 def test_viewer_that_leaves_during_an_image_is_forgotten(viewer: WebViewer) -> None:
     stream = Stream(viewer)
-    stream.picture()
+    stream.image()
     stream.file.read(100)
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a farewell
     stream.close()
     wait_for(lambda: ask(viewer, "/metrics")[2], lambda text: metric_samples(text)["cliprl_web_viewers"] == 0)
     with closing(Stream(viewer)) as another:
-        another.picture()
+        another.image()
 
 
 def test_closing_ends_streams_threads_and_the_port() -> None:
@@ -435,7 +435,7 @@ def test_closing_ends_streams_threads_and_the_port() -> None:
     with Player() as player:
         viewer = serve(player)
         stream = Stream(viewer)
-        stream.picture()
+        stream.image()
         viewer.close()
         viewer.close()
         with pytest.raises(OSError):  # noqa: PT011 - whatever the system calls it
@@ -456,16 +456,16 @@ def test_webrtc_serves_another_implementation_on_loopback_only(viewer: WebViewer
             while (message := await page.receive_json()).get("call") != 7:
                 pass
             await peer.setRemoteDescription(aiortc.RTCSessionDescription(message["answer"], "answer"))
-            picture = await asyncio.wait_for(peer.getReceivers()[0].track.recv(), LIMIT)
+            image = await asyncio.wait_for(peer.getReceivers()[0].track.recv(), LIMIT)
             await peer.close()
-        return message["answer"], picture.to_ndarray(format="rgb24")
+        return message["answer"], image.to_ndarray(format="rgb24")
 
-    answer, picture = asyncio.run(watch())
+    answer, image = asyncio.run(watch())
     candidates = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", answer)
     assert candidates
     assert set(candidates) == {"127.0.0.1"}
-    assert picture.shape == (240, 320, 3)
-    assert int(picture[100, 50, 1]) > int(picture[100, 50, 0]) + 50
+    assert image.shape == (240, 320, 3)
+    assert int(image[100, 50, 1]) > int(image[100, 50, 0]) + 50
 
 
 @pytest.mark.parametrize(

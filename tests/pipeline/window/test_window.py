@@ -94,10 +94,10 @@ def test_recording_state_and_losses_stay_in_the_window() -> None:
 
 
 def test_a_panel_holds_its_text() -> None:
-    picture = panel((("O", "overlay"), ("Space", "still")), 16)
-    assert picture.shape[2] == 4
-    assert picture[..., :3].max() > 200
-    assert (picture[:, 0, :3] < 40).all()
+    image = panel((("O", "overlay"), ("Space", "still")), 16)
+    assert image.shape[2] == 4
+    assert image[..., :3].max() > 200
+    assert (image[:, 0, :3] < 40).all()
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +133,9 @@ class Shown:
         self.window.start()
         assert self.window.opened.wait(LIMIT)
         assert self.window.failed is None
-        self.until(lambda picture: picture.max() > 50)  # before it is there, keys are lost
+        self.until(lambda image: image.max() > 50)  # before it is there, keys are lost
         self.press("f")
-        self.until(lambda picture: picture[240, 320].max() > 50)
+        self.until(lambda image: image[240, 320].max() > 50)
 
     def press(self, *keys: str) -> None:
         environment = os.environ | {"DISPLAY": self.screen}
@@ -146,10 +146,10 @@ class Shown:
 
     def until(self, fine: Callable[[np.ndarray], bool]) -> np.ndarray:
         deadline = time.monotonic() + LIMIT
-        while not fine(picture := self.grab()):
+        while not fine(image := self.grab()):
             assert time.monotonic() < deadline, "it was never seen"
             time.sleep(0.05)
-        return picture
+        return image
 
 
 @pytest.fixture
@@ -165,52 +165,50 @@ def shown(screen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     assert not display.window.is_alive()
 
 
-def painted(picture: np.ndarray, x: int, y: int = 200) -> bool:
-    return bool(np.ptp(picture[y, x]) > 30)
+def painted(image: np.ndarray, x: int, y: int = 200) -> bool:
+    return bool(np.ptp(image[y, x]) > 30)
 
 
 @needs_screen
 def test_full_screen_shows_the_true_picture_and_it_moves(shown: Shown) -> None:
-    picture = shown.until(lambda picture: painted(picture, 100))
+    image = shown.until(lambda image: painted(image, 100))
     for x, spec in ((100, CLASSES[1]), (520, CLASSES[2])):
-        assert np.abs(picture[200, x] - (np.array(spec.color) * 0.4 + GREY * 0.6)).max() <= 3
-    assert np.abs(picture[200, 320] - GREY).max() <= 1
-    shown.until(lambda later: (later[400:440] != picture[400:440]).any())
+        assert np.abs(image[200, x] - (np.array(spec.color) * 0.4 + GREY * 0.6)).max() <= 3
+    assert np.abs(image[200, 320] - GREY).max() <= 1
+    shown.until(lambda later: (later[400:440] != image[400:440]).any())
 
 
 @needs_screen
 def test_keys_work_and_what_they_did_is_told(shown: Shown) -> None:
     shown.press("1")
-    shown.until(lambda picture: not painted(picture, 100) and painted(picture, 520))
+    shown.until(lambda image: not painted(image, 100) and painted(image, 520))
     shown.press("o")
-    shown.until(lambda picture: not painted(picture, 520))
+    shown.until(lambda image: not painted(image, 520))
     shown.press("o", "1")
-    shown.until(lambda picture: painted(picture, 100) and painted(picture, 520))
-    shown.until(lambda picture: shown.press("c") or (picture[430:460, 250:390] > 230).sum() > 60)  # it stands for 2 s
+    shown.until(lambda image: painted(image, 100) and painted(image, 520))
+    shown.until(lambda image: shown.press("c") or (image[430:460, 250:390] > 230).sum() > 60)  # it stands for 2 s
     shown.press("h")
-    shown.until(lambda picture: (picture[100:380, 200:440] < 40).mean() > 0.4)
+    shown.until(lambda image: (image[100:380, 200:440] < 40).mean() > 0.4)
     shown.press("h")
     shown.press("r")
-    shown.until(lambda picture: shown.player.controls.settings.recording)
+    shown.until(lambda image: shown.player.controls.settings.recording)
 
 
 @needs_screen
 def test_the_raw_picture_beside_the_overlay(shown: Shown) -> None:
     shown.press("b")
-    shown.until(
-        lambda picture: painted(picture, 50, 220) and not painted(picture, 372, 220) and picture[220, 480].min() > 50
-    )
+    shown.until(lambda image: painted(image, 50, 220) and not painted(image, 372, 220) and image[220, 480].min() > 50)
 
 
 @needs_screen
 def test_a_still_stands_beside_the_picture_that_goes_on(shown: Shown) -> None:
     shown.press("space")
-    picture = shown.until(lambda picture: painted(picture, 50, 220) and painted(picture, 372, 220))
+    image = shown.until(lambda image: painted(image, 50, 220) and painted(image, 372, 220))
     still, live = (slice(323, 640), slice(0, 317))
-    later = shown.until(lambda later: (later[320:360, live] != picture[320:360, live]).any())
-    assert (later[120:360, still] == picture[120:360, still]).all()
+    later = shown.until(lambda later: (later[320:360, live] != image[320:360, live]).any())
+    assert (later[120:360, still] == image[120:360, still]).all()
     shown.press("space")
-    shown.until(lambda picture: painted(picture, 100))
+    shown.until(lambda image: painted(image, 100))
 
 
 @needs_screen
@@ -233,7 +231,7 @@ def test_the_command_shows_a_window_and_q_ends_it(screen: str, tmp_path: Path) -
 @needs_screen
 def test_a_snapshot_is_saved_where_one_is(shown: Shown, tmp_path: Path) -> None:
     shown.press("s")
-    shown.until(lambda picture: any(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in tmp_path.iterdir()))
+    shown.until(lambda image: any(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in tmp_path.iterdir()))
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"snapshot_\d+T\d+Z_\d+\.png", path.name)
     assert cv2.imread(str(path)).shape == (240, 320, 3)
