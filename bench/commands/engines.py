@@ -24,7 +24,7 @@ from cliprl.engines.backends.engine import Array
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache
-from cliprl.engines.selection.engine_variant import EngineVariant, candidates
+from cliprl.engines.selection.engine_variant import EngineVariant, variants
 from cliprl.engines.selection.load_engines import serve
 
 METHOD = {
@@ -38,7 +38,7 @@ ENCODER_RUN, STEP = "encoder", "refinement step"
 
 def engine_names(bundle: str, device: str) -> list[tuple[str, str]]:
     """Backend and precision of every engine that the device can run."""
-    return [(each.backend.name, each.precision) for each in candidates(open_bundle(bundle), device)]
+    return [(each.backend.name, each.precision) for each in variants(open_bundle(bundle), device)]
 
 
 def rejection(device: str, backend: str, precision: str, batch: int, bundle: str) -> str | None:
@@ -52,9 +52,9 @@ def rejection(device: str, backend: str, precision: str, batch: int, bundle: str
 
 def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJob) -> dict[str, list[float]]:
     """Milliseconds of every encoder run and, for a batch of one, of every refinement step, in this process."""
-    candidate = _find_variant(job.bundle, device, backend, precision, batch)
-    given = _inputs(candidate)
-    pair = _load(candidate)
+    variant = _find_variant(job.bundle, device, backend, precision, batch)
+    given = _inputs(variant)
+    pair = _load(variant)
     if batch > 1:
         return {ENCODER_RUN: _timed(lambda: pair.encoder.run(given), job)}
     seen = pair.encoder.run(given)
@@ -68,16 +68,16 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJ
 
 
 def _find_variant(bundle: str, device: str, backend: str, precision: str, batch: int) -> EngineVariant:
-    found = candidates(open_bundle(bundle), device, precision, batch=batch)
+    found = variants(open_bundle(bundle), device, precision, batch=batch)
     return next(each for each in found if each.backend.name == backend)
 
 
-def _load(candidate: EngineVariant) -> CompiledBundle:
+def _load(variant: EngineVariant) -> CompiledBundle:
     """Load engines that pass the gate; skip the gate for an untrained bundle, whose labels are random."""
-    if "weights" not in candidate.bundle.manifest.training:
-        return serve(candidate, EngineCache())
-    fields = candidate.fields() | {"reference": "none: never trained"}
-    return candidate.load(EngineCache().get_or_make(fields, lambda: StoredEntry(candidate.build(), {"faults": []})))
+    if "weights" not in variant.bundle.manifest.training:
+        return serve(variant, EngineCache())
+    fields = variant.fields() | {"reference": "none: never trained"}
+    return variant.load(EngineCache().get_or_make(fields, lambda: StoredEntry(variant.build(), {"faults": []})))
 
 
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
@@ -86,11 +86,11 @@ def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
     return open_bundle(folder)
 
 
-def _inputs(candidate: EngineVariant) -> dict[str, Array]:
+def _inputs(variant: EngineVariant) -> dict[str, Array]:
     """One batch of random images, and the text embeddings of the bundle."""
-    shapes = encoder_shapes(candidate.bundle, candidate.batch)
+    shapes = encoder_shapes(variant.bundle, variant.batch)
     image = np.random.default_rng(0).integers(0, 256, shapes["image"], np.uint8)
-    return {"image": image, "text": candidate.bundle.embeddings}
+    return {"image": image, "text": variant.bundle.embeddings}
 
 
 def _timed(infer: Callable[[], object], job: BenchJob) -> list[float]:
@@ -116,7 +116,7 @@ def _timed(infer: Callable[[], object], job: BenchJob) -> list[float]:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     device: Annotated[str, typer.Option(help="Device to run on: cpu or cuda.")] = "cpu",
     batches: Annotated[Sequence[int], typer.Option("--batch", min=1, help="Batch size; may be repeated.")] = (1,),
 ) -> Result:
@@ -125,13 +125,13 @@ def measure(
     for engine in in_fresh_process(engine_names, job.bundle, device):
         for batch in batches:
             case = " ".join(engine) + (f", batch {batch}" if batch > 1 else "")
-            say(f"preparing {case}")
+            log(f"preparing {case}")
             reason = in_fresh_process(rejection, device, *engine, batch, job.bundle)
             if reason:
                 notes.append(f"{case}: {reason}")
             else:
                 tasks[case] = (one_round, (device, *engine, batch, job))
-    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD, notes))
+    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(_series(answers), METHOD, notes))
 
 
 def _series(answers: Answers) -> list[Series]:

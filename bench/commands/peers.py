@@ -37,7 +37,7 @@ def _known_peers(names: list[str] | None) -> list[str] | None:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     names: Annotated[
         list[str] | None,
         typer.Option("--peer", callback=_known_peers, help="Only this one; may be repeated. All by default."),
@@ -45,12 +45,12 @@ def measure(
 ) -> Result:
     """Every named peer that can run here, and the pipeline; notes give the reason for the others."""
     chosen = list(dict.fromkeys((cliprl_contender.NAME, *(names or all_peers()))))
-    absent = {name: reason for name in chosen[1:] if (reason := _unfit(name, job, say))}
+    absent = {name: reason for name in chosen[1:] if (reason := _unfit(name, job, log))}
     notes = [f"{name} skipped: {reason}" for name, reason in absent.items()]
     tasks = {name: (timed, (find_peer(name).prepare, job)) for name in chosen if name not in absent}
     for name in notes:
-        say(name)
-    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD, notes))
+        log(name)
+    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(_series(answers), METHOD, notes))
 
 
 def _series(answers: Answers) -> list[Series]:
@@ -62,11 +62,11 @@ def _series(answers: Answers) -> list[Series]:
     return series
 
 
-def _unfit(name: str, job: BenchJob, say: LogFunction) -> str | None:
+def _unfit(name: str, job: BenchJob, log: LogFunction) -> str | None:
     """Return why a peer can't take part: not installed, or its own error, which must not end the run of the others."""
     if reason := find_peer(name).missing():
         return reason
-    say(f"trying {name}")
+    log(f"trying {name}")
     try:
         return in_fresh_process(trial, find_peer(name).prepare, job)
     except CliprlError as error:

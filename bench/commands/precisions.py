@@ -106,7 +106,7 @@ def _by_onnxruntime(model: Any, bundle: Bundle) -> Encode:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     sources: Annotated[list[str], typer.Argument(help="Videos or images to score on.")],
     calibrate: Annotated[list[str], typer.Option(help="Other videos or images to calibrate on; may be repeated.")],
     count: Annotated[int, typer.Option(min=1, help="Frames of each source.")] = 24,
@@ -120,7 +120,7 @@ def measure(
     series = []
     with tempfile.TemporaryDirectory() as folder:
         for variant, encode in encoders(bundle, known, Path(folder) / "bundle"):
-            say(variant)
+            log(variant)
             for name, images in seen.items():
                 labels = (encode(image).argmax(0) for image in images)
                 shares = [100 * float((one == other).mean()) for one, other in zip(labels, truth[name], strict=True)]

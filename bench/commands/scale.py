@@ -85,12 +85,12 @@ def run_one_stream(job: BenchJob) -> list[TimedRun]:
 Task = tuple[Callable[..., list[TimedRun]], tuple[Any, ...]]
 
 
-def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, say: LogFunction) -> dict[str, Task]:
+def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, log: LogFunction) -> dict[str, Task]:
     """The tasks of the axes, by case."""
     tasks: dict[str, Task] = {}
     if "resolution" in axes:
         for size in FRAME_SIZES:
-            say(f"rendering {size}")
+            log(f"rendering {size}")
             (folder / size).mkdir(exist_ok=True)
             clip = clip_file(f"demo:?size={size}&seconds=4", folder / size)
             tasks[f"resolution {size}"] = (run_one_stream, (replace(job, clip=str(clip)),))
@@ -119,15 +119,15 @@ def _known_axes(axes: Sequence[str]) -> Sequence[str]:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     axes: Annotated[
         Sequence[str],
         typer.Option("--axis", callback=_known_axes, help=f"One of {', '.join(AXES)}; may be repeated."),
     ] = AXES,
 ) -> Result:
     """Measure every case of the axes in turn, each in a fresh process."""
-    tasks = tasks_of(axes, job, session.folder, say)
-    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(_series(answers), METHOD))
+    tasks = tasks_of(axes, job, session.folder, log)
+    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(_series(answers), METHOD))
 
 
 def _series(answers: Answers) -> list[Series]:

@@ -159,7 +159,7 @@ def soak_clip(job: BenchJob, output: str, frames: int) -> MemoryGrowth:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     length: Annotated[int, typer.Option("--frames", min=100, help="Frames to run.")] = SOAK_FRAMES,
     target: Annotated[str, typer.Option(help="A sink, as for cliprl-stream.")] = "null:",
 ) -> Result:
@@ -173,7 +173,7 @@ def measure(
         return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
 
     return session.rounds(
-        {cliprl_contender.NAME: (soak_clip, (job, target, length))}, 1, say, make_result, MemoryGrowth.of
+        {cliprl_contender.NAME: (soak_clip, (job, target, length))}, 1, log, make_result, MemoryGrowth.of
     )
 
 

@@ -164,10 +164,10 @@ def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:
     defaults=BenchJob("", rounds=3, seconds=5, warm_up=2),
     suite={"stages": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
+def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
     """Measure rounds of both cases in turn, each in a fresh process."""
     tasks = {ALONE: (alone, (job,)), IN_PLACE: (in_place, (job,))}
-    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
+    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD))
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:

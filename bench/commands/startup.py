@@ -78,13 +78,13 @@ def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]
     defaults=BenchJob("", rounds=7, seconds=0, warm_up=0),
     settings=("bundle", "rounds"),
 )
-def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
+def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
     """Measure all cases in turn, round by round."""
-    say("filling the cache")
+    log("filling the cache")
     one_round(job, session.folder)
     rounds: list[Mapping[str, tuple[float, float, str]]] = []
     for turn in range(job.rounds):
-        say(f"round {turn + 1} of {job.rounds}")
+        log(f"round {turn + 1} of {job.rounds}")
         rounds.append(one_round(job, session.folder))
         session.keep(_result(session, rounds), f"ended in round {turn + 2} of {job.rounds}")
     return _result(session, rounds)

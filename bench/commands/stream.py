@@ -29,11 +29,11 @@ METHOD = {
     defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
     suite={"stream": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
+def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
     """Measure rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
     tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
     tasks |= {name: (timed, (find_peer(name).prepare, job)) for name in (cliprl_contender.NAME, PLAIN)}
-    return session.rounds(tasks, job.rounds, say, lambda answers: session.result(series_of(answers), METHOD))
+    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD))
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:

@@ -150,7 +150,7 @@ def _loaded(batches: Callable[[int], object], size: int, job: BenchJob) -> list[
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 means all cores.")] = 0,
@@ -161,7 +161,7 @@ def measure(
 
     loaded = recipe_of(recipe, settings)
     launch(device)  # reports a missing device before any scene is rendered
-    say("drawing scenes")
+    log("drawing scenes")
     _open(loaded, session.folder)
     size = f"{loaded.network.width}x{loaded.network.height}"
     identity = hashlib.sha256(repr(sorted(asdict(loaded).items())).encode()).hexdigest()
@@ -175,7 +175,7 @@ def measure(
         return replace(result, **given)  # type: ignore[arg-type]
 
     tasks = {"learning": (one_round, (recipe, settings, device, threads, session.folder, job))}
-    return session.rounds(tasks, job.rounds, say, make_result)
+    return session.rounds(tasks, job.rounds, log, make_result)
 
 
 def _series(rounds: Sequence[TrainingSamples]) -> list[Series]:

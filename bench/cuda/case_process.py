@@ -22,7 +22,7 @@ from cliprl.bench.harness.nvml import open_meter
 from cliprl.bench.harness.result import Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines, open_bundle
 from cliprl.engines.cache.cache_store import StoredEntry
-from cliprl.engines.selection.engine_variant import candidates
+from cliprl.engines.selection.engine_variant import variants
 from cliprl.pipeline.cuda.factory import open_shared_gpu
 
 RUNNER = Path(__file__).resolve().parents[1] / "gpu.py"
@@ -64,22 +64,22 @@ def open_gpu_bench(job: CaseJob, note: Note) -> Bench:
     return Bench(card, bundle, engines, load_frames(job.folder), job.seconds, note, meter)
 
 
-def load_networks(bundle: Bundle, say: Note, kept: Path | None = None) -> CompiledBundle:
+def load_networks(bundle: Bundle, log: Note, kept: Path | None = None) -> CompiledBundle:
     """Load the networks in FP16 on the GPU; the accuracy gate is skipped without OpenVINO, which computes its reference.
 
     Networks that skip the gate are built once and kept in the folder `kept`, for the processes that follow.
     """
     trained = "weights" not in bundle.manifest.training
     if trained and find_spec("openvino"):
-        return load_engines(bundle, device="cuda", precision="f16", say=say)
-    say("the accuracy gate was skipped: " + ("openvino is not installed" if trained else "the weights are random"))
-    for candidate in candidates(bundle, "cuda", "f16", say=say):
-        path = kept / f"networks-{candidate.backend.name}.pickle" if kept else None
+        return load_engines(bundle, device="cuda", precision="f16", log=log)
+    log("the accuracy gate was skipped: " + ("openvino is not installed" if trained else "the weights are random"))
+    for variant in variants(bundle, "cuda", "f16", log=log):
+        path = kept / f"networks-{variant.backend.name}.pickle" if kept else None
         try:
-            parts = pickle.loads(path.read_bytes()) if path and path.exists() else candidate.build()
-            engines = candidate.load(StoredEntry(parts, {}))
+            parts = pickle.loads(path.read_bytes()) if path and path.exists() else variant.build()
+            engines = variant.load(StoredEntry(parts, {}))
         except EngineError as error:
-            say(str(error))
+            log(str(error))
             continue
         if path:
             path.write_bytes(pickle.dumps(parts))

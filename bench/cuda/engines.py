@@ -67,9 +67,9 @@ def run_engine_tests() -> int:
     return int(done.returncode != 0)
 
 
-def calibrated(name: str, folder: Path, say: LogFunction) -> Bundle:
+def calibrated(name: str, folder: Path, log: LogFunction) -> Bundle:
     """Copy a bundle, or generate a recipe's networks with random weights, and add ranges for eight bits."""
-    made = find_bundle(name, RECIPE_SIZES[name], folder / name, say)
+    made = find_bundle(name, RECIPE_SIZES[name], folder / name, log)
     if not made.path.is_relative_to(folder):
         made = engines.copy_bundle(made, folder / name)
     return add_ranges(made, drawn_images(made.manifest.height, made.manifest.width))

@@ -17,9 +17,9 @@ from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bund
 GRID_STRIDE, MOTION_STEPS = 4, 3
 
 
-def find_bundle(name: str, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> Bundle:
+def find_bundle(name: str, size: tuple[int, int], folder: Path, log: Callable[[str], None]) -> Bundle:
     """Open a bundle by name or folder. If there is none, generate the recipe's networks with random weights for images of `size`
-    (height, width), which are as fast as trained ones; if that fails, open `small`. `say` receives the choice."""
+    (height, width), which are as fast as trained ones; if that fails, open `small`. `log` receives the choice."""
     try:
         return open_bundle(name)
     except CliprlError as error:
@@ -27,9 +27,9 @@ def find_bundle(name: str, size: tuple[int, int], folder: Path, say: Callable[[s
     try:
         made = random_bundle(name, size, folder)
     except (ImportError, CliprlError, RuntimeError) as error:
-        say(f"`small` is measured in place of `{name}`: {reason}; {' '.join(str(error).split())}")
+        log(f"`small` is measured in place of `{name}`: {reason}; {' '.join(str(error).split())}")
         return open_bundle()
-    say(f"`{name}` has random weights: speed does not depend on them, its masks mean nothing")
+    log(f"`{name}` has random weights: speed does not depend on them, its masks mean nothing")
     return made
 
 

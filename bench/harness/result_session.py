@@ -74,7 +74,7 @@ class ResultSession:
         self,
         tasks: Mapping[str, TimedTask],
         rounds: int,
-        say: LogFunction,
+        log: LogFunction,
         make_result: Callable[[Answers], Result],
         join: Callable[[list[Any]], Any] | None = None,
     ) -> Result:
@@ -83,7 +83,7 @@ class ResultSession:
         def keep(answers: Answers, done: int) -> None:
             self.keep(make_result(answers), f"ended in round {done + 1} of {rounds}")
 
-        return make_result(interleaved(tasks, rounds, say, keep, join))
+        return make_result(interleaved(tasks, rounds, log, keep, join))
 
     def keep(self, result: Result, words: str) -> None:
         """Keep an intermediate result, marked as unfinished; `words` describe the completed part."""

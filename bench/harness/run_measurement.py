@@ -60,12 +60,12 @@ def run_measurement(
         try:
             with console.status(kind) as status:
 
-                def say(text: str) -> None:
+                def log(text: str) -> None:
                     status.update(f"{kind}: {text}")
                     if not console.is_terminal:
                         console.print(f"{kind}: {text}", highlight=False, soft_wrap=True)
 
-                result = measure(session, replace(job, clip=str(session.clip)), say, **own)
+                result = measure(session, replace(job, clip=str(session.clip)), log, **own)
         except BaseException as error:
             if session.kept is not None:
                 _show_kept(session.kept, output, console)

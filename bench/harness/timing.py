@@ -96,7 +96,7 @@ Answers = dict[str, list[Any]]
 def interleaved(
     tasks: Mapping[str, TimedTask],
     rounds: int,
-    say: LogFunction,
+    log: LogFunction,
     keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
     join: Callable[[list[Any]], Any] | None = None,
 ) -> Answers:
@@ -110,7 +110,7 @@ def interleaved(
     for turn in range(rounds):
         reports: list[Any] = []
         for name in _order(list(tasks), turn):
-            say(f"round {turn + 1} of {rounds}: {name}")
+            log(f"round {turn + 1} of {rounds}: {name}")
             reports.clear()
             function, arguments = tasks[name]
             try:

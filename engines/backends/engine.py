@@ -54,7 +54,7 @@ class Probe:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to make an engine of, and for what use: see `compile_engine`. A size of -1 in `shapes` is a number of classes
-    that each run may choose within RANGES. `aside`, the path of a cache entry without its suffix, is where a
+    that each run may choose within RANGES. `sidecar`, the path of a cache entry without its suffix, is where a
     backend may keep what makes the next build or start quicker; with None nothing is kept.
     """
 
@@ -63,7 +63,7 @@ class Request:
     threads: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     buffers: int = 1
-    aside: Path | None = None
+    sidecar: Path | None = None
 
 
 class Backend(Protocol):

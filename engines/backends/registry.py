@@ -88,8 +88,8 @@ def probe(backend: str) -> Probe:
     return backend_of(backend).probe()
 
 
-def ready_backends(device: str, say: LogFunction = ignore_message) -> list[Backend]:
-    """The backends that can serve on `device`, the preferred first. `say` gets the reasons of preferred ones that can't.
+def ready_backends(device: str, log: LogFunction = ignore_message) -> list[Backend]:
+    """The backends that can serve on `device`, the preferred first. `log` gets the reasons of preferred ones that can't.
 
     Raises UsageError for an unknown device, EngineError with every backend's reason if none can serve.
     """
@@ -98,7 +98,7 @@ def ready_backends(device: str, say: LogFunction = ignore_message) -> list[Backe
         reasons = "; ".join(f"{result.backend}: {result.reason}" for result in probes)
         raise EngineError(f"no engine can serve on device '{device}': {reasons}")
     for result in takewhile(lambda result: not result.ready, probes):
-        say(f"{result.backend} does not serve: {result.reason}")
+        log(f"{result.backend} does not serve: {result.reason}")
     return [backend_of(result.backend) for result in probes if result.ready]
 
 

@@ -31,39 +31,39 @@ class EngineCache:
         self._store = CacheStore(self.folder)
 
     def get_or_make(
-        self, fields: Mapping[str, str], make: Callable[[], StoredEntry], say: LogFunction = ignore_message
+        self, fields: Mapping[str, str], make: Callable[[], StoredEntry], log: LogFunction = ignore_message
     ) -> StoredEntry:
         """The entry made for exactly these fields, or what `make` gives, stored for the next time.
 
         Where several processes ask at once one makes it and the others wait. A folder that can't be written costs the
-        caching and nothing else. `say` gets the reason why an entry is made.
+        caching and nothing else. `log` gets the reason why an entry is made.
         """
-        found = self.read(fields, say)
+        found = self.read(fields, log)
         if found is not None:
             return found
-        with self._locked(fields, say) as storing:
+        with self._locked(fields, log) as storing:
             found = self.read(fields) if storing else None
             if found is not None:
                 return found
             made = make()
             if storing:
-                self._keep(fields, made, say)
+                self._keep(fields, made, log)
             return made
 
-    def read(self, fields: Mapping[str, str], say: LogFunction = ignore_message) -> StoredEntry | None:
-        """The entry for these fields, if there is a whole one. `say` gets the fields in which the nearest other entry differs."""
+    def read(self, fields: Mapping[str, str], log: LogFunction = ignore_message) -> StoredEntry | None:
+        """The entry for these fields, if there is a whole one. `log` gets the fields in which the nearest other entry differs."""
         name = entry_name(fields)
         data = self._store.sidecar(name)
         if data is None:
-            self._explain(name, fields, say)
+            self._explain(name, fields, log)
             return None
         differing = _difference(data["fields"], fields)
         if differing:
-            say(differing)
+            log(differing)
             return None
         parts = self._store.parts(name, data)
         if parts is None:
-            say(f"the cached engine {name} is damaged: compiling again")
+            log(f"the cached engine {name} is damaged: compiling again")
             return None
         self._store.touch(name)
         return StoredEntry(parts, data["report"])
@@ -86,7 +86,7 @@ class EngineCache:
         return len(entries)
 
     @contextmanager
-    def _locked(self, fields: Mapping[str, str], say: LogFunction) -> Iterator[bool]:
+    def _locked(self, fields: Mapping[str, str], log: LogFunction) -> Iterator[bool]:
         """Hold the entry's lock; gives False where there is no locking, and so no storing, in this folder."""
         # Imported here, because a warm start needs no lock.
         from filelock import FileLock, Timeout
@@ -98,10 +98,10 @@ class EngineCache:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                say("waiting for another process that compiles the same engine")
+                log("waiting for another process that compiles the same engine")
                 lock.acquire(timeout=LOCK_SECONDS)
         except (OSError, NotImplementedError) as error:
-            say(f"compiled engines can't be kept in {self.folder} ({_cause(error)}): compiling for this run alone")
+            log(f"compiled engines can't be kept in {self.folder} ({_cause(error)}): compiling for this run alone")
             lock = None
         try:
             yield lock is not None
@@ -109,13 +109,13 @@ class EngineCache:
             if lock is not None:
                 lock.release()
 
-    def _keep(self, fields: Mapping[str, str], made: StoredEntry, say: LogFunction) -> None:
+    def _keep(self, fields: Mapping[str, str], made: StoredEntry, log: LogFunction) -> None:
         """Store an entry and make room for it; the lock is held."""
         name = entry_name(fields)
         try:
             self._store.write(name, fields, made)
         except OSError as error:
-            say(f"the compiled engine can't be kept in {self.folder} ({_cause(error)}): it serves this run alone")
+            log(f"the compiled engine can't be kept in {self.folder} ({_cause(error)}): it serves this run alone")
         self._store.sweep(STALE)
         total = 0
         for entry in self.entries():
@@ -123,15 +123,15 @@ class EngineCache:
             if total > self.limit and entry.name != name:
                 self._store.remove(entry.name)
 
-    def _explain(self, name: str, fields: Mapping[str, str], say: LogFunction) -> None:
+    def _explain(self, name: str, fields: Mapping[str, str], log: LogFunction) -> None:
         """Log how the nearest entry differs: the same bundle, backend and precision, made for something else."""
         if self._store.exists(name):
-            say(f"the cached engine {name} is damaged: compiling again")
+            log(f"the cached engine {name} is damaged: compiling again")
             return
         kin = [entry.fields for entry in self.entries() if entry.name.startswith(_label(fields) + "-") and entry.fields]
         if kin:
             nearest = min(kin, key=lambda other: sum(other.get(key) != value for key, value in fields.items()))
-            say(_difference(nearest, fields))
+            log(_difference(nearest, fields))
 
 
 def entry_name(fields: Mapping[str, str]) -> str:

@@ -196,7 +196,7 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
 
     bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
 
-    def say(message: str) -> None:
+    def log(message: str) -> None:
         with suppress(OSError):  # a closed terminal must not end the run
             console.print(message, style="dim", markup=False, highlight=False)
         if console.is_terminal and not bar.tasks:
@@ -204,7 +204,7 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
             bar.start()
 
     try:
-        yield say
+        yield log
     finally:
         if bar.tasks:
             bar.stop()

@@ -36,8 +36,8 @@ def list_backends() -> None:
 def build_here(name: str, device: str, precision: str, threads: int) -> None:
     """Compile for this machine and keep the result."""
     cache, bundle = EngineCache(), open_bundle(name)
-    with reporting_errors(err) as say:
-        pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, say=say)
+    with reporting_errors(err) as log:
+        pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, log=log)
     made = {"bundle": bundle.manifest.name, "backend": pair.backend, "precision": pair.precision}
     kept = any(made.items() <= entry.fields.items() for entry in cache.entries())
     where = f"is ready in {cache.folder}" if kept else "can serve, but each start compiles it anew"
@@ -67,8 +67,8 @@ def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
     """Write a copy of a bundle for eight bits, on the CPU and on GPUs, and show how it compares."""
     from cliprl.engines.onnx.nncf_int8 import quantised_copy
 
-    with reporting_errors(err) as say:
-        copy = quantised_copy(open_bundle(name), frames, folder, say)
+    with reporting_errors(err) as log:
+        copy = quantised_copy(open_bundle(name), frames, folder, log)
     reason = backend_of("openvino").lacks("int8", copy.manifest.hashes)
     if reason and INT8_ENCODER in copy.manifest.hashes:
         out.print(f"its int8 encoder is not compared on this machine: {reason}", markup=False)
@@ -90,8 +90,8 @@ def inspect_bundle(name: str) -> None:
         red, green, blue = spec.color
         out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
     try:
-        with reporting_errors(err) as say:
-            pair = load_engines(bundle, say=say)
+        with reporting_errors(err) as log:
+            pair = load_engines(bundle, log=log)
         _print_tensors("encoder", pair.encoder)
         _print_tensors("refiner", pair.refiner)
     except EngineError as error:

@@ -12,24 +12,24 @@ from cliprl.engines.bundle.bundle import open_bundle
 from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.errors import EngineError
 from cliprl.engines.selection.accuracy_gate import Comparison
-from cliprl.engines.selection.engine_variant import EngineVariant, candidates, compare_with_reference
+from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, variants
 
 
 def verify_variants(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
-    """Print how every candidate compares with the reference; whether any was accepted."""
+    """Print how every variant compares with the reference; whether any was accepted."""
     bundle = open_bundle(name)
     reference = reference_of(bundle)
     table = Table("backend", "precision", "network", "cosine", "labels agree", "verdict", box=None, pad_edge=False)
     accepted, refined = False, dict[str, Comparison]()
-    for candidate in candidates(bundle, device, precision, threads):
+    for variant in variants(bundle, device, precision, threads):
         try:
-            comparisons = compare_with_reference(candidate, candidate.build(), reference)
+            comparisons = compare_with_reference(variant, variant.build(), reference)
         except EngineError as error:
-            table.add_row(candidate.backend.name, candidate.precision, "", "", "", f"[red]{escape(str(error))}[/]")
+            table.add_row(variant.backend.name, variant.precision, "", "", "", f"[red]{escape(str(error))}[/]")
             continue
         for comparison in comparisons:
-            table.add_row(*_row(candidate, comparison))
-        refined[f"{candidate.backend.name} {candidate.precision}"] = comparisons[1]
+            table.add_row(*_row(variant, comparison))
+        refined[f"{variant.backend.name} {variant.precision}"] = comparisons[1]
         accepted = accepted or not any(comparison.faults() for comparison in comparisons)
     drawn = " drawn here: the bundle brings none" if reference.source == DRAWN_KEY else " of the bundle"
     out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.images)} images{drawn}")
@@ -39,11 +39,11 @@ def verify_variants(name: str, device: str, precision: str, threads: int, out: C
     return accepted
 
 
-def _row(candidate: EngineVariant, comparison: Comparison) -> tuple[str, ...]:
+def _row(variant: EngineVariant, comparison: Comparison) -> tuple[str, ...]:
     faults = comparison.faults()
     return (
-        candidate.backend.name,
-        candidate.precision,
+        variant.backend.name,
+        variant.precision,
         comparison.stage,
         f"{comparison.cosine:.5f}",
         f"{comparison.agreement:.2%}",

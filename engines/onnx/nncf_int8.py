@@ -49,10 +49,10 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
-def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: LogFunction = ignore_message) -> Bundle:
+def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, log: LogFunction = ignore_message) -> Bundle:
     """Copy a bundle to a new `folder` and give the copy what eight bits need, calibrated on image files.
 
-    `say` gets the name of a missing package and of what is left out. Raises EngineError if both packages are missing,
+    `log` gets the name of a missing package and of what is left out. Raises EngineError if both packages are missing,
     UsageError for bad frames.
     """
     images = read_images(frames, bundle.manifest.height, bundle.manifest.width)
@@ -73,7 +73,7 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, say: Lo
         shutil.rmtree(folder)
         raise EngineError("; ".join(missing))
     for reason in missing:
-        say(reason)
+        log(reason)
     return copy
 
 

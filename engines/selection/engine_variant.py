@@ -50,7 +50,7 @@ class EngineVariant:
     """One way to run a bundle: a backend, a precision, and the CPU threads it may use.
 
     With `open_classes` the engines take any number of classes, at a cost of about 3 %; the gate judges them on the bundle's.
-    The encoder takes `batch` images at a time; the refiner, whose frames wait for each other, one. `aside`: see `Request`.
+    The encoder takes `batch` images at a time; the refiner, whose frames wait for each other, one. `sidecar`: see `Request`.
     """
 
     bundle: Bundle
@@ -60,7 +60,7 @@ class EngineVariant:
     buffers: int = BUFFERS
     open_classes: bool = False
     batch: int = 1
-    aside: Path | None = None
+    sidecar: Path | None = None
 
     def fields(self) -> dict[str, str]:
         """Everything that the compiled engines, and the verdict on them, depend on."""
@@ -111,14 +111,14 @@ class EngineVariant:
         shapes = dict(encoder_shapes(self.bundle, self.batch))
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(path, self.precision, self.threads, shapes, self.buffers, self.aside)
+        return Request(path, self.precision, self.threads, shapes, self.buffers, self.sidecar)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.
         precision = self.precision if self.precision in self.backend.precisions() else self.backend.precisions()[0]
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(self.bundle.refiner, precision, self.threads, shapes, aside=self.aside)
+        return Request(self.bundle.refiner, precision, self.threads, shapes, sidecar=self.sidecar)
 
 
 def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -127,13 +127,13 @@ def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(-1 if i == axes[name] else n for i, n in enumerate(s)) for name, s in shapes.items()}
 
 
-def candidates(
+def variants(
     bundle: Bundle,
     device: str,
     precision: str = AUTO,
     threads: int = 0,
     buffers: int = BUFFERS,
-    say: LogFunction = ignore_message,
+    log: LogFunction = ignore_message,
     batch: int = 1,
 ) -> Iterator[EngineVariant]:
     """Each backend that can serve, in each of its precisions or in the one asked for; the preferred first.
@@ -145,7 +145,7 @@ def candidates(
     bundle = open_bundle(bundle.path) if changed else bundle
     # OpenVINO's int8 encoder was made for the bundle's own number of classes.
     files = set(bundle.manifest.hashes) - ({INT8_ENCODER, INT8_WEIGHTS} if changed else set())
-    backends = ready_backends(device, say)
+    backends = ready_backends(device, log)
     if precision != AUTO and all(backend.lacks(precision, files) for backend in backends):
         reasons = "; ".join(f"{backend.name}: {backend.lacks(precision, files)}" for backend in backends)
         known = dict.fromkeys(each for backend in backends for each in backend.precisions(files))
@@ -159,10 +159,10 @@ def candidates(
 
 
 def compare_with_reference(
-    candidate: EngineVariant, parts: Mapping[str, bytes], reference: Reference
+    variant: EngineVariant, parts: Mapping[str, bytes], reference: Reference
 ) -> tuple[Comparison, Comparison]:
     """Run what was built over the reference's images, and compare."""
-    pair = candidate.load(StoredEntry(parts))
-    outputs = predict(pair.encoder, pair.refiner, reference.images, candidate.bundle)
-    names = [spec.name for spec in candidate.bundle.manifest.classes]
+    pair = variant.load(StoredEntry(parts))
+    outputs = predict(pair.encoder, pair.refiner, reference.images, variant.bundle)
+    names = [spec.name for spec in variant.bundle.manifest.classes]
     return judge(*outputs, reference, names)

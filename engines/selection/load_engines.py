@@ -18,8 +18,8 @@ from cliprl.engines.selection.engine_variant import (
     BUFFERS,
     CompiledBundle,
     EngineVariant,
-    candidates,
     compare_with_reference,
+    variants,
 )
 from cliprl.engines.selection.speed_test import ranked, run_speed_test
 
@@ -35,13 +35,13 @@ def load_engines(
     buffers: int = BUFFERS,
     batch: int = 1,
     cache: EngineCache | None = None,
-    say: LogFunction = ignore_message,
+    log: LogFunction = ignore_message,
 ) -> CompiledBundle:
     """The networks of `bundle`, ready to run on `device`, from the cache where they were compiled before.
 
     "auto" takes the first backend that can serve, and of its precisions that the accuracy gate accepts the one that is
     fastest on this machine; one asked for by name is taken or refused.
-    `threads` 0 means half of the processors. `say` gets messages about what takes time, and why.
+    `threads` 0 means half of the processors. `log` gets messages about what takes time, and why.
     The encoder takes `batch` images at a
     time, for work on stored images on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms an image alone, 8.3 in
     fours, 8.9 in eights), and a stream's frames do not wait for each other.
@@ -51,60 +51,60 @@ def load_engines(
         raise UsageError(f"batch {batch} is no number of images: give 1 or more")
     cache = cache or EngineCache()
     refused = []
-    served = _Served(cache, say)
-    found = candidates(bundle, device, precision, threads, buffers, say, batch)
-    for candidate in _fastest_first(found, served) if precision == AUTO else found:
+    served = _Served(cache, log)
+    found = variants(bundle, device, precision, threads, buffers, log, batch)
+    for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:
-            return served(candidate)
+            return served(variant)
         except EngineError as error:
             refused.append(str(error))
             if precision == AUTO:
-                say(str(error))
+                log(str(error))
     raise EngineError(f"bundle '{bundle.manifest.name}' can't be served on {device}: {'; '.join(refused)}")
 
 
 class _Served:
     """Load each variant once: one that the speed test has loaded is reused."""
 
-    def __init__(self, cache: EngineCache, say: LogFunction) -> None:
-        self.cache, self.say = cache, say
+    def __init__(self, cache: EngineCache, log: LogFunction) -> None:
+        self.cache, self.log = cache, log
         self._pairs: dict[tuple[str, str], CompiledBundle] = {}
 
-    def __call__(self, candidate: EngineVariant) -> CompiledBundle:
-        kind = candidate.backend.name, candidate.precision
+    def __call__(self, variant: EngineVariant) -> CompiledBundle:
+        kind = variant.backend.name, variant.precision
         if kind not in self._pairs:
-            self._pairs[kind] = serve(candidate, self.cache, self.say)
+            self._pairs[kind] = serve(variant, self.cache, self.log)
         return self._pairs[kind]
 
 
-def serve(candidate: EngineVariant, cache: EngineCache, say: LogFunction = ignore_message) -> CompiledBundle:
+def serve(variant: EngineVariant, cache: EngineCache, log: LogFunction = ignore_message) -> CompiledBundle:
     """Load a variant from the cache or build it. Raises EngineError, with the figures, if the accuracy gate refuses it."""
-    fields = candidate.fields()
-    candidate = replace(candidate, aside=cache.folder / entry_name(fields))
-    made = cache.get_or_make(fields, lambda: _make(candidate, say), say)
+    fields = variant.fields()
+    variant = replace(variant, sidecar=cache.folder / entry_name(fields))
+    made = cache.get_or_make(fields, lambda: _make(variant, log), log)
     if made.report["faults"]:
         raise EngineError(
-            f"{candidate.backend.name} in {candidate.precision} is refused by the accuracy gate: "
+            f"{variant.backend.name} in {variant.precision} is refused by the accuracy gate: "
             f"{', '.join(made.report['faults'])}"
         )
     try:
-        return candidate.load(made)
+        return variant.load(made)
     except EngineError as error:
         # Whole, made for this machine, and yet it does not load: worth one more build.
-        say(f"{error}: compiling again")
+        log(f"{error}: compiling again")
         cache.forget(fields)
-        return candidate.load(cache.get_or_make(fields, lambda: _make(candidate, say), say))
+        return variant.load(cache.get_or_make(fields, lambda: _make(variant, log), log))
 
 
 def _fastest_first(found: Iterable[EngineVariant], served: _Served) -> Iterator[EngineVariant]:
     """Backends in their order; of each its precisions by measured speed, 32 bits, which are never faster, last."""
-    for _, group in groupby(found, lambda candidate: candidate.backend.name):
+    for _, group in groupby(found, lambda variant: variant.backend.name):
         every = list(group)
-        rivals = [candidate for candidate in every if candidate.precision != FULL]
+        rivals = [variant for variant in every if variant.precision != FULL]
         if len(rivals) > 1:
             order = _measured_order(rivals, served)
             rivals.sort(key=lambda rival: order.index(rival.precision) if rival.precision in order else len(order))
-        yield from (*rivals, *(candidate for candidate in every if candidate.precision == FULL))
+        yield from (*rivals, *(variant for variant in every if variant.precision == FULL))
 
 
 def _measured_order(rivals: Sequence[EngineVariant], served: _Served) -> Sequence[str]:
@@ -117,30 +117,30 @@ def _measured_order(rivals: Sequence[EngineVariant], served: _Served) -> Sequenc
 
 
 def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
-    """Compile and check every variant, and time the accepted ones; `say` gets the refusals."""
+    """Compile and check every variant, and time the accepted ones; `log` gets the refusals."""
     accepted: dict[str, Engine] = {}
     for rival in rivals:
         try:
             accepted[rival.precision] = served(rival).encoder
         except EngineError as error:
-            served.say(str(error))
+            served.log(str(error))
     times = run_speed_test(accepted, rivals[0].bundle) if len(accepted) > 1 else dict.fromkeys(accepted, 0.0)
     order = ranked(times)
     if len(order) > 1:
-        served.say(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
+        served.log(f"{order[0]} serves: {', '.join(f'{name} {times[name]:.1f} ms' for name in order)} a frame")
     return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
 
 
-def _make(candidate: EngineVariant, say: LogFunction) -> StoredEntry:
+def _make(variant: EngineVariant, log: LogFunction) -> StoredEntry:
     """Build, and pass or refuse: a verdict of refusal is kept too, so that it need not be found again."""
-    name = f"{candidate.bundle.manifest.name} for {candidate.backend.name} in {candidate.precision}"
-    say(f"compiling {name}: this is done once")
+    name = f"{variant.bundle.manifest.name} for {variant.backend.name} in {variant.precision}"
+    log(f"compiling {name}: this is done once")
     start = time.monotonic()
-    parts = candidate.build()
+    parts = variant.build()
     seconds = time.monotonic() - start
-    _unchanged(candidate.bundle)
-    reference = reference_of(candidate.bundle)
-    comparisons = compare_with_reference(candidate, parts, reference)
+    _unchanged(variant.bundle)
+    reference = reference_of(variant.bundle)
+    comparisons = compare_with_reference(variant, parts, reference)
     faults = [fault for comparison in comparisons for fault in comparison.faults()]
     report = {
         "seconds": round(seconds, 3),

@@ -96,8 +96,8 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
     with deferring_signals(_end_at_once):
         with ExitStack() as opened:
-            with reporting_errors(console) as say:
-                stream = _open(options, outputs, targets, opened, say)
+            with reporting_errors(console) as log:
+                stream = _open(options, outputs, targets, opened, log)
             if options.device != "cpu":
                 gc.collect()
                 gc.freeze()  # what is loaded now stays: a collection of it would hold up several frames of a GPU
@@ -147,7 +147,7 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
 
 
 def _open(
-    options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, say: Callable[[str], None]
+    options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, log: Callable[[str], None]
 ) -> VideoStream:
     """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
     watched = _is_watched(options)
@@ -172,7 +172,7 @@ def _open(
             device_opener(options.device)  # an error now, not in the process that segments
             first = call_interruptibly(lambda: first_source(watchable(options.source), options.live))
             outputs.check(overwrite=options.overwrite)
-        live = _open_live(options, targets, first, bundle, Overlay(shown, style), say)
+        live = _open_live(options, targets, first, bundle, Overlay(shown, style), log)
         opened.enter_context(tidy_recordings())
         if options.web is not None:
             opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
@@ -180,14 +180,14 @@ def _open(
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live
     with interruptible():
-        device = open_device(options.device, say)
+        device = open_device(options.device, log)
         for note in device.notes:
-            say(note)
+            log(note)
         overlay = device.overlay(shown, style)
-        source = opened.enter_context(_open_source(options, device, say))
+        source = opened.enter_context(_open_source(options, device, log))
         outputs.check(overwrite=options.overwrite)
     if source.info.live:  # known for http only after opening
-        return _open_live(options, targets, source, bundle, Overlay(shown, style), say)
+        return _open_live(options, targets, source, bundle, Overlay(shown, style), log)
     scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
     sinks = [
         opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
@@ -199,7 +199,7 @@ def _open(
             budget_ms=options.budget_ms,
             precision=options.precision,
             threads=options.threads,
-            say=say,
+            log=log,
         )
     return Stream(
         source,
@@ -212,11 +212,11 @@ def _open(
     )
 
 
-def _open_source(options: StreamOptions, device: Device, say: Callable[[str], None]) -> FrameSource:
+def _open_source(options: StreamOptions, device: Device, log: Callable[[str], None]) -> FrameSource:
     """Open the input. A signal ends the wait for its data, except with a GPU, whose decoder belongs to its thread."""
 
     def open_input() -> FrameSource:
-        return device.source(options.source, say, stream=options.live.stream)
+        return device.source(options.source, log, stream=options.live.stream)
 
     return call_interruptibly(open_input) if options.device == "cpu" else open_input()
 
@@ -232,7 +232,7 @@ def _open_live(
     first: FrameSource | None,
     bundle: Bundle,
     overlay: Overlay,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> LiveStream:
     def open_output(target: str, spec: OutputSpec) -> Sink:
         spec = replace(
@@ -257,7 +257,7 @@ def _open_live(
     waits = web and not options.window and not (kind and kind.generated)
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
-    return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, say=say)
+    return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
 
 
 def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:

@@ -35,13 +35,13 @@ class CudaDevice(GpuContext):
         self.profiler: Profiler = shared.gpu.range
 
     def source(
-        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+        self, name: str, log: Callable[[str], None] = ignore_message, *, stream: int | None = None
     ) -> FrameSource:
         """Open a video file with NVDEC where possible, any other source as `open_source` does."""
         if self.decoder is not None and Path(name).is_file():
             from cliprl.pipeline.cuda.codecs.nvdec import open_on_gpu
 
-            found = open_on_gpu(name, self, self.decoder, say, stream)
+            found = open_on_gpu(name, self, self.decoder, log, stream)
             if found is not None:
                 return found
         from cliprl.pipeline.sources import open_source

@@ -19,19 +19,19 @@ OLDEST = (7, 5)
 _shared: dict[int, SharedGpu] = {}
 
 
-def open_device(say: Callable[[str], None] = ignore_message) -> CudaDevice:
+def open_device(log: Callable[[str], None] = ignore_message) -> CudaDevice:
     """Open a device on torch's current GPU for one video stream; the devices of a process share context, kernels and turns.
 
     Raises EngineError with the first reason why this machine can't serve.
     """
-    return CudaDevice(open_shared_gpu(say))
+    return CudaDevice(open_shared_gpu(log))
 
 
-def open_shared_gpu(say: Callable[[str], None] = ignore_message) -> SharedGpu:
+def open_shared_gpu(log: Callable[[str], None] = ignore_message) -> SharedGpu:
     """Return torch's current GPU with all that its video streams share, the same object each time. Raises like `open_device`."""
     check_device()
     with CAPTURE_LOCK:
-        return _open_shared(say)
+        return _open_shared(log)
 
 
 def check_device() -> None:
@@ -53,7 +53,7 @@ def why_not(driver: DriverInfo | None, state: Callable[[], tuple[str, bool]]) ->
     return why_not_torch(state)
 
 
-def _open_shared(say: Callable[[str], None]) -> SharedGpu:
+def _open_shared(log: Callable[[str], None]) -> SharedGpu:
     import torch
 
     from cliprl.pipeline.cuda.torch_gpu import TorchGpu
@@ -63,19 +63,19 @@ def _open_shared(say: Callable[[str], None]) -> SharedGpu:
     index = torch.cuda.current_device()
     if index not in _shared:
         target = "sm{}{}".format(*torch.cuda.get_device_capability(index))
-        launcher, note = load_kernels(target, index, say)
+        launcher, note = load_kernels(target, index, log)
         gpu = TorchGpu(launcher, index)
         _shared[index] = share(gpu, network_of, (f"{gpu.name} ({target}): {note}",), index, Encoding(index=index))
     return _shared[index]
 
 
-def load_kernels(target: str, index: int, say: Callable[[str], None]) -> tuple[Launcher, str]:
+def load_kernels(target: str, index: int, log: Callable[[str], None]) -> tuple[Launcher, str]:
     """Compile the kernels and load them with the first launcher that works.
 
     Return it with a sentence that names compiler and launcher and the reason why a preferred launcher was not used.
     Raises EngineError where the kernels cannot be compiled or launched.
     """
-    launcher, refused = open_launcher(compiled_kernels(target, say=say), index)
+    launcher, refused = open_launcher(compiled_kernels(target, log=log), index)
     why = f" ({'; '.join(refused)})" if refused else ""
     return launcher, f"kernels compiled by {' '.join(compiler())}, launched by {launcher.name}{why}"
 

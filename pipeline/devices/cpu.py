@@ -23,7 +23,7 @@ class CpuDevice:
     profiler: Profiler = nullcontext
 
     def source(
-        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+        self, name: str, log: Callable[[str], None] = ignore_message, *, stream: int | None = None
     ) -> FrameSource:
         """Open a source with `open_source`."""
         return open_source(name, stream=stream)
@@ -41,7 +41,7 @@ class CpuDevice:
         return Overlay(classes, style)
 
 
-def open_device(say: Callable[[str], None] = ignore_message) -> CpuDevice:
+def open_device(log: Callable[[str], None] = ignore_message) -> CpuDevice:
     """Return the CPU device, which is always available."""
     return CpuDevice()
 

@@ -25,11 +25,11 @@ class Device(Protocol):
     profiler: Profiler
 
     def source(
-        self, name: str, say: Callable[[str], None] = ignore_message, *, stream: int | None = None
+        self, name: str, log: Callable[[str], None] = ignore_message, *, stream: int | None = None
     ) -> FrameSource:
         """Open a source as `open_source` does, with a decoder of the device if there is one for it.
 
-        `say` receives the reason if there is none. `stream` as for `open_source`. The frames must be read into a ring of this
+        `log` receives the reason if there is none. `stream` as for `open_source`. The frames must be read into a ring of this
         device (see `FrameSegmenter.ring`).
         """
         ...
@@ -65,12 +65,12 @@ def device_opener(name: str) -> Callable[..., Device]:
     return opener
 
 
-def open_device(name: str, say: Callable[[str], None] = ignore_message) -> Device:
-    """Open the device called `name`. `say` receives messages about steps that take time.
+def open_device(name: str, log: Callable[[str], None] = ignore_message) -> Device:
+    """Open the device called `name`. `log` receives messages about steps that take time.
 
     Raises UsageError for an unknown name, EngineError with the reason if the device is not available on this machine.
     """
-    device: Device = _module_of(name).open_device(say)
+    device: Device = _module_of(name).open_device(log)
     return device
 
 

@@ -51,13 +51,13 @@ class DisplayLoop:
         controls: Controls,
         policy: DisplayPolicy,
         name: str,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.broadcast, self.recorder = Broadcast(), StatisticsRecorder()
         self._capture, self._outputs, self._recordings, self._controls = capture, outputs, recordings, controls
         self._masks = supervisor and MaskSelector(supervisor, max_age_ms=policy.max_age_ms, wait_ms=policy.wait_ms)
         self._compositor = Compositor(overlay, controls, name)
-        self._reporter = StatusReporter(capture, supervisor, recordings, overlay.classes, say)
+        self._reporter = StatusReporter(capture, supervisor, recordings, overlay.classes, log)
         self._body_guard, self._clock, self._policy = BodyGuard(), StreamClock(), policy
         self._last: Frame | None = None
         self._selected, self._appearance = SelectedMask(Freshness.OFF), controls.settings.appearance

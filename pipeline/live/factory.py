@@ -77,7 +77,7 @@ def open_live(
     options: LiveOptions,
     *,
     network: str,
-    say: Callable[[str], None] = ignore_message,
+    log: Callable[[str], None] = ignore_message,
 ) -> LiveStream:
     """Return the live stream of the source `name`, which `first` has open already. `openers` open the outputs, by target.
 
@@ -109,7 +109,7 @@ def open_live(
         policy=policy,
         name=network,
         playback=playback,
-        say=say,
+        log=log,
     )
 
 

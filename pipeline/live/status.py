@@ -27,11 +27,11 @@ class StatusReporter:
         supervisor: Supervisor | None,
         recordings: Sequence[Recording],
         classes: Sequence[ClassSpec],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._capture, self._supervisor, self._recordings = capture, supervisor, recordings
         self._names = [spec.name for spec in classes]
-        self._say, self._debouncer, self._has_reported = say, Debouncer(), False
+        self._say, self._debouncer, self._has_reported = log, Debouncer(), False
         self._last_remarks: dict[str, str] = {}
         self._rate, self._lateness = Rate(), Lateness()
         self._shown: SourceStatus | None = None

@@ -51,7 +51,7 @@ class LiveStream:
         policy: DisplayPolicy | None = None,
         name: str = "",
         playback: Playback | None = None,
-        say: Callable[[str], None] = ignore_message,
+        log: Callable[[str], None] = ignore_message,
     ) -> None:
         self.playback = playback
         self.capture, self.overlay, self.supervisor = capture, overlay, supervisor
@@ -67,7 +67,7 @@ class LiveStream:
             self.controls,
             policy or DisplayPolicy(),
             name,
-            say,
+            log,
         )
         self.broadcast, self.recorder = self._display.broadcast, self._display.recorder
         self._interrupted, self._completed = threading.Event(), False

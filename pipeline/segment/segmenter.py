@@ -111,7 +111,7 @@ class Segmenter:
     Use one segmenter per stream. `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
     refinement). `budget_ms` limits the time spent on a frame: steps that would end later are left out. `threads` 0 lets the
     networks use half of the cores. `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches
-    #FF8800". `preprocessor` makes the network input (None: on the CPU). `say` receives messages about steps that take time, such
+    #FF8800". `preprocessor` makes the network input (None: on the CPU). `log` receives messages about steps that take time, such
     as compiling the networks for this machine; with `engines` given, nothing is compiled.
     """
 
@@ -127,7 +127,7 @@ class Segmenter:
         precision: str = "auto",
         threads: int = 0,
         prompts: Sequence[str] = (),
-        say: Callable[[str], None] = ignore_message,
+        log: Callable[[str], None] = ignore_message,
         engines: CompiledBundle | None = None,
         preprocessor: Preprocessor | None = None,
     ) -> None:
@@ -138,7 +138,7 @@ class Segmenter:
         self.budget = None if budget_ms is None else budget_ms / 1000
         _check(self.steps, self.budget)
         engines = engines or load_engines(
-            self.bundle, device=self.device, precision=precision, threads=threads, buffers=BUFFERS, say=say
+            self.bundle, device=self.device, precision=precision, threads=threads, buffers=BUFFERS, log=log
         )
         self.precision, self.engine_name = engines.precision, engines.backend
         self._encoder = engines.encoder

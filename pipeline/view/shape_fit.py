@@ -225,11 +225,11 @@ def fit_rectangle(ends: Ends) -> tuple[Rectangle, float] | None:
 
 def _side(places: NDArray[np.float64], strips: int, outwards: int, tolerance: float) -> tuple[float, int] | None:
     """The outermost place that enough of the strips agree on, and how many do. `places` is (2, STRIPS), NaN for none."""
-    candidates = places[np.isfinite(places)]
-    near = np.abs(places[None] - candidates[:, None, None]) <= tolerance
+    variants = places[np.isfinite(places)]
+    near = np.abs(places[None] - variants[:, None, None]) <= tolerance
     counts = near.any(axis=1).sum(axis=1)
     agreed = np.flatnonzero(counts >= max(_AGREEING * strips, 3))
     if not len(agreed):
         return None
-    best = agreed[(candidates[agreed] * outwards).argmax()]
+    best = agreed[(variants[agreed] * outwards).argmax()]
     return float(np.median(places[near[best]])), int(counts[best])

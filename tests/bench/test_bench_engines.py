@@ -50,9 +50,9 @@ def test_every_precision_is_timed_alone_and_in_a_batch() -> None:
 
 
 def test_a_batch_runs_all_its_pictures() -> None:
-    candidate = engines._find_variant("small", "cpu", "openvino", "f32", 3)
-    logits = serve(candidate, EngineCache()).encoder.run(engines._inputs(candidate))["logits"]
-    assert logits.shape[:2] == (3, len(candidate.bundle.embeddings))
+    variant = engines._find_variant("small", "cpu", "openvino", "f32", 3)
+    logits = serve(variant, EngineCache()).encoder.run(engines._inputs(variant))["logits"]
+    assert logits.shape[:2] == (3, len(variant.bundle.embeddings))
     assert logits[0].std() > 0
     assert abs(logits[0] - logits[2]).max() > 0
 

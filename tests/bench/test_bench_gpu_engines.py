@@ -59,11 +59,11 @@ def test_networks_that_were_never_trained_are_timed_without_a_verdict(tmp_path: 
     (copy.path / "probe.npz").unlink()
     manifest = replace(copy.manifest, name="made", training={"weights": "random, never trained"})
     bundle = seal_bundle(copy.path, manifest, copy.embeddings)
-    candidate = engines._find_variant(str(bundle.path), "cpu", "openvino", "f32", 1)
-    pair = engines._load(candidate)
+    variant = engines._find_variant(str(bundle.path), "cpu", "openvino", "f32", 1)
+    pair = engines._load(variant)
     assert "comparisons" not in pair.report
     # What was not judged is kept under a name of its own: nobody who asks for a judged engine finds it.
-    assert engines.EngineCache().read(candidate.fields()) is None
+    assert engines.EngineCache().read(variant.fields()) is None
 
 
 def test_the_tests_that_both_gpu_commands_run_are_there() -> None:

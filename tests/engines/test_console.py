@@ -83,9 +83,9 @@ def test_unexpected_error_is_one_line_and_keeps_its_traceback(
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_only(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})
-    with reporting_errors(console) as say:
-        say("compiling [small]")
-        say("comparing")
+    with reporting_errors(console) as log:
+        log("compiling [small]")
+        log("comparing")
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "compiling [small]" in shown
     assert "comparing" in shown

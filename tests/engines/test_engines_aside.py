@@ -176,11 +176,11 @@ def test_a_place_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -
 
 def test_kernels_belong_to_entries_and_clearing_removes_timings(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    aside, size = tmp_path / entry_name(FIELDS), 1000
-    lost, shared = runtime_path(tmp_path / "lost", "encoder"), timing_path(aside, {"tensorrt": "11.4"})
+    sidecar, size = tmp_path / entry_name(FIELDS), 1000
+    lost, shared = runtime_path(tmp_path / "lost", "encoder"), timing_path(sidecar, {"tensorrt": "11.4"})
     cache.get_or_make(FIELDS, lambda: StoredEntry({"encoder": PLAN}, {"faults": []}))
     (before,) = cache.entries()
-    for path in (runtime_path(aside, "encoder"), runtime_path(aside, "refiner"), lost, shared):
+    for path in (runtime_path(sidecar, "encoder"), runtime_path(sidecar, "refiner"), lost, shared):
         write_sidecar(path, bytes(size - 32))
     (entry,) = cache.entries()
     assert entry.size == before.size + 2 * size
@@ -212,7 +212,7 @@ class Asked(TensorRt):
     """TensorRT up to where a GPU would be needed: notes what is asked of it, and refuses."""
 
     def build(self, request: Request) -> bytes:
-        self.aside = request.aside
+        self.sidecar = request.sidecar
         raise EngineError("there is no GPU")
 
     def identity(self) -> Mapping[str, str]:
@@ -221,10 +221,10 @@ class Asked(TensorRt):
 
 def test_what_is_served_is_told_its_place_in_the_cache(tmp_path: Path) -> None:
     backend = Asked("tensorrt")
-    candidate = EngineVariant(open_bundle("small"), backend, "f16", 1)
+    variant = EngineVariant(open_bundle("small"), backend, "f16", 1)
     with pytest.raises(EngineError, match="no GPU"):
-        serve(candidate, EngineCache(tmp_path))
-    assert backend.aside == tmp_path / entry_name(candidate.fields())
+        serve(variant, EngineCache(tmp_path))
+    assert backend.sidecar == tmp_path / entry_name(variant.fields())
 
 
 def test_only_the_tensorrt_that_times_is_given_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_only_the_tensorrt_that_times_is_given_timings(tmp_path: Path, monkeypat
     monkeypatch.setattr(tensorrt_backend, "make_engine_plan", make)
     monkeypatch.setattr(TensorRt, "identity", lambda self: {self.name: "1"})
     for name in ("tensorrt", "tensorrt_rtx"):
-        TensorRt(name).build(Request(tmp_path / "encoder.onnx", "f16", aside=tmp_path / "entry"))
+        TensorRt(name).build(Request(tmp_path / "encoder.onnx", "f16", sidecar=tmp_path / "entry"))
     assert given == {"tensorrt": tmp_path / "tensorrt_1.timing", "tensorrt_rtx": None}
     TensorRt("tensorrt").build(Request(tmp_path / "encoder.onnx", "f16"))
     assert given["tensorrt"] is None

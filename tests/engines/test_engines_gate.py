@@ -40,7 +40,7 @@ from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.engines.selection import engine_variant
 from cliprl.engines.selection.accuracy_gate import compare_logits, judge
-from cliprl.engines.selection.engine_variant import candidates, compare_with_reference
+from cliprl.engines.selection.engine_variant import compare_with_reference, variants
 from cliprl.models.export.probe_images import probe_images
 
 NAMES = ("background", "shaft", "tip")
@@ -173,11 +173,11 @@ def test_a_garbled_reference_is_named(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_first_start_reports_its_compilation_and_second_compiles_nothing(bundle: Bundle, cache: EngineCache) -> None:
     said = list[str]()
-    first = load_engines(bundle, cache=cache, say=said.append)
+    first = load_engines(bundle, cache=cache, log=said.append)
     assert any("compiling small for openvino" in text for text in said)
     assert first.report["faults"] == []
     said.clear()
-    second = load_engines(bundle, cache=cache, say=said.append)
+    second = load_engines(bundle, cache=cache, log=said.append)
     assert said == []
     inputs = {"image": np.full(encoder_shapes(bundle)["image"], 90, np.uint8), "text": bundle.embeddings}
     np.testing.assert_array_equal(first.encoder.run(inputs)["logits"], second.encoder.run(inputs)["logits"])
@@ -188,7 +188,7 @@ def test_another_number_of_threads_is_another_engine(bundle: Bundle, cache: Engi
     said = list[str]()
     load_engines(bundle, cache=cache, precision="f32")
     usual = network_threads()
-    load_engines(bundle, cache=cache, precision="f32", threads=usual + 1, say=said.append)
+    load_engines(bundle, cache=cache, precision="f32", threads=usual + 1, log=said.append)
     assert any(f"threads {usual}, now {usual + 1}" in text for text in said)
     assert len(cache.entries()) == 2
 
@@ -240,8 +240,8 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     faulty, said = Faulty(FAULTS[fault]), list[str]()
-    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [faulty])
-    pair = load_engines(bundle, cache=cache, say=said.append)
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, log: [faulty])
+    pair = load_engines(bundle, cache=cache, log=said.append)
     assert pair.precision == "f32"
     assert any("bf16 is refused" in text for text in said)
     faulty.builds.clear()
@@ -252,7 +252,7 @@ def test_a_wrong_engine_is_refused_and_the_next_precision_serves(
 def test_inaccurate_engine_chosen_by_name_is_error_with_figures(
     bundle: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [Faulty(FAULTS["shuffled"])])
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, log: [Faulty(FAULTS["shuffled"])])
     with pytest.raises(EngineError) as caught:
         load_engines(bundle, cache=cache, precision="bf16")
     assert "\n" not in str(caught.value)
@@ -262,11 +262,11 @@ def test_inaccurate_engine_chosen_by_name_is_error_with_figures(
 
 
 def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: EngineCache) -> None:
-    chosen = next(iter(candidates(bundle, "cpu", "f32")))
+    chosen = next(iter(variants(bundle, "cpu", "f32")))
     report = {"faults": [], "comparisons": []}
     cache.get_or_make(chosen.fields(), lambda: StoredEntry({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
     said = list[str]()
-    assert load_engines(bundle, precision="f32", cache=cache, say=said.append).precision == "f32"
+    assert load_engines(bundle, precision="f32", cache=cache, log=said.append).precision == "f32"
     assert any("compiling again" in text for text in said)
 
 
@@ -301,7 +301,7 @@ def test_an_int8_encoder_is_made_served_and_sealed(
     images = drawn_images(bundle.manifest.height, bundle.manifest.width)
     quantised = add_int8(open_bundle(tmp_path / "copy"), images)
     assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
-    chosen = next(c for c in candidates(quantised, "cpu") if c.precision == "int8")
+    chosen = next(c for c in variants(quantised, "cpu") if c.precision == "int8")
     assert quantised.manifest.hashes[INT8_WEIGHTS] in chosen.fields()["encoder"]
     report = [c.to_json() for c in compare_with_reference(chosen, chosen.build(), reference_of(quantised))]
     assert report[0]["finite"]

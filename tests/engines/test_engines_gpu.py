@@ -25,7 +25,7 @@ from cliprl.engines.backends.engine import Request  # noqa: E402
 from cliprl.engines.backends.registry import backend_names, backend_of, probe  # noqa: E402
 from cliprl.engines.bundle.reference_outputs import reference_of  # noqa: E402
 from cliprl.engines.onnx.calibration import add_ranges  # noqa: E402
-from cliprl.engines.selection.engine_variant import candidates  # noqa: E402
+from cliprl.engines.selection.engine_variant import variants  # noqa: E402
 from cliprl.engines.selection.load_engines import serve  # noqa: E402
 
 pytestmark = pytest.mark.needs_cuda
@@ -155,7 +155,7 @@ def test_ten_thousand_runs_leak_nothing(backend: Any, bundle: Bundle) -> None:
 def test_a_second_start_takes_what_the_first_has_kept(backend: Any, bundle: Bundle, tmp_path: Path) -> None:
     if backend.name == "torch":
         pytest.skip("torch keeps nothing")
-    request = Request(bundle.encoder, "f16", aside=tmp_path / "entry")
+    request = Request(bundle.encoder, "f16", sidecar=tmp_path / "entry")
     blob = backend.build(request)
     backend.load(blob, request).run(encoder_inputs(bundle, 12))
     (kept,) = tmp_path.iterdir()
@@ -168,7 +168,7 @@ def test_a_second_start_takes_what_the_first_has_kept(backend: Any, bundle: Bund
 
 
 def test_the_gate_accepts_every_engine(backend: Any, calibrated: Bundle, tmp_path: Path) -> None:
-    for candidate in candidates(calibrated, "cuda"):
-        if candidate.backend.name == backend.name:
-            pair = serve(candidate, EngineCache(tmp_path / "engines"))
+    for variant in variants(calibrated, "cuda"):
+        if variant.backend.name == backend.name:
+            pair = serve(variant, EngineCache(tmp_path / "engines"))
             assert pair.report["faults"] == []

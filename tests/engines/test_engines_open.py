@@ -47,7 +47,7 @@ def reworded(classes: int) -> Bundle:
 
 
 def serve(bundle: Bundle, cache: EngineCache, said: list[str], precision: str = "f32") -> CompiledBundle:
-    return load_engines(bundle, precision=precision, threads=1, cache=cache, say=said.append)
+    return load_engines(bundle, precision=precision, threads=1, cache=cache, log=said.append)
 
 
 def run(pair: CompiledBundle, bundle: Bundle, image: Any) -> list[Any]:
@@ -94,7 +94,7 @@ def test_batched_encoder_is_checked_and_gives_the_same_outputs(cache: EngineCach
     images = drawn_images(manifest.height, manifest.width)[:3]
     bundle = add_reference(open_bundle(tmp_path / "copy"), images)
     said = list[str]()
-    pair = load_engines(bundle, precision="f32", threads=1, batch=2, cache=cache, say=said.append)
+    pair = load_engines(bundle, precision="f32", threads=1, batch=2, cache=cache, log=said.append)
     assert any("compiling" in text for text in said)
     assert pair.encoder.inputs["image"].shape[0] == 2
     assert pair.refiner.inputs["features"].shape[0] == 1

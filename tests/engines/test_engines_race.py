@@ -71,9 +71,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def chosen(backend: Three, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> str:
-    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, say: [backend])
+    monkeypatch.setattr(engine_variant, "ready_backends", lambda device, log: [backend])
     monkeypatch.setattr(speed_test, "time", CLOCK)
-    return load_engines(bundle, threads=1, cache=EngineCache(folder), say=said.append).precision
+    return load_engines(bundle, threads=1, cache=EngineCache(folder), log=said.append).precision
 
 
 def test_the_fastest_serves_and_the_race_is_run_once(

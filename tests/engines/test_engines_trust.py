@@ -24,7 +24,7 @@ from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.bundle.reference_outputs import Reference, drawn_images, predict, reference_of
 from cliprl.engines.cache.engine_cache import entry_name
-from cliprl.engines.selection.engine_variant import EngineVariant, candidates
+from cliprl.engines.selection.engine_variant import EngineVariant, variants
 
 KILLS = 50 if os.environ.get("CLIPRL_LONG") else 6
 
@@ -45,11 +45,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
 
 
 def candidate_of(bundle: Bundle) -> EngineVariant:
-    return next(iter(candidates(bundle, "cpu", "f32", threads=1)))
+    return next(iter(variants(bundle, "cpu", "f32", threads=1)))
 
 
 def serve(bundle: Bundle, cache: EngineCache, said: list[str]) -> CompiledBundle:
-    return load_engines(bundle, precision="f32", threads=1, cache=cache, say=said.append)
+    return load_engines(bundle, precision="f32", threads=1, cache=cache, log=said.append)
 
 
 def agree(pair: CompiledBundle, bundle: Bundle, reference: Reference) -> bool:
@@ -155,7 +155,7 @@ def started(bundle: Bundle, folder: Path) -> subprocess.Popen[str]:
 
 
 def test_builder_killed_at_random_leaves_no_invalid_entry(bundle: Bundle, tmp_path: Path) -> None:
-    folder, candidate, reference = tmp_path / "engines", candidate_of(bundle), reference_of(bundle)
+    folder, variant, reference = tmp_path / "engines", candidate_of(bundle), reference_of(bundle)
     with started(bundle, tmp_path / "whole") as process:
         start = time.monotonic()
         assert process.wait(timeout=120) == 0
@@ -164,11 +164,11 @@ def test_builder_killed_at_random_leaves_no_invalid_entry(bundle: Bundle, tmp_pa
         with started(bundle, folder) as process:
             time.sleep(chance.uniform(0, 1.1 * usual) if kill else 0)  # the first at once: it can't have finished
             process.kill()
-        made = EngineCache(folder).read(candidate.fields())
+        made = EngineCache(folder).read(variant.fields())
         if made is not None:
             kept += 1
-            assert agree(candidate.load(made), bundle, reference)
-            EngineCache(folder).forget(candidate.fields())
+            assert agree(variant.load(made), bundle, reference)
+            EngineCache(folder).forget(variant.fields())
     assert kept < KILLS, "no builder was killed before it had finished: the test shows nothing"
     said: list[Any] = []
     assert agree(serve(bundle, EngineCache(folder), said), bundle, reference)

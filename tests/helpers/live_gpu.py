@@ -79,7 +79,7 @@ class SimulatedDevice(CudaDevice):
         return super().segmenter(bundle, engines=load_engines(bundle, precision="f32", threads=1), **settings)
 
 
-def open_device(say: Callable[[str], None] = ignore_message) -> SimulatedDevice:
+def open_device(log: Callable[[str], None] = ignore_message) -> SimulatedDevice:
     return SimulatedDevice(FakeGpu(random.Random(2).randrange))
 
 

@@ -252,7 +252,7 @@ class _Watcher:
     settings=(*TIMING_OPTIONS, "steps"),
     suite={"faults": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
+def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
     """Measure every fault once per round, each round in a fresh process."""
 
     def make_result(answers: Answers) -> Result:
@@ -260,7 +260,7 @@ def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
         notes = [verdict(runs), f"camera frames never displayed: {[r.lost for r in runs]}"]
         return session.result(series(runs), METHOD, notes)
 
-    return session.rounds({_ALL: (run_faults, (job,))}, job.rounds, say, make_result)
+    return session.rounds({_ALL: (run_faults, (job,))}, job.rounds, log, make_result)
 
 
 def series(runs: Sequence[FaultRun]) -> list[Series]:

@@ -40,7 +40,7 @@ METHOD = {
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     inside: Annotated[
         Sequence[str], typer.Argument(metavar="[SOURCE]…", help="Videos, or FOLDER/*.png, of the inside of bodies.")
     ] = (),
@@ -52,7 +52,7 @@ def measure(
     series: list[Series] = []
     for side, sources in ((INSIDE, inside), (OUTSIDE, outside)):
         for source in sources:
-            say(short_name(source))
+            log(short_name(source))
             series += judged(source, side)
     return replace(session.result(series, METHOD), input={"name": "the sources of the command", "size": "various"})
 

@@ -132,7 +132,7 @@ def one_rate(rate: int, job: BenchJob) -> LiveRun:
 def measure(
     session: ResultSession,
     job: BenchJob,
-    say: LogFunction,
+    log: LogFunction,
     rates: Annotated[Sequence[int], typer.Option("--rate", min=1, help="Frames per second; may be repeated.")] = RATES,
 ) -> Result:
     """Measure every rate in turn, each in a fresh process."""
@@ -143,7 +143,7 @@ def measure(
         series = [s for rate in done for s in rate_series(rate, answers[_case(rate)])]
         return session.result(series, METHOD | {"deadline_ms": DEADLINE_MS}, [saturation(done, answers)])
 
-    return session.rounds(tasks, job.rounds, say, make_result, join_runs)
+    return session.rounds(tasks, job.rounds, log, make_result, join_runs)
 
 
 def _case(rate: int) -> str:

@@ -200,16 +200,16 @@ def watch(coded: Path, job: BenchJob, folder: Path) -> WatchedRun:
     settings=(*TIMING_OPTIONS, "steps"),
     suite={"watch": {}},
 )
-def measure(session: ResultSession, job: BenchJob, say: LogFunction) -> Result:
+def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
     """Measure one run per round."""
     coded = coded_clip(job.clip, RATE, session.folder)
     runs: list[WatchedRun] = []
     recorded: list[Mapping[str, Gaps]] = []
     for turn in range(job.rounds):
-        say(f"round {turn + 1} of {job.rounds}")
+        log(f"round {turn + 1} of {job.rounds}")
         folder = session.folder / f"recordings{turn}"
         runs.append(watch(coded, job, folder))
-        say("searching for every frame in the recordings")
+        log("searching for every frame in the recordings")
         recorded.append({kind: Gaps.of(_numbers(folder, kind)) for kind in ("raw", "overlay")})
         cut = runs[-1].cut
         session.keep(_result(session, runs, recorded), f"ended in round {turn + 1 + (cut is None)} of {job.rounds}")

@@ -60,7 +60,7 @@ class TensorRt:
     def build(self, request: Request) -> bytes:
         """Build for the GPU of this machine."""
         # TensorRT for RTX times nothing when it builds.
-        timed = request.aside if self.name == "tensorrt" else None
+        timed = request.sidecar if self.name == "tensorrt" else None
         timings = timing_path(timed, self.identity()) if timed else None
         return make_engine_plan(self.name, request.onnx, request.precision, request.shapes, timings=timings).data
 
@@ -68,7 +68,7 @@ class TensorRt:
         """Make a plan ready to run. Raises EngineError with the reason where TensorRT refuses it."""
         from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
 
-        kernels = runtime_path(request.aside, request.onnx.stem) if request.aside else None
+        kernels = runtime_path(request.sidecar, request.onnx.stem) if request.sidecar else None
         return TensorRtEngine(self.name, blob, request.precision, request.buffers, kernels)
 
 

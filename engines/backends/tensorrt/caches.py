@@ -12,15 +12,15 @@ from cliprl.engines.cache.cache_store import RUNTIME, TIMING_FILE
 from cliprl.engines.cache.sidecar import read_sidecar, write_sidecar
 
 
-def timing_path(aside: Path, identity: Mapping[str, str]) -> Path:
+def timing_path(sidecar: Path, identity: Mapping[str, str]) -> Path:
     """The path of the timings for one version on one GPU (`identity`): one file for all engines of a folder."""
     words = (f"{name}_{value}" for name, value in identity.items())
-    return aside.with_name(re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(words)) + TIMING_FILE)
+    return sidecar.with_name(re.sub(r"[^A-Za-z0-9_.]+", "_", "-".join(words)) + TIMING_FILE)
 
 
-def runtime_path(aside: Path, network: str) -> Path:
+def runtime_path(sidecar: Path, network: str) -> Path:
     """The path of the kernels of one network of a cache entry."""
-    return aside.with_name(f"{aside.name}.{network}{RUNTIME}")
+    return sidecar.with_name(f"{sidecar.name}.{network}{RUNTIME}")
 
 
 class Timings:

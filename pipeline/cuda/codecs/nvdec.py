@@ -31,9 +31,9 @@ CONTEXT: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
 
 
 def open_on_gpu(
-    name: str, device: GpuContext, index: int, say: Callable[[str], None], stream: int | None = None
+    name: str, device: GpuContext, index: int, log: Callable[[str], None], stream: int | None = None
 ) -> VideoSource | None:
-    """Open a video file with NVDEC. Return None, and pass the reason to `say`, where GPU, codec or pixel format do not allow it.
+    """Open a video file with NVDEC. Return None, and pass the reason to `log`, where GPU, codec or pixel format do not allow it.
 
     `stream` as for `open_source`.
     """
@@ -42,7 +42,7 @@ def open_on_gpu(
         return NvdecSource(name, device, index, stream)
     except (CliprlError, OSError, ValueError, RuntimeError, NotImplementedError, av.error.FFmpegError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
+        log(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
         return None
 
 

@@ -25,7 +25,7 @@ _PART = "cubin"
 
 
 def compiled_kernels(
-    target: str, cache: EngineCache | None = None, say: Callable[[str], None] = ignore_message
+    target: str, cache: EngineCache | None = None, log: Callable[[str], None] = ignore_message
 ) -> bytes:
     """Return the cubin of all kernels for `target`, such as "sm90", from the cache if it was compiled before.
 
@@ -42,7 +42,7 @@ def compiled_kernels(
         "compiler": f"{name} {version}",
     }
     cache = cache or EngineCache()
-    return cache.get_or_make(fields, lambda: StoredEntry({_PART: compile_sources(sources, target)}), say).parts[_PART]
+    return cache.get_or_make(fields, lambda: StoredEntry({_PART: compile_sources(sources, target)}), log).parts[_PART]
 
 
 @lru_cache(maxsize=1)

@@ -198,9 +198,9 @@ class Timeline(Generic[P]):
             step = Fraction(0) if track.last is None else time - track.last
             near = time + self._offsets[newest] + track.extra <= self._end + self._gap
             return newest if step >= -_BACK and (step <= self._gap or near) else None
-        candidates = range(track.clock, newest + 1)
-        placed = {c: time + self._offsets[c] + (track.extra if c == track.clock else 0) for c in candidates}
-        fits = [c for c in candidates if track.placed is None or placed[c] >= track.end - _PATIENCE]
+        variants = range(track.clock, newest + 1)
+        placed = {c: time + self._offsets[c] + (track.extra if c == track.clock else 0) for c in variants}
+        fits = [c for c in variants if track.placed is None or placed[c] >= track.end - _PATIENCE]
         best = min(fits, key=lambda c: abs(placed[c] - self._end), default=None)
         return best if best is not None and abs(placed[best] - self._end) <= self._gap else None
 

@@ -60,8 +60,8 @@ def ribbon(centre: Points, width: Points) -> Points:
     """The outline of a band about a line of points (N, 2) with a half width at each (N,)."""
     ahead = np.gradient(centre, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
-    aside = np.stack([-ahead[:, 1], ahead[:, 0]], 1) * width[:, None]
-    return np.concatenate([centre + aside, (centre - aside)[::-1]])
+    sideways = np.stack([-ahead[:, 1], ahead[:, 0]], 1) * width[:, None]
+    return np.concatenate([centre + sideways, (centre - sideways)[::-1]])
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Points:

@@ -296,7 +296,7 @@ def test_failing_recording_shows_in_status_metrics_and_terminal(tmp_path: Path) 
         recordings=(raw,),
         controls=controls,
         policy=DisplayPolicy(guard=False),
-        say=said.append,
+        log=said.append,
     )
     program = ProgramInfo(stream.broadcast, controls, INFO, CLASSES, True)
 

@@ -461,9 +461,9 @@ def test_webrtc_serves_another_implementation_on_loopback_only(viewer: WebViewer
         return message["answer"], image.to_ndarray(format="rgb24")
 
     answer, image = asyncio.run(watch())
-    candidates = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", answer)
-    assert candidates
-    assert set(candidates) == {"127.0.0.1"}
+    variants = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", answer)
+    assert variants
+    assert set(variants) == {"127.0.0.1"}
     assert image.shape == (240, 320, 3)
     assert int(image[100, 50, 1]) > int(image[100, 50, 0]) + 50
 
