@@ -71,7 +71,7 @@ def add_reference(bundle: Bundle, images: ImageBatch) -> Bundle:
     """
     base, refined = compute(bundle, images)
     partial = bundle.path / f".{PROBE_FILE}.partial.npz"
-    np.savez_compressed(partial, images=images, base=base, refined=refined)
+    np.savez_compressed(partial, pictures=images, base=base, refined=refined)
     partial.replace(bundle.path / PROBE_FILE)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 

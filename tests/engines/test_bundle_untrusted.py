@@ -199,7 +199,7 @@ def test_a_reference_of_another_size_or_none_is_refused(folder: Path) -> None:
     with pytest.raises(BundleError, match="can't be read"):
         reference_of(open_bundle(folder))
     small = np.zeros((1, 8, 8, 3), np.uint8)
-    np.savez(folder / PROBE_FILE, images=small, base=np.zeros((1, 12, 2, 2)), refined=np.zeros((1, 12, 2, 2)))
+    np.savez(folder / PROBE_FILE, pictures=small, base=np.zeros((1, 12, 2, 2)), refined=np.zeros((1, 12, 2, 2)))
     reseal(folder)
     with pytest.raises(BundleError, match=r"shape \(1, 8, 8, 3\)"):
         reference_of(open_bundle(folder))

@@ -166,7 +166,7 @@ def test_drawn_pictures_are_the_same_every_time_and_not_alike() -> None:
 def test_a_garbled_reference_is_named(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(bundle.path, folder)
-    np.savez(folder / "probe.npz", images=np.zeros((1, 8, 8, 3), np.uint8))
+    np.savez(folder / "probe.npz", pictures=np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(BundleError, match=r"probe\.npz"):
         reference_of(seal_bundle(folder, bundle.manifest, bundle.embeddings))
 
