@@ -353,7 +353,7 @@ from pathlib import Path
 import numpy as np
 from cliprl.engines import EngineCache, load_engines, open_bundle
 bundle = open_bundle(sys.argv[1])
-pair = load_engines(bundle, threads=1, cache=EngineCache(Path(sys.argv[2])), say=print)
+pair = load_engines(bundle, threads=1, cache=EngineCache(Path(sys.argv[2])), log=print)
 image = np.full((1, bundle.manifest.height, bundle.manifest.width, 3), 90, np.uint8)
 print("result", pair.encoder.run({"image": image, "text": bundle.embeddings})["logits"].tobytes().hex()[:4000])
 """
