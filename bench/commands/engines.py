@@ -24,7 +24,7 @@ from cliprl.engines.backends.engine import Array
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache
-from cliprl.engines.selection.engine_variant import EngineVariant, variants
+from cliprl.engines.selection.engine_variant import EngineVariant, engine_variants
 from cliprl.engines.selection.load_engines import serve
 
 METHOD = {
@@ -38,7 +38,7 @@ ENCODER_RUN, STEP = "encoder", "refinement step"
 
 def engine_names(bundle: str, device: str) -> list[tuple[str, str]]:
     """Backend and precision of every engine that the device can run."""
-    return [(each.backend.name, each.precision) for each in variants(open_bundle(bundle), device)]
+    return [(each.backend.name, each.precision) for each in engine_variants(open_bundle(bundle), device)]
 
 
 def rejection(device: str, backend: str, precision: str, batch: int, bundle: str) -> str | None:
@@ -68,7 +68,7 @@ def one_round(device: str, backend: str, precision: str, batch: int, job: BenchJ
 
 
 def _find_variant(bundle: str, device: str, backend: str, precision: str, batch: int) -> EngineVariant:
-    found = variants(open_bundle(bundle), device, precision, batch=batch)
+    found = engine_variants(open_bundle(bundle), device, precision, batch=batch)
     return next(each for each in found if each.backend.name == backend)
 
 

@@ -22,7 +22,7 @@ from cliprl.bench.harness.nvml import open_meter
 from cliprl.bench.harness.result import Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines, open_bundle
 from cliprl.engines.cache.cache_store import StoredEntry
-from cliprl.engines.selection.engine_variant import variants
+from cliprl.engines.selection.engine_variant import engine_variants
 from cliprl.pipeline.cuda.factory import open_shared_gpu
 
 RUNNER = Path(__file__).resolve().parents[1] / "gpu.py"
@@ -73,7 +73,7 @@ def load_networks(bundle: Bundle, log: Note, kept: Path | None = None) -> Compil
     if trained and find_spec("openvino"):
         return load_engines(bundle, device="cuda", precision="f16", log=log)
     log("the accuracy gate was skipped: " + ("openvino is not installed" if trained else "the weights are random"))
-    for variant in variants(bundle, "cuda", "f16", log=log):
+    for variant in engine_variants(bundle, "cuda", "f16", log=log):
         path = kept / f"networks-{variant.backend.name}.pickle" if kept else None
         try:
             parts = pickle.loads(path.read_bytes()) if path and path.exists() else variant.build()

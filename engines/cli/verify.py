@@ -12,7 +12,7 @@ from cliprl.engines.bundle.bundle import open_bundle
 from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.errors import EngineError
 from cliprl.engines.selection.accuracy_gate import Comparison
-from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, variants
+from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, engine_variants
 
 
 def verify_variants(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
@@ -21,7 +21,7 @@ def verify_variants(name: str, device: str, precision: str, threads: int, out: C
     reference = reference_of(bundle)
     table = Table("backend", "precision", "network", "cosine", "labels agree", "verdict", box=None, pad_edge=False)
     accepted, refined = False, dict[str, Comparison]()
-    for variant in variants(bundle, device, precision, threads):
+    for variant in engine_variants(bundle, device, precision, threads):
         try:
             comparisons = compare_with_reference(variant, variant.build(), reference)
         except EngineError as error:

@@ -127,7 +127,7 @@ def opened(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(-1 if i == axes[name] else n for i, n in enumerate(s)) for name, s in shapes.items()}
 
 
-def variants(
+def engine_variants(
     bundle: Bundle,
     device: str,
     precision: str = AUTO,

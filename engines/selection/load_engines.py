@@ -19,7 +19,7 @@ from cliprl.engines.selection.engine_variant import (
     CompiledBundle,
     EngineVariant,
     compare_with_reference,
-    variants,
+    engine_variants,
 )
 from cliprl.engines.selection.speed_test import ranked, run_speed_test
 
@@ -52,7 +52,7 @@ def load_engines(
     cache = cache or EngineCache()
     refused = []
     served = _Served(cache, log)
-    found = variants(bundle, device, precision, threads, buffers, log, batch)
+    found = engine_variants(bundle, device, precision, threads, buffers, log, batch)
     for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:
             return served(variant)

@@ -194,7 +194,7 @@ def test_networks_without_a_gate_are_built_by_first_process_only(
         def load(self, entry: StoredEntry) -> object:
             return entry.parts["encoder"]
 
-    monkeypatch.setattr(case_process, "variants", lambda *_, **__: iter([Variant()]))
+    monkeypatch.setattr(case_process, "engine_variants", lambda *_, **__: iter([Variant()]))
     monkeypatch.setattr(case_process, "find_spec", lambda name: None)
     found: list[object] = [case_process.load_networks(open_bundle(), print, tmp_path) for _ in range(3)]
     assert found == [b"plan"] * 3

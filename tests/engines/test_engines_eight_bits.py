@@ -22,7 +22,7 @@ from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.reference_outputs import Reference, predict, reference_of, refiner_shapes
 from cliprl.engines.onnx.calibration import add_ranges, read_ranges
 from cliprl.engines.selection.accuracy_gate import judge
-from cliprl.engines.selection.engine_variant import EngineVariant, variants
+from cliprl.engines.selection.engine_variant import EngineVariant, engine_variants
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -227,7 +227,7 @@ def served(bundle: Bundle, precision: str, backend: TensorRt, monkeypatch: pytes
     from cliprl.engines.selection import engine_variant
 
     monkeypatch.setattr(engine_variant, "ready_backends", lambda device, log: [backend])
-    return list(variants(bundle, "cuda", precision))
+    return list(engine_variants(bundle, "cuda", precision))
 
 
 def test_what_cannot_be_had_is_one_line_with_the_reason(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_what_cannot_be_had_is_one_line_with_the_reason(bundle: Bundle, monkeypa
     monkeypatch.undo()
     for precision in ("f16", "fp8", "f12"):
         with pytest.raises(UsageError, match=rf"'{precision}' can't be had on cpu.*f32") as caught:
-            list(variants(bundle, "cpu", precision))
+            list(engine_variants(bundle, "cpu", precision))
         assert "\n" not in str(caught.value)
 
 

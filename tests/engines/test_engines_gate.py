@@ -40,7 +40,7 @@ from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.onnx.nncf_int8 import add_int8
 from cliprl.engines.selection import engine_variant
 from cliprl.engines.selection.accuracy_gate import compare_logits, judge
-from cliprl.engines.selection.engine_variant import compare_with_reference, variants
+from cliprl.engines.selection.engine_variant import compare_with_reference, engine_variants
 from cliprl.models.export.probe_images import probe_images
 
 NAMES = ("background", "shaft", "tip")
@@ -262,7 +262,7 @@ def test_inaccurate_engine_chosen_by_name_is_error_with_figures(
 
 
 def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: EngineCache) -> None:
-    chosen = next(iter(variants(bundle, "cpu", "f32")))
+    chosen = next(iter(engine_variants(bundle, "cpu", "f32")))
     report = {"faults": [], "comparisons": []}
     cache.get_or_make(chosen.fields(), lambda: StoredEntry({"encoder.onnx": b"junk", "refiner.onnx": b"junk"}, report))
     said = list[str]()
@@ -301,7 +301,7 @@ def test_an_int8_encoder_is_made_served_and_sealed(
     images = drawn_images(bundle.manifest.height, bundle.manifest.width)
     quantised = add_int8(open_bundle(tmp_path / "copy"), images)
     assert {INT8_ENCODER, INT8_WEIGHTS} <= set(quantised.manifest.hashes)
-    chosen = next(c for c in variants(quantised, "cpu") if c.precision == "int8")
+    chosen = next(c for c in engine_variants(quantised, "cpu") if c.precision == "int8")
     assert quantised.manifest.hashes[INT8_WEIGHTS] in chosen.fields()["encoder"]
     report = [c.to_json() for c in compare_with_reference(chosen, chosen.build(), reference_of(quantised))]
     assert report[0]["finite"]

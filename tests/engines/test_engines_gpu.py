@@ -25,7 +25,7 @@ from cliprl.engines.backends.engine import Request  # noqa: E402
 from cliprl.engines.backends.registry import backend_names, backend_of, probe  # noqa: E402
 from cliprl.engines.bundle.reference_outputs import reference_of  # noqa: E402
 from cliprl.engines.onnx.calibration import add_ranges  # noqa: E402
-from cliprl.engines.selection.engine_variant import variants  # noqa: E402
+from cliprl.engines.selection.engine_variant import engine_variants  # noqa: E402
 from cliprl.engines.selection.load_engines import serve  # noqa: E402
 
 pytestmark = pytest.mark.needs_cuda
@@ -168,7 +168,7 @@ def test_a_second_start_takes_what_the_first_has_kept(backend: Any, bundle: Bund
 
 
 def test_the_gate_accepts_every_engine(backend: Any, calibrated: Bundle, tmp_path: Path) -> None:
-    for variant in variants(calibrated, "cuda"):
+    for variant in engine_variants(calibrated, "cuda"):
         if variant.backend.name == backend.name:
             pair = serve(variant, EngineCache(tmp_path / "engines"))
             assert pair.report["faults"] == []

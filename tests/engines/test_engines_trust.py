@@ -24,7 +24,7 @@ from cliprl.engines.bundle.bundle import RANGES_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.bundle.reference_outputs import Reference, drawn_images, predict, reference_of
 from cliprl.engines.cache.engine_cache import entry_name
-from cliprl.engines.selection.engine_variant import EngineVariant, variants
+from cliprl.engines.selection.engine_variant import EngineVariant, engine_variants
 
 KILLS = 50 if os.environ.get("CLIPRL_LONG") else 6
 
@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
 
 
 def candidate_of(bundle: Bundle) -> EngineVariant:
-    return next(iter(variants(bundle, "cpu", "f32", threads=1)))
+    return next(iter(engine_variants(bundle, "cpu", "f32", threads=1)))
 
 
 def serve(bundle: Bundle, cache: EngineCache, said: list[str]) -> CompiledBundle:
