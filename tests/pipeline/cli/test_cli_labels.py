@@ -23,7 +23,7 @@ def call(*arguments: str) -> int:
         return run_app(cli.app, "cliprl-stream")
 
 
-def test_labels_of_a_video_with_their_frames_can_be_trained_on(tmp_path: Path) -> None:
+def test_labels_of_a_video_with_frames_can_be_trained_on(tmp_path: Path) -> None:
     outputs = ("x.coco.json", "x.cvat.xml", "x.labelstudio.json", "x.yolo/", "x.dataset/", "v.mkv")
     words = [word for name in outputs for word in ("-o", f"{tmp_path}/{name}")]
     for _ in range(2):  # an unchanged earlier output of the same input is replaced
