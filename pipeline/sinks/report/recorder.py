@@ -23,7 +23,7 @@ from cliprl.pipeline.view.privacy_guard import BodyGuard
 
 FORMAT_VERSION = 1
 # A class is in view if it has this share of the endoscope's view; a frame of less confidence is listed as doubtful.
-SHOWN_SHARE, LOW_CONFIDENCE = 0.001, 0.7
+LEAST_SHARE, LOW_CONFIDENCE = 0.001, 0.7
 # The camera has stalled if the next frame comes this many times later than usual, and this many seconds.
 _STALL_FACTOR, _STALL_SECONDS = 3.0, 0.2
 # Images of doubtful frames: how many, seconds between two, and width in pixels. Stalls that are listed.

@@ -42,7 +42,7 @@ def test_the_statistics_of_a_rectangle() -> None:
     assert found["entropy"] == pytest.approx(-0.99 * np.log(0.99) - 0.01 * np.log(0.01), abs=1e-4)
 
 
-def test_a_mask_of_scattered_cells_is_doubted_more_than_a_solid_one() -> None:
+def test_mask_of_scattered_cells_is_doubted_more_than_solid_one() -> None:
     scattered = np.full((12, 16), 0.3)
     scattered[::5, ::7] = 0.55
     low, high = (frame_doubt(segmentation_of(chance), CLASSES) for chance in (solid(), scattered))

@@ -147,7 +147,7 @@ def test_timelines_of_a_rendered_clip_agree_with_its_true_labels(tmp_path: Path)
     wanted = {
         (SCENE_CLASSES[i].name, edge, frames[at])
         for i in range(1, len(SCENE_CLASSES))
-        for frames in runs([share[i] >= SHOWN_SHARE for share in shares])
+        for frames in runs([share[i] >= LEAST_SHARE for share in shares])
         for edge, at in (("first", 0), ("last", -1))
     }
     right = sum(any((name, edge, at + d) in wanted for d in (-1, 0, 1)) for name, edge, at in found)
