@@ -65,7 +65,7 @@ def test_streams_see_every_frame_out_and_tell_what_it_took() -> None:
     seen = run_together(streams, 6)
     assert [(len(one.finished), one.wrong, one.dropped, one.fed) for one in seen] == [(6, 0, 0, 6)] * 2
     assert all(set(one.thread_seconds) == {"encode", "refine", "draw"} for one in seen)
-    bench = Bench(card, bundle, engines, pictures, 1.0, print)
+    bench = Bench(card, bundle, engines, images, 1.0, print)
     series = {one.name: one for one in stream_series(bench, "both", seen)}
     assert len(series["latency"].rounds[0]) == 12
     assert series["frames that came out wrong"].rounds[0] == (0.0, 0.0)
