@@ -67,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if item.path.name.startswith(REAL_TIME):
             item.add_marker(pytest.mark.flaky(reruns=2))
+    # Two workers that take whole files end at about the same time if the files that wait longest come first.
+    items.sort(key=lambda item: not item.path.name.startswith(REAL_TIME))
     marked = [item for item in items if "needs_cuda" in item.keywords]
     if marked and not os.environ.get("FAIL_WITHOUT_CUDA") and not _cuda_ready():
         for item in marked:
