@@ -139,3 +139,13 @@ def test_the_study_scores_both_trackers_on_one_clip() -> None:
     found = summary(scores)
     assert found["cliprl"]["HOTA"] > 0.6
     assert table({"rendered": found}).count("\n") == 3
+
+
+def test_the_readme_has_the_table_of_its_result() -> None:
+    root = Path(__file__).resolve().parents[2]
+    result = json.loads((root / "models" / "results" / "tracking.json").read_text())
+    readme = (root / "pipeline" / "tracking" / "README.md").read_text()
+    assert table(result["summary"]) in readme
+    assert result["summary"] == {part: summary(clips) for part, clips in result["clips"].items()}
+    assert f"{result['number of clips']['rendered, true masks']} rendered clips" in readme
+    assert {"command", "date", "machine"} <= result.keys()
