@@ -21,7 +21,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """One class: its name, its colour (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
+    """One class: its name, its color (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
 
     `kind` is "background" (never painted), "tissue", "instrument", or "prompted": named at run time, of either kind.
     """

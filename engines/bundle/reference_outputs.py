@@ -125,7 +125,7 @@ def refiner_shapes(bundle: Bundle, encoder: Engine) -> Mapping[str, tuple[int, .
 
 
 def drawn_images(height: int, width: int) -> ImageBatch:
-    """Seeded images: smooth colours under ellipses and bars with noise, from calm to crowded."""
+    """Seeded images: smooth colors under ellipses and bars with noise, from calm to crowded."""
     rng = np.random.default_rng(20)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     images = [_drawn(rng, rows / height, columns / width, shapes=6 * (i + 1)) for i in range(DRAWN_IMAGES)]

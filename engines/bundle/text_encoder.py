@@ -61,7 +61,7 @@ class TextEngine:
         return np.array(self._engine.run({"tokens": self.tokenize(texts)})["embeddings"], np.float32)
 
     def embed_class(self, spec: ClassSpec) -> NDArray[np.float32]:
-        """The embedding (E,) of a class: the normalised mean over its prompt ensemble."""
+        """The embedding (E,) of a class: the normalized mean over its prompt ensemble."""
         mean = self.embed(ensemble(spec, self.spec.templates)).mean(axis=0)
         return np.asarray(mean / np.linalg.norm(mean), np.float32)
 

@@ -19,7 +19,7 @@ EIGHT_BITS = ("fp8", "int8")
 def load_graph_as(
     path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None, batch: int = 1
 ) -> bytes:
-    """The serialised ONNX model in one of PRECISIONS or EIGHT_BITS, for `batch` images, `rewrite` done to it before.
+    """The serialized ONNX model in one of PRECISIONS or EIGHT_BITS, for `batch` images, `rewrite` done to it before.
 
     For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
     where onnx is missing, or for no ONNX file, BundleError for no ranges.

@@ -1,6 +1,6 @@
 """Divide the sequences of a data set into training and test.
 
-Neighbouring frames are near copies of each other, so a split never divides a sequence.
+Neighboring frames are near copies of each other, so a split never divides a sequence.
 """
 
 from __future__ import annotations

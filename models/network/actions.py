@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KEEP = 0
-# (rows, columns) to the neighbour whose logits are taken: a boundary moves by one or three cells a step.
+# (rows, columns) to the neighbor whose logits are taken: a boundary moves by one or three cells a step.
 NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
 SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
 # Actions from here on move towards concept 0, 1, ...

@@ -76,6 +76,6 @@ def yuv_to_rgb_matrix(matrix: str, full_range: bool) -> tuple[NDArray[np.float64
 
 
 def rgb_to_yuv(rgb: NDArray[np.uint8], color: ColorSpace) -> NDArray[np.uint8]:
-    """Convert colours (..., 3) from R'G'B' to Y'CbCr code values, rounded to nearest, clipped to 0..255."""
+    """Convert colors (..., 3) from R'G'B' to Y'CbCr code values, rounded to nearest, clipped to 0..255."""
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
     return np.clip(np.rint(rgb.astype(np.float64) @ matrix.T + offset), 0, 255).astype(np.uint8)

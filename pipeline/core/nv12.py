@@ -47,7 +47,7 @@ def _half_sample_later(chroma: Plane, axis: int) -> Plane:
 
 
 def same_values(a: ColorSpace, b: ColorSpace) -> bool:
-    """Whether the code values of two colours mean the same, whatever their tags."""
+    """Whether the code values of two colors mean the same, whatever their tags."""
     return (a.matrix, a.full_range) == (b.matrix, b.full_range)
 
 
@@ -69,7 +69,7 @@ def recolor(luma: Plane, chroma: Plane, before: ColorSpace, after: ColorSpace) -
         large = cv2.resize(chroma, size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0], 2)[:height, :width]
         samples = np.dstack([luma, large]).astype(np.float32)
         np.copyto(luma, _clip(_array_of(cv2.transform(samples, matrix[:1]), (height, width))))
-    # Grey has the same chroma in every matrix: luma has no part in it.
+    # Gray has the same chroma in every matrix: luma has no part in it.
     pairs = cv2.transform(chroma.astype(np.float32), matrix[1:, 1:])
     np.copyto(chroma, _clip(_array_of(pairs, chroma.shape)))
 

@@ -23,7 +23,7 @@ class Viewport:
 
     `crop` (left, top, width, height) in luma pixels of the frame is scaled onto `placed` (left, top, width, height) in
     pixels of the network input (network_width x network_height); the rest of it is padding. `circle`
-    (x, y, radius) in frame pixels is the endoscope's bright disc, None where the image fills its crop. Pixel centres
+    (x, y, radius) in frame pixels is the endoscope's bright disc, None where the image fills its crop. Pixel centers
     lie at half-integers in both systems.
     """
 
@@ -119,7 +119,7 @@ def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDA
 
 @lru_cache(maxsize=8)
 def inside_cells(view: Viewport, height: int, width: int) -> NDArray[np.bool_]:
-    """Which cells of a grid over the network input lie in the endoscope's image, by their centres: bool (height, width).
+    """Which cells of a grid over the network input lie in the endoscope's image, by their centers: bool (height, width).
 
     False in the padding and outside the circle. Read-only, and computed once a view.
     """

@@ -45,7 +45,7 @@ class OverlayColors:
 def overlay_colors(
     classes: Sequence[ClassSpec], shown: frozenset[int], opacity: float, color: ColorSpace
 ) -> OverlayColors:
-    """The tables for classes painted at `opacity` (0..1) in a frame of this colour space; those not shown are left alone."""
+    """The tables for classes painted at `opacity` (0..1) in a frame of this color space; those not shown are left alone."""
     matrix, offset = rgb_to_yuv_matrix(color.matrix, color.full_range)
     alpha, yuv = np.zeros(256), np.zeros((256, 3))
     for class_id in shown:
@@ -64,7 +64,7 @@ def contour_radius(width: float, lines: int) -> int:
 def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scratch: BufferPool) -> NDArray[np.uint8]:
     """The painter's map of labels (h, w) in the frame's geometry: each class's own border is lifted to its contour's levels.
 
-    A contour `width` pixels wide on 360 lines grows with the image; it lies inside its class, so that neighbours both have
+    A contour `width` pixels wide on 360 lines grows with the image; it lies inside its class, so that neighbors both have
     one. The edge of the view's image is no contour.
     """
     radius = contour_radius(width, len(labels))
@@ -98,7 +98,7 @@ def paint(frame: Frame, labels: NDArray[np.uint8], inks: OverlayColors, scratch:
 def _paint_stripe(
     frame: Frame, labels: NDArray[np.uint8], rows: slice, inks: OverlayColors, scratch: BufferPool
 ) -> None:
-    # A line of each neighbouring stripe, as smoothing needs it; and a bare column on either side, where it ends.
+    # A line of each neighboring stripe, as smoothing needs it; and a bare column on either side, where it ends.
     before, after = min(rows.start, 1), min(len(labels) - rows.stop, 1)
     stripe = labels[rows.start - before : rows.stop + after]
     left, _, width, _ = cv2.boundingRect(stripe)
@@ -215,7 +215,7 @@ class Overlay:
         self._inks.clear()
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
-        """Draw into the frame's planes, in place, in its own colour matrix and range.
+        """Draw into the frame's planes, in place, in its own color matrix and range.
 
         Pixels of the background, outside of contours and text, keep their values; at opacity 0 all do. Without a
         segmentation only the status line is drawn.

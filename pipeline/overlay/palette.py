@@ -1,4 +1,4 @@
-"""Colours of the overlay: classes that colour-blind people can tell apart too."""
+"""Colours of the overlay: classes that color-blind people can tell apart too."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ OVERLAY_COLORS: tuple[Color, ...] = (
     (153, 34, 204),
     (204, 187, 119),
 )
-# A colour of the palette that is nearer to one that the user chose (sum of R, G, B differences) is left out.
+# A color of the palette that is nearer to one that the user chose (sum of R, G, B differences) is left out.
 _NEAR = 120
 
 
 def overlay_classes(classes: Sequence[ClassSpec], chosen: Mapping[str, Color] | None = None) -> tuple[ClassSpec, ...]:
-    """The classes as an overlay paints them: in `OVERLAY_COLORS`, in order, instead of their data set's colours.
+    """The classes as an overlay paints them: in `OVERLAY_COLORS`, in order, instead of their data set's colors.
 
-    `chosen`: colours by class name that stay as they are. More classes than there are colours keep their own.
+    `chosen`: colors by class name that stay as they are. More classes than there are colors keep their own.
     """
     chosen = chosen or {}
     free = [color for color in OVERLAY_COLORS if all(_distance(color, other) > _NEAR for other in chosen.values())]

@@ -39,7 +39,7 @@ def letter_size(height: int, width: int) -> int:
 
 @lru_cache(maxsize=64)
 def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: ColorSpace) -> Patch:
-    """A panel with a colour swatch and the name of each class, in letters `size` pixels high."""
+    """A panel with a color swatch and the name of each class, in letters `size` pixels high."""
     line, gap = round(size * 1.5), round(size * 0.6)
     width = max(_text_width(c.name, size) for c in classes)
     canvas = _Canvas(line * len(classes) + gap, width + line + 2 * gap, color)
@@ -85,7 +85,7 @@ def _text_width(text: str, size: int) -> int:
 
 
 class _Canvas:
-    """Collects shapes in a frame's colour space: their joint opacity, and their colour times that opacity."""
+    """Collects shapes in a frame's color space: their joint opacity, and their color times that opacity."""
 
     def __init__(self, height: int, width: int, color: ColorSpace) -> None:
         shape = (height + height % 2, width + width % 2)

@@ -14,14 +14,14 @@ from cliprl.engines import MAX_CLASSES, Bundle, ClassSpec, TextEngine, UsageErro
 Color = tuple[int, int, int]
 
 _COLOR = re.compile(r"\s*#([0-9a-fA-F]{6})\s*$")
-# Colours for classes that come without one: what differs most from all others is taken.
+# Colors for classes that come without one: what differs most from all others is taken.
 _HUES = [colorsys.hsv_to_rgb(step / 24, s, v) for step in range(24) for s, v in ((1, 1), (0.5, 1), (1, 0.6))]
 PALETTE: tuple[Color, ...] = tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in _HUES)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One class as asked for: its name, the phrases that mean it, and its colour (None: the program's choice)."""
+    """One class as asked for: its name, the phrases that mean it, and its color (None: the program's choice)."""
 
     name: str
     phrases: tuple[str, ...]
@@ -31,7 +31,7 @@ class Prompt:
 def parse_prompt(text: str) -> Prompt:
     """Read "[NAME=]PHRASE[, PHRASE…] [#RRGGBB]". Without a name, the first phrase is it, with hyphens for spaces.
 
-    Raises UsageError for an empty name or phrase, and a colour that is none.
+    Raises UsageError for an empty name or phrase, and a color that is none.
     """
     found = _COLOR.search(text)
     if not found and "#" in text:
@@ -95,5 +95,5 @@ def _spec(prompt: Prompt, classes: Sequence[ClassSpec], place: int) -> ClassSpec
 
 
 def _unlike(taken: Sequence[Color]) -> Color:
-    """The palette's colour that is farthest from all that are taken."""
+    """The palette's color that is farthest from all that are taken."""
     return max(PALETTE, key=lambda color: min(np.abs(np.subtract(color, other)).sum() for other in taken))

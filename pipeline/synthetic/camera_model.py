@@ -1,4 +1,4 @@
-"""The recording of a scene: focus, exposure, colours, noise, compression."""
+"""The recording of a scene: focus, exposure, colors, noise, compression."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class CameraModel:
         return np.round(soft * np.float32(strength / max(float(soft[::4, ::4].std()), 1e-3))).astype(np.int16)
 
     def develop(self, rgb: Image) -> Image:
-        """Exposure and colours."""
+        """Exposure and colors."""
         return look_up(cv2.transform(rgb, self._matrix), self._curve)
 
     def record(self, rgb: Image, t: float) -> Image:

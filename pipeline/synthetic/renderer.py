@@ -73,7 +73,7 @@ class SceneRenderer:
         return self._sensor.record(rgb, t)
 
     def render_instruments(self, t: float) -> tuple[Image, Image]:
-        """Only the instruments: uint8 (H, W, 4) RGB and soft alpha (colour not multiplied by it), and their labels."""
+        """Only the instruments: uint8 (H, W, 4) RGB and soft alpha (color not multiplied by it), and their labels."""
         overlay = self._draw(t)
         lit = cv2.multiply(overlay.rgba[..., :3], self._scope.gain, scale=1 / 170)
         alpha = overlay.rgba[..., 3]

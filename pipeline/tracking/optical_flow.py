@@ -35,7 +35,7 @@ class _Step(NamedTuple):
 
 
 class FlowEstimator:
-    """Measures dense optical flow (DIS) between successive small grey images."""
+    """Measures dense optical flow (DIS) between successive small gray images."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(_PRESET)

@@ -83,7 +83,7 @@ def first_lines(length: int) -> NDArray[np.intp]:
 
 
 def _horizontal(luma: Plane, cell: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The horizontal strips as rows of cell means, float32 (STRIPS, n), and the y of their centres."""
+    """The horizontal strips as rows of cell means, float32 (STRIPS, n), and the y of their centers."""
     first, cells = first_lines(len(luma)), luma.shape[1] // cell
     lines = min(LINES, len(luma))
     rows = luma[(first[:, None] + np.arange(lines)).ravel(), : cells * cell]

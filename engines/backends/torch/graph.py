@@ -58,7 +58,7 @@ class GraphProgram:
 
 
 class Graph:
-    """A serialised ONNX model on a torch device, such as "cuda". Raises EngineError for an operator that is not known here."""
+    """A serialized ONNX model on a torch device, such as "cuda". Raises EngineError for an operator that is not known here."""
 
     def __init__(self, model: bytes, device: str) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""ONNX operators in torch: convolutions, pools, normalisations, and images in another size."""
+"""ONNX operators in torch: convolutions, pools, normalizations, and images in another size."""
 
 from __future__ import annotations
 

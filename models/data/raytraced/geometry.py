@@ -108,7 +108,7 @@ def sweep(
 
 
 def _cap(ring: Array, centre: Array) -> list[Array]:
-    """Return the ring once more, for a sharp edge, and its centre."""
+    """Return the ring once more, for a sharp edge, and its center."""
     return [ring, np.repeat(centre[None], len(ring), 0)]
 
 
@@ -141,7 +141,7 @@ def tube(radius: float, start: float, stop: float, sides: int = 28) -> Mesh:
 
 
 def rod(length: float, radius: float, sides: int = 20) -> Mesh:
-    """Return a pin across the instrument: a cylinder along x, centred at the origin."""
+    """Return a pin across the instrument: a cylinder along x, centered at the origin."""
     return tube(radius, -length / 2, length / 2, sides).moved(rotation(np.pi / 2, [0, 1, 0]))
 
 

@@ -51,7 +51,7 @@ def black(rng: Rng) -> Material:
 
 
 def matt(rng: Rng) -> Material:
-    """Matt dark-grey coating, which hardly shines even in the beam."""
+    """Matt dark-gray coating, which hardly shines even in the beam."""
     value = np.exp(rng.uniform(np.log(0.015), np.log(0.09))) * np.exp(rng.normal(0, 0.06, 3))
     return material(value, 0, rng.uniform(0.5, 0.85), rng.uniform(0.15, 0.4))
 
@@ -64,7 +64,7 @@ def grey(rng: Rng) -> Material:
     return material(value, metallic, rng.uniform(0.25, 0.6), rng.uniform(0.3, 0.6), rng.uniform(0.02, 0.4))
 
 
-# Linear reflectances of coloured shafts, and how often each is drawn: white first.
+# Linear reflectances of colored shafts, and how often each is drawn: white first.
 PAINTS = (
     (0.75, 0.74, 0.7),
     (0.06, 0.14, 0.45),

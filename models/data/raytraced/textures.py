@@ -1,4 +1,4 @@
-"""Color and relief of tissue: from images of real mucosa, recoloured, or from noise alone."""
+"""Color and relief of tissue: from images of real mucosa, recolored, or from noise alone."""
 
 from __future__ import annotations
 

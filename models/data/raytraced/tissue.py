@@ -58,7 +58,7 @@ def _arc(depth: Array, axis: Array, along: int) -> Array:
     """Return the length of the way over the surface from the middle, along rows or columns."""
     step = np.diff(depth, axis=along)
     length = np.sqrt(step**2 + (axis[1] - axis[0]) ** 2)
-    # The mean over neighbouring rows keeps texture from shearing at single bumps.
+    # The mean over neighboring rows keeps texture from shearing at single bumps.
     total = np.cumsum(0.5 * length + 0.5 * length.mean(1 - along, keepdims=True), axis=along)
     total = np.insert(total, 0, 0, axis=along)
     return np.asarray(total - np.take(total, [GRID // 2], axis=along))

@@ -44,7 +44,7 @@ class SurfaceDice:
 
 
 def boundary(mask: BinaryMask, known: BinaryMask) -> BinaryMask:
-    """The pixels of `mask` (H, W) that have a known 4-neighbour outside it."""
+    """The pixels of `mask` (H, W) that have a known 4-neighbor outside it."""
     outside = np.pad(known & ~mask, 1)
     beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
     return mask & known & beside

@@ -48,7 +48,7 @@ class YoloSink(FolderSink):
 
 
 def _shares(ring: Ring, width: int, height: int) -> list[float]:
-    """Return the vertices as shares of the size, at the centres of their pixels."""
+    """Return the vertices as shares of the size, at the centers of their pixels."""
     shares: list[float] = ((ring + 0.5) / (width, height)).ravel().tolist()
     return shares
 

@@ -23,7 +23,7 @@ def edge_polygons(mask: BoolMask) -> list[Ring]:
     mask: bool (H, W). Each connected part is one polygon. Their union has an IoU of at least `MIN_IOU` with the mask, measured
     with COCO's rasterization; only a seam between holes may cost more.
     """
-    # Contours of the mask at twice its size run a quarter of a pixel inside each edge: no pixel centre lies on them.
+    # Contours of the mask at twice its size run a quarter of a pixel inside each edge: no pixel center lies on them.
     return _polygons(mask, 2, lambda ring: (ring + 0.5) / 2, edge_mask)
 
 
@@ -33,7 +33,7 @@ def center_polygons(mask: BoolMask) -> list[Ring]:
 
 
 def edge_mask(polygons: Sequence[Ring], height: int, width: int) -> BoolMask:
-    """Return the pixels whose centres lie in any of the polygons: bool (height, width)."""
+    """Return the pixels whose centers lie in any of the polygons: bool (height, width)."""
     from pycocotools import mask as coco_mask
 
     flat: Any = [polygon.astype(float).ravel().tolist() for polygon in polygons if len(polygon) >= 3]

@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.pipeline.synthetic.raster import Field
 
 _SIZE = 40
-ShadingMap = Field  # (40, 40, 3): colour 0..255 by the normal's y and x, each -1..1
+ShadingMap = Field  # (40, 40, 3): color 0..255 by the normal's y and x, each -1..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _surroundings(rng: np.random.Generator, nx: Field, ny: Field) -> Field:
 
 
 def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> ShadingMap:
-    """One sample of `stuff` (a name such as "steel") amid tissue whose mean colour is `tissue` (3,), 0..255."""
+    """One sample of `stuff` (a name such as "steel") amid tissue whose mean color is `tissue` (3,), 0..255."""
     kind = _STUFF[stuff]
     axis = np.linspace(-1, 1, _SIZE, dtype=np.float32)
     nx, ny = np.meshgrid(axis, axis)

@@ -45,7 +45,7 @@ class Lattice:
         self.y = y[:, None] + np.float32(bend) * fractal_noise(rng, self.shape, cell, 4)
 
     def point(self, rng: np.random.Generator, spread: float = 0.8) -> tuple[float, float]:
-        """A random place on the plate, within `spread` of its half sides from the centre."""
+        """A random place on the plate, within `spread` of its half sides from the center."""
         return rng.uniform(-spread, spread) * self.reach[0], rng.uniform(-spread, spread) * self.reach[1]
 
     def blob(self, rng: np.random.Generator) -> Field:

@@ -1,4 +1,4 @@
-"""What tissue looks like: colours and textures of organs, and which of them meet in one scene."""
+"""What tissue looks like: colors and textures of organs, and which of them meet in one scene."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Organ:
-    """A kind of tissue. `dark` and `light` (RGB) span its colours; the other figures are strengths, 0 (none) to about 1.
+    """A kind of tissue. `dark` and `light` (RGB) span its colors; the other figures are strengths, 0 (none) to about 1.
 
-    mottle: blotches of colour; fold: wrinkles; lobule: rounded lumps; fibre: streaks; vessel: drawn vessels;
+    mottle: blotches of color; fold: wrinkles; lobule: rounded lumps; fibre: streaks; vessel: drawn vessels;
     gloss: wet highlights. `shapes` are those it is laid out in (see `tissue`).
     """
 
