@@ -61,7 +61,6 @@ SHARED = {
     "series_of": "a benchmark's series",
     "SLOTS": "frames in a stream's ring",
     "study": "the command of a study",
-    "T": "a type variable",
     "ThreadsOption": "the option --threads",
     "TYPE_CLASSES": "classes of instrument types",
     "verdict": "whether a benchmark's limits held, in a sentence",
