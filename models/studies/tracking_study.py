@@ -39,6 +39,7 @@ _TRACKERS: dict[str, type[InstrumentTracker] | type[IouAssociation]] = {
 }
 # Scores are computed on every second row and column.
 _STEP = 2
+_RETURNED = "right after return"
 LabeledFrame = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]  # image, labels, ids
 
 
@@ -109,7 +110,8 @@ def table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines = [f"| clips | tracker | {' | '.join(keys)} |", f"|---|---|{'-:|' * len(keys)}"]
     for part, trackers in parts.items():
         for name, row in trackers.items():
-            lines.append(f"| {part} | {name} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |")
+            cells = [f"{row[key]:.3g}" if row["returns"] or key != _RETURNED else "–" for key in keys]
+            lines.append(f"| {part} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -97,7 +97,8 @@ class RenderedClip:
 def find_crossings(first: int, count: int) -> list[tuple[int, float]]:
     """Return the first `count` clips (seed, start in seconds), from seed `first` on, whose instruments cross after the start.
 
-    In the first frame at least two instruments are in view, and none touches another.
+    At the start at least two instruments are in view, and none touches another. That is so in a small rendering of the scene,
+    from which the clip differs, because a scene depends on its size: in some clips instruments touch from the start.
     """
     found: list[tuple[int, float]] = []
     seed, looks = first, round(FRAMES / FRAME_RATE / _LOOK)
