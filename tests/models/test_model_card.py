@@ -16,7 +16,7 @@ from cliprl.models.data.registry import open_dataset
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
 from cliprl.models.evaluation.scoring.calibration import BINS
-from cliprl.models.studies import model_card
+from cliprl.models.studies import model_card, model_card_tables
 from cliprl.models.studies.doubt_study import LogisticModel, left_out_auroc
 from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
 from cliprl.pipeline.segment.doubt import MASK_STATISTICS
@@ -111,10 +111,10 @@ def test_card_gives_gain_false_alarms_and_auroc_of_doubt() -> None:
     assert found["failed_frames"] is not None
     assert found["outside"] is None
     assert set(doubt_scores([(Row(row.set, 0, "chosen"), scores)]).values()) == {None}
-    assert "+5.0" in model_card.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
+    assert "+5.0" in model_card_tables.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
     worse = summarize_row(Row(row.set, 3, "reported"), scores)
     card = {"rows": {row.title: entry, "worse": worse}, "doubt_auroc": {}}
-    assert "| mine | 0.500 → 0.550 |" in model_card.markdown(card)
+    assert "| mine | 0.500 → 0.550 |" in model_card_tables.markdown(card)
 
 
 def test_the_doubt_is_fitted_to_failures_of_other_sets() -> None:

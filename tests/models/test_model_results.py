@@ -11,7 +11,7 @@ import pytest
 
 from cliprl.engines import open_bundle
 from cliprl.models.evaluation.protocol import load_protocol
-from cliprl.models.studies import larynx_study, model_card, text_study
+from cliprl.models.studies import larynx_study, model_card, model_card_tables, text_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +72,6 @@ def test_the_time_of_the_small_recipe_is_measured() -> None:
 def test_the_model_card_has_the_tables_of_its_result() -> None:
     card = json.loads((ROOT / "models" / "results" / "model-card-small.json").read_text())
     page = (ROOT / "engines" / "bundles" / "small" / "README.md").read_text(encoding="utf-8")
-    assert model_card.markdown(card).strip() in page
+    assert model_card_tables.markdown(card).strip() in page
     assert card["hashes"] == open_bundle("small").manifest.hashes
     assert set(card["rows"]) == {row.title for row in model_card.card_rows(load_protocol(), ())}

@@ -1,0 +1,67 @@
+"""The tables of a model card in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED
+from cliprl.models.evaluation.scoring.markdown import markdown_table
+from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
+
+SIDES = ("base", "refined")
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """Return the card's tables: the reported sets, the sets that settings were chosen on, and both under corruption."""
+    parts = []
+    for use, title in (
+        (REPORTED, "Reported: no setting was chosen on these sets."),
+        (CHOSEN, "Chosen: settings were chosen on these sets."),
+    ):
+        found = {name: entry for name, entry in card["rows"].items() if entry["use"] == use and not entry["severity"]}
+        if found:
+            parts += [title, _clean_table(found)]
+    corrupted = [entry for entry in card["rows"].values() if entry["severity"]]
+    if corrupted:
+        parts += ["Instrument IoU under corruption, base → refined:", _corruption_table(card["rows"])]
+    doubt = ", ".join(
+        f"{key.replace('_', ' ')} {value:.3f}" for key, value in card["doubt_auroc"].items() if value is not None
+    )
+    parts.append(
+        f"Instrument or not. Gain in points, with its 95 % interval over blocks of {BLOCK_FRAMES} frames. False alarms: share "
+        "of the pixels.\nECE: of cells called instrument.\n"
+    )
+    parts.append(f"AUROC on the reported sets: {doubt or 'undefined'}.\n")
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _clean_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = []
+    for title, entry in entries.items():
+        iou, gain, ece = entry.get("iou"), entry.get("gain_interval"), entry["ece_of_instrument_cells"]
+        values = [f"{iou[side]:.3f}" for side in SIDES] if iou else ["–", "–"]
+        change = f"{100 * (iou['refined'] - iou['base']):+.1f}" if iou else "–"
+        within = f" ({gain[0]:+.1f}, {gain[1]:+.1f})" if gain else ""
+        alarms = [f"{100 * entry['false_alarms'][side]:.2f} %" for side in SIDES]
+        calibration = "–" if ece is None or not iou else f"{ece:.3f}"
+        rows.append(
+            [title, str(entry["frames"]), *values, change + within, *alarms, f"{entry['steps']:.2f}", calibration]
+        )
+    return markdown_table(
+        ["set", "frames", "base", "refined", "gain", "false, base", "false, refined", "steps", "ECE"], rows
+    )
+
+
+def _corruption_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    severities = sorted({entry["severity"] for entry in entries.values() if entry["severity"]})
+    rows = []
+    for title, clean in entries.items():
+        cells = []
+        for severity in severities:
+            found = [e for e in entries.values() if e["data"] == clean["data"] and e["severity"] == severity]
+            iou = found[0].get("iou") if found else None
+            cells.append(f"{iou['base']:.3f} → {iou['refined']:.3f}" if iou else "–")
+        if not clean["severity"] and set(cells) != {"–"}:
+            rows.append([title, *cells])
+    return markdown_table(["set", *(f"severity {severity}" for severity in severities)], rows)
