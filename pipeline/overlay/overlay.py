@@ -14,7 +14,7 @@ from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.nv12 import upright_box, upright_size
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.overlay.class_statistics import instance_statistics
 from cliprl.pipeline.overlay.text import Patch, id_patch, legend_patch, letter_size, status_patch
@@ -229,7 +229,8 @@ class Overlay:
             present = self._present(segmentation)
             if present and self.style.legend:
                 self._place(frame, legend_patch(present, size, color), size, at_bottom=False)
-            self._mark_instances(frame, segmentation, size, color)
+            if segmentation.instances:
+                self._mark_instances(frame, segmentation, segmentation.instances, size, color)
         if status and self.style.status:
             self._place(frame, status_patch(status, size, color), size, at_bottom=True)
 
@@ -241,10 +242,12 @@ class Overlay:
             labels = trace_contours(labels, segmentation.view, self.style.contour_width, self._scratch)
         paint(frame, labels, self._inks[color], self._scratch)
 
-    def _mark_instances(self, frame: Frame, segmentation: Segmentation, size: int, color: ColorSpace) -> None:
+    def _mark_instances(
+        self, frame: Frame, segmentation: Segmentation, instances: Instances, size: int, color: ColorSpace
+    ) -> None:
         """Write the id of each instrument in the middle of its box."""
         height, width = (n // 2 * 2 for n in (upright_size(frame)))
-        followed = segmentation.instances.followed if segmentation.instances else None
+        followed = instances.followed
         for found in instance_statistics(segmentation):
             if found.instance.class_id not in self._shown:
                 continue

@@ -16,17 +16,19 @@ _H264_PARAMETERS, _H264_PROFILES = 7, (66, 77, 88, 100, 110, 122, 244)
 
 
 class CodecWatch:
-    """Compares the codec of the packets with that of the decoder, where the container's codec may change."""
+    """Compares the codec of the packets with that of the decoder, in a container whose codec may change."""
 
-    def __init__(self, container: Any, codec: str) -> None:
+    def __init__(self, codec: str) -> None:
         """`codec` is the name of the decoder in use."""
-        name = container.format.name
-        self._codec = _FAMILIES.get(codec) if name in _CHANGEABLE else None
+        self._codec = _FAMILIES[codec]
+
+    @staticmethod
+    def fits(container: Any, codec: str) -> bool:
+        """Return whether the codec of this container may change, and key frames of `codec` can be recognized."""
+        return container.format.name in _CHANGEABLE and codec in _FAMILIES
 
     def change(self, packet: Any) -> str | None:
         """Return the name of the decoder that is needed from this packet on. None if it is the one in use."""
-        if self._codec is None:
-            return None
         found = key_frame_codec(bytes(memoryview(packet)[:_LOOKED_AT]))
         if found is None or found == self._codec:
             return None

@@ -153,7 +153,8 @@ class PacketDecoder:
         self.context.thread_count = 0 if live else codec_threads(hardware=self.context.is_hwaccel)
         self.context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
         self._live = live
-        self._watch = None if live or self.context.is_hwaccel else CodecWatch(container, self.context.name)
+        may_change = not live and not self.context.is_hwaccel and CodecWatch.fits(container, self.context.name)
+        self._watch = CodecWatch(self.context.name) if may_change else None
         self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
         self._order = DisplayOrder()
