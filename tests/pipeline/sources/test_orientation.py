@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media import Picture
+from media import Picture, make_clip
 from oriented import (
     CORNERS,
     ORIENTATIONS,
@@ -258,3 +259,16 @@ def test_the_bytes_are_those_of_eight_orientations() -> None:
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(jpeg_with_exif(orientation, SIZE))))
         assert np.abs(np.array(image, int) - shown(*SIZE)).mean() < 12
         assert stored(orientation, SIZE).shape[:2] == ((64, 96) if orientation < 5 else (96, 64))
+
+
+def test_decoded_frames_are_freed_without_the_garbage_collector(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=60, options={"g": "30"})
+    gc.collect()
+    gc.disable()
+    try:
+        with open_source(clip) as source:
+            assert sum(1 for _ in source) == 60
+            held = sum(type(item).__name__ == "VideoFrame" for item in gc.get_objects())
+    finally:
+        gc.enable()
+    assert held < 20
