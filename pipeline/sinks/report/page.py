@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from html import escape
+from pathlib import PurePath
 
 from cliprl.pipeline.sinks.json_text import readable
 from cliprl.pipeline.sinks.report.recorder import LOW_CONFIDENCE, CaseRecorder, DoubtfulFrame
@@ -38,7 +40,7 @@ def clock(seconds: float) -> str:
 
 def report_page(case: CaseRecorder) -> str:
     """Return the page as HTML."""
-    name = escape(readable(redact(case.spec.stream.name)))
+    name = escape(title_name(readable(redact(case.spec.stream.name))))
     length = max(case.end - case.start, 0.0)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -57,6 +59,12 @@ def report_page(case: CaseRecorder) -> str:
 """
 
 
+def title_name(name: str) -> str:
+    """The name of an input without the folders of a local one, which may hold more than a reader of the page should see."""
+    is_address = re.match(r"[\w+-]{2,}:", name) is not None
+    return name if is_address else PurePath(name).name or name
+
+
 def _figures(case: CaseRecorder, length: float) -> str:
     share = case.low / max(case.segmented, 1)
     rows = [
@@ -73,8 +81,10 @@ def _figures(case: CaseRecorder, length: float) -> str:
 
 
 def _timelines(case: CaseRecorder, length: float) -> str:
-    head = '<tr><th scope="col">In view</th><th scope="col">From start to end</th><th scope="col" class="n">Time in use</th>'
-    head += '<th scope="col" class="n">Share</th><th scope="col" class="n">Entries</th></tr>'
+    head = f'<tr><th scope="col">In view</th><th scope="col">From {clock(0)} to {clock(length)}</th>'
+    head += (
+        "".join(f'<th scope="col" class="n">{title}</th>' for title in ("Time in use", "Share", "Entries")) + "</tr>"
+    )
     rows = []
     for _, name, color, line in case.lines():
         cells = (

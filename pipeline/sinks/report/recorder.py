@@ -15,6 +15,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics
+from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
@@ -120,8 +121,8 @@ class CaseRecorder:
         return sum(bool(line.intervals) for _, line in self.instruments.values())
 
     def lines(self) -> list[tuple[str, str, tuple[int, int, int], PresenceTimeline]]:
-        """Return kind, name, color and timeline of everything that was in view."""
-        colors: Sequence[ClassSpec] = self.spec.classes
+        """Return kind, name, color (as in the overlay) and timeline of everything that was in view."""
+        colors: Sequence[ClassSpec] = overlay_classes(self.spec.classes)
         found = [("class", colors[i].name, colors[i].color, line) for i, line in sorted(self.classes.items())]
         gray = (90, 90, 90)
         found += [("instrument", f"#{i} {name}", gray, line) for i, (name, line) in sorted(self.instruments.items())]

@@ -28,6 +28,7 @@ from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.report.page import title_name
 from cliprl.pipeline.sinks.report.recorder import LEAST_SHARE
 from cliprl.pipeline.sinks.report.timeline import LONGEST_GAP, SHORTEST, PresenceTimeline
 from cliprl.pipeline.synthetic import SCENE_CLASSES
@@ -232,3 +233,11 @@ def test_a_live_session_writes_a_report_too(tmp_path: Path, monkeypatch: pytest.
     jsonschema.validate(report, load_schema("report"), jsonschema.Draft202012Validator)
     assert report["frames"] == 10
     assert "Case report: demo:" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("/home/someone/case.mp4", "case.mp4"), ("rtsp://host/live", "rtsp://host/live"), ("demo:", "demo:")],
+)
+def test_the_title_leaves_out_folders_of_the_input(name: str, shown: str) -> None:
+    assert title_name(name) == shown
