@@ -146,12 +146,9 @@ def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segment
     return note
 
 
-def _open(
-    options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, log: Callable[[str], None]
-) -> VideoStream:
-    """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
-    watched = _is_watched(options)
-    if (frames := writes_frames(targets)) and (watched or options.device != "cpu" or is_live_name(options.source)):
+def _check_targets(options: StreamOptions, targets: Sequence[str], frames: str | None, watched: bool) -> None:
+    """Refuse outputs that the other options exclude. `frames` is the output that holds the frames themselves."""
+    if frames and (watched or options.device != "cpu" or is_live_name(options.source)):
         raise UsageError(
             f"'{frames}' holds the frames themselves, which only a run of a file on the CPU writes: leave out --web, --window, "
             "--record and --device, or record the live source first"
@@ -160,6 +157,15 @@ def _open(
         raise UsageError(f"--ids works on the CPU, not on '{options.device}': leave out --device")
     if not options.ids and (named := [target for target in targets if target.endswith(IDS_SUFFIX)]):
         raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
+
+
+def _open(
+    options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, log: Callable[[str], None]
+) -> VideoStream:
+    """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
+    watched = _is_watched(options)
+    frames = writes_frames(targets)
+    _check_targets(options, targets, frames, watched)
     with interruptible():
         bundle = with_prompts(open_bundle(options.bundle), options.prompts)
     classes = bundle.manifest.classes

@@ -12,10 +12,9 @@ from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
 from cliprl.pipeline.segment.doubt import frame_doubt
-from cliprl.pipeline.sinks.atomic_file import PartialFile
-from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_frame, describe_stream, frame_name
+from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 
 FORMAT_VERSION = 1
@@ -23,7 +22,7 @@ FORMAT_VERSION = 1
 FLUSH_SECONDS = 1.0
 
 
-class EventSink(FileSink):
+class EventSink(PartialFileSink):
     """JSON Lines. The first line is a header:
 
         {"format": "cliprl-events", "format_version": 1,
@@ -54,8 +53,6 @@ class EventSink(FileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._classes = spec.classes
-        self._file = PartialFile(target)
-        self.notes += self._file.notes
         self._lines = [_line(_header(spec))]
         self._flushed = 0.0
 
@@ -108,25 +105,12 @@ class EventSink(FileSink):
         ]
 
     def _flush(self) -> None:
-        self._file.write("".join(self._lines).encode())
+        self._file.write(self._last_bytes())
         self._lines.clear()
         self._flushed = time.monotonic()
 
-    def _finish(self, whole: bool) -> None:
-        self._flush()
-        if whole:
-            self._file.publish()
-        else:
-            self._file.keep()
-
-    def _abandon(self) -> None:
-        self._file.keep()
-
-    def _discard(self) -> None:
-        self._file.discard()
-
-    def _place(self) -> Path | None:
-        return self._file.partial
+    def _last_bytes(self) -> bytes:
+        return "".join(self._lines).encode()
 
 
 def _line(value: dict[str, Any]) -> str:

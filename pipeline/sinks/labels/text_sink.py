@@ -8,12 +8,11 @@ from pathlib import Path
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.atomic_file import PartialFile
-from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.shapes.regions import Region, labelled_classes, regions
 
 
-class TextLabelSink(FileSink):
+class TextLabelSink(PartialFileSink):
     """A label file that is written frame by frame, so that memory does not grow."""
 
     needs_planes = False
@@ -22,8 +21,6 @@ class TextLabelSink(FileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self.spec, self.classes = spec, labelled_classes(spec.classes)
-        self._file = PartialFile(target)
-        self.notes += self._file.notes
 
     @abstractmethod
     def head(self, frame: Frame) -> str:
@@ -42,18 +39,5 @@ class TextLabelSink(FileSink):
         head = "" if self.frames else self.head(frame)
         self._file.write((head + self.text(frame, found)).encode("utf-8", "backslashreplace"))
 
-    def _finish(self, whole: bool) -> None:
-        self._file.write(self.tail().encode())
-        if whole:
-            self._file.publish()
-        else:
-            self._file.keep()
-
-    def _abandon(self) -> None:
-        self._file.keep()
-
-    def _discard(self) -> None:
-        self._file.discard()
-
-    def _place(self) -> Path | None:
-        return self._file.partial
+    def _last_bytes(self) -> bytes:
+        return self.tail().encode()

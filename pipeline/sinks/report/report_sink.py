@@ -10,15 +10,14 @@ from pathlib import Path
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.atomic_file import PartialFile
-from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.report.page import report_page
 from cliprl.pipeline.sinks.report.recorder import CaseRecorder
 
 
-class ReportSink(FileSink):
+class ReportSink(PartialFileSink):
     """Collects the case, and writes `text` of it at the end, also of a run that was interrupted."""
 
     needs_planes = True  # colors show whether a frame is outside the body
@@ -27,27 +26,12 @@ class ReportSink(FileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._case, self._text = CaseRecorder(spec), text
-        self._file = PartialFile(target)
-        self.notes += self._file.notes
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         self._case.add(frame, segmentation)
 
-    def _finish(self, whole: bool) -> None:
-        self._file.write(self._text(self._case).encode("utf-8", "backslashreplace"))
-        if whole:
-            self._file.publish()
-        else:
-            self._file.keep()
-
-    def _abandon(self) -> None:
-        self._file.keep()
-
-    def _discard(self) -> None:
-        self._file.discard()
-
-    def _place(self) -> Path | None:
-        return self._file.partial
+    def _last_bytes(self) -> bytes:
+        return self._text(self._case).encode("utf-8", "backslashreplace")
 
 
 def report_json(case: CaseRecorder) -> str:
