@@ -43,16 +43,16 @@ class GrabCut:
         """Cut the object out of its boxes, or out of the neighborhood of its points. Repeats are identical."""
         points, labels, boxes = prompt_arrays(embedding, points, labels, boxes)
         image = embedding.tensors["image"]
-        scale = np.float32([image.shape[1] / embedding.width, image.shape[0] / embedding.height])
+        scale = np.array([image.shape[1] / embedding.width, image.shape[0] / embedding.height], np.float32)
         trimap = _trimap(image.shape[:2], points * scale, labels, boxes * np.tile(scale, 2))
         if _can_be_cut(trimap):
             cv2.setRNGSeed(0)
             models = np.zeros((1, 65)), np.zeros((1, 65))
-            cv2.grabCut(image, trimap, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+            cv2.grabCut(image, trimap, [0, 0, 1, 1], *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
         inside = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
         logits = np.where(inside, np.float32(CERTAIN), np.float32(-CERTAIN))
-        logits = cv2.resize(logits, (embedding.width, embedding.height), interpolation=cv2.INTER_LINEAR)
-        return PromptedMasks(logits[None], np.float32([_contrast(image, inside)]))
+        resized = cv2.resize(logits, (embedding.width, embedding.height), interpolation=cv2.INTER_LINEAR)
+        return PromptedMasks(resized.astype(np.float32)[None], np.array([_contrast(image, inside)], np.float32))
 
 
 @register_promptable("grabcut", "OpenCV's GrabCut, without weights")
@@ -88,7 +88,7 @@ def _disk(trimap: NDArray[np.uint8], point: NDArray[np.float32], radius: float, 
 def _can_be_cut(trimap: NDArray[np.uint8]) -> bool:
     """GrabCut needs pixels of both kinds, and some that are undecided."""
     inside = np.count_nonzero(trimap & 1)
-    return 0 < inside < trimap.size and bool((trimap >= cv2.GC_PR_BGD).any())
+    return bool(0 < inside < trimap.size and (trimap >= cv2.GC_PR_BGD).any())
 
 
 def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float:

@@ -98,7 +98,7 @@ def prompt_arrays(
         raise UsageError("a prompt has neither a box nor a positive point: give at least one")
     if len(points) + len(boxes) > MAX_PROMPTS:
         raise UsageError(f"a prompt has {len(points)} points and {len(boxes)} boxes: give at most {MAX_PROMPTS}")
-    limits = np.float32([embedding.width, embedding.height])
+    limits = np.array([embedding.width, embedding.height], np.float32)
     corners = np.clip(boxes.reshape(-1, 2, 2), 0, limits)
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
     return np.clip(points, 0, limits), labels, boxes
