@@ -33,7 +33,7 @@ def clip_file(name: str, folder: Path) -> Path:
 
 
 def short_name(source: str) -> str:
-    """A source's name without the folders of this machine, except the two that tell the pictures of one clip from another's."""
+    """A source's name without the folders of this machine, except the two that tell the images of one clip from another's."""
     return source if "=" in source else "/".join(Path(source).parts[-3:])
 
 

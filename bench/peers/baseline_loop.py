@@ -38,9 +38,9 @@ class PlainSegmenter:
         self._encode, self._refine = encode, refine
         self._prior: Array | None = None
 
-    def __call__(self, picture: Image) -> Image:
+    def __call__(self, image: Image) -> Image:
         """Segment the next frame of the clip."""
-        small = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA)
         features, base = self._encode(np.asarray(small)[None])
         prior = base if self._prior is None else self._prior
         logits = base
@@ -69,8 +69,8 @@ def run_loop(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, fra
     paint = Painter(bundle)
     count = 0
     segment.reset()
-    for picture in _items(decoded):
-        finished.put(paint(picture, segment(picture)))
+    for image in _items(decoded):
+        finished.put(paint(image, segment(image)))
         count += 1
     finished.put(None)
     for thread in threads:
@@ -85,12 +85,12 @@ class Painter:
         self._palette = np.array([c.color for c in bundle.manifest.classes], np.uint8)
         self._painted = np.array([c.kind != "background" for c in bundle.manifest.classes])
 
-    def __call__(self, picture: Image, labels: Image) -> Image:
+    def __call__(self, image: Image, labels: Image) -> Image:
         """Paint labels (h, w) over an image (H, W, 3)."""
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         full = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
-        blended = cv2.addWeighted(picture, 1 - OPACITY, self._palette[full], OPACITY, 0)
-        return np.where(self._painted[full][..., None], blended, picture)
+        blended = cv2.addWeighted(image, 1 - OPACITY, self._palette[full], OPACITY, 0)
+        return np.where(self._painted[full][..., None], blended, image)
 
 
 def _decode(path: Path, out: queue.Queue[Image | None], frames: int | None) -> None:
@@ -101,18 +101,18 @@ def _decode(path: Path, out: queue.Queue[Image | None], frames: int | None) -> N
     out.put(None)
 
 
-def _encode(path: Path, pictures: queue.Queue[Image | None], rate: Any) -> None:
+def _encode(path: Path, images: queue.Queue[Image | None], rate: Any) -> None:
     with av.open(path, "w") as container:
         stream: Any = None
-        for picture in _items(pictures):
+        for image in _items(images):
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options={"preset": PRESET})
-                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         if stream is not None:
             container.mux(stream.encode(None))
 
 
-def _items(pictures: queue.Queue[Image | None]) -> Iterator[Image]:
-    while (picture := pictures.get()) is not None:
-        yield picture
+def _items(images: queue.Queue[Image | None]) -> Iterator[Image]:
+    while (image := images.get()) is not None:
+        yield image

@@ -31,8 +31,8 @@ def prepare(job: BenchJob) -> Runner:
     folder = Path(tempfile.mkdtemp(prefix="cliprl-bench-"))
     with av.open(job.clip) as container:
         for i, frame in enumerate(islice(container.decode(video=0), MOST_FRAMES)):
-            picture: Any = frame
-            picture.to_image().save(folder / f"{i:05d}.jpg", quality=95)
+            image: Any = frame
+            image.to_image().save(folder / f"{i:05d}.jpg", quality=95)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with torch.inference_mode():

@@ -29,7 +29,7 @@ def decode(job: BenchJob) -> Runner:
 
 @peer(
     "PyAV decode and encode",
-    "decodes and encodes with the same x264 preset, pictures untouched: a limit, not a peer",
+    "decodes and encodes with the same x264 preset, frames untouched: a limit, not a peer",
 )
 def transcode(job: BenchJob) -> Runner:
     """Decode by PyAV and pass the frames to x264."""

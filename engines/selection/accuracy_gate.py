@@ -94,12 +94,12 @@ def _ties_forgiven(labels: NDArray[Any], truth: NDArray[Any], expected: Logits) 
 
 
 def _cosine(found: Logits, expected: Logits) -> float:
-    one, other = (_centred(logits) for logits in (found, expected))
+    one, other = (_centered(logits) for logits in (found, expected))
     scale = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / scale if scale else float(np.array_equal(one, other))
 
 
-def _centred(logits: Logits) -> NDArray[np.float64]:
+def _centered(logits: Logits) -> NDArray[np.float64]:
     """Without each cell's mean over the classes, which changes no probability and would hide what does."""
     wide = logits.astype(np.float64)
     return np.ravel(wide - wide.mean(axis=1, keepdims=True))

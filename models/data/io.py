@@ -67,7 +67,7 @@ def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Ima
     """
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
-            raise CliprlError(f"{path} is in colour: this mask holds one grey value a class")
+            raise CliprlError(f"{path} is in color: this mask holds one gray value a class")
         mask = np.ascontiguousarray(mask[..., 0])
     counts = np.bincount(mask.ravel(), minlength=256)
     unknown = [value for value in np.flatnonzero(counts).tolist() if value not in table]
@@ -93,7 +93,7 @@ def labels_from_colors(mask: Image, palette: Mapping[Color, int], path: Path) ->
     if not known.all():
         colors, counts = np.unique(mask[~known], axis=0, return_counts=True)
         found = {tuple(c): n for c, n in zip(colors.tolist(), counts.tolist(), strict=True)}
-        _refuse(path, "colour", found, ", ".join(_text(c) for c in palette))
+        _refuse(path, "color", found, ", ".join(_text(c) for c in palette))
     return labels
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 KEEP = 0
 # (rows, columns) to the neighbor whose logits are taken: a boundary moves by one or three cells a step.
-NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
+NEIGHBORS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0, 3), (0, -3), (3, 0), (-3, 0))
 SMOOTH, PRIOR, BLEND, RESET, SHARPEN = 9, 10, 11, 12, 13
 # Actions from here on move towards concept 0, 1, ...
 CONCEPTS = 14
@@ -29,7 +29,7 @@ ACTION_WINDOW = 5
 
 _BOUNDED = 5
 # The source of each action: row and column step, and index of the stacked maps (`ActionContext`). The last is any concept's.
-_STEPS = [(0, 0), *NEIGHBOURS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
+_STEPS = [(0, 0), *NEIGHBORS, (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]
 _IMAGES = [0] * 9 + [1, 2, 3, 4, 0, _BOUNDED]
 
 
@@ -87,9 +87,9 @@ def outcomes(context: ActionContext, pushes: Tensor) -> Iterator[Tensor]:
     """Yield the result of every action, taken by all cells at once: CONCEPTS + C tensors (B, K, h, w)."""
     logits, (height, width) = context.logits, context.logits.shape[2:]
     yield logits
-    margin = max(abs(step) for neighbour in NEIGHBOURS for step in neighbour)
+    margin = max(abs(step) for neighbor in NEIGHBORS for step in neighbor)
     wide = F.pad(logits, (margin,) * 4, mode="replicate")
-    for down, right in NEIGHBOURS:
+    for down, right in NEIGHBORS:
         yield wide[..., margin + down : margin + down + height, margin + right : margin + right + width]
     yield from context[1:_BOUNDED]
     yield logits + SHARPER * argmax_mask(logits)

@@ -69,7 +69,7 @@ class ClipSegmenter(nn.Module):
         self.tower.eval()
         return self
 
-    def normalise(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float32 (B, 3, H, W), about -1..1.
 
         Cast first: TensorRT takes a uint8 input only into a Cast.
@@ -81,7 +81,7 @@ class ClipSegmenter(nn.Module):
 
         A transformer has positions for one size: images of another are scaled to it.
         """
-        pixels = self.normalise(image)
+        pixels = self.normalize(image)
         if self.stages.fixed and pixels.shape[2:] != self.size:
             pixels = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False)
         embeddings: Tensor = self.clip.encode_image(pixels, normalize=True)
@@ -95,7 +95,7 @@ class ClipSegmenter(nn.Module):
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 (B, H, W, 3) RGB and texts (K, E) to features (B, D, H/4, W/4) and logits (B, K, H/4, W/4)."""
         maps = self.clip.visual.forward_intermediates(
-            self.normalise(image), indices=list(self.stages.indices), intermediates_only=True
+            self.normalize(image), indices=list(self.stages.indices), intermediates_only=True
         )["image_intermediates"]
         features = self.decoder(maps, (image.shape[1], image.shape[2]))
         pixels = self.embed(features)

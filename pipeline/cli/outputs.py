@@ -48,8 +48,8 @@ def check_source_name(source: str) -> None:
     if not source:
         raise UsageError("the input has an empty name: name a video, images, a camera or a stream")
     if os.path.isdir(source):
-        pictures = Path(source) / "*.png"
-        raise UsageError(f"'{source}' is a folder: name a video file in it, or write '{pictures}' for the images in it")
+        images = Path(source) / "*.png"
+        raise UsageError(f"'{source}' is a folder: name a video file in it, or write '{images}' for the images in it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Colour matrices and ranges: between RGB and the 8-bit Y'CbCr of a video frame.
+"""Color matrices and ranges: between RGB and the 8-bit Y'CbCr of a video frame.
 
 Formulas: ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance), 8-bit quantisation of BT.601-7 section 2.5.
 Full range is that of JFIF (JPEG File Interchange Format 1.02).

@@ -21,7 +21,7 @@ Plane = NDArray[np.uint8]
 
 
 def allocate_planes(height: int, width: int) -> tuple[Plane, Plane]:
-    """Uninitialised NV12 planes: luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2) with Cb before Cr."""
+    """Uninitialized NV12 planes: luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2) with Cb before Cr."""
     return np.empty((height, width), np.uint8), np.empty(((height + 1) // 2, (width + 1) // 2, 2), np.uint8)
 
 

@@ -189,7 +189,7 @@ def _others(container: Any) -> str:
     found: Counter[str] = Counter()
     for stream in container.streams:
         if stream.disposition & Disposition.attached_pic:
-            found["cover picture"] += 1
+            found["cover image"] += 1
         elif stream.type in _KINDS and stream.discard != Discard.all:  # those are the chapters' titles
             found["timecode track" if "timecode" in stream.metadata else _KINDS[stream.type]] += 1
     return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in found.items())

@@ -1,4 +1,4 @@
-"""Colours of the overlay: classes that color-blind people can tell apart too."""
+"""Colors of the overlay: classes that color-blind people can tell apart too."""
 
 from __future__ import annotations
 

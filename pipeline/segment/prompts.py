@@ -36,7 +36,7 @@ def parse_prompt(text: str) -> Prompt:
     found = _COLOR.search(text)
     if not found and "#" in text:
         raise UsageError(
-            f"prompt '{text}' has a '#' without a colour: end it with six hexadecimal digits, as in #FF8800"
+            f"prompt '{text}' has a '#' without a color: end it with six hexadecimal digits, as in #FF8800"
         )
     color = _rgb(found[1]) if found else None
     words = text[: found.start()] if found else text

@@ -10,7 +10,7 @@ import av
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.sources.decoding.conform import Orientation, OrientationReader
-from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
+from cliprl.pipeline.sources.decoding.nv12_writer import image_color
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)
@@ -37,7 +37,7 @@ def check_file(path: Path) -> None:
         raise CliprlError(f"{path} is empty: make or copy it again")
 
 
-def probe_stream(name: str, container: Any, stream: Any, picture: av.VideoFrame, context: Any) -> dict[str, Any]:
+def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, context: Any) -> dict[str, Any]:
     """The fields of `StreamInfo` for a stream whose first frame is decoded."""
     seconds: float | None = None
     if stream.duration is not None:
@@ -45,22 +45,22 @@ def probe_stream(name: str, container: Any, stream: Any, picture: av.VideoFrame,
     elif container.duration is not None:
         seconds = container.duration / av.time_base
     rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
-    if picture.pts is None:  # a bare stream's average is libav's guess; the codec knows better
+    if image.pts is None:  # a bare stream's average is libav's guess; the codec knows better
         rates[:2] = rates[1::-1]
     # Of some containers, such as DV, libav takes the ticks of the clock for frames.
     rate = next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None) or next(filter(None, rates), None)
     return {
         "name": name,
-        "height": picture.height,
-        "width": picture.width,
+        "height": image.height,
+        "width": image.width,
         "time_base": Fraction(stream.time_base),
         "rate": rate,
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
-        "color": picture_color(picture, context),
-        "rotation": (OrientationReader().read(picture) or Orientation()).rotation,
+        "color": image_color(image, context),
+        "rotation": (OrientationReader().read(image) or Orientation()).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
-        "interlaced": picture.interlaced_frame,
+        "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
     }
 

@@ -116,7 +116,7 @@ class VideoSource(FrameSource):
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
             raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
-        info = probe_stream(redact(self._name), self._container, stream, self._held.picture, self._decoder.context)
+        info = probe_stream(redact(self._name), self._container, stream, self._held.image, self._decoder.context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stated_frames(self._container, stream)[0]
@@ -180,20 +180,20 @@ class VideoSource(FrameSource):
         return frame
 
     def _frame(self, decoded: Decoded, allocate: PlaneAllocator) -> Frame:
-        picture = decoded.picture
-        pts, duration = self._clock.stamp(decoded.pts, picture.duration or 0, self._index)
+        image = decoded.image
+        pts, duration = self._clock.stamp(decoded.pts, image.duration or 0, self._index)
         frame = self._conformer.frame(
-            picture, self._decoder.context, allocate, f"frame {self._index}", self._sample_aspect()
+            image, self._decoder.context, allocate, f"frame {self._index}", self._sample_aspect()
         )
         frame.pts, frame.duration, frame.index = pts, duration, self._index
-        frame.interlaced = picture.interlaced_frame
+        frame.interlaced = image.interlaced_frame
         frame.damaged = decoded.damaged
         if self._index == 0:
             self._first_seconds = frame.seconds
         self._end_seconds = float((pts + duration) * self.info.time_base)
         frame.mark("captured")
         if self._reader is not None:
-            frame.times["captured"] = self._reader.due(picture)
+            frame.times["captured"] = self._reader.due(image)
             self.skipped = self._reader.skipped
         return frame
 

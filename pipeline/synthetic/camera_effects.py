@@ -24,8 +24,8 @@ class CameraPath:
     def matrix(self, t: float) -> Matrix:
         """From the plate's pixels to the image's."""
         zoom = 1.06 + self._zoom(t)
-        to_centre = shift(-self._plate[1] / 2 + self._x(t), -self._plate[0] / 2 + self._y(t))
-        return shift(self._shape[1] / 2, self._shape[0] / 2) @ rotation_2d(self._turn(t), zoom, zoom) @ to_centre
+        to_center = shift(-self._plate[1] / 2 + self._x(t), -self._plate[0] / 2 + self._y(t))
+        return shift(self._shape[1] / 2, self._shape[0] / 2) @ rotation_2d(self._turn(t), zoom, zoom) @ to_center
 
 
 class Scope:
@@ -63,8 +63,8 @@ class Scope:
             return None
         mask = np.zeros(self._shape, np.uint8)
         if self._circle:
-            centre = (round((self._x + self._dx(t)) * 16), round((self._y + self._dy(t)) * 16))
-            cv2.circle(mask, centre, round(self._radius * 16), 255, -1, cv2.LINE_AA, 4)
+            center = (round((self._x + self._dx(t)) * 16), round((self._y + self._dy(t)) * 16))
+            cv2.circle(mask, center, round(self._radius * 16), 255, -1, cv2.LINE_AA, 4)
         else:
             mask[self._side // 4 : height - self._side // 4, self._side : width - self._side] = 255
         return np.asarray(blur(mask, self._edge), np.uint8)
@@ -79,7 +79,7 @@ class Smoke:
         coarse = (max(shape[0] // 8, 4), max(shape[1] // 8, 4))
         puffs = fractal_noise(rng, (2 * coarse[0], 2 * coarse[1]), max(min(coarse) * 0.6, 2), 4)
         self._puffs = np.clip((puffs + np.float32(rng.uniform(-0.2, 1.6))) * np.float32(110 * self.density), 0, 235)
-        self._colour = np.asarray(rng.uniform(120, 235) + rng.normal(0, 6, 3), np.float64)
+        self._color = np.asarray(rng.uniform(120, 235) + rng.normal(0, 6, 3), np.float64)
         self._dx, self._dy = Wander(rng, coarse[1] * 0.4, 7), Wander(rng, coarse[0] * 0.4, 7)
         self._coarse = coarse
 
@@ -92,7 +92,7 @@ class Smoke:
         piece = cv2.warpAffine(self._puffs, move, (columns, rows), borderMode=cv2.BORDER_REFLECT_101)
         dense = resize(np.asarray(piece, np.float32), self._shape).astype(np.uint8)
         dense3 = cv2.cvtColor(dense, cv2.COLOR_GRAY2BGR)
-        veil = cv2.transform(dense, self._colour[:, None] / 255)
+        veil = cv2.transform(dense, self._color[:, None] / 255)
         return np.asarray(cv2.add(cv2.multiply(rgb, cv2.bitwise_not(dense3), scale=1 / 255), veil), np.uint8)
 
 

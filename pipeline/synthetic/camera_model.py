@@ -51,13 +51,13 @@ class CameraModel:
     """Exposure, white balance, gamma, saturation, noise and compression."""
 
     def __init__(self, rng: np.random.Generator, shape: RasterShape) -> None:
-        self._matrix, self._curve = self._colours(rng)
+        self._matrix, self._curve = self._colors(rng)
         strength = rng.uniform(0.3, 3.5) if rng.random() < 0.8 else rng.uniform(3.5, 13)
         self._noise = self._grain(rng, (shape[0] + _SLACK, shape[1] + _SLACK), strength)
         self._quality = int(rng.uniform(20, 90)) if rng.random() < 0.35 else 0
 
     @staticmethod
-    def _colours(rng: np.random.Generator) -> tuple[Field, Image]:
+    def _colors(rng: np.random.Generator) -> tuple[Field, Image]:
         saturation, hue = rng.uniform(0.65, 1.6), rng.normal(0, 0.02, (3, 3))
         matrix = (1 - saturation) * np.tile(_LUMA, (3, 1)) + saturation * np.eye(3) + hue - hue.mean(1, keepdims=True)
         level = np.arange(256)[:, None] / 255
@@ -71,8 +71,8 @@ class CameraModel:
     def _grain(rng: np.random.Generator, shape: RasterShape, strength: float) -> NDArray[np.int16]:
         grain = rng.integers(-127, 128, (*shape, 3), np.int8).astype(np.float32)
         soft = blur(grain, rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else grain
-        grey = rng.random() < 0.4
-        if grey:
+        gray = rng.random() < 0.4
+        if gray:
             soft = np.repeat(soft[..., :1], 3, 2)
         return np.round(soft * np.float32(strength / max(float(soft[::4, ::4].std()), 1e-3))).astype(np.int16)
 

@@ -16,7 +16,7 @@ SCENE_CLASSES: tuple[ClassSpec, ...] = (
             "background tissue in a surgical video",
             "organs, fat and peritoneum in a laparoscopic view",
             "the tissue behind the surgical instruments",
-            "the dark surround of an endoscope's picture",
+            "the dark surround of an endoscope's image",
         ),
     ),
     ClassSpec(
@@ -75,7 +75,7 @@ SCENE_CLASSES: tuple[ClassSpec, ...] = (
         "thread",
         (187, 155, 25),
         "instrument",
-        ("a surgical thread", "suture material", "a thin coloured suturing thread"),
+        ("a surgical thread", "suture material", "a thin colored suturing thread"),
     ),
     ClassSpec(
         "clamps",

@@ -201,10 +201,10 @@ def _explained(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
 
 def _least_squares(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
-    centre = points.mean(axis=0)
-    x, y = (points - centre).T
+    center = points.mean(axis=0)
+    x, y = (points - center).T
     (a, b, c), *_ = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), x**2 + y**2, rcond=None)
-    return np.array([centre[0] + a, centre[1] + b, np.sqrt(c + a**2 + b**2)])
+    return np.array([center[0] + a, center[1] + b, np.sqrt(c + a**2 + b**2)])
 
 
 def fit_rectangle(ends: Ends) -> tuple[Rectangle, float] | None:

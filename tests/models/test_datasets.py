@@ -131,7 +131,7 @@ def test_an_unknown_colour_is_named_with_its_file_and_count(tmp_path: Path) -> N
     with pytest.raises(CliprlError) as error:
         EndoVis2018(tmp_path)[1]
     assert str(path) in str(error.value)
-    assert "colour (1, 2, 3), which is no class, on 3 pixels (and 1 other unknown colours)" in str(error.value)
+    assert "color (1, 2, 3), which is no class, on 3 pixels (and 1 other unknown colors)" in str(error.value)
 
 
 def test_a_size_mismatch_is_named(tmp_path: Path) -> None:

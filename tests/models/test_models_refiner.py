@@ -13,7 +13,7 @@ from cliprl.models.network.actions import (
     BLEND,
     CONCEPTS,
     KEEP,
-    NEIGHBOURS,
+    NEIGHBORS,
     PRIOR,
     RESET,
     SHARPEN,
@@ -144,7 +144,7 @@ def test_keep_prior_blend_reset_and_smooth_take_a_whole_picture() -> None:
 
 
 def test_neighbors_give_logits_and_the_edge_repeats_itself() -> None:
-    for action, (down, right) in enumerate(NEIGHBOURS, 1):
+    for action, (down, right) in enumerate(NEIGHBORS, 1):
         refined, seen = act(action)
         for row in range(H):
             for column in range(W):

@@ -1,4 +1,4 @@
-"""From ONNX to a TensorRT plan: a strongly typed network, one optimisation profile, and, for RTX, a GPU that is not here."""
+"""From ONNX to a TensorRT plan: a strongly typed network, one optimization profile, and, for RTX, a GPU that is not here."""
 
 from __future__ import annotations
 
@@ -134,4 +134,4 @@ def _add_profile(builder: Any, config: Any, profile: Profile) -> None:
     for name, (least, usual, largest) in profile.items():
         made.set_shape(name, least, usual, largest)
     if profile and config.add_optimization_profile(made) < 0:
-        raise EngineError(f"TensorRT refuses the optimisation profile {dict(profile)}: report this")
+        raise EngineError(f"TensorRT refuses the optimization profile {dict(profile)}: report this")

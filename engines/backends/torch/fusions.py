@@ -18,7 +18,7 @@ from cliprl.engines.backends.torch.ops import OPERATORS, Attributes, Inputs, Nod
 
 def fused(nodes: Sequence[Node], constants: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Node]:
     """The same graph with each group as one node. `nodes` are in topological order."""
-    graph = _Neighbours(nodes, constants)
+    graph = _Neighbors(nodes, constants)
     found = {old.outputs: new for old, new in (*_attentions(graph), *_gelus(graph))}
     return _needed([found.get(node.outputs, node) for node in nodes], outputs)
 
@@ -33,7 +33,7 @@ def _needed(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     return kept[::-1]
 
 
-class _Neighbours:
+class _Neighbors:
     """The node that produces each tensor and the nodes that consume it; casts are skipped."""
 
     def __init__(self, nodes: Sequence[Node], constants: Mapping[str, Tensor]) -> None:
@@ -71,7 +71,7 @@ class _Neighbours:
         return None
 
 
-def _attentions(graph: _Neighbours) -> Iterator[tuple[Node, Node]]:
+def _attentions(graph: _Neighbors) -> Iterator[tuple[Node, Node]]:
     """softmax(queries * keys) * values, along the last axis."""
     for node in graph.nodes:
         if node.kind != "Softmax" or node.attributes.get("axis", -1) != -1:
@@ -95,7 +95,7 @@ def _attend(inputs: Inputs, attributes: Attributes) -> Tensor:
 _ATTENTION = Operator(_attend)
 
 
-def _gelus(graph: _Neighbours) -> Iterator[tuple[Node, Node]]:
+def _gelus(graph: _Neighbors) -> Iterator[tuple[Node, Node]]:
     """x * ((erf(x / sqrt(2)) + 1) * 0.5), as torch's exporter has it."""
     for node in graph.nodes:
         divided = graph.maker(node.inputs[0], "Div") if node.kind == "Erf" else None
@@ -108,7 +108,7 @@ def _gelus(graph: _Neighbours) -> Iterator[tuple[Node, Node]]:
                 yield end, replace(end, kind="Gelu", operator=OPERATORS["Gelu"], inputs=(whole[0],), attributes={})
 
 
-def _scaled(graph: _Neighbours, erf: Node) -> Iterator[Node]:
+def _scaled(graph: _Neighbors, erf: Node) -> Iterator[Node]:
     """The products that a halved sum with one goes into."""
     for plus in graph.takers(erf, "Add"):
         for half in graph.takers(plus, "Mul"):

@@ -48,8 +48,8 @@ class Geometry:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         linear = np.diag(scale) @ turn
         free = np.clip(1 - zoom, 0.1, 1) / 2
-        centre = np.array([source[1], source[0]]) * (0.5 + rng.uniform(-free, free, 2))
-        return cls(_about(linear, centre, target), bool(rng.random() < 0.8))
+        center = np.array([source[1], source[0]]) * (0.5 + rng.uniform(-free, free, 2))
+        return cls(_about(linear, center, target), bool(rng.random() < 0.8))
 
     @classmethod
     def whole(cls, rng: np.random.Generator, source: tuple[int, ...], target: tuple[int, int]) -> Geometry:
@@ -63,9 +63,9 @@ class Geometry:
         """Draw the view of a moment earlier: shifted by up to a twentieth, rotated and zoomed a little."""
         angle, zoom = rng.normal(0, 0.015), np.exp(rng.normal(0, 0.012))
         turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        centre = self.matrix @ np.array([target[1] / 2, target[0] / 2, 1])
+        center = self.matrix @ np.array([target[1] / 2, target[0] / 2, 1])
         shift = self.matrix[:, :2] @ (rng.normal(0, 0.015, 2) * target[1])
-        return Geometry(_about(self.matrix[:, :2] @ turn, centre + shift, target), self.mirrored)
+        return Geometry(_about(self.matrix[:, :2] @ turn, center + shift, target), self.mirrored)
 
     def apply(self, sample: Sample, target: tuple[int, int], stride: int = LABEL_STRIDE) -> tuple[Image, Image]:
         """Return the image uint8 (*target, 3) and labels uint8 (target / stride), sampled at the centers of the cells."""
@@ -90,10 +90,10 @@ class Geometry:
         return image, labels
 
 
-def _about(linear: NDArray[np.float64], centre: NDArray[np.float64], target: tuple[int, int]) -> Matrix:
-    """Return the affine map with the `linear` part that maps the middle of the target to `centre`."""
+def _about(linear: NDArray[np.float64], center: NDArray[np.float64], target: tuple[int, int]) -> Matrix:
+    """Return the affine map with the `linear` part that maps the middle of the target to `center`."""
     middle = np.array([target[1], target[0]]) / 2
-    return np.hstack([linear, (centre - linear @ middle)[:, None]])
+    return np.hstack([linear, (center - linear @ middle)[:, None]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +133,14 @@ class Photometry:
 
     def apply(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
         """Return image uint8 (H, W, 3) and labels (h, w) of this camera; `rng` draws the changes from frame to frame."""
-        image = apply_corruption(_sharpened(self.recolour(image), self.sharpening), self.corruption, self.severity, rng)
+        image = apply_corruption(_sharpened(self.recolor(image), self.sharpening), self.corruption, self.severity, rng)
         if self.circle:
             image, labels = _masked(image, labels, self.circle)
         if self.quality:
             image = _jpeg(image, self.quality)
         return image, labels
 
-    def recolour(self, image: Image) -> Image:
+    def recolor(self, image: Image) -> Image:
         """Apply color, light and tone to uint8 (H, W, 3)."""
         height, width = image.shape[:2]
         light = cv2.resize(self.light, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
@@ -160,9 +160,9 @@ def _mixing(rng: np.random.Generator, variety: float) -> NDArray[np.float32]:
     """Rotate hue about the gray axis, scale saturation, then scale the channels."""
     hue = rng.normal(0, 0.2 * variety) if rng.random() < 1 - 0.08 * variety**2 else rng.uniform(-np.pi, np.pi)
     saturation = np.exp(rng.normal(0, 0.35 * variety))
-    grey = np.full((3, 3), 1 / 3)
+    gray = np.full((3, 3), 1 / 3)
     skew = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    turn = grey + saturation * (np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * skew)
+    turn = gray + saturation * (np.cos(hue) * (np.eye(3) - gray) + np.sin(hue) * skew)
     gains = np.exp(rng.normal(0, 0.15 * variety, 3))
     return np.asarray(np.diag(gains) @ turn, np.float32)
 

@@ -63,7 +63,7 @@ class CopyPasteDataset:
         if flip < 2:
             layer, layer_labels = cv2.flip(layer, flip).astype(np.uint8), cv2.flip(layer_labels, flip).astype(np.uint8)
         camera = Photometry.draw(rng)
-        tissue = camera.recolour(below.image)
+        tissue = camera.recolor(below.image)
         image = _over(tissue, _relit(layer, rng), _shadow(layer[..., 3], rng))
         labels = np.where(layer[..., 3] >= OPAQUE_ALPHA, layer_labels, below.labels)
         return Sample(image, labels.astype(np.uint8), self.sequence(index))
@@ -111,9 +111,9 @@ def _fold(image: Image, labels: Image, rng: np.random.Generator) -> None:
     inside = 1 - u * u - v * v
     light = np.sqrt(np.maximum(inside, 0)) ** np.float32(rng.uniform(0.5, 2.0))
     tint = np.array([1, *(1 - rng.uniform(0.02, 0.4) * np.array([1, rng.uniform(0.8, 1.3)]))], np.float32)
-    colour = light[..., None] * tint * np.float32(rng.uniform(140, 420))
+    color = light[..., None] * tint * np.float32(rng.uniform(140, 420))
     edge = np.clip(inside * np.float32(rng.uniform(5, 40)), 0, 1)[..., None]
-    image[...] = np.clip(image * (1 - edge) + colour * edge, 0, 255).astype(np.uint8)
+    image[...] = np.clip(image * (1 - edge) + color * edge, 0, 255).astype(np.uint8)
     labels[edge[..., 0] > 0.5] = NOT_INSTRUMENT
 
 

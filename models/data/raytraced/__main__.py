@@ -24,7 +24,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="The first scene's seed.")] = 0,
     mucosa: Annotated[
         Path | None,
-        typer.Option(help="Folder of images of mucosa that give tissue its colour. Without it: procedural."),
+        typer.Option(help="Folder of images of mucosa that give tissue its color. Without it: procedural."),
     ] = None,
     meshes: Annotated[
         Path | None, typer.Option(help="Folder of the meshes of sofa_env or dvrk_model. Without it: procedural.")

@@ -107,9 +107,9 @@ def sweep(
     return _closed(np.array(rows), angle, np.pad(length, (0, len(rows) - len(length)), mode="edge"), float(wide.max()))
 
 
-def _cap(ring: Array, centre: Array) -> list[Array]:
+def _cap(ring: Array, center: Array) -> list[Array]:
     """Return the ring once more, for a sharp edge, and its center."""
-    return [ring, np.repeat(centre[None], len(ring), 0)]
+    return [ring, np.repeat(center[None], len(ring), 0)]
 
 
 def _end(rings: Array, points: Array, bore: float) -> list[Array]:

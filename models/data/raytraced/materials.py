@@ -56,8 +56,8 @@ def matt(rng: Rng) -> Material:
     return material(value, 0, rng.uniform(0.5, 0.85), rng.uniform(0.15, 0.4))
 
 
-def grey(rng: Rng) -> Material:
-    """Grey plastic or lacquer."""
+def gray(rng: Rng) -> Material:
+    """Gray plastic or lacquer."""
     tint = np.array([rng.uniform(0.85, 1.02), 1, rng.uniform(0.88, 1.08)])
     value = np.exp(rng.uniform(np.log(0.05), np.log(0.32))) * tint
     metallic = float(rng.choice([0, rng.uniform(0.1, 0.6)]))
@@ -82,9 +82,9 @@ def painted_plastic(rng: Rng) -> Material:
     return material(value, 0, rng.uniform(0.25, 0.6), 0.5, rng.uniform(0.02, 0.5))
 
 
-_SHAFTS = (black, matt, grey, steel, painted_plastic, dark_metal)
-_TIPS = (steel, dark_metal, black, matt, grey, painted_plastic)
-_WRISTS = (steel, black, matt, grey)
+_SHAFTS = (black, matt, gray, steel, painted_plastic, dark_metal)
+_TIPS = (steel, dark_metal, black, matt, gray, painted_plastic)
+_WRISTS = (steel, black, matt, gray)
 
 
 def instrument_materials(rng: Rng, robotic: bool, dark: bool) -> dict[str, Material]:
@@ -93,17 +93,17 @@ def instrument_materials(rng: Rng, robotic: bool, dark: bool) -> dict[str, Mater
     A `robotic` one is mostly steel with a black clevis; a `dark` one has a matt or black shaft and mostly dark jaws.
     """
     shares = [0.2, 0.12, 0.1, 0.5, 0.03, 0.05] if robotic else [0.26, 0.15, 0.24, 0.22, 0.1, 0.03]
-    shaft = _draw(rng, (matt, black, grey), [0.6, 0.25, 0.15]) if dark else _draw(rng, _SHAFTS, shares)
+    shaft = _draw(rng, (matt, black, gray), [0.6, 0.25, 0.15]) if dark else _draw(rng, _SHAFTS, shares)
     tips = [0.2, 0.3, 0.25, 0.2, 0.05, 0.0] if dark else [0.54, 0.18, 0.1, 0.06, 0.1, 0.02]
     tip = _draw(rng, _TIPS, tips)
     wrist = tip if rng.random() < 0.5 else _draw(rng, _WRISTS, [0.5, 0.2, 0.1, 0.2])
-    clevis = _draw(rng, (black, steel, grey), [0.5, 0.32, 0.18])
+    clevis = _draw(rng, (black, steel, gray), [0.5, 0.32, 0.18])
     return {
         "shaft": shaft,
         "tip": tip,
         "wrist": wrist,
         "clevis": clevis,
-        "ring": _draw(rng, (black, steel, grey, painted_plastic), [0.25] * 4),
+        "ring": _draw(rng, (black, steel, gray, painted_plastic), [0.25] * 4),
     }
 
 

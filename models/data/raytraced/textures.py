@@ -151,7 +151,7 @@ class TextureSource:
             np.array(TISSUES[name].color, np.float32) * np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.15))
         )
         if self.images and rng.random() < 0.78:
-            color = self._recoloured(rng, target, size)
+            color = self._recolored(rng, target, size)
         else:
             coarse = noise(rng, size, [3, 6, 12, 24, 48])[..., None]
             fine = noise(rng, size, [8, 16, 32, 64, 128], 0.7)[..., None]
@@ -162,7 +162,7 @@ class TextureSource:
             color = _vessels(rng, color)
         return np.asarray(np.clip(color / 255, 0.01, 0.97), np.float32)
 
-    def _recoloured(self, rng: Rng, target: NDArray[np.float64], size: int) -> FloatPlane:
+    def _recolored(self, rng: Rng, target: NDArray[np.float64], size: int) -> FloatPlane:
         """Return a real image without its highlights and its light's falloff, in another color: (size, size, 3), 0..255."""
         texture = _without_highlights(self.crop(rng, size // 2, rng.uniform(0.35, 0.8)))
         texture = np.asarray(cv2.resize(texture, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)

@@ -15,7 +15,7 @@ LAYOUT = "videoXX/videoXX_NNNNN/frame_N_endo.png with frame_N_endo_watershed_mas
 MASK_ENDING = "_watershed_mask"
 
 CHOLECSEG_CLASSES: tuple[ClassSpec, ...] = (
-    ClassSpec("black-background", (127, 127, 127), "background", ("the dark surround of an endoscope's picture",)),
+    ClassSpec("black-background", (127, 127, 127), "background", ("the dark surround of an endoscope's image",)),
     ClassSpec("abdominal-wall", (210, 140, 140), "tissue", ("the abdominal wall",)),
     ClassSpec("liver", (255, 114, 114), "tissue", ("the liver",)),
     ClassSpec("gastrointestinal-tract", (231, 70, 156), "tissue", ("the gastrointestinal tract",)),

@@ -107,8 +107,8 @@ class EndoVis2017(ImageMaskDataset):
         """Return the labels of one instrument's mask for the task."""
         kind, values = type_of(mask.parent.name), read_mask(mask)
         if kind == OTHER:
-            grey = values.max(axis=2) if values.ndim == 3 else values
-            return np.where(grey > 0, np.uint8(OTHER if self.task == "types" else 0), np.uint8(0))
+            gray = values.max(axis=2) if values.ndim == 3 else values
+            return np.where(gray > 0, np.uint8(OTHER if self.task == "types" else 0), np.uint8(0))
         parts = labels_from_values(values, PART_VALUES, mask)
         if self.task == "parts":
             return parts

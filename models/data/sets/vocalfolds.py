@@ -21,7 +21,7 @@ ATTRIBUTION = (
 UNSURE = ("void", "intubation-tube")
 LAYOUT = "images/seqN/*.jpg and masks/seqN/*.png"
 VOCALFOLD_CLASSES: tuple[ClassSpec, ...] = (
-    ClassSpec("void", (0, 0, 0), "background", ("the dark surround of an endoscope's picture",)),
+    ClassSpec("void", (0, 0, 0), "background", ("the dark surround of an endoscope's image",)),
     ClassSpec("vocal-folds", (255, 160, 165), "tissue", ("the vocal folds",)),
     ClassSpec("other-tissue", (255, 85, 0), "tissue", ("tissue of the larynx",)),
     ClassSpec("glottal-space", (0, 50, 128), "tissue", ("the glottal space", "the dark gap between the vocal folds")),

@@ -72,7 +72,7 @@ class NvdecSource(VideoSource):
             device.gpu.bind()
             super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
         self._opened = True
-        found = OrientationReader().read(self._held.picture) if self._held is not None else None
+        found = OrientationReader().read(self._held.image) if self._held is not None else None
         if found is not None and found.mirrored:
             self.close()
             raise CliprlError("its frames are to be mirrored")
@@ -82,7 +82,7 @@ class NvdecSource(VideoSource):
 
     def _decode(self) -> Decoded | None:
         decoded = super()._decode()
-        if decoded is None or is_surface(decoded.picture):
+        if decoded is None or is_surface(decoded.image):
             return decoded
         if not self._opened:
             raise CliprlError("NVDEC can't decode its frames")
@@ -115,20 +115,20 @@ class SurfaceWriter:
         self._decoded = device.gpu.event()
         self._host = PlaneWriter()
 
-    def write(self, picture: Any, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
+    def write(self, image: Any, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Copy an image into the slot with the pinned planes `luma` and `chroma`; a surface leaves these unchanged."""
-        if not self._is_surface(picture):
-            self._host.write(picture, luma, chroma, color)
+        if not self._is_surface(image):
+            self._host.write(image, luma, chroma, color)
             return
         gpu, ring = self._device.gpu, self._device.frames
         slot = ring.writing()
         # The ring's stream does not synchronize with the stream that the surface is written on.
         gpu.record(self._decoded, gpu.decoding())
         gpu.wait(ring.stream, self._decoded)
-        surfaces = [gpu.surface(plane) for plane in picture.planes]
+        surfaces = [gpu.surface(plane) for plane in image.planes]
         for target, surface in zip((slot.luma, slot.chroma), surfaces, strict=True):
             self._copy(target, surface)
-        self._hold(picture, surfaces)
+        self._hold(image, surfaces)
 
     def _copy(self, target: Any, surface: Any) -> None:
         gpu, stream = self._device.gpu, self._device.frames.stream
@@ -139,10 +139,10 @@ class SurfaceWriter:
         source = (gpu.address(surface), gpu.pitch(surface))
         gpu.launch(Narrow(samples, lines, *source, samples, gpu.address(target)), stream)
 
-    def _hold(self, picture: Any, surfaces: Any) -> None:
+    def _hold(self, image: Any, surfaces: Any) -> None:
         gpu = self._device.gpu
         event = self._spare.pop() if self._spare else gpu.event()
         gpu.record(event, self._device.frames.stream)
-        self._reading.append((event, (picture, surfaces)))
+        self._reading.append((event, (image, surfaces)))
         while self._reading and gpu.done(self._reading[0][0]):
             self._spare.append(self._reading.popleft()[0])

@@ -72,7 +72,7 @@ class NvencEncoder(VideoEncoder):
     def _options(self, first: Frame, info: StreamInfo, crf: float, preset: str) -> dict[str, str]:
         return options(crf, preset)
 
-    def _picture_of(self, frame: Frame) -> av.VideoFrame:
+    def _image_of(self, frame: Frame) -> av.VideoFrame:
         gpu, stream, ring = self._gpu, self._copying, self._device.frames
         surface = self._free.pop() if self._free else Surface.of(gpu, *self._size)
         self._given.append(surface)

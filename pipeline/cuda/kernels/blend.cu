@@ -43,7 +43,7 @@ DEVICE u8 mixed(int value, int keep, int add) {
     return (u8)((sum > 65535 ? 65535 : sum) >> 8);
 }
 
-// A value halfway to its neighbours: ninths, thirds and one in 16ths, rounded as a float would be, half to even.
+// A value halfway to its neighbors: ninths, thirds and one in 16ths, rounded as a float would be, half to even.
 DEVICE int smoothed(int here, int beside, int above, int across) {
     return nearest((float)(9 * here + 3 * beside + 3 * above + across) * 0.0625f);
 }

@@ -30,7 +30,7 @@ class Axis(Structure):
 
 
 class Prepare(Arguments):
-    """Planes to the network's picture."""
+    """Planes to the network input."""
 
     name = "prepare"
     _fields_: ClassVar[Fields] = [
@@ -43,7 +43,7 @@ class Prepare(Arguments):
         ("matrix", c_float * 9),
         ("offset", c_float * 3),
         ("unused", c_int),
-        ("picture", c_void_p),
+        ("image", c_void_p),
     ]
 
 
@@ -60,13 +60,13 @@ class Narrow(Arguments):
 
 
 class CutRows(Arguments):
-    """A picture's thumb against the last one's, and kept in its place."""
+    """Compare the small copy of an image with the previous one, and replace it."""
 
     name = "cut_rows"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        ("picture", c_void_p),
-        *_fields(c_int, "picture_width columns stride unused"),
+        ("image", c_void_p),
+        *_fields(c_int, "image_width columns stride unused"),
         *_fields(c_void_p, "thumb sums"),
     ]
 
@@ -222,7 +222,7 @@ class Levels(Arguments):
 
 
 class EndsOf(Arguments):
-    """How far from the ends of strips the picture begins."""
+    """Distances from the ends of strips to the image's edge."""
 
     name = "strip_ends"
     _fields_: ClassVar[Fields] = [

@@ -9,15 +9,15 @@ struct State {
 
 struct CutRows {
     int width, height; // rows of the thumb, 1
-    const u8 *picture; // (rows * stride or less, picture_width, 3)
-    int picture_width, columns, stride, unused;
+    const u8 *image; // (rows * stride or less, image_width, 3)
+    int image_width, columns, stride, unused;
     u8 *thumb; // (rows, columns, 3), the last picture's; this one's afterwards
     u32 *sums; // (rows): absolute differences
 };
 
 // Every `stride`-th pixel of the network's picture against that of the last frame, a thread a row.
 KERNEL(cut_rows, CutRows) {
-    const u8 *line = a.picture + (size_t)x * a.stride * a.picture_width * 3;
+    const u8 *line = a.image + (size_t)x * a.stride * a.image_width * 3;
     u8 *last = a.thumb + (size_t)x * a.columns * 3;
     u32 sum = 0;
     for (int i = 0; i < a.columns; i++)

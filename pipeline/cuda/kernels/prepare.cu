@@ -20,7 +20,7 @@ struct Prepare {
     const int *spans; // (height, 2): what of each line lies in the endoscope's picture
     float matrix[9], offset[3];
     int unused;
-    u8 *picture; // (height, width, 3)
+    u8 *image; // (height, width, 3)
 };
 
 DEVICE float luma_at(const Prepare &a, int x, int y) {
@@ -60,7 +60,7 @@ DEVICE void chroma_at(const Prepare &a, int x, int y, float &cb, float &cr) {
 DEVICE float fine(float value) { return (float)nearest(value * 256.0f); }
 
 KERNEL(prepare, Prepare) {
-    u8 *rgb = a.picture + ((size_t)y * a.width + x) * 3;
+    u8 *rgb = a.image + ((size_t)y * a.width + x) * 3;
     rgb[0] = rgb[1] = rgb[2] = 0;
     if (!in_span(a.spans, x, y)) return;
     float cb, cr;

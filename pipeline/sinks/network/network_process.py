@@ -102,18 +102,18 @@ def main() -> None:
     """The child: read where to, then frames; send them on until they end."""
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's signals are for the program that started this one
         signal.signal(number, signal.SIG_IGN)
-    pictures = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - unbuffered: what is there is passed on at once
-    url, format, options = json.loads(pictures.readline())
+    data = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - unbuffered: what is there is passed on at once
+    url, format, options = json.loads(data.readline())
     _say(_STARTED)
     try:
-        _pass_on(pictures, url, format, options)
+        _pass_on(data, url, format, options)
     except (OSError, ValueError, av.FFmpegError) as error:
         _say(str(getattr(error, "strerror", None) or error))
 
 
-def _pass_on(pictures: Any, url: str, format: str, options: dict[str, str]) -> None:
+def _pass_on(data: Any, url: str, format: str, options: dict[str, str]) -> None:
     with (
-        av.open(pictures, format=MUXER, options=_PROBE) as source,
+        av.open(data, format=MUXER, options=_PROBE) as source,
         av.open(url, "w", format=format, container_options=options, timeout=_TIMEOUT) as sink,
     ):
         stream = sink.add_stream_from_template(source.streams.video[0])

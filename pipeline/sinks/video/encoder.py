@@ -80,11 +80,11 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """Packets that are ready once `frame` has come; its planes are free again."""
-        picture = self._picture_of(frame)
-        picture.pts, picture.duration = self._times(frame)
-        return list(self._stream.encode(picture))
+        image = self._image_of(frame)
+        image.pts, image.duration = self._times(frame)
+        return list(self._stream.encode(image))
 
-    def _picture_of(self, frame: Frame) -> av.VideoFrame:
+    def _image_of(self, frame: Frame) -> av.VideoFrame:
         """The frame as libav has it, of the video's size."""
         luma, chroma = frame.luma, frame.chroma
         if frame.color != self._color:  # a source that was opened again may have another

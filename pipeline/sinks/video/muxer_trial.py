@@ -133,9 +133,9 @@ def _write(memory: io.BytesIO, container: str, plan: Plan) -> None:
         for packet in _prepared(container, sample):
             packet.stream = target
             output.mux(packet)
-    picture = av.VideoFrame(16, 16, "yuv420p")
-    picture.pts = 0
-    output.mux([*video.encode(picture), *video.encode(None)])
+    image = av.VideoFrame(16, 16, "yuv420p")
+    image.pts = 0
+    output.mux([*video.encode(image), *video.encode(None)])
     output.close()
 
 

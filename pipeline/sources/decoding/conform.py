@@ -14,7 +14,7 @@ from cliprl.pipeline.core.color import UNSPECIFIED, ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor, same_values, turn_planes
-from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, is_rgb, picture_color
+from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_color, is_rgb
 
 # Types of side data that libav may attach and PyAV does not know, so that it gives none of a frame's.
 _LAST: int = max(kind.value for kind in Type)  # type: ignore[type-var, assignment]
@@ -41,31 +41,31 @@ class OrientationReader:
         self._last: Orientation | None = None
         self._graphs: dict[tuple[int, int, str], Any] = {}
 
-    def read(self, picture: av.VideoFrame) -> Orientation | None:
+    def read(self, image: av.VideoFrame) -> Orientation | None:
         """Return the orientation of a decoded frame. None if it has none; a singular matrix counts as upright."""
-        if self._is_first or picture.key_frame:
-            self._is_first, self._last = False, self._attached(picture)
+        if self._is_first or image.key_frame:
+            self._is_first, self._last = False, self._attached(image)
         return self._last
 
-    def _attached(self, picture: av.VideoFrame) -> Orientation | None:
-        for data in self._side_data(picture):
+    def _attached(self, image: av.VideoFrame) -> Orientation | None:
+        for data in self._side_data(image):
             if data.type == Type.DISPLAYMATRIX:
                 return from_matrix(_MATRIX.unpack(bytes(data)[: _MATRIX.size]))
         return None
 
-    def _side_data(self, picture: av.VideoFrame) -> Any:
+    def _side_data(self, image: av.VideoFrame) -> Any:
         try:
-            return picture.side_data
+            return image.side_data
         except ValueError:  # of a type that PyAV does not know
-            return self._known(picture).side_data
+            return self._known(image).side_data
 
-    def _known(self, picture: av.VideoFrame) -> av.VideoFrame:
+    def _known(self, image: av.VideoFrame) -> av.VideoFrame:
         """The frame without the side data that PyAV does not know."""
-        key = (picture.width, picture.height, picture.format.name)
+        key = (image.width, image.height, image.format.name)
         if key not in self._graphs:
             self._graphs = {key: _deleting(*key)}
         graph = self._graphs[key]
-        graph.push(picture)
+        graph.push(image)
         known: av.VideoFrame = graph.pull()
         return known
 
@@ -102,8 +102,8 @@ class Writer(Protocol):
 
     on_host: bool
 
-    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
-        """Write `picture` into planes of its size."""
+    def write(self, image: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
+        """Write `image` into planes of its size."""
         ...
 
 
@@ -125,19 +125,19 @@ class Conformer:
         self._stored = allocate_planes(0, 0)
 
     def frame(
-        self, picture: av.VideoFrame, context: Any, allocate: PlaneAllocator, place: str, aspect: Fraction | None
+        self, image: av.VideoFrame, context: Any, allocate: PlaneAllocator, place: str, aspect: Fraction | None
     ) -> Frame:
         """Convert a decoded frame into a frame without time. `place` names it in notes; `aspect` is its sample aspect."""
-        own, found = picture_color(picture, context), self._orientation(picture)
+        own, found = image_color(image, context), self._orientation(image)
         color, turns = self._info.color, (found.rotation - self._info.rotation) // 90 % 4
         if not self._writer.on_host:
             color, turns = own, 0
-        height, width = (picture.width, picture.height) if turns % 2 else (picture.height, picture.width)
+        height, width = (image.width, image.height) if turns % 2 else (image.height, image.width)
         planes = allocate(height, width)
         if self._writer.on_host:
-            self._write(picture, planes, own, found.mirrored, turns)
+            self._write(image, planes, own, found.mirrored, turns)
         else:
-            self._writer.write(picture, *planes, own)
+            self._writer.write(image, *planes, own)
         if aspect and turns % 2:
             aspect = 1 / aspect
         self._tell(own, found, (height, width), aspect, place)
@@ -145,24 +145,24 @@ class Conformer:
         frame.sample_aspect = aspect
         return frame
 
-    def _orientation(self, picture: av.VideoFrame) -> Orientation:
-        found = self._orientations.read(picture)
+    def _orientation(self, image: av.VideoFrame) -> Orientation:
+        found = self._orientations.read(image)
         if found is None:
             return self._last if self._persistent else Orientation()
         self._last = found
         return found
 
     def _write(
-        self, picture: av.VideoFrame, planes: tuple[Plane, Plane], own: ColorSpace, mirrored: bool, turns: int
+        self, image: av.VideoFrame, planes: tuple[Plane, Plane], own: ColorSpace, mirrored: bool, turns: int
     ) -> None:
         target = planes
         if mirrored or turns:
-            if self._stored[0].shape != (picture.height, picture.width):
-                self._stored = allocate_planes(picture.height, picture.width)
+            if self._stored[0].shape != (image.height, image.width):
+                self._stored = allocate_planes(image.height, image.width)
             target = self._stored
-        if is_rgb(picture):
+        if is_rgb(image):
             own = self._info.color
-        self._writer.write(picture, *target, own)
+        self._writer.write(image, *target, own)
         if own != self._info.color:
             recolor(*target, own, self._info.color)
         if target is not planes:

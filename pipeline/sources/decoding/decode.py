@@ -130,7 +130,7 @@ class EncryptedPacketError(Exception):
 class Decoded(NamedTuple):
     """A frame, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
 
-    picture: av.VideoFrame
+    image: av.VideoFrame
     pts: int | None
     damaged: bool
 
@@ -138,7 +138,7 @@ class Decoded(NamedTuple):
 class PacketDecoder:
     """Decodes the video stream of a container, whose packets `packets` reads, from its start to its end.
 
-    `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `pictures` are those
+    `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `images` are those
     that came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
     and starts at its first key frame instead of with gray frames. Its packets are read on a thread (`reader`), and those for
     which there is no time are left out. `context` is the decoder in use; `codec_changes` lists the number of the frame from
@@ -168,7 +168,7 @@ class PacketDecoder:
         self._after_loss = False
         self._drained = False
         self._failure: Exception | None = None
-        self.corrupt = self.lost = self.packets = self.pictures = 0
+        self.corrupt = self.lost = self.packets = self.images = 0
 
     @property
     def cut_off(self) -> bool:
@@ -245,8 +245,8 @@ class PacketDecoder:
     def _change_codec(self, codec: str) -> None:
         """Go on with another decoder; the frames that the one in use still holds come first."""
         self._send(None)
-        if self.pictures:
-            self.codec_changes.append((self.pictures, codec))
+        if self.images:
+            self.codec_changes.append((self.images, codec))
         flags, threads = self.context.flags, self.context.thread_count
         self.context = av.CodecContext.create(codec, "r")
         self.context.thread_type, self.context.thread_count, self.context.flags = "AUTO", threads, flags
@@ -258,21 +258,21 @@ class PacketDecoder:
             self.lost += 1
             self._after_loss = True
             return
-        self.pictures += len(found) + (packet is not None and packet.is_discard)
-        if any(picture.interlaced_frame for picture in found):
+        self.images += len(found) + (packet is not None and packet.is_discard)
+        if any(image.interlaced_frame for image in found):
             self._undelayed.end()
         self._ready.extend(found)
 
     def _settle(self) -> None:
         """At the end: where there were errors, packets without a frame were lost to them too."""
         if self.lost or self.corrupt:
-            self.lost = max(self.lost, self.packets - self.pictures)
+            self.lost = max(self.lost, self.packets - self.images)
 
-    def _judge(self, picture: av.VideoFrame) -> Decoded:
-        corrupt = picture.is_corrupt or picture.pts in self._suspect
-        self._suspect.discard(picture.pts)
+    def _judge(self, image: av.VideoFrame) -> Decoded:
+        corrupt = image.is_corrupt or image.pts in self._suspect
+        self._suspect.discard(image.pts)
         self.corrupt += corrupt
         damaged = corrupt or self._after_loss
         self._after_loss = False
-        pts = self._order.time(picture.pts, is_key=picture.key_frame, reorders=self.context.has_b_frames > 0)
-        return Decoded(picture, pts, damaged)
+        pts = self._order.time(image.pts, is_key=image.key_frame, reorders=self.context.has_b_frames > 0)
+        return Decoded(image, pts, damaged)

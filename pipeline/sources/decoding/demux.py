@@ -184,9 +184,9 @@ class PacketReader(threading.Thread):
         """What ended the stream, once `take` has given None."""
         return self._demuxer.failure
 
-    def due(self, picture: Any) -> float:
+    def due(self, image: Any) -> float:
         """When a frame would have arrived without any backlog, by `time.monotonic()`."""
-        stamp = picture.opaque
+        stamp = image.opaque
         with self._changed:
             return time.monotonic() if stamp is None else self._clock.due(stamp)
 

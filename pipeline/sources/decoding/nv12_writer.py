@@ -27,9 +27,9 @@ class _Tags(Protocol):
     color_trc: int
 
 
-def is_rgb(picture: av.VideoFrame) -> bool:
+def is_rgb(image: av.VideoFrame) -> bool:
     """Whether a frame is RGB or the like, so that any Y'CbCr matrix and range can be chosen for it."""
-    layout = picture.format
+    layout = image.format
     return layout.is_rgb or layout.has_palette or layout.is_bayer or layout.name.startswith(("mono", "xyz"))
 
 
@@ -37,27 +37,27 @@ def is_rgb(picture: av.VideoFrame) -> bool:
 _color_from_tags = lru_cache(maxsize=16)(ColorSpace.from_tags)
 
 
-def picture_color(picture: av.VideoFrame, context: _Tags) -> ColorSpace:
+def image_color(image: av.VideoFrame, context: _Tags) -> ColorSpace:
     """The color of the planes that `PlaneWriter.write` makes of a frame.
 
     Y'CbCr keeps its tags. RGB becomes limited range in the matrix it is tagged with, BT.2020 with those primaries, else BT.709.
     The JPEG formats, TIFF and gray count as full range where they are not tagged, as in libswscale, and are tagged so; TIFF is
     BT.601, and gray, which is the same in every matrix, is tagged BT.709: what comes after it may have colors.
     """
-    space, range_ = int(picture.colorspace), int(picture.color_range)
+    space, range_ = int(image.colorspace), int(image.color_range)
     # The context may be ahead of the frame by some.
-    primaries = int(getattr(picture, "color_primaries", context.color_primaries))
-    transfer = int(getattr(picture, "color_trc", context.color_trc))
-    if is_rgb(picture):
+    primaries = int(getattr(image, "color_primaries", context.color_primaries))
+    transfer = int(getattr(image, "color_trc", context.color_trc))
+    if is_rgb(image):
         untagged = "bt2020" if primaries == _BT2020_PRIMARIES else "bt709"
         matrix = _color_from_tags(0, space, 0).matrix if space in _KNOWN_SPACES else untagged
         return ColorSpace(matrix, False, _SPACE_TAG[matrix], _LIMITED_RANGE_TAG, primaries, transfer)
-    grey, tiff = picture.format.name.startswith(("gray", "ya")), getattr(context, "name", "") == "tiff"
-    if range_ == 0 and (grey or tiff or picture.format.name.startswith("yuvj")):
+    gray, tiff = image.format.name.startswith(("gray", "ya")), getattr(context, "name", "") == "tiff"
+    if range_ == 0 and (gray or tiff or image.format.name.startswith("yuvj")):
         range_ = FULL_RANGE_TAG
-    if space not in _KNOWN_SPACES and (grey or tiff):
-        space = _SPACE_TAG["bt709" if grey else "bt601"]
-    return _color_from_tags(picture.height, space or UNSPECIFIED, range_, primaries, transfer)
+    if space not in _KNOWN_SPACES and (gray or tiff):
+        space = _SPACE_TAG["bt709" if gray else "bt601"]
+    return _color_from_tags(image.height, space or UNSPECIFIED, range_, primaries, transfer)
 
 
 class RgbWriter:
@@ -93,53 +93,53 @@ class PlaneWriter:
         self._reformatter = VideoReformatter()
         self._rgb = RgbWriter()
 
-    def write(self, picture: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
-        """Write `picture` into luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2). `color` is its `picture_color`, of RGB any."""
-        name = picture.format.name
-        if is_rgb(picture):
-            packed = self._reformat(picture, "rgb24")
+    def write(self, image: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
+        """Write `image` into luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2). `color` is its `image_color`, of RGB any."""
+        name = image.format.name
+        if is_rgb(image):
+            packed = self._reformat(image, "rgb24")
             self._rgb.write(plane_array(packed, 0, 3), luma, chroma, color)
             return
         if name in ("yuv420p", "yuvj420p", "nv12", "gray"):
-            even = picture
+            even = image
         elif name.startswith(("gray", "ya")):
-            even = self._reformat(picture, "gray")
-        elif picture.format.components[0].bits > 8:
-            _copy_deep(self._reformat(picture, "yuv420p10le"), luma, chroma)
+            even = self._reformat(image, "gray")
+        elif image.format.components[0].bits > 8:
+            _copy_deep(self._reformat(image, "yuv420p10le"), luma, chroma)
             return
         else:
-            even = self._reformat(picture, "yuvj420p" if name.startswith("yuvj") else "yuv420p")
+            even = self._reformat(image, "yuvj420p" if name.startswith("yuvj") else "yuv420p")
         _copy(even, luma, chroma)
 
-    def _reformat(self, picture: av.VideoFrame, name: str) -> av.VideoFrame:
+    def _reformat(self, image: av.VideoFrame, name: str) -> av.VideoFrame:
         """Another layout of the same samples: same size, same matrix, same range."""
-        if picture.format.name == name:
-            return picture
-        range_ = int(picture.color_range)
-        return self._reformatter.reformat(picture, format=name, src_color_range=range_, dst_color_range=range_)
+        if image.format.name == name:
+            return image
+        range_ = int(image.color_range)
+        return self._reformatter.reformat(image, format=name, src_color_range=range_, dst_color_range=range_)
 
 
-def _copy(picture: av.VideoFrame, luma: Plane, chroma: Plane) -> None:
-    np.copyto(luma, plane_array(picture, 0))
-    name = picture.format.name
+def _copy(image: av.VideoFrame, luma: Plane, chroma: Plane) -> None:
+    np.copyto(luma, plane_array(image, 0))
+    name = image.format.name
     if name == "gray":
         chroma.fill(128)
     elif name == "nv12":
-        np.copyto(chroma, plane_array(picture, 1, 2))
+        np.copyto(chroma, plane_array(image, 1, 2))
     else:
-        cv2.merge((plane_array(picture, 1), plane_array(picture, 2)), chroma)
+        cv2.merge((plane_array(image, 1), plane_array(image, 2)), chroma)
 
 
-def _copy_deep(picture: av.VideoFrame, luma: Plane, chroma: Plane) -> None:
+def _copy_deep(image: av.VideoFrame, luma: Plane, chroma: Plane) -> None:
     """10 bits to 8, rounded to nearest; libswscale's own conversion is a step too dark here and there."""
-    deep = [plane_array(picture, index, 2).view(np.uint16)[..., 0] for index in range(3)]
+    deep = [plane_array(image, index, 2).view(np.uint16)[..., 0] for index in range(3)]
     cv2.convertScaleAbs(deep[0], luma, alpha=1 / 4)
     cv2.merge([cv2.convertScaleAbs(plane, alpha=1 / 4) for plane in deep[1:]], chroma)
 
 
-def plane_array(picture: av.VideoFrame, index: int, samples: int = 1) -> Plane:
+def plane_array(image: av.VideoFrame, index: int, samples: int = 1) -> Plane:
     """A plane of a frame as a view of bytes (lines, columns[, samples]), the padding of its lines left out."""
-    plane: Any = picture.planes[index]
+    plane: Any = image.planes[index]
     stride = plane.line_size
     lines = np.frombuffer(plane, np.uint8).reshape(plane.height, abs(stride))
     if stride < 0:  # stored bottom line first

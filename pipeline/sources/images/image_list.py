@@ -19,7 +19,7 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer, Orientation, OrientationReader
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
-from cliprl.pipeline.sources.decoding.nv12_writer import picture_color
+from cliprl.pipeline.sources.decoding.nv12_writer import image_color
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import (
     codec_of,
@@ -89,17 +89,17 @@ class ImageSource(FrameSource):
         self._first = self._advance()
         if self._first is None:
             raise CliprlError(_none_of(name, paths))
-        picture = self._first[1]
+        image = self._first[1]
         self.info = StreamInfo(
             name,
-            picture.height,
-            picture.width,
+            image.height,
+            image.width,
             1 / rate,
             rate,
             frames=len(paths),
             seconds=float(len(paths) / rate),
-            color=picture_color(picture, self._context),
-            rotation=(OrientationReader().read(picture) or Orientation()).rotation,
+            color=image_color(image, self._context),
+            rotation=(OrientationReader().read(image) or Orientation()).rotation,
             sample_aspect=self._aspect(),
             notes=self.info.notes,
         )
@@ -110,9 +110,9 @@ class ImageSource(FrameSource):
         while self._next < len(self._paths):
             place, path = self._next, self._paths[self._next]
             self._next += 1
-            picture = self._open(path)
-            if picture is not None:
-                return place, picture
+            image = self._open(path)
+            if image is not None:
+                return place, image
             self.damaged += 1
             self.note(f"{path} is no image that can be read (JPEG, PNG, TIFF, BMP or WebP), and is left out")
         return None
@@ -150,9 +150,9 @@ class ImageSource(FrameSource):
         found, self._first = self._first or self._advance(), None
         if found is None:
             return None
-        place, picture = found
-        damaged = picture.is_corrupt or not self._whole
-        frame = self._conformer.frame(picture, self._context, allocate, str(self._paths[place]), self._aspect())
+        place, image = found
+        damaged = image.is_corrupt or not self._whole
+        frame = self._conformer.frame(image, self._context, allocate, str(self._paths[place]), self._aspect())
         frame.pts, frame.duration, frame.index = place, 1, self._index
         for text in self._conformer.notes.values():
             self.note(text)

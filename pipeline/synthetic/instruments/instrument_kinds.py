@@ -53,9 +53,9 @@ class InstrumentPlan:
 
 
 _SHAFTS = (
-    ["carbon"] * 8 + ["dark grey"] * 5 + ["steel"] * 5 + ["dull steel"] * 5 + ["white"] * 3 + ["blue", "beige", "green"]
+    ["carbon"] * 8 + ["dark gray"] * 5 + ["steel"] * 5 + ["dull steel"] * 5 + ["white"] * 3 + ["blue", "beige", "green"]
 )
-_TIPS = ["steel"] * 6 + ["dull steel"] * 3 + ["dark grey", "gold", "carbon"]
+_TIPS = ["steel"] * 6 + ["dull steel"] * 3 + ["dark gray", "gold", "carbon"]
 
 
 def _pick(rng: Rng, stuffs: list[str]) -> str:
@@ -71,7 +71,7 @@ def _pair(rng: Rng, style: str, parent: int, stuff: str) -> list[PartPlan]:
 def _robotic(style: str, phrase: str) -> Callable[[Rng], InstrumentPlan]:
     def build(rng: Rng) -> InstrumentPlan:
         stuff = _pick(rng, _TIPS)
-        joint = stuff if rng.random() < 0.7 else _pick(rng, ["gold", "beige", "steel", "dark grey"])
+        joint = stuff if rng.random() < 0.7 else _pick(rng, ["gold", "beige", "steel", "dark gray"])
         # A metal collar belongs to the shaft, as in EndoVis 2017 and 2018: the wrist begins where it can turn.
         parts = [PartPlan(SHAFT, sleeve(rng), stuff), PartPlan(WRIST, clevis(rng), joint, 0, swing=0.5)]
         if rng.random() < 0.5:
@@ -114,19 +114,19 @@ def _rod(rng: Rng) -> InstrumentPlan:
 
 
 def _suction(rng: Rng) -> InstrumentPlan:
-    stuff = _pick(rng, ["steel", "dull steel", "steel", "dark grey", "carbon", "white"])
+    stuff = _pick(rng, ["steel", "dull steel", "steel", "dark gray", "carbon", "white"])
     tip = PartPlan(SUCTION, round_end(rng, True), stuff if rng.random() < 0.6 else "steel")
     return InstrumentPlan("a suction tube", SUCTION, stuff, [tip])
 
 
 def _ultrasound(rng: Rng) -> InstrumentPlan:
     body = PartPlan(
-        PROBE, ultrasound_probe(rng), _pick(rng, ["blue", "white", "beige", "dark grey", "dull steel"]), swing=0.3
+        PROBE, ultrasound_probe(rng), _pick(rng, ["blue", "white", "beige", "dark gray", "dull steel"]), swing=0.3
     )
     return InstrumentPlan(
         "an ultrasound probe",
         PROBE,
-        _pick(rng, ["carbon", "white", "beige", "dark grey"]),
+        _pick(rng, ["carbon", "white", "beige", "dark gray"]),
         [body],
         0.5,
         rng.uniform(0.3, 0.9),

@@ -76,7 +76,7 @@ class RgbaLayer:
             patch = cv2.warpPerspective(sprite.rgba, placed, size, flags=cv2.INTER_LINEAR)
         self._put(np.asarray(patch, np.uint8), box, label, owner, softness)
 
-    def line(self, points: NDArray[np.float64], width: float, colour: Field, label: int, owner: int) -> None:
+    def line(self, points: NDArray[np.float64], width: float, color: Field, label: int, owner: int) -> None:
         """Draw a thread through `points` (N, 2) in pixels, `width` pixels thick, lit from its side."""
         box = self._box(points, 2 + int(width))
         if box is None:
@@ -88,6 +88,6 @@ class RgbaLayer:
         cv2.polylines(lit, [pixels - int(3 * width)], False, 255, max(1, round(width / 3)), cv2.LINE_AA, 4)
         shine = np.minimum(lit, mask).astype(np.float32)[..., None] * np.float32(0.35)
         patch = np.empty((*mask.shape, 4), np.uint8)
-        patch[..., :3] = np.clip(colour + shine, 0, 255) * (mask.astype(np.float32)[..., None] / 255)
+        patch[..., :3] = np.clip(color + shine, 0, 255) * (mask.astype(np.float32)[..., None] / 255)
         patch[..., 3] = mask
         self._put(patch, box, label, owner, 0)

@@ -23,7 +23,7 @@ class _Stuff:
 
 _STUFF = {
     "carbon": _Stuff((8, 8, 10), (42, 42, 46), (0.0, 0.3), (0.1, 0.7)),
-    "dark grey": _Stuff((50, 52, 55), (100, 102, 105), (0.1, 0.7), (0.1, 0.7)),
+    "dark gray": _Stuff((50, 52, 55), (100, 102, 105), (0.1, 0.7), (0.1, 0.7)),
     "steel": _Stuff((120, 122, 124), (225, 225, 225), (0.5, 1.0), (0.3, 1.6)),
     "dull steel": _Stuff((105, 105, 100), (185, 182, 175), (0.1, 0.5), (0.1, 0.5)),
     "white": _Stuff((175, 172, 165), (245, 245, 240), (0.0, 0.1), (0.1, 0.5)),
@@ -59,17 +59,17 @@ def make_material(rng: np.random.Generator, stuff: str, tissue: Field) -> Shadin
     base = dark + (light - dark) * np.float32(rng.random())
     tint = 1 + (tissue / max(float(tissue.mean()), 1) - 1) * np.float32(rng.uniform(0.1, 0.8))
     rim = (slope2 ** np.float32(1.5))[..., None]
-    colour = body[..., None] * base * (1 + (tint - 1) * rim) + rim * tissue * np.float32(rng.uniform(0, 0.35))
+    color = body[..., None] * base * (1 + (tint - 1) * rim) + rim * tissue * np.float32(rng.uniform(0, 0.35))
     for _ in range(int(rng.integers(1, 4))):
         ax, ay = rng.normal(0, 0.35, 2).astype(np.float32)
         width = np.float32(np.exp(rng.uniform(np.log(0.06), np.log(0.5))))
         away = ((nx - ax) ** 2 + (ny - ay) ** 2) / (width * width)
-        colour += (np.exp(-away) * np.float32(255 * rng.uniform(*kind.gloss) * rng.uniform(0.3, 1)))[..., None]
-    return np.asarray(colour * np.float32(rng.uniform(0.7, 1.2)), np.float32)
+        color += (np.exp(-away) * np.float32(255 * rng.uniform(*kind.gloss) * rng.uniform(0.3, 1)))[..., None]
+    return np.asarray(color * np.float32(rng.uniform(0.7, 1.2)), np.float32)
 
 
 def shade(material: ShadingMap, nx: Field, ny: Field, angle: float) -> Field:
-    """Colours (h, w, 3) of a surface with normals (nx, ny), which stands turned by `angle` in the image."""
+    """Colors (h, w, 3) of a surface with normals (nx, ny), which stands turned by `angle` in the image."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     half = np.float32((_SIZE - 1) / 2)
     x, y = (c * nx - s * ny + 1) * half, (s * nx + c * ny + 1) * half

@@ -45,8 +45,8 @@ def cut_shaft(
     smear = np.float32(rng.uniform(0, 0.18)) * grid_noise(rng, (1, width), scale)
     smear = smear + np.float32(rng.uniform(0, 0.15)) * grid_noise(rng, (height, width), scale * rng.uniform(0.1, 0.6))
     ramp = np.linspace(rng.uniform(0.6, 1.6), 1, width, dtype=np.float32)
-    colour = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
-    soil(rng, colour, scale * rng.uniform(0.2, 1.2))
+    color = (column * (1 - printed) + ink * printed) * ((1 + smear) * ramp)[..., None]
+    soil(rng, color, scale * rng.uniform(0.2, 1.2))
     mask = np.zeros(paper.shape, np.uint8)
     mask[PAD:-PAD, PAD:-PAD] = 255
-    return finish(colour, mask, paper)
+    return finish(color, mask, paper)

@@ -56,12 +56,12 @@ class Outline:
     pits: list[tuple[float, float, float]] = field(default_factory=list)
 
 
-def ribbon(centre: Points, width: Points) -> Points:
+def ribbon(center: Points, width: Points) -> Points:
     """The outline of a band about a line of points (N, 2) with a half width at each (N,)."""
-    ahead = np.gradient(centre, axis=0)
+    ahead = np.gradient(center, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
     sideways = np.stack([-ahead[:, 1], ahead[:, 0]], 1) * width[:, None]
-    return np.concatenate([centre + sideways, (centre - sideways)[::-1]])
+    return np.concatenate([center + sideways, (center - sideways)[::-1]])
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
@@ -132,34 +132,34 @@ def cut_sprite(rng: np.random.Generator, outline: Outline, scale: float, materia
     gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
     gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
     norm = np.sqrt(1 + gx * gx + gy * gy)
-    colour = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
-    colour *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
+    color = shade(material, np.asarray(-gx / norm, np.float32), np.asarray(-gy / norm, np.float32), angle)
+    color *= (1 + np.float32(0.12) * grid_noise(rng, paper.shape, scale * 0.3))[..., None]
     pits = np.zeros(paper.shape, np.uint8)
     for x, y, radius in outline.pits:
         paper.fill(pits, ellipse(x, y, radius, radius), 220)
-    colour *= 1 - pits[..., None] / np.float32(255)
-    soil(rng, colour, scale * rng.uniform(0.2, 1))
-    return finish(colour, mask, paper)
+    color *= 1 - pits[..., None] / np.float32(255)
+    soil(rng, color, scale * rng.uniform(0.2, 1))
+    return finish(color, mask, paper)
 
 
-def soil(rng: np.random.Generator, colour: Field, cell: float) -> None:
+def soil(rng: np.random.Generator, color: Field, cell: float) -> None:
     """Blood or tissue clinging to a part, in place, in blots of `cell` pixels; many parts stay clean."""
     if rng.random() > 0.3:
         return
     low = rng.uniform(-0.3, 1.5)
-    share = smoothstep(low, low + rng.uniform(0.2, 1.0), fractal_noise(rng, colour.shape[:2], cell, 3))
+    share = smoothstep(low, low + rng.uniform(0.2, 1.0), fractal_noise(rng, color.shape[:2], cell, 3))
     blood = np.array(_SOILS[rng.integers(len(_SOILS))], np.float32)
-    wet = blood * (0.5 + colour.mean(2, keepdims=True) / 130)
-    colour += (wet - colour) * share[..., None] * np.float32(rng.uniform(0.3, 0.9))
+    wet = blood * (0.5 + color.mean(2, keepdims=True) / 130)
+    color += (wet - color) * share[..., None] * np.float32(rng.uniform(0.3, 0.9))
 
 
 _SOILS = ((120, 15, 15), (90, 10, 12), (150, 60, 50), (140, 95, 45), (60, 30, 22))
 
 
-def finish(colour: Field, mask: Image, paper: Paper) -> Sprite:
-    """A sprite of `colour` (h, w, 3), 0..255, within a soft `mask`."""
+def finish(color: Field, mask: Image, paper: Paper) -> Sprite:
+    """A sprite of `color` (h, w, 3), 0..255, within a soft `mask`."""
     rgba = np.empty((*mask.shape, 4), np.uint8)
     alpha = mask.astype(np.float32) / np.float32(255)
-    rgba[..., :3] = np.clip(colour, 0, 255) * alpha[..., None]
+    rgba[..., :3] = np.clip(color, 0, 255) * alpha[..., None]
     rgba[..., 3] = mask
     return Sprite(rgba, paper.origin, paper.scale)

@@ -88,7 +88,7 @@ class Lattice:
         return self._around(self._path(rng, start, angle, 2.2), float(np.exp(rng.uniform(np.log(0.012), np.log(0.14)))))
 
     def coil(self, rng: np.random.Generator) -> Field:
-        """Neighbouring loops, such as those of the bowel."""
+        """Neighboring loops, such as those of the bowel."""
         radius, angle, (x, y) = rng.uniform(0.06, 0.17), rng.uniform(0, 2 * np.pi), self.point(rng, 0.6)
         loops = []
         for _ in range(int(rng.integers(2, 6))):

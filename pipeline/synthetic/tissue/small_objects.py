@@ -60,8 +60,8 @@ class _Thread:
         steps = unit * rng.uniform(0.008, 0.04) * np.stack([np.cos(turns), np.sin(turns)], 1)
         self._points = np.cumsum(steps, 0) + _place(rng, plate)
         self._width = max(unit * rng.uniform(0.003, 0.014), 1.0)
-        colour = np.array(_THREADS[rng.integers(len(_THREADS))], np.float32)
-        self._colour = np.asarray(colour * rng.uniform(0.7, 1.2), np.float32)
+        color = np.array(_THREADS[rng.integers(len(_THREADS))], np.float32)
+        self._color = np.asarray(color * rng.uniform(0.7, 1.2), np.float32)
         self._holder, self._sag = holder, Wander(rng, unit * 0.15, 4)
 
     def draw(self, overlay: RgbaLayer, camera: Matrix, t: float, owner: int) -> None:
@@ -73,7 +73,7 @@ class _Thread:
             middle = (points[-1] + end) / 2 + [self._sag(t), self._sag(t + 1)]
             bow = (1 - share) ** 2 * points[-1] + 2 * share * (1 - share) * middle + share**2 * end
             points = np.concatenate([points, bow])
-        overlay.line(points, self._width, self._colour, THREAD, owner)
+        overlay.line(points, self._width, self._color, THREAD, owner)
 
 
 def lay_things(

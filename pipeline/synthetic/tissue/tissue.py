@@ -76,7 +76,7 @@ class _Tissue:
         fine = self._noise.fine * np.float32(self._rng.uniform(0, 0.06))
         return np.asarray(1 + np.clip(fibre + fine, -0.6, 0.6), np.float32)
 
-    def colour(self) -> Field:
+    def color(self) -> Field:
         """Reflectance, float32 (h, w, 3) in 0..255."""
         noise, rng = self._noise, self._rng
         mix = np.float32(0.5) + noise.mottle * self._strength("mottle", rng.uniform(0.1, 0.4))
@@ -104,9 +104,9 @@ class _Tissue:
             base = base + (wash - base) * share[..., None]
         return np.asarray(base, np.float32)
 
-    def vessels(self, colour: Field) -> Field:
-        """`colour` with vessels painted on it."""
-        return draw_vessels(self._rng, colour, resize(np.clip(self._strength("vessel"), 0, 1), self._shape), self._unit)
+    def vessels(self, color: Field) -> Field:
+        """`color` with vessels painted on it."""
+        return draw_vessels(self._rng, color, resize(np.clip(self._strength("vessel"), 0, 1), self._shape), self._unit)
 
     def highlights(self, gx: Field, gy: Field) -> Field:
         """Wet highlights, 0..: where the surface, roughened, mirrors the scope's light."""
@@ -140,13 +140,13 @@ def build_plate(rng: np.random.Generator, shape: RasterShape, unit: float) -> Pl
     layers = lay_out(rng, shape, unit)
     tissue = _Tissue(rng, layers, shape, unit)
     gx, gy = _slope(tissue.height())
-    colour = tissue.vessels(tissue.colour())
+    color = tissue.vessels(tissue.color())
     lx, ly = rng.normal(0, 0.4, 2).astype(np.float32)
     facing = (1 - gx * lx - gy * ly) / np.sqrt((1 + gx * gx + gy * gy) * (1 + lx * lx + ly * ly))
     ambient = np.float32(rng.uniform(0.05, 0.5))
     light = resize(tissue.relief.light, shape) * (ambient + (1 - ambient) * np.maximum(facing, 0)) * tissue.grain()
     shine = spread(tissue.highlights(gx, gy) * np.float32(255))
-    lit = cv2.add(cv2.multiply(colour, spread(light)), shine, dtype=cv2.CV_8U)
+    lit = cv2.add(cv2.multiply(color, spread(light)), shine, dtype=cv2.CV_8U)
     labels = np.array([layer.organ.label for layer in layers], np.uint8)[tissue.relief.regions]
     rgb = np.asarray(blur(lit, rng.uniform(0, 0.002) * unit), np.uint8)
     return Plate(rgb, labels, tissue.relief.regions, tuple(layer.organ.phrase for layer in layers))

@@ -7,7 +7,7 @@ import numpy as np
 
 from cliprl.pipeline.synthetic.raster import Field, Image, blur, spread
 
-_COLOURS = ((150, 35, 35), (120, 25, 40), (95, 60, 110), (185, 60, 50), (110, 20, 20))
+_COLORS = ((150, 35, 35), (120, 25, 40), (95, 60, 110), (185, 60, 50), (110, 20, 20))
 _STEPS = 24
 
 
@@ -28,8 +28,8 @@ def _branch(
         _branch(rng, canvas, (points[at, 0], points[at, 1]), turn, width * rng.uniform(0.4, 0.7), step * 0.75)
 
 
-def draw_vessels(rng: np.random.Generator, colour: Field, strength: Field, unit: float) -> Field:
-    """`colour` (h, w, 3) with vessels painted on it, as strongly as `strength` (h, w), 0..1, says."""
+def draw_vessels(rng: np.random.Generator, color: Field, strength: Field, unit: float) -> Field:
+    """`color` (h, w, 3) with vessels painted on it, as strongly as `strength` (h, w), 0..1, says."""
     height, width = strength.shape
     for _ in range(int(rng.integers(0, 3))):
         canvas = np.zeros(strength.shape, np.uint8)
@@ -39,7 +39,7 @@ def draw_vessels(rng: np.random.Generator, colour: Field, strength: Field, unit:
             _branch(rng, canvas, start, rng.uniform(0, 2 * np.pi), thickness, unit * rng.uniform(0.01, 0.035))
         soft = blur(canvas, 0.3 + rng.uniform(0, 0.004) * unit).astype(np.float32)
         alpha = soft * strength * np.float32(rng.uniform(0.3, 0.9) / 255)
-        tint = np.array(_COLOURS[rng.integers(len(_COLOURS))], np.float32)
+        tint = np.array(_COLORS[rng.integers(len(_COLORS))], np.float32)
         painted = cv2.transform(alpha, tint[:, None])
-        colour = np.asarray(cv2.add(cv2.multiply(colour, spread(1 - alpha)), painted), np.float32)
-    return colour
+        color = np.asarray(cv2.add(cv2.multiply(color, spread(1 - alpha)), painted), np.float32)
+    return color

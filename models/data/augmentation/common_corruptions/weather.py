@@ -99,7 +99,7 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> FloatImage:
 
 
 def _pairs(heights: FloatImage, axis: int, way: int) -> FloatImage:
-    """Each height plus its neighbour's."""
+    """Each height plus its neighbor's."""
     return (heights + np.roll(heights, way, axis)).astype(np.float32)
 
 
