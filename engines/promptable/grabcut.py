@@ -14,7 +14,7 @@ LONGEST_SIDE, CERTAIN = 384, 4.0
 ITERATIONS = 4
 # Radii of a point's certain and of its possible neighborhood, as shares of the longest side.
 CERTAIN_RADIUS, POSSIBLE_RADIUS = 0.008, 0.15
-BINS = 8
+_BINS = 8
 
 
 class GrabCut:
@@ -97,6 +97,6 @@ def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float:
         return 0.0
     histograms = []
     for mask in (inside, ~inside):
-        counts = cv2.calcHist([image], [0, 1, 2], mask.astype(np.uint8), [BINS] * 3, [0, 256] * 3).ravel()
+        counts = cv2.calcHist([image], [0, 1, 2], mask.astype(np.uint8), [_BINS] * 3, [0, 256] * 3).ravel()
         histograms.append(counts / counts.sum())
     return float(np.sqrt(max(0.0, 1.0 - np.sqrt(histograms[0] * histograms[1]).sum())))
