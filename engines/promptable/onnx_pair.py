@@ -130,7 +130,7 @@ class OnnxPair:
             )
 
     def _source(self, name: str, wanted: TensorSpec) -> str:
-        """Return the encoder's output for an input of the decoder. Raises UsageError if there is none that fits."""
+        """Return the encoder's output for an input of the decoder. Raises UsageError if there is no output that fits."""
         names = EMBEDDING_NAMES if name in EMBEDDING_NAMES else (name,)
         outputs = self._encoder.outputs
         found: str | None = next((each for each in (name, *names) if each in outputs), None)
