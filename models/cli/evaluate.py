@@ -10,6 +10,7 @@ import typer
 
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.models.data.registry import dataset_kinds, describe_kinds
+from cliprl.pipeline.cli.class_options import ExemplarOption, PromptOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -58,6 +59,8 @@ def evaluate_command(
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="CLASS", help="Leave pixels of a class of the data set out.")
     ] = None,
+    prompt: PromptOption = None,
+    exemplar: ExemplarOption = None,
     steps: Annotated[
         int | None, typer.Option(min=0, help="Most refinement steps a frame.", show_default="the bundle's")
     ] = None,
@@ -85,7 +88,7 @@ def evaluate_command(
 
     options = EvaluationOptions(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
-        corruptions, severities, seed, tolerance, worst, ids,
+        corruptions, severities, seed, tolerance, worst, ids, tuple(prompt or ()), tuple(exemplar or ()),
     )  # fmt: skip
     run_evaluation(options, error_console(quiet=quiet))
 

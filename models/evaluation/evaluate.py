@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
@@ -27,6 +27,7 @@ from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, shipped_protocol
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.tracking.dataset_tracking import check_has_ids, score_tracking, tracking_table
+from cliprl.pipeline.cli.class_selection import open_with_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class EvaluationOptions:
     tolerance: float
     worst: int
     ids: bool = False
+    prompts: tuple[str, ...] = ()
+    exemplars: tuple[str, ...] = ()
 
 
 def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
@@ -57,7 +60,7 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data, further=("severity",))
     data: LabelledDataset = select_sequences(whole, options.split) if options.split else whole
-    bundle = open_bundle(options.bundle)
+    bundle = open_with_classes(options.bundle, options.prompts, options.exemplars)
     severity = DatasetSpec.parse(options.data).number("severity", 0)
     if severity:
         data = CorruptedDataset(data, severity, (bundle.manifest.height, bundle.manifest.width))
@@ -155,6 +158,8 @@ def _result(
         "classes": "instrument or not" if options.union else [spec.name for spec in evaluations[0].evaluator.classes],
         "class_map": list(options.renamed),
         "ignored": list(options.ignored),
+        **({"prompts": list(options.prompts)} if options.prompts else {}),
+        **({"exemplars": list(options.exemplars)} if options.exemplars else {}),
         "frames_of_each_sequence": options.frames,
         "refinement_steps": predictor.steps,
         "engine": f"{predictor.engine_name}, {predictor.precision}",

@@ -1,11 +1,24 @@
-"""The classes that `--classes` selects."""
+"""The classes of a run: those that prompts and exemplars add to the bundle, and those that `--classes` selects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
+from cliprl.pipeline.segment.prompts import with_prompts
+
+
+def open_with_classes(name: str, prompts: Sequence[str], exemplars: Sequence[str]) -> Bundle:
+    """Open a bundle, and add or change classes: see `with_prompts`, then `with_exemplars`. Raises what these raise."""
+    bundle = with_prompts(open_bundle(name), prompts)
+    if not exemplars:
+        return bundle
+    # Loaded here, for few runs need them.
+    from cliprl.pipeline.segment.exemplars import with_exemplars
+    from cliprl.pipeline.sources.factory import read_first_frame
+
+    return with_exemplars(bundle, exemplars, read_first_frame)
 
 
 def select_classes(words: Sequence[str], classes: Sequence[ClassSpec]) -> tuple[str, ...]:

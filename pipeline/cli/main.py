@@ -13,11 +13,11 @@ from typer.core import TyperCommand
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, PromptOption
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 from cliprl.pipeline.cli.options import (
     BudgetMs,
     BundleOption,
-    Classes,
     Contours,
     Crf,
     DeviceOption,
@@ -36,7 +36,6 @@ from cliprl.pipeline.cli.options import (
     Preset,
     PresetOption,
     PrintSchema,
-    PromptOption,
     Quiet,
     Reconnect,
     Record,
@@ -122,6 +121,7 @@ def stream(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = 0,
     prompt: PromptOption = None,
+    exemplar: ExemplarOption = None,
     classes: Classes = None,
     opacity: Opacity = 0.4,
     contours: Contours = True,
@@ -163,6 +163,7 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
     options: dict[str, Any] = {field.name: given[field.name] for field in fields(StreamOptions) if field.name in given}
     options["live"] = LiveOptions(recording=folder is not None, stream=given["stream_index"], **live)
     options |= {"outputs": tuple(given["output"] or ()), "prompts": tuple(given["prompt"] or ()), "preset": preset}
+    options["exemplars"] = tuple(given["exemplar"] or ())
     options["ids"] = given["ids"] or given["follow"] is not None
     options["classes"] = tuple(given["classes"]) if given["classes"] else None
     options["labels"] = LabelStyle(given["names"].value, given["polygons"])

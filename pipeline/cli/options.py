@@ -164,26 +164,6 @@ ThreadsOption = Annotated[
         help="CPU threads of the networks.",
     ),
 ]
-PromptOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=PHRASE",
-        rich_help_panel="Network",
-        show_default="the bundle's classes",
-        help="Add a class by a text phrase, or change the phrase of a class: [cyan]grasper[/], "
-        "[cyan]'thread=suture, stitches #FF8800'[/]; may be repeated.",
-    ),
-]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel="Image",
-        show_default="all",
-        help="Draw only these: a class, several separated by commas, or a group by the beginning of its names "
-        "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
-    ),
-]
 Opacity = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, rich_help_panel="Image", help="Opacity of the masks; 0 leaves the image unchanged."),

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
+from cliprl.engines import Bundle, ClassSpec, UsageError
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.signals import (
     call_interruptibly,
@@ -22,7 +22,7 @@ from cliprl.engines.cli.signals import (
     interruptible,
     on_ending_signals,
 )
-from cliprl.pipeline.cli.class_selection import select_classes
+from cliprl.pipeline.cli.class_selection import open_with_classes, select_classes
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
@@ -39,7 +39,7 @@ from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.original import KeepOriginal
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.overlay.palette import overlay_classes
-from cliprl.pipeline.segment.prompts import parse_prompt, with_prompts
+from cliprl.pipeline.segment.prompts import parse_prompt
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
@@ -82,6 +82,7 @@ class StreamOptions:
     export_frames: bool = False
     ids: bool = False
     follow: str | None = None
+    exemplars: tuple[str, ...] = ()
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
@@ -167,7 +168,7 @@ def _open(
     frames = writes_frames(targets)
     _check_targets(options, targets, frames, watched)
     with interruptible():
-        bundle = with_prompts(open_bundle(options.bundle), options.prompts)
+        bundle = open_with_classes(options.bundle, options.prompts, options.exemplars)
     classes = bundle.manifest.classes
     if options.follow is not None:
         FollowTarget.parse(options.follow, classes)

@@ -90,10 +90,10 @@ def _spec(prompt: Prompt, classes: Sequence[ClassSpec], place: int) -> ClassSpec
     if place < len(classes):
         old = classes[place]
         return replace(old, prompts=prompt.phrases, color=prompt.color or old.color)
-    color = prompt.color or _unlike([spec.color for spec in classes])
+    color = prompt.color or unlike([spec.color for spec in classes])
     return ClassSpec(prompt.name, color, "prompted", prompt.phrases)
 
 
-def _unlike(taken: Sequence[Color]) -> Color:
+def unlike(taken: Sequence[Color]) -> Color:
     """The palette's color that is farthest from all that are taken."""
     return max(PALETTE, key=lambda color: min(np.abs(np.subtract(color, other)).sum() for other in taken))

@@ -6,7 +6,8 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
-from cliprl.engines import UsageError
+from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.probe import check_file
@@ -30,6 +31,15 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
         check_file(Path(text))
     _check_options(kind, text, rate, stream)
     return kind.open(text, SourceOptions(None if rate is None else Fraction(rate), stream))
+
+
+def read_first_frame(name: str | Path) -> Frame:
+    """Return the first frame of an image or video file. Raises what `open_source` raises, CliprlError if there is no frame."""
+    with open_source(name) as source:
+        frame = source.read()
+    if frame is None:
+        raise CliprlError(f"{redact(os.fspath(name))} holds no frame that can be read: give another image file")
+    return frame
 
 
 def _check_options(kind: SourceKind, name: str, rate: Fraction | int | None, stream: int | None) -> None:

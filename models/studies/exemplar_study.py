@@ -1,0 +1,145 @@
+"""Compare classes that are named by one box in one frame with the trained classes, on a clip of EndoVis 2015.
+
+    python -m cliprl.models.studies.exemplar_study --set data.root=FOLDER --out models/results/exemplars.json
+
+For each part and each of a few frames, the bounding box of its largest region is the exemplar. "mixed" adapts the trained class;
+"alone" replaces it, without the text. The score is the pooled IoU on the other frames, over that of the trained class.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+
+from cliprl.engines import Bundle, open_bundle
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sample import Image
+from cliprl.models.evaluation.evaluation import iterate_samples
+from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.viewport import Box
+from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.segment.exemplars import with_exemplars
+from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
+
+
+@dataclass(frozen=True, slots=True)
+class PartQuestion:
+    """A part by its id in the data set, the bundle's classes for it, and the one that an exemplar adapts."""
+
+    name: str
+    label: int
+    classes: tuple[str, ...]
+
+
+PARTS = (
+    PartQuestion("shaft", 2, ("instrument-shaft",)),
+    PartQuestion("head", 1, ("instrument-clasper", "instrument-wrist")),
+)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def compare_exemplars(
+    out: Annotated[Path, typer.Option(help="The result file.")],
+    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
+    ] = None,
+    sequence: Annotated[str, typer.Option(help="D1, or D2, on which the fit's settings were chosen.")] = "D1",
+    boxes: Annotated[int, typer.Option(min=1, help="How many frames give a box.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="Score each n-th frame.")] = 5,
+) -> None:
+    """Score the parts' trained classes, and the same parts by one box each."""
+    opened, root = open_bundle(bundle), Path(load_recipe("small", set_ or ()).data.root)
+    line = f"endovis2015:endovis2015?sequences={sequence}"
+    data = open_dataset(line, "test", DatasetContext(root, "data.root"))
+    indices = list(range(0, len(data), every))
+    chosen = indices[:: max(1, len(indices) // boxes)][:boxes]
+    result: dict[str, Any] = {"data": line, "frames": len(indices), "bundle": dict(opened.manifest.hashes), "parts": {}}
+    for part in PARTS:
+        trained = part_iou(opened, data, indices, part, part.classes)
+        rows = [score_box(opened, data, indices, part, index, trained) for index in chosen]
+        result["parts"][part.name] = {"trained": round(trained, 4), "boxes": [row for row in rows if row]}
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(result, indent=1))
+
+
+def score_box(
+    bundle: Bundle, data: LabelledDataset, indices: Sequence[int], part: PartQuestion, index: int, trained: float
+) -> dict[str, Any]:
+    """Return the scores of the box of one frame; empty if the frame does not show the part."""
+    sample = data[index]
+    box = largest_box(sample.labels == part.label)
+    if box is None:
+        return {}
+    image, rest = sample.image, [each for each in indices if each != index]
+    start = time.monotonic()
+    mixed = with_exemplars(bundle, [_exemplar(part.classes[0], box)], lambda _: frame_of(image))
+    seconds = time.monotonic() - start
+    alone = with_exemplars(without(bundle, part.classes), [_exemplar(part.name, box)], lambda _: frame_of(image))
+    scores = {
+        "mixed": part_iou(mixed, data, rest, part, part.classes),
+        "alone": part_iou(alone, data, rest, part, (part.name,)),
+    }
+    found: dict[str, Any] = {"frame": index, "box": list(box), "start_ms": round(1000 * seconds, 1)}
+    for mode, iou in scores.items():
+        found |= {mode: round(iou, 4), f"{mode} of trained": round(iou / trained, 4)}
+    return found
+
+
+def _exemplar(name: str, box: Box) -> str:
+    return f"{name}=frame.png#{','.join(map(str, box))}"
+
+
+def without(bundle: Bundle, names: Sequence[str]) -> Bundle:
+    """Return the bundle without classes of these names."""
+    kept = [i for i, spec in enumerate(bundle.manifest.classes) if spec.name not in names]
+    classes = tuple(bundle.manifest.classes[i] for i in kept)
+    return replace(bundle, manifest=replace(bundle.manifest, classes=classes), embeddings=bundle.embeddings[kept])
+
+
+def largest_box(mask: Any) -> Box | None:
+    """Return the bounding box (left, top, width, height) of the largest region of a mask bool (H, W); None if it is empty."""
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(np.asarray(mask, np.uint8))
+    if count < 2:
+        return None
+    left, top, width, height = statistics[1 + statistics[1:, cv2.CC_STAT_AREA].argmax(), :4].tolist()
+    return left, top, width, height
+
+
+def frame_of(image: Image) -> Frame:
+    """Return an image uint8 (H, W, 3) RGB as a frame."""
+    frame = Frame(*allocate_planes(*image.shape[:2]), 0, FRAME_TIME, 0, FRAME_COLOR)
+    RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
+    return frame
+
+
+def part_iou(
+    bundle: Bundle, data: LabelledDataset, indices: Sequence[int], part: PartQuestion, classes: Sequence[str]
+) -> float:
+    """Return the pooled IoU of a part, for which these classes of the bundle stand, through the pipeline."""
+    segmenter, both, either = ImageSegmenter(bundle, precision="f32", threads=1), 0, 0
+    ids = [i for i, spec in enumerate(bundle.manifest.classes) if spec.name in classes]
+    for _, sample, fresh in iterate_samples(data, list(indices)):
+        if fresh:
+            segmenter.reset()
+        truth = sample.labels == part.label
+        found = np.isin(labels_at_frame(segmenter.segment(sample.image), *truth.shape), ids)
+        both, either = both + int((found & truth).sum()), either + int((found | truth).sum())
+    return both / max(either, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_app(app, "exemplar_study"))

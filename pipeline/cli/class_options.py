@@ -1,0 +1,38 @@
+"""The options of `cliprl-stream` that name classes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=PHRASE",
+        rich_help_panel="Network",
+        show_default="the bundle's classes",
+        help="Add a class by a text phrase, or change the phrase of a class: [cyan]grasper[/], "
+        "[cyan]'thread=suture, stitches #FF8800'[/]; may be repeated.",
+    ),
+]
+ExemplarOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE#X,Y,W,H",
+        rich_help_panel="Network",
+        show_default="none",
+        help="Add a class by a box in an image that shows it, or adapt the class of that name to it: "
+        "[cyan]grasper=frame.png#120,80,60,40[/]; may be repeated.",
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel="Image",
+        show_default="all",
+        help="Draw only these: a class, several separated by commas, or a group by the beginning of its names "
+        "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
+    ),
+]

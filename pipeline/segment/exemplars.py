@@ -1,0 +1,215 @@
+"""Classes by example: `--exemplar grasper=frame.png#120,80,60,40` is a class that looks like the inside of a box in a frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import MAX_CLASSES, Bundle, ClassSpec, Engine, UsageError, compile_engine
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.nv12 import upright
+from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_points, network_to_frame
+from cliprl.pipeline.segment.prompts import unlike
+from cliprl.pipeline.segment.segmenter import CpuPreprocessor
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+
+Values = NDArray[np.float32]
+# Returns the frame that an image file holds.
+FrameReader = Callable[[str], Frame]
+
+_FORM = re.compile(r"(?P<name>[^=#]*)=(?P<file>.*)#(?P<box>[^#]*)", re.DOTALL)
+# The least number of cells, and the least share of a box, that its object is believed to cover.
+LEAST_CELLS, LEAST_SHARE = 3, 0.2
+SPLITS = 5
+# The fit: logits by which the class must win inside the box and lose outside it, the weight of the distance from the start, and
+# its steps. The weight was chosen among 1, 10 and 100 on D2 of EndoVis 2015.
+MARGIN, RIDGE, STEPS = 2.0, 1.0, 3
+# Outside the boxes every n-th cell counts.
+STRIDE = 4
+# Rows of a text input at a time.
+ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A class by its name, and a box (left, top, width, height) in pixels of an image, as displayed, that shows it."""
+
+    name: str
+    file: str
+    box: Box
+
+
+def parse_exemplar(text: str) -> Exemplar:
+    """Read "NAME=FILE#X,Y,WIDTH,HEIGHT". Raises UsageError for another form, and for an empty box."""
+    found = _FORM.fullmatch(text)
+    name = " ".join(found["name"].split()) if found else ""
+    if not found or not name or not found["file"]:
+        raise UsageError(
+            f"exemplar '{text}' is not of the form NAME=FILE#X,Y,WIDTH,HEIGHT: give it as in grasper=frame.png#120,80,60,40"
+        )
+    numbers = [part.strip() for part in found["box"].split(",")]
+    if len(numbers) != 4 or not all(re.fullmatch(r"[+-]?[0-9]{1,9}", number) for number in numbers):
+        raise UsageError(
+            f"exemplar '{text}': the box '{found['box']}' is not four whole numbers: give X,Y,WIDTH,HEIGHT in pixels"
+        )
+    left, top, width, height = map(int, numbers)
+    if width < 1 or height < 1:
+        raise UsageError(
+            f"exemplar '{text}': the box {width}x{height} is empty: give a width and a height of at least 1"
+        )
+    return Exemplar(name, found["file"], (left, top, width, height))
+
+
+def with_exemplars(bundle: Bundle, exemplars: Sequence[str], read: FrameReader) -> Bundle:
+    """Return the bundle with a class for each name of the exemplars (see `parse_exemplar`).
+
+    Several exemplars may have one name: the class looks like all of them. Where the bundle has a class of the name, of its own or
+    by a prompt, its embedding is mixed with that of the boxes. `read` returns the frame of an image file.
+    Raises UsageError for an exemplar that can't be read, a box outside the image, and more classes than the networks take.
+    """
+    asked = [parse_exemplar(text) for text in exemplars]
+    if not asked:
+        return bundle
+    places = _places(bundle, asked)
+    frames = {file: read(file) for file in dict.fromkeys(one.file for one in asked)}
+    encoder = _encoder(bundle)
+    looks = {file: _FrameEmbeddings.of(frame, bundle, encoder) for file, frame in frames.items()}
+    masks = [looks[one.file].cells_of(one) for one in asked]
+    classes, embeddings = list(bundle.manifest.classes), list(bundle.embeddings)
+    for name, place in places.items():
+        known = place < len(bundle.embeddings)
+        others = np.delete(bundle.embeddings, place, axis=0) if known else bundle.embeddings
+        boxes = [(looks[one.file], mask) for one, mask in zip(asked, masks, strict=True) if one.name == name]
+        embedding = _class_embedding(boxes, others, bundle.embeddings[place] if known else None)
+        if known:
+            embeddings[place] = embedding
+        else:
+            classes.append(ClassSpec(name, unlike([spec.color for spec in classes]), "prompted"))
+            embeddings.append(embedding)
+    return replace(bundle, manifest=replace(bundle.manifest, classes=tuple(classes)), embeddings=np.stack(embeddings))
+
+
+def _places(bundle: Bundle, asked: Sequence[Exemplar]) -> dict[str, int]:
+    """Return the row of each named class, those of new ones last. Raises UsageError for too many classes."""
+    names = list(dict.fromkeys([*(spec.name for spec in bundle.manifest.classes), *(one.name for one in asked)]))
+    if len(names) > MAX_CLASSES:
+        raise UsageError(f"{len(names)} classes are more than the {MAX_CLASSES} that the networks take: leave some out")
+    return {one.name: names.index(one.name) for one in asked}
+
+
+def _encoder(bundle: Bundle) -> Engine:
+    """Compile the encoder for texts that are a basis of the embeddings: then its logits are the embeddings of the cells."""
+    manifest, width = bundle.manifest, bundle.embeddings.shape[1]
+    shapes = {"image": (1, manifest.height, manifest.width, 3), "text": (min(width, ROWS), width)}
+    return compile_engine(bundle.encoder, precision="f32", shapes=shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameEmbeddings:
+    """The embeddings of a frame's cells, float32 (E, h, w), scaled so that their products with a class's are its logits."""
+
+    cells: Values
+    view: Viewport
+
+    @classmethod
+    def of(cls, frame: Frame, bundle: Bundle, encoder: Engine) -> _FrameEmbeddings:
+        frame, manifest, width = upright(frame), bundle.manifest, bundle.embeddings.shape[1]
+        view = FieldOfViewDetector(manifest.height, manifest.width).view_of(frame)
+        image = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
+        CpuPreprocessor().prepare(frame, view, image[0])
+        rows = min(width, ROWS)
+        basis = np.zeros((-(-width // rows) * rows, width), np.float32)
+        np.fill_diagonal(basis, 1)
+        parts = [
+            np.array(encoder.run({"image": image, "text": part})["logits"][0], np.float32)
+            for part in basis.reshape(-1, rows, width)
+        ]
+        return cls(np.concatenate(parts)[:width], view)
+
+    def cells_of(self, exemplar: Exemplar) -> NDArray[np.bool_]:
+        """Return the cells in the box of an exemplar, (h, w). Raises UsageError for a box outside the image."""
+        left, top, width, height = exemplar.box
+        size, (rows, columns) = (self.view.frame_width, self.view.frame_height), self.cells.shape[1:]
+        if left < 0 or top < 0 or left + width > size[0] or top + height > size[1]:
+            raise UsageError(
+                f"exemplar '{exemplar.name}': the box {left},{top},{width},{height} reaches out of {exemplar.file}, which has "
+                f"{size[0]}x{size[1]} pixels: give a box inside it"
+            )
+        y, x = np.mgrid[:rows, :columns] + 0.5
+        cell = self.view.network_width / columns, self.view.network_height / rows
+        places = map_points(network_to_frame(self.view), np.stack([x * cell[0], y * cell[1]], axis=-1))
+        offset = places - (left, top)
+        found = ((offset >= 0) & (offset < (width, height))).all(axis=-1)
+        if not found.any():  # a box between the centers of the cells
+            distance = np.abs(places - (left + width / 2, top + height / 2)).sum(axis=-1)
+            found = distance == distance.min()
+        found &= inside_cells(self.view, rows, columns)
+        if not found.any():
+            raise UsageError(
+                f"exemplar '{exemplar.name}': the box {left},{top},{width},{height} lies outside the endoscope's image in "
+                f"{exemplar.file}: give a box inside it"
+            )
+        return found
+
+
+def _class_embedding(
+    boxes: Sequence[tuple[_FrameEmbeddings, NDArray[np.bool_]]], others: Values, known: Values | None
+) -> Values:
+    """Return the embedding (E,) of a class that looks like the boxes, among `others` (K, E); `known` is mixed in."""
+    inside, outside = [], []
+    for look in dict.fromkeys(id(look) for look, _ in boxes):
+        found = [(each, mask) for each, mask in boxes if id(each) == look]
+        cells, covered = found[0][0].cells, np.logical_or.reduce([mask for _, mask in found])
+        around = cells[:, inside_cells(found[0][0].view, *covered.shape) & ~covered][:, ::STRIDE].T
+        inside += [_object_cells(cells[:, mask].T, around) for _, mask in found]
+        outside.append(around)
+    positives, negatives = np.concatenate(inside), np.concatenate(outside)
+    start = unit(unit(positives).mean(axis=0))
+    if known is not None:
+        start = unit(start + unit(known))
+    return _fit(positives, negatives, others, start) if len(negatives) else start
+
+
+def _object_cells(box: Values, around: Values) -> Values:
+    """Return those of a box's cells (n, E) that show its object: the cells unlike what lies around the box (m, E).
+
+    The box is split in two by its cells' likeness to the mean of either part. All cells are returned where too few are left.
+    """
+    if not len(around):
+        return box
+    cells, ground = unit(box), unit(around)
+    likeness = cells @ unit(ground.mean(axis=0))
+    chosen = likeness <= np.median(likeness)
+    for _ in range(SPLITS):
+        rest = np.concatenate([ground, cells[~chosen]])
+        chosen = cells @ unit(cells[chosen].mean(axis=0)) > cells @ unit(rest.mean(axis=0))
+        if chosen.sum() < max(LEAST_CELLS, LEAST_SHARE * len(box)):
+            return box
+    return box[chosen]
+
+
+def _fit(positives: Values, negatives: Values, others: Values, start: Values) -> Values:
+    """Move `start` (E,) so that the class wins by MARGIN in the positive cells and loses by it in the negative ones.
+
+    Least squares with a ridge about `start`; a cell that is on its side by the margin already adds nothing.
+    """
+    cells = np.concatenate([positives, negatives]).astype(np.float64)
+    sign = np.repeat([1.0, -1.0], [len(positives), len(negatives)])
+    weights = np.repeat([1 / len(positives), 1 / len(negatives)], [len(positives), len(negatives)])
+    rival = (cells @ others.T.astype(np.float64)).max(axis=1)
+    weighted = cells * weights[:, None]
+    normal = weighted.T @ cells + RIDGE * np.eye(cells.shape[1])
+    embedding = start.astype(np.float64)
+    for _ in range(STEPS):
+        target = rival + sign * np.maximum(sign * (cells @ embedding - rival), MARGIN)
+        embedding = np.linalg.solve(normal, weighted.T @ target + RIDGE * start)
+    return unit(np.asarray(embedding, np.float32))
+
+
+def unit(vectors: Values) -> Values:
+    """Scale vectors (..., E) to unit length."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9), np.float32)
