@@ -20,6 +20,7 @@ ExemplarOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=FILE#X,Y,W,H",
+        hidden=True,
         rich_help_panel="Network",
         show_default="none",
         help="Add a class by a box in an image that shows it, or adapt the class of that name to it: "
