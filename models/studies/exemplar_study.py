@@ -43,7 +43,7 @@ class PartQuestion:
     classes: tuple[str, ...]
 
 
-PARTS = (
+PART_QUESTIONS = (
     PartQuestion("shaft", 2, ("instrument-shaft",)),
     PartQuestion("head", 1, ("instrument-clasper", "instrument-wrist")),
 )
@@ -68,7 +68,7 @@ def compare_exemplars(
     indices = list(range(0, len(data), every))
     chosen = indices[:: max(1, len(indices) // boxes)][:boxes]
     result: dict[str, Any] = {"data": line, "frames": len(indices), "bundle": dict(opened.manifest.hashes), "parts": {}}
-    for part in PARTS:
+    for part in PART_QUESTIONS:
         trained = part_iou(opened, data, indices, part, part.classes)
         rows = [score_box(opened, data, indices, part, index, trained) for index in chosen]
         result["parts"][part.name] = {"trained": round(trained, 4), "boxes": [row for row in rows if row]}

@@ -17,21 +17,21 @@ from cliprl.pipeline.segment.prompts import unlike
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
-Values = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 # Returns the frame that an image file holds.
 FrameReader = Callable[[str], Frame]
 
 _FORM = re.compile(r"(?P<name>[^=#]*)=(?P<file>.*)#(?P<box>[^#]*)", re.DOTALL)
 # The least number of cells, and the least share of a box, that its object is believed to cover.
-LEAST_CELLS, LEAST_SHARE = 3, 0.2
-SPLITS = 5
+MIN_OBJECT_CELLS, MIN_OBJECT_SHARE = 3, 0.2
+SPLIT_ROUNDS = 5
 # The fit: logits by which the class must win inside the box and lose outside it, the weight of the distance from the start, and
 # its steps. The weight was chosen among 1, 10 and 100 on D2 of EndoVis 2015.
-MARGIN, RIDGE, STEPS = 2.0, 1.0, 3
+FIT_MARGIN, FIT_RIDGE, FIT_STEPS = 2.0, 1.0, 3
 # Outside the boxes every n-th cell counts.
-STRIDE = 4
+FIT_STRIDE = 4
 # Rows of a text input at a time.
-ROWS = 512
+TEXT_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _places(bundle: Bundle, asked: Sequence[Exemplar]) -> dict[str, int]:
 def _encoder(bundle: Bundle) -> Engine:
     """Compile the encoder for texts that are a basis of the embeddings: then its logits are the embeddings of the cells."""
     manifest, width = bundle.manifest, bundle.embeddings.shape[1]
-    shapes = {"image": (1, manifest.height, manifest.width, 3), "text": (min(width, ROWS), width)}
+    shapes = {"image": (1, manifest.height, manifest.width, 3), "text": (min(width, TEXT_ROWS), width)}
     return compile_engine(bundle.encoder, precision="f32", shapes=shapes)
 
 
@@ -112,7 +112,7 @@ def _encoder(bundle: Bundle) -> Engine:
 class _FrameEmbeddings:
     """The embeddings of a frame's cells, float32 (E, h, w), scaled so that their products with a class's are its logits."""
 
-    cells: Values
+    cells: Vectors
     view: Viewport
 
     @classmethod
@@ -121,7 +121,7 @@ class _FrameEmbeddings:
         view = FieldOfViewDetector(manifest.height, manifest.width).view_of(frame)
         image = np.zeros((1, manifest.height, manifest.width, 3), np.uint8)
         CpuPreprocessor().prepare(frame, view, image[0])
-        rows = min(width, ROWS)
+        rows = min(width, TEXT_ROWS)
         basis = np.zeros((-(-width // rows) * rows, width), np.float32)
         np.fill_diagonal(basis, 1)
         parts = [
@@ -157,14 +157,14 @@ class _FrameEmbeddings:
 
 
 def _class_embedding(
-    boxes: Sequence[tuple[_FrameEmbeddings, NDArray[np.bool_]]], others: Values, known: Values | None
-) -> Values:
+    boxes: Sequence[tuple[_FrameEmbeddings, NDArray[np.bool_]]], others: Vectors, known: Vectors | None
+) -> Vectors:
     """Return the embedding (E,) of a class that looks like the boxes, among `others` (K, E); `known` is mixed in."""
     inside, outside = [], []
     for look in dict.fromkeys(id(look) for look, _ in boxes):
         found = [(each, mask) for each, mask in boxes if id(each) == look]
         cells, covered = found[0][0].cells, np.logical_or.reduce([mask for _, mask in found])
-        around = cells[:, inside_cells(found[0][0].view, *covered.shape) & ~covered][:, ::STRIDE].T
+        around = cells[:, inside_cells(found[0][0].view, *covered.shape) & ~covered][:, ::FIT_STRIDE].T
         inside += [_object_cells(cells[:, mask].T, around) for _, mask in found]
         outside.append(around)
     positives, negatives = np.concatenate(inside), np.concatenate(outside)
@@ -174,7 +174,7 @@ def _class_embedding(
     return _fit(positives, negatives, others, start) if len(negatives) else start
 
 
-def _object_cells(box: Values, around: Values) -> Values:
+def _object_cells(box: Vectors, around: Vectors) -> Vectors:
     """Return those of a box's cells (n, E) that show its object: the cells unlike what lies around the box (m, E).
 
     The box is split in two by its cells' likeness to the mean of either part. All cells are returned where too few are left.
@@ -184,16 +184,16 @@ def _object_cells(box: Values, around: Values) -> Values:
     cells, ground = unit(box), unit(around)
     likeness = cells @ unit(ground.mean(axis=0))
     chosen = likeness <= np.median(likeness)
-    for _ in range(SPLITS):
+    for _ in range(SPLIT_ROUNDS):
         rest = np.concatenate([ground, cells[~chosen]])
         chosen = cells @ unit(cells[chosen].mean(axis=0)) > cells @ unit(rest.mean(axis=0))
-        if chosen.sum() < max(LEAST_CELLS, LEAST_SHARE * len(box)):
+        if chosen.sum() < max(MIN_OBJECT_CELLS, MIN_OBJECT_SHARE * len(box)):
             return box
     return box[chosen]
 
 
-def _fit(positives: Values, negatives: Values, others: Values, start: Values) -> Values:
-    """Move `start` (E,) so that the class wins by MARGIN in the positive cells and loses by it in the negative ones.
+def _fit(positives: Vectors, negatives: Vectors, others: Vectors, start: Vectors) -> Vectors:
+    """Move `start` (E,) so that the class wins by FIT_MARGIN in the positive cells and loses by it in the negative ones.
 
     Least squares with a ridge about `start`; a cell that is on its side by the margin already adds nothing.
     """
@@ -202,14 +202,14 @@ def _fit(positives: Values, negatives: Values, others: Values, start: Values) ->
     weights = np.repeat([1 / len(positives), 1 / len(negatives)], [len(positives), len(negatives)])
     rival = (cells @ others.T.astype(np.float64)).max(axis=1)
     weighted = cells * weights[:, None]
-    normal = weighted.T @ cells + RIDGE * np.eye(cells.shape[1])
+    normal = weighted.T @ cells + FIT_RIDGE * np.eye(cells.shape[1])
     embedding = start.astype(np.float64)
-    for _ in range(STEPS):
-        target = rival + sign * np.maximum(sign * (cells @ embedding - rival), MARGIN)
-        embedding = np.linalg.solve(normal, weighted.T @ target + RIDGE * start)
+    for _ in range(FIT_STEPS):
+        target = rival + sign * np.maximum(sign * (cells @ embedding - rival), FIT_MARGIN)
+        embedding = np.linalg.solve(normal, weighted.T @ target + FIT_RIDGE * start)
     return unit(np.asarray(embedding, np.float32))
 
 
-def unit(vectors: Values) -> Values:
+def unit(vectors: Vectors) -> Vectors:
     """Scale vectors (..., E) to unit length."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9), np.float32)
