@@ -189,7 +189,7 @@ def _object_cells(box: Vectors, around: Vectors) -> Vectors:
         chosen = cells @ unit(cells[chosen].mean(axis=0)) > cells @ unit(rest.mean(axis=0))
         if chosen.sum() < max(MIN_OBJECT_CELLS, MIN_OBJECT_SHARE * len(box)):
             return box
-    return box[chosen]
+    return np.asarray(box[chosen], np.float32)
 
 
 def _fit(positives: Vectors, negatives: Vectors, others: Vectors, start: Vectors) -> Vectors:
