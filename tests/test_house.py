@@ -37,6 +37,8 @@ OPTIONAL = {
     "mitsuba",
     "mitsuba_oidn",
     "trimesh",
+    "ray",
+    "pyarrow",
 }
 
 
@@ -51,6 +53,7 @@ PIPELINE_ROOMS = [
     ["devices", "cuda", "web", "examples"],
     ["window"],
     ["cli"],
+    ["archive"],
 ]
 MOST_MODULES, MOST_LINES = 14, 300
 # Words in the name of a test after `test_`.

@@ -85,8 +85,11 @@ class StreamOptions:
     exemplars: tuple[str, ...] = ()
 
 
-def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool) -> int:
-    """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it."""
+def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool, note_outputs: bool = True) -> int:
+    """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it.
+
+    note_outputs: a later run of the same input may replace the outputs without --overwrite.
+    """
     console = error_console(quiet=quiet)
     check_source_name(options.source)
     targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
@@ -113,7 +116,8 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
             finally:
                 for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
                     _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
-        outputs.note()
+        if note_outputs:
+            outputs.note()
     summary = stream.summary()
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:

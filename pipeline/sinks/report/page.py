@@ -12,7 +12,7 @@ from cliprl.pipeline.sinks.report.recorder import LOW_CONFIDENCE, CaseRecorder, 
 from cliprl.pipeline.sinks.report.timeline import PresenceTimeline
 from cliprl.pipeline.sources.errors import redact
 
-_STYLE = """
+PAGE_STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff;
   max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -44,7 +44,7 @@ def report_page(case: CaseRecorder) -> str:
     length = max(case.end - case.start, 0.0)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Case report: {name}</title><style>{_STYLE}</style></head>
+<title>Case report: {name}</title><style>{PAGE_STYLE}</style></head>
 <body><main>
 <h1>Case report: {name}</h1>
 <p class="notice">Made by cliprl from its segmentation. Research use only: not a medical device, not for diagnosis.</p>
