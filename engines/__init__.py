@@ -3,6 +3,7 @@
 from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
+from cliprl.engines.bundle.confidence import ConfidenceSpec, DistanceSpec, LogisticSpec
 from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
 from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
@@ -19,9 +20,12 @@ __all__ = [
     "ClassSpec",
     "CliprlError",
     "CompiledBundle",
+    "ConfidenceSpec",
+    "DistanceSpec",
     "Engine",
     "EngineCache",
     "EngineError",
+    "LogisticSpec",
     "Manifest",
     "Probe",
     "TextEngine",

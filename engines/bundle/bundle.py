@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines.bundle.confidence import CONFIDENCE_FILE, ConfidenceSpec, read_confidence
 from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
 from cliprl.engines.errors import BundleError, UsageError
@@ -35,11 +36,15 @@ SHIPPED = Path(__file__).parents[1] / "bundles"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle, its files checked against their hashes. `embeddings` is float32 (K, E), one row a class."""
+    """An opened bundle, its files checked against their hashes. `embeddings` is float32 (K, E), one row a class.
+
+    `confidence` is None for a bundle without a fitted one, and for classes that it was not fitted to.
+    """
 
     path: Path
     manifest: Manifest
     embeddings: NDArray[np.float32]
+    confidence: ConfidenceSpec | None = None
 
     @property
     def encoder(self) -> Path:
@@ -77,7 +82,9 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
         raise BundleError(
             f"{path / EMBEDDINGS} has shape {embeddings.shape}, not ({len(manifest.classes)}, E): write the bundle again"
         )
-    return Bundle(path, manifest, embeddings)
+    classes = len(manifest.classes)
+    fitted = read_confidence(path / CONFIDENCE_FILE, classes) if CONFIDENCE_FILE in manifest.hashes else None
+    return Bundle(path, manifest, embeddings, fitted)
 
 
 def _locate(name_or_path: str | Path) -> Path:

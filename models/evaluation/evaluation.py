@@ -122,15 +122,16 @@ def cell_confidence(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the confidence of each cell's class, and whether it is the truth at the cell's center: (n,) each.
 
-    Probabilities of classes that are scored as one add up. Cells outside the field of view and unknown ones are left out.
+    Probabilities, calibrated if the bundle has a calibration, of classes that are scored as one add up. Cells outside the field
+    of view and unknown ones are left out.
     """
     view, cells = segmentation.view, segmentation.labels.shape
     predicted = classes.predicted[segmentation.labels]
     members = classes.predicted[: len(segmentation.probabilities)]
-    sure = np.zeros(cells, np.float32)
+    sure, probabilities = np.zeros(cells, np.float32), segmentation.calibrated()
     for label in np.unique(predicted):
         here = predicted == label
-        sure[here] = segmentation.probabilities[members == label].sum(0)[here]
+        sure[here] = probabilities[members == label].sum(0)[here]
     y, x = np.mgrid[: cells[0], : cells[1]] + 0.5
     stride = (view.network_width / cells[1], view.network_height / cells[0])
     place = map_points(network_to_frame(view), np.stack([x * stride[0], y * stride[1]], axis=-1)).astype(np.intp)

@@ -14,13 +14,12 @@ from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.scoring.calibration import BINS
 from cliprl.models.evaluation.scoring.confusion_counts import Pixels
+from cliprl.pipeline.core.confidence import cell_inputs, frame_statistics
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
 from cliprl.pipeline.overlay.upsample import labels_at_frame
-from cliprl.pipeline.segment.doubt import mask_statistics
 from cliprl.pipeline.segment.segmenter import segmentation_of
 
 
@@ -30,8 +29,9 @@ class FrameScores:
 
     base, refined: int64 (N, 3), pixels of the intersection with the truth, of the union, and called instrument falsely.
     known: int64 (N,), pixels with a known label. steps: int64 (N,), refinement steps. confidence: float64 (N,), of the frame.
-    statistics: float64 (N, 7), the `MASK_STATISTICS` of the refined mask (see `cliprl.pipeline.segment.doubt`).
-    calibration: float64 (N, BINS, 2), of cells that are called instrument: sum of probability minus correctness, and count.
+    statistics: float64 (N, 10), the `STATISTICS` of the refined mask (see `cliprl.pipeline.core.confidence`). means: float64
+    (N, K), the mean probability of each class in the field of view. called: int64 (N,), cells with a known label that are
+    called instrument. cells: float32 (M, 5), their `CELL_INPUTS`, frame after frame. right: bool (M,), whether they are.
     consecutive: int64 (N, 4), cells of the intersection and union with the last frame of the clip: base, then refined.
     clips, sequences: str (N,).
     """
@@ -42,14 +42,25 @@ class FrameScores:
     steps: Pixels
     confidence: NDArray[np.float64]
     statistics: NDArray[np.float64]
-    calibration: NDArray[np.float64]
+    means: NDArray[np.float64]
+    called: Pixels
     consecutive: Pixels
     clips: NDArray[np.str_]
     sequences: NDArray[np.str_]
+    cells: NDArray[np.float32]
+    right: NDArray[np.bool_]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the fields by name, for a file of NumPy."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def cell_values(self) -> NDArray[np.float64]:
+        """Return the inputs of a calibration, (M, 5 + 10): those of the cells, and the statistics of their frames."""
+        return np.concatenate([self.cells, np.repeat(self.statistics, self.called, axis=0)], axis=1)
+
+    def frame_values(self) -> NDArray[np.float64]:
+        """Return the inputs of a distance, (N, 10 + K)."""
+        return np.concatenate([self.statistics, self.means], axis=1)
 
 
 class BaseCapture(ImageSegmenter):
@@ -78,7 +89,8 @@ def score_frames(
     segmenter = BaseCapture(bundle, precision="f32", threads=1)
     classes = map_to_instrument(data.classes, bundle.manifest.classes, ignored)
     is_instrument = classes.predicted == 1
-    rows: list[tuple[object, ...]] = []
+    members = is_instrument[: len(bundle.manifest.classes)]
+    rows, cells = list[tuple[object, ...]](), list[tuple[NDArray[np.float32], NDArray[np.bool_]]]()
     last: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     for index, sample, fresh in iterate_samples(data, list(range(0, len(data), every))):
         if fresh:
@@ -87,14 +99,17 @@ def score_frames(
         after = segmenter.segment(sample.image)
         before, truth = segmenter.base, classes.truth[sample.labels]
         masks = is_instrument[before.labels], is_instrument[after.labels]
+        inside = inside_cells(after.view, *after.labels.shape)
+        cells.append(_cells(after, truth, members))
         rows.append(
             (
                 *(_pixels(is_instrument[labels_at_frame(one, *truth.shape)], truth) for one in (before, after)),
                 int((truth != IGNORE).sum()),
                 after.steps,
                 after.confidence,
-                mask_statistics(after, bundle.manifest.classes),
-                _calibration(after, truth, is_instrument),
+                frame_statistics(after.probabilities, after.labels, inside, members),
+                after.probabilities[:, inside].mean(axis=1),
+                len(cells[-1][1]),
                 _consecutive(masks, last),
                 data.clip(index),
                 sample.sequence,
@@ -102,7 +117,8 @@ def score_frames(
         )
         last = masks
         progress(len(rows), -(-len(data) // every))
-    return FrameScores(*(np.array(column) for column in zip(*rows, strict=True)))
+    ragged = (np.concatenate(part) for part in zip(*cells, strict=True))
+    return FrameScores(*(np.array(column) for column in zip(*rows, strict=True)), *ragged)
 
 
 def _pixels(mask: NDArray[np.bool_], truth: Image) -> list[int]:
@@ -110,8 +126,10 @@ def _pixels(mask: NDArray[np.bool_], truth: Image) -> list[int]:
     return [int((mask & there).sum()), int(((mask | there) & known).sum()), int((mask & known & ~there).sum())]
 
 
-def _calibration(found: Segmentation, truth: Image, is_instrument: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return sums (BINS, 2) over the cells called instrument, by their probability of being an instrument."""
+def _cells(
+    found: Segmentation, truth: Image, is_instrument: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the inputs (n, 5) of the cells called instrument that have a known label, and whether they are (n,)."""
     rows, columns = found.labels.shape
     view = found.view
     y, x = np.mgrid[:rows, :columns] + 0.5
@@ -119,12 +137,9 @@ def _calibration(found: Segmentation, truth: Image, is_instrument: NDArray[np.bo
     place = map_points(network_to_frame(view), points).astype(np.intp)
     across, down = (np.clip(place[..., i], 0, n - 1) for i, n in ((0, truth.shape[1]), (1, truth.shape[0])))
     there = truth[down, across]
-    members = is_instrument[: len(found.probabilities)]
-    chosen = inside_cells(view, rows, columns) & (there != IGNORE) & is_instrument[found.labels]
-    sure = found.probabilities[members].sum(0)[chosen].astype(np.float64)
-    bins = np.clip((sure * BINS).astype(np.intp), 0, BINS - 1)
-    excess = np.bincount(bins, sure - (there[chosen] == 1), BINS)
-    return np.stack([excess, np.bincount(bins, minlength=BINS)], axis=-1)
+    called = is_instrument[found.labels]
+    known = (inside_cells(view, rows, columns) & (there != IGNORE))[called]
+    return cell_inputs(found.probabilities, called, is_instrument)[known], (there == 1)[called][known]
 
 
 def _consecutive(

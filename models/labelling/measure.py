@@ -13,7 +13,6 @@ from cliprl.pipeline.core.frame import Frame, FrameContext
 from cliprl.pipeline.core.interfaces import BaseSink, LabelStyle, OutputSpec, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells
-from cliprl.pipeline.segment.doubt import frame_doubt
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
@@ -44,7 +43,7 @@ class MeasuringSegmenter(Segmenter):
                 self.video,
                 context.frame.index,
                 context.frame.seconds,
-                1 - found.confidence if (doubt := frame_doubt(found, self.classes)) is None else doubt,
+                1 - found.confidence if found.reliability is None else found.reliability.doubt,
                 float(changed.mean()) if changed.size else 0.0,
                 feature,
             )

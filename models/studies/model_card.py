@@ -11,27 +11,29 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, open_bundle
+from cliprl.engines import Bundle, ConfidenceSpec, open_bundle
+from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
-from cliprl.models.evaluation.protocol import CHOSEN, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.segment.doubt import doubt_of
+from cliprl.pipeline.core.confidence import CELL_INPUTS, logistic
 
 # Raised when the content of a row changes, so that older rows are scored again.
-VERSION = 2
+VERSION = 3
 RESAMPLES = 1000
 # A frame counts as failed below this instrument IoU.
 FAILED = 0.5
@@ -55,8 +57,14 @@ class Row:
 
     def file(self, bundle: Bundle) -> str:
         """Return the name of the row's file, which depends on the bundle, the row and this module's version."""
-        key = [VERSION, dict(bundle.manifest.hashes), self.set.data, self.set.ignore, self.set.every, self.severity]
+        hashes = {name: value for name, value in bundle.manifest.hashes.items() if name != CONFIDENCE_FILE}
+        key = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
+
+
+def outside_row(line: str) -> Row:
+    """Return the row of a data set line whose images are out of distribution, under the name of its folder."""
+    return Row(ProtocolSet(PurePath(line.partition("?")[0]).name, line, outside=True), 0, REPORTED)
 
 
 def card_rows(protocol: Protocol, names: Sequence[str], first: bool = False) -> Iterator[Row]:
@@ -88,8 +96,11 @@ def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, d
     return found
 
 
-def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
-    """Return the scores of a row as plain JSON values; None for what is undefined. Shares are 0..1, gains in points."""
+def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | None = None) -> dict[str, Any]:
+    """Return the scores of a row as plain JSON values; None for what is undefined. Shares are 0..1, gains in points.
+
+    `confidence`: of the bundle, for the error after calibration and the marks of frames.
+    """
     blocks = _blocks(scores.clips)
     with_instrument = bool((scores.base[:, 1] > scores.base[:, 2]).any())
     result: dict[str, Any] = {
@@ -100,12 +111,21 @@ def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
         "frames": len(scores.steps),
         "steps": round(float(scores.steps.mean()), 3),
         "false_alarms": {side: _ratio(getattr(scores, side)[:, 2], scores.known) for side in SIDES},
-        "ece_of_instrument_cells": _ece(scores.calibration),
+        "ece_of_instrument_cells": calibration_error(scores.cells[:, CELL_INPUTS.index("probability")], scores.right),
         "consecutive_iou": {
             side: _ratio(scores.consecutive[:, n], scores.consecutive[:, n + 1])
             for side, n in zip(SIDES, (0, 2), strict=True)
         },
     }
+    if confidence:
+        doubt, far = (
+            logistic(confidence.doubt, scores.statistics),
+            distances(confidence.familiarity, scores.frame_values()),
+        )
+        calibrated = logistic(confidence.calibration, scores.cell_values())
+        result["ece_calibrated"] = calibration_error(calibrated, scores.right)
+        result["unsure"] = round(float((doubt >= confidence.unsure).mean()), 4)
+        result["unfamiliar"] = round(float((far >= confidence.unfamiliar).mean()), 4)
     if with_instrument:
         result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}
         result["iou_interval"] = {side: _interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES}
@@ -117,27 +137,40 @@ def summarize_row(row: Row, scores: FrameScores) -> dict[str, Any]:
     return result
 
 
-def doubt_scores(rows: Sequence[tuple[Row, FrameScores]]) -> dict[str, float | None]:
-    """Return AUROCs over the reported rows: of doubt for failed frames, of 1 - confidence for failed frames and for outside."""
+def doubt_scores(
+    rows: Sequence[tuple[Row, FrameScores]], confidence: ConfidenceSpec | None = None
+) -> dict[str, float | None]:
+    """Return AUROCs over the reported rows, by name: of failed frames that show an instrument, and of frames outside.
+
+    Failed frames by the doubt and by 1 - confidence; clean frames outside by the distance and by 1 - confidence. `confidence`
+    None: not by doubt and distance.
+    """
     reported = [(row, scores) for row, scores in rows if row.use != CHOSEN]
-    doubt, unsure, failed = [], [], []
-    inside: list[NDArray[np.float64]] = []
-    outside: list[NDArray[np.float64]] = []
-    for row, scores in reported:
-        values = 1 - scores.confidence
-        (outside if row.set.outside else inside).append(values)
-        known = with_instrument(scores)
-        doubt.append(doubt_of(scores.statistics)[known])
-        unsure.append(values[known])
-        failed.append(failed_frames(scores)[known])
-    if not reported:
-        return {"failed_frames": None, "failed_frames_by_confidence": None, "outside": None}
-    wrong = np.concatenate(failed)
-    return {
-        "failed_frames": auroc(*_sides(doubt, wrong)),
-        "failed_frames_by_confidence": auroc(*_sides(unsure, wrong)),
-        "outside": auroc(_joined(outside), _joined(inside)),
-    }
+    measures = {"failed_frames_by_confidence": _unsure, "outside_by_confidence": _unsure}
+    if confidence:
+        measures["failed_frames"] = lambda scores: logistic(confidence.doubt, scores.statistics)
+        measures["outside"] = lambda scores: distances(confidence.familiarity, scores.frame_values())
+    result = {}
+    for name, measure in measures.items():
+        if name.startswith("outside"):
+            clean = [(row.set.outside, measure(scores)) for row, scores in reported if not row.severity]
+        else:
+            known = [
+                (scores, measure(scores), with_instrument(scores)) for row, scores in reported if not row.set.outside
+            ]
+            clean = [
+                (side, values[there & (failed_frames(scores) == side)])
+                for scores, values, there in known
+                for side in (True, False)
+            ]
+        result[name] = auroc(
+            *(_joined([values for side, values in clean if side is sought]) for sought in (True, False))
+        )
+    return result
+
+
+def _unsure(scores: FrameScores) -> NDArray[np.float64]:
+    return np.asarray(1 - scores.confidence, np.float64)
 
 
 def with_instrument(scores: FrameScores) -> NDArray[np.bool_]:
@@ -149,13 +182,6 @@ def with_instrument(scores: FrameScores) -> NDArray[np.bool_]:
 def failed_frames(scores: FrameScores) -> NDArray[np.bool_]:
     """Return the frames whose refined instrument IoU is below `FAILED`, (N,)."""
     return np.asarray(scores.refined[:, 0] < FAILED * scores.refined[:, 1], np.bool_)
-
-
-def _sides(
-    parts: Sequence[NDArray[np.float64]], wrong: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = np.concatenate(parts)
-    return values[wrong], values[~wrong]
 
 
 def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -173,11 +199,6 @@ def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float
 
 def _ratio(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> float | None:
     return round(float(top.sum()) / float(bottom.sum()), 5) if bottom.sum() else None
-
-
-def _ece(bins: NDArray[np.float64]) -> float | None:
-    sums = bins.sum(0)
-    return round(float(np.abs(sums[:, 0]).sum() / sums[:, 1].sum()), 4) if sums[:, 1].sum() else None
 
 
 def _blocks(clips: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -233,8 +254,8 @@ def write_card(
                 "bundle": opened.manifest.name,
                 "hashes": dict(opened.manifest.hashes),
                 "block": BLOCK_FRAMES,
-                "rows": {one.title: summarize_row(one, scores) for one, scores in done},
-                "doubt_auroc": doubt_scores(done),
+                "rows": {one.title: summarize_row(one, scores, opened.confidence) for one, scores in done},
+                "doubt_auroc": doubt_scores(done, opened.confidence),
             }
             (out / "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (out / "card.md").write_text(markdown(card), encoding="utf-8")

@@ -25,12 +25,13 @@ def markdown(card: Mapping[str, Any]) -> str:
     corrupted = [entry for entry in card["rows"].values() if entry["severity"]]
     if corrupted:
         parts += ["Instrument IoU under corruption, base → refined:", _corruption_table(card["rows"])]
+        parts += ["ECE under corruption:", _calibration_table(card["rows"])]
     doubt = ", ".join(
         f"{key.replace('_', ' ')} {value:.3f}" for key, value in card["doubt_auroc"].items() if value is not None
     )
     parts.append(
         f"Instrument or not. Gain in points, with its 95 % interval over blocks of {BLOCK_FRAMES} frames. False alarms: share "
-        "of the pixels.\nECE: of cells called instrument.\n"
+        "of the pixels.\nECE: of cells called instrument, before → after calibration.\n"
     )
     parts.append(f"AUROC on the reported sets: {doubt or 'undefined'}.\n")
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -39,18 +40,37 @@ def markdown(card: Mapping[str, Any]) -> str:
 def _clean_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for title, entry in entries.items():
-        iou, gain, ece = entry.get("iou"), entry.get("gain_interval"), entry["ece_of_instrument_cells"]
+        iou, gain = entry.get("iou"), entry.get("gain_interval")
         values = [f"{iou[side]:.3f}" for side in SIDES] if iou else ["–", "–"]
         change = f"{100 * (iou['refined'] - iou['base']):+.1f}" if iou else "–"
         within = f" ({gain[0]:+.1f}, {gain[1]:+.1f})" if gain else ""
         alarms = [f"{100 * entry['false_alarms'][side]:.2f} %" for side in SIDES]
-        calibration = "–" if ece is None or not iou else f"{ece:.3f}"
         rows.append(
-            [title, str(entry["frames"]), *values, change + within, *alarms, f"{entry['steps']:.2f}", calibration]
+            [title, str(entry["frames"]), *values, change + within, *alarms, f"{entry['steps']:.2f}", _error(entry)]
         )
     return markdown_table(
         ["set", "frames", "base", "refined", "gain", "false, base", "false, refined", "steps", "ECE"], rows
     )
+
+
+def _error(entry: Mapping[str, Any]) -> str:
+    """Return the calibration error before and after calibration."""
+    values = [entry.get(key) for key in ("ece_of_instrument_cells", "ece_calibrated")]
+    found = [f"{value:.3f}" for value in values if value is not None]
+    return " → ".join(found) if found and "iou" in entry else "–"
+
+
+def _calibration_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the calibration error of each set, clean and at its severities."""
+    severities = sorted({entry["severity"] for entry in entries.values()})
+    rows = []
+    for title, clean in entries.items():
+        others = [e for e in entries.values() if e["data"] == clean["data"]]
+        if not clean["severity"] and len(others) > 1:
+            found = {e["severity"]: _error(e) for e in others}
+            rows.append([title, *(found.get(severity, "–") for severity in severities)])
+    names = ("clean" if not severity else f"severity {severity}" for severity in severities)
+    return markdown_table(["set", *names], rows)
 
 
 def _corruption_table(entries: Mapping[str, Mapping[str, Any]]) -> str:

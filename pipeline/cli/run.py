@@ -217,7 +217,7 @@ def _open(
         TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
         KeepOriginal(overlay) if frames else overlay,
         sinks,
-        status=status_line(bundle.manifest.name),
+        status=status_line(bundle.manifest.name, on_host=options.device == "cpu"),
         profiler=device.profiler if options.trace else nullcontext,
         description=describe_run(source, segmenter),
     )

@@ -27,14 +27,23 @@ def _followed(segmentation: Segmentation) -> str:
     return "" if followed is None else f" · {followed.state}{f' #{followed.id}' if followed.id else ''}"
 
 
-def status_line(name: str) -> StatusText:
-    """Return the function that makes the status line of a frame, for the bundle `name`."""
+# A mask on a GPU is copied to the host for its mark, so that only every n-th frame is marked anew.
+GPU_MARK_FRAMES = 8
+
+
+def status_line(name: str, *, on_host: bool = True) -> StatusText:
+    """Return the function that makes the status line of a frame, for the bundle `name`. `on_host`: masks are in host memory."""
+    last = ""
 
     def line(frame: Frame, segmentation: Segmentation | None) -> str:
+        nonlocal last
         if segmentation is None:
             return f"cliprl {name} · no segmentation"
+        if on_host or frame.index % GPU_MARK_FRAMES == 0:
+            last = segmentation.mark
+        mark = f" · {last}" if last else ""
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
         steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
-        return f"cliprl {name} · {steps} · {spent * 1000:.0f} ms{_followed(segmentation)} · research use only"
+        return f"cliprl {name}{mark} · {steps} · {spent * 1000:.0f} ms{_followed(segmentation)} · research use only"
 
     return line

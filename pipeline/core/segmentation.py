@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.core.confidence import ConfidenceModel, Reliability
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Segmentation:
     confidence: mean of the largest probability over the cells in the field of view, 0..1.
     steps: number of refinement steps (0: none). moved: share of cells that the last step changed.
     instances: the instruments with their numbers; None in a stream that does not track them.
+    model: the confidence of the bundle, None for one without.
     """
 
     labels: NDArray[np.uint8]
@@ -73,3 +75,33 @@ class Segmentation:
     steps: int
     moved: float = 0.0
     instances: Instances | None = None
+    model: ConfidenceModel | None = None
+    _reliability: Reliability | None = field(default=None, repr=False)
+
+    @property
+    def reliability(self) -> Reliability | None:
+        """How far the mask can be trusted; None without a model. It is computed when it is first read, and kept."""
+        if self._reliability is None and self.model is not None:
+            inside = inside_cells(self.view, *self.labels.shape)
+            self._reliability = self.model.assess(self.probabilities, self.labels, inside)
+        return self._reliability
+
+    @property
+    def mark(self) -> str:
+        """The mark of the status line: "unfamiliar view", "unsure", or nothing."""
+        return self.reliability.mark if self.reliability else ""
+
+    def calibrated(self) -> NDArray[np.float32]:
+        """Return the probabilities (K, h, w) as a user should read them: calibrated if there is a model for it."""
+        if self.model is None:
+            return self.probabilities
+        return self.model.calibrate(self.probabilities, self.labels, inside_cells(self.view, *self.labels.shape))
+
+    @property
+    def calibrated_confidence(self) -> float:
+        """The mean calibrated probability of the cells' classes in the field of view, 0..1; `confidence` without a model."""
+        inside = inside_cells(self.view, *self.labels.shape)
+        if self.model is None or not inside.any():
+            return self.confidence
+        winning = np.take_along_axis(self.calibrated(), self.labels[None].astype(np.intp), axis=0)[0]
+        return float(winning[inside].mean())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
@@ -86,13 +87,15 @@ class CudaSegmentation(Segmentation):
     settled: bool
     _fetch: Fetcher
 
-    def __init__(self, result: FrameResult, view: Viewport, fetch: Fetcher) -> None:
+    def __init__(
+        self, result: FrameResult, view: Viewport, fetch: Fetcher, model: ConfidenceModel | None = None
+    ) -> None:
         moved, steps, settled = read_state(result.state)
         totals, (rows, columns) = result.totals.astype(np.float64), result.labels.shape
         inside = int(inside_cells(view, int(rows), int(columns)).sum())
         self.view, self.confidence, self.steps, self.moved = view, float(totals[-1]) / max(inside, 1), steps, moved
         self.result, self.counts, self.settled = result, totals[:-1].astype(np.intp), settled
-        self.instances = None
+        self.instances, self.model, self._reliability = None, model, None
         self._fetch = fetch
 
     def __getattr__(self, name: str) -> Any:

@@ -161,7 +161,7 @@ class CudaSegmenter(Segmenter):
         with context.stage("refine"):
             self._cuda.gpu.synchronize(pending.result.ready)
             self._in_flight.finished(pending.result.ready)
-            found = CudaSegmentation(pending.result, context.view, self._fetch)
+            found = CudaSegmentation(pending.result, context.view, self._fetch, self._model)
             spent = time.monotonic() - pending.start
             self._plan.learn(pending.steps, found.steps, found.settled, spent)
         context.segmentation = found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from cliprl.pipeline.core.confidence import Reliability
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.lateness import BEHIND
 
@@ -65,7 +66,8 @@ class Status:
     backlog; displayed: when it was first displayed; both by `time.monotonic()`, None for a file and before the first frame.
     latency_ms: the difference, None for repeated frames and cards. behind_s: age of the frame in state BEHIND. dropped: camera
     frames never displayed; skipped: those of them that were not decoded, to catch up. reconnections, restarts: counts for
-    source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. out_of_body: the
+    source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. reliability: of
+    that mask. out_of_body: the
     guard's decision; guarded: whether shared frames are pixelated. note: problems of outputs and recordings, such as a full
     disk, while they last.
     """
@@ -86,6 +88,7 @@ class Status:
     reconnections: int = 0
     restarts: int = 0
     areas: Mapping[str, float] = field(default_factory=dict)
+    reliability: Reliability | None = None
     out_of_body: bool = False
     guarded: bool = False
     recordings: tuple[RecordingStatus, ...] = ()

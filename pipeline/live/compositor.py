@@ -89,7 +89,8 @@ class Compositor:
             mask = f"mask {selected.mask}"
         if selected.reason:
             mask += f": {selected.reason}" if selected.mask is Freshness.OFF else f" ({selected.reason})"
-        return " · ".join((f"cliprl {self._name}".strip(), mask, "research use only"))
+        mark = selected.segmentation.mark if selected.segmentation else ""
+        return " · ".join(filter(None, (f"cliprl {self._name}".strip(), mark, mask, "research use only")))
 
 
 class Marks:

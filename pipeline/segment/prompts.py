@@ -77,7 +77,8 @@ def with_prompts(bundle: Bundle, prompts: Sequence[str]) -> Bundle:
         raise UsageError(
             f"{len(classes)} classes are more than the {MAX_CLASSES} that the networks take: leave some out"
         )
-    return replace(bundle, manifest=replace(bundle.manifest, classes=tuple(classes)), embeddings=np.stack(embeddings))
+    manifest = replace(bundle.manifest, classes=tuple(classes))
+    return replace(bundle, manifest=manifest, embeddings=np.stack(embeddings), confidence=None)
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
+from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -133,7 +134,7 @@ class Segmenter:
     ) -> None:
         self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
         manifest = self.bundle.manifest
-        self.classes = manifest.classes
+        self.classes, self._model = manifest.classes, ConfidenceModel.of(self.bundle)
         self.steps = manifest.steps if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
         _check(self.steps, self.budget)
@@ -189,7 +190,9 @@ class Segmenter:
             prior = self._prior.recall(context.logits, context.view, context.is_cut)
             refined = self._refiner(context.features, context.logits, prior, deadline)
             self._prior.keep(refined.logits, context.view)
-            context.segmentation = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
+            found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
+            found.model = self._model
+            context.segmentation = found
 
     def reset(self) -> None:
         """Forget the previous frame and the field of view. Call it before another stream."""

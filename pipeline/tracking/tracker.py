@@ -175,14 +175,14 @@ class InstrumentTracker:
             del self._tracks[key]
 
     def _instances(self, current: NDArray[np.uint16], segmentation: Segmentation) -> Instances:
-        ids, items = np.zeros_like(current), []
+        ids, items, calibrated = np.zeros_like(current), [], segmentation.calibrated()
         for key, track in self._tracks.items():
             if track.missing or not track.id:
                 continue
             cells = np.flatnonzero(current == key)
             ids.ravel()[cells] = track.id
             labels = segmentation.labels.ravel()[cells]
-            sure = segmentation.probabilities.reshape(len(segmentation.probabilities), -1)[labels, cells]
+            sure = calibrated.reshape(len(calibrated), -1)[labels, cells]
             most = int(np.bincount(labels).argmax())
             items.append(Instance(track.id, self.groups.names[track.group - 1], most, len(cells), float(sure.mean())))
         return Instances(ids, tuple(sorted(items, key=lambda item: item.id)))

@@ -15,11 +15,9 @@ from cliprl.models.data.image_mask_dataset import sequence_names
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
-from cliprl.models.evaluation.scoring.calibration import BINS
 from cliprl.models.studies import model_card, model_card_tables
-from cliprl.models.studies.doubt_study import LogisticModel, left_out_auroc
 from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
-from cliprl.pipeline.segment.doubt import MASK_STATISTICS
+from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS
 
 
 def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
@@ -92,11 +90,14 @@ def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: li
         np.full(count, 100),
         np.arange(count),
         np.array(confidence),
-        np.arange(count)[:, None] * np.ones(7),
-        np.zeros((count, BINS, 2)),
+        np.arange(count)[:, None] * np.ones(len(STATISTICS)),
+        np.full((count, 2), 0.5),
+        np.ones(count, np.int64),
         np.zeros((count, 4), np.int64),
         np.array([f"clip{n}" for n in range(count)]),
         np.array(["one"] * count),
+        np.full((count, len(CELL_INPUTS)), 0.75, np.float32),
+        np.ones(count, bool),
     )
 
 
@@ -108,25 +109,14 @@ def test_card_gives_gain_false_alarms_and_auroc_of_doubt() -> None:
     assert entry["false_alarms"] == {"base": 0.02, "refined": 0.005}
     found = doubt_scores([(row, scores)])
     assert found["failed_frames_by_confidence"] == 1.0
-    assert found["failed_frames"] is not None
-    assert found["outside"] is None
+    assert "failed_frames" not in found
+    assert found["outside_by_confidence"] is None
+    assert entry["ece_of_instrument_cells"] == 0.25
     assert set(doubt_scores([(Row(row.set, 0, "chosen"), scores)]).values()) == {None}
     assert "+5.0" in model_card_tables.markdown({"rows": {row.title: entry}, "doubt_auroc": {"failed_frames": 1.0}})
     worse = summarize_row(Row(row.set, 3, "reported"), scores)
     card = {"rows": {row.title: entry, "worse": worse}, "doubt_auroc": {}}
     assert "| mine | 0.500 → 0.550 |" in model_card_tables.markdown(card)
-
-
-def test_the_doubt_is_fitted_to_failures_of_other_sets() -> None:
-    rng = np.random.default_rng(0)
-    statistics = rng.normal(0, 1, (300, 7))
-    failed = statistics[:, 2] + 0.3 * rng.normal(0, 1, 300) > 0.5
-    model = LogisticModel.fit(statistics, failed)
-    assert model.weights.argmax() == 2
-    again = model.to_json()
-    assert again["statistics"] == list(MASK_STATISTICS)
-    sets = np.array(["a", "b", "c"])[np.arange(300) % 3]
-    assert (left_out_auroc(sets, statistics, failed) or 0) > 0.9
 
 
 def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,11 @@ class HostFrameSegmenter:
         assert taken is not None
         try:
             found = self._segmenter(taken)
-            return Segmentation(
+            host = Segmentation(
                 found.labels, found.probabilities, found.view, found.confidence, found.steps, found.moved
             )
+            host.model = found.model
+            return host
         finally:
             self._ring.release(taken)
 

@@ -11,7 +11,6 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
-from cliprl.pipeline.segment.doubt import frame_doubt
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_frame, describe_stream, frame_name
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
@@ -32,7 +31,8 @@ class EventSink(PartialFileSink):
     Then one line for each frame:
 
         {"index", "file_name", "mask_file_name", "pts", "seconds", "damaged": bool, "segmented": bool,
-         "confidence": 0..1, "doubt": 0..1, "steps": int, "moved": 0..1,
+         "confidence": 0..1, "doubt": 0..1, "distance": number, "unsure": bool, "unfamiliar": bool,
+         "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "followed": {"state": "waiting" | "following" | "lost", "id": int or null},
@@ -40,11 +40,13 @@ class EventSink(PartialFileSink):
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
     `pixels` and `box` count in pixels of the frame as it is displayed, upright; `share` is of the field of view: see
-    `class_statistics`. Only classes that occur are listed; `instances` only if the stream is tracked. "doubt" is the estimated
-    probability that the instruments' mask is wrong, for a frame that shows an instrument (`frame_doubt`); absent without a
-    class of instruments. Without `segmented` there is no "confidence", "doubt",
-    "steps", "moved" or "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was
-    captured, absent if that is unknown. Lines reach the disk within a second.
+    `class_statistics`. Only classes that occur are listed; `instances` only if the stream is tracked. "confidence" is the mean
+    probability of the cells' classes, calibrated if the bundle has a calibration. "doubt" is the estimated probability that
+    the instruments' mask is wrong, for a frame that shows an instrument; "distance" says how unlike the frames are that the
+    bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four are absent for a
+    bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or "classes".
+    `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if that is
+    unknown. Lines reach the disk within a second.
     """
 
     needs_planes = False
@@ -65,8 +67,8 @@ class EventSink(PartialFileSink):
         }
         if segmentation is not None:
             event |= {
-                "confidence": round(segmentation.confidence, 4),
-                **({} if (doubt := frame_doubt(segmentation, self._classes)) is None else {"doubt": round(doubt, 4)}),
+                "confidence": round(segmentation.calibrated_confidence, 4),
+                **_reliability(segmentation),
                 "steps": segmentation.steps,
                 "moved": round(segmentation.moved, 6),
                 "classes": self._seen(frame, segmentation),
@@ -123,6 +125,18 @@ def _header(spec: OutputSpec) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "stream": describe_stream(spec.stream),
         "classes": [describe_class(i, spec) for i, spec in enumerate(spec.classes)],
+    }
+
+
+def _reliability(segmentation: Segmentation) -> dict[str, Any]:
+    found = segmentation.reliability
+    if found is None:
+        return {}
+    return {
+        "doubt": round(found.doubt, 4),
+        "distance": round(found.distance, 3),
+        "unsure": found.unsure,
+        "unfamiliar": found.unfamiliar,
     }
 
 

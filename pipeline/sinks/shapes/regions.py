@@ -53,8 +53,8 @@ def _by_instance(found: list[Region], ids: NDArray[np.uint16]) -> list[Region]:
 
 
 def score(segmentation: Segmentation, class_id: int) -> float:
-    """Return the mean probability of a class over the cells where it won."""
-    cells = segmentation.probabilities[class_id][segmentation.labels == class_id]
+    """Return the mean calibrated probability of a class over the cells where it won."""
+    cells = segmentation.calibrated()[class_id][segmentation.labels == class_id]
     return round(float(cells.mean()), 4) if len(cells) else 0.0
 
 

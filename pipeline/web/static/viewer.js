@@ -131,8 +131,10 @@ function showState() {
 
 function showMask() {
   const aged = status.mask === "aged" ? `aged ${Math.round(status.age_ms)} ms` : status.mask;
-  put("mask-text", `Mask ${aged}`);
-  byId("mask").dataset.level = { fresh: "good", aged: "wait", off: "off" }[status.mask];
+  const mark = status.unfamiliar ? "unfamiliar view" : status.unsure ? "unsure" : "";
+  put("mask-text", mark ? `Mask ${aged} · ${mark}` : `Mask ${aged}`);
+  byId("mask").dataset.level = mark ? "wait" : { fresh: "good", aged: "wait", off: "off" }[status.mask];
+  put("f-doubt", status.doubt === null ? "–" : `${Math.round(100 * status.doubt)} %${mark ? `, ${mark}` : ""}`);
   put("f-mask", status.reason ? `${aged}: ${status.reason}` : aged);
   announce("mask", `Mask ${status.mask}`);
 }

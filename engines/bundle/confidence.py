@@ -1,0 +1,97 @@
+"""The confidence of a bundle: how its probabilities, its doubt and the familiarity of a frame are computed from its masks.
+
+`confidence.json` of a bundle holds it; `python -m cliprl.models.studies.confidence.calibration` fits it after training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cliprl.engines.errors import BundleError, reason_of
+
+CONFIDENCE_FILE = "confidence.json"
+# The largest file that is read, in bytes; the shipped one has 15 KB.
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticSpec:
+    """A logistic regression: the probability is 1 / (1 + exp(-(weights · inputs + intercept)))."""
+
+    weights: tuple[float, ...]
+    intercept: float
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceSpec:
+    """A Mahalanobis distance: the length of `whitening` (N, N) times the inputs (N,) less their `means` (N,)."""
+
+    means: tuple[float, ...]
+    whitening: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceSpec:
+    """The fitted confidence of a bundle.
+
+    statistics: names of the statistics of a frame, in order. cells: names of the inputs of a cell. calibration: the probability
+    that a cell called instrument is one; its inputs are those of the cell and the statistics. doubt: the probability that the
+    instruments of a frame are badly segmented; its inputs are the statistics. familiarity: the distance of a frame from those
+    that it was fitted to; its inputs are the statistics and the mean probability of each class. A frame is unsure or unfamiliar
+    at or above its threshold.
+    """
+
+    statistics: tuple[str, ...]
+    cells: tuple[str, ...]
+    calibration: LogisticSpec
+    doubt: LogisticSpec
+    familiarity: DistanceSpec
+    unsure: float
+    unfamiliar: float
+
+    def to_text(self) -> str:
+        """Return the text of the file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def fits(self, classes: int) -> bool:
+        """Return whether the sizes of all parts agree, for a bundle of this number of classes."""
+        count, numbers = len(self.statistics), self.familiarity
+        sizes = [len(self.calibration.weights) - len(self.cells), len(self.doubt.weights), len(numbers.means) - classes]
+        rows = [len(row) for row in numbers.whitening]
+        return sizes == [count] * 3 and rows == [len(numbers.means)] * len(numbers.means)
+
+    def values(self) -> Sequence[float]:
+        """Return all numbers."""
+        logistic = [(*part.weights, part.intercept) for part in (self.calibration, self.doubt)]
+        return [
+            *(value for part in (*logistic, *self.familiarity.whitening) for value in part),
+            *self.familiarity.means,
+            self.unsure,
+            self.unfamiliar,
+        ]
+
+
+def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
+    """Read the file of a bundle with this number of classes. Raises BundleError for one that is garbled."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BundleError(f"{path} has {size} bytes, more than {MAX_BYTES}: write the bundle again")
+        spec = TypeAdapter(ConfidenceSpec).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])[:80]
+        raise BundleError(f"{path}: {place}: {first['msg']}; write the bundle again") from error
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({reason_of(error)}): copy the bundle again") from error
+    if not spec.fits(classes) or not all(map(math.isfinite, spec.values())):
+        raise BundleError(
+            f"{path} is not for {classes} classes and {len(spec.statistics)} statistics, or holds a number that is not "
+            "finite: write the bundle again"
+        )
+    return spec

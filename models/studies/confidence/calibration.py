@@ -1,0 +1,239 @@
+"""Fit the confidence of a bundle on the protocol's sets for choosing, and score it on those for reporting.
+
+    python -m cliprl.models.studies.confidence.calibration --bundle FOLDER --set data.root=FOLDER --out runs/card --write
+
+It shares the folder OUT/rows with the model card. `--write` puts `confidence.json` into the bundle and seals it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, ConfidenceSpec, UsageError, open_bundle, seal_bundle
+from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.registry import DatasetContext
+from cliprl.models.evaluation.frame_scores import FrameScores
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol
+from cliprl.models.studies.confidence.fits import (
+    LogisticModel,
+    Values,
+    best_threshold,
+    calibration_error,
+    distances,
+    fit_distance,
+)
+from cliprl.models.studies.model_card import (
+    Row,
+    auroc,
+    card_rows,
+    failed_frames,
+    outside_row,
+    score_row,
+    with_instrument,
+)
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS, logistic
+
+# Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
+MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
+# The statistics of a frame that the calibration uses. More of them fit better, and are worse on sets left out.
+CALIBRATION_STATISTICS = ("entropy", "instrument entropy", "undecided")
+# Share of the frames for choosing, clean and at severities up to 3, that are below the threshold of "unfamiliar".
+FAMILIAR, FAMILIAR_SEVERITY = 0.99, 3
+
+Rows = Mapping[Row, FrameScores]
+
+
+def fit_calibration(rows: Rows) -> LogisticModel:
+    """Fit the probability that a cell called instrument is one, to the rows that show instruments."""
+    rng, inputs, right, counts = np.random.default_rng(0), [], [], []
+    unused = [len(CELL_INPUTS) + n for n, name in enumerate(STATISTICS) if name not in CALIBRATION_STATISTICS]
+    for row, scores in rows.items():
+        drawn = rng.permutation(len(scores.right))[:MOST_CELLS]
+        if with_instrument(scores).any() and len(drawn):
+            values = scores.cell_values()[drawn]
+            values[:, unused] = 0
+            inputs.append(values)
+            right.append(scores.right[drawn])
+            counts.append(np.full(len(drawn), (1 if row.severity else CLEAN_WEIGHT) / len(drawn)))
+    if not inputs:
+        raise UsageError("the sets for choosing need frames with instruments")
+    return LogisticModel.fit(np.concatenate(inputs), np.concatenate(right), np.concatenate(counts), PENALTY)
+
+
+def fit_doubt(rows: Rows) -> LogisticModel:
+    """Fit the probability that the instrument IoU of a frame with an instrument is below 0.5."""
+    known = [(scores, with_instrument(scores)) for scores in rows.values()]
+    inputs = np.concatenate([scores.statistics[there] for scores, there in known])
+    failed = np.concatenate([failed_frames(scores)[there] for scores, there in known])
+    if failed.all() or not failed.any():
+        raise UsageError("the sets for choosing need frames with instruments, some of them with an IoU below 0.5")
+    return LogisticModel.fit(inputs, failed)
+
+
+def fit_confidence(rows: Rows) -> ConfidenceSpec:
+    """Fit all parts to the rows of sets for choosing."""
+    calibration, doubt = fit_calibration(rows).spec(), fit_doubt(rows).spec()
+    familiarity = fit_distance(np.concatenate([s.frame_values() for row, s in rows.items() if not row.severity]))
+    near = np.concatenate([s.frame_values() for row, s in rows.items() if row.severity <= FAMILIAR_SEVERITY])
+    known = [(scores, with_instrument(scores)) for scores in rows.values()]
+    values = np.concatenate([logistic(doubt, scores.statistics[there]) for scores, there in known])
+    failed = np.concatenate([failed_frames(scores)[there] for scores, there in known])
+    return ConfidenceSpec(
+        STATISTICS,
+        CELL_INPUTS,
+        calibration,
+        doubt,
+        familiarity,
+        best_threshold(values, failed),
+        round(float(np.quantile(distances(familiarity, near), FAMILIAR)), 4),
+    )
+
+
+def score_confidence(spec: ConfidenceSpec, rows: Rows) -> dict[str, Any]:
+    """Return the scores of a confidence by row: ECE before and after, and the shares of frames that are marked."""
+    result = {}
+    for row, scores in rows.items():
+        doubt, far = logistic(spec.doubt, scores.statistics), distances(spec.familiarity, scores.frame_values())
+        shown = bool(with_instrument(scores).any())
+        result[row.title] = {
+            "use": row.use,
+            "severity": row.severity,
+            "frames": len(doubt),
+            "ece": calibration_error(scores.cells[:, CELL_INPUTS.index("probability")], scores.right)
+            if shown
+            else None,
+            "ece_calibrated": calibration_error(logistic(spec.calibration, scores.cell_values()), scores.right)
+            if shown
+            else None,
+            "unsure": round(float((doubt >= spec.unsure).mean()), 4),
+            "unfamiliar": round(float((far >= spec.unfamiliar).mean()), 4),
+        }
+    return result
+
+
+def rank_scores(spec: ConfidenceSpec, rows: Rows) -> dict[str, float | None]:
+    """Return AUROCs: of doubt for failed frames, and of the distance, of 1 - confidence and of both for each set outside."""
+    known = [(scores, with_instrument(scores)) for row, scores in rows.items() if not row.set.outside]
+    doubt = np.concatenate([logistic(spec.doubt, scores.statistics[there]) for scores, there in known])
+    failed = np.concatenate([failed_frames(scores)[there] for scores, there in known])
+    clean = [(row, scores) for row, scores in rows.items() if not row.severity]
+    result = {"doubt, failed frames": auroc(doubt[failed], doubt[~failed])}
+    for name, measure in _MEASURES.items():
+        within = np.concatenate([measure(spec, scores) for row, scores in clean if not row.set.outside])
+        for row, scores in clean:
+            if row.set.outside:
+                result[f"{name}, {row.set.name}"] = auroc(measure(spec, scores), within)
+    return result
+
+
+def _far(spec: ConfidenceSpec, scores: FrameScores) -> Values:
+    return distances(spec.familiarity, scores.frame_values())
+
+
+def _unsure(_: ConfidenceSpec, scores: FrameScores) -> Values:
+    return np.asarray(1 - scores.confidence)
+
+
+def _both(spec: ConfidenceSpec, scores: FrameScores) -> Values:
+    return _far(spec, scores) * _unsure(spec, scores)
+
+
+_MEASURES: dict[str, Callable[[ConfidenceSpec, FrameScores], Values]] = {
+    "distance": _far,
+    "1 - confidence": _unsure,
+    "distance x (1 - confidence)": _both,
+}
+
+
+def left_out(rows: Rows) -> dict[str, Any]:
+    """Return scores on the sets for choosing, each by a fit without that set: the mean ECE, and the AUROC of doubt."""
+    errors, doubts, failures = list[float](), list[Values](), list[NDArray[np.bool_]]()
+    for name in dict.fromkeys(row.set.name for row, scores in rows.items() if with_instrument(scores).any()):
+        others = {row: scores for row, scores in rows.items() if row.set.name != name}
+        calibration, doubt = fit_calibration(others).spec(), fit_doubt(others)
+        for row, scores in rows.items():
+            if row.set.name == name:
+                errors.append(calibration_error(logistic(calibration, scores.cell_values()), scores.right) or 0.0)
+                there = with_instrument(scores)
+                doubts.append(doubt.logits(scores.statistics[there]))
+                failures.append(failed_frames(scores)[there])
+    failed, values = np.concatenate(failures), np.concatenate(doubts)
+    return {"ece": round(float(np.mean(errors)), 4), "doubt_auroc": auroc(values[failed], values[~failed])}
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def fit(
+    out: Annotated[Path, typer.Option(help="Folder for the rows and confidence.json.")],
+    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
+    ] = None,
+    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:FOLDER", help="Also report on images that are out of distribution. May be repeated."
+        ),
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put it into the bundle, and seal the bundle again.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Score it on the sets for reporting.")] = True,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Fit calibration, doubt and familiarity. It resumes; OUT/confidence-scores.json has the scores."""
+    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    further = [outside_row(line) for line in outside or ()]
+    wanted = [row for row in card_rows(rules, ()) if report or row.use == CHOSEN]
+    with ProgressDisplay.open(quiet) as display:
+        rows = {row: score_row(opened, row, context, out / "rows", display) for row in [*wanted, *further]}
+    choosing = {row: scores for row, scores in rows.items() if row.use == CHOSEN}
+    spec = fit_confidence(choosing)
+    reported = {row: scores for row, scores in rows.items() if row.use == REPORTED}
+    result = {
+        "bundle": opened.manifest.name,
+        "hashes": {name: value for name, value in opened.manifest.hashes.items() if name != CONFIDENCE_FILE},
+        "thresholds": {"unsure": spec.unsure, "unfamiliar": spec.unfamiliar},
+        "sets_left_out": left_out(choosing),
+        "auroc": rank_scores(spec, reported) if reported else {},
+        "rows": score_confidence(spec, rows),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "confidence.json").write_text(spec.to_text(), encoding="utf-8")
+    (out / "confidence-scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(_table(result))
+    if write:
+        _install(opened, spec)
+        typer.echo(f"wrote {opened.path / CONFIDENCE_FILE}")
+
+
+def _install(bundle: Bundle, spec: ConfidenceSpec) -> None:
+    (bundle.path / CONFIDENCE_FILE).write_text(spec.to_text(), encoding="utf-8")
+    seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    lines = [f"{key}: {value}" for key, value in (*result["thresholds"].items(), *result["sets_left_out"].items())]
+    lines += [f"AUROC, {key}: {value}" for key, value in result["auroc"].items()]
+    for title, entry in result["rows"].items():
+        error = "" if entry["ece"] is None else f"ECE {entry['ece']:.3f} -> {entry['ece_calibrated']:.3f}, "
+        lines.append(
+            f"{title}: {error}unsure {100 * entry['unsure']:.0f} %, unfamiliar {100 * entry['unfamiliar']:.0f} %"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_app(app, "calibration"))

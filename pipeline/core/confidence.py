@@ -1,0 +1,161 @@
+"""How far a mask can be trusted: calibrated probabilities, doubt, and the familiarity of a frame, from its probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, BundleError, ConfidenceSpec, LogisticSpec
+
+# Of the cells in the field of view: share called instrument; mean entropy; mean entropy of the cells called instrument; largest
+# probability of instrument; share with a probability of 0.1 to 0.9; length of the outline; outline for its area; mean of the
+# largest probability; deviations of the entropy and of the largest probability.
+STATISTICS = (
+    "area",
+    "entropy",
+    "instrument entropy",
+    "largest",
+    "undecided",
+    "outline",
+    "outline for area",
+    "confidence",
+    "entropy deviation",
+    "confidence deviation",
+)
+SMALLEST_AREA = 0.01
+# Logits beyond this make no difference.
+LARGEST = 30.0
+# Of a cell that is called instrument: its logit of instrument; the mean logit of the square around it, of `AROUND` cells; the
+# logarithm of its distance from the edge of the mask, at most `DEEPEST` cells; its probability; the mean probability around it.
+CELL_INPUTS = ("logit", "logit around", "depth", "probability", "probability around")
+AROUND, DEEPEST = 9, 6.0
+TINY = 1e-6
+
+Probabilities = NDArray[np.float32]
+Inside = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far the mask of a frame can be trusted.
+
+    doubt: the estimated probability, 0..1, that its instrument IoU is below 0.5, if the frame shows an instrument.
+    distance: from the frames that the bundle is for, in deviations. unsure, unfamiliar: they are above the bundle's thresholds.
+    """
+
+    doubt: float
+    distance: float
+    unsure: bool
+    unfamiliar: bool
+
+    @property
+    def mark(self) -> str:
+        """Return the mark of the status line: "unfamiliar view", "unsure", or nothing."""
+        return "unfamiliar view" if self.unfamiliar else "unsure" if self.unsure else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfidenceModel:
+    """The confidence of a bundle, applied to probabilities float32 (K, h, w). `instrument`: bool (K,), the instruments."""
+
+    spec: ConfidenceSpec
+    instrument: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self | None:
+        """Return the model of a bundle; None for one without. Raises BundleError for one that is fitted to other statistics."""
+        instrument = np.array([spec.kind == "instrument" for spec in bundle.manifest.classes])
+        if bundle.confidence is None or not instrument.any():
+            return None
+        if (bundle.confidence.statistics, bundle.confidence.cells) != (STATISTICS, CELL_INPUTS):
+            raise BundleError(
+                f"the confidence of bundle '{bundle.manifest.name}' is of another version of cliprl: "
+                "fit it again with python -m cliprl.models.studies.confidence.calibration"
+            )
+        return cls(bundle.confidence, instrument)
+
+    def assess(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Reliability:
+        """Return the reliability of a frame. `inside`: bool (h, w), the cells in the field of view."""
+        values = frame_statistics(probabilities, labels, inside, self.instrument)
+        doubt = float(logistic(self.spec.doubt, values))
+        means = probabilities[:, inside].mean(axis=1) if inside.any() else np.zeros(len(probabilities))
+        far = distance(self.spec, np.concatenate([values, means]))
+        return Reliability(doubt, far, doubt >= self.spec.unsure, far >= self.spec.unfamiliar)
+
+    def calibrate(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Probabilities:
+        """Return calibrated probabilities (K, h, w): of the cells called instrument, the others keep theirs."""
+        values = frame_statistics(probabilities, labels, inside, self.instrument)
+        called = self.instrument[labels]
+        if not called.any():
+            return probabilities
+        wanted = logistic(
+            self.spec.calibration, calibration_inputs(cell_inputs(probabilities, called, self.instrument), values)
+        )
+        found = probabilities[self.instrument].sum(0)[called]
+        result = probabilities.copy()
+        scale = np.where(
+            self.instrument[:, None], wanted / np.maximum(found, TINY), (1 - wanted) / np.maximum(1 - found, TINY)
+        )
+        result[:, called] *= scale.astype(np.float32)
+        return result
+
+
+def frame_statistics(
+    p: Probabilities, labels: NDArray[np.uint8], inside: Inside, instrument: Inside
+) -> NDArray[np.float64]:
+    """Return the `STATISTICS` of a frame, float64 (10,)."""
+    cells = max(1, int(inside.sum()))
+    called, chance, winning = instrument[labels] & inside, p[instrument].sum(0), p.max(axis=0)
+    entropy = -(p * np.log(p + np.float32(1e-9))).sum(0)
+    area = called.sum() / cells
+    outline = ((called[1:] != called[:-1]).sum() + (called[:, 1:] != called[:, :-1]).sum()) / cells
+    of_view = inside if inside.any() else np.ones_like(inside)
+    return np.array(
+        [
+            area,
+            entropy[of_view].mean(),
+            entropy[called].mean() if called.any() else 0.0,
+            chance[inside].max(initial=0.0),
+            ((chance > 0.1) & (chance < 0.9) & inside).sum() / cells,
+            outline,
+            outline / max(area, SMALLEST_AREA),
+            winning[of_view].mean(),
+            entropy[of_view].std(),
+            winning[of_view].std(),
+        ],
+        np.float64,
+    )
+
+
+def cell_inputs(p: Probabilities, called: Inside, instrument: Inside) -> Probabilities:
+    """Return the `CELL_INPUTS` of the cells that are called instrument, float32 (n, 5)."""
+    chance = np.clip(p[instrument].sum(0), TINY, 1 - TINY)
+    logits = np.log(chance / (1 - chance))
+    mean_logits, means = (
+        cv2.blur(plane, (AROUND, AROUND), borderType=cv2.BORDER_REPLICATE) for plane in (logits, chance)
+    )
+    depth = np.log(np.clip(cv2.distanceTransform(called.view(np.uint8), cv2.DIST_L2, 3), 1, DEEPEST))
+    return np.stack([plane[called] for plane in (logits, mean_logits, depth, chance, means)], axis=-1).astype(
+        np.float32
+    )
+
+
+def calibration_inputs(cells: Probabilities, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inputs of the calibration (n, 5 + 10) for cells (n, 5) of a frame with these statistics (10,)."""
+    return np.concatenate([cells, np.broadcast_to(statistics, (len(cells), len(statistics)))], axis=1)
+
+
+def logistic(spec: LogisticSpec, inputs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probabilities (...) of inputs (..., N)."""
+    logit = inputs @ np.array(spec.weights) + spec.intercept
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -LARGEST, LARGEST))), np.float64)
+
+
+def distance(spec: ConfidenceSpec, inputs: NDArray[np.float64]) -> float:
+    """Return the distance of a frame from those that the bundle is for; `inputs` are its statistics and mean probabilities."""
+    whitening = np.array(spec.familiarity.whitening)
+    return float(np.linalg.norm(whitening @ (inputs - spec.familiarity.means)))

@@ -1,0 +1,154 @@
+"""The confidence of a mask: statistics, doubt, distance, calibration, marks, and the file of a bundle."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
+from cliprl.engines.bundle.confidence import read_confidence
+from cliprl.pipeline.cli.run_texts import GPU_MARK_FRAMES, status_line
+from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS, ConfidenceModel, frame_statistics
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.segment.prompts import with_prompts
+from cliprl.pipeline.sinks.shapes.regions import score
+
+CLASSES = (
+    ClassSpec("tissue", (0, 0, 0), "background"),
+    ClassSpec("rod", (0, 255, 0), "instrument"),
+    ClassSpec("tip", (0, 0, 255), "instrument"),
+)
+INSTRUMENT = np.array([False, True, True])
+Chances = NDArray[np.float64]
+
+
+def spec(unsure: float = 0.5, unfamiliar: float = 1e9, shift: float = 0.0) -> ConfidenceSpec:
+    """Doubt that grows with the undecided share, the plain logit plus `shift` as calibration, distance from an empty frame."""
+    count = len(STATISTICS) + len(CLASSES)
+    doubt = tuple(40.0 * (name == "undecided") for name in STATISTICS)
+    calibration = (1.0, *[0.0] * (len(CELL_INPUTS) - 1 + len(STATISTICS)))
+    whitening = tuple(tuple(map(float, row)) for row in np.eye(count))
+    return ConfidenceSpec(
+        STATISTICS,
+        CELL_INPUTS,
+        LogisticSpec(calibration, shift),
+        LogisticSpec(doubt, -4.0),
+        DistanceSpec((0.0,) * count, whitening),
+        unsure,
+        unfamiliar,
+    )
+
+
+def segmentation_of(chance: Chances, fitted: ConfidenceSpec | None = None) -> Segmentation:
+    """A segmentation of 12x16 cells by the probability of the rod; a twentieth of the rest is the tip's."""
+    probabilities = np.stack([0.95 * (1 - chance), chance, 0.05 * (1 - chance)]).astype(np.float32)
+    labels = probabilities.argmax(0).astype(np.uint8)
+    model = ConfidenceModel(fitted, INSTRUMENT) if fitted else None
+    return Segmentation(labels, probabilities, full_viewport(96, 128, 48, 64), 0.9, 0, model=model)
+
+
+def solid() -> Chances:
+    chance = np.full((12, 16), 0.01)
+    chance[3:9, 4:12] = 0.99
+    return chance
+
+
+def scattered() -> Chances:
+    chance = np.full((12, 16), 0.3)
+    chance[::5, ::7] = 0.55
+    return chance
+
+
+def test_the_statistics_of_a_rectangle() -> None:
+    chance = np.where(solid() > 0.5, 0.99, 0.01)
+    p = np.stack([1 - chance, chance]).astype(np.float32)
+    inside = np.ones((12, 16), bool)
+    values = frame_statistics(p, p.argmax(0).astype(np.uint8), inside, np.array([False, True]))
+    found = dict(zip(STATISTICS, values, strict=True))
+    assert found["area"] == pytest.approx(48 / 192)
+    assert found["outline"] == pytest.approx(28 / 192)
+    assert found["outline for area"] == pytest.approx(28 / 48)
+    assert [found["largest"], found["confidence"]] == pytest.approx([0.99, 0.99])
+    assert found["undecided"] == 0
+    assert found["entropy"] == pytest.approx(-0.99 * np.log(0.99) - 0.01 * np.log(0.01), abs=1e-4)
+    nothing = frame_statistics(p, p.argmax(0).astype(np.uint8), ~inside, np.array([False, True]))
+    assert np.isfinite(nothing).all()
+
+
+def test_mask_of_scattered_cells_is_doubted_and_marked() -> None:
+    low, high = (segmentation_of(chance, spec()) for chance in (solid(), scattered()))
+    assert low.reliability
+    assert high.reliability
+    assert low.reliability.doubt < 0.5 < high.reliability.doubt
+    assert (low.mark, high.mark) == ("", "unsure")
+    assert segmentation_of(solid(), spec(unfamiliar=0.0)).mark == "unfamiliar view"
+    assert segmentation_of(scattered()).reliability is None
+    again: Segmentation = pickle.loads(pickle.dumps(high))
+    assert again.mark == "unsure"
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 2.0])
+def test_calibration_shifts_instruments_and_keeps_sums_and_labels(shift: float) -> None:
+    plain, fitted = segmentation_of(scattered()), segmentation_of(scattered(), spec(shift=shift))
+    called = INSTRUMENT[fitted.labels]
+    before, after = plain.probabilities, fitted.calibrated()
+    assert np.allclose(after.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(after[:, ~called], before[:, ~called])
+    chance = before[INSTRUMENT].sum(0)[called]
+    wanted = 1 / (1 + np.exp(-np.log(chance / (1 - chance)) - shift))
+    assert np.allclose(after[INSTRUMENT].sum(0)[called], wanted, atol=1e-5)
+    assert np.array_equal(fitted.labels, plain.labels)
+    sign = np.sign(shift)
+    assert np.sign(round(score(fitted, 1) - score(plain, 1), 3)) == sign
+    assert plain.calibrated_confidence == plain.confidence
+
+
+def test_the_status_line_bears_the_mark() -> None:
+    frame: Any = SimpleNamespace(index=0, durations={})
+    sure, unsure = segmentation_of(solid(), spec()), segmentation_of(scattered(), spec())
+    line = status_line("net")
+    assert line(frame, sure) == "cliprl net · 0 steps · 0 ms · research use only"
+    assert line(frame, unsure) == "cliprl net · unsure · 0 steps · 0 ms · research use only"
+    sparse, marks = status_line("net", on_host=False), []
+    for frame.index in range(2 * GPU_MARK_FRAMES):
+        marks.append("unsure" in (sparse(frame, sure if frame.index >= GPU_MARK_FRAMES else unsure) or ""))
+    assert marks == [True] * GPU_MARK_FRAMES + [False] * GPU_MARK_FRAMES
+
+
+def test_the_shipped_bundle_is_calibrated_for_its_classes_alone() -> None:
+    bundle = open_bundle("small")
+    model = ConfidenceModel.of(bundle)
+    assert model is not None
+    assert model.instrument.sum() == sum(one.kind == "instrument" for one in bundle.manifest.classes)
+    assert ConfidenceModel.of(with_prompts(bundle, ["grasper"])) is None
+    other = replace(model.spec, statistics=("area",))
+    with pytest.raises(BundleError, match="fit it again with python -m"):
+        ConfidenceModel.of(replace(bundle, confidence=other))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"unsure": "high"}, "unsure: Input should be a valid number"),
+        ({"unsure": float("nan")}, "not finite"),
+        ({"doubt": {"weights": [1.0], "intercept": 0.0}}, "is not for 3 classes"),
+        ({"familiarity": None}, "familiarity: Input should be"),
+    ],
+)
+def test_a_garbled_confidence_is_one_line(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "confidence.json"
+    path.write_text(spec().to_text())
+    assert read_confidence(path, len(CLASSES)) == spec()
+    path.write_text(json.dumps(json.loads(spec().to_text()) | change))
+    with pytest.raises(BundleError, match=reason) as raised:
+        read_confidence(path, len(CLASSES))
+    assert "\n" not in str(raised.value)
