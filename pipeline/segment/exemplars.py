@@ -90,7 +90,8 @@ def with_exemplars(bundle: Bundle, exemplars: Sequence[str], read: FrameReader) 
         else:
             classes.append(ClassSpec(name, unlike([spec.color for spec in classes]), "prompted"))
             embeddings.append(embedding)
-    return replace(bundle, manifest=replace(bundle.manifest, classes=tuple(classes)), embeddings=np.stack(embeddings))
+    manifest = replace(bundle.manifest, classes=tuple(classes))
+    return replace(bundle, manifest=manifest, embeddings=np.stack(embeddings), confidence=None)
 
 
 def _places(bundle: Bundle, asked: Sequence[Exemplar]) -> dict[str, int]:
