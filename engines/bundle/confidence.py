@@ -15,7 +15,7 @@ from cliprl.engines.errors import BundleError, reason_of
 
 CONFIDENCE_FILE = "confidence.json"
 # The largest file that is read, in bytes; the shipped one has 15 KB.
-MAX_BYTES = 1 << 20
+MAX_CONFIDENCE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise BundleError(f"{path} has {size} bytes, more than {MAX_BYTES}: write the bundle again")
+        if (size := path.stat().st_size) > MAX_CONFIDENCE_BYTES:
+            raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
         spec = TypeAdapter(ConfidenceSpec).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -23,13 +23,15 @@ MAX_BYTES = 4 << 20
 class ClassSpec:
     """One class: its name, its color (R, G, B in 0..255), the prompts its embedding was made of, and its kind.
 
-    `kind` is "background" (never painted), "tissue", "instrument", or "prompted": named at run time, of either kind.
+    `kind` is "background" (never painted), "tissue", "instrument", or "prompted": named at run time, of either kind. `shown`
+    False: overlays and reports leave it out unless it is named.
     """
 
     name: str
     color: tuple[int, int, int]
     kind: str
     prompts: tuple[str, ...] = ()
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of `from_json`."""
         classes = [
-            {"name": c.name, "color": list(c.color), "kind": c.kind, "prompts": list(c.prompts)} for c in self.classes
+            {"name": c.name, "color": list(c.color), "kind": c.kind, "prompts": list(c.prompts)}
+            | ({} if c.shown else {"shown": False})
+            for c in self.classes
         ]
         return {
             "format_version": self.format_version,

@@ -32,6 +32,7 @@ class _Class(_Strict):
     color: tuple[Byte, Byte, Byte]
     kind: Literal["background", "tissue", "instrument", "prompted"]
     prompts: Annotated[tuple[PlainText, ...], Field(max_length=MAX_TEMPLATES)] = ()
+    shown: bool = True
 
 
 class _Input(_Strict):

@@ -14,7 +14,7 @@ from cliprl.engines import Bundle, BundleError, ConfidenceSpec, LogisticSpec
 # Of the cells in the field of view: share called instrument; mean entropy; mean entropy of the cells called instrument; largest
 # probability of instrument; share with a probability of 0.1 to 0.9; length of the outline; outline for its area; mean of the
 # largest probability; deviations of the entropy and of the largest probability.
-STATISTICS = (
+FRAME_STATISTICS = (
     "area",
     "entropy",
     "instrument entropy",
@@ -71,7 +71,7 @@ class ConfidenceModel:
         instrument = np.array([spec.kind == "instrument" for spec in bundle.manifest.classes])
         if bundle.confidence is None or not instrument.any():
             return None
-        if (bundle.confidence.statistics, bundle.confidence.cells) != (STATISTICS, CELL_INPUTS):
+        if (bundle.confidence.statistics, bundle.confidence.cells) != (FRAME_STATISTICS, CELL_INPUTS):
             raise BundleError(
                 f"the confidence of bundle '{bundle.manifest.name}' is of another version of cliprl: "
                 "fit it again with python -m cliprl.models.studies.confidence.calibration"
@@ -107,7 +107,7 @@ class ConfidenceModel:
 def frame_statistics(
     p: Probabilities, labels: NDArray[np.uint8], inside: Inside, instrument: Inside
 ) -> NDArray[np.float64]:
-    """Return the `STATISTICS` of a frame, float64 (10,)."""
+    """Return the `FRAME_STATISTICS` of a frame, float64 (10,)."""
     cells = max(1, int(inside.sum()))
     called, chance, winning = instrument[labels] & inside, p[instrument].sum(0), p.max(axis=0)
     entropy = -(p * np.log(p + np.float32(1e-9))).sum(0)

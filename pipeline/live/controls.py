@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.overlay.overlay import Style
@@ -29,6 +29,12 @@ class Settings:
     frozen: bool = False
     recording: bool = False
     paused: bool = False
+
+    @classmethod
+    def of(cls, style: Style, classes: Sequence[ClassSpec], *, recording: bool = False) -> Self:
+        """Return the settings of an overlay's style at the start. Classes that the bundle does not show can be shown later."""
+        hidden = frozenset(spec.name for spec in classes if not spec.shown and style.shown is None)
+        return cls(style.opacity, style.contours, hidden, recording=recording)
 
     @property
     def appearance(self) -> tuple[object, ...]:

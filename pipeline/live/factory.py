@@ -93,7 +93,7 @@ def open_live(
     wait_ms = 0.0 if capture.live else _FILE_WAIT * 1000 * capture.period
     policy = DisplayPolicy(options.max_age_ms, wait_ms if options.wait_ms is None else options.wait_ms, options.guard)
     style = overlay.style
-    settings = Settings(style.opacity, style.contours, recording=options.recording)
+    settings = Settings.of(style, overlay.classes, recording=options.recording)
     if first is not None:
         for target, opener in openers.items():  # a test run: a bad name is an error before the stream starts
             sink = opener(target, OutputSpec(_displayed(first.info), overlay.classes))

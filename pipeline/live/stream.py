@@ -57,7 +57,7 @@ class LiveStream:
         self.capture, self.overlay, self.supervisor = capture, overlay, supervisor
         self.outputs, self.recordings = tuple(outputs), tuple(recordings)
         style = overlay.style
-        self.controls = controls or Controls(overlay.classes, Settings(style.opacity, style.contours))
+        self.controls = controls or Controls(overlay.classes, Settings.of(style, overlay.classes))
         self._display = DisplayLoop(
             capture,
             overlay,

@@ -170,7 +170,8 @@ class Style:
 
     opacity: 0 (frames pass untouched, text and all) to 1 (classes hide what is under them). contours: draw the classes'
     borders at full opacity, `contour_width` pixels wide in an image of 360 lines of chroma and wider in larger ones.
-    legend, status: draw them. shown: names of the classes to paint, None for all; a background class never is.
+    legend, status: draw them. shown: names of the classes to paint, None for all that the bundle shows; a background class
+    never is.
     """
 
     opacity: float = 0.4
@@ -282,4 +283,5 @@ def _shown(classes: Sequence[ClassSpec], names: Sequence[str] | None) -> frozens
     for name in names or ():
         if name not in known:
             raise UsageError(f"unknown class '{name}': one of {', '.join(known)}")
-    return frozenset(known.values() if names is None else (known[name] for name in names))
+    chosen = (name for name, i in known.items() if classes[i].shown) if names is None else names
+    return frozenset(known[name] for name in chosen)

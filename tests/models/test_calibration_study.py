@@ -23,7 +23,7 @@ from cliprl.models.studies.confidence.fits import (
     fit_distance,
 )
 from cliprl.models.studies.model_card import Row, summarize_row
-from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, logistic
 
 CELLS = 40
 
@@ -35,8 +35,8 @@ def rows_of(
     rng = np.random.default_rng(seed)
     quality = rng.uniform(0.2, 1, count) * (0.5 if severity else 1)
     overlap = np.rint(100 * quality).astype(np.int64)
-    statistics = rng.normal(0, 1, (count, len(STATISTICS)))
-    statistics[:, STATISTICS.index("entropy")] = 3 * quality + 9 * outside
+    statistics = rng.normal(0, 1, (count, len(FRAME_STATISTICS)))
+    statistics[:, FRAME_STATISTICS.index("entropy")] = 3 * quality + 9 * outside
     cells = np.full((count * CELLS, len(CELL_INPUTS)), 0.95, np.float32)
     counts = np.stack([overlap, np.full(count, 100), np.zeros(count, np.int64)], axis=1)
     scores = FrameScores(

@@ -41,7 +41,7 @@ from cliprl.models.studies.model_card import (
     with_instrument,
 )
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, logistic
 
 # Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
 MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
@@ -56,7 +56,7 @@ Rows = Mapping[Row, FrameScores]
 def fit_calibration(rows: Rows) -> LogisticModel:
     """Fit the probability that a cell called instrument is one, to the rows that show instruments."""
     rng, inputs, right, counts = np.random.default_rng(0), [], [], []
-    unused = [len(CELL_INPUTS) + n for n, name in enumerate(STATISTICS) if name not in CALIBRATION_STATISTICS]
+    unused = [len(CELL_INPUTS) + n for n, name in enumerate(FRAME_STATISTICS) if name not in CALIBRATION_STATISTICS]
     for row, scores in rows.items():
         drawn = rng.permutation(len(scores.right))[:MOST_CELLS]
         if with_instrument(scores).any() and len(drawn):
@@ -89,7 +89,7 @@ def fit_confidence(rows: Rows) -> ConfidenceSpec:
     values = np.concatenate([logistic(doubt, scores.statistics[there]) for scores, there in known])
     failed = np.concatenate([failed_frames(scores)[there] for scores, there in known])
     return ConfidenceSpec(
-        STATISTICS,
+        FRAME_STATISTICS,
         CELL_INPUTS,
         calibration,
         doubt,

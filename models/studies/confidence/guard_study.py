@@ -42,7 +42,7 @@ SKIN_TONES = (
 LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.85, 0.65), (0.92, 1.0, 1.05))
 SKIN_SIZE = (256, 320)
 # Shares of red of an image that is too dark to judge.
-DARK = 0.0
+DARK_SHARE = 0.0
 
 
 def skin_image(tone: tuple[int, int, int], light: tuple[float, float, float], seed: int) -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def red_shares(row: Row, context: DatasetContext) -> NDArray[np.float64]:
         frame = Frame(*allocate_planes(*image.shape[:2]), index, FRAME_TIME, index, FRAME_COLOR)
         writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
         share = red_share(frame)
-        shares.append(DARK if share is None else share)
+        shares.append(DARK_SHARE if share is None else share)
     return np.array(shares)
 
 
@@ -82,7 +82,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def compare(
+def compare_rules(
     out: Annotated[Path, typer.Option(help="Folder for the rows and guard-study.json.")],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
     set_: Annotated[
@@ -111,12 +111,12 @@ def compare(
             scores = score_row(opened, row, context, out / "rows", display)
             far = distances(opened.confidence.familiarity, scores.frame_values())
             measured.append((row, 1 - red_shares(row, context), far))
-    result = summarize(measured, opened.confidence.unfamiliar)
+    result = guard_scores(measured, opened.confidence.unfamiliar)
     (out / "guard-study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     typer.echo(json.dumps(result, indent=1))
 
 
-def summarize(
+def guard_scores(
     measured: list[tuple[Row, NDArray[np.float64], NDArray[np.float64]]], unfamiliar: float
 ) -> dict[str, Any]:
     """Return AUCs and shares of images judged to be outside, of rows with 1 - red share and distance of each image."""

@@ -84,7 +84,8 @@ class CaseRecorder:
 
     def _view(self, frame: Frame, segmentation: Segmentation) -> None:
         for found in class_statistics(segmentation):
-            if found.share >= LEAST_SHARE and self.spec.classes[found.class_id].kind != "background":
+            spec = self.spec.classes[found.class_id]
+            if found.share >= LEAST_SHARE and spec.kind != "background" and spec.shown:
                 line = self.classes.setdefault(found.class_id, PresenceTimeline())
                 line.add(frame.index, frame.seconds, self._period)
         if segmentation.instances is not None:

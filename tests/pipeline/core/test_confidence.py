@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
 from cliprl.engines.bundle.confidence import read_confidence
 from cliprl.pipeline.cli.run_texts import GPU_MARK_FRAMES, status_line
-from cliprl.pipeline.core.confidence import CELL_INPUTS, STATISTICS, ConfidenceModel, frame_statistics
+from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, ConfidenceModel, frame_statistics
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.prompts import with_prompts
@@ -33,12 +33,12 @@ Chances = NDArray[np.float64]
 
 def spec(unsure: float = 0.5, unfamiliar: float = 1e9, shift: float = 0.0) -> ConfidenceSpec:
     """Doubt that grows with the undecided share, the plain logit plus `shift` as calibration, distance from an empty frame."""
-    count = len(STATISTICS) + len(CLASSES)
-    doubt = tuple(40.0 * (name == "undecided") for name in STATISTICS)
-    calibration = (1.0, *[0.0] * (len(CELL_INPUTS) - 1 + len(STATISTICS)))
+    count = len(FRAME_STATISTICS) + len(CLASSES)
+    doubt = tuple(40.0 * (name == "undecided") for name in FRAME_STATISTICS)
+    calibration = (1.0, *[0.0] * (len(CELL_INPUTS) - 1 + len(FRAME_STATISTICS)))
     whitening = tuple(tuple(map(float, row)) for row in np.eye(count))
     return ConfidenceSpec(
-        STATISTICS,
+        FRAME_STATISTICS,
         CELL_INPUTS,
         LogisticSpec(calibration, shift),
         LogisticSpec(doubt, -4.0),
@@ -73,7 +73,7 @@ def test_the_statistics_of_a_rectangle() -> None:
     p = np.stack([1 - chance, chance]).astype(np.float32)
     inside = np.ones((12, 16), bool)
     values = frame_statistics(p, p.argmax(0).astype(np.uint8), inside, np.array([False, True]))
-    found = dict(zip(STATISTICS, values, strict=True))
+    found = dict(zip(FRAME_STATISTICS, values, strict=True))
     assert found["area"] == pytest.approx(48 / 192)
     assert found["outline"] == pytest.approx(28 / 192)
     assert found["outline for area"] == pytest.approx(28 / 48)
