@@ -29,9 +29,10 @@ class FrameScores:
 
     base, refined: int64 (N, 3), pixels of the intersection with the truth, of the union, and called instrument falsely.
     known: int64 (N,), pixels with a known label. steps: int64 (N,), refinement steps. confidence: float64 (N,), of the frame.
-    statistics: float64 (N, 10), the `FRAME_STATISTICS` of the refined mask (see `cliprl.pipeline.core.confidence`). means: float64
-    (N, K), the mean probability of each class in the field of view. called: int64 (N,), cells with a known label that are
-    called instrument. cells: float32 (M, 5), their `CELL_INPUTS`, frame after frame. right: bool (M,), whether they are.
+    statistics: float64 (N, 10), the `FRAME_STATISTICS` of the refined mask (see `cliprl.pipeline.core.confidence`).
+    means: float64 (N, K), the mean probability of each class in the field of view. called: int64 (N,), cells with a known label
+    that are called instrument. cells: float32 (M, 5), their `CELL_INPUTS`, frame after frame. right: bool (M,), whether they
+    are.
     consecutive: int64 (N, 4), cells of the intersection and union with the last frame of the clip: base, then refined.
     clips, sequences: str (N,).
     """

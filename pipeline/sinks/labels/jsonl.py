@@ -43,10 +43,10 @@ class EventSink(PartialFileSink):
     `class_statistics`. Only classes that occur are listed; `instances` only if the stream is tracked. "confidence" is the mean
     probability of the cells' classes, calibrated if the bundle has a calibration. "doubt" is the estimated probability that
     the instruments' mask is wrong, for a frame that shows an instrument; "distance" is the Mahalanobis distance from the
-    frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four are absent for a
-    bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or "classes".
-    `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if that is
-    unknown. Lines reach the disk within a second.
+    frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four
+    are absent for a bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or
+    "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
+    that is unknown. Lines reach the disk within a second.
     """
 
     needs_planes = False
