@@ -1,24 +1,40 @@
-"""`cliprl-train`: from a recipe to an engine bundle."""
+"""Train a recipe to an engine bundle (`cliprl-train RECIPE`), or tune a bundle (`cliprl-train tune`)."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 
-from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.cli.extra import train_extra
+from cliprl.models.cli.tune import tune_command
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+class RecipeGroup(typer.core.TyperGroup):
+    """A command group whose command "train" may be left out: a first word that is no command is a recipe."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the name of the default command."""
+        if args[:1] != ["--help"] and (not args or args[0] not in self.commands):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
 
 
-@app.command()
+_DEFAULT = "train"
+app = typer.Typer(
+    cls=RecipeGroup, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", help=__doc__
+)
+app.command("tune")(tune_command)
+
+
+@app.command(_DEFAULT)
 def train_command(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")] = "small",
     out: Annotated[
@@ -37,11 +53,11 @@ def train_command(
     An interrupted run resumes from its last checkpoint when it is started again with the same OUT. OUT/logs is for
     TensorBoard. On several GPUs or machines: torchrun --nproc-per-node N -m cliprl.models.cli.train RECIPE ...
     """
-    with _train_extra():
+    with train_extra():
         from cliprl.models.config.load import load_recipe
 
     chosen, folder = load_recipe(recipe, set_ or ()), out or Path("runs") / Path(recipe).stem
-    with _train_extra():
+    with train_extra():
         import torch
 
         from cliprl.models.training.callbacks import ProgressDisplay
@@ -56,18 +72,6 @@ def train_command(
     if bundle:
         Console(stderr=True, quiet=quiet).print(_score_table(bundle.manifest.scores))
         typer.echo(f"{bundle.path}")
-
-
-@contextmanager
-def _train_extra() -> Iterator[None]:
-    """Raise UsageError with the name of the extra if a package that only training needs is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == "cliprl":
-            raise
-        raise UsageError(f"training needs the package '{package}': pip install 'cliprl[train]'") from error
 
 
 def _score_table(scores: Mapping[str, Any]) -> Table:

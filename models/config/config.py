@@ -196,6 +196,54 @@ class ScoringConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class OldDataConfig(_Settings):
+    """The data that a tuned bundle must not forget: rendered `scenes` of `frames` frames, and the listed sets.
+
+    Each line of `sets` is a data set line; a relative folder is relative to `root`. `test_scenes` further scenes and a part of
+    each set are held out. Rendered scenes are cached in `cache` ("" = the user's cache). `workers` as in a recipe.
+    """
+
+    sets: Texts = ()
+    root: StrictText = ""
+    cache: StrictText = ""
+    scenes: Count = 60
+    test_scenes: Count = 12
+    frames: Count = 2
+    height: Count = 384
+    width: Count = 480
+    workers: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TuneConfig(_Settings):
+    """The settings of `cliprl-train tune`.
+
+    `views` augmented views of the new frames and as many of the old ones are encoded once up to the trained layers: all that
+    follow the backbone, and the last `blocks` operators of the backbone with `backbone_rate` times the learning rate. Then
+    `steps` batches of views are learned, `share` of each from the new frames. `distillation` weighs the divergence from the
+    bundle's own probabilities on old views. `variety` scales the augmentation.
+
+    Frames are refused before training if their masks fit the bundle's own masks better by `displaced` points of IoU after
+    they are moved (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if the CPU computes it natively.
+    """
+
+    seed: Count = 0
+    precision: StrictText = "auto"
+    views: Count = 320
+    steps: Count = 150
+    batch: Count = 8
+    rate: Number = 1e-3
+    backbone_rate: Number = 0.5
+    blocks: Count = 33
+    share: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
+    distillation: Number = 0.5
+    dice: Number = 0.5
+    variety: Number = 1.0
+    displaced: Number = 15.0
+    data: OldDataConfig = field(default_factory=OldDataConfig)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe(_Settings):
     """All settings that decide what a run learns, independent of the machine. The manifest repeats `note`.
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError
-from cliprl.models.config.config import TRAINING_STAGES, Recipe
+from cliprl.models.config.config import TRAINING_STAGES, Recipe, TuneConfig
 from cliprl.models.data.dataset_spec import DatasetSpec
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
@@ -30,7 +30,7 @@ _RULES = {
     "missing": "its list must have two numbers",
     "too_long": "its list must have two numbers",
 }
-_ADAPTER = TypeAdapter(Recipe)
+_ADAPTER, _TUNE_ADAPTER = TypeAdapter(Recipe), TypeAdapter(TuneConfig)
 
 
 def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = ()) -> Recipe:
@@ -52,7 +52,18 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
     try:
         return _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        raise UsageError(_message(error)) from error
+        raise UsageError(_message(error, Recipe())) from error
+
+
+def load_tune_config(overrides: Iterable[str] = ()) -> TuneConfig:
+    """Return the default settings of tuning with overrides. Raises UsageError for an unknown setting or a bad value."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(tree, override)
+    try:
+        return _TUNE_ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        raise UsageError(_message(error, TuneConfig())) from error
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -72,24 +83,24 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _message(error: ValidationError) -> str:
+def _message(error: ValidationError, defaults: Recipe | TuneConfig) -> str:
     """Return one line for the first error: the setting by its full name, its value, and the rule."""
     first = error.errors(include_url=False)[0]
     names = [str(part) for part in first["loc"] if not isinstance(part, int)]
     name, value = ".".join(names), first["input"]
     if first["type"] == "unexpected_keyword_argument":
-        known = _known_settings(names[:-1])
+        known = _known_settings(defaults, names[:-1])
         near = get_close_matches(names[-1], known, 1)
         hint = f"did you mean {near[0]}? It must be " if near else ""
         return f"unknown setting '{name}': {hint}one of {', '.join(known)}"
     if first["type"] == "dataclass_type":
-        return f"setting '{name}' is a section, not the value {value!r}: set {name}.{_known_settings(names)[0]}, for example"
+        first_of_section = _known_settings(defaults, names)[0]
+        return f"setting '{name}' is a section, not the value {value!r}: set {name}.{first_of_section}, for example"
     return f"setting '{name}' is {value!r}: {_RULES.get(first['type'], first['msg'])}"
 
 
-def _known_settings(section: Iterable[str]) -> list[str]:
-    """Return the names of the settings of a section."""
-    owner: Any = Recipe()
+def _known_settings(owner: Any, section: Iterable[str]) -> list[str]:
+    """Return the names of the settings of a section of `owner`."""
     for name in section:
         owner = getattr(owner, name)
     return [part.name for part in fields(owner)]

@@ -55,7 +55,8 @@ class DatasetKind:
 
     `options` are the help texts of its options by name. `path_kind` is "folder", "file", or "cache" for a folder that the
     data set fills itself. `no_instrument` marks data in which every pixel called instrument is a false alarm. `source` holds
-    the name, licence and attribution that a manifest repeats.
+    the name, licence and attribution that a manifest repeats. `mark` is the pattern of a file by which the kind is recognized:
+    the file itself, or one in the folder.
     """
 
     name: str
@@ -64,6 +65,7 @@ class DatasetKind:
     options: Mapping[str, str] = field(default_factory=dict)
     path_kind: str = "folder"
     no_instrument: bool = False
+    mark: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -123,6 +125,32 @@ def describe_kinds() -> str:
         options = "".join(f"; {name}={text}" for name, text in kind.options.items())
         rows.append(f"{kind.name}:{'FILE' if kind.path_kind == 'file' else 'FOLDER'}  {kind.help}{options}")
     return "\n".join(rows)
+
+
+def lines_of_path(text: str) -> list[str]:
+    """Return the data set lines of a path without a kind: a label file, or a folder of labels; of any other text, the text.
+
+    Raises UsageError for a path at which no kind of labels is recognized.
+    """
+    place, mark, options = text.partition("?")
+    path = Path(place)
+    if not path.exists():
+        return [text]
+    marked = [kind for kind in dataset_kinds().values() if kind.mark]
+    folders = [kind for kind in marked if kind.path_kind == "folder" and (path / kind.mark).is_file()]
+    if folders:
+        return [f"{folders[0].name}:{text}"]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    lines = [
+        f"{kind.name}:{file}{mark}{options}"
+        for file in files
+        for kind in marked
+        if kind.path_kind == "file" and file.match(kind.mark)
+    ]
+    if not lines:
+        marks = ", ".join(kind.mark for kind in marked)
+        raise UsageError(f"'{place}' is no labels that are known by their name ({marks}): give KIND:{place}")
+    return lines
 
 
 def open_dataset(

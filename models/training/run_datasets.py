@@ -86,7 +86,7 @@ def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) 
 def _listed(recipe: Recipe, context: DatasetContext) -> RunDatasets:
     """Open the listed data sets. The trained classes are those of the first one without partial labels."""
     data = recipe.data
-    train, policy = (_TrainingDataset.open(lines, context) for lines in (data.train, data.policy or data.train))
+    train, policy = (TrainingDataset.open(lines, context) for lines in (data.train, data.policy or data.train))
     whole = [one for one in train if not one.partial]
     if not whole:
         raise UsageError("every set of data.train has labels=instrument: one must give the classes to learn")
@@ -100,7 +100,7 @@ def _listed(recipe: Recipe, context: DatasetContext) -> RunDatasets:
 
 
 @dataclass(frozen=True, slots=True)
-class _TrainingDataset:
+class TrainingDataset:
     """A training data set with its share of a batch and its label options."""
 
     spec: DatasetSpec
@@ -108,7 +108,8 @@ class _TrainingDataset:
     share: float
 
     @classmethod
-    def open(cls, lines: Sequence[str], context: DatasetContext) -> list[_TrainingDataset]:
+    def open(cls, lines: Sequence[str], context: DatasetContext) -> list[TrainingDataset]:
+        """Open training lines. Raises UsageError if all their shares are 0."""
         found = []
         for text in lines:
             spec = DatasetSpec.parse(text)
@@ -119,13 +120,16 @@ class _TrainingDataset:
 
     @property
     def partial(self) -> bool:
+        """Return whether its labels are instrument or not."""
         return partial_labels(self.spec)
 
     def kept_classes(self) -> tuple[ClassSpec, ...]:
+        """Return its classes without the ignored ones."""
         kept = (spec for spec in self.data.classes if spec.name not in self.spec.names("ignore"))
         return tuple(replace(spec, name="background") if spec.name == UNLABELLED else spec for spec in kept)
 
     def learned(self, classes: Sequence[ClassSpec]) -> LabelledDataset:
+        """Return the data with labels for `classes`. Raises UsageError for a class that is not among them."""
         take = with_partial_labels if self.partial else with_classes
         return take(self.data, classes, self.spec.names("ignore"))
 

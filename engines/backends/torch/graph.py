@@ -77,6 +77,15 @@ class Graph:
                 nodes.append(_node(node))
         self._nodes = fused(nodes, self._constants, tuple(self.outputs))
 
+    @property
+    def constants(self) -> Tensors:
+        """The graph's constants by name, among them its weights."""
+        return self._constants
+
+    def place(self, tensors: Tensors) -> None:
+        """Use these tensors instead of the constants of the same names, in programs that are made from now on."""
+        self._placed.update(tensors)
+
     @torch.no_grad()
     def program(self, inputs: Tensors) -> GraphProgram:
         """The program for inputs of these shapes, which it is tried on once."""

@@ -38,7 +38,7 @@ SPEC_KEYS = ("consecutive", "ignore", "classes")
 CLASS_KEYS = ("name", "kind", "color", "value", "prompts")
 
 
-@register_dataset("folder", "your own images and masks, with classes.toml")
+@register_dataset("folder", "your own images and masks, with classes.toml", mark="classes.toml")
 class FolderSet(ImageMaskDataset):
     """A folder of the layout above."""
 

@@ -17,7 +17,7 @@ from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotatio
 _KINDS = ("background", "tissue", "instrument")
 
 
-@register_dataset("coco", "labels in a COCO file", path_kind="file", options=ANNOTATION_OPTIONS)
+@register_dataset("coco", "labels in a COCO file", path_kind="file", options=ANNOTATION_OPTIONS, mark="*.coco.json")
 class CocoDataset(AnnotationDataset):
     """A COCO file, of this program, CVAT, Label Studio or another tool."""
 

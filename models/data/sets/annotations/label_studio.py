@@ -23,7 +23,13 @@ _OTHERS = ("rectanglelabels", "ellipselabels", "keypointlabels")
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 
-@register_dataset("labelstudio", "labels in Label Studio JSON", path_kind="file", options=ANNOTATION_OPTIONS)
+@register_dataset(
+    "labelstudio",
+    "labels in Label Studio JSON",
+    path_kind="file",
+    options=ANNOTATION_OPTIONS,
+    mark="*.labelstudio.json",
+)
 class LabelStudioDataset(AnnotationDataset):
     """An export ("JSON", not "JSON-MIN"): of each task its last annotation, or its last prediction without one.
 

@@ -19,7 +19,7 @@ _LAYOUT = "data.yaml with names, images/ and labels/ with text files of the imag
 _OPTIONS = {name: text for name, text in ANNOTATION_OPTIONS.items() if name in ("labelled", "tissue")}
 
 
-@register_dataset("yolo", "labels in YOLO segmentation format", options=_OPTIONS)
+@register_dataset("yolo", "labels in YOLO segmentation format", options=_OPTIONS, mark="data.yaml")
 class YoloDataset(AnnotationDataset):
     """A folder with data.yaml, images/[PART/] and labels/[PART/].
 

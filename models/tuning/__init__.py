@@ -1,0 +1,1 @@
+"""Fine-tune the encoder of a bundle on a few labeled frames."""

@@ -1,0 +1,80 @@
+"""Hold out blocks of consecutive frames: single frames at random would have near copies among the trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cliprl.engines import UsageError
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.sample import Sample
+
+# Each _EVERY-th block is held out, from the one at _FIRST on; a data set has about _BLOCKS of them, of at most _LONGEST frames.
+_EVERY, _FIRST = 5, 2
+_BLOCKS, _LONGEST = 10, 25
+FEWEST_FRAMES = 5
+
+
+class SelectedFrames:
+    """Chosen frames of data sets that have the same classes: `places` are pairs of a data set and an index in it."""
+
+    def __init__(self, places: Sequence[tuple[LabelledDataset, int]]) -> None:
+        self.places = tuple(places)
+        self.name, self.classes = self.places[0][0].name, self.places[0][0].classes
+
+    @classmethod
+    def join(cls, datasets: Sequence[LabelledDataset]) -> SelectedFrames:
+        """Return all frames of the data sets in order."""
+        return cls([(dataset, index) for dataset in datasets for index in range(len(dataset))])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        dataset, place = self.places[index]
+        return dataset[place]
+
+    def sequence(self, index: int) -> str:
+        """Return the sequence of a sample."""
+        dataset, place = self.places[index]
+        return dataset.sequence(place)
+
+    def clip(self, index: int) -> str:
+        """Return the clip of a sample."""
+        dataset, place = self.places[index]
+        return dataset.clip(place)
+
+
+def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:
+    """Divide a data set into frames to train and frames that are held out.
+
+    Blocks are runs of consecutive frames of one sequence. Frames of the same clip that border a held-out block are neither
+    trained nor held out. Raises UsageError for too few frames.
+    """
+    if len(dataset) < FEWEST_FRAMES:
+        raise UsageError(f"{dataset.name} has {len(dataset)} labelled frames: label at least {FEWEST_FRAMES}")
+    blocks = _blocks(dataset, min(max(1, len(dataset) // _BLOCKS), _LONGEST))
+    first = min(_FIRST, len(blocks) - 1)
+    held = [index for block in blocks[first::_EVERY] for index in block]
+    border = {
+        near
+        for index in held
+        for near in (index - 1, index + 1)
+        if 0 <= near < len(dataset) and dataset.clip(near) == dataset.clip(index)
+    }
+    trained = [index for index in range(len(dataset)) if index not in {*held, *border}]
+    if not trained:
+        raise UsageError(
+            f"{dataset.name} has {len(dataset)} frames, all close to each other: label frames further apart"
+        )
+    chosen, rest = (SelectedFrames([(dataset, index) for index in part]) for part in (trained, held))
+    return chosen, rest
+
+
+def _blocks(dataset: LabelledDataset, length: int) -> list[list[int]]:
+    blocks: list[list[int]] = []
+    for index in range(len(dataset)):
+        begins = index == 0 or dataset.sequence(index) != dataset.sequence(index - 1) or len(blocks[-1]) >= length
+        if begins:
+            blocks.append([])
+        blocks[-1].append(index)
+    return blocks

@@ -1,0 +1,99 @@
+"""Write a tuned encoder as a bundle, and make again what a bundle derives from its encoder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cliprl.engines import Bundle, CliprlError, EngineError, Manifest, UsageError, add_reference, seal_bundle
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, MODEL_CARD, PROBE_FILE, RANGES_FILE
+from cliprl.engines.bundle.manifest import MANIFEST
+from cliprl.engines.bundle.reference_outputs import ImageBatch, reference_of
+from cliprl.engines.onnx.calibration import add_ranges
+from cliprl.engines.onnx.nncf_int8 import add_int8
+from cliprl.engines.selection.engine_variant import compare_with_reference, engine_variants
+from cliprl.models.export.probe_images import probe_images
+from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+
+# Files that are wrong for another encoder.
+_DERIVED = (MANIFEST, MODEL_CARD, PROBE_FILE, RANGES_FILE, INT8_ENCODER, INT8_WEIGHTS)
+
+
+def copy_with_encoder(bundle: Bundle, encoder: TrainableEncoder, manifest: Manifest, folder: Path) -> Bundle:
+    """Write a copy of `bundle` with the trained encoder and its reference outputs into the empty `folder`.
+
+    What else the old encoder decides is left out.
+    """
+    for name in bundle.manifest.hashes:
+        if name not in _DERIVED:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path / name, folder / name)
+    encoder.write(folder)
+    tuned = seal_bundle(folder, manifest, bundle.embeddings)
+    return add_reference(tuned, probe_images(manifest.height, manifest.width))
+
+
+def add_derived(bundle: Bundle, like: Bundle, images: ImageBatch, log: Callable[[str], None]) -> Bundle:
+    """Give a bundle an int8 encoder and ranges if the bundle `like` has them, calibrated on `images`.
+
+    `log` gets the reason for what is left out: a missing package, or an int8 encoder that the accuracy gate refuses.
+    """
+    for file, add in ((INT8_ENCODER, add_int8), (RANGES_FILE, add_ranges)):
+        if file in like.manifest.hashes:
+            try:
+                bundle = add(bundle, images)
+            except EngineError as error:
+                log(f"without {file}: {error}")
+    faults = _int8_faults(bundle) if INT8_ENCODER in bundle.manifest.hashes else []
+    if faults:
+        log(f"without {INT8_ENCODER}: {'; '.join(faults)}")
+        for file in (INT8_ENCODER, INT8_WEIGHTS):
+            (bundle.path / file).unlink()
+        bundle = seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+    return bundle
+
+
+def _int8_faults(bundle: Bundle) -> list[str]:
+    """Return what the accuracy gate finds; nothing on a CPU that does not run int8, where the gate decides later."""
+    try:
+        variant = next(engine_variants(bundle, "cpu", "int8"))
+        compared = compare_with_reference(variant, variant.build(), reference_of(bundle))
+    except UsageError:
+        return []
+    except EngineError as error:
+        return [str(error)]
+    return [fault for one in compared for fault in one.faults()]
+
+
+def check_place_of_bundle(out: Path) -> None:
+    """Raise UsageError unless `out` is free, or a bundle that may be replaced."""
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not free and not (out / MANIFEST).is_file():
+        raise UsageError(f"'{out}' is neither a new folder nor a bundle: give -o another place")
+    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not parent.is_dir():
+        raise UsageError(f"'{out}' can't be made ('{parent}' is no folder): give -o another place")
+
+
+def move_into_place(made: Path, out: Path) -> None:
+    """Copy a finished bundle beside `out` and rename it to `out`, in place of the bundle that may lie there.
+
+    Raises CliprlError if that fails; what lay there before then stays.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+            whole, old = Path(beside) / "new", Path(beside) / "old"
+            shutil.copytree(made, whole)
+            if out.exists():
+                out.rename(old)
+            try:
+                whole.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
+    except OSError as error:
+        raise CliprlError(f"'{out}' can't be written ({error.strerror or error}): give -o another place") from error

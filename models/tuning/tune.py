@@ -1,0 +1,164 @@
+"""Tune a bundle on labeled frames: hold out, train, compare, and write the bundle only if it is not worse."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bundle
+from cliprl.engines.backends.registry import backend_of
+from cliprl.engines.bundle.bundle import ENCODER
+from cliprl.models.config.config import TuneConfig
+from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.registry import dataset_kind, lines_of_path
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
+from cliprl.models.tuning.displacement import measure_displacement
+from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder, move_into_place
+from cliprl.models.tuning.stage import TuningStage
+from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+from cliprl.models.tuning.tuning_data import TuningData, open_tuning_data
+from cliprl.models.tuning.views import EncodedViews, ViewSettings, encode_views
+
+# Images of each set that calibrate an int8 encoder.
+CALIBRATION_IMAGES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What to tune: the bundle, its labels (paths or data set lines), and the folder of the new bundle."""
+
+    bundle: str
+    labels: Sequence[str]
+    out: Path
+
+
+def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, console: Console) -> Bundle:
+    """Tune a bundle, print the scores before and after, and write the new bundle to `options.out`.
+
+    Raises CliprlError, with the figures, if masks are displaced or a score falls too far; then nothing is written.
+    Raises UsageError for bad options, and the errors of the data sets.
+    """
+    check_place_of_bundle(options.out)
+    bundle = open_bundle(options.bundle)
+    config = replace(config, precision=_precision(config.precision))
+    data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
+    _check_displacement(bundle, data, config.displaced)
+    before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
+    encoder = train_encoder(bundle, data, config, display)
+    manifest = replace(
+        bundle.manifest, name=options.out.name, training=_provenance(bundle, options, config, before), scores={}
+    )
+    with tempfile.TemporaryDirectory(prefix="cliprl-tune-") as folder:
+        tuned = copy_with_encoder(bundle, encoder, manifest, Path(folder))
+        after = score_parts(tuned, data.parts, lambda done, total: display.on_progress("scores after", done, total))
+        changes = compare_scores(before, after, data.parts)
+        console.print(change_table(changes))
+        _refuse_worse(changes)
+        tuned = seal_bundle(tuned.path, replace(tuned.manifest, scores=after), tuned.embeddings)
+        images = data.images(CALIBRATION_IMAGES, (manifest.height, manifest.width))
+        add_derived(tuned, bundle, images, lambda line: console.print(line, markup=False, highlight=False))
+        move_into_place(Path(folder), options.out)
+    return open_bundle(options.out)
+
+
+def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay) -> TrainableEncoder:
+    """Encode the views and train the last layers of the bundle's encoder on them."""
+    torch.manual_seed(config.seed)
+    encoder = TrainableEncoder(bundle, config.batch, config.blocks)
+    size = (bundle.manifest.height, bundle.manifest.width)
+    whole = sum(share for _, share in data.old)
+    counts = [(data.new, config.views), *((one, round(config.views * share / whole)) for one, share in data.old)]
+    encoded = [
+        encode_views(
+            encoder,
+            dataset,
+            ViewSettings(count, size, config.seed, config.variety, config.precision),
+            lambda done, total, name=f"views {number}": display.on_progress(name, done, total),  # type: ignore[misc]
+        )
+        for number, (dataset, count) in enumerate(counts, 1)
+        if count
+    ]
+    stage = TuningStage(encoder, EncodedViews.join(encoded), len(encoded[0]), bundle.manifest.classes, config)
+    for index in range(config.steps):
+        losses = stage.step(index)
+        display.on_step(stage, index + 1, losses)
+    return encoder
+
+
+def change_table(changes: Sequence[ScoreChange]) -> Table:
+    """Return the table of scores before and after, in shares, and their changes in points."""
+    table = Table("score", "frames", "before", "after", "points", "may lose")
+    for row in changes:
+        cells = (f"{row.before:.3f}", f"{row.after:.3f}", f"{row.gain:+.1f}", f"{row.allowed:.0f}")
+        table.add_row(row.title, str(row.frames), *cells, style="red" if row.refused else None)
+    return table
+
+
+def _refuse_worse(changes: Sequence[ScoreChange]) -> None:
+    worse = [
+        f"{row.title}: {row.before:.3f} to {row.after:.3f} ({row.gain:+.1f} points, at most {row.allowed:.0f} may be lost)"
+        for row in changes
+        if row.refused
+    ]
+    if worse:
+        raise CliprlError(f"the tuned bundle is worse and is not written: {'; '.join(worse)}: check the labels")
+    if not changes:
+        raise CliprlError("no score could be computed, so the bundle is not written: label frames with instruments")
+
+
+def _check_displacement(bundle: Bundle, data: TuningData, points: float) -> None:
+    found = measure_displacement(bundle, data.all_new)
+    if found is not None and found.exceeds(points):
+        raise CliprlError(
+            f"the masks are displaced, so the bundle is not tuned: their IoU with the bundle's own masks is {found.iou:.3f}, "
+            f"and {found.moved_iou:.3f} after each is moved to its best place (median: {100 * found.right:+.0f} % of the width "
+            f"to the right, {100 * found.down:+.0f} % down): check that masks and frames belong together, or set displaced=100"
+        )
+
+
+def _precision(name: str) -> str:
+    """Return the training precision that `name` means on this machine."""
+    if name != "auto":
+        return name
+    return "f32" if backend_of("openvino").lacks("bf16", ()) else "bf16"
+
+
+def _provenance(
+    bundle: Bundle, options: TuneOptions, config: TuneConfig, before: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the manifest's record of the tuning, without any path of this machine, and with that of the old bundle."""
+    manifest = bundle.manifest
+    lines = [line for text in options.labels for line in lines_of_path(text)]
+    settings = asdict(config)
+    settings["data"] |= {
+        "root": "",
+        "cache": "",
+        "sets": [DatasetSpec.parse(t).without_path() for t in config.data.sets],
+    }
+    kinds = dict.fromkeys(DatasetSpec.parse(line).kind for line in (*lines, *config.data.sets))
+    unknown = "see the set's own terms"
+    sources = [dataset_kind(f"{kind}:").source or {"name": kind, "licence": unknown} for kind in kinds]
+    old = list(manifest.training.get("data", []))
+    return {
+        "command": f"cliprl-train tune {manifest.name} LABELS",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "data": [*old, *(source for source in sources if source not in old)],
+        "start": f"bundle {manifest.name}, SHA-256 of its encoder {manifest.hashes[ENCODER]}",
+        "labels": [DatasetSpec.parse(line).without_path() for line in lines],
+        "recipe": settings,
+        "scores_before": before,
+        "tuned_from": _tuned_from(manifest),
+    }
+
+
+def _tuned_from(manifest: Manifest) -> Mapping[str, Any]:
+    return {"name": manifest.name, "training": dict(manifest.training)}

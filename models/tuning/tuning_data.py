@@ -1,0 +1,92 @@
+"""Open the data of tuning: labeled frames, old data that must not be forgotten, and the held-out parts of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from platformdirs import user_cache_path
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines.bundle.reference_outputs import ImageBatch
+from cliprl.models.config.config import OldDataConfig
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.label_mapping import with_classes, with_partial_labels
+from cliprl.models.data.registry import DatasetContext, lines_of_path, open_dataset
+from cliprl.models.data.sample import instrument_classes
+from cliprl.models.training.run_datasets import TrainingDataset
+from cliprl.models.tuning.comparison import HeldOutPart
+from cliprl.models.tuning.held_out import SelectedFrames, hold_out
+
+# Rendered scenes of old data; none is in the evaluation protocol or in the probe of the accuracy gate.
+FIRST_SCENE, FIRST_TEST_SCENE = 700_000, 710_000
+NEW, RENDERED = "held-out frames", "rendered scenes"
+
+
+@dataclass(frozen=True, slots=True)
+class TuningData:
+    """The new frames, all of them and those to train; old data with its share; the held-out parts of both."""
+
+    all_new: LabelledDataset
+    new: LabelledDataset
+    old: Sequence[tuple[LabelledDataset, float]]
+    parts: Sequence[HeldOutPart]
+
+    def images(self, count: int, size: tuple[int, int]) -> ImageBatch:
+        """Return up to `count` images of each side, spread over it, as uint8 (N, *size, 3): examples for calibration."""
+        sides = [self.new, *(dataset for dataset, _ in self.old)]
+        chosen = [
+            side[int(index)].image
+            for side in sides
+            for index in np.unique(np.linspace(0, len(side) - 1, count).astype(int))
+        ]
+        return np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in chosen]).astype(
+            np.uint8
+        )
+
+
+def open_tuning_data(
+    labels: Sequence[str], classes: Sequence[ClassSpec], config: OldDataConfig, progress: Callable[[int, int], None]
+) -> TuningData:
+    """Open label files, folders or data set lines, and the old data. `progress` is called for each rendered scene.
+
+    Raises UsageError for too few frames and for classes that the bundle lacks, and the errors of the data sets.
+    """
+    cache = Path(config.cache) if config.cache else user_cache_path("cliprl", appauthor=False) / "scenes"
+    lines = [line for text in labels for line in lines_of_path(text)]
+    opened = TrainingDataset.open(lines, DatasetContext(cache=cache))
+    every = SelectedFrames.join([one.learned(classes) for one in opened])
+    new, held = hold_out(every)
+    parts, old = [HeldOutPart(NEW, held, new=True)], list[tuple[LabelledDataset, float]]()
+    context = DatasetContext(
+        Path(config.root), "data.root", cache, config.height, config.width, config.workers, progress
+    )
+    if instrument_classes(classes).any():
+        for part, (first, count) in enumerate(((FIRST_SCENE, config.scenes), (FIRST_TEST_SCENE, config.test_scenes))):
+            if not count:
+                continue
+            line = f"rendered:seeds={first}-{first + count - 1}&frames={config.frames}"
+            scenes = _for_classes(open_dataset(line, context=context), classes)
+            if part:
+                parts.append(HeldOutPart(RENDERED, scenes, new=False))
+            else:
+                old.append((scenes, 1.0))
+    for one in TrainingDataset.open(config.sets, context) if config.sets else []:
+        kept, tested = hold_out(one.learned(classes))
+        old.append((kept, one.share))
+        parts.append(HeldOutPart(one.spec.without_path(), tested, new=False))
+    if not old:
+        raise UsageError(
+            "there is no old data, so that everything old would be forgotten: set data.scenes or data.sets"
+        )
+    return TuningData(every, new, old, parts)
+
+
+def _for_classes(dataset: LabelledDataset, classes: Sequence[ClassSpec]) -> LabelledDataset:
+    """Return rendered scenes with labels for `classes`; for a bundle with other classes, instrument or not."""
+    names = {spec.name for spec in classes}
+    same = all(spec.name in names for spec in dataset.classes)
+    return (with_classes if same else with_partial_labels)(dataset, classes)

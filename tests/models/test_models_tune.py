@@ -1,0 +1,326 @@
+"""Tuning a bundle on a few labeled frames: what is held out, what is trained, what is refused, and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cliprl.engines import Bundle, ClassSpec, EngineError, UsageError, compile_engine, open_bundle, seal_bundle
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
+from cliprl.engines.bundle.reference_outputs import encoder_shapes
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.cli import train as cli
+from cliprl.models.config.load import load_tune_config
+from cliprl.models.data.registry import lines_of_path
+from cliprl.models.data.sample import Sample
+from cliprl.models.tuning import remake
+from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
+from cliprl.models.tuning.displacement import Displacement, best_displacement
+from cliprl.models.tuning.held_out import hold_out
+from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
+
+SIZE = (96, 120)
+FAST = [
+    "views=2",
+    "batch=2",
+    "steps=1",
+    "blocks=2",
+    "precision=f32",
+    "data.scenes=1",
+    "data.test_scenes=1",
+    "data.frames=1",
+    "data.height=96",
+    "data.width=120",
+    "data.workers=1",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped bundle without its int8 encoder, which takes long to make again."""
+    shipped = open_bundle("small")
+    folder = tmp_path_factory.mktemp("bundle") / "float"
+    shutil.copytree(shipped.path, folder)
+    for name in (INT8_ENCODER, INT8_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    return seal_bundle(folder, shipped.manifest, shipped.embeddings)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
+    return [SceneRenderer(720_000 + seed, *SIZE).render(0.5)[:2] for seed in range(5)]
+
+
+def write_labels(folder: Path, scenes: list[tuple[np.ndarray, np.ndarray]], shift: int = 0, first: str = "") -> Path:
+    """Write a labeled folder; masks are shifted to the right, and `first` renames the first instrument class."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number, (image, labels) in enumerate(scenes):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), image[..., ::-1])
+        cv2.imwrite(str(folder / "masks" / f"{number}.png"), np.roll(labels, shift, 1))
+    names = [first if first and i == 1 else spec.name for i, spec in enumerate(SCENE_CLASSES)]
+    rows = [
+        f'[[classes]]\nname = "{name}"\nkind = "{spec.kind}"\ncolor = {list(spec.color)}\n'
+        for name, spec in zip(names, SCENE_CLASSES, strict=True)
+    ]
+    (folder / "classes.toml").write_text("".join(rows))
+    return folder
+
+
+def tune(bundle: Bundle, labels: Path | str, out: Path, *settings: str) -> int:
+    sets = [word for setting in (*FAST, *settings) for word in ("--set", setting)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cliprl-train", "tune", str(bundle.path), str(labels), "-o", str(out), "-q", *sets])
+        return run_app(cli.app, "cliprl-train")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_tuned_bundle_loads_and_tells_its_origin(
+    bundle: Bundle, scenes: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "better"
+    assert tune(bundle, write_labels(tmp_path / "labels", scenes), out, "rate=1e-6") == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip() == str(out)
+    made, old = open_bundle(out), bundle.manifest
+    changed = {name for name, digest in made.manifest.hashes.items() if old.hashes.get(name) != digest}
+    assert changed == {"encoder.onnx", "probe.npz"}
+    assert np.array_equal(made.embeddings, bundle.embeddings)
+    training = made.manifest.training
+    assert training["tuned_from"]["training"] == old.training
+    assert training["labels"] == ["folder:"]
+    assert "held-out frames, instrument" in made.manifest.scores
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    assert [p.name for p in out.parent.iterdir()] == ["better"]
+
+
+def test_a_worse_bundle_is_refused_with_figures(
+    bundle: Bundle,
+    scenes: list[tuple[np.ndarray, np.ndarray]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "better"
+    shutil.copytree(bundle.path, out)
+    before = digests(tmp_path)
+    labels = write_labels(tmp_path / "labels", scenes)
+    monkeypatch.setattr(remake, "add_reference", lambda made, images: made)
+    scores = iter([entries("held-out frames", 0.9, 0.5), entries("held-out frames", 0.8, 0.6)])
+    monkeypatch.setattr("cliprl.models.tuning.tune.score_parts", lambda *_: next(scores))
+    assert tune(bundle, labels, out, "data.test_scenes=0") == 1
+    error = capsys.readouterr().err
+    assert "is worse and is not written: held-out frames, instrument: 0.900 to 0.800 (-10.0 points, at most 0" in error
+    assert len(error.strip().splitlines()) == 1
+    assert {k: v for k, v in digests(tmp_path).items() if "labels" not in k} == before
+
+
+def test_displaced_masks_are_refused_with_figures(
+    bundle: Bundle, scenes: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(tmp_path / "labels", scenes, shift=15)
+    assert tune(bundle, labels, tmp_path / "better") == 1
+    error = capsys.readouterr().err
+    assert "the masks are displaced" in error
+    assert "% of the width to the right" in error
+    assert not (tmp_path / "better").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "is not of the form KIND:FOLDER"),
+        ("unknown", "is no labels that are known by their name"),
+        ("few", "has 3 labelled frames: label at least 5"),
+        ("class", "did you mean instrument-shaft?"),
+        ("setting", "unknown setting 'step': did you mean steps?"),
+        ("out", "is neither a new folder nor a bundle"),
+    ],
+)
+def test_bad_input_is_one_line(
+    bundle: Bundle,
+    scenes: list[tuple[np.ndarray, np.ndarray]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+    message: str,
+) -> None:
+    labels, out = tmp_path / "labels", tmp_path / "better"
+    if case == "unknown":
+        labels.mkdir()
+    elif case != "missing":
+        write_labels(labels, scenes[: 3 if case == "few" else 5], first="instrument-shift" if case == "class" else "")
+    if case == "out":
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    assert tune(bundle, labels, out, *(["step=3"] if case == "setting" else [])) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["notes.txt"] if case == "out" else not out.exists()
+
+
+class Frames:
+    """Frames of sequences of given lengths, each of one clip or each frame apart."""
+
+    name = "frames"
+    classes = (ClassSpec("background", (0, 0, 0), "background"),)
+
+    def __init__(self, lengths: list[int], video: bool) -> None:
+        self.names = [f"s{number}" for number, length in enumerate(lengths) for _ in range(length)]
+        self.video = video
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise AssertionError("no image is needed")
+
+    def sequence(self, index: int) -> str:
+        return self.names[index]
+
+    def clip(self, index: int) -> str:
+        return self.names[index] if self.video else f"{self.names[index]} {index}"
+
+
+@pytest.mark.parametrize("lengths", [[40], [5], [100], [3] * 20, [1000], [7, 200]])
+@pytest.mark.parametrize("video", [True, False])
+def test_blocks_are_held_out_without_neighbors(lengths: list[int], video: bool) -> None:
+    data = Frames(lengths, video)
+    trained, held = ({index for _, index in part.places} for part in hold_out(data))
+    assert trained
+    assert 0.1 <= len(held) / len(data) <= 0.3
+    assert not trained & held
+    near = {(i, j) for i in held for j in (i - 1, i + 1) if j in trained and data.clip(i) == data.clip(j)}
+    assert not near
+    if not video:
+        assert len(trained) + len(held) == len(data)
+
+
+def test_too_few_frames_are_an_error() -> None:
+    with pytest.raises(UsageError, match="has 4 labelled frames: label at least 5"):
+        hold_out(Frames([4], True))
+
+
+def test_the_displacement_of_a_mask_is_found() -> None:
+    mask = np.zeros((72, 96), bool)
+    mask[20:40, 30:36] = True
+    own, best, move = best_displacement(mask, np.roll(mask, (-7, 12), (0, 1)))
+    assert own[0] == 0
+    assert best[0] == best[1] == mask.sum()
+    assert move.tolist() == [7, -12]
+    own, best, move = best_displacement(mask, mask)
+    assert (own == best).all()
+    assert not move.any()
+
+
+def test_a_poor_network_cannot_call_masks_displaced() -> None:
+    assert Displacement(0.4, 0.7, 0.1, 0).exceeds(15)
+    assert not Displacement(0.7, 0.8, 0.1, 0).exceeds(15)
+    assert not Displacement(0.1, 0.4, 0.1, 0).exceeds(15)
+
+
+def entries(title: str, instrument: float | None, classes: float | None) -> dict[str, object]:
+    kinds = {"instrument": instrument, "dataset mIoU, without background": classes}
+    return {f"{title}, {kind}": {"frames": {"s": 4}, "refined": {"pooled": value}} for kind, value in kinds.items()}
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "after", "refused"),
+    [
+        (True, (0.70, 0.5), (0.70, 0.1), []),
+        (True, (0.70, 0.5), (0.699, 0.9), ["x, instrument"]),
+        (True, (None, 0.5), (None, 0.49), ["x, dataset mIoU, without background"]),
+        (False, (0.80, 0.5), (0.791, 0.495), []),
+        (False, (0.80, 0.5), (0.789, 0.6), ["x, instrument"]),
+        (False, (0.80, 0.5), (0.9, 0.4), ["x, dataset mIoU, without background"]),
+    ],
+)
+def test_the_rule_of_refusal(
+    new: bool, before: tuple[float | None, float], after: tuple[float | None, float], refused: list[str]
+) -> None:
+    part = HeldOutPart("x", Frames([4], True), new)
+    rows = compare_scores(entries("x", *before), entries("x", *after), [part])
+    assert [row.title for row in rows if row.refused] == refused
+
+
+def test_trained_weights_reach_the_exported_encoder(bundle: Bundle, tmp_path: Path) -> None:
+    encoder = TrainableEncoder(bundle, 1, blocks=2)
+    image = np.random.default_rng(0).integers(0, 256, (1, bundle.manifest.height, bundle.manifest.width, 3), np.uint8)
+
+    def exported(path: Path) -> np.ndarray:
+        engine = compile_engine(path, precision="f32", shapes=encoder_shapes(bundle))
+        return engine.run({"image": image, "text": bundle.embeddings})["logits"].copy()
+
+    boundary = encoder.encode(torch.from_numpy(image))
+    assert all(len(maps) == 1 for maps in boundary.values())
+    np.testing.assert_allclose(encoder(boundary).detach().numpy(), exported(bundle.encoder), atol=0.02)
+    with torch.no_grad():
+        for weight in encoder.weights:
+            weight.mul_(0.9)
+    shutil.copy(bundle.encoder, tmp_path / "encoder.onnx")
+    encoder.write(tmp_path)
+    changed = encoder(boundary).detach().numpy()
+    assert np.abs(changed - exported(bundle.encoder)).max() > 0.1
+    np.testing.assert_allclose(changed, exported(tmp_path / "encoder.onnx"), atol=0.02)
+
+
+@pytest.mark.parametrize("fault", ["missing package", "refused by the gate"])
+def test_int8_is_made_again_or_left_out(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    folder, lines = tmp_path / "copy", list[str]()
+    shutil.copytree(bundle.path, folder)
+
+    def add(copy: Bundle, images: np.ndarray) -> Bundle:
+        if fault == "missing package":
+            raise EngineError("nncf can't be imported")
+        for name in (INT8_ENCODER, INT8_WEIGHTS):
+            (copy.path / name).write_bytes(b"x")
+        return seal_bundle(copy.path, copy.manifest, copy.embeddings)
+
+    monkeypatch.setattr(remake, "add_int8", add)
+    monkeypatch.setattr(remake, "_int8_faults", lambda made: ["labels differ"])
+    like = replace(bundle, manifest=replace(bundle.manifest, hashes={**bundle.manifest.hashes, INT8_ENCODER: ""}))
+    made = remake.add_derived(open_bundle(folder), like, np.zeros((4, 8, 8, 3), np.uint8), lines.append)
+    assert INT8_ENCODER not in made.manifest.hashes
+    assert lines
+    assert lines[0].startswith(f"without {INT8_ENCODER}: ")
+
+
+def test_paths_of_labels_are_recognized(tmp_path: Path) -> None:
+    for name in ("a.coco.json", "b.cvat.xml", "c.labelstudio.json", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert lines_of_path(str(tmp_path)) == [
+        f"coco:{tmp_path}/a.coco.json",
+        f"cvat:{tmp_path}/b.cvat.xml",
+        f"labelstudio:{tmp_path}/c.labelstudio.json",
+    ]
+    assert lines_of_path(f"{tmp_path}/a.coco.json?empty=keep") == [f"coco:{tmp_path}/a.coco.json?empty=keep"]
+    (tmp_path / "data.yaml").write_text("")
+    assert lines_of_path(f"{tmp_path}?ignore=x") == [f"yolo:{tmp_path}?ignore=x"]
+    assert lines_of_path("coco:elsewhere.json") == ["coco:elsewhere.json"]
+
+
+def test_settings_of_tuning_are_checked() -> None:
+    assert load_tune_config(["data.scenes=3", "share=0.25"]).data.scenes == 3
+    with pytest.raises(UsageError, match=r"'data' is a section, not the value 3: set data\.sets, for"):
+        load_tune_config(["data=3"])
+    with pytest.raises(UsageError, match="setting 'share' is 1"):
+        load_tune_config(["share=1.0"])
