@@ -60,9 +60,11 @@ def select_command(
     segmenter = MeasuringSegmenter(opened, precision=precision)
     measures = [measure for video in videos for measure in measure_video(segmenter, video)]
     seconds = sum(max((m.seconds for m in measures if m.video == video), default=0.0) for video in videos)
-    chosen = choose_frames(measures, count, min(1.0, seconds / (4 * count)) if gap is None else gap)
+    spacing = min(1.0, seconds / (4 * count)) if gap is None else gap
+    chosen = choose_frames(measures, count, spacing)
     out.mkdir(parents=True, exist_ok=True)
-    table = Table("video", "frame", "seconds", "reason", title=f"{len(chosen)} of {len(measures)} frames")
+    title = f"{len(chosen)} of {len(measures)} frames, at least {spacing:.2g} s apart where so many are there"
+    table = Table("video", "frame", "seconds", "reason", title=title)
     for one in chosen:
         table.add_row(one.measure.video, str(one.measure.index), f"{one.measure.seconds:.2f}", one.reason)
     for video, stem in zip(videos, stems, strict=True):

@@ -49,7 +49,7 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     """
     check_place_of_bundle(options.out)
     bundle = open_bundle(options.bundle)
-    config = replace(config, precision=_precision(config.precision))
+    config = replace(config, precision=resolve_precision(config.precision))
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
     _check_displacement(bundle, data, config.displaced)
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
@@ -125,7 +125,7 @@ def _check_displacement(bundle: Bundle, data: TuningData, points: float) -> None
         )
 
 
-def _precision(name: str) -> str:
+def resolve_precision(name: str) -> str:
     """Return the training precision that `name` means on this machine."""
     if name != "auto":
         return name

@@ -55,25 +55,29 @@ def open_tuning_data(
 
     Raises UsageError for too few frames and for classes that the bundle lacks, and the errors of the data sets.
     """
-    cache = Path(config.cache) if config.cache else user_cache_path("cliprl", appauthor=False) / "scenes"
     lines = [line for text in labels for line in lines_of_path(text)]
-    opened = TrainingDataset.open(lines, DatasetContext(cache=cache))
-    every = SelectedFrames.join([one.learned(classes) for one in opened])
+    every = SelectedFrames.join([one.learned(classes) for one in TrainingDataset.open(lines, DatasetContext())])
     new, held = hold_out(every)
-    parts, old = [HeldOutPart(NEW, held, new=True)], list[tuple[LabelledDataset, float]]()
+    old, parts = open_old_data(classes, config, progress)
+    return TuningData(every, new, old, [HeldOutPart(NEW, held, new=True), *parts])
+
+
+def open_old_data(
+    classes: Sequence[ClassSpec], config: OldDataConfig, progress: Callable[[int, int], None]
+) -> tuple[list[tuple[LabelledDataset, float]], list[HeldOutPart]]:
+    """Open rendered scenes and the listed sets. Returns the data to learn with its shares, and the held-out parts."""
+    cache = Path(config.cache) if config.cache else user_cache_path("cliprl", appauthor=False) / "scenes"
     context = DatasetContext(
         Path(config.root), "data.root", cache, config.height, config.width, config.workers, progress
     )
-    if instrument_classes(classes).any():
-        for part, (first, count) in enumerate(((FIRST_SCENE, config.scenes), (FIRST_TEST_SCENE, config.test_scenes))):
-            if not count:
-                continue
-            line = f"rendered:seeds={first}-{first + count - 1}&frames={config.frames}"
-            scenes = _for_classes(open_dataset(line, context=context), classes)
-            if part:
-                parts.append(HeldOutPart(RENDERED, scenes, new=False))
-            else:
-                old.append((scenes, 1.0))
+    old: list[tuple[LabelledDataset, float]] = []
+    parts: list[HeldOutPart] = []
+    has_instruments = bool(instrument_classes(classes).any())
+    if has_instruments and config.scenes:
+        old.append((_scenes(FIRST_SCENE, config.scenes, classes, config, context), 1.0))
+    if has_instruments and config.test_scenes:
+        scenes = _scenes(FIRST_TEST_SCENE, config.test_scenes, classes, config, context)
+        parts.append(HeldOutPart(RENDERED, scenes, new=False))
     for one in TrainingDataset.open(config.sets, context) if config.sets else []:
         kept, tested = hold_out(one.learned(classes))
         old.append((kept, one.share))
@@ -82,7 +86,14 @@ def open_tuning_data(
         raise UsageError(
             "there is no old data, so that everything old would be forgotten: set data.scenes or data.sets"
         )
-    return TuningData(every, new, old, parts)
+    return old, parts
+
+
+def _scenes(
+    first: int, count: int, classes: Sequence[ClassSpec], config: OldDataConfig, context: DatasetContext
+) -> LabelledDataset:
+    line = f"rendered:seeds={first}-{first + count - 1}&frames={config.frames}"
+    return _for_classes(open_dataset(line, context=context), classes)
 
 
 def _for_classes(dataset: LabelledDataset, classes: Sequence[ClassSpec]) -> LabelledDataset:
