@@ -20,9 +20,9 @@ from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 # The width to which masks are reduced, and the largest displacement as a share of it.
-WIDTH, REACH = 96, 0.3
+_WIDTH, _REACH = 96, 0.3
 # A displaced fit counts from this IoU on: below, the network does not know the scene well enough to judge masks.
-CONVINCING = 0.5
+_CONVINCING = 0.5
 
 _Mask = NDArray[np.bool_]
 
@@ -41,7 +41,7 @@ class Displacement:
 
     def exceeds(self, points: float) -> bool:
         """Return whether masks fit convincingly, and better by more than `points` of IoU, after they are moved."""
-        return self.moved_iou >= CONVINCING and 100 * (self.moved_iou - self.iou) > points
+        return self.moved_iou >= _CONVINCING and 100 * (self.moved_iou - self.iou) > points
 
 
 def measure_displacement(bundle: Bundle, dataset: LabelledDataset, steps: int | None = None) -> Displacement | None:
@@ -60,7 +60,7 @@ def measure_displacement(bundle: Bundle, dataset: LabelledDataset, steps: int | 
         return None
     own, moved = (np.sum([row[side] for row in rows], axis=0) for side in (0, 1))
     down, right = np.median([row[2] for row in rows], axis=0)
-    return Displacement(_ratio(own), _ratio(moved), float(right) / WIDTH, float(down) / WIDTH)
+    return Displacement(_ratio(own), _ratio(moved), float(right) / _WIDTH, float(down) / _WIDTH)
 
 
 def best_displacement(found: _Mask, truth: _Mask) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -69,7 +69,7 @@ def best_displacement(found: _Mask, truth: _Mask) -> tuple[NDArray[np.int64], ND
     found, truth: bool (h, w). Moved pixels that leave the image do not count.
     """
     height, width = found.shape
-    reach = int(REACH * width)
+    reach = int(_REACH * width)
     padded = np.zeros((height + 2 * reach, width + 2 * reach), np.float32)
     padded[reach : reach + height, reach : reach + width] = found
     overlap = np.rint(cv2.matchTemplate(padded, truth.astype(np.float32), cv2.TM_CCORR)).astype(np.int64)
@@ -85,8 +85,8 @@ def _frame(height: int, width: int, reach: int) -> NDArray[np.float32]:
 
 
 def _reduced(mask: _Mask) -> _Mask:
-    height = max(1, round(WIDTH * mask.shape[0] / mask.shape[1]))
-    return cv2.resize(mask.astype(np.uint8), (WIDTH, height), interpolation=cv2.INTER_NEAREST) > 0
+    height = max(1, round(_WIDTH * mask.shape[0] / mask.shape[1]))
+    return cv2.resize(mask.astype(np.uint8), (_WIDTH, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _ratio(pair: NDArray[np.int64]) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import label
-from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.registry import lines_of_path, open_dataset
 from cliprl.models.labelling.frame_selection import FrameMeasure, choose_frames
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import open_sink
@@ -71,7 +71,10 @@ def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[
         for frame in source:
             sink.write(frame, None)
     assert call(str(video), "-n", "3", "-o", str(tmp_path / "task"), "--precision", "f32") == 0
-    assert "3 of 8 frames" in capfd.readouterr().err
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "3 of 8 frames, at least 0.0" in shown
+    assert any(reason in shown for reason in ("doubt 0.", "refinement changed", "unlike the others"))
+    assert lines_of_path(str(tmp_path / "task")) == [f"coco:{tmp_path}/task/clip.coco.json"]
     data = open_dataset(f"coco:{tmp_path}/task/clip.coco.json")
     assert len(data) == len(list((tmp_path / "task" / "clip.frames").glob("*.png"))) == 3
     assert call(str(video), "-o", str(tmp_path / "task")) == 2
