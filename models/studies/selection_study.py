@@ -1,0 +1,180 @@
+"""Does the choice of frames pay: a bundle tuned on all frames, on chosen ones, and on random ones of the same number.
+
+    python -m cliprl.models.studies.selection_study --set data.root=FOLDER --out models/results/selection.json
+
+Frames of EndoVis 2015 D1 and OP1 are learned, D2 and OP3 are scored. The arms of a seed have the same steps and views.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from cliprl.engines import Bundle, CliprlError, open_bundle
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.config import TuneConfig
+from cliprl.models.config.load import load_tune_config
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.label_mapping import with_partial_labels
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.evaluation.frame_scores import score_frames
+from cliprl.models.evaluation.image_segmenter import FRAME_TIME, ImageSegmenter
+from cliprl.models.labelling.frame_selection import FrameMeasure, choose_frames
+from cliprl.models.labelling.measure import MeasuringSegmenter
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.tuning.held_out import SelectedFrames
+from cliprl.models.tuning.remake import copy_with_encoder
+from cliprl.models.tuning.tune import resolve_precision, train_encoder
+from cliprl.models.tuning.tuning_data import TuningData, open_old_data
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+TRAINED, SCORED = ("D1", "OP1"), ("D2", "OP3")
+ARM_ALL, ARM_CHOSEN, ARM_RANDOM = "all frames", "chosen", "random"
+# Share of the frames that is chosen, and the least share of the score of all frames that it must reach.
+PART, TARGET = 0.25, 0.99
+Scores = Mapping[str, float]
+
+
+class MeasuringImageSegmenter(MeasuringSegmenter, ImageSegmenter):
+    """An image segmenter that keeps a `FrameMeasure` of each image."""
+
+
+def measure_dataset(bundle: Bundle, data: LabelledDataset) -> list[FrameMeasure]:
+    """Return the measures of all frames; `index` is that of the data set, and each clip is a video."""
+    segmenter = MeasuringImageSegmenter(bundle, precision="f32")
+    found: list[FrameMeasure] = []
+    clip = None
+    for index in range(len(data)):
+        if data.clip(index) != clip:
+            clip = data.clip(index)
+            segmenter.start(str(clip))
+        segmenter.segment(data[index].image)
+        found.append(replace(segmenter.measures[-1], index=index))
+    return found
+
+
+def choose_indices(measures: Sequence[FrameMeasure], count: int) -> list[int]:
+    """Return the indices that `cliprl-label select` would choose, with its spacing."""
+    seconds = len(measures) * float(FRAME_TIME)
+    return sorted(one.measure.index for one in choose_frames(measures, count, min(1.0, seconds / (4 * count))))
+
+
+def arms_of_seed(measures: Sequence[FrameMeasure], seed: int) -> dict[str, list[int]]:
+    """Return the indices that each arm learns."""
+    count = round(PART * len(measures))
+    random = np.random.default_rng(seed).choice(len(measures), count, replace=False)
+    return {
+        ARM_ALL: list(range(len(measures))),
+        ARM_CHOSEN: choose_indices(measures, count),
+        ARM_RANDOM: sorted(int(index) for index in random),
+    }
+
+
+def summarize_seeds(seeds: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+    """Return mean scores of each arm, the ratio of each to all frames by data set, and whether the target is met."""
+    arms = (ARM_ALL, ARM_CHOSEN, ARM_RANDOM)
+    means = {
+        arm: {name: float(np.mean([found[arm][name] for found in seeds.values()])) for name in SCORED} for arm in arms
+    }
+    ratios = {
+        arm: {name: means[arm][name] / means[ARM_ALL][name] for name in SCORED} for arm in (ARM_CHOSEN, ARM_RANDOM)
+    }
+    return {"mean": means, "share of all frames": ratios, "met": min(ratios[ARM_CHOSEN].values()) >= TARGET}
+
+
+def score_arms(
+    bundle: Bundle,
+    data: LabelledDataset,
+    arms: Mapping[str, list[int]],
+    config: TuneConfig,
+    score: Callable[[Bundle], Scores],
+) -> dict[str, Scores]:
+    """Tune the bundle on each arm's frames and score it."""
+    old, _ = open_old_data(bundle.manifest.classes, config.data, lambda done, total: None)
+    found = {}
+    for arm, indices in arms.items():
+        frames = SelectedFrames([(data, index) for index in indices])
+        with (
+            ProgressDisplay.open(prefix=f"seed {config.seed}, {arm}: ") as display,
+            tempfile.TemporaryDirectory() as made,
+        ):
+            encoder = train_encoder(bundle, TuningData(frames, frames, old, ()), config, display)
+            found[arm] = score(copy_with_encoder(bundle, encoder, bundle.manifest, Path(made)))
+    return found
+
+
+def score_sequences(bundle: Bundle, root: Path, every: int) -> Scores:
+    """Return the instrument IoU of the refined masks; of videos each `every`-th frame is scored."""
+    found = {}
+    for name in SCORED:
+        data = open_dataset(f"endovis2015:endovis2015?sequences={name}", context=DatasetContext(root, "data.root"))
+        refined = score_frames(bundle, data, (), every if name.startswith("D") else 1).refined.sum(axis=0)
+        found[name] = float(refined[0] / refined[1])
+    return found
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="The result file; it grows by a seed at a time, and is resumed.")],
+    bundle: Annotated[str, typer.Option(help="The engine bundle to tune.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER, or a setting of `cliprl-train tune`.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be repeated.", show_default="0, 1, 2")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Score each N-th frame of videos.")] = 5,
+) -> None:
+    """Tune on all frames of D1 and OP1, on a chosen quarter and on a random quarter; score D2 and OP3."""
+    config = load_tune_config(set_ or ())
+    config = replace(config, precision=resolve_precision(config.precision))
+    opened, root = open_bundle(bundle), Path(config.data.root)
+    line = f"endovis2015:endovis2015?sequences={','.join(TRAINED)}"
+    data = with_partial_labels(open_dataset(line, context=DatasetContext(root, "data.root")), opened.manifest.classes)
+    result = _read(out)
+    done: dict[str, dict[str, Scores]] = result.get("seeds", {})
+    before = result.get("before") or score_sequences(opened, root, every)
+    measures: list[FrameMeasure] = []
+    for seed in seeds or (0, 1, 2):
+        if str(seed) not in done:
+            measures = measures or measure_dataset(opened, data)
+            arms = arms_of_seed(measures, seed)
+            done[str(seed)] = score_arms(
+                opened, data, arms, replace(config, seed=seed), lambda made: score_sequences(made, root, every)
+            )
+        settings = {key: value for key, value in asdict(config).items() if key not in ("data", "seed")}
+        command = "python -m cliprl.models.studies.selection_study --set data.root=FOLDER"
+        result = {"command": command, "bundle": opened.manifest.name, "every": every, "settings": settings}
+        result |= {"before": before, "seeds": done, **summarize_seeds(done)}
+        _write(out, result)
+    typer.echo(json.dumps({"before": before, **summarize_seeds(done)}, indent=1))
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    except ValueError as error:
+        raise CliprlError(f"'{out}' is no result of this study ({error}): delete it or give another --out") from error
+    return found
+
+
+def _write(out: Path, result: Mapping[str, Any]) -> None:
+    try:
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CliprlError(f"'{out}' can't be written ({error.strerror}): give another --out") from error
+
+
+def main() -> None:
+    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    sys.exit(run_app(app, "python -m cliprl.models.studies.selection_study"))
+
+
+if __name__ == "__main__":
+    main()
