@@ -47,6 +47,11 @@ class SceneRenderer:
         self._shadow_shift = lens.normal(0, 0.05, 2) * unit
         self._shadow_sigma = unit * lens.uniform(0.008, 0.05) / _SHADOW_SCALE
 
+    @property
+    def instrument_count(self) -> int:
+        """The instruments of the scene, in view or not."""
+        return len(self._instruments)
+
     def render(self, t: float) -> tuple[Image, Image]:
         """Return the frame, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W), indices into SCENE_CLASSES."""
         camera, overlay, mask = self._camera.matrix(t), self._draw(t), self._scope.mask(t)

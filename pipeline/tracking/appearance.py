@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.tracking.memory import Embedding
 
 # Bins of the color histogram: two bits of each channel.
-_BINS = 64
+COLOR_BINS = 64
 
 
 class Appearance:
@@ -23,20 +24,19 @@ class Appearance:
 
     def __init__(self, image: NDArray[np.uint8], features: NDArray[Any] | None, grid: tuple[int, int]) -> None:
         self._image, self._features, self._grid = image, features, grid
-        self._bins: NDArray[np.uint8] | None = None
 
     def embed(self, region: NDArray[np.uint8]) -> Embedding:
         """Return the embedding of a region (uint8 (h, w), 1 or 0) that has cells: float32 of unit length."""
         cells = np.flatnonzero(region)
-        parts = [np.sqrt(np.bincount(self._colors()[cells], minlength=_BINS).astype(np.float32))]
+        parts = [np.sqrt(np.bincount(self.colors.ravel()[cells], minlength=COLOR_BINS).astype(np.float32))]
         if self._features is not None:
             parts.append(self._features.reshape(len(self._features), -1)[:, cells].mean(axis=1))
         weight = np.float32(1 / np.sqrt(len(parts)))
         return np.concatenate([part * (weight / max(float(np.linalg.norm(part)), 1e-6)) for part in parts])
 
-    def _colors(self) -> NDArray[np.uint8]:
-        if self._bins is None:
-            small = cv2.resize(self._image, self._grid[::-1], interpolation=cv2.INTER_AREA)
-            high = np.asarray(small, np.uint8) >> 6
-            self._bins = (high[..., 0] * 16 + high[..., 1] * 4 + high[..., 2]).ravel()
-        return self._bins
+    @cached_property
+    def colors(self) -> NDArray[np.uint8]:
+        """The color of each cell, below `COLOR_BINS`: uint8 (h, w)."""
+        small = cv2.resize(self._image, self._grid[::-1], interpolation=cv2.INTER_AREA)
+        high = np.asarray(small, np.uint8) >> 6
+        return np.asarray(high[..., 0] * 16 + high[..., 1] * 4 + high[..., 2], np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,22 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec
 
 TOOL = "instrument"
+# Words in the names of the classes of tips: an instrument does not enter the field of view by its tip.
+_TIPS = frozenset({"clasper", "jaw", "blade", "wrist", "tip"})
 # Words in the names of classes that are no instruments to operate with.
 _THINGS = frozenset({"thread", "suture", "needle", "clamp", "clip", "gauze", "swab", "sponge", "bag", "drain"})
 
 
 @dataclass(frozen=True, slots=True)
 class ClassGroups:
-    """table: uint8 (256,), the group of each class, from 1; 0 for classes without instances. names: those of groups 1, 2, …"""
+    """table: uint8 (256,), the group of each class, from 1; 0 for classes without instances. names: those of groups 1, 2, …
+
+    tips: uint8 (256,), 1 for classes of tips, such as jaws.
+    """
 
     table: NDArray[np.uint8]
     names: tuple[str, ...]
+    tips: NDArray[np.uint8]
 
     @classmethod
     def of(cls, classes: Sequence[ClassSpec]) -> ClassGroups:
@@ -30,18 +36,21 @@ class ClassGroups:
         overlooks an instrument.
         """
         instruments = {i: spec.name for i, spec in enumerate(classes) if spec.kind == "instrument"}
-        return cls.made({i: name if _is_thing(name) else TOOL for i, name in instruments.items()})
+        groups = {i: name if _has_word(name, _THINGS) else TOOL for i, name in instruments.items()}
+        return cls.made(groups, [i for i, name in instruments.items() if _has_word(name, _TIPS)])
 
     @classmethod
-    def made(cls, groups: Mapping[int, str]) -> ClassGroups:
-        """Make the groups from the name of the group of each class id."""
+    def made(cls, groups: Mapping[int, str], tips: Iterable[int] = ()) -> ClassGroups:
+        """Make the groups from the name of the group of each class id, and the class ids of tips."""
         names = tuple(dict.fromkeys(groups.values()))
         table = np.zeros(256, np.uint8)
         for class_id, name in groups.items():
             table[class_id] = names.index(name) + 1
-        return cls(table, names)
+        tip_table = np.zeros(256, np.uint8)
+        tip_table[list(tips)] = 1
+        return cls(table, names, tip_table)
 
 
-def _is_thing(name: str) -> bool:
-    words = name.casefold().replace("-", " ").replace("_", " ").split()
-    return any(word.removesuffix("s") in _THINGS for word in words)
+def _has_word(name: str, words: frozenset[str]) -> bool:
+    parts = name.casefold().replace("-", " ").replace("_", " ").split()
+    return any(part.removesuffix("s") in words for part in parts)

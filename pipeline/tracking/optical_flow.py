@@ -96,7 +96,7 @@ def _small(luma: Plane) -> Plane:
 
 def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
     """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
-    rows, columns = _indices(offsets.shape[0], offsets.shape[1])
+    rows, columns = grid_indices(offsets.shape[0], offsets.shape[1])
     return np.asarray(
         cv2.remap(
             values,
@@ -109,7 +109,7 @@ def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_
 
 
 @lru_cache(maxsize=8)
-def _indices(height: int, width: int) -> NDArray[np.float32]:
+def grid_indices(height: int, width: int) -> NDArray[np.float32]:
     """Return the row and the column of each pixel: float32 (2, height, width), read-only."""
     indices = np.indices((height, width), np.float32)
     indices.setflags(write=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -11,15 +12,21 @@ from numpy.typing import NDArray
 Mask = NDArray[np.uint8]
 Point = NDArray[np.float32]
 
-_DIRECTIONS = 36
+_DIRECTIONS = 32
 # A shaft is at least this many times as long as the border run through which it enters, and this many cells.
 _LEAST_RATIO, _LEAST_LENGTH = 1.2, 7.0
+# Cells of the border between two contacts with a region that are one contact.
+_GAP = 3
 # Cosine of the angle up to which two lines count as parallel: 25 degrees.
 _PARALLEL = 0.906
 # Rays that count as long: this share of the longest, within 45 degrees of it.
 _LONG, _SPREAD = 0.7, 0.7
+# Share of the line between two entries that lies in the region of a shaft that passes right through.
+_THROUGH = 0.9
+_STEPS = 110
 _ANGLES = np.arange(_DIRECTIONS, dtype=np.float32) * np.float32(2 * np.pi / _DIRECTIONS)
 _RAYS: Point = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+_REACHED = _RAYS[:, None] * np.arange(1, _STEPS + 1, dtype=np.float32)[None, :, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,65 +52,99 @@ class Shaft:
         return abs(float(offset[0] * self.direction[1] - offset[1] * self.direction[0])) <= slack
 
 
-def border(inside: NDArray[np.bool_]) -> Mask:
-    """Return the outermost cells of the field of view: uint8 (h, w), 1 or 0."""
+def border(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the flat indices of the outermost cells of the field of view (h, w), in order around it."""
     field = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=[0])
     core = cv2.erode(field, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
-    return np.asarray(inside.astype(np.uint8) - core, np.uint8)
+    cells = np.flatnonzero(inside & (core == 0))
+    rows, columns = np.divmod(cells, inside.shape[1])
+    angles = np.arctan2(rows - rows.mean(), columns - columns.mean()) if len(cells) else rows
+    return cells[np.argsort(angles, kind="stable")]
 
 
-def find_shafts(region: Mask, edge: Mask) -> list[Shaft]:
-    """Return a shaft for each place where a region (uint8, 1 or 0) enters through the `edge`.
+def contacts(region: Mask, edge: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the runs of `edge` cells (flat indices in order around the field of view) that a region reaches to within a cell."""
+    (touched,) = _wider(region).ravel()[edge].nonzero()
+    if not len(touched):
+        return []
+    (cuts,) = (touched[1:] - touched[:-1] > _GAP + 1).nonzero()
+    if not len(cuts):
+        return [edge[touched]]
+    runs = np.split(touched, cuts + 1)
+    if len(runs) > 1 and touched[0] + len(edge) - touched[-1] <= _GAP + 1:
+        runs[0] = np.concatenate([runs.pop(), runs[0]])
+    return [edge[run] for run in runs]
+
+
+def find_shafts(region: Mask, runs: list[NDArray[np.intp]]) -> list[Shaft]:
+    """Return a shaft for each of the `contacts` of a region (uint8, 1 or 0) with the edge of the field of view.
 
     One that passes right through is one shaft. A short contact without a shaft behind it does not count.
     """
-    touching = cv2.bitwise_and(region, edge)
-    if not touching.any():
-        return []
-    count, runs = cv2.connectedComponents(cv2.dilate(touching, np.ones((3, 3), np.uint8)))
     shafts: list[Shaft] = []
-    for run in range(1, count):
-        rows, columns = np.nonzero((runs == run) & (touching > 0))
-        start = np.array([columns.mean(), rows.mean()], np.float32)
-        width = float(np.hypot(np.ptp(columns), np.ptp(rows))) + 1
-        shaft = _cast(region, start, width)
+    wide = _wider(region) if runs else region
+    for run in runs:
+        start, width = middle_of(run, region.shape[1])
+        shaft = _cast(wide, start, width)
         if shaft.length >= max(_LEAST_RATIO * width, _LEAST_LENGTH):
             shafts.append(shaft)
-    return _without_ends(shafts)
+    return _without_ends(shafts, wide)
+
+
+def middle_of(run: NDArray[np.intp], columns: int) -> tuple[Point, float]:
+    """Return the middle (x, y) of a run of cells (flat indices into a grid of `columns`), and its extent."""
+    y, x = run // columns, run % columns
+    middle = np.array([x.sum(), y.sum()], np.float32) / np.float32(len(run))
+    return middle, math.hypot(int(x.max() - x.min()), int(y.max() - y.min())) + 1
 
 
 def _cast(region: Mask, start: Point, width: float) -> Shaft:
     """Follow rays from `start` inside the region, and take the mean of the longest."""
-    height, columns = region.shape
-    steps = np.arange(1, height + columns, dtype=np.float32)
-    points = start + _RAYS[:, None] * steps[None, :, None]
-    x, y = np.rint(points[..., 0]).astype(np.intp), np.rint(points[..., 1]).astype(np.intp)
-    within = (x >= 0) & (x < columns) & (y >= 0) & (y < height)
-    inside = within & (region[np.clip(y, 0, height - 1), np.clip(x, 0, columns - 1)] > 0)
-    lengths = np.where(inside.all(axis=1), len(steps), inside.argmin(axis=1)).astype(np.float32)
+    padded = cv2.copyMakeBorder(region, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=[0])
+    height, columns = padded.shape
+    # Beyond the image all rays are in the padding, outside the region: each one ends there at the latest.
+    x = np.minimum(np.maximum((_REACHED[..., 0] + (start[0] + 1.5)).astype(np.int32), 0), columns - 1)
+    y = np.minimum(np.maximum((_REACHED[..., 1] + (start[1] + 1.5)).astype(np.int32), 0), height - 1)
+    lengths = padded.ravel().take(y * columns + x).argmin(axis=1).astype(np.float32)
     best = int(lengths.argmax())
     # In a wide shaft the longest rays are its diagonals: the mean of all long rays about them is its axis.
     about = (_RAYS @ _RAYS[best] > _SPREAD) & (lengths >= _LONG * lengths[best])
     direction = _RAYS[about].sum(axis=0)
-    norm = float(np.linalg.norm(direction))
+    norm = math.hypot(float(direction[0]), float(direction[1]))
     direction = direction / norm if norm > 0 else _RAYS[best]
     across = abs(float(direction[0])), abs(float(direction[1]))
     return Shaft(start, direction.astype(np.float32), float(lengths[best]), max(width * max(min(across), 0.5) / 2, 1.0))
 
 
-def _without_ends(shafts: list[Shaft]) -> list[Shaft]:
+def _wider(region: Mask) -> Mask:
+    return np.asarray(cv2.dilate(region, np.ones((3, 3), np.uint8)), np.uint8)
+
+
+def _without_ends(shafts: list[Shaft], region: Mask) -> list[Shaft]:
     """Drop the far end of a shaft that passes right through the field of view."""
     kept: list[Shaft] = []
     for shaft in sorted(shafts, key=lambda shaft: -shaft.length):
-        if not any(_is_one(shaft, other) for other in kept):
+        if not any(are_one(shaft, other) or _passes_through(shaft, other, region) for other in kept):
             kept.append(shaft)
     return kept
 
 
-def _is_one(one: Shaft, other: Shaft) -> bool:
+def are_one(one: Shaft, other: Shaft) -> bool:
     """Whether two shafts lie on one line, or enter side by side."""
-    apart = float(np.linalg.norm(one.start - other.start))
-    return in_line(one, other) or apart <= 1.5 * (one.half_width + other.half_width) + 3
+    return in_line(one, other) or entry_distance(one, other) <= 1
+
+
+def _passes_through(one: Shaft, other: Shaft, region: Mask) -> bool:
+    """Whether the straight line between two entries lies within the region."""
+    share = np.linspace(0, 1, 32, dtype=np.float32)[:, None]
+    columns, rows = np.rint(one.start + share * (other.start - one.start)).astype(np.intp).T
+    return float(region[rows, columns].mean()) >= _THROUGH
+
+
+def entry_distance(one: Shaft, other: Shaft) -> float:
+    """Return how far apart two shafts enter; up to 1 they enter side by side."""
+    apart = math.hypot(*(one.start - other.start).tolist())
+    return apart / (1.5 * (one.half_width + other.half_width) + 3)
 
 
 def in_line(one: Shaft, other: Shaft) -> bool:
@@ -111,6 +152,11 @@ def in_line(one: Shaft, other: Shaft) -> bool:
     if abs(float(one.direction @ other.direction)) < _PARALLEL:
         return False
     return any(a.is_along(b.start, 2 * a.half_width + 3) for a, b in ((one, other), (other, one)))
+
+
+def same_entry(one: Shaft, other: Shaft) -> bool:
+    """Whether two shafts, seen at different times, enter at one place in one direction."""
+    return entry_distance(one, other) <= 1 and float(one.direction @ other.direction) >= _PARALLEL
 
 
 def split(region: Mask, shafts: list[Shaft]) -> list[Mask]:

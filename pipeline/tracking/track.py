@@ -8,37 +8,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.tracking.memory import Embedding, EmbeddingMemory
+from cliprl.pipeline.tracking.shafts import Shaft
 
-# Frames in which a new region must be seen until it gets an id; fewer would number specks.
-CONFIRMED = 3
+# Frames in which a new region must be seen until it gets an id, fewer would number specks; and those of a region that does not
+# reach the edge of the field of view, which may be a piece.
+CONFIRMED, CONFIRMED_INSIDE = 3, 10
+# Cells of the smallest region that gets an id.
+_LEAST = 16
 # Frames between two looks at the appearance of an instrument in view.
 _LOOK = 4
+# Share of the newest frame in the color histogram, and the least frequency of a color.
+_NEWEST, _RARE = 0.2, 0.01
 
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """key: its value in the tracker's maps. id: 0 until it is confirmed. group: its class group, from 1.
+    """key: its value in the tracker's maps. id: 0 until it is confirmed. group: its class group, from 1. phase:
+    shifts the frames in which it is looked at, so that those of several tracks differ.
 
-    center: float (x, y) in grid cells, where it is or was last seen. hits: frames in which it was seen. missing: frames since
-    then. has_shaft: whether it was ever seen to enter through the edge of the field of view.
-    doubled: successive frames in which it looks like two instruments.
+    center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
+    first seen. hits: frames in which it was seen. missing: frames since then. has_entered: whether it was ever seen to reach the
+    edge of the field of view. shaft: the last one that was seen alone. doubled: successive looks in which it seems to be two
+    instruments. colors: how often its cells have each color code.
     """
 
     key: int
     group: int
     center: NDArray[np.float32]
     id: int = 0
+    phase: int = 0
+    cells: int = 0
+    age: int = 0
     hits: int = 0
     missing: int = 0
-    has_shaft: bool = False
+    has_entered: bool = False
+    shaft: Shaft | None = None
     doubled: int = 0
+    colors: NDArray[np.float32] | None = None
     memory: EmbeddingMemory = field(default_factory=EmbeddingMemory)
 
     @property
     def due(self) -> bool:
         """Whether its appearance should be looked at in this frame."""
-        return self.hits <= CONFIRMED or self.hits % _LOOK == 0
+        return self.hits <= CONFIRMED or (self.hits + self.phase) % _LOOK == 0
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether it was seen often enough for an id."""
+        return self.cells >= _LEAST and self.hits >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
 
     def likeness(self, embedding: Embedding) -> float:
         """Return the similarity of an embedding to what it has looked like, 0..1."""
         return self.memory.similarity(embedding)
+
+    def add_colors(self, codes: NDArray[np.uint8], count: int) -> None:
+        """Take the color codes of its cells (n,), each below `count`, into its histogram."""
+        found = np.bincount(codes, minlength=count).astype(np.float32) / np.float32(max(len(codes), 1))
+        self.colors = found if self.colors is None else self.colors + np.float32(_NEWEST) * (found - self.colors)
+
+    def color_costs(self, codes: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Return how unlike its colors each code is: the negative logarithm of the frequency; None if its colors are unknown."""
+        return None if self.colors is None else np.asarray(-np.log(self.colors + np.float32(_RARE)))[codes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import cv2
@@ -15,11 +16,12 @@ from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport, grid_map, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
+from cliprl.pipeline.tracking.contact import CODES, CellMaps
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
 from cliprl.pipeline.tracking.regions import Part, find_parts
 from cliprl.pipeline.tracking.shafts import Mask, border
-from cliprl.pipeline.tracking.track import CONFIRMED, Track
+from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 
 # Longer side of the images that the motion is measured on.
 _FLOW_SIZE = 160
@@ -27,10 +29,17 @@ _FLOW_SIZE = 160
 _EXPECTED = 50
 # Instruments that are remembered after they have left.
 _REMEMBERED = 32
+# Ids of a map of 16 bits.
+_IDS = 65_535
 # Mean probability of its classes from which a new region gets an id.
 _PRESENT = 0.6
 # Likeness from which a region is taken for a hidden instrument, and the part that its place has in the decision.
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
+# What it costs that a part does not reach the edge of the field of view, though the instrument did, and that it is smaller than a
+# share of it.
+_INSIDE, _SMALL, _PIECE = 0.4, 0.3, 0.25
+# Likeness from which a new region near an instrument is a piece of it.
+_SIMILAR = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,19 +70,22 @@ class InstrumentTracker:
         self._tracks: dict[int, Track] = {}
         self._map: NDArray[np.uint16] | None = None  # keys of the last frame
         self._view: Viewport | None = None
-        self._keys = self._ids = 0
+        self._started = self._last_id = 0
         self._fresh = True
 
     def update(self, seen: TrackerInput) -> Instances:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
         expected = self._expected(seen)
-        classes = np.asarray(cv2.LUT(segmentation.labels, self.groups.table), np.uint8)
-        edge = _edge(segmentation.view, *classes.shape)
-        parts = find_parts(classes, expected, self._tracks, edge)
-        looks = None if seen.image is None else Appearance(seen.image, seen.features, classes.shape)
-        self._recognize([part for part in parts if part.key == 0], parts, looks)
-        current = self._follow(parts, looks, segmentation)
+        groups, tips = (
+            np.asarray(cv2.LUT(segmentation.labels, table), np.uint8) for table in (self.groups.table, self.groups.tips)
+        )
+        edge = _edge(segmentation.view, *groups.shape)
+        looks = None if seen.image is None else Appearance(seen.image, seen.features, groups.shape)
+        maps = CellMaps(groups, tips, expected, edge, looks)
+        parts = find_parts(maps, self._tracks)
+        self._recognize(parts, looks)
+        current = self._follow(parts, maps, segmentation)
         self._map, self._view, self._fresh = current, segmentation.view, False
         self._forget()
         return self._instances(current, segmentation)
@@ -104,21 +116,30 @@ class InstrumentTracker:
                 x, y = np.clip(np.rint(track.center), 0, (columns - 1, rows - 1)).astype(int)
                 track.center = track.center - offsets[y, x]
 
-    def _recognize(self, new: list[Part], parts: list[Part], looks: Appearance | None) -> None:
+    def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key."""
-        taken = {part.key for part in parts}
+        for part in parts:
+            part.key = part.key or part.continued(parts, self._tracks)
+        taken, new = {part.key for part in parts}, [part for part in parts if not part.key]
         hidden = [track for track in self._tracks.values() if track.key not in taken and track.id]
         costs = np.array([[self._cost(part, track, looks) for track in hidden] for part in new], np.float64)
-        for index, chosen in enumerate(assign(costs, 1.0) if hidden and new else [-1] * len(new)):
-            part = new[index]
-            if chosen >= 0:
-                part.key = hidden[chosen].key
-            elif part.host and not part.has_shaft:
-                part.key = part.host
-            elif (whole := part.piece_of(parts)) is not None:
-                part.key = whole.key
-            else:
-                part.key = self._start(part)
+        if hidden and new:
+            for part, chosen in zip(new, assign(costs, 1.0), strict=True):
+                part.key = hidden[chosen].key if chosen >= 0 else 0
+        for part in new:
+            host = part.host if not part.runs else 0
+            part.key = part.key or part.continued(parts, self._tracks) or host
+            part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
+            part.key = part.key or self._start(part)
+
+    def _similar(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+        """Return the instrument in view, near a part, that looks like it; 0 if there is none."""
+        if looks is None or self._fresh:
+            return 0
+        embedding = looks.embed(part.mask)
+        found = [(self._tracks[key].likeness(embedding), key) for key in part.beside(parts)]
+        likeness, key = max(found, default=(0.0, 0))
+        return key if likeness >= _SIMILAR else 0
 
     def _cost(self, part: Part, track: Track, looks: Appearance | None) -> float:
         """Return the cost of taking a part for a hidden instrument: above 1 it is another."""
@@ -130,38 +151,58 @@ class InstrumentTracker:
         if looks is None or not len(track.memory):
             return 0.5 + 4 * far if expected else 9.0
         unlike = (1 - track.likeness(looks.embed(part.mask))) / (1 - _LIKE)
+        unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
         return unlike + _PLACE_WEIGHT * expected * 4 * far
 
     def _start(self, part: Part) -> int:
-        self._keys += 1
-        self._tracks[self._keys] = Track(self._keys, part.group, part.center)
+        """Start a track under the lowest free key: keys are as few as tracks, however long the stream is."""
+        key = next(key for key in count(1) if key not in self._tracks)
+        self._started += 1
+        self._tracks[key] = Track(key, part.group, part.center, phase=self._started)
         if self._fresh:
-            self._tracks[self._keys].hits = CONFIRMED - 1
-        return self._keys
+            self._tracks[key].hits = CONFIRMED_INSIDE - 1
+        return key
 
-    def _follow(
-        self, parts: Iterable[Part], looks: Appearance | None, segmentation: Segmentation
-    ) -> NDArray[np.uint16]:
+    def _next_id(self) -> int:
+        """Return an id that no track has; after the last of 16 bits, the first ones are used again."""
+        used = {track.id for track in self._tracks.values()}
+        self._last_id = next(number for i in count(self._last_id) if (number := i % _IDS + 1) not in used)
+        return self._last_id
+
+    def _follow(self, parts: Iterable[Part], maps: CellMaps, segmentation: Segmentation) -> NDArray[np.uint16]:
         """Update the tracks with their parts; return the map of keys."""
         current = np.zeros(segmentation.labels.shape, np.uint16)
-        clean: dict[int, bool] = {}
+        held: dict[int, list[Part]] = {}
         for part in parts:
             np.copyto(current, np.uint16(part.key), where=part.mask > 0)
-            clean[part.key] = clean.get(part.key, True) and part.whole
-            track = self._tracks[part.key]
-            track.has_shaft = track.has_shaft or part.has_shaft
+            held.setdefault(part.key, []).append(part)
         for key, track in self._tracks.items():
-            if key not in clean:
+            track.age += 1
+            if key not in held:
                 track.missing += 1
                 continue
             mask = (current == key).view(np.uint8)
-            track.hits, track.missing, track.center = track.hits + 1, 0, _center(mask)
-            if looks is not None and track.due and (clean[key] or not len(track.memory)):
-                track.memory.add(looks.embed(mask))
-            if not track.id and track.hits >= CONFIRMED and self._presence(segmentation, track, mask) >= _PRESENT:
-                self._ids += 1
-                track.id = self._ids
+            track.hits, track.missing, track.center = track.hits + 1, 0, _center(held[key])
+            track.cells = sum(part.cells for part in held[key])
+            self._look(track, held[key], mask, maps)
+            if not track.id and track.is_confirmed and self._presence(segmentation, track, mask) >= _PRESENT:
+                track.id = self._next_id()
         return current
+
+    @staticmethod
+    def _look(track: Track, held: list[Part], mask: Mask, maps: CellMaps) -> None:
+        """Take up how an instrument looks and where it enters."""
+        track.has_entered = track.has_entered or any(part.runs for part in held)
+        if not track.due:
+            return
+        shafts = [shaft for part in held for shaft in part.shafts]
+        if len(shafts) == 1:
+            track.shaft = shafts[0]
+        if maps.looks is not None and (all(part.whole for part in held) or not len(track.memory)):
+            track.memory.add(maps.looks.embed(mask))
+            codes = maps.codes(mask > 0)
+            if codes is not None:
+                track.add_colors(codes, CODES)
 
     def _presence(self, segmentation: Segmentation, track: Track, mask: Mask) -> float:
         """Return the mean probability of the classes of a track's group over its cells."""
@@ -175,16 +216,26 @@ class InstrumentTracker:
             del self._tracks[key]
 
     def _instances(self, current: NDArray[np.uint16], segmentation: Segmentation) -> Instances:
-        ids, items, calibrated = np.zeros_like(current), [], segmentation.calibrated()
-        for key, track in self._tracks.items():
-            if track.missing or not track.id:
-                continue
-            cells = np.flatnonzero(current == key)
-            ids.ravel()[cells] = track.id
-            labels = segmentation.labels.ravel()[cells]
-            sure = calibrated.reshape(len(calibrated), -1)[labels, cells]
-            most = int(np.bincount(labels).argmax())
-            items.append(Instance(track.id, self.groups.names[track.group - 1], most, len(cells), float(sure.mean())))
+        shown = [track for track in self._tracks.values() if track.id and not track.missing]
+        slots, rows = np.zeros(max(self._tracks, default=0) + 1, np.intp), len(segmentation.probabilities)
+        slots[[track.key for track in shown]] = range(1, len(shown) + 1)
+        cells = np.flatnonzero(current)
+        owner, labels = slots[current.ravel()[cells]], segmentation.labels.ravel()[cells].astype(np.intp)
+        counts = np.bincount(owner * rows + labels, minlength=(len(shown) + 1) * rows).reshape(-1, rows)
+        sure = segmentation.calibrated().ravel()[labels * current.size + cells]
+        sums = np.bincount(owner, sure, minlength=len(shown) + 1)
+        items = [
+            Instance(
+                track.id,
+                self.groups.names[track.group - 1],
+                int(counts[slot].argmax()),
+                area := int(counts[slot].sum()),
+                float(sums[slot]) / max(area, 1),
+            )
+            for slot, track in enumerate(shown, 1)
+        ]
+        ids = np.zeros_like(current)
+        ids.ravel()[cells] = np.array([0, *(track.id for track in shown)], np.uint16)[owner]
         return Instances(ids, tuple(sorted(items, key=lambda item: item.id)))
 
 
@@ -202,11 +253,13 @@ def _on_grid(flow: Flow, grid: tuple[int, ...]) -> Flow:
     return np.asarray(cv2.resize(flow, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) * scale, np.float32)
 
 
-def _center(mask: Mask) -> NDArray[np.float32]:
-    moments = cv2.moments(mask, binaryImage=True)
-    return np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(max(moments["m00"], 1))
+def _center(held: list[Part]) -> NDArray[np.float32]:
+    if len(held) == 1:
+        return held[0].center
+    total = sum(part.cells for part in held)
+    return np.asarray(sum(part.center * np.float32(part.cells / total) for part in held), np.float32)
 
 
 @lru_cache(maxsize=8)
-def _edge(view: Viewport, rows: int, columns: int) -> Mask:
+def _edge(view: Viewport, rows: int, columns: int) -> NDArray[np.intp]:
     return border(inside_cells(view, rows, columns))

@@ -17,8 +17,12 @@ from cliprl.models.evaluation.tracking.association import FrameOverlap, hota, id
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
+from cliprl.models.evaluation.tracking.true_association import TrueAssociation
 from cliprl.models.studies.tracking_study import FIRST_CLIP, score_clip, summary, table
-from cliprl.pipeline.synthetic import SCENE_CLASSES
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
+from cliprl.pipeline.tracking.tracker import TrackerInput
 
 IdMap = NDArray[np.uint16]
 KINDS = (("tissue", "background"), ("tool", "instrument"))
@@ -130,6 +134,32 @@ def test_ids_are_refused_for_data_without_them(tmp_path: Path) -> None:
     )
     assert isinstance(done.exception, UsageError)
     assert "does not number its instruments" in str(done.exception)
+
+
+def test_instruments_of_a_clip_are_apart_first_then_touch() -> None:
+    ((seed, start),) = find_crossings(FIRST_CLIP, 1)
+    scene = SceneRenderer(seed, 256, 320)
+    assert scene.instrument_count >= 2
+
+    def touch(t: float) -> bool:
+        ids = scene.instance_ids(t)
+        wide = [cv2.dilate((ids == i).view(np.uint8), np.ones((5, 5), np.uint8)) for i in np.unique(ids[ids > 0])]
+        return any((one & other).any() for place, one in enumerate(wide) for other in wide[:place])
+
+    assert not touch(start)
+    assert any(touch(start + step * 0.4) for step in range(1, 10))
+
+
+def test_true_ids_go_to_the_nearest_cells() -> None:
+    truth = np.zeros((256, 320), np.uint8)
+    truth[40:80, :160], truth[160:200, :160] = 1, 2
+    labels = np.zeros((64, 80), np.uint8)
+    labels[10:22, :40], labels[40:50, :40], labels[40:50, 60:] = 1, 1, 1
+    segmentation = Segmentation(labels, np.ones((12, 64, 80), np.float32), full_viewport(256, 320, 256, 320), 1, 0)
+    association = TrueAssociation(TOOL_GROUPS)
+    association.truth = truth
+    found = association.update(TrackerInput(segmentation))
+    assert [(item.id, item.cells) for item in found.items] == [(1, 480), (2, 400)]
 
 
 def test_the_study_scores_both_trackers_on_one_clip() -> None:

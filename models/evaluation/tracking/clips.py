@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
+from cliprl.pipeline.synthetic.classes import CLASPER, PROBE, SHAFT, SUCTION, WRIST
 from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
 
 # The classes of the scenes that belong to instruments, as one group.
-TOOL_GROUPS = ClassGroups.made(dict.fromkeys((1, 2, 3, 9, 11), TOOL))
+TOOL_GROUPS = ClassGroups.made(dict.fromkeys((SHAFT, CLASPER, WRIST, SUCTION, PROBE), TOOL), (CLASPER, WRIST))
 _TOOLS = TOOL_GROUPS.table > 0
 FRAME_RATE = 25.0
 FRAMES = 120
 # Seconds of a scene that are searched for a crossing, and the time between two looks.
 _SEARCHED, _LOOK = 24.0, 0.4
+# The share of the image from which an instrument is in view; instruments this near, as a share of the height, touch: on the
+# grid of a network their cells meet.
+_IN_VIEW, _NEAR = 0.012, 0.008
 _SMOKE = (200, 196, 190)
 
 
@@ -94,30 +99,35 @@ class RenderedClip:
         return np.asarray(np.abs(across) < shape[0] / 20)
 
 
-def find_crossings(first: int, count: int) -> list[tuple[int, float]]:
-    """Return the first `count` clips (seed, start in seconds), from seed `first` on, whose instruments cross after the start.
+def find_crossings(first: int, count: int, height: int = 256, width: int = 320) -> Iterator[tuple[int, float]]:
+    """Find the first `count` clips (seed, start in seconds), from seed `first` on, whose instruments cross after the start.
 
-    At the start at least two instruments are in view, and none touches another. That is so in a small rendering of the scene,
-    from which the clip differs, because a scene depends on its size: in some clips instruments touch from the start.
+    At the start at least two instruments are in view, and none touches another. A scene depends on its size: give the size of
+    the clips.
     """
-    found: list[tuple[int, float]] = []
-    seed, looks = first, round(FRAMES / FRAME_RATE / _LOOK)
-    while len(found) < count:
-        scene = SceneRenderer(seed, 64, 80)
-        times = np.arange(0, _SEARCHED, _LOOK)
-        states = [_touching(scene.instance_ids(t)) for t in times.tolist()]
-        for place in range(len(times) - looks):
-            if states[place] is False and True in states[place + 1 : place + looks - 2]:
-                found.append((seed, float(times[place])))
-                break
-        seed += 1
-    return found
+    starts = ((seed, _first_crossing(SceneRenderer(seed, height, width))) for seed in itertools.count(first))
+    yield from itertools.islice(((seed, start) for seed, start in starts if start is not None), count)
+
+
+def _first_crossing(scene: SceneRenderer) -> float | None:
+    """Return the first moment in seconds from which a clip of the scene shows a crossing; None if there is none."""
+    if scene.instrument_count < 2:
+        return None
+    looks, states = round(FRAMES / FRAME_RATE / _LOOK) - 2, list[bool | None]()
+    for t in np.arange(0, _SEARCHED, _LOOK).tolist():
+        states.append(_touching(scene.instance_ids(t)))
+        if states[-1]:
+            clear = [place for place in range(max(len(states) - looks, 0), len(states)) if states[place] is False]
+            if clear:
+                return float(clear[0] * _LOOK)
+    return None
 
 
 def _touching(ids: NDArray[np.uint8]) -> bool | None:
     """Whether instruments touch or cross; None if fewer than two are in view."""
     masks = [(ids == value).view(np.uint8) for value in np.unique(ids[ids > 0]).tolist()]
-    if sum(np.count_nonzero(mask) >= 60 for mask in masks) < 2:
+    if sum(np.count_nonzero(mask) >= _IN_VIEW * ids.size for mask in masks) < 2:
         return None
-    wide = [cv2.dilate(mask, np.ones((3, 3), np.uint8)) for mask in masks]
+    reach = 2 * max(round(_NEAR * len(ids)), 1) + 1
+    wide = [cv2.dilate(mask, np.ones((reach, reach), np.uint8)) for mask in masks]
     return any(bool(np.logical_and(a, b).any()) for i, a in enumerate(wide) for b in wide[:i])

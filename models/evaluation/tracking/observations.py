@@ -74,7 +74,7 @@ def _frame(image: Image, writer: RgbWriter) -> Frame:
     return frame
 
 
-def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, int]) -> Image:
+def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, ...]) -> Image:
     """Return the label at the center of each cell of a grid over the network input; 0 outside the frame: uint8 (h, w)."""
     rows, columns = grid
     x = (np.arange(columns) + 0.5) * view.network_width / columns

@@ -36,15 +36,14 @@ class SequenceScore:
     frames: list[FrameOverlap] = field(default_factory=list)
     _truths: dict[int, int] = field(default_factory=dict)
     _predictions: dict[int, int] = field(default_factory=dict)
-    _maps: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=list)
-    _diagonal: float = 0.0
+    # For each pair of an instrument and an id, by their places in the maps above: the sum of F over the frames.
+    _boundaries: dict[tuple[int, int], float] = field(default_factory=dict)
+    _doubled: int = 0
+    _run: int = 0
 
     def add(self, truth: IdMap, predicted: IdMap) -> None:
         """Score a frame. Truth and prediction have the same size."""
-        seen, truth_index = np.unique(truth, return_inverse=True)
-        found, index = np.unique(predicted, return_inverse=True)
-        counts = np.zeros((len(seen), len(found)))
-        np.add.at(counts, (truth_index.ravel(), index.ravel()), 1)
+        seen, found, counts = _joint_counts(truth, predicted)
         areas = counts.sum(1)
         rows = np.flatnonzero((seen > 0) & (areas >= _LEAST_SHARE * truth.size))
         specks = np.flatnonzero((seen > 0) & (areas < _LEAST_SHARE * truth.size))
@@ -56,10 +55,13 @@ class SequenceScore:
         truths = np.array([self._truths.setdefault(int(v), len(self._truths)) for v in seen[rows]], np.intp)
         ids = np.array([self._predictions.setdefault(int(v), len(self._predictions)) for v in found[columns]], np.intp)
         self.frames.append(FrameOverlap(truths, ids, inner / np.maximum(union, 1)))
-        self._diagonal = float(np.hypot(*truth.shape))
-        self._maps.append(
-            (_packed(truth, self._truths, seen[rows]), _packed(predicted, self._predictions, found[columns]))
-        )
+        reach = max(1, round(_BOUNDARY * float(np.hypot(*truth.shape))))
+        for row, column in np.argwhere(inner > 0).tolist():
+            pair = int(truths[row]), int(ids[column])
+            f = _boundary_f(truth == seen[rows[row]], predicted == found[columns[column]], reach)
+            self._boundaries[pair] = self._boundaries.get(pair, 0.0) + f
+        self._run = self._run + 1 if _is_doubled(inner, areas[rows]) else 0
+        self._doubled = max(self._doubled, self._run)
 
     def result(self) -> Mapping[str, float]:
         """Return HOTA, DetA, AssA, IDF1, IDSW, J, F, J&F, doubled (longest run of frames with two ids on one), and returns."""
@@ -74,45 +76,29 @@ class SequenceScore:
             scores |= self._j_and_f()
         returns = self._returns()
         return scores | {
-            "doubled": float(self._doubled()),
+            "doubled": float(self._doubled),
             "returns": float(returns.number),
             "returns_right": float(returns.right),
             "frames": float(len(self.frames)),
         }
 
     def _j_and_f(self) -> dict[str, float]:
-        """Return the means over the instruments of J (IoU) and F (boundary F1), each with the id that suits it best."""
+        """Return the means over the instruments of J (IoU) and F (boundary F1), each with the id that suits it best.
+
+        A frame without the instrument and without its id counts 1; F counts where the two overlap.
+        """
         total = np.zeros((len(self._truths), len(self._predictions)))
         for frame in self.frames:
             total[np.ix_(frame.truth, frame.predicted)] += frame.iou
         partner = dict(zip(*(side.tolist() for side in best_pairs(total)), strict=True))
         j, f = np.zeros(len(self._truths)), np.zeros(len(self._truths))
-        reach = max(1, round(_BOUNDARY * self._diagonal))
-        for packed in self._maps:
-            truth, predicted = map(_unpacked, packed)
-            for number in range(len(j)):
-                one, other = truth == number + 1, predicted == partner.get(number, 254) + 1
-                union = np.count_nonzero(np.logical_or(one, other))
-                j[number] += np.count_nonzero(np.logical_and(one, other)) / union if union else 1.0
-                f[number] += _boundary_f(one, other, reach) if union else 1.0
-        j, f = j / len(self._maps), f / len(self._maps)
+        for number in range(len(j)):
+            other = partner.get(number, -1)
+            absent = sum(number not in frame.truth and other not in frame.predicted for frame in self.frames)
+            j[number] = absent + (total[number, other] if other >= 0 else 0)
+            f[number] = absent + self._boundaries.get((number, other), 0.0)
+        j, f = j / len(self.frames), f / len(self.frames)
         return {"J": float(j.mean()), "F": float(f.mean()), "J&F": float((j + f).mean() / 2)}
-
-    def _doubled(self) -> int:
-        """Return the longest run of frames in which two ids each hold a tenth of an instrument more than they hold of others."""
-        longest, run = 0, 0
-        for packed in self._maps:
-            truth, predicted = map(_unpacked, packed)
-            counts = np.bincount(truth.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=65536).reshape(
-                256, 256
-            )
-            mine = counts[1:, 1:].argmax(axis=0)
-            held = counts[1:, 1:]
-            areas = counts[1:].sum(axis=1)
-            two = any(np.count_nonzero((held[i] >= 0.1 * areas[i]) & (mine == i)) > 1 for i in np.flatnonzero(areas))
-            run = run + 1 if two else 0
-            longest = max(longest, run)
-        return longest
 
     def _returns(self) -> Returns:
         """Count the returns of instruments that were hidden for 2 to `longest` frames, and those with the id from before."""
@@ -141,16 +127,23 @@ class SequenceScore:
         return int(frame.predicted[overlap.argmax()]) if len(overlap) and overlap.max() >= FOUND else -1
 
 
-def _packed(ids: IdMap, numbers: Mapping[int, int], counted: IdMap) -> NDArray[np.uint8]:
-    """Return a PNG of the map of instances, numbered from 1."""
-    small = np.zeros(ids.shape, np.uint8)
-    for value in counted:
-        small[ids == value] = numbers[int(value)] % 253 + 1
-    return cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].astype(np.uint8)
+def _joint_counts(truth: IdMap, predicted: IdMap) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the values of both maps, and how many pixels have each pair of them (n, m)."""
+    seen, found = (np.flatnonzero(np.bincount(ids.ravel())) for ids in (truth, predicted))
+    places = [np.zeros(int(values[-1]) + 1, np.intp) for values in (seen, found)]
+    for place, values in zip(places, (seen, found), strict=True):
+        place[values] = np.arange(len(values))
+    pairs = places[0][truth.ravel()] * len(found) + places[1][predicted.ravel()]
+    counts = np.bincount(pairs, minlength=len(seen) * len(found)).reshape(len(seen), len(found))
+    return seen, found, counts.astype(np.float64)
 
 
-def _unpacked(png: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), np.uint8)
+def _is_doubled(inner: NDArray[np.float64], areas: NDArray[np.float64]) -> bool:
+    """Whether two ids each hold a tenth of an instrument, and more than they hold of others."""
+    if not inner.size:
+        return False
+    mine = inner.argmax(axis=0)
+    return any(np.count_nonzero((inner[i] >= 0.1 * areas[i]) & (mine == i)) > 1 for i in range(len(areas)))
 
 
 def _boundary_f(one: NDArray[np.bool_], other: NDArray[np.bool_], reach: int) -> float:

@@ -38,10 +38,12 @@ class Scene:
         self.tracker = InstrumentTracker(ClassGroups.of(CLASSES))
         self.segmentation = self._segmentation(np.zeros(GRID, np.uint8))
 
-    def show(self, *lines: Line, smoke: int | None = None, label: int = 1, is_cut: bool = False) -> Instances:
-        """The next frame. `smoke`: the column at which a band of smoke hides five columns."""
+    def show(
+        self, *lines: Line, smoke: int | None = None, classes: tuple[int, ...] = (), is_cut: bool = False
+    ) -> Instances:
+        """The next frame. `smoke`: the column at which a band of smoke hides five columns. `classes`: one for each line."""
         labels, image = np.zeros(GRID, np.uint8), cv2.resize(TEXTURE, NETWORK[::-1], interpolation=cv2.INTER_CUBIC)
-        for start, end, color in lines:
+        for (start, end, color), label in zip(lines, classes or [1] * len(lines), strict=True):
             points = [tuple(round(v) for v in point) for point in (start, end)]
             cv2.line(labels, points[0], points[1], (label,), 5)
             cv2.line(image, *[(x * 4 + 2, y * 4 + 2) for x, y in points], color, 20)
@@ -133,6 +135,41 @@ def test_the_color_tells_a_returning_instrument_from_another(scene: Scene) -> No
     for _ in range(4):
         found = scene.show(left(40, color=BLUE), left(40, 50, RED))
     assert (int(found.ids[30, 10]), int(found.ids[50, 10])) == (2, 1)
+
+
+def test_a_jaw_at_the_edge_is_no_second_instrument(scene: Scene) -> None:
+    found = scene.show(left(40), ((40, 30), (50, 0), RED), classes=(1, 2))
+    assert ids(found) == [1]
+
+
+def test_a_piece_that_reaches_the_edge_keeps_its_id(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(60))
+    for _ in range(5):
+        scene.show(left(60), smoke=0)
+    for _ in range(12):
+        found = scene.show(left(60), smoke=9)
+        assert ids(found) == [1]
+    assert found.ids[30, 3] == found.ids[30, 40] == 1
+
+
+def test_a_fragment_is_no_hidden_instrument(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(40), top(40))
+    for _ in range(6):
+        assert ids(scene.show(left(40), ((50, 55), (51, 55), BLUE))) == [int(scene.show(left(40)).ids[30, 10])]
+
+
+def test_keys_and_ids_are_bounded(scene: Scene) -> None:
+    for step in range(150):  # each of these regions is gone before it has an id
+        scene.show(left(30, 10 + step * 7 % 50)) if step % 3 else scene.show()
+    assert scene.tracker._map is not None
+    assert len(scene.tracker._tracks) <= 3
+    assert max(scene.tracker._tracks, default=0) <= 3
+    scene.tracker._last_id = 65_534
+    for _ in range(4):
+        found = scene.show(top(30, 20), top(30, 60, RED))
+    assert sorted(ids(found)) == [1, 65_535]
 
 
 def test_ids_last_through_a_cut(scene: Scene) -> None:
