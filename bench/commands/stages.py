@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from cliprl.bench.harness.registry import measurement
@@ -22,8 +22,11 @@ from cliprl.engines import available_cpus
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, open_sink, open_source
 from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.core.thread_policy import single_threaded
+from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
 
 ALONE, IN_PLACE, CPU_WORK = "alone", "in place", "alone, CPU work"
+# Tracking, with `--ids` only: it is measured alone, and no part of the bound.
+WITH_IDS, TRACK = "alone, with ids", "track"
 # Most bytes of decoded frames that a pass holds in memory.
 HELD_BYTES = 192_000_000
 METHOD = {
@@ -79,8 +82,8 @@ def prepare_stages(job: BenchJob) -> Runner:
     def run(out: Path, frames: int | None) -> TaskOutcome:
         with single_threaded():  # as within the stream
             costs = one_pass(job.clip, segmenter, out, frames)
-        samples_by_round = {stage: costs.wall[stage] for stage in STAGES}
-        samples_by_round |= {f"{stage} work": [costs.work(stage)] for stage in STAGES}
+        samples_by_round = {stage: costs.wall[stage] for stage in (*STAGES, TRACK)}
+        samples_by_round |= {f"{stage} work": [costs.work(stage)] for stage in (*STAGES, TRACK)}
         return TaskOutcome(costs.frames["decode"], samples_by_round)
 
     return run
@@ -94,12 +97,13 @@ def one_pass(clip: str, segmenter: Segmenter, out: Path, frames: int | None) -> 
         scene = OutputSpec(source.info, segmenter.classes)
     held = _decode(clip, min(frames or limit, limit), costs)
     segmenter.reset()
-    seen = [segmenter(frame) for frame in held]
+    tracking = TrackingSegmenter(segmenter, segmenter.classes)
+    seen = [replace(tracking(frame), instances=None) for frame in held]
     overlay = Overlay(segmenter.classes)
     for frame, segmentation in zip(held, seen, strict=True):
         with frame.stage("draw"):
             overlay.draw(frame, segmentation)
-    for stage in ("prepare", "encode", "refine", "draw"):
+    for stage in ("prepare", "encode", "refine", TRACK, "draw"):
         costs.note(stage, [frame.durations[stage] for frame in held], sum(frame.cpu[stage] for frame in held))
     _write(held, seen, out, scene, costs)
     return costs
@@ -149,7 +153,9 @@ def alone_series(rounds: Sequence[Sequence[TimedRun]]) -> list[Series]:
     """Wall time and CPU work of each stage alone, and the bound."""
     wall = [Series.of(ALONE, stage, "ms", samples_by_round(rounds, stage)) for stage in STAGES]
     work = [Series.of(CPU_WORK, stage, "ms", samples_by_round(rounds, f"{stage} work")) for stage in STAGES]
-    return [*wall, *work, Series.of(CPU_WORK, "bound", "FPS", [[bound] for bound in bounds(rounds)])]
+    names = {TRACK: TRACK, f"{TRACK}, CPU work": f"{TRACK} work"}
+    track = [Series.of(WITH_IDS, shown, "ms", samples_by_round(rounds, name)) for shown, name in names.items()]
+    return [*wall, *work, *track, Series.of(CPU_WORK, "bound", "FPS", [[bound] for bound in bounds(rounds)])]
 
 
 def bounds(rounds: Sequence[Sequence[TimedRun]]) -> list[float]:

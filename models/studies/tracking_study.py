@@ -94,17 +94,22 @@ def _masks(bundle: str) -> NetworkMasks:
     return NetworkMasks(_segmenter(bundle))
 
 
-def robotic_video(folder: Path, bundle: str) -> dict[str, dict[str, float]]:
-    """Score a video of EndoVis 2015 by the bundle's masks. Raises CliprlError if its files are missing."""
+def robotic_frames(folder: Path) -> Iterator[LabeledFrame]:
+    """Read a video of EndoVis 2015 with its instances. Raises CliprlError if its files are missing."""
     if not (folder / "labels.npz").is_file():
         raise CliprlError(
             f"'{folder}' holds no labels.npz: give --data the folder of EndoVis 2015, which holds robotic/D1"
         )
     with np.load(folder / "labels.npz") as data:
         ids = data["instance"]
-    images = read_video(folder / "video.avi")
-    frames = ((image, one, one) for image, one in zip(images, ids, strict=True))
-    return score_clip(frames, _masks(bundle), ClassGroups.of(open_bundle(bundle).manifest.classes))
+    for image, one in zip(read_video(folder / "video.avi"), ids, strict=True):
+        yield image, one, one
+
+
+def robotic_video(folder: Path, bundle: str) -> dict[str, dict[str, float]]:
+    """Score a video of EndoVis 2015 by the bundle's masks. Raises CliprlError if its files are missing."""
+    groups = ClassGroups.of(open_bundle(bundle).manifest.classes)
+    return score_clip(robotic_frames(folder), _masks(bundle), groups)
 
 
 def summary(clips: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:

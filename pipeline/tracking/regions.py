@@ -59,7 +59,7 @@ class Part:
     @cached_property
     def runs(self) -> list[NDArray[np.intp]]:
         """Where it reaches the edge of the field of view, but for its tips."""
-        return contacts(cv2.subtract(self.mask, self.maps.tips), self.maps.edge)
+        return contacts(np.asarray(cv2.subtract(self.mask, self.maps.tips), np.uint8), self.maps.edge)
 
     @cached_property
     def shafts(self) -> list[Shaft]:
@@ -120,7 +120,7 @@ class Part:
     def beside(self, parts: list[Part]) -> list[int]:
         """Return the tracks in view that lie within `_NEAR` cells."""
         reach = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
-        around = cv2.dilate(self.mask, reach)
+        around = np.asarray(cv2.dilate(self.mask, reach), np.uint8)
         near = [part for part in parts if part.key and part.group == self.group and (around & part.mask).any()]
         return list(dict.fromkeys(part.key for part in near))
 

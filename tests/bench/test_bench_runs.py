@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from cliprl.bench import peers
-from cliprl.bench.commands import scale, soak, stages, stream, suite
+from cliprl.bench.commands import scale, soak, stages, stream, suite, tracking
 from cliprl.bench.commands.live_path import live
 from cliprl.bench.commands.peers import measure as measure_peers
 from cliprl.bench.commands.results import compare, readme
+from cliprl.bench.commands.tracking import prepare_tracked
 from cliprl.bench.fixtures.looped_source import PacedSource
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file
@@ -25,7 +26,7 @@ from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutcome, interleaved, timed_runs
-from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, trial
+from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, timed, trial
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.core.frame import FrameContext
@@ -107,6 +108,9 @@ def test_stages_are_all_measured_and_bound_is_their_sum(session: ResultSession, 
             series = result.find(case, stage)
             assert series is not None
             assert series.digest().n == FRAMES
+    track = result.find(stages.WITH_IDS, stages.TRACK)
+    assert track is not None
+    assert track.digest().n == FRAMES
     work = [s.digest().p50 for s in result.series if s.case == stages.CPU_WORK and s.unit == "ms"]
     bound = result.find(stages.CPU_WORK, "bound")
     assert bound is not None
@@ -135,6 +139,21 @@ def test_the_stream_beside_the_plain_loop_in_fresh_processes(clip: str, job: Ben
     assert efficiency is not None
     assert bound is not None
     assert efficiency.digest().p50 == pytest.approx(ours_fps / bound.digest().p50, rel=0.01)
+
+
+def test_tracking_is_measured_beside_the_stream_without_it(clip: str, job: BenchJob) -> None:
+    answers = {
+        name: [timed(prepare, job)]
+        for name, prepare in ((cliprl_contender.NAME, cliprl_contender.prepare), (tracking.TRACKED, prepare_tracked))
+    }
+    found = {(series.case, series.name): series.digest() for series in tracking.series_of(answers)}
+    rates = [found[case, "fps"].mean for case in (tracking.TRACKED, cliprl_contender.NAME)]
+    assert found[tracking.TRACKED, f"fps over {cliprl_contender.NAME}"].p50 == pytest.approx(
+        rates[0] / rates[1], rel=0.01
+    )
+    assert found[tracking.TRACKED, "track"].n % FRAMES == 0
+    assert 0 < found[tracking.TRACKED, "track"].p50 < 100
+    assert tracking.series_of({}) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""The study of following: delays are counted, and one click follows an instrument through a rendered clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.models.evaluation.tracking.observations import TrueMasks
+from cliprl.models.studies.follow_study import delays, follow_clip, follow_table
+from cliprl.pipeline.synthetic import SCENE_CLASSES
+from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
+
+GROUPS = ClassGroups.made({1: TOOL})
+
+
+def test_delays_of_leaving_and_return() -> None:
+    in_view = [True] * 4 + [False] * 5 + [True] * 6
+    followed = [True] * 6 + [False] * 6 + [True] * 3
+    assert delays(list(zip(in_view, followed, strict=True))) == {
+        "left": 1.0,
+        "late lost": 2.0,
+        "returned": 1.0,
+        "late found": 3.0,
+    }
+    never = delays([(True, True), (False, True), (True, False), (True, False)])
+    assert (never["late lost"], never["late found"]) == (1.0, 2.0)
+
+
+def test_one_click_follows_an_instrument_that_is_hidden() -> None:
+    rng = np.random.default_rng(0)
+    tissue = textured(rng)
+    frames = []
+    for index in range(24):
+        image, labels = tissue.copy(), np.zeros((256, 320), np.uint8)
+        shown = not 8 <= index < 14
+        for number, (top, color) in enumerate(((60 + index, (200, 40, 40)), (180, (40, 60, 200))), 1):
+            if shown or number == 2:
+                labels[top : top + 24, : 200 - 40 * number] = number
+                image[top : top + 24, : 200 - 40 * number] = color
+        frames.append((image, (labels > 0).astype(np.uint8), labels))
+    scores = follow_clip(frames, TrueMasks(len(SCENE_CLASSES)), GROUPS)
+    assert scores["J&F"] > 0.85
+    assert (scores["left"], scores["late lost"], scores["returned"]) == (1, 0, 1)
+    assert scores["late found"] <= 5
+    assert follow_table({"clip": scores}).count("\n") == 2
+
+
+def textured(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Tissue with texture at several pixels."""
+    return np.asarray(np.kron(rng.integers(60, 120, (32, 40, 3)), np.ones((8, 8, 1))), np.uint8)
+
+
+@pytest.mark.parametrize("hidden", [None, 2])
+def test_the_target_is_the_largest_or_the_given_one(hidden: int | None) -> None:
+    labels = np.zeros((256, 320), np.uint8)
+    labels[60:100, :160], labels[180:200, :100] = 1, 2
+    image = np.where(labels[..., None] > 0, 200, 90).astype(np.uint8).repeat(3, axis=2)
+    scores = follow_clip([(image, (labels > 0).astype(np.uint8), labels)] * 4, TrueMasks(12), GROUPS, hidden)
+    assert scores["J&F"] > 0.85
