@@ -93,6 +93,17 @@ def _export(
             external_data=False,
             verbose=False,
         )
+    model = onnx.load(path)
+    strip_sources(model)
+    onnx.save(model, path)
+
+
+def strip_sources(model: Any) -> None:
+    """Remove the exporter's notes from a graph: stack traces with the paths of the machine that exported it."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
 
 
 def _store_in_half(model: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ConfidenceSpec, open_bundle
+from cliprl.engines import Bundle, ConfidenceSpec, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.load import load_recipe
@@ -27,7 +27,7 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.studies.confidence.fits import calibration_error, distances
-from cliprl.models.studies.model_card_tables import SIDES, markdown
+from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, logistic
@@ -240,6 +240,7 @@ def write_card(
     protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Score the set of this name alone. May be repeated.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Leave out the rows with corruption.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the scores into the bundle's manifest.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
@@ -259,6 +260,8 @@ def write_card(
             }
             (out / "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (out / "card.md").write_text(markdown(card), encoding="utf-8")
+    if write:
+        seal_bundle(opened.path, replace(opened.manifest, scores=manifest_scores(card)), opened.embeddings)
     typer.echo((out / "card.md").read_text(encoding="utf-8"))
 
 

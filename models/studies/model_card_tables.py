@@ -85,3 +85,21 @@ def _corruption_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
         if not clean["severity"] and set(cells) != {"–"}:
             rows.append([title, *cells])
     return markdown_table(["set", *(f"severity {severity}" for severity in severities)], rows)
+
+
+IOU = "dataset IoU of 'instrument', all instrument classes as one"
+FALSE_ALARMS = "share of pixels called instrument, where none is"
+
+
+def manifest_scores(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card's scores as a manifest lists them: by row, {definition, use, frames, base, refined}.
+
+    A row without any instrument has the share of false alarms.
+    """
+    scores = {}
+    for title, entry in card["rows"].items():
+        found = entry.get("iou") or entry["false_alarms"]
+        sides = {side: {"pooled": found[side]} for side in SIDES}
+        definition = IOU if "iou" in entry else FALSE_ALARMS
+        scores[title] = {"definition": definition, "use": entry["use"], "frames": {"pooled": entry["frames"]}, **sides}
+    return scores

@@ -31,40 +31,24 @@ def test_a_readme_is_short(page: Path) -> None:
     assert all(len(table.strip().splitlines()) <= 12 for table in re.findall(r"(?:^\|.*\n)+", text, re.M))
 
 
-def score(manifest: Any, key: str, name: str) -> list[str]:
-    entry = manifest.scores[key]
-    frames = sum(entry["frames"].values()) if name == "pooled" else entry["frames"][name]
-    return [str(frames), *(f"{entry[stage][name]:.3f}" for stage in ("base", "refined"))]
-
-
-def test_the_model_card_quotes_its_manifest() -> None:
+def test_the_manifest_has_the_scores_of_the_model_card() -> None:
     manifest = open_bundle("small").manifest
-    all_four = "endovis2015:sequences=D1,D2,OP1,OP3&labels=instrument, instrument"
-    expected = [["score", "frames", "base", "refined"]]
-    expected += [
-        [f"instrument, EndoVis 2015 {name}", *score(manifest, all_four, name)] for name in ("D1", "D2", "OP1", "OP3")
-    ]
-    expected.append(["instrument, all four", *score(manifest, all_four, "pooled")])
-    for severity in range(2, 6):
-        key = f"endovis2015:sequences=D2&labels=instrument&severity={severity}, instrument"
-        expected.append([f"instrument, D2 corrupted at severity {severity}", *score(manifest, key, "pooled")])
-    assert [row for row in rows(CARD) if row[0] == "score" or row[0].startswith("instrument")] == expected
+    quoted = {row[0]: row[2:4] for row in rows(CARD) if len(row) == 9}
+    for title, entry in manifest.scores.items():
+        if "severity" not in title and "IoU" in entry["definition"]:
+            assert quoted[title] == [f"{entry[side]['pooled']:.3f}" for side in ("base", "refined")]
 
 
-def test_the_model_card_quotes_false_alarms_and_the_training() -> None:
+def test_the_model_card_quotes_the_training() -> None:
     manifest, text = open_bundle("small").manifest, " ".join(CARD.read_text(encoding="utf-8").split())
-    alarms = manifest.scores["clip sinus_1080p30, which shows no instrument, false alarms"]
-    assert f"base {alarms['base']['pooled']:.2%}, refined {alarms['refined']['pooled']:.2%}".replace("%", " %") in text
-    mean = manifest.scores["rendered scenes, seeds not trained on, dataset mIoU, with background"]
-    assert f"base {mean['base']['pooled']:.3f}, refined {mean['refined']['pooled']:.3f}" in text
     recipe = manifest.training["recipe"]
     for stage in ("contrastive", "supervised", "reinforcement"):
         assert f"{recipe[stage]['steps']} {stage} steps" in text
     assert f"Input {manifest.height}x{manifest.width}" in text
-    assert f"{recipe['data']['scenes']} scenes of {recipe['data']['frames']} frames" in text
     assert manifest.training["command"] in text
     for source in manifest.training["data"]:
-        assert source["licence"] in text
+        assert source["licence"].split(";")[0].split(",")[0] in text
+        assert source.get("attribution", "(arXiv").split(":")[0].split(",")[0].split(" et")[0] in text
 
 
 def test_the_model_card_quotes_sizes() -> None:
@@ -78,6 +62,12 @@ def test_the_model_card_quotes_sizes() -> None:
         ]
         assert f"{sum(files.pop(name) for name in full) / 1e6:.1f}" == megabytes
     assert files == {}
+
+
+def test_graphs_hold_no_paths() -> None:
+    for path in CARD.parent.glob("*.onnx"):
+        data = path.read_bytes()
+        assert not re.search(rb'File "|\.py\b|/site-packages', data), path.name
 
 
 def test_the_model_card_is_not_hashed(tmp_path: Path) -> None:
