@@ -63,7 +63,7 @@ def select_command(
     spacing = min(1.0, seconds / (4 * count)) if gap is None else gap
     chosen = choose_frames(measures, count, spacing)
     out.mkdir(parents=True, exist_ok=True)
-    title = f"{len(chosen)} of {len(measures)} frames, at least {spacing:.2g} s apart where so many are there"
+    title = f"{len(chosen)} of {len(measures)} frames, at least {spacing:.2g} s apart where the videos are long enough"
     table = Table("video", "frame", "seconds", "reason", title=title)
     for one in chosen:
         table.add_row(one.measure.video, str(one.measure.index), f"{one.measure.seconds:.2f}", one.reason)

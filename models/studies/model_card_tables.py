@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cliprl.models.evaluation.manifest_scores import FALSE_ALARMS, UNION_IOU
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
@@ -87,10 +88,6 @@ def _corruption_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown_table(["set", *(f"severity {severity}" for severity in severities)], rows)
 
 
-IOU = "dataset IoU of 'instrument', all instrument classes as one"
-FALSE_ALARMS = "share of pixels called instrument, where none is"
-
-
 def manifest_scores(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card's scores as a manifest lists them: by row, {definition, use, frames, base, refined}.
 
@@ -100,6 +97,6 @@ def manifest_scores(card: Mapping[str, Any]) -> dict[str, Any]:
     for title, entry in card["rows"].items():
         found = entry.get("iou") or entry["false_alarms"]
         sides = {side: {"pooled": found[side]} for side in SIDES}
-        definition = IOU if "iou" in entry else FALSE_ALARMS
+        definition = UNION_IOU if "iou" in entry else FALSE_ALARMS
         scores[title] = {"definition": definition, "use": entry["use"], "frames": {"pooled": entry["frames"]}, **sides}
     return scores

@@ -67,7 +67,7 @@ def parse_exemplar(text: str) -> Exemplar:
 def with_exemplars(bundle: Bundle, exemplars: Sequence[str], read: FrameReader) -> Bundle:
     """Return the bundle with a class for each name of the exemplars (see `parse_exemplar`).
 
-    Several exemplars may have one name: the class looks like all of them. Where the bundle has a class of the name, of its own or
+    Several exemplars may have one name: the class looks like all of them. Where the bundle has a class of the name, its own or
     by a prompt, its embedding is mixed with that of the boxes. `read` returns the frame of an image file.
     Raises UsageError for an exemplar that can't be read, a box outside the image, and more classes than the networks take.
     """

@@ -93,7 +93,7 @@ def test_a_box_counts_in_the_image_as_displayed(image: Path) -> None:
     np.testing.assert_allclose(two[0], two[1], atol=1e-4)
 
 
-def test_tiny_box_is_the_nearest_cell_and_boxes_outside_are_refused(image: Path) -> None:
+def test_tiny_box_is_its_nearest_cell_and_boxes_outside_fail(image: Path) -> None:
     bundle = open_bundle("small")
     assert len(with_exemplars(bundle, [f"dot={image}#0,0,1,1"], read_first_frame).embeddings) == 13
     with pytest.raises(UsageError, match=r"reaches out of .*frame.png, which has 320x256 pixels"):
