@@ -1,19 +1,30 @@
-"""`cliprl-label`: choose frames that are worth labelling, and write them as a task."""
+"""`cliprl-label`: choose frames that are worth labelling, or label frames by prompts alone."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, run_app
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+class _LabelGroup(TyperGroup):
+    """Takes `cliprl-label FRAMES... --prompt WORDS` for `cliprl-label run`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Resolve the sub-command; a first word that is none, and exists as a file or folder, is a source of `run`."""
+        named = args[0] in self.commands or args[0].startswith("-") or not Path(args[0]).exists()
+        return super().resolve_command(ctx, args if named else ["run", *args])
+
+
+app = typer.Typer(cls=_LabelGroup, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
 class TaskFormat(StrEnum):
@@ -26,7 +37,7 @@ class TaskFormat(StrEnum):
 
 @app.callback()
 def label_command() -> None:
-    """Label videos: choose the frames that are worth it."""
+    """Label frames: choose those that are worth it, or let prompts label them."""
 
 
 @app.command("select")
@@ -71,6 +82,52 @@ def select_command(
         if indices := {one.measure.index for one in chosen if one.measure.video == video}:
             write_task(segmenter, opened, video, indices, [out / f"{stem}.{format_.value}", f"{out / stem}.frames/"])
     console.print(table)
+
+
+@app.command("run")
+def run_command(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="FRAMES...", help="Folders of images, single images, or videos.")
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PHRASE",
+            help="What to label: 'surgical instrument', 'suture=a thread #FF8800'; may be repeated.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the set; a run goes on in its own.")] = Path(
+        "labels"
+    ),
+    bundle: Annotated[
+        str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle that gives the saliency.")
+    ] = "small",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="The promptable network that checks the masks: none, grabcut, sam:ENCODER.onnx,DECODER.onnx."
+        ),
+    ] = "none",
+    every: Annotated[int, typer.Option(min=1, help="Take each N-th frame of a video.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Label frames by prompts alone, as a data set to train on (folder:OUT), with a sheet of overlays, OUT/index.html.
+
+    Pixels of low confidence, and those where the promptable network disagrees, are unknown (255). The same command goes on where
+    an earlier run has ended.
+    """
+    from cliprl.models.labelling.pseudo_labels.run import LabelOptions, run_labelling
+
+    options = LabelOptions(tuple(sources), tuple(prompt or ()), out, bundle, network, every, threads)
+    console = error_console(quiet=quiet)
+    done = run_labelling(options, console)
+    unreadable = f", {done.unreadable} can't be read (see {out}/labels.jsonl)" if done.unreadable else ""
+    console.print(
+        f"{done.labelled} frames labelled, {done.frames} in {out}{unreadable}", highlight=False, soft_wrap=True
+    )
 
 
 def _check_places(videos: list[str], stems: list[str], out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -65,6 +66,8 @@ class Segmentation:
     confidence: mean of the largest probability over the cells in the field of view, 0..1.
     steps: number of refinement steps (0: none). moved: share of cells that the last step changed.
     instances: the instruments with their numbers; None in a stream that does not track them.
+    presence: estimated probability, 0..1, that the frame shows a class, by the names of the classes that are left out of `labels`
+    where they are absent; None if there is none of these.
     model: the confidence of the bundle, None for one without.
     """
 
@@ -75,6 +78,7 @@ class Segmentation:
     steps: int
     moved: float = 0.0
     instances: Instances | None = None
+    presence: Mapping[str, float] | None = None
     model: ConfidenceModel | None = None
     _reliability: Reliability | None = field(default=None, repr=False)
 

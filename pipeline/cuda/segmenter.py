@@ -30,6 +30,10 @@ from cliprl.pipeline.overlay.overlay import Style
 from cliprl.pipeline.overlay.upsample import grid_spans
 from cliprl.pipeline.segment.segmenter import Segmenter
 
+NO_PRESENCE = (
+    "classes that are named at run time are drawn in every frame: whether they are there is tested on the CPU only"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PendingFrame:
@@ -62,6 +66,8 @@ class CudaSegmenter(Segmenter):
                 self._send_view(full_viewport(*self._size, *self._size))
                 self._inference.warm_up()
             self._inference.capture()
+        if self._gate is not None:
+            self._cuda.notes = (*self._cuda.notes, NO_PRESENCE)
         if self._inference.note:
             self._cuda.notes = (*self._cuda.notes, self._inference.note)
         self.reset()

@@ -66,8 +66,8 @@ class Status:
     backlog; displayed: when it was first displayed; both by `time.monotonic()`, None for a file and before the first frame.
     latency_ms: the difference, None for repeated frames and cards. behind_s: age of the frame in state BEHIND. dropped: camera
     frames never displayed; skipped: those of them that were not decoded, to catch up. reconnections, restarts: counts for
-    source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. reliability: of
-    that mask. out_of_body: the
+    source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. presence: of the classes
+    that are left out where they are absent, by name, see `Segmentation`. reliability: of that mask. out_of_body: the
     guard's decision; guarded: whether shared frames are pixelated. note: problems of outputs and recordings, such as a full
     disk, while they last.
     """
@@ -88,6 +88,7 @@ class Status:
     reconnections: int = 0
     restarts: int = 0
     areas: Mapping[str, float] = field(default_factory=dict)
+    presence: Mapping[str, float] = field(default_factory=dict)
     reliability: Reliability | None = None
     out_of_body: bool = False
     guarded: bool = False

@@ -75,6 +75,7 @@ class StatusReporter:
             reconnections=max(self._capture.connections - 1, 0),
             restarts=self._supervisor.restarts if self._supervisor else 0,
             areas=self._areas(selected),
+            presence=selected.segmentation.presence or {} if selected.segmentation else {},
             reliability=selected.segmentation.reliability if selected.segmentation else None,
             out_of_body=out_of_body,
             guarded=guarded,

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
+from cliprl.engines import Bundle, ClassSpec, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.confidence import ConfidenceModel
@@ -112,8 +112,9 @@ class Segmenter:
     Use one segmenter per stream. `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
     refinement). `budget_ms` limits the time spent on a frame: steps that would end later are left out. `threads` 0 lets the
     networks use half of the cores. `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches
-    #FF8800". `preprocessor` makes the network input (None: on the CPU). `log` receives messages about steps that take time, such
-    as compiling the networks for this machine; with `engines` given, nothing is compiled.
+    #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `preprocessor` makes the network
+    input (None: on the CPU). `log` receives messages about steps that take time, such as compiling the networks for this machine;
+    with `engines` given, nothing is compiled.
     """
 
     device = "cpu"
@@ -147,6 +148,7 @@ class Segmenter:
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
+        self._gate = _presence_gate(self.classes)
         self.reset()
         self._warm_up()
 
@@ -192,6 +194,8 @@ class Segmenter:
             self._prior.keep(refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
             found.model = self._model
+            if self._gate is not None:
+                self._gate(found)
             context.segmentation = found
 
     def reset(self) -> None:
@@ -210,6 +214,15 @@ class Segmenter:
 
     def settle(self) -> None:
         """Return at once: the CPU has no pending work."""
+
+
+def _presence_gate(classes: Sequence[ClassSpec]) -> Callable[[Segmentation], None] | None:
+    """Return what leaves out absent classes; None if no class was named at run time."""
+    if not any(spec.kind == "prompted" for spec in classes):
+        return None
+    from cliprl.pipeline.segment.presence_gate import PresenceGate
+
+    return PresenceGate(classes)
 
 
 def _check(steps: int, budget: float | None) -> None:

@@ -78,6 +78,7 @@ class ProgramInfo:
             "reconnections": status.reconnections,
             "restarts": status.restarts,
             "areas": {name: round(share, 5) for name, share in status.areas.items()},
+            "presence": {name: round(value, 4) for name, value in status.presence.items()},
             "doubt": round(status.reliability.doubt, 4) if status.reliability else None,
             "unsure": status.reliability.unsure if status.reliability else False,
             "unfamiliar": status.reliability.unfamiliar if status.reliability else False,

@@ -41,6 +41,7 @@ CLASSES = (
     ClassSpec("shaft", (0, 255, 0), "instrument"),
     ClassSpec("kidney", (255, 55, 0), "tissue"),
 )
+SHOWN_PRESENCE = (CLASSES[-1].name, 0.875)
 Content = Callable[[int], tuple[Frame, Segmentation]]
 
 
@@ -116,6 +117,7 @@ class Player(threading.Thread):
             fps=float(self._rate),
             latency_ms=1000 * (time.monotonic() - captured),
             areas=areas,
+            presence={SHOWN_PRESENCE[0]: SHOWN_PRESENCE[1]} if shown else {},
             recordings=(self._recording(),),
             note=self.note,
         )

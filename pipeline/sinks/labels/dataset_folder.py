@@ -33,13 +33,13 @@ class DatasetFolderSink(FolderSink):
         if segmentation is None:
             return
         if "classes.toml" not in self._masks:
-            self._masks.add("classes.toml", _classes_toml(self.spec.classes).encode())
+            self._masks.add("classes.toml", classes_toml(self.spec.classes).encode())
         name = exported_name(frame, self.spec)
         self._masks.add(f"images/{name}", self._converter.png(frame))
         self._masks.add(f"masks/{name}", encode_png(frame_labels(frame, segmentation), self._palette))
 
 
-def _classes_toml(classes: Sequence[ClassSpec]) -> str:
+def classes_toml(classes: Sequence[ClassSpec]) -> str:
     """Return the classes, the background first, with their values in masks."""
     entries = sorted(enumerate(classes), key=lambda item: item[1].kind != "background")
     return "".join(

@@ -34,6 +34,7 @@ class EventSink(PartialFileSink):
          "confidence": 0..1, "doubt": 0..1, "distance": number, "unsure": bool, "unfamiliar": bool,
          "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
+         "presence": {NAME: 0..1},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "followed": {"state": "waiting" | "following" | "lost", "id": int or null},
          "latency_ms": {STAGE: number, "age": number}}
@@ -46,7 +47,8 @@ class EventSink(PartialFileSink):
     frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four
     are absent for a bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or
     "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
-    that is unknown. Lines reach the disk within a second.
+    that is unknown. Lines reach the disk within a second. "presence" is the estimated probability that the frame shows a
+    class that was named at run time, on the CPU; absent without such a class.
     """
 
     needs_planes = False
@@ -73,6 +75,8 @@ class EventSink(PartialFileSink):
                 "moved": round(segmentation.moved, 6),
                 "classes": self._seen(frame, segmentation),
             }
+            if segmentation.presence is not None:
+                event["presence"] = {name: round(value, 4) for name, value in segmentation.presence.items()}
             if segmentation.instances is not None:
                 event["instances"] = self._instances(frame, segmentation)
                 if (followed := segmentation.instances.followed) is not None:

@@ -91,13 +91,14 @@ export class ClassList {
     this.#rows.set(name, { row, box, share });
   }
 
-  update(hidden, areas) {
+  update(hidden, areas, presence = {}) {
     for (const [name, { row, box, share }] of this.#rows) {
       const area = areas[name] ?? 0;
       box.checked = !hidden.includes(name);
       share.textContent = area >= LEAST_SHARE ? `${(area * 100).toFixed(1)} %` : "–";
       row.style.setProperty("--share", Math.min(area, 1).toFixed(4));
       row.classList.toggle("absent", area < LEAST_SHARE);
+      row.title = name in presence ? `presence ${(presence[name] * 100).toFixed(0)} %` : "";
     }
   }
 }

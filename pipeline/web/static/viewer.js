@@ -87,7 +87,7 @@ link.addEventListener("status", ({ detail }) => {
   statusTime = performance.now();
   screen.setOrigins(detail.call, detail.origins);
   controls.accept(detail.settings);
-  classList?.update(controls.settings.hidden, detail.areas);
+  classList?.update(controls.settings.hidden, detail.areas, detail.presence);
   showState();
   showMask();
   showFacts();
@@ -276,7 +276,7 @@ controls.addEventListener("change", () => {
   slider.style.setProperty("--filled", `${percent}%`);
   put("opacity-value", `${percent} %`);
   byId("contours").checked = contours;
-  classList?.update(hidden, status?.areas ?? {});
+  classList?.update(hidden, status?.areas ?? {}, status?.presence ?? {});
   put("all", hidden.length ? "Show all" : "Hide all");
   showRecord();
   press("pause", paused);

@@ -205,6 +205,8 @@ def test_areas_are_told(page: Any) -> None:
     shares = page.execute_script("return [...document.querySelectorAll('.share')].map((node) => node.textContent)")
     assert all(re.fullmatch(r"\d\d\.\d %", share) for share in shares)
     assert float(shares[0].split()[0]) == pytest.approx(100 * 25 * 24 / (64 * 80), abs=0.1)
+    titles = page.execute_script("return [...document.querySelectorAll('li')].map((node) => node.title)")
+    assert [title for title in titles if title] == ["presence 88 %"]
 
 
 def test_at_opacity_0_the_picture_is_the_raw_one(page: Any) -> None:

@@ -1,0 +1,103 @@
+"""The run of `cliprl-label run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.engines.promptable import open_promptable
+from cliprl.models.data.sample import IGNORE
+from cliprl.models.labelling.pseudo_labels.folder import LabelFolder
+from cliprl.models.labelling.pseudo_labels.frames import LabelFrame, check_sources, iterate_frames
+from cliprl.models.labelling.pseudo_labels.labeller import PromptLabeller
+from cliprl.models.labelling.pseudo_labels.page import sheet_html
+
+NO_NETWORK = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """The options of a run; the help of the command describes each."""
+
+    sources: tuple[Path, ...]
+    prompts: tuple[str, ...]
+    out: Path
+    bundle: str = "small"
+    network: str = NO_NETWORK
+    every: int = 1
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSummary:
+    """The number of frames of the set, of those that this run labelled, and of those that can't be read."""
+
+    frames: int
+    labelled: int
+    unreadable: int
+
+
+def run_labelling(options: LabelOptions, console: Console) -> LabelSummary:
+    """Label the frames that are not labelled yet, and write the sheet of overlays."""
+    if not options.prompts:
+        raise UsageError("no prompt: name what is to be labelled, as in --prompt 'surgical instrument'")
+    images = check_sources(options.sources)
+    bundle = open_bundle(options.bundle)
+    network = None if options.network == NO_NETWORK else open_promptable(options.network, threads=options.threads)
+    labeller = PromptLabeller(bundle, options.prompts, network, options.threads)
+    settings = {
+        "prompts": list(options.prompts),
+        "bundle": bundle.manifest.name,
+        "hashes": dict(bundle.manifest.hashes),
+        "network": options.network,
+        "network_hashes": network_hashes(options.network),
+        "every": options.every,
+    }
+    with LabelFolder(options.out, labeller.classes, settings, consecutive=not images) as folder:
+        before = len(folder.done)
+        with _progress(console) as progress:
+            task = progress.add_task("labelling", total=images or None, completed=before)
+            for frame in iterate_frames(options.sources, folder.done.__contains__, options.every):
+                label_frame(labeller, folder, frame)
+                progress.update(task, completed=len(folder.done))
+        title = f"Pseudo-labels for {', '.join(spec.name for spec in labeller.classes[1:])}"
+        folder.write_page(sheet_html(title, labeller.classes, folder.records()))
+        unreadable = sum("error" in record for record in folder.records())
+        return LabelSummary(len(folder.done), len(folder.done) - before, unreadable)
+
+
+def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame) -> None:
+    """Label one frame and write it; one that can't be read is noted."""
+    try:
+        image = frame.read()
+    except CliprlError as error:
+        folder.skip(frame.name, str(error))
+        return
+    if frame.starts:
+        labeller.reset()
+    found = labeller(image)
+    record: dict[str, Any] = {
+        "file": None if frame.file is None else str(frame.file),
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "unsure": round(float((found.labels == IGNORE).mean()), 6),
+        "prompts": found.prompts,
+    }
+    folder.add(frame.name, frame.file, image, found.labels, record)
+
+
+def network_hashes(spec: str) -> dict[str, str]:
+    """Return the SHA-256 of the files that the specification of a promptable network names, by file name."""
+    paths = [Path(part) for part in spec.partition(":")[2].split(",") if part]
+    return {path.name: file_hash(path) for path in paths if path.is_file()}
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)

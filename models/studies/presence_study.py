@@ -1,0 +1,190 @@
+"""Fit the presence of classes (`PresenceGate`) on the protocol's sets for choosing, and score both sides.
+
+    python -m cliprl.models.studies.presence_study --bundle small --set data.root=FOLDER --out runs/presence
+
+Each frame is segmented once with the bundle's classes, and once for each word that no scene shows, added by a prompt. It writes
+OUT/presence.json: the fit, and by set how often a mask is left where a class is, and none where it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle, UsageError, open_bundle
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sample import IGNORE, Sample
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
+from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
+from cliprl.models.studies.text_study import UNKNOWN
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.pipeline.core.frame import FrameContext
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.segment.presence import PresenceTest, fit_presence
+from cliprl.pipeline.segment.presence_gate import class_evidence
+from cliprl.pipeline.segment.prompts import with_prompts
+from cliprl.pipeline.segment.segmenter import segmentation_of
+
+# A class counts as there from this share of the image's known pixels on, and as absent without a pixel.
+MIN_SHOWN = 0.002
+# Classes of data sets under other names than the bundle's.
+ALIASES = {"shaft": "instrument-shaft", "head": "instrument-clasper", "surgical-tool": "instrument-shaft"}
+# What is known of a class in a frame.
+THERE, NOT_THERE, NOT_KNOWN = 1, 0, -1
+# A prompt for a thing that many frames show. The bundle's classes that mean the same are left out for it.
+PROMPT = "surgical instrument"
+# One class in one frame: whether it is there, what it is ("class", "prompt" or "word"), its evidence, and whether it has a mask.
+PresenceRow = tuple[int, str, float, bool]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class WordSegmenter(ImageSegmenter):
+    """Segments each frame with the bundle's classes, and once for each further word; the results are in `found`, by word."""
+
+    found: dict[str, Segmentation]
+
+    def __init__(self, bundle: Bundle, words: Sequence[str]) -> None:
+        self.words, self.own = words, len(bundle.manifest.classes)
+        named = [f"word-{i}={word}" for i, word in enumerate(words)]
+        super().__init__(with_prompts(bundle, named), precision="f32", threads=1)
+
+    def refine(self, context: FrameContext) -> None:
+        """Refine the logits of the bundle's classes, alone and with each word."""
+        self.found, text = {}, self.bundle.embeddings
+        for i, word in enumerate(("", *self.words)):
+            rows = [*range(self.own), *([self.own + i - 1] if word else [])]
+            base, self._refiner.text = np.ascontiguousarray(context.logits[:, rows]), text[rows]
+            refined = self._refiner(context.features, base, base)
+            self.found[word] = segmentation_of(refined.logits[0].copy(), context.view, refined.steps, refined.moved)
+        context.segmentation, self._refiner.text = self.found[""], text
+
+
+@app.command()
+def fit_gate(
+    out: Annotated[Path, typer.Option(help="Folder for rendered scenes and presence.json.")],
+    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="A set of the protocol; may be repeated.", show_default="all")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each set, evenly spaced.")] = 36,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Fit on the sets for choosing; the sets for reporting are scored only."""
+    rules, opened = load_protocol(), open_bundle(bundle)
+    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    segmenter, rows = WordSegmenter(opened, UNKNOWN), dict[str, list[PresenceRow]]()
+    named = PromptBundle.of(opened, [PROMPT])
+    prompted = WordSegmenter(named.bundle, ())
+    sets = [one for one in select_sets(rules, name or ()) if not one.outside]
+    with ProgressDisplay.open(quiet) as display:
+        for one in sets:
+            data = open_dataset(one.data, "test", context)
+            indices = np.unique(np.linspace(0, len(data) - 1, frames).astype(int)).tolist()
+            rows[one.name] = []
+            for done, index in enumerate(indices):
+                sample = data[index]
+                rows[one.name] += presence_rows(segmenter, opened, data, sample)
+                prompted.reset()
+                found = prompted.segment(sample.image)
+                rows[one.name].append((instrument_state(data, sample), "prompt", *_evidence(found, named.first)))
+                display.on_progress(one.name, done + 1, len(indices))
+    chosen = [row for one in sets if rules.use(one) == CHOSEN for row in rows[one.name]]
+    test, uses = fit_rows(chosen), dict.fromkeys(rules.use(one) for one in sets)
+    result = {
+        "slope": round(test.slope, 4),
+        "offset": round(test.offset, 4),
+        "threshold": round(test.threshold, 4),
+        "bundle": dict(opened.manifest.hashes),
+        "prompt": PROMPT,
+        "unknown_words": list(UNKNOWN),
+        "sets": {one.name: {"use": rules.use(one)} | score_rows(rows[one.name], test) for one in sets},
+        "all": {
+            use: score_rows([row for one in sets if rules.use(one) == use for row in rows[one.name]], test)
+            for use in uses
+        },
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "presence.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(result, indent=1))
+
+
+def presence_rows(
+    segmenter: WordSegmenter, bundle: Bundle, data: LabelledDataset, sample: Sample
+) -> Iterator[PresenceRow]:
+    """Yield the rows of a frame: of the bundle's classes but the background, and of the words."""
+    segmenter.reset()
+    segmenter.segment(sample.image)
+    for class_id, spec in enumerate(bundle.manifest.classes):
+        if spec.kind != "background":
+            yield class_state(data, sample, spec.name, spec.kind), "class", *_evidence(segmenter.found[""], class_id)
+    for word in segmenter.words:
+        yield NOT_THERE, "word", *_evidence(segmenter.found[word], segmenter.own)
+
+
+def _evidence(found: Segmentation, class_id: int) -> tuple[float, bool]:
+    return class_evidence(found, class_id), bool((found.labels == class_id).any())
+
+
+def class_state(data: LabelledDataset, sample: Sample, name: str, kind: str) -> int:
+    """Return whether the truth of a frame shows a class: THERE, NOT_THERE or NOT_KNOWN."""
+    known = int((sample.labels != IGNORE).sum())
+    pixels = {spec.name: int((sample.labels == i).sum()) for i, spec in enumerate(data.classes)}
+    own = [other for other in pixels if ALIASES.get(other, other) == name]
+    if own:
+        count = sum(pixels[other] for other in own)
+        return NOT_THERE if not count else THERE if count >= MIN_SHOWN * known else NOT_KNOWN
+    instruments = [pixels[spec.name] for spec in data.classes if spec.kind == "instrument"]
+    return NOT_THERE if kind == "instrument" and instruments and not sum(instruments) else NOT_KNOWN
+
+
+def instrument_state(data: LabelledDataset, sample: Sample) -> int:
+    """Return whether the truth of a frame shows any instrument: THERE, NOT_THERE or NOT_KNOWN."""
+    known = int((sample.labels != IGNORE).sum())
+    ids = [i for i, spec in enumerate(data.classes) if spec.kind == "instrument"]
+    count = int(np.isin(sample.labels, ids).sum())
+    return NOT_THERE if not count else THERE if count >= MIN_SHOWN * known else NOT_KNOWN
+
+
+def fit_rows(rows: Sequence[PresenceRow]) -> PresenceTest:
+    """Fit the test to the classes and the prompt, where it is known whether they are there."""
+    known = [(state == THERE, evidence) for state, kind, evidence, _ in rows if state != NOT_KNOWN and kind != "word"]
+    states, evidence = np.array([state for state, _ in known], bool), np.array([value for _, value in known])
+    try:
+        return fit_presence(evidence, states)
+    except ValueError as error:
+        raise UsageError(f"{error}: give more frames of the sets for choosing") from error
+
+
+def score_rows(rows: Sequence[PresenceRow], test: PresenceTest) -> dict[str, Any]:
+    """Return recall where classes are there, and the share without a mask where they are not: without and with the gate."""
+    evidence = np.array([row[2] for row in rows])
+    kept = np.array([test.is_present(value) for value in evidence.tolist()])
+    masks, state, kind = (np.array([row[i] for row in rows]) for i in (3, 0, 1))
+    result: dict[str, Any] = {}
+    for name in ("class", "prompt", "word"):
+        there, absent = (kind == name) & (state == THERE), (kind == name) & (state == NOT_THERE)
+        result[name] = {"there": int(there.sum()), "absent": int(absent.sum())}
+        for side, shown in (("without_gate", masks), ("with_gate", masks & kept)):
+            result[name][side] = {"recall": _share(shown[there]), "no_mask_if_absent": _share(~shown[absent])}
+    return result
+
+
+def _share(values: NDArray[np.bool_]) -> float | None:
+    return round(float(values.mean()), 4) if values.size else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_app(app, "presence_study"))
