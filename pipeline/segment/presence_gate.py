@@ -9,10 +9,10 @@ import numpy as np
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells
-from cliprl.pipeline.segment.presence import UNCALIBRATED, PresenceTest, presence_evidence
+from cliprl.pipeline.segment.presence import PresenceTest, presence_evidence
 
-# A class is there if its largest margins are above 0 in the mean.
-CLASS_PRESENCE = UNCALIBRATED
+# Fitted on the protocol's sets for choosing: models/studies/presence_study.py, models/results/presence.json.
+CLASS_PRESENCE = PresenceTest(0.6797, 0.8241, 0.8017)
 # Keeps the logarithm of a probability finite.
 _TINY = 1e-9
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +100,9 @@ def test_the_fit_takes_known_classes_and_leaves_words_out() -> None:
     scores = score_rows([*there, *absent], test)
     assert scores["class"]["with_gate"]["recall"] == 1
     assert scores["prompt"]["with_gate"]["no_mask_if_absent"] == 1
+
+
+def test_the_presence_test_is_that_of_the_committed_result() -> None:
+    path = Path(__file__).parents[3] / "models" / "results" / "presence.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert {key: result[key] for key in ("slope", "offset", "threshold")} == asdict(CLASS_PRESENCE)
