@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from cliprl.models.studies.planted_study import (
 )
 from cliprl.pipeline.segment.presence import PresenceTest
 
+RESULT = Path(__file__).parents[2] / "models" / "results" / "planted.json"
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> None:
@@ -54,6 +57,13 @@ def test_information_falls_with_beta(planted: tuple[SaliencyModel, np.ndarray]) 
     bits = information_by_beta(*planted, BETAS[::2])
     assert bits == sorted(bits, reverse=True)
     assert len(set(bits)) == len(bits)
+
+
+def test_the_committed_result_finds_every_place() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert result["places"] == 200
+    assert result["found"] == dict.fromkeys(GRADIENT_METHODS, 200)
+    assert result["bits"] == sorted(result["bits"], reverse=True)
 
 
 def test_maps_are_repeatable_and_change_no_weights(planted: tuple[SaliencyModel, np.ndarray]) -> None:
