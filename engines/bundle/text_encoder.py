@@ -13,8 +13,8 @@ from cliprl.engines.bundle.bundle import TEXT, TOKENIZER, Bundle
 from cliprl.engines.bundle.manifest import ClassSpec
 from cliprl.engines.errors import BundleError, UsageError, reason_of
 
-# The tokens of start and end, which every text has.
-BARE = 2
+# In a manifest's training data: why the bundle has no text network.
+NO_PROMPTS = "no prompts"
 
 
 def ensemble(spec: ClassSpec, templates: Sequence[str]) -> list[str]:
@@ -32,8 +32,10 @@ class TextEngine:
     def __init__(self, bundle: Bundle) -> None:
         spec = bundle.manifest.text
         if spec is None:
+            why = bundle.manifest.training.get(NO_PROMPTS)
+            reason = f" ({why})" if why else ""
             raise UsageError(
-                f"bundle '{bundle.manifest.name}' has no text network, so its classes can't be changed: "
+                f"bundle '{bundle.manifest.name}' has no text network{reason}, so its classes can't be changed: "
                 "leave --prompt out, or export the bundle with one"
             )
         # Loaded here, for few runs need it.
@@ -46,10 +48,12 @@ class TextEngine:
             raise BundleError(
                 f"{bundle.path / TOKENIZER} is no tokenizer ({reason_of(error)}): write the bundle again"
             ) from error
+        # The tokens that every text has, such as those of start and end.
+        self._bare = int(sum(self._tokenizer.encode("").attention_mask))
         self._engine = compile_engine(bundle.path / TEXT, precision="f32")
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens int64 (n, context): start, words, end, zeros. What is longer is cut before its end."""
+        """Tokens int64 (n, context): start, words, end, padding. What is longer is cut before its end."""
         tokens = np.zeros((len(texts), self.spec.context), np.int64)
         for row, encoding in zip(tokens, self._tokenizer.encode_batch(list(texts)), strict=True):
             row[: len(encoding.ids)] = encoding.ids[: len(row)]
@@ -70,11 +74,11 @@ class TextEngine:
         if self._count(phrase) == 0:
             raise UsageError(f"prompt '{phrase}' says nothing: give a word or a phrase, such as 'grasper'")
         frame = max(self._count(template.replace("{}", "")) for template in self.spec.templates)
-        room = self.spec.context - BARE - frame
+        room = self.spec.context - self._bare - frame
         if self._count(phrase) > room:
             raise UsageError(
                 f"prompt '{phrase[:40]}…' has {self._count(phrase)} tokens, the network reads at most {room}: shorten it"
             )
 
     def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text).ids) - BARE
+        return int(sum(self._tokenizer.encode(text).attention_mask)) - self._bare

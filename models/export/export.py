@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from open_clip import SimpleTokenizer
 from torch import Tensor
 
 from cliprl.engines import (
@@ -20,14 +21,16 @@ from cliprl.engines import (
     TextSpec,
     UsageError,
     compile_engine,
+    reason_of,
     seal_bundle,
 )
-from cliprl.engines.bundle.bundle import ENCODER, REFINER, TOKENIZER
+from cliprl.engines.bundle.bundle import ENCODER, REFINER, TEXT, TOKENIZER
+from cliprl.engines.bundle.text_encoder import NO_PROMPTS
 from cliprl.models.export.onnx_export import example_image, write_networks, write_text_tower
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import TEMPLATES, class_embeddings
-from cliprl.models.network.tokenizer import make_tokenizer
+from cliprl.models.network.tokenizer import portable_tokenizer
 
 GRID_STRIDE = 4
 MIN_LABEL_AGREEMENT = 0.999
@@ -67,20 +70,40 @@ def export_bundle(model: TrainedModel, folder: Path, name: str, training: Mappin
     manifest = Manifest(
         name, tuple(model.classes), model.height, model.width, GRID_STRIDE, model.steps, training=training
     )
-    return add_text(seal_bundle(folder, manifest, text.numpy()), model.network)
+    return add_text_if_possible(seal_bundle(folder, manifest, text.numpy()), model.network)
+
+
+def add_text_if_possible(bundle: Bundle, network: ClipSegmenter) -> Bundle:
+    """Do `add_text`, or seal the bundle without a text network, with the reason why prompts are off.
+
+    The embeddings of the bundle's classes are in it in any case.
+    """
+    try:
+        return add_text(bundle, network)
+    except ValueError as error:
+        for name in (TEXT, TOKENIZER):
+            (bundle.path / name).unlink(missing_ok=True)
+        training = {**bundle.manifest.training, NO_PROMPTS: str(error)}
+        return seal_bundle(bundle.path, replace(bundle.manifest, training=training, text=None), bundle.embeddings)
 
 
 def add_text(bundle: Bundle, network: ClipSegmenter) -> Bundle:
     """Give a bundle its text network and tokenizer, so that prompts may change at run time; it is sealed again.
 
-    `network` is the one that the bundle was made from. Raises CliprlError where its texts are not the bundle's classes.
+    `network` is the one that the bundle was made from. Raises CliprlError where its texts are not the bundle's classes,
+    ValueError for a text encoder that can't be exported.
     """
-    write_text_tower(network.eval(), bundle.path)
-    make_tokenizer().save(str(bundle.path / TOKENIZER), pretty=False)
+    portable_tokenizer(network.tokenizer).save(str(bundle.path / TOKENIZER), pretty=False)
+    try:
+        write_text_tower(network.eval(), bundle.path)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"its text encoder can't be exported ({reason_of(error)[:80]})") from error
     manifest = replace(bundle.manifest, text=TextSpec(network.context, TEMPLATES))
     engine = TextEngine(replace(bundle, manifest=manifest))
     for spec, own in zip(manifest.classes, bundle.embeddings, strict=True):
         cosine = float(engine.embed_class(spec) @ own)
+        if cosine < TEXT_AGREEMENT and not isinstance(network.tokenizer, SimpleTokenizer):
+            raise ValueError(f"its exported texts differ (cosine {cosine:.4f} for '{spec.name}')")
         if cosine < TEXT_AGREEMENT:
             raise CliprlError(
                 f"the text network's '{spec.name}' is not the bundle's (cosine {cosine:.4f}, not {TEXT_AGREEMENT}): "

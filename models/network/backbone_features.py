@@ -13,7 +13,7 @@ from torch import nn
 
 from cliprl.engines import UsageError
 from cliprl.models.config.config import NetworkConfig
-from cliprl.models.network.backbones import model_description
+from cliprl.models.network.backbones import model_description, preprocessing
 from cliprl.models.network.decoder import FEATURE_STRIDES
 
 # The input convention of the EfficientNet-Lite weights: (RGB - 127) / 128.
@@ -94,7 +94,7 @@ def colors_of(clip: Any, config: NetworkConfig) -> Colors:
     """Mean and deviation of (R, G, B) in 0..255 that the tower's weights were trained with."""
     if config.tower.startswith("tf_efficientnet_lite"):
         return LITE
-    tag = open_clip.get_pretrained_cfg(config.tower, config.weights)
+    tag = open_clip.get_pretrained_cfg(config.tower, config.weights) or preprocessing(config.tower)
     trunk: Any = backbone_of(clip)
     own = trunk.default_cfg if model_description(config.tower) is None else {}
     mean = tag.get("mean") or own.get("mean") or open_clip.OPENAI_DATASET_MEAN

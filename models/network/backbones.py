@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ import open_clip
 import timm
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
-from cliprl.engines import UsageError
+from cliprl.engines import UsageError, reason_of
 from cliprl.models.config.config import NetworkConfig
 
-# Size of CLIP's byte-pair vocabulary, the one that `text.py` tokenizes for.
+# Size of CLIP's byte-pair vocabulary.
 VOCABULARY = 49408
-# Text settings of open_clip for another tokenizer or another kind of text encoder.
-OTHER_TEXT = ("hf_model_name", "hf_tokenizer_name", "tokenizer_kwargs")
+# The description of a model in a folder, as open_clip writes it; its texts' tokenizer and, for a text encoder of
+# transformers, its configuration lie beside it or in a folder `text`.
+FOLDER_CONFIG = "open_clip_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
+# Settings of a model that its class takes as they are.
+SCALES = ("init_logit_scale", "init_logit_bias")
 
 
 def make_clip_module(config: NetworkConfig) -> Any:
     """Create a randomly initialized CLIP module, as `config.tower` names it.
 
-    Raises UsageError for an unknown name, and for a text encoder with another tokenizer.
+    Raises UsageError for an unknown name, a multimodal model, and a text encoder whose configuration is not to be had.
     """
     settings = _settings(config)
     vision, text = settings["vision_cfg"], settings["text_cfg"]
@@ -33,10 +38,17 @@ def make_clip_module(config: NetworkConfig) -> Any:
                 f"network.tower '{config.tower}' is a CLIP ResNet: choose a ViT, or a timm model (resnet50)"
             )
         vision["image_size"] = (config.height, config.width)
-    kind = CustomTextCLIP if settings.pop("custom_text", False) else CLIP
-    return kind(
-        settings.pop("embed_dim"), CLIPVisionCfg(**vision), CLIPTextCfg(**text), quick_gelu=_quick(config, settings)
-    )
+    kind = CustomTextCLIP if settings.pop("custom_text", False) or text.get("hf_model_name") else CLIP
+    scales = {key: settings[key] for key in SCALES if key in settings}
+    try:
+        return kind(
+            settings.pop("embed_dim"), CLIPVisionCfg(**vision), CLIPTextCfg(**text), _quick(config, settings), **scales
+        )
+    except OSError as error:
+        raise UsageError(
+            f"network.tower '{config.tower}' needs the text encoder '{text.get('hf_model_name')}', which is not to be had "
+            f"({reason_of(error)[:100]}): put its config.json into a folder 'text' beside {FOLDER_CONFIG}"
+        ) from error
 
 
 def _settings(config: NetworkConfig) -> dict[str, Any]:
@@ -51,22 +63,24 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
         raise UsageError(
             f"unknown network.tower '{config.tower}': a model of open_clip's (ViT-B-16), one of timm's, or a file model.json"
         )
+    if "multimodal_cfg" in found:
+        raise UsageError(f"network.tower '{config.tower}' is multimodal (CoCa): choose a CLIP, such as ViT-B-16")
     text = found["text_cfg"]
-    other = [key for key in OTHER_TEXT if text.get(key)] + ["multimodal_cfg"] * ("multimodal_cfg" in found)
-    if other or text.get("vocab_size", VOCABULARY) != VOCABULARY:
-        raise UsageError(
-            f"network.tower '{config.tower}' reads other tokens than CLIP's {VOCABULARY} ({', '.join(other) or 'vocab_size'}): "
-            "choose one with CLIP's own text tower, such as ViT-B-16"
-        )
+    if text.get("hf_model_name"):
+        if find_spec("transformers") is None:
+            raise UsageError(f"network.tower '{config.tower}' needs the package transformers: pip install transformers")
+        # The checkpoint holds the text encoder's weights too.
+        text["hf_model_pretrained"] = False
     return found
 
 
 def model_description(tower: str) -> dict[str, Any] | None:
-    """open_clip's description of a model that it knows, or that a JSON file describes; None for any other name."""
-    if not tower.endswith(".json"):
+    """open_clip's description of a model that it knows, or of a JSON file or a folder; None for any other name."""
+    path = Path(tower) / FOLDER_CONFIG if Path(tower).is_dir() else Path(tower)
+    if path.suffix != ".json":
         return open_clip.get_model_config(tower)  # type: ignore[no-any-return]
     try:
-        data = json.loads(Path(tower).read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
         model: dict[str, Any] = data.get("model_cfg", data)
         model["embed_dim"], model["vision_cfg"], model["text_cfg"]
     except OSError as error:
@@ -77,7 +91,28 @@ def model_description(tower: str) -> dict[str, Any] | None:
         raise UsageError(
             f"network.tower '{tower}' describes no open_clip model ({error!r}): see open_clip_config.json"
         ) from error
+    if path.name == FOLDER_CONFIG:
+        _use_local_files(model["text_cfg"], path.parent)
     return model
+
+
+def _use_local_files(text: dict[str, Any], folder: Path) -> None:
+    """Replace the names of tokenizer and text encoder by the folders that hold their files, where they are there."""
+    places = [folder, folder / "text"]
+    if text.get("hf_model_name") and (found := [each for each in places if (each / "config.json").is_file()]):
+        text["hf_model_name"] = str(found[-1])
+    if text.get("hf_tokenizer_name") or text.get("hf_model_name"):
+        found = [each for each in places if any((each / name).is_file() for name in TOKENIZER_FILES)]
+        text["hf_tokenizer_name"] = str(found[0]) if found else text.get("hf_tokenizer_name") or text["hf_model_name"]
+
+
+def preprocessing(tower: str) -> dict[str, Any]:
+    """Return the preprocessing, such as "mean" and "std" in 0..1, that a file or folder of a model states; else {}."""
+    path = Path(tower) / FOLDER_CONFIG if Path(tower).is_dir() else Path(tower)
+    if path.suffix != ".json" or not path.is_file():
+        return {}
+    stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
+    return stated
 
 
 def _quick(config: NetworkConfig, settings: dict[str, Any]) -> bool:

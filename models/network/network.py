@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,22 @@ from torch.nn import functional as F
 
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of, colors_of, early_parameters, fit_size, stages_of
-from cliprl.models.network.backbones import make_clip_module
+from cliprl.models.network.backbones import make_clip_module, model_description
 from cliprl.models.network.decoder import PyramidDecoder
+from cliprl.models.network.tokenizer import text_tokenizer
 from cliprl.models.network.weights import load_weights
 
 # Large enough to exist in FP16.
 EPSILON = 1e-3
+# Tokens of a text where the model's description does not state them: CLIP's number.
+CLIP_CONTEXT = 77
 
 
 class ClipSegmenter(nn.Module):
     """Computes pixel features and class logits of an image from the text embeddings of the classes, without class weights.
 
-    `context` is the number of tokens of a text; `pretrained` means that both encoders started from a CLIP checkpoint.
+    `context` is the number of tokens of a text, and `tokenizer` makes them.
+    `pretrained` means that both encoders started from a CLIP checkpoint.
     """
 
     mean: Tensor
@@ -31,7 +36,10 @@ class ClipSegmenter(nn.Module):
         super().__init__()
         self.size = (config.height, config.width)
         self.clip = make_clip_module(config)
-        self.context = int(self.clip.context_length)
+        text = (model_description(config.tower) or {}).get("text_cfg", {})
+        # The positions of a text encoder of transformers are its limit, 512, not the length that CLIP was trained with.
+        self.context = int(text.get("context_length") or min(self.clip.context_length, CLIP_CONTEXT))
+        self.tokenizer = text_tokenizer(text, self.context)
         self.pretrained = load_weights(self.clip, config)
         self.stages = stages_of(self.clip, config)
         fit_size(self.clip, config, self.stages)
@@ -86,6 +94,11 @@ class ClipSegmenter(nn.Module):
             pixels = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False)
         embeddings: Tensor = self.clip.encode_image(pixels, normalize=True)
         return embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Return tokens int64 (n, context) of texts; longer ones are truncated."""
+        tokens: Tensor = self.tokenizer(list(texts))
+        return tokens
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Text embeddings (n, E) of unit length, of tokens int64 (n, context)."""

@@ -99,6 +99,8 @@ def _fill(clip: Any, state: dict[str, Tensor], source: str, tower: str) -> None:
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)
     own = clip.state_dict()
+    # Older versions of transformers stored the numbers of positions; newer ones compute them.
+    state = {name: value for name, value in state.items() if not name.endswith(".position_ids") or name in own}
     _resize_positions(clip, state, own)
     for name in sorted(own.keys() | state.keys()):
         found, wanted = (tuple(d[name].shape) if name in d else None for d in (state, own))

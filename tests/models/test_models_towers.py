@@ -136,7 +136,7 @@ def test_pretrained_towers_are_told_from_what_starts_at_random(checkpoint: tuple
 
 @pytest.mark.parametrize(
     ("tower", "height", "width"),
-    [("resnet18", 64, 96), ("PE-Core-T-16-384", 64, 96), ("ViT-S-16", 64, 96)],
+    [("resnet18", 64, 96), ("PE-Core-T-16-384", 64, 96), ("ViT-S-16", 64, 96), ("test_convnext", 64, 96)],
 )
 @torch.no_grad()
 def test_towers_of_every_family(tower: str, height: int, width: int) -> None:
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_shape_is_named(checkpoint: tuple[Path, Path, An
     ("tower", "weights", "words"),
     [
         ("ViT-Z-99", "", "ViT-Z-99"),
-        ("ViT-B-16-SigLIP", "", r"SigLIP.*hf_tokenizer_name"),
+        ("coca_ViT-B-32", "", r"coca_ViT-B-32.*multimodal"),
         ("RN50", "", r"RN50.*resnet50"),
         ("nowhere.json", "", r"nowhere\.json.*No such file"),
         ("ViT-S-16", "no_such_tag", r"no_such_tag.*ViT-S-16"),

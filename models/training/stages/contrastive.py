@@ -13,7 +13,6 @@ from cliprl.models.data.augmentation.augment import Geometry, Photometry
 from cliprl.models.data.batch_loader import BatchLoader
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import tokenize
 from cliprl.models.training.losses import dhn_nce
 from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size
 from cliprl.models.training.stages.gradient_stage import GradientStage
@@ -53,7 +52,7 @@ class Contrastive(GradientStage):
         """Train one batch."""
         self.network.train()
         images, captions = self.batches(index)
-        tokens = tokenize(captions, self.network.context)
+        tokens = self.network.tokenize(captions)
         with autocast(self.precision, self.device):
             texts = self.network.encode_text(tokens.to(self.device))
             seen = self.network.encode_image(images.to(self.device, non_blocking=True))

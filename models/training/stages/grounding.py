@@ -24,7 +24,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import allowed_classes, instrument_classes
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import TEMPLATES, sampled_embeddings, tokenize
+from cliprl.models.network.text import TEMPLATES, sampled_embeddings
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
 from cliprl.models.training.stages.gradient_stage import GradientStage
@@ -121,7 +121,7 @@ class Grounded(GradientStage):
         templates = torch.randint(len(TEMPLATES), (len(phrases),), generator=generator)
         prompts = [TEMPLATES[t].format(phrase) for t, phrase in zip(templates.tolist(), phrases, strict=True)]
         with autocast(self.precision, image.device):
-            texts = self.network.encode_text(tokenize(prompts, self.network.context))
+            texts = self.network.encode_text(self.network.tokenize(prompts))
             known = sampled_embeddings(self.network, self.classes, generator)
             _, logits = self.network(image, torch.cat([known, texts]))
         classes, words = logits.float().split([len(known), len(texts)], 1)

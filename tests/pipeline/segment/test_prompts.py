@@ -33,7 +33,7 @@ from cliprl.models.config.config import NetworkConfig, ReinforcementConfig  # no
 from cliprl.models.export.export import TrainedModel, add_text, export_bundle  # noqa: E402
 from cliprl.models.network.network import ClipSegmenter  # noqa: E402
 from cliprl.models.network.refiner import RefinerNetwork  # noqa: E402
-from cliprl.models.network.text import class_embeddings, tokenize  # noqa: E402
+from cliprl.models.network.text import class_embeddings  # noqa: E402
 
 HEIGHT, WIDTH, CONTEXT = 64, 96, 24
 THREAD = 6
@@ -76,9 +76,9 @@ def text(bundle: Bundle) -> TextEngine:
 def test_the_text_network_says_what_torch_says(made: tuple[Bundle, ClipSegmenter], text: TextEngine) -> None:
     prompts = ["grasper", "The surgeon's hook!", "a " * 60, "naïve 手術"]
     with torch.no_grad():
-        expected = made[1].encode_text(tokenize(prompts, CONTEXT))
+        expected = made[1].encode_text(open_clip.SimpleTokenizer(context_length=CONTEXT)(prompts))
         classes = class_embeddings(made[1], SCENE_CLASSES)
-    np.testing.assert_array_equal(text.tokenize(prompts), tokenize(prompts, CONTEXT))
+    np.testing.assert_array_equal(text.tokenize(prompts), open_clip.SimpleTokenizer(context_length=CONTEXT)(prompts))
     # The weights are stored in half.
     np.testing.assert_allclose(text.embed(prompts), expected, atol=2e-3)
     for spec, wanted in zip(SCENE_CLASSES, classes, strict=True):
