@@ -109,6 +109,22 @@ def test_a_fitted_confidence_is_written_into_the_bundle(tmp_path: Path, monkeypa
     assert row.file(before) == row.file(after)  # rows of the card stay valid
 
 
+def test_the_readme_quotes_the_results() -> None:
+    root = Path(__file__).resolve().parents[2] / "models"
+    result, guard = (
+        json.loads((root / "results" / f"{n}.json").read_text()) for n in ("confidence-small", "guard-study")
+    )
+    page = (root / "studies" / "confidence" / "README.md").read_text(encoding="utf-8")
+    for name in ("EndoVis 2015 D1", "EndoVis 2015 OP3", "laparoscopy, four cases and a clip"):
+        clean, worse = (result["rows"][f"{name}{end}"] for end in ("", ", severity 3"))
+        errors = (f"{row['ece']:.3f} → {row['ece_calibrated']:.3f}" for row in (clean, worse))
+        assert f"| {name} | {' | '.join(errors)} |" in page
+    for name in ("distance", "1 - confidence"):
+        assert f"{result['auroc'][f'{name}, eye surgery clip']:.3f}" in page
+    skin = (f"{guard['auc'][r]['skin']:.3f}, {100 * guard['judged outside'][r]['skin']:.0f} %" for r in guard["auc"])
+    assert f"in three lights | {' | '.join(skin)} |" in page
+
+
 def test_sets_without_failed_frames_are_refused() -> None:
     row, scores = rows_of(10, 0)
     whole = np.array([[100, 100, 0]] * 10)
