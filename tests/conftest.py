@@ -35,7 +35,7 @@ SLOW = (
         "test_nothing_lost",
     ),
     *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced", "test_refiner_study"),
-    *("test_archive", "test_follow", "test_report", "test_tracking_scores"),
+    *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
     *(
         "test_scene",
         "test_schemas",
