@@ -223,8 +223,9 @@ class TuneConfig(_Settings):
     `steps` batches of views are learned, `share` of each from the new frames. `distillation` weighs the divergence from the
     bundle's own probabilities on old views. `variety` scales the augmentation.
 
-    Frames are refused before training if their masks fit the bundle's own masks better by `displaced` points of IoU after
-    they are moved (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if the CPU computes it natively.
+    Frames are refused before training if their masks fit the bundle's own masks better by `misfit` points of IoU after they are
+    moved, inverted, mirrored or given to other frames (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if the CPU
+    computes it natively.
     """
 
     seed: Count = 0
@@ -239,7 +240,7 @@ class TuneConfig(_Settings):
     distillation: Number = 0.5
     dice: Number = 0.5
     variety: Number = 1.0
-    displaced: Number = 15.0
+    misfit: Number = 15.0
     data: OldDataConfig = field(default_factory=OldDataConfig)
 
 

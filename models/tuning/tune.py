@@ -21,7 +21,7 @@ from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.registry import dataset_kind, lines_of_path
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
-from cliprl.models.tuning.displacement import measure_displacement
+from cliprl.models.tuning.label_fit import measure_label_fit
 from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder, move_into_place
 from cliprl.models.tuning.stage import TuningStage
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
@@ -44,14 +44,14 @@ class TuneOptions:
 def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, console: Console) -> Bundle:
     """Tune a bundle, print the scores before and after, and write the new bundle to `options.out`.
 
-    Raises CliprlError, with the figures, if masks are displaced or a score falls too far; then nothing is written.
+    Raises CliprlError, with the figures, if masks are wrong in one way or a score falls too far; then nothing is written.
     Raises UsageError for bad options, and the errors of the data sets.
     """
     check_place_of_bundle(options.out)
     bundle = open_bundle(options.bundle)
     config = replace(config, precision=resolve_precision(config.precision))
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
-    _check_displacement(bundle, data, config.displaced)
+    _check_labels(bundle, data, config.misfit)
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
     encoder = train_encoder(bundle, data, config, display)
     manifest = replace(
@@ -115,13 +115,13 @@ def _refuse_worse(changes: Sequence[ScoreChange]) -> None:
         raise CliprlError("no score could be computed, so the bundle is not written: label frames with instruments")
 
 
-def _check_displacement(bundle: Bundle, data: TuningData, points: float) -> None:
-    found = measure_displacement(bundle, data.all_new)
-    if found is not None and found.exceeds(points):
+def _check_labels(bundle: Bundle, data: TuningData, points: float) -> None:
+    fit = measure_label_fit(bundle, data.all_new)
+    fault = fit.fault(points) if fit else None
+    if fit and fault:
         raise CliprlError(
-            f"the masks are displaced, so the bundle is not tuned: their IoU with the bundle's own masks is {found.iou:.3f}, "
-            f"and {found.moved_iou:.3f} after each is moved to its best place (median: {100 * found.right:+.0f} % of the width "
-            f"to the right, {100 * found.down:+.0f} % down): check that masks and frames belong together, or set displaced=100"
+            f"the masks seem to be {fault}, so the bundle is not tuned: their IoU with the bundle's own masks is {fit.iou:.3f}, "
+            f"and {fit.undone[fault]:.3f} if that is undone: check that masks and frames belong together, or set misfit=100"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from cliprl.models.data.registry import lines_of_path
 from cliprl.models.data.sample import Sample
 from cliprl.models.tuning import remake
 from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
-from cliprl.models.tuning.displacement import Displacement, best_displacement
 from cliprl.models.tuning.held_out import hold_out
+from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
@@ -139,8 +140,8 @@ def test_displaced_masks_are_refused_with_figures(
     labels = write_labels(tmp_path / "labels", scenes, shift=15)
     assert tune(bundle, labels, tmp_path / "better") == 1
     error = capsys.readouterr().err
-    assert "the masks are displaced" in error
-    assert "% of the width to the right" in error
+    assert "the masks seem to be displaced by 1" in error
+    assert "their IoU with the bundle's own masks is 0." in error
     assert not (tmp_path / "better").exists()
 
 
@@ -220,22 +221,39 @@ def test_too_few_frames_are_an_error() -> None:
         hold_out(Frames([4], True))
 
 
-def test_the_displacement_of_a_mask_is_found() -> None:
-    mask = np.zeros((72, 96), bool)
-    mask[20:40, 30:36] = True
-    own, best, move = best_displacement(mask, np.roll(mask, (-7, 12), (0, 1)))
-    assert own[0] == 0
-    assert best[0] == best[1] == mask.sum()
-    assert move.tolist() == [7, -12]
-    own, best, move = best_displacement(mask, mask)
-    assert (own == best).all()
-    assert not move.any()
+def some_masks() -> np.ndarray:
+    """Ten masks of bars of different places and lengths."""
+    masks = np.zeros((10, 72, 96), bool)
+    for number, mask in enumerate(masks):
+        mask[5 * number : 5 * number + 12, 10 : 40 + 3 * number] = True
+    return masks
 
 
-def test_a_poor_network_cannot_call_masks_displaced() -> None:
-    assert Displacement(0.4, 0.7, 0.1, 0).exceeds(15)
-    assert not Displacement(0.7, 0.8, 0.1, 0).exceeds(15)
-    assert not Displacement(0.1, 0.4, 0.1, 0).exceeds(15)
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda m: np.roll(m, (-4, 24), (1, 2)),
+            "displaced by 25 % of the width to the right and -6 % of the height down",
+        ),
+        (lambda m: ~m, "inverted"),
+        (lambda m: m[:, :, ::-1], "mirrored"),
+        (lambda m: m[:, ::-1], "upside down"),
+        (lambda m: np.roll(m, 4, 0), "those of other frames"),
+    ],
+)
+def test_masks_that_are_wrong_in_one_way_are_found(change: Callable[[np.ndarray], np.ndarray], fault: str) -> None:
+    masks = some_masks()
+    found = label_fit(masks, change(masks))
+    assert found.fault(15) == fault or found.undone[fault] == pytest.approx(max(found.undone.values()))
+    assert found.undone[fault] > 0.9 > found.iou + 0.3
+    assert label_fit(masks, masks).fault(15) is None
+
+
+def test_a_poor_network_cannot_call_masks_wrong() -> None:
+    assert LabelFit(0.4, {"mirrored": 0.7, "inverted": 0.1}).fault(15) == "mirrored"
+    assert LabelFit(0.7, {"mirrored": 0.8}).fault(15) is None
+    assert LabelFit(0.1, {"mirrored": 0.4}).fault(15) is None
 
 
 def entries(title: str, instrument: float | None, classes: float | None) -> dict[str, object]:

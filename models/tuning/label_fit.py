@@ -1,0 +1,109 @@
+"""Find out whether all masks are wrong in one way: displaced, inverted, mirrored, or of other frames.
+
+Held-out frames cannot show such a fault, because their masks have it too. The network's own masks can, if they fit the labels
+well as soon as the fault is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import lap
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.label_mapping import map_to_instrument
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.pipeline.overlay.upsample import labels_at_frame
+
+# The size to which masks are reduced, the largest displacement as a share of the width, and the most frames that are compared.
+_SIZE, _REACH, _MOST_FRAMES = (72, 96), 0.3, 200
+# A fault counts from this IoU on: below, the network does not know the scene well enough to judge masks.
+_CONVINCING = 0.5
+
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFit:
+    """IoU of the network's instruments with the labels as they are, and with each fault undone, by its description."""
+
+    iou: float
+    undone: Mapping[str, float]
+
+    def fault(self, points: float) -> str | None:
+        """Return the fault without which masks fit best, if they then fit convincingly and by more than `points` better."""
+        name = max(self.undone, key=lambda key: self.undone[key])
+        found = self.undone[name]
+        return name if found >= _CONVINCING and 100 * (found - self.iou) > points else None
+
+
+def measure_label_fit(bundle: Bundle, dataset: LabelledDataset) -> LabelFit | None:
+    """Compare a bundle's masks with those of a data set whose labels index its classes; None without any instrument."""
+    segmenter = ImageSegmenter(bundle, precision="f32")
+    table = map_to_instrument(bundle.manifest.classes, bundle.manifest.classes, ())
+    pairs = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, _MOST_FRAMES).astype(int)):
+        segmenter.reset()
+        sample = dataset[int(index)]
+        truth = table.truth[sample.labels]
+        found = table.predicted[labels_at_frame(segmenter.segment(sample.image), *truth.shape)]
+        if (truth == 1).any():
+            pairs.append((_reduced(found == 1), _reduced(truth == 1)))
+    return label_fit(*(np.stack(side) for side in zip(*pairs, strict=True))) if pairs else None
+
+
+def label_fit(found: _Mask, truth: _Mask) -> LabelFit:
+    """Compare masks bool (N, h, w) of a network with labels."""
+    moves = [best_displacement(*pair) for pair in zip(found, truth, strict=True)]
+    moved = np.sum([move[0] for move in moves], axis=0)
+    down, right = np.median([move[1] for move in moves], axis=0) / found.shape[1:]
+    undone = {
+        f"displaced by {-100 * right:.0f} % of the width to the right and {-100 * down:.0f} % of the height down": float(
+            moved[0] / max(1, moved[1])
+        ),
+        "inverted": _iou(found, ~truth),
+        "mirrored": _iou(found, truth[:, :, ::-1]),
+        "upside down": _iou(found, truth[:, ::-1]),
+        "those of other frames": _reordered_iou(found, truth),
+    }
+    return LabelFit(_iou(found, truth), undone)
+
+
+def best_displacement(found: _Mask, truth: _Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pixels of intersection and union after the best displacement of `truth`, and that displacement (down, right).
+
+    found, truth: bool (h, w). Pixels that leave the image do not count.
+    """
+    height, width = found.shape
+    reach = int(_REACH * width)
+    kernel = truth.astype(np.float32)
+    overlap, inside = (
+        np.rint(cv2.matchTemplate(np.pad(image.astype(np.float32), reach), kernel, cv2.TM_CCORR)).astype(np.int64)
+        for image in (found, np.ones((height, width)))
+    )
+    union = int(found.sum()) + inside - overlap
+    down, right = np.unravel_index(int(np.argmax(overlap / np.maximum(union, 1))), overlap.shape)
+    return np.array([overlap[down, right], union[down, right]]), np.array([down - reach, right - reach])
+
+
+def _reordered_iou(found: _Mask, truth: _Mask) -> float:
+    """Return the IoU after the labels are given to the frames that they fit best, one to each."""
+    one, other = (side.reshape(len(side), -1).astype(np.float32) for side in (found, truth))
+    overlap = one @ other.T
+    union = one.sum(1)[:, None] + other.sum(1)[None] - overlap
+    _, columns, _ = lap.lapjv(1 - overlap / np.maximum(union, 1))
+    rows = np.arange(len(found))
+    return float(overlap[rows, columns].sum() / max(1.0, union[rows, columns].sum()))
+
+
+def _iou(one: _Mask, other: _Mask) -> float:
+    return float((one & other).sum() / max(1, (one | other).sum()))
+
+
+def _reduced(mask: _Mask) -> _Mask:
+    return cv2.resize(mask.astype(np.uint8), _SIZE[::-1], interpolation=cv2.INTER_NEAREST) > 0
