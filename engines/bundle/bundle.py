@@ -28,6 +28,8 @@ TEXT, TOKENIZER = "text.onnx", "tokenizer.json"
 INT8_ENCODER, INT8_WEIGHTS = "encoder-int8.xml", "encoder-int8.bin"
 # The ranges of the encoder's activations, for eight bits on a GPU; a bundle may have it or not.
 RANGES_FILE = "encoder-ranges.json"
+# The head that corrects a mask by points and boxes; a bundle may have it or not.
+PROMPT_HEAD = "prompt.onnx"
 # A description for people; it is not hashed and may change.
 MODEL_CARD = "README.md"
 REQUIRED_FILES = (ENCODER, REFINER, EMBEDDINGS)

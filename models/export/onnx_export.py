@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cliprl.engines import MAX_CLASSES
-from cliprl.engines.bundle.bundle import ENCODER, REFINER, TEXT
+from cliprl.engines.bundle.bundle import ENCODER, PROMPT_HEAD, REFINER, TEXT
+from cliprl.engines.promptable.prompt_maps import CHANNELS
 from cliprl.models.network.network import ClipSegmenter
 
 OPSET = 18
@@ -52,6 +54,18 @@ def write_text_tower(network: ClipSegmenter, folder: Path) -> None:
     model = onnx.load(folder / TEXT)
     _store_in_half(model)
     onnx.save(model, folder / TEXT)
+
+
+def write_prompt_head(head: nn.Module, features: NDArray[np.float32], image: NDArray[np.uint8], folder: Path) -> None:
+    """Write the promptable head, for one image. `features` (D, h, w) and `image` uint8 (H, W, 3) are examples."""
+    grid = features.shape[1:]
+    inputs = {
+        "features": torch.from_numpy(features[None]),
+        "image": torch.from_numpy(image[None]),
+        "prompts": torch.zeros(1, CHANNELS, *grid),
+        "logits": torch.zeros(1, 1, *grid),
+    }
+    _export(head, inputs, folder / PROMPT_HEAD, ["mask"], {})
 
 
 def example_image(height: int, width: int) -> Tensor:

@@ -204,6 +204,11 @@ class Segmenter:
         self._detector = FieldOfViewDetector(manifest.height, manifest.width)
         self._prior = TemporalPrior()
 
+    @property
+    def prior(self) -> TemporalPrior:
+        """The refined logits of the last frame, which the next frame has as its prior."""
+        return self._prior
+
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Create a ring of frame slots in host memory."""
         return FrameRing(slots, policy)

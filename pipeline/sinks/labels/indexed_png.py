@@ -13,8 +13,12 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _INDEXED = 3
 
 
-def encode_png(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
+def encode_png(
+    labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]], opacity: Sequence[int] = ()
+) -> bytes:
     """Encode labels (H, W) as a PNG with eight bits per pixel and a palette of at most 256 (R, G, B) colors.
+
+    opacity: that of each color, 0 to 255, for display; the file is opaque without it.
 
     zlib is used directly: at 720p that takes 5.5 ms, Pillow 9.1 ms for files 10 % smaller and 23 MB of packages; PyAV's files
     are more than twice as large, and OpenCV writes no palette.
@@ -28,7 +32,8 @@ def encode_png(labels: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     data = compressor.compress(lines.data) + compressor.flush()
     colors = bytes(channel for color in palette for channel in color)
-    chunks = ((b"IHDR", header), (b"PLTE", colors), (b"IDAT", data), (b"IEND", b""))
+    alpha = ((b"tRNS", bytes(opacity)),) if opacity else ()
+    chunks = ((b"IHDR", header), (b"PLTE", colors), *alpha, (b"IDAT", data), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
 
 

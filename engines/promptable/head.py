@@ -1,0 +1,115 @@
+"""The promptable head of a bundle: a small network that corrects a mask on the features which the bundle computes anyway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines.backends.registry import compile_engine
+from cliprl.engines.bundle.bundle import PROMPT_HEAD, Bundle, open_bundle
+from cliprl.engines.errors import UsageError
+from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, check_image, prompt_arrays
+from cliprl.engines.promptable.prompt_maps import prompt_maps
+from cliprl.engines.promptable.registry import register_promptable
+from cliprl.engines.selection.load_engines import load_engines
+
+# A clicked cell has a logit of at least this absolute value, as the click says; cells so near to a click that its narrow
+# Gaussian is above NEAR count as clicked.
+CLICKED, NEAR = 1.0, 0.6
+
+
+class MaskHead:
+    """Corrects masks on the features of `bundle`. Raises UsageError for a bundle without a head."""
+
+    name = "head"
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        if PROMPT_HEAD not in bundle.manifest.hashes:
+            raise UsageError(
+                f"bundle '{bundle.manifest.name}' has no {PROMPT_HEAD}: add it with python -m cliprl.models.promptable.train, "
+                "or take another promptable network"
+            )
+        self.bundle, self._threads = bundle, threads
+        manifest = bundle.manifest
+        self._grid = manifest.height // manifest.stride, manifest.width // manifest.stride
+        self._engine = compile_engine(bundle.path / PROMPT_HEAD, precision="f32", threads=threads)
+        self._encoder: Any = None
+
+    def correct(
+        self,
+        features: NDArray[Any],
+        image: NDArray[np.uint8],
+        points: NDArray[np.floating],
+        labels: NDArray[np.integer],
+        boxes: NDArray[np.floating],
+        logits: NDArray[np.floating],
+    ) -> NDArray[np.float32]:
+        """Return the corrected logits float32 (h, w) of a mask.
+
+        features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder. points (N, 2), with labels (N,) of 1 and 0,
+        and boxes (M, 4) are in pixels of the image, the oldest first. logits (h, w) are of the present mask, 0 if there is none.
+        """
+        cells = np.array([self._grid[1] / image.shape[2], self._grid[0] / image.shape[1]])
+        points, boxes = np.asarray(points) * cells, np.asarray(boxes) * np.tile(cells, 2)
+        maps = prompt_maps(points, labels, boxes, self._grid)
+        inputs = {
+            "features": np.asarray(features, np.float32),
+            "image": image,
+            "prompts": maps[None],
+            "logits": np.asarray(logits, np.float32)[None, None],
+        }
+        mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
+        for point, label in zip(points, labels, strict=True):
+            clicked = prompt_maps(point[None], np.array([1]), np.zeros((0, 4)), self._grid)[0] > NEAR
+            mask[clicked] = np.maximum(mask[clicked], CLICKED) if label else np.minimum(mask[clicked], -CLICKED)
+        return mask
+
+    def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
+        """Run the bundle's encoder on an image uint8 (H, W, 3) RGB, stretched to the size of its input."""
+        check_image(image)
+        manifest = self.bundle.manifest
+        if self._encoder is None:
+            self._encoder = load_engines(self.bundle, threads=self._threads).encoder
+        small = cv2.resize(image, (manifest.width, manifest.height), interpolation=cv2.INTER_AREA)[None].astype(
+            np.uint8
+        )
+        outputs = self._encoder.run({"image": small, "text": self.bundle.embeddings})
+        tensors = {"features": np.array(outputs["features"], np.float32), "image": small}
+        return ImageEmbedding(image.shape[0], image.shape[1], tensors)
+
+    def masks(
+        self,
+        embedding: ImageEmbedding,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        boxes: NDArray[np.float32],
+    ) -> PromptedMasks:
+        """Segment one object without a present mask. There is one candidate; its score is the expected IoU of its logits."""
+        points, labels, boxes = prompt_arrays(embedding, points, labels, boxes)
+        image = embedding.tensors["image"]
+        scale = np.float32([image.shape[2] / embedding.width, image.shape[1] / embedding.height])
+        start = np.zeros(self._grid, np.float32)
+        found = self.correct(
+            embedding.tensors["features"], image, points * scale, labels, boxes * np.tile(scale, 2), start
+        )
+        size = (embedding.width, embedding.height)
+        logits = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        return PromptedMasks(logits[None], np.float32([expected_iou(found)]))
+
+
+@register_promptable("head:BUNDLE", "the head of a bundle, on its own features")
+def open_head(argument: str, threads: int) -> MaskHead:
+    """Open the head of the bundle that `argument` names."""
+    return MaskHead(open_bundle(argument), threads)
+
+
+def expected_iou(logits: NDArray[np.float32]) -> float:
+    """Return the IoU that a mask's own probabilities expect of it, 0..1; 0 for an empty mask."""
+    probability = 1 / (1 + np.exp(-logits))
+    inside = logits > 0
+    both = float(probability[inside].sum())
+    union = np.count_nonzero(inside) + float(probability[~inside].sum())
+    return both / union if inside.any() else 0.0

@@ -1,0 +1,157 @@
+"""Correction of one frame's segmentation by prompts, and its way onto the frames that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.engines import Bundle
+from cliprl.engines.bundle.bundle import PROMPT_HEAD
+from cliprl.engines.promptable import PromptableNetwork, open_promptable
+from cliprl.engines.promptable.head import MaskHead
+from cliprl.pipeline.core.frame import Frame, FrameContext
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
+from cliprl.pipeline.correction.prompts import Prompt, network_points
+from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A frame whose segmentation is being corrected.
+
+    features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder; logits float32 (K, h, w) are the present ones.
+    prompts: all so far; history: the logits before each of them.
+    """
+
+    frame: Frame
+    view: Viewport
+    features: NDArray[Any]
+    image: NDArray[np.uint8]
+    logits: Logits
+    prompts: list[Prompt] = field(default_factory=list)
+    history: list[Logits] = field(default_factory=list)
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The present segmentation."""
+        return segmentation_of(self.logits, self.view, 0, 0.0)
+
+    def undo(self) -> None:
+        """Take the last prompt back; without any there is nothing to do."""
+        if self.prompts:
+            self.prompts.pop()
+            self.logits = self.history.pop()
+
+
+class MaskNetwork(Protocol):
+    """Corrects the mask of some classes."""
+
+    name: str
+
+    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+        """Return the binary logits (h, w) for `prompts`, which are all on one class, the last one new, from the present `odds`."""
+        ...
+
+
+class Corrector:
+    """Segments frames with `segmenter` and corrects them with `network`. Not for use by two threads at once."""
+
+    def __init__(self, segmenter: Segmenter, network: MaskNetwork) -> None:
+        self.segmenter, self.network = segmenter, network
+
+    def start(self, frame: Frame) -> Draft:
+        """Segment a frame without any frame before it."""
+        self.segmenter.reset()
+        return self._segmented(frame)
+
+    def apply(self, draft: Draft, prompt: Prompt) -> None:
+        """Change the segmentation of `draft` by one more prompt."""
+        same = [one for one in draft.prompts if one.class_id == prompt.class_id]
+        odds = self.network.correct(draft, [*same, prompt], class_odds(draft.logits, [prompt.class_id]))
+        draft.history.append(draft.logits)
+        draft.prompts.append(prompt)
+        draft.logits = with_class_odds(draft.logits, [prompt.class_id], odds)
+
+    def follow(self, draft: Draft, frame: Frame) -> Draft:
+        """Segment the frame after that of `draft`, whose corrected segmentation is its temporal prior."""
+        self.segmenter.prior.keep(draft.logits[None], draft.view)
+        return self._segmented(frame)
+
+    def _segmented(self, frame: Frame) -> Draft:
+        context = FrameContext(frame)
+        for stage in self.segmenter.stages:
+            stage.run(context)
+        logits = self.segmenter.prior.recall(context.logits, context.view, False)[0]
+        return Draft(
+            frame, context.view, np.array(context.features), context.image.copy(), np.array(logits, np.float32)
+        )
+
+
+class HeadNetwork:
+    """The promptable head of the bundle."""
+
+    name = MaskHead.name
+
+    def __init__(self, head: MaskHead) -> None:
+        self._head = head
+
+    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+        """Run the head once, on all prompts of the class and its present mask."""
+        points, labels, boxes = _network_prompts(draft, prompts)
+        return self._head.correct(draft.features, draft.image, points, labels, boxes, odds)
+
+
+class PromptedNetwork:
+    """Any promptable network, such as GrabCut or a user's SAM. It sees the network input."""
+
+    def __init__(self, network: PromptableNetwork) -> None:
+        self.name, self._network = network.name, network
+        self._encoded: tuple[NDArray[np.uint8], Any] | None = None
+
+    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+        """Segment the object of all prompts of the class; without a positive one, its present mask gives a point."""
+        if self._encoded is None or self._encoded[0] is not draft.image:
+            self._encoded = draft.image, self._network.encode(draft.image[0])
+        points, labels, boxes = _network_prompts(draft, prompts)
+        if not len(boxes) and not labels.any():
+            row, column = np.unravel_index(int(odds.argmax()), odds.shape)
+            scale = draft.image.shape[2] / odds.shape[1], draft.image.shape[1] / odds.shape[0]
+            points = np.vstack([points, [(column + 0.5) * scale[0], (row + 0.5) * scale[1]]])
+            labels = np.append(labels, 1)
+        found = self._network.masks(
+            self._encoded[1], points.astype(np.float32), labels.astype(np.int64), boxes.astype(np.float32)
+        )
+        best = found.logits[int(found.scores.argmax())]
+        return np.asarray(cv2.resize(best, odds.shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _network_prompts(
+    draft: Draft, prompts: Sequence[Prompt]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return points (N, 2), labels (N,) and boxes (M, 4) in pixels of the network input."""
+    points, labels, boxes = [], [], []
+    for prompt in prompts:
+        corners = network_points(prompt, draft.frame, draft.view)
+        if prompt.is_box:
+            boxes.append(corners.ravel())
+        else:
+            points.append(corners[0])
+            labels.append(int(prompt.positive))
+    return np.array(points).reshape(-1, 2), np.array(labels, np.int64), np.array(boxes).reshape(-1, 4)
+
+
+def open_network(bundle: Bundle, spec: str = "", threads: int = 1) -> MaskNetwork:
+    """Open the network that corrects: that of `spec`, by default the bundle's head, or GrabCut if it has none."""
+    if spec or PROMPT_HEAD not in bundle.manifest.hashes:
+        opened = open_promptable(spec or "grabcut", threads=threads)
+        return PromptedNetwork(opened) if not isinstance(opened, MaskHead) else HeadNetwork(opened)
+    return HeadNetwork(MaskHead(bundle, threads))

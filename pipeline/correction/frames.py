@@ -1,0 +1,129 @@
+"""The frames that can be held for correction: those of a file, at any position, or the newest ones of a live stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import Source
+from cliprl.pipeline.live.broadcast import Broadcast
+
+# Frames after a held one of a live stream that are kept, and seconds to wait for one of them.
+FOLLOWING, _WAIT = 10, 5.0
+# Times of frames are rounded: two within this many seconds are one.
+_TOLERANCE = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFrame:
+    """A frame, and its position: seconds from the start of the file, or of the live stream's display."""
+
+    frame: Frame
+    seconds: float
+
+
+class FrameSequence(Protocol):
+    """The frames around a held one."""
+
+    def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
+        """Iterate over the frames after `held`."""
+        ...
+
+    def previous(self, held: HeldFrame) -> HeldFrame | None:
+        """Return the frame before `held`; None if there is none."""
+        ...
+
+
+class FileFrames:
+    """The frames of a file that `open_at` opens at the last key frame before a position in seconds."""
+
+    def __init__(self, open_at: Callable[[float], Source]) -> None:
+        self._open_at = open_at
+
+    def at(self, seconds: float) -> HeldFrame:
+        """Return the frame at `seconds`. Raises UsageError if there is none."""
+        for held in self._read(seconds):
+            if held.seconds >= seconds - _TOLERANCE:
+                return held
+        raise UsageError(f"the file has no frame at {seconds:g} s: choose an earlier one")
+
+    def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
+        """Iterate over the frames after `held`."""
+        return (one for one in self._read(held.seconds) if one.seconds > held.seconds + _TOLERANCE)
+
+    def previous(self, held: HeldFrame) -> HeldFrame | None:
+        """Return the frame before `held`; None for the first one."""
+        last = None
+        for one in self._read(max(held.seconds - 2 * _TOLERANCE, 0.0)):
+            if one.seconds >= held.seconds - _TOLERANCE:
+                return last
+            last = one
+        return last
+
+    def _read(self, start: float) -> Iterator[HeldFrame]:
+        source = self._open_at(start)
+        with source:
+            first: int | None = None
+            while (frame := source.read()) is not None:
+                first = frame.pts if first is None else first
+                origin = getattr(source, "origin", 0.0)
+                yield HeldFrame(frame, origin + float((frame.pts - first) * frame.time_base))
+
+
+class LiveFrames:
+    """The newest frame of a live stream when it was made, and the next few. Frames are those that may be shared."""
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        newest = broadcast.newest
+        if newest is None or not newest.from_camera:
+            raise UsageError("there is no camera image to correct: wait for one")
+        if newest.status.guarded:
+            raise UsageError("the endoscope is outside the body: its image can't be corrected")
+        self._broadcast, self._index = broadcast, newest.index
+        self._changed = threading.Condition()
+        self.first = _live(newest.shared_raw)
+        self._held, self._complete = [self.first], False
+        threading.Thread(target=self._collect, name="frames after a held one", daemon=True).start()
+
+    def _collect(self) -> None:
+        """Keep the next camera frames, until one may not be shared."""
+        index, kept = self._index, 0
+        while kept < FOLLOWING and not self._broadcast.closed:
+            shown = self._broadcast.wait_newer(index, _WAIT)
+            if shown is None:
+                continue
+            index = shown.index
+            if shown.status.guarded:
+                break
+            if shown.from_camera:
+                kept += 1
+                with self._changed:
+                    self._held.append(_live(shown.shared_raw))
+                    self._changed.notify_all()
+        with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+
+    def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
+        """Iterate over the frames after `held`; waits for one that is still to come."""
+        number = self._held.index(held) + 1
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda n=number: self._complete or len(self._held) > n, _WAIT)  # type: ignore[misc]
+                if len(self._held) <= number:
+                    return
+            yield self._held[number]
+            number += 1
+
+    def previous(self, held: HeldFrame) -> HeldFrame | None:
+        """Return the frame before `held`; None for the one that was held first."""
+        number = self._held.index(held)
+        return self._held[number - 1] if number else None
+
+
+def _live(frame: Frame) -> HeldFrame:
+    return HeldFrame(replace(frame, times={}, durations={}, threads={}), frame.seconds)

@@ -1,0 +1,56 @@
+"""Prompts of a correction: clicks and boxes on a class, in pixels of the image as displayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.viewport import Viewport, frame_to_network, map_points
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One click or box for the class `class_id`, in pixels of the image as displayed.
+
+    corners: (x, y) of a click; (x0, y0, x1, y1) of a box. positive: whether a click lies on the class.
+    """
+
+    class_id: int
+    corners: tuple[float, ...]
+    positive: bool = True
+
+    @property
+    def is_box(self) -> bool:
+        """Whether it is a box."""
+        return len(self.corners) == 4
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prompt for a line of JSON, the class by its id."""
+        place = [round(value, 2) for value in self.corners]
+        return {"class": self.class_id, "box": place} if self.is_box else self._click(place)
+
+    def _click(self, place: list[float]) -> dict[str, Any]:
+        return {"class": self.class_id, "point": place, "positive": self.positive}
+
+
+def network_points(prompt: Prompt, frame: Frame, view: Viewport) -> NDArray[np.float64]:
+    """Return the corners of a prompt (1 or 2, 2) as x, y in pixels of the network input; those of a box are sorted."""
+    points = np.array(prompt.corners, np.float64).reshape(-1, 2)
+    mapped = map_points(frame_to_network(view), _stored(points, frame))
+    return np.stack([mapped.min(axis=0), mapped.max(axis=0)]) if prompt.is_box else mapped
+
+
+def _stored(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
+    """Map points from the image as displayed to the planes of the frame, which `frame.rotation` turns counter-clockwise."""
+    x, y = points[:, 0], points[:, 1]
+    if frame.rotation == 90:
+        return np.stack([frame.width - y, x], axis=1)
+    if frame.rotation == 180:
+        return np.stack([frame.width - x, frame.height - y], axis=1)
+    if frame.rotation == 270:
+        return np.stack([y, frame.height - x], axis=1)
+    return points
