@@ -50,6 +50,7 @@ PIPELINE_ROOMS = [
     ["tracking"],
     ["sinks"],
     ["stream", "live"],
+    ["correction"],
     ["devices", "cuda", "web", "examples"],
     ["window"],
     ["cli"],

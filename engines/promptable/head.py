@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import PROMPT_HEAD, Bundle, open_bundle
 from cliprl.engines.errors import UsageError
-from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, check_image, prompt_arrays
+from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, prompt_arrays
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
@@ -55,7 +55,7 @@ class MaskHead:
         cells = np.array([self._grid[1] / image.shape[2], self._grid[0] / image.shape[1]])
         points, boxes = np.asarray(points) * cells, np.asarray(boxes) * np.tile(cells, 2)
         maps = prompt_maps(points, labels, boxes, self._grid)
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "features": np.asarray(features, np.float32),
             "image": image,
             "prompts": maps[None],
@@ -69,7 +69,6 @@ class MaskHead:
 
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """Run the bundle's encoder on an image uint8 (H, W, 3) RGB, stretched to the size of its input."""
-        check_image(image)
         manifest = self.bundle.manifest
         if self._encoder is None:
             self._encoder = load_engines(self.bundle, threads=self._threads).encoder
@@ -77,7 +76,7 @@ class MaskHead:
             np.uint8
         )
         outputs = self._encoder.run({"image": small, "text": self.bundle.embeddings})
-        tensors = {"features": np.array(outputs["features"], np.float32), "image": small}
+        tensors: dict[str, NDArray[Any]] = {"features": np.array(outputs["features"], np.float32), "image": small}
         return ImageEmbedding(image.shape[0], image.shape[1], tensors)
 
     def masks(
@@ -90,14 +89,14 @@ class MaskHead:
         """Segment one object without a present mask. There is one candidate; its score is the expected IoU of its logits."""
         points, labels, boxes = prompt_arrays(embedding, points, labels, boxes)
         image = embedding.tensors["image"]
-        scale = np.float32([image.shape[2] / embedding.width, image.shape[1] / embedding.height])
+        scale = np.array([image.shape[2] / embedding.width, image.shape[1] / embedding.height])
         start = np.zeros(self._grid, np.float32)
         found = self.correct(
             embedding.tensors["features"], image, points * scale, labels, boxes * np.tile(scale, 2), start
         )
         size = (embedding.width, embedding.height)
         logits = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_LINEAR), np.float32)
-        return PromptedMasks(logits[None], np.float32([expected_iou(found)]))
+        return PromptedMasks(logits[None], np.array([expected_iou(found)], np.float32))
 
 
 @register_promptable("head:BUNDLE", "the head of a bundle, on its own features")

@@ -1,1 +1,1 @@
-"""A small promptable head on the features of a bundle: points and boxes correct a mask. Training, and measurement by simulated clicks."""
+"""A small promptable head on a bundle's features: points and boxes correct a mask. Training, and measurement by clicks."""

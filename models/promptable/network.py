@@ -48,7 +48,8 @@ class PromptHead(nn.Module):
         coarse = self.coarse(middle)
         middle = self.join_middle(middle + self.up_middle(_resized(coarse, middle)))
         fine = self.join_fine(fine + self.up_fine(_resized(middle, fine)))
-        return present + self.out(fine)
+        corrected: Tensor = present + self.out(fine)
+        return corrected
 
 
 def _resized(cells: Tensor, like: Tensor) -> Tensor:

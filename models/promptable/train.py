@@ -80,7 +80,7 @@ class HeadTraining:
             with torch.autocast("cpu", torch.bfloat16):
                 predicted = self.head(*still, maps, logits).float()
             loss = mask_loss(_upsampled(predicted, truth), truth)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.item())
             logits = predicted.detach()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 2.0)
@@ -116,7 +116,7 @@ class _Prompt:
 
 
 def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return cross-entropy plus soft Jaccard loss of logits (B, H, W) against truth uint8 of 1, 0 and IGNORE, the batch's mean."""
+    """Return cross-entropy plus soft Jaccard loss of logits (B, H, W) against truth uint8 of 1, 0 and IGNORE."""
     known, object_ = (truth != IGNORE).float(), (truth == 1).float()
     crossed = F.binary_cross_entropy_with_logits(logits, object_, reduction="none") * known
     p = logits.sigmoid() * known

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, PromptOption
+from cliprl.pipeline.cli.correction_options import CorrectionOptions, Corrections, CorrectWith
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 from cliprl.pipeline.cli.options import (
     BudgetMs,
@@ -129,6 +130,8 @@ def stream(
     status: StatusOption = True,
     ids: Ids = False,
     follow: Follow = None,
+    corrections: Corrections = None,
+    correct_with: CorrectWith = "",
     max_age_ms: MaxAgeMs = 250.0,
     wait_ms: WaitMs = None,
     reconnect: Reconnect = None,
@@ -165,6 +168,7 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
     options |= {"outputs": tuple(given["output"] or ()), "prompts": tuple(given["prompt"] or ()), "preset": preset}
     options["exemplars"] = tuple(given["exemplar"] or ())
     options["ids"] = given["ids"] or given["follow"] is not None
+    options["corrections"] = CorrectionOptions.of_command(given)
     options["classes"] = tuple(given["classes"]) if given["classes"] else None
     options["labels"] = LabelStyle(given["names"].value, given["polygons"])
     return StreamOptions(**options)

@@ -23,6 +23,7 @@ from cliprl.engines.cli.signals import (
     on_ending_signals,
 )
 from cliprl.pipeline.cli.class_selection import open_with_classes, select_classes
+from cliprl.pipeline.cli.correction_options import CorrectionOptions, open_corrections
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
@@ -83,6 +84,7 @@ class StreamOptions:
     ids: bool = False
     follow: str | None = None
     exemplars: tuple[str, ...] = ()
+    corrections: CorrectionOptions | None = None
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool, note_outputs: bool = True) -> int:
@@ -186,7 +188,8 @@ def _open(
         live = _open_live(options, targets, first, bundle, Overlay(shown, style), log)
         opened.enter_context(tidy_recordings())
         if options.web is not None:
-            opened.enter_context(web_viewer(options.web, live, bundle.manifest.name))
+            corrections = open_corrections(options.corrections, bundle, live)
+            opened.enter_context(web_viewer(options.web, live, bundle.manifest.name, corrections))
         if options.window:
             opened.enter_context(window(live, f"cliprl: {live.info.name}"))
         return live

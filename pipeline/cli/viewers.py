@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.signals import interruptible
 from cliprl.pipeline.live.stream import LiveStream
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.correction.service import CorrectionService
 
 _NEEDED = ("aiohttp", "aiortc", "prometheus_client")
 # Where the viewer's record button writes.
@@ -24,7 +28,9 @@ def watchable(name: str) -> str:
 
 
 @contextmanager
-def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]:
+def web_viewer(
+    address: str, stream: LiveStream, network: str, corrections: CorrectionService | None = None
+) -> Iterator[None]:
     """Serve the page while the stream runs. After the end of the input the last frame stays until Ctrl-C.
 
     Prints the address of the page on standard error; beyond loopback with the token, which is printed nowhere else.
@@ -39,7 +45,7 @@ def web_viewer(address: str, stream: LiveStream, network: str) -> Iterator[None]
     records = bool(stream.recordings)
     playback = stream.playback
     program = ProgramInfo(
-        stream.broadcast, stream.controls, stream.info, stream.overlay.classes, records, network, playback
+        stream.broadcast, stream.controls, stream.info, stream.overlay.classes, records, network, playback, corrections
     )
     with WebViewer(program, Address.parse(address)) as viewer:
         _say(f"watch at {viewer.url}")

@@ -46,6 +46,7 @@ class Frame:
     rotation: counter-clockwise rotation for display, in degrees (0, 90, 180, 270).
     file: the image file it was read from; None for a frame of a video or a camera.
     original: luma and chroma before the overlay was drawn, if a sink needs them (see `KeepOriginal`).
+    position: seconds from the start of the file, of a frame that `Playback` has read; its pts ascend across seeks.
     times: `time.monotonic()` in seconds at the end of each completed stage, by name ("captured", "encode", "write", ...).
     durations: seconds that each stage worked on the frame, waiting excluded. threads: name of the thread that did the work.
     """
@@ -64,6 +65,7 @@ class Frame:
     slot: int = -1
     file: ImageFile | None = None
     original: tuple[Plane, Plane] | None = None
+    position: float | None = None
     times: dict[str, float] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from cliprl.engines.promptable.head import MaskHead
 from cliprl.pipeline.core.frame import Frame, FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.correction.carry import carried_logits
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.prompts import Prompt, network_points
 from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
@@ -29,7 +30,7 @@ class Draft:
     """A frame whose segmentation is being corrected.
 
     features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder; logits float32 (K, h, w) are the present ones.
-    prompts: all so far; history: the logits before each of them.
+    prompts: all so far; history: the logits before each of them. carried: it follows a corrected frame.
     """
 
     frame: Frame
@@ -39,6 +40,12 @@ class Draft:
     logits: Logits
     prompts: list[Prompt] = field(default_factory=list)
     history: list[Logits] = field(default_factory=list)
+    carried: bool = False
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether a person has changed the segmentation, here or in a frame before that it follows."""
+        return bool(self.prompts) or self.carried
 
     @property
     def segmentation(self) -> Segmentation:
@@ -58,7 +65,7 @@ class MaskNetwork(Protocol):
     name: str
 
     def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
-        """Return the binary logits (h, w) for `prompts`, which are all on one class, the last one new, from the present `odds`."""
+        """Return the binary logits (h, w) after `prompts`, all on one class and the last one new, from the present `odds`."""
         ...
 
 
@@ -82,9 +89,14 @@ class Corrector:
         draft.logits = with_class_odds(draft.logits, [prompt.class_id], odds)
 
     def follow(self, draft: Draft, frame: Frame) -> Draft:
-        """Segment the frame after that of `draft`, whose corrected segmentation is its temporal prior."""
+        """Segment the frame after that of `draft`, whose segmentation is its prior and, once corrected, is carried on."""
         self.segmenter.prior.keep(draft.logits[None], draft.view)
-        return self._segmented(frame)
+        following = self._segmented(frame)
+        following.carried = draft.is_corrected
+        if following.carried:
+            old, new = (draft.frame, draft.view), (following.frame, following.view)
+            following.logits = carried_logits(draft.logits, old, following.logits, new)
+        return following
 
     def _segmented(self, frame: Frame) -> Draft:
         context = FrameContext(frame)

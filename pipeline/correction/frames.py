@@ -11,11 +11,13 @@ from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Source
 from cliprl.pipeline.live.broadcast import Broadcast
+from cliprl.pipeline.view.privacy_guard import LEAVE, red_share
 
 # Frames after a held one of a live stream that are kept, and seconds to wait for one of them.
 FOLLOWING, _WAIT = 10, 5.0
 # Times of frames are rounded: two within this many seconds are one.
 _TOLERANCE = 0.0005
+OUTSIDE = "the endoscope is outside the body: its image can't be corrected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +41,39 @@ class FrameSequence(Protocol):
 
 
 class FileFrames:
-    """The frames of a file that `open_at` opens at the last key frame before a position in seconds."""
+    """The frames of a file that `open_at` opens at the last key frame before a position in seconds.
 
-    def __init__(self, open_at: Callable[[float], Source]) -> None:
-        self._open_at = open_at
+    guard: frames from outside the body are refused with UsageError.
+    """
+
+    def __init__(self, open_at: Callable[[float], Source], *, guard: bool = False) -> None:
+        self._open_at, self._guard = open_at, guard
 
     def at(self, seconds: float) -> HeldFrame:
         """Return the frame at `seconds`. Raises UsageError if there is none."""
         for held in self._read(seconds):
             if held.seconds >= seconds - _TOLERANCE:
-                return held
+                return self._checked(held)
         raise UsageError(f"the file has no frame at {seconds:g} s: choose an earlier one")
 
     def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
         """Iterate over the frames after `held`."""
-        return (one for one in self._read(held.seconds) if one.seconds > held.seconds + _TOLERANCE)
+        return (self._checked(one) for one in self._read(held.seconds) if one.seconds > held.seconds + _TOLERANCE)
 
     def previous(self, held: HeldFrame) -> HeldFrame | None:
         """Return the frame before `held`; None for the first one."""
         last = None
         for one in self._read(max(held.seconds - 2 * _TOLERANCE, 0.0)):
             if one.seconds >= held.seconds - _TOLERANCE:
-                return last
+                break
             last = one
-        return last
+        return None if last is None else self._checked(last)
+
+    def _checked(self, held: HeldFrame) -> HeldFrame:
+        share = red_share(held.frame) if self._guard else None
+        if share is not None and share < LEAVE:
+            raise UsageError(f"the frame at {held.seconds:.2f} s is from outside the body and is not shared")
+        return held
 
     def _read(self, start: float) -> Iterator[HeldFrame]:
         source = self._open_at(start)
@@ -82,7 +93,7 @@ class LiveFrames:
         if newest is None or not newest.from_camera:
             raise UsageError("there is no camera image to correct: wait for one")
         if newest.status.guarded:
-            raise UsageError("the endoscope is outside the body: its image can't be corrected")
+            raise UsageError(OUTSIDE)
         self._broadcast, self._index = broadcast, newest.index
         self._changed = threading.Condition()
         self.first = _live(newest.shared_raw)
@@ -127,3 +138,20 @@ class LiveFrames:
 
 def _live(frame: Frame) -> HeldFrame:
     return HeldFrame(replace(frame, times={}, durations={}, threads={}), frame.seconds)
+
+
+def displayed_frame(
+    broadcast: Broadcast, open_at: Callable[[float], Source], *, guard: bool
+) -> tuple[FrameSequence, HeldFrame]:
+    """Return the frame that is displayed now, with the frames around it.
+
+    `open_at` opens the file that is played. Raises UsageError if there is no frame that may be shared.
+    """
+    newest = broadcast.newest
+    if newest is not None and newest.raw.position is not None:
+        if newest.status.guarded:
+            raise UsageError(OUTSIDE)
+        file = FileFrames(open_at, guard=guard)
+        return file, file.at(newest.raw.position)
+    live = LiveFrames(broadcast)
+    return live, live.first

@@ -8,20 +8,21 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import PurePath
-from typing import Any
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.engines.bundle.bundle import MANIFEST, Bundle, file_hash
+from cliprl.engines.bundle.bundle import Bundle, file_hash
+from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.correction.corrector import Corrector, Draft
 from cliprl.pipeline.correction.frames import FOLLOWING, FrameSequence, HeldFrame
 from cliprl.pipeline.correction.prompts import Prompt
-from cliprl.pipeline.correction.stored_labels import logits_of_labels
 from cliprl.pipeline.correction.store import CorrectionStore, Revision
+from cliprl.pipeline.correction.stored_labels import logits_of_labels
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sources.errors import redact
@@ -76,13 +77,21 @@ class CorrectionService:
         self._lock = threading.Lock()
         self._converter = FrameConverter()
 
+    def warm_up(self) -> None:
+        """Open the networks now, not at the first hold. For another thread; an error comes again at the hold."""
+        with self._lock, suppress(CliprlError):
+            self._ready()
+
+    def _ready(self) -> Corrector:
+        if self._corrector is None:
+            self._corrector = self._open_corrector()
+        return self._corrector
+
     def hold(self) -> Hold:
         """Hold the displayed frame. It starts from its newest kept revision, or from the network's segmentation."""
+        frames, held = self._hold_frame()
         with self._lock:
-            if self._corrector is None:
-                self._corrector = self._open_corrector()
-            frames, held = self._hold_frame()
-            hold = self._new(frames, held, self._corrector.start(held.frame))
+            hold = self._new(frames, held, self._ready().start(held.frame))
             self._holds[hold.id] = hold
             while len(self._holds) > MOST_HELD:
                 self._holds.popitem(last=False)
@@ -103,8 +112,7 @@ class CorrectionService:
                 raise UsageError(f"the place {prompt.corners} lies outside of the image of {width} x {height} pixels")
             if len(hold.draft.prompts) >= MOST_PROMPTS:
                 raise UsageError(f"this frame has {MOST_PROMPTS} clicks already: keep it, or undo some")
-            assert self._corrector is not None
-            self._corrector.apply(hold.draft, prompt)
+            self._ready().apply(hold.draft, prompt)
             return hold
 
     def undo(self, hold_id: str) -> Hold:
@@ -120,8 +128,7 @@ class CorrectionService:
         Raises UsageError if there is none.
         """
         with self._lock:
-            hold, corrector = self._find(hold_id), self._corrector
-            assert corrector is not None
+            hold, corrector = self._find(hold_id), self._ready()
             if by < 0:
                 held = hold.frames.previous(hold.held)
                 if held is None:
@@ -145,10 +152,9 @@ class CorrectionService:
         """Return the segmentations of the next frames, which follow the correction of the held one; the hold stays."""
         with self._lock:
             hold, drafts = self._find(hold_id), []
-            assert self._corrector is not None
             draft = hold.draft
             for held in islice(hold.frames.following(hold.held), count):
-                draft = self._corrector.follow(draft, held.frame)
+                draft = self._ready().follow(draft, held.frame)
                 drafts.append(draft)
             return hold, drafts
 
@@ -169,7 +175,7 @@ class CorrectionService:
                 "follows": hold.origin,
                 "bundle": self._bundle.manifest.name,
                 "bundle_sha256": file_hash(self._bundle.path / MANIFEST),
-                "network": self._corrector.network.name if self._corrector else "",
+                "network": self._ready().network.name,
                 "prompts": [one.to_json() | {"class": self.classes[one.class_id].name} for one in draft.prompts],
             }
             labels = frame_labels(frame, draft.segmentation).copy()

@@ -25,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.pipeline.sinks.atomic_file import Identity, file_identity
 from cliprl.pipeline.sinks.labels.dataset_folder import classes_toml
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
@@ -60,6 +61,8 @@ class CorrectionStore:
     def __init__(self, folder: Path, classes: Sequence[ClassSpec]) -> None:
         self.folder = folder
         self._palette = [spec.color for spec in classes]
+        self._revisions: list[Revision] = []
+        self._read_state: Identity | None = None
         text, path = _HEAD + classes_toml(classes), folder / CLASSES
         try:
             for part in ("images", "masks", "revisions"):
@@ -77,20 +80,12 @@ class CorrectionStore:
 
     def revisions(self, name: str = "") -> list[Revision]:
         """Return the kept revisions in their order; with `name`, those of that frame. Lines that were cut short are left out."""
-        found = []
-        for line in self._lines():
-            try:
-                entry = json.loads(line)
-                one = Revision(entry["name"], int(entry["revision"]), str(entry["author"]), str(entry["time"]))
-            except (ValueError, KeyError, TypeError):
-                continue
-            if name in ("", one.name):
-                found.append(one)
-        return found
-
-    def _lines(self) -> list[str]:
         path = self.folder / LOG
-        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        state = file_identity(path)
+        if state != self._read_state:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if state else []
+            self._revisions, self._read_state = [one for line in lines if (one := _revision(line))], state
+        return [one for one in self._revisions if name in ("", one.name)]
 
     def newest(self, name: str) -> NDArray[np.uint8] | None:
         """Return the newest kept labels of a frame, uint8 (H, W); None if there are none."""
@@ -141,6 +136,14 @@ class CorrectionStore:
                     _write(mask, kept[-1].read_bytes())
                 else:
                     image.unlink()
+
+
+def _revision(line: str) -> Revision | None:
+    try:
+        entry = json.loads(line)
+        return Revision(str(entry["name"]), int(entry["revision"]), str(entry["author"]), str(entry["time"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -114,7 +114,7 @@ class Playback:
         begins = self._first is None
         first = self._first = frame.pts if self._first is None else self._first
         self.position = getattr(self._source, "origin", 0.0) + float((frame.pts - first) * frame.time_base)
-        self._furthest = max(self._furthest, self.position)
+        self._furthest, frame.position = max(self._furthest, self.position), self.position
         if self.position < self._target - _TOLERANCE:
             return False
         if self.jumps and (begins or self._target):

@@ -119,7 +119,7 @@ def grid_indices(height: int, width: int) -> NDArray[np.float32]:
 def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
     """Move the segmentation of an earlier frame onto a later one along `flow` (see `OpticalFlow.back_to`)."""
     rows, columns = segmentation.labels.shape
-    offsets = _on_grid(flow, segmentation.view, rows, columns)
+    offsets = flow_on_grid(flow, segmentation.view, rows, columns)
     present = np.flatnonzero(np.bincount(segmentation.labels.ravel()))
     probabilities = np.zeros_like(segmentation.probabilities)
     for class_id in present:
@@ -137,7 +137,7 @@ def _moved_instances(instances: Instances, labels: NDArray[np.uint8], offsets: F
     return Instances(ids, tuple(item for item in instances.items if item.id in present), instances.followed)
 
 
-def _on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
+def flow_on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
     """Convert flow in pixels of the copies to offsets in grid cells at the centers of the cells: (rows, columns, 2)."""
     height, width = flow.shape[:2]
     to_copy = np.array([width / view.frame_width, height / view.frame_height])

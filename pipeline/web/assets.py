@@ -12,6 +12,9 @@ from aiohttp import ETag, web
 
 FILES = (
     "controls.js",
+    "correction.css",
+    "correction.js",
+    "correction_canvas.js",
     "icon.svg",
     "keys.js",
     "link.js",

@@ -15,6 +15,7 @@ from cliprl.pipeline.live.controls import quoted
 from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.auth import AccessControl, Handler, access_middleware, add_headers
 from cliprl.pipeline.web.connections import ConnectionPool, tracking_middleware
+from cliprl.pipeline.web.correction.routes import CorrectionRoutes
 from cliprl.pipeline.web.http_helpers import ActiveCount, bad_request, json_object
 from cliprl.pipeline.web.image_routes import ImageRoutes
 from cliprl.pipeline.web.limits import LoginLimit
@@ -67,9 +68,16 @@ class Routes:
                 web.post("/api/controls", self._controls),
                 web.post("/api/position", self._seek),
                 *self._images.routes(),
+                *self._correction_routes(),
             ]
         )
         return application
+
+    def _correction_routes(self) -> list[web.RouteDef]:
+        if (corrections := self._program.corrections) is None:
+            return []
+        colors = [spec.color for spec in self._program.classes]
+        return CorrectionRoutes(corrections, colors, self._pool).routes()
 
     async def _refuse_without_token(self, request: web.Request) -> web.StreamResponse:
         """Answer a request without the token: with the login page, or with a plain refusal."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.correction.service import CorrectionService
 from cliprl.pipeline.live.broadcast import Broadcast, RecordState, SourceState, Status
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.playback import Playback
@@ -23,6 +24,7 @@ class ProgramInfo:
     """The stream that the viewer displays, with its classes and controls.
 
     `records`: the stream can be recorded. `network`: the name of the bundle. `playback`: the player of a file.
+    `corrections`: corrects held frames; None if they are kept nowhere.
     """
 
     broadcast: Broadcast
@@ -32,6 +34,7 @@ class ProgramInfo:
     records: bool = False
     network: str = ""
     playback: Playback | None = None
+    corrections: CorrectionService | None = None
 
     def status(self) -> Status:
         """Return the status of the newest frame, updated to the current time; after the end, the state is ENDED."""
@@ -54,6 +57,7 @@ class ProgramInfo:
             "stream": stream,
             "classes": classes,
             "records": self.records,
+            "corrects": self.corrections is not None,
         }
 
     def status_json(self, viewers: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ const KEYS = {
   a: "all",
   " ": "freeze",
   b: "beside",
+  e: "correct",
   s: "snapshot",
   r: "record",
   p: "pause",

@@ -1,6 +1,7 @@
 // The page: connects images, status, controls and keys.
 
 import { ClassList, Controls } from "./controls.js";
+import { Correction } from "./correction.js";
 import { Keys } from "./keys.js";
 import { Link } from "./link.js";
 import { Meter } from "./meter.js";
@@ -40,6 +41,7 @@ let stream = null;
 let status = null;
 let statusTime = 0; // when the last status arrived
 let classList = null;
+let correction = null; // made once the program says that masks can be corrected
 let compare = "none"; // or "frozen", "raw"
 let announced = {};
 let dismissed = "";
@@ -79,6 +81,8 @@ async function begin() {
   put("f-network", stream.network || "none");
   byId("record").hidden = !stream.records;
   byId("pause").hidden = stream.stream.live;
+  byId("correct").hidden = !stream.corrects;
+  if (stream.corrects) correction ??= new Correction(byId("stage"), stream, controls);
   classList ??= new ClassList(byId("classes"), stream.classes, controls);
 }
 
@@ -333,6 +337,7 @@ const actions = {
   all: () => controls.change({ hidden: controls.settings.hidden.length ? [] : names() }),
   freeze: () => setCompare(compare === "frozen" ? "none" : "frozen"),
   beside: () => setCompare(compare === "raw" ? "none" : "raw"),
+  correct: () => correction?.toggle(),
   snapshot: takeSnapshot,
   record: () => stream?.records && controls.change({ recording: !controls.settings.recording }),
   pause: () => stream && !stream.stream.live && controls.change({ paused: !controls.settings.paused }),
@@ -341,7 +346,7 @@ const actions = {
   help: () => (byId("keys").open ? byId("keys").close() : byId("keys").showModal()),
 };
 
-for (const name of ["freeze", "beside", "snapshot", "record", "pause", "full", "theme", "help", "all"]) {
+for (const name of ["freeze", "beside", "correct", "snapshot", "record", "pause", "full", "theme", "help", "all"]) {
   byId(name).addEventListener("click", () => actions[name]());
 }
 byId("opacity").addEventListener("input", ({ target }) => controls.change({ opacity: target.valueAsNumber / 100 }));

@@ -1,0 +1,1 @@
+"""The part of the web viewer that corrects masks."""
