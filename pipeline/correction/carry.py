@@ -17,35 +17,36 @@ from cliprl.pipeline.tracking.optical_flow import flow_on_grid, sampled
 _WIDTH, _BLUR = 320, 3.0
 # Mean absolute difference of the motion-compensated copies above which there is a cut. Smoke makes large ones too.
 _CUT = 40.0
-# Weight of the carried logits against the network's own for the next frame.
-CARRIED = 0.75
+# Weight of the carried logits against the network's own after one frame; it falls by the same factor with each further frame.
+_WEIGHT = 0.96
 
 
 def carried_logits(
-    corrected: NDArray[np.float32],
-    old: tuple[Frame, Viewport],
-    own: NDArray[np.float32],
-    new: tuple[Frame, Viewport],
-) -> NDArray[np.float32]:
-    """Return the logits float32 (K, h, w) of a frame that follows a corrected one.
+    corrected: NDArray[np.float32], old: tuple[Frame, Viewport], new: tuple[Frame, Viewport]
+) -> NDArray[np.float32] | None:
+    """Return `corrected` logits (K, h, w) of a frame as seen in the next one: moved by optical flow. None at a cut.
 
-    `corrected` are those of the frame before, moved by optical flow; they are mixed with the frame's `own`. `old` and `new` are
-    the frames and their views. At a cut the frame keeps its own.
+    `old` and `new` are the frames and their views.
     """
     before, after = (_copy(frame) for frame, _ in (old, new))
-    if before.shape != after.shape or own.shape != corrected.shape:
-        return own
+    if before.shape != after.shape:
+        return None
     nothing: Any = None  # an array here would be an initial estimate
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow = np.asarray(estimator.calc(after, before, nothing), np.float32)
     if is_cut(np.asarray(sampled(before, flow), np.uint8), after, _CUT):
-        return own
+        return None
     prior = TemporalPrior()
-    prior.keep(_normalized(corrected)[None], old[1])
-    in_view = prior.recall(own[None], new[1], False)[0]
-    offsets = flow_on_grid(flow, new[1], *own.shape[1:])
-    moved = np.stack([sampled(plane, offsets) for plane in in_view])
-    return np.asarray(CARRIED * moved + (1 - CARRIED) * _normalized(own), np.float32)
+    prior.keep(corrected[None], old[1])
+    in_view = prior.recall(corrected[None], new[1], False)[0]
+    offsets = flow_on_grid(flow, new[1], *corrected.shape[1:])
+    return np.asarray(np.stack([sampled(plane, offsets) for plane in in_view]), np.float32)
+
+
+def mixed(carried: NDArray[np.float32], own: NDArray[np.float32], age: int) -> NDArray[np.float32]:
+    """Return the logits (K, h, w) of a frame from those `carried` over `age` frames and its `own`."""
+    weight = _WEIGHT**age
+    return np.asarray(weight * _normalized(carried) + (1 - weight) * _normalized(own), np.float32)
 
 
 def _copy(frame: Frame) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from cliprl.engines.promptable.head import MaskHead
 from cliprl.pipeline.core.frame import Frame, FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.correction.carry import carried_logits
+from cliprl.pipeline.correction.carry import carried_logits, mixed
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.prompts import Prompt, network_points
 from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
@@ -30,7 +30,8 @@ class Draft:
     """A frame whose segmentation is being corrected.
 
     features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder; logits float32 (K, h, w) are the present ones.
-    prompts: all so far; history: the logits before each of them. carried: it follows a corrected frame.
+    prompts: all so far; history: the logits before each of them. accepted: a person has kept this
+    segmentation before. carried: the logits of the corrected frame that this one follows, which lies `age` frames before it.
     """
 
     frame: Frame
@@ -40,12 +41,14 @@ class Draft:
     logits: Logits
     prompts: list[Prompt] = field(default_factory=list)
     history: list[Logits] = field(default_factory=list)
-    carried: bool = False
+    accepted: bool = False
+    carried: Logits | None = None
+    age: int = 0
 
     @property
     def is_corrected(self) -> bool:
         """Whether a person has changed the segmentation, here or in a frame before that it follows."""
-        return bool(self.prompts) or self.carried
+        return bool(self.prompts) or self.accepted or self.carried is not None
 
     @property
     def segmentation(self) -> Segmentation:
@@ -92,10 +95,13 @@ class Corrector:
         """Segment the frame after that of `draft`, whose segmentation is its prior and, once corrected, is carried on."""
         self.segmenter.prior.keep(draft.logits[None], draft.view)
         following = self._segmented(frame)
-        following.carried = draft.is_corrected
-        if following.carried:
-            old, new = (draft.frame, draft.view), (following.frame, following.view)
-            following.logits = carried_logits(draft.logits, old, following.logits, new)
+        fresh = bool(draft.prompts) or draft.accepted
+        source = draft.logits if fresh else draft.carried
+        if source is not None:
+            following.carried = carried_logits(source, (draft.frame, draft.view), (frame, following.view))
+            following.age = 1 if fresh else draft.age + 1
+        if following.carried is not None:
+            following.logits = mixed(following.carried, following.logits, following.age)
         return following
 
     def _segmented(self, frame: Frame) -> Draft:

@@ -20,7 +20,7 @@ _TOLERANCE = 0.0005
 OUTSIDE = "the endoscope is outside the body: its image can't be corrected"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeldFrame:
     """A frame, and its position: seconds from the start of the file, or of the live stream's display."""
 

@@ -216,6 +216,7 @@ class CorrectionService:
         labels = self.store.newest(hold.name) if hold.base and not draft.prompts else None
         if labels is not None and labels.shape == upright_size(held.frame):
             draft.logits = logits_of_labels(labels, held.frame, draft.view, draft.logits)
+            draft.accepted = True
 
     def _name(self, held: HeldFrame) -> str:
         """Return the name of a frame's files: its clip, its time in ms, and a hash of its image, by which it is recognized."""

@@ -55,24 +55,6 @@ return [...context.getImageData(...arguments[1], 1, 1).data.slice(0, 3)];
 PRINT = PIXEL.replace("getImageData(...arguments[1], 1, 1).data.slice(0, 3)", "getImageData(0, 190, 320, 40).data")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1280,800",
-    ):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))) as driver:
-        driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "deny"})
-        yield driver
-
-
 @pytest.fixture
 def page(chromium: Any, viewer: WebViewer, player: Player) -> Any:
     """The page, fresh, as it is when somebody opens it."""

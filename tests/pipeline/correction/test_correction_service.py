@@ -1,0 +1,251 @@
+"""Corrections: what a click changes, what follows it, and that nothing that was kept is lost or replaced."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from correction_fakes import (
+    HEIGHT,
+    WIDTH,
+    KnownSegmenter,
+    corrected_clip,
+    known_bundle,
+    service_of,
+    write_clip,
+)
+from webplayer import CLASSES, Player
+
+from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.promptable import open_promptable
+from cliprl.models.data.registry import open_dataset
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
+from cliprl.pipeline.correction.corrector import Corrector, PromptedNetwork
+from cliprl.pipeline.correction.frames import FileFrames
+from cliprl.pipeline.correction.prompts import Prompt, network_points
+from cliprl.pipeline.correction.service import MOST_HELD, CorrectionService, NotHeldError
+from cliprl.pipeline.correction.store import CorrectionStore
+from cliprl.pipeline.live.playback import open_file_at
+from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
+
+SHAFT = Prompt(1, (60.0, 60.0))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[CorrectionService]:
+    with corrected_clip(tmp_path) as (_, made):
+        yield made
+
+
+def labels(service: CorrectionService, hold_id: str) -> np.ndarray:
+    hold = service.find(hold_id)
+    return frame_labels(hold.held.frame, hold.draft.segmentation).copy()
+
+
+def test_odds_that_are_written_are_read_again() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (4, 5, 6)).astype(np.float32)
+    odds = np.full((5, 6), 1.5, np.float32)
+    changed = with_class_odds(logits, [1, 3], odds)
+    assert np.allclose(class_odds(changed, [1, 3]), odds, atol=1e-5)
+    assert np.allclose(changed[1] - changed[3], logits[1] - logits[3], atol=1e-5)
+    assert np.array_equal(changed[[0, 2]], logits[[0, 2]])
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_clicks_on_a_turned_frame_hit_their_pixel(rotation: int) -> None:
+    luma = np.zeros((HEIGHT, WIDTH), np.uint8)
+    luma[40, 250] = 255
+    frame = Frame(luma, np.zeros((HEIGHT // 2, WIDTH // 2, 2), np.uint8), 0, Fraction(1, 25), 0, rotation=rotation)
+    row, column = np.argwhere(np.rot90(luma, rotation // 90))[0]
+    view = full_viewport(HEIGHT, WIDTH, HEIGHT, WIDTH)
+    x, y = network_points(Prompt(1, (column + 0.5, row + 0.5)), frame, view)[0]
+    assert (x, y) == pytest.approx((250.5, 40.5))
+
+
+def test_clicks_change_the_mask_and_are_taken_back(service: CorrectionService) -> None:
+    hold = service.hold()
+    assert not labels(service, hold.id).any()
+    service.prompt(hold.id, SHAFT)
+    assert labels(service, hold.id)[60, 60] == 1
+    service.prompt(hold.id, Prompt(2, (200.0, 100.0, 260.0, 140.0)))
+    assert labels(service, hold.id)[120, 230] == 2
+    service.prompt(hold.id, replace(SHAFT, positive=False))
+    assert labels(service, hold.id)[60, 60] == 0
+    service.undo(hold.id)
+    service.undo(hold.id)
+    assert labels(service, hold.id)[60, 60] == 1
+    service.undo(hold.id)
+    service.undo(hold.id)
+    assert not labels(service, hold.id).any()
+
+
+def test_what_is_kept_is_a_data_set_to_train_on(service: CorrectionService, tmp_path: Path) -> None:
+    hold = service.hold()
+    service.prompt(hold.id, SHAFT)
+    _, revision, others = service.keep(hold.id, "Ada")
+    assert (revision.number, others) == (1, [])
+    data = open_dataset(f"folder:{tmp_path / 'kept'}")
+    sample = data[0]
+    assert [spec.name for spec in data.classes] == [spec.name for spec in CLASSES]
+    assert np.array_equal(sample.labels, labels(service, hold.id))
+    assert sample.image.shape == (HEIGHT, WIDTH, 3)
+    entry = json.loads((tmp_path / "kept" / "corrections.jsonl").read_text())
+    assert (entry["author"], entry["network"], entry["base_revision"]) == ("Ada", "painting", 0)
+    assert entry["prompts"] == [{"class": "shaft", "point": [60.0, 60.0], "positive": True}]
+    assert len(entry["bundle_sha256"]) == 64
+    assert "clip.mp4" in entry["source"]
+
+
+def test_two_people_keep_one_frame_and_both_stay(service: CorrectionService, tmp_path: Path) -> None:
+    first, second = service.hold(), service.hold()
+    assert first.name == second.name
+    service.prompt(first.id, SHAFT)
+    service.prompt(second.id, replace(SHAFT, class_id=2))
+    service.keep(first.id, "Ada")
+    assert [one.author for one in service.newer(second)] == ["Ada"]
+    _, revision, others = service.keep(second.id, "Grace")
+    assert revision.number == 2
+    assert [(one.number, one.author) for one in others] == [(1, "Ada")]
+    assert len(list((tmp_path / "kept" / "revisions").iterdir())) == 2
+    assert service.hold().base == 2
+    assert labels(service, service.hold().id)[60, 60] == 2
+
+
+def test_programs_that_keep_at_once_get_revisions_of_their_own(tmp_path: Path) -> None:
+    stores = [CorrectionStore(tmp_path / "kept", CLASSES) for _ in range(4)]
+    mask, about = np.zeros((8, 8), np.uint8), {"author": "", "time": ""}
+    threads = [
+        threading.Thread(target=lambda s=store: [s.keep("a", b"png", mask, about) for _ in range(3)])
+        for store in stores
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one.number for one in stores[0].revisions("a")) == list(range(1, 13))
+
+
+def test_a_store_completes_what_a_killed_program_left(tmp_path: Path) -> None:
+    store = CorrectionStore(tmp_path, CLASSES)
+    store.keep("a", b"png", np.ones((8, 8), np.uint8), {"author": "", "time": ""})
+    (tmp_path / "masks" / "a.png").unlink()
+    (tmp_path / "images" / "b.png").write_bytes(b"no mask was written")
+    with (tmp_path / "corrections.jsonl").open("a") as file:
+        file.write('{"name": "b", "rev')
+    again = CorrectionStore(tmp_path, CLASSES)
+    kept = again.newest("a")
+    assert kept is not None
+    assert kept.all()
+    assert not (tmp_path / "images" / "b.png").exists()
+    again.keep("c", b"png", np.ones((8, 8), np.uint8), {"author": "", "time": ""})
+    assert [one.name for one in again.revisions()] == ["a", "c"]
+
+
+def test_a_folder_with_other_classes_is_refused(tmp_path: Path) -> None:
+    CorrectionStore(tmp_path, CLASSES)
+    with pytest.raises(UsageError, match="other classes"):
+        CorrectionStore(tmp_path, CLASSES[:2])
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="can't keep corrections"):
+        CorrectionStore(tmp_path / "file" / "inside", CLASSES)
+
+
+def test_next_frames_follow_the_correction(service: CorrectionService) -> None:
+    hold = service.hold()
+    bar = 4 * round(hold.held.seconds * 25) + 20
+    service.prompt(hold.id, Prompt(1, (bar, 120.0)))
+    before = hold.held.seconds
+    for number in range(1, 6):
+        service.step(hold.id, 1)
+        assert hold.held.seconds == pytest.approx(before + number / 25, abs=1e-3)
+        assert labels(service, hold.id)[120, bar + 4 * number] == 1
+    service.step(hold.id, -1)
+    assert hold.held.seconds == pytest.approx(before + 4 / 25, abs=1e-3)
+    _, drafts = service.follow(hold.id, 3)
+    assert len(drafts) == 3
+
+
+def test_frames_that_nobody_corrected_are_not_carried(service: CorrectionService) -> None:
+    hold = service.hold()
+    service.step(hold.id, 1)
+    assert not hold.draft.is_corrected
+    while hold.held.seconds > 0:
+        service.step(hold.id, -1)
+    with pytest.raises(UsageError, match="first frame"):
+        service.step(hold.id, -1)
+
+
+def test_every_frame_of_a_file_is_found_forwards_and_backwards(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 25)
+    frames = FileFrames(lambda seconds: open_file_at(str(clip), seconds))
+    held = frames.at(0.0)
+    times = [held.seconds, *(one.seconds for one in frames.following(held))]
+    assert np.allclose(times, np.arange(25) / 25, atol=1e-3)
+    last = frames.at(times[-1])
+    assert next(frames.following(last), None) is None
+    for expected in reversed(times[:-1]):
+        found = frames.previous(last)
+        assert found is not None
+        assert found.seconds == pytest.approx(expected)
+        last = found
+    assert frames.previous(last) is None
+    with pytest.raises(UsageError, match="no frame at"):
+        frames.at(9.0)
+
+
+def test_frames_outside_the_body_are_not_shared(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 5)
+    frames = FileFrames(lambda seconds: open_file_at(str(clip), seconds), guard=True)
+    with pytest.raises(UsageError, match="outside the body"):
+        frames.at(0.0)
+
+
+def test_old_holds_are_let_go_and_places_are_checked(service: CorrectionService) -> None:
+    first = service.hold()
+    with pytest.raises(UsageError, match="outside of the image"):
+        service.prompt(first.id, Prompt(1, (400.0, 10.0)))
+    for _ in range(MOST_HELD):
+        last = service.hold()
+    with pytest.raises(NotHeldError, match="hold it again"):
+        service.undo(first.id)
+    service.release(last.id)
+    with pytest.raises(CliprlError):
+        service.keep(last.id, "")
+
+
+def test_grabcut_corrects_with_negative_clicks_alone(tmp_path: Path) -> None:
+    corrector = Corrector(KnownSegmenter(), PromptedNetwork(open_promptable("grabcut")))  # type: ignore[arg-type]
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    frames = FileFrames(lambda seconds: open_file_at(str(clip), seconds))
+    draft = corrector.start(frames.at(0.0).frame)
+    corrector.apply(draft, Prompt(1, (10.0, 10.0), False))
+    corrector.apply(draft, Prompt(1, (0.0, 90.0, 60.0, 150.0)))
+    assert len(draft.history) == 2
+
+
+def test_live_frames_are_held_while_the_display_goes_on(tmp_path: Path) -> None:
+    with Player() as player:
+        player.broadcast.wait_newer(-1, 60)
+        service = service_of(player.broadcast, tmp_path / "none", tmp_path / "kept", known_bundle(tmp_path / "b"))
+        hold = service.hold()
+        service.prompt(hold.id, SHAFT)
+        times = [hold.held.seconds]
+        for _ in range(10):
+            service.step(hold.id, 1)
+            times.append(hold.held.seconds)
+        assert times == sorted(set(times))
+        with pytest.raises(UsageError, match="last frame"):
+            service.step(hold.id, 1)
+        for _ in range(10):
+            service.step(hold.id, -1)
+        assert hold.held.seconds == times[0]
+        with pytest.raises(UsageError, match="first frame"):
+            service.step(hold.id, -1)
