@@ -17,8 +17,8 @@ from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
 
 # A clicked cell has a logit of at least this absolute value, as the click says; cells so near to a click that its narrow
-# Gaussian is above NEAR count as clicked.
-CLICKED, NEAR = 1.0, 0.6
+# Gaussian is above _NEAR count as clicked.
+CLICKED, _NEAR = 1.0, 0.6
 
 
 class MaskHead:
@@ -63,7 +63,7 @@ class MaskHead:
         }
         mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
         for point, label in zip(points, labels, strict=True):
-            clicked = prompt_maps(point[None], np.array([1]), np.zeros((0, 4)), self._grid)[0] > NEAR
+            clicked = prompt_maps(point[None], np.array([1]), np.zeros((0, 4)), self._grid)[0] > _NEAR
             mask[clicked] = np.maximum(mask[clicked], CLICKED) if label else np.minimum(mask[clicked], -CLICKED)
         return mask
 

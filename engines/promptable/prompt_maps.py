@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Standard deviations, in cells, of the narrow and the wide Gaussian of a point.
-WIDTHS = (1.0, 5.0)
+POINT_SIGMAS = (1.0, 5.0)
 # Channels of the maps: two Gaussians of positive points, two of negative ones, and the inside of the boxes.
-CHANNELS = 2 * len(WIDTHS) + 1
+CHANNELS = 2 * len(POINT_SIGMAS) + 1
 
 
 def prompt_maps(
@@ -22,9 +22,9 @@ def prompt_maps(
     maps = np.zeros((CHANNELS, height, width), np.float32)
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     for (left, top), label in zip(points, labels, strict=True):
-        for number, sigma in enumerate(WIDTHS):
+        for number, sigma in enumerate(POINT_SIGMAS):
             across, down = (np.exp(-0.5 * ((at - to) / sigma) ** 2) for at, to in ((x, left), (y, top)))
-            channel = maps[number if label else number + len(WIDTHS)]
+            channel = maps[number if label else number + len(POINT_SIGMAS)]
             np.maximum(channel, np.outer(down, across), out=channel)
     for x0, y0, x1, y1 in boxes:
         inside = np.outer((y >= y0) & (y <= y1), (x >= x0) & (x <= x1))

@@ -28,11 +28,11 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR
-from cliprl.models.promptable.annotator import iou, next_click
+from cliprl.models.promptable.annotator import mask_iou, next_click
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
-from cliprl.pipeline.correction.corrector import Corrector, Draft, open_network
-from cliprl.pipeline.correction.prompts import Prompt
+from cliprl.pipeline.correction.corrector import Corrector, Draft, open_mask_network
+from cliprl.pipeline.correction.prompts import MaskPrompt
 from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
@@ -41,7 +41,7 @@ from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Clicks after which the annotator gives up, and the least share of the image that an object covers.
-MOST_CLICKS, LEAST_SHARE = 20, 0.01
+MOST_CLICKS, _LEAST_SHARE = 20, 0.01
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class CorrectedFrame:
         return next((n for n, value in enumerate(self.ious) if value >= target), MOST_CLICKS + 1)
 
 
-class Clip:
+class CorrectedClip:
     """The frames of a data set with the truth of all instruments as one, and a corrector."""
 
     def __init__(self, data: Any, bundle: Bundle, corrector: Corrector) -> None:
@@ -94,21 +94,21 @@ class Clip:
         found = []
         for index in range(len(self) - following):
             frame, truth = self.frame(index)
-            if (truth == 1).mean() >= LEAST_SHARE and self.data.clip(index) == self.data.clip(index + following):
-                found.append((iou(self.mask(self.corrector.start(frame)), truth), index))
+            if (truth == 1).mean() >= _LEAST_SHARE and self.data.clip(index) == self.data.clip(index + following):
+                found.append((mask_iou(self.mask(self.corrector.start(frame)), truth), index))
         return sorted(found)[:count]
 
     def correct(self, index: int, target: float) -> tuple[CorrectedFrame, Draft]:
         """Let the annotator correct a frame."""
         frame, truth = self.frame(index)
         draft = self.corrector.start(frame)
-        done = CorrectedFrame(index, [iou(self.mask(draft), truth)], [], [])
-        prompts: list[Prompt] = []
+        done = CorrectedFrame(index, [mask_iou(self.mask(draft), truth)], [], [])
+        prompts: list[MaskPrompt] = []
         while done.ious[-1] < target and len(prompts) < MOST_CLICKS:
             click = next_click(self.mask(draft), truth)
             if click is None:
                 break
-            prompts.append(Prompt(0, (click.x, click.y), click.positive))
+            prompts.append(MaskPrompt(0, (click.x, click.y), click.positive))
             draft.prompts = prompts
             clock, cpu = time.perf_counter(), time.process_time()
             odds = self.corrector.network.correct(draft, prompts, class_odds(draft.logits, self.instruments))
@@ -116,7 +116,7 @@ class Clip:
             encode_png(frame_labels(frame, segmentation_of(draft.logits, draft.view, 0, 0.0)), self.palette)
             done.wall.append(1000 * (time.perf_counter() - clock))
             done.cpu.append(1000 * (time.process_time() - cpu))
-            done.ious.append(iou(self.mask(draft), truth))
+            done.ious.append(mask_iou(self.mask(draft), truth))
         return done, draft
 
     def follow(self, index: int, draft: Draft, count: int) -> list[float]:
@@ -127,11 +127,11 @@ class Clip:
         for number in range(index + 1, index + 1 + count):
             frame, truth = self.frame(number)
             draft = self.corrector.follow(draft, frame)
-            found.append(iou(self.mask(draft), truth))
+            found.append(mask_iou(self.mask(draft), truth))
         return found
 
 
-def summary(frames: Sequence[CorrectedFrame], target: float) -> dict[str, Any]:
+def click_summary(frames: Sequence[CorrectedFrame], target: float) -> dict[str, Any]:
     """Return the statistics of the corrected frames."""
     clicks = [one.clicks_to(target) for one in frames]
     wall, cpu = ([ms for one in frames for ms in getattr(one, name)] for name in ("wall", "cpu"))
@@ -168,8 +168,8 @@ def measure_corrections(
     manifest = opened.manifest
     found = open_dataset(data, "test", DatasetContext(root, "--root"))
     clean = CorruptedDataset(found, severity, (manifest.height, manifest.width))
-    corrector = Corrector(Segmenter(opened, threads=1), open_network(opened, network))
-    clip = Clip(clean, opened, corrector)
+    corrector = Corrector(Segmenter(opened, threads=1), open_mask_network(opened, network))
+    clip = CorrectedClip(clean, opened, corrector)
     chosen = clip.worst(worst, following)
     if not chosen:
         raise UsageError(f"data set '{data}' has no frame with an instrument and {following} frames after it")
@@ -181,13 +181,13 @@ def measure_corrections(
             plain.append(clip.follow(index, corrector.start(clip.frame(index)[0]), following))
             corrected.append(clip.follow(index, draft, following))
         if (number + 1) % 10 == 0:
-            console.print(f"{number + 1} of {len(chosen)} frames: {summary(frames, target)}")
+            console.print(f"{number + 1} of {len(chosen)} frames: {click_summary(frames, target)}")
     result = {
         "command": f"python -m cliprl.models.promptable.measure --data '{data}' --severity {severity:g} --worst {worst}",
         "bundle": manifest.name,
         "bundle_sha256": file_hash(opened.path / MANIFEST),
         "network": corrector.network.name,
-        "summary": summary(frames, target),
+        "summary": click_summary(frames, target),
         "following": _following(plain, corrected),
         "clicks": {str(one.index): [round(value, 4) for value in one.ious] for one in frames},
     }

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cliprl.engines.promptable.prompt_maps import CHANNELS
 
 # Channels at the grid of the features, at half and at a quarter of its resolution.
-WIDTHS = (32, 40, 48)
+_WIDTHS = (32, 40, 48)
 # Logits of the present mask are clipped to this absolute value.
 LOGIT_LIMIT = 6.0
 
@@ -21,7 +21,7 @@ class PromptHead(nn.Module):
         super().__init__()
         self.unshuffle = max(stride // 2, 1)
         colors = 3 * 4 if stride > 1 else 3
-        fine, middle, coarse = WIDTHS
+        fine, middle, coarse = _WIDTHS
         self.features = nn.BatchNorm2d(features)
         self.stem = nn.Conv2d(features + colors + CHANNELS + 2, fine, 1)
         self.fine = _block(fine, fine)

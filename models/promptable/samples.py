@@ -1,4 +1,4 @@
-"""Training samples of the promptable head: what the bundle sees of a corrupted image, and one object to correct its mask of."""
+"""Training samples of the promptable head: the features of a corrupted image, and an object in it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CORRUPTED, SEVERITY, ALL_INSTRUMENTS = 0.6, 5.0, 0.6
 # Shares of present masks that are empty, that are the truth at another place, and that are the truth of a moment earlier.
 NO_MASK, SHIFTED, EARLIER = 0.06, 0.12, 0.16
 # Shifts of the latter two, as a share of the width (standard deviation), and the fewest pixels of an object.
-FAR, NEAR, LEAST_AREA = 0.05, 0.012, 40
-# Share of objects whose outline is another annotator's: moved by up to so much of the width, larger or smaller by some pixels.
+_FAR, _NEAR, _LEAST_AREA = 0.05, 0.012, 40
+# Share of objects whose outline is another annotator's: moved by a share of the width, and larger or smaller by some pixels.
 OTHER_OUTLINE, OUTLINE_SHIFT, OUTLINE_PIXELS = 0.35, 0.02, 2
 # Stride of the truth against the image.
 TRUTH_STRIDE = 2
@@ -80,7 +80,7 @@ class SampleMaker:
         if kind < NO_MASK:
             odds = np.zeros_like(odds)
         elif kind < NO_MASK + SHIFTED + EARLIER:
-            odds = _moved(truth, odds.shape, FAR if kind < NO_MASK + SHIFTED else NEAR, rng)
+            odds = _moved(truth, odds.shape, _FAR if kind < NO_MASK + SHIFTED else _NEAR, rng)
         earlier = NO_MASK + SHIFTED <= kind < NO_MASK + SHIFTED + EARLIER
         return PromptSample(features, image, truth, odds, earlier)
 
@@ -90,10 +90,10 @@ class SampleMaker:
         whole = np.full(256, IGNORE, np.uint8)
         whole[:count] = self._instrument
         whole[[INSTRUMENT, NOT_INSTRUMENT]] = 1, 0
-        seen = [int(c) for c in np.unique(labels) if c < count and np.count_nonzero(labels == c) >= LEAST_AREA]
+        seen = [int(c) for c in np.unique(labels) if c < count and np.count_nonzero(labels == c) >= _LEAST_AREA]
         truth = whole[labels]
         all_of_them = rng.random() < ALL_INSTRUMENTS or not seen
-        if all_of_them and np.count_nonzero(truth == 1) >= LEAST_AREA:
+        if all_of_them and np.count_nonzero(truth == 1) >= _LEAST_AREA:
             return truth, instrument
         if not seen:
             return None

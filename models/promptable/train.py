@@ -68,7 +68,7 @@ class HeadTraining:
         features, images, truths, present = stacked(samples)
         still = torch.from_numpy(features), torch.from_numpy(images)
         logits, truth = torch.from_numpy(present), torch.from_numpy(truths)
-        prompts = [_Prompt(one, features.shape[2:], rng) for one in samples]
+        prompts = [_ClickedSample(one, features.shape[2:], rng) for one in samples]
         losses = []
         self.head.train()
         for _ in range(CLICKS):
@@ -90,7 +90,7 @@ class HeadTraining:
         return float(np.mean(losses))
 
 
-class _Prompt:
+class _ClickedSample:
     """The clicks of one sample so far, and its box."""
 
     def __init__(self, sample: PromptSample, grid: Sequence[int], rng: np.random.Generator) -> None:

@@ -75,14 +75,14 @@ def open_corrections(options: CorrectionOptions | None, bundle: Bundle, stream: 
     """Return what corrects the frames of `stream`; None without options. Raises UsageError if the folder can't be used."""
     if options is None:
         return None
-    from cliprl.pipeline.correction.corrector import Corrector, open_network
+    from cliprl.pipeline.correction.corrector import Corrector, open_mask_network
     from cliprl.pipeline.correction.frames import displayed_frame
     from cliprl.pipeline.correction.service import CorrectionService
     from cliprl.pipeline.correction.store import CorrectionStore
     from cliprl.pipeline.live.playback import open_file_at
     from cliprl.pipeline.segment.segmenter import Segmenter
 
-    network = open_network(bundle, options.network)  # an error now, not at the first click
+    network = open_mask_network(bundle, options.network)  # an error now, not at the first click
     source, index = options.source, options.stream
 
     def open_at(seconds: float) -> Source:

@@ -19,10 +19,10 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.correction.carry import carried_logits, mixed
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
-from cliprl.pipeline.correction.prompts import Prompt, network_points
+from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
 from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
 
-Logits = NDArray[np.float32]
+GridLogits = NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
@@ -38,11 +38,11 @@ class Draft:
     view: Viewport
     features: NDArray[Any]
     image: NDArray[np.uint8]
-    logits: Logits
-    prompts: list[Prompt] = field(default_factory=list)
-    history: list[Logits] = field(default_factory=list)
+    logits: GridLogits
+    prompts: list[MaskPrompt] = field(default_factory=list)
+    history: list[GridLogits] = field(default_factory=list)
     accepted: bool = False
-    carried: Logits | None = None
+    carried: GridLogits | None = None
     age: int = 0
 
     @property
@@ -67,7 +67,7 @@ class MaskNetwork(Protocol):
 
     name: str
 
-    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+    def correct(self, draft: Draft, prompts: Sequence[MaskPrompt], odds: GridLogits) -> GridLogits:
         """Return the binary logits (h, w) after `prompts`, all on one class and the last one new, from the present `odds`."""
         ...
 
@@ -83,7 +83,7 @@ class Corrector:
         self.segmenter.reset()
         return self._segmented(frame)
 
-    def apply(self, draft: Draft, prompt: Prompt) -> None:
+    def apply(self, draft: Draft, prompt: MaskPrompt) -> None:
         """Change the segmentation of `draft` by one more prompt."""
         same = [one for one in draft.prompts if one.class_id == prompt.class_id]
         odds = self.network.correct(draft, [*same, prompt], class_odds(draft.logits, [prompt.class_id]))
@@ -122,7 +122,7 @@ class HeadNetwork:
     def __init__(self, head: MaskHead) -> None:
         self._head = head
 
-    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+    def correct(self, draft: Draft, prompts: Sequence[MaskPrompt], odds: GridLogits) -> GridLogits:
         """Run the head once, on all prompts of the class and its present mask."""
         points, labels, boxes = _network_prompts(draft, prompts)
         return self._head.correct(draft.features, draft.image, points, labels, boxes, odds)
@@ -135,7 +135,7 @@ class PromptedNetwork:
         self.name, self._network = network.name, network
         self._encoded: tuple[NDArray[np.uint8], Any] | None = None
 
-    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Logits) -> Logits:
+    def correct(self, draft: Draft, prompts: Sequence[MaskPrompt], odds: GridLogits) -> GridLogits:
         """Segment the object of all prompts of the class; without a positive one, its present mask gives a point."""
         if self._encoded is None or self._encoded[0] is not draft.image:
             self._encoded = draft.image, self._network.encode(draft.image[0])
@@ -153,7 +153,7 @@ class PromptedNetwork:
 
 
 def _network_prompts(
-    draft: Draft, prompts: Sequence[Prompt]
+    draft: Draft, prompts: Sequence[MaskPrompt]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Return points (N, 2), labels (N,) and boxes (M, 4) in pixels of the network input."""
     points, labels, boxes = [], [], []
@@ -167,7 +167,7 @@ def _network_prompts(
     return np.array(points).reshape(-1, 2), np.array(labels, np.int64), np.array(boxes).reshape(-1, 4)
 
 
-def open_network(bundle: Bundle, spec: str = "", threads: int = 1) -> MaskNetwork:
+def open_mask_network(bundle: Bundle, spec: str = "", threads: int = 1) -> MaskNetwork:
     """Open the network that corrects: that of `spec`, by default the bundle's head, or GrabCut if it has none."""
     if spec or PROMPT_HEAD not in bundle.manifest.hashes:
         opened = open_promptable(spec or "grabcut", threads=threads)

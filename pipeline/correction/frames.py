@@ -17,7 +17,7 @@ from cliprl.pipeline.view.privacy_guard import LEAVE, red_share
 FOLLOWING, _WAIT = 10, 5.0
 # Times of frames are rounded: two within this many seconds are one.
 _TOLERANCE = 0.0005
-OUTSIDE = "the endoscope is outside the body: its image can't be corrected"
+_OUTSIDE = "the endoscope is outside the body: its image can't be corrected"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ class LiveFrames:
         if newest is None or not newest.from_camera:
             raise UsageError("there is no camera image to correct: wait for one")
         if newest.status.guarded:
-            raise UsageError(OUTSIDE)
+            raise UsageError(_OUTSIDE)
         self._broadcast, self._index = broadcast, newest.index
         self._changed = threading.Condition()
         self.first = _live(newest.shared_raw)
@@ -150,7 +150,7 @@ def displayed_frame(
     newest = broadcast.newest
     if newest is not None and newest.raw.position is not None:
         if newest.status.guarded:
-            raise UsageError(OUTSIDE)
+            raise UsageError(_OUTSIDE)
         file = FileFrames(open_at, guard=guard)
         return file, file.at(newest.raw.position)
     live = LiveFrames(broadcast)

@@ -13,7 +13,7 @@ from cliprl.pipeline.core.viewport import Viewport, frame_to_network, map_points
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class MaskPrompt:
     """One click or box for the class `class_id`, in pixels of the image as displayed.
 
     corners: (x, y) of a click; (x0, y0, x1, y1) of a box. positive: whether a click lies on the class.
@@ -37,7 +37,7 @@ class Prompt:
         return {"class": self.class_id, "point": place, "positive": self.positive}
 
 
-def network_points(prompt: Prompt, frame: Frame, view: Viewport) -> NDArray[np.float64]:
+def network_points(prompt: MaskPrompt, frame: Frame, view: Viewport) -> NDArray[np.float64]:
     """Return the corners of a prompt (1 or 2, 2) as x, y in pixels of the network input; those of a box are sorted."""
     points = np.array(prompt.corners, np.float64).reshape(-1, 2)
     mapped = map_points(frame_to_network(view), _stored(points, frame))

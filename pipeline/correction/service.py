@@ -1,4 +1,4 @@
-"""Corrections by several people at once: each holds a frame of its own, and every keep is a new revision."""
+"""Corrections by several people at once: each person holds another frame or the same, and every keep is a new revision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.correction.corrector import Corrector, Draft
 from cliprl.pipeline.correction.frames import FOLLOWING, FrameSequence, HeldFrame
-from cliprl.pipeline.correction.prompts import Prompt
+from cliprl.pipeline.correction.prompts import MaskPrompt
 from cliprl.pipeline.correction.store import CorrectionStore, Revision
 from cliprl.pipeline.correction.stored_labels import logits_of_labels
 from cliprl.pipeline.sinks.frame_image import FrameConverter
@@ -102,7 +102,7 @@ class CorrectionService:
         with self._lock:
             self._holds.pop(hold_id, None)
 
-    def prompt(self, hold_id: str, prompt: Prompt) -> Hold:
+    def prompt(self, hold_id: str, prompt: MaskPrompt) -> Hold:
         """Correct by one more click or box. Raises UsageError for a place outside the image."""
         with self._lock:
             hold = self._find(hold_id)

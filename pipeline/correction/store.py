@@ -33,7 +33,7 @@ from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 LOG, CLASSES = "corrections.jsonl", "classes.toml"
 _LOCK = ".corrections.lock"
 # Seconds to wait for another program that keeps a correction in the same folder.
-LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 10.0
 # Corrected frames do not follow each other as video.
 _HEAD = "consecutive = false\n\n"
 
@@ -67,7 +67,7 @@ class CorrectionStore:
         try:
             for part in ("images", "masks", "revisions"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / _LOCK, timeout=LOCK_SECONDS)
+            self._lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
             with self._lock:
                 if not path.exists():
                     _write(path, text.encode())

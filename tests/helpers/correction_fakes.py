@@ -17,7 +17,7 @@ from cliprl.pipeline.core.frame import FrameContext, Stage
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import Corrector, Draft
 from cliprl.pipeline.correction.frames import displayed_frame
-from cliprl.pipeline.correction.prompts import Prompt, network_points
+from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
 from cliprl.pipeline.correction.service import CorrectionService
 from cliprl.pipeline.correction.store import CorrectionStore
 from cliprl.pipeline.live.capture import LiveCapture
@@ -57,7 +57,7 @@ class PaintingNetwork:
 
     name = "painting"
 
-    def correct(self, draft: Draft, prompts: Sequence[Prompt], odds: Any) -> Any:
+    def correct(self, draft: Draft, prompts: Sequence[MaskPrompt], odds: Any) -> Any:
         corners = network_points(prompts[-1], draft.frame, draft.view) / 4
         rows, columns = np.indices(odds.shape) + 0.5
         x, y = corners[0]

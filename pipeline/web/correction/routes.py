@@ -13,7 +13,7 @@ from aiohttp import web
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.nv12 import upright_size
-from cliprl.pipeline.correction.prompts import Prompt
+from cliprl.pipeline.correction.prompts import MaskPrompt
 from cliprl.pipeline.correction.service import CorrectionService, Hold, NotHeldError
 from cliprl.pipeline.live.controls import quoted
 from cliprl.pipeline.sinks.frame_image import FrameConverter
@@ -26,7 +26,7 @@ from cliprl.pipeline.web.http_helpers import ActiveCount, bad_request, json_obje
 _QUEUE = 8
 _QUALITY = 92
 _LONGEST_AUTHOR = 60
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 class CorrectionRoutes:
@@ -73,7 +73,7 @@ class CorrectionRoutes:
         if name not in self._ids:
             raise bad_request(f"unknown class {quoted(name)}: one of {', '.join(self._ids)}")
         corners = _numbers(fields["box"], 4) if "box" in fields else _numbers(fields["point"], 2)
-        prompt = Prompt(self._ids[name], corners, fields.get("positive", True))
+        prompt = MaskPrompt(self._ids[name], corners, fields.get("positive", True))
         return await self._answer(lambda: self._service.prompt(fields["id"], prompt))
 
     async def _undo(self, request: web.Request) -> web.StreamResponse:
@@ -127,7 +127,7 @@ class CorrectionRoutes:
     async def _answer(self, call: Callable[[], Hold]) -> web.StreamResponse:
         return web.json_response(await self._run(lambda: self._state(call())))
 
-    async def _run(self, call: Callable[[], Result]) -> Result:
+    async def _run(self, call: Callable[[], _Result]) -> _Result:
         """Run `call` on another thread. Errors of the service become status 400; of a frame let go, 410."""
         if self._active.value >= _QUEUE:
             raise web.HTTPServiceUnavailable(text="too many corrections at once: try again\n")

@@ -30,13 +30,13 @@ from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.corrector import Corrector, PromptedNetwork
 from cliprl.pipeline.correction.frames import FileFrames
-from cliprl.pipeline.correction.prompts import Prompt, network_points
+from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
 from cliprl.pipeline.correction.service import MOST_HELD, CorrectionService, NotHeldError
 from cliprl.pipeline.correction.store import CorrectionStore
 from cliprl.pipeline.live.playback import open_file_at
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 
-SHAFT = Prompt(1, (60.0, 60.0))
+SHAFT = MaskPrompt(1, (60.0, 60.0))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_clicks_on_a_turned_frame_hit_their_pixel(rotation: int) -> None:
     frame = Frame(luma, np.zeros((HEIGHT // 2, WIDTH // 2, 2), np.uint8), 0, Fraction(1, 25), 0, rotation=rotation)
     row, column = np.argwhere(np.rot90(luma, rotation // 90))[0]
     view = full_viewport(HEIGHT, WIDTH, HEIGHT, WIDTH)
-    x, y = network_points(Prompt(1, (column + 0.5, row + 0.5)), frame, view)[0]
+    x, y = network_points(MaskPrompt(1, (column + 0.5, row + 0.5)), frame, view)[0]
     assert (x, y) == pytest.approx((250.5, 40.5))
 
 
@@ -75,7 +75,7 @@ def test_clicks_change_the_mask_and_are_taken_back(service: CorrectionService) -
     assert not labels(service, hold.id).any()
     service.prompt(hold.id, SHAFT)
     assert labels(service, hold.id)[60, 60] == 1
-    service.prompt(hold.id, Prompt(2, (200.0, 100.0, 260.0, 140.0)))
+    service.prompt(hold.id, MaskPrompt(2, (200.0, 100.0, 260.0, 140.0)))
     assert labels(service, hold.id)[120, 230] == 2
     service.prompt(hold.id, replace(SHAFT, positive=False))
     assert labels(service, hold.id)[60, 60] == 0
@@ -161,7 +161,7 @@ def test_a_folder_with_other_classes_is_refused(tmp_path: Path) -> None:
 def test_next_frames_follow_the_correction(service: CorrectionService) -> None:
     hold = service.hold()
     bar = 4 * round(hold.held.seconds * 25) + 20
-    service.prompt(hold.id, Prompt(1, (bar, 120.0)))
+    service.prompt(hold.id, MaskPrompt(1, (bar, 120.0)))
     before = hold.held.seconds
     for number in range(1, 6):
         service.step(hold.id, 1)
@@ -211,7 +211,7 @@ def test_frames_outside_the_body_are_not_shared(tmp_path: Path) -> None:
 def test_old_holds_are_let_go_and_places_are_checked(service: CorrectionService) -> None:
     first = service.hold()
     with pytest.raises(UsageError, match="outside of the image"):
-        service.prompt(first.id, Prompt(1, (400.0, 10.0)))
+        service.prompt(first.id, MaskPrompt(1, (400.0, 10.0)))
     for _ in range(MOST_HELD):
         last = service.hold()
     with pytest.raises(NotHeldError, match="hold it again"):
@@ -226,8 +226,8 @@ def test_grabcut_corrects_with_negative_clicks_alone(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 2)
     frames = FileFrames(lambda seconds: open_file_at(str(clip), seconds))
     draft = corrector.start(frames.at(0.0).frame)
-    corrector.apply(draft, Prompt(1, (10.0, 10.0), False))
-    corrector.apply(draft, Prompt(1, (0.0, 90.0, 60.0, 150.0)))
+    corrector.apply(draft, MaskPrompt(1, (10.0, 10.0), False))
+    corrector.apply(draft, MaskPrompt(1, (0.0, 90.0, 60.0, 150.0)))
     assert len(draft.history) == 2
 
 
