@@ -185,6 +185,19 @@ class CurriculumConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class WeakConfig(_Settings):
+    """Training on pseudo-labels, the `folder:` sets of `data.train`, in `rounds`.
+
+    After each round but the last, the networks of the last `snapshots` moments of the supervised stage, `interval` steps apart,
+    label these sets anew: a pixel on which they disagree is unknown in the next round, which starts from the beginning.
+    """
+
+    rounds: Count = 1
+    snapshots: Count = 3
+    interval: Count = 25
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringConfig(_Settings):
     """Further scores of the finished bundle: `scenes` unseen rendered scenes if the mixture was trained on.
 
@@ -264,4 +277,5 @@ class Recipe(_Settings):
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     reinforcement: ReinforcementConfig = field(default_factory=ReinforcementConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    weak: WeakConfig = field(default_factory=WeakConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)

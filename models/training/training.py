@@ -61,6 +61,10 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
     Only the first of several processes writes and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
     _make(folder)
+    if recipe.weak.rounds > 1:
+        from cliprl.models.training.weak_rounds import relabelled_recipe
+
+        recipe = relabelled_recipe(recipe, folder, callback, device)
     with first_process_first():
         sets = open_run_datasets(recipe, folder, callback.on_scene)
     torch.manual_seed(recipe.seed)
