@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -44,6 +47,13 @@ def test_one_click_follows_an_instrument_that_is_hidden() -> None:
     assert (scores["left"], scores["late lost"], scores["returned"]) == (1, 0, 1)
     assert scores["late found"] <= 5
     assert follow_table({"clip": scores}).count("\n") == 2
+
+
+def test_the_readme_has_the_scores_of_following() -> None:
+    root = Path(__file__).resolve().parents[2]
+    result = json.loads((root / "models" / "results" / "follow.json").read_text())
+    assert follow_table(result["clips"]) in (root / "pipeline" / "tracking" / "README.md").read_text()
+    assert {"command", "date"} <= result.keys()
 
 
 def textured(rng: np.random.Generator) -> NDArray[np.uint8]:

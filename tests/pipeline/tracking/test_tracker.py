@@ -160,6 +160,18 @@ def test_a_fragment_is_no_hidden_instrument(scene: Scene) -> None:
         assert ids(scene.show(left(40), ((50, 55), (51, 55), BLUE))) == [int(scene.show(left(40)).ids[30, 10])]
 
 
+def test_few_left_instruments_are_remembered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cliprl.pipeline.tracking.tracker._REMEMBERED", 2)
+    colors = [RED, BLUE, (40, 200, 60), (220, 220, 40)]
+    for number, color in enumerate(colors):
+        for _ in range(4):
+            found = scene.show(top(25, 10 + 20 * number, color))
+        assert ids(found) == [number + 1]
+        for _ in range(60):
+            scene.show()
+        assert len(scene.tracker._tracks) <= 2
+
+
 def test_keys_and_ids_are_bounded(scene: Scene) -> None:
     for step in range(150):  # each of these regions is gone before it has an id
         scene.show(left(30, 10 + step * 7 % 50)) if step % 3 else scene.show()
