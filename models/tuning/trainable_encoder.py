@@ -29,7 +29,8 @@ _TEXT = "text"
 class TrainableEncoder(nn.Module):
     """The encoder of a bundle for batches of one size. Trained: all weights behind the backbone, and its last `blocks` operators.
 
-    `names` and `weights` are the trained weights; `boundary` names the tensors that pass from the frozen to the trained part.
+    `names` and `weights` are the trained weights; `boundary` names the tensors that pass from the frozen to the trained part;
+    `blend` is the share of the training in the weights (see `blend.py`).
     Raises UsageError if the encoder was not written by `cliprl-train`, or has operators that torch cannot run.
     """
 
@@ -51,7 +52,7 @@ class TrainableEncoder(nn.Module):
                 f"the encoder of '{bundle.path}' has no weights outside a backbone named '{BACKBONE}': "
                 "give a bundle that cliprl-train wrote"
             )
-        self.batch = batch
+        self.batch, self.blend = batch, 1.0
         self._divide(inputs[_TEXT])
 
     def _divide(self, text: Tensor) -> None:

@@ -18,9 +18,12 @@ from cliprl.engines.backends.registry import backend_of
 from cliprl.engines.bundle.bundle import ENCODER
 from cliprl.models.config.config import TuneConfig
 from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import dataset_kind, lines_of_path
 from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
+from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import measure_label_fit
 from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder, move_into_place
 from cliprl.models.tuning.stage import TuningStage
@@ -30,6 +33,8 @@ from cliprl.models.tuning.views import EncodedViews, ViewSettings, encode_views
 
 # Images of each set that calibrate an int8 encoder.
 CALIBRATION_IMAGES = 24
+# Old data of fewer frames is trained as a whole.
+_FEWEST_JUDGED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,16 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
     encoder = train_encoder(bundle, data, config, display)
     manifest = replace(
-        bundle.manifest, name=options.out.name, training=_provenance(bundle, options, config, before), scores={}
+        bundle.manifest,
+        name=options.out.name,
+        training=_provenance(bundle, options, config, before, encoder.blend),
+        scores={},
     )
     with tempfile.TemporaryDirectory(prefix="cliprl-tune-") as folder:
         tuned = copy_with_encoder(bundle, encoder, manifest, Path(folder))
         after = score_parts(tuned, data.parts, lambda done, total: display.on_progress("scores after", done, total))
         changes = compare_scores(before, after, data.parts)
-        console.print(change_table(changes))
+        console.print(change_table(changes, encoder.blend))
         _refuse_worse(changes)
         tuned = seal_bundle(tuned.path, replace(tuned.manifest, scores=after), tuned.embeddings)
         images = data.images(CALIBRATION_IMAGES, (manifest.height, manifest.width))
@@ -71,32 +79,48 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
 
 
 def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay) -> TrainableEncoder:
-    """Encode the views and train the last layers of the bundle's encoder on them."""
+    """Encode the views, train the last layers of the bundle's encoder on them, and blend the weights with those before.
+
+    Some blocks of old data are not trained, but judge the blend.
+    """
     torch.manual_seed(config.seed)
     encoder = TrainableEncoder(bundle, config.batch, config.blocks)
     size = (bundle.manifest.height, bundle.manifest.width)
-    whole = sum(share for _, share in data.old)
-    counts = [(data.new, config.views), *((one, round(config.views * share / whole)) for one, share in data.old)]
-    encoded = [
-        encode_views(
-            encoder,
-            dataset,
-            ViewSettings(count, size, config.seed, config.variety, config.precision),
-            lambda done, total, name=f"views {number}": display.on_progress(name, done, total),  # type: ignore[misc]
-        )
-        for number, (dataset, count) in enumerate(counts, 1)
-        if count
-    ]
-    stage = TuningStage(encoder, EncodedViews.join(encoded), len(encoded[0]), bundle.manifest.classes, config)
+    whole, judged = sum(share for _, share in data.old), list[tuple[LabelledDataset, int]]()
+    learned: list[tuple[LabelledDataset, int]] = [(data.new, config.views)]
+    for dataset, share in data.old:
+        count = round(config.views * share / whole)
+        kept, rest = hold_out(dataset) if len(dataset) >= _FEWEST_JUDGED else (dataset, None)
+        learned.append((kept, count))
+        if rest is not None:
+            judged.append((rest, count // 4))
+
+    def encoded(side: Sequence[tuple[LabelledDataset, int]], name: str) -> list[EncodedViews]:
+        return [
+            encode_views(
+                encoder,
+                dataset,
+                ViewSettings(count, size, config.seed, config.variety, config.precision),
+                lambda done, total, title=f"{name} {number}": display.on_progress(title, done, total),  # type: ignore[misc]
+            )
+            for number, (dataset, count) in enumerate(side, 1)
+            if count
+        ]
+
+    start = [weight.detach().clone() for weight in encoder.weights]
+    classes, parts = bundle.manifest.classes, encoded(learned, "views")
+    stage = TuningStage(encoder, EncodedViews.join(parts), len(parts[0]), classes, config)
     for index in range(config.steps):
-        losses = stage.step(index)
-        display.on_step(stage, index + 1, losses)
+        display.on_step(stage, index + 1, stage.step(index))
+    if views := encoded(judged, "views to judge"):
+        encoder.blend = blend_weights(encoder, start, EncodedViews.join(views), classes, config.precision)
     return encoder
 
 
-def change_table(changes: Sequence[ScoreChange]) -> Table:
+def change_table(changes: Sequence[ScoreChange], blend: float) -> Table:
     """Return the table of scores before and after, in shares, and their changes in points."""
-    table = Table("score", "frames", "before", "after", "points", "may lose")
+    title = f"{blend:.0%} of the training is kept, the rest is the old bundle"
+    table = Table("score", "frames", "before", "after", "points", "may lose", title=title)
     for row in changes:
         cells = (f"{row.before:.3f}", f"{row.after:.3f}", f"{row.gain:+.1f}", f"{row.allowed:.0f}")
         table.add_row(row.title, str(row.frames), *cells, style="red" if row.refused else None)
@@ -133,7 +157,7 @@ def resolve_precision(name: str) -> str:
 
 
 def _provenance(
-    bundle: Bundle, options: TuneOptions, config: TuneConfig, before: Mapping[str, Any]
+    bundle: Bundle, options: TuneOptions, config: TuneConfig, before: Mapping[str, Any], blend: float
 ) -> Mapping[str, Any]:
     """Return the manifest's record of the tuning, without any path of this machine, and with that of the old bundle."""
     manifest = bundle.manifest
@@ -155,6 +179,7 @@ def _provenance(
         "start": f"bundle {manifest.name}, SHA-256 of its encoder {manifest.hashes[ENCODER]}",
         "labels": [DatasetSpec.parse(line).without_path() for line in lines],
         "recipe": settings,
+        "blend": blend,
         "scores_before": before,
         "tuned_from": _tuned_from(manifest),
     }

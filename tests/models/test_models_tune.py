@@ -24,10 +24,12 @@ from cliprl.models.config.load import load_tune_config
 from cliprl.models.data.registry import lines_of_path
 from cliprl.models.data.sample import Sample
 from cliprl.models.tuning import remake
+from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
 from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 SIZE = (96, 120)
@@ -97,8 +99,10 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_tuned_bundle_loads_and_tells_its_origin(
     bundle: Bundle, scenes: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "new" / "better"
-    assert tune(bundle, write_labels(tmp_path / "labels", scenes), out, "rate=1e-6") == 0, capsys.readouterr().err
+    out, judged = tmp_path / "new" / "better", ("views=4", "data.scenes=5", "data.frames=2")
+    assert tune(bundle, write_labels(tmp_path / "labels", scenes), out, "rate=1e-6", *judged) == 0, (
+        capsys.readouterr().err
+    )
     assert capsys.readouterr().out.strip() == str(out)
     made, old = open_bundle(out), bundle.manifest
     changed = {name for name, digest in made.manifest.hashes.items() if old.hashes.get(name) != digest}
@@ -108,6 +112,7 @@ def test_a_tuned_bundle_loads_and_tells_its_origin(
     training = made.manifest.training
     assert training["tuned_from"]["training"] == old.training
     assert training["labels"] == ["folder:"]
+    assert training["blend"] == 1.0
     assert "held-out frames, instrument" in made.manifest.scores
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     assert [p.name for p in out.parent.iterdir()] == ["better"]
@@ -299,6 +304,30 @@ def test_trained_weights_reach_the_exported_encoder(bundle: Bundle, tmp_path: Pa
     changed = encoder(boundary).detach().numpy()
     assert np.abs(changed - exported(bundle.encoder)).max() > 0.1
     np.testing.assert_allclose(changed, exported(tmp_path / "encoder.onnx"), atol=0.02)
+
+
+class OneWeight:
+    """An encoder whose logits are its only weight: above 0 all cells are instrument."""
+
+    batch = 2
+
+    def __init__(self, weight: float) -> None:
+        self.weights = [torch.nn.Parameter(torch.tensor([weight]))]
+
+    def __call__(self, boundary: dict[str, torch.Tensor]) -> torch.Tensor:
+        instrument = (self.weights[0] - boundary["level"]).reshape(2, 1, 1, 1).expand(2, 1, 1, 4)
+        return torch.cat([torch.zeros_like(instrument), instrument], 1)
+
+
+@pytest.mark.parametrize(("level", "share"), [(2.0, 1.0), (0.7, 0.6), (0.1, 0.2)])
+def test_as_much_training_is_kept_as_old_data_bears(level: float, share: float) -> None:
+    classes = (ClassSpec("background", (0, 0, 0), "background"), ClassSpec("tool", (0, 255, 0), "instrument"))
+    labels = torch.tensor([1, 0], dtype=torch.uint8).reshape(2, 1, 1).expand(2, 1, 4)
+    views = EncodedViews({"level": torch.tensor([[-1.0], [level]])}, labels, torch.zeros(2, 2, 1, 4))
+    encoder = OneWeight(1.0)
+    found = blend_weights(encoder, [torch.zeros(1)], views, classes, "f32")  # type: ignore[arg-type]
+    assert found == share
+    assert encoder.weights[0].item() == pytest.approx(share)
 
 
 @pytest.mark.parametrize("fault", ["missing package", "refused by the gate"])
