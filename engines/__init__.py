@@ -4,7 +4,7 @@ from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import ConfidenceSpec, DistanceSpec, LogisticSpec
-from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, TextSpec
+from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, RestorationSpec, TextSpec
 from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
 from cliprl.engines.cache.engine_cache import EngineCache
@@ -28,6 +28,7 @@ __all__ = [
     "LogisticSpec",
     "Manifest",
     "Probe",
+    "RestorationSpec",
     "TextEngine",
     "TextSpec",
     "UsageError",

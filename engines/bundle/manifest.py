@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,30 @@ class TextSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RestorationSpec:
+    """When a network input counts as damaged, and how it is restored before it is encoded. An undamaged frame is not refined.
+
+    noise: standard deviation of the noise, as a share of the mean brightness, above which an input is denoised. strength: that
+    of the denoising filter, in standard deviations of the noise. light: mean brightness (0..255) that a darker noisy input is
+    brightened to. haze: brightness (0..255) of the darkest tenth above which an input counts as hazy; `clearing` is the share of
+    it that is subtracted. least: a class with less probability than this before refinement is not raised by it.
+    note: how the values were chosen.
+    """
+
+    noise: float
+    strength: float
+    light: float
+    haze: float
+    clearing: float
+    least: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The manifest of a bundle. `height` and `width` are the network's input size in pixels, `steps` its default T.
 
-    `text` is None for a bundle whose classes can't be changed.
+    `text` is None for a bundle whose classes can't be changed. `restoration` is None for a bundle that refines every frame.
     """
 
     name: str
@@ -60,6 +80,7 @@ class Manifest:
     scores: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     text: TextSpec | None = None
+    restoration: RestorationSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of `from_json`."""
@@ -82,6 +103,7 @@ class Manifest:
             },
             "steps": self.steps,
             **({"text": {"context": self.text.context, "templates": list(self.text.templates)}} if self.text else {}),
+            **({"restoration": asdict(self.restoration)} if self.restoration else {}),
             "hashes": dict(self.hashes),
             "training": dict(self.training),
             "scores": dict(self.scores),
@@ -99,6 +121,7 @@ class Manifest:
             **found.input.model_dump(),
             **found.model_dump(include={"steps", "hashes", "training", "scores"}),
             text=TextSpec(**found.text.model_dump()) if found.text else None,
+            restoration=RestorationSpec(**found.restoration.model_dump()) if found.restoration else None,
         )
 
 

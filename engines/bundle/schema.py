@@ -46,6 +46,16 @@ class _Text(_Strict):
     templates: Annotated[tuple[Template, ...], Field(min_length=1, max_length=MAX_TEMPLATES)]
 
 
+class _Restoration(_Strict):
+    noise: float = Field(gt=0, le=1)
+    strength: float = Field(ge=0, le=10)
+    light: float = Field(ge=0, le=255)
+    haze: float = Field(ge=0, le=255)
+    clearing: float = Field(ge=0, lt=1)
+    least: float = Field(ge=0, lt=1)
+    note: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+
+
 class ManifestSchema(_Strict):
     """The fields of a manifest file, each with its type and bounds; other fields are ignored."""
 
@@ -57,6 +67,7 @@ class ManifestSchema(_Strict):
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     text: _Text | None = None
+    restoration: _Restoration | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ManifestSchema:

@@ -65,13 +65,23 @@ class FrameScores:
 
 
 class BaseCapture(ImageSegmenter):
-    """A segmenter that keeps the result before refinement in `base`."""
+    """A segmenter that keeps the result without restoration and refinement in `base`."""
 
     base: Segmentation
 
+    def restore(self, context: FrameContext) -> None:
+        """Restore the input, and keep what the base gives on it as it was."""
+        image = context.image.copy()
+        super().restore(context)
+        self._same_input = np.array_equal(image, context.image)
+        if not self._same_input:
+            outputs = self._encoder.run({"image": image, "text": self.bundle.embeddings})
+            self.base = segmentation_of(outputs["logits"][0], context.view, 0, 0.0)
+
     def refine(self, context: FrameContext) -> None:
         """Keep the base's result, then refine."""
-        self.base = segmentation_of(context.logits[0], context.view, 0, 0.0)
+        if self._same_input:
+            self.base = segmentation_of(context.logits[0], context.view, 0, 0.0)
         super().refine(context)
 
 
@@ -81,13 +91,14 @@ def score_frames(
     ignored: Sequence[str] = (),
     every: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    make: type[BaseCapture] = BaseCapture,
 ) -> FrameScores:
-    """Score each `every`-th frame in order at the size of its truth, in f32 on one CPU thread.
+    """Score each `every`-th frame in order at the size of its truth, in f32 on one CPU thread, by the segmenter of class `make`.
 
     The prior goes from scored frame to scored frame of a clip.
     `progress` is called with the number of scored frames and their total.
     """
-    segmenter = BaseCapture(bundle, precision="f32", threads=1)
+    segmenter = make(bundle, precision="f32", threads=1)
     classes = map_to_instrument(data.classes, bundle.manifest.classes, ignored)
     is_instrument = classes.predicted == 1
     members = is_instrument[: len(bundle.manifest.classes)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -57,8 +57,11 @@ class Row:
 
     def file(self, bundle: Bundle) -> str:
         """Return the name of the row's file, which depends on the bundle, the row and this module's version."""
-        hashes = {name: value for name, value in bundle.manifest.hashes.items() if name != CONFIDENCE_FILE}
-        key = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
+        manifest = bundle.manifest
+        hashes = {name: value for name, value in manifest.hashes.items() if name != CONFIDENCE_FILE}
+        key: list[Any] = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
+        if manifest.restoration is not None:
+            key += [manifest.steps, astuple(manifest.restoration)[:-1]]
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
 
 

@@ -124,6 +124,7 @@ class FrameContext:
     processed as many further frames as it has buffers.
 
     view, image, is_cut: set by "prepare". image is the network input, uint8 (1, H, W, 3); is_cut is true where a new shot starts.
+    damaged, is_related: set by "prepare": whether the frame is to be refined, and whether its scene is that of the frame before.
     features (1, D, h, w), logits (1, K, h, w): set by "encode"; the logits are those before refinement.
     segmentation: set by "refine"; None in a stream without a segmenter.
     device_state: for a segmenter whose device still works on the frame; None on the CPU.
@@ -136,6 +137,8 @@ class FrameContext:
     view: Viewport = field(init=False)
     image: NDArray[np.uint8] = field(init=False)
     is_cut: bool = field(init=False)
+    damaged: bool = True
+    is_related: bool = True
     features: NDArray[Any] = field(init=False)
     logits: NDArray[Any] = field(init=False)
 

@@ -48,11 +48,13 @@ class CudaSegmenter(Segmenter):
     """A `Segmenter` on the GPU, for one video stream. `encode` enqueues all work on a frame, `refine` waits for its end.
 
     The view of a frame is that of the frame before it, where that frame's is not there yet; the number of steps follows the
-    frames before. Otherwise it does what the CPU's does, in the same order.
+    frames before. No input is restored here: with a bundle that refines damaged frames only, `steps` is 0 by default, and
+    another number is for every frame. Otherwise it does what the CPU's does, in the same order.
     """
 
     device = "cuda"
     waits_for_device = True
+    restores = False
 
     def __init__(self, bundle: Bundle | str | Path, *, device: GpuContext, **settings: Any) -> None:
         self._cuda = device

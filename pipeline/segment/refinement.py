@@ -1,4 +1,7 @@
-"""The refinement loop and its temporal prior: a learned policy improves the mask step by step while there is time."""
+"""The refinement loop, its temporal prior, and the restoration of a damaged input before it is encoded.
+
+A learned policy improves the mask step by step while there is time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Engine
+from cliprl.engines import Engine, RestorationSpec
 from cliprl.pipeline.core.viewport import Viewport, grid_map
 
 Array = NDArray[Any]
@@ -31,17 +34,36 @@ class RefinementResult:
     moved: float
 
 
+class CostEstimate:
+    """A running estimate of how many seconds some work takes, against a deadline."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def in_time(self, deadline: float | None) -> bool:
+        """Return whether the work would end before `deadline`, a `time.monotonic()` in seconds; None is no deadline."""
+        if deadline is None or time.monotonic() + self._seconds <= deadline:
+            return True
+        self._seconds *= FORGETTING
+        return False
+
+    def learn(self, start: float) -> None:
+        """Take in that the work, begun at `start`, ends now."""
+        self._seconds += (time.monotonic() - start - self._seconds) * (SMOOTHING if self._seconds else 1.0)
+
+
 class RefinementLoop:
     """Runs the policy at most `steps` times, on classes whose text embeddings are `text` float32 (K, E).
 
     It is anytime: every step's result is a valid mask.
 
     It stops early when a step leaves nearly every cell alone, or when the next step would end after the deadline.
+    A step does not raise a class whose probability before refinement is less than `least`.
     """
 
-    def __init__(self, engine: Engine, steps: int, text: Array) -> None:
-        self.engine, self.steps, self.text = engine, steps, text
-        self._step_seconds = 0.0
+    def __init__(self, engine: Engine, steps: int, text: Array, least: float = 0.0) -> None:
+        self.engine, self.steps, self.text, self._least = engine, steps, text, least
+        self._cost = CostEstimate()
         self._logits = np.empty(0, np.float32)
 
     def __call__(self, features: Array, base: Array, prior: Array, deadline: float | None = None) -> RefinementResult:
@@ -53,27 +75,29 @@ class RefinementLoop:
             self._logits = np.empty(base.shape, np.float32)
         np.copyto(self._logits, base)
         taken, moved = 0, 0.0
-        while taken < self.steps and self._in_time(deadline):
+        unlikely = softmax(base) < self._least if self._least and self.steps else None
+        while taken < self.steps and self._cost.in_time(deadline):
             moved = self._step(features, base, prior)
+            if unlikely is not None:
+                np.minimum(self._logits, base, out=self._logits, where=unlikely)
             taken += 1
             if moved < SETTLED:
                 break
         return RefinementResult(self._logits, taken, moved)
-
-    def _in_time(self, deadline: float | None) -> bool:
-        if deadline is None or time.monotonic() + self._step_seconds <= deadline:
-            return True
-        self._step_seconds *= FORGETTING
-        return False
 
     def _step(self, features: Array, base: Array, prior: Array) -> float:
         start = time.monotonic()
         inputs = {"features": features, "logits": self._logits, "base": base, "prior": prior, "text": self.text}
         outputs = self.engine.run(inputs)
         np.copyto(self._logits, outputs["refined"])
-        seconds = time.monotonic() - start
-        self._step_seconds += (seconds - self._step_seconds) * (SMOOTHING if self._step_seconds else 1.0)
+        self._cost.learn(start)
         return float(outputs["moved"])
+
+
+def softmax(logits: Array) -> Array:
+    """Return the probabilities of logits (1, K, h, w)."""
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 # Mean absolute difference (0..255) of two network inputs above which the second belongs to another shot.
@@ -82,22 +106,36 @@ CUT = 32.0
 THUMBNAIL_STRIDE = 4
 
 
-class TemporalPrior:
-    """The refined logits of the last frame, as the temporal prior of the next.
+# The image is compared with the last one at this size (width, height), without structures wider than DETAIL of its pixels.
+COMPARED, DETAIL = (40, 32), 3.0
+# Correlation below which the last image shows another scene; and the variance of a pixel that says nothing.
+RELATED, FLAT = 0.6, 0.25
 
-    Left out at a cut and when the frame size changes; warped when the view (the endoscope's circle) has moved.
+
+class TemporalPrior:
+    """The logits of the last frame, as the temporal prior of the next.
+
+    Left out at a cut, for an image of another scene, and when the frame size changes; warped when the view (the endoscope's
+    circle) has moved.
     """
 
     def __init__(self) -> None:
         self._logits: NDArray[np.float32] | None = None
         self._view: Viewport | None = None
         self._thumb: NDArray[np.uint8] | None = None
+        self._compared: NDArray[np.uint8] | None = None
 
     def is_cut(self, image: NDArray[np.uint8]) -> bool:
         """Whether `image`, uint8 (H, W, 3), starts another shot than the last one given."""
         thumb = image[::THUMBNAIL_STRIDE, ::THUMBNAIL_STRIDE].copy()
         previous, self._thumb = self._thumb, thumb
         return previous is not None and is_cut(previous, thumb, CUT)
+
+    def is_related(self, image: NDArray[np.uint8]) -> bool:
+        """Whether `image`, uint8 (H, W, 3), shows the scene of the last one given, moved a little at most."""
+        small = np.asarray(cv2.resize(image, COMPARED, interpolation=cv2.INTER_AREA), np.uint8)
+        previous, self._compared = self._compared, small
+        return previous is not None and correlation(previous, small) >= RELATED
 
     def recall(self, base: NDArray[Any], view: Viewport, cut: bool) -> NDArray[Any]:
         """The prior for a frame seen through `view`: float32 like `base` (1, K, h, w); `base` itself where there is none."""
@@ -110,7 +148,7 @@ class TemporalPrior:
         return _warp(self._logits, self._view, view)
 
     def keep(self, logits: NDArray[Any], view: Viewport) -> None:
-        """Remember a frame's refined logits (1, K, h, w); they are copied."""
+        """Remember a frame's logits (1, K, h, w); they are copied."""
         if self._logits is None or self._logits.shape != logits.shape:
             self._logits = np.empty(logits.shape, np.float32)
         np.copyto(self._logits, logits)
@@ -120,6 +158,17 @@ class TemporalPrior:
 def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8], threshold: float) -> bool:
     """Whether two images of one shape belong to different shots: their mean absolute difference is above `threshold`."""
     return float(cv2.absdiff(before, after).mean()) > threshold
+
+
+def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """Return the correlation of the details of two small images (h, w, 3), where neither is black; 1 if both are flat."""
+    inside = cv2.erode(np.minimum(before.max(axis=2), after.max(axis=2)), np.ones((5, 5), np.uint8)) > 0
+    one, other = (
+        (gray - cv2.GaussianBlur(gray, (0, 0), DETAIL))[inside]
+        for gray in (image.mean(axis=2, dtype=np.float32) for image in (before, after))
+    )
+    flat = FLAT * max(1, len(one))
+    return float((one @ other + flat) / np.sqrt((one @ one + flat) * (other @ other + flat)))
 
 
 def _warp(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[np.float32]:
@@ -132,3 +181,68 @@ def _warp(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[
         for plane in logits[0]
     ]
     return np.stack(moved)[None].astype(np.float32, copy=False)
+
+
+# The network input is measured at every n-th pixel.
+MEASURED = 2
+# A Laplacian that images hardly contain: its median magnitude on noise of standard deviation 1 (Immerkaer, 1996).
+NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+MEDIAN_OF_NOISE = 6 * 0.6745
+# An input with fewer pixels than this share inside the field of view is not measured.
+LEAST_INSIDE = 0.05
+# Share of the pixels, the darkest ones, whose brightest is the haze; and the brightness that no haze explains.
+DARKEST, BLACK = 0.1, 30.0
+# Sides of the patches that are compared, and of the area in which alike ones are sought, in pixels.
+PATCH, SEARCHED = 5, 9
+
+
+@dataclass(frozen=True, slots=True)
+class DamageEstimate:
+    """Brightness values 0..255 of a network input: standard deviation of its noise, its mean, its darkest tenth."""
+
+    noise: float
+    mean: float
+    haze: float
+
+
+def estimate_damage(image: NDArray[np.uint8]) -> DamageEstimate:
+    """Measure an image uint8 (H, W, 3) where it is not black."""
+    green = image[..., 1]
+    residual = cv2.filter2D(green, cv2.CV_16S, NOISE_KERNEL)[1:-1:MEASURED, 1:-1:MEASURED]
+    pixels = image[1:-1:MEASURED, 1:-1:MEASURED]
+    inside = pixels[..., 1] > 0
+    if np.count_nonzero(inside) < LEAST_INSIDE * inside.size:
+        return DamageEstimate(0.0, 255.0, 0.0)
+    seen = pixels[inside]
+    noise = float(np.median(np.abs(residual[inside]))) / MEDIAN_OF_NOISE
+    return DamageEstimate(noise, float(seen.mean()), float(np.quantile(seen[::MEASURED].min(axis=1), DARKEST)))
+
+
+class InputRestoration:
+    """Restores damaged network inputs: noise is filtered, a dark noisy input is brightened, and haze is subtracted."""
+
+    def __init__(self, spec: RestorationSpec) -> None:
+        self._spec, self._cost = spec, CostEstimate()
+
+    def __call__(self, image: NDArray[np.uint8], deadline: float | None = None) -> bool:
+        """Restore `image`, uint8 (H, W, 3), in place. Return whether it was damaged.
+
+        It is left as it is where the filter would end after `deadline`, a `time.monotonic()` in seconds.
+        """
+        spec, found = self._spec, estimate_damage(image)
+        if found.noise > spec.noise * found.mean:
+            if self._cost.in_time(deadline):
+                self._denoise(image, found)
+            return True
+        if found.haze <= spec.haze:
+            return False
+        veil = round(spec.clearing * max(0.0, found.haze - BLACK))
+        cv2.convertScaleAbs(np.maximum(image, veil) - np.uint8(veil), image, 255 / (255 - veil))
+        return True
+
+    def _denoise(self, image: NDArray[np.uint8], found: DamageEstimate) -> None:
+        start, gain = time.monotonic(), max(1.0, self._spec.light / found.mean)
+        strength = self._spec.strength * found.noise * gain
+        bright = cv2.convertScaleAbs(image, alpha=gain)
+        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, PATCH, SEARCHED)
+        self._cost.learn(start)

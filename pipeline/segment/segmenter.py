@@ -22,7 +22,7 @@ from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement import RefinementLoop, TemporalPrior
+from cliprl.pipeline.segment.refinement import InputRestoration, RefinementLoop, RefinementResult, TemporalPrior
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 
@@ -115,10 +115,14 @@ class Segmenter:
     #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `preprocessor` makes the network
     input (None: on the CPU). `log` receives messages about steps that take time, such as compiling the networks for this machine;
     with `engines` given, nothing is compiled.
+
+    With a bundle that has a `restoration`, only damaged frames are refined, and their network input is restored first, unless
+    `steps` is 0. Where nothing `restores` it (on the GPU), such a bundle's default is no refinement.
     """
 
     device = "cpu"
     waits_for_device = False
+    restores = True
 
     def __init__(
         self,
@@ -136,7 +140,8 @@ class Segmenter:
         self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
         manifest = self.bundle.manifest
         self.classes, self._model = manifest.classes, ConfidenceModel.of(self.bundle)
-        self.steps = manifest.steps if steps is None else steps
+        spec = manifest.restoration
+        self.steps = (manifest.steps if self.restores or not spec else 0) if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
         _check(self.steps, self.budget)
         engines = engines or load_engines(
@@ -144,7 +149,10 @@ class Segmenter:
         )
         self.precision, self.engine_name = engines.precision, engines.backend
         self._encoder = engines.encoder
-        self._refiner = RefinementLoop(engines.refiner, self.steps, self.bundle.embeddings)
+        self._refiner = RefinementLoop(
+            engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
+        )
+        self._restoration = InputRestoration(spec) if spec and steps != 0 else None
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
@@ -176,7 +184,15 @@ class Segmenter:
         with context.stage("prepare"):
             context.view, context.image = self._detector.view_of(context.frame), next(self._images)
             self._preprocessor.prepare(context.frame, context.view, context.image[0])
+            self.restore(context)
             context.is_cut = self._prior.is_cut(context.image[0])
+
+    def restore(self, context: FrameContext) -> None:
+        """Restore the network input where it is damaged; an undamaged frame is not refined."""
+        if self._restoration is not None:
+            deadline = None if self.budget is None else time.monotonic() + self.budget / 2
+            context.damaged = self._restoration(context.image[0], deadline)
+            context.is_related = self._prior.is_related(context.image[0])
 
     def encode(self, context: FrameContext) -> None:
         """Run the encoder: features and logits before refinement."""
@@ -189,9 +205,12 @@ class Segmenter:
         start, spent = time.monotonic(), context.frame.durations
         with context.stage("refine"):
             deadline = None if self.budget is None else start + self.budget - spent["prepare"] - spent["encode"]
-            prior = self._prior.recall(context.logits, context.view, context.is_cut)
-            refined = self._refiner(context.features, context.logits, prior, deadline)
-            self._prior.keep(refined.logits, context.view)
+            refined = RefinementResult(context.logits, 0, 0.0)
+            if context.damaged:
+                prior = self._prior.recall(context.logits, context.view, context.is_cut or not context.is_related)
+                refined = self._refiner(context.features, context.logits, prior, deadline)
+            # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
+            self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
             found.model = self._model
             if self._gate is not None:

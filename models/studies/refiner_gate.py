@@ -1,0 +1,169 @@
+"""Choose when a bundle refines and how its inputs are restored, on the protocol's sets for choosing and on no other.
+
+    python -m cliprl.models.studies.refiner_gate --bundle FOLDER --set data.root=FOLDER --out runs/gate --write
+
+Every candidate is scored beside controls: the policy on every frame, the mean of the logits over time, and restored inputs
+without the policy. OUT/refiner-gate.json holds all of them; what it holds for the same bundle is not scored again. `--write`
+seals the best candidate into the bundle: that with the largest mean gain among those that cost no set more than 0.2 points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cliprl.engines import Bundle, RestorationSpec, open_bundle, seal_bundle
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
+from cliprl.models.evaluation.protocol import load_protocol
+from cliprl.models.studies.model_card import Row, card_rows
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.pipeline.core.frame import FrameContext
+from cliprl.pipeline.segment.segmenter import segmentation_of
+
+# Points of instrument IoU that refinement may cost a set.
+MOST_LOSS = 0.2
+# Clear frames of the sets for choosing have less noise for their brightness (one rendered scene aside), and less haze.
+USUAL = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
+NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
+RESULT = "refiner-gate.json"
+
+
+class TemporalMean(BaseCapture):
+    """A control: half of the logits are those of the frame before."""
+
+    def refine(self, context: FrameContext) -> None:
+        """Mix the logits with those of the frame before, then do what the segmenter does without a step."""
+        prior = self._prior.recall(context.logits, context.view, context.is_cut)
+        mixed = (context.logits + prior) / 2
+        super().refine(context)
+        self._prior.keep(mixed, context.view)
+        context.segmentation = segmentation_of(mixed[0], context.view, 0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A way to refine: the restoration (None: every frame is refined as it is), the steps, and the class that segments."""
+
+    name: str
+    restoration: RestorationSpec | None
+    steps: int
+    make: type[BaseCapture] = BaseCapture
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it may be chosen; the others are controls."""
+        return self.restoration is not None
+
+    def apply(self, bundle: Bundle) -> Bundle:
+        """Return the bundle with this design as its default."""
+        return replace(bundle, manifest=replace(bundle.manifest, restoration=self.restoration, steps=self.steps))
+
+
+def designs(steps: int) -> list[Design]:
+    """Return the controls and candidates for a policy of `steps` steps."""
+    found = [Design("policy on every frame", None, steps), Design("mean over time", None, 0, TemporalMean)]
+    for strength in (0.6, 0.8, 1.0):
+        spec = replace(USUAL, strength=strength)
+        found.append(Design(f"restored, strength {strength}", spec, 0))
+        found.append(Design(f"restored, strength {strength}, policy", spec, steps))
+    return found
+
+
+def summarize(scores: FrameScores) -> dict[str, Any]:
+    """Return the scores of one design on one row as JSON values: shares 0..1, the gain in points of instrument IoU."""
+    result: dict[str, Any] = {"frames": len(scores.steps), "steps": round(float(scores.steps.mean()), 3)}
+    base, refined, known = scores.base.sum(0), scores.refined.sum(0), max(1, int(scores.known.sum()))
+    result["false_alarms"] = {"base": round(base[2] / known, 5), "refined": round(refined[2] / known, 5)}
+    if base[1] > base[2]:
+        iou = base[0] / base[1], refined[0] / max(1, refined[1])
+        result |= {"iou": {"base": round(iou[0], 4), "refined": round(iou[1], 4)}}
+        result["gain"] = round(100 * float(iou[1] - iou[0]), 2)
+    return result
+
+
+def choose(found: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str]) -> str | None:
+    """Return which of the candidates has the largest mean gain among those without a set that loses; None if all lose."""
+    gains = {name: [row["gain"] for row in found[name].values() if "gain" in row] for name in names}
+    fit = {name: sum(values) / len(values) for name, values in gains.items() if values and min(values) >= -MOST_LOSS}
+    return max(fit, key=lambda name: fit[name]) if fit else None
+
+
+def score_design(bundle: Bundle, design: Design, row: Row, context: DatasetContext, every: int) -> dict[str, Any]:
+    """Score one design on one row of the protocol, on each `every`-th of the row's frames."""
+    data = open_dataset(row.set.data, "test", context)
+    if row.severity:
+        data = CorruptedDataset(data, row.severity, (bundle.manifest.height, bundle.manifest.width))
+    return summarize(score_frames(design.apply(bundle), data, row.set.ignore, row.set.every * every, make=design.make))
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def choose_gate(
+    out: Annotated[Path, typer.Option(help=f"Folder for {RESULT}.")],
+    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
+    ] = None,
+    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="Score the design of this name. May be repeated.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Seal the best candidate into the bundle's manifest.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Score the designs on the sets for choosing, and choose one. It resumes."""
+    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    out.mkdir(parents=True, exist_ok=True)
+    path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}
+    tried = [one for one in designs(opened.manifest.steps) if not only or one.name in only]
+    rows = list(card_rows(rules, [one.name for one in rules.choosing]))
+    with ProgressDisplay.open(quiet) as display:
+        for number, (design, row) in enumerate((design, row) for row in rows for design in tried):
+            display.on_progress("designs", number, len(rows) * len(tried))
+            mine = found.setdefault(design.name, {})
+            if row.title not in mine:
+                mine[row.title] = score_design(opened, design, row, context, every)
+                text = json.dumps(key | {"designs": found}, indent=1, allow_nan=False)
+                path.write_text(text + "\n", encoding="utf-8")
+    best = choose(found, [one.name for one in tried if one.is_candidate])
+    chosen = next((one for one in tried if one.name == best), None)
+    result = {"chosen": best, "restoration": asdict(chosen.restoration) if chosen and chosen.restoration else None}
+    path.write_text(json.dumps(key | result | {"designs": found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    typer.echo(table(found))
+    typer.echo(f"chosen: {best or f'none, each costs a set more than {MOST_LOSS} points'}")
+    if write and chosen and chosen.restoration:
+        manifest = chosen.apply(opened).manifest
+        spec = replace(chosen.restoration, note=NOTE)
+        seal_bundle(opened.path, replace(manifest, restoration=spec), opened.embeddings)
+
+
+def table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the mean and least gain of each design, in points, its largest rise of false alarms and its mean steps."""
+    lines = [
+        "| design | mean gain | least gain | false alarms, at most | steps |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rows in found.items():
+        gains = [row["gain"] for row in rows.values() if "gain" in row]
+        rise = max(row["false_alarms"]["refined"] - row["false_alarms"]["base"] for row in rows.values())
+        steps = sum(row["steps"] for row in rows.values()) / len(rows)
+        shown = f"{sum(gains) / len(gains):+.1f} | {min(gains):+.1f}" if gains else "– | –"
+        lines.append(f"| {name} | {shown} | {100 * rise:+.2f} points | {steps:.2f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_app(app, "refiner_gate"))

@@ -1,0 +1,196 @@
+"""Damage of a frame: what counts as damage, how the input is restored, and what a frame without damage is spared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cliprl.engines import CompiledBundle, RestorationSpec, open_bundle
+from cliprl.pipeline import Segmenter
+from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.segment import refinement
+from cliprl.pipeline.segment.refinement import InputRestoration, RefinementLoop, TemporalPrior, estimate_damage, softmax
+
+Image = NDArray[np.uint8]
+SPEC = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
+SIZE = (256, 320)
+
+
+def scene(seed: int = 0) -> Image:
+    """Smooth tissue with a bright bar, between dark and light."""
+    rng = np.random.default_rng(seed)
+    small = rng.uniform(20, 190, (9, 11, 3)).astype(np.float32)
+    image = cv2.resize(small, SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+    x, y = (int(rng.integers(40, n - 80)) for n in (SIZE[1], SIZE[0]))
+    image[y : y + 30, x : x + 60] = 215
+    return np.clip(image, 12, 240).astype(np.uint8)
+
+
+def damaged(image: Image, kind: str, seed: int = 0) -> Image:
+    noise = np.random.default_rng(seed).standard_normal(image.shape)
+    changed = {
+        "noise": image + 30 * noise,
+        "darkness": 0.2 * image + 8 * noise,
+        "haze": 0.5 * image + 95.0,
+        "blur": cv2.GaussianBlur(image, (0, 0), 4),
+        "none": image,
+    }[kind]
+    return np.clip(changed, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("noise", True), ("darkness", True), ("haze", True), ("blur", False), ("none", False)]
+)
+def test_noise_darkness_and_haze_count_as_damage(kind: str, expected: bool) -> None:
+    image = damaged(scene(), kind)
+    before = image.copy()
+    assert InputRestoration(SPEC)(image) is expected
+    assert np.array_equal(image, before) is not expected
+
+
+@pytest.mark.parametrize("kind", ["noise", "haze"])
+def test_a_restored_input_is_nearer_to_the_clear_one(kind: str) -> None:
+    clear, image = scene().astype(float), damaged(scene(), kind)
+    before = np.abs(image - clear).mean()
+    InputRestoration(SPEC)(image)
+    assert np.abs(image - clear).mean() < 0.6 * before
+
+
+def test_a_dark_noisy_input_is_brightened() -> None:
+    image = damaged(scene(), "darkness")
+    InputRestoration(SPEC)(image)
+    found = estimate_damage(image)
+    assert found.mean == pytest.approx(SPEC.light, rel=0.2)
+    assert found.noise < SPEC.noise * found.mean
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_an_image_of_one_color_has_no_noise(value: int) -> None:
+    assert estimate_damage(np.full((*SIZE, 3), value, np.uint8)).noise == 0
+
+
+def test_black_surroundings_do_not_hide_noise() -> None:
+    image = damaged(scene(), "noise")
+    image[:, :200] = 0
+    assert estimate_damage(image).noise > 20
+
+
+def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    restoration, clock = InputRestoration(SPEC), [100.0]
+    monkeypatch.setattr(refinement, "time", type("Clock", (), {"monotonic": lambda: clock[0]}))
+
+    def slow(image: Image, out: Image, *_: float) -> None:
+        clock[0] += 0.5
+        out[:] = 0
+
+    monkeypatch.setattr(cv2, "fastNlMeansDenoisingColored", slow)
+    assert restoration(damaged(scene(), "noise"))
+    image = damaged(scene(), "noise")
+    assert restoration(image, clock[0] + 0.1)
+    assert image.any()
+
+
+class Raise:
+    """A policy that raises the last class everywhere."""
+
+    backend, precision = "test", "f32"
+    inputs: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] = {}
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        refined = inputs["logits"].copy()
+        refined[:, -1] += 50
+        return {"refined": refined, "moved": np.float32(1)}
+
+
+def test_a_class_without_probability_is_not_raised() -> None:
+    base = np.random.default_rng(0).normal(scale=3, size=(1, 4, 8, 10)).astype(np.float32)
+    refined = RefinementLoop(Raise(), 2, np.eye(4, dtype=np.float32), 0.05)(base, base, base).logits
+    possible = softmax(base)[0, -1] >= 0.05
+    assert 0 < possible.sum() < possible.size
+    np.testing.assert_array_equal(refined[0].argmax(0) == 3, possible)
+
+
+@pytest.mark.parametrize("kind", ["none", "noise", "darkness"])
+def test_another_scene_has_no_prior(kind: str) -> None:
+    prior = TemporalPrior()
+    assert not prior.is_related(damaged(scene(0), kind, 0))
+    assert prior.is_related(damaged(np.roll(scene(0), 3, 1), kind, 1))
+    assert not prior.is_related(damaged(scene(1), kind, 2))
+    assert prior.is_related(damaged(scene(1), kind, 3))
+
+
+def frame_of(image: Image, index: int = 0) -> Frame:
+    frame = Frame(*allocate_planes(*image.shape[:2]), index, Fraction(1, 25), index)
+    frame.luma[:], frame.chroma[:] = image.mean(2), 128
+    return frame
+
+
+def test_unrelated_damaged_stills_give_what_each_alone_gives() -> None:
+    stills = [frame_of(damaged(scene(n), "haze"), n) for n in range(3)]
+    segmenter = Segmenter("small", precision="f32")
+    assert segmenter.steps > 0
+    listed = [segmenter(still).probabilities.copy() for still in stills]
+    for still, expected in zip(stills, listed, strict=True):
+        segmenter.reset()
+        found = segmenter(still)
+        assert found.steps > 0
+        np.testing.assert_array_equal(found.probabilities, expected)
+
+
+def test_a_frame_without_damage_takes_no_step() -> None:
+    frame, segmenter = frame_of(scene()), Segmenter("small", precision="f32")
+    base = Segmenter("small", precision="f32", steps=0)(frame)
+    for _ in range(2):
+        found = segmenter(frame)
+        assert found.steps == 0
+        np.testing.assert_array_equal(found.probabilities, base.probabilities)
+
+
+class StubEncoder:
+    """Gives the same logits for every image: class 1 in the middle."""
+
+    backend, precision = "test", "f32"
+    inputs: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.logits = np.zeros((1, 12, 64, 80), np.float32)
+        self.logits[0, 1, 24:40, 30:50] = 1
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"features": self.logits, "logits": self.logits}
+
+
+class Grow:
+    """A policy that lets what the prior shows grow by a cell."""
+
+    backend, precision = "test", "f32"
+    inputs: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] = {}
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        refined = inputs["logits"].copy()
+        refined[0, 1] = np.maximum(refined[0, 1], cv2.dilate(inputs["prior"][0, 1], np.ones((3, 3), np.uint8)))
+        return {"refined": refined, "moved": np.float32(1)}
+
+
+def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
+    bundle = open_bundle("small")
+    bundle = replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC))
+    engines = CompiledBundle(StubEncoder(), Grow(), {})
+    segmenter = Segmenter(bundle, steps=1, engines=engines)
+    still, areas = frame_of(damaged(scene(), "haze")), []
+    for _ in range(1000):
+        found = segmenter(still)
+        assert found.steps == 1
+        areas.append(int((found.labels == 1).sum()))
+    assert max(areas) <= 1.05 * areas[1]
+    assert areas[-1] == areas[1] > 0
