@@ -34,7 +34,8 @@ SLOW = (
         "test_network_predictor",
         "test_nothing_lost",
     ),
-    *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced", "test_refiner_study"),
+    *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced"),
+    *("test_refiner_gate", "test_refiner_study", "test_restoration"),
     *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
     *(
         "test_scene",

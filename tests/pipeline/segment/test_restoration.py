@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cliprl.engines import CompiledBundle, RestorationSpec, open_bundle
+from cliprl.engines import Bundle, CompiledBundle, RestorationSpec, open_bundle
 from cliprl.pipeline import Segmenter
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.segment import refinement
@@ -127,6 +127,12 @@ def test_another_scene_has_no_prior(kind: str) -> None:
     assert prior.is_related(damaged(scene(1), kind, 3))
 
 
+def restored(steps: int = 2) -> Bundle:
+    """The shipped bundle with a gate."""
+    bundle = open_bundle("small")
+    return replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC, steps=steps))
+
+
 def frame_of(image: Image, index: int = 0) -> Frame:
     frame = Frame(*allocate_planes(*image.shape[:2]), index, Fraction(1, 25), index)
     frame.luma[:], frame.chroma[:] = image.mean(2), 128
@@ -135,8 +141,7 @@ def frame_of(image: Image, index: int = 0) -> Frame:
 
 def test_unrelated_damaged_stills_give_what_each_alone_gives() -> None:
     stills = [frame_of(damaged(scene(n), "haze"), n) for n in range(3)]
-    segmenter = Segmenter("small", precision="f32")
-    assert segmenter.steps > 0
+    segmenter = Segmenter(restored(), precision="f32")
     listed = [segmenter(still).probabilities.copy() for still in stills]
     for still, expected in zip(stills, listed, strict=True):
         segmenter.reset()
@@ -146,8 +151,8 @@ def test_unrelated_damaged_stills_give_what_each_alone_gives() -> None:
 
 
 def test_a_frame_without_damage_takes_no_step() -> None:
-    frame, segmenter = frame_of(scene()), Segmenter("small", precision="f32")
-    base = Segmenter("small", precision="f32", steps=0)(frame)
+    frame, segmenter = frame_of(scene()), Segmenter(restored(), precision="f32")
+    base = Segmenter(restored(), precision="f32", steps=0)(frame)
     for _ in range(2):
         found = segmenter(frame)
         assert found.steps == 0
@@ -183,10 +188,8 @@ class Grow:
 
 
 def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
-    bundle = open_bundle("small")
-    bundle = replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC))
     engines = CompiledBundle(StubEncoder(), Grow(), {})
-    segmenter = Segmenter(bundle, steps=1, engines=engines)
+    segmenter = Segmenter(restored(1), engines=engines)
     still, areas = frame_of(damaged(scene(), "haze")), []
     for _ in range(1000):
         found = segmenter(still)

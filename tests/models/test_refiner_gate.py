@@ -1,0 +1,57 @@
+"""The choice of a refiner's gate: the largest mean gain among the designs that cost no set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cliprl.engines import open_bundle
+from cliprl.models.studies import refiner_gate
+
+
+def rows(*gains: float) -> dict[str, dict[str, object]]:
+    return {str(number): {"gain": gain} for number, gain in enumerate(gains)} | {"empty": {}}
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"),
+    [
+        ({"a": rows(9, -0.3), "b": rows(1, -0.2), "c": rows(2, 0)}, "c"),
+        ({"a": rows(9, -0.3), "b": rows(-1)}, None),
+        ({"a": {"empty": {}}, "b": rows(0.5)}, "b"),
+    ],
+)
+def test_no_design_is_chosen_that_costs_a_set(
+    gains: dict[str, dict[str, dict[str, object]]], chosen: str | None
+) -> None:
+    assert refiner_gate.choose(gains, list(gains)) == chosen
+
+
+def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
+    for folder, value in (("images", 90), ("masks", 1)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        image = np.full((64, 80), value, np.uint8)
+        image[:, :30] = 200 if value == 90 else 0
+        cv2.imwrite(str(tmp_path / "set" / folder / "a-frame-1.png"), image)
+    protocol = tmp_path / "protocol.toml"
+    protocol.write_text(
+        "[[choosing]]\nname = 'a'\ndata = 'laparoscopy:set'\n[[reporting]]\nname = 'b'\ndata = 'empty:none.mp4'\n"
+    )
+    bundle = shutil.copytree(open_bundle("small").path, tmp_path / "bundle")
+    name = "restored, strength 0.8, policy"
+    command = ["--out", str(tmp_path / "out"), "--bundle", str(bundle), "--protocol", str(protocol), "--only", name]
+    done = CliRunner().invoke(refiner_gate.app, [*command, "--set", f"data.root={tmp_path}", "--write", "-q"])
+    assert done.exit_code == 0, done.output
+    assert f"chosen: {name}" in done.output
+    found = json.loads((tmp_path / "out" / "refiner-gate.json").read_text())
+    assert list(found["designs"]) == [name]
+    sealed = open_bundle(bundle).manifest
+    assert sealed.restoration is not None
+    assert sealed.restoration.strength == found["restoration"]["strength"] == 0.8
+    assert sealed.steps == open_bundle("small").manifest.steps
