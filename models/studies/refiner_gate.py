@@ -32,7 +32,7 @@ from cliprl.pipeline.segment.segmenter import segmentation_of
 # Points of instrument IoU that refinement may cost a set.
 MOST_LOSS = 0.2
 # Clear frames of the sets for choosing have less noise for their brightness (one rendered scene aside), and less haze.
-USUAL = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
+USUAL = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.55, least=0.05)
 NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
 RESULT = "refiner-gate.json"
 
@@ -71,14 +71,14 @@ class Design:
 def designs(steps: int) -> list[Design]:
     """Return the controls and candidates for a policy of `steps` steps."""
     found = [Design("policy on every frame", None, steps), Design("mean over time", None, 0, TemporalMean)]
-    for strength in (0.6, 0.8, 1.0):
-        spec = replace(USUAL, strength=strength)
-        found.append(Design(f"restored, strength {strength}", spec, 0))
-        found.append(Design(f"restored, strength {strength}, policy", spec, steps))
+    for strength, clearing in ((0.6, 0.55), (0.8, 0.55), (0.8, 0.8)):
+        spec = replace(USUAL, strength=strength, clearing=clearing)
+        name = f"restored, denoised x{strength}, haze x{clearing}"
+        found += [Design(name, spec, 0), Design(f"{name}, policy", spec, steps)]
     return found
 
 
-def summarize(scores: FrameScores) -> dict[str, Any]:
+def design_scores(scores: FrameScores) -> dict[str, Any]:
     """Return the scores of one design on one row as JSON values: shares 0..1, the gain in points of instrument IoU."""
     result: dict[str, Any] = {"frames": len(scores.steps), "steps": round(float(scores.steps.mean()), 3)}
     base, refined, known = scores.base.sum(0), scores.refined.sum(0), max(1, int(scores.known.sum()))
@@ -102,7 +102,9 @@ def score_design(bundle: Bundle, design: Design, row: Row, context: DatasetConte
     data = open_dataset(row.set.data, "test", context)
     if row.severity:
         data = CorruptedDataset(data, row.severity, (bundle.manifest.height, bundle.manifest.width))
-    return summarize(score_frames(design.apply(bundle), data, row.set.ignore, row.set.every * every, make=design.make))
+    return design_scores(
+        score_frames(design.apply(bundle), data, row.set.ignore, row.set.every * every, make=design.make)
+    )
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -142,7 +144,7 @@ def choose_gate(
     chosen = next((one for one in tried if one.name == best), None)
     result = {"chosen": best, "restoration": asdict(chosen.restoration) if chosen and chosen.restoration else None}
     path.write_text(json.dumps(key | result | {"designs": found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    typer.echo(table(found))
+    typer.echo(designs_table(found))
     typer.echo(f"chosen: {best or f'none, each costs a set more than {MOST_LOSS} points'}")
     if write and chosen and chosen.restoration:
         manifest = chosen.apply(opened).manifest
@@ -150,7 +152,7 @@ def choose_gate(
         seal_bundle(opened.path, replace(manifest, restoration=spec), opened.embeddings)
 
 
-def table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def designs_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Return the mean and least gain of each design, in points, its largest rise of false alarms and its mean steps."""
     lines = [
         "| design | mean gain | least gain | false alarms, at most | steps |",

@@ -106,8 +106,8 @@ CUT = 32.0
 THUMBNAIL_STRIDE = 4
 
 
-# The image is compared with the last one at this size (width, height), without structures wider than DETAIL of its pixels.
-COMPARED, DETAIL = (40, 32), 3.0
+# The image is compared with the last one at this size (width, height), without structures wider than DETAIL_WIDTH of its pixels.
+COMPARED, DETAIL_WIDTH = (40, 32), 3.0
 # Correlation below which the last image shows another scene; and the variance of a pixel that says nothing.
 RELATED, FLAT = 0.6, 0.25
 
@@ -164,7 +164,7 @@ def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
     """Return the correlation of the details of two small images (h, w, 3), where neither is black; 1 if both are flat."""
     inside = cv2.erode(np.minimum(before.max(axis=2), after.max(axis=2)), np.ones((5, 5), np.uint8)) > 0
     one, other = (
-        (gray - cv2.GaussianBlur(gray, (0, 0), DETAIL))[inside]
+        (gray - cv2.GaussianBlur(gray, (0, 0), DETAIL_WIDTH))[inside]
         for gray in (image.mean(axis=2, dtype=np.float32) for image in (before, after))
     )
     flat = FLAT * max(1, len(one))
@@ -193,7 +193,7 @@ LEAST_INSIDE = 0.05
 # Share of the pixels, the darkest ones, whose brightest is the haze; and the brightness that no haze explains.
 DARKEST, BLACK = 0.1, 30.0
 # Sides of the patches that are compared, and of the area in which alike ones are sought, in pixels.
-PATCH, SEARCHED = 5, 9
+PATCH_SIDE, SEARCH_SIDE = 5, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,5 +244,5 @@ class InputRestoration:
         start, gain = time.monotonic(), max(1.0, self._spec.light / found.mean)
         strength = self._spec.strength * found.noise * gain
         bright = cv2.convertScaleAbs(image, alpha=gain)
-        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, PATCH, SEARCHED)
+        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, PATCH_SIDE, SEARCH_SIDE)
         self._cost.learn(start)

@@ -44,7 +44,7 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
         "[[choosing]]\nname = 'a'\ndata = 'laparoscopy:set'\n[[reporting]]\nname = 'b'\ndata = 'empty:none.mp4'\n"
     )
     bundle = shutil.copytree(open_bundle("small").path, tmp_path / "bundle")
-    name = "restored, strength 0.8, policy"
+    name = "restored, denoised x0.8, haze x0.8, policy"
     command = ["--out", str(tmp_path / "out"), "--bundle", str(bundle), "--protocol", str(protocol), "--only", name]
     done = CliRunner().invoke(refiner_gate.app, [*command, "--set", f"data.root={tmp_path}", "--write", "-q"])
     assert done.exit_code == 0, done.output
