@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_garbled_manifest_is_named(bundle: Path, text: str, words: list[str]) 
     with pytest.raises(BundleError) as caught:
         open_bundle(bundle)
     assert_one_line(caught.value, MANIFEST, *words)
+
+
+@pytest.mark.parametrize(("field", "value"), [("noise", 0), ("clearing", 1.0), ("haze", 256), ("least", "no")])
+def test_a_restoration_out_of_bounds_is_named(bundle: Path, field: str, value: object) -> None:
+    spec = {"noise": 0.03, "strength": 0.8, "light": 100, "haze": 80, "clearing": 0.5, "least": 0.05}
+    edit(bundle, restoration=spec)
+    opened = open_bundle(bundle)
+    assert opened.manifest.restoration is not None
+    assert asdict(opened.manifest.restoration) == spec | {"note": ""}
+    edit(bundle, restoration=spec | {field: value})
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, MANIFEST, f"restoration.{field}")
 
 
 def test_a_hash_that_is_not_listed_is_an_error(bundle: Path) -> None:
