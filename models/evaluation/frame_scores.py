@@ -91,9 +91,11 @@ def score_frames(
     ignored: Sequence[str] = (),
     every: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    make: type[BaseCapture] = BaseCapture,
+    make: Callable[..., BaseCapture] = BaseCapture,
 ) -> FrameScores:
-    """Score each `every`-th frame in order at the size of its truth, in f32 on one CPU thread, by the segmenter of class `make`.
+    """Score each `every`-th frame in order at the size of its truth, in f32 on one CPU thread.
+
+    `make` creates the segmenter.
 
     The prior goes from scored frame to scored frame of a clip.
     `progress` is called with the number of scored frames and their total.

@@ -12,12 +12,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cliprl.engines import Bundle, RestorationSpec, open_bundle, seal_bundle
+from cliprl.engines import (
+    Bundle,
+    CompiledBundle,
+    RestorationSpec,
+    add_reference,
+    load_engines,
+    open_bundle,
+    seal_bundle,
+)
+from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
@@ -97,14 +107,15 @@ def choose(found: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence
     return max(fit, key=lambda name: fit[name]) if fit else None
 
 
-def score_design(bundle: Bundle, design: Design, row: Row, context: DatasetContext, every: int) -> dict[str, Any]:
+def score_design(
+    bundle: Bundle, engines: CompiledBundle, design: Design, row: Row, context: DatasetContext, every: int
+) -> dict[str, Any]:
     """Score one design on one row of the protocol, on each `every`-th of the row's frames."""
     data = open_dataset(row.set.data, "test", context)
     if row.severity:
         data = CorruptedDataset(data, row.severity, (bundle.manifest.height, bundle.manifest.width))
-    return design_scores(
-        score_frames(design.apply(bundle), data, row.set.ignore, row.set.every * every, make=design.make)
-    )
+    make = partial(design.make, engines=engines)
+    return design_scores(score_frames(design.apply(bundle), data, row.set.ignore, row.set.every * every, make=make))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -131,13 +142,14 @@ def choose_gate(
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}
     tried = [one for one in designs(opened.manifest.steps) if not only or one.name in only]
+    engines = load_engines(opened, precision="f32", threads=1)
     rows = list(card_rows(rules, [one.name for one in rules.choosing]))
     with ProgressDisplay.open(quiet) as display:
         for number, (design, row) in enumerate((design, row) for row in rows for design in tried):
             display.on_progress("designs", number, len(rows) * len(tried))
             mine = found.setdefault(design.name, {})
             if row.title not in mine:
-                mine[row.title] = score_design(opened, design, row, context, every)
+                mine[row.title] = score_design(opened, engines, design, row, context, every)
                 text = json.dumps(key | {"designs": found}, indent=1, allow_nan=False)
                 path.write_text(text + "\n", encoding="utf-8")
     best = choose(found, [one.name for one in tried if one.is_candidate])
@@ -147,9 +159,17 @@ def choose_gate(
     typer.echo(designs_table(found))
     typer.echo(f"chosen: {best or f'none, each costs a set more than {MOST_LOSS} points'}")
     if write and chosen and chosen.restoration:
-        manifest = chosen.apply(opened).manifest
-        spec = replace(chosen.restoration, note=NOTE)
-        seal_bundle(opened.path, replace(manifest, restoration=spec), opened.embeddings)
+        write_design(opened, chosen)
+
+
+def write_design(bundle: Bundle, design: Design) -> None:
+    """Seal a design into the manifest. The reference of the bundle is computed again where the number of steps changes."""
+    assert design.restoration is not None
+    manifest = replace(design.apply(bundle).manifest, restoration=replace(design.restoration, note=NOTE))
+    images = reference_of(bundle).images
+    sealed = seal_bundle(bundle.path, manifest, bundle.embeddings)
+    if design.steps != bundle.manifest.steps:
+        add_reference(sealed, images)
 
 
 def designs_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
