@@ -127,10 +127,10 @@ def test_another_scene_has_no_prior(kind: str) -> None:
     assert prior.is_related(damaged(scene(1), kind, 3))
 
 
-def restored(steps: int = 2) -> Bundle:
+def restored() -> Bundle:
     """The shipped bundle with a gate."""
     bundle = open_bundle("small")
-    return replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC, steps=steps))
+    return replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC))
 
 
 def frame_of(image: Image, index: int = 0) -> Frame:
@@ -189,7 +189,7 @@ class Grow:
 
 def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
     engines = CompiledBundle(StubEncoder(), Grow(), {})
-    segmenter = Segmenter(restored(1), engines=engines)
+    segmenter = Segmenter(restored(), steps=1, engines=engines)
     still, areas = frame_of(damaged(scene(), "haze")), []
     for _ in range(1000):
         found = segmenter(still)
