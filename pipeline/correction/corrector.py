@@ -125,7 +125,8 @@ class HeadNetwork:
     def correct(self, draft: Draft, prompts: Sequence[MaskPrompt], odds: GridLogits) -> GridLogits:
         """Run the head once, on all prompts of the class and its present mask."""
         points, labels, boxes = _network_prompts(draft, prompts)
-        return self._head.correct(draft.features, draft.image, points, labels, boxes, odds)
+        newest = prompts[-1].is_box
+        return self._head.correct(draft.features, draft.image, points, labels, boxes, odds, box_is_newest=newest)
 
 
 class PromptedNetwork:
