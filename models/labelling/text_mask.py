@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+import cliprl.models.labelling.transformers_network  # noqa: F401 - registers its kind
 from cliprl.engines.promptable import PromptableNetwork
 from cliprl.models.labelling.prompting import PromptSettings, SaliencyMask, prompted_mask
 from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, dense_margins, saliency

@@ -22,8 +22,8 @@ class OpenVinoEngine:
         self.backend = backend
         self.precision = precision
         self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
-        self.inputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.inputs}
-        self.outputs: Mapping[str, TensorSpec] = {port.get_any_name(): _spec(port) for port in compiled.outputs}
+        self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
+        self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
         self._names = tuple(self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
@@ -36,9 +36,15 @@ class OpenVinoEngine:
         return {name: _turned(name, results[i], CHANNELS_FIRST) for i, name in enumerate(self._names)}
 
 
+def _name(port: Any) -> str:
+    """Return the name that a tensor has in the ONNX file; where OpenVINO removed a node, it has the names of both sides."""
+    friendly = str(port.get_node().get_friendly_name()).removesuffix("/sink_port_0")
+    return friendly if friendly in port.get_names() else str(port.get_any_name())
+
+
 def _spec(port: Any) -> TensorSpec:
     sizes = [-1 if size.is_dynamic else int(size.get_length()) for size in port.partial_shape]
-    if port.get_any_name() in KEPT_CHANNELS_LAST:
+    if _name(port) in KEPT_CHANNELS_LAST:
         sizes = [sizes[axis] for axis in CHANNELS_FIRST]
     return TensorSpec(str(port.element_type.to_dtype()), tuple(sizes))
 
