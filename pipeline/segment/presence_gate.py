@@ -11,7 +11,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells
 from cliprl.pipeline.segment.presence import PresenceTest, presence_evidence
 
-# Fitted on the protocol's sets for choosing: models/studies/presence_study.py, models/results/presence.json.
+# Fitted on the protocol's sets for choosing: models/studies/words/presence_study.py, models/results/presence.json.
 CLASS_PRESENCE = PresenceTest(0.6797, 0.8241, 0.8017)
 # Keeps the logarithm of a probability finite.
 _TINY = 1e-9

@@ -172,7 +172,7 @@ def test_other_settings_and_foreign_folders_are_refused(frames: Path) -> None:
 
 
 @pytest.mark.usefixtures("stub")
-def test_full_disk_ends_the_run_in_one_line_and_it_resumes(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_ends_the_run_which_resumes(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
     real = Path.write_bytes
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, open_bundle
-from cliprl.models.studies.presence_study import fit_rows, score_rows
+from cliprl.models.studies.words.presence_study import fit_rows, score_rows
 from cliprl.pipeline import OutputSpec, Segmentation, Segmenter, open_sink, open_source
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema

@@ -1,6 +1,6 @@
 """Fit the presence of classes (`PresenceGate`) on the protocol's sets for choosing, and score both sides.
 
-    python -m cliprl.models.studies.presence_study --bundle small --set data.root=FOLDER --out runs/presence
+    python -m cliprl.models.studies.words.presence_study --bundle small --set data.root=FOLDER --out runs/presence
 
 Each frame is segmented once with the bundle's classes, and once for each word that no scene shows, added by a prompt. It writes
 OUT/presence.json: the fit, and by set how often a mask is left where a class is, and none where it is not.

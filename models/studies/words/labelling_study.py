@@ -1,6 +1,6 @@
 """Score the masks that a prompt gives on a data set with known masks, step by step.
 
-    python -m cliprl.models.studies.labelling_study --data 'endovis2015:endovis2015?sequences=OP1' --set data.root=FOLDER --out F
+    python -m cliprl.models.studies.words.labelling_study --data 'endovis2015:endovis2015' --set data.root=FOLDER --out FILE
 
 No known mask is used for the masks. "saliency" is the prompt's mask by the bundle's dense saliency, "network" that of the
 promptable network for its boxes and peaks, "sure" the labels as they are trained on: unsure pixels are left out there.
@@ -35,7 +35,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def score_labels(
     data: Annotated[list[str], typer.Option(metavar="KIND:FOLDER", help="A data set; may be repeated.")],
     out: Annotated[Path, typer.Option(help="The result file.")],
-    prompt: Annotated[str, typer.Option(help="The prompt; it stands for all instruments.")] = "surgical instrument",
+    prompt: Annotated[
+        str, typer.Option(help="The prompt; its mask is compared with all instruments.")
+    ] = "surgical instrument",
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
     network: Annotated[str, typer.Option(help="The promptable network.")] = "grabcut",
     every: Annotated[int, typer.Option(min=1, help="Score each n-th frame.")] = 1,

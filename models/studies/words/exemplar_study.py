@@ -1,6 +1,6 @@
 """Compare classes that are named by one box in one frame with the trained classes, on a clip of EndoVis 2015.
 
-    python -m cliprl.models.studies.exemplar_study --set data.root=FOLDER --out models/results/exemplars.json
+    python -m cliprl.models.studies.words.exemplar_study --set data.root=FOLDER --out models/results/exemplars.json
 
 For each part and each of a few frames, the bounding box of its largest region is the exemplar. "mixed" adapts the trained class;
 "alone" replaces it, without the text. The score is the pooled IoU on the other frames, over that of the trained class.
@@ -129,7 +129,7 @@ def frame_of(image: Image) -> Frame:
 def part_iou(
     bundle: Bundle, data: LabelledDataset, indices: Sequence[int], part: PartQuestion, classes: Sequence[str]
 ) -> float:
-    """Return the pooled IoU of a part, for which these classes of the bundle stand, through the pipeline."""
+    """Return the pooled IoU of a part, by these classes of the bundle, through the pipeline."""
     segmenter, both, either = ImageSegmenter(bundle, precision="f32", threads=1), 0, 0
     ids = [i for i, spec in enumerate(bundle.manifest.classes) if spec.name in classes]
     for _, sample, fresh in iterate_samples(data, list(indices)):

@@ -1,0 +1,1 @@
+"""Studies of words and exemplars: pseudo-labels, presence, and classes by a box."""
