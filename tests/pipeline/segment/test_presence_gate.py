@@ -54,7 +54,7 @@ def test_a_large_sure_mask_stays_and_specks_go() -> None:
     assert np.bincount(found.labels.ravel(), minlength=4).tolist()[2:] == [60, 0]
 
 
-def test_cells_of_an_absent_class_go_to_the_next_likely_one() -> None:
+def test_cells_of_an_absent_class_go_to_another() -> None:
     found = segmentation((3, 1, 0.4))
     found.probabilities[1, 0, 0], found.probabilities[0, 0, 0] = 0.35, 0.1
     found.probabilities[2, 0, 0] = 0.38  # the next likely one, were it not absent too
