@@ -2,9 +2,11 @@
 
     python -m cliprl.models.studies.refiner_gate --bundle FOLDER --set data.root=FOLDER --out runs/gate --write
 
+Run it before the fit of the confidence, which depends on it.
+
 Every candidate is scored beside controls: the policy on every frame, the mean of the logits over time, and restored inputs
 without the policy. OUT/refiner-gate.json holds all of them; what it holds for the same bundle is not scored again. `--write`
-seals the best candidate into the bundle: that with the largest mean gain among those that cost no set more than 0.2 points.
+seals the best candidate into the bundle: that with the largest mean gain among those that cost no set more than `--most-loss`.
 """
 
 from __future__ import annotations
@@ -100,10 +102,12 @@ def design_scores(scores: FrameScores) -> dict[str, Any]:
     return result
 
 
-def choose(found: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str]) -> str | None:
+def choose(
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str], most_loss: float = MOST_LOSS
+) -> str | None:
     """Return which of the candidates has the largest mean gain among those without a set that loses; None if all lose."""
     gains = {name: [row["gain"] for row in found[name].values() if "gain" in row] for name in names}
-    fit = {name: sum(values) / len(values) for name, values in gains.items() if values and min(values) >= -MOST_LOSS}
+    fit = {name: sum(values) / len(values) for name, values in gains.items() if values and min(values) >= -most_loss}
     return max(fit, key=lambda name: fit[name]) if fit else None
 
 
@@ -131,6 +135,7 @@ def choose_gate(
     protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Score the design of this name. May be repeated.")] = None,
+    most_loss: Annotated[float, typer.Option(min=0, help="Points of IoU that a candidate may cost a set.")] = MOST_LOSS,
     write: Annotated[bool, typer.Option("--write", help="Seal the best candidate into the bundle's manifest.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -152,12 +157,16 @@ def choose_gate(
                 mine[row.title] = score_design(opened, engines, design, row, context, every)
                 text = json.dumps(key | {"designs": found}, indent=1, allow_nan=False)
                 path.write_text(text + "\n", encoding="utf-8")
-    best = choose(found, [one.name for one in tried if one.is_candidate])
+    best = choose(found, [one.name for one in tried if one.is_candidate], most_loss)
     chosen = next((one for one in tried if one.name == best), None)
-    result = {"chosen": best, "restoration": asdict(chosen.restoration) if chosen and chosen.restoration else None}
+    result = {
+        "most_loss": most_loss,
+        "chosen": best,
+        "restoration": asdict(chosen.restoration) if chosen and chosen.restoration else None,
+    }
     path.write_text(json.dumps(key | result | {"designs": found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     typer.echo(designs_table(found))
-    typer.echo(f"chosen: {best or f'none, each costs a set more than {MOST_LOSS} points'}")
+    typer.echo(f"chosen: {best or f'none, each costs a set more than {most_loss:g} points'}")
     if write and chosen and chosen.restoration:
         write_design(opened, chosen)
 
