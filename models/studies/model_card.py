@@ -30,7 +30,7 @@ from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.confidence import CELL_INPUTS, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 
 # Raised when the content of a row changes, so that older rows are scored again.
 VERSION = 3
@@ -127,7 +127,7 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
         )
         calibrated = logistic(confidence.calibration, scores.cell_values())
         result["ece_calibrated"] = calibration_error(calibrated, scores.right)
-        result["unsure"] = round(float((doubt >= confidence.unsure).mean()), 4)
+        result["unsure"] = round(float(is_unsure(confidence, doubt, scores.statistics).mean()), 4)
         result["unfamiliar"] = round(float((far >= confidence.unfamiliar).mean()), 4)
     if with_instrument:
         result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}

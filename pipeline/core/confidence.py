@@ -27,6 +27,8 @@ FRAME_STATISTICS = (
     "confidence deviation",
 )
 SMALLEST_AREA = 0.01
+# With a smaller share called instrument a frame is not marked: without an instrument the doubt means nothing.
+MARKED_AREA = 0.001
 # Logits beyond this make no difference.
 LARGEST = 30.0
 # Of a cell that is called instrument: its logit of instrument; the mean logit of the square around it, of `AROUND` cells; the
@@ -84,7 +86,7 @@ class ConfidenceModel:
         doubt = float(logistic(self.spec.doubt, values))
         means = probabilities[:, inside].mean(axis=1) if inside.any() else np.zeros(len(probabilities))
         far = distance(self.spec, np.concatenate([values, means]))
-        return Reliability(doubt, far, doubt >= self.spec.unsure, far >= self.spec.unfamiliar)
+        return Reliability(doubt, far, bool(is_unsure(self.spec, doubt, values)), far >= self.spec.unfamiliar)
 
     def calibrate(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Probabilities:
         """Return calibrated probabilities (K, h, w): of the cells called instrument, the others keep theirs."""
@@ -153,6 +155,13 @@ def logistic(spec: LogisticSpec, inputs: NDArray[np.floating]) -> NDArray[np.flo
     """Return the probabilities (...) of inputs (..., N)."""
     logit = inputs @ np.array(spec.weights) + spec.intercept
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -LARGEST, LARGEST))), np.float64)
+
+
+def is_unsure(
+    spec: ConfidenceSpec, doubt: NDArray[np.float64] | float, statistics: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Return whether frames (...) of these statistics (..., 10) are marked: they are doubted, and show an instrument."""
+    return np.asarray((doubt >= spec.unsure) & (statistics[..., 0] >= MARKED_AREA))
 
 
 def distance(spec: ConfidenceSpec, inputs: NDArray[np.float64]) -> float:

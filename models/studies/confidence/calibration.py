@@ -41,7 +41,7 @@ from cliprl.models.studies.model_card import (
     with_instrument,
 )
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, is_unsure, logistic
 
 # Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
 MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
@@ -115,7 +115,7 @@ def score_confidence(spec: ConfidenceSpec, rows: Rows) -> dict[str, Any]:
             "ece_calibrated": calibration_error(logistic(spec.calibration, scores.cell_values()), scores.right)
             if shown
             else None,
-            "unsure": round(float((doubt >= spec.unsure).mean()), 4),
+            "unsure": round(float(is_unsure(spec, doubt, scores.statistics).mean()), 4),
             "unfamiliar": round(float((far >= spec.unfamiliar).mean()), 4),
         }
     return result

@@ -92,6 +92,10 @@ def test_mask_of_scattered_cells_is_doubted_and_marked() -> None:
     assert (low.mark, high.mark) == ("", "unsure")
     assert segmentation_of(solid(), spec(unfamiliar=0.0)).mark == "unfamiliar view"
     assert segmentation_of(scattered()).reliability is None
+    empty = segmentation_of(np.full((12, 16), 0.3), spec()).reliability
+    assert empty is not None
+    assert empty.doubt > 0.5
+    assert not empty.unsure  # nothing is painted
     again: Segmentation = pickle.loads(pickle.dumps(high))
     assert again.mark == "unsure"
 
