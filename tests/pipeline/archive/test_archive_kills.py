@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cliprl.bench.commands.archive import check_archive, verdict_of
+from cliprl.bench.commands.archive_runs.archive import check_archive, verdict_of
 from cliprl.bench.fixtures.archive_inputs import make_clips
 from cliprl.bench.fixtures.archive_kills import ARCHIVE, GRACE, KilledRun, alive_after, children_of, run_killed
 from cliprl.bench.fixtures.ray_nodes import ray_nodes

@@ -1,0 +1,1 @@
+"""The commands that run the archive: killed processes, and two Ray nodes beside one."""
