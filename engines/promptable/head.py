@@ -19,8 +19,8 @@ from cliprl.engines.selection.load_engines import load_engines
 # A clicked cell has a logit of at least this absolute value, as the click says; cells so near to a click that its narrow
 # Gaussian is above _NEAR count as clicked.
 CLICKED, _NEAR = 1.0, 0.6
-# A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them; and from the second prompt on the mask
-# changes near the newest one only: the standard deviation in cells. Chosen on EndoVis 2015 D2.
+# A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them; from the second prompt on the
+# mask changes near the newest one only: the standard deviation in cells. Chosen on EndoVis 2015 D2.
 _REACH, _LOCALITY = 8.0, 4.0
 
 
