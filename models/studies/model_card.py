@@ -19,6 +19,7 @@ import typer
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ConfidenceSpec, open_bundle, seal_bundle
+from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.load import load_recipe
@@ -32,6 +33,8 @@ from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 
+# Files of a bundle that its masks do not depend on.
+NOT_IN_ROWS = (CONFIDENCE_FILE, PROMPT_HEAD)
 # Raised when the content of a row changes, so that older rows are scored again.
 VERSION = 3
 RESAMPLES = 1000
@@ -58,7 +61,7 @@ class Row:
     def file(self, bundle: Bundle) -> str:
         """Return the name of the row's file, which depends on the bundle, the row and this module's version."""
         manifest = bundle.manifest
-        hashes = {name: value for name, value in manifest.hashes.items() if name != CONFIDENCE_FILE}
+        hashes = {name: value for name, value in manifest.hashes.items() if name not in NOT_IN_ROWS}
         key: list[Any] = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
         if manifest.restoration is not None:
             key += [manifest.steps, astuple(manifest.restoration)[:-1]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cliprl.engines import Bundle, CliprlError, EngineError, Manifest, UsageError, add_reference, seal_bundle
-from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, MODEL_CARD, PROBE_FILE, RANGES_FILE
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, MODEL_CARD, PROBE_FILE, PROMPT_HEAD, RANGES_FILE
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.bundle.reference_outputs import ImageBatch, reference_of
@@ -19,7 +19,12 @@ from cliprl.models.export.probe_images import probe_images
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 
 # Files that are wrong for another encoder.
-_DERIVED = (MANIFEST, MODEL_CARD, PROBE_FILE, RANGES_FILE, INT8_ENCODER, INT8_WEIGHTS, CONFIDENCE_FILE)
+_DERIVED = (MANIFEST, MODEL_CARD, PROBE_FILE, RANGES_FILE, INT8_ENCODER, INT8_WEIGHTS, CONFIDENCE_FILE, PROMPT_HEAD)
+# How to make anew what only depends on the encoder.
+_REMAKE = {
+    CONFIDENCE_FILE: "fit it with python -m cliprl.models.studies.confidence.calibration --write",
+    PROMPT_HEAD: "train it with python -m cliprl.models.promptable.train",
+}
 
 
 def copy_with_encoder(bundle: Bundle, encoder: TrainableEncoder, manifest: Manifest, folder: Path) -> Bundle:
@@ -40,10 +45,11 @@ def add_derived(bundle: Bundle, like: Bundle, images: ImageBatch, log: Callable[
     """Give a bundle an int8 encoder and ranges if the bundle `like` has them, calibrated on `images`.
 
     `log` gets the reason for what is left out: a missing package, an int8 encoder that the accuracy gate refuses, the confidence
-    that was fitted to the old encoder.
+    and the promptable head that were fitted to the old encoder.
     """
-    if CONFIDENCE_FILE in like.manifest.hashes:
-        log(f"without {CONFIDENCE_FILE}: fit it with python -m cliprl.models.studies.confidence.calibration --write")
+    for file, remedy in _REMAKE.items():
+        if file in like.manifest.hashes:
+            log(f"without {file}: {remedy}")
     for file, add in ((INT8_ENCODER, add_int8), (RANGES_FILE, add_ranges)):
         if file in like.manifest.hashes:
             try:
