@@ -24,8 +24,7 @@ Corrections = Annotated[
         metavar="FOLDER",
         rich_help_panel="Live",
         show_default="off",
-        help="Let the page of --web correct masks by clicks, and keep them in this folder, which [cyan]cliprl-train[/] and "
-        "[cyan]cliprl-eval[/] read as [cyan]folder:[/].",
+        help="Let the page of --web correct masks by clicks, and keep them here, a data set ([cyan]folder:[/]).",
     ),
 ]
 CorrectWith = Annotated[

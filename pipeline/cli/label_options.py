@@ -27,6 +27,7 @@ ExportFrames = Annotated[
     bool,
     typer.Option(
         "--export-frames",
+        hidden=True,
         rich_help_panel="Output",
         help="Also write the frames without the overlay, as PNG, into [cyan]NAME.frames/[/] beside the labels "
         "([cyan].coco.json[/], [cyan].cvat.xml[/], [cyan].labelstudio.json[/]).",
