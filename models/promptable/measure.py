@@ -23,6 +23,7 @@ from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import instrument_classes
@@ -166,7 +167,7 @@ def measure_corrections(
     """Count the clicks of a simulated annotator on the worst frames of a clip, and what the frames after them gain."""
     console, opened = error_console(quiet=quiet), open_bundle(bundle)
     manifest = opened.manifest
-    found = open_dataset(data, "test", DatasetContext(root, "--root"))
+    found, source = open_dataset(data, "test", DatasetContext(root, "--root")), DatasetSpec.parse(data).without_path()
     clean = CorruptedDataset(found, severity, (manifest.height, manifest.width))
     corrector = Corrector(Segmenter(opened, threads=1), open_mask_network(opened, network))
     clip = CorrectedClip(clean, opened, corrector)
@@ -183,7 +184,7 @@ def measure_corrections(
         if (number + 1) % 10 == 0:
             console.print(f"{number + 1} of {len(chosen)} frames: {click_summary(frames, target)}")
     result = {
-        "command": f"python -m cliprl.models.promptable.measure --data '{data}' --severity {severity:g} --worst {worst}",
+        "command": f"python -m cliprl.models.promptable.measure --data '{source}' --severity {severity:g} --worst {worst}",
         "bundle": manifest.name,
         "bundle_sha256": file_hash(opened.path / MANIFEST),
         "network": corrector.network.name,

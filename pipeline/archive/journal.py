@@ -6,7 +6,7 @@ OUT/.archive/settings.json             what determines the outputs
 OUT/.archive/lock                      held by the driver and, inherited, by its worker processes
 OUT/.archive/records/CONTENT.json      one file per content that is done or has failed; written last
 OUT/.archive/parts/CONTENT.parquet     the events of a video
-OUT/.archive/work/                     what is being written; emptied at the start
+OUT/.archive/work                      what is being written; emptied at the start
 """
 
 from __future__ import annotations
