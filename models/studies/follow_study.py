@@ -34,7 +34,7 @@ from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.tracker import InstrumentTracker
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-# Settings were chosen on the clips from seed 7,000,000 on.
+# Settings were chosen on the clips from seed 7,000,000 on, and on D1 and D2.
 FIRST_FOLLOWED = 9_000_000
 _STEP = 2
 
@@ -119,13 +119,14 @@ def study(
 ) -> None:
     """Follow one instrument of each clip from one click, and write a result file."""
     found: dict[str, dict[str, float]] = {}
-    options = f"--clips {clips} --bundle {bundle}" + (" --data FOLDER" if data else "")
+    manifest = open_bundle(bundle).manifest
+    options = f"--clips {clips} --bundle {manifest.name}" + (" --data FOLDER" if data else "")
     for seed, start in find_crossings(FIRST_FOLLOWED, clips):
         found[f"rendered, {seed}"] = follow_rendered(seed, start)
         _write(out, found, options)
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None
-        groups = ClassGroups.of(open_bundle(bundle).manifest.classes)
+        groups = ClassGroups.of(manifest.classes)
         found[name] = follow_clip(robotic_frames(data / "robotic" / name), NetworkMasks.of(bundle), groups)
         _write(out, found, options)
     typer.echo(follow_table(found))

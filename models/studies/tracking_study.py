@@ -151,14 +151,15 @@ def table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 def _tasks(data: Path | None, clips: int, segmented: int, bundle: str) -> Iterator[tuple[str, str, Any]]:
     """Return the part, the name of the clip, and the function that scores it."""
+    title = open_bundle(bundle).manifest.name
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None
-        yield f"{name}, masks of {bundle}", name, partial(robotic_video, data / "robotic" / name, bundle)
+        yield f"{name}, masks of {title}", name, partial(robotic_video, data / "robotic" / name, bundle)
     for number, (seed, start) in enumerate(find_crossings(FIRST_CLIP, clips)):
         clip = f"{seed} from {start:.1f} s"
         yield "rendered, true masks", clip, partial(rendered_clip, seed, start)
         if number < segmented:
-            yield f"rendered, masks of {bundle}", clip, partial(rendered_clip, seed, start, bundle)
+            yield f"rendered, masks of {title}", clip, partial(rendered_clip, seed, start, bundle)
 
 
 @app.command()
@@ -176,8 +177,8 @@ def study(
 
     Clips that the result file has already are not scored again.
     """
-    found = _read(out)
-    options = f"--clips {clips} --segmented {segmented} --bundle {bundle}" + (" --data FOLDER" if data else "")
+    found, title = _read(out), open_bundle(bundle).manifest.name
+    options = f"--clips {clips} --segmented {segmented} --bundle {title}" + (" --data FOLDER" if data else "")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         pending: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
         for part, clip, score in _tasks(data, clips, segmented, bundle):

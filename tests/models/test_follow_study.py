@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cliprl.engines.bundle.bundle import SHIPPED
 from cliprl.models.evaluation.tracking.observations import TrueMasks
+from cliprl.models.studies import follow_study
 from cliprl.models.studies.follow_study import delays, follow_clip, follow_table
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
@@ -54,6 +56,15 @@ def test_the_readme_has_the_scores_of_following() -> None:
     result = json.loads((root / "models" / "results" / "follow.json").read_text())
     assert follow_table(result["clips"]) in (root / "pipeline" / "tracking" / "README.md").read_text()
     assert {"command", "date"} <= result.keys()
+
+
+def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {"J&F": 1.0, "left": 0.0, "late lost": 0.0, "returned": 0.0, "late found": 0.0}
+    monkeypatch.setattr(follow_study, "find_crossings", lambda first, clips: [(first, 0.0)])
+    monkeypatch.setattr(follow_study, "follow_rendered", lambda seed, start: scores)
+    follow_study.study(clips=1, bundle=str(SHIPPED / "small"), out=tmp_path / "follow.json")
+    command = json.loads((tmp_path / "follow.json").read_text())["command"]
+    assert command.endswith("--clips 1 --bundle small")
 
 
 def textured(rng: np.random.Generator) -> NDArray[np.uint8]:
