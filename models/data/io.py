@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 
 Color = tuple[int, int, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# NumPy parses the header of each array by `ast`, which fails at random in Python 3.11 where two threads do so at once.
+_HEADERS = threading.Lock()
+
+
+def read_npz(path: Path, names: Iterable[str]) -> list[NDArray[Any]]:
+    """Read arrays of a .npz file by name; threads take turns. Raises what `numpy.load` raises."""
+    with _HEADERS, np.load(path) as data:
+        return [data[name] for name in names]
 
 
 def read_image(path: Path) -> Image:

@@ -1,6 +1,7 @@
 """What training sees: label codes, views, corruption, the larynx set's partial labels, compositions, batches."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from cliprl.models.data.augmentation.augment import LABEL_STRIDE, Geometry, Phot
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
 from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch, pair_batch
+from cliprl.models.data.io import read_npz
 from cliprl.models.data.label_mapping import RelabelledDataset, with_partial_labels
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
@@ -187,3 +189,27 @@ def test_the_endoscope_circle_is_black_and_holds_no_instrument() -> None:
     corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners == NOT_INSTRUMENT).any()
     assert image[0, 0].max() < 40 or image[-1, -1].max() < 40
+
+
+def test_threads_read_archives_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python 3.11 two threads that parse NumPy headers at once fail at random (SystemError)."""
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.arange(4))
+    load, inside, together = np.load, threading.Semaphore(1), []
+
+    class Alone:
+        def __init__(self, path: Path) -> None:
+            self.file = load(path)
+
+        def __enter__(self) -> np.lib.npyio.NpzFile:
+            together.append(not inside.acquire(blocking=False))
+            return self.file
+
+        def __exit__(self, *_: object) -> None:
+            inside.release()
+            self.file.close()
+
+    monkeypatch.setattr(np, "load", Alone)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read_npz(tmp_path / "a.npz", ("y", "x")), range(40)))
+    assert not any(together)
+    assert all([len(array) for array in arrays] == [4, 3] for arrays in found)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.models.data.io import read_npz
 from cliprl.models.data.raytraced.effects import RenderedPasses
 
 CACHE_FORMAT = "cliprl ray-traced scenes"
@@ -141,8 +142,8 @@ def save_scene(folder: Path, seed: int, frames: Sequence[RenderedPasses], kinds:
 def read_cached_array(path: Path, name: str) -> NDArray[np.uint8]:
     """Read a decoded array of a scene: RGB, RGBA or one channel. Raises CliprlError for a file that is damaged."""
     try:
-        with np.load(path) as data:
-            decoded = cv2.imdecode(data[name], cv2.IMREAD_UNCHANGED)
+        (stored,) = read_npz(path, (name,))
+        decoded = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise CliprlError(f"{path} can't be read as a scene ({error}): delete it and render it again") from error
     if decoded is None:
@@ -157,8 +158,8 @@ def read_cached_array(path: Path, name: str) -> NDArray[np.uint8]:
 def read_kinds(path: Path) -> list[str]:
     """Read which instruments a scene holds: that of instance 1 first. Raises CliprlError for a file that is damaged."""
     try:
-        with np.load(path) as data:
-            return [str(kind) for kind in json.loads(str(data["kinds"]))]
+        (kinds,) = read_npz(path, ("kinds",))
+        return [str(kind) for kind in json.loads(str(kinds))]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise CliprlError(f"{path} can't be read as a scene ({error}): delete it and render it again") from error
 

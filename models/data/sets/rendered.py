@@ -19,6 +19,7 @@ import numpy as np
 
 from cliprl.engines import UsageError, available_cpus
 from cliprl.models.data.dataset_spec import parse_seeds
+from cliprl.models.data.io import read_npz
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sample import Image, Sample
 from cliprl.pipeline import synthetic
@@ -64,10 +65,9 @@ class RenderedScenes:
 
     def __getitem__(self, index: int) -> Sample:
         path, frame = self._place(index)
-        with np.load(path) as data:
-            image = cv2.cvtColor(_decode(data[f"image{frame}"]), cv2.COLOR_BGR2RGB)
-            labels = _decode(data[f"labels{frame}"])
-        return Sample(np.asarray(image, np.uint8), labels, self.sequence(index))
+        stored, labels = read_npz(path, (f"image{frame}", f"labels{frame}"))
+        image = cv2.cvtColor(_decode(stored), cv2.COLOR_BGR2RGB)
+        return Sample(np.asarray(image, np.uint8), _decode(labels), self.sequence(index))
 
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample: its scene."""
