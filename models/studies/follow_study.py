@@ -142,4 +142,4 @@ def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
 
 
 if __name__ == "__main__":
-    run_app(app, "follow_study")
+    raise SystemExit(run_app(app, "follow_study"))

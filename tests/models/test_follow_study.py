@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,12 @@ def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypa
     follow_study.study(clips=1, bundle=str(SHIPPED / "small"), out=tmp_path / "follow.json")
     command = json.loads((tmp_path / "follow.json").read_text())["command"]
     assert command.endswith("--clips 1 --bundle small")
+
+
+@pytest.mark.parametrize("name", ["follow_study", "tracking_study"])
+def test_a_misused_study_ends_with_status_2(name: str) -> None:
+    command = [sys.executable, "-m", f"cliprl.models.studies.{name}", "--clips", "0", "--bundle", "none"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 2
 
 
 def textured(rng: np.random.Generator) -> NDArray[np.uint8]:
