@@ -22,11 +22,11 @@ from cliprl.engines import Bundle, ConfidenceSpec, open_bundle, seal_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
@@ -239,20 +239,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def write_card(
     out: Annotated[Path, typer.Option(help="Folder for the rows, card.json and card.md.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
-    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
+    protocol: ProtocolOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Score the set of this name alone. May be repeated.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Leave out the rows with corruption.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the scores into the bundle's manifest.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
     rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
-    root = Path(load_recipe("small", set_ or ()).data.root)
-    context = DatasetContext(root, "data.root", out / "scenes", workers=1)
+    context = study_context(set_, out)
     done: list[tuple[Row, FrameScores]] = []
     with ProgressDisplay.open(quiet) as display:
         for row in card_rows(rules, only or (), clean):

@@ -31,11 +31,11 @@ from cliprl.engines import (
 )
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
 from cliprl.models.evaluation.protocol import load_protocol
+from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
@@ -128,20 +128,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def choose_gate(
     out: Annotated[Path, typer.Option(help=f"Folder for {RESULT}.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
-    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
+    protocol: ProtocolOption = None,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Score the design of this name. May be repeated.")] = None,
     most_loss: Annotated[float, typer.Option(min=0, help="Points of IoU that a candidate may cost a set.")] = MOST_LOSS,
     write: Annotated[bool, typer.Option("--write", help="Seal the best candidate into the bundle's manifest.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Score the designs on the sets for choosing, and choose one. It resumes."""
     rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
-    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    context = study_context(set_, out)
     out.mkdir(parents=True, exist_ok=True)
     path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, ConfidenceSpec, UsageError, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
-from cliprl.models.data.registry import DatasetContext
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol
+from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
     Values,
@@ -177,11 +176,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def fit(
     out: Annotated[Path, typer.Option(help="Folder for the rows and confidence.json.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
-    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
+    protocol: ProtocolOption = None,
     outside: Annotated[
         list[str] | None,
         typer.Option(
@@ -190,11 +187,11 @@ def fit(
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Put it into the bundle, and seal the bundle again.")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Score it on the sets for reporting.")] = True,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fit calibration, doubt and familiarity. It resumes; OUT/confidence-scores.json has the scores."""
     rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
-    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    context = study_context(set_, out)
     further = [outside_row(line) for line in outside or ()]
     wanted = [row for row in card_rows(rules, ()) if report or row.use == CHOSEN]
     with ProgressDisplay.open(quiet) as display:

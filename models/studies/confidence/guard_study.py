@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME
 from cliprl.models.evaluation.protocol import REPORTED, load_protocol
+from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import Values, distances
 from cliprl.models.studies.model_card import Row, auroc, card_rows, outside_row, score_row
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -41,7 +41,7 @@ SKIN_TONES = (
 # Daylight, a lamp, and the cold light of an endoscope: factors of R, G, B.
 LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.85, 0.65), (0.92, 1.0, 1.05))
 SKIN_SIZE = (256, 320)
-# Shares of red of an image that is too dark to judge.
+# The share of red that an image too dark to judge counts with.
 DARK_SHARE = 0.0
 
 
@@ -84,23 +84,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def compare_rules(
     out: Annotated[Path, typer.Option(help="Folder for the rows and guard-study.json.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
-    protocol: Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
+    protocol: ProtocolOption = None,
     outside: Annotated[
         list[str] | None, typer.Option(metavar="KIND:FOLDER", help="Images from outside a body. May be repeated.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Give the AUC of the red share, of the distance and of both, and the skin tones that each lets through."""
+    """Give the AUC of the red share, of the distance and of both, and the share of each set that each judges to be outside."""
     rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
     if opened.confidence is None:
         raise UsageError(
             f"bundle '{bundle}' has no {CONFIDENCE_FILE}: fit it with cliprl.models.studies.confidence.calibration"
         )
-    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    context = study_context(set_, out)
     write_skin(out / "skin")
     lines = [f"stills:{(out / 'skin').resolve()}", *(outside or ())]
     further = [outside_row(line) for line in lines]

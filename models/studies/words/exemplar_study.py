@@ -21,12 +21,12 @@ import typer
 
 from cliprl.engines import Bundle, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
+from cliprl.models.evaluation.study_options import BundleOption, SetOption, data_root
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import Box
 from cliprl.pipeline.overlay.upsample import labels_at_frame
@@ -53,16 +53,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def compare_exemplars(
     out: Annotated[Path, typer.Option(help="The result file.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
     sequence: Annotated[str, typer.Option(help="D1, or D2, on which the fit's settings were chosen.")] = "D1",
     boxes: Annotated[int, typer.Option(min=1, help="How many frames give a box.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th frame.")] = 5,
 ) -> None:
     """Score the parts' trained classes, and the same parts by one box each."""
-    opened, root = open_bundle(bundle), Path(load_recipe("small", set_ or ()).data.root)
+    opened, root = open_bundle(bundle), data_root(set_)
     line = f"endovis2015:endovis2015?sequences={sequence}"
     data = open_dataset(line, "test", DatasetContext(root, "data.root"))
     indices = list(range(0, len(data), every))

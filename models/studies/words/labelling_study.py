@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.engines.promptable import open_promptable
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.image_mask_dataset import LabelledDataset
-from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.protocol import shipped_protocol
+from cliprl.models.evaluation.study_options import BundleOption, SetOption, study_context
 from cliprl.models.labelling.pseudo_labels.labeller import PromptLabeller
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -38,16 +38,13 @@ def score_labels(
     prompt: Annotated[
         str, typer.Option(help="The prompt; its mask is compared with all instruments.")
     ] = "surgical instrument",
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
+    bundle: BundleOption = "small",
     network: Annotated[str, typer.Option(help="The promptable network.")] = "grabcut",
     every: Annotated[int, typer.Option(min=1, help="Score each n-th frame.")] = 1,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Score the labels of a prompt by their IoU with the instruments."""
-    opened, root = open_bundle(bundle), Path(load_recipe("small", set_ or ()).data.root)
-    context = DatasetContext(root, "data.root", out.parent / "scenes", workers=1)
+    opened, context = open_bundle(bundle), study_context(set_, out.parent)
     labeller = PromptLabeller(opened, [prompt], open_promptable(network), threads=1)
     result: dict[str, Any] = {
         "prompt": prompt,

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.image_mask_dataset import LabelledDataset
-from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, Sample
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
+from cliprl.models.evaluation.study_options import BundleOption, QuietOption, SetOption, study_context
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
 from cliprl.models.studies.text_study import UNKNOWN
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -72,19 +72,17 @@ class WordSegmenter(ImageSegmenter):
 @app.command()
 def fit_gate(
     out: Annotated[Path, typer.Option(help="Folder for rendered scenes and presence.json.")],
-    bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle.")] = "small",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")
-    ] = None,
+    bundle: BundleOption = "small",
+    set_: SetOption = None,
     name: Annotated[
         list[str] | None, typer.Option("--name", help="A set of the protocol; may be repeated.", show_default="all")
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each set, evenly spaced.")] = 36,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fit on the sets for choosing; the sets for reporting are scored only."""
     rules, opened = load_protocol(), open_bundle(bundle)
-    context = DatasetContext(Path(load_recipe("small", set_ or ()).data.root), "data.root", out / "scenes", workers=1)
+    context = study_context(set_, out)
     segmenter, rows = WordSegmenter(opened, UNKNOWN), dict[str, list[PresenceRow]]()
     named = PromptBundle.of(opened, [PROMPT])
     prompted = WordSegmenter(named.bundle, ())

@@ -1,0 +1,27 @@
+"""Command-line options that the studies share, and the data sets that `--set` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cliprl.models.config.load import load_recipe
+from cliprl.models.data.registry import DatasetContext
+
+BundleOption = Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The engine bundle.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")]
+ProtocolOption = Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+
+
+def data_root(settings: Sequence[str] | None) -> Path:
+    """Return the folder of the data sets that `--set` names. Raises UsageError for an unknown setting."""
+    return Path(load_recipe("small", settings or ()).data.root)
+
+
+def study_context(settings: Sequence[str] | None, out: Path) -> DatasetContext:
+    """Return the context in which a study opens data sets; scenes that it renders are kept in `out`/scenes."""
+    return DatasetContext(data_root(settings), "data.root", out / "scenes", workers=1)
