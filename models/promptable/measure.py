@@ -29,6 +29,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.promptable.annotator import mask_iou, next_click
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
@@ -192,7 +193,7 @@ def measure_corrections(
         "following": _following(plain, corrected),
         "clicks": {str(one.index): [round(value, 4) for value in one.ious] for one in frames},
     }
-    out.write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out, json_text(result, indent=1))
     console.print(result["summary"], result["following"])
 
 

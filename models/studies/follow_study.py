@@ -20,8 +20,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import CliprlError, open_bundle
+from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
@@ -135,10 +136,7 @@ def study(
 def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
     command = f"python -m cliprl.models.studies.follow_study {options}"
     text = json.dumps({"command": command, "date": date.today().isoformat(), "clips": found}, indent=1)
-    try:
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"'{out}' can't be written ({error.strerror}): choose another place with --out") from error
+    write_result(out, text)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
-from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES

@@ -35,7 +35,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
 from cliprl.models.evaluation.protocol import load_protocol
-from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext

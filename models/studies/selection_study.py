@@ -27,6 +27,7 @@ from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.frame_scores import score_frames
 from cliprl.models.evaluation.image_segmenter import FRAME_TIME, ImageSegmenter
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.labelling.frame_selection import FrameMeasure, choose_frames
 from cliprl.models.labelling.measure import MeasuringSegmenter
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -152,7 +153,7 @@ def study(
         command = "python -m cliprl.models.studies.selection_study --set data.root=FOLDER"
         result = {"command": command, "bundle": opened.manifest.name, "every": every, "settings": settings}
         result |= {"before": before, "seeds": done, **summarize_seeds(done)}
-        _write(out, result)
+        write_result(out, json.dumps(result, indent=1))
     typer.echo(json.dumps({"before": before, **summarize_seeds(done)}, indent=1))
 
 
@@ -162,13 +163,6 @@ def _read(out: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CliprlError(f"'{out}' is no result of this study ({error}): delete it or give another --out") from error
     return found
-
-
-def _write(out: Path, result: Mapping[str, Any]) -> None:
-    try:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"'{out}' can't be written ({error.strerror}): give another --out") from error
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from cliprl.engines import CliprlError, available_cpus, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.io import read_video
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.iou_association import IouAssociation
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
@@ -224,10 +225,7 @@ def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
         "clips": found,
     }
     text = json.dumps(result, indent=1, default=float)
-    try:
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"'{out}' can't be written ({error.strerror}): choose another place with --out") from error
+    write_result(out, text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cliprl.engines import CliprlError
 from cliprl.engines.bundle.bundle import SHIPPED
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.studies import follow_study
 from cliprl.models.studies.follow_study import delays, follow_clip, follow_table
@@ -73,6 +75,13 @@ def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypa
 def test_a_misused_study_ends_with_status_2(name: str) -> None:
     command = [sys.executable, "-m", f"cliprl.models.studies.{name}", "--clips", "0", "--bundle", "none"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
+
+
+def test_a_result_makes_its_folder_or_names_the_remedy(tmp_path: Path) -> None:
+    write_result(tmp_path / "new" / "a.json", "{}")
+    assert (tmp_path / "new" / "a.json").read_text() == "{}\n"
+    with pytest.raises(CliprlError, match=r"can't be written .*: choose another place with --out"):
+        write_result(tmp_path / "new" / "a.json" / "b.json", "{}")
 
 
 def textured(rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol
-from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
     Values,

@@ -25,7 +25,14 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME
 from cliprl.models.evaluation.protocol import REPORTED, load_protocol
-from cliprl.models.evaluation.study_options import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import (
+    BundleOption,
+    ProtocolOption,
+    QuietOption,
+    SetOption,
+    study_context,
+    write_result,
+)
 from cliprl.models.studies.confidence.fits import Values, distances
 from cliprl.models.studies.model_card import Row, auroc, card_rows, outside_row, score_row
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -110,7 +117,7 @@ def compare_rules(
             far = distances(opened.confidence.familiarity, scores.frame_values())
             measured.append((row, 1 - red_shares(row, context), far))
     result = guard_scores(measured, opened.confidence.unfamiliar)
-    (out / "guard-study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out / "guard-study.json", json.dumps(result, indent=1))
     typer.echo(json.dumps(result, indent=1))
 
 

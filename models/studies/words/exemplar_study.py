@@ -26,7 +26,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
-from cliprl.models.evaluation.study_options import BundleOption, SetOption, data_root
+from cliprl.models.evaluation.study_command import BundleOption, SetOption, data_root, write_result
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import Box
 from cliprl.pipeline.overlay.upsample import labels_at_frame
@@ -70,7 +70,7 @@ def compare_exemplars(
         trained = part_iou(opened, data, indices, part, part.classes)
         rows = [score_box(opened, data, indices, part, index, trained) for index in chosen]
         result["parts"][part.name] = {"trained": round(trained, 4), "boxes": [row for row in rows if row]}
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out, json.dumps(result, indent=1))
     typer.echo(json.dumps(result, indent=1))
 
 

@@ -25,7 +25,7 @@ from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.protocol import shipped_protocol
-from cliprl.models.evaluation.study_options import BundleOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import BundleOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.labeller import PromptLabeller
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -52,7 +52,7 @@ def score_labels(
         "network": network,
         "sets": {line: score_set(labeller, open_dataset(line, "test", context), every, line) for line in data},
     }
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out, json.dumps(result, indent=1))
     typer.echo(json.dumps(result["sets"], indent=1))
 
 

@@ -24,7 +24,7 @@ from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, Sample
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
-from cliprl.models.evaluation.study_options import BundleOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import BundleOption, QuietOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
 from cliprl.models.studies.text_study import UNKNOWN
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -114,8 +114,7 @@ def fit_gate(
             for use in uses
         },
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "presence.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(out / "presence.json", json.dumps(result, indent=1))
     typer.echo(json.dumps(result, indent=1))
 
 

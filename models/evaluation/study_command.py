@@ -1,4 +1,4 @@
-"""Command-line options that the studies share, and the data sets that `--set` describes."""
+"""What the commands of the studies share: options, the data sets that `--set` describes, and the writing of a result file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cliprl.engines import CliprlError
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext
 
@@ -25,3 +26,12 @@ def data_root(settings: Sequence[str] | None) -> Path:
 def study_context(settings: Sequence[str] | None, out: Path) -> DatasetContext:
     """Return the context in which a study opens data sets; scenes that it renders are kept in `out`/scenes."""
     return DatasetContext(data_root(settings), "data.root", out / "scenes", workers=1)
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a result file, and make its folder. Raises CliprlError if it can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise CliprlError(f"'{path}' can't be written ({error.strerror}): choose another place with --out") from error
