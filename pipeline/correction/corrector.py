@@ -30,8 +30,9 @@ class Draft:
     """A frame whose segmentation is being corrected.
 
     features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder; logits float32 (K, h, w) are the present ones.
-    prompts: all so far; history: the logits before each of them. accepted: a person has kept this
-    segmentation before. carried: the logits of the corrected frame that this one follows, which lies `age` frames before it.
+    prompts: all so far; history: the logits (h, w) of each one's class before it, for a prompt changes no others; kept: those
+    at the last keep. accepted: a person has kept this segmentation before. carried: the logits of the corrected frame that
+    this one follows, which lies `age` frames before it.
     """
 
     frame: Frame
@@ -41,6 +42,7 @@ class Draft:
     logits: GridLogits
     prompts: list[MaskPrompt] = field(default_factory=list)
     history: list[GridLogits] = field(default_factory=list)
+    kept: tuple[MaskPrompt, ...] = ()
     accepted: bool = False
     carried: GridLogits | None = None
     age: int = 0
@@ -51,6 +53,11 @@ class Draft:
         return bool(self.prompts) or self.accepted or self.carried is not None
 
     @property
+    def is_kept(self) -> bool:
+        """Whether the prompts are those of the last keep."""
+        return tuple(self.prompts) == self.kept
+
+    @property
     def segmentation(self) -> Segmentation:
         """The present segmentation."""
         return segmentation_of(self.logits, self.view, 0, 0.0)
@@ -58,8 +65,7 @@ class Draft:
     def undo(self) -> None:
         """Take the last prompt back; without any there is nothing to do."""
         if self.prompts:
-            self.prompts.pop()
-            self.logits = self.history.pop()
+            self.logits[self.prompts.pop().class_id] = self.history.pop()
 
 
 class MaskNetwork(Protocol):
@@ -87,7 +93,7 @@ class Corrector:
         """Change the segmentation of `draft` by one more prompt."""
         same = [one for one in draft.prompts if one.class_id == prompt.class_id]
         odds = self.network.correct(draft, [*same, prompt], class_odds(draft.logits, [prompt.class_id]))
-        draft.history.append(draft.logits)
+        draft.history.append(draft.logits[prompt.class_id].copy())
         draft.prompts.append(prompt)
         draft.logits = with_class_odds(draft.logits, [prompt.class_id], odds)
 

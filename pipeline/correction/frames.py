@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Source
-from cliprl.pipeline.live.broadcast import Broadcast
+from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame
 from cliprl.pipeline.view.privacy_guard import LEAVE, red_share
 
 # Frames after a held one of a live stream that are kept, and seconds to wait for one of them.
@@ -94,30 +95,22 @@ class LiveFrames:
             raise UsageError("there is no camera image to correct: wait for one")
         if newest.status.guarded:
             raise UsageError(_OUTSIDE)
-        self._broadcast, self._index = broadcast, newest.index
         self._changed = threading.Condition()
         self.first = _live(newest.shared_raw)
         self._held, self._complete = [self.first], False
-        threading.Thread(target=self._collect, name="frames after a held one", daemon=True).start()
+        arguments = weakref.ref(self), broadcast, newest.index
+        threading.Thread(target=_collect, args=arguments, name="frames after a held one", daemon=True).start()
 
-    def _collect(self) -> None:
-        """Keep the next camera frames, until one may not be shared."""
-        index, kept = self._index, 0
-        while kept < FOLLOWING and not self._broadcast.closed:
-            shown = self._broadcast.wait_newer(index, _WAIT)
-            if shown is None:
-                continue
-            index = shown.index
-            if shown.status.guarded:
-                break
-            if shown.from_camera:
-                kept += 1
-                with self._changed:
-                    self._held.append(_live(shown.shared_raw))
-                    self._changed.notify_all()
+    def add(self, shown: DisplayedFrame | None) -> bool:
+        """Add the next displayed frame if a camera has taken it. Return whether more are needed; None is the end."""
         with self._changed:
-            self._complete = True
+            if shown is None or shown.status.guarded:
+                self._complete = True
+            elif shown.from_camera:
+                self._held.append(_live(shown.shared_raw))
+                self._complete = len(self._held) > FOLLOWING
             self._changed.notify_all()
+            return not self._complete
 
     def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
         """Iterate over the frames after `held`; waits for one that is still to come."""
@@ -134,6 +127,20 @@ class LiveFrames:
         """Return the frame before `held`; None for the one that was held first."""
         number = self._held.index(held)
         return self._held[number - 1] if number else None
+
+
+def _collect(sequence: weakref.ref[LiveFrames], broadcast: Broadcast, index: int) -> None:
+    """Add the frames after `index` to a sequence for as long as it is held, so that a stalled stream keeps no threads."""
+    needed = True
+    while needed:
+        shown = broadcast.wait_newer(index, _WAIT)
+        frames = sequence()
+        if shown is not None or broadcast.closed:
+            index = index if shown is None else shown.index
+            needed = frames is not None and frames.add(shown)
+        else:
+            needed = frames is not None
+        del frames
 
 
 def _live(frame: Frame) -> HeldFrame:

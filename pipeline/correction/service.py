@@ -40,7 +40,7 @@ class NotHeldError(CliprlError):
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A held frame with its draft. base: the newest revision when it was held or last kept; kept: after how many prompts."""
+    """A held frame with its draft. base: the newest revision when it was held or last kept."""
 
     id: str
     frames: FrameSequence
@@ -48,7 +48,6 @@ class Hold:
     draft: Draft
     name: str
     base: int = 0
-    kept: int = 0
     origin: str = ""
     followed: list[tuple[HeldFrame, Draft]] = field(default_factory=list)
 
@@ -127,18 +126,20 @@ class CorrectionService:
 
         Raises UsageError if there is none.
         """
+        hold = self.find(hold_id)
+        start = hold.held
+        # Without the lock: a frame may have to be decoded or waited for, and the others go on meanwhile.
+        held = hold.frames.previous(start) if by < 0 else next(hold.frames.following(start), None)
+        if held is None:
+            raise UsageError(f"this is the {'first' if by < 0 else 'last'} frame that can be corrected")
         with self._lock:
-            hold, corrector = self._find(hold_id), self._ready()
+            corrector = self._ready()
+            if self._find(hold_id).held is not start:
+                raise UsageError("another request went to another frame meanwhile: step again")
             if by < 0:
-                held = hold.frames.previous(hold.held)
-                if held is None:
-                    raise UsageError("this is the first frame that can be corrected")
                 draft = hold.followed.pop()[1] if self._returns_to(hold, held) else corrector.start(held.frame)
                 origin = ""
             else:
-                held = next(hold.frames.following(hold.held), None)
-                if held is None:
-                    raise UsageError("this is the last frame that can be corrected")
                 draft, origin = corrector.follow(hold.draft, held.frame), hold.name
                 hold.followed = [*hold.followed[-FOLLOWING:], (hold.held, hold.draft)]
             self._move(hold, held, draft, origin)
@@ -180,7 +181,7 @@ class CorrectionService:
             }
             labels = frame_labels(frame, draft.segmentation).copy()
             revision = self.store.keep(hold.name, self._converter.png(frame), labels, entry)
-            hold.base, hold.kept = revision.number, len(draft.prompts)
+            hold.base, draft.kept = revision.number, tuple(draft.prompts)
             return hold, revision, others
 
     def newer(self, hold: Hold) -> list[Revision]:
@@ -212,7 +213,6 @@ class CorrectionService:
         hold.held, hold.draft, hold.origin = held, draft, origin
         hold.name = self._name(held)
         hold.base = max((one.number for one in self.store.revisions(hold.name)), default=0)
-        hold.kept = len(draft.prompts)
         labels = self.store.newest(hold.name) if hold.base and not draft.prompts else None
         if labels is not None and labels.shape == upright_size(held.frame):
             draft.logits = logits_of_labels(labels, held.frame, draft.view, draft.logits)

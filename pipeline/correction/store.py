@@ -113,7 +113,7 @@ class CorrectionStore:
                 self._log({"name": name, "revision": number} | dict(about))
                 _write(self.folder / "masks" / f"{name}.png", mask)
         except OSError as error:
-            raise CliprlError(f"the correction was not kept ({error.strerror}): '{self.folder}'") from error
+            raise CliprlError(f"the correction was not kept ({error.strerror or error}): '{self.folder}'") from error
         return Revision(name, number, str(about["author"]), str(about["time"]))
 
     def _log(self, entry: Mapping[str, Any]) -> None:

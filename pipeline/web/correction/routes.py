@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -121,8 +122,11 @@ class CorrectionRoutes:
 
     async def _kept(self, request: web.Request) -> web.StreamResponse:
         """Answer with all revisions in the folder, the oldest first."""
-        found = await self._run(self._service.store.revisions)
-        return web.json_response({"revisions": [one.to_json() for one in found]})
+
+        def encode() -> str:
+            return json.dumps({"revisions": [one.to_json() for one in self._service.store.revisions()]})
+
+        return web.json_response(text=await self._run(encode))
 
     async def _answer(self, call: Callable[[], Hold]) -> web.StreamResponse:
         return web.json_response(await self._run(lambda: self._state(call())))
@@ -141,7 +145,8 @@ class CorrectionRoutes:
 
     def _state(self, hold: Hold) -> dict[str, Any]:
         """Return a held frame as JSON, with its mask as PNG in base64: indexed colors, the background transparent."""
-        frame, draft = hold.held.frame, hold.draft
+        draft = hold.draft  # once, with its frame: another request may go to another one meanwhile
+        frame = draft.frame
         height, width = upright_size(frame)
         mask = encode_png(frame_labels(frame, draft.segmentation), self._palette, self._opacity)
         return {
@@ -153,7 +158,7 @@ class CorrectionRoutes:
             "prompts": [one.to_json() | {"class": self._service.classes[one.class_id].name} for one in draft.prompts],
             "revision": hold.base,
             "follows": bool(hold.origin),
-            "unkept": len(draft.prompts) != hold.kept,
+            "unkept": not draft.is_kept,
             "newer": [one.to_json() for one in self._service.newer(hold)],
             "mask": base64.b64encode(mask).decode(),
         }

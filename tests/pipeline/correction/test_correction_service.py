@@ -20,6 +20,7 @@ from correction_fakes import (
     service_of,
     write_clip,
 )
+from filelock import FileLock
 from webplayer import CLASSES, Player
 
 from cliprl.engines import CliprlError, UsageError
@@ -29,10 +30,11 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.corrector import Corrector, PromptedNetwork
-from cliprl.pipeline.correction.frames import FileFrames
+from cliprl.pipeline.correction.frames import FileFrames, HeldFrame, LiveFrames
 from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
 from cliprl.pipeline.correction.service import MOST_HELD, CorrectionService, NotHeldError
 from cliprl.pipeline.correction.store import CorrectionStore
+from cliprl.pipeline.live.broadcast import Broadcast
 from cliprl.pipeline.live.playback import open_file_at
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 
@@ -104,6 +106,62 @@ def test_what_is_kept_is_a_data_set_to_train_on(service: CorrectionService, tmp_
     assert "clip.mp4" in entry["source"]
 
 
+def test_changes_since_the_last_keep_are_unkept(service: CorrectionService) -> None:
+    hold = service.hold()
+    service.prompt(hold.id, SHAFT)
+    service.step(hold.id, 1)
+    assert hold.draft.is_kept
+    service.step(hold.id, -1)
+    assert not hold.draft.is_kept
+    service.keep(hold.id, "")
+    assert hold.draft.is_kept
+    service.undo(hold.id)
+    service.prompt(hold.id, replace(SHAFT, corners=(90.0, 90.0)))
+    assert not hold.draft.is_kept
+
+
+def test_undo_remembers_the_clicked_class_alone(service: CorrectionService) -> None:
+    hold = service.hold()
+    start = hold.draft.logits.copy()
+    for class_id in (1, 2, 1):
+        service.prompt(hold.id, replace(SHAFT, class_id=class_id))
+    assert all(one.shape == start.shape[1:] for one in hold.draft.history)
+    for _ in range(3):
+        service.undo(hold.id)
+    assert np.array_equal(hold.draft.logits, start)
+
+
+def test_a_waiting_step_does_not_block_other_requests(service: CorrectionService) -> None:
+    slow, other = service.hold(), service.hold()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class SlowFrames:
+        def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
+            begun.set()
+            assert goes_on.wait(60)
+            return iter(())
+
+    slow.frames = SlowFrames()  # type: ignore[assignment]
+    errors: list[UsageError] = []
+
+    def step() -> None:
+        try:
+            service.step(slow.id, 1)
+        except UsageError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    assert begun.wait(60)
+    done = threading.Thread(target=service.prompt, args=(other.id, SHAFT), daemon=True)
+    done.start()
+    done.join(30)
+    assert not done.is_alive()
+    goes_on.set()
+    thread.join()
+    assert "last frame" in str(errors[0])
+
+
 def test_two_people_keep_one_frame_and_both_stay(service: CorrectionService, tmp_path: Path) -> None:
     first, second = service.hold(), service.hold()
     assert first.name == second.name
@@ -131,6 +189,16 @@ def test_programs_that_keep_at_once_get_revisions_of_their_own(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert sorted(one.number for one in stores[0].revisions("a")) == list(range(1, 13))
+
+
+def test_a_locked_folder_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cliprl.pipeline.correction.store._LOCK_SECONDS", 0.01)
+    store = CorrectionStore(tmp_path, CLASSES)
+    with (
+        FileLock(tmp_path / ".corrections.lock"),
+        pytest.raises(CliprlError, match="could not be acquired"),
+    ):
+        store.keep("a", b"png", np.zeros((8, 8), np.uint8), {"author": "", "time": ""})
 
 
 def test_a_store_completes_what_a_killed_program_left(tmp_path: Path) -> None:
@@ -249,3 +317,19 @@ def test_live_frames_are_held_while_the_display_goes_on(tmp_path: Path) -> None:
         assert hold.held.seconds == times[0]
         with pytest.raises(UsageError, match="first frame"):
             service.step(hold.id, -1)
+
+
+def test_released_live_frames_leave_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cliprl.pipeline.correction.frames._WAIT", 0.01)
+    with Player() as player:
+        shown = player.broadcast.wait_newer(-1, 60)
+    assert shown is not None
+    stalled = Broadcast()
+    stalled.publish(shown)
+    before = set(threading.enumerate())
+    frames = LiveFrames(stalled)
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.is_alive()
+    del frames
+    thread.join(60)
+    assert not thread.is_alive()
