@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -213,9 +214,11 @@ def estimate_damage(image: NDArray[np.uint8]) -> DamageEstimate:
     inside = pixels[..., 1] > 0
     if np.count_nonzero(inside) < LEAST_INSIDE * inside.size:
         return DamageEstimate(0.0, 255.0, 0.0)
-    seen = pixels[inside]
+    seen = pixels.reshape(-1, 3).compress(inside.ravel(), axis=0)
     noise = float(np.median(np.abs(residual[inside]))) / MEDIAN_OF_NOISE
-    return DamageEstimate(noise, float(seen.mean()), float(np.quantile(seen[::MEASURED].min(axis=1), DARKEST)))
+    # Of the three columns in turn: along the short axis, min takes thirty times as long.
+    darkest = reduce(np.minimum, seen[::MEASURED].T)
+    return DamageEstimate(noise, float(seen.mean()), float(np.quantile(darkest, DARKEST)))
 
 
 class InputRestoration:
