@@ -81,6 +81,8 @@ class Segmentation:
     presence: Mapping[str, float] | None = None
     model: ConfidenceModel | None = None
     _reliability: Reliability | None = field(default=None, repr=False)
+    # Not carried to a copy with other labels: `replace` leaves it out.
+    _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)
 
     @property
     def reliability(self) -> Reliability | None:
@@ -96,10 +98,16 @@ class Segmentation:
         return self.reliability.mark if self.reliability else ""
 
     def calibrated(self) -> NDArray[np.float32]:
-        """Return the probabilities (K, h, w) as a user should read them: calibrated if there is a model for it."""
+        """Return the probabilities (K, h, w) as a user should read them: calibrated if there is a model for it.
+
+        They are computed at the first call, and kept.
+        """
         if self.model is None:
             return self.probabilities
-        return self.model.calibrate(self.probabilities, self.labels, inside_cells(self.view, *self.labels.shape))
+        if self._calibrated is None:
+            inside = inside_cells(self.view, *self.labels.shape)
+            self._calibrated = self.model.calibrate(self.probabilities, self.labels, inside)
+        return self._calibrated
 
     @property
     def calibrated_confidence(self) -> float:

@@ -95,7 +95,8 @@ class CudaSegmentation(Segmentation):
         inside = int(inside_cells(view, int(rows), int(columns)).sum())
         self.view, self.confidence, self.steps, self.moved = view, float(totals[-1]) / max(inside, 1), steps, moved
         self.result, self.counts, self.settled = result, totals[:-1].astype(np.intp), settled
-        self.instances, self.presence, self.model, self._reliability = None, None, model, None
+        self.instances, self.presence, self.model = None, None, model
+        self._reliability = self._calibrated = None
         self._fetch = fetch
 
     def __getattr__(self, name: str) -> Any:

@@ -116,6 +116,13 @@ def test_calibration_shifts_instruments_and_keeps_sums_and_labels(shift: float) 
     assert plain.calibrated_confidence == plain.confidence
 
 
+def test_calibrated_probabilities_are_kept_but_not_carried_to_other_labels() -> None:
+    fitted = segmentation_of(scattered(), spec(shift=2.0))
+    assert fitted.calibrated() is fitted.calibrated()
+    other = replace(fitted, labels=np.zeros_like(fitted.labels))
+    assert not np.array_equal(other.calibrated(), fitted.calibrated())
+
+
 def test_the_status_line_bears_the_mark() -> None:
     frame: Any = SimpleNamespace(index=0, durations={})
     sure, unsure = segmentation_of(solid(), spec()), segmentation_of(scattered(), spec())
