@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import av
@@ -55,7 +55,7 @@ class Revision:
 class CorrectionStore:
     """Corrections with masks of `classes` in `folder`, which is made if it is missing.
 
-    Raises UsageError if the folder can't be made or written, or holds other classes.
+    Raises UsageError if the folder can't be made or written, or holds other classes or images that are no corrections.
     """
 
     def __init__(self, folder: Path, classes: Sequence[ClassSpec]) -> None:
@@ -65,14 +65,17 @@ class CorrectionStore:
         self._read_state: Identity | None = None
         text, path = _HEAD + classes_toml(classes), folder / CLASSES
         try:
+            if not path.exists() and (folder / "images").is_dir() and any((folder / "images").iterdir()):
+                raise UsageError(f"'{folder}' holds images that are no corrections: choose an empty or a new folder")
             for part in ("images", "masks", "revisions"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS)
             with self._lock:
                 if not path.exists():
                     _write(path, text.encode())
-                self._repair()
-            found = path.read_text(encoding="utf-8")
+                found = path.read_text(encoding="utf-8")
+                if found == text:
+                    self._repair()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"can't keep corrections in '{folder}' ({error}): choose another folder") from error
         if found != text:
@@ -128,7 +131,7 @@ class CorrectionStore:
             os.fsync(file.fileno())
 
     def _repair(self) -> None:
-        """Complete what a killed program has left half written: an image without a mask."""
+        """Complete what a killed program has left half written: an image without a mask, or the newest revision not in masks/."""
         for image in (self.folder / "images").glob("*.png"):
             if not (mask := self.folder / "masks" / image.name).exists():
                 kept = sorted((self.folder / "revisions").glob(f"{glob.escape(image.stem)}.r*.png"))
@@ -136,6 +139,18 @@ class CorrectionStore:
                     _write(mask, kept[-1].read_bytes())
                 else:
                     image.unlink()
+        for one in self.revisions()[-1:]:
+            mask = self.folder / "masks" / f"{one.name}.png"
+            saved = self.folder / "revisions" / f"{one.name}.r{one.number:04d}.png"
+            named_plainly = PurePath(one.name).name == one.name
+            # A mask that was edited by hand is newer than its revision.
+            if (
+                named_plainly
+                and mask.is_file()
+                and saved.is_file()
+                and mask.stat().st_mtime_ns < saved.stat().st_mtime_ns
+            ):
+                _write(mask, saved.read_bytes())
 
 
 def _revision(line: str) -> Revision | None:

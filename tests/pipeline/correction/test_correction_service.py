@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -215,6 +216,34 @@ def test_a_store_completes_what_a_killed_program_left(tmp_path: Path) -> None:
     assert not (tmp_path / "images" / "b.png").exists()
     again.keep("c", b"png", np.ones((8, 8), np.uint8), {"author": "", "time": ""})
     assert [one.name for one in again.revisions()] == ["a", "c"]
+
+
+def test_a_keep_that_was_killed_before_its_mask_is_completed(tmp_path: Path) -> None:
+    store, about = CorrectionStore(tmp_path, CLASSES), {"author": "", "time": ""}
+    mask = tmp_path / "masks" / "a.png"
+    store.keep("a", b"png", np.zeros((8, 8), np.uint8), about)
+    first = mask.read_bytes()
+    store.keep("a", b"png", np.ones((8, 8), np.uint8), about)
+    mask.write_bytes(first)
+    os.utime(mask, ns=(0, 0))
+    found = CorrectionStore(tmp_path, CLASSES).newest("a")
+    assert found is not None
+    assert found.all()
+    mask.write_bytes(first)  # by hand, later
+    found = CorrectionStore(tmp_path, CLASSES).newest("a")
+    assert found is not None
+    assert not found.any()
+
+
+@pytest.mark.parametrize("classes", ["", "consecutive = true\n"])
+def test_images_of_another_data_set_are_never_removed(tmp_path: Path, classes: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").write_bytes(b"no mask belongs to it")
+    if classes:
+        (tmp_path / "classes.toml").write_text(classes)
+    with pytest.raises(UsageError, match="choose an"):
+        CorrectionStore(tmp_path, CLASSES)
+    assert (tmp_path / "images" / "mine.png").exists()
 
 
 def test_a_folder_with_other_classes_is_refused(tmp_path: Path) -> None:
