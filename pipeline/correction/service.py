@@ -40,7 +40,10 @@ class NotHeldError(CliprlError):
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A held frame with its draft. base: the newest revision when it was held or last kept."""
+    """A held frame with its draft. base: the newest revision when it was held or last kept.
+
+    followed: the frames before it, to which a step back returns, each with its draft, base and origin.
+    """
 
     id: str
     frames: FrameSequence
@@ -49,7 +52,7 @@ class Hold:
     name: str
     base: int = 0
     origin: str = ""
-    followed: list[tuple[HeldFrame, Draft]] = field(default_factory=list)
+    followed: list[tuple[HeldFrame, Draft, int, str]] = field(default_factory=list)
 
 
 class CorrectionService:
@@ -136,13 +139,17 @@ class CorrectionService:
             corrector = self._ready()
             if self._find(hold_id).held is not start:
                 raise UsageError("another request went to another frame meanwhile: step again")
-            if by < 0:
-                draft = hold.followed.pop()[1] if self._returns_to(hold, held) else corrector.start(held.frame)
-                origin = ""
+            base = None
+            if by < 0 and self._returns_to(hold, held):
+                _, draft, base, origin = hold.followed.pop()
+            elif by < 0:
+                draft, origin = corrector.start(held.frame), ""
             else:
                 draft, origin = corrector.follow(hold.draft, held.frame), hold.name
-                hold.followed = [*hold.followed[-FOLLOWING:], (hold.held, hold.draft)]
+                hold.followed = [*hold.followed[-FOLLOWING:], (start, hold.draft, hold.base, hold.origin)]
             self._move(hold, held, draft, origin)
+            if base is not None and draft.prompts:
+                hold.base = base  # what others have kept since then is still to be shown
             return hold
 
     @staticmethod
@@ -164,7 +171,7 @@ class CorrectionService:
         with self._lock:
             hold = self._find(hold_id)
             frame, draft = hold.held.frame, hold.draft
-            others = self._newer(hold)
+            others = self.newer(hold)
             entry = {
                 "base_revision": hold.base,
                 "author": author,
@@ -186,9 +193,6 @@ class CorrectionService:
 
     def newer(self, hold: Hold) -> list[Revision]:
         """Return the revisions of a held frame that were kept since it was held, by others."""
-        return self._newer(hold)
-
-    def _newer(self, hold: Hold) -> list[Revision]:
         return [one for one in self.store.revisions(hold.name) if one.number > hold.base]
 
     def find(self, hold_id: str) -> Hold:

@@ -178,6 +178,18 @@ def test_two_people_keep_one_frame_and_both_stay(service: CorrectionService, tmp
     assert labels(service, service.hold().id)[60, 60] == 2
 
 
+def test_what_others_keep_during_a_step_away_is_shown(service: CorrectionService) -> None:
+    first, second = service.hold(), service.hold()
+    service.prompt(first.id, SHAFT)
+    service.step(first.id, 1)
+    service.prompt(second.id, SHAFT)
+    service.keep(second.id, "Ada")
+    service.step(first.id, -1)
+    _, revision, others = service.keep(first.id, "Grace")
+    assert revision.number == 2
+    assert [one.author for one in others] == ["Ada"]
+
+
 def test_programs_that_keep_at_once_get_revisions_of_their_own(tmp_path: Path) -> None:
     stores = [CorrectionStore(tmp_path / "kept", CLASSES) for _ in range(4)]
     mask, about = np.zeros((8, 8), np.uint8), {"author": "", "time": ""}
