@@ -42,7 +42,7 @@ def label_command() -> None:
 
 @app.command("select")
 def select_command(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files with different names.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them; their names must differ.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many frames to choose.")] = 200,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the tasks; it must be new or empty.")] = Path(
         "task"
@@ -65,6 +65,7 @@ def select_command(
     from cliprl.models.labelling.frame_selection import choose_frames
     from cliprl.models.labelling.measure import MeasuringSegmenter, measure_video, write_task
 
+    videos = [file for video in videos for file in _videos_of(video)]
     stems = [Path(video).stem for video in videos]
     _check_places(videos, stems, out)
     opened, console = open_bundle(bundle), error_console(quiet=quiet)
@@ -105,7 +106,7 @@ def run_command(
     network: Annotated[
         str,
         typer.Option(
-            help="The promptable network that checks the masks: none, grabcut, sam:ENCODER.onnx,DECODER.onnx."
+            help="The promptable network that checks the masks: none, grabcut, head:BUNDLE, sam:ENCODER.onnx,DECODER.onnx."
         ),
     ] = "none",
     every: Annotated[int, typer.Option(min=1, help="Take each N-th frame of a video.")] = 1,
@@ -130,6 +131,13 @@ def run_command(
     )
 
 
+def _videos_of(name: str) -> list[str]:
+    """Return the videos of a folder and its subfolders, or the name of a file."""
+    from cliprl.pipeline.archive.listing import find_videos
+
+    return [str(Path(name, video)) for video in find_videos(Path(name)).videos] if Path(name).is_dir() else [name]
+
+
 def _check_places(videos: list[str], stems: list[str], out: Path) -> None:
     if len(set(stems)) < len(stems):
         raise UsageError(
@@ -137,7 +145,7 @@ def _check_places(videos: list[str], stems: list[str], out: Path) -> None:
         )
     for video in videos:
         if not Path(video).is_file():
-            raise UsageError(f"'{video}' is no file: frames are chosen from video files")
+            raise UsageError(f"'{video}' does not exist: frames are chosen from video files, or folders of them")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' is not an empty folder: give a new one with -o")
 

@@ -57,7 +57,7 @@ def follow_clip(
             x, y = _innermost(ids == target)
             follower = Follower(FollowTarget(f"{index}#{x},{y}", (index, x, y)))
         found = tracker.update(seen)
-        followed = follower.update(index, found, seen.segmentation.view)
+        followed = follower.update(index, found, seen.segmentation)
         seen.segmentation.instances = found
         mask = ids_at(seen.segmentation, *ids.shape) == (followed.id or -1)
         score.add(*((one[::_STEP, ::_STEP]).astype(np.uint8) for one in (ids == target, mask)))

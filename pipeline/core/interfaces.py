@@ -143,12 +143,16 @@ class FrameSegmenter(Protocol):
     """Segments the frames of one stream by a list of stages, each of which may run on its own thread, in frame order.
 
     `budget` in seconds, None for no limit; `steps` is the largest number of refinement steps. `waits_for_device`: the stages
-    mostly wait for a device, so each may have a thread even where there are few processors.
+    mostly wait for a device, so each may have a thread even where there are few processors. `notes`: remarks on the run so far
+    for the user, one line each.
     """
 
     steps: int
     budget: float | None
     waits_for_device: bool
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     @property
     def stages(self) -> Sequence[Stage[FrameContext]]:

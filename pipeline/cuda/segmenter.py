@@ -54,6 +54,7 @@ class CudaSegmenter(Segmenter):
 
     device = "cuda"
     waits_for_device = True
+    notes: Sequence[str] = ()
     restores = False
 
     def __init__(self, bundle: Bundle | str | Path, *, device: GpuContext, **settings: Any) -> None:

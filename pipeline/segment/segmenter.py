@@ -122,6 +122,7 @@ class Segmenter:
 
     device = "cpu"
     waits_for_device = False
+    notes: Sequence[str] = ()
     restores = True
 
     def __init__(

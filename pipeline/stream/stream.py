@@ -162,18 +162,22 @@ class Stream:
 
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
-        notes = [*self.source.info.notes, *self.sinks.notes, *self._budget_notes()]
+        notes = [*self.source.info.notes, *self.sinks.notes, *self._segmenter_notes()]
         dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
 
-    def _budget_notes(self) -> list[str]:
-        """Return a note if the budget left no time for refinement."""
+    def _segmenter_notes(self) -> list[str]:
+        """Return the notes of the segmenter, and one if the budget left no time for refinement."""
         segmenter, recorder = self.segmenter, self.recorder
-        if segmenter is None or segmenter.budget is None or not segmenter.steps:
+        if segmenter is None:
             return []
-        if not recorder.segmented or recorder.steps:
-            return []
-        return [f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is unrefined"]
+        notes = list(segmenter.notes)
+        if segmenter.budget is None or not segmenter.steps or not recorder.segmented or recorder.steps:
+            return notes
+        return [
+            *notes,
+            f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is unrefined",
+        ]
 
     def __enter__(self) -> Self:
         return self

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.pipeline.core.segmentation import Followed, FollowState, Instance, Instances
+from cliprl.pipeline.core.segmentation import Followed, FollowState, Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport, frame_to_network, map_points
 
 # Frames in which the same instrument must suit the words, and its least confidence, until it is followed.
 _CREDIBLE_FRAMES, _CREDIBLE = 5, 0.4
+# The least share of its cells that a part must have, so that words which name the part suit the instrument.
+_LEAST_PART = 0.03
 # Cells around a point in which an instrument is looked for.
 _REACH = 2
 _POINT = re.compile(r"(\d+)#(\d+),(\d+)")
@@ -39,18 +42,29 @@ class FollowTarget:
         if match := _POINT.fullmatch(text.strip()):
             frame, x, y = map(int, match.groups())
             return cls(text, (frame, x, y))
-        words = text.casefold().replace("-", " ").split()
+        words = _words_of(text)
         sides = [_SIDES[word] for word in words if word in _SIDES]
-        named = [word for word in words if word not in _SIDES and word not in ("instrument", "the", "tool")]
-        names = {i: spec.name for i, spec in enumerate(classes) if spec.kind == "instrument"}
-        chosen = {i for i, name in names.items() if named and set(named) <= set(re.split(r"[-_ ]", name.casefold()))}
+        named = [word for word in words if word not in _SIDES and word not in ("instrument", "the", "a", "tool")]
+        instruments = {i: spec for i, spec in enumerate(classes) if spec.kind == "instrument"}
+        chosen = _named(named, {i: [spec.name] for i, spec in instruments.items()})
+        # The texts of a class hold its synonyms, as "the metal jaws of a grasper".
+        chosen = chosen or _named(named, {i: spec.prompts for i, spec in instruments.items()})
         if not words or (named and not chosen):
             raise UsageError(
                 f"can't follow '{text}': give FRAME#X,Y, or left, right, upper or lower with instrument or one of "
-                f"{', '.join(names.values())}; --prompt adds a class"
+                f"{', '.join(spec.name for spec in instruments.values())}; --prompt adds a class"
             )
         x, y = (sum(side[axis] for side in sides) for axis in (0, 1))
         return cls(text, None, (x, y), frozenset(chosen))
+
+
+def _words_of(text: str) -> list[str]:
+    return [word.removesuffix("s") for word in re.split(r"[-_ ,]+", text.casefold()) if word]
+
+
+def _named(words: Sequence[str], texts: Mapping[int, Sequence[str]]) -> set[int]:
+    """Return the classes that have a text with all words; the plural of a word is the word."""
+    return {i for i, lines in texts.items() if words and any(set(words) <= set(_words_of(line)) for line in lines)}
 
 
 @dataclass(slots=True)
@@ -60,11 +74,32 @@ class Follower:
     target: FollowTarget
     id: int = 0
     _credible: dict[int, int] = field(default_factory=dict)
+    _last: tuple[int, Viewport] | None = None
 
-    def update(self, index: int, instances: Instances, view: Viewport) -> Followed:
-        """Return the state in frame `index`. Frames come in order."""
-        if not self.id:
-            self.id = self._at_point(index, instances, view) if self.target.point else self._by_words(instances)
+    def note(self) -> str | None:
+        """Return why nothing was followed, or None if the target was found or no frame has been seen."""
+        if self.id or self._last is None:
+            return None
+        if self.target.point is None:
+            return (
+                f"'{self.target.text}' was not followed: no instrument suited it in {_CREDIBLE_FRAMES} frames in a row"
+            )
+        (frame, x, y), (last, view) = self.target.point, self._last
+        if x >= view.frame_width or y >= view.frame_height:
+            reason = f"the frames have {view.frame_width}x{view.frame_height} pixels"
+        elif frame > last:
+            reason = f"the last frame was {last}"
+        else:
+            reason = "no instrument was at that point from that frame on"
+        return f"'{self.target.text}' was not followed: {reason}"
+
+    def update(self, index: int, instances: Instances, found: Segmentation) -> Followed:
+        """Return the state in frame `index`, whose segmentation is `found`. Frames come in order."""
+        self._last = index, found.view
+        if not self.id and self.target.point:
+            self.id = self._at_point(index, instances, found.view)
+        elif not self.id:
+            self.id = self._by_words(instances, found.labels)
         if not self.id:
             return Followed(FollowState.WAITING, 0)
         there = any(item.id == self.id for item in instances.items)
@@ -84,15 +119,18 @@ class Follower:
         nearest = int(distances.argmin())
         return int(instances.ids[found_rows[nearest], found_columns[nearest]]) if distances[nearest] <= _REACH else 0
 
-    def _by_words(self, instances: Instances) -> int:
+    def _by_words(self, instances: Instances, labels: NDArray[np.uint8]) -> int:
         """Return the instrument that has suited the words for some frames; 0 if there is none."""
-        suited = [item for item in instances.items if self._suits(item)]
+        suited = [item for item in instances.items if self._suits(item, labels[instances.ids == item.id])]
         best = min(suited, key=lambda item: self._order(item, instances)).id if suited else 0
         self._credible = {best: self._credible.get(best, 0) + 1} if best else {}
         return best if self._credible.get(best, 0) >= _CREDIBLE_FRAMES else 0
 
-    def _suits(self, item: Instance) -> bool:
-        return item.confidence >= _CREDIBLE and (not self.target.classes or item.class_id in self.target.classes)
+    def _suits(self, item: Instance, labels: NDArray[np.uint8]) -> bool:
+        """Return whether an instrument is credible, and has a part of a class that was named."""
+        if item.confidence < _CREDIBLE or not self.target.classes:
+            return item.confidence >= _CREDIBLE
+        return float(np.isin(labels, list(self.target.classes)).mean()) >= _LEAST_PART
 
     def _order(self, item: Instance, instances: Instances) -> float:
         """Return how far on the wanted side an instrument lies, the least first; without a side, the largest first."""

@@ -28,6 +28,12 @@ class TrackingSegmenter:
         self.steps, self.budget, self.waits_for_device = segmenter.steps, segmenter.budget, segmenter.waits_for_device
 
     @property
+    def notes(self) -> Sequence[str]:
+        """The notes of the segmenter, and one if the instrument to follow was never found."""
+        missed = None if self._follower is None else self._follower.note()
+        return (*self._segmenter.notes, *([missed] if missed else ()))
+
+    @property
     def stages(self) -> Sequence[Stage[FrameContext]]:
         """The stages of the segmenter; the last one tracks too, because the buffers that it reads are reused."""
         *first, last = self._segmenter.stages
@@ -39,7 +45,7 @@ class TrackingSegmenter:
             if context.segmentation is not None:
                 found = self._tracker.update(_observed(context, context.segmentation))
                 if self._follower is not None:
-                    followed = self._follower.update(context.frame.index, found, context.segmentation.view)
+                    followed = self._follower.update(context.frame.index, found, context.segmentation)
                     found = replace(found, followed=followed)
                 context.segmentation.instances = found
 

@@ -70,7 +70,7 @@ def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[
     ):
         for frame in source:
             sink.write(frame, None)
-    assert call(str(video), "-n", "3", "-o", str(tmp_path / "task"), "--precision", "f32") == 0
+    assert call(str(tmp_path), "-n", "3", "-o", str(tmp_path / "task"), "--precision", "f32") == 0
     shown = " ".join(capfd.readouterr().err.split())
     assert "3 of 8 frames, at least 0.0" in shown
     assert any(reason in shown for reason in ("doubt 0.", "refinement changed", "unlike the others"))

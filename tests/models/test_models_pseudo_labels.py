@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -153,9 +154,14 @@ def test_a_video_gives_every_nth_frame_as_images(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stub")
 def test_an_unreadable_image_is_noted_and_left_out(frames: Path) -> None:
     (frames / "image3.png").write_bytes(b"no image")
-    assert label_all(options(frames)) == LabelSummary(12, 12, 1)
+    (video := frames.parent / "clip.mp4").write_bytes(b"no video")
+    given = replace(options(frames), sources=(video, frames))
+    assert label_all(given) == LabelSummary(11, 11, 2)
+    assert label_all(given) == LabelSummary(11, 0, 2)
     assert len(open_dataset(f"folder:{frames.parent / 'labels'}")) == 11
-    assert [r["name"] for r in lines(frames.parent / "labels")[1:] if "error" in r] == ["image3"]
+    assert [r["name"] for r in lines(frames.parent / "labels")[1:] if "error" in r] == ["clip", "image3"]
+    with pytest.raises(CliprlError, match=r"no frame can be read; the first, clip: .*clip\.mp4 is not a video"):
+        label_all(replace(given, sources=(video,), out=frames.parent / "other"))
 
 
 @pytest.mark.usefixtures("stub")

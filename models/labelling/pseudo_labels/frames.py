@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cliprl.engines import UsageError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
 from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
 from cliprl.models.data.sample import Image
@@ -57,7 +57,7 @@ def check_sources(sources: Sequence[Path]) -> int:
 def iterate_frames(sources: Sequence[Path], done: Callable[[str], bool], every: int = 1) -> Iterator[LabelFrame]:
     """Yield the frames of the sources that are not `done` by their name; of videos each `every`-th.
 
-    One video frame is in memory at a time. Raises what `open_source` raises for a video that can't be read.
+    One video frame is in memory at a time. A video that can't be read is one frame of its name, whose `read` raises CliprlError.
     """
     for source in sources:
         images = _images_of(source)
@@ -65,7 +65,11 @@ def iterate_frames(sources: Sequence[Path], done: Callable[[str], bool], every: 
             if not done(name):
                 yield LabelFrame(name, path, True, partial(read_image, path))
         if not images:
-            yield from _video_frames(source, done, every)
+            try:
+                yield from _video_frames(source, done, every)
+            except CliprlError as error:
+                if not done(source.stem):
+                    yield LabelFrame(source.stem, None, True, partial(_fail, error))
 
 
 def _images_of(source: Path) -> dict[str, Path]:
@@ -95,6 +99,10 @@ def _video_frames(video: Path, done: Callable[[str], bool], every: int) -> Itera
                 continue
             yield LabelFrame(name, None, starts, partial(_rgb_of, converter, frame))
             starts = False
+
+
+def _fail(error: CliprlError) -> Image:
+    raise error
 
 
 def _rgb_of(converter: FrameConverter, frame: Frame) -> Image:

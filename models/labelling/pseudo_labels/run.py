@@ -60,25 +60,27 @@ def run_labelling(options: LabelOptions, console: Console) -> LabelSummary:
         "every": options.every,
     }
     with LabelFolder(options.out, labeller.classes, settings, consecutive=not images) as folder:
-        before = len(folder.done)
+        before, labelled = len(folder.done), 0
         with _progress(console) as progress:
             task = progress.add_task("labelling", total=images or None, completed=before)
             for frame in iterate_frames(options.sources, folder.done.__contains__, options.every):
-                label_frame(labeller, folder, frame)
+                labelled += label_frame(labeller, folder, frame)
                 progress.update(task, completed=len(folder.done))
+        unreadable = [record for record in folder.records() if "error" in record]
+        if len(unreadable) == len(folder.done) > 0:
+            raise CliprlError(f"no frame can be read; the first, {unreadable[0]['name']}: {unreadable[0]['error']}")
         title = f"Pseudo-labels for {', '.join(spec.name for spec in labeller.classes[1:])}"
         folder.write_page(sheet_html(title, labeller.classes, folder.records()))
-        unreadable = sum("error" in record for record in folder.records())
-        return LabelSummary(len(folder.done), len(folder.done) - before, unreadable)
+        return LabelSummary(len(folder.done) - len(unreadable), labelled, len(unreadable))
 
 
-def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame) -> None:
-    """Label one frame and write it; one that can't be read is noted."""
+def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame) -> bool:
+    """Label one frame and write it; one that can't be read is noted. Return whether it was labelled."""
     try:
         image = frame.read()
     except CliprlError as error:
         folder.skip(frame.name, str(error))
-        return
+        return False
     if frame.starts:
         labeller.reset()
     found = labeller(image)
@@ -90,6 +92,7 @@ def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame
         "prompts": found.prompts,
     }
     folder.add(frame.name, frame.file, image, found.labels, record)
+    return True
 
 
 def network_hashes(spec: str) -> dict[str, str]:

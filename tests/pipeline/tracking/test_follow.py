@@ -13,18 +13,19 @@ import pytest
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
-from cliprl.pipeline.core.segmentation import FollowState, Instance, Instances
+from cliprl.pipeline.core.segmentation import Followed, FollowState, Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.tracking.follow import Follower, FollowTarget
 
 VIEW = full_viewport(512, 640, 256, 320)
 CLASSES = tuple(
-    ClassSpec(name, (0, 0, 0), kind, (name,))
-    for name, kind in (
-        ("tissue", "background"),
-        ("instrument-shaft", "instrument"),
-        ("suction-instrument", "instrument"),
+    ClassSpec(name, (0, 0, 0), kind, (text,))
+    for name, kind, text in (
+        ("tissue", "background", "tissue behind a grasper"),
+        ("instrument-shaft", "instrument", "a shaft"),
+        ("suction-instrument", "instrument", "a surgical sucker"),
+        ("instrument-clasper", "instrument", "the metal jaws of a grasper"),
     )
 )
 
@@ -39,6 +40,16 @@ def shown(*ids: int, confidence: float = 0.9) -> Instances:
     return Instances(cells, tuple(items))
 
 
+def step(follower: Follower, index: int, instances: Instances) -> Followed:
+    """A frame in which the instruments have the class of their item, and instrument 2 the jaws of a grasper besides."""
+    labels = np.zeros(instances.ids.shape, np.uint8)
+    for item in instances.items:
+        labels[instances.ids == item.id] = item.class_id
+    labels[48:50, 60:70][instances.ids[48:50, 60:70] == 2] = 3
+    probabilities = np.zeros((4, *labels.shape), np.float32)
+    return follower.update(index, instances, Segmentation(labels, probabilities, VIEW, 1.0, 0))
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -46,13 +57,17 @@ def shown(*ids: int, confidence: float = 0.9) -> Instances:
         ("right", 2),
         ("lower tool", 2),
         ("suction", 3),
+        ("the clasper", 2),
+        ("right grasper", 2),
+        ("graspers", 2),
+        ("sucker", 3),
         ("Suction-Instrument", 3),
         ("instrument", 1),
     ],
 )
 def test_words_choose_after_five_frames(text: str, wanted: int) -> None:
     follower = Follower(FollowTarget.parse(text, CLASSES))
-    states = [follower.update(i, shown(1, 2, 3), VIEW) for i in range(6)]
+    states = [step(follower, i, shown(1, 2, 3)) for i in range(6)]
     assert [state.state for state in states] == [FollowState.WAITING] * 4 + [FollowState.FOLLOWING] * 2
     assert states[-1].id == wanted
 
@@ -60,24 +75,44 @@ def test_words_choose_after_five_frames(text: str, wanted: int) -> None:
 def test_a_target_that_is_away_is_lost_and_found_again() -> None:
     follower = Follower(FollowTarget.parse("left", CLASSES))
     for i in range(5):
-        follower.update(i, shown(1, 2), VIEW)
-    assert [follower.update(i, shown(2, 3), VIEW).state for i in range(5, 8)] == [FollowState.LOST] * 3
-    again = follower.update(8, shown(1, 2), VIEW)
+        step(follower, i, shown(1, 2))
+    assert [step(follower, i, shown(2, 3)).state for i in range(5, 8)] == [FollowState.LOST] * 3
+    again = step(follower, 8, shown(1, 2))
     assert (again.state, again.id) == (FollowState.FOLLOWING, 1)
 
 
 def test_words_wait_for_a_credible_instrument() -> None:
     follower = Follower(FollowTarget.parse("left", CLASSES))
-    assert {follower.update(i, shown(1, confidence=0.2), VIEW).state for i in range(20)} == {FollowState.WAITING}
-    changing = [follower.update(i, shown(1 if i % 2 else 2), VIEW).state for i in range(20)]
+    assert {step(follower, i, shown(1, confidence=0.2)).state for i in range(20)} == {FollowState.WAITING}
+    changing = [step(follower, i, shown(1 if i % 2 else 2)).state for i in range(20)]
     assert set(changing) == {FollowState.WAITING}
 
 
 def test_a_point_chooses_in_its_frame() -> None:
     follower = Follower(FollowTarget.parse("3#500,360", CLASSES))  # 8 pixels of the frame are a cell
-    assert [follower.update(i, shown(1, 2), VIEW).id for i in range(5)] == [0, 0, 0, 2, 2]
+    assert [step(follower, i, shown(1, 2)).id for i in range(5)] == [0, 0, 0, 2, 2]
     beside = Follower(FollowTarget.parse("0#300,100", CLASSES))
-    assert beside.update(0, shown(1, 2), VIEW).state is FollowState.WAITING
+    assert step(beside, 0, shown(1, 2)).state is FollowState.WAITING
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("9#100,100", "the last frame was 4"),
+        ("0#640,100", "the frames have 640x512 pixels"),
+        ("0#300,100", "no instrument was at that point"),
+        ("suction", "no instrument suited it in 5 frames in a row"),
+    ],
+)
+def test_a_target_that_was_never_found_is_noted(text: str, reason: str) -> None:
+    follower = Follower(FollowTarget.parse(text, CLASSES))
+    assert follower.note() is None
+    for i in range(5):
+        step(follower, i, shown(1, 2))
+    assert reason in (follower.note() or "")
+    found = Follower(FollowTarget.parse("0#60,100", CLASSES))
+    step(found, 0, shown(1, 2))
+    assert found.note() is None
 
 
 @pytest.mark.parametrize("text", ["", "left banana", "3#5", "#4,4"])
@@ -86,7 +121,9 @@ def test_other_texts_are_refused(text: str) -> None:
         FollowTarget.parse(text, CLASSES)
 
 
-def test_the_command_writes_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "x.jsonl"
     arguments = ["demo:?seconds=0.4&size=320x256", "-o", str(target), "--follow", "instrument", "-q"]
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
@@ -96,5 +133,9 @@ def test_the_command_writes_the_state(tmp_path: Path, monkeypatch: pytest.Monkey
         jsonschema.validate(event, load_schema("events"), jsonschema.Draft202012Validator)
     assert [event["followed"]["state"] for event in events[1:5]] == ["waiting"] * 4
     assert events[-1]["followed"]["state"] == "following"
+    arguments[2:] = ["null:", "--follow", "9999#5,5"]
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
+    assert run_app(cli.app, "cliprl-stream") == 0
+    assert "note: '9999#5,5' was not followed: the last frame was" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", "demo:", "-o", str(target), "--follow", "banana"])
     assert run_app(cli.app, "cliprl-stream") == 2
