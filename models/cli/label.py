@@ -42,7 +42,9 @@ def label_command() -> None:
 
 @app.command("select")
 def select_command(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them; their names must differ.")],
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO...", help="Video files, or folders of them; their names must differ.")
+    ],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many frames to choose.")] = 200,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the tasks; it must be new or empty.")] = Path(
         "task"
