@@ -143,8 +143,7 @@ class FrameSegmenter(Protocol):
     """Segments the frames of one stream by a list of stages, each of which may run on its own thread, in frame order.
 
     `budget` in seconds, None for no limit; `steps` is the largest number of refinement steps. `waits_for_device`: the stages
-    mostly wait for a device, so each may have a thread even where there are few processors. `notes`: remarks on the run so far
-    for the user, one line each.
+    mostly wait for a device, so each may have a thread even where there are few processors.
     """
 
     steps: int
@@ -152,7 +151,9 @@ class FrameSegmenter(Protocol):
     waits_for_device: bool
 
     @property
-    def notes(self) -> Sequence[str]: ...
+    def notes(self) -> Sequence[str]:
+        """Remarks on the run so far for the user, one line each."""
+        ...
 
     @property
     def stages(self) -> Sequence[Stage[FrameContext]]:
