@@ -132,11 +132,14 @@ class TemporalPrior:
         previous, self._thumb = self._thumb, thumb
         return previous is not None and is_cut(previous, thumb, CUT)
 
-    def is_related(self, image: NDArray[np.uint8]) -> bool:
-        """Whether `image`, uint8 (H, W, 3), shows the scene of the last one given, moved a little at most."""
+    def is_related(self, image: NDArray[np.uint8], *, compare: bool = True) -> bool:
+        """Whether `image`, uint8 (H, W, 3), shows the scene of the last one given, moved a little at most.
+
+        Without `compare` it is only remembered for the next one, and counts as related.
+        """
         small = np.asarray(cv2.resize(image, COMPARED, interpolation=cv2.INTER_AREA), np.uint8)
         previous, self._compared = self._compared, small
-        return previous is not None and correlation(previous, small) >= RELATED
+        return not compare or (previous is not None and correlation(previous, small) >= RELATED)
 
     def recall(self, base: NDArray[Any], view: Viewport, cut: bool) -> NDArray[Any]:
         """The prior for a frame seen through `view`: float32 like `base` (1, K, h, w); `base` itself where there is none."""
@@ -186,8 +189,7 @@ def _warp(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[
 
 # The network input is measured at every n-th pixel.
 MEASURED = 2
-# A Laplacian that images hardly contain: its median magnitude on noise of standard deviation 1 (Immerkaer, 1996).
-NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+# Median magnitude of the residual on noise of standard deviation 1 (Immerkaer, 1996).
 MEDIAN_OF_NOISE = 6 * 0.6745
 # An input with fewer pixels than this share inside the field of view is not measured.
 LEAST_INSIDE = 0.05
@@ -208,17 +210,28 @@ class DamageEstimate:
 
 def estimate_damage(image: NDArray[np.uint8]) -> DamageEstimate:
     """Measure an image uint8 (H, W, 3) where it is not black."""
-    green = image[..., 1]
-    residual = cv2.filter2D(green, cv2.CV_16S, NOISE_KERNEL)[1:-1:MEASURED, 1:-1:MEASURED]
-    pixels = image[1:-1:MEASURED, 1:-1:MEASURED]
+    green = cv2.extractChannel(image, 1)
+    # The product of second derivatives along both axes is Immerkaer's kernel.
+    residual = cv2.Sobel(green, cv2.CV_16S, 2, 2, ksize=3)[1:-1:MEASURED, 1:-1:MEASURED]
+    # In OpenCV, because numpy takes ten times as long to pick pixels of three bytes.
+    size = (residual.shape[1], residual.shape[0])
+    pixels = cv2.resize(image[1:-1, 1:-1], size, interpolation=cv2.INTER_NEAREST)
     inside = pixels[..., 1] > 0
     if np.count_nonzero(inside) < LEAST_INSIDE * inside.size:
         return DamageEstimate(0.0, 255.0, 0.0)
-    seen = pixels.reshape(-1, 3).compress(inside.ravel(), axis=0)
-    noise = float(np.median(np.abs(residual[inside]))) / MEDIAN_OF_NOISE
-    # Of the three columns in turn: along the short axis, min takes thirty times as long.
-    darkest = reduce(np.minimum, seen[::MEASURED].T)
-    return DamageEstimate(noise, float(seen.mean()), float(np.quantile(darkest, DARKEST)))
+    noise = quantile(np.abs(residual[inside]), 0.5) / MEDIAN_OF_NOISE
+    mean = sum(cv2.mean(pixels, inside.view(np.uint8))[:3]) / 3
+    darkest = reduce(cv2.min, cv2.split(pixels))[inside][::MEASURED]
+    return DamageEstimate(noise, mean, quantile(darkest, DARKEST))
+
+
+def quantile(values: NDArray[np.integer[Any]], share: float) -> float:
+    """Return the quantile of integers (n,), interpolated linearly: as `np.quantile`, in a fifth of the time."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low] + (place - low) * (int(ordered[high]) - int(ordered[low])))
 
 
 class InputRestoration:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.viewport import Circle, Viewport, circle_viewport, fit_viewport, full_viewport
-from cliprl.pipeline.view.shape_fit import Ends, Rectangle, find_ends, fit_disc, fit_rectangle, has_strips
+from cliprl.pipeline.view.shape_fit import Ends, Rectangle, edge_ends, find_ends, fit_disc, fit_rectangle, has_strips
 
 # A shape is believed when it explains this share of the ends.
 BELIEF = 0.5
@@ -20,6 +20,8 @@ JITTER = 0.003
 # A move by more than this share is no move but another image, or a dark moment: it has to last PATIENCE frames.
 LEAP = 0.05
 CONFIRMING_FRAMES = 5
+# The image is where it was as long as no more than this share of the ends on its edge have moved: then nothing is fitted.
+STRAY = 1 / 4
 
 FieldShape = Circle | Rectangle
 
@@ -33,6 +35,7 @@ class FieldOfViewDetector:
         self._shape: FieldShape | None = None
         self._pending: FieldShape | None = None
         self._waited = 0
+        self._edge: _Edge | None = None
 
     @property
     def undecided(self) -> bool:
@@ -48,10 +51,13 @@ class FieldOfViewDetector:
         """The view of a frame of `size` (height, width) with the image's ends; None where it is too narrow for any."""
         if self._view is None or (self._view.frame_height, self._view.frame_width) != size:
             self._view, self._shape, self._pending = full_viewport(*size, *self._network), None, None
-        found = None if ends is None else shape_of(ends, max(size), self._shape)
+            self._edge = None
+        if ends is None or (self._edge is not None and not self.undecided and self._edge.is_still(ends, max(size))):
+            return self._view
+        found = shape_of(ends, max(size), self._shape)
         if found is not None and self._accepts(found, max(size)):
             self._shape, self._pending = found, None
-            self._view = _view(found, size, self._network)
+            self._view, self._edge = _view(found, size, self._network), _Edge(found, ends)
         return self._view
 
     def _accepts(self, found: FieldShape, longer: int) -> bool:
@@ -66,6 +72,19 @@ class FieldOfViewDetector:
         self._waited = self._waited + 1 if same else 1
         self._pending = found
         return self._waited >= CONFIRMING_FRAMES
+
+
+class _Edge:
+    """The ends on the edge of a shape, as they were when it was fitted."""
+
+    def __init__(self, shape: FieldShape, ends: Ends) -> None:
+        self._on = edge_ends(shape, ends)
+        self._places = ends.points[self._on]
+
+    def is_still(self, ends: Ends, longer: int) -> bool:
+        """Whether nearly all of them are where they were; `longer` is the longer side of the frame in pixels."""
+        near = np.abs(ends.points[self._on] - self._places).max(axis=-1) <= JITTER * longer
+        return bool(np.count_nonzero(near) >= (1 - STRAY) * max(len(near), 1))
 
 
 def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:

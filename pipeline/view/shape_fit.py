@@ -199,6 +199,20 @@ def _explained(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
     return np.asarray(explained.any(axis=1))
 
 
+def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
+    """Which ends lie on the edge of a shape, or on that of the frame within it: bool (2, n)."""
+    if len(shape) == 3:
+        beyond = _beyond(np.array(shape)[None], ends)[0]
+    else:
+        along = ends.points.reshape(2, 4, STRIPS, 2)
+        places = np.stack([along[:, side, :, side // 2] for side in range(4)], axis=1)
+        left, top, right, bottom = shape
+        signs = np.array([-1, 1, -1, 1])[None, :, None]
+        beyond = ((places - np.array([left, right, top, bottom])[None, :, None]) * signs).reshape(2, -1)
+    tolerance = _tolerance(ends)
+    return np.asarray(ends.valid & (beyond < tolerance) & (ends.border | (beyond > -tolerance)))
+
+
 def _least_squares(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
     center = points.mean(axis=0)

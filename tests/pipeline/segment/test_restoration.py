@@ -16,7 +16,14 @@ from cliprl.engines import Bundle, CompiledBundle, RestorationSpec, open_bundle
 from cliprl.pipeline import Segmenter
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.segment import refinement
-from cliprl.pipeline.segment.refinement import InputRestoration, RefinementLoop, TemporalPrior, estimate_damage, softmax
+from cliprl.pipeline.segment.refinement import (
+    InputRestoration,
+    RefinementLoop,
+    TemporalPrior,
+    estimate_damage,
+    quantile,
+    softmax,
+)
 
 Image = NDArray[np.uint8]
 SPEC = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
@@ -125,6 +132,21 @@ def test_another_scene_has_no_prior(kind: str) -> None:
     assert prior.is_related(damaged(np.roll(scene(0), 3, 1), kind, 1))
     assert not prior.is_related(damaged(scene(1), kind, 2))
     assert prior.is_related(damaged(scene(1), kind, 3))
+
+
+def test_an_undamaged_image_is_compared_with_by_the_next() -> None:
+    prior = TemporalPrior()
+    assert prior.is_related(scene(0), compare=False)
+    assert prior.is_related(scene(1), compare=False)
+    assert prior.is_related(np.roll(scene(1), 3, 1))
+    assert not prior.is_related(scene(0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 101])
+def test_a_quantile_of_integers_is_that_of_numpy(count: int) -> None:
+    values = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
 
 
 def restored() -> Bundle:

@@ -28,7 +28,15 @@ from cliprl.pipeline.core.viewport import (
     map_points,
     network_to_frame,
 )
-from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDetector, FieldShape, find_field_of_view
+from cliprl.pipeline.view import field_of_view
+from cliprl.pipeline.view.field_of_view import (
+    CONFIRMING_FRAMES,
+    FieldOfViewDetector,
+    FieldShape,
+    find_field_of_view,
+    shape_of,
+)
+from cliprl.pipeline.view.shape_fit import Ends
 
 NETWORK = (256, 320)
 
@@ -190,6 +198,26 @@ def test_the_view_follows_a_moving_disc_and_does_not_jitter() -> None:
     assert max(errors) < 5
     assert len(set(identities[:20])) == 1
     assert len(set(identities[41:])) == 1
+
+
+def test_shapes_are_fitted_only_when_their_edge_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+
+    def counted(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | None:
+        fits.append(longer)
+        return shape_of(ends, longer, last)
+
+    monkeypatch.setattr(field_of_view, "shape_of", counted)
+    detector = FieldOfViewDetector(*NETWORK)
+    frames = [_frame(_scene(480, 640, (320.0, 240.0, 230.0), black=16, seed=i, noise=2)) for i in range(4)]
+    frames.append(_frame(np.pad(np.full((400, 560), 120, np.uint8), 40, constant_values=16)))
+    views = [detector.view_of(frame) for frame in frames]
+    assert len(fits) == 2
+    assert len({id(view) for view in views}) == 1
+    for _ in range(CONFIRMING_FRAMES):
+        views.append(detector.view_of(frames[-1]))
+    assert views[-1].crop == (40, 40, 560, 400)
+    assert len(fits) == 2 + CONFIRMING_FRAMES - 1
 
 
 def test_dark_moment_keeps_view_and_lasting_change_replaces_it() -> None:
