@@ -15,10 +15,9 @@ from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.nv12 import upright_box, upright_size
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
-from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.overlay.class_statistics import instance_statistics
 from cliprl.pipeline.overlay.text import Patch, id_patch, legend_patch, letter_size, status_patch
-from cliprl.pipeline.overlay.upsample import image_mask, labels_at
+from cliprl.pipeline.overlay.upsample import image_mask, label_regions
 
 # A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
 LABEL_LUMA = 85
@@ -61,13 +60,14 @@ def contour_radius(width: float, lines: int) -> int:
     return max(1, round(width * lines / _REFERENCE_LINES))
 
 
-def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scratch: BufferPool) -> NDArray[np.uint8]:
+def trace_contours(
+    labels: NDArray[np.uint8], radius: int, image: NDArray[np.uint8] | None, scratch: BufferPool
+) -> NDArray[np.uint8]:
     """The painter's map of labels (h, w) in the frame's geometry: each class's own border is lifted to its contour's levels.
 
-    A contour `width` pixels wide on 360 lines grows with the image; it lies inside its class, so that neighbors both have
-    one. The edge of the view's image is no contour.
+    A contour reaches `radius` pixels inwards; it lies inside its class, so that neighbors both have one. There is none where
+    `image` (h, w), which is 255 elsewhere, is 0: the edge of the view's image is no contour.
     """
-    radius = contour_radius(width, len(labels))
     core, soft = scratch.array("core", labels.shape), scratch.array("soft", labels.shape)
     highest, lowest = scratch.array("highest", labels.shape), scratch.array("lowest", labels.shape)
     cv2.dilate(labels, _CROSS, highest), cv2.erode(labels, _CROSS, lowest)
@@ -81,22 +81,22 @@ def trace_contours(labels: NDArray[np.uint8], view: Viewport, width: float, scra
     np.bitwise_and(soft, LABEL_LUMA, out=soft)
     np.bitwise_and(core, LABEL_LUMA, out=core)
     levels: NDArray[np.uint8] = np.add(core, soft, out=core)
-    if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
-        np.bitwise_and(levels, image_mask(view, *labels.shape, margin=radius + 2), out=levels)
+    if image is not None:
+        np.bitwise_and(levels, image, out=levels)
     return np.add(levels, labels, out=levels)
 
 
-def paint(frame: Frame, labels: NDArray[np.uint8], inks: OverlayColors, scratch: BufferPool) -> None:
-    """Blend a painter's map of the chroma plane's size into the frame; each of its pixels is 2x2 of luma, smoothed.
+def paint(luma: Plane, chroma: Plane, labels: NDArray[np.uint8], inks: OverlayColors, scratch: BufferPool) -> None:
+    """Blend a painter's map of the size of `chroma` into the planes; each of its pixels is 2x2 of luma, smoothed.
 
     It is done in stripes, so that what one step writes is still in the cache for the next, and bare ones are passed over.
     """
     for first in range(0, len(labels), _STRIPE):
-        _paint_stripe(frame, labels, slice(first, min(first + _STRIPE, len(labels))), inks, scratch)
+        _paint_stripe(luma, chroma, labels, slice(first, min(first + _STRIPE, len(labels))), inks, scratch)
 
 
 def _paint_stripe(
-    frame: Frame, labels: NDArray[np.uint8], rows: slice, inks: OverlayColors, scratch: BufferPool
+    luma: Plane, chroma: Plane, labels: NDArray[np.uint8], rows: slice, inks: OverlayColors, scratch: BufferPool
 ) -> None:
     # A line of each neighboring stripe, as smoothing needs it; and a bare column on either side, where it ends.
     before, after = min(rows.start, 1), min(len(labels) - rows.stop, 1)
@@ -110,7 +110,7 @@ def _paint_stripe(
         np.asarray(cv2.LUT(box, table, scratch.array(f"small {i}", box.shape, np.uint16)), np.uint16)
         for i, table in enumerate((inks.keep, *inks.add))
     )
-    luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
+    luma, chroma = luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop], chroma[rows, columns]
     lines, size = slice(2 * before, 2 * before + len(luma)), (2 * box.shape[1], 2 * len(box))
     large_keep, large_add = (
         cv2.resize(small, size, scratch.array(name, size[::-1], np.uint16), interpolation=cv2.INTER_LINEAR)
@@ -118,7 +118,7 @@ def _paint_stripe(
     )
     within = (lines, slice(luma.shape[1]))
     blend(luma, np.asarray(large_keep, np.uint16)[within], np.asarray(large_add, np.uint16)[within], scratch)
-    chroma, lines = frame.chroma[rows, columns], slice(before, before + rows.stop - rows.start)
+    lines = slice(before, before + len(chroma))
     both = (*box.shape, 2)
     keeps = np.asarray(cv2.merge([keep, keep], scratch.array("keeps", both, np.uint16)), np.uint16)
     adds = np.asarray(cv2.merge(add[1:], scratch.array("adds", both, np.uint16)), np.uint16)
@@ -238,10 +238,17 @@ class Overlay:
     def _paint(self, frame: Frame, segmentation: Segmentation, color: ColorSpace) -> None:
         if color not in self._inks:
             self._inks[color] = overlay_colors(self.classes, self._shown, self.style.opacity, color)
-        labels = labels_at(segmentation, len(frame.chroma), frame.chroma.shape[1], self._scratch)
-        if self.style.contours:
-            labels = trace_contours(labels, segmentation.view, self.style.contour_width, self._scratch)
-        paint(frame, labels, self._inks[color], self._scratch)
+        lines, width = frame.chroma.shape[:2]
+        radius = contour_radius(self.style.contour_width, lines)
+        image, view = None, segmentation.view
+        if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
+            image = image_mask(view, lines, width, margin=radius + 2)
+        for region in label_regions(segmentation, self._shown, lines, width, radius + 2, self._scratch):
+            labels, (rows, columns) = region.labels, region[1:]
+            if self.style.contours:
+                labels = trace_contours(labels, radius, None if image is None else image[rows, columns], self._scratch)
+            luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
+            paint(luma, frame.chroma[rows, columns], labels, self._inks[color], self._scratch)
 
     def _mark_instances(
         self, frame: Frame, segmentation: Segmentation, instances: Instances, size: int, color: ColorSpace

@@ -72,8 +72,9 @@ class CpuPreprocessor:
         """Return a plane in 256ths; it may be so already."""
         if plane.dtype == np.uint16:
             return plane
-        fine = self._scratch.array(f"{name} fine", plane.shape, np.uint16)
-        return np.multiply(plane, 256, out=fine, dtype=np.uint16)
+        fine: NDArray[np.uint16] = self._scratch.array(f"{name} fine", plane.shape, np.uint16)
+        np.multiply(plane, 256, out=fine, dtype=np.uint16)
+        return fine
 
     def _halve(self, plane: NDArray[Any], name: str) -> NDArray[Any]:
         shape = ((len(plane) + 1) // 2, (plane.shape[1] + 1) // 2)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import (
     Viewport,
@@ -19,7 +20,7 @@ from cliprl.pipeline.core.viewport import (
     network_to_frame,
 )
 from cliprl.pipeline.overlay.class_statistics import class_statistics
-from cliprl.pipeline.overlay.upsample import labels_at, labels_at_frame
+from cliprl.pipeline.overlay.upsample import label_regions, labels_at, labels_at_frame
 
 NETWORK, GRID = (256, 320), (64, 80)
 
@@ -115,6 +116,42 @@ def test_absent_classes_and_pixels_outside_the_circle_are_excluded() -> None:
     labels = labels_at_frame(segmentation, 480, 640)
     np.testing.assert_array_equal(labels[disc(480, 640, 320, 240, 198)], 1)
     np.testing.assert_array_equal(labels[~disc(480, 640, 320, 240, 202)], 0)
+
+
+VIEWS = [
+    full_viewport(720, 1280, *NETWORK),
+    circle_viewport((720, 1280), NETWORK, (628.0, 400.0, 568.0)),
+    fit_viewport((577, 721), NETWORK, (33, 20, 620, 500)),
+    full_viewport(96, 128, *NETWORK),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_regions_hold_all_labels_of_their_classes(view: Viewport) -> None:
+    logits = np.zeros((4, *GRID), np.float32)
+    for class_id, (row, column) in ((1, (20, 15)), (1, (40, 60)), (2, (24, 20)), (3, (50, 30))):
+        logits[class_id, row : row + 5, column : column + 9] = 3
+    segmentation, size = segment(view, logits), (view.frame_height // 2, view.frame_width // 2)
+    whole, joined = labels_at(segmentation, *size), np.zeros(size, np.uint8)
+    covered = np.zeros(size, np.uint8)
+    for labels, rows, columns in label_regions(segmentation, {1, 3}, *size, 3, BufferPool()):
+        joined[rows, columns] = labels
+        covered[rows, columns] += 1
+    assert covered.max() == 1
+    for class_id in (1, 3):
+        wrong = (whole == class_id) != (joined == class_id)
+        assert (whole == class_id).any()
+        assert wrong.sum() <= 0.01 * (whole == class_id).sum()
+
+
+def test_regions_leave_out_what_is_not_asked_for() -> None:
+    logits = np.zeros((3, *GRID), np.float32)
+    logits[1, 10:20, 10:20], logits[2, 50:54, 60:70] = 3, 3
+    segmentation = segment(VIEWS[0], logits)
+    assert not list(label_regions(segmentation, {7}, 360, 640, 3, BufferPool()))
+    (region,) = label_regions(segmentation, {1}, 360, 640, 3, BufferPool())
+    assert region.labels.size < 360 * 640 / 10
+    assert set(np.unique(region.labels)) == {0, 1}
 
 
 def test_measures_scale_to_the_frame() -> None:
