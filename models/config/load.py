@@ -119,7 +119,12 @@ def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     settings = {key: tree[key] for key in stages} | {
         "curriculum": {key: value for key, value in tree["curriculum"].items() if key in stages}
     }
-    common = {"seed": recipe.seed, "precision": recipe.precision, "network": tree["network"], "data": data}
+    network = tree["network"]
+    # Where it lies does not matter, and checkpoints of versions without this setting stay valid.
+    network |= {"start": Path(network["start"]).name} if network["start"] else {}
+    if not network["start"]:
+        del network["start"]
+    common = {"seed": recipe.seed, "precision": recipe.precision, "network": network, "data": data}
     return _flatten(common | settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +91,23 @@ class RelabelledDataset:
 
 
 def with_partial_labels(
-    dataset: LabelledDataset, classes: Sequence[ClassSpec], ignored: Collection[str] = ()
+    dataset: LabelledDataset,
+    classes: Sequence[ClassSpec],
+    ignored: Collection[str] = (),
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> RelabelledDataset:
-    """Return the data set with partial labels, instrument or not, for any list of `classes`; `ignored` classes become IGNORE."""
+    """Return the data set with partial labels, instrument or not, for any list of `classes`; `ignored` classes become IGNORE.
+
+    A class that `renamed` takes to one of `classes` has the label of that class. Raises UsageError for unknown names.
+    """
     codes = [INSTRUMENT if spec.kind == "instrument" else NOT_INSTRUMENT for spec in dataset.classes]
+    names, own = [spec.name for spec in classes], [spec.name for spec in dataset.classes]
+    for old, new in renamed.items():
+        if old not in own or new not in names:
+            raise UsageError(
+                f"map={old}:{new}: it takes a class of the data set ({', '.join(own)}) to a trained one ({', '.join(names)})"
+            )
+        codes[own.index(old)] = names.index(new)
     table = _table(codes)
     table[_numbers(dataset.classes, ignored)] = IGNORE
     return RelabelledDataset(dataset, table, classes)

@@ -20,15 +20,13 @@ from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.models.data.batch_loader import BatchLoader, Mixture
-from cliprl.models.data.dataset_spec import DatasetSpec
-from cliprl.models.data.label_mapping import with_classes, with_partial_labels
-from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.registry import DatasetContext
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.export.onnx_export import write_prompt_head
 from cliprl.models.promptable.annotator import Click, next_click
 from cliprl.models.promptable.network import PromptHead
 from cliprl.models.promptable.samples import PromptSample, SampleMaker, stacked
-from cliprl.models.training.run_datasets import TRAIN_OPTIONS, partial_labels
+from cliprl.models.training.run_datasets import TrainingDataset
 from cliprl.models.training.stages.gradient_stage import cosine_rate
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -39,18 +37,11 @@ LOG_EVERY = 25
 
 
 def open_mixture(lines: Sequence[str], bundle: Bundle, context: DatasetContext) -> Mixture:
-    """Open data set lines with the options share=, labels= and ignore=, relabelled with the classes of the bundle."""
-    sets, shares = [], []
-    for line in lines:
-        spec = DatasetSpec.parse(line)
-        take = with_partial_labels if partial_labels(spec) else with_classes
-        sets.append(
-            take(open_dataset(line, "train", context, TRAIN_OPTIONS), bundle.manifest.classes, spec.names("ignore"))
-        )
-        shares.append(spec.number("share", 1.0))
-    if not sets or not sum(shares):
+    """Open data set lines with the options of a training line, relabelled with the classes of the bundle."""
+    if not lines:
         raise UsageError("no data to train on: give --data LINE with a share above 0")
-    return Mixture(sets, shares)
+    sets = TrainingDataset.open(lines, context)
+    return Mixture([one.learned(bundle.manifest.classes) for one in sets], [one.share for one in sets])
 
 
 class HeadTraining:

@@ -25,11 +25,11 @@ from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.splits import SPLITS
 from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
-from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
 from cliprl.models.training.run_datasets import open_run_datasets
+from cliprl.models.training.start import start_network
 from cliprl.models.training.training import train
 
 SCORE = DEFINITIONS["dataset_miou_with_background"]
@@ -70,7 +70,7 @@ def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
     """Train the U-Net of a fold, from its checkpoint where there is one, and score it."""
     sets = open_run_datasets(recipe, folder, display.on_scene)
     torch.manual_seed(recipe.seed)
-    unet = UNet(ClipSegmenter(recipe.network), recipe, len(sets.classes)).to(memory_format=torch.channels_last)
+    unet = UNet(start_network(recipe.network), recipe, len(sets.classes)).to(memory_format=torch.channels_last)
     stage = UNetStage(unet, sets.train, sets.classes, recipe)
     run_stage(
         stage, CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised")), display.on_step

@@ -40,6 +40,7 @@ from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, save_checkpoint
 from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.reinforcement import Reinforcement
+from cliprl.models.training.start import start_network
 from cliprl.models.training.training import TrainingRun, log_steps, train_base
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -78,7 +79,7 @@ def study(
 def load_or_train_base(recipe: Recipe, out: Path, sets: RunDatasets, display: ProgressDisplay) -> ClipSegmenter:
     """The base, trained or read from its checkpoint."""
     torch.manual_seed(recipe.seed)
-    network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
+    network = start_network(recipe.network).to(memory_format=torch.channels_last)
     with log_steps(recipe, out, display) as report:
         train_base(network, TrainingRun(recipe, out, sets, report))
     return network.eval()

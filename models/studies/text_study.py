@@ -33,6 +33,7 @@ from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.grounding import CaptionedLabels, Grounded
+from cliprl.models.training.start import start_network
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Words that no caption of a scene and no prompt has: what any unknown word would get.
@@ -111,7 +112,7 @@ def run_seed(recipe: Recipe, question: Question, folder: Path, display: Progress
 
     train, unseen = scenes(data.first_seed, data.scenes), scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
     torch.manual_seed(recipe.seed)
-    network = ClipSegmenter(recipe.network).to(memory_format=torch.channels_last)
+    network = start_network(recipe.network).to(memory_format=torch.channels_last)
     checkpoints = CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised"))
     run_stage(Contrastive(network, [train], recipe), checkpoints, display.on_step)
     captioned = CaptionedLabels(train, with_classes(train, question.kept, (question.left_out.name,)))

@@ -30,8 +30,8 @@ from cliprl.models.data.splits import check_disjoint
 from cliprl.models.evaluation.protocol import shipped_protocol
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
-# Options of a training line: the share of a batch, partial labels, and ignored classes.
-TRAIN_OPTIONS = ("share", "labels", "ignore")
+# Options of a training line: the share of a batch, partial labels, ignored classes, and classes under other names.
+TRAIN_OPTIONS = ("share", "labels", "ignore", "map")
 # Options of a test line; `severity` corrupts the images.
 TEST_OPTIONS = ("labels", "ignore", "severity")
 # Called with the number of rendered scenes and their total.
@@ -113,6 +113,7 @@ class TrainingDataset:
         found = []
         for text in lines:
             spec = DatasetSpec.parse(text)
+            renamed_classes(spec)
             found.append(cls(spec, open_dataset(text, "train", context, TRAIN_OPTIONS), spec.number("share", 1.0)))
         if not sum(one.share for one in found):
             raise UsageError(f"the shares of {', '.join(lines)} are all 0: give one of them a share")
@@ -130,8 +131,10 @@ class TrainingDataset:
 
     def learned(self, classes: Sequence[ClassSpec]) -> LabelledDataset:
         """Return the data with labels for `classes`. Raises UsageError for a class that is not among them."""
-        take = with_partial_labels if self.partial else with_classes
-        return take(self.data, classes, self.spec.names("ignore"))
+        ignored, renamed = self.spec.names("ignore"), renamed_classes(self.spec)
+        if self.partial:
+            return with_partial_labels(self.data, classes, ignored, renamed)
+        return with_classes(self.data, classes, ignored)
 
 
 def partial_labels(spec: DatasetSpec) -> bool:
@@ -140,6 +143,17 @@ def partial_labels(spec: DatasetSpec) -> bool:
     if rule not in ("", "instrument"):
         raise UsageError(f"data set '{spec.without_path()}': labels is '{rule}', and may only be 'instrument'")
     return bool(rule)
+
+
+def renamed_classes(spec: DatasetSpec) -> dict[str, str]:
+    """Return the option `map` of a line with partial labels. Raises UsageError for another form, and on another line."""
+    pairs = [text.split(":") for text in spec.names("map")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or (pairs and not partial_labels(spec)):
+        raise UsageError(
+            f"data set '{spec.without_path()}': map is '{spec.options['map']}': give map=CLASS:TRAINED,CLASS:TRAINED "
+            "together with labels=instrument"
+        )
+    return {pair[0]: pair[1] for pair in pairs}
 
 
 def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: DatasetContext) -> list[TestDataset]:

@@ -30,6 +30,7 @@ from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
 from cliprl.models.training.stages.supervised import Supervised
+from cliprl.models.training.start import describe_base, start_network
 from cliprl.models.training.tensorboard import TensorboardLog
 from cliprl.models.training.throughput import ThroughputMeter
 
@@ -68,7 +69,7 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
     with first_process_first():
         sets = open_run_datasets(recipe, folder, callback.on_scene)
     torch.manual_seed(recipe.seed)
-    network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
+    network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     refiner = RefinerNetwork.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)
     with log_steps(recipe, folder, callback) as report:
         run = TrainingRun(recipe, folder, sets, report)
@@ -137,7 +138,7 @@ def training_provenance(recipe: Recipe) -> Mapping[str, Any]:
     }
     named = {"root": "", "cache": "", "larynx": vocalfolds.NAME if data.larynx else "", **lists}
     settings["data"] |= named
-    settings["network"] |= {key: Path(settings["network"][key]).name for key in ("tower", "weights")}
+    settings["network"] |= {key: Path(settings["network"][key]).name for key in ("tower", "weights", "start")}
     del settings["scoring"]
     return {
         "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if data.larynx else ""),
@@ -145,7 +146,7 @@ def training_provenance(recipe: Recipe) -> Mapping[str, Any]:
         "data": _sources(recipe),
         "start": describe_start(recipe.network),
         "recipe": settings,
-    }
+    } | describe_base(recipe.network)
 
 
 def _sources(recipe: Recipe) -> list[Mapping[str, str]]:

@@ -34,6 +34,7 @@ from cliprl.models.training.checkpoint import (
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.supervised import Supervised
+from cliprl.models.training.start import start_network
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 PSEUDO_KIND = "folder"
@@ -98,7 +99,7 @@ def train_round(
     """Train the base network of one round. Returns the files of its last networks, and the classes."""
     sets = open_run_datasets(recipe, folder.parent, callback.on_scene)
     torch.manual_seed(recipe.seed)
-    network = ClipSegmenter(recipe.network).to(device).to(memory_format=torch.channels_last)
+    network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     keep = _Snapshots(network, folder, snapshot_steps(recipe.supervised.steps, recipe.weak), callback)
     stages: tuple[TrainingStage, ...] = (
         Contrastive(network, sets.captioned, recipe),

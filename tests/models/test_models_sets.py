@@ -140,6 +140,15 @@ def test_data_set_may_label_instruments_only_or_omit_a_class(mine: Path, tmp_pat
     assert int(sets.policy.datasets[0][0].labels[0, 75]) == NOT_INSTRUMENT
 
 
+def test_partial_labels_may_keep_classes_under_other_names(mine: Path, tmp_path: Path) -> None:
+    other = make_set(
+        tmp_path / "other", (("sky", "background", 0), ("jaw", "instrument", 1), ("pole", "instrument", 2))
+    )
+    sets = opened(tmp_path, train=[f"folder:{mine}", f"folder:{other}?labels=instrument&map=jaw:hook"])
+    assert [spec.name for spec in sets.classes] == ["wall", "duct", "hook"]
+    assert [int(sets.train.datasets[1][0].labels[0, x]) for x in (5, 40, 75)] == [NOT_INSTRUMENT, 2, INSTRUMENT]
+
+
 def test_pairs_are_frames_of_one_clip(mine: Path, tmp_path: Path) -> None:
     (mixture,) = {id(m): m for m in (opened(tmp_path, train=[f"folder:{mine}"]).policy,)}.values()
     assert pair_batch(mixture, 2, (64, 96), 0, 0, 1.0).labels.shape == (2, 16, 24)
@@ -166,12 +175,14 @@ def test_a_test_set_may_be_seen_through_a_failing_camera(mine: Path, tmp_path: P
         (
             "folder:{mine}?colour=red",
             "",
-            "has no option 'colour': one of sequences, split, fold, share, labels, ignore",
+            "has no option 'colour': one of sequences, split, fold, share, labels, ignore, map",
         ),
         ("folder:{mine}?share=0", "", "are all 0"),
         ("folder:{mine}?share=many", "", "share is 'many', and must be a number"),
         ("folder:{mine}?labels=none", "", "labels is 'none', and may only be 'instrument'"),
         ("folder:{mine}?labels=instrument", "", "one must give the classes"),
+        ("folder:{mine}?map=hook:duct", "", "give map=CLASS:TRAINED,CLASS:TRAINED together with labels=instrument"),
+        ("rendered:seeds=0-0&labels=instrument&map=hook", "", "map is 'hook': give map=CLASS:TRAINED"),
         ("folder:{mine}?ignore=spoon", "", "has no class 'spoon' to ignore"),
         ("film:{mine}", "", "no data set 'film:.*: give KIND:FOLDER"),
         ("folder:{mine}/none", "", "is no folder: give the folder of the folder set"),

@@ -1,6 +1,7 @@
 """The training program from recipe to bundle, on a network and scenes small enough for a test."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
-from cliprl.models.config.load import load_recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
@@ -29,6 +30,8 @@ from cliprl.models.training.checkpoint import (
     run_stage,
     save_checkpoint,
 )
+from cliprl.models.training.start import base_path, start_network
+from cliprl.models.training.training import training_provenance
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = (
@@ -149,6 +152,44 @@ def test_a_class_more_leaves_the_others_logits_alone(finished: Path) -> None:
 def test_prompts_put_every_phrase_into_every_template() -> None:
     prompts = class_prompts(SCENE_CLASSES[0])
     assert len(prompts) == len(set(prompts)) == 4 * len(SCENE_CLASSES[0].prompts)
+
+
+def test_a_run_starts_from_the_base_of_another(finished: Path) -> None:
+    overrides = [f"network.start={finished}", "seed=5"]
+    recipe = load_recipe(finished_recipe(finished), overrides)
+    torch.manual_seed(5)
+    weights = start_network(recipe.network).state_dict()
+    expected = read_checkpoint(finished / "supervised.pt")["network"]
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert (
+        base_path(f"{finished / 'bundle'}") == base_path(f"{finished / 'supervised.pt'}") == finished / "supervised.pt"
+    )
+    provenance = training_provenance(recipe)
+    assert re.fullmatch(r"the base of an earlier run, supervised\.pt, SHA-256 [0-9a-f]{64}", provenance["start"])
+    assert str(finished) not in str(provenance)
+    assert "network.start" not in checkpoint_settings(load_recipe(finished_recipe(finished)), "supervised")
+    assert checkpoint_settings(recipe, "supervised")["network.start"] == finished.name
+
+
+@pytest.mark.parametrize(
+    ("start", "override", "complaint"),
+    [
+        ("{finished}/none", "", "holds no supervised.pt: give the folder of an earlier run"),
+        ("{finished}/again.toml", "", "is not a whole checkpoint"),
+        ("{finished}/reinforcement.pt", "", "is no checkpoint of a base"),
+        ("{finished}", "network.features=16", r"was trained with network\.features=8, here 16: set that"),
+        ("{bundle}", "", "is a bundle without the checkpoints of its training"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_one_line(
+    finished: Path, tmp_path: Path, start: str, override: str, complaint: str
+) -> None:
+    shutil.copytree(finished / "bundle", bundle := tmp_path / "bundle")
+    overrides = [f"network.start={start.format(finished=finished, bundle=bundle)}", *filter(None, [override])]
+    with pytest.raises(CliprlError, match=complaint) as error:
+        start_network(load_recipe(finished_recipe(finished), overrides).network)
+    assert "\n" not in str(error.value)
 
 
 class CutOffError(Exception):
