@@ -16,13 +16,16 @@ from cliprl.engines.promptable import PromptableNetwork, open_promptable
 from cliprl.engines.promptable.head import MaskHead
 from cliprl.pipeline.core.frame import Frame, FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.correction.carry import carried_logits, mixed
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
+from cliprl.pipeline.correction.frames import frame_bytes
 from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
 from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
 
 GridLogits = NDArray[np.float32]
+# Keeps the logarithm of a probability finite.
+_TINY = 1e-9
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +65,12 @@ class Draft:
         """The present segmentation."""
         return segmentation_of(self.logits, self.view, 0, 0.0)
 
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of the frame and the arrays."""
+        arrays = (self.features, self.image, self.logits, *self.history, self.carried)
+        return frame_bytes(self.frame) + sum(one.nbytes for one in arrays if one is not None)
+
     def undo(self) -> None:
         """Take the last prompt back; without any there is nothing to do."""
         if self.prompts:
@@ -99,7 +108,13 @@ class Corrector:
 
     def follow(self, draft: Draft, frame: Frame) -> Draft:
         """Segment the frame after that of `draft`, whose segmentation is its prior and, once corrected, is carried on."""
-        self.segmenter.prior.keep(draft.logits[None], draft.view)
+        prior = self.segmenter.prior
+        for compare in (
+            prior.is_cut,
+            prior.is_related,
+        ):  # they keep the image: the last one may have been another frame
+            compare(draft.image[0])
+        prior.keep(draft.logits[None], draft.view)
         following = self._segmented(frame)
         fresh = bool(draft.prompts) or draft.accepted
         source = draft.logits if fresh else draft.carried
@@ -114,10 +129,20 @@ class Corrector:
         context = FrameContext(frame)
         for stage in self.segmenter.stages:
             stage.run(context)
-        logits = self.segmenter.prior.recall(context.logits, context.view, False)[0]
-        return Draft(
-            frame, context.view, np.array(context.features), context.image.copy(), np.array(logits, np.float32)
-        )
+        assert context.segmentation is not None
+        logits = displayed_logits(context.segmentation)
+        return Draft(frame, context.view, np.array(context.features), context.image.copy(), logits)
+
+
+def displayed_logits(segmentation: Segmentation) -> GridLogits:
+    """Return logits float32 (K, h, w) of a segmentation as it is displayed: refined, and without classes that are absent."""
+    logits = np.log(segmentation.probabilities + _TINY).astype(np.float32)
+    likeliest = logits.argmax(axis=0)
+    inside = inside_cells(segmentation.view, *likeliest.shape)
+    rows, columns = np.nonzero(inside & (likeliest != segmentation.labels))
+    left_out = likeliest[rows, columns]
+    logits[left_out, rows, columns] = logits[segmentation.labels[rows, columns], rows, columns] - 1
+    return logits
 
 
 class HeadNetwork:

@@ -32,6 +32,11 @@ class HeldFrame:
 class FrameSequence(Protocol):
     """The frames around a held one."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes that it keeps in memory at most."""
+        ...
+
     def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
         """Iterate over the frames after `held`."""
         ...
@@ -46,6 +51,8 @@ class FileFrames:
 
     guard: frames from outside the body are refused with UsageError.
     """
+
+    kept_bytes = 0
 
     def __init__(self, open_at: Callable[[float], Source], *, guard: bool = False) -> None:
         self._open_at, self._guard = open_at, guard
@@ -98,6 +105,7 @@ class LiveFrames:
         self._changed = threading.Condition()
         self.first = _live(newest.shared_raw)
         self._held, self._complete = [self.first], False
+        self.kept_bytes = (1 + FOLLOWING) * frame_bytes(self.first.frame)
         arguments = weakref.ref(self), broadcast, newest.index
         threading.Thread(target=_collect, args=arguments, name="frames after a held one", daemon=True).start()
 
@@ -141,6 +149,11 @@ def _collect(sequence: weakref.ref[LiveFrames], broadcast: Broadcast, index: int
         else:
             needed = frames is not None
         del frames
+
+
+def frame_bytes(frame: Frame) -> int:
+    """Return the bytes of the planes of a frame."""
+    return frame.luma.nbytes + frame.chroma.nbytes
 
 
 def _live(frame: Frame) -> HeldFrame:

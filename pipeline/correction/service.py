@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import PurePath
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
@@ -27,8 +26,9 @@ from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sources.errors import redact
 
-# Frames that may be held at once; the one that has waited longest is let go.
-MOST_HELD = 8
+# Frames that may be held at once, and the bytes that they may take with those which a step back returns to. What has waited
+# longest is let go.
+MOST_HELD, MOST_BYTES = 8, 512 * 1024**2
 # Prompts of one frame.
 MOST_PROMPTS = 200
 _LONGEST_CLIP = 80
@@ -53,6 +53,13 @@ class Hold:
     base: int = 0
     origin: str = ""
     followed: list[tuple[HeldFrame, Draft, int, str]] = field(default_factory=list)
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of all its frames."""
+        return self.frames.kept_bytes + sum(
+            one.kept_bytes for one in (self.draft, *(step[1] for step in self.followed))
+        )
 
 
 class CorrectionService:
@@ -95,8 +102,7 @@ class CorrectionService:
         with self._lock:
             hold = self._new(frames, held, self._ready().start(held.frame))
             self._holds[hold.id] = hold
-            while len(self._holds) > MOST_HELD:
-                self._holds.popitem(last=False)
+            self._limit_memory(hold)
             return hold
 
     def release(self, hold_id: str) -> None:
@@ -150,21 +156,22 @@ class CorrectionService:
             self._move(hold, held, draft, origin)
             if base is not None and draft.prompts:
                 hold.base = base  # what others have kept since then is still to be shown
+            self._limit_memory(hold)
             return hold
+
+    def _limit_memory(self, hold: Hold) -> None:
+        """Let go of the other holds, then of the frames before the held one, as far as there are too many."""
+        while len(self._holds) > MOST_HELD or (len(self._holds) > 1 and self._kept_bytes() > MOST_BYTES):
+            self._holds.popitem(last=False)
+        while hold.followed and hold.kept_bytes > MOST_BYTES:
+            hold.followed.pop(0)
+
+    def _kept_bytes(self) -> int:
+        return sum(one.kept_bytes for one in self._holds.values())
 
     @staticmethod
     def _returns_to(hold: Hold, held: HeldFrame) -> bool:
         return bool(hold.followed) and hold.followed[-1][0].seconds == held.seconds
-
-    def follow(self, hold_id: str, count: int = FOLLOWING) -> tuple[Hold, list[Draft]]:
-        """Return the segmentations of the next frames, which follow the correction of the held one; the hold stays."""
-        with self._lock:
-            hold, drafts = self._find(hold_id), []
-            draft = hold.draft
-            for held in islice(hold.frames.following(hold.held), count):
-                draft = self._ready().follow(draft, held.frame)
-                drafts.append(draft)
-            return hold, drafts
 
     def keep(self, hold_id: str, author: str) -> tuple[Hold, Revision, list[Revision]]:
         """Keep the held frame's segmentation as a new revision. Also return the revisions that others kept meanwhile."""

@@ -26,6 +26,7 @@ from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.segment.refinement import TemporalPrior
+from cliprl.pipeline.segment.segmenter import segmentation_of
 from cliprl.pipeline.sources import open_source
 
 HEIGHT, WIDTH = 240, 320
@@ -49,6 +50,7 @@ class KnownSegmenter:
         context.image, context.features = np.zeros((1, 256, 320, 3), np.uint8), np.zeros((1, 4, 64, 80), np.float32)
         context.logits = np.zeros((1, len(CLASSES), 64, 80), np.float32)
         context.logits[:, 0] = 2
+        context.segmentation = segmentation_of(context.logits[0], context.view, 0, 0.0)
         self.prior.keep(context.logits, context.view)
 
 

@@ -5,6 +5,7 @@ import { CorrectionCanvas } from "./correction_canvas.js";
 
 const AUTHOR = "cliprl-author";
 const HELD = "cliprl-held";
+const FOLLOWING = 10; // frames that are shown one after another as they follow a correction
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const byId = (id) => document.getElementById(`correct-${id}`);
 
@@ -20,6 +21,7 @@ export class Correction {
   #classes;
   #controls;
   #state = null; // of the held frame, as the program has it
+  #following = false; // while frames are shown one after another
   #work = Promise.resolve(); // requests go one after another, in the order of the clicks
 
   constructor(stage, stream, controls) {
@@ -56,6 +58,7 @@ export class Correction {
       undo: () => this.#post("undo", {}, "Undone"),
       previous: () => this.#step(-1),
       next: () => this.#step(1),
+      follow: () => this.#follow(),
       keep: () => this.#keep(),
     };
     for (const [name, action] of Object.entries(actions)) byId(name).addEventListener("click", () => this.#run(action));
@@ -90,6 +93,7 @@ export class Correction {
         u: () => this.#run(() => this.#post("undo", {}, "Undone")),
         n: () => this.#run(() => this.#step(1)),
         p: () => this.#run(() => this.#step(-1)),
+        f: () => this.#run(() => this.#follow()),
         k: () => this.#run(() => this.#keep()),
       };
       const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -133,6 +137,7 @@ export class Correction {
 
   // Run requests one after another; a failure is told and the next one goes on.
   #run(action) {
+    this.#following = false;
     this.#work = this.#work.then(action).catch((error) => {
       this.#note(error.message);
       if (error instanceof Gone) this.#forget();
@@ -213,6 +218,15 @@ export class Correction {
     const state = await this.#send("step", { id: this.#state.id, by });
     const how = state.revision ? `revision ${state.revision} was kept` : state.follows ? "it follows the correction" : "the network's mask";
     await this.#showFrame(state, `Frame at ${state.seconds.toFixed(2)} s: ${how}.${left}`);
+  }
+
+  // Show the frames that follow the correction one after another, until another action or the last one.
+  async #follow() {
+    this.#following = true;
+    for (let number = 1; number <= FOLLOWING && this.#following && this.#state; number++) {
+      await this.#step(1);
+      this.#note(`Frame ${number} of ${FOLLOWING} that follow. Previous frame goes back.`);
+    }
   }
 
   async #keep() {

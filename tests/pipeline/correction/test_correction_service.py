@@ -137,6 +137,8 @@ def test_a_waiting_step_does_not_block_other_requests(service: CorrectionService
     begun, goes_on = threading.Event(), threading.Event()
 
     class SlowFrames:
+        kept_bytes = 0
+
         def following(self, held: HeldFrame) -> Iterator[HeldFrame]:
             begun.set()
             assert goes_on.wait(60)
@@ -278,8 +280,6 @@ def test_next_frames_follow_the_correction(service: CorrectionService) -> None:
         assert labels(service, hold.id)[120, bar + 4 * number] == 1
     service.step(hold.id, -1)
     assert hold.held.seconds == pytest.approx(before + 4 / 25, abs=1e-3)
-    _, drafts = service.follow(hold.id, 3)
-    assert len(drafts) == 3
 
 
 def test_frames_that_nobody_corrected_are_not_carried(service: CorrectionService) -> None:
@@ -328,6 +328,22 @@ def test_old_holds_are_let_go_and_places_are_checked(service: CorrectionService)
     service.release(last.id)
     with pytest.raises(CliprlError):
         service.keep(last.id, "")
+
+
+def test_held_frames_have_a_byte_limit(service: CorrectionService, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = service.hold(), service.hold()
+    one = second.kept_bytes
+    assert one > HEIGHT * WIDTH * 3 // 2
+    monkeypatch.setattr("cliprl.pipeline.correction.service.MOST_BYTES", int(4.5 * one))
+    service.prompt(second.id, SHAFT)
+    for _ in range(6):
+        service.step(second.id, 1)
+    assert second.kept_bytes <= 4.5 * one
+    with pytest.raises(NotHeldError, match="hold it again"):
+        service.undo(first.id)
+    for _ in range(6):
+        service.step(second.id, -1)
+    assert not second.followed
 
 
 def test_grabcut_corrects_with_negative_clicks_alone(tmp_path: Path) -> None:

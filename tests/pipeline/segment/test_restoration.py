@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, CompiledBundle, RestorationSpec, open_bundle
 from cliprl.pipeline import Segmenter
 from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, displayed_logits
 from cliprl.pipeline.segment import refinement
 from cliprl.pipeline.segment.refinement import (
     InputRestoration,
@@ -24,6 +26,7 @@ from cliprl.pipeline.segment.refinement import (
     quantile,
     softmax,
 )
+from cliprl.pipeline.segment.segmenter import segmentation_of
 
 Image = NDArray[np.uint8]
 SPEC = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
@@ -219,3 +222,20 @@ def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
         areas.append(int((found.labels == 1).sum()))
     assert max(areas) <= 1.05 * areas[1]
     assert areas[-1] == areas[1] > 0
+
+
+def test_a_correction_of_a_damaged_frame_starts_from_what_is_displayed() -> None:
+    engines = CompiledBundle(StubEncoder(), Raise(), {})
+    segmenter, still = Segmenter(restored(), steps=1, engines=engines), frame_of(damaged(scene(), "haze"))
+    displayed = segmenter(still).labels.copy()
+    assert (displayed == 11).any()
+    draft = Corrector(segmenter, HeadNetwork(None)).start(still)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(draft.segmentation.labels, displayed)
+
+
+def test_logits_of_a_correction_leave_out_absent_classes() -> None:
+    logits = np.zeros((3, 8, 10), np.float32)
+    logits[2], logits[1] = 3, 2
+    found = segmentation_of(logits, full_viewport(256, 320, 256, 320), 0, 0.0)
+    found.labels[:4] = 1
+    np.testing.assert_array_equal(displayed_logits(found).argmax(0), found.labels)

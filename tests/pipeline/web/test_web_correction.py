@@ -179,10 +179,15 @@ def test_clicks_boxes_and_undo_change_the_mask(chromium: Any, served: Served) ->
     chromium.find_element("id", "correct-author").send_keys("Ada")
     chromium.find_element("id", "correct-keep").click()
     told(chromium, "Kept as revision 1.")
+    seconds = float(text(chromium, "frame").split()[0])
     assert text(chromium, "kept") == "1 revision of 1 frame kept"
     chromium.find_element("id", "correct-next").click()
     told(chromium, "it follows the correction")
     until(lambda: is_shaft(chromium, 240, 180))
+    chromium.find_element("id", "correct-follow").click()
+    told(chromium, "Frame 10 of 10 that follow.")
+    assert is_shaft(chromium, 240, 180)
+    assert text(chromium, "frame").startswith(f"{seconds + 11 / 25:.2f} s")
     assert json.loads((kept / "corrections.jsonl").read_text())["author"] == "Ada"
     assert [entry for entry in chromium.get_log("browser") if f":{viewer.port}/" in entry["message"]] == []
 
