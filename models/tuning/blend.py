@@ -16,7 +16,7 @@ from cliprl.models.training.parallel import autocast
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.views import EncodedViews, as_images
 
-# Shares of the training that are tried in order, and the points of IoU on old views that the first one taken may lose.
+# Shares of the training that are tried in order, and the points of IoU that the first one taken may lose on any old data.
 SHARES, MAX_VIEW_LOSS = (1.0, 0.8, 0.6, 0.4, 0.2), 0.5
 
 
@@ -24,21 +24,24 @@ SHARES, MAX_VIEW_LOSS = (1.0, 0.8, 0.6, 0.4, 0.2), 0.5
 def blend_weights(
     encoder: TrainableEncoder,
     start: Sequence[Tensor],
-    views: EncodedViews,
+    views: Sequence[EncodedViews],
     classes: Sequence[ClassSpec],
     precision: str,
 ) -> float:
-    """Blend the encoder's weights with `start`, judged by `views` of old data that were not trained. Returns the share taken.
+    """Blend the encoder's weights with `start`, judged by untrained `views` of each old data set. Returns the share taken.
 
-    Without any instrument in `views` all of the training is kept.
+    A gain on one data set does not make up for a loss on another. Views without any instrument are no judges.
     """
     trained = [weight.detach().clone() for weight in encoder.weights]
     _set_weights(encoder, start, trained, 0.0)
-    before = instrument_iou(encoder, views, classes, precision)
+    before = [instrument_iou(encoder, one, classes, precision) for one in views]
     for share in SHARES:
         _set_weights(encoder, start, trained, share)
-        after = instrument_iou(encoder, views, classes, precision)
-        if before is None or after is None or 100 * (before - after) <= MAX_VIEW_LOSS:
+        after = [instrument_iou(encoder, one, classes, precision) for one in views]
+        if all(
+            old is None or new is None or 100 * (old - new) <= MAX_VIEW_LOSS
+            for old, new in zip(before, after, strict=True)
+        ):
             break
     return share
 

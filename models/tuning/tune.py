@@ -113,7 +113,7 @@ def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display:
     for index in range(config.steps):
         display.on_step(stage, index + 1, stage.step(index))
     if views := encoded(judged, "views to judge"):
-        encoder.blend = blend_weights(encoder, start, EncodedViews.join(views), classes, config.precision)
+        encoder.blend = blend_weights(encoder, start, views, classes, config.precision)
     return encoder
 
 

@@ -323,9 +323,12 @@ class OneWeight:
 def test_as_much_training_is_kept_as_old_data_bears(level: float, share: float) -> None:
     classes = (ClassSpec("background", (0, 0, 0), "background"), ClassSpec("tool", (0, 255, 0), "instrument"))
     labels = torch.tensor([1, 0], dtype=torch.uint8).reshape(2, 1, 1).expand(2, 1, 4)
-    views = EncodedViews({"level": torch.tensor([[-1.0], [level]])}, labels, torch.zeros(2, 2, 1, 4))
+    gains, views = (
+        EncodedViews({"level": torch.tensor([[first], [other]])}, labels, torch.zeros(2, 2, 1, 4))
+        for first, other in ((0.1, 2.0), (-1.0, level))
+    )
     encoder = OneWeight(1.0)
-    found = blend_weights(encoder, [torch.zeros(1)], views, classes, "f32")  # type: ignore[arg-type]
+    found = blend_weights(encoder, [torch.zeros(1)], [gains, views], classes, "f32")  # type: ignore[arg-type]
     assert found == share
     assert encoder.weights[0].item() == pytest.approx(share)
 
