@@ -81,26 +81,26 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
 def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay) -> TrainableEncoder:
     """Encode the views, train the last layers of the bundle's encoder on them, and blend the weights with those before.
 
-    Some blocks of old data are not trained, but judge the blend.
+    Some blocks of old data are not trained, but judge the blend: whole frames, since scores are those of whole frames.
     """
     torch.manual_seed(config.seed)
     encoder = TrainableEncoder(bundle, config.batch, config.blocks)
     size = (bundle.manifest.height, bundle.manifest.width)
-    whole, judged = sum(share for _, share in data.old), list[tuple[LabelledDataset, int]]()
+    shares, judged = sum(share for _, share in data.old), list[tuple[LabelledDataset, int]]()
     learned: list[tuple[LabelledDataset, int]] = [(data.new, config.views)]
     for dataset, share in data.old:
-        count = round(config.views * share / whole)
+        count = round(config.views * share / shares)
         kept, rest = hold_out(dataset) if len(dataset) >= _FEWEST_JUDGED else (dataset, None)
         learned.append((kept, count))
         if rest is not None:
-            judged.append((rest, count // 4))
+            judged.append((rest, min(count // 4, len(rest))))
 
-    def encoded(side: Sequence[tuple[LabelledDataset, int]], name: str) -> list[EncodedViews]:
+    def encoded(side: Sequence[tuple[LabelledDataset, int]], name: str, *, whole: bool) -> list[EncodedViews]:
         return [
             encode_views(
                 encoder,
                 dataset,
-                ViewSettings(count, size, config.seed, config.variety, config.precision),
+                ViewSettings(count, size, config.seed, config.variety, config.precision, whole),
                 lambda done, total, title=f"{name} {number}": display.on_progress(title, done, total),  # type: ignore[misc]
             )
             for number, (dataset, count) in enumerate(side, 1)
@@ -108,11 +108,11 @@ def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display:
         ]
 
     start = [weight.detach().clone() for weight in encoder.weights]
-    classes, parts = bundle.manifest.classes, encoded(learned, "views")
+    classes, parts = bundle.manifest.classes, encoded(learned, "views", whole=False)
     stage = TuningStage(encoder, EncodedViews.join(parts), len(parts[0]), classes, config)
     for index in range(config.steps):
         display.on_step(stage, index + 1, stage.step(index))
-    if views := encoded(judged, "views to judge"):
+    if views := encoded(judged, "frames to judge", whole=True):
         encoder.blend = blend_weights(encoder, start, views, classes, config.precision)
     return encoder
 

@@ -18,13 +18,17 @@ from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 
 @dataclass(frozen=True, slots=True)
 class ViewSettings:
-    """`count` views of `size` (height, width), drawn with `seed` and `variety`, encoded in `precision`."""
+    """`count` views of `size` (height, width), drawn with `seed` and `variety`, encoded in `precision`.
+
+    `whole`: frames as they are, without augmentation.
+    """
 
     count: int
     size: tuple[int, int]
     seed: int
     variety: float
     precision: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ def _draw(dataset: LabelledDataset, number: int, settings: ViewSettings) -> tupl
     sample = dataset[number % len(dataset)]
     rng = np.random.default_rng((settings.seed, number))
     height, width = sample.labels.shape
+    if settings.whole:
+        return Geometry.stretched((height, width), settings.size).apply(sample, settings.size)
     geometry = Geometry.draw(rng, (height, width), settings.size, MAX_ZOOM, settings.variety)
     image, labels = geometry.apply(sample, settings.size)
     return Photometry.draw(rng, MILD_SEVERITY, settings.variety).apply(image, labels, rng)

@@ -79,6 +79,17 @@ def test_labels_stay_on_what_they_label(seed: int) -> None:
     assert (wrong & sure & known).mean() < 0.005
 
 
+def test_the_stretched_view_shows_the_whole_image() -> None:
+    labels = np.zeros((120, 150), np.uint8)
+    labels[:, 75:] = labels[60:, :75] = 1
+    image, cells = Geometry.stretched((120, 150), SIZE).apply(
+        Sample(np.repeat(labels[..., None], 3, 2), labels, "s"), SIZE
+    )
+    expected = cv2.resize(labels, (cells.shape[1], cells.shape[0]), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(cells, expected)
+    assert image.shape == (*SIZE, 3)
+
+
 def test_corruption_grows_with_severity_and_is_nothing_at_zero() -> None:
     base = cv2.resize(np.random.default_rng(0).integers(40, 220, (16, 20, 3), np.uint8), (160, 128))
     image = np.asarray(base, np.uint8)

@@ -59,6 +59,12 @@ class Geometry:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return cls(_about(np.diag(fit) @ turn, np.array([source[1], source[0]]) / 2, target), True)
 
+    @classmethod
+    def stretched(cls, source: tuple[int, ...], target: tuple[int, int]) -> Geometry:
+        """Return the view of the whole image of size `source` (height, width), as the network input shows it."""
+        fit = np.array([source[1] / target[1], source[0] / target[0]])
+        return cls(_about(np.diag(fit), np.array([source[1], source[0]]) / 2, target), True)
+
     def moved(self, rng: np.random.Generator, target: tuple[int, int]) -> Geometry:
         """Draw the view of a moment earlier: shifted by up to a twentieth, rotated and zoomed a little."""
         angle, zoom = rng.normal(0, 0.015), np.exp(rng.normal(0, 0.012))
