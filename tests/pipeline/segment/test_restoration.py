@@ -224,7 +224,7 @@ def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
     assert areas[-1] == areas[1] > 0
 
 
-def test_a_correction_of_a_damaged_frame_starts_from_what_is_displayed() -> None:
+def test_corrections_of_damaged_frames_start_from_the_displayed_mask() -> None:
     engines = CompiledBundle(StubEncoder(), Raise(), {})
     segmenter, still = Segmenter(restored(), steps=1, engines=engines), frame_of(damaged(scene(), "haze"))
     displayed = segmenter(still).labels.copy()
