@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ import numpy as np
 import typer
 
 from cliprl.engines import Bundle, CliprlError, open_bundle
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import TuneConfig
 from cliprl.models.config.load import load_tune_config
@@ -33,12 +35,14 @@ from cliprl.models.labelling.measure import MeasuringSegmenter
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.tuning.held_out import SelectedFrames
 from cliprl.models.tuning.remake import copy_with_encoder
-from cliprl.models.tuning.tune import resolve_precision, train_encoder
+from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+from cliprl.models.tuning.tune import OldViews, encode_old_views, resolve_precision, train_encoder
 from cliprl.models.tuning.tuning_data import TuningData, open_old_data
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 TRAINED, SCORED = ("D1", "OP1"), ("D2", "OP3")
 ARM_ALL, ARM_CHOSEN, ARM_RANDOM = "all frames", "chosen", "random"
+ARMS = ARM_ALL, ARM_CHOSEN, ARM_RANDOM
 # Share of the frames that is chosen, and the least share of the score of all frames that it must reach.
 PART, TARGET = 0.25, 0.99
 Scores = Mapping[str, float]
@@ -80,10 +84,15 @@ def arms_of_seed(measures: Sequence[FrameMeasure], seed: int) -> dict[str, list[
 
 
 def summarize_seeds(seeds: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
-    """Return mean scores of each arm, the ratio of each to all frames by data set, and whether the target is met."""
-    arms = (ARM_ALL, ARM_CHOSEN, ARM_RANDOM)
+    """Return mean scores of each arm, the ratio of each to all frames by data set, and whether the target is met.
+
+    Seeds without all arms are left out; nothing is returned if there is no other.
+    """
+    seeds = {seed: found for seed, found in seeds.items() if len(found) == len(ARMS)}
+    if not seeds:
+        return {}
     means = {
-        arm: {name: float(np.mean([found[arm][name] for found in seeds.values()])) for name in SCORED} for arm in arms
+        arm: {name: float(np.mean([found[arm][name] for found in seeds.values()])) for name in SCORED} for arm in ARMS
     }
     ratios = {
         arm: {name: means[arm][name] / means[ARM_ALL][name] for name in SCORED} for arm in (ARM_CHOSEN, ARM_RANDOM)
@@ -97,19 +106,23 @@ def score_arms(
     arms: Mapping[str, list[int]],
     config: TuneConfig,
     score: Callable[[Bundle], Scores],
-) -> dict[str, Scores]:
-    """Tune the bundle on each arm's frames and score it."""
+) -> Iterator[tuple[str, Scores]]:
+    """Tune the bundle on each arm's frames, beside the same views of old data. Yields each arm with its scores."""
     old, _ = open_old_data(bundle.manifest.classes, config.data, lambda done, total: None)
-    found = {}
+    views: OldViews | None = None
     for arm, indices in arms.items():
         frames = SelectedFrames([(data, index) for index in indices])
+        tuned = TuningData(frames, frames, old, ())
         with (
             ProgressDisplay.open(prefix=f"seed {config.seed}, {arm}: ") as display,
             tempfile.TemporaryDirectory() as made,
         ):
-            encoder = train_encoder(bundle, TuningData(frames, frames, old, ()), config, display)
-            found[arm] = score(copy_with_encoder(bundle, encoder, bundle.manifest, Path(made)))
-    return found
+            if views is None:
+                encoder = TrainableEncoder(bundle, config.batch, config.blocks)
+                views = encode_old_views(encoder, bundle, tuned, config, display)
+            encoder = train_encoder(bundle, tuned, config, display, views)
+            scores = score(copy_with_encoder(bundle, encoder, bundle.manifest, Path(made)))
+        yield arm, scores
 
 
 def score_sequences(bundle: Bundle, root: Path, every: int) -> Scores:
@@ -124,7 +137,7 @@ def score_sequences(bundle: Bundle, root: Path, every: int) -> Scores:
 
 @app.command()
 def study(
-    out: Annotated[Path, typer.Option(help="The result file; it grows by a seed at a time, and is resumed.")],
+    out: Annotated[Path, typer.Option(help="The result file; it grows by a row at a time, and is resumed.")],
     bundle: Annotated[str, typer.Option(help="The engine bundle to tune.")] = "small",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="data.root=FOLDER, or a setting of `cliprl-train tune`.")
@@ -138,22 +151,29 @@ def study(
     opened, root = open_bundle(bundle), Path(config.data.root)
     line = f"endovis2015:endovis2015?sequences={','.join(TRAINED)}"
     data = with_partial_labels(open_dataset(line, context=DatasetContext(root, "data.root")), opened.manifest.classes)
-    result = _read(out)
-    done: dict[str, dict[str, Scores]] = result.get("seeds", {})
-    before = result.get("before") or score_sequences(opened, root, every)
+    known = _read(out)
+    done: dict[str, dict[str, Scores]] = known.get("seeds", {})
+    before = known.get("before") or score_sequences(opened, root, every)
     measures: list[FrameMeasure] = []
+    settings = {key: value for key, value in asdict(config).items() if key not in ("data", "seed")}
+    result = {
+        "command": "python -m cliprl.models.studies.selection_study --set data.root=FOLDER",
+        "bundle": opened.manifest.name,
+        "bundle_sha256": file_hash(opened.path / MANIFEST),
+        "chosen_sets": ["D2"],  # settings were chosen on it
+        "every": every,
+        "settings": settings,
+        "before": before,
+    }
     for seed in seeds or (0, 1, 2):
-        if str(seed) not in done:
+        row = done.setdefault(str(seed), {})
+        if len(row) < len(ARMS):
             measures = measures or measure_dataset(opened, data)
-            arms = arms_of_seed(measures, seed)
-            done[str(seed)] = score_arms(
-                opened, data, arms, replace(config, seed=seed), lambda made: score_sequences(made, root, every)
-            )
-        settings = {key: value for key, value in asdict(config).items() if key not in ("data", "seed")}
-        command = "python -m cliprl.models.studies.selection_study --set data.root=FOLDER"
-        result = {"command": command, "bundle": opened.manifest.name, "every": every, "settings": settings}
-        result |= {"before": before, "seeds": done, **summarize_seeds(done)}
-        write_result(out, json.dumps(result, indent=1))
+            arms = {arm: indices for arm, indices in arms_of_seed(measures, seed).items() if arm not in row}
+            seeded = replace(config, seed=seed)
+            for arm, scores in score_arms(opened, data, arms, seeded, lambda made: score_sequences(made, root, every)):
+                row[arm] = scores
+                write_result(out, json.dumps(result | {"seeds": done} | summarize_seeds(done), indent=1))
     typer.echo(json.dumps({"before": before, **summarize_seeds(done)}, indent=1))
 
 

@@ -78,42 +78,67 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     return open_bundle(options.out)
 
 
-def train_encoder(bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay) -> TrainableEncoder:
+@dataclass(frozen=True, slots=True)
+class OldViews:
+    """Encoded views of old data: those to learn, and whole frames of each data set that judge the blend and are not learned."""
+
+    learned: Sequence[EncodedViews]
+    judged: Sequence[EncodedViews]
+
+
+def encode_old_views(
+    encoder: TrainableEncoder, bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay
+) -> OldViews:
+    """Encode as many views of old data as of new data, and blocks of frames of each old data set that judge the blend.
+
+    The latter are not augmented, since scores are those of whole frames.
+    """
+    shares = sum(share for _, share in data.old)
+    learned, judged = list[EncodedViews](), list[EncodedViews]()
+    for number, (dataset, share) in enumerate(data.old, 2):
+        if count := round(config.views * share / shares):
+            kept, rest = hold_out(dataset) if len(dataset) >= _FEWEST_JUDGED else (dataset, None)
+            learned.append(_encoded(encoder, bundle, kept, count, config, display, f"views {number}"))
+            if rest is not None and (few := min(count // 4, len(rest))):
+                title = f"frames to judge {number}"
+                judged.append(_encoded(encoder, bundle, rest, few, config, display, title, whole=True))
+    return OldViews(learned, judged)
+
+
+def _encoded(
+    encoder: TrainableEncoder,
+    bundle: Bundle,
+    dataset: LabelledDataset,
+    count: int,
+    config: TuneConfig,
+    display: ProgressDisplay,
+    title: str,
+    *,
+    whole: bool = False,
+) -> EncodedViews:
+    size = (bundle.manifest.height, bundle.manifest.width)
+    settings = ViewSettings(count, size, config.seed, config.variety, config.precision, whole)
+    return encode_views(encoder, dataset, settings, lambda done, total: display.on_progress(title, done, total))
+
+
+def train_encoder(
+    bundle: Bundle, data: TuningData, config: TuneConfig, display: ProgressDisplay, old: OldViews | None = None
+) -> TrainableEncoder:
     """Encode the views, train the last layers of the bundle's encoder on them, and blend the weights with those before.
 
-    Some blocks of old data are not trained, but judge the blend: whole frames, since scores are those of whole frames.
+    `old`: the views of old data if they are encoded already, with the same settings.
     """
     torch.manual_seed(config.seed)
     encoder = TrainableEncoder(bundle, config.batch, config.blocks)
-    size = (bundle.manifest.height, bundle.manifest.width)
-    shares, judged = sum(share for _, share in data.old), list[tuple[LabelledDataset, int]]()
-    learned: list[tuple[LabelledDataset, int]] = [(data.new, config.views)]
-    for dataset, share in data.old:
-        count = round(config.views * share / shares)
-        kept, rest = hold_out(dataset) if len(dataset) >= _FEWEST_JUDGED else (dataset, None)
-        learned.append((kept, count))
-        if rest is not None:
-            judged.append((rest, min(count // 4, len(rest))))
-
-    def encoded(side: Sequence[tuple[LabelledDataset, int]], name: str, *, whole: bool) -> list[EncodedViews]:
-        return [
-            encode_views(
-                encoder,
-                dataset,
-                ViewSettings(count, size, config.seed, config.variety, config.precision, whole),
-                lambda done, total, title=f"{name} {number}": display.on_progress(title, done, total),  # type: ignore[misc]
-            )
-            for number, (dataset, count) in enumerate(side, 1)
-            if count
-        ]
-
     start = [weight.detach().clone() for weight in encoder.weights]
-    classes, parts = bundle.manifest.classes, encoded(learned, "views", whole=False)
-    stage = TuningStage(encoder, EncodedViews.join(parts), len(parts[0]), classes, config)
+    new = _encoded(encoder, bundle, data.new, config.views, config, display, "views 1")
+    old = old or encode_old_views(encoder, bundle, data, config, display)
+    classes = bundle.manifest.classes
+    stage = TuningStage(encoder, EncodedViews.join([new, *old.learned]), len(new), classes, config)
     for index in range(config.steps):
         display.on_step(stage, index + 1, stage.step(index))
-    if views := encoded(judged, "frames to judge", whole=True):
-        encoder.blend = blend_weights(encoder, start, views, classes, config.precision)
+    if old.judged:
+        encoder.blend = blend_weights(encoder, start, old.judged, classes, config.precision)
     return encoder
 
 

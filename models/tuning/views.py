@@ -59,7 +59,9 @@ def encode_views(
     settings: ViewSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EncodedViews:
-    """Draw views of all frames in turn and encode them; the count is rounded up to whole batches.
+    """Draw views of all frames in turn, of frames spread evenly if there are more, and encode them.
+
+    The count is rounded up to whole batches.
 
     `progress` is called with the number of encoded views and their total.
     """
@@ -67,7 +69,7 @@ def encode_views(
     total = -(-settings.count // batch) * batch
     parts = []
     for start in range(0, total, batch):
-        drawn = [_draw(dataset, number, settings) for number in range(start, start + batch)]
+        drawn = [_draw(dataset, number, total, settings) for number in range(start, start + batch)]
         images, labels = (torch.from_numpy(np.stack(side)) for side in zip(*drawn, strict=True))
         with torch.no_grad(), autocast(settings.precision, images.device):
             boundary = encoder.encode(images)
@@ -77,8 +79,9 @@ def encode_views(
     return EncodedViews.join(parts)
 
 
-def _draw(dataset: LabelledDataset, number: int, settings: ViewSettings) -> tuple[Image, Image]:
-    sample = dataset[number % len(dataset)]
+def _draw(dataset: LabelledDataset, number: int, total: int, settings: ViewSettings) -> tuple[Image, Image]:
+    frames = len(dataset)
+    sample = dataset[number % frames if total >= frames else number * frames // total]
     rng = np.random.default_rng((settings.seed, number))
     height, width = sample.labels.shape
     if settings.whole:

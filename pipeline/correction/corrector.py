@@ -136,7 +136,7 @@ class Corrector:
 
 def displayed_logits(segmentation: Segmentation) -> GridLogits:
     """Return logits float32 (K, h, w) of a segmentation as it is displayed: refined, and without classes that are absent."""
-    logits = np.log(segmentation.probabilities + _TINY).astype(np.float32)
+    logits = np.asarray(np.log(segmentation.probabilities + _TINY), np.float32)
     likeliest = logits.argmax(axis=0)
     inside = inside_cells(segmentation.view, *likeliest.shape)
     rows, columns = np.nonzero(inside & (likeliest != segmentation.labels))
