@@ -6,15 +6,28 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cliprl.engines import ClassSpec
 from cliprl.models.config.config import TuneConfig
 from cliprl.models.data.sample import allowed_classes, instrument_classes
-from cliprl.models.training.losses import dice_loss, partial_cross_entropy
+from cliprl.models.training.losses import dice_loss
 from cliprl.models.training.parallel import autocast, device_of
 from cliprl.models.training.stages.gradient_stage import GradientStage
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.views import EncodedViews, as_images
+
+
+def likeliest_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+    """Return per cell the cross-entropy (B, h, w) with the likeliest class that a label code allows; 0 where all are allowed.
+
+    A cell is called what its likeliest class is. Several allowed classes that are likelier together than the others are not
+    enough for a mask. Shapes as in `partial_cross_entropy`.
+    """
+    sets = allowed[labels].permute(0, 3, 1, 2)
+    target = logits.detach().masked_fill(~sets, -torch.inf).argmax(1)
+    found = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return found * ~sets.all(1)
 
 
 class TuningStage(GradientStage):
@@ -39,7 +52,7 @@ class TuningStage(GradientStage):
         with autocast(config.precision, device_of(self.encoder)):
             logits = self.encoder({name: as_images(maps[chosen]) for name, maps in views.boundary.items()})
         logits, before = logits.float(), views.logits[chosen].float()
-        cross_entropy = partial_cross_entropy(logits, labels, self.allowed).mean()
+        cross_entropy = likeliest_cross_entropy(logits, labels, self.allowed).mean()
         dice = dice_loss(logits, labels, self.instrument, self.allowed)
         # Where the bundle contradicts a label, it is no teacher.
         right = self.allowed[labels].gather(3, before.argmax(1)[..., None])[..., 0] & old[:, None, None]

@@ -22,12 +22,13 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import train as cli
 from cliprl.models.config.load import load_tune_config
 from cliprl.models.data.registry import lines_of_path
-from cliprl.models.data.sample import Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, Sample
 from cliprl.models.tuning import remake
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
 from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
+from cliprl.models.tuning.stage import likeliest_cross_entropy
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
@@ -304,6 +305,17 @@ def test_trained_weights_reach_the_exported_encoder(bundle: Bundle, tmp_path: Pa
     changed = encoder(boundary).detach().numpy()
     assert np.abs(changed - exported(bundle.encoder)).max() > 0.1
     np.testing.assert_allclose(changed, exported(tmp_path / "encoder.onnx"), atol=0.02)
+
+
+def test_a_cell_learns_the_likeliest_allowed_class() -> None:
+    allowed = torch.zeros(256, 3, dtype=torch.bool)
+    allowed[0, 0] = allowed[INSTRUMENT, 1:] = allowed[IGNORE] = True
+    logits = torch.tensor([0.4, 0.35, 0.25]).log().reshape(1, 3, 1, 1).expand(1, 3, 1, 3).clone().requires_grad_()
+    found = likeliest_cross_entropy(logits, torch.tensor([[[INSTRUMENT, 0, IGNORE]]]), allowed)
+    assert found[0, 0].tolist() == pytest.approx([-np.log(0.35), -np.log(0.4), 0.0])
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[0, 1, 0, 0] < 0 < logits.grad[0, 2, 0, 0]
 
 
 class OneWeight:
