@@ -12,7 +12,7 @@ from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline.cli.class_selection import select_classes
-from cliprl.pipeline.cli.run import StreamOptions
+from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.live.factory import LiveOptions
 from cliprl.pipeline.segment.prompts import with_prompts

@@ -22,6 +22,7 @@ from cliprl.pipeline.cli.options import (
     Contours,
     Crf,
     DeviceOption,
+    EncodersOption,
     Frames,
     Guard,
     HelpAll,
@@ -57,7 +58,7 @@ from cliprl.pipeline.cli.options import (
 from cliprl.pipeline.cli.tracking_options import Follow, Ids
 
 if TYPE_CHECKING:
-    from cliprl.pipeline.cli.run import StreamOptions
+    from cliprl.pipeline.cli.run_options import StreamOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Values of --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
@@ -110,6 +111,7 @@ def stream(
     window: WindowOption = False,
     crf: Crf = 23,
     preset: PresetOption = Preset.ULTRAFAST,
+    encoders: EncodersOption = 0,
     json_: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -153,7 +155,7 @@ def stream(
 
 def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
     """Build the options of a run from the command's parameters by name."""
-    from cliprl.pipeline.cli.run import StreamOptions
+    from cliprl.pipeline.cli.run_options import StreamOptions
     from cliprl.pipeline.cli.viewers import RECORDINGS_FOLDER
     from cliprl.pipeline.core.interfaces import LabelStyle
     from cliprl.pipeline.live.factory import LiveOptions, record_options

@@ -90,6 +90,18 @@ PresetOption = Annotated[
     Preset,
     typer.Option(hidden=True, rich_help_panel="Output", help="Preset of x264: slower ones make smaller files."),
 ]
+EncodersOption = Annotated[
+    int,
+    typer.Option(
+        "--encoders",
+        min=0,
+        max=64,
+        hidden=True,
+        rich_help_panel="Output",
+        show_default="1, or more with a GPU without NVENC",
+        help="Encoders that work on one video file at once, each on a group of frames: for machines with many cores.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel="Output", help="Print the summary as JSON on standard output.")
 ]

@@ -6,14 +6,13 @@ import gc
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cliprl.engines import Bundle, ClassSpec, UsageError
+from cliprl.engines import Bundle, UsageError
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.signals import (
     call_interruptibly,
@@ -22,23 +21,23 @@ from cliprl.engines.cli.signals import (
     interruptible,
     on_ending_signals,
 )
-from cliprl.pipeline.cli.class_selection import open_with_classes, select_classes
-from cliprl.pipeline.cli.correction_options import CorrectionOptions, open_corrections
+from cliprl.pipeline.cli.class_selection import open_with_classes
+from cliprl.pipeline.cli.correction_options import open_corrections
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
-from cliprl.pipeline.cli.run_texts import describe_run, status_line
+from cliprl.pipeline.cli.run_options import StreamOptions, describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink, VideoStream
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.devices.device import Device, device_opener, open_device
-from cliprl.pipeline.live.factory import LiveOptions, first_source, open_live
+from cliprl.pipeline.live.factory import first_source, open_live
 from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.original import KeepOriginal
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.segment.prompts import parse_prompt
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -53,40 +52,6 @@ from cliprl.pipeline.tracking.follow import FollowTarget
 from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """The options of one run. `outputs` empty: a video beside the input. The help of the command describes each."""
-
-    source: str
-    outputs: tuple[str, ...]
-    overwrite: bool
-    frames: int | None
-    bundle: str
-    steps: int | None
-    budget_ms: float | None
-    device: str
-    precision: str
-    threads: int
-    prompts: tuple[str, ...]
-    classes: tuple[str, ...] | None
-    opacity: float
-    contours: bool
-    legend: bool
-    status: bool
-    crf: int
-    preset: str
-    trace: Path | None
-    web: str | None
-    window: bool
-    live: LiveOptions
-    labels: LabelStyle = field(default_factory=LabelStyle)
-    export_frames: bool = False
-    ids: bool = False
-    follow: str | None = None
-    exemplars: tuple[str, ...] = ()
-    corrections: CorrectionOptions | None = None
-
-
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool, note_outputs: bool = True) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it.
 
@@ -94,7 +59,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     """
     console = error_console(quiet=quiet)
     check_source_name(options.source)
-    targets = options.outputs or (() if _is_watched(options) else (default_output(options.source),))
+    targets = options.outputs or (() if options.watched else (default_output(options.source),))
     if options.export_frames:
         targets, style = with_exported_frames(targets, options.labels)
         options = replace(options, labels=style)
@@ -170,7 +135,7 @@ def _open(
     options: StreamOptions, outputs: Outputs, targets: Sequence[str], opened: ExitStack, log: Callable[[str], None]
 ) -> VideoStream:
     """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
-    watched = _is_watched(options)
+    watched = options.watched
     frames = writes_frames(targets)
     _check_targets(options, targets, frames, watched)
     with interruptible():
@@ -179,7 +144,7 @@ def _open(
     if options.follow is not None:
         FollowTarget.parse(options.follow, classes)
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
-    shown, style = overlay_classes(classes, chosen), _style(options, classes)
+    shown, style = overlay_classes(classes, chosen), options.style(classes)
     if watched or is_live_name(options.source):
         with interruptible():
             device_opener(options.device)  # an error now, not in the process that segments
@@ -203,9 +168,8 @@ def _open(
     if source.info.live:  # known for http only after opening
         return _open_live(options, targets, source, bundle, Overlay(shown, style), log)
     scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
-    sinks = [
-        opened.enter_context(device.sink(target, scene, crf=options.crf, preset=options.preset)) for target in targets
-    ]
+    encoding = {"crf": options.crf, "preset": options.preset, "encoders": options.encoders}
+    sinks = [opened.enter_context(device.sink(target, scene, **encoding)) for target in targets]
     with interruptible():
         segmenter = device.segmenter(
             bundle,
@@ -233,11 +197,6 @@ def _open_source(options: StreamOptions, device: Device, log: Callable[[str], No
         return device.source(options.source, log, stream=options.live.stream)
 
     return call_interruptibly(open_input) if options.device == "cpu" else open_input()
-
-
-def _is_watched(options: StreamOptions) -> bool:
-    """Whether the run is displayed or recorded: then it takes the live path and writes no file without -o."""
-    return options.web is not None or options.window or options.live.recording
 
 
 def _open_live(
@@ -272,16 +231,6 @@ def _open_live(
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
     return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
-
-
-def _style(options: StreamOptions, classes: Sequence[ClassSpec]) -> Style:
-    return Style(
-        opacity=options.opacity,
-        contours=options.contours,
-        legend=options.legend,
-        status=options.status,
-        shown=None if options.classes is None else select_classes(options.classes, classes),
-    )
 
 
 @contextmanager

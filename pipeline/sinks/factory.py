@@ -12,12 +12,19 @@ from cliprl.pipeline.sources.errors import redact
 
 
 def open_sink(
-    target: str | Path, spec: OutputSpec, *, crf: float = 23, preset: str = "ultrafast", threads: int = 0
+    target: str | Path,
+    spec: OutputSpec,
+    *,
+    crf: float = 23,
+    preset: str = "ultrafast",
+    threads: int = 0,
+    encoders: int = 0,
 ) -> Sink:
     """Open the sink for an output: a video file, a folder of masks, annotations, a stream, a device or "null:".
 
-    The registry of sinks and `cliprl-stream --help` list the names. `crf`, `preset` and `threads` are x264's. Raises UsageError
-    if the name is of no registered kind, the place can't be written, or the output would replace an input.
+    The registry of sinks and `cliprl-stream --help` list the names. `crf`, `preset` and `threads` are x264's; more than one of
+    `encoders` encode a video file at once. Raises UsageError if the name is of no registered kind, the place can't be written, or
+    the output would replace an input.
     """
     name = str(target)
     if not name:
@@ -27,7 +34,7 @@ def open_sink(
         raise _unknown(name)
     if writes_files(name):
         check_not_an_input(Path(name), spec.stream.name)
-    return kind.open(name, spec, EncoderSettings(crf, preset, threads))
+    return kind.open(name, spec, EncoderSettings(crf, preset, threads, encoders))
 
 
 def is_video(target: str, spec: OutputSpec) -> bool:

@@ -13,11 +13,15 @@ from cliprl.pipeline.core.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """Settings of x264: the constant rate factor (0 lossless, 51 worst), the preset, and the threads (0: automatic)."""
+    """Settings of x264: the constant rate factor (0 lossless, 51 worst), the preset, and the threads (0: automatic).
+
+    encoders: how many encode a video file at once; 0 is one, except where a GPU segments and the CPU encodes.
+    """
 
     crf: float = 23
     preset: str = "ultrafast"
     threads: int = 0
+    encoders: int = 0
 
 
 SinkFactory = Callable[[str, OutputSpec, EncoderSettings], Sink]

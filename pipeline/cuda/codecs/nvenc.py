@@ -21,6 +21,7 @@ from cliprl.pipeline.cuda.context import Encoding, GpuContext
 from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu
 from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.letterbox import letterbox
+from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
 from cliprl.pipeline.sinks.video.video_file import VideoSink
 
 # NVENC's counterparts of x264's presets, and the number of frames it may hold back before the first packet.
@@ -120,17 +121,22 @@ def options(crf: float, preset: str) -> dict[str, str]:
 
 
 def open_nvenc_sink(
-    target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, **settings: Any
+    target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
 ) -> VideoSink:
-    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason."""
+    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason.
+
+    encoders: how many of libx264 encode at once; 0 is as many as suit the processors.
+    """
     reason = why_not(device.gpu, encoding, scene.stream)
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
         sink = VideoSink(target, scene, encoder=make, codec=encoding.codec, **settings)
         sink.needs_planes = False
         return sink
-    sink = VideoSink(target, scene, **settings)
-    sink.notes.append(f"painted frames are downloaded and encoded on the CPU: no NVENC for this video ({reason})")
+    encoders = encoders or automatic_encoders(settings.get("preset", PRESETS[0]))
+    sink = VideoSink(target, scene, encoders=encoders, **settings)
+    how = f" by {encoders} encoders at once" if encoders > 1 else ""
+    sink.notes.append(f"painted frames are downloaded and encoded on the CPU{how}: no NVENC for this video ({reason})")
     return sink
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -27,12 +28,13 @@ class VideoEncoder:
     """libx264 for one stream of frames, set up by the first: size, time base, color tags, aspect, rotation and fields.
 
     Times are those of the frames, moved by `shift` seconds. There are no B-frames: they would keep a frame for three others,
-    and MP4 could not store every frame's duration. `end` is where the last frame ends, in seconds of the source.
+    and MP4 could not store every frame's duration. `end` is where the last frame ends, in seconds of the source; `reached` is the
+    time of the source up to which packets have come out.
     """
 
     def __init__(self, stream: Any, first: Frame, info: StreamInfo, *, crf: float, preset: str, threads: int) -> None:
         self.notes: dict[str, str] = {}
-        self.end = Fraction(0)
+        self.end, self.reached = Fraction(0), first.pts * first.time_base
         self.shift = _shift(first, info)
         self._stream, self._time_base = stream, first.time_base
         self._last: int | None = None
@@ -82,7 +84,15 @@ class VideoEncoder:
         """Packets that are ready once `frame` has come; its planes are free again."""
         image = self._image_of(frame)
         image.pts, image.duration = self._times(frame)
+        self.reached = frame.pts * frame.time_base
         return list(self._stream.encode(image))
+
+    def remaining(self) -> Iterator[list[Packet[Any]]]:
+        """After the last frame: the packets that come out one after the other, before those of `flush`."""
+        yield from ()
+
+    def close(self) -> None:
+        """End what works in the background."""
 
     def _image_of(self, frame: Frame) -> av.VideoFrame:
         """The frame as libav has it, of the video's size."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.muxer import Muxer
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-HIGHEST_CRF = 51
+HIGHEST_CRF, MOST_ENCODERS = 51, 64
 
 
 class VideoSink(FileSink):
@@ -29,7 +31,8 @@ class VideoSink(FileSink):
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
     note is given where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
     `preset` one of x264's, faster for larger files; `threads` 0 gives x264 as many as suit a stream. `encoder` makes another
-    encoder, of the libav codec `codec`. `needs_planes`: the frames' planes in host memory are read.
+    encoder, of the libav codec `codec`. With more than one of `encoders`, as many encode at once (see `ParallelEncoder`).
+    `needs_planes`: the frames' planes in host memory are read.
     """
 
     needs_planes = True
@@ -44,6 +47,7 @@ class VideoSink(FileSink):
         crf: float = 23,
         preset: str = "ultrafast",
         threads: int = 0,
+        encoders: int = 0,
         encoder: Callable[..., VideoEncoder] = VideoEncoder,
         codec: str = "libx264",
     ) -> None:
@@ -55,6 +59,14 @@ class VideoSink(FileSink):
             raise UsageError(f"preset '{preset}' is unknown: use one of {', '.join(PRESETS)}")
         if not 0 <= crf <= HIGHEST_CRF:
             raise UsageError(f"crf {crf:g} is out of range: give 0 (lossless) to {HIGHEST_CRF}")
+        if not 0 <= encoders <= MOST_ENCODERS:
+            raise UsageError(
+                f"{encoders} encoders are out of range: give 1 to {MOST_ENCODERS}, or 0 for as many as suit"
+            )
+        if encoders > 1:
+            from cliprl.pipeline.sinks.video.parallel_encoder import ParallelEncoder
+
+            encoder = partial(ParallelEncoder, encoders=encoders)
         self.info = spec.stream
         self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "threads": threads}
         self._make, self._codec = encoder, codec
@@ -76,7 +88,7 @@ class VideoSink(FileSink):
         if self._format == "matroska":
             self._check_milliseconds(frame, self._encoder)
         packets = self._encoder.encode(frame)
-        self._muxer.mux(packets, frame.pts * frame.time_base, self._encoder.shift)
+        self._muxer.mux(packets, self._encoder.reached, self._encoder.shift)
         self._frames_end = frame.index + 1
 
     def _check_milliseconds(self, frame: Frame, encoder: VideoEncoder) -> None:
@@ -86,6 +98,8 @@ class VideoSink(FileSink):
 
     def _finish(self, whole: bool) -> None:
         assert self._encoder is not None  # there is a frame
+        for packets in self._encoder.remaining():
+            self._muxer.mux(packets, self._encoder.reached, self._encoder.shift)
         self._muxer.finish(self._encoder.flush(), self._encoder.end, self._frames_end)
         self._collect_notes()
         if whole:
@@ -101,6 +115,8 @@ class VideoSink(FileSink):
         # Nothing of what libav does to tidy up may reach the file: it can be read as it is.
         self._disk_failed = self._file.error is not None
         self._file.error = self._file.error or OSError("abandoned")
+        if self._encoder is not None:
+            self._encoder.close()
         self._muxer.abandon()
         self._collect_notes()
         self._file.keep()
@@ -119,4 +135,4 @@ class VideoSink(FileSink):
 @register_sink(suffixes=tuple(CONTAINERS), help="video with the unchanged audio of the source", is_video=True)
 def open_video(target: str, spec: OutputSpec, settings: EncoderSettings) -> VideoSink:
     """Open a video file."""
-    return VideoSink(Path(target), spec, crf=settings.crf, preset=settings.preset, threads=settings.threads)
+    return VideoSink(Path(target), spec, **asdict(settings))

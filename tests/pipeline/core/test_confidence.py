@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
 from cliprl.engines.bundle.confidence import read_confidence
-from cliprl.pipeline.cli.run_texts import GPU_MARK_FRAMES, status_line
+from cliprl.pipeline.cli.run_options import GPU_MARK_FRAMES, status_line
 from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, ConfidenceModel, frame_statistics
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport

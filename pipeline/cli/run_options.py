@@ -1,12 +1,72 @@
-"""The texts of a run: its description, and the status line of its frames."""
+"""The options of a run, its description, and the status line of its frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cliprl.engines import ClassSpec
+from cliprl.pipeline.cli.class_selection import select_classes
+from cliprl.pipeline.cli.correction_options import CorrectionOptions
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.live.factory import LiveOptions
+from cliprl.pipeline.overlay.overlay import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.stream.stream import StatusText
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """The options of one run. `outputs` empty: a video beside the input. The help of the command describes each."""
+
+    source: str
+    outputs: tuple[str, ...]
+    overwrite: bool
+    frames: int | None
+    bundle: str
+    steps: int | None
+    budget_ms: float | None
+    device: str
+    precision: str
+    threads: int
+    prompts: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    opacity: float
+    contours: bool
+    legend: bool
+    status: bool
+    crf: int
+    preset: str
+    trace: Path | None
+    web: str | None
+    window: bool
+    live: LiveOptions
+    labels: LabelStyle = field(default_factory=LabelStyle)
+    export_frames: bool = False
+    ids: bool = False
+    follow: str | None = None
+    exemplars: tuple[str, ...] = ()
+    corrections: CorrectionOptions | None = None
+    encoders: int = 0
+
+    @property
+    def watched(self) -> bool:
+        """Whether the run is displayed or recorded: then it takes the live path and writes no file without -o."""
+        return self.web is not None or self.window or self.live.recording
+
+    def style(self, classes: Sequence[ClassSpec]) -> Style:
+        """Return how the overlay is drawn, for a bundle with these classes. Raises UsageError for an unknown class."""
+        return Style(
+            opacity=self.opacity,
+            contours=self.contours,
+            legend=self.legend,
+            status=self.status,
+            shown=None if self.classes is None else select_classes(self.classes, classes),
+        )
 
 
 def describe_run(source: FrameSource, segmenter: Segmenter) -> str:
