@@ -20,6 +20,7 @@ SLOW = (
         "test_audio_matrix",
         "test_bench_",
         "test_cli",
+        "test_codec_processes",
         "test_common_corruptions",
         "test_console",
         "test_cuda_",
@@ -34,7 +35,14 @@ SLOW = (
         "test_network_predictor",
         "test_nothing_lost",
     ),
-    *("test_orientation", "test_outputs", "test_passthrough", "test_plugins", "test_raytraced"),
+    *(
+        "test_orientation",
+        "test_outputs",
+        "test_parallel_encoder",
+        "test_passthrough",
+        "test_plugins",
+        "test_raytraced",
+    ),
     *("test_refiner_gate", "test_refiner_study", "test_restoration"),
     *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
     *(

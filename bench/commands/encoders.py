@@ -105,7 +105,7 @@ def _encode(images: Sequence[NDArray[np.uint8]], preset: str, frames: int) -> in
         image = av.VideoFrame.from_numpy_buffer(pixels, format="nv12")
         image.pts, image.time_base = index, context.time_base
         size += sum(packet.size for packet in context.encode(image))
-    return size + sum(packet.size for packet in context.encode(None))
+    return size + sum(int(packet.size) for packet in context.encode(None))
 
 
 @measurement(

@@ -31,7 +31,7 @@ from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.devices.device import Device, device_opener, open_device
+from cliprl.pipeline.devices.device import Device, device_opener, live_codecs, open_device
 from cliprl.pipeline.live.factory import first_source, open_live
 from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
@@ -44,12 +44,18 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
+from cliprl.pipeline.sinks.registry import is_stream
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
 from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import Stream
 from cliprl.pipeline.stream.trace import Trace
 from cliprl.pipeline.tracking.follow import FollowTarget
 from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
+
+# Seconds that outputs wait for the encoder of a GPU to start: less than a recording's queue holds; a network stream begins later.
+RECORDING_SECONDS, NETWORK_SECONDS = 1.0, 10.0
 
 
 def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool, note_outputs: bool = True) -> int:
@@ -148,6 +154,9 @@ def _open(
     if watched or is_live_name(options.source):
         with interruptible():
             device_opener(options.device)  # an error now, not in the process that segments
+            decoder = live_codecs(options.device).decoder
+            wrap = None if decoder is None else lambda context: decoder(context, log)
+            options = replace(options, live=replace(options.live, decoder=wrap))
             first = call_interruptibly(lambda: first_source(watchable(options.source), options.live))
             outputs.check(overwrite=options.overwrite)
         live = _open_live(options, targets, first, bundle, Overlay(shown, style), log)
@@ -207,11 +216,17 @@ def _open_live(
     overlay: Overlay,
     log: Callable[[str], None],
 ) -> LiveStream:
+    codecs = live_codecs(options.device)
+
+    def encoding(name: str, seconds: float) -> LiveEncoding:
+        return LiveEncoding(codecs.encoder and codecs.encoder(seconds), name=name, log=log)
+
+    network_encodings = {target: encoding(redact(target), NETWORK_SECONDS) for target in targets if is_stream(target)}
+
     def open_output(target: str, spec: OutputSpec) -> Sink:
-        spec = replace(
-            spec, classes=bundle.manifest.classes, style=options.labels
-        )  # in the colors of the data set, not of the overlay
-        return open_sink(target, spec, crf=options.crf, preset=options.preset)
+        # In the colors of the data set, not of the overlay.
+        spec = replace(spec, classes=bundle.manifest.classes, style=options.labels)
+        return open_sink(target, spec, crf=options.crf, preset=options.preset, live=network_encodings.get(target))
 
     made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))
     make_segmenter: SegmenterFactory = partial(
@@ -229,7 +244,8 @@ def _open_live(
     kind = find_source(options.source)
     waits = web and not options.window and not (kind and kind.generated)
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
-    viewing = replace(options.live, web=web, waits=waits, repeats=repeats)
+    record = options.live.record and replace(options.live.record, encoding=partial(encoding, seconds=RECORDING_SECONDS))
+    viewing = replace(options.live, web=web, waits=waits, repeats=repeats, record=record)
     return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
 
 

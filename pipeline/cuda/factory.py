@@ -14,6 +14,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu_api import Network
 from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
 from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
+from cliprl.pipeline.devices.device import LiveCodecs
 
 OLDEST = (7, 5)
 _shared: dict[int, SharedGpu] = {}
@@ -32,6 +33,14 @@ def open_shared_gpu(log: Callable[[str], None] = ignore_message) -> SharedGpu:
     check_device()
     with CAPTURE_LOCK:
         return _open_shared(log)
+
+
+def live_codecs() -> LiveCodecs:
+    """Return NVENC and NVDEC for live streams, each in processes of its own. Creates no context on the GPU in this one."""
+    from cliprl.pipeline.cuda.codecs.live_decoder import LiveDecoder
+    from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
+
+    return LiveCodecs(lambda seconds: NvencProcess(patience=seconds), LiveDecoder)
 
 
 def check_device() -> None:

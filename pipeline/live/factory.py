@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines import CliprlError, UsageError, ignore_message
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
@@ -23,7 +24,7 @@ from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks.base import check_sink
 from cliprl.pipeline.sinks.null import NULL
-from cliprl.pipeline.sinks.registry import find_sink
+from cliprl.pipeline.sinks.registry import is_stream
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -41,7 +42,7 @@ class LiveOptions:
     reconnect: None: only after the source has delivered frames. wait_ms: None: 0 for a camera, most of a frame period for a
     file. web: a file is played for the page; `waits`: it waits for the first viewer; `repeats`: it can be replayed and sought
     in. record: what and where to record, None if recording is not available; `recording`: it is on from the start.
-    stream: the index of the video stream, None for the best.
+    stream: the index of the video stream, None for the best. decoder: see `SourceOptions`.
     """
 
     max_age_ms: float = 250.0
@@ -51,6 +52,7 @@ class LiveOptions:
     record: RecordOptions | None = None
     recording: bool = False
     stream: int | None = None
+    decoder: Callable[[Any], Any] | None = None
     web: bool = False
     waits: bool = False
     repeats: bool = False
@@ -59,7 +61,7 @@ class LiveOptions:
 def first_source(name: str, options: LiveOptions) -> FrameSource | None:
     """Open the source. Return None if it is not available yet and `reconnect` is set. Raises what `open_source` does."""
     try:
-        return open_source(name, stream=options.stream)
+        return open_source(name, stream=options.stream, decoder=options.decoder)
     except UsageError:
         raise
     except CliprlError:
@@ -85,7 +87,7 @@ def open_live(
     """
     playback = _playback(name, first, options)
     capture = LiveCapture(
-        lambda: open_source(name, stream=options.stream),
+        lambda: open_source(name, stream=options.stream, decoder=options.decoder),
         playback or first,
         name=redact(name),
         reconnect=options.reconnect is not False,
@@ -127,8 +129,7 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
 
 
 def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay) -> SinkThread:
-    kind = find_sink(target)
-    network = kind is not None and kind.is_stream
+    network = is_stream(target)
 
     def open_part(name: str) -> Sink:
         return opener(name, OutputSpec(_displayed(info_of(capture)), overlay.classes))

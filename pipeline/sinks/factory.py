@@ -8,6 +8,7 @@ from cliprl.engines import UsageError
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.sinks.places import check_not_an_input
 from cliprl.pipeline.sinks.registry import SINKS, EncoderSettings, find_sink, sink_names, writes_files
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
 from cliprl.pipeline.sources.errors import redact
 
 
@@ -19,12 +20,13 @@ def open_sink(
     preset: str = "ultrafast",
     threads: int = 0,
     encoders: int = 0,
+    live: LiveEncoding | None = None,
 ) -> Sink:
     """Open the sink for an output: a video file, a folder of masks, annotations, a stream, a device or "null:".
 
     The registry of sinks and `cliprl-stream --help` list the names. `crf`, `preset` and `threads` are x264's; more than one of
-    `encoders` encode a video file at once. Raises UsageError if the name is of no registered kind, the place can't be written, or
-    the output would replace an input.
+    `encoders` encode a video file at once; `live` chooses the encoder of a network stream. Raises UsageError if the name is of no
+    registered kind, the place can't be written, or the output would replace an input.
     """
     name = str(target)
     if not name:
@@ -34,7 +36,7 @@ def open_sink(
         raise _unknown(name)
     if writes_files(name):
         check_not_an_input(Path(name), spec.stream.name)
-    return kind.open(name, spec, EncoderSettings(crf, preset, threads, encoders))
+    return kind.open(name, spec, EncoderSettings(crf, preset, threads, encoders, live))
 
 
 def is_video(target: str, spec: OutputSpec) -> bool:

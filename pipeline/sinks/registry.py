@@ -9,19 +9,22 @@ from pathlib import Path
 
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.core.registry import Registry
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
     """Settings of x264: the constant rate factor (0 lossless, 51 worst), the preset, and the threads (0: automatic).
 
-    encoders: how many encode a video file at once; 0 is one, except where a GPU segments and the CPU encodes.
+    encoders: how many encode a video file at once; 0 is one, except where a GPU segments and the CPU encodes. live: chooses the
+    encoder of a network stream.
     """
 
     crf: float = 23
     preset: str = "ultrafast"
     threads: int = 0
     encoders: int = 0
+    live: LiveEncoding | None = None
 
 
 SinkFactory = Callable[[str, OutputSpec, EncoderSettings], Sink]
@@ -97,6 +100,12 @@ def find_sink(target: str) -> SinkKind | None:
         lower += "/"
     found = [(len(suffix), kind) for kind in kinds for suffix in kind.suffixes if lower.endswith(suffix)]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def is_stream(target: str) -> bool:
+    """Whether an output is a network stream, by its name."""
+    kind = find_sink(target)
+    return kind is not None and kind.is_stream
 
 
 def writes_files(target: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
@@ -14,12 +16,19 @@ from cliprl.pipeline.sources.probe import check_file
 from cliprl.pipeline.sources.registry import SOURCES, SourceKind, SourceOptions, find_source
 
 
-def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream: int | None = None) -> FrameSource:
+def open_source(
+    name: str | Path,
+    *,
+    rate: Fraction | int | None = None,
+    stream: int | None = None,
+    decoder: Callable[[Any], Any] | None = None,
+) -> FrameSource:
     """Open the source for an input: a file, a list of images, a camera, a screen, an address, standard input or "demo:".
 
     The registry of sources and `cliprl-stream --help` list the names. `rate` is the frames per second of a list of images, 25
     by default. `stream` is the index of the video stream of a file or address with several, by default the one marked as
-    default, or the largest. Raises UsageError if there is no such input, CliprlError if it gives no frame: one line each.
+    default, or the largest. `decoder`: see `SourceOptions`. Raises UsageError if there is no such input, CliprlError if it
+    gives no frame: one line each.
     """
     text = os.fspath(name)
     if not text:
@@ -30,7 +39,7 @@ def open_source(name: str | Path, *, rate: Fraction | int | None = None, stream:
     if text.lower().endswith(kind.suffixes):
         check_file(Path(text))
     _check_options(kind, text, rate, stream)
-    return kind.open(text, SourceOptions(None if rate is None else Fraction(rate), stream))
+    return kind.open(text, SourceOptions(None if rate is None else Fraction(rate), stream, decoder))
 
 
 def read_first_frame(name: str | Path) -> Frame:

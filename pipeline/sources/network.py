@@ -39,7 +39,7 @@ _LIVE = tuple(scheme for scheme in _OPTIONS if scheme not in _MAY_END)
 )
 def open_stream(url: str, options: SourceOptions) -> VideoSource:
     """Open a network stream. Raises UsageError or CliprlError, one line, without the URL's user and password."""
-    return _open(url, options.stream, live=True)
+    return _open(url, options, live=True)
 
 
 @register_source(
@@ -47,17 +47,19 @@ def open_stream(url: str, options: SourceOptions) -> VideoSource:
 )
 def open_http(url: str, options: SourceOptions) -> VideoSource:
     """Open a file or a stream over http. Raises UsageError or CliprlError as `open_stream` does."""
-    return _open(url, options.stream, live=None)
+    return _open(url, options, live=None)
 
 
-def _open(url: str, stream: int | None, *, live: bool | None) -> VideoSource:
+def _open(url: str, given: SourceOptions, *, live: bool | None) -> VideoSource:
     scheme = url.split("://")[0].lower()
     check_srt(url)
     check_port(url)
     _resolve(url)
     if scheme == _RTSP_UDP:
         url = "rtsp" + url[len(_RTSP_UDP) :]
-    return VideoSource(url, options=_OPTIONS[scheme], timeout=TIMEOUT, live=live, stream=stream)
+    return VideoSource(
+        url, options=_OPTIONS[scheme], timeout=TIMEOUT, live=live, stream=given.stream, decoder=given.decoder
+    )
 
 
 def _resolve(url: str) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from cliprl.pipeline.core.registry import Registry
 from cliprl.pipeline.sources.base import FrameSource
@@ -13,10 +14,14 @@ from cliprl.pipeline.sources.base import FrameSource
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """`rate`: frames per second of a list of images. `stream`: the index of the video stream. None: not given."""
+    """`rate`: frames per second of a list of images. `stream`: the index of the video stream. None: not given.
+
+    decoder: makes what decodes a live stream in the place of libav's context, which it gets. It has `notes` and `close`.
+    """
 
     rate: Fraction | None = None
     stream: int | None = None
+    decoder: Callable[[Any], Any] | None = None
 
 
 SourceFactory = Callable[[str, SourceOptions], FrameSource]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,16 @@ class VideoSource(FrameSource):
         timeout: tuple[float, float] | None = None,
         live: bool | None = None,
         hwaccel: Any = None,
+        decoder: Callable[[Any], Any] | None = None,
         stream: int | None = None,
         url: str | None = None,
         start: float = 0.0,
     ) -> None:
         """Open `name`, and the video stream of index `stream` in it; None: the one marked as default, or the largest.
 
-        `url` is what libav opens, where that is not `name`.
+        `url` is what libav opens, where that is not `name`; `decoder` makes what decodes a live stream, of libav's context.
         """
-        self._name, self._wanted = name, stream
+        self._name, self._wanted, self._live_decoder = name, stream, decoder
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
         self.origin = 0.0
@@ -108,7 +110,8 @@ class VideoSource(FrameSource):
             None if live else self._timeline,  # packets of a live stream keep their times until they arrive
             read_ahead=not live and not self._is_pipe(),
         )
-        self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live)
+        self._live_decoder = wrap = self._live_decoder if live else None
+        self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live, wrap=wrap)
         self._reader = self._decoder.reader
         self._index = 0
         self._held = self._decode()
@@ -172,7 +175,8 @@ class VideoSource(FrameSource):
             self._finish()
             return None
         frame = self._frame(decoded, allocate)
-        for text in (*self._conformer.notes.values(), *self._timeline.notes, *self._clock.notes.values()):
+        notes = self._conformer.notes.values(), self._timeline.notes, self._clock.notes.values(), self._decoder.notes
+        for text in chain.from_iterable(notes):
             self.note(text)
         for number, codec in self._decoder.codec_changes[:1]:
             self.note(f"the codec changes at frame {number}, to {codec}")
@@ -232,6 +236,8 @@ class VideoSource(FrameSource):
             self._release()
 
     def _release(self) -> None:
+        if self._live_decoder is not None and hasattr(self, "_decoder"):
+            self._decoder.close()
         if self._reader is not None:
             self._reader.close()  # it closes the container after the last read
         else:

@@ -120,6 +120,12 @@ def options(crf: float, preset: str) -> dict[str, str]:
     return {"preset": _EFFORT[preset], "bf": "0", "delay": str(_DELAY), "flags": "+frame_duration"} | quality
 
 
+def live_options(crf: float, preset: str) -> dict[str, str]:
+    """Return NVENC's options for a live output: every frame gives its packet at once."""
+    chosen = options(crf, preset) | {"delay": "0", "zerolatency": "1", "no-scenecut": "1"}
+    return chosen if crf == 0 else chosen | {"tune": "ull"}
+
+
 def open_nvenc_sink(
     target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
 ) -> VideoSink:
@@ -142,13 +148,18 @@ def open_nvenc_sink(
 
 def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
     """Return the reason why frames of this stream can't be encoded on the GPU, "" where they can; encode one to know."""
-    height, width = info.height, info.width
+    reason = why_not_size(info.height, info.width, interlaced=info.interlaced)
+    if reason:
+        return reason
+    with CAPTURE_LOCK:
+        return _try_encoding(gpu, encoding, info.width, info.height)
+
+
+def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
+    """Return the reason why frames like these can't be encoded on any GPU, "" where they may."""
     if height % 2 or width % 4:
         return f"{width}x{height}: height must be even, width a multiple of 4"
-    if info.interlaced:
-        return "interlaced video keeps its fields on the CPU alone"
-    with CAPTURE_LOCK:
-        return _try_encoding(gpu, encoding, width, height)
+    return "interlaced video keeps its fields on the CPU alone" if interlaced else ""
 
 
 def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int) -> str:
@@ -160,7 +171,7 @@ def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int) -> str:
         image.pts = 0
         packets = [*context.encode(image), *context.encode(None)]
     except (av.error.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
-        return _short(error)
+        return short_reason(error)
     return "" if packets else "it gives no packet"
 
 
@@ -170,7 +181,7 @@ def _context(gpu: Gpu, encoding: Encoding) -> CudaContext | None:
     return CudaContext(encoding.index, primary_ctx=False, current_ctx=True) if encoding.pix_fmt == "cuda" else None
 
 
-def _short(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """Return the last line of libav's log where there is one: it says more than the error's name."""
     log = getattr(error, "log", None)
     return " ".join(str(log[2] if log else error).split()) or type(error).__name__

@@ -13,6 +13,7 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordingStatus, RecordState
 from cliprl.pipeline.live.recording.segments import SegmentWriter, recording_folder
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, cpu_encoding
 
 # Frames that may wait for the disk: more than two seconds at 25 frames a second.
 QUEUED_FRAMES = 64
@@ -25,13 +26,17 @@ RECORDED = {"raw": ("raw",), "overlay": ("overlay",), "both": ("raw", "overlay")
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """Where and what to record. what: "raw" (every camera frame), "overlay" (every displayed frame) or "both"."""
+    """Where and what to record. what: "raw" (every camera frame), "overlay" (every displayed frame) or "both".
+
+    encoding: makes what chooses the encoder of a kind's files.
+    """
 
     folder: Path
     what: str = "both"
     minutes: float = 5.0
     crf: float = 23
     preset: str = "ultrafast"
+    encoding: Callable[[str], LiveEncoding] = cpu_encoding
 
 
 class Recording(threading.Thread):
@@ -48,6 +53,7 @@ class Recording(threading.Thread):
         self.error: CliprlError | None = None
         self._last_error = ""
         self._options, self._info = options, info
+        self._encoding = options.encoding(f"the {kind} recording")
         self._folder = recording_folder(options.folder)
         self._queue: BoundedQueue[Frame | None] = BoundedQueue(QUEUED_FRAMES, keep_oldest=True)  # None: finish the file
         self._wake = threading.Condition()
@@ -91,7 +97,8 @@ class Recording(threading.Thread):
         """One-line remarks for the user."""
         missed = f"{self.missed} frames are missing in the {self.kind} recording"
         why = f": {self._last_error}" if self._last_error else ": the disk or the encoder is too slow"
-        return [*([str(self.error)] if self.error else []), *([missed + why] if self.missed else [])]
+        problems = [*([str(self.error)] if self.error else []), *([missed + why] if self.missed else [])]
+        return [*self._encoding.notes, *problems]
 
     @property
     def frames(self) -> int:
@@ -122,6 +129,7 @@ class Recording(threading.Thread):
 
     def run(self) -> None:
         """Write until `close`, and try again after faults."""
+        self._encoding.prepare()
         while self._queue.wait():
             self._try(self._queue.peek())
         self._try(None)
@@ -149,7 +157,15 @@ class Recording(threading.Thread):
         info = self._info()
         if self._writer is None and info is not None:
             o = self._options
-            self._writer = SegmentWriter(self._folder, self.kind, info, minutes=o.minutes, crf=o.crf, preset=o.preset)
+            self._writer = SegmentWriter(
+                self._folder,
+                self.kind,
+                info,
+                minutes=o.minutes,
+                crf=o.crf,
+                preset=o.preset,
+                encoding=self._encoding,
+            )
         if self._writer is not None:
             self._writer.write(item)
         return self._writer is not None and self._writer.safe

@@ -16,7 +16,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.recording.synced_file import SyncedFile
-from cliprl.pipeline.sinks.video.encoder import live_encoder
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding
 
 # Seconds in a fragment, which is written and synced to the disk as a whole.
 FRAGMENT = 0.5
@@ -31,30 +31,39 @@ _OPTIONS = {
 class _Segment:
     """One MP4 file in fragments of `FRAGMENT` seconds, each starting with a key frame.
 
-    `frames` counts the frames written; the first `safe` of them are in complete fragments on the disk.
+    `frames` counts the frames written; the first `safe` of them are in complete fragments on the disk, and `packets` have come
+    out of the encoder.
     """
 
-    def __init__(self, file: SyncedFile, first: Frame, info: StreamInfo, *, crf: float, preset: str) -> None:
-        self.frames = self.safe = 0
+    def __init__(
+        self, file: SyncedFile, first: Frame, info: StreamInfo, encoding: LiveEncoding, *, crf: float, preset: str
+    ) -> None:
+        self.frames = self.safe = self.packets = 0
         self.start, self.format = first.seconds, _frame_format(first)
         self.file, self._safe_bytes = file, 0
         # Any: PyAV's type for a file object requires more methods than PyAV uses.
         target: Any = file
         self._container = av.open(target, "w", format="mp4", container_options=_OPTIONS, buffer_size=_BUFFER)
-        self._encoder = live_encoder(self._container, first, info, crf, preset, FRAGMENT)
+        self._encoder = encoding.open(self._container, first, info, crf=crf, preset=preset, key_seconds=FRAGMENT)
 
     def write(self, frame: Frame) -> None:
         for packet in self._encoder.encode(frame):
             self._container.mux(packet)
+            self.packets += 1
             if packet.is_keyframe:  # the fragment before it is complete
                 self.safe, self._safe_bytes = self.frames, self.file.size
         self.frames += 1
 
-    def finish(self) -> None:
-        self._container.mux(self._encoder.flush())
+    def finish(self) -> int:
+        """Finish the file. Return the number of frames that a failed encoder kept."""
+        packets = self._encoder.flush()
+        self._container.mux(packets)
         self._container.close()
         self.file.close()
+        kept = self.frames - self.packets - len(packets)
+        self.frames -= kept
         self.safe = self.frames
+        return kept
 
     def abandon(self) -> int:
         """Truncate the file after its last complete fragment. Return the number of lost frames."""
@@ -65,13 +74,25 @@ class _Segment:
 class SegmentWriter:
     """Writes frames as H.264 to `FOLDER/TIME_KIND.mp4`, a new file every `minutes`. Each plays as far as it was written.
 
-    A change of the frames' size, rotation, sample aspect or color starts a new file, and so does a fault. `frames` counts
+    A change of the frames' size, rotation, sample aspect or color starts a new file, and so does a fault; when the encoder of
+    a GPU fails, the file before is finished, and nothing that it encoded is lost. `frames` counts
     the frames written, `lost` those that a fault destroyed. `safe`: frames of the current file are on the disk.
     """
 
-    def __init__(self, folder: Path, kind: str, info: StreamInfo, *, minutes: float, crf: float, preset: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        info: StreamInfo,
+        *,
+        minutes: float,
+        crf: float,
+        preset: str,
+        encoding: LiveEncoding | None = None,
+    ) -> None:
         self.paths: list[Path] = []
         self.lost = 0
+        self._encoding = encoding or LiveEncoding()
         self._folder, self._kind, self._info = folder, kind, info
         self._seconds, self._crf, self._preset = minutes * 60, crf, preset
         self._mount = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.ismount(p))
@@ -97,12 +118,21 @@ class SegmentWriter:
         try:
             if self._segment is not None and self._is_over(self._segment, frame):
                 self._finish(self._segment)
-            if self._segment is None:
-                self._segment = self._start(frame)
-            self._segment.write(frame)
+            try:
+                self._add(frame)
+            except HardwareEncoderError as error:
+                self._encoding.refuse(error)
+                if self._segment is not None:
+                    self._finish(self._segment)
+                self._add(frame)
         except Exception as error:
             self._abandon()
             raise self._failure(error) from error
+
+    def _add(self, frame: Frame) -> None:
+        if self._segment is None:
+            self._segment = self._start(frame)
+        self._segment.write(frame)
 
     def finish(self) -> bool:
         """Finish the current file. Return whether there was one. Raises as `write` does."""
@@ -116,7 +146,7 @@ class SegmentWriter:
             raise self._failure(error) from error
 
     def _finish(self, segment: _Segment) -> None:
-        segment.finish()
+        self.lost += segment.finish()
         self._finished += segment.frames
         self._segment = None
 
@@ -141,7 +171,7 @@ class SegmentWriter:
         self._make_folder()
         file = self._new_file()
         try:
-            segment = _Segment(file, first, self._info, crf=self._crf, preset=self._preset)
+            segment = _Segment(file, first, self._info, self._encoding, crf=self._crf, preset=self._preset)
         except BaseException:
             file.cut(0)
             raise

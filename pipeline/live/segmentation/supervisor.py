@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cliprl.pipeline.core.child_process import one_line
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, Worker, WorkerError, WorkerReply, one_line
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, Worker, WorkerError, WorkerReply
 
 # Seconds after which a worker counts as hanging; for slow frames, this multiple of the slowest recent one.
 HANG, _SLOW_FACTOR = 1.0, 4.0
@@ -128,7 +129,7 @@ class Supervisor(threading.Thread):
             lambda: worker.is_ready(1.0), START_SECONDS - worker.age, "the segmenter does not become ready"
         )
         while (task := self._queue.get()) is not None:
-            worker.send(*task)
+            worker.segment(*task)
             sent = time.monotonic()
             limit = max(self._hang, _SLOW_FACTOR * self._slowest) if self._answered else _FIRST_FRAME
             self._wait_until(lambda: self._take(worker), limit, f"the segmenter has hung for {limit:.1f} s")

@@ -1,8 +1,6 @@
 """The segmenter in a separate process, which may crash, hang or be killed without any effect on the display.
 
-`Worker` is the parent's side: it starts the process, sends frames, receives answers, and kills it. `main` is the child's
-side. The child inherits two file descriptors, CONNECTION and MEMORY. Unlike with `multiprocessing`, the parent's main module
-is not imported again.
+`Worker` is the parent's side: it starts the process, sends frames, receives answers, and kills it. `main` is the child's side.
 """
 
 from __future__ import annotations
@@ -10,22 +8,17 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from mmap import mmap
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from cliprl.engines import CliprlError
 from cliprl.engines.cli.signals import leave_to_parent
+from cliprl.pipeline.core.child_process import ChildProcess, child_ends, one_line
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -38,8 +31,6 @@ SegmenterFactory = Callable[[], SegmentFunction]
 _SHARED_BYTES = 8192 * 8192 * 3 // 2
 # The worker's priority is lower than the display path's.
 _NICENESS = 5
-# `Worker` waits for answers in steps of this many seconds, so that it can be stopped.
-_POLL_S = 0.1
 # Not run by `-m`: the module would be `__main__` there, and its classes would be unknown here.
 _PROGRAM = "from cliprl.pipeline.live.segmentation.worker import main; main()"
 
@@ -86,97 +77,37 @@ class WorkerReply:
     error: str = ""
 
 
-class Worker:
+class Worker(ChildProcess):
     """One worker process with its connection and shared memory. For one thread at a time."""
 
     def __init__(self, make_segmenter: SegmenterFactory) -> None:
         """Start the process. It needs a second or more until it is ready."""
-        parent_end, child_end = socket.socketpair()
-        memory = os.memfd_create("cliprl-frame")
-        try:
-            os.ftruncate(memory, _SHARED_BYTES)
-            self._memory = mmap(memory, _SHARED_BYTES)
-            descriptors = (child_end.fileno(), memory)
-            command = [sys.executable, "-c", _PROGRAM, *map(str, descriptors)]
-            self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
-        finally:
-            child_end.close()
-            os.close(memory)
-        self._connection: Any = Connection(parent_end.detach())
+        super().__init__(_PROGRAM, _SHARED_BYTES, "the segmenter", WorkerError)
         self._ready = False
-        self._started = time.monotonic()
-        self._connection.send(sys.path)
-        self._connection.send_bytes(pickle.dumps(make_segmenter))
-
-    @property
-    def pid(self) -> int:
-        """The process ID."""
-        return self._process.pid
-
-    @property
-    def age(self) -> float:
-        """Seconds since the process was started."""
-        return time.monotonic() - self._started
+        self.send(pickle.dumps(make_segmenter))
 
     def is_ready(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds and return whether it accepts frames. Raises WorkerError if it failed to start."""
-        if not self._ready and self._poll(timeout):
-            answer = self._receive()
+        if not self._ready and self.poll(timeout):
+            answer: WorkerReply = self.receive()
             if answer.error:
                 raise WorkerError(answer.error)
             self._ready = True
         return self._ready
 
-    def send(self, number: int, frame: Frame) -> None:
+    def segment(self, number: int, frame: Frame) -> None:
         """Copy a frame to the worker. The answer to the last one must have been received."""
         task = WorkerTask.of(number, frame)
         if frame.luma.size + frame.chroma.size > _SHARED_BYTES:
             raise WorkerError(f"a frame of {frame.width}x{frame.height} is too large to segment live")
-        luma, chroma = task.planes(self._memory)
+        luma, chroma = task.planes(self.memory)
         np.copyto(luma, frame.luma)
         np.copyto(chroma, frame.chroma)
-        try:
-            self._connection.send(task)
-        except OSError:
-            raise WorkerError(self._cause_of_death()) from None
+        self.send(task)
 
     def answer(self, timeout: float) -> WorkerReply | None:
         """Return the next answer; None if there is none within `timeout` seconds. Raises WorkerError if the worker died."""
-        return self._receive() if self._poll(timeout) else None
-
-    def close(self) -> None:
-        """Kill the process and release its resources."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-        with suppress(BufferError):  # an array still refers to it, and frees it
-            self._memory.close()
-
-    def _poll(self, timeout: float) -> bool:
-        try:
-            return bool(self._connection.poll(min(timeout, _POLL_S)))
-        except OSError:
-            raise WorkerError(self._cause_of_death()) from None
-
-    def _receive(self) -> WorkerReply:
-        try:
-            answer: WorkerReply = self._connection.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            raise WorkerError(self._cause_of_death()) from None
-        return answer
-
-    def _cause_of_death(self) -> str:
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return "the segmenter has closed its connection"
-        return f"the segmenter was killed by signal {-code}" if code < 0 else f"the segmenter ended with status {code}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as one line for the user."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, CliprlError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+        return self.receive() if self.poll(timeout) else None
 
 
 def _answer(segment: SegmentFunction, task: WorkerTask, memory: mmap) -> WorkerReply:
@@ -187,9 +118,8 @@ def _answer(segment: SegmentFunction, task: WorkerTask, memory: mmap) -> WorkerR
 
 
 def _work(connection: Any, memory: mmap) -> None:
-    sys.path[:] = connection.recv()
     try:
-        segment: SegmentFunction = pickle.loads(connection.recv_bytes())()
+        segment: SegmentFunction = pickle.loads(connection.recv())()
     except Exception as error:
         connection.send(WorkerReply(-1, error=one_line(error)))
         return
@@ -204,8 +134,7 @@ def main() -> None:
     """Segment frames until the parent closes the connection."""
     leave_to_parent()
     os.nice(_NICENESS)
-    connection: Any = Connection(int(sys.argv[1]))
-    memory = mmap(int(sys.argv[2]), _SHARED_BYTES)
+    connection, memory = child_ends()
     try:
         with single_threaded():
             _work(connection, memory)

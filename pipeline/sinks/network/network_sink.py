@@ -18,7 +18,8 @@ from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import MUXER, NetworkProcess
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
-from cliprl.pipeline.sinks.video.encoder import live_encoder
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding, continued
 from cliprl.pipeline.sources.address import check_port, check_srt
 from cliprl.pipeline.sources.errors import redact
 
@@ -48,10 +49,19 @@ class NetworkSink(BaseSink):
     """Sends frames as a live stream: `rtsp://`, `rtmp://` to a server, `srt://`, `udp://`, or `live.m3u8`.
 
     The connection is made at the first frame. Raises UsageError for another kind of address, CliprlError if the other end
-    does not take what is sent. Frames are turned upright; a change of their size is fitted into the first.
+    does not take what is sent. Frames are turned upright; a change of their size is fitted into the first. `live` chooses the
+    encoder. When that of a GPU fails, the stream goes on with libx264 from a key frame.
     """
 
-    def __init__(self, target: str, spec: OutputSpec, *, crf: float = 23, preset: str = "ultrafast") -> None:
+    def __init__(
+        self,
+        target: str,
+        spec: OutputSpec,
+        *,
+        crf: float = 23,
+        preset: str = "ultrafast",
+        live: LiveEncoding | None = None,
+    ) -> None:
         scheme = target.split("://")[0].lower() if "://" in target else ""
         if scheme and scheme not in _FORMATS:
             raise UsageError(
@@ -62,14 +72,22 @@ class NetworkSink(BaseSink):
             check_port(target)
         if not scheme and not Path(target).absolute().parent.is_dir():
             raise UsageError(f"there is no folder for '{target}': create it, or choose another place")
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         if spec.stream.passthrough and spec.stream.passthrough.tracks:
-            self.notes.append(f"{redact(target)} gets the video only: the audio is left out")
-        self._target, self._info, self._settings = target, spec.stream, (crf, preset)
+            self._notes.append(f"{redact(target)} gets the video only: the audio is left out")
+        self._target, self._info = target, spec.stream
+        self._settings: dict[str, Any] = {"crf": crf, "preset": preset, "key_seconds": _KEY_SECONDS}
+        self._live = live or LiveEncoding()
         self._format, self._options = _FORMATS[scheme] if scheme else ("hls", _HLS)
         self._container: Any = None
-        self._encoder: Any = None
+        self._encoder: VideoEncoder | None = None
+        self._first: Frame | None = None
         self._relay: NetworkProcess | None = None
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """One-line remarks for the user."""
+        return [*self._notes, *self._live.notes]
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Send one frame, upright: the formats have no display matrix."""
@@ -86,12 +104,23 @@ class NetworkSink(BaseSink):
     def _send(self, frame: Frame) -> None:
         if self._encoder is None:
             self._container = self._open()
-            self._encoder = live_encoder(self._container, frame, self._info, *self._settings, _KEY_SECONDS)
+            self._encoder = self._live.open(self._container, frame, self._info, **self._settings)
             # The stream's parameters are in it again at every key frame, for who joins later.
             self._encoder.repeat_headers()
-        self._container.mux(self._encoder.encode(frame))
+            self._first = frame
+        self._container.mux(self._encode(frame, self._encoder))
         if self._relay is not None:
             self._relay.check()
+
+    def _encode(self, frame: Frame, encoder: VideoEncoder) -> list[Any]:
+        try:
+            return encoder.encode(frame)
+        except HardwareEncoderError as error:
+            self._live.refuse(error)
+            assert self._first is not None
+            stream = self._container.streams.video[0]
+            self._encoder = continued(encoder, stream, self._first, self._info, **self._settings)
+            return self._encoder.encode(frame)
 
     def _open(self) -> Any:
         url = self._target
@@ -145,7 +174,7 @@ def _replaced(playlist: Path) -> list[Path]:
 )
 def open_network(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
     """Open a live stream to an address."""
-    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset)
+    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset, live=settings.live)
 
 
 @register_sink(
@@ -153,4 +182,4 @@ def open_network(target: str, spec: OutputSpec, settings: EncoderSettings) -> Ne
 )
 def open_playlist(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
     """Open a live HLS playlist."""
-    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset)
+    return NetworkSink(target, spec, crf=settings.crf, preset=settings.preset, live=settings.live)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,4 +134,5 @@ class VideoSink(FileSink):
 @register_sink(suffixes=tuple(CONTAINERS), help="video with the unchanged audio of the source", is_video=True)
 def open_video(target: str, spec: OutputSpec, settings: EncoderSettings) -> VideoSink:
     """Open a video file."""
-    return VideoSink(Path(target), spec, **asdict(settings))
+    threads, encoders = settings.threads, settings.encoders
+    return VideoSink(Path(target), spec, crf=settings.crf, preset=settings.preset, threads=threads, encoders=encoders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -138,20 +139,29 @@ class Decoded(NamedTuple):
 class PacketDecoder:
     """Decodes the video stream of a container, whose packets `packets` reads, from its start to its end.
 
-    `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `images` are those
-    that came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
+    `corrupt` counts frames decoded with errors, `lost` packets that gave none because of an error; `images` are those that
+    came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
     and starts at its first key frame instead of with gray frames. Its packets are read on a thread (`reader`), and those for
-    which there is no time are left out. `context` is the decoder in use; `codec_changes` lists the number of the frame from
-    which on the video is of another codec, and which.
+    which there is no time are left out. `wrap` makes what decodes in the place of libav's context. `context` is the decoder
+    in use; `codec_changes` lists the number of the frame from which on the video is of another codec, and which.
     """
 
     def __init__(
-        self, container: Any, stream: Any, packets: SharedDemuxer, timeline: Timeline[Packet], *, live: bool = False
+        self,
+        container: Any,
+        stream: Any,
+        packets: SharedDemuxer,
+        timeline: Timeline[Packet],
+        *,
+        live: bool = False,
+        wrap: Callable[[Any], Any] | None = None,
     ) -> None:
         self.context = stream.codec_context
         self.context.thread_type = "SLICE" if live else "AUTO"
         self.context.thread_count = 0 if live else codec_threads(hardware=self.context.is_hwaccel)
         self.context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
+        self.context = wrap(self.context) if wrap else self.context
+        self.notes: list[str] = self.context.notes if wrap else []
         self._live = live
         may_change = not live and not self.context.is_hwaccel and CodecWatch.fits(container, self.context.name)
         self._watch = CodecWatch(self.context.name) if may_change else None
@@ -169,6 +179,10 @@ class PacketDecoder:
         self._drained = False
         self._failure: Exception | None = None
         self.corrupt = self.lost = self.packets = self.images = 0
+
+    def close(self) -> None:
+        """End the decoder that was made by `wrap`."""
+        self.context.close()
 
     @property
     def cut_off(self) -> bool:

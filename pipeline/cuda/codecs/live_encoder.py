@@ -1,0 +1,220 @@
+"""NVENC for live outputs, whose frames lie in host memory: in a separate process, so that no frame waits for a GPU here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from mmap import mmap
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.packet import Packet
+
+from cliprl.engines import CliprlError
+from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.cuda.codecs import nvenc
+from cliprl.pipeline.cuda.codecs.codec_process import SHARED_BYTES, CodecProcess, Work, libav_errors
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError
+
+CODEC = "h264_nvenc"
+# Size of the frame with which the process tries the encoder before it is ready.
+_TRIAL = (144, 256)
+# Seconds for the encoder to open, and for a frame.
+_OPEN, _FRAME = 5.0, 1.0
+_SETTINGS = ("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "gop_size", "options")
+_COLOR = ("colorspace", "color_primaries", "color_trc", "color_range")
+
+
+class EncodedPacket(NamedTuple):
+    """A packet on its way out of the process; times in the encoder's time base."""
+
+    data: bytes
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSetup:
+    """Attributes of the encoder's context, by name."""
+
+    settings: dict[str, Any]
+
+
+class HostFrameEncoder:
+    """Encodes NV12 frames of the shared memory, one for each (time, duration); None flushes. A `Work`, in the process.
+
+    An `EncoderSetup` opens the encoder anew.
+    """
+
+    def __init__(self, codec: str) -> None:
+        libav_errors()
+        self._codec = codec
+        height, width = _TRIAL
+        trial = {"width": width, "height": height, "pix_fmt": "nv12", "time_base": Fraction(1, 25)}
+        self._open(trial | {"framerate": Fraction(25)})
+        self._encode(av.VideoFrame(width, height, "nv12"), 0, 1)
+
+    def __call__(self, message: Any, memory: mmap) -> list[EncodedPacket]:
+        """Answer one message."""
+        if isinstance(message, EncoderSetup):
+            self._open(message.settings)
+            return []
+        if message is None:
+            return self._encode(None)
+        pixels = frame_memory(memory, self._context.height, self._context.width)
+        return self._encode(av.VideoFrame.from_numpy_buffer(pixels, format="nv12"), *message)
+
+    def _open(self, settings: dict[str, Any]) -> None:
+        self._context: Any = av.CodecContext.create(self._codec, "w")
+        for name, value in settings.items():
+            setattr(self._context, name, value)
+
+    def _encode(self, image: av.VideoFrame | None, pts: int = 0, duration: int = 0) -> list[EncodedPacket]:
+        if image is not None:
+            image.pts, image.duration, image.time_base = pts, duration, self._context.time_base
+        try:
+            packets = self._context.encode(image)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise CliprlError(nvenc.short_reason(error)) from error
+        return [EncodedPacket(bytes(p), p.pts, p.dts, p.duration or 0, p.is_keyframe) for p in packets]
+
+
+def frame_memory(memory: mmap, height: int, width: int) -> Plane:
+    """The NV12 frame in shared memory, uint8 (3 * H / 2, W): luma, then chroma. H is even."""
+    return np.frombuffer(memory, np.uint8, height * width * 3 // 2).reshape(-1, width)
+
+
+class RemoteEncoder(VideoEncoder):
+    """A `VideoEncoder` whose codec works in a `CodecProcess`. Every frame gives its packet at once.
+
+    The first frame is encoded on opening, because the stream's parameters are read from its packet. Raises
+    HardwareEncoderError; the encoder gives no further packet then.
+    """
+
+    def __init__(
+        self,
+        process: CodecProcess,
+        first: Frame,
+        info: StreamInfo,
+        options: Callable[[float, str], dict[str, str]],
+        *,
+        crf: float,
+        preset: str,
+        key_seconds: float,
+    ) -> None:
+        self._process, self._make_options = process, options
+        # Holds the settings, and encodes nothing.
+        template: Any = av.CodecContext.create("libx264", "w")
+        holder = SimpleNamespace(codec_context=template, set_display_rotation=lambda _: None)
+        super().__init__(holder, first, info, crf=crf, preset=preset, threads=1)
+        self._memory = frame_memory(process.memory, *self._size)
+        template.gop_size = max(round(float(template.framerate) * key_seconds), 1)
+        settings = {name: value for name in (*_SETTINGS, *_COLOR) if (value := getattr(template, name))}
+        process.call(EncoderSetup(settings), _OPEN)
+        self._broken, self._rotation = False, first.rotation
+        self._opened_with: Frame | None = first
+        self._first = self._send(first, _OPEN)
+        if not self._first:
+            raise HardwareEncoderError("it keeps frames back")
+
+    def add_to(self, container: Any) -> None:
+        """Add the stream to a container."""
+        with av.open(io.BytesIO(self._first[0].data), format="h264") as parsed:
+            self._stream = container.add_stream_from_template(parsed.streams.video[0], opaque=True)
+        self._stream.time_base = self._time_base
+        if self._rotation:
+            self._stream.set_display_rotation(self._rotation)
+
+    def encode(self, frame: Frame) -> list[Packet[Any]]:
+        """See `VideoEncoder`."""
+        if frame is self._opened_with:
+            self._opened_with, found = None, self._first
+        else:
+            found = self._send(frame, _FRAME)
+        return [self._packet(packet) for packet in found]
+
+    def flush(self) -> list[Packet[Any]]:
+        """The packets still to come; none after a failure."""
+        if self._broken:
+            return []
+        try:
+            return [self._packet(packet) for packet in self._process.call(None, _FRAME)]
+        except HardwareEncoderError:
+            return []
+
+    def repeat_headers(self) -> None:
+        """Do nothing: the stream's parameters are before every key frame."""
+
+    def _send(self, frame: Frame, seconds: float) -> list[EncodedPacket]:
+        self._image_of(frame)
+        try:
+            packets: list[EncodedPacket] = self._process.call(self._times(frame), seconds)
+        except HardwareEncoderError:
+            self._broken = True
+            raise
+        return packets
+
+    def _options(self, first: Frame, info: StreamInfo, crf: float, preset: str) -> dict[str, str]:
+        return self._make_options(crf, preset)
+
+    def _fill(self, luma: Plane, chroma: Plane) -> None:
+        height, width = self._size
+        np.copyto(self._memory[:height], luma)
+        np.copyto(self._memory[height:], chroma.reshape(height // 2, width))
+
+    def _packet(self, encoded: EncodedPacket) -> Packet[Any]:
+        packet: Packet[Any] = av.Packet(encoded.data)
+        packet.pts, packet.dts, packet.duration = encoded.pts, encoded.dts, encoded.duration
+        packet.time_base, packet.is_keyframe, packet.stream = self._time_base, encoded.is_keyframe, self._stream
+        return packet
+
+
+class NvencProcess:
+    """NVENC for one live output at a time: a `HardwareEncoding`. `make` makes the work of the process."""
+
+    name = "NVENC"
+
+    def __init__(
+        self,
+        make: Callable[[], Work] | None = None,
+        options: Callable[[float, str], dict[str, str]] = nvenc.live_options,
+        *,
+        patience: float,
+    ) -> None:
+        """Patience: seconds that an output may wait until the process is ready."""
+        self._make, self._options, self._patience = make or partial(HostFrameEncoder, CODEC), options, patience
+        self._process: CodecProcess | None = None
+
+    def prepare(self) -> None:
+        """Start the process."""
+        if self._process is None:
+            self._process = CodecProcess(self._make, "the process of NVENC", HardwareEncoderError)
+
+    def open(
+        self, container: Any, first: Frame, info: StreamInfo, *, crf: float, preset: str, key_seconds: float
+    ) -> RemoteEncoder:
+        """See `HardwareEncoding`."""
+        reason = nvenc.why_not_size(first.height, first.width, interlaced=first.interlaced or info.interlaced)
+        if reason or first.luma.size * 3 // 2 > SHARED_BYTES:
+            raise HardwareEncoderError(reason or f"{first.width}x{first.height} is too large")
+        try:
+            self.prepare()
+            assert self._process is not None
+            if not self._process.is_ready(self._patience):
+                raise HardwareNotReadyError(f"it was not ready after {self._process.age:.1f} s")
+            encoder = RemoteEncoder(
+                self._process, first, info, self._options, crf=crf, preset=preset, key_seconds=key_seconds
+            )
+            encoder.add_to(container)
+        except (OSError, ValueError, av.error.FFmpegError) as error:
+            raise HardwareEncoderError(" ".join(str(error).split())) from error
+        return encoder
