@@ -26,7 +26,7 @@ _POLL_S = 0.1
 class ChildProcess:
     """A process that runs the Python code `program`, which calls `child_ends`. For one thread at a time.
 
-    `name` stands for it in errors. memory: bytes shared with it; unused pages take no memory. It ends when the connection closes.
+    `name` is its name in errors. memory: bytes shared with it; unused pages take no memory. It ends when the connection closes.
     Every method that talks to it raises `failure` if it has ended.
     """
 

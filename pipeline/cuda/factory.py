@@ -14,7 +14,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu_api import Network
 from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
 from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
-from cliprl.pipeline.devices.device import LiveCodecs
+from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
 
 OLDEST = (7, 5)
 _shared: dict[int, SharedGpu] = {}
@@ -35,8 +35,8 @@ def open_shared_gpu(log: Callable[[str], None] = ignore_message) -> SharedGpu:
         return _open_shared(log)
 
 
-def live_codecs() -> LiveCodecs:
-    """Return NVENC and NVDEC for live streams, each in processes of its own. Creates no context on the GPU in this one."""
+def hardware_codecs() -> LiveCodecs:
+    """Return NVENC and NVDEC for live streams, in separate processes. Creates no context on the GPU in this one."""
     from cliprl.pipeline.cuda.codecs.live_decoder import LiveDecoder
     from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
 

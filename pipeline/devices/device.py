@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from cliprl.pipeline.core.frame import Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.overlay.overlay import Overlay, Style
 from cliprl.pipeline.segment.segmenter import Segmenter
-from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoding
+from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
 from cliprl.pipeline.sources.base import FrameSource
 
 
@@ -52,18 +51,6 @@ class Device(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LiveCodecs:
-    """The codecs of a device for live streams; frames are in host memory, and none waits for the device. None: those of libav.
-
-    encoder: makes the encoder of one output, which may wait so many seconds until it is ready. decoder: makes what decodes in the
-    place of the context of a live source; it gets a function for messages.
-    """
-
-    encoder: Callable[[float], HardwareEncoding] | None = None
-    decoder: Callable[[Any, Callable[[str], None]], Any] | None = None
-
-
 DEVICES = {"cpu": "cliprl.pipeline.devices.cpu", "cuda": "cliprl.pipeline.cuda.factory"}
 
 
@@ -81,7 +68,7 @@ def device_opener(name: str) -> Callable[..., Device]:
 
 def live_codecs(name: str) -> LiveCodecs:
     """Return the codecs of the device called `name` for live streams. Nothing is opened yet."""
-    found: LiveCodecs = getattr(_module_of(name), "live_codecs", LiveCodecs)()
+    found: LiveCodecs = getattr(_module_of(name), "hardware_codecs", LiveCodecs)()
     return found
 
 

@@ -156,7 +156,7 @@ def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
 
 
 def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
-    """Return the reason why frames like these can't be encoded on any GPU, "" where they may."""
+    """Return the reason why frames of this kind can't be encoded on any GPU, "" where they may."""
     if height % 2 or width % 4:
         return f"{width}x{height}: height must be even, width a multiple of 4"
     return "interlaced video keeps its fields on the CPU alone" if interlaced else ""

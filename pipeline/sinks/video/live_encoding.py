@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -36,6 +37,18 @@ class HardwareEncoding(Protocol):
     ) -> VideoEncoder:
         """Encode the first frame, and add the stream to a container whose header is not written yet."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCodecs:
+    """The codecs of a device for live streams; frames are in host memory, and none waits for the device. None: those of libav.
+
+    encoder: makes the encoder of one output, which may wait for the given seconds until it is ready. decoder: makes what decodes
+    in the place of the context of a live source; it gets a function for messages.
+    """
+
+    encoder: Callable[[float], HardwareEncoding] | None = None
+    decoder: Callable[[Any, Callable[[str], None]], Any] | None = None
 
 
 class LiveEncoding:
