@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import av
 import live_gpu
@@ -87,22 +88,35 @@ def test_live_source_is_shown_recorded_and_ends_after_n_frames(camera: str, tmp_
 
 
 @needs_compiler
-def test_with_a_gpu_the_worker_owns_it_and_recordings_work(tmp_path: Path) -> None:
+def test_with_a_gpu_the_worker_owns_it_page_and_recordings_work(tmp_path: Path) -> None:
     """The simulated GPU in the segmenting process; the program itself opens none."""
     load_engines(open_bundle(), precision="f32", threads=1)  # compiled once, not by each worker
     command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_gpu'; " + COMMAND
     events, helpers = tmp_path / "events.jsonl", Path(live_gpu.__file__).parent
     given = ["demo:?size=320x240&rate=10&seed=3", "--device", "cuda", "--steps", "0", "--record", "rec"]
-    done = subprocess.run(
-        [sys.executable, "-c", command, *given, "--wait-ms", "60000", "--frames", "2", "-o", events],
+    given += ["--wait-ms", "60000", "--frames", "2", "-o", str(events), "--web", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *given],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), *sys.path])},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=2 * LIMIT,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    told, page = [], ""
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            told.append(line)
+            if "watch at " in line:
+                with urlopen(f"{line.split()[-1].rstrip('/')}/metrics", timeout=LIMIT) as answer:
+                    page = answer.read().decode()
+            if "has ended; the page stays" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 0, told
+    finally:
+        process.kill()
+        process.wait()
+    assert "cliprl_" in page
     assert '"segmented": true' in events.read_text()
     recorded = {path.stem.rpartition("_")[2] for path in (tmp_path / "rec").glob("*.mp4")}
     assert recorded == {"raw", "overlay"}

@@ -305,8 +305,9 @@ def test_a_picture_that_stands_still_follows_the_controls() -> None:
     assert watched.stream.summary().fps == summary.fps, "the wait after the end is no part of the run"
 
 
-def test_lost_camera_is_replaced_by_a_card_until_back() -> None:
-    watched = Watched(TestCamera())
+@pytest.mark.parametrize("make", [None, MakeOnGpu])
+def test_lost_camera_is_replaced_by_a_card_until_back(make: type[MakeOnGpu] | None) -> None:
+    watched = Watched(TestCamera(), Supervisor(make(), len(CLASSES)) if make else None)
     watched.until(lambda s: s.index > 5)
     watched.away = True
     watched.source.broken.set()
@@ -316,6 +317,8 @@ def test_lost_camera_is_replaced_by_a_card_until_back() -> None:
     assert (away.raw.height, away.raw.width) == (watched.shown[0].raw.height, watched.shown[0].raw.width)
     back = watched.until(lambda s: s.from_camera and s.status.state is SourceState.LIVE, away.index)
     assert back.status.reconnections == 1
+    if make:
+        watched.until(lambda s: s.from_camera and with_mask(s), back.index)
     pts = [s.raw.pts for s in watched.end()]
     assert pts == sorted(set(pts)), "times go on over the gap"
     assert watched.source.closed
