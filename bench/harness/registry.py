@@ -34,10 +34,16 @@ COMMON_OPTIONS: Mapping[str, Any] = {
     "rounds": Annotated[int, typer.Option(min=1, help="Rounds; each runs every case once, in a fresh process.")],
     "seconds": Annotated[float, typer.Option(min=0.1, help="Seconds to measure in a round.")],
     "warm_up": Annotated[float, typer.Option(min=0.0, help="Seconds of running before measuring.")],
+    "spare": Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Most rounds to repeat where the host disturbed one; default: as many as rounds of a minute."
+        ),
+    ],
     "steps": Annotated[int | None, typer.Option(min=0, help="Most refinement steps a frame; default: the bundle's.")],
     "frames": Annotated[int | None, typer.Option(min=1, help="Read only the first frames of the clip.")],
 }
-TIMING_OPTIONS = ("bundle", "rounds", "seconds", "warm_up")
+TIMING_OPTIONS = ("bundle", "rounds", "seconds", "warm_up", "spare")
 STREAM_OPTIONS = (*TIMING_OPTIONS, "steps", "frames")
 
 

@@ -64,7 +64,9 @@ class Result:
     """One run of one command. All fields but `series` serve to repeat it.
 
     `method` describes what a figure includes and excludes, warm-up and rounds. `input` and `bundle` identify clip and networks,
-    `notes` are remarks for the reader (a skipped peer, for example).
+    `notes` are remarks for the reader (a skipped peer, for example). `host` holds the kernel's readings in every round and names
+    those that were disturbed (see `HostLog`); it is empty in results of measurements without rounds. The series hold the quiet
+    rounds, or all if none was quiet.
     """
 
     kind: str
@@ -77,6 +79,7 @@ class Result:
     method: Mapping[str, Any]
     series: tuple[Series, ...]
     notes: tuple[str, ...] = field(default=())
+    host: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, case: str, name: str) -> Series | None:
         """The series of that case and name, None if it was not measured."""
@@ -85,6 +88,16 @@ class Result:
     def cases(self) -> list[str]:
         """The cases, in the order measured."""
         return list(dict.fromkeys(s.case for s in self.series))
+
+    @property
+    def no_quiet_round(self) -> bool:
+        """Whether the host disturbed every round."""
+        return bool(self.host) and not self.host["quiet_rounds"]
+
+    def disturbed_rounds(self) -> list[str]:
+        """The rounds that the host disturbed, each with its reason."""
+        entries = [entry for entry in self.host.get("rounds", ()) if entry["disturbed_by"]]
+        return [f"round {e['round']}, {e['case']}: {', '.join(e['disturbed_by'])}" for e in entries]
 
     def warnings(self) -> list[str]:
         """Reasons against trusting the figures: halves that differ, other load on the machine."""
@@ -95,16 +108,20 @@ class Result:
         ]
         unsteady = f"{SHAKY}: {', '.join(shaky)}; {_AGAIN}"
         cut = [f"unfinished: {self.method[UNFINISHED]}"] if UNFINISHED in self.method else []
-        return [*cut, *_load_warnings(self.machine), *([unsteady] if shaky else [])]
+        load = _host_warnings(self.host) if self.host else _load_warnings(self.machine)
+        return [*cut, *load, *([unsteady] if shaky else [])]
 
     def to_text(self) -> str:
         """The file's text: JSON, with one line per series."""
         head = {"schema": SCHEMA, "version": RESULT_VERSION} | {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name != "series"
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("series", "host")
         }
         head |= {"notes": list(self.notes), "warnings": self.warnings()}
-        lines = ",\n".join("    " + json.dumps(_series_json(s), ensure_ascii=False) for s in self.series)
-        return json.dumps(head, indent=2, ensure_ascii=False)[:-2] + f',\n  "series": [\n{lines}\n  ]\n}}\n'
+        text = json.dumps(head, indent=2, ensure_ascii=False)[:-2]
+        if self.host:
+            rest = json.dumps({k: v for k, v in self.host.items() if k != "rounds"}, ensure_ascii=False)[:-1]
+            text += f',\n  "host": {rest}, "rounds": [\n{_lines(self.host["rounds"])}\n  ]}}'
+        return f'{text},\n  "series": [\n{_lines([_series_json(s) for s in self.series])}\n  ]\n}}\n'
 
     def write(self, path: Path) -> None:
         """Write the file. Raises UsageError if it can't be written."""
@@ -138,6 +155,10 @@ def check_place(path: Path) -> None:
         raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
 
 
+def _lines(values: Sequence[Any]) -> str:
+    return ",\n".join("    " + json.dumps(value, ensure_ascii=False) for value in values)
+
+
 def _series_json(series: Series) -> dict[str, Any]:
     """Samples and, for readers without this program, their statistics, which `read_result` ignores."""
     digest = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(series.digest()).items()}
@@ -146,6 +167,16 @@ def _series_json(series: Series) -> dict[str, Any]:
         "digest": digest,
         "rounds": series.rounds,
     }
+
+
+def _host_warnings(host: Mapping[str, Any]) -> list[str]:
+    quiet, wanted = host["quiet_rounds"], host["wanted_rounds"]
+    if quiet >= wanted:
+        return []
+    reasons = [reason for entry in host["rounds"] for reason in entry["disturbed_by"]]
+    if not quiet:
+        return [f"no quiet round to be had: each was disturbed ({reasons[0]}); {_AGAIN}"]
+    return [f"only {quiet} of {wanted} rounds were quiet; {_AGAIN}"]
 
 
 def _load_warnings(machine: Mapping[str, Any]) -> list[str]:
@@ -169,8 +200,8 @@ def read_result(path: Path) -> Result:
         raise CliprlError(f"{path} is of schema version {data.get('version')!r}, not {RESULT_VERSION}: measure again")
     try:
         series = tuple(_series(entry) for entry in data["series"])
-        rest = {f.name: data[f.name] for f in fields(Result) if f.name not in ("series", "notes")}
-        return Result(**rest, series=series, notes=tuple(data["notes"]))
+        rest = {f.name: data[f.name] for f in fields(Result) if f.name not in ("series", "notes", "host")}
+        return Result(**rest, series=series, notes=tuple(data["notes"]), host=data.get("host", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise CliprlError(f"{path} lacks a field or has an invalid one ({error!r}): measure again") from error
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file, describe_bundle, describe_clip
+from cliprl.bench.harness.host import HostLog, KernelFiles
 from cliprl.bench.harness.result import UNFINISHED, Result, Series
 from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, TimedTask, interleaved
 from cliprl.engines import open_bundle
@@ -52,6 +53,7 @@ class ResultSession:
             raise
         self._job = job
         self._watch = environment.LoadWatch()
+        self.host = HostLog(job.rounds, KernelFiles().unseen())
 
     def result(self, series: Sequence[Series], method: Mapping[str, Any], notes: Sequence[str] = ()) -> Result:
         """Make the result. `method` describes what a figure includes and excludes."""
@@ -68,6 +70,7 @@ class ResultSession:
             method=timing | {"steps": job.steps, "frames": job.frames} | dict(method),
             series=tuple(series),
             notes=tuple(notes),
+            host=self.host.block() if self.host.entries else {},
         )
 
     def rounds(
@@ -78,12 +81,17 @@ class ResultSession:
         make_result: Callable[[Answers], Result],
         join: Callable[[list[Any]], Any] | None = None,
     ) -> Result:
-        """Run `interleaved` tasks and return `make_result(answers)`; intermediate results are kept after each round."""
+        """Run `interleaved` tasks and return `make_result(answers)`; intermediate results are kept after each round.
+
+        A round that the host disturbed is measured again, as often as the job allows.
+        """
 
         def keep(answers: Answers, done: int) -> None:
             self.keep(make_result(answers), f"ended in round {done + 1} of {rounds}")
 
-        return make_result(interleaved(tasks, rounds, log, keep, join))
+        self.host.wanted = rounds
+        most = rounds + self._job.most_rounds - self._job.rounds
+        return make_result(interleaved(tasks, rounds, log, keep, join, self.host, most))
 
     def keep(self, result: Result, words: str) -> None:
         """Keep an intermediate result, marked as unfinished; `words` describe the completed part."""

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cliprl.bench.harness.host import HostLog, HostWatch, wait_until_quiet
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.engines import CliprlError
 
 LogFunction = Callable[[str], None]
 # Frames of a warm-up run.
 WARM_FRAMES = 30
+# Most seconds to wait for a quiet machine after a disturbed round; and the longest round that is measured again by default.
+QUIET_PATIENCE, LONG_ROUND = 10.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class BenchJob:
     """One measurement. `clip` is a video file, `frames` the most of its frames that a run reads (None: all).
 
     A round warms up for `warm_up` seconds, then runs the clip again and again until `seconds` have been measured.
-    `steps` is the most refinement steps a frame gets, None for the bundle's.
+    `steps` is the most refinement steps a frame gets, None for the bundle's. `spare` is the most rounds that are measured again
+    because the host disturbed one; None: as many as `rounds` if a round takes at most a minute, else 0.
     """
 
     clip: str
@@ -33,6 +37,13 @@ class BenchJob:
     rounds: int = 5
     seconds: float = 10.0
     warm_up: float = 2.0
+    spare: int | None = None
+
+    @property
+    def most_rounds(self) -> int:
+        """The most rounds to measure, disturbed ones included."""
+        spare = self.rounds if self.seconds <= LONG_ROUND else 0
+        return self.rounds + (spare if self.spare is None else self.spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +78,26 @@ def timed_runs(runner: Runner, job: BenchJob) -> list[TimedRun]:
     A run is the whole clip, or the first part that a slow peer processes in three times the job's seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out, frames = Path(folder) / "out.mp4", job.frames
-        warm_until = time.monotonic() + job.warm_up
-        while time.monotonic() < warm_until:
-            warm = _timed(runner, out, min(WARM_FRAMES, job.frames or WARM_FRAMES))
-            within = max(WARM_FRAMES, round(warm.fps * job.seconds * 3))
-            frames = min(within, job.frames or within)
-        runs = [_timed(runner, out, frames)]
-        while sum(run.seconds for run in runs) < job.seconds:
-            runs.append(_timed(runner, out, frames))
+        out = Path(folder) / "out.mp4"
+        return measured_runs(runner, job, out, warmed_up(runner, job, out))
+
+
+def warmed_up(runner: Runner, job: BenchJob, out: Path) -> int | None:
+    """Warm up by the clock; return the number of frames of a measured run, None for the whole clip."""
+    frames = job.frames
+    until = time.monotonic() + job.warm_up
+    while time.monotonic() < until:
+        warm = _timed(runner, out, min(WARM_FRAMES, job.frames or WARM_FRAMES))
+        within = max(WARM_FRAMES, round(warm.fps * job.seconds * 3))
+        frames = min(within, job.frames or within)
+    return frames
+
+
+def measured_runs(runner: Runner, job: BenchJob, out: Path, frames: int | None) -> list[TimedRun]:
+    """Measure runs of `frames` frames for as long as the job says; at least one."""
+    runs = [_timed(runner, out, frames)]
+    while sum(run.seconds for run in runs) < job.seconds:
+        runs.append(_timed(runner, out, frames))
     return runs
 
 
@@ -93,38 +115,76 @@ TimedTask = tuple[Callable[..., Any], tuple[Any, ...]]
 Answers = dict[str, list[Any]]
 
 
+@dataclass
+class SortedRounds:
+    """The answers of the quiet rounds and of the disturbed ones, by task."""
+
+    quiet: Answers = field(default_factory=dict)
+    disturbed: Answers = field(default_factory=dict)
+
+    def add(self, current: Mapping[str, Any], *, quiet: bool) -> None:
+        """Add the answers of one round."""
+        for name, answer in current.items():
+            (self.quiet if quiet else self.disturbed).setdefault(name, []).append(answer)
+
+    def answers(self, current: Mapping[str, Any] | None = None) -> Answers:
+        """The rounds that count: the quiet ones; all if none was quiet. With those of a round that is not complete yet."""
+        base = self.quiet or self.disturbed
+        names = dict.fromkeys((*base, *(current or {})))
+        added = {name: [answer] for name, answer in (current or {}).items()}
+        return {name: [*base.get(name, []), *added.get(name, [])] for name in names}
+
+
 def interleaved(
     tasks: Mapping[str, TimedTask],
     rounds: int,
     log: LogFunction,
     keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
     join: Callable[[list[Any]], Any] | None = None,
+    host: HostLog | None = None,
+    most: int = 0,
 ) -> Answers:
     """Run every task once a round, each in a fresh process, in turn: a machine that slows down slows every task.
 
     Returns the answers by task, one per round. The order rotates, so that no task always follows the same one.
+    With a `host` log, rounds that the host disturbed are measured again, up to `most` rounds in all; see `SortedRounds`.
     `keep` receives the answers so far and the number of complete rounds: after each round, and in the first, which may be long,
     after each task. If a task is cut short, `join` makes an answer of its reports (see `subprocess_call`).
     """
-    answers: Answers = {}
-    for turn in range(rounds):
+    found, done, turn = SortedRounds(), 0, 0
+    while done < rounds and turn < max(rounds, most):
+        current: dict[str, Any] = {}
         reports: list[Any] = []
+        reasons: list[str] = []
         for name in _order(list(tasks), turn):
-            log(f"round {turn + 1} of {rounds}: {name}")
+            log(
+                f"round {turn + 1}, {done} of {rounds} done: {name}"
+                if turn > done
+                else f"round {turn + 1} of {rounds}: {name}"
+            )
             reports.clear()
             function, arguments = tasks[name]
+            watch = HostWatch() if host is not None else None
             try:
-                answer = in_fresh_process(function, *arguments, on_report=reports.append)
+                current[name] = in_fresh_process(function, *arguments, on_report=reports.append)
             except BaseException:
                 if join is not None and reports:
-                    keep(answers | {name: [*answers.get(name, []), join(reports)]}, turn)
+                    keep(found.answers(current | {name: join(reports)}), turn)
                 raise
-            answers.setdefault(name, []).append(answer)
+            if host is not None and watch is not None:
+                reasons += host.note(turn + 1, name, watch.reading())
             if not turn:
-                keep(answers, 0)
-        if turn + 1 < rounds:
-            keep(answers, turn + 1)
-    return answers
+                keep(found.answers(current), 0)
+        found.add(current, quiet=not reasons)
+        turn, done = turn + 1, done + (not reasons)
+        if done < rounds and turn < max(rounds, most):
+            keep(found.answers(), turn)
+            if reasons:
+                log(f"round {turn} was disturbed: {reasons[0]}")
+                wait_until_quiet(QUIET_PATIENCE)
+    if host is not None:
+        host.quiet = done
+    return found.answers()
 
 
 def _order(names: list[str], turn: int) -> list[str]:

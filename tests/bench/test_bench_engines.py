@@ -64,7 +64,7 @@ def test_what_the_gate_refuses_has_no_figure(
     # Verdicts of before are in the cache of the tests: here they would not be found again.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "result.json"
-    arguments = ["--rounds", "1", "--seconds", "0.1", "--warm-up", "0", "-o", str(file)]
+    arguments = ["--rounds", "1", "--spare", "0", "--seconds", "0.1", "--warm-up", "0", "-o", str(file)]
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "engines", *arguments])
     assert run_app(app, "cliprl-bench") == 0
     result = read_result(file)

@@ -75,7 +75,20 @@ def test_a_peer_is_one_new_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "added.py").write_text(PEER)
     __import__("added")
     clip = make_clip(folder / "clip.mp4", frames=2)
-    words = ["--peer", "instant", "--rounds", "1", "--seconds", "0.1", "--warm-up", "0", "-o", str(folder / "r.json")]
+    words = [
+        "--peer",
+        "instant",
+        "--rounds",
+        "1",
+        "--spare",
+        "0",
+        "--seconds",
+        "0.1",
+        "--warm-up",
+        "0",
+        "-o",
+        str(folder / "r.json"),
+    ]
     assert run(monkeypatch, "peers", str(clip), *words) == 0
     assert read_result(folder / "r.json").cases() == ["cliprl-stream", "instant"]
 

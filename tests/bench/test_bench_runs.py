@@ -47,7 +47,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def job(clip: str) -> BenchJob:
-    return BenchJob(clip, rounds=3, seconds=0.01, warm_up=0.0)
+    return BenchJob(clip, rounds=3, seconds=0.01, warm_up=0.0, spare=0)
 
 
 @pytest.fixture(scope="module")
@@ -415,7 +415,7 @@ def test_warm_up_and_measuring_go_by_the_clock(job: BenchJob) -> None:
 def test_suite_writes_a_file_per_part_and_readme_figures(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short, segmenter = BenchJob("", rounds=1, seconds=0.01, warm_up=0.0), Segmenter()
+    short, segmenter = BenchJob("", rounds=1, seconds=0.01, warm_up=0.0, spare=0), Segmenter()
     monkeypatch.setattr(
         "cliprl.bench.harness.timing.in_fresh_process", lambda function, *arguments, on_report: function(*arguments)
     )

@@ -37,7 +37,21 @@ def test_the_command_measures_both_stages_and_the_loader(
 ) -> None:
     recipe, file = tmp_path / "tiny.toml", tmp_path / "training.json"
     recipe.write_text(f"name = 'tiny'\n{NETWORK}")
-    words = [str(recipe), "--device", "cpu", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0", "-o", str(file)]
+    words = [
+        str(recipe),
+        "--device",
+        "cpu",
+        "--rounds",
+        "1",
+        "--spare",
+        "0",
+        "--seconds",
+        "0.2",
+        "--warm-up",
+        "0",
+        "-o",
+        str(file),
+    ]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "training", *words, *settings])
     assert run_app(app, "cliprl-bench") == 0
@@ -67,7 +81,7 @@ def test_planted_slow_loader_shows_as_the_stages_wait(
     for module in (training, throughput, batch_loader):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(supervised.Supervised, "step", step)
-    job = BenchJob("", rounds=1, seconds=1.5, warm_up=0)
+    job = BenchJob("", rounds=1, seconds=1.5, warm_up=0, spare=0)
     waits, paces = [], []
     for seconds in (0.02, 0.5):
         monkeypatch.setattr(batch_loader, "ThreadPoolExecutor", lambda *_, s=seconds, **__: VirtualLoader(clock, s))

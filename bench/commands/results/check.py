@@ -86,10 +86,11 @@ def _limits(path: Path, entry: Mapping[str, Any]) -> list[Limit]:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A limit and the figure that was compared with it."""
+    """A limit and the figure that was compared with it; `judged` is False if the host disturbed every round."""
 
     limit: Limit
     value: float
+    judged: bool = True
 
     @property
     def kept(self) -> bool:
@@ -98,11 +99,20 @@ class Finding:
 
     @property
     def state(self) -> str:
-        """The state in a word."""
-        return "kept" if self.kept else "BREACH"
+        """The state in a word. A figure that is outside the limit in disturbed rounds only is no breach, and not kept."""
+        if self.kept:
+            return "kept"
+        return "BREACH" if self.judged else "not judged"
+
+    @property
+    def remark(self) -> str:
+        """Why there is no verdict."""
+        return "" if self.kept or self.judged else " (no quiet round to be had)"
 
     def __str__(self) -> str:
-        return f"{self.state}: {self.limit.title} is {format_number(self.value)}, must be {self.limit.bounds}"
+        return (
+            f"{self.state}: {self.limit.title} is {format_number(self.value)}, must be {self.limit.bounds}{self.remark}"
+        )
 
 
 def check(results: Sequence[Result], limits: Sequence[Limit]) -> list[Finding]:
@@ -132,8 +142,8 @@ def unmeasured(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
 
 def measured(results: Sequence[Result], limit: Limit) -> list[Finding]:
     """Compare a limit with every result that has its series."""
-    found = [s for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
-    return [Finding(limit, asdict(series.digest())[limit.statistic]) for series in found]
+    found = [(r, s) for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
+    return [Finding(limit, asdict(s.digest())[limit.statistic], not r.no_quiet_round) for r, s in found]
 
 
 @app.command("check")
@@ -141,7 +151,7 @@ def command(
     files: Annotated[list[Path], typer.Argument(metavar="RESULT…", help="Result files.", show_default=False)],
     budget: Annotated[Path, typer.Option(help="Limits, in TOML.", show_default=False)],
 ) -> None:
-    """Compare results with the limits of a budget. Exit status 1 on a breach."""
+    """Compare results with the limits of a budget. Exit status 1 on a breach, and where no round was quiet enough to judge."""
     results, limits = [read_result(path) for path in files], read_budget(budget)
     findings = check(results, limits)
     for finding in findings:

@@ -17,6 +17,8 @@ from cliprl.pipeline.core.statistics import STAGES
 
 # A smaller relative difference counts as no change, even if it is statistically clear.
 NOTABLE = 0.05
+# Most disturbed rounds that are named.
+MOST_NAMED = 6
 STAGE_NAMES = (*STAGES, "read", "encoder", "refinement step")
 
 
@@ -81,6 +83,18 @@ def repeats(changes: list[Change]) -> str:
     return f"Medians that differ by more than {stats.SPREAD_LIMIT:.0%}: {names}."
 
 
+def host_account(name: str, result: Result) -> str:
+    """Tell in a sentence which rounds of a result the host disturbed, as far as the kernel told."""
+    if not result.host:
+        return f"{name}: its rounds were measured without the kernel's readings."
+    disturbed = result.disturbed_rounds()
+    if not disturbed:
+        return f"{name}: the kernel reports no disturbed round."
+    counted = "none was quiet, so all count" if result.no_quiet_round else "these do not count"
+    more = f", and {len(disturbed) - MOST_NAMED} more" if len(disturbed) > MOST_NAMED else ""
+    return f"{name}: disturbed by the host ({counted}): {'; '.join(disturbed[:MOST_NAMED])}{more}."
+
+
 def format_comparison(a: Result, b: Result) -> str:
     """Format the comparison: a table, the stage that changed most, the agreement, and the caveats."""
     changes = compare_results(a, b)
@@ -101,7 +115,10 @@ def format_comparison(a: Result, b: Result) -> str:
     sentence = "No stage changed."
     if found is not None:
         sentence = f"Changed most: **{found.a.name}** ({found.a.case}), by {found.difference:+.2f} ms a frame."
-    return "\n".join([table, "", sentence, repeats(changes), *(f"- caution: {text}" for text in conditions(a, b)), ""])
+    account = [host_account("A", a), host_account("B", b)]
+    return "\n".join(
+        [table, "", sentence, repeats(changes), *account, *(f"- caution: {text}" for text in conditions(a, b)), ""]
+    )
 
 
 File = Annotated[Path, typer.Argument(help="A result file.", show_default=False)]
