@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from cliprl.bench.commands.stream import lead, rate_series
+from cliprl.bench.commands.stream import own_rounds, pair_lead, rate_series
+from cliprl.bench.harness.pairs import PairedRounds
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
-from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
-from cliprl.bench.peers import all_peers, cliprl_contender, find_peer, timed, trial
+from cliprl.bench.harness.timing import BenchJob, LogFunction
+from cliprl.bench.peers import all_peers, cliprl_contender, find_peer, trial
 from cliprl.engines import CliprlError
 
 METHOD = {
     "includes": "opening the clip, all work of the peer (see its note), closing its output",
     "excludes": "starting Python, importing, loading or exporting networks, warm-up runs",
     "pace": "as fast as possible; a slow peer gets as many of the clip's first frames as it does in three times the seconds",
+    "pairs": "cliprl-stream takes turns with each peer, a few seconds each, in processes that stay ready",
 }
 
 
@@ -47,18 +50,21 @@ def measure(
     chosen = list(dict.fromkeys((cliprl_contender.NAME, *(names or all_peers()))))
     absent = {name: reason for name in chosen[1:] if (reason := _unfit(name, job, log))}
     notes = [f"{name} skipped: {reason}" for name, reason in absent.items()]
-    tasks = {name: (timed, (find_peer(name).prepare, job)) for name in chosen if name not in absent}
+    others = {name: (find_peer(name).prepare, job) for name in chosen[1:] if name not in absent}
     for name in notes:
         log(name)
-    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(_series(answers), METHOD, notes))
+    first = (cliprl_contender.prepare, job)
+    return session.pairs(
+        cliprl_contender.NAME, first, others, log, lambda answers: session.result(peer_series(answers), METHOD, notes)
+    )
 
 
-def _series(answers: Answers) -> list[Series]:
-    series = []
-    for name in answers:
-        series += rate_series(answers, name, find_peer(name).differs)
-        if name != cliprl_contender.NAME:
-            series += lead(answers, cliprl_contender.NAME, name)
+def peer_series(answers: Mapping[str, PairedRounds]) -> list[Series]:
+    """Rates of the stream and of each peer, and the ratio of the two in their pair."""
+    own = own_rounds(answers)
+    series = rate_series(own, cliprl_contender.NAME, find_peer(cliprl_contender.NAME).differs)
+    for name, pair in answers.items():
+        series += [*rate_series(pair.other, name, find_peer(name).note()), *pair_lead(pair, name)]
     return series
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cliprl.bench.commands.stream import rate_series
+from cliprl.bench.commands.stream import rate_series, work_series
 from cliprl.bench.harness.clips import clip_file
 from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
@@ -131,10 +131,5 @@ def measure(
 
 
 def _series(answers: Answers) -> list[Series]:
-    series = [s for case in answers for s in rate_series(answers, case)]
-    return series + [Series.of(case, "CPU work", "ms", _work(rounds)) for case, rounds in answers.items()]
-
-
-def _work(rounds: Sequence[Sequence[TimedRun]]) -> list[list[float]]:
-    """CPU milliseconds per frame, one sample per run."""
-    return [[run.cpu_seconds / run.outcome.frames * 1000 for run in runs] for runs in rounds]
+    series = [s for case, rounds in answers.items() for s in rate_series(rounds, case)]
+    return series + [work_series(rounds, case) for case, rounds in answers.items()]

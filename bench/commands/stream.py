@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cliprl.bench.commands import stages
+from cliprl.bench.harness.pairs import PairedRounds
 from cliprl.bench.harness.registry import measurement
-from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result import LEAD, Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction, TimedRun
-from cliprl.bench.peers import cliprl_contender, find_peer, timed
+from cliprl.bench.peers import cliprl_contender, find_peer
 from cliprl.pipeline.core.statistics import STAGES
 
 PLAIN = "OpenCV + OpenVINO loop"
@@ -18,7 +18,8 @@ METHOD = {
     "includes": "opening input and output, decoding, the networks, drawing, x264 ultrafast, closing the file",
     "excludes": "starting Python, importing, compiling the networks, warm-up runs",
     "pace": "as fast as possible",
-    "bound": "cores / CPU seconds a frame of the stages, each measured alone in the same rounds",
+    "bound": "cores / CPU seconds a frame of the stages, measured in the same rounds while the other cores run the same",
+    "pairs": "cliprl-stream takes turns with each other case, a few seconds each, in processes that stay ready",
     "latency": "from the end of a frame's decoding to the end of its writing, queues included",
 }
 
@@ -26,34 +27,51 @@ METHOD = {
 @measurement(
     "stream",
     help="File to file as fast as possible, beside an OpenCV loop with the same engine, and the share of the machine's bound.",
-    defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
+    defaults=BenchJob("", rounds=5, seconds=4, warm_up=2),
     suite={"stream": {}},
 )
 def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
-    """Measure rounds of the stages alone, the stream and the plain loop, in turn, each in a fresh process."""
-    tasks: dict[str, Any] = {stages.ALONE: (stages.alone, (job,))}
-    tasks |= {name: (timed, (find_peer(name).prepare, job)) for name in (cliprl_contender.NAME, PLAIN)}
-    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD))
+    """Measure the stream in pairs with its stages, alone and beside a load, and with the plain loop."""
+    others = {
+        stages.BUSY: (stages.prepare_busy_stages, job),
+        stages.ALONE: (stages.prepare_stages, job),
+        PLAIN: (find_peer(PLAIN).prepare, job),
+    }
+    first = (cliprl_contender.prepare, job)
+    return session.pairs(
+        cliprl_contender.NAME, first, others, log, lambda answers: session.result(series_of(answers), METHOD)
+    )
 
 
-def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
-    """All series of rounds by case: the stages alone, the stream, the plain loop; empty until each has an answer."""
-    if len(answers) < 3:
-        return []
-    series = [
-        *rate_series(answers, cliprl_contender.NAME),
-        *frame_series(answers[cliprl_contender.NAME]),
-        *efficiency(answers),
-    ]
-    series += [*rate_series(answers, PLAIN), *lead(answers, cliprl_contender.NAME, PLAIN)]
-    return [*series, *stages.alone_series(answers[stages.ALONE])]
+def series_of(answers: Mapping[str, PairedRounds]) -> list[Series]:
+    """All series of the pairs measured so far: the stream in all of them, the efficiency, the plain loop, the stages."""
+    own = own_rounds(answers)
+    series = [*rate_series(own, cliprl_contender.NAME), work_series(own, cliprl_contender.NAME), *frame_series(own)]
+    if stages.BUSY in answers:
+        series += efficiency(answers[stages.BUSY])
+    if PLAIN in answers:
+        series += [*rate_series(answers[PLAIN].other, PLAIN), *pair_lead(answers[PLAIN], PLAIN)]
+    if stages.ALONE in answers:
+        series += stages.alone_series(answers[stages.ALONE].other)
+    return series + (stages.busy_series(answers[stages.BUSY].other) if stages.BUSY in answers else [])
 
 
-def rate_series(answers: Mapping[str, Sequence[Sequence[TimedRun]]], case: str, note: str = "") -> list[Series]:
+def own_rounds(answers: Mapping[str, PairedRounds]) -> list[list[TimedRun]]:
+    """The rounds of `cliprl-stream` in all pairs."""
+    return [runs for pair in answers.values() for runs in pair.first]
+
+
+def rate_series(rounds: Sequence[Sequence[TimedRun]], case: str, note: str = "") -> list[Series]:
     """Frames per second and busy processors, one sample per run."""
-    fps = [[run.fps for run in runs] for runs in answers[case]]
-    busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in answers[case]]
+    fps = [[run.fps for run in runs] for runs in rounds]
+    busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in rounds]
     return [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
+
+
+def work_series(rounds: Sequence[Sequence[TimedRun]], case: str) -> Series:
+    """CPU milliseconds a frame, one sample per run."""
+    work = [[run.cpu_seconds / run.outcome.frames * 1000 for run in runs] for runs in rounds]
+    return Series.of(case, "CPU work", "ms", work)
 
 
 def frame_series(rounds: Sequence[Sequence[TimedRun]], case: str = cliprl_contender.NAME) -> list[Series]:
@@ -74,16 +92,24 @@ def _means(rounds: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[stages.mean(values)] for values in rounds]
 
 
-def efficiency(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
+def efficiency(pair: PairedRounds) -> list[Series]:
     """The share of the bound that the stream reached, one sample per round."""
-    reached = [stages.mean([run.fps for run in runs]) for runs in answers[cliprl_contender.NAME]]
-    bound = stages.bounds(answers[stages.ALONE])
-    shares = [[fps / most] for fps, most in zip(reached, bound, strict=True)]
+    bound = stages.bounds(pair.other)
+    shares = [[rate_of(runs) / most] for runs, most in zip(pair.first, bound, strict=True)]
     return [Series.of(cliprl_contender.NAME, "efficiency", "of bound", shares)]
+
+
+def rate_of(runs: Sequence[TimedRun]) -> float:
+    """The mean frames per second of the runs of a round."""
+    return stages.mean([run.fps for run in runs])
+
+
+def pair_lead(pair: PairedRounds, other: str, case: str = cliprl_contender.NAME) -> list[Series]:
+    """Ratio of the frames per second of a pair, one sample per round."""
+    return lead({case: pair.first, other: pair.other}, case, other)
 
 
 def lead(answers: Mapping[str, Sequence[Sequence[TimedRun]]], case: str, other: str) -> list[Series]:
     """Ratio of the frames per second of two cases, one sample per round, in which both ran on the same machine."""
-    pairs = zip(answers[case], answers[other], strict=True)
-    times = [[stages.mean([r.fps for r in a]) / stages.mean([r.fps for r in b])] for a, b in pairs]
-    return [Series.of(case, f"fps over {other}", "times", times)]
+    rounds = zip(answers[case], answers[other], strict=True)
+    return [Series.of(case, f"{LEAD}{other}", "times", [[rate_of(a) / rate_of(b)] for a, b in rounds])]

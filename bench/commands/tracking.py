@@ -7,11 +7,12 @@ from pathlib import Path
 
 from cliprl.bench.commands import stages
 from cliprl.bench.commands.stream import lead, rate_series
+from cliprl.bench.harness.pairs import PairedRounds
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutcome, TimedRun
-from cliprl.bench.peers import cliprl_contender, timed
+from cliprl.bench.peers import cliprl_contender
 from cliprl.pipeline import OutputSpec, Overlay, Segmenter, Stream, open_sink, open_source
 from cliprl.pipeline.core.statistics import STAGES
 from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
@@ -44,13 +45,17 @@ def prepare_tracked(job: BenchJob) -> Runner:
 @measurement(
     "tracking",
     help="File to file with and without ids of instruments, in turns: the ratio of the rates, and the time of tracking.",
-    defaults=BenchJob("", rounds=3, seconds=10, warm_up=2),
+    defaults=BenchJob("", rounds=5, seconds=4, warm_up=2),
 )
 def measure(session: ResultSession, job: BenchJob, log: LogFunction) -> Result:
-    """Measure rounds of the stream with and without ids, in turn, each in a fresh process."""
-    cases = {cliprl_contender.NAME: cliprl_contender.prepare, TRACKED: prepare_tracked}
-    tasks = {name: (timed, (prepare, job)) for name, prepare in cases.items()}
-    return session.rounds(tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD))
+    """Measure the stream with ids and the one without as a pair, in turns of a few seconds."""
+    others = {cliprl_contender.NAME: (cliprl_contender.prepare, job)}
+
+    def make_result(answers: Mapping[str, PairedRounds]) -> Result:
+        pair = answers[cliprl_contender.NAME]
+        return session.result(series_of({TRACKED: pair.first, cliprl_contender.NAME: pair.other}), METHOD)
+
+    return session.pairs(TRACKED, (prepare_tracked, job), others, log, make_result)
 
 
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
@@ -59,8 +64,8 @@ def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Serie
         return []
     tracked = stages.samples_by_round(answers[TRACKED], stages.TRACK)
     return [
-        *rate_series(answers, cliprl_contender.NAME),
-        *rate_series(answers, TRACKED),
+        *rate_series(answers[cliprl_contender.NAME], cliprl_contender.NAME),
+        *rate_series(answers[TRACKED], TRACKED),
         *lead(answers, TRACKED, cliprl_contender.NAME),
         Series.of(TRACKED, f"CPU time over {cliprl_contender.NAME}", "times", _cpu_ratios(answers)),
         Series.of(TRACKED, stages.TRACK, "ms", tracked),

@@ -22,7 +22,7 @@ FLAGS = (
 )
 PACKAGES = (
     *("cliprl", "numpy", "av", "opencv-python-headless", "openvino"),
-    *("onnxruntime", "torch", "torchvision", "torchcodec", "ultralytics", "supervision", "sam2"),
+    *("onnxruntime", "torch", "torchvision", "torchcodec", "ultralytics", "supervision", "sam2", "transformers"),
 )
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -55,7 +55,7 @@ def describe_machine() -> dict[str, Any]:
         "gpu": _gpu(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "libraries": {name: found for name in PACKAGES if (found := _version(name))},
+        "libraries": {name: found for name in PACKAGES if (found := package_version(name))},
     }
 
 
@@ -86,7 +86,8 @@ def _gpu() -> list[str] | None:
     return done.stdout.strip().splitlines() if done.returncode == 0 and done.stdout.strip() else None
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a distribution, None without it."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -220,12 +220,18 @@ class HostLog:
     unseen: Sequence[str] = ()
     quiet: int = 0
     entries: list[dict[str, Any]] = field(default_factory=list)
+    quiet_by: dict[str, int] = field(default_factory=dict)
 
     def note(self, number: int, case: str, reading: HostReading, **figures: Any) -> list[str]:
         """Record the reading of a case in a round, with figures that were seen in it; return the reasons of a disturbance."""
         reasons = reading.reasons()
         self.entries.append({"round": number, "case": case, "disturbed_by": reasons} | asdict(reading) | figures)
         return reasons
+
+    def count_pair(self, name: str, quiet: int) -> None:
+        """Record the quiet rounds of the pair with this program; the pair with the fewest counts for the whole."""
+        self.quiet_by[name] = quiet
+        self.quiet = min(self.quiet_by.values())
 
     def block(self) -> dict[str, Any]:
         """The block of a result file."""
@@ -234,5 +240,6 @@ class HostLog:
             "unseen": list(self.unseen),
             "quiet_rounds": self.quiet,
             "wanted_rounds": self.wanted,
+            "quiet_rounds_by_pair": self.quiet_by,
             "rounds": self.entries,
         }

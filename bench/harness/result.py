@@ -21,6 +21,8 @@ UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
 # The beginning of the warning that names series whose two halves differ.
 SHAKY = f"the medians of the two halves differ by more than {stats.SPREAD_LIMIT:.0%}"
+# The start of the name of a series that holds ratios to another program.
+LEAD = "fps over "
 # Units of which more is better; of all others less is.
 MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
 
@@ -89,10 +91,13 @@ class Result:
         """The cases, in the order measured."""
         return list(dict.fromkeys(s.case for s in self.series))
 
-    @property
-    def no_quiet_round(self) -> bool:
-        """Whether the host disturbed every round."""
-        return bool(self.host) and not self.host["quiet_rounds"]
+    def judged(self, name: str = "") -> bool:
+        """Whether there was a quiet round, of the pair that the series compares if it does so; True without readings."""
+        if not self.host:
+            return True
+        pairs: Mapping[str, int] = self.host.get("quiet_rounds_by_pair", {})
+        quiet = next((count for pair, count in pairs.items() if name == f"{LEAD}{pair}"), self.host["quiet_rounds"])
+        return quiet > 0
 
     def disturbed_rounds(self) -> list[str]:
         """The rounds that the host disturbed, each with its reason."""

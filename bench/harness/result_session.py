@@ -14,6 +14,7 @@ from typing import Any, Self
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file, describe_bundle, describe_clip
 from cliprl.bench.harness.host import HostLog, KernelFiles
+from cliprl.bench.harness.pairs import Contender, PairedRounds, measure_pairs
 from cliprl.bench.harness.result import UNFINISHED, Result, Series
 from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, TimedTask, interleaved
 from cliprl.engines import open_bundle
@@ -92,6 +93,23 @@ class ResultSession:
         self.host.wanted = rounds
         most = rounds + self._job.most_rounds - self._job.rounds
         return make_result(interleaved(tasks, rounds, log, keep, join, self.host, most))
+
+    def pairs(
+        self,
+        name: str,
+        first: Contender,
+        others: Mapping[str, Contender],
+        log: LogFunction,
+        make_result: Callable[[Mapping[str, PairedRounds]], Result],
+        until: Callable[[str], float] = lambda name: float("inf"),
+    ) -> Result:
+        """Measure the program `name` in pairs with others (see `measure_pairs`) and return `make_result(answers)`."""
+        self.host.wanted = max(job.rounds for _, job in others.values())
+
+        def keep(answers: dict[str, PairedRounds]) -> None:
+            self.keep(make_result(answers), f"ended after {len(answers)} of {len(others)} pairs")
+
+        return make_result(measure_pairs(name, first, others, self.host, log, keep, until))
 
     def keep(self, result: Result, words: str) -> None:
         """Keep an intermediate result, marked as unfinished; `words` describe the completed part."""

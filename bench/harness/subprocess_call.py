@@ -36,7 +36,7 @@ def in_fresh_process(
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(there, function, arguments))
     try:
-        with _undisturbed():
+        with undisturbed_start():
             process.start()
         there.close()
         while (message := here.recv())[0] == REPORT:
@@ -46,7 +46,7 @@ def in_fresh_process(
         raise CliprlError("the measured process died: run the same with cliprl-stream to see why") from None
     finally:
         here.close()
-        _end(process)
+        end_process(process)
     if message[0] == ERROR:
         raise message[1]
     answer: ResultT = message[1]
@@ -54,7 +54,7 @@ def in_fresh_process(
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed_start() -> Iterator[None]:
     """Delay signals while a process is being started.
 
     The process itself ignores Ctrl-C and hangup, which a terminal sends to all processes; its parent ends it.
@@ -74,7 +74,8 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def _end(process: BaseProcess) -> None:
+def end_process(process: BaseProcess) -> None:
+    """End a process: wait for it, unless an exception is being handled, then terminate it, then kill it."""
     if process.pid is None:
         return
     process.join(0.0 if sys.exc_info()[0] else _PATIENCE)

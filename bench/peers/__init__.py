@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from cliprl.bench.harness.environment import package_version
 from cliprl.bench.harness.registry import discover
 from cliprl.bench.harness.timing import BenchJob, Runner, TimedRun, quiet_libraries, timed_runs
 from cliprl.engines import UsageError
@@ -25,7 +26,7 @@ class PeerProgram:
     """One way to do the work: `prepare` makes a runner of a job; it is a module-level function, called in another process.
 
     `differs` describes how its work differs from the pipeline's. `needs` are the modules that must be installed, `install` is
-    the command that installs them.
+    the command that installs them, `packages` the distributions whose versions a result names.
     """
 
     name: str
@@ -33,6 +34,12 @@ class PeerProgram:
     differs: str
     needs: tuple[str, ...] = ()
     install: str = ""
+    packages: tuple[str, ...] = ()
+
+    def note(self) -> str:
+        """How its work differs, and the versions that were measured."""
+        found = [f"{name} {number}" for name in self.packages if (number := package_version(name))]
+        return "; ".join([self.differs, *([", ".join(found)] if found else [])])
 
     def missing(self) -> str | None:
         """Return why it can't run here, None if it can."""
@@ -43,11 +50,13 @@ class PeerProgram:
 _PEERS: dict[str, PeerProgram] = {}
 
 
-def peer(name: str, differs: str, needs: tuple[str, ...] = (), install: str = "") -> Callable[[Prepare], Prepare]:
+def peer(
+    name: str, differs: str, needs: tuple[str, ...] = (), install: str = "", packages: tuple[str, ...] = ()
+) -> Callable[[Prepare], Prepare]:
     """Register the decorated function as a peer's `prepare`."""
 
     def register(prepare: Prepare) -> Prepare:
-        _PEERS[name] = PeerProgram(name, prepare, differs, needs, install)
+        _PEERS[name] = PeerProgram(name, prepare, differs, needs, install, packages)
         return prepare
 
     return register

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import cv2
@@ -28,6 +28,16 @@ PRESET = "ultrafast"
 Encode = Callable[[Array], tuple[Array, Array]]
 # features, logits, base, prior -> refined logits; valid until the next call.
 Refine = Callable[[Array, Array, Array, Array], Array]
+
+
+class LabelMaker(Protocol):
+    """What the loop calls for each RGB image (H, W, 3) of a clip: labels (h, w)."""
+
+    def __call__(self, image: Image) -> Image:
+        """Segment the next frame of the clip."""
+
+    def reset(self) -> None:
+        """Forget the last frame."""
 
 
 class PlainSegmenter:
@@ -54,7 +64,7 @@ class PlainSegmenter:
         self._prior = None
 
 
-def run_loop(clip: Path, out: Path, bundle: Bundle, segment: PlainSegmenter, frames: int | None) -> int:
+def run_loop(clip: Path, out: Path, bundle: Bundle, segment: LabelMaker, frames: int | None) -> int:
     """Segment and overlay `clip`, or its first `frames` frames, into `out`; returns the number of frames."""
     with av.open(clip) as container:
         rate = container.streams.video[0].average_rate

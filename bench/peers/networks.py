@@ -19,18 +19,20 @@ from cliprl.engines.backends.registry import backend_of
 _SAME = "same bundle, input size and x264 preset; every refinement step taken; full-size RGB in between, no contours or legend"
 _RANDOM = "random weights in the same network, float32; input size, preset and drawing as in the other loops"
 _ALONE = "as the loop above, its network on one thread"
-_ONNXRUNTIME = (("onnxruntime",), "pip install onnxruntime")
-_TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'")
+_LIBRARIES = ("opencv-python-headless", "av")
+LOOP_PACKAGES = ("openvino", *_LIBRARIES)
+_ONNXRUNTIME = (("onnxruntime",), "pip install onnxruntime", ("onnxruntime", *_LIBRARIES))
+_TORCH = (("torch", "open_clip", "timm"), "pip install 'cliprl[train]'", ("torch", *_LIBRARIES))
 
 
-@peer("OpenCV + OpenVINO loop", f"same engine, {_SAME}")
+@peer("OpenCV + OpenVINO loop", f"same engine, {_SAME}", packages=LOOP_PACKAGES)
 def openvino_loop(job: BenchJob) -> Runner:
     """Run the plain loop on the engine of `cliprl-stream`."""
     bundle = open_bundle(job.bundle)
     return _loop(job, bundle, openvino_segmenter(bundle, job.steps))
 
 
-@peer("OpenCV + OpenVINO loop, 1 thread", "as the loop above, its networks on one thread")
+@peer("OpenCV + OpenVINO loop, 1 thread", "as the loop above, its networks on one thread", packages=LOOP_PACKAGES)
 def openvino_loop_alone(job: BenchJob) -> Runner:
     """Run the same with one thread, which leaves a core to the loop's other threads."""
     bundle = open_bundle(job.bundle)

@@ -23,6 +23,7 @@ MOST_FRAMES = 4
     "hiera-tiny with random weights at 1024x1024, one prompted object, masks only: no drawing, no output file",
     ("sam2",),
     "pip install sam2",
+    ("sam2", "torch"),
 )
 def prepare(job: BenchJob) -> Runner:
     """Build the predictor; write the clip's first frames into the JPEG folder that it reads."""

@@ -21,6 +21,7 @@ from cliprl.engines import open_bundle
     "process_video with the same network on OpenVINO and a mask annotator; its own video writer (MPEG-4 part 2)",
     ("supervision",),
     "pip install supervision",
+    ("supervision", "openvino"),
 )
 def prepare(job: BenchJob) -> Runner:
     """Run the same network on the same engine; detections are one mask per visible class."""

@@ -15,7 +15,7 @@ from cliprl.bench.peers import peer
 from cliprl.bench.peers.baseline_loop import PRESET
 
 
-@peer("PyAV decode", "decodes, nothing else: a limit, not a peer")
+@peer("PyAV decode", "decodes, nothing else: a limit, not a peer", packages=("av",))
 def decode(job: BenchJob) -> Runner:
     """Decode by PyAV with all threads; drop the frames."""
 
@@ -30,6 +30,7 @@ def decode(job: BenchJob) -> Runner:
 @peer(
     "PyAV decode and encode",
     "decodes and encodes with the same x264 preset, frames untouched: a limit, not a peer",
+    packages=("av",),
 )
 def transcode(job: BenchJob) -> Runner:
     """Decode by PyAV and pass the frames to x264."""
@@ -53,7 +54,13 @@ def transcode(job: BenchJob) -> Runner:
     return run
 
 
-@peer("torchcodec decode", "decodes to RGB tensors, nothing else", ("torchcodec",), "pip install torchcodec")
+@peer(
+    "torchcodec decode",
+    "decodes to RGB tensors, nothing else",
+    ("torchcodec",),
+    "pip install torchcodec",
+    ("torchcodec",),
+)
 def torchcodec_decode(job: BenchJob) -> Runner:
     """Iterate torchcodec's VideoDecoder, as in its documentation."""
     decoders: Any = import_module("torchcodec.decoders")

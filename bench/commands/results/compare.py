@@ -90,7 +90,7 @@ def host_account(name: str, result: Result) -> str:
     disturbed = result.disturbed_rounds()
     if not disturbed:
         return f"{name}: the kernel reports no disturbed round."
-    counted = "none was quiet, so all count" if result.no_quiet_round else "these do not count"
+    counted = "none was quiet, so all count" if not result.judged() else "these do not count"
     more = f", and {len(disturbed) - MOST_NAMED} more" if len(disturbed) > MOST_NAMED else ""
     return f"{name}: disturbed by the host ({counted}): {'; '.join(disturbed[:MOST_NAMED])}{more}."
 

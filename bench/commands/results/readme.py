@@ -11,7 +11,7 @@ import typer
 
 from cliprl.bench.commands.results.check import Finding, Limit, measured, read_budget, unmeasured
 from cliprl.bench.harness.registry import app
-from cliprl.bench.harness.result import SHAKY, Result, Series, read_result
+from cliprl.bench.harness.result import LEAD, SHAKY, Result, Series, read_result
 from cliprl.bench.harness.table import format_number, grid, median
 from cliprl.engines import UsageError
 
@@ -41,7 +41,6 @@ SHOWN = {
     "soak": ("growth", "memory", "open files", "latency drift"),
 }
 MOST_ROWS, MAX_WIDTH = 10, 150
-_LEAD = "fps over "
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,13 @@ HEADLINES = (
         "the same, over an OpenCV loop with the same engine",
         "stream",
         "cliprl-stream",
-        f"{_LEAD}OpenCV + OpenVINO loop",
+        f"{LEAD}OpenCV + OpenVINO loop",
     ),
     Headline(
         "the same, over ultralytics YOLO11n-seg in OpenVINO",
         "peers",
         "cliprl-stream",
-        f"{_LEAD}ultralytics yolo11n-seg, OpenVINO",
+        f"{LEAD}ultralytics yolo11n-seg, OpenVINO",
     ),
     Headline("live at 25 FPS, camera to display, 99th percentile", "live --rate 25", "25 FPS", "glass to glass", "p99"),
     Headline("live at 25 FPS, frames lost", "live --rate 25", "25 FPS", "lost", "max"),
@@ -202,8 +201,8 @@ def _cases(results: Sequence[Result]) -> list[str]:
 
 def _place(series: Series) -> tuple[str, str]:
     """The row and the column of a series."""
-    if series.name.startswith(_LEAD):
-        return series.name.removeprefix(_LEAD), f"{series.case} over it, {series.unit}"
+    if series.name.startswith(LEAD):
+        return series.name.removeprefix(LEAD), f"{series.case} over it, {series.unit}"
     return series.case, series.name if series.unit.lower() in series.name.split() else f"{series.name}, {series.unit}"
 
 

@@ -1,0 +1,167 @@
+"""Paired measurements: two programs take turns within seconds, each in a process that stays ready between its turns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+from cliprl.bench.harness.host import HostLog, HostReading, HostWatch, wait_until_quiet
+from cliprl.bench.harness.subprocess_call import ANSWER, ERROR, end_process, undisturbed_start
+from cliprl.bench.harness.timing import (
+    QUIET_PATIENCE,
+    BenchJob,
+    LogFunction,
+    Runner,
+    SortedRounds,
+    TimedRun,
+    measured_runs,
+    quiet_libraries,
+    warmed_up,
+)
+from cliprl.engines import CliprlError
+from cliprl.engines.cli.signals import leave_to_parent
+
+Turn = tuple[list[TimedRun], HostReading]
+
+
+class ReadyProcess:
+    """A process with a warm runner, which measures whenever it is asked to. Closing it ends the process."""
+
+    def __init__(self, name: str, prepare: Callable[[BenchJob], Runner], job: BenchJob) -> None:
+        self.name = name
+        self._line, there = multiprocessing.get_context("spawn").Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, prepare, job))
+        with undisturbed_start():
+            self._process.start()
+        there.close()
+        try:
+            self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(self) -> Turn:
+        """Measure for as long as the job says; with the host's reading meanwhile, other processes of this program included."""
+        self._line.send(True)
+        turn: Turn = self._receive()
+        return turn
+
+    def _receive(self) -> Any:
+        try:
+            kind, value = self._line.recv()
+        except (EOFError, OSError):
+            raise CliprlError(f"the process of '{self.name}' died: run its peer alone to see why") from None
+        if kind == ERROR:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        self._line.close()
+        end_process(self._process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serve(line: Connection, prepare: Callable[[BenchJob], Runner], job: BenchJob) -> None:
+    leave_to_parent()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    quiet_libraries()
+    try:
+        runner = prepare(job)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.mp4"
+            frames = warmed_up(runner, job, out)
+            line.send((ANSWER, None))
+            while line.recv():
+                watch = HostWatch()
+                runs = measured_runs(runner, job, out, frames)
+                line.send((ANSWER, (runs, watch.reading())))
+    except EOFError:
+        return  # the measurement is over
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        line.send((ERROR, error))
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRounds:
+    """The runs of two programs in the rounds that count (see `SortedRounds`), one list a round."""
+
+    first: list[list[TimedRun]]
+    other: list[list[TimedRun]]
+
+
+def measure_pair(
+    first: ReadyProcess,
+    other: ReadyProcess,
+    job: BenchJob,
+    host: HostLog,
+    log: LogFunction,
+    until: float = float("inf"),
+) -> PairedRounds:
+    """Measure rounds in which each of two programs has one turn; the one that begins changes from round to round.
+
+    Rounds that the host disturbed are measured again, up to `job.most_rounds` in all, and not after the moment `until`.
+    """
+    found, quiet = SortedRounds(), 0
+    for turn in range(job.most_rounds):
+        if quiet >= job.rounds or (turn and time.monotonic() > until):
+            break
+        log(f"{first.name} and {other.name}: round {turn + 1}, {quiet} of {job.rounds} quiet")
+        current, reasons = dict[str, list[TimedRun]](), list[str]()
+        for process in (first, other) if turn % 2 == 0 else (other, first):
+            runs, reading = process.measure()
+            current[process.name] = runs
+            case = process.name if process is other else f"{process.name} beside {other.name}"
+            fps = sum(run.outcome.frames for run in runs) / sum(run.seconds for run in runs)
+            reasons += host.note(turn + 1, case, reading, fps=round(fps, 2))
+        found.add(current, quiet=not reasons)
+        quiet += not reasons
+        if reasons and turn + 1 < job.most_rounds:
+            log(f"round {turn + 1} was disturbed: {reasons[0]}")
+            wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
+    host.count_pair(other.name, quiet)
+    answers = found.answers()
+    return PairedRounds(answers[first.name], answers[other.name])
+
+
+# What prepares the runner of a program, and its job.
+Contender = tuple[Callable[[BenchJob], Runner], BenchJob]
+
+
+def measure_pairs(
+    name: str,
+    first: Contender,
+    others: Mapping[str, Contender],
+    host: HostLog,
+    log: LogFunction,
+    keep: Callable[[dict[str, PairedRounds]], None] = lambda answers: None,
+    until: Callable[[str], float] = lambda name: float("inf"),
+) -> dict[str, PairedRounds]:
+    """Measure the program `name` in pairs with each of the others, one after the other; `keep` receives the answers so far.
+
+    `until` gives the moment after which no round of a pair is measured again.
+    """
+    answers: dict[str, PairedRounds] = {}
+    log(f"starting {name}")
+    with ReadyProcess(name, *first) as one:
+        for other, contender in others.items():
+            log(f"starting {other}")
+            with ReadyProcess(other, *contender) as two:
+                answers[other] = measure_pair(one, two, contender[1], host, log, until(other))
+            keep(answers)
+    return answers
