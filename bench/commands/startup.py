@@ -29,7 +29,7 @@ METHOD = {
 # The programs of the cases; their differences show the time of each part.
 STREAM_CODE = "from cliprl.pipeline.cli.main import main; main()"
 PARTIAL_STARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
-WARM_CACHE, COLD_CACHE = "warm", "cold"
+WARM_CACHE, COLD_CACHE = CASES = "warm", "cold"
 
 
 def launch_python(words: Sequence[str], cache: Path) -> tuple[float, float, str]:

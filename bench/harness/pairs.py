@@ -151,17 +151,24 @@ def measure_pairs(
     log: LogFunction,
     keep: Callable[[dict[str, PairedRounds]], None] = lambda answers: None,
     until: Callable[[str], float] = lambda name: float("inf"),
+    left_out: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, PairedRounds]:
     """Measure the program `name` in pairs with each of the others, one after the other; `keep` receives the answers so far.
 
-    `until` gives the moment after which no round of a pair is measured again.
+    `until` gives the moment after which no round of a pair is measured again. `left_out` receives the other program that failed
+    and its error; without it the error ends the measurement.
     """
     answers: dict[str, PairedRounds] = {}
     log(f"starting {name}")
     with ReadyProcess(name, *first) as one:
         for other, contender in others.items():
             log(f"starting {other}")
-            with ReadyProcess(other, *contender) as two:
-                answers[other] = measure_pair(one, two, contender[1], host, log, until(other))
+            try:
+                with ReadyProcess(other, *contender) as two:
+                    answers[other] = measure_pair(one, two, contender[1], host, log, until(other))
+            except Exception as error:
+                if left_out is None:
+                    raise
+                left_out(other, error)
             keep(answers)
     return answers

@@ -91,13 +91,13 @@ class Result:
         """The cases, in the order measured."""
         return list(dict.fromkeys(s.case for s in self.series))
 
-    def judged(self, name: str = "") -> bool:
-        """Whether there was a quiet round, of the pair that the series compares if it does so; True without readings."""
+    def judged(self, case: str = "", name: str = "") -> bool:
+        """Whether there was a quiet round, of the pair that the series belongs to if there are pairs; True without readings."""
         if not self.host:
             return True
         pairs: Mapping[str, int] = self.host.get("quiet_rounds_by_pair", {})
-        quiet = next((count for pair, count in pairs.items() if name == f"{LEAD}{pair}"), self.host["quiet_rounds"])
-        return quiet > 0
+        own = (count for pair, count in pairs.items() if case == pair or name == f"{LEAD}{pair}")
+        return next(own, self.host["quiet_rounds"]) > 0
 
     def disturbed_rounds(self) -> list[str]:
         """The rounds that the host disturbed, each with its reason."""

@@ -195,4 +195,5 @@ def _order(names: list[str], turn: int) -> list[str]:
 def quiet_libraries() -> None:
     """Keep the peers' libraries from asking the network for updates while they are timed."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

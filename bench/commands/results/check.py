@@ -143,7 +143,7 @@ def unmeasured(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
 def measured(results: Sequence[Result], limit: Limit) -> list[Finding]:
     """Compare a limit with every result that has its series."""
     found = [(r, s) for r in results if r.kind == limit.kind if (s := r.find(limit.case, limit.name)) is not None]
-    return [Finding(limit, asdict(s.digest())[limit.statistic], r.judged(limit.name)) for r, s in found]
+    return [Finding(limit, asdict(s.digest())[limit.statistic], r.judged(limit.case, limit.name)) for r, s in found]
 
 
 @app.command("check")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cliprl.bench.commands.results.check import Limit, read_budget
 from cliprl.bench.harness import stats
 from cliprl.bench.harness.registry import app
 from cliprl.bench.harness.result import Result, Series, read_result
@@ -121,10 +123,35 @@ def format_comparison(a: Result, b: Result) -> str:
     )
 
 
+def headline_agreement(a: Result, b: Result, limits: Sequence[Limit]) -> tuple[bool, str]:
+    """Whether every row that has a limit agrees within 10 % in two runs, or the host explains it; and the text that tells it."""
+    rows = dict.fromkeys((limit.case, limit.name) for limit in limits if limit.kind == a.kind)
+    pairs = [(x, y) for row in rows if (x := a.find(*row)) is not None and (y := b.find(*row)) is not None]
+    far = []
+    for x, y in pairs:
+        one, other = x.digest().p50, y.digest().p50
+        if one and abs(other / one - 1) > stats.SPREAD_LIMIT:
+            far.append(f"{x.title} ({format_number(one)} and {format_number(other)} {x.unit})")
+    if not far:
+        return True, f"All {len(pairs)} headline rows agree within {stats.SPREAD_LIMIT:.0%}."
+    spoiled = any(not r.judged() or r.disturbed_rounds() for r in (a, b))
+    text = f"Headline rows that differ by more than {stats.SPREAD_LIMIT:.0%}: {'; '.join(far)}."
+    return spoiled, "\n".join([text, host_account("A", a), host_account("B", b)])
+
+
 File = Annotated[Path, typer.Argument(help="A result file.", show_default=False)]
 
 
 @app.command("compare")
-def command(a: File, b: File) -> None:
-    """B over A, series by series, with 95 % bootstrap intervals, and the stage that changed most."""
-    typer.echo(format_comparison(read_result(a), read_result(b)))
+def command(
+    a: File,
+    b: File,
+    budget: Annotated[
+        Path | None, typer.Option(help="Limits, in TOML: tell whether the rows with limits agree.")
+    ] = None,
+) -> None:
+    """B over A, series by series, with 95 % bootstrap intervals, the stage that changed most, and disturbed rounds."""
+    one, other = read_result(a), read_result(b)
+    typer.echo(format_comparison(one, other))
+    if budget is not None:
+        typer.echo(headline_agreement(one, other, read_budget(budget))[1])

@@ -1,0 +1,127 @@
+"""Another checkout of this project as a contender: its speed and CPU work, and the labels that it gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
+from cliprl.engines import CliprlError, UsageError
+
+NAME = "baseline"
+ROOMS = ("engines", "pipeline", "models", "bench")
+# The samples of a run that hold its CPU seconds: its own process does the work.
+CPU_SECONDS = "CPU seconds"
+
+
+def check_checkout(folder: Path) -> Path:
+    """The folder, if it is a checkout. Raises UsageError otherwise."""
+    if absent := [room for room in ROOMS if not (folder / room / "__init__.py").is_file()]:
+        raise UsageError(
+            f"{folder} is no checkout: it lacks {', '.join(absent)}; make one with git worktree add FOLDER COMMIT"
+        )
+    return folder
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, "unknown" without git."""
+    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+class CheckoutProcess:
+    """A process that streams a job's clip with the code of a checkout, or of this one (None)."""
+
+    def __init__(self, folder: Path | None, job: BenchJob) -> None:
+        self._links = tempfile.TemporaryDirectory(prefix="cliprl-bench-")
+        paths = [os.environ.get("PYTHONPATH", "")]
+        if folder is not None:
+            package = Path(self._links.name) / "cliprl"
+            package.mkdir()
+            for room in ROOMS:
+                (package / room).symlink_to(folder.resolve() / room)
+            paths.insert(0, self._links.name)
+        script = Path(__file__).with_name("checkout_process.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script), json.dumps([job.clip, job.bundle, job.steps])],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._read()
+
+    def run(self, out: Path | None, frames: int | None, labels: Path | None = None) -> dict[str, float]:
+        """Stream once: frames, seconds and CPU seconds; `labels` receives the labels of the frames, uint8 (N, h, w)."""
+        assert self._process.stdin is not None
+        words = [None if out is None else str(out), frames, None if labels is None else str(labels)]
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = self._read()
+        return answer
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            assert self._process.stderr is not None
+            error = self._process.stderr.read().strip().splitlines() or ["it ended"]
+            self.close()
+            raise CliprlError(f"the checkout that is measured fails: {error[-1]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._links.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def prepare_checkout(job: BenchJob, folder: Path) -> Runner:
+    """Make a runner that streams with the code of a checkout; its samples hold the CPU seconds."""
+    process = CheckoutProcess(folder, job)
+
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        answer = process.run(out, frames)
+        return TaskOutcome(int(answer["frames"]), {CPU_SECONDS: [answer["cpu"]]})
+
+    return run
+
+
+def same_labels(folder: Path, job: BenchJob) -> list[float]:
+    """The percentage of cells in each frame that have the same label in a checkout and in this one."""
+    with tempfile.TemporaryDirectory() as place:
+        found = []
+        for number, checkout in enumerate((folder, None)):
+            path = Path(place) / f"{number}.npy"
+            with CheckoutProcess(checkout, job) as process:
+                process.run(None, job.frames, path)
+            found.append(np.load(path))
+    return agreement(*found)
+
+
+def agreement(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> list[float]:
+    """The percentage of equal labels in each frame of two arrays (N, h, w). Raises CliprlError for different shapes."""
+    if a.shape != b.shape:
+        raise CliprlError(
+            f"labels of shape {a.shape} and {b.shape} can't be compared: measure bundles of one input size"
+        )
+    return [100 * float((one == other).mean()) for one, other in zip(a, b, strict=True)]

@@ -1,0 +1,195 @@
+"""`cliprl-bench headline`: the figures that a version is held to (`bench/headline.toml`), in one run of bounded length.
+
+Everything is a ratio within pairs that take turns, so that the host's speed cancels out: the stream over other programs, over the
+bound of its own stages, over an earlier checkout; large frames over small ones. Only starts and large frames are absolute.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cliprl.bench.commands import stages, startup, stream
+from cliprl.bench.commands.headline import checkout
+from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.host import HostWatch, wait_until_quiet
+from cliprl.bench.harness.pairs import Contender, PairedRounds, measure_pairs
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
+from cliprl.bench.harness.result import Result, Series
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import QUIET_PATIENCE, BenchJob, LogFunction, SortedRounds
+from cliprl.bench.peers import cliprl_contender, find_peer
+
+OWN = cliprl_contender.NAME
+RIVALS = ("OpenCV + OpenVINO loop", "ultralytics yolo26n-seg, OpenVINO", "supervision")
+# Rendered clips, whose rates are compared with the first one's.
+SIZES, RENDERED = ("1280x720", "1920x1080", "3840x2160"), "rendered"
+METHOD = {
+    "includes": "as `stream`, `peers`, `scale` and `start`, which measure the same at more length",
+    "pairs": "two programs take turns, a few seconds each, in processes that stay ready",
+    "baseline": "an earlier checkout: the ratio of the CPU time of a frame, and the share of cells that have the same label",
+}
+
+
+class TimeBudget:
+    """Divides the time of a run among its parts: each may repeat disturbed rounds as long as its share lasts."""
+
+    def __init__(self, seconds: float, parts: int) -> None:
+        self._end, self._parts = time.monotonic() + seconds, parts
+
+    def until(self, name: str = "") -> float:
+        """The moment at which the next part should end."""
+        now, left = time.monotonic(), max(self._parts, 1)
+        self._parts -= 1
+        return now + max(self._end - now, 0.0) / left
+
+
+@functools.cache
+def rendered_clip(size: str) -> Path:
+    """A clip of three seconds, rendered once in the life of the process."""
+    folder = Path(tempfile.mkdtemp(prefix="cliprl-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return clip_file(f"demo:?size={size}&seconds=3", folder)
+
+
+def _checkout(value: Path | None) -> Path | None:
+    return None if value is None else checkout.check_checkout(value)
+
+
+@measurement(
+    "headline",
+    help="The figures that a version is held to, in pairs and in bounded time: ratios to others, efficiency, sizes, starts.",
+    defaults=BenchJob("", rounds=3, seconds=2, warm_up=1, spare=6),
+    settings=TIMING_OPTIONS,
+)
+def measure(
+    session: ResultSession,
+    job: BenchJob,
+    log: LogFunction,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time after which no disturbed round is repeated.")] = 6.0,
+    baseline: Annotated[
+        Path | None, typer.Option(callback=_checkout, help="An earlier checkout, to compare CPU work and labels with.")
+    ] = None,
+) -> Result:
+    """Measure all parts; a part that fails is left out with a note."""
+    others = contenders(job, baseline)
+    budget = TimeBudget(60 * minutes, len(others) + len(SIZES))
+    series: list[Series] = []
+    notes: list[str] = []
+
+    def left_out(name: str, error: Exception) -> None:
+        notes.append(f"{name} left out: {error}")
+        log(notes[-1])
+
+    def keep(found: list[Series]) -> None:
+        session.keep(session.result([*series, *found], METHOD, notes), "ended early")
+
+    first = (cliprl_contender.prepare, job)
+    answers = measure_pairs(
+        *(OWN, first, others, session.host, log),
+        keep=lambda done: keep(pair_series(done)),
+        until=budget.until,
+        left_out=left_out,
+    )
+    series += pair_series(answers)
+    if baseline is not None:
+        series += _same_labels(baseline, job, log, left_out)
+        notes.append(f"baseline: commit {checkout.commit_of(baseline)}")
+    series += _sizes(session, job, log, budget)
+    keep([])
+    series += _starts(session, job, log, budget)
+    return session.result(series, METHOD, notes)
+
+
+def contenders(job: BenchJob, baseline: Path | None) -> dict[str, Contender]:
+    """The stages beside a load, the rivals that are installed, and the baseline."""
+    found: dict[str, Contender] = {stages.BUSY: (stages.prepare_busy_stages, job)}
+    found |= {name: (find_peer(name).prepare, job) for name in RIVALS}
+    if baseline is not None:
+        found[checkout.NAME] = (partial(checkout.prepare_checkout, folder=baseline), job)
+    return found
+
+
+def pair_series(answers: Mapping[str, PairedRounds]) -> list[Series]:
+    """All series of the pairs measured so far."""
+    own = stream.own_rounds(answers)
+    series = [*stream.rate_series(own, OWN), stream.work_series(own, OWN)]
+    for name, pair in answers.items():
+        if name == stages.BUSY:
+            series += [*stream.efficiency(pair), *stages.busy_series(pair.other)]
+        elif name == checkout.NAME:
+            series += [*stream.rate_series(pair.other, name)[:1], *stream.pair_lead(pair, name), _work_ratio(pair)]
+        else:
+            series += [*stream.rate_series(pair.other, name, find_peer(name).note()), *stream.pair_lead(pair, name)]
+    return series
+
+
+def _work_ratio(pair: PairedRounds) -> Series:
+    """CPU time of a frame over the baseline's, one sample per round."""
+    ratios = []
+    for own, base in zip(pair.first, pair.other, strict=True):
+        work = stages.mean([run.cpu_seconds / run.outcome.frames for run in own])
+        ratios.append(
+            [work / stages.mean([r.outcome.samples[checkout.CPU_SECONDS][0] / r.outcome.frames for r in base])]
+        )
+    return Series.of(OWN, "CPU work over the baseline", "ratio", ratios)
+
+
+def _same_labels(
+    folder: Path, job: BenchJob, log: LogFunction, left_out: Callable[[str, Exception], None]
+) -> list[Series]:
+    log("labels of both checkouts")
+    try:
+        return [Series.of(OWN, "labels as the baseline", "%", [checkout.same_labels(folder, job)])]
+    except Exception as error:
+        left_out("labels as the baseline", error)
+        return []
+
+
+def _sizes(session: ResultSession, job: BenchJob, log: LogFunction, budget: TimeBudget) -> list[Series]:
+    """Rates of rendered clips, and those of large frames over those of the smallest."""
+
+    def contender(size: str) -> Contender:
+        log(f"rendering {size}")
+        return cliprl_contender.prepare, replace(job, clip=str(rendered_clip(size)))
+
+    small, *large = SIZES
+    others = {f"{size} {RENDERED}": contender(size) for size in large}
+    first = contender(small)
+    answers = measure_pairs(f"{small} {RENDERED}", first, others, session.host, log, until=budget.until)
+    series = stream.rate_series(stream.own_rounds(answers), f"{small} {RENDERED}")[:1]
+    for name, pair in answers.items():
+        ratios = stream.pair_lead(PairedRounds(pair.other, pair.first), small, name)
+        series += [*stream.rate_series(pair.other, name)[:1], *ratios]
+    return series
+
+
+def _starts(session: ResultSession, job: BenchJob, log: LogFunction, budget: TimeBudget) -> list[Series]:
+    """Seconds from launch to the first painted frame in a file, warm and cold, in quiet rounds."""
+    until, found, quiet = budget.until(), SortedRounds(), 0
+    log("start: filling the cache")
+    startup.one_round(job, session.folder)
+    for turn in range(job.most_rounds):
+        if quiet >= job.rounds or (turn and time.monotonic() > until):
+            break
+        log(f"start: round {turn + 1}, {quiet} of {job.rounds} quiet")
+        watch = HostWatch()
+        answer = startup.one_round(job, session.folder)
+        reasons = session.host.note(turn + 1, "start", watch.reading())
+        found.add({case: answer[case][0] for case in startup.CASES}, quiet=not reasons)
+        quiet += not reasons
+        if reasons:
+            wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
+    session.host.count_pair("start", quiet)
+    answers: Mapping[str, Sequence[float]] = found.answers()
+    return [Series.of(case, "wall time", "s", [[value] for value in answers[case]]) for case in startup.CASES]
