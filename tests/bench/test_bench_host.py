@@ -11,16 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from host_readings import QUIET, STOLEN, result_of
 
 from cliprl.bench.commands.results.check import Limit, check
 from cliprl.bench.commands.results.compare import format_comparison
 from cliprl.bench.harness.host import HostLog, HostReading, HostWatch, KernelFiles, wait_until_quiet
-from cliprl.bench.harness.result import Result, Series, read_result
+from cliprl.bench.harness.result import read_result
 from cliprl.bench.harness.timing import BenchJob, SortedRounds, interleaved
 
 BUSY = "import time\nprint(flush=True)\nend = time.time() + 600\nwhile time.time() < end: pass"
-QUIET = HostReading(2.0, 1.9, 0.0, 0.004, 0.0, None, 0.6)
-STOLEN = replace(QUIET, steal=0.05)
 
 
 def record(root: Path, files: dict[str, str]) -> KernelFiles:
@@ -178,17 +177,6 @@ def test_no_answer_of_a_disturbed_round_counts_beside_quiet_ones() -> None:
     assert BenchJob("", rounds=3, seconds=600).most_rounds == 3
     assert BenchJob("", rounds=3, seconds=10).most_rounds == 6
     assert BenchJob("", rounds=3, spare=1).most_rounds == 4
-
-
-def result_of(fps: float, quiet: int, *readings: HostReading) -> Result:
-    host = HostLog(len(readings), ["throttling by heat"], quiet)
-    for number, reading in enumerate(readings):
-        host.note(number + 1, "cliprl-stream", reading, fps=fps)
-    series = Series.of("cliprl-stream", "fps", "FPS", [[fps]])
-    bundle = {"name": "b", "sha256": "0" * 64}
-    machine = {"cpu": "c", "cores": 2, "gpu": None}
-    known = {"name": "i", "size": "1x1"}
-    return Result("stream", "c", "2026-01-01", None, machine, known, bundle, {}, (series,), host=host.block())
 
 
 def test_limits_are_not_judged_on_disturbed_rounds(tmp_path: Path) -> None:

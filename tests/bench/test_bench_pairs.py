@@ -1,0 +1,179 @@
+"""Pairs take turns in processes that stay ready; the headline figures and their agreement."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from host_readings import QUIET, STOLEN, result_of
+
+from cliprl.bench.commands.headline import checkout, headline
+from cliprl.bench.commands.results.check import Limit, read_budget
+from cliprl.bench.commands.results.compare import headline_agreement
+from cliprl.bench.harness.host import HostLog, HostReading
+from cliprl.bench.harness.pairs import PairedRounds, measure_pair, measure_pairs
+from cliprl.bench.harness.result import Series
+from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome, TimedRun
+from cliprl.bench.peers import all_peers
+from cliprl.bench.peers.baseline_loop import Image
+from cliprl.bench.peers.nth_frame import EveryNthFrame
+from cliprl.engines import CliprlError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = BenchJob("", rounds=2, seconds=0.01, warm_up=0.0, spare=2)
+
+
+def prepare_steady(job: BenchJob) -> Runner:
+    """A runner of seven frames in two milliseconds."""
+
+    def run(out: Path, frames: int | None) -> TaskOutcome:
+        time.sleep(0.002)
+        return TaskOutcome(7)
+
+    return run
+
+
+def prepare_failing(job: BenchJob) -> Runner:
+    raise UsageError("as planned")
+
+
+def test_pairs_take_turns_in_processes_that_stay_ready() -> None:
+    host, told = HostLog(1), list[str]()
+    job = replace(JOB, rounds=1, spare=0)
+    failed: list[str] = []
+    others = {"b": (prepare_steady, job), "c": (prepare_failing, job)}
+    answers = measure_pairs(
+        *("a", (prepare_steady, job), others, host, told.append),
+        left_out=lambda name, error: failed.append(f"{name}: {error}"),
+    )
+    assert failed == ["c: as planned"]
+    assert [run.outcome.frames for run in answers["b"].other[0]][:1] == [7]
+    assert [entry["case"] for entry in host.entries] == ["a beside b", "b"]
+    assert host.entries[0]["fps"] > 0
+    assert list(host.quiet_by) == ["b"]
+
+
+class Turns:
+    """Stands for a ready process: gives its readings in turn, and counts its turns."""
+
+    def __init__(self, name: str, *readings: HostReading) -> None:
+        self.name, self._readings, self.count = name, list(readings), 0
+
+    def measure(self) -> tuple[list[TimedRun], HostReading]:
+        self.count += 1
+        return [TimedRun(TaskOutcome(self.count), 1.0, 1.0)], self._readings[self.count - 1]
+
+
+def pair_of(
+    first: Turns, other: Turns, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[PairedRounds, HostLog]:
+    monkeypatch.setattr("cliprl.bench.harness.pairs.wait_until_quiet", lambda seconds: QUIET)
+    host = HostLog(2)
+    return measure_pair(first, other, JOB, host, lambda text: None, **options), host  # type: ignore[arg-type]
+
+
+def test_a_disturbed_turn_spoils_both_of_its_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = Turns("a", QUIET, STOLEN, QUIET, QUIET), Turns("b", QUIET, QUIET, QUIET, QUIET)
+    pair, host = pair_of(first, other, monkeypatch)
+    assert [runs[0].outcome.frames for runs in pair.first] == [1, 3]
+    assert [runs[0].outcome.frames for runs in pair.other] == [1, 3]
+    assert host.quiet_by == {"b": 2}
+    order = [entry["case"] for entry in host.entries]
+    assert order == ["a beside b", "b", "b", "a beside b", "a beside b", "b"]
+
+
+def test_no_round_is_repeated_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, host = pair_of(Turns("a", STOLEN, STOLEN), Turns("b", QUIET, QUIET), monkeypatch, until=0.0)
+    assert len(pair.first) == 1  # disturbed, but there is no other
+    assert host.block()["quiet_rounds_by_pair"] == {"b": 0}
+
+
+def test_time_is_shared_by_the_parts_that_are_left() -> None:
+    budget, now = headline.TimeBudget(90.0, 3), time.monotonic()
+    assert budget.until() - now == pytest.approx(30, abs=1)
+    assert budget.until() - now == pytest.approx(45, abs=1)
+    assert budget.until() - now == pytest.approx(90, abs=1)
+    assert budget.until() - now == pytest.approx(90, abs=1)
+    assert headline.TimeBudget(-5.0, 1).until() <= time.monotonic()
+
+
+def test_goals_name_rows_that_are_measured() -> None:
+    limits = read_budget(ROOT / "bench" / "headline.toml")
+    run = TimedRun(TaskOutcome(5, {checkout.CPU_SECONDS: [0.1]}), 1.0, 0.2)
+    pair = PairedRounds([[run]], [[run]])
+    names = {*headline.RIVALS, checkout.NAME}
+    assert set(headline.RIVALS) <= set(all_peers())
+    found = {(s.case, s.name) for s in headline.pair_series(dict.fromkeys(names, pair))}
+    rows = {(limit.case, limit.name) for limit in limits if limit.kind == "headline" and limit.case == headline.OWN}
+    assert rows - found == {(headline.OWN, "efficiency"), (headline.OWN, "labels as the baseline")}
+    ratio = next(s for s in headline.pair_series({checkout.NAME: pair}) if s.name == "CPU work over the baseline")
+    assert ratio.digest().p50 == 2.0
+
+
+def test_labels_of_two_checkouts_are_compared_frame_by_frame() -> None:
+    one = np.zeros((2, 4, 5), np.uint8)
+    other = one.copy()
+    other[1, 0] = 3
+    assert checkout.agreement(one, other) == [100.0, 75.0]
+    with pytest.raises(CliprlError, match="input size"):
+        checkout.agreement(one, other[:, :2])
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    assert checkout.check_checkout(ROOT) == ROOT
+    with pytest.raises(UsageError, match="lacks engines, pipeline"):
+        checkout.check_checkout(tmp_path)
+    assert checkout.commit_of(tmp_path) == "unknown"
+    broken = tmp_path / "broken"
+    for room in checkout.ROOMS:
+        (broken / room).mkdir(parents=True)
+        (broken / room / "__init__.py").write_text("raise SystemExit('no such version')")
+    with pytest.raises(CliprlError, match="no such version"):
+        checkout.CheckoutProcess(broken, BenchJob("absent.mp4"))
+
+
+def test_headline_rows_agree_or_the_host_is_named() -> None:
+    limits = [Limit("stream", "cliprl-stream", "fps", min=1.0)]
+    quiet = result_of(60.0, 1, QUIET)
+    assert headline_agreement(quiet, result_of(63.0, 1, QUIET), limits) == (
+        *(True, "All 1 headline rows agree within 10%."),
+    )
+    agrees, text = headline_agreement(quiet, result_of(40.0, 1, QUIET), limits)
+    assert not agrees
+    assert "fps (60.0 and 40.0 FPS)" in text
+    agrees, text = headline_agreement(quiet, result_of(40.0, 0, STOLEN), limits)
+    assert agrees
+    assert "B: disturbed by the host (none was quiet, so all count): round 1, cliprl-stream" in text
+
+
+def test_a_pair_without_quiet_rounds_is_not_judged() -> None:
+    host = HostLog(1)
+    host.note(1, "x", QUIET)
+    host.count_pair("x", 1)
+    host.count_pair("1920x1080 rendered", 0)
+    result = replace(result_of(60.0, 0), host=host.block(), series=(Series.of("a", "b", "s", [[1.0]]),))
+    assert result.judged("cliprl-stream", "fps over x")
+    assert not result.judged("1920x1080 rendered", "fps")
+    assert not result.judged()
+
+
+def test_a_mask_serves_the_frames_in_between() -> None:
+    class Numbered:
+        count = 0
+
+        def __call__(self, image: Image) -> Image:
+            self.count += 1
+            return np.full((1, 1), self.count, np.uint8)
+
+        def reset(self) -> None:
+            self.count = 10
+
+    segment = EveryNthFrame(Numbered(), 3)
+    image = np.zeros((2, 2, 3), np.uint8)
+    assert [int(segment(image)[0, 0]) for _ in range(7)] == [11, 11, 11, 12, 12, 12, 13]
+    segment.reset()
+    assert int(segment(image)[0, 0]) == 11
