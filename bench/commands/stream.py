@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from cliprl.bench.commands import stages
@@ -62,10 +63,13 @@ def own_rounds(answers: Mapping[str, PairedRounds]) -> list[list[TimedRun]]:
 
 
 def rate_series(rounds: Sequence[Sequence[TimedRun]], case: str, note: str = "") -> list[Series]:
-    """Frames per second and busy processors, one sample per run."""
+    """Frames per second, busy processors and, where the machine tells its energy, frames per watt: one sample per run."""
     fps = [[run.fps for run in runs] for runs in rounds]
     busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in rounds]
-    return [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
+    told = all(run.joules for runs in rounds for run in runs)
+    watts = [[run.outcome.frames / (run.joules or math.nan) for run in runs] for runs in rounds] if told else []
+    series = [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
+    return [*series, *([Series.of(case, "fps per watt", "FPS/W", watts)] if watts else [])]
 
 
 def work_series(rounds: Sequence[Sequence[TimedRun]], case: str) -> Series:

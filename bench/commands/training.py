@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cliprl.bench.harness.nvml import open_meter
+from cliprl.bench.harness.meters import Sampler, open_meter
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.sampler import Sampler
 from cliprl.bench.harness.timing import BenchJob, LogFunction
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 
 from cliprl.bench.cuda.cases import Bench, cases, long_run, run_case
 from cliprl.bench.cuda.runs import Nv12Planes
-from cliprl.bench.harness.nvml import open_meter
+from cliprl.bench.harness.meters import open_meter
 from cliprl.bench.harness.result import Series
 from cliprl.engines import Bundle, CompiledBundle, EngineError, load_engines, open_bundle
 from cliprl.engines.cache.cache_store import StoredEntry

@@ -13,9 +13,8 @@ from typing import Any
 
 from cliprl.bench.cuda.inputs import make_video
 from cliprl.bench.cuda.runs import EveryStep, GpuStream, Nv12Planes, OutputFrames, run_together
-from cliprl.bench.harness.nvml import Meter
+from cliprl.bench.harness.meters import Meter, Sampler
 from cliprl.bench.harness.result import Series
-from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import Bundle, CompiledBundle
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cliprl.bench.harness.meters import NOT_TOLD, EnergyMeter
 from cliprl.engines import available_cpus
 
 # Vector instructions that the engines and codecs use.
@@ -53,6 +54,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu_flags": [flag for flag in FLAGS if flag in flags],
         "memory_gb": _memory(),
         "gpu": _gpu(),
+        "energy_meters": EnergyMeter().names or NOT_TOLD,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: found for name in PACKAGES if (found := package_version(name))},

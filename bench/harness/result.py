@@ -24,7 +24,7 @@ SHAKY = f"the medians of the two halves differ by more than {stats.SPREAD_LIMIT:
 # The start of the name of a series that holds ratios to another program.
 LEAD = "fps over "
 # Units of which more is better; of all others less is.
-MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times")
+MORE_IS_BETTER = ("FPS", "pictures/s", "of bound", "times", "FPS/W", "queries/s")
 
 
 @dataclass(frozen=True, slots=True)

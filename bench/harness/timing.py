@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.bench.harness.host import HostLog, HostWatch, wait_until_quiet
+from cliprl.bench.harness.meters import EnergyMeter
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.engines import CliprlError
 
@@ -56,11 +57,15 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """An outcome with its seconds by the clock and its CPU seconds, of all threads of the process."""
+    """An outcome with its seconds by the clock, its CPU seconds, of all threads of the process, and the machine's joules.
+
+    The joules are None on a machine that does not tell.
+    """
 
     outcome: TaskOutcome
     seconds: float
     cpu_seconds: float
+    joules: float | None = None
 
     @property
     def fps(self) -> float:
@@ -102,9 +107,9 @@ def measured_runs(runner: Runner, job: BenchJob, out: Path, frames: int | None) 
 
 
 def _timed(runner: Runner, out: Path, frames: int | None) -> TimedRun:
-    start, cpu = time.monotonic(), time.process_time()
+    meter, start, cpu = EnergyMeter(), time.monotonic(), time.process_time()
     outcome = runner(out, frames)
-    run = TimedRun(outcome, time.monotonic() - start, time.process_time() - cpu)
+    run = TimedRun(outcome, time.monotonic() - start, time.process_time() - cpu, meter.joules())
     if not outcome.frames:
         raise CliprlError("a run gave no frame at all: try the clip with cliprl-stream first")
     return run

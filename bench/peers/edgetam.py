@@ -14,7 +14,7 @@ from cliprl.bench.peers.baseline_loop import Image, run_loop
 from cliprl.engines import Bundle, open_bundle
 
 # The input of the published model.
-SIZE = 1024
+MODEL_SIZE = 1024
 
 
 class EdgeTamTracker:
@@ -24,7 +24,7 @@ class EdgeTamTracker:
         library: Any = import_module("transformers")
         self._torch: Any = import_module("torch")
         self._model = library.EdgeTamVideoModel(library.EdgeTamVideoConfig()).eval()
-        images = library.Sam2ImageProcessor(size={"height": SIZE, "width": SIZE})
+        images = library.Sam2ImageProcessor(size={"height": MODEL_SIZE, "width": MODEL_SIZE})
         self._processor = library.Sam2VideoProcessor(images, library.Sam2VideoVideoProcessor())
         # The class that is drawn where the object is, as the other loops draw theirs.
         self._label = next(i for i, spec in enumerate(bundle.manifest.classes) if spec.kind != "background")

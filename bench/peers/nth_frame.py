@@ -11,7 +11,7 @@ from cliprl.bench.peers.networks import LOOP_PACKAGES, openvino_segmenter
 from cliprl.engines import open_bundle
 
 # Frames for each mask: at 25 FPS a mask is up to 80 ms older than its frame.
-EVERY = 3
+MASK_EVERY = 3
 
 
 class EveryNthFrame:
@@ -36,14 +36,14 @@ class EveryNthFrame:
 
 
 @peer(
-    f"OpenCV + OpenVINO loop, a mask every {EVERY} frames",
-    f"as obs-backgroundremoval does: the loop above, whose networks see every {EVERY}rd frame; masks of the others are old",
+    f"OpenCV + OpenVINO loop, a mask every {MASK_EVERY} frames",
+    f"as obs-backgroundremoval does: the loop above, whose networks see every {MASK_EVERY}rd frame; masks of the others are old",
     packages=LOOP_PACKAGES,
 )
 def prepare(job: BenchJob) -> Runner:
     """Run the plain loop with a mask every few frames."""
     bundle = open_bundle(job.bundle)
-    segment = EveryNthFrame(openvino_segmenter(bundle, job.steps), EVERY)
+    segment = EveryNthFrame(openvino_segmenter(bundle, job.steps), MASK_EVERY)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         return TaskOutcome(run_loop(Path(job.clip), out, bundle, segment, frames))

@@ -36,9 +36,8 @@ from cliprl.bench.cuda.cases import (
 from cliprl.bench.cuda.inputs import find_bundle
 from cliprl.bench.cuda.runs import GpuStream, run_together, scene_frames
 from cliprl.bench.gpu import ROOT, Stopwatch, unpack
-from cliprl.bench.harness.nvml import open_meter
+from cliprl.bench.harness.meters import Sampler, open_meter
 from cliprl.bench.harness.result import Series, read_result
-from cliprl.bench.harness.sampler import Sampler
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.engines.cache.cache_store import StoredEntry

@@ -17,7 +17,7 @@ from cliprl.bench.harness.registry import BundleOption, Clip, app, measurements
 from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.run_measurement import run_measurement
 
-BUDGET = Path(__file__).parents[2] / "headline.toml"
+GOALS = Path(__file__).parents[2] / "headline.toml"
 
 
 @app.command("acceptance")
@@ -34,7 +34,7 @@ def acceptance(
     baseline: Annotated[
         Path | None, typer.Option(help="An earlier checkout to compare CPU work and labels with.")
     ] = None,
-    budget: Annotated[Path, typer.Option(help="Limits, in TOML.")] = BUDGET,
+    budget: Annotated[Path, typer.Option(help="Limits, in TOML.")] = GOALS,
     bundle: BundleOption = "small",
 ) -> None:
     """Run `headline` twice in bounded time, hold each run to the limits, and compare the runs.

@@ -16,7 +16,7 @@ import numpy as np
 from cliprl.pipeline import OutputSpec, Overlay, Segmenter, Stream, open_sink, open_source
 
 
-def stream_once(clip: str, segmenter: Any, out: str | None, frames: int | None, labels: str | None) -> dict[str, float]:
+def stream_clip(clip: str, segmenter: Any, out: str | None, frames: int | None, labels: str | None) -> dict[str, float]:
     """Stream the clip once; return frames, seconds and CPU seconds. The labels of all frames go into a NumPy file."""
     kept = []
     start, cpu = time.monotonic(), time.process_time()
@@ -27,7 +27,7 @@ def stream_once(clip: str, segmenter: Any, out: str | None, frames: int | None, 
             count = 0
             for _, segmentation in stream:
                 count += 1
-                if labels is not None:
+                if labels is not None and segmentation is not None:
                     kept.append(segmentation.labels.copy())
                 if count == frames:
                     break
@@ -42,7 +42,7 @@ def main() -> None:
     segmenter = Segmenter(bundle, steps=steps)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        print(json.dumps(stream_once(clip, segmenter, *json.loads(line))), flush=True)
+        print(json.dumps(stream_clip(clip, segmenter, *json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from cliprl.bench.peers import cliprl_contender, find_peer
 OWN = cliprl_contender.NAME
 RIVALS = ("OpenCV + OpenVINO loop", "ultralytics yolo26n-seg, OpenVINO", "supervision")
 # Rendered clips, whose rates are compared with the first one's.
-SIZES, RENDERED = ("1280x720", "1920x1080", "3840x2160"), "rendered"
+SIZES, RENDERED_CASE = ("1280x720", "1920x1080", "3840x2160"), "rendered"
 METHOD = {
     "includes": "as `stream`, `peers`, `scale` and `start`, which measure the same at more length",
     "pairs": "two programs take turns, a few seconds each, in processes that stay ready",
@@ -55,7 +55,7 @@ class TimeBudget:
 
 
 @functools.cache
-def rendered_clip(size: str) -> Path:
+def clip_of_size(size: str) -> Path:
     """A clip of three seconds, rendered once in the life of the process."""
     folder = Path(tempfile.mkdtemp(prefix="cliprl-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -161,13 +161,13 @@ def _sizes(session: ResultSession, job: BenchJob, log: LogFunction, budget: Time
 
     def contender(size: str) -> Contender:
         log(f"rendering {size}")
-        return cliprl_contender.prepare, replace(job, clip=str(rendered_clip(size)))
+        return cliprl_contender.prepare, replace(job, clip=str(clip_of_size(size)))
 
     small, *large = SIZES
-    others = {f"{size} {RENDERED}": contender(size) for size in large}
+    others = {f"{size} {RENDERED_CASE}": contender(size) for size in large}
     first = contender(small)
-    answers = measure_pairs(f"{small} {RENDERED}", first, others, session.host, log, until=budget.until)
-    series = stream.rate_series(stream.own_rounds(answers), f"{small} {RENDERED}")[:1]
+    answers = measure_pairs(f"{small} {RENDERED_CASE}", first, others, session.host, log, until=budget.until)
+    series = stream.rate_series(stream.own_rounds(answers), f"{small} {RENDERED_CASE}")[:1]
     for name, pair in answers.items():
         ratios = stream.pair_lead(PairedRounds(pair.other, pair.first), small, name)
         series += [*stream.rate_series(pair.other, name)[:1], *ratios]

@@ -1,0 +1,1 @@
+"""The scenarios of MLPerf Inference: SingleStream, MultiStream, Offline and Server."""
