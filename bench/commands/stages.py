@@ -39,7 +39,7 @@ HELD_BYTES = 192_000_000
 LOAD_FRAMES, LOAD_PATIENCE = 24, 120.0
 METHOD = {
     "includes": "alone: one stage after the other over the same frames, nothing else running; other cores busy: the same, while "
-    "the other cores run the same stages in processes of their own; in place: within the running "
+    "the other cores run the same stages in other processes; in place: within the running "
     "stream, waiting for other stages not included. CPU work counts all threads of a stage, opening and closing files too",
     "excludes": "starting Python, compiling the networks",
 }

@@ -148,4 +148,6 @@ def _words(parameter: inspect.Parameter, value: Any) -> list[str]:
     # In an `Annotated`, typer keeps the first name of an option as its default.
     names = [name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("--")]
     name = names[0] if names else f"--{parameter.name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [name] if value else []
     return [word for each in values for word in (name, each)]

@@ -37,7 +37,7 @@ class EveryNthFrame:
 
 @peer(
     f"OpenCV + OpenVINO loop, a mask every {MASK_EVERY} frames",
-    f"as obs-backgroundremoval does: the loop above, whose networks see every {MASK_EVERY}rd frame; masks of the others are old",
+    f"as obs-backgroundremoval does: the loop above, networks on every {MASK_EVERY}rd frame only; masks of the others are old",
     packages=LOOP_PACKAGES,
 )
 def prepare(job: BenchJob) -> Runner:

@@ -11,7 +11,7 @@ from media import make_clip
 
 from cliprl.bench import commands, peers
 from cliprl.bench.cli import app
-from cliprl.bench.harness.registry import MEASUREMENTS, discover
+from cliprl.bench.harness.registry import MEASUREMENTS, _words, discover, own_parameters
 from cliprl.bench.harness.result import read_result
 from cliprl.engines.cli.cli_runner import run_app
 
@@ -103,3 +103,9 @@ def test_every_measurement_states_its_defaults_in_its_help(
         assert measurement.help.split(":")[0] in text
         for name in measurement.settings:
             assert f"--{name.replace('_', '-')}" in text
+
+
+def test_flags_are_recorded_without_a_value() -> None:
+    (record,) = [p for p in own_parameters(MEASUREMENTS["live"].measure) if p.name == "record"]
+    assert _words(record, True) == ["--record"]
+    assert _words(record, False) == []

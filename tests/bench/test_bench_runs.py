@@ -28,7 +28,7 @@ from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutcome, interleaved, timed_runs
 from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, timed, trial
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_sink, open_source
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.statistics import STAGES
@@ -302,7 +302,10 @@ def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
         draw(self, frame, segmentation, status)
 
     monkeypatch.setattr(Overlay, "draw", slow)
-    run = live.one_rate(60, replace(job, clip=str(clip_file(WIDE, tmp_path)), seconds=2.0, warm_up=0.5))
+    opened: list[Path] = []
+    monkeypatch.setattr(live, "open_sink", lambda path, spec: (opened.append(path), open_sink(path, spec))[1])
+    run = live.one_rate(60, replace(job, clip=str(clip_file(WIDE, tmp_path)), seconds=2.0, warm_up=0.5), record=True)
+    assert [path.name for path in opened] == ["recording.mp4"]
     assert run.offered == 120
     assert run.lost > 60  # at 50 ms a frame twenty a second can come out
     ages, shown = run.samples[live.GLASS], run.offered - run.lost

@@ -1,7 +1,7 @@
 """`cliprl-bench headline`: the figures that a version is held to (`bench/headline.toml`), in one run of bounded length.
 
 Everything is a ratio within pairs that take turns, so that the host's speed cancels out: the stream over other programs, over the
-bound of its own stages, over an earlier checkout; large frames over small ones. Only starts and large frames are absolute.
+bound of its stages, over an earlier checkout; large frames over small ones. Only starts and large frames are absolute.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ Each frame contains its number as a time code, which a viewer on loopback reads 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +25,7 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import send_value
 from cliprl.bench.harness.timing import WARM_FRAMES, Answers, BenchJob, LogFunction
 from cliprl.bench.peers import cliprl_contender
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
+from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Stream, open_sink, open_source
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 
 RATES = (25, 30, 60, 120)
@@ -107,17 +109,23 @@ class _Watcher:
         send_value(part)
 
 
-def one_rate(rate: int, job: BenchJob) -> LiveRun:
-    """Measure one run at `rate` frames a second, in this process."""
+def one_rate(rate: int, job: BenchJob, record: bool = False) -> LiveRun:
+    """Measure one run at `rate` frames a second, in this process; with `record`, the overlaid frames go into a file too."""
     segmenter = Segmenter(job.bundle, steps=job.steps)
     with open_source(job.clip) as clip:
         check_width(clip.info)
         cliprl_contender.stream_once(clip, segmenter, "null:", cliprl_contender.Collector(), WARM_FRAMES)
     segmenter.reset()
     first, last = round(job.warm_up * rate), round((job.warm_up + job.seconds) * rate)
-    with CodedSource(job.clip, rate, last) as source, LoopbackViewer(source.info) as display:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        CodedSource(job.clip, rate, last) as source,
+        LoopbackViewer(source.info) as display,
+    ):
         watcher = _Watcher(source, display, first, last)
-        Stream(source, segmenter, Overlay(segmenter.classes), [display]).run(watcher)
+        spec = OutputSpec(source.info, segmenter.classes)
+        recording = [open_sink(Path(folder) / "recording.mp4", spec)] if record else []
+        Stream(source, segmenter, Overlay(segmenter.classes), [display, *recording]).run(watcher)
         watcher.cut(end=True)
     return join_runs(watcher.parts)
 
@@ -134,14 +142,16 @@ def measure(
     job: BenchJob,
     log: LogFunction,
     rates: Annotated[Sequence[int], typer.Option("--rate", min=1, help="Frames per second; may be repeated.")] = RATES,
+    record: Annotated[bool, typer.Option("--record", help="Record the overlaid frames to a file too.")] = False,
 ) -> Result:
     """Measure every rate in turn, each in a fresh process."""
-    tasks = {_case(rate): (one_rate, (rate, job)) for rate in rates}
+    tasks = {_case(rate): (one_rate, (rate, job, record)) for rate in rates}
 
     def make_result(answers: Answers) -> Result:
         done = [rate for rate in rates if _case(rate) in answers]
         series = [s for rate in done for s in rate_series(rate, answers[_case(rate)])]
-        return session.result(series, METHOD | {"deadline_ms": DEADLINE_MS}, [saturation(done, answers)])
+        recorded = {"recording": "overlaid frames to an MP4 file, x264 ultrafast, beside the viewer"} if record else {}
+        return session.result(series, METHOD | {"deadline_ms": DEADLINE_MS} | recorded, [saturation(done, answers)])
 
     return session.rounds(tasks, job.rounds, log, make_result, join_runs)
 

@@ -147,7 +147,7 @@ def command(
     a: File,
     b: File,
     budget: Annotated[
-        Path | None, typer.Option(help="Limits, in TOML: tell whether the rows with limits agree.")
+        Path | None, typer.Option(help="Limits, in TOML: name the rows with limits that do not agree.")
     ] = None,
 ) -> None:
     """B over A, series by series, with 95 % bootstrap intervals, the stage that changed most, and disturbed rounds."""

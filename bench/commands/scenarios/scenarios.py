@@ -16,8 +16,8 @@ import numpy as np
 import typer
 
 from cliprl.bench.commands.scenarios.load_generator import (
-    MULTI_STREAM,
     MULTI_SAMPLES,
+    MULTI_STREAM,
     OFFLINE,
     PERCENTILES,
     RULE_SECONDS,
