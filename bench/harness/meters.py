@@ -5,11 +5,11 @@ Energy is read from the kernel's RAPL counters (/sys/class/powercap) and from th
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,11 @@ def _text(path: Path) -> str:
     return ""
 
 
-@functools.cache
+def _joules(read: Callable[[Any], int], handle: Any) -> float:
+    return read(handle) / 1000
+
+
+@cache
 def _gpu_energy() -> dict[str, Callable[[], float]]:
     """A function for each NVIDIA GPU that gives its joules since the driver was loaded."""
     with suppress(Exception):  # no package, no driver, or a card without the counter
@@ -107,7 +111,7 @@ def _gpu_energy() -> dict[str, Callable[[], float]]:
         library.nvmlInit()
         handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         read = library.nvmlDeviceGetTotalEnergyConsumption
-        return {f"GPU {i}": lambda h=h: read(h) / 1000 for i, h in enumerate(handles) if read(h) >= 0}
+        return {f"GPU {i}": partial(_joules, read, h) for i, h in enumerate(handles) if read(h) >= 0}
     return {}
 
 
