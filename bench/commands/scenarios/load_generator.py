@@ -107,15 +107,9 @@ class QuerySource(FrameSource):
         luma, chroma = allocate(*known.luma.shape)
         luma[:], chroma[:] = known.luma, known.chroma
         self.issued.append(due)
-        new = {
-            "index": number,
-            "pts": number,
-            "time_base": Fraction(1, 25),
-            "times": {},
-            "durations": {},
-            "threads": {},
-        }
-        return replace(known, luma=luma, chroma=chroma, **new)
+        frame = replace(known, luma=luma, chroma=chroma, index=number, pts=number, time_base=Fraction(1, 25))
+        frame.times, frame.durations, frame.threads = {}, {}, {}
+        return frame
 
     def _due(self, number: int) -> float | None:
         """Wait until a sample is due, and return since when; None at the end of the run."""

@@ -78,7 +78,7 @@ class UnderTest:
 
     def __init__(self, job: BenchJob) -> None:
         self._segmenter = Segmenter(job.bundle, steps=job.steps)
-        self._source: FrameSource = open_source(job.clip)  # type: ignore[assignment]
+        self._source: FrameSource = open_source(job.clip)
         self.library = _library(self._source, job.frames)
         self._source.close()
         warm = self.run(Load(OFFLINE, 0.0, total=max(8, round(30 * min(job.warm_up, 4.0)))))
@@ -100,7 +100,7 @@ class UnderTest:
 def _library(source: FrameSource, most: int | None) -> list[Frame]:
     size = source.info.width * source.info.height * 3 // 2
     count = max(min(most or LIBRARY_BYTES, LIBRARY_BYTES // size), 2)
-    frames = []
+    frames: list[Frame] = []
     while len(frames) < count and (frame := source.read()) is not None:
         frames.append(frame)
     if not frames:
@@ -140,7 +140,7 @@ def keeps_limit(latencies: Sequence[float]) -> bool:
 def accuracy_run(job: BenchJob) -> tuple[list[float], list[float]]:
     """Percent of cells with the label of the 32-bit reference, and the mean IoU of the reference's classes, for each frame."""
     with open_source(job.clip) as source:
-        library = _library(source, job.frames)  # type: ignore[arg-type]
+        library = _library(source, job.frames)
     found = []
     for precision in ("auto", "f32"):
         segmenter = Segmenter(job.bundle, steps=job.steps, precision=precision)
