@@ -104,6 +104,12 @@ class Result:
         entries = [entry for entry in self.host.get("rounds", ()) if entry["disturbed_by"]]
         return [f"round {e['round']}, {e['case']}: {', '.join(e['disturbed_by'])}" for e in entries]
 
+    def host_note(self) -> str:
+        """Tell in a sentence how many rounds were quiet, and what the kernel does not tell."""
+        told = f"quiet rounds: {self.host['quiet_rounds']} of the {self.host['wanted_rounds']} wanted"
+        unseen = ", ".join(self.host["unseen"])
+        return f"{told}; this machine does not tell: {unseen}" if unseen else told
+
     def warnings(self) -> list[str]:
         """Reasons against trusting the figures: halves that differ, other load on the machine."""
         shaky = [

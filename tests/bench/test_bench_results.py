@@ -291,28 +291,45 @@ def test_report_writes_page_and_tables(tmp_path: Path) -> None:
 
 
 def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:
-    page, front, folder = (tmp_path / path for path in (readme.ROOM_README, readme.ROOT_README, readme.RESULTS_FOLDER))
+    names = (readme.FIGURES_README, readme.ROOM_README, readme.ROOT_README, readme.RESULTS_FOLDER)
+    page, room, front, folder = (tmp_path / path for path in names)
     folder.mkdir(parents=True)
-    start, end = readme.FIGURE_MARKS[readme.ROOM_README]
-    page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    for path, name in ((page, readme.FIGURES_README), (room, readme.ROOM_README)):
+        start, end = readme.FIGURE_MARKS[name]
+        path.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     with pytest.raises(UsageError, match="no result files"):
         readme.update_readmes(tmp_path)
     result().write(folder / "m-stages.json")
     result("stream").write(folder / "m-stream.json")
-    limits(page.parent, LIMIT + "min = 60\n" + LIMIT.replace("stages", "soak") + "min = 1")
-    assert readme.update_readmes(tmp_path) == [readme.ROOM_README]
-    text = page.read_text()
+    limits(room.parent, LIMIT + "min = 60\n" + LIMIT.replace("stages", "soak") + "min = 1")
+    assert readme.update_readmes(tmp_path) == [readme.FIGURES_README, readme.ROOM_README]
+    text = room.read_text()
     assert re.search(r"\| stages, cliprl-stream: fps, p50 \| at least 60 \| [\d.]+ \| \*\*BREACH\*\* \|", text)
     assert "limits on `soak` too" in text
-    assert text.startswith(f"before\n{start}\n| limit")
-    assert text.endswith(f"{end}\nafter\n")
-    assert "old\n" not in text
-    assert text.count("2026-01-02") == 2
-    assert readme.block_of(text) == readme.expected_block(readme.ROOM_README, tmp_path)
+    assert text.startswith(f"before\n{readme.FIGURE_MARKS[readme.ROOM_README][0]}\n| limit")
+    for path, name in ((page, readme.FIGURES_README), (room, readme.ROOM_README)):
+        written = path.read_text()
+        assert written.endswith(f"{readme.FIGURE_MARKS[name][1]}\nafter\n")
+        assert "old\n" not in written
+        assert readme.block_of(written, name) == readme.expected_block(name, tmp_path)
+    assert page.read_text().count("2026-01-02") == 2
     assert not front.exists()
-    page.write_text("no marks")
+    for path in (page, room):
+        path.write_text("no marks")
     with pytest.raises(UsageError, match="no README has a place for figures"):
         readme.update_readmes(tmp_path)
+
+
+def test_goals_stand_beside_the_figures_of_each_run(tmp_path: Path) -> None:
+    place = tmp_path / readme.RESULTS_FOLDER
+    place.mkdir(parents=True)
+    (tmp_path / "bench" / readme.GOALS_FILE).write_text(LIMIT.replace("stages", "headline") + "min = 1")
+    result("stream").write(place / "m-stream.json")
+    assert readme.expected_block(readme.ROOM_README, tmp_path) == ""
+    for number in (1, 2):
+        replace(result("headline"), host={}).write(place / readme.HEADLINE_FOLDER / f"headline-{number}.json")
+    block = readme.expected_block(readme.ROOM_README, tmp_path)
+    assert re.search(r"\| headline, cliprl-stream: fps, p50 \| at least 1 \| [\d.]+, [\d.]+ \| kept \|", block)
 
 
 def test_root_readme_has_one_table_without_broken_limits(tmp_path: Path) -> None:
@@ -335,8 +352,8 @@ def test_the_readmes_figures_are_those_of_the_committed_results(path: Path) -> N
     text = (ROOT / path).read_text(encoding="utf-8")
     assert readme.block_of(text, path) == readme.expected_block(path, ROOT), "run cliprl-bench readme"
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert all(table.count("\n") <= readme.MOST_ROWS + 2 for table in tables if path == readme.ROOM_README)
-    assert path == readme.ROOM_README or "BREACH" not in (readme.block_of(text, path) or "")
+    assert all(table.count("\n") <= readme.MOST_ROWS + 2 for table in tables if path != readme.ROOT_README)
+    assert path != readme.ROOT_README or "BREACH" not in (readme.block_of(text, path) or "")
 
 
 def test_every_headline_names_a_command_and_committed_figure() -> None:

@@ -449,19 +449,20 @@ def test_suite_writes_a_file_per_part_and_readme_figures(
     for kind in MEASUREMENTS.keys() - {"stages", "live"}:
         monkeypatch.delitem(MEASUREMENTS, kind)
     monkeypatch.chdir(tmp_path)
-    readme.ROOM_README.parent.mkdir()
-    readme.ROOM_README.write_text("\n".join(readme.FIGURE_MARKS[readme.ROOM_README]))
+    readme.FIGURES_README.parent.mkdir(parents=True)
+    readme.FIGURES_README.write_text("\n".join(readme.FIGURE_MARKS[readme.FIGURES_README]))
+    readme.ROOM_README.write_text("")
     suite.suite(str(clip_file(WIDE, tmp_path)))
     results = readme.committed_results()
     assert [result.kind for result in results] == ["live", "stages"]
     assert "--rate 25" in results[0].command
     assert "--seconds 0.5" in results[0].command
     assert results[0].method["seconds_a_round"] == 0.5
-    assert [path.name.rpartition("core-")[2] for path in sorted(readme.RESULTS_FOLDER.iterdir())] == [
+    assert [path.name.rpartition("core-")[2] for path in sorted(readme.RESULTS_FOLDER.glob("*.json"))] == [
         "live-25.json",
         "stages.json",
     ]
-    assert readme.block_of(readme.ROOM_README.read_text()) == readme.figures(results)
+    assert readme.block_of(readme.FIGURES_README.read_text()) == readme.figures(results)
     with pytest.raises(UsageError, match="no measurement 'speed'"):
         suite.suite(clip, only=["speed"])
 

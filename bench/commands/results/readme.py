@@ -15,20 +15,37 @@ from cliprl.bench.harness.result import LEAD, SHAKY, Result, Series, read_result
 from cliprl.bench.harness.table import format_number, grid, median
 from cliprl.engines import UsageError
 
-# Paths in a checkout, from whose root the command is run: the room's README, the root's, and the result files.
+# Paths in a checkout, from whose root the command is run: the result files, their README, the room's, the root's.
 ROOM_README, ROOT_README, RESULTS_FOLDER = Path("bench") / "README.md", Path("README.md"), Path("bench") / "results"
-BUDGET = "budget.toml"
+FIGURES_README = RESULTS_FOLDER / "README.md"
+BUDGET, GOALS_FILE = "budget.toml", "headline.toml"
+# The folder of the runs of `cliprl-bench acceptance`.
+HEADLINE_FOLDER = "headline"
 # The folder of results from a machine without VNNI and bf16.
 OLDER = "avx2"
 # The marks around the figures of each README.
 FIGURE_MARKS: Mapping[Path, tuple[str, str]] = {
-    ROOM_README: ("<!-- figures -->", "<!-- end of the figures -->"),
+    FIGURES_README: ("<!-- figures -->", "<!-- end of the figures -->"),
+    ROOM_README: ("<!-- limits -->", "<!-- end of the limits -->"),
     ROOT_README: ("<!-- headline figures -->", "<!-- end of the headline figures -->"),
 }
-ORDER = ("stream", "peers", "live", "faults", "watch", "stages", "engines", "training", "scale", "soak")
+ORDER = (
+    "headline",
+    "stream",
+    "peers",
+    "scenarios",
+    "live",
+    "faults",
+    "watch",
+    "stages",
+    "engines",
+    "training",
+    "scale",
+    "soak",
+)
 # The series in the tables, by kind of result; all series of other kinds.
 SHOWN = {
-    "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps"),
+    "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps", "fps per watt"),
     "peers": ("fps",),
     "live": ("delivered", "lost", "later than 100 ms", "glass to glass"),
     "scale": ("fps", "CPU work"),
@@ -98,20 +115,41 @@ def committed_results(folder: Path = RESULTS_FOLDER) -> list[Result]:
     return sorted(results, key=lambda result: sort_rank(result.kind))
 
 
-def limits_table(folder: Path = RESULTS_FOLDER) -> list[Limit]:
+def limits_table(folder: Path = RESULTS_FOLDER, name: str = BUDGET) -> list[Limit]:
     """The limits of the budget beside a folder of results; none if there is no budget."""
-    path = folder.parent / BUDGET
+    path = folder.parent / name
     return read_budget(path) if path.exists() else []
 
 
-def figures(results: Sequence[Result], limits: Sequence[Limit] = (), older: Sequence[Result] = ()) -> str:
-    """The block of the room's README: the budget, a section for each result, the tables of an older machine."""
+def figures(results: Sequence[Result], older: Sequence[Result] = ()) -> str:
+    """The block of the results' README: a section for each result, the tables of an older machine."""
     groups = [(f"**{result.kind}** ", [result]) for result in results]
     for kind in dict.fromkeys(result.kind for result in older):
         groups.append((f"**{kind}, older CPU** ", [result for result in older if result.kind == kind]))
     machine = _machine(groups[0][1][0])
     sections = [_section(title, group, machine) for title, group in groups]
-    return "\n\n".join([*_budget(results, limits), f"Machine, if a section names no other: {machine}.", *sections])
+    return "\n\n".join([f"Machine, if a section names no other: {machine}.", *sections])
+
+
+def limits_block(
+    results: Sequence[Result], limits: Sequence[Limit], runs: Sequence[Result], goals: Sequence[Limit]
+) -> str:
+    """The block of the room's README: the budget, and the goals beside the headline figures of each run."""
+    return "\n\n".join([*_budget(results, limits), *_goals(runs, goals)])
+
+
+def _goals(runs: Sequence[Result], goals: Sequence[Limit]) -> list[str]:
+    """Tables of the goals with the figure of each run; none without runs."""
+    if not runs:
+        return []
+    rows = []
+    for goal in (goal for goal in goals if goal.kind == HEADLINE_FOLDER):
+        found = [finding for run in runs for finding in measured([run], goal)]
+        if found:
+            states = ["kept" if all(f.kept for f in found) else "missed"]
+            rows.append([goal.title, goal.bounds, ", ".join(format_number(f.value) for f in found), *states])
+    head = f"Goals of two cores, each run of `cliprl-bench acceptance` ({_machine(runs[0])}; {runs[0].date[:10]}):"
+    return [head, *_tables(("goal", "bound", "measured", ""), rows)]
 
 
 def headlines(results: Sequence[Result], limits: Sequence[Limit] = ()) -> str:
@@ -180,7 +218,8 @@ def _remarks(results: Sequence[Result]) -> list[str]:
     (result,) = results
     notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
     warnings = [f"warning: {text}" for text in result.warnings() if not text.startswith(SHAKY)]
-    remarks = [*notes, *result.notes, *warnings]
+    host = [result.host_note()] if result.host else []
+    remarks = [*notes, *result.notes, *host, *warnings]
     lines = [line for text in remarks for line in textwrap.wrap(f"- {text}", MAX_WIDTH, subsequent_indent="  ")]
     return ["", *lines] if lines else []
 
@@ -216,7 +255,7 @@ def _tables(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [grid(header, rows[first : first + MOST_ROWS]) for first in range(0, len(rows), MOST_ROWS)]
 
 
-def block_of(text: str, readme: Path = ROOM_README) -> str | None:
+def block_of(text: str, readme: Path = FIGURES_README) -> str | None:
     """The text between the marks of a README; None where they are missing."""
     start, end = FIGURE_MARKS[readme]
     first, last = text.find(start), text.find(end)
@@ -225,10 +264,13 @@ def block_of(text: str, readme: Path = ROOM_README) -> str | None:
 
 def expected_block(readme: Path, folder: Path = Path()) -> str:
     """The block that the committed results of a checkout give for one of its READMEs."""
-    results, limits = committed_results(folder / RESULTS_FOLDER), limits_table(folder / RESULTS_FOLDER)
+    place = folder / RESULTS_FOLDER
+    results, limits = committed_results(place), limits_table(place)
     if readme == ROOT_README:
         return headlines(results, limits)
-    return figures(results, limits, committed_results(folder / RESULTS_FOLDER / OLDER))
+    if readme == FIGURES_README:
+        return figures(results, committed_results(place / OLDER))
+    return limits_block(results, limits, committed_results(place / HEADLINE_FOLDER), limits_table(place, GOALS_FILE))
 
 
 def update_readmes(folder: Path = Path()) -> list[Path]:
@@ -253,5 +295,5 @@ def update_readmes(folder: Path = Path()) -> list[Path]:
 
 @app.command("readme")
 def command() -> None:
-    """Write the figures of bench/README.md and README.md from the result files in bench/results."""
+    """Write the figures of README.md, bench/README.md and bench/results/README.md from the files in bench/results."""
     typer.echo(f"wrote {', '.join(map(str, update_readmes()))}")
