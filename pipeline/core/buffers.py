@@ -7,8 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from sys import getrefcount
 from typing import Any, Literal
 
 import numpy as np
@@ -132,12 +130,6 @@ def _ignore() -> None:
     pass
 
 
-# Reference count of an unused array of the pool: the pool's tuple, the loop variable, the argument of getrefcount.
-_FREE = 3
-# Largest number of pairs in the pool: more than displays and recorders that keep up ever hold. Further pairs are not reused.
-_MOST = 48
-
-
 def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> int:
     """Write all of `data` by calls of `write`, which may take a part of it each time. Return its length in bytes."""
     rest = memoryview(data).cast("B")
@@ -163,32 +155,3 @@ class BufferPool:
         if memory is None or memory.size < size:
             memory = self._memory[name] = np.empty(size, np.uint8)
         return memory[:size].view(dtype).reshape(shape)
-
-
-class PlanePool:
-    """An allocator of NV12 planes (see `PlaneAllocator`) for frames that several readers share and do not release.
-
-    A pair of planes is reused as soon as no frame, view or buffer refers to it, by Python's reference counts. For use by one
-    thread; readers may be on any thread.
-    """
-
-    def __init__(self) -> None:
-        self._pairs: list[tuple[Plane, Plane]] = []
-
-    def __call__(self, height: int, width: int) -> tuple[Plane, Plane]:
-        """Return unused planes with undefined contents."""
-        for luma, chroma in self._pairs:
-            if getrefcount(luma) == _FREE and getrefcount(chroma) == _FREE and luma.shape == (height, width):
-                return luma, chroma
-        if self._pairs and self._pairs[0][0].shape != (height, width):
-            self._pairs.clear()
-        pair = allocate_planes(height, width)
-        if len(self._pairs) < _MOST:
-            self._pairs.append(pair)
-        return pair
-
-    def copy(self, frame: Frame) -> Frame:
-        """Return a copy of a frame that may be drawn into. Its times are shared with the original."""
-        luma, chroma = self(frame.height, frame.width)
-        luma[:], chroma[:] = frame.luma, frame.chroma
-        return replace(frame, luma=luma, chroma=chroma, slot=-1)

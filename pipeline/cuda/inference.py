@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, CudaGraph, CudaStream, Gpu, Network
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
-from cliprl.pipeline.segment.refinement import CUT, FORGETTING, SETTLED, SMOOTHING, THUMBNAIL_STRIDE
+from cliprl.pipeline.segment.refinement import CUT, THUMBNAIL_STRIDE
+from cliprl.pipeline.segment.refinement_loop import FORGETTING, SETTLED, SMOOTHING
 
 # The kernels' struct State.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])

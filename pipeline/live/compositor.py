@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Sequence
 
-from cliprl.pipeline.core.buffers import BufferPool, PlanePool
+from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.plane_pool import PlanePool
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE

@@ -17,7 +17,7 @@ from cliprl.pipeline.core.nv12 import upright_box, upright_size
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.overlay.class_statistics import instance_statistics
 from cliprl.pipeline.overlay.text import Patch, id_patch, legend_patch, letter_size, status_patch
-from cliprl.pipeline.overlay.upsample import image_mask, label_regions
+from cliprl.pipeline.overlay.upsample import image_mask, label_region
 
 # A label's value in the painter's map is label + LEVEL * (0 in the fill, 1 on the contour's soft inner edge, 2 on its core).
 LABEL_LUMA = 85
@@ -243,12 +243,14 @@ class Overlay:
         image, view = None, segmentation.view
         if view.circle is not None or view.crop[2:] != (view.frame_width, view.frame_height):
             image = image_mask(view, lines, width, margin=radius + 2)
-        for region in label_regions(segmentation, self._shown, lines, width, radius + 2, self._scratch):
-            labels, (rows, columns) = region.labels, region[1:]
-            if self.style.contours:
-                labels = trace_contours(labels, radius, None if image is None else image[rows, columns], self._scratch)
-            luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
-            paint(luma, frame.chroma[rows, columns], labels, self._inks[color], self._scratch)
+        region = label_region(segmentation, self._shown, lines, width, radius + 2, self._scratch)
+        if region is None:
+            return
+        labels, rows, columns = region
+        if self.style.contours:
+            labels = trace_contours(labels, radius, None if image is None else image[rows, columns], self._scratch)
+        luma = frame.luma[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
+        paint(luma, frame.chroma[rows, columns], labels, self._inks[color], self._scratch)
 
     def _mark_instances(
         self, frame: Frame, segmentation: Segmentation, instances: Instances, size: int, color: ColorSpace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Box, Circle, Viewport
+from cliprl.pipeline.core.viewport import Circle, Viewport
 
 _SUBPIXEL_BITS = 4
 
@@ -49,28 +49,18 @@ class Region(NamedTuple):
     columns: slice
 
 
-def label_regions(
+def label_region(
     segmentation: Segmentation, classes: Collection[int], height: int, width: int, margin: int, scratch: BufferPool
-) -> Iterator[Region]:
-    """Yield `labels_at` around the cells of `classes` only, in regions that do not overlap, with `margin` pixels about them.
-
-    The labels of one region are overwritten by the next.
-    """
-    x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
+) -> Region | None:
+    """Return `labels_at` for the box of the cells of `classes` with `margin` pixels about it; None without such cells."""
     wanted = np.zeros(256, np.uint8)
     wanted[list(classes)] = 1
-    cells = cv2.LUT(segmentation.labels[y.cells, x.cells], wanted)
-    if not cells.any():
-        return
-    rows, columns = cells.shape
-    reach_x, reach_y = (1 + math.ceil(margin * n / length) for n, length in ((columns, x.length), (rows, y.length)))
-    kernel = np.ones((2 * reach_y + 1, 2 * reach_x + 1), np.uint8)
-    edges = _edges(columns, x.length), _edges(rows, y.length)
-    for left, top, right, bottom in _boxes(np.asarray(cv2.dilate(cells, kernel), np.uint8), *edges):
-        part_x, part_y = _part(x, left, right), _part(y, top, bottom)
-        if part_x.target.start < part_x.target.stop and part_y.target.start < part_y.target.stop:
-            labels = _labels_of(segmentation, part_x, part_y, (height, width), scratch)
-            yield Region(labels, part_y.target, part_x.target)
+    x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
+    left, top, columns, rows = cv2.boundingRect(cv2.LUT(segmentation.labels[y.cells, x.cells], wanted))
+    if not columns:
+        return None
+    x, y = _part(x, left, left + columns, margin), _part(y, top, top + rows, margin)
+    return Region(_labels_of(segmentation, x, y, (height, width), scratch), y.target, x.target)
 
 
 def _labels_of(
@@ -137,37 +127,18 @@ def _edges(cells: int, length: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.abs(places - np.rint(places)) <= _MISS)
 
 
-def _boxes(cells: NDArray[np.uint8], edges_x: NDArray[np.intp], edges_y: NDArray[np.intp]) -> list[Box]:
-    """Boxes (left, top, right, bottom) that do not overlap, with their sides on the edges, and hold all cells that are set."""
-    found: list[Box] = []
-    for left, top, width, height, _ in cv2.connectedComponentsWithStats(cells)[2][1:].tolist():
-        box = (*_snapped(left, left + width, edges_x), *_snapped(top, top + height, edges_y))
-        box = (box[0], box[2], box[1], box[3])
-        while overlapping := [other for other in found if _overlap(box, other)]:
-            found = [other for other in found if other not in overlapping]
-            sides = list(zip(box, *overlapping, strict=True))
-            box = (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3]))
-        found.append(box)
-    return found
-
-
-def _snapped(first: int, last: int, edges: NDArray[np.intp]) -> tuple[int, int]:
-    """The nearest edges that enclose first..last."""
-    return int(edges[edges.searchsorted(first, "right") - 1]), int(edges[edges.searchsorted(last)])
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _part(span: Span, first: int, last: int) -> Span:
-    """The part of a span from cell `first` up to `last`, counted from its own first."""
-    scale = span.length / (span.cells.stop - span.cells.start)
+def _part(span: Span, first: int, last: int, margin: int) -> Span:
+    """The part of a span from cell `first` up to `last`, counted from its own first, with a cell and `margin` pixels about it."""
+    cells = span.cells.stop - span.cells.start
+    scale, edges = span.length / cells, _edges(cells, span.length)
+    reach = 1 + math.ceil(margin / scale)
+    first = int(edges[edges.searchsorted(max(first - reach, 0), "right") - 1])
+    last = int(edges[edges.searchsorted(min(last + reach, cells))])
     start, stop = round(first * scale), round(last * scale)
-    low, high = max(span.part.start, start), max(min(span.part.stop, stop), start)
+    low, high = max(span.part.start, start), min(span.part.stop, stop)
     offset = span.target.start - span.part.start
-    cells = slice(span.cells.start + first, span.cells.start + last)
-    return Span(cells, stop - start, slice(low - start, high - start), slice(offset + low, offset + high))
+    within = slice(span.cells.start + first, span.cells.start + last)
+    return Span(within, stop - start, slice(low - start, high - start), slice(offset + low, offset + high))
 
 
 def _ratio(frame: int, target: int) -> float:

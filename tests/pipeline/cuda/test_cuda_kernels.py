@@ -16,7 +16,8 @@ from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewpo
 from cliprl.pipeline.cuda.geometry import inside_spans, warp_of
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
-from cliprl.pipeline.segment.refinement import SETTLED, TemporalPrior
+from cliprl.pipeline.segment.refinement import TemporalPrior
+from cliprl.pipeline.segment.refinement_loop import SETTLED
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
 
 pytestmark = needs_compiler

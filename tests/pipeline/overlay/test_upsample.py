@@ -20,7 +20,7 @@ from cliprl.pipeline.core.viewport import (
     network_to_frame,
 )
 from cliprl.pipeline.overlay.class_statistics import class_statistics
-from cliprl.pipeline.overlay.upsample import label_regions, labels_at, labels_at_frame
+from cliprl.pipeline.overlay.upsample import label_region, labels_at, labels_at_frame
 
 NETWORK, GRID = (256, 320), (64, 80)
 
@@ -133,11 +133,9 @@ def test_regions_hold_all_labels_of_their_classes(view: Viewport) -> None:
         logits[class_id, row : row + 5, column : column + 9] = 3
     segmentation, size = segment(view, logits), (view.frame_height // 2, view.frame_width // 2)
     whole, joined = labels_at(segmentation, *size), np.zeros(size, np.uint8)
-    covered = np.zeros(size, np.uint8)
-    for labels, rows, columns in label_regions(segmentation, {1, 3}, *size, 3, BufferPool()):
-        joined[rows, columns] = labels
-        covered[rows, columns] += 1
-    assert covered.max() == 1
+    region = label_region(segmentation, {1, 3}, *size, 3, BufferPool())
+    assert region is not None
+    joined[region.rows, region.columns] = region.labels
     for class_id in (1, 3):
         wrong = (whole == class_id) != (joined == class_id)
         assert (whole == class_id).any()
@@ -148,8 +146,9 @@ def test_regions_leave_out_what_is_not_asked_for() -> None:
     logits = np.zeros((3, *GRID), np.float32)
     logits[1, 10:20, 10:20], logits[2, 50:54, 60:70] = 3, 3
     segmentation = segment(VIEWS[0], logits)
-    assert not list(label_regions(segmentation, {7}, 360, 640, 3, BufferPool()))
-    (region,) = label_regions(segmentation, {1}, 360, 640, 3, BufferPool())
+    assert label_region(segmentation, {7}, 360, 640, 3, BufferPool()) is None
+    region = label_region(segmentation, {1}, 360, 640, 3, BufferPool())
+    assert region is not None
     assert region.labels.size < 360 * 640 / 10
     assert set(np.unique(region.labels)) == {0, 1}
 

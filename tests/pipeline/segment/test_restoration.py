@@ -17,15 +17,14 @@ from cliprl.pipeline import Segmenter
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, displayed_logits
-from cliprl.pipeline.segment import refinement
+from cliprl.pipeline.segment import refinement, refinement_loop
 from cliprl.pipeline.segment.refinement import (
     InputRestoration,
-    RefinementLoop,
     TemporalPrior,
     estimate_damage,
     quantile,
-    softmax,
 )
+from cliprl.pipeline.segment.refinement_loop import RefinementLoop, softmax
 from cliprl.pipeline.segment.segmenter import segmentation_of
 
 Image = NDArray[np.uint8]
@@ -94,7 +93,8 @@ def test_black_surroundings_do_not_hide_noise() -> None:
 
 def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     restoration, clock = InputRestoration(SPEC), [100.0]
-    monkeypatch.setattr(refinement, "time", type("Clock", (), {"monotonic": lambda: clock[0]}))
+    for module in (refinement, refinement_loop):
+        monkeypatch.setattr(module, "time", type("Clock", (), {"monotonic": lambda: clock[0]}))
 
     def slow(image: Image, out: Image, *_: float) -> None:
         clock[0] += 0.5
@@ -182,6 +182,37 @@ def test_a_frame_without_damage_takes_no_step() -> None:
         found = segmenter(frame)
         assert found.steps == 0
         np.testing.assert_array_equal(found.probabilities, base.probabilities)
+
+
+def test_only_a_repeated_image_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, runs = Segmenter(restored(), precision="f32"), []
+    encoder = segmenter._encoder
+
+    class Counted(StubEncoder):
+        def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+            runs.append(inputs)
+            return encoder.run(inputs)
+
+    monkeypatch.setattr(segmenter, "_encoder", Counted())
+    frames = [frame_of(scene(0)), frame_of(scene(0), 1), frame_of(scene(1), 2), frame_of(scene(0), 3)]
+    found = [segmenter(frame).probabilities.copy() for frame in frames]
+    assert len(runs) == 3
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[3])
+    assert not np.array_equal(found[1], found[2])
+    segmenter.reset()
+    segmenter(frames[3])
+    assert len(runs) == 4
+
+
+def test_labels_are_the_first_of_the_largest_logits() -> None:
+    view = full_viewport(64, 80, 64, 80)
+    logits = np.random.default_rng(0).integers(-2, 3, (5, 16, 20)).astype(np.float32)
+    found = segmentation_of(logits, view, 0, 0.0)
+    np.testing.assert_array_equal(found.labels, logits.argmax(axis=0))
+    assert found.confidence == pytest.approx(float(softmax(logits[None])[0].max(axis=0).mean()))
+    logits[:, 3, 4] = np.nan
+    assert segmentation_of(logits, view, 0, 0.0).labels[3, 4] == 0
 
 
 class StubEncoder:
