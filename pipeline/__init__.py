@@ -13,8 +13,9 @@ from cliprl.pipeline.core.statistics import Latency, Summary
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.devices.device import Device, open_device
 from cliprl.pipeline.overlay.class_statistics import ClassStatistics, class_statistics
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.palette import overlay_classes
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement_loop import RefinementLoop, RefinementResult

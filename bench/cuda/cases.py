@@ -20,7 +20,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 
 LONG, TOGETHER, PACE = 100_000, 8, 60
 # Most samples kept of a series; of more, every n-th.

@@ -22,7 +22,7 @@ from cliprl.engines.backends.engine import TensorSpec
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.view.shape_fit import LINES, first_lines
 
 _HEIGHT, _WIDTH, _FRAMES, _WARM = 1080, 1920, 600, 100

@@ -25,7 +25,7 @@ from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.inference import StepPlan
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
 from cliprl.pipeline.synthetic.renderer import SceneRenderer
 

@@ -13,7 +13,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.live.factory import LiveOptions
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.stream.stream import StatusText

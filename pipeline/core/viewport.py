@@ -99,19 +99,6 @@ def network_to_frame(view: Viewport) -> NDArray[np.float64]:
     )
 
 
-def grid_map(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scale and shift along x and y, float64 (2,) each, from cells of a grid (rows, columns) to those of another view.
-
-    A cell at `c` in the grid over `old` lies at `scale * c + shift` in the grid over `new`. Cell 0 is half a cell from the edge
-    of the network input, where the coordinates of the view start.
-    """
-    to_frame, to_network = network_to_frame(old), frame_to_network(new)
-    scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
-    shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
-    strides = np.array([old.network_width / grid[1], old.network_height / grid[0]])
-    return scale, shift / strides + (scale - 1) / 2
-
-
 def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Map points (..., 2) of (x, y) by a 2x3 matrix."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)

@@ -18,7 +18,8 @@ from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_argumen
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
-from cliprl.pipeline.core.viewport import Viewport, grid_map, inside_cells
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
+from cliprl.pipeline.view.grid_warp import grid_map
 
 # Address and pitch, in bytes, of luma and of chroma.
 Planes = tuple[tuple[int, int], tuple[int, int]]

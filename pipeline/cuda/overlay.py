@@ -19,17 +19,8 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, StampPatch, Tra
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.overlay.overlay import (
-    LABEL_LUMA,
-    LEGEND_SHARE,
-    Overlay,
-    OverlayColors,
-    Style,
-    contour_radius,
-    corner,
-    overlay_colors,
-    patch_parts,
-)
+from cliprl.pipeline.overlay.overlay import LEGEND_SHARE, Overlay, contour_radius, corner, patch_parts
+from cliprl.pipeline.overlay.style import LABEL_LUMA, OverlayColors, Style, overlay_colors
 from cliprl.pipeline.overlay.text import Patch
 from cliprl.pipeline.overlay.upsample import grid_spans, image_mask
 

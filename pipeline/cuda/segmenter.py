@@ -27,7 +27,7 @@ from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.overlay.upsample import grid_spans
 from cliprl.pipeline.segment.segmenter import Segmenter
 

@@ -9,7 +9,8 @@ from typing import Any
 from cliprl.engines import Bundle, ClassSpec, ignore_message
 from cliprl.pipeline.core.frame import Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import FrameSource, open_source

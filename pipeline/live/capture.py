@@ -13,9 +13,9 @@ from typing import NamedTuple
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Source, StreamInfo
-from cliprl.pipeline.core.plane_pool import PlanePool
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.live.broadcast import SourceState
+from cliprl.pipeline.live.plane_pool import PlanePool
 from cliprl.pipeline.sources.decoding.packet_queue import Overdue
 from cliprl.pipeline.sources.errors import Problem, SourceError, source_error
 

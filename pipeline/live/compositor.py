@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.plane_pool import PlanePool
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.plane_pool import PlanePool
 from cliprl.pipeline.live.segmentation.mask_selection import SelectedMask
 from cliprl.pipeline.overlay.overlay import Overlay, place
 from cliprl.pipeline.overlay.text import letter_size, status_patch

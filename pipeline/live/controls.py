@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.pipeline.overlay.overlay import Style
+from cliprl.pipeline.overlay.style import Style
 
 # The most characters of a bad value in an error message.
 _QUOTED = 60

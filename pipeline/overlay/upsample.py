@@ -41,7 +41,7 @@ def labels_at(
     return labels
 
 
-class Region(NamedTuple):
+class BoxLabels(NamedTuple):
     """A part of the frame's geometry: its labels, uint8 (rows, columns), and where it lies."""
 
     labels: NDArray[np.uint8]
@@ -51,16 +51,15 @@ class Region(NamedTuple):
 
 def label_region(
     segmentation: Segmentation, classes: Collection[int], height: int, width: int, margin: int, scratch: BufferPool
-) -> Region | None:
+) -> BoxLabels | None:
     """Return `labels_at` for the box of the cells of `classes` with `margin` pixels about it; None without such cells."""
-    wanted = np.zeros(256, np.uint8)
-    wanted[list(classes)] = 1
+    wanted = np.isin(np.arange(256), list(classes)).astype(np.uint8)
     x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
     left, top, columns, rows = cv2.boundingRect(cv2.LUT(segmentation.labels[y.cells, x.cells], wanted))
     if not columns:
         return None
     x, y = _part(x, left, left + columns, margin), _part(y, top, top + rows, margin)
-    return Region(_labels_of(segmentation, x, y, (height, width), scratch), y.target, x.target)
+    return BoxLabels(_labels_of(segmentation, x, y, (height, width), scratch), y.target, x.target)
 
 
 def _labels_of(

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import RestorationSpec
-from cliprl.pipeline.core.viewport import Viewport, grid_map
+from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.segment.refinement_loop import CostEstimate
+from cliprl.pipeline.view.grid_warp import warp_grid
 
 # Mean absolute difference (0..255) of two network inputs above which the second belongs to another shot.
 CUT = 32.0
@@ -63,7 +64,7 @@ class TemporalPrior:
             return base
         if (view.crop, view.placed) == (self._view.crop, self._view.placed):
             return self._logits
-        return _warp(self._logits, self._view, view)
+        return warp_grid(self._logits, self._view, view)
 
     def keep(self, logits: NDArray[Any], view: Viewport) -> None:
         """Remember a frame's logits (1, K, h, w); they are copied."""
@@ -87,18 +88,6 @@ def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
     )
     flat = FLAT * max(1, len(one))
     return float((one @ other + flat) / np.sqrt((one @ one + flat) * (other @ other + flat)))
-
-
-def _warp(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[np.float32]:
-    """Move a grid of logits from one view to another; cells without a value are filled from the edge."""
-    height, width = logits.shape[2:]
-    scale, shift = grid_map(old, new, (height, width))
-    matrix = np.column_stack([np.diag(scale), shift])
-    moved = [
-        cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for plane in logits[0]
-    ]
-    return np.stack(moved)[None].astype(np.float32, copy=False)
 
 
 # The network input is measured at every n-th pixel.

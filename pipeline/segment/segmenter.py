@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ class CpuPreprocessor:
         rgb = self._to_rgb([self._shrink(plane, (width, height), name) for name, plane in named.items()], frame.color)
         out.fill(0)
         placed = out[top : top + height, left : left + width]
-        cv2.copyTo(rgb, _inside_mask(view)[top : top + height, left : left + width], placed)
+        inside = inside_cells(view, *out.shape[:2]).view(np.uint8)
+        cv2.copyTo(rgb, inside[top : top + height, left : left + width], placed)
 
     def _chroma_planes(self, chroma: Plane) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Return Cb and Cr in 256ths. As 16-bit numbers, the samples are taken apart in a third of the time."""
@@ -92,12 +92,6 @@ class CpuPreprocessor:
         cv2.merge(planes, yuv)
         cv2.transform(yuv, np.hstack([matrix, offset[:, None] * 256]), fine)
         return np.asarray(cv2.convertScaleAbs(fine, rgb, 1 / 256), np.uint8)
-
-
-@lru_cache(maxsize=4)
-def _inside_mask(view: Viewport) -> Plane:
-    """Which pixels of the network input lie in the endoscope's image: uint8 (network_height, network_width), 1 or 0."""
-    return inside_cells(view, view.network_height, view.network_width).view(np.uint8)
 
 
 def _cut(frame: Frame, view: Viewport) -> tuple[Plane, Plane]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
-from cliprl.pipeline.core.viewport import Viewport, grid_map, inside_cells
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
 from cliprl.pipeline.tracking.contact import CODES, CellMaps
@@ -22,6 +22,7 @@ from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
 from cliprl.pipeline.tracking.regions import Part, find_parts
 from cliprl.pipeline.tracking.shafts import Mask, border
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
+from cliprl.pipeline.view.grid_warp import grid_map
 
 # Longer side of the images that the motion is measured on.
 _FLOW_SIZE = 160

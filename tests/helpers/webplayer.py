@@ -29,7 +29,8 @@ from cliprl.pipeline.live.broadcast import (
 )
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.overlay.class_statistics import class_statistics
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 
 if TYPE_CHECKING:
     from cliprl.pipeline.web.limits import Limits

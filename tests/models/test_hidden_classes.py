@@ -10,7 +10,8 @@ import pytest
 from cliprl.engines import UsageError, open_bundle
 from cliprl.models.export.hide_classes import hide_classes
 from cliprl.pipeline.live.controls import Controls, Settings
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.prompts import with_prompts
 
 

@@ -28,7 +28,8 @@ from cliprl.pipeline.cuda.overlay import (
     trace_arguments,
     upsample_arguments,
 )
-from cliprl.pipeline.overlay.overlay import Overlay, Style, blend, overlay_colors
+from cliprl.pipeline.overlay.overlay import Overlay, blend
+from cliprl.pipeline.overlay.style import Style, overlay_colors
 from cliprl.pipeline.overlay.upsample import labels_at
 
 pytestmark = needs_compiler

@@ -28,7 +28,8 @@ from cliprl.pipeline.cuda.factory import open_shared_gpu
 from cliprl.pipeline.cuda.inference import STATE_BYTES
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor, Segmenter
 from cliprl.pipeline.view.shape_fit import STRIPS, find_ends
 

@@ -25,7 +25,8 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.base import FrameSource

@@ -16,7 +16,8 @@ from cliprl.pipeline.core.color import WEIGHTS, ColorSpace, rgb_to_yuv_matrix, y
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
-from cliprl.pipeline.overlay.overlay import Overlay, Style
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.style import Style
 
 NETWORK, GRID = (256, 320), (64, 80)
 COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
