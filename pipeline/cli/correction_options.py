@@ -24,7 +24,7 @@ Corrections = Annotated[
         metavar="FOLDER",
         rich_help_panel="Live",
         show_default="off",
-        help="Let the page of --web correct masks by clicks, and keep them here, a data set ([cyan]folder:[/]).",
+        help="Correct masks by clicks in --web or --window, and keep them here, a data set ([cyan]folder:[/]).",
     ),
 ]
 CorrectWith = Annotated[
@@ -58,15 +58,15 @@ class CorrectionOptions:
     def of_command(cls, given: Mapping[str, Any]) -> CorrectionOptions | None:
         """Return the options in the command's parameters by name; None if nothing is to be corrected.
 
-        Raises UsageError for options of corrections without the page or the folder.
+        Raises UsageError for options of corrections without a viewer or the folder.
         """
         folder, network = given["corrections"], given["correct_with"]
         if folder is None:
             if network:
                 raise UsageError(f"--correct-with '{network}' is for corrections: give --corrections FOLDER too")
             return None
-        if given["web"] is None:
-            raise UsageError(f"--corrections '{folder}' is for the page: give --web too")
+        if given["web"] is None and not given["window"]:
+            raise UsageError(f"--corrections '{folder}' is for the page or the window: give --web or --window too")
         return cls(folder, network, given["source"], given["guard"], given["stream_index"])
 
 

@@ -161,11 +161,11 @@ def _open(
             outputs.check(overwrite=options.overwrite)
         live = _open_live(options, targets, first, bundle, Overlay(shown, style), log)
         opened.enter_context(tidy_recordings())
+        corrections = open_corrections(options.corrections, bundle, live)
         if options.web is not None:
-            corrections = open_corrections(options.corrections, bundle, live)
             opened.enter_context(web_viewer(options.web, live, bundle.manifest.name, corrections))
         if options.window:
-            opened.enter_context(window(live, f"cliprl: {live.info.name}"))
+            opened.enter_context(window(live, f"cliprl: {live.info.name}", corrections))
         return live
     with interruptible():
         device = open_device(options.device, log)

@@ -63,7 +63,7 @@ def web_viewer(
 
 
 @contextmanager
-def window(stream: LiveStream, title: str) -> Iterator[None]:
+def window(stream: LiveStream, title: str, corrections: CorrectionService | None = None) -> Iterator[None]:
     """Show a window while the stream runs; the last frame of an input that ends by itself stays until it is closed.
 
     Raises UsageError if the window's packages are missing, CliprlError if there is no screen.
@@ -73,7 +73,15 @@ def window(stream: LiveStream, title: str) -> Iterator[None]:
     from cliprl.pipeline.window.window import Window
 
     records, live = bool(stream.recordings), stream.info.live
-    shown = Window(stream.broadcast, stream.controls, title=title, live=live, records=records, close=stream.stop)
+    shown = Window(
+        stream.broadcast,
+        stream.controls,
+        title=title,
+        live=live,
+        records=records,
+        close=stream.stop,
+        corrections=corrections,
+    )
     shown.start()
     shown.opened.wait()
     if shown.failed:

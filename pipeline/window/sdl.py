@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,15 @@ with warnings.catch_warnings():
 
 _START = (1280, 800)
 QUIT = "quit"
+
+
+class PointerEvent(NamedTuple):
+    """A press or release of a pointer's button, at (x, y) in pixels of the window; `left` and not Shift is the plain one."""
+
+    x: float
+    y: float
+    plain: bool
+    pressed: bool
 
 
 class SdlWindow:
@@ -59,7 +68,11 @@ class SdlWindow:
     def set_full_screen(self, on: bool) -> None:
         """Fill the screen and hide the pointer, or return to a window."""
         sdl2.SDL_SetWindowFullscreen(self._window, sdl2.SDL_WINDOW_FULLSCREEN_DESKTOP if on else 0)
-        sdl2.SDL_ShowCursor(0 if on else 1)
+        self.show_pointer(not on)
+
+    def show_pointer(self, on: bool) -> None:
+        """Show or hide the pointer over the window."""
+        sdl2.SDL_ShowCursor(1 if on else 0)
 
     def clear(self) -> None:
         """Clear the drawing to black."""
@@ -95,17 +108,33 @@ class SdlWindow:
         """Display the drawing."""
         sdl2.SDL_RenderPresent(self._renderer)
 
-    def events(self) -> list[str]:
-        """Return the keys pressed since the last call, as SDL's names in lower case, and `QUIT` if the window was closed."""
-        events, event = [], sdl2.SDL_Event()
+    def events(self) -> list[str | PointerEvent]:
+        """Return what happened since the last call.
+
+        That is keys pressed, as SDL's names in lower case, buttons of the pointer, and `QUIT` if the window was closed.
+        """
+        events, event = list[str | PointerEvent](), sdl2.SDL_Event()
         while sdl2.SDL_PollEvent(ctypes.byref(event)):
             if event.type == sdl2.SDL_QUIT:
                 events.append(QUIT)
+            elif event.type in (sdl2.SDL_MOUSEBUTTONDOWN, sdl2.SDL_MOUSEBUTTONUP):
+                events.append(self._pointer(event))
             elif event.type == sdl2.SDL_KEYDOWN and (
                 not event.key.repeat or chr(event.key.keysym.sym & 0xFF) in "[]-+="
             ):
                 events.append(sdl2.SDL_GetKeyName(event.key.keysym.sym).decode().lower())
         return events
+
+    def _pointer(self, event: Any) -> PointerEvent:
+        width, height = ctypes.c_int(), ctypes.c_int()
+        sdl2.SDL_GetWindowSize(self._window, ctypes.byref(width), ctypes.byref(height))
+        across, down = (
+            pixels / max(points.value, 1) for pixels, points in zip(self.size, (width, height), strict=True)
+        )
+        shift = bool(sdl2.SDL_GetModState() & sdl2.KMOD_SHIFT)
+        plain = event.button.button == sdl2.SDL_BUTTON_LEFT and not shift
+        pressed = event.type == sdl2.SDL_MOUSEBUTTONDOWN
+        return PointerEvent(event.button.x * across, event.button.y * down, plain, pressed)
 
     def close(self) -> None:
         """Close the window."""

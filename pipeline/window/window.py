@@ -8,21 +8,32 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.web.media.image_conversion import ImageConverter, png
+from cliprl.pipeline.window.held_correction import HELP as CORRECTION_HELP
+from cliprl.pipeline.window.held_correction import HeldCorrection
 from cliprl.pipeline.window.keys import HELP, Keys
 from cliprl.pipeline.window.layout import ImageBox, arrange, panel
-from cliprl.pipeline.window.sdl import QUIT, SdlWindow
+from cliprl.pipeline.window.sdl import QUIT, PointerEvent, SdlWindow
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.correction.service import CorrectionService
 
 # Seconds between checks of the keyboard, and seconds for which a message is displayed.
 _TICK, _MESSAGE_S = 0.02, 2.0
 # The longer side of drawn images, in pixels; larger frames are scaled down first.
 _LONGEST = 3840
 _LETTER_SIZE = 18
+# Pixels of the window; a shorter drag is a click.
+_DRAG = 6
 _RECORDING = {
     RecordState.OFF: "",
     RecordState.STARTING: "Recording starts",
@@ -35,7 +46,7 @@ class Window(threading.Thread):
     """Displays the frames of `broadcast` in full size and never pixelated, as the surgeon's display.
 
     `close` is called when the user closes the window. `opened` is set when the window is open, or has failed to open with the
-    error `failed`; `left` is set when the user has closed it.
+    error `failed`; `left` is set when the user has closed it. `corrections` corrects held frames.
     """
 
     def __init__(
@@ -47,12 +58,16 @@ class Window(threading.Thread):
         live: bool,
         records: bool,
         close: Callable[[], None],
+        corrections: CorrectionService | None = None,
     ) -> None:
         super().__init__(name="window", daemon=True)
         self.failed: CliprlError | None = None
         self.opened, self.left = threading.Event(), threading.Event()
         self._broadcast, self._title, self._close = broadcast, title, close
         self._keys = Keys(controls, live, records)
+        self._correction = HeldCorrection(corrections) if corrections is not None else None
+        self._pressed: PointerEvent | None = None
+        self._held_box = ImageBox(0, 0, 1, 1)
         self._converter = ImageConverter()
         self._shows_raw = self._shows_help = False
         self._message: tuple[str, float] = ("H: keys", time.monotonic() + _MESSAGE_S)
@@ -85,6 +100,8 @@ class Window(threading.Thread):
         while not self._ended.is_set():
             for event in self._screen.events():
                 self._handle(event)
+            if self._correction is not None and (message := self._correction.advance()):
+                self._show_message(message)
             shown = self._broadcast.wait_newer(index, _TICK)
             if shown is not None:
                 index = shown.index
@@ -93,22 +110,57 @@ class Window(threading.Thread):
             if (newest := shown or self._broadcast.newest) is not None and self._is_due(newest):
                 self._draw(newest)
 
-    def _handle(self, event: str) -> None:
-        if event in (QUIT, "q"):
+    @property
+    def _corrects(self) -> bool:
+        return self._correction is not None and self._correction.is_open
+
+    def _handle(self, event: str | PointerEvent) -> None:
+        if isinstance(event, PointerEvent):
+            self._point(event)
+        elif event in (QUIT, "q") and not (self._corrects and event == "q"):
             self.left.set()
             self._close()
+        elif event in ("h", "f1"):
+            self._shows_help = not self._shows_help
+        elif self._correction is not None and (self._corrects or event == "e"):
+            self._correct(self._correction, event)
         elif event == "escape":
             self._screen.set_full_screen(False)
         elif event in ("f", "f11"):
             self._screen.set_full_screen(not self._screen.is_full_screen)
-        elif event in ("h", "f1"):
-            self._shows_help = not self._shows_help
         elif event == "b":
             self._shows_raw = not self._shows_raw
         elif event == "s":
             self._show_message(self._snapshot())
         elif (message := self._keys.press(event)) is not None:
             self._show_message(message)
+
+    def _correct(self, correction: HeldCorrection, key: str) -> None:
+        """Do the action of a key of the correction; the first one holds the displayed frame."""
+        if correction.is_open:
+            message = correction.press(key) or ("Esc ends the correction" if key == "q" else "")
+        else:
+            if not self._keys.live:
+                self._keys.controls.change(paused=True)
+            message = correction.open()
+        self._screen.show_pointer(correction.is_open or not self._screen.is_full_screen)
+        if message:
+            self._show_message(message)
+
+    def _point(self, event: PointerEvent) -> None:
+        """Take a press and its release as a click, or as a box if the pointer moved in between."""
+        start, self._pressed = self._pressed, event if event.pressed else None
+        if self._correction is None or not self._corrects or event.pressed or start is None:
+            return
+        box = self._held_box
+        first, last = (((p.x - box.left) / box.width, (p.y - box.top) / box.height) for p in (start, event))
+        if max(abs(start.x - event.x), abs(start.y - event.y)) > _DRAG:
+            message = self._correction.mark((*first, *last))
+        elif all(0 <= value <= 1 for value in first):
+            message = self._correction.mark(first, positive=start.plain)
+        else:
+            return
+        self._show_message(message)
 
     def _show_message(self, text: str) -> None:
         self._message = (text, time.monotonic() + _MESSAGE_S)
@@ -133,6 +185,7 @@ class Window(threading.Thread):
             self._broadcast.frozen,
             self._shows_raw,
             self._shows_help,
+            self._corrects and self._correction and self._correction.version,
             has_message and self._message[0],
             self._screen.size,
             _behind(newest.status.at(time.monotonic())),
@@ -141,22 +194,29 @@ class Window(threading.Thread):
         return due
 
     def _draw(self, newest: DisplayedFrame) -> None:
-        still = self._broadcast.frozen
+        images = self._images(newest)
+        self._screen.clear()
+        for name, image in images.items():
+            self._screen.load(name, image)
+        sizes = [(image.shape[1], image.shape[0]) for image in images.values()]
+        for name, box in zip(images, arrange(sizes, *self._screen.size), strict=True):
+            self._screen.draw(name, box)
+            if name == "held":
+                self._held_box = box
+        self._draw_text(newest.status.at(time.monotonic()))
+        self._screen.show()
+
+    def _images(self, newest: DisplayedFrame) -> dict[str, NDArray[np.uint8]]:
+        """Return the images to draw side by side, BGR, by name. A live image stays beside the one that is corrected."""
         frames: dict[str, Frame] = {"live": newest.overlaid}
-        if still is not None:
+        if self._correction is not None and self._correction.is_open:
+            held = {"held": self._correction.image()}
+            return held | ({"live": self._converter.bgr(newest.overlaid, _LONGEST)} if self._keys.live else {})
+        if (still := self._broadcast.frozen) is not None:
             frames["still"] = still.overlaid
         if self._shows_raw:
             frames["raw"] = newest.raw
-        self._screen.clear()
-        sizes = []
-        for name, frame in frames.items():
-            image = self._converter.bgr(frame, _LONGEST)
-            self._screen.load(name, image)
-            sizes.append((image.shape[1], image.shape[0]))
-        for name, box in zip(frames, arrange(sizes, *self._screen.size), strict=True):
-            self._screen.draw(name, box)
-        self._draw_text(newest.status.at(time.monotonic()))
-        self._screen.show()
+        return {name: self._converter.bgr(frame, _LONGEST) for name, frame in frames.items()}
 
     def _draw_text(self, status: Status) -> None:
         width, height = self._screen.size
@@ -165,7 +225,10 @@ class Window(threading.Thread):
             self._screen.load("status", text)
             self._screen.draw("status", ImageBox(0, 0, *text.shape[1::-1]))
         if self._shows_help:
-            text = panel(HELP, _LETTER_SIZE)
+            rows = (
+                CORRECTION_HELP if self._corrects else (*HELP, ("E", "correct the mask")) if self._correction else HELP
+            )
+            text = panel(rows, _LETTER_SIZE)
             self._screen.load("help", text)
             self._screen.draw(
                 "help", ImageBox((width - text.shape[1]) // 2, (height - len(text)) // 2, *text.shape[1::-1])

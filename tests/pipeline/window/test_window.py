@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,12 +17,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from correction_fakes import corrected_clip, known_bundle, service_of
 from hypothesis import given
 from hypothesis import strategies as st
 from webplayer import CLASSES, Player
 
+from cliprl.pipeline.correction.service import CorrectionService
 from cliprl.pipeline.live.broadcast import RecordingStatus, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.window.held_correction import HeldCorrection
 from cliprl.pipeline.window.keys import Keys
 from cliprl.pipeline.window.layout import arrange, panel
 
@@ -122,13 +126,19 @@ def grab(screen: str) -> np.ndarray:
 class Shown:
     """A window with a player behind it."""
 
-    def __init__(self, screen: str, player: Player) -> None:
+    def __init__(self, screen: str, player: Player, corrections: CorrectionService | None = None) -> None:
         from cliprl.pipeline.window.window import Window
 
         self.screen, self.player = screen, player
         self.closed = threading.Event()
         self.window = Window(
-            player.broadcast, player.controls, title="test", live=True, records=True, close=self.closed.set
+            player.broadcast,
+            player.controls,
+            title="test",
+            live=True,
+            records=True,
+            close=self.closed.set,
+            corrections=corrections,
         )
         self.window.start()
         assert self.window.opened.wait(LIMIT)
@@ -140,6 +150,10 @@ class Shown:
     def press(self, *keys: str) -> None:
         environment = os.environ | {"DISPLAY": self.screen}
         subprocess.run(["xdotool", "key", *keys], env=environment, check=True, timeout=LIMIT)
+
+    def mouse(self, *words: object) -> None:
+        environment = os.environ | {"DISPLAY": self.screen}
+        subprocess.run(["xdotool", *map(str, words)], env=environment, check=True, timeout=LIMIT)
 
     def grab(self) -> np.ndarray:
         return grab(self.screen)
@@ -159,7 +173,8 @@ def shown(screen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.chdir(tmp_path)
     with Player() as player:
         player.broadcast.wait_newer(-1, LIMIT)
-        display = Shown(screen, player)
+        service = service_of(player.broadcast, tmp_path / "none", tmp_path / "kept", known_bundle(tmp_path / "b"))
+        display = Shown(screen, player, service)
         yield display
         display.window.stop()
     assert not display.window.is_alive()
@@ -231,8 +246,8 @@ def test_the_command_shows_a_window_and_q_ends_it(screen: str, tmp_path: Path) -
 @needs_screen
 def test_a_snapshot_is_saved_where_one_is(shown: Shown, tmp_path: Path) -> None:
     shown.press("s")
-    shown.until(lambda image: any(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in tmp_path.iterdir()))
-    (path,) = tmp_path.iterdir()
+    shown.until(lambda image: any(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in tmp_path.glob("*.png")))
+    (path,) = tmp_path.glob("snapshot*")
     assert re.fullmatch(r"snapshot_\d+T\d+Z_\d+\.png", path.name)
     assert cv2.imread(str(path)).shape == (240, 320, 3)
 
@@ -241,6 +256,58 @@ def test_a_snapshot_is_saved_where_one_is(shown: Shown, tmp_path: Path) -> None:
 def test_q_ends_and_so_does_the_window_s_own_button(shown: Shown) -> None:
     shown.press("q")
     assert shown.closed.wait(LIMIT)
+
+
+@needs_screen
+def test_clicks_and_keys_correct_a_held_frame(shown: Shown, tmp_path: Path) -> None:
+    shown.press("e")
+    held = slice(0, 318)
+    shown.until(lambda image: image[240, 160].max() > 50 and not painted(image, 50, 220) and painted(image, 372, 220))
+    shown.mouse("mousemove", 100, 240, "click", 1)
+    shown.until(lambda image: painted(image, 92, 232))  # the pointer hides what is right of it and below
+    shown.mouse("mousemove", 104, 240, "click", 3)
+    shown.until(lambda image: not painted(image, 92, 232))
+    shown.press("u")
+    shown.until(lambda image: painted(image, 92, 232))
+    shown.mouse("mousemove", 200, 200, "mousedown", 1, "mousemove", 280, 260, "mouseup", 1)
+    shown.until(lambda image: painted(image, 230, 220))
+    shown.press("k")
+    deadline = time.monotonic() + LIMIT
+    while not (log := tmp_path / "kept" / "corrections.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [list(one)[1] for one in json.loads(log.read_text())["prompts"]] == ["point", "box"]
+    shown.press("f")
+    shown.until(lambda image: bool(np.ptp(image[:, held], axis=2).max() > 30))
+    shown.press("Escape")
+    shown.until(lambda image: painted(image, 100) and painted(image, 520))
+
+
+def test_a_held_correction_steps_and_says_so(tmp_path: Path) -> None:
+    with corrected_clip(tmp_path) as (_, service):
+        correction = HeldCorrection(service)
+        assert correction.press("k") == "no frame is held: press E"
+        assert correction.open().startswith("Frame held. A click adds to shaft")
+        before = correction.image()
+        assert correction.mark((0.2, 0.25)) == "Added: shaft"
+        version = correction.version
+        assert (correction.image()[60, 75] != before[60, 75]).any()
+        assert correction.press("o") == "Mask hidden"
+        assert correction.version > version
+        assert (correction.image()[60, 75] == before[60, 75]).all()
+        assert correction.press("2") == f"Class {CLASSES[2].name}"
+        assert correction.mark((0.5, 0.5, 0.7, 0.8)) == f"Box: {CLASSES[2].name}"
+        assert correction.press("n") == "0.04 s: it follows. The last frame is not kept"
+        assert correction.press("p") == "0.00 s: the network's mask"
+        assert correction.press("k") == "Kept as revision 1"
+        assert correction.press("f") == "The next 10 frames"
+        assert [correction.advance() for _ in range(11)] == [
+            *(f"Frame {n} of 10 that follow" for n in range(1, 11)),
+            None,
+        ]
+        assert correction.press("x") is None
+        assert correction.press("escape") == "The correction has ended"
+        assert not correction.is_open
 
 
 def test_without_a_screen_it_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
