@@ -246,9 +246,9 @@ class TuneConfig(_Settings):
     seed: Count = 0
     precision: StrictText = "auto"
     views: Count = 320
-    steps: Count = 150
+    steps: Count = 120
     batch: Count = 8
-    rate: Number = 1e-3
+    rate: Number = 3e-4
     backbone_rate: Number = 0.5
     blocks: Count = 33
     share: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5

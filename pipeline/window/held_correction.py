@@ -166,7 +166,8 @@ class HeldCorrection:
     def _step(self, by: int) -> str:
         kept = self._held.draft.is_kept
         hold = self._service.step(self._held.id, by)
-        how = f"revision {hold.base} was kept" if hold.base else "it follows" if hold.origin else "the network's mask"
+        own = "corrected" if hold.draft.prompts else "the network's mask"
+        how = f"revision {hold.base} was kept" if hold.base else "it follows" if hold.origin else own
         return f"{hold.held.seconds:.2f} s: {how}" + ("" if kept else ". The last frame is not kept")
 
     def _follow(self) -> str:

@@ -297,8 +297,8 @@ def test_a_held_correction_steps_and_says_so(tmp_path: Path) -> None:
         assert (correction.image()[60, 75] == before[60, 75]).all()
         assert correction.press("2") == f"Class {CLASSES[2].name}"
         assert correction.mark((0.5, 0.5, 0.7, 0.8)) == f"Box: {CLASSES[2].name}"
-        assert correction.press("n") == "0.04 s: it follows. The last frame is not kept"
-        assert correction.press("p") == "0.00 s: the network's mask"
+        assert str(correction.press("n")).endswith(" s: it follows. The last frame is not kept")
+        assert str(correction.press("p")).endswith(" s: corrected")
         assert correction.press("k") == "Kept as revision 1"
         assert correction.press("f") == "The next 10 frames"
         assert [correction.advance() for _ in range(11)] == [
