@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -58,6 +59,7 @@ def _checks(card: SharedGpu | None) -> Sequence[Check]:
     return (
         Check("kernels compile for every GPU generation", _compile, needs_gpu=False),
         Check("libraries of decoder and encoder", _libraries, needs_gpu=False),
+        Check("codecs of live streams, in separate processes", _live_codecs),
         Check("a kernel writes a time code and another reads it", lambda: _kernels(gpu)),
         Check("after a forced failed capture the next capture works", lambda: _captures(gpu)),
         Check("two streams open at once", lambda: _two_streams(gpu)),
@@ -85,6 +87,14 @@ def _libraries() -> str:
         except OSError:
             found.append(f"{name} absent ({library})")
     return ", ".join(found)
+
+
+def _live_codecs() -> str:
+    if find_spec("av") is None:
+        return "left out: PyAV is not installed"
+    from cliprl.bench.cuda.live_codecs import check_live_codecs
+
+    return check_live_codecs(*SIZE)
 
 
 def _kernels(card: SharedGpu) -> str:

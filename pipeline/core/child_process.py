@@ -80,7 +80,7 @@ class ChildProcess:
             raise self._failure(self._cause_of_death()) from None
 
     def close(self) -> None:
-        """Kill the process and release its resources."""
+        """Kill the process and release its resources. Calling it twice is harmless."""
         self._process.kill()
         self._process.wait()
         self._connection.close()

@@ -192,7 +192,7 @@ class LiveCapture(threading.Thread):
                     if frame is None:
                         return self._end_error()
                     self._put(frame)
-                    self.damaged = damaged + source.damaged
+                    self.info, self.damaged = source.info, damaged + source.damaged
         except CliprlError as error:
             return error
         except Exception as error:  # no error of a driver or decoder may stop the display

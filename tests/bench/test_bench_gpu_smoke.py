@@ -11,6 +11,7 @@ from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
 
 from cliprl.bench.cuda import smoke
+from cliprl.bench.cuda.live_codecs import check_live_codecs
 from cliprl.engines import EngineError
 from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.cuda.context import SharedGpu, share
@@ -31,7 +32,7 @@ def test_smoke_runs_without_gpu_and_names_unchecked_parts() -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
     assert not any("Traceback" in line for line in (*lines, *done.stderr.splitlines()))
-    assert len([line for line in lines if line.startswith("not checked: ")]) == 5
+    assert len([line for line in lines if line.startswith("not checked: ")]) == 6
     assert any("two streams open at once" in line and "no NVIDIA driver" in line for line in lines)
 
 
@@ -66,3 +67,10 @@ def test_the_kernels_check_passes_on_the_simulated_gpu(monkeypatch: pytest.Monke
     status, lines = checked(monkeypatch, check, card)
     assert status == 0
     assert lines[-1] == "ok: codes: equal"
+
+
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+def test_codecs_of_live_streams_are_named_with_the_reason() -> None:
+    found = check_live_codecs(96, 128)
+    assert "encoded on the CPU by libx264: no NVENC (Cannot load libcuda.so.1)" in found
+    assert "decoded on the CPU: no NVDEC (Could not dynamically load CUDA)" in found

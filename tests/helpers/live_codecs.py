@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+from gpu_fake import FakeGpu
+from live_gpu import BrightOnGpu
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.cuda.codecs.host_frame_decoder import DecoderSetup, HostFrameDecoder
+from cliprl.pipeline.cuda.codecs.live_decoder import LiveDecoder
 from cliprl.pipeline.cuda.codecs.live_encoder import HostFrameEncoder, NvencProcess
+from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
 
 # Seconds that an output may wait for a process on a busy machine.
 PATIENCE = 60.0
@@ -80,3 +84,24 @@ class FaultyDecoder(HostFrameDecoder):
     def __call__(self, message: Any, memory: mmap) -> Any:
         plant(self._fault)
         return super().__call__(message, memory)
+
+
+class BrightDevice:
+    """A device of the simulated GPU for `cliprl-stream`: segments what is bright, with the codecs above."""
+
+    def segmenter(self, bundle: Any, **settings: Any) -> BrightOnGpu:
+        return BrightOnGpu(FakeGpu(lambda n: 0))
+
+
+def check_device() -> None:
+    """There is always one."""
+
+
+def open_device(log: Any = None) -> BrightDevice:
+    return BrightDevice()
+
+
+def hardware_codecs() -> LiveCodecs:
+    fault = Path(os.environ["CODEC_FAULT"])
+    make = MakeDecoder(fault.with_name("decoder"))
+    return LiveCodecs(lambda seconds: hardware_encoding(fault), partial(LiveDecoder, make=make, seconds=10.0))

@@ -50,7 +50,7 @@ class EncoderSetup:
 
 
 class HostFrameEncoder:
-    """Encodes NV12 frames of the shared memory, one for each (time, duration); None flushes. A `Work`, in the process.
+    """Encodes NV12 frames of the shared memory, one for each (time, duration); None flushes and closes. A `Work`, in the process.
 
     An `EncoderSetup` opens the encoder anew.
     """
@@ -62,6 +62,7 @@ class HostFrameEncoder:
         trial = {"width": width, "height": height, "pix_fmt": "nv12", "time_base": Fraction(1, 25)}
         self._open(trial | {"framerate": Fraction(25)})
         self._encode(av.VideoFrame(width, height, "nv12"), 0, 1)
+        self._context = None  # closed, so that it holds no session and no memory of the GPU until it is needed
 
     def __call__(self, message: Any, memory: mmap) -> list[EncodedPacket]:
         """Answer one message."""
@@ -69,7 +70,8 @@ class HostFrameEncoder:
             self._open(message.settings)
             return []
         if message is None:
-            return self._encode(None)
+            rest, self._context = self._encode(None), None
+            return rest
         pixels = frame_memory(memory, self._context.height, self._context.width)
         return self._encode(av.VideoFrame.from_numpy_buffer(pixels, format="nv12"), *message)
 
@@ -198,6 +200,12 @@ class NvencProcess:
         """Start the process."""
         if self._process is None:
             self._process = CodecProcess(self._make, "the process of NVENC", HardwareEncoderError)
+
+    def close(self) -> None:
+        """End the process; another starts when it is needed again."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def open(
         self, container: Any, first: Frame, info: StreamInfo, *, crf: float, preset: str, key_seconds: float

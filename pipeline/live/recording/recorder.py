@@ -133,6 +133,7 @@ class Recording(threading.Thread):
         while self._queue.wait():
             self._try(self._queue.peek())
         self._try(None)
+        self._encoding.close()
 
     def _try(self, item: Frame | None) -> None:
         """Write the oldest frame of the queue, or finish the file (None). After a fault, wait before the next attempt."""

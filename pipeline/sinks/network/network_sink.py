@@ -100,6 +100,7 @@ class NetworkSink(BaseSink):
         if encoder is not None:
             self._try(lambda: self._container.mux(encoder.flush()))
         self._hang_up()
+        self._live.close()
 
     def _send(self, frame: Frame) -> None:
         if self._encoder is None:

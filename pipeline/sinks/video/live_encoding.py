@@ -24,12 +24,16 @@ class HardwareNotReadyError(HardwareEncoderError):
 
 
 class HardwareEncoding(Protocol):
-    """Opens a GPU's encoder for one output at a time. Both methods raise HardwareEncoderError."""
+    """Opens a GPU's encoder for one output at a time. Its methods raise HardwareEncoderError."""
 
     name: str
 
     def prepare(self) -> None:
         """Begin what takes time, without waiting for it."""
+        ...
+
+    def close(self) -> None:
+        """End what works in the background. It may be opened again."""
         ...
 
     def open(
@@ -93,7 +97,13 @@ class LiveEncoding:
         """Use libx264 from now on, and note why."""
         if self._hardware is not None:
             self._note(f"encoded on the CPU by libx264: no {self._hardware.name} ({error})")
+            self.close()
             self._hardware = None
+
+    def close(self) -> None:
+        """End what works in the background. It may be opened again."""
+        if self._hardware is not None:
+            self._hardware.close()
 
     def _note(self, text: str) -> None:
         text = f"{self._name}: {text}" if self._name else text

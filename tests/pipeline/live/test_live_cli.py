@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -120,6 +121,61 @@ def test_with_a_gpu_the_worker_owns_it_page_and_recordings_work(tmp_path: Path) 
     assert '"segmented": true' in events.read_text()
     recorded = {path.stem.rpartition("_")[2] for path in (tmp_path / "rec").glob("*.mp4")}
     assert recorded == {"raw", "overlay"}
+
+
+def test_codecs_of_a_gpu_serve_a_run_and_one_that_dies_is_replaced(camera: str, tmp_path: Path) -> None:
+    command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_codecs'; " + COMMAND
+    helpers, fault = Path(live_gpu.__file__).parent, tmp_path / "fault"
+    given = [
+        camera,
+        "--device",
+        "cuda",
+        "--no-guard",
+        "--record",
+        "rec",
+        "--record-what",
+        "raw",
+        "-o",
+        "live.m3u8",
+        "--json",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *given],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), *sys.path]), "CODEC_FAULT": str(fault)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    starts = {
+        "the raw recording: encoded on the GPU by NVENC",
+        "live.m3u8: encoded on the GPU by NVENC",
+        "decoded on the GPU by NVDEC",
+    }
+    told = ""
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            told += f"{line.strip()} "
+            if starts and all(start in told for start in starts):
+                starts.clear()
+                fault.write_text("die")
+            if "ended with status 3" in told and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                break
+        assert process.stdout is not None
+        notes = json.loads(process.stdout.read())["notes"]
+        assert process.wait(LIMIT) == 130, told
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+    assert any("decoded on the GPU by NVDEC" in note for note in notes)
+    assert sum("encoded on the CPU by libx264: no NVENC (the process of NVENC ended" in note for note in notes) == 1
+    raw = [number for path in sorted((tmp_path / "rec").glob("*_raw.mp4")) for number in numbers(path)]
+    assert raw == sorted(set(raw))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
