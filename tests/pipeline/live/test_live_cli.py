@@ -89,7 +89,7 @@ def test_live_source_is_shown_recorded_and_ends_after_n_frames(camera: str, tmp_
 
 
 @needs_compiler
-def test_with_a_gpu_the_worker_owns_it_page_and_recordings_work(tmp_path: Path) -> None:
+def test_with_a_gpu_in_the_worker_page_and_recordings_work(tmp_path: Path) -> None:
     """The simulated GPU in the segmenting process; the program itself opens none."""
     load_engines(open_bundle(), precision="f32", threads=1)  # compiled once, not by each worker
     command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_gpu'; " + COMMAND
@@ -123,7 +123,7 @@ def test_with_a_gpu_the_worker_owns_it_page_and_recordings_work(tmp_path: Path) 
     assert recorded == {"raw", "overlay"}
 
 
-def test_codecs_of_a_gpu_serve_a_run_and_one_that_dies_is_replaced(camera: str, tmp_path: Path) -> None:
+def test_gpu_codecs_serve_a_run_and_dead_ones_are_replaced(camera: str, tmp_path: Path) -> None:
     command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_codecs'; " + COMMAND
     helpers, fault = Path(live_gpu.__file__).parent, tmp_path / "fault"
     given = [
