@@ -44,14 +44,15 @@ def _decoder(images: list[Frame], info: StreamInfo) -> str:
         encoder = live_encoder(container, images[0], info, 23, "ultrafast", 1)
         encoder.repeat_headers()
         packets: list[Any] = [packet for image in images for packet in encoder.encode(image)]
-    setup = DecoderSetup("h264", b"", 0, bytes(packets[0]))
-    process = CodecProcess(partial(HostFrameDecoder, setup), "the process of NVDEC", CliprlError)
+    setup, key = DecoderSetup("h264", b"", 0, packets[0].size), bytes(packets[0])
+    process = CodecProcess(partial(HostFrameDecoder, setup), "the process of NVDEC", CliprlError, key)
     try:
         if not process.is_ready(_PATIENCE):
             return f"NVDEC was not ready after {_PATIENCE:g} s"
         start = time.monotonic()
         for p in packets:
-            process.call(SentPacket(bytes(p), p.pts, p.dts, p.duration or 0, p.time_base), _PATIENCE)
+            process.memory[: p.size] = bytes(p)
+            process.call(SentPacket(p.size, p.pts, p.dts, p.duration or 0, p.time_base), _PATIENCE)
         return f"decoded on the GPU by NVDEC, {(time.monotonic() - start) / len(packets) * 1000:.1f} ms a frame"
     except CliprlError as error:
         return f"decoded on the CPU: no NVDEC ({error})"

@@ -21,6 +21,8 @@ from cliprl.engines import CliprlError
 
 # The parent waits for answers in steps of this many seconds, so that it can be stopped.
 _POLL_S = 0.1
+# Seconds that a killed process has to end.
+_END_S = 0.2
 
 
 class ChildProcess:
@@ -80,9 +82,13 @@ class ChildProcess:
             raise self._failure(self._cause_of_death()) from None
 
     def close(self) -> None:
-        """Kill the process and release its resources. Calling it twice is harmless."""
+        """Kill the process and release its resources. Calling it twice is harmless.
+
+        A process that is inside a driver may end later, or never: it is not waited for.
+        """
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
         self._connection.close()
         with suppress(BufferError):  # an array still refers to it, and frees it
             self.memory.close()

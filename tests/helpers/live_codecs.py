@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,8 @@ def plant(fault: Path) -> None:
             os._exit(3)
         if words == "hang":
             time.sleep(3600)
+        if words == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if words == "raise":
             raise CliprlError("planted: the card fell off the bus")
 
@@ -44,9 +47,9 @@ def plant(fault: Path) -> None:
 class FaultyEncoder(HostFrameEncoder):
     """x264 with faults."""
 
-    def __init__(self, fault: Path) -> None:
+    def __init__(self, fault: Path, memory: mmap) -> None:
         plant(fault.with_suffix(".start"))
-        super().__init__("libx264")
+        super().__init__("libx264", memory)
         self._fault = fault
 
     def __call__(self, message: Any, memory: mmap) -> Any:
@@ -69,16 +72,16 @@ class MakeDecoder:
 
     fault: Path
 
-    def __call__(self, setup: DecoderSetup) -> FaultyDecoder:
-        return FaultyDecoder(setup, self.fault)
+    def __call__(self, setup: DecoderSetup, memory: mmap) -> FaultyDecoder:
+        return FaultyDecoder(setup, memory, self.fault)
 
 
 class FaultyDecoder(HostFrameDecoder):
     """A decoder of the CPU with faults."""
 
-    def __init__(self, setup: DecoderSetup, fault: Path) -> None:
+    def __init__(self, setup: DecoderSetup, memory: mmap, fault: Path) -> None:
         plant(fault.with_suffix(".start"))
-        super().__init__(setup, open_software)
+        super().__init__(setup, memory, open_software)
         self._fault = fault
 
     def __call__(self, message: Any, memory: mmap) -> Any:

@@ -20,6 +20,7 @@ from cliprl.pipeline.core.child_process import ChildProcess, child_ends, one_lin
 
 # Answers a message; frames lie in the shared memory. Called in the process.
 Work = Callable[[Any, mmap], Any]
+WorkFactory = Callable[[mmap], Work]
 # Bytes for the frames of one message: 8192x8192, or 16 of 1080p; unused pages take no memory.
 SHARED_BYTES = 8192 * 8192 * 3 // 2
 _PROGRAM = "from cliprl.pipeline.cuda.codecs.codec_process import main; main()"
@@ -28,12 +29,15 @@ _PROGRAM = "from cliprl.pipeline.cuda.codecs.codec_process import main; main()"
 class CodecProcess(ChildProcess):
     """A process that answers messages with the function that `make` returns, which is pickled by name. For one thread at a time.
 
-    Every method raises `failure`, in one line, if the process has ended, hangs, or answers with an error; it is killed then.
+    `make` gets the shared memory, which begins with `data`. Messages must be short: a process that hangs reads none, and long
+    ones would wait for it. Every method raises `failure`, in one line, if the process has ended, hangs, or answers with an error;
+    it is killed then.
     """
 
-    def __init__(self, make: Callable[[], Work], name: str, failure: type[CliprlError]) -> None:
+    def __init__(self, make: WorkFactory, name: str, failure: type[CliprlError], data: bytes = b"") -> None:
         super().__init__(_PROGRAM, SHARED_BYTES, name, failure)
         self._ready = False
+        self.memory[: len(data)] = data
         self.send(pickle.dumps(make))
 
     def is_ready(self, timeout: float) -> bool:
@@ -85,7 +89,7 @@ def main() -> None:
 
 def _serve(connection: Any, memory: mmap) -> None:
     try:
-        work: Work = pickle.loads(connection.recv())()
+        work: Work = pickle.loads(connection.recv())(memory)
     except Exception as error:
         connection.send((None, one_line(error)))
         return

@@ -21,18 +21,21 @@ _COLOR = ("colorspace", "color_range", "color_primaries", "color_trc")
 
 
 class DecoderSetup(NamedTuple):
-    """What a decoder is opened with: the codec's name, its extradata and flags, and a key frame that it must decode."""
+    """What a decoder is opened with: the codec's name, its extradata and flags.
+
+    A packet with a key frame, which it must decode, lies at the start of the shared memory: `key_size` bytes.
+    """
 
     codec: str
     extradata: bytes
     flags: int
-    key: bytes
+    key_size: int
 
 
 class SentPacket(NamedTuple):
-    """A packet on its way to the process."""
+    """A packet on its way to the process, whose data lie at the start of the shared memory: `size` bytes."""
 
-    data: bytes
+    size: int
     pts: int
     dts: int | None
     duration: int
@@ -65,7 +68,7 @@ class HostFrameDecoder:
     The answer is None for a damaged packet.
     """
 
-    def __init__(self, setup: DecoderSetup, open_context: Callable[[str], Any] = open_nvdec) -> None:
+    def __init__(self, setup: DecoderSetup, memory: mmap, open_context: Callable[[str], Any] = open_nvdec) -> None:
         libav_errors()
         self._writer = PlaneWriter()
         try:
@@ -74,7 +77,7 @@ class HostFrameDecoder:
                 self._context.extradata = setup.extradata
             self._context.flags |= setup.flags
             self._context.thread_count = 1
-            images = [*self._context.decode(av.Packet(setup.key)), *self._context.decode(None)]
+            images = [*self._context.decode(av.Packet(memory[: setup.key_size])), *self._context.decode(None)]
             self._context.flush_buffers()
         except (av.error.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
             raise CliprlError(short_reason(error)) from error
@@ -85,7 +88,7 @@ class HostFrameDecoder:
         """Answer one message."""
         packet: Any = None
         if message is not None:
-            packet = av.Packet(message.data)
+            packet = av.Packet(memory[: message.size])
             packet.pts, packet.dts, packet.duration = message.pts, message.dts, message.duration
             packet.time_base = message.time_base
         try:

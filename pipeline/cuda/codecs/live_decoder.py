@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
+from mmap import mmap
 from typing import Any
 
 import av
@@ -77,7 +78,7 @@ class LiveDecoder:
         software: Any,
         log: Callable[[str], None] = ignore_message,
         *,
-        make: Callable[[DecoderSetup], Work] = HostFrameDecoder,
+        make: Callable[[DecoderSetup, mmap], Work] = HostFrameDecoder,
         seconds: float = FRAME_SECONDS,
     ) -> None:
         self.software, self.notes = software, list[str]()
@@ -157,8 +158,9 @@ class LiveDecoder:
         pixels, odd = software.pix_fmt, software.width % 2 or software.height % 2
         if pixels and (pixels not in DECODABLE or odd):
             raise HardwareDecoderError(f"{pixels} of {software.width}x{software.height} is decoded on the CPU alone")
-        setup = DecoderSetup(software.name, bytes(software.extradata or b""), int(software.flags), bytes(packet))
-        return CodecProcess(partial(self._make, setup), "the process of NVDEC", HardwareDecoderError)
+        setup = DecoderSetup(software.name, bytes(software.extradata or b""), int(software.flags), packet.size)
+        make = partial(self._make, setup)
+        return CodecProcess(make, "the process of NVDEC", HardwareDecoderError, bytes(packet))
 
     def _hardware(self, packet: Any) -> list[Any]:
         assert self._process is not None
@@ -166,7 +168,8 @@ class LiveDecoder:
         if packet is not None:
             if packet.pts is None:
                 raise HardwareDecoderError("a packet has no time")
-            message = SentPacket(bytes(packet), packet.pts, packet.dts, packet.duration or 0, packet.time_base)
+            self._process.memory[: packet.size] = bytes(packet)
+            message = SentPacket(packet.size, packet.pts, packet.dts, packet.duration or 0, packet.time_base)
             self._stamps[packet.pts] = packet.opaque
         sent = self._process.call(message, self._seconds)
         if sent is None:

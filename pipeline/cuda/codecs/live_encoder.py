@@ -19,7 +19,7 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
-from cliprl.pipeline.cuda.codecs.codec_process import SHARED_BYTES, CodecProcess, Work, libav_errors
+from cliprl.pipeline.cuda.codecs.codec_process import SHARED_BYTES, CodecProcess, WorkFactory, libav_errors
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError
 
@@ -55,9 +55,10 @@ class HostFrameEncoder:
     An `EncoderSetup` opens the encoder anew.
     """
 
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, memory: mmap) -> None:
         libav_errors()
         self._codec = codec
+        self._context: Any = None
         height, width = _TRIAL
         trial = {"width": width, "height": height, "pix_fmt": "nv12", "time_base": Fraction(1, 25)}
         self._open(trial | {"framerate": Fraction(25)})
@@ -76,7 +77,7 @@ class HostFrameEncoder:
         return self._encode(av.VideoFrame.from_numpy_buffer(pixels, format="nv12"), *message)
 
     def _open(self, settings: dict[str, Any]) -> None:
-        self._context: Any = av.CodecContext.create(self._codec, "w")
+        self._context = av.CodecContext.create(self._codec, "w")
         for name, value in settings.items():
             setattr(self._context, name, value)
 
@@ -187,7 +188,7 @@ class NvencProcess:
 
     def __init__(
         self,
-        make: Callable[[], Work] | None = None,
+        make: WorkFactory | None = None,
         options: Callable[[float, str], dict[str, str]] = nvenc.live_options,
         *,
         patience: float,
