@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typer.core import TyperGroup
 
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.pipeline.sinks.json_text import json_text
 
 
 class _LabelGroup(TyperGroup):
@@ -108,7 +110,8 @@ def run_command(
     network: Annotated[
         str,
         typer.Option(
-            help="The promptable network that checks the masks: none, grabcut, head:BUNDLE, sam:ENCODER.onnx,DECODER.onnx."
+            help="The promptable network that checks the masks: none, grabcut, head:BUNDLE, "
+            "sam:ENCODER.onnx,DECODER.onnx, transformers:FOLDER."
         ),
     ] = "none",
     every: Annotated[int, typer.Option(min=1, help="Take each N-th frame of a video.")] = 1,
@@ -131,6 +134,58 @@ def run_command(
     console.print(
         f"{done.labelled} frames labelled, {done.frames} in {out}{unreadable}", highlight=False, soft_wrap=True
     )
+
+
+@app.command("check")
+def check_command(
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="The network for words: a bundle, the folder of a training run, or clip:TOWER,WEIGHTS[,HEIGHTxWIDTH].",
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="The promptable network: grabcut, head:BUNDLE, sam:ENCODER.onnx,DECODER.onnx, transformers:FOLDER."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="The saliency: dense, m2ib or gscorecam; a bundle has dense alone.")
+    ] = "dense",
+    scenes: Annotated[int, typer.Option(min=4, help="Rendered scenes to check on.")] = 12,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means all cores.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Check weights of your own on rendered scenes: masks for boxes, dependence on the prompt, words, captions, seconds a frame.
+
+    Exit status 1 if a part fails.
+    """
+    import cliprl.models.labelling.transformers_network  # noqa: F401 - registers its kind
+    from cliprl.engines.promptable import open_promptable
+    from cliprl.models.labelling.check import check_promptable, check_text, render_scenes
+    from cliprl.models.labelling.saliency import SaliencySettings, open_saliency_model
+
+    if text is None and network is None:
+        raise UsageError("nothing to check: name a network with --text, --network, or both")
+    console = error_console(quiet=quiet)
+    settings = SaliencySettings(method=method)
+    model = None if text is None else open_saliency_model(text, threads)
+    prompted = None if network is None else open_promptable(network, threads=threads)
+    with console.status(f"rendering {scenes} scenes"):
+        rendered = render_scenes(scenes)
+    results = [] if prompted is None else check_promptable(prompted, rendered)
+    results += [] if model is None else check_text(model, rendered, settings)
+    failed = sum(not one.passed for one in results)
+    table = Table("part", "value", "must be", "", title=f"{scenes} rendered scenes")
+    for one in results:
+        table.add_row(one.name, "" if one.value is None else f"{one.value:.2f}", one.rule, one.verdict)
+    console.print(table)
+    if json_:
+        print(json_text({"passed": not failed, "parts": [asdict(one) for one in results]}))
+    raise typer.Exit(1 if failed else 0)
 
 
 def _videos_of(name: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import cliprl.models.labelling.transformers_network  # noqa: F401 - registers its kind
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.promptable import open_promptable
