@@ -17,16 +17,16 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 # Scenes that no recipe trains on: see `UNSEEN_SEEDS` of the rendered data set.
-FIRST_SEED = 950000
-SIZE = 256, 320
+_FIRST_SEED = 950000
+_SIZE = 256, 320
 # The phrase for the instruments, and words for things that no scene has.
-PHRASE, ABSENT = "surgical instrument", ("a zebra", "a guitar", "a yellow bicycle", "a wooden chair")
+_PHRASE, _ABSENT = "surgical instrument", ("a zebra", "a guitar", "a yellow bicycle", "a wooden chair")
 # An instrument counts from this share of the image on.
-LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.01
 # What must hold.
-MOST_SECONDS, LEAST_RANK, LEAST_AUROC, LEAST_MARGIN, MOST_OVERLAP = 2.0, 0.65, 0.7, 0.1, 0.3
-Progress = Callable[[int, int], None]
-Image = NDArray[np.uint8]
+_MOST_SECONDS, _LEAST_RANK, _LEAST_AUROC, _LEAST_MARGIN, _MOST_OVERLAP = 2.0, 0.65, 0.7, 0.1, 0.3
+_Progress = Callable[[int, int], None]
+_Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +48,23 @@ class CheckResult:
 class CheckScene:
     """A rendered image uint8 (H, W, 3), the instrument at each pixel (0: none), and a sentence on what can be seen."""
 
-    image: Image
+    image: _Image
     ids: NDArray[np.uint8]
     caption: str
 
     def instruments(self) -> Iterator[NDArray[np.bool_]]:
         """Yield the mask (H, W) of each instrument that is large enough."""
         for number in np.unique(self.ids[self.ids > 0]):
-            if (mask := self.ids == number).mean() >= LEAST_SHARE:
+            if (mask := self.ids == number).mean() >= _LEAST_SHARE:
                 yield mask
 
 
-def render_scenes(count: int, progress: Progress = lambda done, total: None) -> list[CheckScene]:
+def render_scenes(count: int, progress: _Progress = lambda done, total: None) -> list[CheckScene]:
     """Render scenes with exact labels; every call renders the same."""
     kinds = np.array([spec.kind == "instrument" for spec in SCENE_CLASSES])
     scenes = []
     for number in range(count):
-        renderer = SceneRenderer(FIRST_SEED + number, *SIZE)
+        renderer = SceneRenderer(_FIRST_SEED + number, *_SIZE)
         image, labels = renderer.render(1.0)
         ids = np.where(kinds[labels], renderer.instance_ids(1.0), 0).astype(np.uint8)
         scenes.append(CheckScene(image, ids, renderer.caption(1.0)))
@@ -93,8 +93,8 @@ def check_promptable(network: PromptableNetwork, scenes: Sequence[CheckScene]) -
         _least(
             "IoU of the mask for an instrument's box", _mean(ious), max(0.5, box_iou), f"the box itself: {box_iou:.2f}"
         ),
-        _most("overlap with the mask for a box elsewhere", _mean(overlaps), MOST_OVERLAP),
-        _most("seconds a frame, promptable network", float(np.median(seconds)), MOST_SECONDS),
+        _most("overlap with the mask for a box elsewhere", _mean(overlaps), _MOST_OVERLAP),
+        _most("seconds a frame, promptable network", float(np.median(seconds)), _MOST_SECONDS),
     ]
 
 
@@ -103,24 +103,24 @@ def check_text(model: SaliencyModel, scenes: Sequence[CheckScene], settings: Sal
     right, wrong, seconds = list[float](), list[float](), list[float]()
     for number, scene in enumerate(scenes):
         truth = scene.ids > 0
-        if not LEAST_SHARE <= truth.mean() < 1:
+        if not _LEAST_SHARE <= truth.mean() < 1:
             continue
         started = time.perf_counter()
-        right.append(_pointing(saliency(model, scene.image, PHRASE, settings), truth))
+        right.append(_pointing(saliency(model, scene.image, _PHRASE, settings), truth))
         seconds.append(time.perf_counter() - started)
-        wrong.append(_pointing(saliency(model, scene.image, ABSENT[number % len(ABSENT)], settings), truth))
+        wrong.append(_pointing(saliency(model, scene.image, _ABSENT[number % len(_ABSENT)], settings), truth))
     found = _mean(right)
     return [
         _retrieval(model, scenes),
-        _least(f"AUROC of the saliency of '{PHRASE}'", found, LEAST_AUROC, "chance: 0.5"),
-        _least("its margin over words for absent things", found - _mean(wrong), LEAST_MARGIN),
-        _most(f"seconds a frame, saliency {settings.method}", float(np.median(seconds)), MOST_SECONDS),
+        _least(f"AUROC of the saliency of '{_PHRASE}'", found, _LEAST_AUROC, "chance: 0.5"),
+        _least("its margin over words for absent things", found - _mean(wrong), _LEAST_MARGIN),
+        _most(f"seconds a frame, saliency {settings.method}", float(np.median(seconds)), _MOST_SECONDS),
     ]
 
 
 def _retrieval(model: SaliencyModel, scenes: Sequence[CheckScene]) -> CheckResult:
     """Rank all captions for each image; the rank of the right one in 0..1, where 1 is the best and chance is 0.5."""
-    name, rule = "rank of the right caption", f">= {LEAST_RANK:g} (chance: 0.5)"
+    name, rule = "rank of the right caption", f">= {_LEAST_RANK:g} (chance: 0.5)"
     if not isinstance(model.network, ClipSegmenter):
         return CheckResult(name, None, "a bundle has no embedding of a whole image", passed=True)
     captions = sorted({scene.caption for scene in scenes})
@@ -132,7 +132,7 @@ def _retrieval(model: SaliencyModel, scenes: Sequence[CheckScene]) -> CheckResul
     for scene, row in zip(scenes, similarity, strict=True):
         own = captions.index(scene.caption)
         ranks.append(auroc(row[own : own + 1], np.delete(row, own)) or 0.0)
-    return CheckResult(name, _mean(ranks), rule, _mean(ranks) >= LEAST_RANK)
+    return CheckResult(name, _mean(ranks), rule, _mean(ranks) >= _LEAST_RANK)
 
 
 def _pointing(values: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:

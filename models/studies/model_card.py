@@ -26,6 +26,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
@@ -192,15 +193,6 @@ def failed_frames(scores: FrameScores) -> NDArray[np.bool_]:
 
 def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.concatenate(parts) if parts else np.empty(0)
-
-
-def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float | None:
-    """Return the chance that a positive value is above a negative one, ties counting half; None if a side is empty."""
-    if not len(positive) or not len(negative):
-        return None
-    ordered = np.sort(negative)
-    below = sum(np.searchsorted(ordered, positive, side).sum() for side in ("left", "right")) / 2
-    return round(float(below) / (len(positive) * len(negative)), 4)
 
 
 def _ratio(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> float | None:

@@ -18,7 +18,7 @@ from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 if TYPE_CHECKING:
     from cliprl.pipeline.correction.service import CorrectionService, Hold
 
-HELP = (
+CORRECTION_HELP = (
     ("click", "add to the class"),
     ("right or Shift+click", "remove from the class"),
     ("drag", "box around the class"),

@@ -18,8 +18,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.web.media.image_conversion import ImageConverter, png
-from cliprl.pipeline.window.held_correction import HELP as CORRECTION_HELP
-from cliprl.pipeline.window.held_correction import HeldCorrection
+from cliprl.pipeline.window.held_correction import CORRECTION_HELP, HeldCorrection
 from cliprl.pipeline.window.keys import HELP, Keys
 from cliprl.pipeline.window.layout import ImageBox, arrange, panel
 from cliprl.pipeline.window.sdl import QUIT, PointerEvent, SdlWindow

@@ -18,16 +18,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from sam_files import write_sam
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.promptable import open_promptable
 from cliprl.models.cli import label
 from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.labelling.prompting import PromptSettings
 from cliprl.models.labelling.pseudo_labels import run as label_run
-from cliprl.models.labelling.pseudo_labels.labeller import FrameLabels, PromptLabeller
+from cliprl.models.labelling.pseudo_labels.labeller import FrameLabels, PromptLabeller, _probability_at, network_mask
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import UNPROMPTED
 from cliprl.models.labelling.pseudo_labels.run import LabelOptions, LabelSummary, run_labelling
 from cliprl.pipeline import ColorSpace, Frame, OutputSpec, StreamInfo, open_sink
+from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.viewport import fit_viewport, map_points, network_to_frame
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 
@@ -241,3 +246,25 @@ def test_a_prompt_labels_the_instruments_of_a_scene(tmp_path: Path) -> None:
     score = found.prompts["surgical-instrument"]
     assert score["presence"] > 0.5
     assert score["share"] >= mask.mean() - 1e-6
+
+
+@pytest.mark.parametrize("circle", [(300.0, 200.0, 150.0), (420.0, 260.0, 210.0), None])
+def test_boxes_survive_the_circle_of_the_endoscope(tmp_path: Path, circle: tuple[float, float, float] | None) -> None:
+    network, size = open_promptable(write_sam(tmp_path, "sam2", side=512), threads=1), (480, 640)
+    x, y, radius = circle or (320.0, 240.0, 240.0)
+    crop = (int(x - radius), int(y - radius), int(2 * radius), int(2 * radius)) if circle else (0, 0, 640, 480)
+    view = fit_viewport(size, (256, 320), crop, circle)
+    sides = radius * np.array([0.6, 0.55])
+    box = np.array([x - sides[0], y - sides[1], x + sides[0], y + sides[1]])
+    points = np.stack(np.meshgrid(np.arange(320) + 0.5, np.arange(256) + 0.5), axis=-1)
+    place = map_points(network_to_frame(view), points)
+    inside = ((place >= box[:2]) & (place < box[2:])).all(axis=-1)
+    cells = cv2.resize(inside.astype(np.float32), (80, 64), interpolation=cv2.INTER_AREA)
+    found = Segmentation((cells > 0.5).astype(np.uint8), np.stack([1 - cells, cells]), view, 1.0, 0)
+    embedding = network.encode(np.zeros((*size, 3), np.uint8))
+    mask, _ = network_mask(network, embedding, _probability_at(found, 1, size))
+    grown = box + np.array([-1, -1, 1, 1]) * np.tile(sides, 2) * 2 * PromptSettings().margin
+    left, top, right, bottom = np.round(grown).astype(int)
+    truth = np.zeros(size, bool)
+    truth[top:bottom, left:right] = True
+    assert (mask & truth).sum() / (mask | truth).sum() >= 0.98

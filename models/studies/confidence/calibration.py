@@ -21,6 +21,7 @@ from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol
+from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
@@ -32,7 +33,6 @@ from cliprl.models.studies.confidence.fits import (
 )
 from cliprl.models.studies.model_card import (
     Row,
-    auroc,
     card_rows,
     failed_frames,
     outside_row,

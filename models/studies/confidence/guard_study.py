@@ -25,6 +25,7 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME
 from cliprl.models.evaluation.protocol import REPORTED, load_protocol
+from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import (
     BundleOption,
     ProtocolOption,
@@ -34,7 +35,7 @@ from cliprl.models.evaluation.study_command import (
     write_result,
 )
 from cliprl.models.studies.confidence.fits import Values, distances
-from cliprl.models.studies.model_card import Row, auroc, card_rows, outside_row, score_row
+from cliprl.models.studies.model_card import Row, card_rows, outside_row, score_row
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
