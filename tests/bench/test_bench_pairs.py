@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from host_readings import QUIET, STOLEN, result_of
+from media import make_clip
 
-from cliprl.bench.commands.headline import checkout, headline
+from cliprl.bench.commands.headline import checkout, headline, work
 from cliprl.bench.commands.results.check import Limit, read_budget
 from cliprl.bench.commands.results.compare import headline_agreement
 from cliprl.bench.harness.host import HostLog, HostReading
@@ -22,6 +23,7 @@ from cliprl.bench.peers import all_peers
 from cliprl.bench.peers.baseline_loop import Image
 from cliprl.bench.peers.nth_frame import EveryNthFrame
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.statistics import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = BenchJob("", rounds=2, seconds=0.01, warm_up=0.0, spare=2)
@@ -177,3 +179,22 @@ def test_a_mask_serves_the_frames_in_between() -> None:
     assert [int(segment(image)[0, 0]) for _ in range(7)] == [11, 11, 11, 12, 12, 12, 13]
     segment.reset()
     assert int(segment(image)[0, 0]) == 11
+
+
+def test_work_of_stages_is_summed_and_compared_in_each_round() -> None:
+    ours = dict.fromkeys(STAGES, 1.0)
+    series = work.series_of({work.CASE: [ours, ours], checkout.NAME: [ours, dict.fromkeys(STAGES, 4.0)]})
+    found = {(one.case, one.name): one for one in series}
+    assert found[checkout.NAME, work.SUM].rounds == ((len(STAGES),), (4.0 * len(STAGES),))
+    assert found[work.CASE, "CPU work over the baseline"].rounds == ((1.0,), (0.25,))
+    assert not work.series_of({work.CASE: [], checkout.NAME: []})[-1].rounds
+
+
+def test_stages_of_a_checkout_are_measured(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=4)
+    job = BenchJob(str(clip), frames=3)
+    with checkout.CheckoutProcess(None, job, work.SCRIPT) as process:
+        found = process.run(tmp_path / "out.mp4", 3)
+    assert set(found) == set(STAGES)
+    assert all(value > 0 for value in found.values())
+    assert (tmp_path / "out.mp4").stat().st_size > 0
