@@ -77,7 +77,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
                 stream = _open(options, outputs, targets, opened, log)
             if options.device != "cpu":
                 gc.collect()
-                gc.freeze()  # what is loaded now stays: a collection of it would hold up several frames of a GPU
+            gc.freeze()  # what is loaded now stays: a collection of it would hold up a frame for 40 ms
             trace = opened.enter_context(Trace(options.trace)) if options.trace else None
             if verbose:
                 _tell(console, stream.description)

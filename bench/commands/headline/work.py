@@ -15,14 +15,14 @@ from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.pipeline.core.statistics import STAGES
 
-CASE, SUM, WARM_UP = "cliprl-stream", "a frame", 10
-SCRIPT = "checkout_stages.py"
+CASE, SUM, WARM_UP_FRAMES = "cliprl-stream", "a frame", 10
+STAGES_SCRIPT = "checkout_stages.py"
 METHOD = {
     "includes": "CPU milliseconds of a frame in each stage, all threads, over the clip's first frames, which lie in memory",
     "excludes": "opening and closing files, compiling the networks",
     "pairs": "both checkouts take turns, a pass each, in processes that stay ready; they begin in turns too",
 }
-Turn = Mapping[str, float]
+StageTimes = Mapping[str, float]
 
 
 @measurement(
@@ -40,15 +40,15 @@ def measure(
     """Measure both checkouts in turns. Raises UsageError where the baseline is no checkout."""
     checkout.check_checkout(baseline)
     labels = Series.of(CASE, "labels as the baseline", "%", [checkout.same_labels(baseline, job)])
-    turns: dict[str, list[Turn]] = {CASE: [], checkout.NAME: []}
+    turns: dict[str, list[StageTimes]] = {CASE: [], checkout.NAME: []}
     notes = [f"baseline: commit {checkout.commit_of(baseline)}"]
     with (
-        checkout.CheckoutProcess(None, job, SCRIPT) as ours,
-        checkout.CheckoutProcess(baseline, job, SCRIPT) as theirs,
+        checkout.CheckoutProcess(None, job, STAGES_SCRIPT) as ours,
+        checkout.CheckoutProcess(baseline, job, STAGES_SCRIPT) as theirs,
     ):
         pair = {CASE: ours, checkout.NAME: theirs}
         for process in pair.values():
-            process.run(session.folder / "out.mp4", WARM_UP)
+            process.run(session.folder / "out.mp4", WARM_UP_FRAMES)
         for number in range(job.rounds):
             log(f"round {number + 1} of {job.rounds}")
             for name in list(pair)[:: 1 if number % 2 else -1]:
@@ -57,7 +57,7 @@ def measure(
     return session.result([*series_of(turns), labels], METHOD, notes)
 
 
-def series_of(turns: Mapping[str, Sequence[Turn]]) -> list[Series]:
+def series_of(turns: Mapping[str, Sequence[StageTimes]]) -> list[Series]:
     """CPU work by stage and in all, of both checkouts, and ours over the baseline's."""
     series, sums = [], dict[str, list[float]]()
     for case, found in turns.items():
