@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import av
 
 from cliprl.engines import Bundle, UsageError
 from cliprl.engines.bundle.bundle import file_hash
@@ -30,6 +33,22 @@ def clip_file(name: str, folder: Path) -> Path:
     sink = open_sink(path, OutputSpec(source.info, ()), crf=DEMO_CRF, preset="veryfast")
     Stream(source, None, None, [sink]).run()
     return path
+
+
+def scaled_clip(clip: str | Path, height: int, out: Path, frames: int) -> Path:
+    """The first frames of a clip at another height, with the same aspect ratio, encoded as the demo is."""
+    with av.open(str(clip)) as source, av.open(str(out), "w") as target:
+        video = source.streams.video[0]
+        options = {"preset": "veryfast", "crf": f"{DEMO_CRF}"}
+        stream: Any = target.add_stream("libx264", rate=video.average_rate or 25, options=options)
+        stream.width, stream.height = 2 * round(video.width * height / video.height / 2), height
+        stream.pix_fmt = "yuv420p"
+        for frame in islice(source.decode(video), frames):
+            scaled = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="BICUBIC")
+            scaled.pict_type = 0  # the encoder chooses its own key frames
+            target.mux(stream.encode(scaled))
+        target.mux(stream.encode(None))
+    return out
 
 
 def short_name(source: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 # Largest shares of all processors' time in a quiet round, 0..1. The kernel counts in ticks: for a run of two seconds on two
-# processors, 0.03 is about three standard deviations of that count.
-LIMITS = {"steal": 0.01, "others": 0.03, "throttled": 0.001}
+# processors, 0.04 is about three standard deviations of that count.
+LIMITS = {"steal": 0.01, "others": 0.04, "throttled": 0.001}
 # Share of the time in which a task waits for a processor while the measured processes sleep: more is a busy machine.
 IDLE_PRESSURE = 0.05
 # Seconds of one look at the machine before a round.

@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from host_readings import QUIET, STOLEN, result_of
 from media import make_clip
 
 from cliprl.bench.commands.headline import checkout, headline, work
+from cliprl.bench.commands.headline.acceptance import GOALS, acceptance
 from cliprl.bench.commands.results.check import Limit, read_budget
 from cliprl.bench.commands.results.compare import headline_agreement
+from cliprl.bench.harness.clips import scaled_clip
 from cliprl.bench.harness.host import HostLog, HostReading
 from cliprl.bench.harness.pairs import PairedRounds, measure_pair, measure_pairs
-from cliprl.bench.harness.result import Series
-from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome, TimedRun
+from cliprl.bench.harness.registry import MEASUREMENTS, measurements
+from cliprl.bench.harness.result import Result, Series, read_result
+from cliprl.bench.harness.result_session import ResultSession
+from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutcome, TimedRun
 from cliprl.bench.peers import all_peers
 from cliprl.bench.peers.baseline_loop import Image
 from cliprl.bench.peers.nth_frame import EveryNthFrame
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline import open_source
 from cliprl.pipeline.core.statistics import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,10 +162,10 @@ def test_a_pair_without_quiet_rounds_is_not_judged() -> None:
     host = HostLog(1)
     host.note(1, "x", QUIET)
     host.count_pair("x", 1)
-    host.count_pair("1920x1080 rendered", 0)
+    host.count_pair("1080p, scaled", 0)
     result = replace(result_of(60.0, 0), host=host.block(), series=(Series.of("a", "b", "s", [[1.0]]),))
     assert result.judged("cliprl-stream", "fps over x")
-    assert not result.judged("1920x1080 rendered", "fps")
+    assert not result.judged("1080p, scaled", "fps")
     assert not result.judged()
 
 
@@ -198,3 +204,39 @@ def test_stages_of_a_checkout_are_measured(tmp_path: Path) -> None:
     assert set(found) == set(STAGES)
     assert all(value > 0 for value in found.values())
     assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+def test_acceptance_holds_both_runs_to_the_goals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = iter([0.95, 0.94, 0.95, 0.6])
+
+    def measure_one(
+        session: ResultSession, job: BenchJob, log: LogFunction, minutes: float, baseline: Path | None
+    ) -> Result:
+        assert job.rounds == 4
+        assert 0 < minutes <= 1
+        return session.result([Series.of("cliprl-stream", "efficiency", "of bound", [[next(figures)]])], {})
+
+    known = replace(measurements()["headline"], measure=measure_one)
+    monkeypatch.setitem(MEASUREMENTS, "headline", known)
+    clip = "demo:?seconds=1&size=96x64&rate=4"
+    acceptance(clip, tmp_path, 2, 1.0, 4, None, GOALS, "small")
+    shown = capsys.readouterr().out
+    assert "run 2: kept: headline, cliprl-stream: efficiency, p50 is 0.940, must be at least 0.9" in shown
+    assert "run 1: not measured: headline, warm: wall time, p50" in shown
+    assert "All 1 headline rows agree within 10%." in shown
+    assert "--minutes 0.5" in read_result(tmp_path / "headline-2.json").command
+    with pytest.raises(typer.Exit):
+        acceptance(clip, tmp_path, 2, 1.0, 4, None, GOALS, "small")
+    shown = capsys.readouterr().out
+    assert "run 2: BREACH" in shown
+    assert "efficiency (0.950 and 0.600 of bound)" in shown
+
+
+def test_clips_are_scaled_with_their_aspect_ratio(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=6)
+    with open_source(clip) as before, open_source(scaled_clip(clip, 90, tmp_path / "scaled.mp4", 4)) as after:
+        assert after.info.height == 90
+        assert after.info.width == pytest.approx(90 * before.info.width / before.info.height, abs=1)
+        assert sum(1 for _ in after) == 4

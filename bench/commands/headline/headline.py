@@ -21,7 +21,7 @@ import typer
 
 from cliprl.bench.commands import stages, startup, stream
 from cliprl.bench.commands.headline import checkout
-from cliprl.bench.harness.clips import clip_file
+from cliprl.bench.harness.clips import scaled_clip
 from cliprl.bench.harness.host import HostWatch, wait_until_quiet
 from cliprl.bench.harness.pairs import Contender, PairedRounds, measure_pairs
 from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
@@ -29,14 +29,16 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import QUIET_PATIENCE, BenchJob, LogFunction, SortedRounds
 from cliprl.bench.peers import cliprl_contender, find_peer
+from cliprl.engines.bundle.bundle import file_hash
 
 OWN = cliprl_contender.NAME
 RIVALS = ("OpenCV + OpenVINO loop", "ultralytics yolo26n-seg, OpenVINO", "supervision")
-# Rendered clips, whose rates are compared with the first one's.
-SIZES, RENDERED_CASE = ("1280x720", "1920x1080", "3840x2160"), "rendered"
+# Heights to which the clip is scaled, and the frames of such a clip; rates are compared with the first one's.
+HEIGHTS, SCALED_FRAMES = (720, 1080, 2160), 100
 METHOD = {
     "includes": "as `stream`, `peers`, `scale` and `start`, which measure the same at more length",
     "pairs": "two programs take turns, a few seconds each, in processes that stay ready",
+    "sizes": f"the clip's first {SCALED_FRAMES} frames, scaled (bicubic) and encoded by x264 beforehand, at each height",
     "baseline": "an earlier checkout: the ratio of the CPU time of a frame, and the share of cells that have the same label",
 }
 
@@ -55,11 +57,19 @@ class TimeBudget:
 
 
 @functools.cache
-def clip_of_size(size: str) -> Path:
-    """A clip of three seconds, rendered once in the life of the process."""
+def _kept_folder() -> Path:
+    """A folder for the scaled clips, which serve all runs of this process."""
     folder = Path(tempfile.mkdtemp(prefix="cliprl-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return clip_file(f"demo:?size={size}&seconds=3", folder)
+    return folder
+
+
+def _scaled(clip: str, height: int, log: LogFunction) -> Path:
+    path = _kept_folder() / f"{file_hash(Path(clip))[:16]}-{height}.mp4"
+    if not path.exists():
+        log(f"scaling the clip to {height} lines")
+        scaled_clip(clip, height, path, SCALED_FRAMES)
+    return path
 
 
 def _checkout(value: Path | None) -> Path | None:
@@ -83,7 +93,7 @@ def measure(
 ) -> Result:
     """Measure all parts; a part that fails is left out with a note."""
     others = contenders(job, baseline)
-    budget = TimeBudget(60 * minutes, len(others) + len(SIZES))
+    budget = TimeBudget(60 * minutes, len(others) + len(HEIGHTS))
     series: list[Series] = []
     notes: list[str] = []
 
@@ -157,17 +167,16 @@ def _same_labels(
 
 
 def _sizes(session: ResultSession, job: BenchJob, log: LogFunction, budget: TimeBudget) -> list[Series]:
-    """Rates of rendered clips, and those of large frames over those of the smallest."""
-
-    def contender(size: str) -> Contender:
-        log(f"rendering {size}")
-        return cliprl_contender.prepare, replace(job, clip=str(clip_of_size(size)))
-
-    small, *large = SIZES
-    others = {f"{size} {RENDERED_CASE}": contender(size) for size in large}
-    first = contender(small)
-    answers = measure_pairs(f"{small} {RENDERED_CASE}", first, others, session.host, log, until=budget.until)
-    series = stream.rate_series(stream.own_rounds(answers), f"{small} {RENDERED_CASE}")[:1]
+    """Rates of the clip scaled to several heights, and those of large frames over those of the smallest."""
+    names = {height: f"{height}p, scaled" for height in HEIGHTS}
+    found = {
+        names[height]: (cliprl_contender.prepare, replace(job, clip=str(_scaled(job.clip, height, log))))
+        for height in HEIGHTS
+    }
+    small = names[HEIGHTS[0]]
+    first = found.pop(small)
+    answers = measure_pairs(small, first, found, session.host, log, until=budget.until)
+    series = stream.rate_series(stream.own_rounds(answers), small)[:1]
     for name, pair in answers.items():
         ratios = stream.pair_lead(PairedRounds(pair.other, pair.first), small, name)
         series += [*stream.rate_series(pair.other, name)[:1], *ratios]
