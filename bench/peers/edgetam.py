@@ -15,6 +15,8 @@ from cliprl.engines import Bundle, open_bundle
 
 # The input of the published model.
 MODEL_SIZE = 1024
+# Frames of a run: on a CPU each takes about a second.
+TRACKED_FRAMES = 8
 
 
 class EdgeTamTracker:
@@ -66,6 +68,8 @@ def prepare(job: BenchJob) -> Runner:
     tracker = EdgeTamTracker(bundle)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
-        return TaskOutcome(run_loop(Path(job.clip), out, bundle, tracker, frames))
+        return TaskOutcome(
+            run_loop(Path(job.clip), out, bundle, tracker, min(frames or TRACKED_FRAMES, TRACKED_FRAMES))
+        )
 
     return run
