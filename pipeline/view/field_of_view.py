@@ -104,13 +104,14 @@ def shape_of(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | N
     """The shape that explains the ends in a frame whose longer side is `longer` pixels; None where none does."""
     if not ends.valid.any():
         return None
-    rectangle = fit_rectangle(ends)
-    if rectangle is not None and rectangle[1] == 1:
-        return rectangle[0]
+    sides = fit_rectangle(ends)
+    if sides is not None and sides.share == 1:
+        return sides.rectangle()
     guess = last if last is not None and len(last) == 3 else None
     disc = fit_disc(ends, longer, guess)
-    shape, belief = max((f for f in (rectangle, disc) if f is not None), key=lambda f: f[1], default=(None, 0.0))
-    return shape if belief >= BELIEF else None
+    if disc is not None and (sides is None or disc[1] > sides.share):
+        return disc[0] if disc[1] >= BELIEF else None
+    return sides.rectangle() if sides is not None and sides.share >= BELIEF else None
 
 
 def _distance(a: FieldShape, b: FieldShape) -> float:

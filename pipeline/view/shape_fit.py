@@ -20,6 +20,8 @@ LEAST_CELLS = 3
 BAR_DROP, BAR_RISE, IMAGE_RISE = 4.0, 16.0, 8.0
 # A second threshold for an end, as a share of the brightness of the strip. A glow around the disc stays below it.
 BRIGHT_SHARE = 0.35
+# The direction of the distances from the frame's edge inwards: left, right, top, bottom, for each strip.
+_OUTWARDS = np.repeat([1.0, -1.0, 1.0, -1.0], STRIPS)
 
 
 class Ends(NamedTuple):
@@ -55,14 +57,15 @@ def place_ends(
     The sides are left, right, top, bottom; `places` the y of the strips across and the x of those down.
     """
     height, width = size
-    left, right, top, bottom = distances
-    along = np.concatenate([left, width - right, top, height - bottom], axis=1)
+    joined = np.ascontiguousarray(distances.transpose(1, 0, 2)).reshape(2, -1)
+    along = joined * _OUTWARDS
+    along[:, STRIPS : 2 * STRIPS] += width
+    along[:, 3 * STRIPS :] += height
     (y, x), half = places, 2 * STRIPS
-    across = np.concatenate([y, y, x, x])
     points = np.empty((*along.shape, 2))
-    points[:, :half, 0], points[:, :half, 1] = along[:, :half], across[:half]
-    points[:, half:, 0], points[:, half:, 1] = across[half:], along[:, half:]
-    joined = np.concatenate(list(distances), axis=1)
+    points[:, :half, 0], points[:, half:, 1] = along[:, :half], along[:, half:]
+    points[:, :STRIPS, 1] = points[:, STRIPS:half, 1] = y
+    points[:, half : half + STRIPS, 0] = points[:, half + STRIPS :, 0] = x
     return Ends(points, np.isfinite(joined), joined == 0, cell)
 
 
@@ -137,6 +140,8 @@ _PLAIN = 0.7
 _FEWEST = 8
 # A rectangle's side is where this share of the ends on it agree; the outermost such place.
 _AGREEING = 0.35
+# Points whose second moments have a determinant below this share of their squared sum lie on a line.
+_FLAT = 1e-9
 
 
 def fit_disc(ends: Ends, longer: int, guess: Circle | None = None) -> tuple[Circle, float] | None:
@@ -161,13 +166,22 @@ def fit_disc(ends: Ends, longer: int, guess: Circle | None = None) -> tuple[Circ
 
 def _refine(circle: NDArray[np.float64], ends: Ends) -> tuple[Circle, float] | None:
     """Fit a circle to the ends near its edge by least squares, twice; and the share of all ends that it explains."""
-    for tolerance in (2 * _tolerance(ends), _tolerance(ends)):
-        on_edge = (np.abs(_beyond(circle[None], ends)[0]) < tolerance) & ends.valid & ~ends.border
-        if on_edge.any(axis=0).sum() < _FEWEST:
+    usable, tolerance = ends.valid & ~ends.border, _tolerance(ends)
+    for reach in (2 * tolerance, tolerance):
+        on_edge = (np.abs(_outside(circle, ends)) < reach) & usable
+        if np.count_nonzero(on_edge[0] | on_edge[1]) < _FEWEST:
             return None
         circle = _least_squares(ends.points[on_edge])
-    share = float(_explained(circle[None], ends).sum() / ends.valid.any(axis=0).sum())
+    outside = _outside(circle, ends)
+    explained = (outside < tolerance) & (ends.border | (outside > -tolerance)) & ends.valid
+    share = np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(ends.valid[0] | ends.valid[1])
     return (float(circle[0]), float(circle[1]), float(circle[2])), share
+
+
+def _outside(circle: NDArray[np.float64], ends: Ends) -> NDArray[np.float64]:
+    """How far each end (2, n) lies outside one circle, in pixels."""
+    x, y = ends.points[..., 0] - circle[0], ends.points[..., 1] - circle[1]
+    return np.asarray(np.sqrt(x * x + y * y) - circle[2])
 
 
 def _tolerance(ends: Ends) -> float:
@@ -215,35 +229,60 @@ def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
 
 def _least_squares(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
-    center = points.mean(axis=0)
-    x, y = (points - center).T
-    (a, b, c), *_ = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), x**2 + y**2, rcond=None)
-    return np.array([center[0] + a, center[1] + b, np.sqrt(c + a**2 + b**2)])
+    center = points.sum(axis=0) / len(points)
+    x, y = np.ascontiguousarray((points - center).T)
+    z = x * x + y * y
+    # Normal equations: x and y add up to 0, which leaves two unknowns and c as the mean of z.
+    xx, xy, yy, xz, yz = (float(p @ q) for p, q in ((x, x), (x, y), (y, y), (x, z), (y, z)))
+    determinant = 2 * (xx * yy - xy * xy)
+    if determinant > _FLAT * (xx + yy) ** 2:
+        a, b, c = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant, float(z.sum()) / len(z)
+    else:  # nearly on a line
+        (a, b, c), *_ = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), z, rcond=None)
+    return np.array([center[0] + a, center[1] + b, np.sqrt(c + a * a + b * b)])
 
 
-def fit_rectangle(ends: Ends) -> tuple[Rectangle, float] | None:
-    """The rectangle on whose sides most ends lie, and the share of all ends that it explains; None where a side is nowhere."""
-    sides, explained = [], 0
-    for side, (axis, outwards) in enumerate(((0, -1), (0, 1), (1, -1), (1, 1))):
-        strips = slice(side * STRIPS, (side + 1) * STRIPS)
-        valid = ends.valid[:, strips]
-        places = np.where(valid, ends.points[:, strips, axis], np.nan)
-        found = _side(places, int(valid.any(axis=0).sum()), outwards, float(ends.cell))
-        if found is None:
-            return None
-        sides.append(found[0])
-        explained += found[1]
-    left, right, top, bottom = sides
-    return (left, top, right, bottom), explained / int(ends.valid.any(axis=0).sum())
+class Sides(NamedTuple):
+    """The sides of a rectangle on which most ends lie. share: the share of all ends that it explains. near: bool (4, 2 * STRIPS),
+    the ends on each side; places: float64 of the same shape, where they lie.
+    """
+
+    share: float
+    near: NDArray[np.bool_]
+    places: NDArray[np.float64]
+
+    def rectangle(self) -> Rectangle:
+        """Return the rectangle: each side is the median of its ends."""
+        left, right, top, bottom = (_median(places[near]) for places, near in zip(self.places, self.near, strict=True))
+        return left, top, right, bottom
 
 
-def _side(places: NDArray[np.float64], strips: int, outwards: int, tolerance: float) -> tuple[float, int] | None:
-    """The outermost place that enough of the strips agree on, and how many do. `places` is (2, STRIPS), NaN for none."""
-    variants = places[np.isfinite(places)]
-    near = np.abs(places[None] - variants[:, None, None]) <= tolerance
-    counts = near.any(axis=1).sum(axis=1)
-    agreed = np.flatnonzero(counts >= max(_AGREEING * strips, 3))
-    if not len(agreed):
+def fit_rectangle(ends: Ends) -> Sides | None:
+    """The rectangle on whose sides most ends lie; None where a side is nowhere.
+
+    A side is the outermost place that enough of the strips agree on.
+    """
+    valid = ends.valid.reshape(2, 4, STRIPS)
+    along = np.empty((4, 2, STRIPS))
+    along[:2] = ends.points[:, : 2 * STRIPS, 0].reshape(2, 2, STRIPS).swapaxes(0, 1)
+    along[2:] = ends.points[:, 2 * STRIPS :, 1].reshape(2, 2, STRIPS).swapaxes(0, 1)
+    along[~valid.swapaxes(0, 1)] = np.nan
+    places = along.reshape(4, 2 * STRIPS)
+    near = np.abs(places[:, None] - places[:, :, None]) <= float(ends.cell)
+    counts = np.count_nonzero(near[..., :STRIPS] | near[..., STRIPS:], axis=2)
+    strips = np.count_nonzero(valid[0] | valid[1], axis=1)
+    agreed = counts >= np.maximum(_AGREEING * strips, 3)[:, None]
+    if not agreed.any(axis=1).all():
         return None
-    best = agreed[(variants[agreed] * outwards).argmax()]
-    return float(np.median(places[near[best]])), int(counts[best])
+    best = np.where(agreed, places * _SIDES, -np.inf).argmax(axis=1)
+    explained = counts[_FOUR, best].sum()
+    return Sides(float(explained / strips.sum()), near[_FOUR, best], places)
+
+
+# Outwards along each side's axis: left, right, top, bottom.
+_SIDES, _FOUR = np.array([[-1.0], [1.0], [-1.0], [1.0]]), np.arange(4)
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

@@ -28,7 +28,7 @@ from cliprl.pipeline.core.viewport import (
     map_points,
     network_to_frame,
 )
-from cliprl.pipeline.view import field_of_view
+from cliprl.pipeline.view import field_of_view, shape_fit
 from cliprl.pipeline.view.field_of_view import (
     CONFIRMING_FRAMES,
     FieldOfViewDetector,
@@ -233,6 +233,62 @@ def test_dark_moment_keeps_view_and_lasting_change_replaces_it() -> None:
         view = detector.view_of(small)
     assert view.circle is not None
     assert view.circle[2] == pytest.approx(150, abs=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 9999), st.integers(8, 128), st.floats(20, 900), st.floats(0.1, 6.28), st.sampled_from([0, 0.4, 3])
+)
+def test_circle_is_that_of_a_least_squares_solver(
+    seed: int, count: int, radius: float, arc: float, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    angle, spread = rng.uniform(0, arc, count), radius + rng.normal(0, noise, count)
+    points = np.stack([700 + spread * np.cos(angle), 400 + spread * np.sin(angle)], axis=1)
+    center = points.mean(axis=0)
+    x, y = (points - center).T
+    columns = np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1)
+    (a, b, c), *_ = np.linalg.lstsq(columns, x**2 + y**2, rcond=None)
+    expected = (center[0] + a, center[1] + b, np.sqrt(c + a**2 + b**2))
+    np.testing.assert_allclose(shape_fit._least_squares(points), expected, rtol=1e-6)
+
+
+def test_points_on_a_line_give_a_circle_that_explains_nothing() -> None:
+    points = np.stack([np.arange(20.0), np.full(20, 7.0)], axis=1)
+    assert np.isfinite(shape_fit._least_squares(points)).all()
+
+
+def side_of(places: NDArray[np.float64], outwards: int, tolerance: float) -> tuple[float, int] | None:
+    """The outermost place that enough strips agree on, one side at a time; `places` (2, strips), NaN for none."""
+    variants, strips = places[np.isfinite(places)], int(np.isfinite(places).any(axis=0).sum())
+    near = np.abs(places[None] - variants[:, None, None]) <= tolerance
+    counts = near.any(axis=1).sum(axis=1)
+    agreed = np.flatnonzero(counts >= max(0.35 * strips, 3))
+    if not len(agreed):
+        return None
+    best = agreed[(variants[agreed] * outwards).argmax()]
+    return float(np.median(places[near[best]])), int(counts[best])
+
+
+@settings(deadline=None, max_examples=80)
+@given(seed=st.integers(0, 9999), jitter=st.sampled_from([0, 1, 4, 60]), missing=st.sampled_from([0, 0.3, 0.9]))
+def test_sides_of_a_rectangle_are_those_found_one_by_one(seed: int, jitter: float, missing: float) -> None:
+    rng = np.random.default_rng(seed)
+    distances = np.abs(np.array([30.0, 40, 25, 0])[:, None, None] + rng.normal(0, jitter, (4, 2, 16)).round(1))
+    distances[rng.random(distances.shape) < missing] = np.inf
+    ends = shape_fit.place_ends(distances, (np.arange(16) * 30.0, np.arange(16) * 40.0), (480, 640), 2)
+    along = [distances[0], 640 - distances[1], distances[2], 480 - distances[3]]
+    sides = [
+        side_of(np.where(np.isfinite(places), places, np.nan), outwards, 2.0)
+        for places, outwards in zip(along, (-1, 1, -1, 1), strict=True)
+    ]
+    found = shape_fit.fit_rectangle(ends)
+    assert (found is None) == (None in sides)
+    if found is not None:
+        known = [side for side in sides if side is not None]
+        left, right, top, bottom = (place for place, _ in known)
+        assert found.rectangle() == (left, top, right, bottom)
+        assert found.share == sum(count for _, count in known) / ends.valid.any(axis=0).sum()
 
 
 def test_another_frame_size_starts_anew() -> None:
