@@ -27,7 +27,7 @@ from cliprl.pipeline.view.shape_fit import LINES, first_lines
 
 _HEIGHT, _WIDTH, _FRAMES, _WARM = 1080, 1920, 600, 100
 # The methods of `Gpu` that call the driver for each frame; `done` is a query, which does not wait.
-_CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay")
+_CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay", "done")
 
 
 class NullGpu:
@@ -85,6 +85,7 @@ class NullGpu:
 
     def done(self, event: object) -> bool:
         """See `Gpu`."""
+        self.calls["done"] += 1
         return True
 
     def copy(self, target: Any, source: Any, stream: object) -> None:
@@ -139,37 +140,49 @@ def null_engines(bundle: Bundle) -> CompiledBundle:
     return CompiledBundle(network, network, {})
 
 
-def disc_distances(size: tuple[int, int], extra: float) -> NDArray[np.float64]:
-    """Return the distances along the strips to a disc amid a frame, `extra` pixels smaller: float64 (2 * STRIPS, 4)."""
+def disc_distances(size: tuple[int, int], x: float, y: float, radius: float) -> NDArray[np.float64]:
+    """Return the distances along the strips of a frame of `size` (height, width) to a disc: float64 (2 * STRIPS, 4)."""
     rows = []
-    for length, across in (size, size[::-1]):
-        offsets = np.asarray(first_lines(length), np.float64) + LINES / 2 - length / 2
-        half = np.sqrt(np.maximum((0.47 * min(size) - extra) ** 2 - offsets**2, 0))
-        rows.append(np.where(half > 0, across / 2 - half, -1))
-    return np.repeat(np.concatenate(rows)[:, None], 4, axis=1)
+    for length, across, along, center in ((*size, y, x), (*size[::-1], x, y)):
+        offsets = np.asarray(first_lines(length), np.float64) + LINES / 2 - along
+        half = np.sqrt(np.maximum(radius**2 - offsets**2, 0))
+        ends = np.stack([center - half, across - center - half], axis=1)
+        rows.append(np.where(half[:, None] > 0, np.maximum(ends, 0), -1))
+    return np.repeat(np.concatenate(rows), 2, axis=1)
+
+
+def moving_discs(count: int, size: tuple[int, int], step: float) -> list[NDArray[np.float64]]:
+    """Return the distances of a disc that moves `step` pixels a frame, to and fro, and is never at a place twice."""
+    height, width = size
+    places, found = np.cumsum(np.full(count, step)), []
+    for index, place in enumerate(places):
+        sway = abs(place % (0.2 * width) - 0.1 * width)
+        x, y = width / 2 - 0.05 * width + sway + 0.37 * np.sin(index), height / 2 + 0.1 * step * np.sin(index / 7)
+        found.append(disc_distances(size, x, y, 0.47 * height + 0.1 * step * np.sin(index / 11)))
+    return found
 
 
 def measure(
-    frames: int = _FRAMES, warm: int = _WARM, size: tuple[int, int] = (_HEIGHT, _WIDTH), *, tremble: float = 0.0
+    frames: int = _FRAMES, warm: int = _WARM, size: tuple[int, int] = (_HEIGHT, _WIDTH), *, step: float = 0.0
 ) -> tuple[float, Counter[str]]:
     """Run frames; return the milliseconds of this thread's processor time for a frame, and the calls to the driver by name.
 
     A frame's upload, segmentation and overlay are counted, with legend and status line, every refinement step, and the download.
-    The edge of the field of view moves by `tremble` pixels in every frame, to and fro.
+    The field of view moves by `step` pixels in every frame, and changes its size a little.
     """
     gpu: Any = NullGpu()
     bundle = open_bundle()
     device = CudaDevice(share(gpu, lambda engine: engine))  # type: ignore[arg-type,return-value]
     segmenter = EveryStep(bundle, device=device, engines=null_engines(bundle))
     for result in segmenter._results._held:
-        result.totals[1:4] = 500  # three classes for the legend
+        result.totals[1:4], result.totals[-1] = 500, 5000  # three classes for the legend
     overlay, ring = device.overlay(segmenter.classes, Style()), device.ring(4, "wait")
-    spent, places = 0.0, [disc_distances(size, extra) for extra in (0, tremble)]
-    for index in range(warm + frames):
+    spent, discs = 0.0, moving_discs(warm + frames, size, step)
+    for index, distances in enumerate(discs):
         if index == warm:
             gpu.calls.clear()
             spent = time.thread_time()
-        segmenter._view_tracker._host[:] = places[index % 2]
+        segmenter._view_tracker._host[:] = distances
         luma, chroma = ring.acquire(*size)
         ring.publish(Frame(luma, chroma, index, Fraction(1, 60), index))
         frame = ring.take()
@@ -183,10 +196,10 @@ def measure(
 def main() -> None:
     """Print the figures."""
     gc.freeze()  # as the command does
-    for tremble in (0, 2, 10):
-        milliseconds, calls = measure(tremble=tremble)
+    for step in (0, 2, 10):
+        milliseconds, calls = measure(step=step)
         counted = ", ".join(f"{count:g} {name}" for name, count in calls.items())
-        print(f"field of view moves by {tremble} pixels a frame: {milliseconds:.3f} ms of interpreter time a frame")
+        print(f"field of view moves by {step} pixels a frame: {milliseconds:.3f} ms of interpreter time a frame")
         print(f"  {sum(calls.values()):g} calls to the driver a frame: {counted}")
 
 

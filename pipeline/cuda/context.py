@@ -83,8 +83,7 @@ class GpuContext:
 
     def planes(self, slot: Slot) -> Planes:
         """Return the address and pitch of a slot's luma and chroma."""
-        (_, width), (_, half, _) = slot.luma.shape, slot.chroma.shape
-        return (self.gpu.address(slot.luma), int(width)), (self.gpu.address(slot.chroma), 2 * int(half))
+        return slot.planes
 
     def settle(self) -> None:
         """Wait for all GPU work of this video stream, so that its memory can be freed."""

@@ -14,10 +14,11 @@ from cliprl.pipeline.core.frame import Frame, Profiler
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.context import GpuContext, SharedGpu
-from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
+from cliprl.pipeline.cuda.geometry import set_color, set_planes, set_view
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Prepare
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.segmenter import CudaSegmenter
-from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.cuda.upload import FrameUpload
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -63,11 +64,15 @@ class CudaDevice(GpuContext):
     def prepare(self, frame: Frame, view: Viewport, out: NDArray[np.uint8]) -> None:
         """Write the network input of a taken frame, RGB uint8 (H, W, 3), and wait for it: see `CpuDevice.prepare`."""
         gpu, stream = self.gpu, self.frames.stream
-        uploads, image, done = UploadBuffers(gpu, stream), gpu.empty(out.shape, np.uint8), gpu.event()
-        tables = [*(array for taps in filters(view) for array in taps), inside_spans(view, *out.shape[:2])]
-        sent = [uploads.send(str(index), table) for index, table in enumerate(tables)]
-        planes = self.planes(self.frames.enter(frame, stream))
-        gpu.launch(prepare_arguments(view, frame.color, planes, sent, gpu.address(image)), stream)
+        height, width = out.shape[:2]
+        upload, image, done = FrameUpload(gpu, (height, width)), gpu.empty(out.shape, np.uint8), gpu.event()
+        pinned = upload.pinned()
+        set_planes(upload.data, self.planes(self.frames.enter(frame, stream)))
+        set_color(upload.data, frame.color)
+        set_view(upload.data, view, (height, width))
+        upload.set_tables(view)
+        upload.send(pinned, stream)
+        gpu.launch(Prepare(width, height, upload.address, gpu.address(image)), stream)
         self.frames.leave(frame, stream)
         host = gpu.pinned(out.shape, np.uint8)
         gpu.copy(host, image, stream)

@@ -1,10 +1,8 @@
-"""Tables and arguments for kernels, computed on the host when a view changes: filters along the axes, spans of lines, warps."""
+"""Tables and numbers for kernels, computed on the host when a view changes: filters along the axes, places, warps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from ctypes import c_float
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
-from cliprl.pipeline.core.viewport import Viewport, inside_cells
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, Prepare
+from cliprl.pipeline.core.viewport import Viewport, network_to_frame
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, FrameData
+from cliprl.pipeline.overlay.upsample import grid_spans
 from cliprl.pipeline.view.grid_warp import grid_map
 
 # Address and pitch, in bytes, of luma and of chroma.
@@ -29,6 +28,10 @@ class Taps(NamedTuple):
     first: NDArray[np.int32]
     weight: NDArray[np.float32]
 
+    def packed(self) -> NDArray[np.uint8]:
+        """Return the bytes of both arrays, one behind the other."""
+        return np.concatenate([self.first.view(np.uint8), self.weight.reshape(-1).view(np.uint8)])
+
 
 class Filters(NamedTuple):
     """The filters that scale a view's crop to its place in the network input."""
@@ -39,7 +42,6 @@ class Filters(NamedTuple):
     chroma_y: Taps
 
 
-@lru_cache(maxsize=8)
 def filters(view: Viewport) -> Filters:
     """Return the filters of `CpuDevice.prepare`, composed: halve while the scale is 2 or more, then interpolate linearly."""
     left, top, width, height = view.crop
@@ -55,6 +57,8 @@ def _plane(lengths: tuple[int, int], sizes: tuple[int, ...]) -> tuple[Taps, Taps
     return x, y
 
 
+# Room for all lengths of a crop that moves and grows.
+@lru_cache(maxsize=256)
 def _axis(length: int, size: int, halvings: int) -> Taps:
     taps = Taps(np.arange(length, dtype=np.int32), np.ones((length, 1), np.float32))
     for _ in range(halvings):
@@ -97,36 +101,70 @@ def _compose(outer: Taps, inner: Taps) -> Taps:
     return Taps(first.astype(np.int32), np.ascontiguousarray(weight))
 
 
-def line_spans(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return the first and one past the last set column of each line (h, w), int32 (h, 2); set columns are adjacent."""
-    set_ = mask != 0
-    first = set_.argmax(axis=1)
-    return np.stack([first, first + set_.sum(axis=1)], axis=1).astype(np.int32)
+class AxisTables:
+    """The filters of a view as bytes for the GPU, packed once for each axis."""
+
+    def __init__(self) -> None:
+        self.tables: tuple[NDArray[np.uint8], ...] = ()
+        self._filters: Filters | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of all tables."""
+        return sum(table.nbytes for table in self.tables)
+
+    def update(self, view: Viewport) -> bool:
+        """Compute the tables of a view; return whether any differs from those of the last."""
+        found, last = filters(view), self._filters
+        if last is not None and all(ours is theirs for ours, theirs in zip(found, last, strict=True)):
+            return False
+        self._filters, self.tables = found, tuple(taps.packed() for taps in found)
+        return True
+
+    def place(self, data: FrameData, address: int) -> None:
+        """Write the tables' addresses, where they lie one behind the other from `address` on."""
+        assert self._filters is not None
+        for name, taps, table in zip(Filters._fields, self._filters, self.tables, strict=True):
+            setattr(data, name, Axis(address, address + taps.first.nbytes, taps.weight.shape[1], 0))
+            address += table.nbytes
 
 
-@lru_cache(maxsize=16)
-def inside_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32]:
-    """Return `line_spans` of `inside_cells`: the part of a grid over the network input that lies in the field of view."""
-    return line_spans(inside_cells(view, height, width))
-
-
-def prepare_arguments(view: Viewport, color: ColorSpace, planes: Planes, tables: Sequence[int], image: int) -> Prepare:
-    """Return the arguments of `prepare`. `tables` are the addresses of the view's filters and of its `inside_spans`."""
+def set_color(data: FrameData, color: ColorSpace) -> None:
+    """Write how a frame's colors become RGB."""
     matrix, offset = yuv_to_rgb_matrix(color.matrix, color.full_range)
-    (luma, luma_pitch), (chroma, chroma_pitch) = planes
-    axes = [Axis(tables[2 * i], tables[2 * i + 1], taps.weight.shape[1], 0) for i, taps in enumerate(filters(view))]
-    numbers = (luma_pitch, chroma_pitch, view.frame_width, view.frame_height, *view.crop[:2], *view.placed)
-    floats = ((c_float * 9)(*matrix.ravel()), (c_float * 3)(*offset))
-    size = (view.network_width, view.network_height)
-    return Prepare(*size, luma, chroma, *numbers, *axes, tables[8], *floats, 0, image)
+    data.matrix[:], data.offset[:] = matrix.ravel().tolist(), offset.tolist()
 
 
-def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Return scale and shift along x, then y, float32 (4,): old cell = scale * new cell + shift, for a grid (rows, columns).
+def set_planes(data: FrameData, planes: Planes) -> None:
+    """Write where the planes of a frame lie."""
+    (data.luma, data.luma_pitch), (data.chroma, data.chroma_pitch) = planes
+
+
+def set_view(data: FrameData, view: Viewport, grid: tuple[int, int]) -> None:
+    """Write where a view lies in frame and network input, and which cells of a grid (rows, columns) it touches."""
+    data.crop_left, data.crop_top = view.crop[:2]
+    data.placed_left, data.placed_top, data.placed_width, data.placed_height = view.placed
+    data.network_width, data.network_height = view.network_width, view.network_height
+    x, y = grid_spans(view, grid, view.frame_height, view.frame_width)
+    data.touched_left, data.touched_right = x.cells.start, x.cells.stop
+    data.touched_top, data.touched_bottom = y.cells.start, y.cells.stop
+    disc = data.disc
+    disc.present = int(view.circle is not None)
+    if view.circle is not None:
+        (disc.scale_x, _, disc.shift_x), (_, disc.scale_y, disc.shift_y) = network_to_frame(view).tolist()
+        disc.center_x, disc.center_y, radius = view.circle
+        disc.squared = radius**2
+
+
+IDENTITY = (1.0, 0.0, 1.0, 0.0)
+
+
+def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return scale and shift along x, then y: old cell = scale * new cell + shift, for a grid (rows, columns).
 
     The identity, exactly, where both views see the same part of the frame.
     """
     if (old.crop, old.placed) == (new.crop, new.placed):
-        return np.array([1, 0, 1, 0], np.float32)
+        return IDENTITY
     scale, shift = grid_map(new, old, grid)
-    return np.stack([scale, shift], axis=1).ravel().astype(np.float32)
+    return float(scale[0]), float(shift[0]), float(scale[1]), float(shift[1])

@@ -1,13 +1,15 @@
-"""Run encoder, refinement and classification of a frame on the GPU as one captured graph.
+"""Make the network input of a frame, encode, refine and classify it on the GPU as one captured graph.
 
-The graph never waits for the host. State from frame to frame (the refined logits, the thumbnail for cut detection) stays on
-the GPU; a step after the mask has settled is undone on the GPU. There is one graph for each number of steps.
+The graph never waits for the host. It reads what changes from frame to frame from GPU memory (`FrameData`). State from frame to
+frame (the refined logits, the thumbnail for cut detection) stays on the GPU; a step after the mask has settled is undone on the
+GPU. There is one graph for each number of steps.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +20,16 @@ from numpy.typing import NDArray
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.cuda.gpu_api import Buffer, CaptureError, CudaGraph, CudaStream, Gpu, Network
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
+from cliprl.pipeline.cuda.kernels.kernel_arguments import (
+    Advance,
+    Begin,
+    Classify,
+    CountLines,
+    CutRows,
+    Prepare,
+    Recall,
+    Total,
+)
 from cliprl.pipeline.segment.refinement import CUT, THUMBNAIL_STRIDE
 from cliprl.pipeline.segment.refinement_loop import FORGETTING, SETTLED, SMOOTHING
 
@@ -52,60 +63,22 @@ class NetworkShape:
         return self.rows * self.columns
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceOutputs:
-    """Outputs of a graph, on the GPU.
-
-    probabilities: float32 (K, h, w). labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 1,),
-    cells of each class and the sum of confidences. states: the State after each step. grids: the memory of the first three,
-    numbers: that of totals and states, so that two copies keep everything.
-    """
-
-    probabilities: Buffer
-    labels: Buffer
-    present: Buffer
-    totals: Buffer
-    states: Buffer
-    grids: Buffer
-    numbers: Buffer
-
-    @classmethod
-    def of(cls, gpu: Gpu, shape: NetworkShape, steps: int) -> InferenceOutputs:
-        """Allocate the outputs of graphs with up to `steps` steps."""
-        grids = gpu.empty((grid_bytes(shape),), np.uint8)
-        numbers = gpu.empty((number_bytes(shape, steps),), np.uint8)
-        return cls(*views_of_grids(gpu, shape, grids), *views_of_numbers(gpu, shape, numbers), grids, numbers)
-
-
-def grid_bytes(shape: NetworkShape) -> int:
-    """Return the size of probabilities, labels and present, which lie in this order without gaps."""
-    return (4 * shape.classes + 1) * shape.cells + shape.classes
+def total_bytes(shape: NetworkShape) -> int:
+    """Return the size of the totals: cells of each class, the sum of confidences, the cells inside the image."""
+    return 4 * (shape.classes + 2)
 
 
 def number_bytes(shape: NetworkShape, steps: int) -> int:
     """Return the size of the states after 0 to `steps` steps and the totals behind them."""
-    return (steps + 1) * _STATE.itemsize + 4 * (shape.classes + 1)
-
-
-def views_of_grids(gpu: Gpu, shape: NetworkShape, memory: Buffer) -> tuple[Buffer, Buffer, Buffer]:
-    """Return probabilities, labels and present in their memory."""
-    first, second = 4 * shape.classes * shape.cells, (4 * shape.classes + 1) * shape.cells
-    scores, size = gpu.typed(gpu.slice(memory, 0, first), np.float32), shape.classes * shape.cells
-    return (
-        gpu.slice(scores, 0, size, (shape.classes, shape.rows, shape.columns)),
-        gpu.slice(memory, first, second, (shape.rows, shape.columns)),
-        gpu.slice(memory, second, second + shape.classes),
-    )
-
-
-def views_of_numbers(gpu: Gpu, shape: NetworkShape, memory: Buffer) -> tuple[Buffer, Buffer]:
-    """Return totals and states in their memory."""
-    end = len(memory) - 4 * (shape.classes + 1)
-    return gpu.typed(gpu.slice(memory, end, len(memory)), np.float32), gpu.slice(memory, 0, end)
+    return (steps + 1) * _STATE.itemsize + total_bytes(shape)
 
 
 class Inference:
-    """One video stream's memory and graphs. Networks and compute stream are shared: see `cliprl.pipeline.cuda.scheduling`."""
+    """One video stream's memory and graphs. Networks and compute stream are shared: see `cliprl.pipeline.cuda.scheduling`.
+
+    frame: the address of the stream's `FrameData`. numbers: the states after each step and the totals (see `FrameResult`).
+    scan: enqueues other work on each frame, which is captured as a graph too.
+    """
 
     def __init__(
         self,
@@ -115,13 +88,14 @@ class Inference:
         texts: NDArray[np.float32],
         steps: int,
         stream: CudaStream,
+        frame: int,
+        scan: Callable[[CudaStream], None],
     ) -> None:
         self.shape, self.steps = shape, steps
+        self._frame, self._scan = frame, scan
         self._gpu, self._stream = gpu, stream
         self._encoder, self._refiner = networks
         self.image = gpu.empty((1, shape.height, shape.width, 3), np.uint8)
-        self.spans = gpu.empty((shape.rows + 2, 2), np.int32)
-        self.warp = gpu.empty((4,), np.float32)
         self._text = gpu.empty(texts.shape, np.float32)
         self._features = gpu.empty((1, shape.features, shape.rows, shape.columns), np.float32)
         self._base, self._logits, self._prior, self._refined = (gpu.empty(shape.logits, np.float32) for _ in range(4))
@@ -131,21 +105,23 @@ class Inference:
         self._sums = gpu.empty(self._thumbnailnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
-        self._lines = gpu.empty((shape.rows, shape.classes + 1), np.float32)
-        self.outputs = InferenceOutputs.of(gpu, shape, steps)
+        self._lines = gpu.empty((shape.rows, shape.classes + 2), np.float32)
+        self.numbers = gpu.empty((number_bytes(shape, steps),), np.uint8)
+        self._totals = gpu.address(self.numbers) + number_bytes(shape, steps) - total_bytes(shape)
         self._ones = self._pinned(np.ones(1, np.int32))
         self._send(self._text, texts)
-        self._send(self.outputs.states, np.zeros((steps + 1) * _STATE.itemsize, np.uint8))
+        self._send(self.numbers, np.zeros(number_bytes(shape, steps), np.uint8))
         self.reset()
         self._graphs: list[CudaGraph] = []
         self.note = ""
 
     def warm_up(self) -> None:
-        """Enqueue everything once, which does all lazy set-up. The network input and the view's tables must have been written."""
+        """Enqueue everything once, which does all lazy set-up. The frame's numbers and tables must have been sent."""
+        self._scan(self._stream)
         self._work(self.steps, self._stream)
 
     def capture(self) -> None:
-        """Capture a graph for each number of steps, after `warm_up`, and forget all frames.
+        """Capture the scan and a graph for each number of steps, after `warm_up`.
 
         Where that fails, `note` is the reason and frames are enqueued without graphs.
         """
@@ -162,8 +138,11 @@ class Inference:
     def _captured(self) -> list[CudaGraph]:
         if not all(network.capturable(self._stream) for network in (self._encoder, self._refiner)):
             raise CaptureError("the engine can't be captured")
-        counts = range(self.steps + 1)
-        return [self._gpu.capture(partial(self._work, count)) for count in counts]
+        works: list[Callable[[CudaStream], None]] = [
+            self._scan,
+            *(partial(self._work, count) for count in range(self.steps + 1)),
+        ]
+        return [self._gpu.capture(work) for work in works]
 
     def reset(self) -> None:
         """Forget all earlier frames."""
@@ -174,10 +153,17 @@ class Inference:
         """Hold it around `run`, outside a turn: without graphs another video stream may be capturing the same networks."""
         return nullcontext() if self._graphs else CAPTURE_LOCK
 
-    def run(self, steps: int) -> None:
-        """Enqueue the next frame's network input through the networks, with at most that number of steps."""
+    def scan(self) -> None:
+        """Enqueue the scan of the frame whose numbers were sent last."""
         if self._graphs:
-            self._gpu.replay(self._graphs[steps], self._stream)
+            self._gpu.replay(self._graphs[0], self._stream)
+        else:
+            self._scan(self._stream)
+
+    def run(self, steps: int) -> None:
+        """Enqueue the frame whose numbers were sent last through the networks, with at most that number of steps."""
+        if self._graphs:
+            self._gpu.replay(self._graphs[1 + steps], self._stream)
         else:
             self._work(steps, self._stream)
 
@@ -192,17 +178,16 @@ class Inference:
 
     def _begin(self, stream: CudaStream) -> None:
         gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumbnailnail_size
-        thumb, sums = gpu.address(self._thumbnail), gpu.address(self._sums)
-        gpu.launch(
-            CutRows(rows, 1, gpu.address(self.image), shape.width, columns, THUMBNAIL_STRIDE, 0, thumb, sums), stream
-        )
-        flags = (gpu.address(self._fresh), gpu.address(self._cut), gpu.address(self.outputs.present))
+        thumb, sums, image = (gpu.address(buffer) for buffer in (self._thumbnail, self._sums, self.image))
+        gpu.launch(Prepare(shape.width, shape.height, self._frame, image), stream)
+        gpu.launch(CutRows(rows, 1, image, shape.width, columns, THUMBNAIL_STRIDE, 0, thumb, sums), stream)
+        flags = (gpu.address(self._fresh), gpu.address(self._cut), self._frame)
         most = CUT * rows * columns * 3
         gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), stream)
 
     def _recall(self, stream: CudaStream) -> None:
         gpu, shape = self._gpu, self.shape
-        read = (gpu.address(buffer) for buffer in (self._base, self._logits, self.warp, self._cut))
+        read = (gpu.address(self._base), gpu.address(self._logits), self._frame, gpu.address(self._cut))
         lines, prior = shape.classes * shape.rows, gpu.address(self._prior)
         gpu.launch(Recall(shape.columns, lines, *read, shape.rows, 0, prior), stream)
         gpu.copy(self._logits, self._base, stream)
@@ -212,21 +197,19 @@ class Inference:
         tensors = {"features": self._features, "logits": self._logits, "base": self._base, "prior": self._prior}
         tensors["text"] = self._text
         self._refiner.enqueue(tensors | {"refined": self._refined, "moved": self._moved}, stream)
-        before = gpu.address(self.outputs.states) + step * _STATE.itemsize
+        before = gpu.address(self.numbers) + step * _STATE.itemsize
         read = (gpu.address(self._refined), gpu.address(self._moved), before, before + _STATE.itemsize)
         logits = gpu.address(self._logits)
         gpu.launch(Advance(shape.classes * shape.cells, 1, *read, SETTLED, 0, logits), stream)
 
     def _label(self, stream: CudaStream) -> None:
-        gpu, shape, outputs = self._gpu, self.shape, self.outputs
-        grid = (shape.columns, shape.rows)
-        written = (outputs.probabilities, self._confidence, outputs.labels, outputs.present)
-        logits, tables = gpu.address(self._logits), gpu.address(self.spans)
-        targets = [gpu.address(buffer) for buffer in written]
-        gpu.launch(Classify(*grid, logits, shape.classes, 0, tables, *targets), stream)
-        lines, columns = gpu.address(self._lines), shape.classes + 1
-        gpu.launch(CountLines(columns, shape.rows, targets[2], targets[1], shape.columns, 0, lines), stream)
-        gpu.launch(Total(columns, 1, lines, shape.rows, 0, gpu.address(outputs.totals)), stream)
+        gpu, shape = self._gpu, self.shape
+        confidence, lines = gpu.address(self._confidence), gpu.address(self._lines)
+        logits = gpu.address(self._logits)
+        gpu.launch(Classify(shape.columns, shape.rows, logits, shape.classes, 0, self._frame, confidence), stream)
+        columns = shape.classes + 2
+        gpu.launch(CountLines(columns, shape.rows, self._frame, confidence, shape.columns, 0, lines), stream)
+        gpu.launch(Total(columns, 1, lines, shape.rows, 0, self._totals), stream)
 
     def _pinned(self, array: NDArray[Any]) -> NDArray[Any]:
         pinned = self._gpu.pinned(array.shape, array.dtype)

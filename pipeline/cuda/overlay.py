@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,56 +14,56 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.core.viewport import Box, Viewport
 from cliprl.pipeline.cuda.context import GpuContext
-from cliprl.pipeline.cuda.geometry import Planes, line_spans
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, StampPatch, TraceContours, Upsample
+from cliprl.pipeline.cuda.geometry import Planes
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, Field, StampPart, StampPatches, TraceContours, Upsample
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.overlay.overlay import LEGEND_SHARE, Overlay, contour_radius, corner, patch_parts
 from cliprl.pipeline.overlay.style import LABEL_LUMA, OverlayColors, Style, overlay_colors
 from cliprl.pipeline.overlay.text import Patch
-from cliprl.pipeline.overlay.upsample import grid_spans, image_mask
+from cliprl.pipeline.overlay.upsample import disc_at, draw_disc, grid_spans, image_box
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayBuffers:
-    """Addresses of the overlay's memory: labels and map, uint8 of the chroma's size, and tables of the view.
-
-    `disc` and `margin` are `disc_spans` and `margin_spans`, 0 where there are none; `inks` uint16 (4, 256).
-    """
+    """Addresses of the overlay's memory: labels and map, uint8 of the chroma's size; `inks` uint16 (4, 256); the view's disc."""
 
     labels: int
     map: int
     inks: int
-    disc: int = 0
-    margin: int = 0
+    field: Field = dataclass_field(default_factory=Field)
 
 
 @dataclass(frozen=True, slots=True)
 class _PlacedPatch:
-    """A patch on the GPU, for frames of one form (height, width, rotation): a launch for luma and one for chroma.
+    """A patch on the GPU, for frames of one form (height, width, rotation): a part on luma and one on chroma.
 
-    `offsets` are the bytes from a plane's start to the patch's corner.
+    `offsets` are the bytes from a plane's start to the patch's corner; `lines` the first line of luma, and one past the last.
     """
 
     patch: Patch
     form: tuple[int, int, int]
-    stamps: list[StampPatch]
+    parts: list[StampPart]
     offsets: list[int]
+    lines: tuple[int, int]
 
 
-def disc_spans(view: Viewport, height: int, width: int) -> NDArray[np.int32] | None:
-    """Return the part of each chroma line inside the field of view, int32 (height, 2); None where that is the whole frame."""
-    return None if view.circle is None else line_spans(image_mask(view, height, width))
+def field_box(view: Viewport, height: int, width: int) -> Box:
+    """Return left, top, width and height of the part of a frame's chroma (height, width) that holds the disc of its view."""
+    x, y, radius = disc_at(view, height, width, 0)
+    left, top = max(int(x - radius) - 2, 0), max(int(y - radius) - 2, 0)
+    return left, top, max(min(int(x + radius) + 3, width) - left, 1), max(min(int(y + radius) + 3, height) - top, 1)
 
 
-def margin_spans(view: Viewport, height: int, width: int, contour_width: float) -> NDArray[np.int32] | None:
-    """Return the part of each line where contours may be, away from the edge of the field of view; None where it has none."""
-    if view.circle is None and view.crop[2:] == (view.frame_width, view.frame_height):
-        return None
-    return line_spans(image_mask(view, height, width, margin=contour_radius(contour_width, height) + 2))
+def write_field(field: NDArray[np.uint8], view: Viewport, size: tuple[int, int], box: Box, margin: int) -> None:
+    """Write the disc of a view on chroma of `size` (height, width) within a box: 2 without `margin` pixels, else 1."""
+    field.fill(0)
+    for inset, value in ((0, 1), (margin, 2)):
+        x, y, radius = disc_at(view, *size, inset)
+        draw_disc(field, (x - box[0], y - box[1], radius), value)
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:
@@ -85,19 +87,24 @@ def upsample_arguments(
     target = (x.target.start, y.target.start, x.target.stop - x.target.start, y.target.stop - y.target.start)
     numbers = (classes, rows, columns, x.cells.start, y.cells.start, *cells, *target, x.part.start, y.part.start, 0)
     steps = (cells[0] / x.length, cells[1] / y.length)
-    return Upsample(width, height, probabilities, present, *numbers, *steps, buffers.disc, buffers.labels)
+    return Upsample(width, height, probabilities, present, *numbers, *steps, buffers.field, buffers.labels)
 
 
-def trace_arguments(size: tuple[int, int], contour_width: float | None, buffers: OverlayBuffers) -> TraceContours:
+def trace_arguments(
+    view: Viewport, size: tuple[int, int], contour_width: float | None, buffers: OverlayBuffers
+) -> TraceContours:
     """Return the arguments of `trace` on chroma of `size` (height, width); `contour_width` None draws no contours."""
     core = core_diagonal = soft = soft_diagonal = 0
+    box = (0, 0, 0, 0)
     if contour_width is not None:
         core = contour_radius(contour_width, size[0])
         # Cross, then square and cross in turn: squares reach out by two along the diagonal, crosses by one.
         core_diagonal = 1 + sum(2 if i % 2 else 1 for i in range(1, core))
         soft, soft_diagonal = core + 1, core_diagonal + (2 if core % 2 else 1)
+        whole = view.crop[2:] == (view.frame_width, view.frame_height) and view.circle is None
+        box = (0, 0, size[1], size[0]) if whole else image_box(view, *size, core + 2)
     octagons = (core, core_diagonal, soft, soft_diagonal, LABEL_LUMA, 0)
-    return TraceContours(size[1], size[0], buffers.labels, buffers.margin, *octagons, buffers.map)
+    return TraceContours(size[1], size[0], buffers.labels, buffers.field, *box, *octagons, buffers.map)
 
 
 def blend_arguments(planes: Planes, frame: tuple[int, int], buffers: OverlayBuffers) -> Blend:
@@ -115,8 +122,10 @@ class CudaOverlay(Overlay):
         self._cuda, self._stream = context, context.stream(urgent=True)
         self._uploads = UploadBuffers(context.gpu, self._stream)
         self._patches: dict[bool, _PlacedPatch] = {}
+        self._placed: list[_PlacedPatch] = []
         self._size = (0, 0)
-        self._prepared: tuple[Viewport, ColorSpace, Style] | None = None
+        self._inked: tuple[ColorSpace, Style] | None = None
+        self._view: Viewport | None = None
         self._buffers = OverlayBuffers(0, 0, 0)
         self._arguments: tuple[Upsample, TraceContours, Blend] | None = None
         super().__init__(classes, style)
@@ -124,68 +133,73 @@ class CudaOverlay(Overlay):
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
         """Draw on the GPU and, if `to_host`, copy the planes to the host and wait for this frame only: see `Overlay.draw`."""
         gpu, ring = self._cuda.gpu, self._cuda.frames
-        slot = ring.own(frame, self._stream)
-        if isinstance(segmentation, CudaSegmentation):
-            gpu.wait(self._stream, segmentation.result.ready)
+        result = segmentation.result if isinstance(segmentation, CudaSegmentation) else None
+        slot = ring.own(frame, self._stream, *([] if result is None else [result.ready]))
+        self._placed.clear()
         super().draw(frame, segmentation, status)
+        self._stamp(slot)
         if self.to_host and (slot.filled or self.style.opacity > 0):
             gpu.copy(slot.pinned, slot.memory, self._stream)
         ring.rewritten(frame, self._stream)
         if self.to_host:
             gpu.synchronize(slot.ready)
             slot.idle = True
+        elif result is not None:
+            result.reading = slot.ready
+        self._uploads.close(done=self.to_host)
 
     def _paint(self, frame: Frame, segmentation: Segmentation, color: ColorSpace) -> None:
         assert isinstance(segmentation, CudaSegmentation)
         gpu, result = self._cuda.gpu, segmentation.result
-        size = (len(frame.chroma), frame.chroma.shape[1])
-        self._prepare_tables(segmentation.view, color, size)
-        upsample, trace, blend = self._launches(segmentation, frame)
+        upsample, trace, blend = self._launches(segmentation, frame, color)
         upsample.probabilities, upsample.present = gpu.address(result.probabilities), gpu.address(result.present)
-        gpu.launch(upsample, self._stream)
-        gpu.record(result.free, self._stream)
-        gpu.launch(trace, self._stream)
-        (blend.luma, _), (blend.chroma, _) = self._cuda.planes(self._slot(frame))
-        gpu.launch(blend, self._stream)
+        (blend.luma, _), (blend.chroma, _) = self._slot(frame).planes
+        for arguments in (upsample, trace, blend):
+            gpu.launch(arguments, self._stream)
 
-    def _launches(self, segmentation: CudaSegmentation, frame: Frame) -> tuple[Upsample, TraceContours, Blend]:
+    def _launches(
+        self, segmentation: CudaSegmentation, frame: Frame, color: ColorSpace
+    ) -> tuple[Upsample, TraceContours, Blend]:
         """Return the arguments of the launches, made anew with the tables. The caller sets the addresses of the frame."""
-        if self._arguments is None:
-            size, form = (len(frame.chroma), frame.chroma.shape[1]), (frame.height, frame.width)
-            grid = (len(self.classes), *segmentation.result.labels.shape)
-            contours = self.style.contour_width if self.style.contours else None
-            planes = self._cuda.planes(self._slot(frame))
-            self._arguments = (
-                upsample_arguments(segmentation.view, grid, size, 0, 0, self._buffers),
-                trace_arguments(size, contours, self._buffers),
-                blend_arguments(planes, form, self._buffers),
-            )
+        size, view = (len(frame.chroma), frame.chroma.shape[1]), segmentation.view
+        if self._tables_sent(view, color, size) and self._arguments is not None:
+            return self._arguments
+        grid = (len(self.classes), *segmentation.result.labels.shape)
+        contours = self.style.contour_width if self.style.contours else None
+        self._arguments = (
+            upsample_arguments(view, grid, size, 0, 0, self._buffers),
+            trace_arguments(view, size, contours, self._buffers),
+            blend_arguments(self._slot(frame).planes, (frame.height, frame.width), self._buffers),
+        )
         return self._arguments
 
-    def _prepare_tables(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> None:
-        """Upload the tables for view, color and style, where any has changed."""
+    def _tables_sent(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> bool:
+        """Upload the tables for view, color and style where one has changed; return whether none has."""
         if size != self._size:
             self._gpu_idle()  # before the old memory is freed
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
-            self._size, self._prepared = size, None
-        if self._prepared == (view, color, self.style):
-            return
-        inks = overlay_colors(self.classes, self._shown, self.style.opacity, color)
-        tables = {
-            "inks": ink_table(inks),
-            "disc": disc_spans(view, *size),
-            "margin": margin_spans(view, *size, self.style.contour_width),
-        }
-        sent = {name: 0 if table is None else self._uploads.send(name, table) for name, table in tables.items()}
+            self._size, self._inked = size, None
+        inked = self._inked == (color, self.style)
+        if inked and self._view == view:
+            return True
+        inks, field = self._buffers.inks, Field()
+        if not inked:
+            table = ink_table(overlay_colors(self.classes, self._shown, self.style.opacity, color))
+            inks = self._uploads.send("inks", table)
+        if view.circle is not None:
+            box, margin = field_box(view, *size), contour_radius(self.style.contour_width, size[0]) + 2
+            fill = partial(write_field, view=view, size=size, box=box, margin=margin)
+            field = Field(self._uploads.write("field", (box[3], box[2]), np.uint8, fill), *box)
         labels, painted = (self._cuda.gpu.address(buffer) for buffer in (self._labels, self._map))
-        self._buffers = OverlayBuffers(labels, painted, **sent)
-        self._prepared, self._arguments = (view, color, self.style), None
+        self._buffers = OverlayBuffers(labels, painted, inks, field)
+        self._inked, self._view = (color, self.style), view
+        return False
 
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:
         assert isinstance(segmentation, CudaSegmentation)
         rows, columns = segmentation.result.labels.shape
-        least = LEGEND_SHARE * rows * columns
-        return tuple(self.classes[i] for i in sorted(self._shown) if segmentation.counts[i] > least)
+        least, counts = LEGEND_SHARE * rows * columns, segmentation.counts
+        return tuple(self.classes[i] for i in sorted(self._shown) if counts[i] > least)
 
     def _gpu_idle(self) -> None:
         """Wait for all work of the overlay's stream."""
@@ -194,28 +208,41 @@ class CudaOverlay(Overlay):
         self._cuda.gpu.synchronize(done)
 
     def _place(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> None:
-        """Stamp a patch. It stays on the GPU until another takes its place."""
-        slot, gpu = self._slot(frame), self._cuda.gpu
-        placed, form = self._patches.get(at_bottom), (*slot.size, frame.rotation)
+        """Place a patch, which `draw` stamps. It stays on the GPU until another takes its place."""
+        placed, form = self._patches.get(at_bottom), (frame.height, frame.width, frame.rotation)
         if placed is None or placed.patch is not patch or placed.form != form:
             placed = self._patches[at_bottom] = self._upload_patch(frame, patch, size, at_bottom=at_bottom)
-        for arguments, offset, plane in zip(placed.stamps, placed.offsets, (slot.luma, slot.chroma), strict=False):
-            arguments.plane = gpu.address(plane) + offset
-            gpu.launch(arguments, self._stream)
+        self._placed.append(placed)
 
     def _upload_patch(self, frame: Frame, patch: Patch, size: int, *, at_bottom: bool) -> _PlacedPatch:
         """Upload a patch for the offset that it has in the host's planes, which have the shape of the GPU's."""
-        turns, stamps, offsets = frame.rotation // 90, [], []
-        parts = patch_parts(frame, patch, *corner(frame, patch, size, at_bottom=at_bottom))
-        for kind, (part, keep, add) in enumerate(parts):
-            plane = (frame.luma, frame.chroma)[kind]
+        turns, offsets, tables, forms = frame.rotation // 90, [], list[NDArray[np.uint16]](), []
+        x, y = corner(frame, patch, size, at_bottom=at_bottom)
+        for plane, (part, keep, add) in zip((frame.luma, frame.chroma), patch_parts(frame, patch, x, y), strict=False):
             # In the orientation of the stored frame, not of the displayed one.
-            lying, tables = np.rot90(part, -turns), [np.rot90(table, -turns) for table in (keep, add)]
+            lying = np.rot90(part, -turns)
+            tables += [np.rot90(table, -turns).ravel() for table in (keep, add)]
             offsets.append(lying.__array_interface__["data"][0] - plane.__array_interface__["data"][0])
-            names = (f"{name} {kind} {at_bottom}" for name in ("keep", "add"))
-            sent = [self._uploads.send(n, np.ascontiguousarray(t)) for n, t in zip(names, tables, strict=True)]
-            stamps.append(StampPatch(lying[0].size, len(lying), 0, plane.strides[0], 0, *sent))
-        return _PlacedPatch(patch, (frame.height, frame.width, frame.rotation), stamps, offsets)
+            forms.append((plane.strides[0], lying[0].size, len(lying)))
+        parts, lines = list[StampPart](), (y, y + len(patch.luma_keep))
+        if tables:
+            place = self._uploads.send(f"patch {at_bottom}", np.concatenate(tables))
+            for form, keep in zip(forms, tables[::2], strict=True):
+                parts.append(StampPart(0, place, place + keep.nbytes, *form, 0))
+                place += 2 * keep.nbytes
+        return _PlacedPatch(patch, (frame.height, frame.width, frame.rotation), parts, offsets, lines)
+
+    def _stamp(self, slot: Slot) -> None:
+        """Stamp the placed patches: at once, unless they overlap."""
+        placed = [each for each in self._placed if each.parts]
+        overlap = len(placed) > 1 and placed[0].lines[1] > placed[1].lines[0]
+        for group in [[each] for each in placed] if overlap else [placed] if placed else []:
+            parts = [part for each in group for part in each.parts]
+            offsets = [offset for each in group for offset in each.offsets]
+            for part, offset, (plane, _) in zip(parts, offsets, slot.planes * len(group), strict=True):
+                part.plane = plane + offset
+            width, height = max(part.width for part in parts), sum(part.height for part in parts)
+            self._cuda.gpu.launch(StampPatches(width, height, (StampPart * 4)(*parts)), self._stream)
 
     def _slot(self, frame: Frame) -> Slot:
         return self._cuda.frames.slot_of(frame)

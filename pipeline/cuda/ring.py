@@ -16,10 +16,10 @@ from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
 class Slot:
     """The GPU memory of one frame.
 
-    luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` completes when a frame has been written, `free` of each reading
-    stream when it has read it. `filled`: the planes were written on the GPU, so there is nothing to upload.
-    memory: both planes, chroma directly behind luma; pinned: the same on the host, so that one copy moves a frame.
-    `idle`: the host has waited for everything that touches the pinned planes.
+    luma (H, W), chroma (ceil(H/2), ceil(W/2), 2): uint8. `ready` completes when a frame has been written. readers: events of
+    the streams that have read it since; each has waited for `ready`. `filled`: the planes were written on the GPU, so there is
+    nothing to upload. memory: both planes, chroma directly behind luma; pinned: the same on the host, so that one copy moves a
+    frame. `idle`: the host has waited for everything that touches the planes. planes: address and pitch of luma and chroma.
     """
 
     luma: Buffer
@@ -27,7 +27,9 @@ class Slot:
     ready: Event
     memory: Buffer
     pinned: NDArray[np.uint8]
-    free: dict[CudaStream, Event] = field(default_factory=dict)
+    planes: tuple[tuple[int, int], tuple[int, int]]
+    readers: dict[CudaStream, Event] = field(default_factory=dict)
+    events: dict[CudaStream, Event] = field(default_factory=dict)
     filled: bool = False
     idle: bool = True
 
@@ -43,7 +45,7 @@ class CudaRing(FrameRing):
     `acquire` gives the slot's pinned planes. Publishing starts their upload on the ring's own stream, after every stream that
     read the slot's last frame has gone past it. A reader's stream calls `enter` before it touches a taken frame's slot, and
     `leave` when it was given all that does; only then may the frame be released. A stream that paints calls `own` and
-    `rewritten` instead.
+    `rewritten` instead, and sets `idle` on the slot where it has waited for it afterwards: then nothing is waited for again.
     """
 
     def __init__(self, gpu: Gpu, slots: int, policy: Policy, stream: CudaStream) -> None:
@@ -64,14 +66,16 @@ class CudaRing(FrameRing):
     def _allocate(self, slot: int, height: int, width: int) -> tuple[Plane, Plane]:
         old = self._slots[slot]
         if old is not None:  # its memory goes back to the GPU, which must not read it any more
-            for event in old.free.values():
+            for event in old.readers.values():
                 self._gpu.synchronize(event)
         lines, shape = height * width, ((height + 1) // 2, (width + 1) // 2, 2)
         size = lines + int(np.prod(shape))
         memory, pinned = self._gpu.empty((size,), np.uint8), self._gpu.pinned((size,), np.uint8)
         luma = self._gpu.slice(memory, 0, lines, (height, width))
         chroma = self._gpu.slice(memory, lines, size, shape)
-        self._slots[slot] = Slot(luma, chroma, self._gpu.event(), memory, pinned)
+        address = self._gpu.address(memory)
+        planes = ((address, width), (address + lines, 2 * shape[1]))
+        self._slots[slot] = Slot(luma, chroma, self._gpu.event(), memory, pinned, planes)
         return pinned[:lines].reshape(height, width), pinned[lines:].reshape(shape)
 
     def writing(self) -> Slot:
@@ -86,16 +90,18 @@ class CudaRing(FrameRing):
         index = self._reserve()
         slot = self._slots[index]
         if slot is not None:
-            slot.idle = False
             if not slot.filled:
                 self._admit(slot)
                 self._gpu.copy(slot.memory, slot.pinned, self.stream)
+            slot.idle = False
             self._gpu.record(slot.ready, self.stream)
         super().publish(frame)
 
     def _admit(self, slot: Slot) -> None:
-        for event in slot.free.values():
-            self._gpu.wait(self.stream, event)
+        if not slot.idle:
+            for event in slot.readers.values() or [slot.ready]:
+                self._gpu.wait(self.stream, event)
+        slot.readers.clear()
 
     def slot_of(self, frame: Frame) -> Slot:
         """Return the slot of a taken frame."""
@@ -107,26 +113,28 @@ class CudaRing(FrameRing):
         self._gpu.wait(stream, slot.ready)
         return slot
 
-    def own(self, frame: Frame, stream: CudaStream) -> Slot:
-        """`enter` for a stream that writes: it also waits for all streams that have read the slot."""
-        slot = self.enter(frame, stream)
-        for reader, event in slot.free.items():
-            if reader is not stream and event is not slot.ready:
-                self._gpu.wait(stream, event)
+    def own(self, frame: Frame, stream: CudaStream, *events: Event) -> Slot:
+        """`enter` for a stream that writes: it also waits for all streams that have read the slot, and for other events."""
+        slot = self.slot_of(frame)
+        awaited = list(slot.readers.values()) or [slot.ready]  # what has read the slot has waited for it
+        awaited += [event for event in events if not any(event is each for each in awaited)]
+        for event in awaited:
+            self._gpu.wait(stream, event)
         return slot
 
     def rewritten(self, frame: Frame, stream: CudaStream) -> None:
         """`leave` for a stream that has enqueued its writes: streams that enter later wait for them."""
         slot = self.slot_of(frame)
         self._gpu.record(slot.ready, stream)
-        slot.free[stream] = slot.ready
+        slot.readers.clear()
 
-    def leave(self, frame: Frame, stream: CudaStream) -> None:
-        """Note that a stream has enqueued all its work on the slot."""
+    def leave(self, frame: Frame, stream: CudaStream, event: Event | None = None) -> None:
+        """Note that a stream has enqueued all its work on the slot. `event`: recorded on the stream since, None to record one."""
         slot = self.slot_of(frame)
-        if slot.free.get(stream, slot.ready) is slot.ready:
-            slot.free[stream] = self._gpu.event()
-        self._gpu.record(slot.free[stream], stream)
+        if event is None:
+            event = slot.events.get(stream) or slot.events.setdefault(stream, self._gpu.event())
+            self._gpu.record(event, stream)
+        slot.readers[stream], slot.idle = event, False
 
     def _held(self, index: int) -> Slot:
         slot = self._slots[index] if index >= 0 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Viewport, inside_cells
+from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.gpu_api import Buffer, CudaStream, Event, Gpu
 from cliprl.pipeline.cuda.inference import (
     STATE_BYTES,
-    Inference,
     NetworkShape,
-    grid_bytes,
     number_bytes,
     read_state,
-    views_of_grids,
+    total_bytes,
 )
+from cliprl.pipeline.cuda.kernels.kernel_arguments import FrameData
+from cliprl.pipeline.cuda.upload import FrameUpload
 
 # Results kept at a time: one for each stage of a stream and each queue between stages, and some reserve.
 RESULT_BUFFERS = 10
@@ -28,9 +28,12 @@ RESULT_BUFFERS = 10
 
 @dataclass(slots=True)
 class FrameResult:
-    """A frame's results on the GPU, copied from the memory of the graph, and the status numbers in pinned memory.
+    """A frame's results on the GPU, and its status numbers in pinned memory.
 
-    `ready` completes when all are written, `free` when the overlay's stream has read them.
+    probabilities: float32 (K, h, w). labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 2,),
+    cells of each class, the sum of confidences, and the cells inside the image. numbers: the memory of states and totals.
+    `ready` completes when all are written. reading: the event after which they may be written again, None for at once.
+    upload: pinned memory for what is sent with the frame.
     """
 
     probabilities: Buffer
@@ -39,39 +42,45 @@ class FrameResult:
     totals: NDArray[np.float32]
     state: NDArray[np.uint8]
     ready: Event
-    free: Event
-    grids: Buffer = None
-    numbers: NDArray[np.uint8] | None = None
+    reading: Event | None = None
+    numbers: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    upload: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 
     @classmethod
-    def of(cls, gpu: Gpu, shape: NetworkShape, steps: int) -> FrameResult:
-        """Allocate the results of graphs with up to `steps` steps, laid out as `InferenceOutputs`."""
-        grids = gpu.empty((grid_bytes(shape),), np.uint8)
+    def of(cls, gpu: Gpu, shape: NetworkShape, steps: int, upload: NDArray[np.uint8]) -> FrameResult:
+        """Allocate the results of graphs with up to `steps` steps, laid out as `Inference.numbers`."""
+        grid = (shape.rows, shape.columns)
+        grids = gpu.empty((shape.classes, *grid), np.float32), gpu.empty(grid, np.uint8)
         numbers = gpu.pinned((number_bytes(shape, steps),), np.uint8)
-        end = len(numbers) - 4 * (shape.classes + 1)
-        totals, state = numbers[end:].view(np.float32), numbers[:STATE_BYTES]
-        return cls(*views_of_grids(gpu, shape, grids), totals, state, gpu.event(), gpu.event(), grids, numbers)
+        totals, state = numbers[-total_bytes(shape) :].view(np.float32), numbers[:STATE_BYTES]
+        present = gpu.empty((shape.classes,), np.uint8)
+        return cls(*grids, present, totals, state, gpu.event(), numbers=numbers, upload=upload)
 
 
 class ResultBuffers:
-    """The results of the latest `RESULT_BUFFERS` frames."""
+    """The results of the latest `RESULT_BUFFERS` frames, far more than are in flight."""
 
-    def __init__(self, gpu: Gpu, shape: NetworkShape, steps: int) -> None:
+    def __init__(self, gpu: Gpu, shape: NetworkShape, steps: int, upload: FrameUpload) -> None:
         self._gpu, self._next = gpu, 0
-        self._held = [FrameResult.of(gpu, shape, steps) for _ in range(RESULT_BUFFERS)]
+        self._held = [FrameResult.of(gpu, shape, steps, upload.pinned()) for _ in range(RESULT_BUFFERS)]
 
-    def keep(self, inference: Inference, steps: int, stream: CudaStream) -> FrameResult:
-        """Enqueue a copy of the outputs of the graph with `steps` steps. Overwrites the oldest result."""
-        gpu, outputs = self._gpu, inference.outputs
+    def take(self, data: FrameData, stream: CudaStream) -> FrameResult:
+        """Return the oldest result, to be overwritten on the stream; write its addresses."""
         result = self._held[self._next]
         self._next = (self._next + 1) % RESULT_BUFFERS
-        gpu.wait(stream, result.free)
-        assert result.numbers is not None
-        result.state = result.numbers[steps * STATE_BYTES : (steps + 1) * STATE_BYTES]
-        gpu.copy(result.grids, outputs.grids, stream)
-        gpu.copy(result.numbers, outputs.numbers, stream)
-        gpu.record(result.ready, stream)
+        if result.reading is not None:
+            self._gpu.wait(stream, result.reading)
+            result.reading = None
+        address = self._gpu.address
+        data.probabilities, data.labels = address(result.probabilities), address(result.labels)
+        data.present = address(result.present)
         return result
+
+    def keep(self, result: FrameResult, numbers: Buffer, steps: int, stream: CudaStream) -> None:
+        """Enqueue the copy of the numbers of a graph with `steps` steps, after which the result is ready."""
+        result.state = result.numbers[steps * STATE_BYTES : (steps + 1) * STATE_BYTES]
+        self._gpu.copy(result.numbers, numbers, stream)
+        self._gpu.record(result.ready, stream)
 
 
 class CudaSegmentation(Segmentation):
@@ -82,7 +91,7 @@ class CudaSegmentation(Segmentation):
     """
 
     __slots__ = ("_fetch", "counts", "result", "settled")
-    counts: NDArray[np.intp]
+    counts: list[int]
     result: FrameResult
     settled: bool
     _fetch: Fetcher
@@ -91,10 +100,9 @@ class CudaSegmentation(Segmentation):
         self, result: FrameResult, view: Viewport, fetch: Fetcher, model: ConfidenceModel | None = None
     ) -> None:
         moved, steps, settled = read_state(result.state)
-        totals, (rows, columns) = result.totals.astype(np.float64), result.labels.shape
-        inside = int(inside_cells(view, int(rows), int(columns)).sum())
-        self.view, self.confidence, self.steps, self.moved = view, float(totals[-1]) / max(inside, 1), steps, moved
-        self.result, self.counts, self.settled = result, totals[:-1].astype(np.intp), settled
+        *counts, confidence, inside = result.totals.tolist()
+        self.view, self.confidence, self.steps, self.moved = view, confidence / max(inside, 1), steps, moved
+        self.result, self.counts, self.settled = result, [int(count) for count in counts], settled
         self.instances, self.presence, self.model = None, None, model
         self._reliability = self._calibrated = None
         self._fetch = fetch

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
@@ -19,16 +18,15 @@ from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay
 from cliprl.pipeline.core.viewport import Viewport, full_viewport
 from cliprl.pipeline.cuda.context import GpuContext
-from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments, warp_of
+from cliprl.pipeline.cuda.geometry import IDENTITY, set_color, set_planes, set_view, warp_of
 from cliprl.pipeline.cuda.inference import Inference, NetworkShape, StepPlan
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Prepare
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Warp
 from cliprl.pipeline.cuda.overlay import CudaOverlay
 from cliprl.pipeline.cuda.scheduling import InFlight
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult, ResultBuffers
-from cliprl.pipeline.cuda.upload import UploadBuffers
+from cliprl.pipeline.cuda.upload import FrameUpload
 from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.overlay.style import Style
-from cliprl.pipeline.overlay.upsample import grid_spans
 from cliprl.pipeline.segment.segmenter import Segmenter
 
 NO_PRESENCE = (
@@ -67,7 +65,7 @@ class CudaSegmenter(Segmenter):
         with CAPTURE_LOCK:
             self._allocate()
             with self._cuda.turns.take():
-                self._send_view(full_viewport(*self._size, *self._size))
+                self._send_blank()
                 self._inference.warm_up()
             self._inference.capture()
         if self._gate is not None:
@@ -80,16 +78,21 @@ class CudaSegmenter(Segmenter):
         context, shape = self._cuda, self._shape()
         networks = context.network(self._encoder), context.network(self._refiner.engine)
         texts = np.ascontiguousarray(self.bundle.embeddings, np.float32)
-        self._inference = Inference(context.gpu, networks, shape, texts, self.steps, context.compute)
-        self._uploads, self._results = (
-            UploadBuffers(context.gpu, context.compute),
-            ResultBuffers(context.gpu, shape, self.steps),
-        )
-        self._fetch, self._in_flight = Fetcher(context.gpu, context.stream()), InFlight(context.gpu)
-        self._view_tracker = ViewTracker(context.gpu, self._detector, context.stream())
+        gpu, self._size = context.gpu, (shape.height, shape.width)
+        self._upload = FrameUpload(gpu, self._size)
+        self._pinned = self._upload.pinned()
+        self._view_tracker = ViewTracker(gpu, self._detector, self._upload.address)
+        where = (context.compute, self._upload.address, self._view_tracker.scan)
+        self._inference = Inference(gpu, networks, shape, texts, self.steps, *where)
+        self._results = ResultBuffers(gpu, shape, self.steps, self._upload)
+        self._fetch, self._in_flight = Fetcher(gpu, context.stream()), InFlight(gpu)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the view and the form of the last frame."""
         self._last_view: Viewport | None = None
-        self._prepared: tuple[ColorSpace, Prepare] | None = None
-        self._size = shape.height, shape.width
+        self._form: tuple[int, int, ColorSpace] | None = None
+        self._upload.data.warp, self._moving = Warp(*IDENTITY), False
 
     def _shape(self) -> NetworkShape:
         manifest = self.bundle.manifest
@@ -103,7 +106,7 @@ class CudaSegmenter(Segmenter):
         self._plan = StepPlan(self.steps, self.budget)
         if hasattr(self, "_inference"):
             self._view_tracker.reset(self._detector)
-            self._last_view = None
+            self._forget()
             self._in_flight.clear()
             with self._cuda.turns.take():
                 self._inference.reset()
@@ -116,54 +119,82 @@ class CudaSegmenter(Segmenter):
 
     def encode(self, context: FrameContext) -> None:
         """Enqueue the whole work on a frame: network input, both networks, labels. Returns at once."""
-        start, device, frame = time.monotonic(), self._cuda, context.frame
+        start, frame = time.monotonic(), context.frame
         with context.stage("prepare"):
             self._in_flight.admit()
-            view = context.view = self._view_tracker.view_of(frame, device.frames)
-        with context.stage("encode"), self._inference.lock, device.turns.take():
-            self._prepare(frame, view)
+            scanned = self._view_tracker.resize(frame.height, frame.width) and self._scan_first(frame)
+            view = context.view = self._view_tracker.view(wait=scanned)
+        with context.stage("encode"), self._inference.lock, self._cuda.turns.take():
             steps = self._plan.next()
-            self._inference.run(steps)
-            result = self._results.keep(self._inference, steps, device.compute)
+            result = self._enqueue(frame, view, steps, scan=not scanned)
             self._in_flight.given(result.ready)
         context.device_state = PendingFrame(result, steps, start)
 
-    def _prepare(self, frame: Frame, view: Viewport) -> None:
-        """Write the network input from the frame's planes on the GPU."""
-        device, gpu = self._cuda, self._cuda.gpu
-        if view != self._last_view:
-            self._send_view(view)
-        elif self._moving:
-            self._send_warp(view, view)
-        slot = device.frames.enter(frame, device.compute)
-        planes = device.planes(slot)
-        if self._prepared is None or self._prepared[0] != frame.color:
-            tables = [self._uploads.address(name) for name in _table_names()]
-            image = gpu.address(self._inference.image)
-            self._prepared = frame.color, prepare_arguments(view, frame.color, planes, tables, image)
-        arguments = self._prepared[1]
-        (arguments.luma, _), (arguments.chroma, _) = planes
-        gpu.launch(arguments, device.compute)
-        device.frames.leave(frame, device.compute)
+    def _scan_first(self, frame: Frame) -> bool:
+        """Scan the first frame of a size before its view is known; return whether it is large enough. The caller waits."""
+        device, tracker = self._cuda, self._view_tracker
+        if not tracker.wants_scan:
+            return False
+        with self._inference.lock, device.turns.take():
+            self._write_frame(frame)
+            self._upload.send(self._pinned, device.compute)
+            self._inference.scan()
+            device.frames.leave(frame, device.compute, tracker.scanned(device.compute))
+        return True
 
-    def _send_view(self, view: Viewport) -> None:
-        """Upload the tables of a new view."""
-        shape = self._inference.shape
-        inside = inside_spans(view, shape.height, shape.width)
-        tables = [*(array for taps in filters(view) for array in taps), inside]
-        for name, table in zip(_table_names(), tables, strict=True):
-            self._uploads.send(name, table)
-        self._uploads.send_to(self._inference.spans, _grid_table(view, (shape.rows, shape.columns)))
-        self._send_warp(self._last_view or view, view)
-        self._last_view, self._prepared = view, None
+    def _enqueue(self, frame: Frame, view: Viewport, steps: int, *, scan: bool) -> FrameResult:
+        """Enqueue the whole work on a frame; return where its result will be."""
+        device, tracker, data = self._cuda, self._view_tracker, self._upload.data
+        self._write_frame(frame)
+        self._write_view(view)
+        result = self._results.take(data, device.compute)
+        self._upload.send(result.upload, device.compute)
+        if scan and tracker.wants_scan:
+            self._inference.scan()
+            tracker.scanned(device.compute)
+        self._inference.run(steps)
+        self._results.keep(result, self._inference.numbers, steps, device.compute)
+        device.frames.leave(frame, device.compute, result.ready)
+        return result
 
-    def _send_warp(self, old: Viewport, new: Viewport) -> None:
-        """Upload the warp from the last frame's grid. A change of the frame's size resets the temporal prior."""
-        grid = (self._inference.shape.rows, self._inference.shape.columns)
-        self._moving = old != new
-        if (old.frame_height, old.frame_width) != (new.frame_height, new.frame_width):
+    def _write_frame(self, frame: Frame) -> None:
+        """Enter a frame's slot, and write where the frame lies, its colors and its strips."""
+        data, layout = self._upload.data, self._view_tracker.layout
+        set_planes(data, self._cuda.frames.enter(frame, self._cuda.compute).planes)
+        form = (frame.height, frame.width, frame.color)
+        if self._form != form:
+            self._form = form
+            set_color(data, frame.color)
+            if layout is not None:
+                layout.write(data, full_range=frame.color.full_range)
+
+    def _write_view(self, view: Viewport) -> None:
+        """Write a view, and the warp from the grid of the last frame. A change of the frame's size resets the temporal prior."""
+        last, grid, data = (
+            self._last_view,
+            (self._inference.shape.rows, self._inference.shape.columns),
+            self._upload.data,
+        )
+        if view == last:
+            if self._moving:
+                data.warp, self._moving = Warp(*IDENTITY), False
+            return
+        set_view(data, view, grid)
+        self._upload.set_tables(view)
+        old = last or view
+        if (old.frame_height, old.frame_width) != (view.frame_height, view.frame_width):
             self._inference.reset()
-        self._uploads.send_to(self._inference.warp, warp_of(old, new, grid))
+        data.warp, self._moving, self._last_view = Warp(*warp_of(old, view, grid)), True, view
+
+    def _send_blank(self) -> None:
+        """Send a frame of the network's size, for the run before all frames."""
+        gpu, data, (height, width) = self._cuda.gpu, self._upload.data, self._size
+        self._blank = gpu.empty((height * width * 3 // 2,), np.uint8)
+        luma = gpu.address(self._blank)
+        set_planes(data, ((luma, width), (luma + height * width, width)))
+        set_color(data, ColorSpace())
+        self._write_view(full_viewport(*self._size, *self._size))
+        self._upload.send(self._results.take(data, self._cuda.compute).upload, self._cuda.compute)
 
     def refine(self, context: FrameContext) -> None:
         """Wait for the status numbers of an enqueued frame. Its masks stay on the GPU until they are read."""
@@ -187,15 +218,3 @@ class CudaSegmenter(Segmenter):
     def settle(self) -> None:
         """Wait for all pending work of this video stream."""
         self._cuda.settle()
-
-
-def _table_names() -> tuple[str, ...]:
-    axes = ("luma x", "luma y", "chroma x", "chroma y")
-    return (*(f"{axis} {part}" for axis in axes for part in ("first", "weight")), "inside")
-
-
-def _grid_table(view: Viewport, grid: tuple[int, int]) -> NDArray[np.int32]:
-    """Return the spans of the grid inside the field of view and the cells they touch, for `classify`: int32 (rows + 2, 2)."""
-    x, y = grid_spans(view, grid, view.frame_height, view.frame_width)
-    touched = np.array([[x.cells.start, y.cells.start], [x.cells.stop, y.cells.stop]], np.int32)
-    return np.concatenate([inside_spans(view, *grid), touched])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Circle, Viewport
+from cliprl.pipeline.core.viewport import Box, Circle, Viewport
 
 _SUBPIXEL_BITS = 4
 
@@ -173,17 +173,29 @@ def image_mask(view: Viewport, height: int, width: int, margin: int = 0) -> NDAr
     `margin` pixels are taken off its edge, but not where this is the frame's own.
     """
     mask = np.zeros((height, width), np.uint8)
-    ratio_x, ratio_y = _ratio(view.frame_width, width), _ratio(view.frame_height, height)
-    left, right = _inset(view.crop[0], view.crop[2], view.frame_width, ratio_x, margin)
-    top, bottom = _inset(view.crop[1], view.crop[3], view.frame_height, ratio_y, margin)
+    left, top, right, bottom = image_box(view, height, width, margin)
     mask[top:bottom, left:right] = 255
     if view.circle is not None:
-        x, y, radius = view.circle
-        np.bitwise_and(
-            mask, _disc((x * ratio_x, y * ratio_y, max(radius * ratio_x - margin, 0)), height, width), out=mask
-        )
+        disc = np.zeros((height, width), np.uint8)
+        draw_disc(disc, disc_at(view, height, width, margin), 255)
+        np.bitwise_and(mask, disc, out=mask)
     mask.setflags(write=False)
     return mask
+
+
+def image_box(view: Viewport, height: int, width: int, margin: int) -> Box:
+    """Return left, top, right and bottom of the view's crop, without `margin` pixels, at any size of the frame's aspect."""
+    left, right = _inset(view.crop[0], view.crop[2], view.frame_width, _ratio(view.frame_width, width), margin)
+    top, bottom = _inset(view.crop[1], view.crop[3], view.frame_height, _ratio(view.frame_height, height), margin)
+    return left, top, right, bottom
+
+
+def disc_at(view: Viewport, height: int, width: int, margin: int) -> Circle:
+    """Return the disc of a view that has one, without `margin` pixels, at any size of the frame's aspect."""
+    assert view.circle is not None
+    ratio_x, ratio_y = _ratio(view.frame_width, width), _ratio(view.frame_height, height)
+    x, y, radius = view.circle
+    return x * ratio_x, y * ratio_y, max(radius * ratio_x - margin, 0)
 
 
 def _inset(start: int, length: int, frame: int, ratio: float, margin: int) -> tuple[int, int]:
@@ -193,9 +205,8 @@ def _inset(start: int, length: int, frame: int, ratio: float, margin: int) -> tu
     )
 
 
-def _disc(circle: Circle, height: int, width: int) -> NDArray[np.uint8]:
-    mask = np.zeros((height, width), np.uint8)
+def draw_disc(mask: NDArray[np.uint8], circle: Circle, value: int) -> None:
+    """Draw a disc into a mask, in its pixels."""
     unit = 1 << _SUBPIXEL_BITS
     x, y, radius = (round(v * unit) for v in circle)
-    cv2.circle(mask, (x - unit // 2, y - unit // 2), radius, (255,), cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
-    return mask
+    cv2.circle(mask, (x - unit // 2, y - unit // 2), radius, (value,), cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)

@@ -116,7 +116,7 @@ def shape_of(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | N
 
 def _distance(a: FieldShape, b: FieldShape) -> float:
     """The largest difference of two shapes of one kind in any of their numbers, in pixels; infinite between kinds."""
-    return float(np.abs(np.subtract(a, b)).max()) if len(a) == len(b) else float("inf")
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) if len(a) == len(b) else float("inf")
 
 
 def _view(shape: FieldShape, size: tuple[int, int], network: tuple[int, int]) -> Viewport:

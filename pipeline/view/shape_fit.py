@@ -166,22 +166,26 @@ def fit_disc(ends: Ends, longer: int, guess: Circle | None = None) -> tuple[Circ
 
 def _refine(circle: NDArray[np.float64], ends: Ends) -> tuple[Circle, float] | None:
     """Fit a circle to the ends near its edge by least squares, twice; and the share of all ends that it explains."""
-    usable, tolerance = ends.valid & ~ends.border, _tolerance(ends)
+    valid, tolerance = ends.valid, _tolerance(ends)
+    usable, places = valid & ~ends.border, ends.points.transpose(2, 0, 1)
+    outside = _outside(circle, places)
     for reach in (2 * tolerance, tolerance):
-        on_edge = (np.abs(_outside(circle, ends)) < reach) & usable
+        on_edge = (np.abs(outside) < reach) & usable
         if np.count_nonzero(on_edge[0] | on_edge[1]) < _FEWEST:
             return None
         circle = _least_squares(ends.points[on_edge])
-    outside = _outside(circle, ends)
-    explained = (outside < tolerance) & (ends.border | (outside > -tolerance)) & ends.valid
-    share = np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(ends.valid[0] | ends.valid[1])
-    return (float(circle[0]), float(circle[1]), float(circle[2])), share
+        outside = _outside(circle, places)
+    explained = (outside < tolerance) & (ends.border | (outside > -tolerance)) & valid
+    share = np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(valid[0] | valid[1])
+    x, y, radius = circle.tolist()
+    return (x, y, radius), share
 
 
-def _outside(circle: NDArray[np.float64], ends: Ends) -> NDArray[np.float64]:
-    """How far each end (2, n) lies outside one circle, in pixels."""
-    x, y = ends.points[..., 0] - circle[0], ends.points[..., 1] - circle[1]
-    return np.asarray(np.sqrt(x * x + y * y) - circle[2])
+def _outside(circle: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each end, (2, 2, n) with x before y, lies outside one circle, in pixels: (2, n)."""
+    offset = places - circle[:2, None, None]
+    offset *= offset
+    return np.asarray(np.sqrt(offset[0] + offset[1]) - circle[2])
 
 
 def _tolerance(ends: Ends) -> float:
@@ -229,16 +233,19 @@ def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
 
 def _least_squares(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
-    center = points.sum(axis=0) / len(points)
-    x, y = np.ascontiguousarray((points - center).T)
-    z = x * x + y * y
-    # Normal equations: x and y add up to 0, which leaves two unknowns and c as the mean of z.
-    xx, xy, yy, xz, yz = (float(p @ q) for p, q in ((x, x), (x, y), (y, y), (x, z), (y, z)))
-    determinant = 2 * (xx * yy - xy * xy)
+    count = len(points)
+    center = points.sum(axis=0) / count
+    offsets = np.empty((3, count))
+    offsets[:2] = (points - center).T
+    offsets[2] = z = (offsets[:2] ** 2).sum(axis=0)
+    # Normal equations: x and y add up to 0, which leaves two unknowns and c as the mean of z = x² + y².
+    (xx, xy, xz), (_, yy, yz) = (offsets[:2] @ offsets.T).tolist()
+    determinant, c = 2 * (xx * yy - xy * xy), (xx + yy) / count
     if determinant > _FLAT * (xx + yy) ** 2:
-        a, b, c = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant, float(z.sum()) / len(z)
+        a, b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
     else:  # nearly on a line
-        (a, b, c), *_ = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), z, rcond=None)
+        columns = np.stack([2 * offsets[0], 2 * offsets[1], np.ones(count)], axis=1)
+        (a, b, c), *_ = np.linalg.lstsq(columns, z, rcond=None)
     return np.array([center[0] + a, center[1] + b, np.sqrt(c + a * a + b * b)])
 
 

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.cuda.gpu_api import CaptureError
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments, FrameData
 
 
 class Deadlock(Exception):  # noqa: N818 - not an error of the program, but of what is tested
@@ -220,6 +220,10 @@ class FakeGpu:
         def work() -> None:
             for address in pointers(kept):
                 self.memory.check(address)
+            frame = getattr(kept, "frame", None)
+            if frame is not None:  # what the kernel finds in the memory of the GPU when it runs
+                for address in pointers(FrameData.from_address(frame)):
+                    self.memory.check(address)
             launch(kept)
 
         self.run(work, stream)

@@ -97,6 +97,6 @@ def pointers(arguments: ctypes.Structure) -> list[int]:
         value = getattr(arguments, name)
         if kind is ctypes.c_void_p:
             found += [value] if value else []
-        elif isinstance(value, ctypes.Structure):
-            found += pointers(value)
+        for part in value if isinstance(value, ctypes.Array) else [value]:
+            found += pointers(part) if isinstance(part, ctypes.Structure) else []
     return found

@@ -4,7 +4,8 @@
 struct Trace {
     int width, height; // of the frame's chroma
     const u8 *labels;
-    const int *spans;        // (height, 2): where contours may be, or null
+    Field field;
+    int left, top, right, bottom; // the view's crop without its edge, where contours may be
     int core, core_diagonal; // the octagon |dx|, |dy| <= core, |dx| + |dy| <= core_diagonal
     int soft, soft_diagonal;
     int level, unused;
@@ -15,7 +16,8 @@ struct Trace {
 KERNEL(trace, Trace) {
     const int own = a.labels[(size_t)y * a.width + x];
     int lift = 0;
-    if (a.core > 0 && in_span(a.spans, x, y)) {
+    const bool within = x >= a.left && x < a.right && y >= a.top && y < a.bottom;
+    if (a.core > 0 && within && field_at(a.field, x, y) == 2) {
         const int top = clamped(y - a.soft, 0, a.height - 1), bottom = clamped(y + a.soft, 0, a.height - 1);
         const int left = clamped(x - a.soft, 0, a.width - 1), right = clamped(x + a.soft, 0, a.width - 1);
         for (int v = top; v <= bottom && lift < 2; v++)
@@ -73,16 +75,30 @@ KERNEL(blend, Blend) {
     pair[1] = mixed(pair[1], keep[around[4]], a.inks[768 + around[4]]);
 }
 
-struct Stamp {
-    int width, height; // of the patch, in bytes and lines of the plane
-    u8 *plane;         // where the patch's corner lies
-    int pitch, unused;
+// A ready-made patch, such as the legend, on one plane.
+struct StampPart {
+    u8 *plane;             // where the patch's corner lies
     const u16 *keep, *add; // (height, width)
+    int pitch, width, height, unused; // width and height in bytes and lines of the plane
 };
 
-// A ready-made patch, such as the legend.
+struct Stamp {
+    int width, height; // the largest width of a part, and all their lines
+    StampPart parts[4]; // which do not overlap; those left over have no lines
+};
+
 KERNEL(stamp, Stamp) {
-    u8 *pixel = a.plane + (size_t)y * a.pitch + x;
-    const size_t here = (size_t)y * a.width + x;
-    *pixel = mixed(*pixel, a.keep[here], a.add[here]);
+    int line = y;
+    for (int i = 0; i < 4; i++) {
+        const StampPart &part = a.parts[i];
+        if (line >= part.height) {
+            line -= part.height;
+            continue;
+        }
+        if (x >= part.width) return;
+        u8 *pixel = part.plane + (size_t)line * part.pitch + x;
+        const size_t here = (size_t)line * part.width + x;
+        *pixel = mixed(*pixel, part.keep[here], part.add[here]);
+        return;
+    }
 }

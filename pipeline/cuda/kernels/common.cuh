@@ -10,6 +10,7 @@ typedef unsigned int u32;
 #define DEVICE static __device__ __forceinline__
 #define ENTRY(name, Arguments) extern "C" __global__ void name(const Arguments a)
 DEVICE int nearest(float value) { return __float2int_rn(value); }
+#define SHARED_STRUCT(name, Type)
 #else
 #include "host.h"
 #endif
@@ -28,9 +29,18 @@ DEVICE int clamped(int value, int low, int high) { return value < low ? low : va
 
 DEVICE u8 to_byte(float value) { return (u8)clamped(nearest(value), 0, 255); }
 
-// Whether column x lies in a line's span: [first, last) of line y, or anywhere where there is no table.
-DEVICE bool in_span(const int *spans, int x, int y) {
-    return spans == 0 || (x >= spans[2 * y] && x < spans[2 * y + 1]);
+// The endoscope's disc on the frame's chroma: 0 outside, 2 where contours may be, away from its edge, 1 elsewhere. Without data it
+// is everywhere.
+struct Field {
+    const u8 *data; // (height, width)
+    int left, top, width, height;
+};
+
+DEVICE int field_at(const Field &f, int x, int y) {
+    if (f.data == 0) return 2;
+    x -= f.left;
+    y -= f.top;
+    return x >= 0 && y >= 0 && x < f.width && y < f.height ? f.data[(size_t)y * f.width + x] : 0;
 }
 
 // Where a linear filter reads along an axis that is scaled by `step` source cells a pixel: the lower cell, and the upper's weight.

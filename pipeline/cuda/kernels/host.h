@@ -9,6 +9,9 @@ struct Place {
 static thread_local Place blockIdx, threadIdx, blockDim;
 
 #define DEVICE static inline
+// The size of a struct that launches read from memory.
+#define SHARED_STRUCT(name, Type) \
+    extern "C" int name##_bytes() { return (int)sizeof(Type); }
 // For each kernel: NAME_bytes, the size of its arguments; NAME_run, a launch of a grid of blocks.
 #define ENTRY(name, Arguments)                                                                          \
     static void name##_thread(const Arguments &a);                                                      \

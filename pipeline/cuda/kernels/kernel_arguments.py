@@ -29,22 +29,44 @@ class Axis(Structure):
     _fields_: ClassVar[Fields] = [*_fields(c_void_p, "first weight"), *_fields(c_int, "taps unused")]
 
 
+class Warp(Structure):
+    """How the grid lies to that of the last frame: source = scale * cell + shift."""
+
+    _fields_: ClassVar[Fields] = _fields(c_float, "scale_x shift_x scale_y shift_y")
+
+
+class Disc(Structure):
+    """The endoscope's disc on the frame, and how the network input lies on it. squared: of the radius; present: 0 for none."""
+
+    _fields_: ClassVar[Fields] = [
+        *_fields(c_double, "scale_x shift_x center_x scale_y shift_y center_y squared"),
+        *_fields(c_int, "present unused"),
+    ]
+
+
+class FrameData(Structure):
+    """What changes from frame to frame. Launches read it from GPU memory: the argument `frame` of a kernel is its address."""
+
+    _fields_: ClassVar[Fields] = [
+        *_fields(c_void_p, "luma chroma probabilities labels present"),
+        *_fields(c_int, "luma_pitch chroma_pitch crop_left crop_top"),
+        *_fields(c_int, "placed_left placed_top placed_width placed_height network_width network_height"),
+        *_fields(Axis, "luma_x luma_y chroma_x chroma_y"),
+        ("matrix", c_float * 9),
+        ("offset", c_float * 3),
+        ("warp", Warp),
+        ("disc", Disc),
+        *_fields(c_int, "touched_left touched_top touched_right touched_bottom across down cell unused"),
+        *_fields(c_float, "lowest highest"),
+        ("first", c_int * 32),
+    ]
+
+
 class Prepare(Arguments):
     """Planes to the network input."""
 
     name = "prepare"
-    _fields_: ClassVar[Fields] = [
-        *_fields(c_int, "width height"),
-        *_fields(c_void_p, "luma chroma"),
-        *_fields(c_int, "luma_pitch chroma_pitch luma_width luma_height crop_left crop_top"),
-        *_fields(c_int, "placed_left placed_top placed_width placed_height"),
-        *_fields(Axis, "luma_x luma_y chroma_x chroma_y"),
-        ("spans", c_void_p),
-        ("matrix", c_float * 9),
-        ("offset", c_float * 3),
-        ("unused", c_int),
-        ("image", c_void_p),
-    ]
+    _fields_: ClassVar[Fields] = [*_fields(c_int, "width height"), *_fields(c_void_p, "frame image")]
 
 
 class Narrow(Arguments):
@@ -81,7 +103,7 @@ class Begin(Arguments):
         *_fields(c_int, "rows classes"),
         ("most", c_float),
         ("unused", c_int),
-        *_fields(c_void_p, "fresh cut present"),
+        *_fields(c_void_p, "fresh cut frame"),
     ]
 
 
@@ -91,7 +113,7 @@ class Recall(Arguments):
     name = "recall"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        *_fields(c_void_p, "base last warp cut"),
+        *_fields(c_void_p, "base last frame cut"),
         *_fields(c_int, "lines unused"),
         ("prior", c_void_p),
     ]
@@ -118,17 +140,17 @@ class Classify(Arguments):
         *_fields(c_int, "width height"),
         ("logits", c_void_p),
         *_fields(c_int, "classes unused"),
-        *_fields(c_void_p, "spans probabilities confidence labels present"),
+        *_fields(c_void_p, "frame confidence"),
     ]
 
 
 class CountLines(Arguments):
-    """Cells of each class and the sum of confidences, line by line."""
+    """Cells of each class, the sum of confidences and the cells inside the image, line by line."""
 
     name = "count_lines"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        *_fields(c_void_p, "labels confidence"),
+        *_fields(c_void_p, "frame confidence"),
         *_fields(c_int, "columns unused"),
         ("lines", c_void_p),
     ]
@@ -146,6 +168,12 @@ class Total(Arguments):
     ]
 
 
+class Field(Structure):
+    """The endoscope's disc on the frame's chroma: `data` is the address of uint8 (height, width), 0 where there is none."""
+
+    _fields_: ClassVar[Fields] = [("data", c_void_p), *_fields(c_int, "left top width height")]
+
+
 class Upsample(Arguments):
     """Probabilities on the grid to labels at the size of the frame's chroma."""
 
@@ -156,7 +184,8 @@ class Upsample(Arguments):
         *_fields(c_int, "classes rows columns cells_left cells_top cells_wide cells_high"),
         *_fields(c_int, "target_left target_top target_wide target_high part_left part_top unused"),
         *_fields(c_double, "step_x step_y"),
-        *_fields(c_void_p, "spans labels"),
+        ("field", Field),
+        ("labels", c_void_p),
     ]
 
 
@@ -166,8 +195,9 @@ class TraceContours(Arguments):
     name = "trace"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        *_fields(c_void_p, "labels spans"),
-        *_fields(c_int, "core core_diagonal soft soft_diagonal level unused"),
+        ("labels", c_void_p),
+        ("field", Field),
+        *_fields(c_int, "left top right bottom core core_diagonal soft soft_diagonal level unused"),
         ("map", c_void_p),
     ]
 
@@ -184,16 +214,20 @@ class Blend(Arguments):
     ]
 
 
-class StampPatch(Arguments):
-    """A patch of text into a plane."""
+class StampPart(Structure):
+    """A patch of text on one plane: `keep` and `add` are addresses of uint16 (height, width)."""
+
+    _fields_: ClassVar[Fields] = [
+        *_fields(c_void_p, "plane keep add"),
+        *_fields(c_int, "pitch width height unused"),
+    ]
+
+
+class StampPatches(Arguments):
+    """Patches of text into planes, up to four that do not overlap."""
 
     name = "stamp"
-    _fields_: ClassVar[Fields] = [
-        *_fields(c_int, "width height"),
-        ("plane", c_void_p),
-        *_fields(c_int, "pitch unused"),
-        *_fields(c_void_p, "keep add"),
-    ]
+    _fields_: ClassVar[Fields] = [*_fields(c_int, "width height"), ("parts", StampPart * 4)]
 
 
 class Strips(Arguments):
@@ -202,9 +236,9 @@ class Strips(Arguments):
     name = "strip_cells"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        ("luma", c_void_p),
-        *_fields(c_int, "pitch strips across down cell lines"),
-        *_fields(c_void_p, "first cells"),
+        ("frame", c_void_p),
+        *_fields(c_int, "strips lines"),
+        ("cells", c_void_p),
     ]
 
 
@@ -214,9 +248,8 @@ class Levels(Arguments):
     name = "strip_levels"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        ("cells", c_void_p),
-        *_fields(c_int, "strips across down stride"),
-        *_fields(c_float, "lowest highest"),
+        *_fields(c_void_p, "frame cells"),
+        *_fields(c_int, "strips unused"),
         ("bright", c_void_p),
     ]
 
@@ -227,8 +260,8 @@ class EndsOf(Arguments):
     name = "strip_ends"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
-        *_fields(c_void_p, "cells bright"),
-        *_fields(c_int, "strips across down stride cell unused"),
+        *_fields(c_void_p, "frame cells bright"),
+        *_fields(c_int, "strips stride"),
         *_fields(c_float, "share rise"),
         ("distances", c_void_p),
     ]

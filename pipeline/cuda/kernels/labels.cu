@@ -1,15 +1,12 @@
 // From logits to labels: on the network's grid, then at the size of the frame's chroma.
-#include "common.cuh"
+#include "frame.cuh"
 
 struct Classify {
     int width, height; // of the grid
     const float *logits;
     int classes, unused;
-    // (height + 2, 2): the cells of each line inside the endoscope's picture; then the first (x, y) of the cells that the view's
-    // picture touches, and one past the last.
-    const int *spans;
-    float *probabilities, *confidence;
-    u8 *labels, *present;
+    const FrameData *frame; // its probabilities, labels and present are written
+    float *confidence;
 };
 
 // Softmax, the winner (0 outside the picture), its probability, and which classes win anywhere in the picture.
@@ -22,34 +19,37 @@ KERNEL(classify, Classify) {
         if (value > largest) largest = value, best = k;
     }
     for (int k = 0; k < a.classes; k++) sum += expf(a.logits[k * plane + here] - largest);
-    for (int k = 0; k < a.classes; k++) a.probabilities[k * plane + here] = expf(a.logits[k * plane + here] - largest) / sum;
-    const bool inside = in_span(a.spans, x, y);
+    const FrameData &f = *a.frame;
+    for (int k = 0; k < a.classes; k++) f.probabilities[k * plane + here] = expf(a.logits[k * plane + here] - largest) / sum;
+    const bool inside = inside_view(f, x, y, a.width, a.height);
+    const int label = inside ? best : 0;
     a.confidence[here] = inside ? 1.0f / sum : 0.0f;
-    a.labels[here] = (u8)(inside ? best : 0);
-    const int *touched = a.spans + 2 * a.height;
+    f.labels[here] = (u8)label;
     // All who write here write the same.
-    if (x >= touched[0] && x < touched[2] && y >= touched[1] && y < touched[3]) a.present[a.labels[here]] = 1;
+    if (x >= f.touched_left && x < f.touched_right && y >= f.touched_top && y < f.touched_bottom) f.present[label] = 1;
 }
 
 struct Count {
-    int width, height; // classes + 1, lines of the grid
-    const u8 *labels;
+    int width, height; // classes + 2, lines of the grid
+    const FrameData *frame;
     const float *confidence;
     int columns, unused;
-    float *lines; // (lines, classes + 1)
+    float *lines; // (lines, classes + 2)
 };
 
-// Cells of each class in each line, and in the last column the sum of confidences.
+// Cells of each class in each line; in the last two columns the sum of confidences and the cells inside the picture.
 KERNEL(count_lines, Count) {
     const size_t start = (size_t)y * a.columns;
     float sum = 0.0f;
-    for (int i = 0; i < a.columns; i++)
-        sum += x == a.width - 1 ? a.confidence[start + i] : (float)(a.labels[start + i] == x);
+    for (int i = 0; i < a.columns; i++) {
+        const float confidence = a.confidence[start + i];
+        sum += x == a.width - 1 ? (float)(confidence > 0.0f) : x == a.width - 2 ? confidence : (float)(a.frame->labels[start + i] == x);
+    }
     a.lines[(size_t)y * a.width + x] = sum;
 }
 
 struct Total {
-    int width, height; // classes + 1, 1
+    int width, height; // classes + 2, 1
     const float *lines;
     int count, unused;
     float *totals;
@@ -71,7 +71,7 @@ struct Upsample {
     int part_left, part_top;                               // the target's corner in the cells scaled whole
     int unused;
     double step_x, step_y; // cells a pixel
-    const int *spans;      // (height, 2): the endoscope's disc, or null
+    Field field;
     u8 *labels;
 };
 
@@ -83,7 +83,7 @@ KERNEL(upsample, Upsample) {
     u8 *label = a.labels + (size_t)y * a.width + x;
     const int i = x - a.target_left, j = y - a.target_top;
     *label = 0;
-    if (i < 0 || j < 0 || i >= a.target_wide || j >= a.target_high || !in_span(a.spans, x, y)) return;
+    if (i < 0 || j < 0 || i >= a.target_wide || j >= a.target_high || field_at(a.field, x, y) == 0) return;
     const Tap across = linear_tap(i + a.part_left, a.step_x, a.cells_wide);
     const Tap down = linear_tap(j + a.part_top, a.step_y, a.cells_high);
     const float *corner = a.probabilities + (size_t)a.cells_top * a.columns + a.cells_left;

@@ -1,5 +1,5 @@
 // What passes from frame to frame, and from one refinement step to the next, without the host.
-#include "common.cuh"
+#include "frame.cuh"
 
 // The refinement loop so far.
 struct State {
@@ -37,7 +37,7 @@ struct Begin {
     int unused;
     int *fresh;    // 1: nothing is remembered
     int *cut;      // 1: the prior is this frame's own base
-    u8 *present;   // (classes), cleared
+    const FrameData *frame; // its `present`, (classes), is cleared
 };
 
 KERNEL(begin, Begin) {
@@ -45,18 +45,13 @@ KERNEL(begin, Begin) {
     for (int i = x; i < a.rows; i++) sum += (float)a.sums[i];
     *a.cut = *a.fresh || sum > a.most;
     *a.fresh = 0;
-    for (int k = y; k < a.classes; k++) a.present[k] = 0;
+    for (int k = y; k < a.classes; k++) a.frame->present[k] = 0;
 }
-
-// How the grid lies to the last frame's: source column = scale_x * column + shift_x, lines likewise.
-struct Warp {
-    float scale_x, shift_x, scale_y, shift_y;
-};
 
 struct Recall {
     int width, height; // cells of the grid in a line, and classes * lines
     const float *base, *last;
-    const Warp *warp;
+    const FrameData *frame;
     const int *cut;
     int lines, unused;
     float *prior;
@@ -73,7 +68,8 @@ KERNEL(recall, Recall) {
     }
     const int line = y % a.lines;
     const float *plane = a.last + (size_t)(y - line) * a.width;
-    const float u = a.warp->scale_x * (float)x + a.warp->shift_x, v = a.warp->scale_y * (float)line + a.warp->shift_y;
+    const Warp &warp = a.frame->warp;
+    const float u = warp.scale_x * (float)x + warp.shift_x, v = warp.scale_y * (float)line + warp.shift_y;
     int left = (int)u, top = (int)v;
     if ((float)left > u) left -= 1;
     if ((float)top > v) top -= 1;

@@ -1,29 +1,13 @@
 // From a frame's planes to the network's picture.
-#include "common.cuh"
-
-// The taps of every output pixel along one axis: `taps` weights from source pixel first[i] on. They shrink without aliasing.
-struct Axis {
-    const int *first;
-    const float *weight;
-    int taps;
-    int unused;
-};
+#include "frame.cuh"
 
 struct Prepare {
     int width, height; // of the network's picture
-    const u8 *luma, *chroma;
-    int luma_pitch, chroma_pitch; // bytes from line to line
-    int luma_width, luma_height;
-    int crop_left, crop_top; // of the view, in luma pixels, even
-    int placed_left, placed_top, placed_width, placed_height; // where the crop lies in the picture
-    Axis luma_x, luma_y, chroma_x, chroma_y;
-    const int *spans; // (height, 2): what of each line lies in the endoscope's picture
-    float matrix[9], offset[3];
-    int unused;
+    const FrameData *frame;
     u8 *image; // (height, width, 3)
 };
 
-DEVICE float luma_at(const Prepare &a, int x, int y) {
+DEVICE float luma_at(const FrameData &a, int x, int y) {
     const u8 *line = a.luma + (size_t)(a.crop_top + a.luma_y.first[y]) * a.luma_pitch + a.crop_left + a.luma_x.first[x];
     const float *across = a.luma_x.weight + (size_t)x * a.luma_x.taps, *down = a.luma_y.weight + (size_t)y * a.luma_y.taps;
     float sum = 0.0f;
@@ -37,7 +21,7 @@ DEVICE float luma_at(const Prepare &a, int x, int y) {
     return sum;
 }
 
-DEVICE void chroma_at(const Prepare &a, int x, int y, float &cb, float &cr) {
+DEVICE void chroma_at(const FrameData &a, int x, int y, float &cb, float &cr) {
     const u8 *line = a.chroma + (size_t)(a.crop_top / 2 + a.chroma_y.first[y]) * a.chroma_pitch +
                      2 * (a.crop_left / 2 + a.chroma_x.first[x]);
     const float *across = a.chroma_x.weight + (size_t)x * a.chroma_x.taps;
@@ -60,17 +44,18 @@ DEVICE void chroma_at(const Prepare &a, int x, int y, float &cb, float &cr) {
 DEVICE float fine(float value) { return (float)nearest(value * 256.0f); }
 
 KERNEL(prepare, Prepare) {
+    const FrameData &f = *a.frame;
     u8 *rgb = a.image + ((size_t)y * a.width + x) * 3;
     rgb[0] = rgb[1] = rgb[2] = 0;
-    if (!in_span(a.spans, x, y)) return;
+    if (!inside_view(f, x, y, a.width, a.height)) return;
     float cb, cr;
-    const float luma = fine(luma_at(a, x - a.placed_left, y - a.placed_top));
-    chroma_at(a, x - a.placed_left, y - a.placed_top, cb, cr);
+    const float luma = fine(luma_at(f, x - f.placed_left, y - f.placed_top));
+    chroma_at(f, x - f.placed_left, y - f.placed_top, cb, cr);
     cb = fine(cb);
     cr = fine(cr);
     for (int c = 0; c < 3; c++) {
-        const float *row = a.matrix + 3 * c;
-        const float value = row[0] * luma + row[1] * cb + row[2] * cr + a.offset[c] * 256.0f;
+        const float *row = f.matrix + 3 * c;
+        const float value = row[0] * luma + row[1] * cb + row[2] * cr + f.offset[c] * 256.0f;
         rgb[c] = to_byte((float)clamped(nearest(value), 0, 65535) * (1.0f / 256.0f));
     }
 }

@@ -18,17 +18,17 @@ from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.kernels.kernel_arguments import StampPatch
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Field, StampPart, StampPatches
 from cliprl.pipeline.cuda.overlay import (
     OverlayBuffers,
     blend_arguments,
-    disc_spans,
+    field_box,
     ink_table,
-    margin_spans,
     trace_arguments,
     upsample_arguments,
+    write_field,
 )
-from cliprl.pipeline.overlay.overlay import Overlay, blend
+from cliprl.pipeline.overlay.overlay import Overlay, blend, contour_radius
 from cliprl.pipeline.overlay.style import Style, overlay_colors
 from cliprl.pipeline.overlay.upsample import labels_at
 
@@ -86,11 +86,13 @@ class Painter:
         self.size, self.contour_width = size, contour_width
         self.labels, self.map = np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)
         self.inks = ink_table(overlay_colors(CLASSES, SHOWN, opacity, frame.color))
-        self.disc, self.margin = disc_spans(view, *size), margin_spans(view, *size, contour_width or 1)
-        self.canvas = OverlayBuffers(
-            *(array.ctypes.data for array in (self.labels, self.map, self.inks)),
-            *(0 if array is None else array.ctypes.data for array in (self.disc, self.margin)),
-        )
+        field, margin = Field(), contour_radius(contour_width or 1, size[0]) + 2
+        if view.circle is not None:
+            box = field_box(view, *size)
+            self.disc = np.full((box[3], box[2]), 9, np.uint8)
+            write_field(self.disc, view, size, box, margin)
+            field = Field(self.disc.ctypes.data, *box)
+        self.canvas = OverlayBuffers(*(array.ctypes.data for array in (self.labels, self.map, self.inks)), field)
         self.frame, self.seen = frame, segmentation
 
     def upsample(self) -> NDArray[np.uint8]:
@@ -101,7 +103,7 @@ class Painter:
 
     def paint(self) -> None:
         self.upsample()
-        launch(trace_arguments(self.size, self.contour_width, self.canvas))
+        launch(trace_arguments(self.seen.view, self.size, self.contour_width, self.canvas))
         planes = tuple((plane.ctypes.data, plane.strides[0]) for plane in (self.frame.luma, self.frame.chroma))
         launch(blend_arguments(planes, (self.frame.height, self.frame.width), self.canvas))
 
@@ -184,5 +186,12 @@ def test_a_patch_is_blended_as_on_the_cpu(seed: int, height: int, width: int, ex
     add = rng.integers(0, 65536, (height, width)).astype(np.uint16)
     expected = plane.copy()
     blend(expected, keep, add, BufferPool())
-    launch(StampPatch(width, height, plane.ctypes.data, plane.strides[0], 0, keep.ctypes.data, add.ctypes.data))
+    half, pointers = height // 2, (plane, keep, add)
+    parts = (StampPart * 4)(
+        *(
+            StampPart(*(array[rows].ctypes.data for array in pointers), plane.strides[0], width, len(plane[rows]))
+            for rows in (slice(half), slice(half, None))
+        )
+    )
+    launch(StampPatches(width, height, parts))
     np.testing.assert_array_equal(plane, expected)

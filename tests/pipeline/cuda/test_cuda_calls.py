@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
+from gpu_tracker import TrackedRing
 
 from cliprl.bench.cuda.host_cost import measure
 from cliprl.engines import ClassSpec
@@ -18,7 +19,6 @@ from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.cuda.ring import CudaRing
-from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDetector
 
@@ -26,12 +26,13 @@ CLASSES = (ClassSpec("background", (0, 0, 0), "background"),)
 SIZE = (240, 320)
 
 
-def test_a_frame_is_moved_at_once_and_waited_for_twice() -> None:
-    """One copy up and one down, two of results, one of strip distances; legend and status line stay on the GPU."""
-    _, calls = measure(frames=10, warm=4, size=(272, 480))
+@pytest.mark.parametrize("step", [0.0, 2.0, 10.0])
+def test_frame_takes_at_most_twenty_calls_to_the_driver(step: float) -> None:
+    """Also while the field of view moves: one copy up, one down, one of numbers each way, and one of the disc's place."""
+    _, calls = measure(frames=20, warm=12, size=(272, 480), step=step)
+    assert sum(calls.values()) <= 20
     assert calls["copy"] <= 5
     assert calls["synchronize"] <= 2
-    assert sum(calls.values()) <= 36
 
 
 def disc(index: int, center: float) -> Frame:
@@ -61,16 +62,16 @@ def test_shape_is_fitted_when_ends_move_or_a_leap_lasts() -> None:
         return follow(ends, size)
 
     detector.follow = counted  # type: ignore[method-assign]
-    ring, tracker = CudaRing(gpu, 3, "wait", gpu.stream()), ViewTracker(gpu, detector, gpu.stream())
+    tracked = TrackedRing(gpu, detector)
     expected, leap = FieldOfViewDetector(64, 80), 6
     places = [150.0] * leap + [150.0 + 0.2 * SIZE[1]] * (CONFIRMING_FRAMES + 3)
     views, right = [], []
     for index, place in enumerate(places):
         frame = disc(index, place)
-        taken = published(ring, frame)
-        views.append(tracker.view_of(taken, ring))
+        taken = tracked.take(frame)
+        views.append(tracked.view_of(taken))
         right.append(expected.view_of(frame))
-        ring.release(taken)
+        tracked.ring.release(taken)
         gpu.drain()
     # The first is fitted when its size is new and when its ends are there; then one a frame while the leap must last.
     assert fits == [0, 0, *range(leap + 1, leap + 1 + CONFIRMING_FRAMES)]
@@ -101,7 +102,7 @@ def test_patch_on_the_gpu_is_drawn_as_on_the_cpu() -> None:
         np.testing.assert_array_equal(taken.luma, frame.luma)
         np.testing.assert_array_equal(taken.chroma, frame.chroma)
         ring.release(taken)
-    assert sent == [5, 1, 5, 5, 1]
+    assert sent == [2, 1, 2, 2, 1]
 
 
 class SlowEvent:

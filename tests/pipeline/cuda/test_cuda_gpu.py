@@ -25,9 +25,11 @@ from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewpor
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import open_shared_gpu
+from cliprl.pipeline.cuda.geometry import set_planes
 from cliprl.pipeline.cuda.inference import STATE_BYTES
+from cliprl.pipeline.cuda.kernels.kernel_arguments import FrameData
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation, Fetcher, FrameResult
-from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor, Segmenter
@@ -114,11 +116,14 @@ def test_kernel_strips_find_the_cpus_ends(card: SharedGpu, size: tuple[int, int]
     gpu, luma = card.gpu, image(*size, ColorSpace()).luma
     layout = StripLayout.of(*size)
     assert layout is not None
-    plane, first = sent(card, luma), sent(card, layout.first())
-    cells, bright = gpu.empty((2 * STRIPS, layout.longer), np.float32), gpu.empty((2 * STRIPS + 1,), np.float32)
+    plane, data = sent(card, luma), FrameData()
+    layout.write(data, full_range=False)
+    set_planes(data, ((gpu.address(plane), size[1]), (0, 0)))
+    frame = sent(card, np.frombuffer(bytes(data), np.uint8))
+    cells, bright = gpu.empty((2 * STRIPS, MOST_CELLS), np.float32), gpu.empty((2 * STRIPS + 1,), np.float32)
     distances = gpu.empty(DISTANCES, np.float64)
     memory = (gpu.address(cells), gpu.address(bright), gpu.address(distances))
-    for arguments in layout.launches((gpu.address(plane), size[1]), False, gpu.address(first), memory):
+    for arguments in strip_launches(gpu.address(frame), memory):
         gpu.launch(arguments, card.compute)
     found = layout.ends(fetched(card, distances, DISTANCES, np.float64))
     for ours, theirs in zip(found, find_ends(luma, full_range=False), strict=True):
@@ -158,8 +163,8 @@ def test_kernel_paint_is_the_cpus(card: SharedGpu, color: ColorSpace, size: tupl
     frame, seen = image(height, width, color), blobs(view)
     present = np.isin(np.arange(len(CLASSES)), np.unique(seen.labels)).astype(np.uint8)
     arrays = (sent(card, array) for array in (seen.probabilities, seen.labels, present))
-    totals, state = np.zeros(len(CLASSES) + 1, np.float32), np.zeros(STATE_BYTES, np.uint8)
-    result = FrameResult(*arrays, totals, state, gpu.event(), gpu.event())
+    totals, state = np.zeros(len(CLASSES) + 2, np.float32), np.zeros(STATE_BYTES, np.uint8)
+    result = FrameResult(*arrays, totals, state, gpu.event())
     painted = taken(device, frame)
     device.overlay(CLASSES, PLAIN).draw(painted, CudaSegmentation(result, view, Fetcher(gpu, gpu.stream())))
     Overlay(CLASSES, PLAIN).draw(frame, seen)

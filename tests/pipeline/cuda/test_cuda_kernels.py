@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import addressof
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,19 @@ from numpy.typing import NDArray
 
 from cliprl.bench.fixtures import timecode
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.geometry import inside_spans, warp_of
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Advance, Begin, Classify, CountLines, CutRows, Recall, Total
-from cliprl.pipeline.cuda.view_tracker import DISTANCES, StripLayout
+from cliprl.pipeline.cuda.geometry import set_planes, set_view, warp_of
+from cliprl.pipeline.cuda.kernels.kernel_arguments import (
+    Advance,
+    Begin,
+    Classify,
+    CountLines,
+    CutRows,
+    FrameData,
+    Recall,
+    Total,
+    Warp,
+)
+from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
 from cliprl.pipeline.segment.refinement import TemporalPrior
 from cliprl.pipeline.segment.refinement_loop import SETTLED
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
@@ -41,10 +52,11 @@ def endoscope(height: int, width: int, seed: int, kind: str) -> NDArray[np.uint8
 def ends_by_kernel(luma: NDArray[np.uint8], full_range: bool) -> Ends:
     layout = StripLayout.of(*luma.shape)
     assert layout is not None
-    first, distances = layout.first(), np.full(DISTANCES, 7.0)
-    cells, bright = np.zeros((2 * STRIPS, layout.longer), np.float32), np.zeros(2 * STRIPS + 1, np.float32)
-    memory = (cells.ctypes.data, bright.ctypes.data, distances.ctypes.data)
-    for arguments in layout.launches((luma.ctypes.data, luma.strides[0]), full_range, first.ctypes.data, memory):
+    data, distances = FrameData(), np.full(DISTANCES, 7.0)
+    layout.write(data, full_range=full_range)
+    set_planes(data, ((luma.ctypes.data, luma.strides[0]), (0, 0)))
+    cells, bright = np.zeros((2 * STRIPS, MOST_CELLS), np.float32), np.zeros(2 * STRIPS + 1, np.float32)
+    for arguments in strip_launches(addressof(data), (cells.ctypes.data, bright.ctypes.data, distances.ctypes.data)):
         launch(arguments)
     return layout.ends(distances)
 
@@ -74,6 +86,12 @@ def test_ends_of_large_pictures(size: tuple[int, int], kind: str) -> None:
 
 def test_a_frame_too_small_has_no_strips() -> None:
     assert StripLayout.of(15, 400) is None
+
+
+@given(height=st.integers(16, 9000), width=st.integers(16, 9000))
+def test_cells_of_any_frame_have_room(height: int, width: int) -> None:
+    layout = StripLayout.of(height, width)
+    assert layout is None or max(layout.across, layout.down) <= MOST_CELLS
 
 
 @given(number=st.integers(0, 2**32 - 1), extra=st.integers(0, 40), noise=st.integers(0, 60), seed=st.integers(0, 99))
@@ -108,11 +126,12 @@ def test_a_cut_is_the_memorys(seed: int, change: int, height: int, width: int) -
     memory, fresh, cut = TemporalPrior(), np.ones(1, np.int32), np.zeros(1, np.int32)
     rows, columns = -(-height // 4), -(-width // 4)
     thumb, sums, present = np.zeros((rows, columns, 3), np.uint8), np.zeros(rows, np.uint32), np.ones(5, np.uint8)
+    data = FrameData(present=present.ctypes.data)
     for index, image in enumerate(images):
         expected = memory.is_cut(image)
         pointers = (thumb.ctypes.data, sums.ctypes.data)
         launch(CutRows(rows, 1, image.ctypes.data, width, columns, 4, 0, *pointers))
-        flags = (fresh.ctypes.data, cut.ctypes.data, present.ctypes.data)
+        flags = (fresh.ctypes.data, cut.ctypes.data, addressof(data))
         launch(Begin(1, 1, sums.ctypes.data, rows, 5, 32.0 * rows * columns * 3, 0, *flags))
         assert cut[0] == (index == 0 or expected)
         assert not fresh[0]
@@ -123,8 +142,9 @@ def recalled(
     last: NDArray[np.float32], base: NDArray[np.float32], old: Viewport, new: Viewport, cut: int
 ) -> NDArray[np.float32]:
     _, classes, rows, columns = last.shape
-    warp, flag, prior = warp_of(old, new, (rows, columns)), np.array([cut], np.int32), np.empty_like(last)
-    pointers = (base.ctypes.data, last.ctypes.data, warp.ctypes.data, flag.ctypes.data)
+    data, flag, prior = FrameData(), np.array([cut], np.int32), np.empty_like(last)
+    data.warp = Warp(*warp_of(old, new, (rows, columns)))
+    pointers = (base.ctypes.data, last.ctypes.data, addressof(data), flag.ctypes.data)
     launch(Recall(columns, classes * rows, *pointers, rows, 0, prior.ctypes.data))
     return prior
 
@@ -171,21 +191,23 @@ def test_labels_and_counts_are_numpys(seed: int, classes: int, rows: int, column
     rng = np.random.default_rng(seed)
     view = replace(full_viewport(90, 120, rows * 4, columns * 4), circle=(60.0, 45.0, 44.0))
     logits = rng.normal(0, 5, (classes, rows, columns)).astype(np.float32)
+    inside, data = inside_cells(view, rows, columns), FrameData()
+    set_view(data, view, (rows, columns))
     region = (columns // 4, 0, columns, rows - 1)
-    inside = inside_cells(view, rows, columns)
-    spans = np.concatenate([inside_spans(view, rows, columns), np.reshape(region, (2, 2)).astype(np.int32)])
+    data.touched_left, data.touched_top, data.touched_right, data.touched_bottom = region
     probabilities, confidence = np.empty_like(logits), np.empty((rows, columns), np.float32)
     labels, present = np.empty((rows, columns), np.uint8), np.zeros(classes, np.uint8)
-    pointers = (spans, probabilities, confidence, labels, present)
-    addresses = [array.ctypes.data for array in pointers]
-    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, *addresses))
+    data.probabilities, data.labels, data.present = (a.ctypes.data for a in (probabilities, labels, present))
+    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, addressof(data), confidence.ctypes.data))
     powers = np.exp(logits - logits.max(axis=0))
     np.testing.assert_allclose(probabilities, powers / powers.sum(axis=0), atol=1e-6)
     np.testing.assert_array_equal(labels, np.where(inside, logits.argmax(axis=0), 0))
     touched = labels[region[1] : region[3], region[0] : region[2]]
     np.testing.assert_array_equal(present, np.isin(np.arange(classes), touched))
-    lines, totals = np.empty((rows, classes + 1), np.float32), np.empty(classes + 1, np.float32)
-    launch(CountLines(classes + 1, rows, labels.ctypes.data, confidence.ctypes.data, columns, 0, lines.ctypes.data))
-    launch(Total(classes + 1, 1, lines.ctypes.data, rows, 0, totals.ctypes.data))
-    np.testing.assert_array_equal(totals[:-1], np.bincount(labels.ravel(), minlength=classes))
-    assert totals[-1] == pytest.approx(float(probabilities.max(axis=0)[inside].sum()), rel=1e-4)
+    lines, totals = np.empty((rows, classes + 2), np.float32), np.empty(classes + 2, np.float32)
+    pointers = (addressof(data), confidence.ctypes.data)
+    launch(CountLines(classes + 2, rows, *pointers, columns, 0, lines.ctypes.data))
+    launch(Total(classes + 2, 1, lines.ctypes.data, rows, 0, totals.ctypes.data))
+    np.testing.assert_array_equal(totals[:-2], np.bincount(labels.ravel(), minlength=classes))
+    assert totals[-2] == pytest.approx(float(probabilities.max(axis=0)[inside].sum()), rel=1e-4)
+    assert totals[-1] == inside.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import addressof, sizeof
 from fractions import Fraction
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
-from cliprl.pipeline.cuda.geometry import filters, inside_spans, prepare_arguments
-from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Narrow
+from cliprl.pipeline.cuda.geometry import AxisTables, set_color, set_planes, set_view
+from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, FrameData, Narrow, Prepare
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 pytestmark = needs_compiler
@@ -39,10 +40,16 @@ def noisy(height: int, width: int, color: ColorSpace, seed: int = 0, extra: int 
 
 def by_kernel(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
     image = np.full((view.network_height, view.network_width, 3), 77, np.uint8)
-    kept = [*(array for taps in filters(view) for array in taps), inside_spans(view, *image.shape[:2])]
-    addresses = [array.ctypes.data for array in kept]
-    planes = ((frame.luma.ctypes.data, frame.luma.strides[0]), (frame.chroma.ctypes.data, frame.chroma.strides[0]))
-    launch(prepare_arguments(view, frame.color, planes, addresses, image.ctypes.data))
+    data, tables = FrameData(), AxisTables()
+    set_view(data, view, (64, 80))
+    set_color(data, frame.color)
+    set_planes(
+        data, ((frame.luma.ctypes.data, frame.luma.strides[0]), (frame.chroma.ctypes.data, frame.chroma.strides[0]))
+    )
+    tables.update(view)
+    kept = np.concatenate(tables.tables)
+    tables.place(data, kept.ctypes.data)
+    launch(Prepare(view.network_width, view.network_height, addressof(data), image.ctypes.data))
     return image
 
 
@@ -54,7 +61,8 @@ def by_cpu(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
 
 def test_the_arguments_are_the_sources_structs() -> None:
     for kernel in KERNELS:
-        assert getattr(library(), f"{kernel.name}_bytes")() == __import__("ctypes").sizeof(kernel), kernel.name
+        assert getattr(library(), f"{kernel.name}_bytes")() == sizeof(kernel), kernel.name
+    assert library().frame_data_bytes() == sizeof(FrameData)
 
 
 @pytest.mark.parametrize("color", COLORS, ids=IDS)

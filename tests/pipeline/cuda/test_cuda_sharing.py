@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
+from gpu_tracker import TrackedRing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +21,8 @@ from cliprl.engines.bundle.reference_outputs import encoder_shapes
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda import scheduling
 from cliprl.pipeline.cuda.inference import PRIOR_WINDOW, StepPlan
-from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.scheduling import DEPTH, GpuTurns, InFlight
 from cliprl.pipeline.cuda.upload import UploadBuffers
-from cliprl.pipeline.cuda.view_tracker import ViewTracker
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 
@@ -184,8 +183,25 @@ def test_staged_tables_arrive_whole_and_in_order(seed: int, sizes: list[int]) ->
         table[:] = 255  # the caller's own again at once
         buffer = staging._buffers["table"]
         gpu.run(lambda b=buffer, n=size: seen.append(set(np.unique(b[:n]).tolist())), stream)  # type: ignore[misc]
+        if index % 3:
+            staging.close()
     gpu.drain()
     assert seen == [{index % 256} for index in range(len(sizes))]
+
+
+def test_pinned_memory_is_used_again_once_it_was_read() -> None:
+    gpu = FakeGpu(lambda n: 0, eager=0)
+    stream = gpu.stream()
+    staging, table = UploadBuffers(gpu, stream), np.zeros(100, np.uint8)
+    for done in (False, False, True, True):
+        staging.send("table", table)
+        gpu.drain()
+        staging.close(done=done)  # not done: only the event, which the stream has not come to, tells
+        used = len(staging._pinned)
+        assert used <= 2
+    gpu.drain()
+    staging.send("table", table)
+    assert len(staging._pinned) + len(staging._open) == used
 
 
 def disc(index: int, centre: float, size: tuple[int, int] = (240, 320)) -> Frame:
@@ -200,20 +216,16 @@ def disc(index: int, centre: float, size: tuple[int, int] = (240, 320)) -> Frame
 @pytest.mark.parametrize("seed", range(4))
 def test_view_follows_disc_one_frame_late_and_size_immediately(seed: int) -> None:
     gpu = FakeGpu(random.Random(seed).randrange)
-    ring, looker = CudaRing(gpu, 3, "wait", gpu.stream()), ViewTracker(gpu, FieldOfViewDetector(64, 80), gpu.stream())
+    tracked = TrackedRing(gpu, FieldOfViewDetector(64, 80))
     expected = FieldOfViewDetector(64, 80)
     places = [160.0, 160.0, 166.0, 166.0, 166.0, 166.0, 166.0]
     frames = [disc(i, x) for i, x in enumerate(places)] + [disc(7, 250.0, (400, 500)), disc(8, 9.0, (12, 30))]
     views, right = [], []
     for frame in frames:
-        luma, chroma = ring.acquire(frame.height, frame.width)
-        luma[:], chroma[:] = frame.luma, frame.chroma
-        ring.publish(Frame(luma, chroma, frame.pts, frame.time_base, frame.index, frame.color))
-        taken = ring.take()
-        assert taken is not None
-        views.append(looker.view_of(taken, ring))
+        taken = tracked.take(frame)
+        views.append(tracked.view_of(taken))
         right.append(expected.view_of(frame))
-        ring.release(taken)
+        tracked.ring.release(taken)
         gpu.drain()
     assert [v == r for v, r in zip(views, right, strict=True)] == [
         True,
