@@ -217,10 +217,7 @@ class Blend(Arguments):
 class StampPart(Structure):
     """A patch of text on one plane: `keep` and `add` are addresses of uint16 (height, width)."""
 
-    _fields_: ClassVar[Fields] = [
-        *_fields(c_void_p, "plane keep add"),
-        *_fields(c_int, "pitch width height unused"),
-    ]
+    _fields_: ClassVar[Fields] = [*_fields(c_void_p, "plane keep add"), *_fields(c_int, "pitch width height unused")]
 
 
 class StampPatches(Arguments):
@@ -235,10 +232,8 @@ class Strips(Arguments):
 
     name = "strip_cells"
     _fields_: ClassVar[Fields] = [
-        *_fields(c_int, "width height"),
-        ("frame", c_void_p),
-        *_fields(c_int, "strips lines"),
-        ("cells", c_void_p),
+        *[*_fields(c_int, "width height"), ("frame", c_void_p)],
+        *[*_fields(c_int, "strips lines"), ("cells", c_void_p)],
     ]
 
 
