@@ -4,6 +4,7 @@ from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import ConfidenceSpec, DistanceSpec, LogisticSpec
+from cliprl.engines.bundle.input_size import grid_scale, own_size, parse_size, size_of, size_text, with_input_size
 from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, RestorationSpec, TextSpec
 from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
@@ -36,10 +37,16 @@ __all__ = [
     "available_cpus",
     "compile_engine",
     "ensemble",
+    "grid_scale",
     "ignore_message",
     "load_engines",
     "open_bundle",
+    "own_size",
+    "parse_size",
     "probe",
     "reason_of",
     "seal_bundle",
+    "size_of",
+    "size_text",
+    "with_input_size",
 ]

@@ -40,13 +40,15 @@ SHIPPED = Path(__file__).parents[1] / "bundles"
 class Bundle:
     """An opened bundle, its files checked against their hashes. `embeddings` is float32 (K, E), one row a class.
 
-    `confidence` is None for a bundle without a fitted one, and for classes that it was not fitted to.
+    `confidence` is None for a bundle without a fitted one, and for classes that it was not fitted to. `own_size`: the input size
+    (height, width) of its files, where `manifest` has another, chosen at run time (see `with_input_size`).
     """
 
     path: Path
     manifest: Manifest
     embeddings: NDArray[np.float32]
     confidence: ConfidenceSpec | None = None
+    own_size: tuple[int, int] | None = None
 
     @property
     def encoder(self) -> Path:

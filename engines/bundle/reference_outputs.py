@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cliprl.engines.backends.engine import Engine
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import EMBEDDINGS, PROBE_FILE, Bundle, seal_bundle
+from cliprl.engines.bundle.input_size import own_size, size_of, size_text
 from cliprl.engines.bundle.validation import read_array, read_arrays
 from cliprl.engines.errors import BundleError
 
@@ -24,6 +25,8 @@ Logits = NDArray[np.float32]
 # What a reference is called whose images are drawn here, and how many those are.
 DRAWN_KEY = "drawn"
 DRAWN_IMAGES = 4
+# Share of the labels that a bundle keeps when its input size is changed; the small one keeps 0.96 at 512x640.
+MIN_SCALED_AGREEMENT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Reference:
 def reference_of(bundle: Bundle) -> Reference:
     """The bundle's own reference, or one drawn and computed here. Raises BundleError for a garbled file.
 
-    For a bundle whose classes were changed since it was opened only the images are its own.
+    For a bundle whose classes or whose input size were changed since it was opened only the images are its own: scaled to the
+    size, and their logits computed here in 32 bits. Raises BundleError if these contradict the bundle's own too much.
     """
     path = bundle.path / PROBE_FILE
     if PROBE_FILE not in bundle.manifest.hashes:
@@ -50,18 +54,49 @@ def reference_of(bundle: Bundle) -> Reference:
         return Reference(images, *compute(bundle, images), DRAWN_KEY)
     file = read_arrays(path, ("pictures", "base", "refined"))
     stored = Reference(file["pictures"], file["base"], file["refined"], source_of(bundle))
-    size = (bundle.manifest.height, bundle.manifest.width, 3)
+    size = (*own_size(bundle), 3)
     if stored.images.shape[1:] != size or stored.images.dtype != np.uint8 or stored.base.ndim != 4:
         raise BundleError(
             f"{path} holds images of shape {stored.images.shape}, not (N, {', '.join(map(str, size))}) of uint8: "
             "write the bundle again"
         )
-    if not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings):
+    changed = not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings)
+    if bundle.own_size:
+        images = _scaled(stored.images, size_of(bundle))
+        made = Reference(images, *compute(bundle, images), stored.source)
+        if not changed:
+            _check_scaled(bundle, made.base, stored.base)
+        return made
+    if changed:
         return Reference(stored.images, *compute(bundle, stored.images), stored.source)
     grid = (len(stored.images), len(bundle.embeddings))
     if stored.base.shape[:2] != grid or stored.refined.shape != stored.base.shape:
         raise BundleError(f"{path} holds logits of shape {stored.base.shape}, not {grid} first: write the bundle again")
     return stored
+
+
+def _scaled(images: ImageBatch, size: tuple[int, int]) -> ImageBatch:
+    import cv2
+
+    smaller = size[0] * size[1] < images.shape[1] * images.shape[2]
+    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(image, size[::-1], interpolation=way) for image in images]).astype(np.uint8)
+
+
+def _check_scaled(bundle: Bundle, found: Logits, expected: Logits) -> None:
+    """Raise BundleError if the labels of the scaled images are not mostly those that the bundle has at its own size.
+
+    A graph may take another size and compute nonsense, as one whose positions are fixed.
+    """
+    rows, columns = (np.arange(n) * m // n for n, m in zip(found.shape[2:], expected.shape[2:], strict=True))
+    truth = expected.argmax(1)[:, rows[:, None], columns]
+    agreement = float((found.argmax(1) == truth).mean())
+    if agreement < MIN_SCALED_AGREEMENT:
+        size, own = size_text(size_of(bundle)), size_text(own_size(bundle))
+        raise BundleError(
+            f"bundle '{bundle.manifest.name}' at input size {size} keeps {agreement:.0%} of the labels that it gives at its own "
+            f"{own}, not {MIN_SCALED_AGREEMENT:.0%}: choose a size nearer to that"
+        )
 
 
 def add_reference(bundle: Bundle, images: ImageBatch) -> Bundle:

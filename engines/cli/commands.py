@@ -14,7 +14,8 @@ from rich.table import Table
 
 from cliprl.engines.backends.engine import AUTO, Engine
 from cliprl.engines.backends.registry import backend_names, backend_of, probe
-from cliprl.engines.bundle.bundle import INT8_ENCODER, open_bundle
+from cliprl.engines.bundle.bundle import IMAGE, INT8_ENCODER, Bundle, open_bundle
+from cliprl.engines.bundle.input_size import size_of, size_text, with_input_size
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
 from cliprl.engines.cli.verify import verify_variants
@@ -33,9 +34,9 @@ def list_backends() -> None:
     _wide().print(table)
 
 
-def build_here(name: str, device: str, precision: str, threads: int) -> None:
+def build_here(name: str, device: str, precision: str, threads: int, size: str | None = None) -> None:
     """Compile for this machine and keep the result."""
-    cache, bundle = EngineCache(), open_bundle(name)
+    cache, bundle = EngineCache(), with_input_size(open_bundle(name), size)
     with reporting_errors(err) as log:
         pair = load_engines(bundle, device=device, precision=precision, threads=threads, cache=cache, log=log)
     made = {"bundle": bundle.manifest.name, "backend": pair.backend, "precision": pair.precision}
@@ -44,12 +45,15 @@ def build_here(name: str, device: str, precision: str, threads: int) -> None:
     out.print(f"{pair.backend} in {pair.precision} {where}")
 
 
-def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path | None) -> None:
+def build_ahead(
+    name: str, targets: Sequence[str], precision: str, output: Path | None, size: str | None = None
+) -> None:
     """Write TensorRT for RTX plans of both networks for GPUs that are not here. The accuracy gate waits for them there."""
     from cliprl.engines.backends.tensorrt.backend import make_engine_plan, precisions_of
     from cliprl.engines.onnx.load import EIGHT_BITS
 
-    bundle = open_bundle(name)
+    bundle = with_input_size(open_bundle(name), size)
+    shapes = _plan_shapes(bundle)
     folder = output or Path(f"{bundle.manifest.name}-plans")
     for target in targets:
         wanted = precisions_of(target, bundle.manifest.hashes) if precision == AUTO else (precision,)
@@ -57,10 +61,20 @@ def build_ahead(name: str, targets: Sequence[str], precision: str, output: Path 
         refiners = dict.fromkeys("f16" if each in EIGHT_BITS else each for each in wanted)
         for onnx, each in [*((bundle.encoder, p) for p in wanted), *((bundle.refiner, p) for p in refiners)]:
             start = time.monotonic()
-            plan = make_engine_plan("tensorrt_rtx", onnx, each, {}, target)
-            path = folder / f"{onnx.stem}.{target}.{each}.plan"
+            plan = make_engine_plan("tensorrt_rtx", onnx, each, shapes, target)
+            at = f".{size_text(size_of(bundle))}" if bundle.own_size else ""
+            path = folder / f"{onnx.stem}{at}.{target}.{each}.plan"
             _write(path, plan.data)
             out.print(f"{path}  {len(plan.data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
+
+
+def _plan_shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    """Shapes that a plan is built for at a chosen input size; none at the bundle's own. Other sizes stay as in the graphs."""
+    if bundle.own_size is None:
+        return {}
+    (height, width), stride = size_of(bundle), bundle.manifest.stride
+    maps = dict.fromkeys(("features", "logits", "base", "prior"), (1, -1, height // stride, width // stride))
+    return {IMAGE: (1, height, width, 3), **maps}
 
 
 def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
@@ -75,17 +89,17 @@ def quantize_bundle(name: str, frames: Sequence[Path], folder: Path) -> None:
     verify_here(str(copy.path), "cpu", AUTO, 0)
 
 
-def verify_here(name: str, device: str, precision: str, threads: int) -> bool:
+def verify_here(name: str, device: str, precision: str, threads: int, size: str | None = None) -> bool:
     """Print how every engine compares with the reference; whether any was accepted."""
-    return verify_variants(name, device, precision, threads, _wide())
+    return verify_variants(with_input_size(open_bundle(name), size), device, precision, threads, _wide())
 
 
-def inspect_bundle(name: str) -> None:
+def inspect_bundle(name: str, size: str | None = None) -> None:
     """Print a bundle's classes, networks and files."""
-    bundle = open_bundle(name)
+    bundle = with_input_size(open_bundle(name), size)
     manifest = bundle.manifest
     out.print(f"[bold]{manifest.name}[/]  {bundle.path}")
-    out.print(f"input {manifest.width}x{manifest.height}, stride {manifest.stride}, {manifest.steps} refinement steps")
+    out.print(f"input {size_text(size_of(bundle))}, stride {manifest.stride}, {manifest.steps} refinement steps")
     for spec in manifest.classes:
         red, green, blue = spec.color
         out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
@@ -97,8 +111,8 @@ def inspect_bundle(name: str) -> None:
     except EngineError as error:
         err.print(f"its networks can't be shown: {error}", markup=False)
     for file, digest in manifest.hashes.items():
-        size = (bundle.path / file).stat().st_size
-        out.print(f"{size / 1e6:9.2f} MB  {file}  [dim]sha256 {digest[:16]}…[/]")
+        length = (bundle.path / file).stat().st_size
+        out.print(f"{length / 1e6:9.2f} MB  {file}  [dim]sha256 {digest[:16]}…[/]")
 
 
 def _print_tensors(name: str, engine: Engine) -> None:

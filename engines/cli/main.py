@@ -29,6 +29,12 @@ PrecisionName = Annotated[
         help=f"Arithmetic: {precisions_help()}; auto: the fastest that passes the accuracy gate.",
     ),
 ]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-size", metavar="HEIGHTxWIDTH", show_default="the bundle's", help="Input size of the networks: 384x480."
+    ),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, show_default="half the cores", help="CPU threads of the networks.")]
 
 
@@ -46,6 +52,7 @@ def build(
     device: DeviceName = "cpu",
     precision: PrecisionName = AUTO,
     threads: ThreadsOption = 0,
+    input_size: SizeOption = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,9 +69,9 @@ def build(
     from cliprl.engines.cli.commands import build_ahead, build_here
 
     if target:
-        build_ahead(bundle, target, precision, output)
+        build_ahead(bundle, target, precision, output, input_size)
     else:
-        build_here(bundle, device, precision, threads)
+        build_here(bundle, device, precision, threads, input_size)
 
 
 @app.command()
@@ -73,11 +80,12 @@ def verify(
     device: DeviceName = "cpu",
     precision: PrecisionName = AUTO,
     threads: ThreadsOption = 0,
+    input_size: SizeOption = None,
 ) -> None:
     """Compile every precision afresh, and show how each compares with the reference. Exit status 1 where none passes."""
     from cliprl.engines.cli.commands import verify_here
 
-    raise typer.Exit(0 if verify_here(bundle, device, precision, threads) else 1)
+    raise typer.Exit(0 if verify_here(bundle, device, precision, threads, input_size) else 1)
 
 
 @app.command()
@@ -96,11 +104,11 @@ def quantize(
 
 
 @app.command()
-def inspect(bundle: BundleName = "small") -> None:
+def inspect(bundle: BundleName = "small", input_size: SizeOption = None) -> None:
     """Show what a bundle holds: classes, networks with their tensors, files."""
     from cliprl.engines.cli.commands import inspect_bundle
 
-    inspect_bundle(bundle)
+    inspect_bundle(bundle, input_size)
 
 
 @app.command()

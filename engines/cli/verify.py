@@ -8,16 +8,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cliprl.engines.bundle.bundle import open_bundle
+from cliprl.engines.bundle.bundle import Bundle
+from cliprl.engines.bundle.input_size import size_of, size_text
 from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.errors import EngineError
 from cliprl.engines.selection.accuracy_gate import Comparison
 from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, engine_variants
 
 
-def verify_variants(name: str, device: str, precision: str, threads: int, out: Console) -> bool:
+def verify_variants(bundle: Bundle, device: str, precision: str, threads: int, out: Console) -> bool:
     """Print how every variant compares with the reference; whether any was accepted."""
-    bundle = open_bundle(name)
     reference = reference_of(bundle)
     table = Table("backend", "precision", "network", "cosine", "labels agree", "verdict", box=None, pad_edge=False)
     accepted, refined = False, dict[str, Comparison]()
@@ -32,6 +32,7 @@ def verify_variants(name: str, device: str, precision: str, threads: int, out: C
         refined[f"{variant.backend.name} {variant.precision}"] = comparisons[1]
         accepted = accepted or not any(comparison.faults() for comparison in comparisons)
     drawn = " drawn here: the bundle brings none" if reference.source == DRAWN_KEY else " of the bundle"
+    drawn += f", scaled to {size_text(size_of(bundle))}" if bundle.own_size else ""
     out.print(f"{bundle.manifest.name} beside its 32-bit reference, on {len(reference.images)} images{drawn}")
     out.print(table)
     out.print("")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.bundle.bundle import RANGES_FILE
+from cliprl.engines.bundle.bundle import IMAGE, RANGES_FILE
 from cliprl.engines.errors import EngineError
 from cliprl.engines.onnx.calibration import read_ranges
 
@@ -17,9 +17,13 @@ EIGHT_BITS = ("fp8", "int8")
 
 
 def load_graph_as(
-    path: Path, precision: str, backend: str, rewrite: Callable[[Any], None] | None = None, batch: int = 1
+    path: Path,
+    precision: str,
+    backend: str,
+    rewrite: Callable[[Any], None] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> bytes:
-    """The serialized ONNX model in one of PRECISIONS or EIGHT_BITS, for `batch` images, `rewrite` done to it before.
+    """The serialized ONNX model in one of PRECISIONS or EIGHT_BITS, for inputs of `shapes`, `rewrite` done to it before.
 
     For eight bits the ranges lie beside the file. Raises EngineError for another precision, which `backend` is named for,
     where onnx is missing, or for no ONNX file, BundleError for no ranges.
@@ -32,10 +36,12 @@ def load_graph_as(
         from cliprl.engines.onnx.batch import set_batch
         from cliprl.engines.onnx.dynamic_conv import load_graph
         from cliprl.engines.onnx.fp16 import to_fp16
+        from cliprl.engines.onnx.input_size import set_input_size
     except ImportError as error:
         raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
     model = load_graph(path)
-    set_batch(model, batch)
+    set_input_size(model, shapes or {})
+    set_batch(model, (shapes or {}).get(IMAGE, (1,))[0])
     if rewrite is not None:
         rewrite(model)
     if precision in EIGHT_BITS:

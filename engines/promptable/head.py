@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines.backends.engine import Engine
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import PROMPT_HEAD, Bundle, open_bundle
-from cliprl.engines.errors import UsageError
+from cliprl.engines.bundle.input_size import one_size_only, size_of
+from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, prompt_arrays
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
@@ -38,8 +40,21 @@ class MaskHead:
         self.bundle, self._threads = bundle, threads
         manifest = bundle.manifest
         self._grid = manifest.height // manifest.stride, manifest.width // manifest.stride
-        self._engine = compile_engine(bundle.path / PROMPT_HEAD, precision="f32", threads=threads)
+        self._engine = self._compiled()
         self._encoder: Any = None
+
+    def _compiled(self) -> Engine:
+        """The head at the input size of the bundle. Raises BundleError for a graph that is made for one size."""
+        path = self.bundle.path / PROMPT_HEAD
+        engine = compile_engine(path, precision="f32", threads=self._threads)
+        if self.bundle.own_size is None:
+            return engine
+        shapes = {name: (*spec.shape[:2], *self._grid) for name, spec in engine.inputs.items()}
+        shapes["image"] = (1, *size_of(self.bundle), 3)
+        try:
+            return compile_engine(path, precision="f32", threads=self._threads, shapes=shapes)
+        except EngineError as error:
+            raise BundleError(one_size_only(self.bundle, PROMPT_HEAD)) from error
 
     def correct(
         self,

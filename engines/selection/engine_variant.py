@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, ignore_message
 from cliprl.engines.backends.registry import ready_backends
 from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
+from cliprl.engines.bundle.input_size import one_size_only, size_of, with_input_size
 from cliprl.engines.bundle.reference_outputs import Reference, encoder_shapes, predict, refiner_shapes, source_of
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, read_array
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cpu_count import network_threads
-from cliprl.engines.errors import BundleError, UsageError
+from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.selection.accuracy_gate import GATE_VERSION, Comparison, judge
 
 # How many runs an encoder's outputs stay valid, where the caller does not say.
@@ -82,9 +83,25 @@ class EngineVariant:
     def build(self) -> dict[str, bytes]:
         """Compile both networks. Raises EngineError where the backend can't."""
         request = self.encoder_request()
-        encoder = self.backend.build(request)
+        encoder = self._built(request)
         shapes = refiner_shapes(self.bundle, self._checked(self.backend.load(encoder, request)))
-        return {ENCODER: encoder, REFINER: self.backend.build(self._refiner(shapes))}
+        return {ENCODER: encoder, REFINER: self._built(self._refiner(shapes))}
+
+    def _built(self, request: Request) -> bytes:
+        """Compile a network. Raises EngineError, and for a graph that is made for one input size BundleError."""
+        try:
+            return self.backend.build(request)
+        except EngineError as error:
+            if self.bundle.own_size is None or not self._builds_at_own_size():
+                raise
+            raise BundleError(one_size_only(self.bundle, request.onnx.name)) from error
+
+    def _builds_at_own_size(self) -> bool:
+        try:
+            replace(self, bundle=with_input_size(self.bundle, self.bundle.own_size)).build()
+        except EngineError:
+            return False
+        return True
 
     def load(self, made: StoredEntry) -> CompiledBundle:
         """Make what `build` gave ready to run."""
@@ -98,6 +115,8 @@ class EngineVariant:
         grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
         for name in ("features", "logits"):
             shape = encoder.outputs[name].shape if name in encoder.outputs else ()
+            if self.bundle.own_size and len(shape) == 4 and shape[2:] != grid:
+                raise BundleError(one_size_only(self.bundle, self.encoder_request().onnx.name))
             if len(shape) != 4 or shape[2:] != grid or not -1 <= shape[1] <= MAX_EMBEDDING:
                 raise BundleError(
                     f"{self.bundle.encoder} gives '{name}' of shape {shape}; the manifest's size and stride need "
@@ -142,7 +161,7 @@ def engine_variants(
     then needs no other engine. Raises UsageError for a precision that none of them has here, EngineError where no backend serves.
     """
     changed = not np.array_equal(read_array(bundle.path / EMBEDDINGS), bundle.embeddings)
-    bundle = open_bundle(bundle.path) if changed else bundle
+    bundle = with_input_size(open_bundle(bundle.path), size_of(bundle)) if changed else bundle
     # OpenVINO's int8 encoder was made for the bundle's own number of classes.
     files = set(bundle.manifest.hashes) - ({INT8_ENCODER, INT8_WEIGHTS} if changed else set())
     backends = ready_backends(device, log)

@@ -68,6 +68,10 @@ def evaluate_command(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
     ] = 0,
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the networks: 384x480.", show_default="the bundle's"),
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Score the first N frames of each sequence.", show_default="all")
     ] = None,
@@ -88,7 +92,7 @@ def evaluate_command(
 
     options = EvaluationOptions(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
-        corruptions, severities, seed, tolerance, worst, ids, tuple(prompt or ()), tuple(exemplar or ()),
+        corruptions, severities, seed, tolerance, worst, ids, tuple(prompt or ()), tuple(exemplar or ()), input_size,
     )  # fmt: skip
     run_evaluation(options, error_console(quiet=quiet))
 

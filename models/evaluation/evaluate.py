@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, size_of, size_text
+from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
@@ -53,6 +54,7 @@ class EvaluationOptions:
     ids: bool = False
     prompts: tuple[str, ...] = ()
     exemplars: tuple[str, ...] = ()
+    input_size: str | None = None
 
 
 def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
@@ -60,7 +62,9 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data, further=("severity",))
     data: LabelledDataset = select_sequences(whole, options.split) if options.split else whole
-    bundle = open_with_classes(options.bundle, options.prompts, options.exemplars)
+    if options.input_size == AUTO_SIZE:
+        raise UsageError("--input-size auto is for a video, which has a frame rate: give a size, such as 384x480")
+    bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
     severity = DatasetSpec.parse(options.data).number("severity", 0)
     if severity:
         data = CorruptedDataset(data, severity, (bundle.manifest.height, bundle.manifest.width))
@@ -161,6 +165,7 @@ def _result(
         **({"prompts": list(options.prompts)} if options.prompts else {}),
         **({"exemplars": list(options.exemplars)} if options.exemplars else {}),
         "frames_of_each_sequence": options.frames,
+        "input_size": size_text(size_of(predictor.bundle)),
         "refinement_steps": predictor.steps,
         "engine": f"{predictor.engine_name}, {predictor.precision}",
         "seed": options.seed,

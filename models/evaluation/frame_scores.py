@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle
+from cliprl.engines import Bundle, grid_scale
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.sample import IGNORE, Image
@@ -100,7 +100,7 @@ def score_frames(
     The prior goes from scored frame to scored frame of a clip.
     `progress` is called with the number of scored frames and their total.
     """
-    segmenter = make(bundle, precision="f32", threads=1)
+    segmenter, scale = make(bundle, precision="f32", threads=1), grid_scale(bundle)
     classes = map_to_instrument(data.classes, bundle.manifest.classes, ignored)
     is_instrument = classes.predicted == 1
     members = is_instrument[: len(bundle.manifest.classes)]
@@ -114,14 +114,14 @@ def score_frames(
         before, truth = segmenter.base, classes.truth[sample.labels]
         masks = is_instrument[before.labels], is_instrument[after.labels]
         inside = inside_cells(after.view, *after.labels.shape)
-        cells.append(_cells(after, truth, members))
+        cells.append(_cells(after, truth, members, scale))
         rows.append(
             (
                 *(_pixels(is_instrument[labels_at_frame(one, *truth.shape)], truth) for one in (before, after)),
                 int((truth != IGNORE).sum()),
                 after.steps,
                 after.confidence,
-                frame_statistics(after.probabilities, after.labels, inside, members),
+                frame_statistics(after.probabilities, after.labels, inside, members, scale),
                 after.probabilities[:, inside].mean(axis=1),
                 len(cells[-1][1]),
                 _consecutive(masks, last),
@@ -141,7 +141,7 @@ def _pixels(mask: NDArray[np.bool_], truth: Image) -> list[int]:
 
 
 def _cells(
-    found: Segmentation, truth: Image, is_instrument: NDArray[np.bool_]
+    found: Segmentation, truth: Image, is_instrument: NDArray[np.bool_], scale: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the inputs (n, 5) of the cells called instrument that have a known label, and whether they are (n,)."""
     rows, columns = found.labels.shape
@@ -153,7 +153,7 @@ def _cells(
     there = truth[down, across]
     called = is_instrument[found.labels]
     known = (inside_cells(view, rows, columns) & (there != IGNORE))[called]
-    return cell_inputs(found.probabilities, called, is_instrument)[known], (there == 1)[called][known]
+    return cell_inputs(found.probabilities, called, is_instrument, scale)[known], (there == 1)[called][known]
 
 
 def _consecutive(

@@ -27,7 +27,8 @@ LARGE = 1024
 def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, folder: Path) -> None:
     """Write the encoder, for any number of images, and the refiner, for one; both for any number of classes from 2.
 
-    `text` (K, E) is an example of the classes' embeddings.
+    `text` (K, E) is an example of the classes' embeddings. The graphs state the input size of the network; those of a
+    convolutional one can be reshaped to another, because nothing in them depends on it.
     """
     image = example_image(*network.size)
     features, logits = network(image, text)
@@ -37,9 +38,21 @@ def write_networks(network: ClipSegmenter, refiner: nn.Module, text: Tensor, fol
     _export(
         network, {"image": image.repeat(2, 1, 1, 1), "text": text}, folder / ENCODER, ["features", "logits"], shapes
     )
+    write_refiner(refiner, features, logits, text, folder)
+
+
+def write_refiner(refiner: nn.Module, features: Tensor, logits: Tensor, text: Tensor, folder: Path) -> None:
+    """Write the refiner; `features` (1, D, h, w), `logits` (1, K, h, w) and `text` (K, E) are examples."""
+    classes, grid = torch.export.Dim("classes", min=2, max=MAX_CLASSES), _grid()
     inputs = {"features": features, "logits": logits, "base": logits.clone(), "prior": logits.clone(), "text": text}
-    shapes = {"features": None, **{name: {1: classes} for name in ("logits", "base", "prior")}, "text": {0: classes}}
+    maps = {name: {1: classes, **grid} for name in ("logits", "base", "prior")}
+    shapes: dict[str, Any] = {"features": grid, **maps, "text": {0: classes}}
     _export(refiner, inputs, folder / REFINER, ["refined", "moved"], shapes)
+
+
+def _grid() -> dict[int, Any]:
+    """Return the open height and width of maps (1, C, h, w)."""
+    return {axis: torch.export.Dim(name, min=8, max=1024) for axis, name in ((2, "height"), (3, "width"))}
 
 
 def write_text_tower(network: ClipSegmenter, folder: Path) -> None:
@@ -65,7 +78,10 @@ def write_prompt_head(head: nn.Module, features: NDArray[np.float32], image: NDA
         "prompts": torch.zeros(1, CHANNELS, *grid),
         "logits": torch.zeros(1, 1, *grid),
     }
-    _export(head, inputs, folder / PROMPT_HEAD, ["mask"], {})
+    stride, maps = image.shape[0] // grid[0], _grid()
+    shapes: dict[str, Any] = dict.fromkeys(("features", "prompts", "logits"), maps)
+    shapes["image"] = {1: stride * maps[2], 2: stride * maps[3]}
+    _export(head, inputs, folder / PROMPT_HEAD, ["mask"], {name: shapes[name] for name in inputs})
 
 
 def example_image(height: int, width: int) -> Tensor:
@@ -108,8 +124,23 @@ def _export(
             verbose=False,
         )
     model = onnx.load(path)
+    _state_sizes(model, inputs)
     strip_sources(model)
     onnx.save(model, path)
+
+
+def _state_sizes(model: Any, inputs: dict[str, Tensor]) -> None:
+    """State the heights and widths of the examples at inputs and outputs. Only the other open sizes stay open."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name].shape, strict=True):
+            if any(word in dim.dim_param for word in ("height", "width")):
+                sizes[dim.dim_param] = size
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    del model.graph.value_info[:]
 
 
 def strip_sources(model: Any) -> None:

@@ -18,7 +18,17 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ConfidenceSpec, open_bundle, seal_bundle
+from cliprl.engines import (
+    Bundle,
+    ConfidenceSpec,
+    UsageError,
+    open_bundle,
+    parse_size,
+    seal_bundle,
+    size_of,
+    size_text,
+    with_input_size,
+)
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
@@ -28,6 +38,7 @@ from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
@@ -38,7 +49,8 @@ from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 NOT_IN_ROWS = (CONFIDENCE_FILE, PROMPT_HEAD)
 # Raised when the content of a row changes, so that older rows are scored again.
 VERSION = 3
-RESAMPLES = 1000
+# Severities of the rows of a card, 0 is clean.
+CARD_SEVERITIES = (0, 3, 5, 2, 4)
 # A frame counts as failed below this instrument IoU.
 FAILED = 0.5
 # Frames with less instrument than this share of the image do not count for doubt.
@@ -47,11 +59,15 @@ LEAST_AREA = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the card: a set of the protocol at a severity, and the word for its use."""
+    """A row of the card: a set of the protocol at a severity, and the word for its use.
+
+    corrupt_at: the size (height, width) of the corrupted frames; None: the input size of the bundle.
+    """
 
     set: ProtocolSet
     severity: int
     use: str
+    corrupt_at: tuple[int, int] | None = None
 
     @property
     def title(self) -> str:
@@ -66,6 +82,8 @@ class Row:
         key: list[Any] = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
         if manifest.restoration is not None:
             key += [manifest.steps, astuple(manifest.restoration)[:-1]]
+        if bundle.own_size or self.corrupt_at:
+            key += [size_of(bundle), self.corrupt_at if self.severity else None]
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
 
 
@@ -74,13 +92,18 @@ def outside_row(line: str) -> Row:
     return Row(ProtocolSet(PurePath(line.partition("?")[0]).name, line, outside=True), 0, REPORTED)
 
 
-def card_rows(protocol: Protocol, names: Sequence[str], first: bool = False) -> Iterator[Row]:
-    """Yield the rows of the named sets, or of all; clean rows come first. `first` leaves out all others."""
+def card_rows(
+    protocol: Protocol,
+    names: Sequence[str],
+    severities: Sequence[int] = CARD_SEVERITIES,
+    corrupt_at: tuple[int, int] | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of the named sets, or of all, at these severities in their order."""
     sets = select_sets(protocol, names)
-    for severity in (0,) if first else (0, 3, 5, 2, 4):
+    for severity in severities:
         for one in sets:
             if not severity or severity in one.severities:
-                yield Row(one, severity, protocol.use(one))
+                yield Row(one, severity, protocol.use(one), corrupt_at)
 
 
 def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, display: ProgressDisplay) -> FrameScores:
@@ -91,7 +114,7 @@ def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, d
             return FrameScores(**{name: file[name] for name in file.files})
     data = open_dataset(row.set.data, "test", context)
     if row.severity:
-        data = CorruptedDataset(data, row.severity, (bundle.manifest.height, bundle.manifest.width))
+        data = CorruptedDataset(data, row.severity, row.corrupt_at or size_of(bundle))
     found = score_frames(
         bundle, data, row.set.ignore, row.set.every, lambda done, total: display.on_progress(row.title, done, total)
     )
@@ -108,7 +131,7 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
 
     `confidence`: of the bundle, for the error after calibration and the marks of frames.
     """
-    blocks = _blocks(scores.clips)
+    blocks = blocks_of_clips(scores.clips)
     with_instrument = bool((scores.base[:, 1] > scores.base[:, 2]).any())
     result: dict[str, Any] = {
         "use": row.use,
@@ -135,8 +158,12 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
         result["unfamiliar"] = round(float((far >= confidence.unfamiliar).mean()), 4)
     if with_instrument:
         result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}
-        result["iou_interval"] = {side: _interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES}
-        result["gain_interval"] = _interval([(scores.refined[:, :2], 100.0), (scores.base[:, :2], -100.0)], blocks)
+        result["iou_interval"] = {
+            side: bootstrap_interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES
+        }
+        result["gain_interval"] = bootstrap_interval(
+            [(scores.refined[:, :2], 100.0), (scores.base[:, :2], -100.0)], blocks
+        )
         result["sequences"] = {
             name: {side: _ratio(*getattr(scores, side)[scores.sequences == name, :2].T) for side in SIDES}
             for name in dict.fromkeys(scores.sequences.tolist())
@@ -199,32 +226,6 @@ def _ratio(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> float | None:
     return round(float(top.sum()) / float(bottom.sum()), 5) if bottom.sum() else None
 
 
-def _blocks(clips: NDArray[np.str_]) -> NDArray[np.intp]:
-    """Return the block of each frame: at most `BLOCK_FRAMES` consecutive frames of one clip."""
-    blocks, block, length = [], -1, 0
-    for n, clip in enumerate(clips):
-        fresh = n == 0 or clip != clips[n - 1] or length == BLOCK_FRAMES
-        block, length = (block + 1, 1) if fresh else (block, length + 1)
-        blocks.append(block)
-    return np.array(blocks, np.intp)
-
-
-def _interval(
-    parts: Sequence[tuple[NDArray[np.int64], float]], blocks: NDArray[np.intp], seed: int = 0
-) -> list[float] | None:
-    """Return the 95 % bootstrap interval over blocks of a weighted sum of ratios; each part is frames (N, 2) and a weight."""
-    count = int(blocks[-1]) + 1
-    if count < 2:
-        return None
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    total = np.zeros(RESAMPLES)
-    for frames, weight in parts:
-        sums = np.stack([np.bincount(blocks, frames[:, n], count) for n in range(2)], axis=-1)
-        drawn = np.tensordot(draws, sums, axes=1)
-        total += weight * drawn[:, 0] / np.maximum(drawn[:, 1], 1)
-    return [round(float(value), 4) for value in np.quantile(total, (0.025, 0.975))]
-
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -236,19 +237,37 @@ def write_card(
     protocol: ProtocolOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Score the set of this name alone. May be repeated.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Leave out the rows with corruption.")] = False,
+    severity: Annotated[
+        list[int] | None, typer.Option(help="Score this severity alone, 0 is clean. May be repeated.")
+    ] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the networks.", show_default="the bundle's"),
+    ] = None,
+    corrupt_at: Annotated[
+        str | None,
+        typer.Option(metavar="HEIGHTxWIDTH", help="Size of corrupted frames.", show_default="the input size"),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write the scores into the bundle's manifest.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
-    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    rules = load_protocol(protocol) if protocol else load_protocol()
+    opened = with_input_size(open_bundle(bundle), input_size)
+    if write and (opened.own_size or corrupt_at or severity):
+        raise UsageError("--write is for all scores at the bundle's own input size: leave the other options out")
+    severities = (0,) if clean else tuple(severity or CARD_SEVERITIES)
+    rows = card_rows(rules, only or (), severities, parse_size(corrupt_at) if corrupt_at else None)
     context = study_context(set_, out)
     done: list[tuple[Row, FrameScores]] = []
     with ProgressDisplay.open(quiet) as display:
-        for row in card_rows(rules, only or (), clean):
+        for row in rows:
             done.append((row, score_row(opened, row, context, out / "rows", display)))
             card = {
                 "bundle": opened.manifest.name,
                 "hashes": dict(opened.manifest.hashes),
+                **({"input_size": size_text(size_of(opened))} if opened.own_size or corrupt_at else {}),
+                **({"corrupt_at": corrupt_at} if corrupt_at else {}),
                 "block": BLOCK_FRAMES,
                 "rows": {one.title: summarize_row(one, scores, opened.confidence) for one, scores in done},
                 "doubt_auroc": doubt_scores(done, opened.confidence),

@@ -16,6 +16,7 @@ from cliprl.pipeline.cli.options import (
     BundleOption,
     Crf,
     Frames,
+    InputSize,
     Json,
     Legend,
     Opacity,
@@ -123,6 +124,7 @@ def archive(
     bundle: BundleOption = "small",
     steps: Steps = None,
     precision: PrecisionOption = "auto",
+    input_size: InputSize = None,
     prompt: PromptOption = None,
     classes: Classes = None,
     opacity: Opacity = 0.4,
@@ -155,6 +157,7 @@ def archive(
         crf=crf,
         preset=preset.value,
         polygons=polygons,
+        input_size=input_size,
     )
     options = ArchiveOptions(folder, output, bundle, workers, gpu_workers, threads, ray, retry)
     raise typer.Exit(run_archive(options, settings, json_output=json_, quiet=quiet))

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from cliprl.engines import UsageError, open_bundle
+from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
-from cliprl.pipeline.cli.class_selection import select_classes
+from cliprl.pipeline.cli.class_selection import open_with_classes, select_classes
 from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.live.factory import LiveOptions
-from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
 from cliprl.pipeline.sinks.registry import find_sink, writes_files
 
@@ -53,10 +52,11 @@ class ArchiveSettings:
     crf: int = 23
     preset: str = "ultrafast"
     polygons: bool = False
+    input_size: str | None = None
 
     def checked(self) -> ArchiveSettings:
         """Open the bundle, check prompts, classes and outputs, and add the bundle's hash. Raises UsageError or BundleError."""
-        bundle = with_prompts(open_bundle(self.bundle), self.prompts)
+        bundle = open_with_classes(self.bundle, self.prompts, (), self.input_size)
         if self.classes is not None:
             select_classes(self.classes, bundle.manifest.classes)
         if not self.ids and (named := [name for name in self.outputs if name.endswith(IDS_SUFFIX)]):
@@ -94,6 +94,7 @@ class ArchiveSettings:
             live=LiveOptions(),
             labels=LabelStyle(polygons=self.polygons),
             ids=self.ids,
+            input_size=self.input_size,
         )
 
     def to_json(self) -> dict[str, Any]:

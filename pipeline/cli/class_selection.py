@@ -1,17 +1,26 @@
-"""The classes of a run: those that prompts and exemplars add to the bundle, and those that `--classes` selects."""
+"""The bundle of a run: its input size, the classes that prompts and exemplars add, and those that `--classes` selects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle
+from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle, with_input_size
+from cliprl.engines.bundle.input_size import AUTO_SIZE
+from cliprl.pipeline.core.interfaces import Source
 from cliprl.pipeline.segment.prompts import with_prompts
 
 
-def open_with_classes(name: str, prompts: Sequence[str], exemplars: Sequence[str]) -> Bundle:
-    """Open a bundle, and add or change classes: see `with_prompts`, then `with_exemplars`. Raises what these raise."""
-    bundle = with_prompts(open_bundle(name), prompts)
+def open_with_classes(
+    name: str, prompts: Sequence[str], exemplars: Sequence[str], input_size: str | None = None
+) -> Bundle:
+    """Open a bundle at an input size, and add or change classes: see `with_prompts`, then `with_exemplars`.
+
+    `input_size` "auto" is chosen later (see `fit_input_size`). Raises what these raise.
+    """
+    size = None if input_size == AUTO_SIZE else input_size
+    bundle = with_prompts(with_input_size(open_bundle(name), size), prompts)
     if not exemplars:
         return bundle
     # Loaded here, for few runs need them.
@@ -19,6 +28,24 @@ def open_with_classes(name: str, prompts: Sequence[str], exemplars: Sequence[str
     from cliprl.pipeline.sources.factory import read_first_frame
 
     return with_exemplars(bundle, exemplars, read_first_frame)
+
+
+def fit_to_source(
+    bundle: Bundle,
+    input_size: str | None,
+    source: Source | None,
+    settings: Mapping[str, Any],
+    log: Callable[[str], None],
+) -> Bundle:
+    """Return the bundle at the input size that "auto" leaves to this machine and the frame rate of `source`.
+
+    `settings`: device, precision and threads of the engines. Another `input_size` leaves the bundle as it is.
+    """
+    if input_size != AUTO_SIZE:
+        return bundle
+    from cliprl.pipeline.segment.input_size import fit_input_size
+
+    return fit_input_size(bundle, None if source is None else source.info, log=log, **settings)
 
 
 def select_classes(words: Sequence[str], classes: Sequence[ClassSpec]) -> tuple[str, ...]:

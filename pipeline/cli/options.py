@@ -154,6 +154,18 @@ BudgetMs = Annotated[
         help="Time budget per frame: refinement steps that would exceed it are skipped, frames never.",
     ),
 ]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        "--input-size",
+        metavar="HEIGHTxWIDTH",
+        hidden=True,
+        rich_help_panel="Network",
+        show_default="the bundle's",
+        help="Input size of the networks: 256x320, 384x480, 512x640, or auto, the largest that keeps up with the input's frame "
+        "rate here. A larger one finds finer structures and takes more time, in proportion to its pixels.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option(rich_help_panel="Network", help="Where to run: cpu, or cuda (an NVIDIA GPU).")
 ]

@@ -21,7 +21,7 @@ from cliprl.engines.cli.signals import (
     interruptible,
     on_ending_signals,
 )
-from cliprl.pipeline.cli.class_selection import open_with_classes
+from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
 from cliprl.pipeline.cli.label_options import with_exported_frames, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
@@ -145,7 +145,7 @@ def _open(
     frames = writes_frames(targets)
     _check_targets(options, targets, frames, watched)
     with interruptible():
-        bundle = open_with_classes(options.bundle, options.prompts, options.exemplars)
+        bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
     classes = bundle.manifest.classes
     if options.follow is not None:
         FollowTarget.parse(options.follow, classes)
@@ -159,6 +159,7 @@ def _open(
             options = replace(options, live=replace(options.live, decoder=wrap))
             first = call_interruptibly(lambda: first_source(watchable(options.source), options.live))
             outputs.check(overwrite=options.overwrite)
+            bundle = fit_to_source(bundle, options.input_size, first, _engine_settings(options), log)
         live = _open_live(options, targets, first, bundle, Overlay(shown, style), log)
         opened.enter_context(tidy_recordings())
         corrections = open_corrections(options.corrections, bundle, live)
@@ -174,6 +175,7 @@ def _open(
         overlay = device.overlay(shown, style)
         source = opened.enter_context(_open_source(options, device, log))
         outputs.check(overwrite=options.overwrite)
+        bundle = fit_to_source(bundle, options.input_size, source, _engine_settings(options), log)
     if source.info.live:  # known for http only after opening
         return _open_live(options, targets, source, bundle, Overlay(shown, style), log)
     scene = OutputSpec(source.info, bundle.manifest.classes, options.labels)
@@ -197,6 +199,10 @@ def _open(
         profiler=device.profiler if options.trace else nullcontext,
         description=describe_run(source, segmenter),
     )
+
+
+def _engine_settings(options: StreamOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("device", "precision", "threads")}
 
 
 def _open_source(options: StreamOptions, device: Device, log: Callable[[str], None]) -> FrameSource:
@@ -229,14 +235,8 @@ def _open_live(
         return open_sink(target, spec, crf=options.crf, preset=options.preset, live=network_encodings.get(target))
 
     made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))
-    make_segmenter: SegmenterFactory = partial(
-        made,
-        bundle,
-        steps=options.steps,
-        budget_ms=options.budget_ms,
-        precision=options.precision,
-        threads=options.threads,
-    )
+    settings = {name: getattr(options, name) for name in ("steps", "budget_ms", "precision", "threads")}
+    make_segmenter: SegmenterFactory = partial(made, bundle, **settings)
     make: SegmenterFactory = partial(open_tracking, make_segmenter, options.follow) if options.ids else make_segmenter
     openers = dict.fromkeys(targets, open_output)
     network = bundle.manifest.name

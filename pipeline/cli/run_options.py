@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cliprl.engines import ClassSpec
+from cliprl.engines import ClassSpec, size_of, size_text
 from cliprl.pipeline.cli.class_selection import select_classes
 from cliprl.pipeline.cli.correction_options import CorrectionOptions
 from cliprl.pipeline.core.frame import Frame
@@ -52,6 +52,7 @@ class StreamOptions:
     exemplars: tuple[str, ...] = ()
     corrections: CorrectionOptions | None = None
     encoders: int = 0
+    input_size: str | None = None
 
     @property
     def watched(self) -> bool:
@@ -71,12 +72,12 @@ class StreamOptions:
 
 def describe_run(source: FrameSource, segmenter: Segmenter) -> str:
     """Return a few lines on input, bundle and engine."""
-    info, manifest = source.info, segmenter.bundle.manifest
+    info, manifest, size = source.info, segmenter.bundle.manifest, size_text(size_of(segmenter.bundle))
     rate = f"{float(info.rate):g} FPS" if info.rate else "unknown rate"
     color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
     return (
         f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
-        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {manifest.width}x{manifest.height}, {segmenter.steps} steps\n"
+        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {size}, {segmenter.steps} steps\n"
         f"engine  {segmenter.engine_name} on {segmenter.device}, {segmenter.precision}"
     )
 

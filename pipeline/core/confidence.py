@@ -9,22 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, BundleError, ConfidenceSpec, LogisticSpec
+from cliprl.engines import Bundle, BundleError, ConfidenceSpec, LogisticSpec, grid_scale
 
 # Of the cells in the field of view: share called instrument; mean entropy; mean entropy of the cells called instrument; largest
 # probability of instrument; share with a probability of 0.1 to 0.9; length of the outline; outline for its area; mean of the
 # largest probability; deviations of the entropy and of the largest probability.
 FRAME_STATISTICS = (
-    "area",
-    "entropy",
-    "instrument entropy",
-    "largest",
-    "undecided",
-    "outline",
-    "outline for area",
-    "confidence",
-    "entropy deviation",
-    "confidence deviation",
+    *("area", "entropy", "instrument entropy", "largest", "undecided", "outline"),
+    *("outline for area", "confidence", "entropy deviation", "confidence deviation"),
 )
 SMALLEST_AREA = 0.01
 # With a smaller share called instrument a frame is not marked: without an instrument the doubt means nothing.
@@ -62,10 +54,14 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfidenceModel:
-    """The confidence of a bundle, applied to probabilities float32 (K, h, w). `instrument`: bool (K,), the instruments."""
+    """The confidence of a bundle, applied to probabilities float32 (K, h, w). `instrument`: bool (K,), the instruments.
+
+    scale: how many times as many cells lie side by side as at the input size that it was fitted at.
+    """
 
     spec: ConfidenceSpec
     instrument: NDArray[np.bool_]
+    scale: float = 1.0
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self | None:
@@ -78,11 +74,11 @@ class ConfidenceModel:
                 f"the confidence of bundle '{bundle.manifest.name}' is of another version of cliprl: "
                 "fit it again with python -m cliprl.models.studies.confidence.calibration"
             )
-        return cls(bundle.confidence, instrument)
+        return cls(bundle.confidence, instrument, grid_scale(bundle))
 
     def assess(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Reliability:
         """Return the reliability of a frame. `inside`: bool (h, w), the cells in the field of view."""
-        values = frame_statistics(probabilities, labels, inside, self.instrument)
+        values = frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
         doubt = float(logistic(self.spec.doubt, values))
         means = probabilities[:, inside].mean(axis=1) if inside.any() else np.zeros(len(probabilities))
         far = distance(self.spec, np.concatenate([values, means]))
@@ -90,13 +86,12 @@ class ConfidenceModel:
 
     def calibrate(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Probabilities:
         """Return calibrated probabilities (K, h, w): of the cells called instrument, the others keep theirs."""
-        values = frame_statistics(probabilities, labels, inside, self.instrument)
+        values = frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
         called = self.instrument[labels]
         if not called.any():
             return probabilities
-        wanted = logistic(
-            self.spec.calibration, calibration_inputs(cell_inputs(probabilities, called, self.instrument), values)
-        )
+        cells = cell_inputs(probabilities, called, self.instrument, self.scale)
+        wanted = logistic(self.spec.calibration, calibration_inputs(cells, values))
         found = probabilities[self.instrument].sum(0)[called]
         result = probabilities.copy()
         scale = np.where(
@@ -107,14 +102,14 @@ class ConfidenceModel:
 
 
 def frame_statistics(
-    p: Probabilities, labels: NDArray[np.uint8], inside: Inside, instrument: Inside
+    p: Probabilities, labels: NDArray[np.uint8], inside: Inside, instrument: Inside, scale: float = 1.0
 ) -> NDArray[np.float64]:
-    """Return the `FRAME_STATISTICS` of a frame, float64 (10,)."""
+    """Return the `FRAME_STATISTICS` of a frame, float64 (10,). `scale`: see `grid_scale`."""
     cells = max(1, int(inside.sum()))
     called, chance, winning = instrument[labels] & inside, p[instrument].sum(0), p.max(axis=0)
     entropy = -(p * np.log(p + np.float32(1e-9))).sum(0)
     area = called.sum() / cells
-    outline = ((called[1:] != called[:-1]).sum() + (called[:, 1:] != called[:, :-1]).sum()) / cells
+    outline = ((called[1:] != called[:-1]).sum() + (called[:, 1:] != called[:, :-1]).sum()) / cells * scale
     of_view = inside if inside.any() else np.ones_like(inside)
     return np.array(
         [
@@ -133,14 +128,14 @@ def frame_statistics(
     )
 
 
-def cell_inputs(p: Probabilities, called: Inside, instrument: Inside) -> Probabilities:
-    """Return the `CELL_INPUTS` of the cells that are called instrument, float32 (n, 5)."""
+def cell_inputs(p: Probabilities, called: Inside, instrument: Inside, scale: float = 1.0) -> Probabilities:
+    """Return the `CELL_INPUTS` of the cells that are called instrument, float32 (n, 5). `scale`: see `grid_scale`."""
     chance = np.clip(p[instrument].sum(0), TINY, 1 - TINY)
     logits = np.log(chance / (1 - chance))
-    mean_logits, means = (
-        cv2.blur(plane, (AROUND, AROUND), borderType=cv2.BORDER_REPLICATE) for plane in (logits, chance)
-    )
-    depth = np.log(np.clip(cv2.distanceTransform(called.view(np.uint8), cv2.DIST_L2, 3), 1, DEEPEST))
+    side = 2 * round(AROUND * scale / 2 - 0.5) + 1
+    mean_logits, means = (cv2.blur(plane, (side, side), borderType=cv2.BORDER_REPLICATE) for plane in (logits, chance))
+    cells = cv2.distanceTransform(called.view(np.uint8), cv2.DIST_L2, 3) / np.float32(scale)
+    depth = np.log(np.clip(cells, 1, DEEPEST))
     return np.stack([plane[called] for plane in (logits, mean_logits, depth, chance, means)], axis=-1).astype(
         np.float32
     )

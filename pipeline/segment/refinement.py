@@ -140,15 +140,16 @@ def quantile(values: NDArray[Any], share: float) -> float:
 class InputRestoration:
     """Restores damaged network inputs: noise is filtered, a dark noisy input is brightened, and haze is subtracted."""
 
-    def __init__(self, spec: RestorationSpec) -> None:
-        self._spec, self._cost = spec, CostEstimate()
+    def __init__(self, spec: RestorationSpec, size: tuple[int, int] | None = None) -> None:
+        """`size` (height, width): the input size that the thresholds were chosen at; a larger input is measured at that size."""
+        self._spec, self._size, self._cost = spec, size, CostEstimate()
 
     def __call__(self, image: NDArray[np.uint8], deadline: float | None = None) -> bool:
         """Restore `image`, uint8 (H, W, 3), in place. Return whether it was damaged.
 
         It is left as it is where the filter would end after `deadline`, a `time.monotonic()` in seconds.
         """
-        spec, found = self._spec, estimate_damage(image)
+        spec, found = self._spec, estimate_damage(self._reduced(image))
         if found.noise > spec.noise * found.mean:
             if self._cost.in_time(deadline):
                 self._denoise(image, found)
@@ -159,7 +160,16 @@ class InputRestoration:
         cv2.convertScaleAbs(np.maximum(image, veil) - np.uint8(veil), image, 255 / (255 - veil))
         return True
 
+    def _reduced(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._size is None or image.shape[0] * image.shape[1] <= self._size[0] * self._size[1]:
+            return image
+        # As the frame itself is reduced: by halves, then without averaging, so that as much of the noise is left.
+        way = cv2.INTER_AREA if image.shape[0] >= 2 * self._size[0] else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(image, self._size[::-1], interpolation=way), np.uint8)
+
     def _denoise(self, image: NDArray[np.uint8], found: DamageEstimate) -> None:
+        if self._size is not None and image.shape[:2] != self._size:
+            found = estimate_damage(image)
         start, gain = time.monotonic(), max(1.0, self._spec.light / found.mean)
         strength = self._spec.strength * found.noise * gain
         bright = cv2.convertScaleAbs(image, alpha=gain)

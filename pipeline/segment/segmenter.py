@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, ClassSpec, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
+from cliprl.engines.bundle.input_size import with_input_size
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.confidence import ConfidenceModel
@@ -117,7 +118,8 @@ class Segmenter:
     Use one segmenter per stream. `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
     refinement). `budget_ms` limits the time spent on a frame: steps that would end later are left out. `threads` 0 lets the
     networks use half of the cores. `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches
-    #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `preprocessor` makes the network
+    #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `input_size` (height, width) or
+    "384x480": that of the networks (None: the bundle's). `preprocessor` makes the network
     input (None: on the CPU). `log` receives messages about steps that take time, such as compiling the networks for this machine;
     with `engines` given, nothing is compiled.
 
@@ -139,11 +141,13 @@ class Segmenter:
         precision: str = "auto",
         threads: int = 0,
         prompts: Sequence[str] = (),
+        input_size: tuple[int, int] | str | None = None,
         log: Callable[[str], None] = ignore_message,
         engines: CompiledBundle | None = None,
         preprocessor: Preprocessor | None = None,
     ) -> None:
-        self.bundle = with_prompts(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), prompts)
+        opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self.bundle = with_prompts(with_input_size(opened, input_size), prompts)
         manifest = self.bundle.manifest
         self.classes, self._model = manifest.classes, ConfidenceModel.of(self.bundle)
         spec = manifest.restoration
@@ -158,7 +162,7 @@ class Segmenter:
         self._refiner = RefinementLoop(
             engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
         )
-        self._restoration = InputRestoration(spec) if spec and steps != 0 else None
+        self._restoration = InputRestoration(spec, self.bundle.own_size) if spec and steps != 0 else None
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from cliprl.engines import UsageError, open_bundle
+from cliprl.engines import UsageError, compile_engine, open_bundle
+from cliprl.engines.bundle.bundle import PROMPT_HEAD, REFINER
 from cliprl.engines.promptable import open_promptable
 from cliprl.engines.promptable.prompt_maps import CHANNELS, prompt_maps
 from cliprl.models.data.sample import IGNORE
+from cliprl.models.export.resizable import example_inputs, head_of, refiner_of
 from cliprl.models.promptable.annotator import Click, mask_iou, next_click
 from cliprl.models.promptable.network import PromptHead
 from cliprl.models.promptable.train import mask_loss
@@ -52,6 +54,20 @@ def test_a_head_learns_to_follow_clicks() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_graphs_of_an_older_bundle_are_written_from_their_weights() -> None:
+    bundle = open_bundle("small")
+    inputs = example_inputs(bundle)
+    with torch.no_grad():
+        given = {name: torch.from_numpy(array) for name, array in inputs[REFINER].items()}
+        refined = refiner_of(bundle)(*(given[name] for name in ("features", "logits", "base", "prior", "text")))[0]
+        mask = head_of(bundle)(*map(torch.from_numpy, inputs[PROMPT_HEAD].values()))
+    for file, name, expected in ((REFINER, "refined", refined), (PROMPT_HEAD, "mask", mask)):
+        shapes = {key: array.shape for key, array in inputs[file].items()}
+        engine = compile_engine(bundle.path / file, precision="f32", shapes=shapes, threads=1)
+        found = engine.run(inputs[file])[name]
+        assert (np.abs(found - expected.numpy()) < 1e-3).mean() > 0.999
 
 
 def test_a_bundle_without_a_head_says_how_to_add_it() -> None:

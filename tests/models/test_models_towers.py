@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliprl.engines import UsageError
+from cliprl.engines import BundleError, UsageError, load_engines, with_input_size
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
 from cliprl.models.config.load import load_recipe
@@ -183,6 +183,10 @@ def test_a_bundle_of_a_checkpoints_network_runs_with_its_texts(
     with torch.no_grad():
         expected = class_embeddings(network, wider.manifest.classes[-1:])[0]
     assert float(expected @ torch.from_numpy(wider.embeddings[-1])) > 0.9999
+    with pytest.raises(
+        BundleError, match=r"'vit' can't take images of 96x128: its encoder.onnx is made for 48x64 alone"
+    ):
+        load_engines(with_input_size(bundle, "96x128"), precision="f32", threads=1)
 
 
 def test_a_checkpoint_of_another_shape_is_named(checkpoint: tuple[Path, Path, Any], tmp_path: Path) -> None:

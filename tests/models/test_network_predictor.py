@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,13 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
         network, RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
     )
     bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
-    eager, engines = TorchPredictor(model), ImageSegmenter(bundle, precision="f32", threads=1)
-    renderer = SceneRenderer(1, 128, 160)
-    for second in (0.0, 0.1, 0.2):
-        image = renderer.render(second)[0]
-        a, b = eager.segment(image), engines.segment(image)
-        assert (a.labels == b.labels).mean() >= 0.999
-        assert np.abs(a.probabilities - b.probabilities).max() < 1e-3
+    for size in ((64, 96), (96, 128)):
+        eager = TorchPredictor(replace(model, height=size[0], width=size[1]))
+        engines = ImageSegmenter(bundle, precision="f32", threads=1, input_size=size)
+        renderer = SceneRenderer(1, 128, 160)
+        for second in (0.0, 0.1, 0.2):
+            image = renderer.render(second)[0]
+            a, b = eager.segment(image), engines.segment(image)
+            assert a.labels.shape == b.labels.shape == (size[0] // 4, size[1] // 4)
+            assert (a.labels == b.labels).mean() >= 0.999
+            assert np.abs(a.probabilities - b.probabilities).max() < 1e-3

@@ -14,7 +14,7 @@ from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.build import BUILD_SETTINGS, PLAN_TARGETS, TensorRtPlan, build_plan
 from cliprl.engines.backends.tensorrt.caches import runtime_path, timing_path
 from cliprl.engines.backends.tensorrt.probe import INSTALL_COMMANDS, cuda_of, probe_tensorrt
-from cliprl.engines.bundle.bundle import ENCODER, IMAGE, RANGES_FILE
+from cliprl.engines.bundle.bundle import ENCODER, RANGES_FILE
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.onnx.load import EIGHT_BITS, FLOAT_PRECISIONS, load_graph_as
 
@@ -114,8 +114,7 @@ def make_engine_plan(
     except ImportError as error:
         raise EngineError(f"{package} can't be imported ({error}): {INSTALL_COMMANDS[package]}") from error
     rewrite = partial(_rewrite, products=package == "tensorrt_rtx" and precision == "f32" and _is_turing(target))
-    batch = shapes.get(IMAGE, (1,))[0]
-    return build_plan(package, load_graph_as(onnx, precision, package, rewrite, batch), shapes, target, timings)
+    return build_plan(package, load_graph_as(onnx, precision, package, rewrite, shapes), shapes, target, timings)
 
 
 def _rewrite(model: Any, *, products: bool) -> None:

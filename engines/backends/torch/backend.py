@@ -9,7 +9,7 @@ from cliprl.engines.backends.engine import Engine, Probe, Request
 from cliprl.engines.backends.gpu_discovery import NO_DRIVER, DriverInfo, GpuInfo, find_driver, gpu_identity, no_gpu
 from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.backends.tensorrt.probe import torch_cuda, why_not_torch
-from cliprl.engines.bundle.bundle import ENCODER, IMAGE
+from cliprl.engines.bundle.bundle import ENCODER
 from cliprl.engines.onnx.load import FLOAT_PRECISIONS, load_graph_as
 
 NAME = "torch"
@@ -53,7 +53,7 @@ class Torch:
 
     def build(self, request: Request) -> bytes:
         """The graph in the precision asked for. Raises EngineError where torch has no likeness of one of its operators."""
-        data = load_graph_as(request.onnx, request.precision, NAME, batch=request.shapes.get(IMAGE, (1,))[0])
+        data = load_graph_as(request.onnx, request.precision, NAME, shapes=request.shapes)
         from cliprl.engines.backends.torch.graph import Graph
 
         Graph(data, "cpu")

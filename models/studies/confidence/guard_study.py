@@ -110,7 +110,7 @@ def compare_rules(
     write_skin(out / "skin")
     lines = [f"stills:{(out / 'skin').resolve()}", *(outside or ())]
     further = [outside_row(line) for line in lines]
-    rows = [*(row for row in card_rows(rules, (), first=True) if row.use == REPORTED), *further]
+    rows = [*(row for row in card_rows(rules, (), (0,)) if row.use == REPORTED), *further]
     measured: list[tuple[Row, NDArray[np.float64], NDArray[np.float64]]] = []
     with ProgressDisplay.open(quiet) as display:
         for row in rows:

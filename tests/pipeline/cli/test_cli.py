@@ -70,8 +70,15 @@ def test_quiet_is_quiet_and_verbose_says_what_was_chosen(
     assert "".join(capfd.readouterr()) == ""
     assert call(monkeypatch, DEMO, "-v", "-o", "null:") == 0
     error = capfd.readouterr().err
-    assert "320x256" in error
+    assert "256x320" in error
     assert "openvino" in error
+
+
+def test_input_size_that_breaks_a_rule_is_misuse(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, DEMO, "-o", "null:", "--input-size", "300x400") == 2
+    assert "300x400: height and width must be multiples of 32" in capfd.readouterr().err
 
 
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
 from cliprl.engines.bundle.confidence import read_confidence
 from cliprl.pipeline.cli.run_options import GPU_MARK_FRAMES, status_line
-from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, ConfidenceModel, frame_statistics
+from cliprl.pipeline.core.confidence import (
+    CELL_INPUTS,
+    FRAME_STATISTICS,
+    ConfidenceModel,
+    cell_inputs,
+    frame_statistics,
+)
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.prompts import with_prompts
@@ -82,6 +88,20 @@ def test_the_statistics_of_a_rectangle() -> None:
     assert found["entropy"] == pytest.approx(-0.99 * np.log(0.99) - 0.01 * np.log(0.01), abs=1e-4)
     nothing = frame_statistics(p, p.argmax(0).astype(np.uint8), ~inside, np.array([False, True]))
     assert np.isfinite(nothing).all()
+
+
+def test_finer_grid_gives_the_statistics_of_the_fitted_one() -> None:
+    chance = np.where(solid() > 0.5, 0.99, 0.01)
+    found = []
+    for scale in (1, 2):
+        fine = np.kron(chance, np.ones((scale, scale)))
+        p = np.stack([1 - fine, fine]).astype(np.float32)
+        labels, instrument = p.argmax(0).astype(np.uint8), np.array([False, True])
+        values = frame_statistics(p, labels, np.ones(fine.shape, bool), instrument, scale)
+        depth = cell_inputs(p, labels == 1, instrument, scale)[:, CELL_INPUTS.index("depth")]
+        found.append((values, depth.max()))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    assert found[0][1] == pytest.approx(found[1][1], abs=0.2)
 
 
 def test_mask_of_scattered_cells_is_doubted_and_marked() -> None:

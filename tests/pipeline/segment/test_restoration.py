@@ -91,6 +91,18 @@ def test_black_surroundings_do_not_hide_noise() -> None:
     assert estimate_damage(image).noise > 20
 
 
+def test_larger_input_counts_as_damaged_as_at_the_fitted_size() -> None:
+    large = cv2.resize(scene(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).standard_normal(large.shape)
+    fine = np.clip(large + 6 * noise, 0, 255).astype(np.uint8)
+    assert InputRestoration(SPEC)(fine.copy())
+    assert not InputRestoration(SPEC, SIZE)(fine.copy())
+    coarse = np.clip(large + 40 * noise, 0, 255).astype(np.uint8)
+    restored = coarse.copy()
+    assert InputRestoration(SPEC, SIZE)(restored)
+    assert np.abs(restored - large.astype(float)).mean() < 0.7 * np.abs(coarse - large.astype(float)).mean()
+
+
 def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     restoration, clock = InputRestoration(SPEC), [100.0]
     for module in (refinement, refinement_loop):
