@@ -58,8 +58,8 @@ class FaultyEncoder(HostFrameEncoder):
         return super().__call__(message, memory)
 
 
-def hardware_encoding(fault: Path) -> NvencProcess:
-    return NvencProcess(partial(FaultyEncoder, fault), x264_options, patience=PATIENCE)
+def hardware_encoding(fault: Path, seconds: float = PATIENCE) -> NvencProcess:
+    return NvencProcess(partial(FaultyEncoder, fault), x264_options, patience=PATIENCE, seconds=seconds)
 
 
 def open_software(codec: str) -> Any:
@@ -107,4 +107,4 @@ def open_device(log: Any = None) -> BrightDevice:
 def hardware_codecs() -> LiveCodecs:
     fault = Path(os.environ["CODEC_FAULT"])
     make = MakeDecoder(fault.with_name("decoder"))
-    return LiveCodecs(lambda seconds: hardware_encoding(fault), partial(LiveDecoder, make=make, seconds=10.0))
+    return LiveCodecs(lambda seconds: hardware_encoding(fault), partial(LiveDecoder, make=make, seconds=PATIENCE))

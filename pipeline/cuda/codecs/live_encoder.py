@@ -26,8 +26,8 @@ from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, Hard
 CODEC = "h264_nvenc"
 # Size of the frame with which the process tries the encoder before it is ready.
 _TRIAL = (144, 256)
-# Seconds for the encoder to open, and for a frame.
-_OPEN, _FRAME = 5.0, 1.0
+# Seconds that a frame may take; opening may take twice as long.
+FRAME_SECONDS = 1.0
 _SETTINGS = ("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "gop_size", "options")
 _COLOR = ("colorspace", "color_primaries", "color_trc", "color_range")
 
@@ -113,8 +113,9 @@ class RemoteEncoder(VideoEncoder):
         crf: float,
         preset: str,
         key_seconds: float,
+        seconds: float,
     ) -> None:
-        self._process, self._make_options = process, options
+        self._process, self._make_options, self._seconds = process, options, seconds
         # Holds the settings, and encodes nothing.
         template: Any = av.CodecContext.create("libx264", "w")
         holder = SimpleNamespace(codec_context=template, set_display_rotation=lambda _: None)
@@ -122,10 +123,10 @@ class RemoteEncoder(VideoEncoder):
         self._memory = frame_memory(process.memory, *self._size)
         template.gop_size = max(round(float(template.framerate) * key_seconds), 1)
         settings = {name: value for name in (*_SETTINGS, *_COLOR) if (value := getattr(template, name))}
-        process.call(EncoderSetup(settings), _OPEN)
+        process.call(EncoderSetup(settings), 2 * seconds)
         self._broken, self._rotation = False, first.rotation
         self._opened_with: Frame | None = first
-        self._first = self._send(first, _OPEN)
+        self._first = self._send(first, 2 * seconds)
         if not self._first:
             raise HardwareEncoderError("it keeps frames back")
 
@@ -142,7 +143,7 @@ class RemoteEncoder(VideoEncoder):
         if frame is self._opened_with:
             self._opened_with, found = None, self._first
         else:
-            found = self._send(frame, _FRAME)
+            found = self._send(frame, self._seconds)
         return [self._packet(packet) for packet in found]
 
     def flush(self) -> list[Packet[Any]]:
@@ -150,7 +151,7 @@ class RemoteEncoder(VideoEncoder):
         if self._broken:
             return []
         try:
-            return [self._packet(packet) for packet in self._process.call(None, _FRAME)]
+            return [self._packet(packet) for packet in self._process.call(None, self._seconds)]
         except HardwareEncoderError:
             return []
 
@@ -192,8 +193,10 @@ class NvencProcess:
         options: Callable[[float, str], dict[str, str]] = nvenc.live_options,
         *,
         patience: float,
+        seconds: float = FRAME_SECONDS,
     ) -> None:
-        """Patience: seconds that an output may wait until the process is ready."""
+        """Patience: seconds that an output may wait until the process is ready; `seconds`: the longest that a frame may take."""
+        self._seconds = seconds
         self._make, self._options, self._patience = make or partial(HostFrameEncoder, CODEC), options, patience
         self._process: CodecProcess | None = None
 
@@ -220,9 +223,8 @@ class NvencProcess:
             assert self._process is not None
             if not self._process.is_ready(self._patience):
                 raise HardwareNotReadyError(f"it was not ready after {self._process.age:.1f} s")
-            encoder = RemoteEncoder(
-                self._process, first, info, self._options, crf=crf, preset=preset, key_seconds=key_seconds
-            )
+            settings: dict[str, Any] = {"crf": crf, "preset": preset, "key_seconds": key_seconds}
+            encoder = RemoteEncoder(self._process, first, info, self._options, seconds=self._seconds, **settings)
             encoder.add_to(container)
         except (OSError, ValueError, av.error.FFmpegError) as error:
             raise HardwareEncoderError(" ".join(str(error).split())) from error

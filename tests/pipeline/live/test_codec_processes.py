@@ -16,7 +16,7 @@ from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline import OutputSpec, open_sink
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.cuda.codecs import live_encoder, nvenc
+from cliprl.pipeline.cuda.codecs import nvenc
 from cliprl.pipeline.cuda.codecs.live_decoder import HardwareDecoderError, LiveDecoder
 from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
 from cliprl.pipeline.live.clock import TIME_BASE
@@ -58,14 +58,12 @@ def record(folder: Path, encoding: LiveEncoding, fault: Path, planted: str = "",
 
 
 @pytest.mark.parametrize("planted", FAULTS)
-def test_failed_encoder_of_a_recording_loses_no_frame(
-    tmp_path: Path, planted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if planted == "hang":
-        monkeypatch.setattr(live_encoder, "_FRAME", 3.0)
+def test_failed_encoder_of_a_recording_loses_no_frame(tmp_path: Path, planted: str) -> None:
     log, fault = list[str](), tmp_path / "fault"
     (tmp_path / "rec").mkdir()
-    encoding = LiveEncoding(hardware_encoding(fault), name="the raw recording", log=log.append)
+    encoding = LiveEncoding(
+        hardware_encoding(fault, 3.0 if planted == "hang" else PATIENCE), name="the raw recording", log=log.append
+    )
     writer = record(tmp_path / "rec", encoding, fault, planted)
     assert (writer.frames, writer.lost) == (40, 0)
     assert len(writer.paths) == 2
@@ -180,7 +178,7 @@ def test_failed_decoder_loses_and_repeats_no_frame(stream: Path, tmp_path: Path,
     acts: dict[int, Any] = {3: wait_until_ready}
     if planted:
         acts[at] = lambda _: fault.write_text(planted)
-    settings = {"log": log.append, "make": MakeDecoder(fault), "seconds": 3.0}
+    settings = {"log": log.append, "make": MakeDecoder(fault), "seconds": 3.0 if planted == "stop" else PATIENCE}
     expected, _ = decode(stream, {})
     found, decoder = decode(stream, acts, **settings)
     assert found == expected
@@ -198,7 +196,10 @@ def test_failed_decoder_loses_and_repeats_no_frame(stream: Path, tmp_path: Path,
 
 def test_packets_dropped_in_between_start_at_a_key_frame(stream: Path, tmp_path: Path) -> None:
     found, decoder = decode(
-        stream, {3: wait_until_ready, 30: LiveDecoder.flush_buffers}, make=MakeDecoder(tmp_path / "fault"), seconds=3.0
+        stream,
+        {3: wait_until_ready, 30: LiveDecoder.flush_buffers},
+        make=MakeDecoder(tmp_path / "fault"),
+        seconds=PATIENCE,
     )
     expected = dict(decode(stream, {})[0])
     times = [time for time, _ in found]
