@@ -171,15 +171,18 @@ class StageLoad:
         context.Process(target=_run_load, args=(job, self._on, self._running), daemon=True).start()
 
     def switch(self, *, on: bool) -> None:
-        """Switch it on, and wait until it runs; or off. Raises CliprlError if it does not run."""
+        """Switch it on or off, and wait until it runs or rests. Raises CliprlError if it does not follow."""
         (self._on.set if on else self._on.clear)()
-        if on and not self._running.wait(LOAD_PATIENCE):
-            raise CliprlError("the load on the other cores does not run: try the clip with cliprl-stream first")
+        until = time.monotonic() + LOAD_PATIENCE
+        while self._running.is_set() != on:
+            if time.monotonic() > until:
+                raise CliprlError("the load on the other cores does not run: try the clip with cliprl-stream first")
+            time.sleep(0.01)
 
 
 def _run_load(job: BenchJob, on: Event, running: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    segmenter = Segmenter(job.bundle, steps=job.steps)
+    segmenter = Segmenter(job.bundle, steps=job.steps, threads=1)
     with tempfile.TemporaryDirectory() as folder, single_threaded():
         while on.wait():
             running.set()

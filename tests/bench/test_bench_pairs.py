@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from host_readings import QUIET, STOLEN, result_of
 from media import make_clip
 
+from cliprl.bench.commands import stages
 from cliprl.bench.commands.headline import checkout, headline, work
 from cliprl.bench.commands.headline.acceptance import GOALS, acceptance
 from cliprl.bench.commands.results.check import Limit, read_budget
@@ -240,3 +242,23 @@ def test_clips_are_scaled_with_their_aspect_ratio(tmp_path: Path) -> None:
         assert after.info.height == 90
         assert after.info.width == pytest.approx(90 * before.info.width / before.info.height, abs=1)
         assert sum(1 for _ in after) == 4
+
+
+def test_a_load_rests_before_the_next_turn() -> None:
+    load = object.__new__(stages.StageLoad)
+    load._on, load._running = on, running = threading.Event(), threading.Event()  # type: ignore[assignment]
+
+    def follow() -> None:
+        for event in (on.is_set, lambda: not on.is_set()):
+            while not event():
+                time.sleep(0.005)
+            time.sleep(0.1)  # the pass that it is in
+            (running.clear if running.is_set() else running.set)()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    load.switch(on=True)
+    assert running.is_set()
+    load.switch(on=False)
+    assert not running.is_set()
+    thread.join()
