@@ -345,6 +345,23 @@ def test_as_much_training_is_kept_as_old_data_bears(level: float, share: float) 
     assert encoder.weights[0].item() == pytest.approx(share)
 
 
+def test_a_blend_is_judged_by_the_classes_too() -> None:
+    tools = [ClassSpec(name, (0, 255, 0), "instrument") for name in ("shaft", "tip")]
+    classes = (ClassSpec("background", (0, 0, 0), "background"), *tools)
+
+    class TwoTools(OneWeight):
+        """Above 0.5 the tip is called a shaft, which all instruments as one do not show."""
+
+        def __call__(self, boundary: dict[str, torch.Tensor]) -> torch.Tensor:
+            shaft, tip = 2 * self.weights[0] * boundary["level"], boundary["level"]
+            return torch.stack([torch.full_like(tip, -9), shaft, tip], 1).reshape(2, 3, 1, 1)
+
+    labels = torch.tensor([2, 2], dtype=torch.uint8).reshape(2, 1, 1)
+    views = EncodedViews({"level": torch.ones(2, 1)}, labels, torch.zeros(2, 3, 1, 1))
+    encoder = TwoTools(1.0)
+    assert blend_weights(encoder, [torch.zeros(1)], [views], classes, "f32") == 0.4  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("fault", ["missing package", "refused by the gate"])
 def test_int8_is_made_again_or_left_out(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
