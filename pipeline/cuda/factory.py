@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from cliprl.engines import Engine, EngineError, ignore_message
@@ -40,7 +41,7 @@ def hardware_codecs() -> LiveCodecs:
     from cliprl.pipeline.cuda.codecs.live_decoder import LiveDecoder
     from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
 
-    return LiveCodecs(lambda seconds: NvencProcess(patience=seconds), LiveDecoder)
+    return LiveCodecs(lambda seconds: NvencProcess(patience=seconds), partial(LiveDecoder, refused=[]))
 
 
 def check_device() -> None:

@@ -70,7 +70,8 @@ def _plane(pixels: Plane, width: int) -> HostPlane:
 class LiveDecoder:
     """The decoder of a live source: the GPU's from a key frame on, once it is ready, and the CPU's before and after a failure.
 
-    Attributes that it lacks are those of `software`, the CPU's context. `notes` name the decoder and the reason.
+    Attributes that it lacks are those of `software`, the CPU's context. `notes` name the decoder and the reason. `refused` is
+    shared by the decoders of a run; one that can't be opened writes the reason there, and those of later connections do not try.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class LiveDecoder:
         *,
         make: Callable[[DecoderSetup, mmap], Work] = HostFrameDecoder,
         seconds: float = FRAME_SECONDS,
+        refused: list[str] | None = None,
     ) -> None:
-        self.software, self.notes = software, list[str]()
+        self._refused = [] if refused is None else refused
+        self.software, self.notes = software, list(self._refused)
         self._log, self._make, self._seconds = log, make, seconds
         self._process: CodecProcess | None = None
-        self._on = self._off = False
+        self._on, self._off, self._served = False, bool(self._refused), False
         self._kept: list[Any] = []  # packets since a key frame
         self._newest_key = 0  # the newest key frame among them
         self._given: deque[int | None] = deque(maxlen=_MOST_KEPT)
@@ -119,7 +122,10 @@ class LiveDecoder:
         """Let the CPU decode the packets from now on, and note why."""
         self._on = False
         self.close()
-        self._note(f"decoded on the CPU: no NVDEC ({error})")
+        text = f"decoded on the CPU: no NVDEC ({error})"
+        self._note(text)
+        if not self._served:
+            self._refused.append(text)
 
     def close(self) -> None:
         """End the process."""
@@ -147,7 +153,7 @@ class LiveDecoder:
             self._process = self._start(packet)
         if not self._process.is_ready(0):
             return []
-        self._on = True
+        self._on = self._served = True
         self._note("decoded on the GPU by NVDEC")
         images = list(self.software.decode(None))
         self.software.flush_buffers()

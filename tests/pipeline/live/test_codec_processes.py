@@ -217,10 +217,16 @@ def test_without_nvdec_the_cpu_decodes_and_the_reason_is_given(stream: Path) -> 
         while decoder._process is not None and not decoder._process.poll(0.1):
             assert time.monotonic() < limit
 
-    found, decoder = decode(stream, {3: until_answered}, seconds=3.0)
+    refused = list[str]()
+    found, decoder = decode(stream, {3: until_answered}, refused=refused)
     assert len(found) == 60
     assert decoder is not None
     assert decoder.notes == ["decoded on the CPU: no NVDEC (Could not dynamically load CUDA)"]
+    found, again = decode(stream, {}, refused=refused)  # the next connection
+    assert len(found) == 60
+    assert again is not None
+    assert again.notes == refused == decoder.notes
+    assert again._process is None
 
 
 def test_a_live_source_tells_which_decoder_it_has(stream: Path, tmp_path: Path) -> None:
