@@ -29,7 +29,7 @@ from cliprl.pipeline.cuda.codecs.nvdec import DECODABLE
 from cliprl.pipeline.sources.decoding.low_latency import has_key
 
 # Seconds that a packet may take, less than the display takes for a stall.
-FRAME_SECONDS = 0.25
+NVDEC_SECONDS = 0.25
 # Frames that a decoder may hold back to put them in order (H.264: 16), and the most packets that are kept to be decoded again.
 _REORDERED, _MOST_KEPT = 16, 1500
 # Packets in a row without a frame after which the decoder is taken for broken.
@@ -80,7 +80,7 @@ class LiveDecoder:
         log: Callable[[str], None] = ignore_message,
         *,
         make: Callable[[DecoderSetup, mmap], Work] = HostFrameDecoder,
-        seconds: float = FRAME_SECONDS,
+        seconds: float = NVDEC_SECONDS,
         refused: list[str] | None = None,
     ) -> None:
         self._refused = [] if refused is None else refused

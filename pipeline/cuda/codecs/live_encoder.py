@@ -27,7 +27,7 @@ CODEC = "h264_nvenc"
 # Size of the frame with which the process tries the encoder before it is ready.
 _TRIAL = (144, 256)
 # Seconds that a frame may take; opening may take twice as long.
-FRAME_SECONDS = 1.0
+NVENC_SECONDS = 1.0
 _SETTINGS = ("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "gop_size", "options")
 _COLOR = ("colorspace", "color_primaries", "color_trc", "color_range")
 
@@ -193,7 +193,7 @@ class NvencProcess:
         options: Callable[[float, str], dict[str, str]] = nvenc.live_options,
         *,
         patience: float,
-        seconds: float = FRAME_SECONDS,
+        seconds: float = NVENC_SECONDS,
     ) -> None:
         """Patience: seconds that an output may wait until the process is ready; `seconds`: the longest that a frame may take."""
         self._seconds = seconds
