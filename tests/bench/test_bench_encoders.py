@@ -11,7 +11,7 @@ from cliprl.bench.commands.encoders import BOUND, encoder_counts, independent_ro
 from cliprl.bench.harness.timing import BenchJob, TaskOutcome, TimedRun
 
 
-def test_counts_go_up_to_the_processors_and_include_the_automatic_one() -> None:
+def test_counts_reach_the_processors_and_include_the_automatic_one() -> None:
     assert encoder_counts("ultrafast", 2) == [1, 2]
     assert encoder_counts("ultrafast", 16) == [1, 2, 4, 8, 16]
     assert encoder_counts("ultrafast", 24) == [1, 2, 4, 6, 8, 16]
