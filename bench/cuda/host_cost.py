@@ -1,31 +1,43 @@
 """`python -m cliprl.bench.cuda.host_cost`: what a frame costs the interpreter, on a GPU that does nothing.
 
-It runs frames of 1920x1080 through segmenter and overlay of the `cuda` device and counts the calls to the driver.
+It runs frames of 1920x1080 through segmenter and overlay of the `cuda` device and counts the calls to the driver. `-o FILE`
+writes the figures to a result file.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from numpy.typing import DTypeLike, NDArray
 
 from cliprl.bench.cuda.runs import EveryStep
+from cliprl.bench.harness import environment
+from cliprl.bench.harness.result import Result, Series, check_place
 from cliprl.engines import Bundle, CompiledBundle, open_bundle
 from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.view.shape_fit import LINES, first_lines
 
-_HEIGHT, _WIDTH, _FRAMES, _WARM = 1080, 1920, 600, 100
+_HEIGHT, _WIDTH, _FRAMES, _WARM, _BATCH = 1080, 1920, 600, 100, 50
+# Pixels by which the field of view moves in a frame, and the names of what is measured.
+STEPS = (0, 2, 10)
+TIME, CALLS = "interpreter time", "calls to the driver"
 # The methods of `Gpu` that call the driver for each frame; `done` is a query, which does not wait.
 _CALLS = ("copy", "launch", "record", "wait", "synchronize", "replay", "done")
 
@@ -164,8 +176,8 @@ def moving_discs(count: int, size: tuple[int, int], step: float) -> list[NDArray
 
 def measure(
     frames: int = _FRAMES, warm: int = _WARM, size: tuple[int, int] = (_HEIGHT, _WIDTH), *, step: float = 0.0
-) -> tuple[float, Counter[str]]:
-    """Run frames; return the milliseconds of this thread's processor time for a frame, and the calls to the driver by name.
+) -> tuple[list[float], Counter[str]]:
+    """Run frames; return the milliseconds of this thread's processor time for a frame of each batch, and the calls by name.
 
     A frame's upload, segmentation and overlay are counted, with legend and status line, every refinement step, and the download.
     The field of view moves by `step` pixels in every frame, and changes its size a little.
@@ -177,11 +189,12 @@ def measure(
     for result in segmenter._results._held:
         result.totals[1:4], result.totals[-1] = 500, 5000  # three classes for the legend
     overlay, ring = device.overlay(segmenter.classes, Style()), device.ring(4, "wait")
-    spent, discs = 0.0, moving_discs(warm + frames, size, step)
+    marks, discs = list[float](), moving_discs(warm + frames, size, step)
     for index, distances in enumerate(discs):
         if index == warm:
             gpu.calls.clear()
-            spent = time.thread_time()
+        if index >= warm and (index - warm) % _BATCH == 0:
+            marks.append(time.thread_time())
         segmenter._view_tracker._host[:] = distances
         luma, chroma = ring.acquire(*size)
         ring.publish(Frame(luma, chroma, index, Fraction(1, 60), index))
@@ -189,19 +202,52 @@ def measure(
         assert frame is not None
         overlay.draw(frame, segmenter(frame), "cliprl small · 3 steps · research use only")
         ring.release(frame)
-    milliseconds = (time.thread_time() - spent) * 1000 / frames
-    return milliseconds, Counter({name: round(gpu.calls[name] / frames, 2) for name in _CALLS})
+    batches = [(end - start) * 1000 / _BATCH for start, end in itertools.pairwise(marks)]
+    return batches, Counter({name: round(gpu.calls[name] / frames, 2) for name in _CALLS})
 
 
-def main() -> None:
-    """Print the figures."""
+def case_of(step: float) -> str:
+    """Return the name of the case in which the field of view moves `step` pixels a frame."""
+    return f"field of view moves by {step:g} pixels a frame"
+
+
+app = typer.Typer(add_completion=False)
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write a result file of this name.")]
+
+
+@app.command()
+def run(output: Output = None) -> None:
+    """Measure what a frame costs the interpreter on a GPU that does nothing: processor time, and calls to the driver."""
+    if output is not None:
+        check_place(output)
     gc.freeze()  # as the command does
-    for step in (0, 2, 10):
-        milliseconds, calls = measure(step=step)
+    series, watch = list[Series](), environment.LoadWatch()
+    for step in STEPS:
+        batches, calls = measure(step=step)
         counted = ", ".join(f"{count:g} {name}" for name, count in calls.items())
-        print(f"field of view moves by {step} pixels a frame: {milliseconds:.3f} ms of interpreter time a frame")
+        print(f"{case_of(step)}: {median(batches):.3f} ms of interpreter time a frame")
         print(f"  {sum(calls.values()):g} calls to the driver a frame: {counted}")
+        series.append(Series.of(case_of(step), TIME, "ms", [batches]))
+        series.append(Series.of(case_of(step), CALLS, "calls", [[sum(calls.values())]], counted))
+    if output is not None:
+        _result(series, watch).write(output)
+
+
+def _result(series: list[Series], watch: environment.LoadWatch) -> Result:
+    known = {key: value for key, value in environment.describe_machine().items() if value is not None}
+    bundle = open_bundle()
+    return Result(
+        kind="gpu-host-cost",
+        command="python -m cliprl.bench.cuda.host_cost -o FILE",
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=environment.commit(),
+        machine=known | watch.block(),
+        input={"name": "a disc that moves", "size": f"{_WIDTH}x{_HEIGHT}"},
+        bundle={"name": bundle.manifest.name, "input": f"{bundle.manifest.width}x{bundle.manifest.height}"},
+        method={"includes": "upload, segmentation, overlay, download, on a GPU that does nothing", "batch": _BATCH},
+        series=tuple(series),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.bench.cuda.host_cost"))

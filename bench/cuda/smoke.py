@@ -8,15 +8,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from statistics import median
 
 import numpy as np
 
 from cliprl.bench.fixtures import timecode
 from cliprl.engines import CliprlError, EngineError, open_bundle
+from cliprl.pipeline.core.color import ColorSpace
+from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.cuda.context import SharedGpu
 from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.geometry import set_color, set_planes, set_view
 from cliprl.pipeline.cuda.gpu_api import CaptureError
 from cliprl.pipeline.cuda.kernels.compiler import KERNEL_TARGETS, compile_sources, compiler, read_sources
+from cliprl.pipeline.cuda.kernels.kernel_arguments import Prepare
+from cliprl.pipeline.cuda.upload import FrameUpload
 
 _LIBRARIES = {"NVDEC": "libnvcuvid.so.1", "NVENC": "libnvidia-encode.so.1"}
 _FRAMES = 120
@@ -60,8 +66,14 @@ def _checks(card: SharedGpu | None) -> Sequence[Check]:
         Check("kernels compile for every GPU generation", _compile, needs_gpu=False),
         Check("libraries of decoder and encoder", _libraries, needs_gpu=False),
         Check("codecs of live streams, in separate processes", _live_codecs),
+        Check(
+            "calls to the driver and interpreter time of a frame, on a GPU that does nothing",
+            _host_cost,
+            needs_gpu=False,
+        ),
         Check("a kernel writes a time code and another reads it", lambda: _kernels(gpu)),
         Check("after a forced failed capture the next capture works", lambda: _captures(gpu)),
+        Check("a captured kernel reads each frame's addresses from GPU memory", lambda: _frame_data(gpu)),
         Check("two streams open at once", lambda: _two_streams(gpu)),
         Check(f"one stream of {_FRAMES} frames, and its interpreter time", lambda: _one_stream(gpu)),
         Check("one profiled frame", lambda: _profile(gpu)),
@@ -95,6 +107,16 @@ def _live_codecs() -> str:
     from cliprl.bench.cuda.live_codecs import check_live_codecs
 
     return check_live_codecs(*SIZE)
+
+
+def _host_cost() -> str:
+    from cliprl.bench.cuda.host_cost import measure
+
+    found = {step: measure(step=step) for step in (0, 10)}
+    return "; ".join(
+        f"view moves by {step} pixels a frame: {sum(calls.values()):g} calls, {median(batches):.2f} ms"
+        for step, (batches, calls) in found.items()
+    )
 
 
 def _kernels(card: SharedGpu) -> str:
@@ -142,6 +164,30 @@ def _captures(card: SharedGpu) -> str:
     if back.tolist() != [7] * 4:
         raise EngineError(f"the graph wrote {back.tolist()}")
     return f"failed as forced ({reason[:80]}), then worked"
+
+
+def _frame_data(card: SharedGpu) -> str:
+    gpu, (height, width) = card.gpu, (64, 80)
+    upload, image = FrameUpload(gpu, (height, width)), gpu.empty((height, width, 3), np.uint8)
+    graph = gpu.capture(lambda stream: gpu.launch(Prepare(width, height, upload.address, gpu.address(image)), stream))
+    view, pinned, back = full_viewport(height, width, height, width), upload.pinned(), gpu.pinned(image.shape, np.uint8)
+    set_color(upload.data, ColorSpace(full_range=True))
+    set_view(upload.data, view, (height, width))
+    upload.set_tables(view)
+    for value in (40, 200):
+        source = gpu.pinned((height * width * 3 // 2,), np.uint8)
+        source[: height * width], source[height * width :] = value, 128
+        frame = gpu.empty(source.shape, np.uint8)
+        gpu.copy(frame, source, card.compute)
+        luma = gpu.address(frame)
+        set_planes(upload.data, ((luma, width), (luma + height * width, width)))
+        upload.send(pinned, card.compute)
+        gpu.replay(graph, card.compute)
+        gpu.copy(back, image, card.compute)
+        _wait(card)
+        if abs(back.astype(int) - value).max() > 1:
+            raise EngineError(f"gray {value} became {int(back.min())} to {int(back.max())}")
+    return "equal"
 
 
 def _two_streams(card: SharedGpu) -> str:

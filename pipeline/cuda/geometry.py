@@ -13,7 +13,7 @@ from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.viewport import Viewport, network_to_frame
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Axis, FrameData
 from cliprl.pipeline.overlay.upsample import grid_spans
-from cliprl.pipeline.view.grid_warp import grid_map
+from cliprl.pipeline.view.grid_warp import axis_map
 
 # Address and pitch, in bytes, of luma and of chroma.
 Planes = tuple[tuple[int, int], tuple[int, int]]
@@ -166,5 +166,4 @@ def warp_of(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[float,
     """
     if (old.crop, old.placed) == (new.crop, new.placed):
         return IDENTITY
-    scale, shift = grid_map(new, old, grid)
-    return float(scale[0]), float(shift[0]), float(scale[1]), float(shift[1])
+    return *axis_map(new, old, 0, grid[1]), *axis_map(new, old, 1, grid[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from ctypes import addressof, memmove, sizeof
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class UploadBuffers:
 
     def write(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, fill: Callable[[NDArray[Any]], object]) -> int:
         """Let `fill` write an array in pinned memory, and copy it as `send` does."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         buffer, pinned = self._buffer(name, size), self._free(size)
         fill(pinned.memory[:size].view(dtype).reshape(shape))
         self._gpu.copy(self._gpu.slice(buffer, 0, size), pinned.memory[:size], self._stream)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.viewport import Viewport, frame_to_network, network_to_frame
+from cliprl.pipeline.core.viewport import Viewport
 
 
 def grid_map(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -15,11 +15,19 @@ def grid_map(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[NDArr
     A cell at `c` in the grid over `old` lies at `scale * c + shift` in the grid over `new`. Cell 0 is half a cell from the edge
     of the network input, where the coordinates of the view start.
     """
-    to_frame, to_network = network_to_frame(old), frame_to_network(new)
-    scale = to_network[:, :2].diagonal() * to_frame[:, :2].diagonal()
-    shift = to_network[:, :2].diagonal() * to_frame[:, 2] + to_network[:, 2]
-    strides = np.array([old.network_width / grid[1], old.network_height / grid[0]])
-    return scale, shift / strides + (scale - 1) / 2
+    x, y = axis_map(old, new, 0, grid[1]), axis_map(old, new, 1, grid[0])
+    return np.array([x[0], y[0]]), np.array([x[1], y[1]])
+
+
+def axis_map(old: Viewport, new: Viewport, axis: int, cells: int) -> tuple[float, float]:
+    """Return scale and shift of `grid_map` along one axis (0: x, 1: y) with that number of cells."""
+    (start, length), (place, room) = old.crop[axis::2], old.placed[axis::2]
+    to_frame = length / room
+    from_frame = new.placed[axis::2][1] / new.crop[axis::2][1]
+    scale = from_frame * to_frame
+    shift = from_frame * (start - place * to_frame) + (new.placed[axis] - new.crop[axis] * from_frame)
+    stride = (old.network_height if axis else old.network_width) / cells
+    return scale, shift / stride + (scale - 1) / 2
 
 
 def warp_grid(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_fake import FakeGpu
@@ -67,6 +68,23 @@ def test_the_kernels_check_passes_on_the_simulated_gpu(monkeypatch: pytest.Monke
     status, lines = checked(monkeypatch, check, card)
     assert status == 0
     assert lines[-1] == "ok: codes: equal"
+
+
+@needs_compiler
+@pytest.mark.parametrize("stale", [False, True])
+def test_check_of_frame_data_finds_a_graph_with_stale_addresses(monkeypatch: pytest.MonkeyPatch, stale: bool) -> None:
+    card = share(FakeGpu(lambda n: 0), network_of)
+    sent = list[bool]()
+
+    def send(upload: Any, pinned: Any, stream: Any) -> None:
+        if not (stale and sent):
+            original(upload, pinned, stream)
+        sent.append(True)
+
+    original = smoke.FrameUpload.send
+    monkeypatch.setattr(smoke.FrameUpload, "send", send)
+    status, lines = checked(monkeypatch, smoke.Check("frame", lambda: smoke._frame_data(card)), card)
+    assert (status, lines[-1].startswith("FAILED")) == (int(stale), stale)
 
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")

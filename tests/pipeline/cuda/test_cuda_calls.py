@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
 from gpu_tracker import TrackedRing
 
-from cliprl.bench.cuda.host_cost import measure
+from cliprl.bench.cuda.host_cost import CALLS, STEPS, TIME, case_of, measure
+from cliprl.bench.harness.result import read_result
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import share
@@ -24,6 +26,7 @@ from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDet
 
 CLASSES = (ClassSpec("background", (0, 0, 0), "background"),)
 SIZE = (240, 320)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("step", [0.0, 2.0, 10.0])
@@ -33,6 +36,20 @@ def test_frame_takes_at_most_twenty_calls_to_the_driver(step: float) -> None:
     assert sum(calls.values()) <= 20
     assert calls["copy"] <= 5
     assert calls["synchronize"] <= 2
+
+
+def test_committed_figures_are_those_that_are_counted() -> None:
+    """Times are those of the machine that is named; calls are the same everywhere."""
+    found = read_result(ROOT / "bench" / "results" / "gpu" / "host-cost.json")
+    for step in STEPS:
+        calls, spent = (found.find(case_of(step), name) for name in (CALLS, TIME))
+        assert calls is not None
+        assert spent is not None
+        assert calls.digest().p50 <= 20
+    _, counted = measure(frames=20, warm=12, size=(272, 480))
+    still = found.find(case_of(0), CALLS)
+    assert still is not None
+    assert still.digest().p50 == sum(counted.values())
 
 
 def disc(index: int, center: float) -> Frame:

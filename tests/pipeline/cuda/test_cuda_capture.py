@@ -76,6 +76,49 @@ def test_a_failed_capture_leaves_a_stream_that_runs(
     assert len([note for note in device.notes if "no CUDA graph (operation failed" in note]) == 1
 
 
+def disc_frames() -> Iterator[Frame]:
+    """A disc that moves and grows: each frame has another view."""
+    y, x = np.mgrid[:96, :128]
+    for index, (center, radius) in enumerate([(60, 36), (60, 36), (64, 38), (68, 40), (68, 40), (60, 44)]):
+        luma = np.where((x - center) ** 2 + (y - 48) ** 2 < radius**2, 90 + (x * 3 + y * 5 + 11 * index) % 80, 16)
+        chroma = np.full((48, 64, 2), (110, 150), np.uint8)
+        yield Frame(luma.astype(np.uint8), chroma, index, Fraction(1, 25), index)
+
+
+@pytest.mark.parametrize("to_host", [True, False])
+def test_moving_view_is_the_same_with_and_without_graphs(engines: CompiledBundle, to_host: bool) -> None:
+    """Graphs read each frame's view, tables and addresses from the memory of the GPU."""
+    seen = []
+    for failing in (set[int](), {0}):
+        gpu = FakeGpu(random.Random(9).randrange)
+        gpu.failing, found = failing, []
+        device = CudaDevice(shared(gpu))
+        segmenter: Any = device.segmenter(open_bundle(), engines=engines, steps=1)
+        ring, overlay = device.ring(3, "wait"), device.overlay(segmenter.classes)
+        overlay.to_host = to_host
+        for frame in disc_frames():
+            planes = ring.acquire(frame.height, frame.width)
+            planes[0][:], planes[1][:] = frame.luma, frame.chroma
+            ring.publish(Frame(*planes, frame.index, frame.time_base, frame.index))
+            taken = ring.take()
+            assert taken is not None
+            result = segmenter(taken)
+            overlay.draw(taken, result, "status")
+            gpu.drain()
+            slot = device.frames.slot_of(taken)
+            found.append((result.view, result.labels.copy(), np.array(slot.luma), np.array(slot.chroma)))
+            if to_host:
+                np.testing.assert_array_equal(taken.luma, slot.luma)
+            ring.release(taken)
+        assert bool(gpu.replays) == (not failing)
+        seen.append(found)
+    assert len({view for view, *_ in seen[0]}) >= 3
+    for ours, theirs in zip(*seen, strict=True):
+        assert ours[0] == theirs[0]
+        for one, other in zip(ours[1:], theirs[1:], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_an_engine_that_can_not_be_captured_is_not_captured(
     engines: CompiledBundle, expected: list[NDArray[np.uint8]]
 ) -> None:

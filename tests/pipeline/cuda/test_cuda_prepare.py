@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from gpu_fake import FakeGpu
 from gpu_host import launch, library, needs_compiler, pitched
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport
+from cliprl.pipeline.cuda.context import share
+from cliprl.pipeline.cuda.device import CudaDevice
+from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.cuda.geometry import AxisTables, set_color, set_planes, set_view
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, FrameData, Narrow, Prepare
+from cliprl.pipeline.cuda.upload import FrameUpload
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 pytestmark = needs_compiler
@@ -108,6 +113,29 @@ def test_outside_the_circle_all_is_black() -> None:
     image = by_kernel(frame, view)
     np.testing.assert_array_equal(image.any(axis=2), by_cpu(frame, view).any(axis=2))
     assert not image[:20, :50].any()
+
+
+def test_tables_larger_than_their_room_are_sent_apart() -> None:
+    """A crop of more than 32 times the network input has more taps than the room is made for."""
+    gpu = FakeGpu(lambda n: 0, eager=0)
+    device = CudaDevice(share(gpu, network_of))
+    ring, size = device.ring(2, "wait"), (16, 16)
+    upload = FrameUpload(gpu, size)
+    for index, scale in enumerate((40, 20, 48)):
+        frame, view = (
+            noisy(16 * scale, 16 * scale, ColorSpace(), seed=index),
+            full_viewport(16 * scale, 16 * scale, *size),
+        )
+        planes = ring.acquire(frame.height, frame.width)
+        planes[0][:], planes[1][:] = frame.luma, frame.chroma
+        ring.publish(Frame(*planes, index, Fraction(1, 25), index))
+        taken, out = ring.take(), np.zeros((*size, 3), np.uint8)
+        assert taken is not None
+        device.prepare(taken, view, out)
+        assert np.abs(out.astype(int) - by_cpu(frame, view)).max() <= 2
+        ring.release(taken)
+        upload.set_tables(view)
+        assert bool(upload._axes.size > upload._room) == (scale > 32)
 
 
 def test_a_frame_of_one_colour_stays_it() -> None:

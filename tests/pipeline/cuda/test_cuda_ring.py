@@ -204,7 +204,31 @@ class PaintsInSecret(CudaRing):
         self.leave(frame, stream)
 
 
-@pytest.mark.parametrize("careless", [WritesTooSoon, ReadsTooSoon, PaintsTooSoon, PaintsInSecret])
+class IdleTooSoon(CudaRing):
+    def rewritten(self, frame: Frame, stream: FakeStream) -> None:
+        super().rewritten(frame, stream)
+        self.slot_of(frame).idle = True  # without a wait of the host
+
+    def leave(self, frame: Frame, stream: FakeStream, event: Any = None) -> None:
+        super().leave(frame, stream, event)
+        self.slot_of(frame).idle = True
+
+
+class LeavesWithAnEarlyEvent(CudaRing):
+    def enter(self, frame: Frame, stream: FakeStream) -> Slot:
+        slot = super().enter(frame, stream)
+        self.early = self._gpu.event()
+        self._gpu.record(self.early, stream)
+        return slot
+
+    def leave(self, frame: Frame, stream: FakeStream, event: Any = None) -> None:
+        super().leave(frame, stream, self.early)
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [WritesTooSoon, ReadsTooSoon, PaintsTooSoon, PaintsInSecret, IdleTooSoon, LeavesWithAnEarlyEvent],
+)
 def test_the_simulation_finds_rings_that_forget_an_event(careless: type[CudaRing]) -> None:
     caught = 0
     for seed in range(30):
@@ -224,6 +248,26 @@ def test_the_simulation_finds_rings_that_forget_an_event(careless: type[CudaRing
         except AssertionError:
             caught += 1
     assert caught > 15
+
+
+def test_slot_that_the_host_has_waited_for_needs_no_waits() -> None:
+    gpu = FakeGpu(lambda n: 0, eager=0)
+    ring, waits, wait = CudaRing(gpu, 2, "wait", gpu.stream()), list[Any](), gpu.wait
+    gpu.wait = lambda stream, event: (waits.append(stream), wait(stream, event))[1]  # type: ignore[method-assign]
+    painter, reader = gpu.stream(), gpu.stream()
+    for index in range(6):
+        write(ring, index)
+        frame = ring.take()
+        assert frame is not None
+        slot = ring.own(frame, painter)
+        ring.rewritten(frame, painter)
+        gpu.synchronize(slot.ready)
+        slot.idle = True
+        if index == 3:  # a reader after the wait: what it reads must not be overwritten
+            ring.enter(frame, reader)
+            ring.leave(frame, reader)
+        ring.release(frame)
+    assert waits.count(ring.stream) == 1
 
 
 def test_the_simulation_finds_deadlocks() -> None:
