@@ -51,7 +51,7 @@ def queries(load: Load, answer_after: float = 0.0) -> QuerySource:
 def test_closed_loops_ask_after_the_last_answer() -> None:
     single = queries(Load(SINGLE_STREAM, 0.1), 0.01)
     assert all(due >= answer for due, answer in zip(single.issued[1:], single.answered, strict=False))
-    assert len(single.latencies()) == len(single.answered) > 2
+    assert len(single.latencies()) == len(single.answered) >= 1
     assert min(single.latencies()) >= 9.9
     multi = queries(Load(MULTI_STREAM, 0.1, samples=8), 0.001)
     assert len(multi.issued) % 8 == 0
@@ -107,6 +107,7 @@ def test_the_best_rate_is_found_by_bisection() -> None:
     assert tried[0] == 32
     never = best_rate(lambda rate: ScenarioRun([500.0] * 10, rate, rate), 64.0)
     assert next(s.rounds for s in scenario_series(SERVER, [never])) == ((0.0,),)
+    assert not keeps_limit([])
     assert keeps_limit([50.0] * 100)
     assert not keeps_limit([50.0] * 90 + [500.0] * 10)
     assert keeps_limit([50.0] * 10_000 + [500.0] * 50)

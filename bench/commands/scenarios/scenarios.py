@@ -131,7 +131,12 @@ def best_rate(run: Callable[[float], ScenarioRun], most: float) -> ScenarioRun:
 
 
 def keeps_limit(latencies: Sequence[float]) -> bool:
-    """Whether the 99th percentile is within the server's limit: by early stopping, or among fewer queries by the samples."""
+    """Whether the 99th percentile is within the server's limit: by early stopping, or among fewer queries by the samples.
+
+    No query shows nothing.
+    """
+    if not latencies:
+        return False
     late = sum(value > SERVER_LIMIT for value in latencies)
     allowed = tolerated(len(latencies), PERCENTILES[SERVER])
     return late <= (allowed if allowed >= 0 else (1 - PERCENTILES[SERVER]) * len(latencies))
