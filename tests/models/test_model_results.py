@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from cliprl.engines import open_bundle
 from cliprl.models.evaluation.protocol import load_protocol
-from cliprl.models.studies import larynx_study, model_card, model_card_tables, text_study
+from cliprl.models.studies import larynx_study, model_card, model_card_tables, selection_study, text_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,14 +47,24 @@ def larynx(result: dict[str, Any]) -> list[str]:
 TABLES = [("endovis2015.json", endovis2015), ("text-study.json", text), ("larynx-study.json", larynx)]
 
 
+def assert_table(name: str, lines: Sequence[str], readme: Path) -> None:
+    """The README of a folder of models/ holds the lines and names the result."""
+    found = readme.read_text().splitlines()
+    assert not [line for line in lines if line not in found]
+    assert f"models/results/{name}" in "\n".join(found)
+
+
 @pytest.mark.parametrize(("name", "lines"), TABLES, ids=[name for name, _ in TABLES])
 def test_the_readme_says_what_the_result_says(name: str, lines: Any) -> None:
     result = json.loads((ROOT / "models" / "results" / name).read_text())
-    readme = (ROOT / "models" / "README.md").read_text().splitlines()
-    missing = [line for line in lines(result) if line not in readme]
-    assert not missing
-    assert f"models/results/{name}" in "\n".join(readme)
+    assert_table(name, lines(result), ROOT / "models" / "README.md")
     assert {"command", "date", "machine"} <= result.keys()
+
+
+def test_the_table_of_selection_is_measured() -> None:
+    result = json.loads((ROOT / "models" / "results" / "selection.json").read_text())
+    assert_table("selection.json", selection_study.table_lines(result), ROOT / "models" / "labelling" / "README.md")
+    assert len(result["seeds"]) == 3
 
 
 def test_the_readme_is_short() -> None:
