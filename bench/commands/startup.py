@@ -24,7 +24,7 @@ METHOD = {
     "frame decoded, segmented, painted and encoded, the file closed",
     "warm": "compiled engines are found in the cache",
     "cold": "the cache is empty: engines are compiled and pass the accuracy gate",
-    "files": "in the system's page cache",
+    "files": "in the system's page cache; Python's bytecode is there, as in an installed package",
 }
 # The programs of the cases; their differences show the time of each part.
 STREAM_CODE = "from cliprl.pipeline.cli.main import main; main()"
@@ -32,15 +32,19 @@ PARTIAL_STARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
 WARM_CACHE, COLD_CACHE = CASES = "warm", "cold"
 
 
-def launch_python(words: Sequence[str], cache: Path) -> tuple[float, float, str]:
+def launch_python(words: Sequence[str], cache: Path, bytecode: Path | None = None) -> tuple[float, float, str]:
     """Run Python with these words; return seconds by the clock, CPU seconds, and its standard error.
 
-    Raises CliprlError if it fails.
+    `bytecode` keeps the bytecode of all modules, whatever the environment says about writing it. Raises CliprlError if it fails.
     """
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    if bytecode is not None:
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment["PYTHONPYCACHEPREFIX"] = str(bytecode)
     before, start = os.times(), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", *words],
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -66,10 +70,11 @@ def one_round(job: BenchJob, folder: Path) -> dict[str, tuple[float, float, str]
         "-o",
         str(folder / "out.mp4"),
     ]
+    bytecode = folder / "bytecode"
     with tempfile.TemporaryDirectory(dir=folder) as empty:
-        cold = launch_python(stream, Path(empty))
-    parts = {name: launch_python([code], folder) for name, code in PARTIAL_STARTS.items()}
-    return parts | {WARM_CACHE: launch_python(stream, folder), COLD_CACHE: cold}
+        cold = launch_python(stream, Path(empty), bytecode)
+    parts = {name: launch_python([code], folder, bytecode) for name, code in PARTIAL_STARTS.items()}
+    return parts | {WARM_CACHE: launch_python(stream, folder, bytecode), COLD_CACHE: cold}
 
 
 @measurement(

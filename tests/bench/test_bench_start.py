@@ -44,3 +44,9 @@ def test_cold_start_reports_compilation_and_warm_start_compiles_nothing(
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(CliprlError, match=r"fails.*no such luck"):
         startup.launch_python(["import sys; sys.exit('no such luck')"], tmp_path)
+
+
+def test_bytecode_is_kept_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    startup.launch_python(["import colorsys"], tmp_path, tmp_path / "bytecode")
+    assert list((tmp_path / "bytecode").rglob("colorsys*.pyc"))

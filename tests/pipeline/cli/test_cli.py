@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -17,6 +20,7 @@ import typer
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
+from cliprl.pipeline.cli import run as run_module
 from cliprl.pipeline.cli.progress import bottleneck, describe_bottleneck
 from cliprl.pipeline.cli.run import default_output
 from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Latency, Summary
@@ -33,6 +37,24 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The same in this process, where no process of its own is needed."""
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
     return run_app(cli.app, "cliprl-stream")
+
+
+def test_what_is_loaded_is_not_collected_during_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, on_frame = [], run_module._on_frame
+
+    def counted(bar: Any, trace: Any) -> Callable[[Any, Any], None]:
+        note = on_frame(bar, trace)
+
+        def both(frame: Any, segmentation: Any) -> None:
+            frozen.append(gc.get_freeze_count())
+            note(frame, segmentation)
+
+        return both
+
+    monkeypatch.setattr(run_module, "_on_frame", counted)
+    assert call(monkeypatch, DEMO, "-o", str(tmp_path / "out.mp4"), "--steps", "0", "--frames", "2") == 0
+    assert min(frozen) > 1000
+    assert gc.get_freeze_count() == 0
 
 
 def frames_of(path: Path) -> int:
