@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -166,8 +166,6 @@ class Segmenter:
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
-        self._encoded = np.zeros(shape, np.uint8)
-        self._outputs: Mapping[str, NDArray[Any]] | None = None
         self._gate = _presence_gate(self.classes)
         self.reset()
         self._warm_up()
@@ -207,13 +205,10 @@ class Segmenter:
             context.is_related = self._prior.is_related(context.image[0], compare=context.damaged)
 
     def encode(self, context: FrameContext) -> None:
-        """Run the encoder: features and logits before refinement. A repeated frame has those of the frame before."""
+        """Run the encoder: features and logits before refinement."""
         with context.stage("encode"):
-            # Videos repeat frames where a camera is slower than they are.
-            if self._outputs is None or not np.array_equal(self._encoded, context.image):
-                self._outputs = self._encoder.run({"image": context.image, "text": self.bundle.embeddings})
-                np.copyto(self._encoded, context.image)
-            context.features, context.logits = self._outputs["features"], self._outputs["logits"]
+            outputs = self._encoder.run({"image": context.image, "text": self.bundle.embeddings})
+            context.features, context.logits = outputs["features"], outputs["logits"]
 
     def refine(self, context: FrameContext) -> None:
         """Run the refinement loop within the time that is left, and set the segmentation."""
@@ -237,7 +232,6 @@ class Segmenter:
         manifest = self.bundle.manifest
         self._detector = FieldOfViewDetector(manifest.height, manifest.width)
         self._prior = TemporalPrior()
-        self._outputs = None
 
     @property
     def prior(self) -> TemporalPrior:

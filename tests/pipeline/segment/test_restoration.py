@@ -196,27 +196,6 @@ def test_a_frame_without_damage_takes_no_step() -> None:
         np.testing.assert_array_equal(found.probabilities, base.probabilities)
 
 
-def test_only_a_repeated_image_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter, runs = Segmenter(restored(), precision="f32"), []
-    encoder = segmenter._encoder
-
-    class Counted(StubEncoder):
-        def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-            runs.append(inputs)
-            return encoder.run(inputs)
-
-    monkeypatch.setattr(segmenter, "_encoder", Counted())
-    frames = [frame_of(scene(0)), frame_of(scene(0), 1), frame_of(scene(1), 2), frame_of(scene(0), 3)]
-    found = [segmenter(frame).probabilities.copy() for frame in frames]
-    assert len(runs) == 3
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[3])
-    assert not np.array_equal(found[1], found[2])
-    segmenter.reset()
-    segmenter(frames[3])
-    assert len(runs) == 4
-
-
 def test_labels_are_the_first_of_the_largest_logits() -> None:
     view = full_viewport(64, 80, 64, 80)
     logits = np.random.default_rng(0).integers(-2, 3, (5, 16, 20)).astype(np.float32)
