@@ -369,3 +369,18 @@ def test_committed_results_do_not_name_the_machine() -> None:
         text = path.read_text(encoding="utf-8")
         for folder in (str(ROOT.parent), "/home/", "/root/", "/tmp/"):
             assert folder not in text, path.name
+
+
+WORK_RESULTS = ROOT / readme.RESULTS_FOLDER / "work"
+
+
+def test_the_costs_of_a_frame_are_those_of_the_committed_results() -> None:
+    text = (ROOT / "pipeline" / "stream" / "README.md").read_text(encoding="utf-8")
+    table = text.split("<!-- work -->")[1].split("<!-- end of work -->")[0].strip().splitlines()
+    clips = [cell.strip() for cell in table[0].split("|")[2:-1]]
+    found = {clip: read_result(WORK_RESULTS / f"{clip}.json") for clip in clips}
+    for line in table[2:]:
+        name, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        for clip, cell in zip(clips, cells, strict=True):
+            medians = [found[clip].find(case, name) for case in ("baseline", "cliprl-stream")]
+            assert cell == " → ".join(f"{series.digest().p50:.2f}" for series in medians if series), (clip, name)
