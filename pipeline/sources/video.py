@@ -19,8 +19,9 @@ from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
 from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
-from cliprl.pipeline.sources.decoding.demux import PacketReader, SharedDemuxer
+from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
+from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.playlist import (
     check_playlist,
     missing_variants,

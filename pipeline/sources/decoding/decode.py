@@ -12,8 +12,9 @@ import av
 
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sources.decoding.codec_change import CodecWatch
-from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, PacketReader, SharedDemuxer
+from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
+from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 DEFAULT_RATE = Fraction(25)

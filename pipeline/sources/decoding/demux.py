@@ -1,21 +1,15 @@
-"""Reads the packets of an input through damage: video for the decoder, audio for the outputs; of a live input on a thread."""
+"""Reads the packets of an input through damage: video for the decoder, audio for the outputs."""
 
 from __future__ import annotations
 
 import errno
-import threading
-import time
 from collections import deque
 from fractions import Fraction
 from typing import Any
 
 import av
-from av.format import Flags
 
 from cliprl.pipeline.core.passthrough import Passthrough
-from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock
-from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, has_key
-from cliprl.pipeline.sources.decoding.packet_queue import Arrived, LivePacketQueue
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
@@ -107,13 +101,6 @@ def _time(packet: Packet) -> Fraction | None:
 # A demuxer that fails this often without a packet in between is given up.
 _MOST_READ_ERRORS = 32
 _GONE = (TimeoutError, ConnectionError, av.error.ExitError)
-# A read that takes longer than this, in seconds, has waited for the sender.
-_WAITED = 0.002
-# Demuxers of streams that come in stored parts, of which several may lie ready.
-_STORED = ("hls", "dash")
-_NO_TIMES: Any = Flags.no_timestamps.value
-# How long closing waits for a read that is under way, and a reader for room, in seconds.
-_PATIENCE, _TICK = 1.0, 0.05
 
 
 class Demuxer:
@@ -147,99 +134,3 @@ class Demuxer:
             self.empty += packet.pos is not None
         self.lost += 1
         return None
-
-
-class PacketReader(threading.Thread):
-    """Reads a live stream without waiting for the decoder, and records when each packet arrived.
-
-    `close` closes the container too. The packet's `opaque` is its `PacketStamp`, which libav passes on to the frame.
-    `timeline` moves its times after that.
-    """
-
-    def __init__(
-        self, container: Any, packets: SharedDemuxer, undelayed: ParserBypass, timeline: Timeline[Packet]
-    ) -> None:
-        super().__init__(name="packets", daemon=True)
-        self._container, self._undelayed, self._timeline = container, undelayed, timeline
-        self._demuxer = Demuxer(packets, live=True)
-        self._timed = not container.format.flags & _NO_TIMES
-        self.stored = container.format.name.startswith(_STORED)
-        self._clock = ArrivalClock()
-        self._queue = LivePacketQueue(self._clock, stored=self.stored)
-        self._changed = threading.Condition()
-        self._ended = self._closed = False
-
-    @property
-    def skipped(self) -> int:
-        """Packets that were dropped undecoded, to catch up with the stream."""
-        return self._queue.skipped
-
-    @property
-    def waiting(self) -> int:
-        """Packets that have arrived and wait for the decoder."""
-        return len(self._queue)
-
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the stream, once `take` has given None."""
-        return self._demuxer.failure
-
-    def due(self, image: Any) -> float:
-        """When a frame would have arrived without any backlog, by `time.monotonic()`."""
-        stamp = image.opaque
-        with self._changed:
-            return time.monotonic() if stamp is None else self._clock.due(stamp)
-
-    def take(self) -> tuple[Packet | None, bool]:
-        """The next packet to decode, and whether others before it were dropped; None at the end. Waits for it."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) or self._ended or self._closed)
-            found = self._queue.take(time.monotonic()) if not self._closed else None
-            self._changed.notify_all()
-        return (found[0].packet, found[1]) if found else (None, False)
-
-    def close(self) -> None:
-        """Stop reading. A read that hangs ends by libav's timeout, and then closes the container."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            ended = self._ended
-        if ended:
-            self._container.close()
-        self.join(_PATIENCE)
-
-    def run(self) -> None:
-        """Read packets until the end or `close`."""
-        try:
-            while not self._closed and (packet := self._read()) is not None:
-                self._put(*packet)
-        except Exception as error:  # raised by the consumer
-            self._demuxer.failure = error
-        with self._changed:
-            self._ended, closed = True, self._closed
-            self._changed.notify_all()
-        if closed:
-            self._container.close()
-
-    def _read(self) -> tuple[Packet, float, bool] | None:
-        start = time.monotonic()
-        packet = self._demuxer.next()
-        now = time.monotonic()
-        return None if packet is None else (packet, now, now - start > _WAITED)
-
-    def _put(self, packet: Packet, now: float, waited: bool) -> None:
-        bare = self._undelayed.is_on  # without the parser, key frames are not marked
-        self._undelayed.look(packet)
-        key = packet.is_keyframe or (bare and has_key(bytes(packet)))
-        media, order = (_seconds(packet, time_) if self._timed else None for time_ in (packet.pts, packet.dts))
-        with self._changed:
-            packet.opaque = stamp = self._clock.stamp(media, order, now, waited=waited)
-            self._timeline.feed(packet)
-            self._queue.put(Arrived(packet, stamp, packet.size, key))
-            self._changed.notify_all()
-            while self.stored and self._queue.full and not self._closed:
-                self._changed.wait(_TICK)
-
-
-def _seconds(packet: Packet, time_: int | None) -> float | None:
-    return None if time_ is None else float(time_ * packet.time_base)
