@@ -50,6 +50,17 @@ def test_the_model_card_quotes_the_training() -> None:
         assert source.get("attribution", "(arXiv").split(":")[0].split(",")[0].split(" et")[0] in text
 
 
+def test_the_model_card_quotes_the_scores_of_both_sizes() -> None:
+    result = json.loads((ROOM.parent / "models" / "results" / "input-sizes.json").read_text(encoding="utf-8"))
+    assert result["hashes"]["encoder.onnx"] == open_bundle("small").manifest.hashes["encoder.onnx"]
+    assert f"takes {result['cpu']['384x480']['median']:.1f} times" in " ".join(CARD.read_text(encoding="utf-8").split())
+    quoted = {row[0]: row[1:] for row in rows(CARD) if len(row) == 5 and row[0] in result["rows"]}
+    for name, row in result["rows"].items():
+        sizes = row["256x320"], row["384x480"]
+        scores = [f"{one['iou']['refined']:.3f}" if "iou" in one else "–" for one in sizes]
+        assert quoted[name] == [*scores, *(f"{100 * one['false_alarms']['refined']:.2f} %" for one in sizes)]
+
+
 def test_the_model_card_quotes_sizes() -> None:
     files = {path.name: path.stat().st_size for path in CARD.parent.iterdir() if path != CARD}
     quoted = {row[0]: row[2] for row in rows(CARD) if row[0].startswith("`")}
