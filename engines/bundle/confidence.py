@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines.errors import BundleError, reason_of
 
@@ -28,9 +29,12 @@ class LogisticSpec:
 
 @dataclass(frozen=True, slots=True)
 class DistanceSpec:
-    """A Mahalanobis distance: the length of `whitening` (N, N) times the inputs (N,) less their `means` (N,)."""
+    """The least Mahalanobis distance from S sets: the length of `whitening` (N, N) times the inputs (N,) less a set's `means`.
 
-    means: tuple[float, ...]
+    means: (S, N). The sets share one covariance.
+    """
+
+    means: tuple[tuple[float, ...], ...]
     whitening: tuple[tuple[float, ...], ...]
 
 
@@ -41,12 +45,13 @@ class ConfidenceSpec:
     statistics: names of the statistics of a frame, in order. cells: names of the inputs of a cell. calibration: the probability
     that a cell called instrument is one; its inputs are those of the cell and the statistics. doubt: the probability that the
     instruments of a frame are badly segmented; its inputs are the statistics. familiarity: the distance of a frame from those
-    that it was fitted to; its inputs are the statistics and the mean probability of each class. A frame is unsure or unfamiliar
-    at or above its threshold.
+    that it was fitted to; its inputs are the statistics, the mean probability of each class, and `colors`, the names of the
+    statistics of the network input. A frame is unsure or unfamiliar at or above its threshold.
     """
 
     statistics: tuple[str, ...]
     cells: tuple[str, ...]
+    colors: tuple[str, ...]
     calibration: LogisticSpec
     doubt: LogisticSpec
     familiarity: DistanceSpec
@@ -60,19 +65,28 @@ class ConfidenceSpec:
     def fits(self, classes: int) -> bool:
         """Return whether the sizes of all parts agree, for a bundle of this number of classes."""
         count, numbers = len(self.statistics), self.familiarity
-        sizes = [len(self.calibration.weights) - len(self.cells), len(self.doubt.weights), len(numbers.means) - classes]
-        rows = [len(row) for row in numbers.whitening]
-        return sizes == [count] * 3 and rows == [len(numbers.means)] * len(numbers.means)
+        inputs = count + classes + len(self.colors)
+        sizes = [len(self.calibration.weights) - len(self.cells), len(self.doubt.weights)]
+        rows = [len(row) for row in (*numbers.whitening, *numbers.means)]
+        squared = len(numbers.whitening) == inputs and len(numbers.means) > 0
+        return squared and sizes == [count] * 2 and rows == [inputs] * len(rows)
 
     def values(self) -> Sequence[float]:
         """Return all numbers."""
         logistic = [(*part.weights, part.intercept) for part in (self.calibration, self.doubt)]
         return [
-            *(value for part in (*logistic, *self.familiarity.whitening) for value in part),
-            *self.familiarity.means,
+            *(value for part in (*logistic, *self.familiarity.whitening, *self.familiarity.means) for value in part),
             self.unsure,
             self.unfamiliar,
         ]
+
+
+def _present(found: Any) -> Any:
+    """Return the content of a file in the present form: the first version had one set without colors."""
+    if isinstance(found, dict) and isinstance(found.get("familiarity"), dict) and "colors" not in found:
+        numbers = found["familiarity"]
+        return found | {"colors": [], "familiarity": numbers | {"means": [numbers.get("means")]}}
+    return found
 
 
 def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
@@ -82,11 +96,13 @@ def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
     try:
         if (size := path.stat().st_size) > MAX_CONFIDENCE_BYTES:
             raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
-        spec = TypeAdapter(ConfidenceSpec).validate_json(path.read_bytes())
+        spec = TypeAdapter(ConfidenceSpec).validate_python(_present(json.loads(path.read_bytes())))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])[:80]
         raise BundleError(f"{path}: {place}: {first['msg']}; write the bundle again") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({reason_of(error)[:80]}); write the bundle again") from error
     except OSError as error:
         raise BundleError(f"{path} can't be read ({reason_of(error)}): copy the bundle again") from error
     if not spec.fits(classes) or not all(map(math.isfinite, spec.values())):

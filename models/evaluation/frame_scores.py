@@ -15,7 +15,7 @@ from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import Pixels
-from cliprl.pipeline.core.confidence import cell_inputs, frame_statistics
+from cliprl.pipeline.core.confidence import cell_inputs, color_statistics, frame_statistics
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
@@ -30,7 +30,8 @@ class FrameScores:
     base, refined: int64 (N, 3), pixels of the intersection with the truth, of the union, and called instrument falsely.
     known: int64 (N,), pixels with a known label. steps: int64 (N,), refinement steps. confidence: float64 (N,), of the frame.
     statistics: float64 (N, 10), the `FRAME_STATISTICS` of the refined mask (see `cliprl.pipeline.core.confidence`).
-    means: float64 (N, K), the mean probability of each class in the field of view. called: int64 (N,), cells with a known label
+    means: float64 (N, K), the mean probability of each class in the field of view. colors: float64 (N, 21), the
+    `COLOR_STATISTICS` of the network input. called: int64 (N,), cells with a known label
     that are called instrument. cells: float32 (M, 5), their `CELL_INPUTS`, frame after frame. right: bool (M,), whether they
     are.
     consecutive: int64 (N, 4), cells of the intersection and union with the last frame of the clip: base, then refined.
@@ -44,6 +45,7 @@ class FrameScores:
     confidence: NDArray[np.float64]
     statistics: NDArray[np.float64]
     means: NDArray[np.float64]
+    colors: NDArray[np.float64]
     called: Pixels
     consecutive: Pixels
     clips: NDArray[np.str_]
@@ -60,8 +62,8 @@ class FrameScores:
         return np.concatenate([self.cells, np.repeat(self.statistics, self.called, axis=0)], axis=1)
 
     def frame_values(self) -> NDArray[np.float64]:
-        """Return the inputs of a distance, (N, 10 + K)."""
-        return np.concatenate([self.statistics, self.means], axis=1)
+        """Return the inputs of a distance, (N, 10 + K + 21)."""
+        return np.concatenate([self.statistics, self.means, self.colors], axis=1)
 
 
 class BaseCapture(ImageSegmenter):
@@ -123,6 +125,7 @@ def score_frames(
                 after.confidence,
                 frame_statistics(after.probabilities, after.labels, inside, members, scale),
                 after.probabilities[:, inside].mean(axis=1),
+                color_statistics(_known(after.colors), inside),
                 len(cells[-1][1]),
                 _consecutive(masks, last),
                 data.clip(index),
@@ -133,6 +136,11 @@ def score_frames(
         progress(len(rows), -(-len(data) // every))
     ragged = (np.concatenate(part) for part in zip(*cells, strict=True))
     return FrameScores(*(np.array(column) for column in zip(*rows, strict=True)), *ragged)
+
+
+def _known(colors: Image | None) -> Image:
+    assert colors is not None, "a segmenter of the CPU keeps the colors"
+    return colors
 
 
 def _pixels(mask: NDArray[np.bool_], truth: Image) -> list[int]:

@@ -48,7 +48,7 @@ from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 # Files of a bundle that its masks do not depend on.
 NOT_IN_ROWS = (CONFIDENCE_FILE, PROMPT_HEAD)
 # Raised when the content of a row changes, so that older rows are scored again.
-VERSION = 3
+VERSION = 4
 # Severities of the rows of a card, 0 is clean.
 CARD_SEVERITIES = (0, 3, 5, 2, 4)
 # A frame counts as failed below this instrument IoU.

@@ -18,6 +18,16 @@ FRAME_STATISTICS = (
     *("area", "entropy", "instrument entropy", "largest", "undecided", "outline"),
     *("outline for area", "confidence", "entropy deviation", "confidence deviation"),
 )
+# Of the network input in the field of view: mean and deviation of R, G, B; of the shares of R and of G in their sum the mean, the
+# deviation and quantiles; quantiles of the brightness. All are 0..1.
+RED_QUANTILES, GREEN_QUANTILES, LIGHT_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95), (0.05, 0.5, 0.95), (0.1, 0.5, 0.9)
+COLOR_STATISTICS = (
+    *(f"{channel} {name}" for name in ("mean", "deviation") for channel in ("red", "green", "blue")),
+    *(f"share of {channel} {name}" for name in ("mean", "deviation") for channel in ("red", "green")),
+    *(f"share of red {part}" for part in RED_QUANTILES),
+    *(f"share of green {part}" for part in GREEN_QUANTILES),
+    *(f"brightness {part}" for part in LIGHT_QUANTILES),
+)
 SMALLEST_AREA = 0.01
 # With a smaller share called instrument a frame is not marked: without an instrument the doubt means nothing.
 MARKED_AREA = 0.001
@@ -27,7 +37,7 @@ LARGEST = 30.0
 # logarithm of its distance from the edge of the mask, at most `DEEPEST` cells; its probability; the mean probability around it.
 CELL_INPUTS = ("logit", "logit around", "depth", "probability", "probability around")
 AROUND, DEEPEST = 9, 6.0
-TINY = 1e-6
+TINY, TINY_LIGHT = 1e-6, 1e-3
 
 Probabilities = NDArray[np.float32]
 Inside = NDArray[np.bool_]
@@ -69,19 +79,31 @@ class ConfidenceModel:
         instrument = np.array([spec.kind == "instrument" for spec in bundle.manifest.classes])
         if bundle.confidence is None or not instrument.any():
             return None
-        if (bundle.confidence.statistics, bundle.confidence.cells) != (FRAME_STATISTICS, CELL_INPUTS):
+        found = bundle.confidence
+        known = found.colors in ((), COLOR_STATISTICS)
+        if not known or (found.statistics, found.cells) != (FRAME_STATISTICS, CELL_INPUTS):
             raise BundleError(
                 f"the confidence of bundle '{bundle.manifest.name}' is of another version of cliprl: "
                 "fit it again with python -m cliprl.models.studies.confidence.calibration"
             )
         return cls(bundle.confidence, instrument, grid_scale(bundle))
 
-    def assess(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Reliability:
-        """Return the reliability of a frame. `inside`: bool (h, w), the cells in the field of view."""
+    def assess(
+        self,
+        probabilities: Probabilities,
+        labels: NDArray[np.uint8],
+        inside: Inside,
+        colors: NDArray[np.uint8] | None = None,
+    ) -> Reliability:
+        """Return the reliability of a frame. `inside`: bool (h, w), the cells in the field of view.
+
+        colors: RGB uint8 (h, w, 3), the network input at the cells; None counts as familiar.
+        """
         values = frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
         doubt = float(logistic(self.spec.doubt, values))
         means = probabilities[:, inside].mean(axis=1) if inside.any() else np.zeros(len(probabilities))
-        far = distance(self.spec, np.concatenate([values, means]))
+        seen = None if colors is None or not self.spec.colors else color_statistics(colors, inside)
+        far = distance(self.spec, np.concatenate([values, means]), seen)
         return Reliability(doubt, far, bool(is_unsure(self.spec, doubt, values)), far >= self.spec.unfamiliar)
 
     def calibrate(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Probabilities:
@@ -128,6 +150,30 @@ def frame_statistics(
     )
 
 
+def colors_of(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a copy of an image RGB uint8 (H, W, 3) at the middle of each cell of a grid (h, w)."""
+    down, across = (size // cells for size, cells in zip(image.shape, shape, strict=False))
+    return image[down // 2 :: down, across // 2 :: across][: shape[0], : shape[1]].copy()
+
+
+def color_statistics(image: NDArray[np.uint8], inside: Inside) -> NDArray[np.float64]:
+    """Return the `COLOR_STATISTICS`, float64 (21,), of a network input RGB uint8 (h, w, 3) at the cells that are `inside`."""
+    pixels = image[inside] if inside.any() else np.zeros((1, 3))
+    rgb = pixels.astype(np.float32) / 255
+    total = rgb.sum(axis=1)
+    red, green = (rgb[:, :2] / (total + np.float32(TINY_LIGHT))[:, None]).T
+    return np.concatenate(
+        [
+            rgb.mean(axis=0),
+            rgb.std(axis=0),
+            (red.mean(), green.mean(), red.std(), green.std()),
+            np.quantile(red, RED_QUANTILES),
+            np.quantile(green, GREEN_QUANTILES),
+            np.quantile(total / 3, LIGHT_QUANTILES),
+        ]
+    ).astype(np.float64)
+
+
 def cell_inputs(p: Probabilities, called: Inside, instrument: Inside, scale: float = 1.0) -> Probabilities:
     """Return the `CELL_INPUTS` of the cells that are called instrument, float32 (n, 5). `scale`: see `grid_scale`."""
     chance = np.clip(p[instrument].sum(0), TINY, 1 - TINY)
@@ -159,7 +205,12 @@ def is_unsure(
     return np.asarray((doubt >= spec.unsure) & (statistics[..., 0] >= MARKED_AREA))
 
 
-def distance(spec: ConfidenceSpec, inputs: NDArray[np.float64]) -> float:
-    """Return the distance of a frame from those that the bundle is for; `inputs` are its statistics and mean probabilities."""
-    whitening = np.array(spec.familiarity.whitening)
-    return float(np.linalg.norm(whitening @ (inputs - spec.familiarity.means)))
+def distance(spec: ConfidenceSpec, inputs: NDArray[np.float64], colors: NDArray[np.float64] | None) -> float:
+    """Return the distance of a frame from those that the bundle is for.
+
+    inputs: its statistics and mean probabilities. colors: its `COLOR_STATISTICS`; None for those of each set that is compared.
+    """
+    means, count = np.array(spec.familiarity.means), len(inputs)
+    known = means[:, count:] if colors is None else np.broadcast_to(colors, (len(means), len(colors)))
+    values = np.concatenate([np.broadcast_to(inputs, (len(means), count)), known], axis=1)
+    return float(np.linalg.norm((values - means) @ np.array(spec.familiarity.whitening).T, axis=1).min())

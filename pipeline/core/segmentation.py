@@ -68,7 +68,8 @@ class Segmentation:
     instances: the instruments with their numbers; None in a stream that does not track them.
     presence: estimated probability, 0..1, that the frame shows a class, by the names of the classes that are left out of `labels`
     where they are absent; None if there is none of these.
-    model: the confidence of the bundle, None for one without.
+    model: the confidence of the bundle, None for one without. colors: RGB uint8 (h, w, 3), the network input at the cells; None
+    where it is not on the host.
     """
 
     labels: NDArray[np.uint8]
@@ -80,6 +81,7 @@ class Segmentation:
     instances: Instances | None = None
     presence: Mapping[str, float] | None = None
     model: ConfidenceModel | None = None
+    colors: NDArray[np.uint8] | None = field(default=None, repr=False)
     _reliability: Reliability | None = field(default=None, repr=False)
     # Not carried to a copy with other labels: `replace` leaves it out.
     _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)
@@ -89,7 +91,7 @@ class Segmentation:
         """How far the mask can be trusted; None without a model. It is computed when it is first read, and kept."""
         if self._reliability is None and self.model is not None:
             inside = inside_cells(self.view, *self.labels.shape)
-            self._reliability = self.model.assess(self.probabilities, self.labels, inside)
+            self._reliability = self.model.assess(self.probabilities, self.labels, inside, self.colors)
         return self._reliability
 
     @property

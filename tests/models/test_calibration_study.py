@@ -23,7 +23,7 @@ from cliprl.models.studies.confidence.fits import (
     fit_distance,
 )
 from cliprl.models.studies.model_card import Row, summarize_row
-from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, logistic
 
 CELLS = 40
 
@@ -39,8 +39,10 @@ def rows_of(
     statistics[:, FRAME_STATISTICS.index("entropy")] = 3 * quality + 9 * outside
     cells = np.full((count * CELLS, len(CELL_INPUTS)), 0.95, np.float32)
     counts = np.stack([overlap, np.full(count, 100), np.zeros(count, np.int64)], axis=1)
+    colors = rng.uniform(size=(count, len(COLOR_STATISTICS)))
     scores = FrameScores(
         counts, counts, np.full(count, 1000), np.zeros(count, np.int64), quality, statistics, np.full((count, 2), 0.5),
+        colors,
         np.full(count, CELLS), np.zeros((count, 4), np.int64), np.full(count, "c"), np.full(count, "s"), cells,
         rng.uniform(size=count * CELLS) < np.repeat(quality, CELLS),
     )  # fmt: skip
@@ -75,8 +77,11 @@ def test_regression_distance_and_threshold_on_known_data() -> None:
     assert spec.intercept == pytest.approx(-5, abs=0.6)
     assert (calibration_error(logistic(spec, inputs), right) or 1) < 0.03
     assert calibration_error(np.empty(0), np.empty(0, bool)) is None
-    far = distances(fit_distance(inputs), np.array([[5.0, 5, 5], [5, 5, 15]]))
+    far = distances(fit_distance([inputs]), np.array([[5.0, 5, 5], [5, 5, 15]]))
     assert far == pytest.approx([0, 5], abs=0.3)
+    both = fit_distance([inputs, inputs + np.array([0, 0, 20])])
+    assert distances(both, np.array([[5.0, 5, 5], [5, 5, 25]])) == pytest.approx([0, 0], abs=0.1)
+    assert distances(both, np.array([[5.0, 5, 15]]))[0] > 1
     assert best_threshold(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True])) == 0.7
 
 

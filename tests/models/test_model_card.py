@@ -17,7 +17,7 @@ from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
 from cliprl.models.studies import model_card, model_card_tables
 from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
-from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS
+from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS
 
 
 def protocol_file(folder: Path, choosing: str, reporting: str) -> Path:
@@ -92,6 +92,7 @@ def frame_scores(base: list[list[int]], refined: list[list[int]], confidence: li
         np.array(confidence),
         np.arange(count)[:, None] * np.ones(len(FRAME_STATISTICS)),
         np.full((count, 2), 0.5),
+        np.zeros((count, len(COLOR_STATISTICS))),
         np.ones(count, np.int64),
         np.zeros((count, 4), np.int64),
         np.array([f"clip{n}" for n in range(count)]),

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, ConfidenceSpec, UsageError, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.frame_scores import FrameScores
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, ProtocolSet, load_protocol
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import (
@@ -40,7 +44,7 @@ from cliprl.models.studies.model_card import (
     with_instrument,
 )
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.confidence import CELL_INPUTS, FRAME_STATISTICS, is_unsure, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, is_unsure, logistic
 
 # Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
 MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
@@ -48,6 +52,11 @@ MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
 CALIBRATION_STATISTICS = ("entropy", "instrument entropy", "undecided")
 # Share of the frames for choosing, clean and at severities up to 3, that are below the threshold of "unfamiliar".
 FAMILIAR, FAMILIAR_SEVERITY = 0.99, 3
+# Frames of a set of training data that the distance is fitted to, about.
+FAMILIAR_FRAMES = 150
+
+# The use of a set that the bundle was trained on.
+TRAINED = "trained on"
 
 Rows = Mapping[Row, FrameScores]
 
@@ -79,10 +88,10 @@ def fit_doubt(rows: Rows) -> LogisticModel:
     return LogisticModel.fit(inputs, failed)
 
 
-def fit_confidence(rows: Rows) -> ConfidenceSpec:
-    """Fit all parts to the rows of sets for choosing."""
+def fit_confidence(rows: Rows, familiar: Rows = MappingProxyType({})) -> ConfidenceSpec:
+    """Fit all parts to the rows of sets for choosing; the distance also to the clean rows of `familiar` sets."""
     calibration, doubt = fit_calibration(rows).spec(), fit_doubt(rows).spec()
-    familiarity = fit_distance(np.concatenate([s.frame_values() for row, s in rows.items() if not row.severity]))
+    familiarity = fit_distance([s.frame_values() for row, s in {**rows, **familiar}.items() if not row.severity])
     near = np.concatenate([s.frame_values() for row, s in rows.items() if row.severity <= FAMILIAR_SEVERITY])
     known = [(scores, with_instrument(scores)) for scores in rows.values()]
     values = np.concatenate([logistic(doubt, scores.statistics[there]) for scores, there in known])
@@ -90,6 +99,7 @@ def fit_confidence(rows: Rows) -> ConfidenceSpec:
     return ConfidenceSpec(
         FRAME_STATISTICS,
         CELL_INPUTS,
+        COLOR_STATISTICS,
         calibration,
         doubt,
         familiarity,
@@ -170,6 +180,27 @@ def left_out(rows: Rows) -> dict[str, Any]:
     return {"ece": round(float(np.mean(errors)), 4), "doubt_auroc": auroc(values[failed], values[~failed])}
 
 
+def left_out_distance(rows: Rows, familiar: Rows, outside: Rows) -> float | None:
+    """Return the AUROC of images outside among the clean frames of each set for choosing, by a fit without that set."""
+    clean = {row: scores.frame_values() for row, scores in rows.items() if not row.severity}
+    others = [scores.frame_values() for scores in familiar.values()]
+    if not outside or len(clean) + len(others) < 2:
+        return None
+    within = [
+        distances(fit_distance([*(v for other, v in clean.items() if other is not row), *others]), values)
+        for row, values in clean.items()
+    ]
+    whole = fit_distance([*clean.values(), *others])
+    far = [distances(whole, scores.frame_values()) for scores in outside.values()]
+    return auroc(np.concatenate(far), np.concatenate(within))
+
+
+def familiar_row(line: str, context: DatasetContext) -> Row:
+    """Return the row of a data set line of training data, of which about `FAMILIAR_FRAMES` frames are taken."""
+    every = max(1, len(open_dataset(line, "train", context)) // FAMILIAR_FRAMES)
+    return Row(ProtocolSet(DatasetSpec.parse(line).without_path(), line, every=every), 0, TRAINED)
+
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -185,6 +216,18 @@ def fit(
             metavar="KIND:FOLDER", help="Also report on images that are out of distribution. May be repeated."
         ),
     ] = None,
+    outside_chosen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:FOLDER", help="Images out of distribution that settings are chosen by. May be repeated."
+        ),
+    ] = None,
+    familiar: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:FOLDER", help="Training data that the distance is fitted to as well. May be repeated."
+        ),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Put it into the bundle, and seal the bundle again.")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Score it on the sets for reporting.")] = True,
     quiet: QuietOption = False,
@@ -193,17 +236,25 @@ def fit(
     rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
     context = study_context(set_, out)
     further = [outside_row(line) for line in outside or ()]
+    chosen = [replace(outside_row(line), use=CHOSEN) for line in outside_chosen or ()]
+    trained = [familiar_row(line, context) for line in familiar or ()]
     wanted = [row for row in card_rows(rules, ()) if report or row.use == CHOSEN]
     with ProgressDisplay.open(quiet) as display:
-        rows = {row: score_row(opened, row, context, out / "rows", display) for row in [*wanted, *further]}
-    choosing = {row: scores for row, scores in rows.items() if row.use == CHOSEN}
-    spec = fit_confidence(choosing)
+        rows = {
+            row: score_row(opened, row, context, out / "rows", display)
+            for row in [*wanted, *further, *chosen, *trained]
+        }
+    choosing = {row: scores for row, scores in rows.items() if row.use == CHOSEN and not row.set.outside}
+    known = {row: rows[row] for row in trained}
+    spec = fit_confidence(choosing, known)
     reported = {row: scores for row, scores in rows.items() if row.use == REPORTED}
     result = {
         "bundle": opened.manifest.name,
         "hashes": {name: value for name, value in opened.manifest.hashes.items() if name != CONFIDENCE_FILE},
         "thresholds": {"unsure": spec.unsure, "unfamiliar": spec.unfamiliar},
-        "sets_left_out": left_out(choosing),
+        "familiar": {row.set.name: len(scores.steps) for row, scores in known.items()},
+        "sets_left_out": left_out(choosing)
+        | {"outside_auroc": left_out_distance(choosing, known, {row: rows[row] for row in chosen})},
         "auroc": rank_scores(spec, reported) if reported else {},
         "rows": score_confidence(spec, rows),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ from cliprl.engines import DistanceSpec, LogisticSpec
 from cliprl.models.evaluation.scoring.calibration import BINS
 
 Values = NDArray[np.float64]
-# Newton steps; it converges in about ten. The share of the mean variance that is added to the covariance.
-NEWTON_STEPS, SHRINKAGE = 30, 1e-3
+# Newton steps; it converges in about ten. The share of the identity in the covariance of standardized inputs.
+NEWTON_STEPS, SHRINKAGE = 30, 0.3
+TINY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +58,29 @@ class LogisticModel:
         return LogisticSpec(tuple(round(float(w), 6) for w in weights), round(intercept, 6))
 
 
-def fit_distance(inputs: Values) -> DistanceSpec:
-    """Return the Mahalanobis distance from inputs (N, M), with a covariance that is shrunk a little towards its diagonal."""
-    covariance = np.cov(inputs.T)
-    covariance += SHRINKAGE * np.diag(np.maximum(np.diag(covariance), 1e-6))
-    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
-    rows = tuple(tuple(float(f"{value:.6g}") for value in row) for row in whitening)
-    return DistanceSpec(tuple(float(f"{value:.6g}") for value in inputs.mean(0)), rows)
+def fit_distance(sets: Sequence[Values]) -> DistanceSpec:
+    """Return the least Mahalanobis distance from sets of inputs (n, M), which share the mean of their covariances.
+
+    The covariance of the standardized inputs is shrunk towards the identity: with few frames, directions in which no set varies
+    would decide alone.
+    """
+    means = np.stack([inputs.mean(0) for inputs in sets])
+    deviations = np.concatenate(list(sets)).std(0) + TINY
+    covariance = np.mean([np.cov(((x - mean) / deviations).T) for x, mean in zip(sets, means, strict=True)], axis=0)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(len(deviations))
+    whitening = np.linalg.inv(np.linalg.cholesky(shrunk)) / deviations
+    return DistanceSpec(_rounded(means), _rounded(whitening))
+
+
+def _rounded(rows: Values) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(f"{value:.6g}") for value in row) for row in rows)
 
 
 def distances(spec: DistanceSpec, inputs: Values) -> Values:
-    """Return the distances (N,) of inputs (N, M)."""
-    return np.asarray(np.linalg.norm((inputs - np.array(spec.means)) @ np.array(spec.whitening).T, axis=1))
+    """Return the distances (N,) of inputs (N, M); a distance of fewer inputs takes the first ones."""
+    whitening = np.array(spec.whitening).T
+    known = inputs[:, : len(whitening)]
+    return np.min([np.linalg.norm((known - np.array(mean)) @ whitening, axis=1) for mean in spec.means], axis=0)
 
 
 def calibration_error(chance: NDArray[np.floating], right: NDArray[np.bool_]) -> float | None:

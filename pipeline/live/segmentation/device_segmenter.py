@@ -50,7 +50,7 @@ class HostFrameSegmenter:
             host = Segmentation(
                 found.labels, found.probabilities, found.view, found.confidence, found.steps, found.moved
             )
-            host.model = found.model
+            host.model, host.colors = found.model, found.colors
             return host
         finally:
             self._ring.release(taken)

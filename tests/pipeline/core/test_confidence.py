@@ -18,9 +18,12 @@ from cliprl.engines.bundle.confidence import read_confidence
 from cliprl.pipeline.cli.run_options import GPU_MARK_FRAMES, status_line
 from cliprl.pipeline.core.confidence import (
     CELL_INPUTS,
+    COLOR_STATISTICS,
     FRAME_STATISTICS,
     ConfidenceModel,
     cell_inputs,
+    color_statistics,
+    colors_of,
     frame_statistics,
 )
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -39,16 +42,17 @@ Chances = NDArray[np.float64]
 
 def spec(unsure: float = 0.5, unfamiliar: float = 1e9, shift: float = 0.0) -> ConfidenceSpec:
     """Doubt that grows with the undecided share, the plain logit plus `shift` as calibration, distance from an empty frame."""
-    count = len(FRAME_STATISTICS) + len(CLASSES)
+    count = len(FRAME_STATISTICS) + len(CLASSES) + len(COLOR_STATISTICS)
     doubt = tuple(40.0 * (name == "undecided") for name in FRAME_STATISTICS)
     calibration = (1.0, *[0.0] * (len(CELL_INPUTS) - 1 + len(FRAME_STATISTICS)))
     whitening = tuple(tuple(map(float, row)) for row in np.eye(count))
     return ConfidenceSpec(
         FRAME_STATISTICS,
         CELL_INPUTS,
+        COLOR_STATISTICS,
         LogisticSpec(calibration, shift),
         LogisticSpec(doubt, -4.0),
-        DistanceSpec((0.0,) * count, whitening),
+        DistanceSpec(((0.0,) * count, (2.0,) * count), whitening),
         unsure,
         unfamiliar,
     )
@@ -118,6 +122,53 @@ def test_mask_of_scattered_cells_is_doubted_and_marked() -> None:
     assert not empty.unsure  # nothing is painted
     again: Segmentation = pickle.loads(pickle.dumps(high))
     assert again.mark == "unsure"
+
+
+def test_colors_that_no_set_has_are_far() -> None:
+    count = len(FRAME_STATISTICS) + len(CLASSES)
+    whitening = np.diag([*[0.0] * count, *[1.0] * len(COLOR_STATISTICS)])
+    fitted, distances = spec(), []
+    for colors in (np.full((12, 16, 3), 128, np.uint8), np.full((12, 16, 3), (0, 255, 0), np.uint8)):
+        gray = color_statistics(np.full((12, 16, 3), 128, np.uint8), np.ones((12, 16), bool))
+        means = ((*[0.0] * count, *gray), (5.0,) * len(whitening))
+        near = DistanceSpec(means, tuple(map(tuple, whitening.tolist())))
+        seen = segmentation_of(solid(), replace(fitted, familiarity=near, unfamiliar=0.5))
+        seen.colors = colors
+        assert seen.reliability
+        distances.append((round(seen.reliability.distance, 6), seen.mark))
+    assert distances[0] == (0.0, "")
+    assert distances[1][0] > 1
+    assert distances[1][1] == "unfamiliar view"
+    seen = segmentation_of(solid(), replace(fitted, familiarity=near))
+    assert seen.reliability
+    assert seen.reliability.distance == 0
+
+
+def test_colors_are_those_at_the_middle_of_cells_in_view() -> None:
+    image = np.zeros((8, 12, 3), np.uint8)
+    image[2::4, 2::4] = (200, 50, 50)
+    colors = colors_of(image, (2, 3))
+    assert colors.shape == (2, 3, 3)
+    assert (colors == (200, 50, 50)).all()
+    inside = np.array([[True, False, False], [False, False, True]])
+    colors[~inside] = 255
+    found = dict(zip(COLOR_STATISTICS, color_statistics(colors, inside), strict=True))
+    assert found["red mean"] == pytest.approx(200 / 255)
+    assert found["red deviation"] == pytest.approx(0, abs=1e-6)
+    assert found["share of red 0.5"] == pytest.approx(2 / 3, abs=1e-2)
+    assert np.isfinite(color_statistics(colors, ~inside & False)).all()
+
+
+def test_a_confidence_of_the_first_version_is_read(tmp_path: Path) -> None:
+    present = json.loads(spec().to_text())
+    first = {key: value for key, value in present.items() if key != "colors"}
+    count = len(FRAME_STATISTICS) + len(CLASSES)
+    first["familiarity"] = {"means": [0.0] * count, "whitening": np.eye(count).tolist()}
+    path = tmp_path / "confidence.json"
+    path.write_text(json.dumps(first))
+    found = read_confidence(path, len(CLASSES))
+    assert found.colors == ()
+    assert segmentation_of(solid(), found).mark == segmentation_of(solid(), spec()).mark
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 2.0])
