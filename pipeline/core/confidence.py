@@ -150,7 +150,7 @@ def frame_statistics(
     )
 
 
-def colors_of(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return a copy of an image RGB uint8 (H, W, 3) at the middle of each cell of a grid (h, w)."""
     down, across = (size // cells for size, cells in zip(image.shape, shape, strict=False))
     return image[down // 2 :: down, across // 2 :: across][: shape[0], : shape[1]].copy()

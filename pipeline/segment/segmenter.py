@@ -17,7 +17,7 @@ from cliprl.engines import Bundle, ClassSpec, CompiledBundle, UsageError, ignore
 from cliprl.engines.bundle.input_size import with_input_size
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
-from cliprl.pipeline.core.confidence import ConfidenceModel, colors_of
+from cliprl.pipeline.core.confidence import ConfidenceModel, cell_colors
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -222,7 +222,7 @@ class Segmenter:
             # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
-            found.model, found.colors = self._model, colors_of(context.image[0], found.labels.shape)
+            found.model, found.colors = self._model, cell_colors(context.image[0], found.labels.shape)
             if self._gate is not None:
                 self._gate(found)
             context.segmentation = found

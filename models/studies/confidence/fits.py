@@ -14,7 +14,7 @@ from cliprl.models.evaluation.scoring.calibration import BINS
 Values = NDArray[np.float64]
 # Newton steps; it converges in about ten. The share of the identity in the covariance of standardized inputs.
 NEWTON_STEPS, SHRINKAGE = 30, 0.3
-TINY = 1e-6
+SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def fit_distance(sets: Sequence[Values]) -> DistanceSpec:
     would decide alone.
     """
     means = np.stack([inputs.mean(0) for inputs in sets])
-    deviations = np.concatenate(list(sets)).std(0) + TINY
+    deviations = np.concatenate(list(sets)).std(0) + SMALLEST_SCALE
     covariance = np.mean([np.cov(((x - mean) / deviations).T) for x, mean in zip(sets, means, strict=True)], axis=0)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(len(deviations))
     whitening = np.linalg.inv(np.linalg.cholesky(shrunk)) / deviations

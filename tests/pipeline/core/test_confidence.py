@@ -21,9 +21,9 @@ from cliprl.pipeline.core.confidence import (
     COLOR_STATISTICS,
     FRAME_STATISTICS,
     ConfidenceModel,
+    cell_colors,
     cell_inputs,
     color_statistics,
-    colors_of,
     frame_statistics,
 )
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -147,7 +147,7 @@ def test_colors_that_no_set_has_are_far() -> None:
 def test_colors_are_those_at_the_middle_of_cells_in_view() -> None:
     image = np.zeros((8, 12, 3), np.uint8)
     image[2::4, 2::4] = (200, 50, 50)
-    colors = colors_of(image, (2, 3))
+    colors = cell_colors(image, (2, 3))
     assert colors.shape == (2, 3, 3)
     assert (colors == (200, 50, 50)).all()
     inside = np.array([[True, False, False], [False, False, True]])
