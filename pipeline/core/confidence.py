@@ -150,12 +150,6 @@ def frame_statistics(
     )
 
 
-def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a copy of an image RGB uint8 (H, W, 3) at the middle of each cell of a grid (h, w)."""
-    down, across = (size // cells for size, cells in zip(image.shape, shape, strict=False))
-    return image[down // 2 :: down, across // 2 :: across][: shape[0], : shape[1]].copy()
-
-
 def color_statistics(image: NDArray[np.uint8], inside: Inside) -> NDArray[np.float64]:
     """Return the `COLOR_STATISTICS`, float64 (21,), of a network input RGB uint8 (h, w, 3) at the cells that are `inside`."""
     pixels = image[inside] if inside.any() else np.zeros((1, 3))

@@ -17,10 +17,10 @@ from cliprl.engines import Bundle, ClassSpec, CompiledBundle, UsageError, ignore
 from cliprl.engines.bundle.input_size import with_input_size
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
-from cliprl.pipeline.core.confidence import ConfidenceModel, cell_colors
+from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Segmentation, cell_colors
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import InputRestoration, TemporalPrior

@@ -21,12 +21,11 @@ from cliprl.pipeline.core.confidence import (
     COLOR_STATISTICS,
     FRAME_STATISTICS,
     ConfidenceModel,
-    cell_colors,
     cell_inputs,
     color_statistics,
     frame_statistics,
 )
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Segmentation, cell_colors
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.sinks.shapes.regions import score
