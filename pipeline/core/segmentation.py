@@ -119,9 +119,3 @@ class Segmentation:
             return self.confidence
         winning = np.take_along_axis(self.calibrated(), self.labels[None].astype(np.intp), axis=0)[0]
         return float(winning[inside].mean())
-
-
-def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a copy of an image RGB uint8 (H, W, 3) at the middle of each cell of a grid (h, w)."""
-    down, across = (size // cells for size, cells in zip(image.shape, shape, strict=False))
-    return image[down // 2 :: down, across // 2 :: across][: shape[0], : shape[1]].copy()

@@ -20,7 +20,7 @@ from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
-from cliprl.pipeline.core.segmentation import Segmentation, cell_colors
+from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import InputRestoration, TemporalPrior
@@ -289,3 +289,9 @@ def _winners(logits: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.uint8]:
     ranks = (logits == highest).view(np.uint8)
     ranks *= np.arange(count, 0, -1, dtype=np.uint8)[:, None, None]
     return np.asarray((count - ranks.max(axis=0)) % count, np.uint8)
+
+
+def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a copy of an image RGB uint8 (H, W, 3) at the middle of each cell of a grid (h, w)."""
+    down, across = (size // cells for size, cells in zip(image.shape, shape, strict=False))
+    return image[down // 2 :: down, across // 2 :: across][: shape[0], : shape[1]].copy()

@@ -25,9 +25,10 @@ from cliprl.pipeline.core.confidence import (
     color_statistics,
     frame_statistics,
 )
-from cliprl.pipeline.core.segmentation import Segmentation, cell_colors
+from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.prompts import with_prompts
+from cliprl.pipeline.segment.segmenter import cell_colors
 from cliprl.pipeline.sinks.shapes.regions import score
 
 CLASSES = (
