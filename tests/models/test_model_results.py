@@ -67,6 +67,16 @@ def test_the_table_of_selection_is_measured() -> None:
     assert len(result["seeds"]) == 3
 
 
+def test_the_page_of_training_says_what_its_result_says() -> None:
+    result = json.loads((ROOT / "models" / "results" / "endovis2015-raytraced.json").read_text())
+    page = (ROOT / "models" / "training" / "README.md").read_text()
+    for size in ("256x320", "384x480"):
+        found = result[f"iou at {size}"]
+        values = [found[name][part] for part in ("instrument", "head") for name in ("D2", "OP3")]
+        mean = sum(found["pooled"][name] for name in ("background", "head", "shaft")) / 3
+        assert f"| at {size} | {' | '.join(f'{value:.3f}' for value in (*values, mean))} |" in page
+
+
 def test_the_readme_is_short() -> None:
     text = (ROOT / "models" / "README.md").read_text()
     assert len(text.encode()) <= 12 * 1024

@@ -80,7 +80,8 @@ def distances(spec: DistanceSpec, inputs: Values) -> Values:
     """Return the distances (N,) of inputs (N, M); a distance of fewer inputs takes the first ones."""
     whitening = np.array(spec.whitening).T
     known = inputs[:, : len(whitening)]
-    return np.min([np.linalg.norm((known - np.array(mean)) @ whitening, axis=1) for mean in spec.means], axis=0)
+    found = [np.linalg.norm((known - np.array(mean)) @ whitening, axis=1) for mean in spec.means]
+    return np.asarray(np.min(found, axis=0))
 
 
 def calibration_error(chance: NDArray[np.floating], right: NDArray[np.bool_]) -> float | None:
