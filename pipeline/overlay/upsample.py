@@ -37,7 +37,8 @@ def labels_at(
     x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
     labels = scratch.array("labels", (height, width))
     labels.fill(0)
-    labels[y.target, x.target] = _labels_of(segmentation, x, y, (height, width), scratch)
+    present = np.flatnonzero(np.bincount(segmentation.labels[y.cells, x.cells].ravel()))
+    labels[y.target, x.target] = _labels_of(segmentation, present, x, y, (height, width), scratch)
     return labels
 
 
@@ -55,18 +56,31 @@ def label_region(
     """Return `labels_at` for the box of the cells of `classes` with `margin` pixels about it; None without such cells."""
     wanted = np.isin(np.arange(256), list(classes)).astype(np.uint8)
     x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
-    left, top, columns, rows = cv2.boundingRect(cv2.LUT(segmentation.labels[y.cells, x.cells], wanted))
+    cells = segmentation.labels[y.cells, x.cells]
+    left, top, columns, rows = cv2.boundingRect(cv2.LUT(cells, wanted))
     if not columns:
         return None
+    present = np.flatnonzero(np.bincount(cells.ravel()))
     x, y = _part(x, left, left + columns, margin), _part(y, top, top + rows, margin)
-    return BoxLabels(_labels_of(segmentation, x, y, (height, width), scratch), y.target, x.target)
+    # With a bare line about it, into which the paint's edges are smoothed.
+    lines, places = (slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in ((y.target, height), (x.target, width)))
+    labels = scratch.array("labels", (lines.stop - lines.start, places.stop - places.start))
+    labels.fill(0)
+    inner = labels[y.target.start - lines.start :, x.target.start - places.start :]
+    found = _labels_of(segmentation, present, x, y, (height, width), scratch)
+    inner[: len(found), : found.shape[1]] = found
+    return BoxLabels(labels, lines, places)
 
 
 def _labels_of(
-    segmentation: Segmentation, x: Span, y: Span, size: tuple[int, int], scratch: BufferPool
+    segmentation: Segmentation,
+    present: NDArray[np.intp],
+    x: Span,
+    y: Span,
+    size: tuple[int, int],
+    scratch: BufferPool,
 ) -> NDArray[np.uint8]:
-    """The labels of the pixels `y.target`, `x.target` of a frame's geometry of `size` (height, width)."""
-    present = np.flatnonzero(np.bincount(segmentation.labels[y.cells, x.cells].ravel()))
+    """The labels, of the classes `present`, at the pixels `y.target`, `x.target` of a geometry of `size` (height, width)."""
     winners = _largest(segmentation.probabilities[:, y.cells, x.cells], present, (x.length, y.length), scratch)
     labels = winners[y.part, x.part]
     if segmentation.view.circle is not None:
@@ -115,8 +129,8 @@ class Span(NamedTuple):
     target: slice
 
 
-# Pixels by which the edge of a region may miss the edge of a cell.
-_MISS = 1 / 32
+# Pixels by which the edge of a part may miss the edge of a cell: rounding errors only, so that its labels are those of the whole.
+_MISS = 1e-6
 
 
 @lru_cache(maxsize=8)

@@ -139,7 +139,7 @@ def test_regions_hold_all_labels_of_their_classes(view: Viewport) -> None:
     for class_id in (1, 3):
         wrong = (whole == class_id) != (joined == class_id)
         assert (whole == class_id).any()
-        assert wrong.sum() <= 0.01 * (whole == class_id).sum()
+        assert not wrong.any()
 
 
 def test_regions_leave_out_what_is_not_asked_for() -> None:
@@ -149,7 +149,14 @@ def test_regions_leave_out_what_is_not_asked_for() -> None:
     assert label_region(segmentation, {7}, 360, 640, 3, BufferPool()) is None
     region = label_region(segmentation, {1}, 360, 640, 3, BufferPool())
     assert region is not None
-    assert region.labels.size < 360 * 640 / 10
+    assert region.labels.size < 360 * 640 / 4
+    crop = fit_viewport((720, 1280), NETWORK, (200, 100, 800, 500))
+    region = label_region(segment(crop, np.stack([np.zeros(GRID), np.ones(GRID)])), {1}, 360, 640, 3, BufferPool())
+    assert region is not None
+    assert region[1:] == (slice(49, 301), slice(99, 501))  # a bare line about the crop
+    assert not region.labels[[0, -1]].any()
+    region = label_region(segmentation, {1}, 360, 640, 3, BufferPool())
+    assert region is not None
     assert set(np.unique(region.labels)) == {0, 1}
 
 
