@@ -26,7 +26,7 @@ from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
-from cliprl.models.studies.tracking_study import LabeledFrame, robotic_frames
+from cliprl.models.studies.tracking_study import LabeledFrame, bundle_entry, robotic_frames
 from cliprl.pipeline.core.segmentation import FollowState
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.tracking.follow import Follower, FollowTarget
@@ -120,23 +120,22 @@ def study(
 ) -> None:
     """Follow one instrument of each clip from one click, and write a result file."""
     found: dict[str, dict[str, float]] = {}
-    manifest = open_bundle(bundle).manifest
-    options = f"--clips {clips} --bundle {manifest.name}" + (" --data FOLDER" if data else "")
+    about, classes = bundle_entry(bundle), open_bundle(bundle).manifest.classes
+    options = f"--clips {clips} --bundle {about['name']}" + (" --data FOLDER" if data else "")
+    heading = {"command": f"python -m cliprl.models.studies.follow_study {options}", "bundle": about}
     for seed, start in find_crossings(FIRST_FOLLOWED, clips):
         found[f"rendered, {seed}"] = follow_rendered(seed, start)
-        _write(out, found, options)
+        _write(out, found, heading)
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None
-        groups = ClassGroups.of(manifest.classes)
+        groups = ClassGroups.of(classes)
         found[name] = follow_clip(robotic_frames(data / "robotic" / name), NetworkMasks.of(bundle), groups)
-        _write(out, found, options)
+        _write(out, found, heading)
     typer.echo(follow_table(found))
 
 
-def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
-    command = f"python -m cliprl.models.studies.follow_study {options}"
-    text = json.dumps({"command": command, "date": date.today().isoformat(), "clips": found}, indent=1)
-    write_result(out, text)
+def _write(out: Path, found: Mapping[str, Any], heading: Mapping[str, Any]) -> None:
+    write_result(out, json.dumps({**heading, "date": date.today().isoformat(), "clips": found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -178,46 +178,58 @@ def study(
 
     Clips that the result file has already are not scored again.
     """
-    found, title = _read(out), open_bundle(bundle).manifest.name
+    about = bundle_entry(bundle)
+    found, title = _read(out, about), about["name"]
     options = f"--clips {clips} --segmented {segmented} --bundle {title}" + (" --data FOLDER" if data else "")
+    heading = {"command": f"python -m cliprl.models.studies.tracking_study {options}", "bundle": about}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         pending: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
         for part, clip, score in _tasks(data, clips, segmented, bundle):
             if clip not in found.get(part, {}):
                 pending.append((part, clip, pool.submit(score)))
             while pending and (len(pending) > 2 * workers or pending[0][2].done()):
-                _record(found, pending.popleft(), out, options)
+                _record(found, pending.popleft(), out, heading)
         while pending:
-            _record(found, pending.popleft(), out, options)
+            _record(found, pending.popleft(), out, heading)
     typer.echo(table({part: summary(entries) for part, entries in found.items()}))
 
 
-def _read(out: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Return the scores of an earlier run that was interrupted."""
+def bundle_entry(bundle: str) -> dict[str, Any]:
+    """Return what a result file says of a bundle: its name and the hashes of its files."""
+    manifest = open_bundle(bundle).manifest
+    return {"name": manifest.name, "hashes": dict(manifest.hashes)}
+
+
+def _read(out: Path, bundle: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Return the scores of an earlier run that was interrupted. Raises CliprlError for those of another bundle."""
     if not out.is_file():
         return {}
     try:
-        return dict(json.loads(out.read_text(encoding="utf-8"))["clips"])
-    except (ValueError, KeyError, TypeError) as error:
+        result = json.loads(out.read_text(encoding="utf-8"))
+        clips, scored = dict(result["clips"]), result.get("bundle")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CliprlError(
             f"'{out}' is no result of this study: remove it, or choose another place with --out"
         ) from error
+    if scored != bundle:
+        raise CliprlError(f"'{out}' was scored with another bundle: remove it, or choose another place with --out")
+    return clips
 
 
 def _record(
     found: dict[str, dict[str, dict[str, dict[str, float]]]],
     task: tuple[str, str, Future[dict[str, dict[str, float]]]],
     out: Path,
-    options: str,
+    heading: Mapping[str, Any],
 ) -> None:
     part, clip, done = task
     found.setdefault(part, {})[clip] = done.result()
-    _write(out, found, options)
+    _write(out, found, heading)
 
 
-def _write(out: Path, found: Mapping[str, Any], options: str) -> None:
+def _write(out: Path, found: Mapping[str, Any], heading: Mapping[str, Any]) -> None:
     result = {
-        "command": f"python -m cliprl.models.studies.tracking_study {options}",
+        **heading,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {available_cpus()} cores",
         "summary": {part: summary(entries) for part, entries in found.items()},

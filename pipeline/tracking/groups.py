@@ -28,6 +28,20 @@ class ClassGroups:
     names: tuple[str, ...]
     tips: NDArray[np.uint8]
 
+    def most_probable(self, labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the group of each cell: uint8 (h, w), 0 where the class of `labels` has none.
+
+        The classes of a group count together: a cell that may be a jaw, a wrist or a clamp is of an instrument rather than of a
+        clamp. `probabilities`: (K, h, w).
+        """
+        groups = self.table[labels]
+        cells = np.flatnonzero(groups)
+        if len(self.names) > 1 and len(cells):
+            members = self.table[: len(probabilities)] == np.arange(1, len(self.names) + 1)[:, None]
+            sums = members.astype(np.float32) @ probabilities.reshape(len(probabilities), -1)[:, cells]
+            groups.ravel()[cells] = sums.argmax(axis=0) + 1
+        return groups
+
     @classmethod
     def of(cls, classes: Sequence[ClassSpec]) -> ClassGroups:
         """Put all instrument classes into the group "instrument", but each class of small things ("thread") into its own.

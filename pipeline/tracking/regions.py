@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -29,6 +29,11 @@ from cliprl.pipeline.tracking.track import Track
 _SPECK = 8
 # Share of a region, or of what is expected of an instrument, that must coincide for the region to hold the instrument.
 _OF_REGION, _OF_TRACK = 0.12, 0.4
+# Cells around the place of a hidden instrument in which it is expected; share of that place, or of what is not expected in a
+# region, that must coincide for the region to hold it.
+_AROUND, _OF_PLACE = 3, 0.5
+# Cells between an instrument and a piece of it behind what hides the rest; share of the rest that a piece of an entry has.
+_GAP, _OF_REST = 16, 0.25
 # Frames until which a track that never reached the edge may turn out to be a piece of an instrument that it touches.
 _YOUNG = 15
 # Frames until which a track may turn out to be a piece of an older one that it touches.
@@ -36,7 +41,7 @@ _PIECE = 60
 # Cells between the pieces of an instrument.
 _NEAR = 12
 # Looks, one each fourth frame, after which an instrument that is seen to be two is two.
-_DOUBLED = 2
+_DOUBLED = 5
 
 
 @dataclass(eq=False)
@@ -83,8 +88,10 @@ class Part:
                 cut_off = not any(part.runs for part in held)
                 if cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held):
                     return key
-            elif self._is_of(known) and not any(part._enters_at(known) for part in held):
-                return key
+            elif self._is_of(known):
+                rest = sum(part.cells for part in held)
+                if self.cells <= _OF_REST * rest or not any(part._enters_at(known) for part in held):
+                    return key
         return 0
 
     def _is_of(self, known: Shaft) -> bool:
@@ -110,12 +117,16 @@ class Part:
             if part.key and part.group == self.group:
                 known = tracks[part.key].shaft
                 shafts = part.shafts or ([] if known is None else [known])
-                found += [
-                    (float(np.linalg.norm(shaft.start + shaft.direction * shaft.length - self.center)), part.key)
-                    for shaft in shafts
-                    if self._reaches(shaft, self)
-                ]
-        return min(found)[1] if found else 0
+                found += [(self._distance(shaft), part.key) for shaft in shafts if self._reaches(shaft, self)]
+        distance, key = min(found, default=(math.inf, 0))
+        return key if distance <= _GAP else 0
+
+    def _distance(self, shaft: Shaft) -> float:
+        """Return how many cells lie between its nearest cell and the end of a shaft, 0 beside it."""
+        rows, columns = np.nonzero(self.mask)
+        points = np.stack([columns, rows], axis=1) - shaft.start
+        along = np.clip(points @ shaft.direction, 0, shaft.length)
+        return float(np.hypot(*(points - along[:, None] * shaft.direction).T).min())
 
     def beside(self, parts: list[Part]) -> list[int]:
         """Return the tracks in view that lie within `_NEAR` cells."""
@@ -150,6 +161,12 @@ def _divide(whole: Part, maps: CellMaps, totals: NDArray[np.intp], tracks: Mappi
     ]
     if not keys:
         return _by_shafts(whole)
+    if returned := _returned(whole, keys, maps, tracks):
+        maps = replace(maps, expected=maps.expected.copy())
+        for key, cells in returned.items():
+            maps.expected.ravel()[cells] = key
+        counts = np.bincount(maps.expected[whole.mask > 0], minlength=1)
+        keys += list(returned)
     if len(keys) > 1:
         keys = _without_pieces(keys, tracks, counts, whole)
     if len(keys) == 1 and whole.cells - counts[keys[0]] < SPLIT_CELLS:
@@ -165,6 +182,27 @@ def _divide(whole: Part, maps: CellMaps, totals: NDArray[np.intp], tracks: Mappi
         parts.append(_part(mask, whole.group, 0, maps, whole=False))
         parts[-1].host = host
     return parts
+
+
+def _returned(whole: Part, keys: list[int], maps: CellMaps, tracks: Mapping[int, Track]) -> dict[int, NDArray[np.intp]]:
+    """Return the hidden tracks that a region holds again beside others, where they were, with the cells (flat indices)."""
+    free = ((maps.expected == 0) & (whole.mask > 0)).view(np.uint8)
+    hidden = [t for t in tracks.values() if t.group == whole.group and t.id and t.place is not None]
+    if not hidden or maps.looks is None or np.count_nonzero(free) < SPLIT_CELLS:
+        return {}
+    found: dict[int, NDArray[np.intp]] = {}
+    for track in hidden:
+        assert track.place is not None
+        around = cv2.dilate(track.place, np.ones((2 * _AROUND + 1, 2 * _AROUND + 1), np.uint8))
+        mask = np.asarray(cv2.bitwise_and(free, around), np.uint8)
+        cells = int(np.count_nonzero(mask))
+        least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
+        if cells >= max(SPLIT_CELLS, _OF_PLACE * least):
+            look = maps.looks.embed(mask)
+            if track.likeness(look) > max(tracks[key].likeness(look) for key in keys):
+                found[track.key] = np.flatnonzero(mask)
+                free[mask > 0] = 0
+    return found
 
 
 def _without_pieces(keys: list[int], tracks: Mapping[int, Track], counts: NDArray[np.intp], whole: Part) -> list[int]:

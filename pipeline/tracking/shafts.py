@@ -23,6 +23,10 @@ _PARALLEL = 0.906
 _LONG, _SPREAD = 0.7, 0.7
 # Share of the line between two entries that lies in the region of a shaft that passes right through.
 _THROUGH = 0.9
+# Cosine of the angle between the arms of a bend, at most, and the distance of their ends beyond their half widths in cells.
+_OPPOSITE, _BEND = -0.6, 4.0
+# Share of its width from which a shaft is whole.
+_CUT_OFF = 0.6
 _STEPS = 110
 _ANGLES = np.arange(_DIRECTIONS, dtype=np.float32) * np.float32(2 * np.pi / _DIRECTIONS)
 _RAYS: Point = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
@@ -45,6 +49,11 @@ class Shaft:
         across = np.abs(offset[:, 0] * self.direction[1] - offset[:, 1] * self.direction[0])
         beyond = np.maximum(along - self.length, 0) + np.maximum(-along, 0)
         return np.asarray((across + 0.5 * beyond) / max(self.half_width, 1.0), np.float32)
+
+    def distance(self, point: Point) -> float:
+        """Return the distance of a point to the line between its start and its end, in cells."""
+        along = min(max(float((point - self.start) @ self.direction), 0.0), self.length)
+        return math.hypot(*(point - self.start - along * self.direction).tolist())
 
     def is_along(self, point: Point, slack: float) -> bool:
         """Whether the endless line passes within `slack` cells of a point."""
@@ -130,8 +139,15 @@ def _without_ends(shafts: list[Shaft], region: Mask) -> list[Shaft]:
 
 
 def are_one(one: Shaft, other: Shaft) -> bool:
-    """Whether two shafts lie on one line, or enter side by side."""
-    return in_line(one, other) or entry_distance(one, other) <= 1
+    """Whether two shafts lie on one line, enter side by side, or are the arms of one that bends."""
+    return in_line(one, other) or entry_distance(one, other) <= 1 or _is_bend(one, other)
+
+
+def _is_bend(one: Shaft, other: Shaft) -> bool:
+    """Whether two shafts come towards each other, and each ends beside the other."""
+    reach = one.half_width + other.half_width + _BEND
+    ends = [(a.start + a.direction * a.length, b) for a, b in ((one, other), (other, one))]
+    return float(one.direction @ other.direction) < _OPPOSITE and all(b.distance(end) <= reach for end, b in ends)
 
 
 def _passes_through(one: Shaft, other: Shaft, region: Mask) -> bool:
@@ -157,6 +173,11 @@ def in_line(one: Shaft, other: Shaft) -> bool:
 def same_entry(one: Shaft, other: Shaft) -> bool:
     """Whether two shafts, seen at different times, enter at one place in one direction."""
     return entry_distance(one, other) <= 1 and float(one.direction @ other.direction) >= _PARALLEL
+
+
+def is_cut_off(shaft: Shaft, known: Shaft) -> bool:
+    """Whether a shaft is what is left of a known one that is partly hidden: it enters there, but is much narrower."""
+    return shaft.half_width < _CUT_OFF * known.half_width and entry_distance(shaft, known) <= 1
 
 
 def split(region: Mask, shafts: list[Shaft]) -> list[Mask]:

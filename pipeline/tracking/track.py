@@ -13,8 +13,8 @@ from cliprl.pipeline.tracking.shafts import Shaft
 # Frames in which a new region must be seen until it gets an id, fewer would number specks; and those of a region that does not
 # reach the edge of the field of view, which may be a piece.
 CONFIRMED, CONFIRMED_INSIDE = 3, 10
-# Cells of the smallest region that gets an id.
-_LEAST = 16
+# Cells of the smallest region that gets an id: smaller ones are rather false alarms of the network.
+_LEAST = 24
 # Frames between two looks at the appearance of an instrument in view.
 _LOOK = 4
 # Share of the newest frame in the color histogram, and the least frequency of a color.
@@ -45,6 +45,7 @@ class Track:
     shaft: Shaft | None = None
     doubled: int = 0
     colors: NDArray[np.float32] | None = None
+    place: NDArray[np.uint8] | None = None
     memory: EmbeddingMemory = field(default_factory=EmbeddingMemory)
 
     @property

@@ -20,7 +20,7 @@ from cliprl.pipeline.tracking.contact import CODES, CellMaps
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
 from cliprl.pipeline.tracking.regions import Part, find_parts
-from cliprl.pipeline.tracking.shafts import Mask, border
+from cliprl.pipeline.tracking.shafts import Mask, border, is_cut_off
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
 
@@ -78,9 +78,8 @@ class InstrumentTracker:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
         expected = self._expected(seen)
-        groups, tips = (
-            np.asarray(cv2.LUT(segmentation.labels, table), np.uint8) for table in (self.groups.table, self.groups.tips)
-        )
+        groups = self.groups.most_probable(segmentation.labels, segmentation.probabilities)
+        tips = np.asarray(cv2.LUT(segmentation.labels, self.groups.tips), np.uint8)
         edge = _edge(segmentation.view, *groups.shape)
         looks = None if seen.image is None else Appearance(seen.image, seen.features, groups.shape)
         maps = CellMaps(groups, tips, expected, edge, looks)
@@ -116,6 +115,8 @@ class InstrumentTracker:
             if track.missing:
                 x, y = np.clip(np.rint(track.center), 0, (columns - 1, rows - 1)).astype(int)
                 track.center = track.center - offsets[y, x]
+                if track.place is not None:
+                    track.place = np.asarray(sampled(track.place, offsets, cv2.INTER_NEAREST), np.uint8)
 
     def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key."""
@@ -180,8 +181,12 @@ class InstrumentTracker:
         for key, track in self._tracks.items():
             track.age += 1
             if key not in held:
+                if not track.missing and track.id and self._map is not None:
+                    track.place = (self._map == key).view(np.uint8)
                 track.missing += 1
+                track.place = None if track.missing > _EXPECTED else track.place
                 continue
+            track.place = None
             mask = (current == key).view(np.uint8)
             track.hits, track.missing, track.center = track.hits + 1, 0, _center(held[key])
             track.cells = sum(part.cells for part in held[key])
@@ -197,7 +202,7 @@ class InstrumentTracker:
         if not track.due:
             return
         shafts = [shaft for part in held for shaft in part.shafts]
-        if len(shafts) == 1:
+        if len(shafts) == 1 and not (track.shaft and is_cut_off(shafts[0], track.shaft)):
             track.shaft = shafts[0]
         if maps.looks is not None and (all(part.whole for part in held) or not len(track.memory)):
             track.memory.add(maps.looks.embed(mask))

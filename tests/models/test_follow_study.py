@@ -15,7 +15,7 @@ from cliprl.engines import CliprlError
 from cliprl.engines.bundle.bundle import SHIPPED
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.observations import TrueMasks
-from cliprl.models.studies import follow_study
+from cliprl.models.studies import follow_study, tracking_study
 from cliprl.models.studies.follow_study import delays, follow_clip, follow_table
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
@@ -67,8 +67,11 @@ def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypa
     monkeypatch.setattr(follow_study, "find_crossings", lambda first, clips: [(first, 0.0)])
     monkeypatch.setattr(follow_study, "follow_rendered", lambda seed, start: scores)
     follow_study.study(clips=1, bundle=str(SHIPPED / "small"), out=tmp_path / "follow.json")
-    command = json.loads((tmp_path / "follow.json").read_text())["command"]
-    assert command.endswith("--clips 1 --bundle small")
+    result = json.loads((tmp_path / "follow.json").read_text())
+    assert result["command"].endswith("--clips 1 --bundle small")
+    assert result["bundle"]["hashes"]["encoder.onnx"]
+    with pytest.raises(CliprlError, match="scored with another bundle: remove it"):
+        tracking_study._read(tmp_path / "follow.json", {"name": "small", "hashes": {}})
 
 
 @pytest.mark.parametrize("name", ["follow_study", "tracking_study"])

@@ -160,6 +160,43 @@ def test_a_fragment_is_no_hidden_instrument(scene: Scene) -> None:
         assert ids(scene.show(left(40), ((50, 55), (51, 55), BLUE))) == [int(scene.show(left(40)).ids[30, 10])]
 
 
+def test_a_far_piece_on_the_line_is_no_part(scene: Scene) -> None:
+    for _ in range(15):  # a spot at the other edge, on the line of the shaft: a false alarm, or another instrument
+        found = scene.show(left(30), ((76, 30), (79, 30), RED), classes=(1, 2))
+    assert found.ids[30, 10] != found.ids[30, 78]
+
+
+def test_an_instrument_returns_beside_one_that_it_touches(scene: Scene) -> None:
+    for _ in range(8):
+        first = scene.show(left(40), left(40, 36, BLUE))
+    upper, lower = int(first.ids[30, 10]), int(first.ids[36, 10])
+    for _ in range(20):
+        assert ids(scene.show(left(40))) == [upper]
+    for _ in range(4):
+        found = scene.show(left(40), left(40, 34, BLUE))
+    assert (int(found.ids[29, 10]), int(found.ids[35, 10])) == (upper, lower)
+
+
+def test_a_bent_instrument_is_one_while_another_is_hidden(scene: Scene) -> None:
+    other = left(30, 55, BLUE)
+    for _ in range(8):
+        first = scene.show(other, ((60, 0), (52, 30), RED), ((52, 30), (58, 63), RED))
+    bent = int(first.ids[10, 56])
+    for _ in range(40):
+        found = scene.show(((60, 0), (52, 30), RED), ((52, 30), (58, 63), RED))
+    assert (ids(found), int(found.ids[55, 55])) == ([bent], bent)
+
+
+def test_a_jaw_taken_for_a_clamp_stays_with_its_instrument() -> None:
+    classes = (*CLASSES[:3], ClassSpec("clamps", (0, 0, 0), "instrument", ("clamps",)))
+    groups, labels = ClassGroups.of(classes), np.array([[3, 3, 1, 0]], np.uint8)
+    probabilities = np.array(
+        [[[0.1, 0.1, 0.1, 0.4]], [[0.25, 0.1, 0.6, 0.3]], [[0.25, 0.1, 0.2, 0.2]], [[0.4, 0.7, 0.1, 0.1]]]
+    )
+    found = groups.most_probable(labels, probabilities.astype(np.float32))
+    assert found.tolist() == [[1, 2, 1, 0]]
+
+
 def test_few_left_instruments_are_remembered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cliprl.pipeline.tracking.tracker._REMEMBERED", 2)
     colors = [RED, BLUE, (40, 200, 60), (220, 220, 40)]
