@@ -13,8 +13,8 @@ from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
-from cliprl.bench.harness.timing import BenchJob, LogFunction
-from cliprl.bench.peers import all_peers, cliprl_contender, find_peer, trial
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
+from cliprl.bench.peers import all_peers, cliprl_contender, find_peer, timed, trial
 from cliprl.engines import CliprlError
 
 METHOD = {
@@ -54,9 +54,17 @@ def measure(
     for name in notes:
         log(name)
     first = (cliprl_contender.prepare, job)
+    if not others:
+        alone = {cliprl_contender.NAME: (timed, first)}
+        return session.rounds(alone, job.rounds, log, lambda answers: session.result(_alone(answers), METHOD, notes))
     return session.pairs(
         cliprl_contender.NAME, first, others, log, lambda answers: session.result(peer_series(answers), METHOD, notes)
     )
+
+
+def _alone(answers: Answers) -> list[Series]:
+    """The rate of the stream where no peer can run."""
+    return rate_series(answers[cliprl_contender.NAME], cliprl_contender.NAME, find_peer(cliprl_contender.NAME).differs)
 
 
 def peer_series(answers: Mapping[str, PairedRounds]) -> list[Series]:
