@@ -112,10 +112,12 @@ def measure_pair(
     host: HostLog,
     log: LogFunction,
     until: float = float("inf"),
+    keep: Callable[[PairedRounds, int], None] = lambda pair, rounds: None,
 ) -> PairedRounds:
     """Measure rounds in which each of two programs has one turn; the one that begins changes from round to round.
 
-    Rounds that the host disturbed are measured again, up to `job.most_rounds` in all, and not after the moment `until`.
+    Rounds that the host disturbed are measured again, up to `job.most_rounds` in all, and not after the moment `until`. `keep`
+    receives the rounds so far, and their number, after each.
     """
     found, quiet = SortedRounds(), 0
     for turn in range(job.most_rounds):
@@ -131,10 +133,15 @@ def measure_pair(
             reasons += host.note(turn + 1, case, reading, fps=round(fps, 2))
         found.add(current, quiet=not reasons)
         quiet += not reasons
+        keep(_pair(found, first, other), turn + 1)
         if reasons and turn + 1 < job.most_rounds:
             log(f"round {turn + 1} was disturbed: {reasons[0]}")
             wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
     host.count_pair(other.name, quiet)
+    return _pair(found, first, other)
+
+
+def _pair(found: SortedRounds, first: ReadyProcess, other: ReadyProcess) -> PairedRounds:
     answers = found.answers()
     return PairedRounds(answers[first.name], answers[other.name])
 
@@ -149,11 +156,13 @@ def measure_pairs(
     others: Mapping[str, Contender],
     host: HostLog,
     log: LogFunction,
-    keep: Callable[[dict[str, PairedRounds]], None] = lambda answers: None,
+    keep: Callable[[dict[str, PairedRounds], int], None] = lambda answers, rounds: None,
     until: Callable[[str], float] = lambda name: float("inf"),
     left_out: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, PairedRounds]:
-    """Measure the program `name` in pairs with each of the others, one after the other; `keep` receives the answers so far.
+    """Measure the program `name` in pairs with each of the others, one after the other.
+
+    `keep` receives the answers so far, and the rounds of the pair that is being measured, after each round.
 
     `until` gives the moment after which no round of a pair is measured again. `left_out` receives the other program that failed
     and its error; without it the error ends the measurement.
@@ -165,10 +174,12 @@ def measure_pairs(
             log(f"starting {other}")
             try:
                 with ReadyProcess(other, *contender) as two:
-                    answers[other] = measure_pair(one, two, contender[1], host, log, until(other))
+                    answers[other] = measure_pair(
+                        *(one, two, contender[1], host, log, until(other)),
+                        keep=lambda pair, rounds, other=other: keep(answers | {other: pair}, rounds),  # type: ignore[misc]
+                    )
             except Exception as error:
                 if left_out is None:
                     raise
                 left_out(other, error)
-            keep(answers)
     return answers

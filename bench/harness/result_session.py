@@ -106,8 +106,8 @@ class ResultSession:
         """Measure the program `name` in pairs with others (see `measure_pairs`) and return `make_result(answers)`."""
         self.host.wanted = max(job.rounds for _, job in others.values())
 
-        def keep(answers: dict[str, PairedRounds]) -> None:
-            self.keep(make_result(answers), f"ended after {len(answers)} of {len(others)} pairs")
+        def keep(answers: dict[str, PairedRounds], rounds: int) -> None:
+            self.keep(make_result(answers), f"ended in round {rounds + 1} of pair {len(answers)} of {len(others)}")
 
         return make_result(measure_pairs(name, first, others, self.host, log, keep, until))
 

@@ -23,7 +23,7 @@ from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
 from cliprl.engines import CliprlError, UsageError
 
 DEMO = "demo:?seconds=1&size=192x144&rate=20"
-LIMIT = 60.0
+LIMIT = 180.0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

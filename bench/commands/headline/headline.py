@@ -107,7 +107,7 @@ def measure(
     first = (cliprl_contender.prepare, job)
     answers = measure_pairs(
         *(OWN, first, others, session.host, log),
-        keep=lambda done: keep(pair_series(done)),
+        keep=lambda done, rounds: keep(pair_series(done)),
         until=budget.until,
         left_out=left_out,
     )
