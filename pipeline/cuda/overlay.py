@@ -61,9 +61,9 @@ def field_box(view: Viewport, height: int, width: int) -> Box:
 def write_field(field: NDArray[np.uint8], view: Viewport, size: tuple[int, int], box: Box, margin: int) -> None:
     """Write the disc of a view on chroma of `size` (height, width) within a box: 2 without `margin` pixels, else 1."""
     field.fill(0)
-    for inset, value in ((0, 1), (margin, 2)):
-        x, y, radius = disc_at(view, *size, inset)
-        draw_disc(field, (x - box[0], y - box[1], radius), value)
+    x, y, radius = disc_at(view, *size, 0)
+    for reach, value in ((radius, 1), (max(radius - margin, 0), 2)):
+        draw_disc(field, (x - box[0], y - box[1], reach), value)
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:

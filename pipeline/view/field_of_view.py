@@ -78,13 +78,13 @@ class _Edge:
     """The ends on the edge of a shape, as they were when it was fitted."""
 
     def __init__(self, shape: FieldShape, ends: Ends) -> None:
-        self._on = edge_ends(shape, ends)
-        self._places = ends.points[self._on]
+        self._on = np.flatnonzero(edge_ends(shape, ends))
+        self._places = ends.points.reshape(-1, 2)[self._on]
 
     def is_still(self, ends: Ends, longer: int) -> bool:
         """Whether nearly all of them are where they were; `longer` is the longer side of the frame in pixels."""
-        near = np.abs(ends.points[self._on] - self._places).max(axis=-1) <= JITTER * longer
-        return bool(np.count_nonzero(near) >= (1 - STRAY) * max(len(near), 1))
+        near = np.abs(ends.points.reshape(-1, 2)[self._on] - self._places) <= JITTER * longer
+        return bool(np.count_nonzero(near[:, 0] & near[:, 1]) >= (1 - STRAY) * max(len(near), 1))
 
 
 def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:

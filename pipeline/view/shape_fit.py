@@ -168,12 +168,14 @@ def _refine(circle: NDArray[np.float64], ends: Ends) -> tuple[Circle, float] | N
     """Fit a circle to the ends near its edge by least squares, twice; and the share of all ends that it explains."""
     valid, tolerance = ends.valid, _tolerance(ends)
     usable, places = valid & ~ends.border, ends.points.transpose(2, 0, 1)
-    outside = _outside(circle, places)
+    outside, fitted = _outside(circle, places), None
     for reach in (2 * tolerance, tolerance):
         on_edge = (np.abs(outside) < reach) & usable
+        if on_edge.tobytes() == fitted:
+            break  # the same ends give the same circle
         if np.count_nonzero(on_edge[0] | on_edge[1]) < _FEWEST:
             return None
-        circle = _least_squares(ends.points[on_edge])
+        circle, fitted = _least_squares(ends.points[on_edge]), on_edge.tobytes()
         outside = _outside(circle, places)
     explained = (outside < tolerance) & (ends.border | (outside > -tolerance)) & valid
     share = np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(valid[0] | valid[1])
@@ -220,7 +222,7 @@ def _explained(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
 def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
     """Which ends lie on the edge of a shape, or on that of the frame within it: bool (2, n)."""
     if len(shape) == 3:
-        beyond = _beyond(np.array(shape)[None], ends)[0]
+        beyond = _outside(np.array(shape), ends.points.transpose(2, 0, 1))
     else:
         along = ends.points.reshape(2, 4, STRIPS, 2)
         places = np.stack([along[:, side, :, side // 2] for side in range(4)], axis=1)
@@ -275,7 +277,8 @@ def fit_rectangle(ends: Ends) -> Sides | None:
     along[2:] = ends.points[:, 2 * STRIPS :, 1].reshape(2, 2, STRIPS).swapaxes(0, 1)
     along[~valid.swapaxes(0, 1)] = np.nan
     places = along.reshape(4, 2 * STRIPS)
-    near = np.abs(places[:, None] - places[:, :, None]) <= float(ends.cell)
+    apart = places[:, None] - places[:, :, None]
+    near = np.abs(apart, out=apart) <= float(ends.cell)
     counts = np.count_nonzero(near[..., :STRIPS] | near[..., STRIPS:], axis=2)
     strips = np.count_nonzero(valid[0] | valid[1], axis=1)
     agreed = counts >= np.maximum(_AGREEING * strips, 3)[:, None]
