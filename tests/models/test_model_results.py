@@ -77,6 +77,15 @@ def test_the_page_of_training_says_what_its_result_says() -> None:
         assert f"| at {size} | {' | '.join(f'{value:.3f}' for value in (*values, mean))} |" in page
 
 
+def test_the_table_of_tuning_is_measured() -> None:
+    result = json.loads((ROOT / "models" / "results" / "tuning-op1.json").read_text())
+    lines = [
+        f"| {name} | {' | '.join(f'{value:.3f}' for value in row.values())} |"
+        for name, row in result["instrument IoU, refined"].items()
+    ]
+    assert_table("tuning-op1.json", lines, ROOT / "models" / "tuning" / "README.md")
+
+
 def test_the_readme_is_short() -> None:
     text = (ROOT / "models" / "README.md").read_text()
     assert len(text.encode()) <= 12 * 1024
