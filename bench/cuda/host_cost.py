@@ -216,7 +216,7 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write a res
 
 
 @app.command()
-def run(output: Output = None) -> None:
+def command(output: Output = None) -> None:
     """Measure what a frame costs the interpreter on a GPU that does nothing: processor time, and calls to the driver."""
     if output is not None:
         check_place(output)

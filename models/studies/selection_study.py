@@ -40,7 +40,7 @@ from cliprl.models.tuning.tune import OldViews, encode_old_views, resolve_precis
 from cliprl.models.tuning.tuning_data import TuningData, open_old_data
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-TRAINED, SCORED = ("D1", "OP1"), ("D2", "OP3")
+_TRAINED, SCORED = ("D1", "OP1"), ("D2", "OP3")
 ARM_ALL, ARM_CHOSEN, ARM_RANDOM = "all frames", "chosen", "random"
 ARMS = ARM_ALL, ARM_CHOSEN, ARM_RANDOM
 # Share of the frames that is chosen, and the least share of the score of all frames that it must reach.
@@ -158,7 +158,7 @@ def study(
     config = load_tune_config(set_ or ())
     config = replace(config, precision=resolve_precision(config.precision))
     opened, root = open_bundle(bundle), Path(config.data.root)
-    line = f"endovis2015:endovis2015?sequences={','.join(TRAINED)}"
+    line = f"endovis2015:endovis2015?sequences={','.join(_TRAINED)}"
     data = with_partial_labels(open_dataset(line, context=DatasetContext(root, "data.root")), opened.manifest.classes)
     known = _read(out)
     done: dict[str, dict[str, Scores]] = known.get("seeds", {})

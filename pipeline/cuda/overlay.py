@@ -17,7 +17,14 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Box, Viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import Planes
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Blend, Field, StampPart, StampPatches, TraceContours, Upsample
+from cliprl.pipeline.cuda.kernels.kernel_arguments import (
+    Blend,
+    DiscField,
+    StampPart,
+    StampPatches,
+    TraceContours,
+    Upsample,
+)
 from cliprl.pipeline.cuda.ring import Slot
 from cliprl.pipeline.cuda.segmentation import CudaSegmentation
 from cliprl.pipeline.cuda.upload import UploadBuffers
@@ -34,7 +41,7 @@ class OverlayBuffers:
     labels: int
     map: int
     inks: int
-    field: Field = dataclass_field(default_factory=Field)
+    field: DiscField = dataclass_field(default_factory=DiscField)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +189,14 @@ class CudaOverlay(Overlay):
         inked = self._inked == (color, self.style)
         if inked and self._view == view:
             return True
-        inks, field = self._buffers.inks, Field()
+        inks, field = self._buffers.inks, DiscField()
         if not inked:
             table = ink_table(overlay_colors(self.classes, self._shown, self.style.opacity, color))
             inks = self._uploads.send("inks", table)
         if view.circle is not None:
             box, margin = field_box(view, *size), contour_radius(self.style.contour_width, size[0]) + 2
             fill = partial(write_field, view=view, size=size, box=box, margin=margin)
-            field = Field(self._uploads.write("field", (box[3], box[2]), np.uint8, fill), *box)
+            field = DiscField(self._uploads.write("field", (box[3], box[2]), np.uint8, fill), *box)
         labels, painted = (self._cuda.gpu.address(buffer) for buffer in (self._labels, self._map))
         self._buffers = OverlayBuffers(labels, painted, inks, field)
         self._inked, self._view = (color, self.style), view

@@ -374,7 +374,7 @@ def test_committed_results_do_not_name_the_machine() -> None:
 WORK_RESULTS = ROOT / readme.RESULTS_FOLDER / "work"
 
 
-def test_the_costs_of_a_frame_are_those_of_the_committed_results() -> None:
+def test_costs_of_a_frame_are_those_of_the_results() -> None:
     text = (ROOT / "pipeline" / "stream" / "README.md").read_text(encoding="utf-8")
     table = text.split("<!-- work -->")[1].split("<!-- end of work -->")[0].strip().splitlines()
     clips = [cell.strip() for cell in table[0].split("|")[2:-1]]

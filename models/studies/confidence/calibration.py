@@ -47,7 +47,7 @@ from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, is_unsure, logistic
 
 # Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
-MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
+_MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
 # The statistics of a frame that the calibration uses. More of them fit better, and are worse on sets left out.
 CALIBRATION_STATISTICS = ("entropy", "instrument entropy", "undecided")
 # Share of the frames for choosing, clean and at severities up to 3, that are below the threshold of "unfamiliar".
@@ -56,7 +56,7 @@ FAMILIAR, FAMILIAR_SEVERITY = 0.99, 3
 FAMILIAR_FRAMES = 150
 
 # The use of a set that the bundle was trained on.
-TRAINED = "trained on"
+_TRAINED = "trained on"
 
 Rows = Mapping[Row, FrameScores]
 
@@ -66,7 +66,7 @@ def fit_calibration(rows: Rows) -> LogisticModel:
     rng, inputs, right, counts = np.random.default_rng(0), [], [], []
     unused = [len(CELL_INPUTS) + n for n, name in enumerate(FRAME_STATISTICS) if name not in CALIBRATION_STATISTICS]
     for row, scores in rows.items():
-        drawn = rng.permutation(len(scores.right))[:MOST_CELLS]
+        drawn = rng.permutation(len(scores.right))[:_MOST_CELLS]
         if with_instrument(scores).any() and len(drawn):
             values = scores.cell_values()[drawn]
             values[:, unused] = 0
@@ -198,7 +198,7 @@ def left_out_distance(rows: Rows, familiar: Rows, outside: Rows) -> float | None
 def familiar_row(line: str, context: DatasetContext) -> Row:
     """Return the row of a data set line of training data, of which about `FAMILIAR_FRAMES` frames are taken."""
     every = max(1, len(open_dataset(line, "train", context)) // FAMILIAR_FRAMES)
-    return Row(ProtocolSet(DatasetSpec.parse(line).without_path(), line, every=every), 0, TRAINED)
+    return Row(ProtocolSet(DatasetSpec.parse(line).without_path(), line, every=every), 0, _TRAINED)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

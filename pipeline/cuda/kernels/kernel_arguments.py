@@ -168,7 +168,7 @@ class Total(Arguments):
     ]
 
 
-class Field(Structure):
+class DiscField(Structure):
     """The endoscope's disc on the frame's chroma: `data` is the address of uint8 (height, width), 0 where there is none."""
 
     _fields_: ClassVar[Fields] = [("data", c_void_p), *_fields(c_int, "left top width height")]
@@ -184,7 +184,7 @@ class Upsample(Arguments):
         *_fields(c_int, "classes rows columns cells_left cells_top cells_wide cells_high"),
         *_fields(c_int, "target_left target_top target_wide target_high part_left part_top unused"),
         *_fields(c_double, "step_x step_y"),
-        ("field", Field),
+        ("field", DiscField),
         ("labels", c_void_p),
     ]
 
@@ -196,7 +196,7 @@ class TraceContours(Arguments):
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
         ("labels", c_void_p),
-        ("field", Field),
+        ("field", DiscField),
         *_fields(c_int, "left top right bottom core core_diagonal soft soft_diagonal level unused"),
         ("map", c_void_p),
     ]

@@ -18,7 +18,7 @@ from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.kernels.kernel_arguments import Field, StampPart, StampPatches
+from cliprl.pipeline.cuda.kernels.kernel_arguments import DiscField, StampPart, StampPatches
 from cliprl.pipeline.cuda.overlay import (
     OverlayBuffers,
     blend_arguments,
@@ -86,12 +86,12 @@ class Painter:
         self.size, self.contour_width = size, contour_width
         self.labels, self.map = np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)
         self.inks = ink_table(overlay_colors(CLASSES, SHOWN, opacity, frame.color))
-        field, margin = Field(), contour_radius(contour_width or 1, size[0]) + 2
+        field, margin = DiscField(), contour_radius(contour_width or 1, size[0]) + 2
         if view.circle is not None:
             box = field_box(view, *size)
             self.disc = np.full((box[3], box[2]), 9, np.uint8)
             write_field(self.disc, view, size, box, margin)
-            field = Field(self.disc.ctypes.data, *box)
+            field = DiscField(self.disc.ctypes.data, *box)
         self.canvas = OverlayBuffers(*(array.ctypes.data for array in (self.labels, self.map, self.inks)), field)
         self.frame, self.seen = frame, segmentation
 
