@@ -32,6 +32,16 @@ _HOME = ".archive"
 ORPHAN_SECONDS = 15.0
 
 
+_NUMBER = int | float
+_COUNTS = ("length", "frames", "damaged", "instrument_frames", "low_confidence_frames")
+# The fields of records that later runs read, by status, with their types.
+_COMMON = {"video": str, "folder": str, "state": list}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "done": {"outputs": list, **dict.fromkeys(_COUNTS, _NUMBER)},
+    "failed": {"permanent": bool},
+}
+
+
 class Journal:
     """The folders and records of the archive `out`."""
 
@@ -105,10 +115,11 @@ class Journal:
             )
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield all records, sorted by content."""
+        """Yield all records, sorted by content. A damaged one is left out: its video is processed again."""
         for path in sorted(self._records.glob("*.json")):
             with suppress(OSError, ValueError):
-                yield json.loads(path.read_bytes())
+                if _is_record(record := json.loads(path.read_bytes()), path.stem):
+                    yield record
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write the record of a content, in place of an earlier one. Raises OSError."""
@@ -159,3 +170,11 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+
+
+def _is_record(record: Any, content: str) -> bool:
+    """Whether a value is a record of `content` with all that later runs read."""
+    if not isinstance(record, dict) or record.get("content") != content or record.get("status") not in list(_FIELDS):
+        return False
+    fields = _COMMON | _FIELDS[record["status"]]
+    return all(isinstance(record.get(name), kind) for name, kind in fields.items())

@@ -60,8 +60,8 @@ def perform(setup: WorkerSetup, job: VideoJob, device: str) -> JobReply:
         return _run(setup, job, device)
     except (BundleError, EngineError) as error:
         return JobReply("stopped", reason=_line(error))
-    except (KeyboardInterrupt, SystemExit):
-        return JobReply("crashed")
+    except (KeyboardInterrupt, SystemExit) as error:
+        return JobReply("crashed", reason=f"ended by {type(error).__name__} {error}".rstrip())
     except MemoryError:
         return JobReply("failed", reason="too little memory: give fewer --workers, or more memory")
     except Exception as error:

@@ -297,6 +297,36 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     return run_app(command.app, "cliprl-archive")
 
 
+def test_a_worker_that_exits_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*arguments: object) -> JobReply:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(worker, "_run", leave)
+    job = VideoJob("a.mp4", "a.mp4", "c", "videos/a.mp4")
+    reply = perform(WorkerSetup(str(tmp_path), "small", 1, ArchiveSettings()), job, "cpu")
+    assert (reply.kind, reply.reason) == ("crashed", "ended by SystemExit 7")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": None},
+        {"state": 3},
+        {"status": "other"},
+        {"status": ["done"]},
+        {"permanent": "no"},
+        {"content": "other"},
+    ],
+)
+def test_damaged_records_are_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    kept = Journal(tmp_path)
+    kept._records.mkdir(parents=True)
+    record = {"status": "failed", "video": "a.mp4", "folder": "videos/a.mp4", "state": [1, 2], "permanent": True}
+    for name, value in {"c": record | {"content": "c"}, "d": record | {"content": "d"} | change, "e": [1]}.items():
+        (kept._records / f"{name}.json").write_text(json.dumps(value))
+    assert [found["content"] for found in kept.records()] == ["c"]
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process, with the bundle's networks at no refinement."""
