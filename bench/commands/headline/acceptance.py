@@ -34,7 +34,7 @@ def acceptance(
     baseline: Annotated[
         Path | None, typer.Option(help="An earlier checkout to compare CPU work and labels with.")
     ] = None,
-    budget: Annotated[Path, typer.Option(help="Limits, in TOML.")] = GOALS,
+    budget: Annotated[Path, typer.Option(help="Limits, in TOML; default: headline.toml.", show_default=False)] = GOALS,
     bundle: BundleOption = "small",
 ) -> None:
     """Run `headline` twice in bounded time, hold each run to the limits, and compare the runs.
