@@ -33,7 +33,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(batches: tuple[int, ...]) -> Result:
-    wanted = BenchJob("", rounds=2, seconds=0.01, warm_up=0.0)
+    wanted = BenchJob("", rounds=2, seconds=0.01, warm_up=0.0, spare=0)
     with ResultSession("engines", None, wanted) as session:
         return engines.measure(session, wanted, lambda text: None, batches=batches)
 

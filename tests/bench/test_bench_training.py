@@ -43,8 +43,6 @@ def test_the_command_measures_both_stages_and_the_loader(
         "cpu",
         "--rounds",
         "1",
-        "--spare",
-        "0",
         "--seconds",
         "0.2",
         "--warm-up",
