@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
+from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -143,7 +144,7 @@ def _measures(odds: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, 
     """odds (1 + UNKNOWN, n) of each word against the best kept class; truth (n,)."""
     if truth.all() or not truth.any():
         raise UsageError("the scored scenes show nothing of the class: raise scoring.scenes")
-    ious, aucs = zip(*((iou(row > 0, truth), auc(row, truth)) for row in odds), strict=True)
+    ious, aucs = zip(*((iou(row > 0, truth), auroc(row[truth], row[~truth]) or 0.0) for row in odds), strict=True)
     values = (ious[0], aucs[0], float(np.mean(ious[1:])), float(np.mean(aucs[1:])), float(truth.mean()))
     return dict(zip(TEXT_SCORES, values, strict=True))
 
@@ -151,14 +152,6 @@ def _measures(odds: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[str, 
 def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Intersection over union of two masks (n,), of which one is not empty."""
     return float((found & truth).sum() / (found | truth).sum())
-
-
-def auc(scores: NDArray[Any], truth: NDArray[np.bool_]) -> float:
-    """The chance that a cell of the class has a higher score than one that is not of it; ties count half."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def write_tables(folder: Path, recipe: Recipe, question: Question, rows: dict[int, dict[str, float]]) -> None:
