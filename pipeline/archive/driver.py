@@ -71,7 +71,9 @@ class ArchiveDriver:
         self.outcomes: dict[str, VideoOutcome] = {}
         self.records: dict[str, Mapping[str, Any]] = {}
         self._states: dict[FileState, str] = {}
+        # The content of each folder of outputs, and all folders around these.
         self._places: dict[str, str] = {}
+        self._parents: set[str] = set()
         self._waiting: dict[str, list[str]] = {}
         self._pending = deque(VideoJob(str(folder / video), video) for video in videos)
         self._stopped = False
@@ -79,7 +81,7 @@ class ArchiveDriver:
     def load(self, *, retry: bool) -> None:
         """Read the records of earlier runs. With `retry`, videos that failed are processed again."""
         for record in self._journal.records():
-            self._places[record["folder"]] = record["content"]
+            self._take(record["folder"], record["content"])
             done = record["status"] == "done" and self._journal.is_complete(record)
             if done or (record["status"] == "failed" and record["permanent"] and not retry):
                 self.records[record["content"]] = record
@@ -147,15 +149,30 @@ class ArchiveDriver:
             self._pending.appendleft(replace(job, folder=self._place(job)))
 
     def _place(self, job: VideoJob) -> str:
-        """The folder of a video's outputs: named like the video, with a hash if outputs of another content are there."""
-        folder = f"videos/{job.video}"
-        if self._places.setdefault(folder, job.content) != job.content:
-            path, short = Path(folder), f"~{job.content[:12]}"
-            room = longest_name(self._journal.videos) - len(short)
-            name = path.name.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
-            folder = str(path.with_name(f"{name}{short}"))
-            self._places[folder] = job.content
-        return folder
+        """The folder of a video's outputs: named like the video, with a hash if outputs of another content are in the way.
+
+        No folder is inside another one: a video may be where an earlier run found a folder of videos, or the reverse.
+        """
+        path, folder = Path("videos", job.video), Path()
+        for part in path.parent.parts:
+            folder = folder / part
+            if str(folder) in self._places:
+                folder = self._with_hash(folder, job.content)
+        folder = folder / path.name
+        if self._places.get(str(folder), job.content) != job.content or str(folder) in self._parents:
+            folder = self._with_hash(folder, job.content)
+        self._take(str(folder), job.content)
+        return str(folder)
+
+    def _with_hash(self, folder: Path, content: str) -> Path:
+        short = f"~{content[:12]}"
+        room = longest_name(self._journal.videos) - len(short)
+        name = folder.name.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
+        return folder.with_name(f"{name}{short}")
+
+    def _take(self, folder: str, content: str) -> None:
+        self._places[folder] = content
+        self._parents.update(map(str, Path(folder).parents))
 
     def _fail(self, job: VideoJob, reason: str, *, permanent: bool) -> None:
         reason = reason.removeprefix(job.source).lstrip(": ")

@@ -166,6 +166,22 @@ def test_other_content_under_a_known_name_gets_another_folder(world: World) -> N
     assert (world.journal.videos / "a.mp4").is_dir()
 
 
+@pytest.mark.parametrize("names", [("a.mp4", "a.mp4/x.mp4"), ("a.mp4/x.mp4", "a.mp4")])
+def test_no_outputs_lie_in_those_of_another_video(tmp_path: Path, names: tuple[str, str]) -> None:
+    world = World(tmp_path, {names[0]: "one"})
+    world.run()
+    shutil.rmtree(world.folder)
+    (world.folder / names[1]).parent.mkdir(parents=True)
+    (world.folder / names[1]).write_text("two")
+    (world.folder / "b.mp4").write_text("three")
+    driver, _ = world.run()
+    assert all(outcome.good for outcome in driver.outcomes.values())
+    folders = [Path(record["folder"]) for record in world.journal.records()]
+    assert len(set(folders)) == 3
+    assert not any(folder in other.parents for folder in folders for other in folders)
+    assert all(world.journal.is_complete(record) for record in world.journal.records())
+
+
 def test_a_video_whose_outputs_were_deleted_is_processed_again(world: World) -> None:
     world.run()
     shutil.rmtree(world.journal.videos / "sub")
