@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import ColorSpace
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 
 Plane = NDArray[np.uint8]
@@ -125,6 +125,7 @@ class FrameContext:
 
     view, image, is_cut: set by "prepare". image is the network input, uint8 (1, H, W, 3); is_cut is true where a new shot starts.
     damaged, is_related: set by "prepare": whether the frame is to be refined, and whether its scene is that of the frame before.
+    damage: set by "prepare": the measured damage of the network input; None if it was not measured.
     features (1, D, h, w), logits (1, K, h, w): set by "encode"; the logits are those before refinement.
     segmentation: set by "refine"; None in a stream without a segmenter.
     device_state: for a segmenter whose device still works on the frame; None on the CPU.
@@ -138,6 +139,7 @@ class FrameContext:
     image: NDArray[np.uint8] = field(init=False)
     is_cut: bool = field(init=False)
     damaged: bool = True
+    damage: DamageEstimate | None = None
     is_related: bool = True
     features: NDArray[Any] = field(init=False)
     logits: NDArray[Any] = field(init=False)

@@ -57,6 +57,15 @@ class Instances:
     followed: Followed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DamageEstimate:
+    """Brightness values 0..255 of a network input: standard deviation of its noise, its mean, its darkest tenth."""
+
+    noise: float
+    mean: float
+    haze: float
+
+
 @dataclass(slots=True, eq=False)
 class Segmentation:
     """Labels at the resolution of the network, and the view that maps them onto the frame.
@@ -70,6 +79,7 @@ class Segmentation:
     where they are absent; None if there is none of these.
     model: the confidence of the bundle, None for one without. colors: RGB uint8 (h, w, 3), the network input at the cells; None
     where it is not on the host.
+    damage: noise, brightness and haze of the network input before restoration; None if they were not measured.
     """
 
     labels: NDArray[np.uint8]
@@ -82,6 +92,7 @@ class Segmentation:
     presence: Mapping[str, float] | None = None
     model: ConfidenceModel | None = None
     colors: NDArray[np.uint8] | None = field(default=None, repr=False)
+    damage: DamageEstimate | None = None
     _reliability: Reliability | None = field(default=None, repr=False)
     # Not carried to a copy with other labels: `replace` leaves it out.
     _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import RestorationSpec
+from cliprl.pipeline.core.segmentation import DamageEstimate
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.segment.refinement_loop import CostEstimate
 from cliprl.pipeline.view.grid_warp import warp_grid
@@ -102,17 +102,12 @@ DARKEST, BLACK = 0.1, 30.0
 PATCH_SIDE, SEARCH_SIDE = 5, 9
 
 
-@dataclass(frozen=True, slots=True)
-class DamageEstimate:
-    """Brightness values 0..255 of a network input: standard deviation of its noise, its mean, its darkest tenth."""
-
-    noise: float
-    mean: float
-    haze: float
+# The estimate for an input that is not measured: it counts as undamaged.
+UNMEASURED = DamageEstimate(0.0, 255.0, 0.0)
 
 
 def estimate_damage(image: NDArray[np.uint8]) -> DamageEstimate:
-    """Measure an image uint8 (H, W, 3) where it is not black."""
+    """Measure an image uint8 (H, W, 3) where it is not black; `UNMEASURED` if almost all of it is."""
     green = cv2.extractChannel(image, 1)
     # The product of second derivatives along both axes is Immerkaer's kernel.
     residual = cv2.Sobel(green, cv2.CV_16S, 2, 2, ksize=3)[1:-1:MEASURED, 1:-1:MEASURED]
@@ -121,7 +116,7 @@ def estimate_damage(image: NDArray[np.uint8]) -> DamageEstimate:
     pixels = cv2.resize(image[1:-1, 1:-1], size, interpolation=cv2.INTER_NEAREST)
     inside = pixels[..., 1] > 0
     if np.count_nonzero(inside) < LEAST_INSIDE * inside.size:
-        return DamageEstimate(0.0, 255.0, 0.0)
+        return UNMEASURED
     noise = quantile(np.abs(residual[inside]), 0.5) / MEDIAN_OF_NOISE
     mean = sum(cv2.mean(pixels, inside.view(np.uint8))[:3]) / 3
     darkest = reduce(cv2.min, cv2.split(pixels))[inside][::MEASURED]
@@ -138,11 +133,15 @@ def quantile(values: NDArray[Any], share: float) -> float:
 
 
 class InputRestoration:
-    """Restores damaged network inputs: noise is filtered, a dark noisy input is brightened, and haze is subtracted."""
+    """Restores damaged network inputs: noise is filtered, a dark noisy input is brightened, and haze is subtracted.
+
+    found: the estimate for the last input, before restoration; None if it was not measured.
+    """
 
     def __init__(self, spec: RestorationSpec, size: tuple[int, int] | None = None) -> None:
         """`size` (height, width): the input size that the thresholds were chosen at; a larger input is measured at that size."""
         self._spec, self._size, self._cost = spec, size, CostEstimate()
+        self.found: DamageEstimate | None = None
 
     def __call__(self, image: NDArray[np.uint8], deadline: float | None = None) -> bool:
         """Restore `image`, uint8 (H, W, 3), in place. Return whether it was damaged.
@@ -150,6 +149,7 @@ class InputRestoration:
         It is left as it is where the filter would end after `deadline`, a `time.monotonic()` in seconds.
         """
         spec, found = self._spec, estimate_damage(self._reduced(image))
+        self.found = None if found is UNMEASURED else found
         if found.noise > spec.noise * found.mean:
             if self._cost.in_time(deadline):
                 self._denoise(image, found)

@@ -202,6 +202,7 @@ class Segmenter:
         if self._restoration is not None:
             deadline = None if self.budget is None else time.monotonic() + self.budget / 2
             context.damaged = self._restoration(context.image[0], deadline)
+            context.damage = self._restoration.found
             context.is_related = self._prior.is_related(context.image[0], compare=context.damaged)
 
     def encode(self, context: FrameContext) -> None:
@@ -223,6 +224,7 @@ class Segmenter:
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
             found.model, found.colors = self._model, cell_colors(context.image[0], found.labels.shape)
+            found.damage = context.damage
             if self._gate is not None:
                 self._gate(found)
             context.segmentation = found

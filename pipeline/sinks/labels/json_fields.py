@@ -11,6 +11,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import upright_size
+from cliprl.pipeline.core.segmentation import DamageEstimate
 from cliprl.pipeline.sources.errors import redact
 
 # Characters of a clip's name in the names of its frames.
@@ -44,6 +45,11 @@ def describe_frame(frame: Frame) -> dict[str, Any]:
         "pts": frame.pts,
         "seconds": frame.seconds,
     }
+
+
+def quality_values(found: DamageEstimate) -> dict[str, float]:
+    """The measured damage of a network input by the names that files use: haze, brightness and noise, 0..255."""
+    return {"haze": found.haze, "brightness": found.mean, "noise": found.noise}
 
 
 def frame_name(frame: Frame) -> str:

@@ -12,7 +12,13 @@ from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
 from cliprl.pipeline.sinks.json_text import json_text
-from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_frame, describe_stream, frame_name
+from cliprl.pipeline.sinks.labels.json_fields import (
+    describe_class,
+    describe_frame,
+    describe_stream,
+    frame_name,
+    quality_values,
+)
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 
@@ -34,6 +40,7 @@ class EventSink(PartialFileSink):
          "confidence": 0..1, "doubt": 0..1, "distance": number, "unsure": bool, "unfamiliar": bool,
          "steps": int, "moved": 0..1,
          "classes": {NAME: {"pixels": int, "share": 0..1, "box": [left, top, width, height]}},
+         "image_quality": {"haze": 0..255, "brightness": 0..255, "noise": number},
          "presence": {NAME: 0..1},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "followed": {"state": "waiting" | "following" | "lost", "id": int or null},
@@ -49,6 +56,8 @@ class EventSink(PartialFileSink):
     "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
     that is unknown. Lines reach the disk within a second. "presence" is the estimated probability that the frame shows a
     class that was named at run time, on the CPU; absent without such a class.
+    "image_quality" is measured on the network input before restoration, on the CPU, in a bundle with a restoration: brightness
+    of its darkest tenth, mean brightness, standard deviation of the noise; absent where it is not measured.
     """
 
     needs_planes = False
@@ -75,6 +84,9 @@ class EventSink(PartialFileSink):
                 "moved": round(segmentation.moved, 6),
                 "classes": self._seen(frame, segmentation),
             }
+            if segmentation.damage is not None:
+                values = quality_values(segmentation.damage)
+                event["image_quality"] = {name: round(value, 2) for name, value in values.items()}
             if segmentation.presence is not None:
                 event["presence"] = {name: round(value, 4) for name, value in segmentation.presence.items()}
             if segmentation.instances is not None:

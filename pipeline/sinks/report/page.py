@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
 
 from cliprl.pipeline.sinks.json_text import readable
+from cliprl.pipeline.sinks.report.image_quality import NO_ESTIMATE, NOT_MEASURED, QUALITY_SERIES
 from cliprl.pipeline.sinks.report.recorder import LOW_CONFIDENCE, CaseRecorder, DoubtfulFrame
 from cliprl.pipeline.sinks.report.timeline import PresenceTimeline
 from cliprl.pipeline.sources.errors import redact
@@ -21,6 +24,7 @@ h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid #ddd; vertical-align: middle; }
 td.n, th.n { text-align: right; } td.line { width: 45%; } svg { display: block; width: 100%; height: 1.1rem; background: #eee; }
+svg.series { height: 2.6rem; } svg.series path { vector-effect: non-scaling-stroke; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: 0; }
 dl div { border: 1px solid #ddd; border-radius: .4rem; padding: .5rem .7rem; } dt { color: #555; font-size: .85rem; }
 dd { margin: 0; font-size: 1.25rem; font-weight: 600; }
@@ -30,6 +34,12 @@ tr, dl div { break-inside: avoid; } h2 { break-after: avoid; }
 @page { size: A4; margin: 15mm; }
 @media print { body { margin: 0; max-width: none; padding: 0; font-size: 11px; } * { print-color-adjust: exact; } }
 """
+_QUALITY_TITLES = {"haze": "Haze, smoke", "brightness": "Brightness", "noise": "Noise"}
+_QUALITY_NOTE = (
+    "Measured on the network input, before it is restored, in the endoscope's view; 0 is black, 255 is white. Haze is the "
+    "brightness of the darkest tenth: smoke raises it, and so does a view without dark parts. Brightness is the mean, low in the "
+    "dark. Noise is a standard deviation. Area: mean. Line: the worst frame, for brightness the darkest."
+)
 
 
 def clock(seconds: float) -> str:
@@ -51,6 +61,8 @@ def report_page(case: CaseRecorder) -> str:
 {_figures(case, length)}
 <h2>Timeline</h2>
 {_timelines(case, length)}
+<h2>Image quality</h2>
+{_quality(case, length)}
 <h2>Camera stalls</h2>
 {_stalls(case)}
 <h2>Frames of low confidence</h2>
@@ -107,6 +119,45 @@ def _bar(case: CaseRecorder, name: str, color: tuple[int, int, int], line: Prese
     label = escape(f"{name}: in view {len(line.intervals)} times, {clock(line.seconds)} in total", quote=True)
     fill = "#{:02x}{:02x}{:02x}".format(*color)
     return f'<svg viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{label}" fill="{fill}">{bars}</svg>'
+
+
+def _quality(case: CaseRecorder, length: float) -> str:
+    missing = f"{' and '.join(NOT_MEASURED).capitalize()} are not measured."
+    if not case.quality.points:
+        return f"<p>Not measured: {escape(NO_ESTIMATE)}. {missing}</p>"
+    head = f'<tr><th scope="col">Measure</th><th scope="col">From {clock(0)} to {clock(length)}</th>'
+    head += '<th scope="col" class="n">Mean</th><th scope="col" class="n">Worst</th></tr>'
+    rows = "".join(_quality_row(case, name) for name in QUALITY_SERIES)
+    text = f"{_QUALITY_NOTE} {missing} Frames with an estimate: {case.quality.frames:,}."
+    return f"<p>{text}</p><table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _quality_row(case: CaseRecorder, name: str) -> str:
+    points, mean, worst = case.quality.points, case.quality.mean(name), case.quality.worst(name)
+    top = 255 if name != "noise" else max(math.ceil(worst.worst[name] / 10), 1) * 10
+    title, at = _QUALITY_TITLES[name], f"{worst.worst[name]:.1f} at {clock(worst.start - case.start)}"
+    label = f"{title}: mean {mean:.1f}, worst {at}; the scale is 0 to {top}"
+    area = _step_path(case, [point.mean(name) / top for point in points], is_area=True)
+    line = _step_path(case, [point.worst[name] / top for point in points], is_area=False)
+    chart = f'<svg class="series" viewBox="0 0 1000 40" preserveAspectRatio="none" role="img" aria-label="{label}">'
+    chart += (
+        f'<path d="{area}" fill="#8a9bb0"/><path d="{line}" fill="none" stroke="#8c1d18" stroke-width="1.5"/></svg>'
+    )
+    cells = f'<td class="line">{chart}</td><td class="n">{mean:.1f}</td><td class="n">{at}</td>'
+    return f'<tr><th scope="row">{title}<br><small>0 to {top}</small></th>{cells}</tr>'
+
+
+def _step_path(case: CaseRecorder, shares: Sequence[float], *, is_area: bool) -> str:
+    """The path of a step chart in a box of 1000 by 40; it is interrupted where no frame was measured."""
+    scale, path, last = 1000 / max(case.end - case.start, 1e-6), "", -math.inf
+    for point, share in zip(case.quality.points, shares, strict=True):
+        left, right = (scale * (seconds - case.start) for seconds in (point.start, point.end))
+        height = f"{40 * (1 - min(share, 1)):.1f}"
+        if left > last + 1:
+            path += ("V40Z" if is_area and path else "") + f"M{left:.1f},{'40' if is_area else height}"
+        path += f"V{height}H{right:.1f}"
+        last = right
+    return path + ("V40Z" if is_area else "")
 
 
 def _stalls(case: CaseRecorder) -> str:

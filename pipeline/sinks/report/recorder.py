@@ -19,6 +19,7 @@ from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
+from cliprl.pipeline.sinks.report.image_quality import QualitySeries
 from cliprl.pipeline.sinks.report.timeline import PresenceTimeline
 from cliprl.pipeline.view.privacy_guard import BodyGuard
 
@@ -42,7 +43,7 @@ class DoubtfulFrame:
 
 
 class CaseRecorder:
-    """Timelines of classes, instruments and the endoscope outside the body; stalls, and frames of low confidence."""
+    """Timelines of classes, instruments and the endoscope outside the body; image quality, stalls, frames of low confidence."""
 
     def __init__(self, spec: OutputSpec) -> None:
         self.spec = spec
@@ -50,6 +51,7 @@ class CaseRecorder:
         self.instruments: dict[int, tuple[str, PresenceTimeline]] = {}
         self.outside, self.stalls, self.number_of_stalls = PresenceTimeline(), list[tuple[float, float]](), 0
         self.doubtful: list[DoubtfulFrame] = []
+        self.quality = QualitySeries()
         self.frames = self.segmented = self.damaged = self.low = 0
         self.tracked = False
         self.start = self.end = 0.0
@@ -94,6 +96,8 @@ class CaseRecorder:
                 self.instruments.setdefault(item.id, (item.name, PresenceTimeline()))[1].add(
                     frame.index, frame.seconds, self._period
                 )
+        if segmentation.damage is not None:
+            self.quality.add(frame.index, frame.seconds, self._period, segmentation.damage)
         if segmentation.confidence < LOW_CONFIDENCE:
             self.low += 1
             self._keep(frame, segmentation.confidence)
@@ -155,6 +159,7 @@ class CaseRecorder:
                 for kind, name, _, line in self.lines()
                 if line.intervals or kind == "view"
             ],
+            "image_quality": self.quality.to_json(),
             "stalls": [{"after": round(after, 4), "seconds": round(gap, 4)} for after, gap in self.stalls],
             "low_confidence": {
                 "below": LOW_CONFIDENCE,

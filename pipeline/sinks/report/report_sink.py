@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
@@ -13,8 +14,10 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
+from cliprl.pipeline.sinks.report.image_quality import QUALITY_SERIES, QualityPoint
 from cliprl.pipeline.sinks.report.page import report_page
 from cliprl.pipeline.sinks.report.recorder import CaseRecorder
+from cliprl.pipeline.sinks.report.timeline import Interval
 
 
 class ReportSink(PartialFileSink):
@@ -40,15 +43,26 @@ def report_json(case: CaseRecorder) -> str:
 
 
 def report_csv(case: CaseRecorder) -> str:
-    """Return the intervals as CSV: kind, name, first and last frame, start, end and length in seconds."""
+    """Return the intervals and the points of the series as CSV.
+
+    Columns: kind, name, first and last frame, start, end and length in seconds; of a series also the mean and the worst value.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["kind", "name", "first_frame", "last_frame", "start_s", "end_s", "seconds"])
+    writer.writerow(["kind", "name", "first_frame", "last_frame", "start_s", "end_s", "seconds", "mean", "worst"])
     for kind, name, _, line in case.lines():
         for i in line.intervals:
-            times = (f"{value:.3f}" for value in (i.start, i.end, i.end - i.start))
-            writer.writerow([kind, name, i.first, i.last, *times])
+            writer.writerow([kind, name, *_span(i), "", ""])
+    for name in QUALITY_SERIES:
+        for point in case.quality.points:
+            values = (f"{value:.2f}" for value in (point.mean(name), point.worst[name]))
+            writer.writerow(["series", name, *_span(point), *values])
     return text.getvalue()
+
+
+def _span(part: Interval | QualityPoint) -> list[Any]:
+    times = (part.start, part.end, part.end - part.start)
+    return [part.first, part.last, *(f"{value:.3f}" for value in times)]
 
 
 _TEXTS: dict[str, Callable[[CaseRecorder], str]] = {

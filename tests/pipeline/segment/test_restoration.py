@@ -246,6 +246,30 @@ def test_nothing_grows_in_a_thousand_frames_of_a_still() -> None:
     assert areas[-1] == areas[1] > 0
 
 
+@pytest.mark.parametrize("kind", ["none", "noise", "darkness", "haze"])
+def test_a_segmentation_carries_the_measured_damage(kind: str) -> None:
+    engines = CompiledBundle(StubEncoder(), Raise(), {})
+    found = Segmenter(restored(), steps=1, engines=engines)(frame_of(damaged(scene(), kind))).damage
+    clear = Segmenter(restored(), steps=1, engines=engines)(frame_of(scene())).damage
+    assert found is not None
+    assert clear is not None
+    rises = (found.noise > 2 * clear.noise + 1, found.mean < 0.5 * clear.mean, found.haze > clear.haze + 60)
+    expected = {
+        "none": (False, False, False),
+        "noise": (True, False, False),
+        "darkness": (True, True, False),
+        "haze": (False, False, True),
+    }
+    assert rises == expected[kind]
+
+
+def test_a_frame_without_estimate_carries_none() -> None:
+    engines = CompiledBundle(StubEncoder(), Raise(), {})
+    assert Segmenter(restored(), steps=0, engines=engines)(frame_of(scene())).damage is None
+    black = frame_of(np.zeros((*SIZE, 3), np.uint8))
+    assert Segmenter(restored(), steps=1, engines=engines)(black).damage is None
+
+
 def test_corrections_of_damaged_frames_start_from_the_displayed_mask() -> None:
     engines = CompiledBundle(StubEncoder(), Raise(), {})
     segmenter, still = Segmenter(restored(), steps=1, engines=engines), frame_of(damaged(scene(), "haze"))

@@ -24,10 +24,11 @@ from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.pipeline.cli import main as cli
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
-from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
+from cliprl.pipeline.core.segmentation import DamageEstimate, Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.report.image_quality import MOST_POINTS, NO_ESTIMATE
 from cliprl.pipeline.sinks.report.page import title_name
 from cliprl.pipeline.sinks.report.recorder import LEAST_SHARE
 from cliprl.pipeline.sinks.report.timeline import LONGEST_GAP, SHORTEST, PresenceTimeline
@@ -67,7 +68,10 @@ def written(folder: Path, contexts: Iterator[tuple[Frame, Segmentation | None]])
 
 
 def case() -> Iterator[tuple[Frame, Segmentation | None]]:
-    """120 frames: a shaft from 10 to 49 and from 80 to 99 (#1, then #2 too), a stall before 60, blue room from 100 on."""
+    """120 frames: a shaft from 10 to 49 and from 80 to 99 (#1, then #2 too), a stall before 60, blue room from 100 on.
+
+    Smoke from 30 to 39.
+    """
     for index in range(120):
         labels, found = np.zeros((32, 40), np.uint8), []
         ids = np.zeros((32, 40), np.uint16)
@@ -80,7 +84,9 @@ def case() -> Iterator[tuple[Frame, Segmentation | None]]:
         pts = index + (25 if index >= 60 else 0)
         low = 0.3 if index in (20, 90) else 0.9
         room = frame(index, pts, 100 if index >= 100 else 180)
-        yield room, None if index == 70 else segmentation(labels, low, Instances(ids, tuple(found)))
+        segmented = segmentation(labels, low, Instances(ids, tuple(found)))
+        segmented.damage = DamageEstimate(3.2, 88.0, 110.0 if 30 <= index < 40 else 25.0)
+        yield room, None if index == 70 else segmented
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,8 @@ def test_the_table_has_the_same_intervals(folder: Path) -> None:
         rows = list(csv.DictReader(file))
     report = json.loads((folder / "r.report.json").read_text())
     listed = [(line["kind"], line["name"], i["first"]) for line in report["timelines"] for i in line["intervals"]]
+    series = report["image_quality"]["series"]
+    listed += [("series", line["name"], point["first"]) for line in series for point in line["points"]]
     assert [(row["kind"], row["name"], int(row["first_frame"])) for row in rows] == listed
 
 
@@ -121,6 +129,44 @@ def test_short_gaps_and_specks_are_no_entries() -> None:
         line.add(index, index / RATE, 1 / RATE)
     assert [(i.first, i.last) for i in line.intervals] == [(0, 39), (90, 89 + SHORTEST)]
     assert list(line.entries()) == [("entry", 0), ("exit", 39), ("entry", 90), ("exit", 89 + SHORTEST)]
+
+
+def test_series_of_haze_brightness_and_noise_stay_bounded(tmp_path: Path) -> None:
+    segmented, smoke, count = segmentation(np.zeros((32, 40), np.uint8)), range(200, 210), 2 * MOST_POINTS + 50
+
+    def contexts() -> Iterator[tuple[Frame, Segmentation | None]]:
+        for index in range(count):
+            segmented.damage = DamageEstimate(2.5, 90.0, 120.0 if index in smoke else 20.0)
+            yield frame(index), segmented
+
+    quality = written(tmp_path, contexts())["image_quality"]
+    assert (quality["frames"], quality["reason"], quality["not_measured"]) == (count, None, ["blood", "blur"])
+    haze, brightness, noise = quality["series"]
+    assert [one["name"] for one in quality["series"]] == ["haze", "brightness", "noise"]
+    assert haze["mean"] == pytest.approx(20 + 100 * len(smoke) / count, abs=0.01)
+    assert (haze["worst"], brightness["worst"], noise["mean"]) == (120, 90, 2.5)
+    assert MOST_POINTS <= len(haze["points"]) <= 2 * MOST_POINTS
+    spans = [(point["first"], point["last"]) for point in haze["points"]]
+    assert [first for first, _ in spans] == [0, *(last + 1 for _, last in spans[:-1])]
+    assert spans[-1][1] == count - 1
+    smoky = [span for span, point in zip(spans, haze["points"], strict=True) if point["worst"] == 120]
+    assert smoky == [span for span in spans if span[1] >= smoke.start and span[0] < smoke.stop]
+    with (tmp_path / "r.report.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "series"]
+    assert [(row["name"], int(row["first_frame"]), float(row["mean"]), float(row["worst"])) for row in rows] == [
+        (one["name"], point["first"], point["mean"], point["worst"])
+        for one in quality["series"]
+        for point in one["points"]
+    ]
+
+
+def test_a_run_without_estimates_has_the_reason(tmp_path: Path) -> None:
+    quality = written(tmp_path, iter([(frame(0), segmentation(np.zeros((32, 40), np.uint8)))]))["image_quality"]
+    assert (quality["frames"], quality["series"], quality["reason"]) == (0, [], NO_ESTIMATE)
+    assert not [line for line in (tmp_path / "r.report.csv").read_text().splitlines() if line.startswith("series")]
+    text = (tmp_path / "r.html").read_text()
+    assert f"Not measured: {NO_ESTIMATE}. Blood and blur are not measured." in text
+    assert 'class="series"' not in text
 
 
 def test_a_run_without_frames_leaves_no_report(tmp_path: Path) -> None:
@@ -192,6 +238,9 @@ def test_the_page_shows_the_case_without_a_network(page: Any) -> None:
         )
         == 0
     )
+    charts = [chart.get_attribute("aria-label") for chart in page.find_elements("css selector", "svg.series")]
+    assert charts[0] == "Haze, smoke: mean 32.1, worst 110.0 at 0:00:01.2; the scale is 0 to 255"
+    assert len(charts) == 3
     images = page.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
     assert images == [240, 240]
 

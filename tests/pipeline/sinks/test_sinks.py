@@ -7,10 +7,12 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,7 +37,9 @@ from sink_inputs import (
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.interfaces import Sink
+from cliprl.pipeline.core.segmentation import DamageEstimate
 from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.sinks import CocoSink, EventSink, MaskSink, NullSink, SinkGroup, VideoSink, open_sink
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 
@@ -153,7 +157,7 @@ def test_events(tmp_path: Path) -> None:
     seen = make_frame(0, damaged=True, durations={"decode": 0.0015, "refine": 0.002})
     seen.times["captured"] = time.monotonic() - 0.02
     with EventSink(tmp_path / "x.jsonl", SCENE) as sink:
-        sink.write(seen, segment(labels, (96, 128)))
+        sink.write(seen, replace(segment(labels, (96, 128)), damage=DamageEstimate(2.344, 90.0, 41.0)))
         sink.write(make_frame(1), None)
     header, first, second = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert (header["format"], header["format_version"]) == ("cliprl-events", 1)
@@ -163,6 +167,8 @@ def test_events(tmp_path: Path) -> None:
     assert first["seconds"] == pytest.approx(-500 / 90000)
     assert (first["confidence"], first["steps"], first["moved"]) == (0.7, 2, 0.015625)
     assert not {"doubt", "distance", "unsure", "unfamiliar"} & first.keys()  # without a fitted confidence
+    jsonschema.validate(first, load_schema("events"), jsonschema.Draft202012Validator)
+    assert first["image_quality"] == {"haze": 41.0, "brightness": 90.0, "noise": 2.34}
     share = 3 * 8 / (12 * 16)
     expected = {"pixels": round(share * 96 * 128), "share": share, "box": [32, 24, 64, 24]}
     assert first["classes"] == {"grasper, «große»": expected}
