@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cliprl.engines import Engine, EngineError, ignore_message
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
@@ -15,7 +15,9 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.gpu_api import Network
 from cliprl.pipeline.cuda.kernels.compiler import compiled_kernels, compiler
 from cliprl.pipeline.cuda.kernels.launchers import Launcher, open_launcher
-from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
+
+if TYPE_CHECKING:  # on a bare machine without PyAV this module is imported too
+    from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
 
 OLDEST = (7, 5)
 _shared: dict[int, SharedGpu] = {}
@@ -40,6 +42,7 @@ def hardware_codecs() -> LiveCodecs:
     """Return NVENC and NVDEC for live streams, in separate processes. Creates no context on the GPU in this one."""
     from cliprl.pipeline.cuda.codecs.live_decoder import LiveDecoder
     from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
+    from cliprl.pipeline.sinks.video.live_encoding import LiveCodecs
 
     return LiveCodecs(lambda seconds: NvencProcess(patience=seconds), partial(LiveDecoder, refused=[]))
 
