@@ -185,7 +185,7 @@ def _host_warnings(host: Mapping[str, Any]) -> list[str]:
     if quiet >= wanted:
         return []
     reasons = [reason for entry in host["rounds"] for reason in entry["disturbed_by"]]
-    if not quiet:
+    if not quiet and reasons:  # quiet rounds of a pair are counted when the pair is complete
         return [f"no quiet round to be had: each was disturbed ({reasons[0]}); {_AGAIN}"]
     return [f"only {quiet} of {wanted} rounds were quiet; {_AGAIN}"]
 
