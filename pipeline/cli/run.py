@@ -246,7 +246,7 @@ def _open_live(
     waits = web and not options.window and not (kind and kind.generated)
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     record = options.live.record and replace(options.live.record, encoding=partial(encoding, seconds=RECORDING_SECONDS))
-    viewing = replace(options.live, web=web, waits=waits, repeats=repeats, record=record)
+    viewing = replace(options.live, web=web, waits=waits, repeats=repeats, record=record, tracks=options.ids)
     return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
 
 

@@ -17,6 +17,7 @@ from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.stream.stream import StatusText
+from cliprl.pipeline.tracking.follow import followed_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,6 @@ def describe_run(source: FrameSource, segmenter: Segmenter) -> str:
     )
 
 
-def _followed(segmentation: Segmentation) -> str:
-    """Return what the status line tells about the instrument that is followed."""
-    followed = segmentation.instances.followed if segmentation.instances else None
-    return "" if followed is None else f" · {followed.state}{f' #{followed.id}' if followed.id else ''}"
-
-
 # A mask on a GPU is copied to the host for its mark, so that only every n-th frame is marked anew.
 GPU_MARK_FRAMES = 8
 
@@ -104,7 +99,9 @@ def status_line(name: str, *, on_host: bool = True) -> StatusText:
             last = segmentation.mark
         mark = f" · {last}" if last else ""
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
+        instances = segmentation.instances
+        followed = f" · {followed_text(instances)}" if instances is not None and instances.followed else ""
         steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
-        return f"cliprl {name}{mark} · {steps} · {spent * 1000:.0f} ms{_followed(segmentation)} · research use only"
+        return f"cliprl {name}{mark} · {steps} · {spent * 1000:.0f} ms{followed} · research use only"
 
     return line

@@ -45,7 +45,15 @@ def web_viewer(
     records = bool(stream.recordings)
     playback = stream.playback
     program = ProgramInfo(
-        stream.broadcast, stream.controls, stream.info, stream.overlay.classes, records, network, playback, corrections
+        stream.broadcast,
+        stream.controls,
+        stream.info,
+        stream.overlay.classes,
+        records,
+        network,
+        playback,
+        corrections,
+        stream.follow,
     )
     with WebViewer(program, Address.parse(address)) as viewer:
         _say(f"watch at {viewer.url}")
@@ -81,6 +89,7 @@ def window(stream: LiveStream, title: str, corrections: CorrectionService | None
         records=records,
         close=stream.stop,
         corrections=corrections,
+        follow=stream.follow,
     )
     shown.start()
     shown.opened.wait()

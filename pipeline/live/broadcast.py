@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from cliprl.pipeline.core.confidence import Reliability
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Followed
 from cliprl.pipeline.live.lateness import BEHIND
 
 # The problem of a stream that is behind.
@@ -67,7 +68,8 @@ class Status:
     latency_ms: the difference, None for repeated frames and cards. behind_s: age of the frame in state BEHIND. dropped: camera
     frames never displayed; skipped: those of them that were not decoded, to catch up. reconnections, restarts: counts for
     source and segmenter. areas: share (0..1) of the field of view by class name, of the displayed mask. presence: of the classes
-    that are left out where they are absent, by name, see `Segmentation`. reliability: of that mask. out_of_body: the
+    that are left out where they are absent, by name, see `Segmentation`. reliability: of that mask. followed: the
+    instrument that is followed, lost also while there is no mask; None if there is none. out_of_body: the
     guard's decision; guarded: whether shared frames are pixelated. note: problems of outputs and recordings, such as a full
     disk, while they last.
     """
@@ -90,6 +92,7 @@ class Status:
     areas: Mapping[str, float] = field(default_factory=dict)
     presence: Mapping[str, float] = field(default_factory=dict)
     reliability: Reliability | None = None
+    followed: Followed | None = None
     out_of_body: bool = False
     guarded: bool = False
     recordings: tuple[RecordingStatus, ...] = ()

@@ -17,6 +17,7 @@ from cliprl.pipeline.live.plane_pool import PlanePool
 from cliprl.pipeline.live.segmentation.mask_selection import SelectedMask
 from cliprl.pipeline.overlay.overlay import Overlay, place
 from cliprl.pipeline.overlay.text import letter_size, status_patch
+from cliprl.pipeline.tracking.follow import followed_text
 from cliprl.pipeline.view.privacy_guard import pixelated
 
 # The size (height, width) of the card before the first frame.
@@ -90,8 +91,9 @@ class Compositor:
             mask = f"mask {selected.mask}"
         if selected.reason:
             mask += f": {selected.reason}" if selected.mask is Freshness.OFF else f" ({selected.reason})"
-        mark = selected.segmentation.mark if selected.segmentation else ""
-        return " · ".join(filter(None, (f"cliprl {self._name}".strip(), mark, mask, "research use only")))
+        found = selected.segmentation
+        marks = (found.mark, mask, followed_text(found.instances)) if found else (mask,)
+        return " · ".join(filter(None, (f"cliprl {self._name}".strip(), *marks, "research use only")))
 
 
 class Marks:

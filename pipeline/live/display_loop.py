@@ -60,7 +60,8 @@ class DisplayLoop:
         self._reporter = StatusReporter(capture, supervisor, recordings, overlay.classes, log)
         self._body_guard, self._clock, self._policy = BodyGuard(), StreamClock(), policy
         self._last: Frame | None = None
-        self._selected, self._appearance = SelectedMask(Freshness.OFF), controls.settings.appearance
+        self._follow = supervisor.follow if supervisor else None
+        self._selected, self._appearance = SelectedMask(Freshness.OFF), self._look
         self._connection, self._index = 0, 0
         self._out_of_body = True
 
@@ -93,16 +94,23 @@ class DisplayLoop:
         self._distribute((own, own), (shared, shared), SelectedMask(Freshness.OFF, reason=reason), from_camera=False)
 
     def redraw(self) -> None:
-        """Display the last frame of a paused or ended file again, if the controls have changed its appearance."""
-        if self._last is not None and self._controls.settings.appearance != self._appearance:
+        """Display the last frame of a paused or ended file again, if its look has changed."""
+        if self._last is not None and self._look != self._appearance:
             again = replace(self._last, index=self._index, times={}, durations={}, threads={})
             self._publish(*self._draw(again, self._selected), self._selected, from_camera=False)
 
     def _draw(self, frame: Frame, selected: SelectedMask, behind: float | None = None) -> tuple[FramePair, FramePair]:
         """Return the frames for the display and for sharing, marked if the frame is `behind` (its age in seconds)."""
-        self._selected, self._appearance = selected, self._controls.settings.appearance
+        self._selected, self._appearance = selected, self._look
+        if self._follow is not None and selected.segmentation is not None:
+            self._follow.mark(selected.segmentation)
         own = frame, self._compositor.overlaid(frame, selected, behind)
         return own, self._compositor.out_of_body(frame, behind) if self._is_guarded else own
+
+    @property
+    def _look(self) -> tuple[object, ...]:
+        """What affects how a still frame looks: the controls, and the instrument that viewers follow."""
+        return *self._controls.settings.appearance, self._follow and self._follow.choice
 
     @property
     def _is_guarded(self) -> bool:

@@ -15,6 +15,7 @@ from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.recording.recorder import RecordOptions, recordings
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
@@ -42,7 +43,8 @@ class LiveOptions:
     reconnect: None: only after the source has delivered frames. wait_ms: None: 0 for a camera, most of a frame period for a
     file. web: a file is played for the page; `waits`: it waits for the first viewer; `repeats`: it can be replayed and sought
     in. record: what and where to record, None if recording is not available; `recording`: it is on from the start.
-    stream: the index of the video stream, None for the best. decoder: see `SourceOptions`.
+    stream: the index of the video stream, None for the best. decoder: see `SourceOptions`. tracks: the segmenter tracks
+    instruments, and viewers can choose one to follow.
     """
 
     max_age_ms: float = 250.0
@@ -56,6 +58,7 @@ class LiveOptions:
     web: bool = False
     waits: bool = False
     repeats: bool = False
+    tracks: bool = False
 
 
 def first_source(name: str, options: LiveOptions) -> FrameSource | None:
@@ -104,7 +107,7 @@ def open_live(
     return LiveStream(
         capture,
         overlay,
-        Supervisor(make_segmenter, len(overlay.classes)),
+        Supervisor(make_segmenter, len(overlay.classes), follow=FollowControl() if options.tracks else None),
         tuple(_output(target, opener, capture, overlay) for target, opener in openers.items()),
         recordings=recordings(options.record, lambda: capture.info) if options.record else (),
         controls=Controls(overlay.classes, settings),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import Followed
 from cliprl.pipeline.live.broadcast import LATE_MESSAGE, RecordState, SourceState, Status
 from cliprl.pipeline.live.capture import LiveCapture, SourceStatus
 from cliprl.pipeline.live.clock import Rate
@@ -75,6 +76,7 @@ class StatusReporter:
             reconnections=max(self._capture.connections - 1, 0),
             restarts=self._supervisor.restarts if self._supervisor else 0,
             areas=self._areas(selected),
+            followed=self._followed(selected),
             presence=selected.segmentation.presence or {} if selected.segmentation else {},
             reliability=selected.segmentation.reliability if selected.segmentation else None,
             out_of_body=out_of_body,
@@ -111,6 +113,12 @@ class StatusReporter:
             return status if status.state is SourceState.LIVE else SourceStatus(SourceState.LIVE, time.time())
         since = shown.since if shown and shown.state is SourceState.BEHIND else time.time()
         return SourceStatus(SourceState.BEHIND, since, LATE_MESSAGE)
+
+    def _followed(self, selected: SelectedMask) -> Followed | None:
+        if selected.segmentation is not None and selected.segmentation.instances is not None:
+            return selected.segmentation.instances.followed
+        follow = self._supervisor.follow if self._supervisor else None
+        return follow.without_mask() if follow is not None else None
 
     def _areas(self, selected: SelectedMask) -> dict[str, float]:
         if selected.segmentation is None:

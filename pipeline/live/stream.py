@@ -16,6 +16,7 @@ from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.compositor import FIRST_SIZE
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.playback import Playback
 from cliprl.pipeline.live.recording.recorder import Recording
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
@@ -81,6 +82,11 @@ class LiveStream:
     def description(self) -> str:
         """The name of the source."""
         return f"input   {self.info.name}"
+
+    @property
+    def follow(self) -> FollowControl | None:
+        """What viewers follow; None if instruments are not tracked."""
+        return self.supervisor.follow if self.supervisor else None
 
     @property
     def written(self) -> list[int]:

@@ -102,8 +102,7 @@ class Follower:
             self.id = self._by_words(instances, found.labels)
         if not self.id:
             return Followed(FollowState.WAITING, 0)
-        there = any(item.id == self.id for item in instances.items)
-        return Followed(FollowState.FOLLOWING if there else FollowState.LOST, self.id)
+        return followed_in(instances, self.id)
 
     def _at_point(self, index: int, instances: Instances, view: Viewport) -> int:
         """Return the instrument nearest to the point, from the point's frame on; 0 if none is close to it."""
@@ -111,13 +110,7 @@ class Follower:
         frame, x, y = self.target.point
         if index < frame or not instances.items:
             return 0
-        rows, columns = instances.ids.shape
-        at = map_points(frame_to_network(view), np.array([x + 0.5, y + 0.5]))
-        column, row = at * (columns / view.network_width, rows / view.network_height) - 0.5
-        found_rows, found_columns = np.nonzero(instances.ids)
-        distances = np.hypot(found_rows - row, found_columns - column)
-        nearest = int(distances.argmin())
-        return int(instances.ids[found_rows[nearest], found_columns[nearest]]) if distances[nearest] <= _REACH else 0
+        return instrument_at(instances, view, (x + 0.5, y + 0.5))
 
     def _by_words(self, instances: Instances, labels: NDArray[np.uint8]) -> int:
         """Return the instrument that has suited the words for some frames; 0 if there is none."""
@@ -137,3 +130,42 @@ class Follower:
         rows, columns = np.nonzero(instances.ids == item.id)
         x, y = self.target.sides
         return float(x * columns.mean() + y * rows.mean()) if x or y else -float(item.cells)
+
+
+def followed_in(instances: Instances, number: int) -> Followed:
+    """Return the state of the instrument `number` in a frame: lost if it is not among the frame's instances."""
+    there = any(item.id == number for item in instances.items)
+    return Followed(FollowState.FOLLOWING if there else FollowState.LOST, number)
+
+
+def instrument_at(instances: Instances, view: Viewport, point: tuple[float, float]) -> int:
+    """Return the id of the instrument nearest to a point in pixels of the stored frame; 0 if none is close to it."""
+    column, row = _on_grid(instances, view, point) - 0.5
+    rows, columns = np.nonzero(instances.ids)
+    distances = np.hypot(rows - row, columns - column)
+    nearest = int(distances.argmin()) if distances.size else 0
+    found = distances.size > 0 and distances[nearest] <= _REACH
+    return int(instances.ids[rows[nearest], columns[nearest]]) if found else 0
+
+
+def instrument_in(instances: Instances, view: Viewport, one: tuple[float, float], other: tuple[float, float]) -> int:
+    """Return the id of the instrument with the most cells in the box between two corners in pixels; 0 if there is none."""
+    corners = np.sort([_on_grid(instances, view, one), _on_grid(instances, view, other)], axis=0)
+    (left, top), (right, bottom) = np.floor(corners[0]), np.ceil(corners[1])
+    rows, columns = slice(max(int(top), 0), max(int(bottom), 0)), slice(max(int(left), 0), max(int(right), 0))
+    counts = np.bincount(instances.ids[rows, columns].ravel(), minlength=1)
+    counts[0] = 0
+    return int(counts.argmax())
+
+
+def _on_grid(instances: Instances, view: Viewport, point: tuple[float, float]) -> NDArray[np.float64]:
+    """Return (column, row) of a point of the stored frame on the grid, whose cell i reaches from i to i + 1."""
+    rows, columns = instances.ids.shape
+    at = map_points(frame_to_network(view), np.array(point))
+    return np.asarray(at * (columns / view.network_width, rows / view.network_height), np.float64)
+
+
+def followed_text(instances: Instances | None) -> str:
+    """Return what a status line states about the instrument that is followed; empty if there is none."""
+    followed = instances.followed if instances is not None else None
+    return "" if followed is None else f"{followed.state}{f' #{followed.id}' if followed.id else ''}"

@@ -15,6 +15,7 @@ FILES = (
     "correction.css",
     "correction.js",
     "correction_canvas.js",
+    "follow.js",
     "icon.svg",
     "keys.js",
     "link.js",

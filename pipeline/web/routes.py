@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import Histogram
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.core.segmentation import Followed
 from cliprl.pipeline.live.broadcast import SourceState
 from cliprl.pipeline.live.controls import quoted
+from cliprl.pipeline.live.follow_control import NOT_TRACKED, FollowControl
+from cliprl.pipeline.sinks.labels.json_fields import describe_followed
 from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.auth import AccessControl, Handler, access_middleware, add_headers
 from cliprl.pipeline.web.connections import ConnectionPool, tracking_middleware
@@ -24,6 +28,8 @@ from cliprl.pipeline.web.metrics import CONTENT_TYPE, exposition
 from cliprl.pipeline.web.session import MESSAGE_BYTES
 from cliprl.pipeline.web.status_json import ProgramInfo, describe_settings
 
+# Numbers in a request for a place.
+_CORNERS = {"point": 2, "box": 4}
 # Refusals of wrong tokens that may be in progress at once; each waits for this many seconds.
 _REFUSALS, _REFUSAL_S = 8, 0.5
 
@@ -67,6 +73,7 @@ class Routes:
                 web.get("/api/stream", self._stream),
                 web.post("/api/controls", self._controls),
                 web.post("/api/position", self._seek),
+                web.post("/api/follow", self._follow),
                 *self._images.routes(),
                 *self._correction_routes(),
             ]
@@ -139,6 +146,45 @@ class Routes:
             raise bad_request(str(error)) from None
         self._program.controls.update({"paused": False})
         return web.json_response({"seconds": seconds})
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        """Follow an instrument: {"point": [x, y]}, {"box": [x0, y0, x1, y1]}, {"id": 2} or {"next": true}; {"id": null} ends it.
+
+        Places are shares of the width and height of the image, 0..1. Answers with the state of the instrument.
+        """
+        values, follow = await json_object(request, self._pool), self._program.follow
+        newest = self._program.broadcast.newest
+        try:
+            if follow is None:
+                raise UsageError(NOT_TRACKED)
+            followed = _choose(follow, values, newest.raw.rotation if newest else 0)
+        except UsageError as error:
+            raise bad_request(str(error)) from None
+        return web.json_response({"followed": describe_followed(followed) if followed else None})
+
+
+def _choose(follow: FollowControl, values: Mapping[str, Any], rotation: int) -> Followed | None:
+    """Follow what a request names. Raises UsageError for another request, and if no instrument is there."""
+    name, value = next(iter(values.items()), ("", None))
+    if len(values) == 1 and name in _CORNERS and _are_shares(value, _CORNERS[name]):
+        return follow.choose_at(value, rotation)
+    if len(values) == 1 and name == "id" and type(value) is int:
+        return follow.choose(value)
+    if values == {"next": True} and value is True:
+        return follow.choose_next()
+    if values == {"id": None}:
+        follow.end()
+        return None
+    raise UsageError(
+        f"{quoted(values)} names no instrument: send a point [x, y] or a box [x0, y0, x1, y1] in shares of 0 to 1, "
+        "an id, or next: true"
+    )
+
+
+def _are_shares(value: Any, count: int) -> bool:
+    """Return whether a value is a list of `count` numbers from 0 to 1."""
+    is_list = isinstance(value, list) and len(value) == count
+    return is_list and all(type(one) in (int, float) and 0 <= one <= 1 for one in value)
 
 
 def _asset_handler(asset: Asset) -> Handler:

@@ -14,8 +14,9 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.correction.service import CorrectionService
 from cliprl.pipeline.live.broadcast import Broadcast, RecordState, SourceState, Status
 from cliprl.pipeline.live.controls import Controls, Settings
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.playback import Playback
-from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
+from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_followed, describe_stream
 from cliprl.pipeline.sources.errors import redact
 
 
@@ -24,7 +25,7 @@ class ProgramInfo:
     """The stream that the viewer displays, with its classes and controls.
 
     `records`: the stream can be recorded. `network`: the name of the bundle. `playback`: the player of a file.
-    `corrections`: corrects held frames; None if they are kept nowhere.
+    `corrections`: corrects held frames; None if they are kept nowhere. `follow`: what viewers follow; None without tracking.
     """
 
     broadcast: Broadcast
@@ -35,6 +36,7 @@ class ProgramInfo:
     network: str = ""
     playback: Playback | None = None
     corrections: CorrectionService | None = None
+    follow: FollowControl | None = None
 
     def status(self) -> Status:
         """Return the status of the newest frame, updated to the current time; after the end, the state is ENDED."""
@@ -58,6 +60,7 @@ class ProgramInfo:
             "classes": classes,
             "records": self.records,
             "corrects": self.corrections is not None,
+            "follows": self.follow is not None,
         }
 
     def status_json(self, viewers: int) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class ProgramInfo:
             "doubt": round(status.reliability.doubt, 4) if status.reliability else None,
             "unsure": status.reliability.unsure if status.reliability else False,
             "unfamiliar": status.reliability.unfamiliar if status.reliability else False,
+            "followed": describe_followed(status.followed) if status.followed else None,
             "out_of_body": status.out_of_body,
             "guarded": status.guarded,
             "recording": status.record_state is RecordState.RECORDING,

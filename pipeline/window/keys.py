@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.segmentation import Followed
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.follow_control import NOT_TRACKED, FollowControl
 
 _STEP = 0.05
 HELP = (
@@ -17,6 +20,9 @@ HELP = (
     ("Space", "freeze an image beside the live one"),
     ("B", "raw image beside the overlay"),
     ("S", "save a snapshot"),
+    ("I", "follow the next instrument, with --ids"),
+    ("click, drag", "follow the instrument there"),
+    ("X", "end following"),
     ("R", "record"),
     ("P", "pause a file"),
     ("F", "full screen"),
@@ -27,12 +33,16 @@ HELP = (
 
 @dataclass(slots=True)
 class Keys:
-    """Changes the controls by keys. `live`: the source can't be paused. `records`: recording is available."""
+    """Changes the controls by keys. `live`: the source can't be paused. `records`: recording is available.
+
+    `follow`: what viewers follow; None if instruments are not tracked.
+    """
 
     controls: Controls
     live: bool
     records: bool
     visible: float = 0.4  # the opacity before the overlay was switched off
+    follow: FollowControl | None = None
 
     def press(self, key: str) -> str | None:
         """Do the action of `key`, a character or "space". Return the message for the user, None for a key without action."""
@@ -48,10 +58,22 @@ class Keys:
             **dict.fromkeys("]+=", lambda: self._fade(_STEP)),
             "c": lambda: self._switch("contours", "Contours"),
             "a": self._toggle_all,
+            "i": lambda: self.follow_by(FollowControl.choose_next),
+            "x": lambda: self.follow_by(FollowControl.end),
             "space": lambda: self._switch("frozen", "Frozen image"),
             "r": lambda: self._record() if self.records else None,
             "p": lambda: None if self.live else self._switch("paused", "Pause"),
         }
+
+    def follow_by(self, choose: Callable[[FollowControl], Followed | None]) -> str:
+        """Let `choose` choose the instrument to follow. Return the message for the user, which may be an error."""
+        try:
+            if self.follow is None:
+                raise UsageError(NOT_TRACKED)
+            followed = choose(self.follow)
+        except UsageError as error:
+            return f"Not followed: {error}"
+        return f"Following #{followed.id}" if followed is not None else "Following ended"
 
     def _switch(self, name: str, title: str) -> str:
         on = not getattr(self.controls.settings, name)

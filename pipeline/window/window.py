@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.segmentation import FollowState
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.web.media.image_conversion import ImageConverter, png
 from cliprl.pipeline.window.held_correction import CORRECTION_HELP, HeldCorrection
 from cliprl.pipeline.window.keys import HELP, Keys
@@ -45,7 +47,8 @@ class Window(threading.Thread):
     """Displays the frames of `broadcast` in full size and never pixelated, as the surgeon's display.
 
     `close` is called when the user closes the window. `opened` is set when the window is open, or has failed to open with the
-    error `failed`; `left` is set when the user has closed it. `corrections` corrects held frames.
+    error `failed`; `left` is set when the user has closed it. `corrections` corrects held frames,
+    `follow` is what viewers follow.
     """
 
     def __init__(
@@ -58,15 +61,16 @@ class Window(threading.Thread):
         records: bool,
         close: Callable[[], None],
         corrections: CorrectionService | None = None,
+        follow: FollowControl | None = None,
     ) -> None:
         super().__init__(name="window", daemon=True)
         self.failed: CliprlError | None = None
         self.opened, self.left = threading.Event(), threading.Event()
         self._broadcast, self._title, self._close = broadcast, title, close
-        self._keys = Keys(controls, live, records)
+        self._keys = Keys(controls, live, records, follow=follow)
         self._correction = HeldCorrection(corrections) if corrections is not None else None
         self._pressed: PointerEvent | None = None
-        self._held_box = ImageBox(0, 0, 1, 1)
+        self._boxes: dict[str, ImageBox] = {}
         self._converter = ImageConverter()
         self._shows_raw = self._shows_help = False
         self._message: tuple[str, float] = ("H: keys", time.monotonic() + _MESSAGE_S)
@@ -149,17 +153,21 @@ class Window(threading.Thread):
     def _point(self, event: PointerEvent) -> None:
         """Take a press and its release as a click, or as a box if the pointer moved in between."""
         start, self._pressed = self._pressed, event if event.pressed else None
-        if self._correction is None or not self._corrects or event.pressed or start is None:
+        if event.pressed or start is None or (box := self._boxes.get("held" if self._corrects else "live")) is None:
             return
-        box = self._held_box
         first, last = (((p.x - box.left) / box.width, (p.y - box.top) / box.height) for p in (start, event))
-        if max(abs(start.x - event.x), abs(start.y - event.y)) > _DRAG:
-            message = self._correction.mark((*first, *last))
-        elif all(0 <= value <= 1 for value in first):
-            message = self._correction.mark(first, positive=start.plain)
-        else:
+        corners = (*first, *last) if max(abs(start.x - event.x), abs(start.y - event.y)) > _DRAG else first
+        if len(corners) == 2 and not all(0 <= value <= 1 for value in corners):
             return
-        self._show_message(message)
+        if self._correction is not None and self._corrects:
+            self._show_message(self._correction.mark(corners, positive=start.plain or len(corners) == 4))
+        elif self._keys.follow is not None and start.plain:
+            self._show_message(self._keys.follow_by(lambda follow: follow.choose_at(corners, self._rotation)))
+
+    @property
+    def _rotation(self) -> int:
+        newest = self._broadcast.newest
+        return newest.raw.rotation if newest is not None else 0
 
     def _show_message(self, text: str) -> None:
         self._message = (text, time.monotonic() + _MESSAGE_S)
@@ -200,8 +208,7 @@ class Window(threading.Thread):
         sizes = [(image.shape[1], image.shape[0]) for image in images.values()]
         for name, box in zip(images, arrange(sizes, *self._screen.size), strict=True):
             self._screen.draw(name, box)
-            if name == "held":
-                self._held_box = box
+            self._boxes[name] = box
         self._draw_text(newest.status.at(time.monotonic()))
         self._screen.show()
 
@@ -242,10 +249,16 @@ class Window(threading.Thread):
 
 
 def status_lines(status: Status, letters: int) -> tuple[str, ...]:
-    """Return the lasting status in lines of at most `letters`: the age of the frame, the recording, and problems."""
-    texts = (_behind(status), _RECORDING[status.record_state], status.note)
+    """Return the lasting status in lines of at most `letters`: age of the frame, a lost instrument, recording, problems."""
+    texts = (_behind(status), _lost(status), _RECORDING[status.record_state], status.note)
     return tuple(line for text in texts for line in wrap(text, letters))
 
 
 def _behind(status: Status) -> str:
     return "" if status.behind_s is None else f"Behind by {status.behind_s:.0f} s"
+
+
+def _lost(status: Status) -> str:
+    if status.followed is None or status.followed.state is not FollowState.LOST:
+        return ""
+    return f"#{status.followed.id} is lost" if status.followed.id else "The followed instrument is lost"

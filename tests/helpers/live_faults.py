@@ -13,6 +13,7 @@ import numpy as np
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline import Frame, Segmentation
+from cliprl.pipeline.core.segmentation import Instance, Instances
 from cliprl.pipeline.core.viewport import full_viewport
 
 CLASSES = (ClassSpec("tissue", (0, 0, 0), "background"), ClassSpec("target", (0, 255, 0), "instrument"))
@@ -83,3 +84,18 @@ class Broken:
 
     def __call__(self) -> Callable[[Frame], Segmentation]:
         raise FileNotFoundError("no bundle here")
+
+
+@dataclass(frozen=True)
+class MakeTracked(Make):
+    """Makes a segmenter whose target is instrument 1."""
+
+    def __call__(self) -> Callable[[Frame], Segmentation]:
+        return self._track
+
+    def _track(self, frame: Frame) -> Segmentation:
+        found = self._segment(frame)
+        ids = found.labels.astype(np.uint16)
+        items = (Instance(1, "target", 1, int(ids.sum()), 0.9),) if ids.any() else ()
+        found.instances = Instances(ids, items)
+        return found

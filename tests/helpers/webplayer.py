@@ -16,7 +16,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.live.broadcast import (
     Broadcast,
@@ -28,6 +28,7 @@ from cliprl.pipeline.live.broadcast import (
     Status,
 )
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.style import Style
@@ -73,6 +74,7 @@ class Player(threading.Thread):
         *,
         live: bool = True,
         rate: int = RATE,
+        follow: FollowControl | None = None,
     ) -> None:
         super().__init__(daemon=True)
         self.broadcast, self.controls = Broadcast(), Controls(classes)
@@ -83,6 +85,7 @@ class Player(threading.Thread):
         self.classes, self.state, self.mask = classes, SourceState.LIVE, Freshness.FRESH
         self.recording = RecordingStatus("raw")  # its state follows the controls, unless it fails
         self.note = ""
+        self.follow = follow
         self._content, self._rate = content, rate
         self._style, self._overlay = Style(), Overlay(classes)
         self._ended, self._since = threading.Event(), time.time()
@@ -108,6 +111,9 @@ class Player(threading.Thread):
         overlaid = replace(raw, luma=raw.luma.copy(), chroma=raw.chroma.copy())
         self._overlay.style = self.controls.settings.style(self._style, self.classes)
         shown = None if self.mask is Freshness.OFF else segmentation
+        if self.follow is not None and shown is not None:
+            self.follow.update(shown, 0)
+            self.follow.mark(shown)
         self._overlay.draw(overlaid, shown)
         areas = {self.classes[m.class_id].name: m.share for m in class_statistics(segmentation)} if shown else {}
         status = Status(
@@ -118,6 +124,7 @@ class Player(threading.Thread):
             fps=float(self._rate),
             latency_ms=1000 * (time.monotonic() - captured),
             areas=areas,
+            followed=shown.instances.followed if shown is not None and shown.instances is not None else None,
             presence={SHOWN_PRESENCE[0]: SHOWN_PRESENCE[1]} if shown else {},
             recordings=(self._recording(),),
             note=self.note,
@@ -154,5 +161,23 @@ def serve(player: Player, host: str = "127.0.0.1", port: int = 0, limits: Limits
     from cliprl.pipeline.web.server import WebViewer
     from cliprl.pipeline.web.status_json import ProgramInfo
 
-    program = ProgramInfo(player.broadcast, player.controls, player.info, player.classes, True, "test")
+    program = ProgramInfo(
+        player.broadcast, player.controls, player.info, player.classes, True, "test", follow=player.follow
+    )
     return WebViewer(program, Address(host, port, True), limits or Limits())
+
+
+def tracked(hidden: set[int]) -> Content:
+    """Pictures with instrument 1 on the left third and 2 on the right third, but for those in `hidden`."""
+
+    def content(index: int) -> tuple[Frame, Segmentation]:
+        frame, found = halves(index)
+        away = frozenset(hidden)
+        ids = np.zeros(found.labels.shape, np.uint16)
+        for number, columns in ((1, slice(2, 26)), (2, slice(54, 78))):
+            ids[13:38, columns] = 0 if number in away else number
+        items = tuple(Instance(number, "instrument", 1, 600, 0.9) for number in (1, 2) if number not in away)
+        found.instances = Instances(ids, items)
+        return frame, found
+
+    return content

@@ -13,6 +13,7 @@ from cliprl.pipeline.core.child_process import one_line
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, Worker, WorkerError, WorkerReply
 
 # Seconds after which a worker counts as hanging; for slow frames, this multiple of the slowest recent one.
@@ -55,12 +56,19 @@ class Supervisor(threading.Thread):
     """Segments the newest offered frame in a worker process, whose segmenter `make_segmenter` makes.
 
     A spare worker is kept ready, so that a hang or a crash costs no start-up time. The display path never waits here:
-    `offer` replaces the waiting frame, and `state` returns at once.
+    `offer` replaces the waiting frame, and `state` returns at once. `follow`: what viewers follow; None if nothing is tracked.
     """
 
-    def __init__(self, make_segmenter: SegmenterFactory, classes: int, *, hang: float = HANG) -> None:
+    def __init__(
+        self,
+        make_segmenter: SegmenterFactory,
+        classes: int,
+        *,
+        hang: float = HANG,
+        follow: FollowControl | None = None,
+    ) -> None:
         super().__init__(name="supervisor", daemon=True)
-        self.restarts = 0
+        self.restarts, self.follow = 0, follow
         self._make_segmenter, self._classes, self._hang = make_segmenter, classes, hang
         self._changed = threading.Condition()
         self._queue: BoundedQueue[tuple[int, Frame]] = BoundedQueue(1)
@@ -156,12 +164,16 @@ class Supervisor(threading.Thread):
         elif answer.segmentation is not None:
             self._failures = 0
             self._answered += 1
+            if self.follow is not None:
+                self.follow.update(answer.segmentation, self.restarts)
             self.set_state(
                 self._state._replace(mask=NumberedSegmentation(answer.number, answer.segmentation), reason="")
             )
         return True
 
     def _set_failed(self, fault: str, reason: str) -> None:
+        if self.follow is not None:
+            self.follow.forget()
         self.set_state(SegmentationState(None, reason, self._state.faults + 1, fault))
 
     def set_state(self, state: SegmentationState) -> None:

@@ -11,7 +11,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.core.nv12 import upright_size
-from cliprl.pipeline.core.segmentation import DamageEstimate
+from cliprl.pipeline.core.segmentation import DamageEstimate, Followed
 from cliprl.pipeline.sources.errors import redact
 
 # Characters of a clip's name in the names of its frames.
@@ -50,6 +50,11 @@ def describe_frame(frame: Frame) -> dict[str, Any]:
 def quality_values(found: DamageEstimate) -> dict[str, float]:
     """The measured damage of a network input by the names that files use: haze, brightness and noise, 0..255."""
     return {"haze": found.haze, "brightness": found.mean, "noise": found.noise}
+
+
+def describe_followed(followed: Followed) -> dict[str, Any]:
+    """The instrument that is followed, as JSON: its state, and its id, null where it has none."""
+    return {"state": followed.state.value, "id": followed.id or None}
 
 
 def frame_name(frame: Frame) -> str:

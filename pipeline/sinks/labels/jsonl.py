@@ -14,6 +14,7 @@ from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import (
     describe_class,
+    describe_followed,
     describe_frame,
     describe_stream,
     frame_name,
@@ -92,7 +93,7 @@ class EventSink(PartialFileSink):
             if segmentation.instances is not None:
                 event["instances"] = self._instances(frame, segmentation)
                 if (followed := segmentation.instances.followed) is not None:
-                    event["followed"] = {"state": followed.state.value, "id": followed.id or None}
+                    event["followed"] = describe_followed(followed)
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flush()

@@ -13,6 +13,8 @@ const KEYS = {
   " ": "freeze",
   b: "beside",
   e: "correct",
+  i: "follow",
+  x: "unfollow",
   s: "snapshot",
   r: "record",
   p: "pause",

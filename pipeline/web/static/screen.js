@@ -32,6 +32,17 @@ class Pane {
     this.canvas.hidden = on;
   }
 
+  // Return the place of a pointer event in shares of the width and height of the image; null beside it.
+  shareAt({ clientX, clientY }) {
+    const image = this.usesVideo ? this.video : this.canvas;
+    const [width, height] = [image.videoWidth || image.width, image.videoHeight || image.height];
+    const box = image.getBoundingClientRect();
+    const scale = Math.min(box.width / width, box.height / height);
+    const x = (clientX - box.left - (box.width - width * scale) / 2) / (width * scale);
+    const y = (clientY - box.top - (box.height - height * scale) / 2) / (height * scale);
+    return x >= 0 && x <= 1 && y >= 0 && y <= 1 ? [x, y] : null;
+  }
+
   // Draw a copy of the displayed image into another pane.
   copyTo(pane) {
     const image = this.usesVideo ? this.video : this.canvas;

@@ -2,6 +2,7 @@
 
 import { ClassList, Controls } from "./controls.js";
 import { Correction } from "./correction.js";
+import { Follow } from "./follow.js";
 import { Keys } from "./keys.js";
 import { Link } from "./link.js";
 import { Meter } from "./meter.js";
@@ -42,6 +43,7 @@ let status = null;
 let statusTime = 0; // when the last status arrived
 let classList = null;
 let correction = null; // made once the program says that masks can be corrected
+const follow = new Follow(screen.live);
 let compare = "none"; // or "frozen", "raw"
 let announced = {};
 let dismissed = "";
@@ -82,6 +84,7 @@ async function begin() {
   byId("record").hidden = !stream.records;
   byId("pause").hidden = stream.stream.live;
   byId("correct").hidden = !stream.corrects;
+  follow.offer(stream.follows);
   if (stream.corrects) correction ??= new Correction(byId("stage"), stream, controls);
   classList ??= new ClassList(byId("classes"), stream.classes, controls);
 }
@@ -93,6 +96,7 @@ link.addEventListener("status", ({ detail }) => {
   controls.accept(detail.settings);
   classList?.update(controls.settings.hidden, detail.areas, detail.presence);
   showState();
+  follow.accept(detail.followed);
   showMask();
   showFacts();
   showPosition();
@@ -338,6 +342,8 @@ const actions = {
   freeze: () => setCompare(compare === "frozen" ? "none" : "frozen"),
   beside: () => setCompare(compare === "raw" ? "none" : "raw"),
   correct: () => correction?.toggle(),
+  follow: () => follow.next(),
+  unfollow: () => follow.end(),
   snapshot: takeSnapshot,
   record: () => stream?.records && controls.change({ recording: !controls.settings.recording }),
   pause: () => stream && !stream.stream.live && controls.change({ paused: !controls.settings.paused }),
@@ -349,6 +355,8 @@ const actions = {
 for (const name of ["freeze", "beside", "correct", "snapshot", "record", "pause", "full", "theme", "help", "all"]) {
   byId(name).addEventListener("click", () => actions[name]());
 }
+byId("follow-next").addEventListener("click", () => follow.next());
+byId("follow-end").addEventListener("click", () => follow.end());
 byId("opacity").addEventListener("input", ({ target }) => controls.change({ opacity: target.valueAsNumber / 100 }));
 byId("contours").addEventListener("change", ({ target }) => controls.change({ contours: target.checked }));
 byId("transport").addEventListener("change", ({ target }) => screen.prefer(target.value));

@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 from gpu_host import needs_compiler
 from live_camera import SQUARE, TestCamera, number_in, place_of
-from live_faults import CLASSES, Broken, Make, seen
+from live_faults import CLASSES, Broken, Make, MakeTracked, seen
 from live_gpu import MakeOnGpu
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.pipeline import Overlay, Segmentation, Segmenter, Style, open_source
+from cliprl.pipeline.core.segmentation import Followed, FollowState
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayPolicy
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector
 from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
@@ -217,6 +219,35 @@ def test_old_mask_follows_the_moving_target_with_its_age() -> None:
     print(np.percentile(errors, [50, 95, 100]), np.median(standing))
     assert np.percentile(errors, 95) < 12, "pixels between mask and target"
     assert np.median(errors) < 0.25 * np.median(standing), "far less than a mask that stands still"
+
+
+def test_a_followed_instrument_is_lost_with_its_tracker(tmp_path: Path) -> None:
+    follow, following = FollowControl(), Followed(FollowState.FOLLOWING, 1)
+    supervisor = Supervisor(MakeTracked(0.005, tmp_path), len(CLASSES), hang=2.0, follow=follow)
+    watched = Watched(TestCamera(), supervisor, DisplayPolicy(max_age_ms=5000))
+    first = watched.until(with_mask)
+    assert first.status.followed is None
+    assert follow.choose_next() == following
+    watched.until(lambda s: s.status.followed == following, first.index)
+    (tmp_path / "die").touch()
+    without = watched.until(lambda s: not with_mask(s), first.index)
+    assert without.status.followed == Followed(FollowState.LOST, 1)
+    lost = watched.until(lambda s: with_mask(s) and s.status.followed == Followed(FollowState.LOST, 0), without.index)
+    assert follow.choose_next() == following
+    watched.until(lambda s: s.status.followed == following, lost.index)
+    assert not any(s.status.followed == following for s in watched.shown[without.index : lost.index])
+
+
+def test_a_choice_shows_in_a_paused_file() -> None:
+    follow, following = FollowControl(), Followed(FollowState.FOLLOWING, 1)
+    supervisor = Supervisor(MakeTracked(), len(CLASSES), follow=follow)
+    watched = Watched(TestCamera(live=False), supervisor, DisplayPolicy(max_age_ms=60_000))
+    watched.until(with_mask)
+    watched.stream.controls.change(paused=True)
+    time.sleep(0.3)
+    before = len(watched.shown)
+    assert follow.choose_next() == following
+    watched.until(lambda s: s.status.followed == following and not s.from_camera, before)
 
 
 def test_a_segmenter_that_is_merely_slow_is_left_alone() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import jsonschema
@@ -13,8 +15,12 @@ import pytest
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
+from cliprl.pipeline.core.color import ColorSpace
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.nv12 import upright_box, upright_size
 from cliprl.pipeline.core.segmentation import Followed, FollowState, Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.schemas import load_schema
 from cliprl.pipeline.tracking.follow import Follower, FollowTarget
 
@@ -139,3 +145,106 @@ def test_the_command_writes_the_state(
     assert "note: '9999#5,5' was not followed: the last frame was" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", "demo:", "-o", str(target), "--follow", "banana"])
     assert run_app(cli.app, "cliprl-stream") == 2
+
+
+def displayed(
+    control: FollowControl, *ids: int, tracker: int = 0, by_tracker: Followed | None = None
+) -> Followed | None:
+    """The state in a displayed frame of instruments `ids`, of which the tracker itself follows `by_tracker`."""
+    instances = replace(shown(*ids), followed=by_tracker)
+    frame = Segmentation(
+        np.zeros((64, 80), np.uint8), np.zeros((4, 64, 80), np.float32), VIEW, 1.0, 0, instances=instances
+    )
+    control.update(frame, tracker)
+    control.mark(frame)
+    assert frame.instances is not None
+    return frame.instances.followed
+
+
+def following(number: int) -> Followed:
+    return Followed(FollowState.FOLLOWING, number)
+
+
+def lost(number: int) -> Followed:
+    return Followed(FollowState.LOST, number)
+
+
+def test_a_viewer_s_choice_is_lost_and_found_again() -> None:
+    control = FollowControl()
+    assert displayed(control, 1, 2) is None
+    assert control.without_mask() is None
+    assert control.choose(2) == displayed(control, 1, 2) == following(2)
+    assert displayed(control, 1, 3) == lost(2)
+    assert displayed(control, 1, 2) == following(2)
+    assert control.without_mask() == lost(2)
+    control.end()
+    assert displayed(control, 1, 2) is None
+    assert control.without_mask() is None
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_points_and_boxes_are_of_the_upright_image(rotation: int) -> None:
+    frame = Frame(
+        np.zeros((512, 640), np.uint8),
+        np.zeros((256, 320, 2), np.uint8),
+        0,
+        Fraction(1, 25),
+        0,
+        ColorSpace("bt709"),
+        rotation=rotation,
+    )
+    control = FollowControl()
+    displayed(control, 1, 2, 3)
+    left, top, width, height = upright_box((480, 320, 80, 80), frame)  # instrument 2
+    rows, columns = upright_size(frame)
+    corners = (left / columns, top / rows, (left + width) / columns, (top + height) / rows)
+    point = ((corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2)
+    assert control.choose_at(point, rotation) == control.choose_at(corners, rotation) == following(2)
+    assert control.choose_at((*corners[2:], *corners[:2]), rotation) == following(2)
+    assert control.choose_at((0, 0, 1, 1), rotation) == following(1)
+
+
+def test_keys_step_through_the_instruments_in_view() -> None:
+    control = FollowControl()
+    displayed(control, 1, 3)
+    assert [control.choose_next().id for _ in range(3)] == [1, 3, 1]
+    displayed(control, 2, 3)
+    assert control.choose_next() == following(2)
+    control.end()
+    assert control.choose_next() == following(2)
+
+
+def test_what_is_not_in_view_is_refused() -> None:
+    control = FollowControl()
+    for choose in (lambda: control.choose(1), control.choose_next, lambda: control.choose_at((0.5, 0.5))):
+        with pytest.raises(UsageError, match="no instrument is in view"):
+            choose()
+    displayed(control, 1, 2)
+    with pytest.raises(UsageError, match="no instrument #3 is in view: choose #1, #2"):
+        control.choose(3)
+    with pytest.raises(UsageError, match="no instrument is at that point"):
+        control.choose_at((0.5, 0.2))
+    with pytest.raises(UsageError, match="no instrument is in that box"):
+        control.choose_at((0.4, 0.1, 0.5, 0.2))
+    assert control.choice is None
+    control.forget()
+    with pytest.raises(UsageError, match="no instrument is in view"):
+        control.choose(1)
+
+
+def test_equal_ids_of_another_tracker_are_not_followed() -> None:
+    control = FollowControl()
+    displayed(control, 1, 2)
+    control.choose(2)
+    assert displayed(control, 1, 2, tracker=1) == lost(0)
+    assert control.choose(2) == displayed(control, 1, 2, tracker=1) == following(2)
+
+
+def test_choices_replace_the_tracker_s() -> None:
+    control = FollowControl()
+    assert displayed(control, 1, 2, by_tracker=following(1)) == following(1)
+    assert control.without_mask() == lost(1)
+    assert control.choose_next() == following(2)
+    assert displayed(control, 1, 2, by_tracker=following(1)) == following(2)
+    control.end()
+    assert displayed(control, 1, 2, by_tracker=following(1)) is None

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
-from webplayer import CLASSES, Player, serve
+from webplayer import CLASSES, Player, serve, tracked
 
 from cliprl.pipeline.live.broadcast import Freshness, RecordingStatus, RecordState, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay
@@ -484,6 +485,66 @@ def test_nothing_moves_for_those_who_want_no_motion(page: Any) -> None:
         until(lambda: page.execute_script(running) == 0)
     with media(page, prefers_reduced_motion="no-preference"):
         until(lambda: page.execute_script(running) > 0)
+
+
+def over_image(page: Any, place: tuple[int, int]) -> Any:
+    """A chain of actions that begins with the pointer at a place of the live image of 320x240."""
+    script = "const box = document.getElementById('live').getBoundingClientRect();"
+    scale = page.execute_script(script + "return Math.min(box.width / 320, box.height / 240)")
+    figure = page.find_element("id", "live")
+    x, y = round((place[0] - 160) * scale), round((place[1] - 120) * scale)
+    return webdriver.ActionChains(page).move_to_element_with_offset(figure, x, y)
+
+
+def test_a_clicked_instrument_is_followed_lost_and_found(chromium: Any) -> None:
+    hidden: set[int] = set()
+    follow = FollowControl()
+    with Player(tracked(hidden), follow=follow) as player, serve(player) as viewer:
+        chromium.get(viewer.url)
+        until(lambda: text(chromium, "fps") not in ("", "–"))
+        until(lambda: chromium.find_element("id", "follow-next").is_displayed())
+        state, note = (chromium.find_element("id", name) for name in ("follow", "follow-status"))
+        assert note.aria_role == "status"
+        assert not state.is_displayed()
+        over_image(chromium, KIDNEY).click().perform()
+        until(lambda: text(chromium, "follow-status") == "Following #2")
+        assert state.text == "Following #2"
+        hidden.add(2)
+        until(lambda: text(chromium, "follow-status") == "#2 is lost")
+        assert state.text == "#2 is lost"
+        hidden.clear()
+        until(lambda: text(chromium, "follow-status") == "#2 found again")
+        over_image(chromium, BARE).click().perform()
+        until(lambda: text(chromium, "follow-status").startswith("Not followed: no instrument is at that point"))
+        assert follow.choice == (0, 2)
+        over_image(chromium, (5, 30)).click_and_hold().move_by_offset(60, 40).perform()
+        over_image(chromium, (120, 180)).release().perform()
+        until(lambda: text(chromium, "follow-status") == "Following #1")
+
+
+def test_instruments_are_followed_by_keys_and_buttons(chromium: Any) -> None:
+    with Player(tracked(set()), follow=FollowControl()) as player, serve(player) as viewer:
+        chromium.get(viewer.url)
+        until(lambda: text(chromium, "fps") not in ("", "–"))
+        for number in (1, 2, 1):
+            press(chromium, "i")
+            until(lambda n=number: text(chromium, "follow-status") == f"Following #{n}")
+        press(chromium, "x")
+        until(lambda: text(chromium, "follow-status") == "Following ended")
+        until(lambda: not chromium.find_element("id", "follow").is_displayed())
+        click(chromium, "follow-next")
+        until(lambda: text(chromium, "follow-status") == "Following #1")
+        click(chromium, "follow-end")
+        until(lambda: text(chromium, "follow-status") == "Following ended")
+        press(chromium, "?")
+        until(lambda: "follow the next instrument" in chromium.find_element("id", "keys").text)
+
+
+def test_without_ids_following_is_refused_with_the_reason(page: Any) -> None:
+    assert not page.find_element("id", "follow-next").is_displayed()
+    press(page, "i")
+    until(lambda: "not tracked: start the program with --ids" in text(page, "follow-status"))
+    assert page.find_element("id", "follow").is_displayed()
 
 
 def test_full_screen(page: Any) -> None:

@@ -264,3 +264,24 @@ def test_on_loopback_there_is_one_address(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert "other machines" not in error
+
+
+def test_instruments_of_the_demo_can_be_followed(tmp_path: Path) -> None:
+    words = ["demo:?size=320x256&seconds=0", "--web", ":0", "--ids", "-o", "seen.jsonl", "-q"]
+    with running(tmp_path, *words) as (process, url):
+        assert json.loads(fetch(url + "api/stream")[1])["follows"]
+        deadline = time.monotonic() + LIMIT
+        while fetch(url + "api/follow", {"next": True})[0] != 200:  # until an instrument has a number
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        status, answer = fetch(url + "api/follow", {"box": [0, 0, 1, 1]})
+        assert status == 200
+        displayed = r"^cliprl_frames_displayed_total (\d+)"
+        chosen = int(until(url + "metrics", displayed))
+        while int(until(url + "metrics", displayed)) < chosen + 10:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    events = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()[1:]]
+    assert json.loads(answer)["followed"] in [event.get("followed") for event in events]
+    assert "followed" not in events[0]

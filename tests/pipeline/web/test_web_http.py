@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 import pytest
 from prometheus_text import metric_samples, metric_types
-from webplayer import CLASSES, Player, serve
+from webplayer import CLASSES, Player, serve, tracked
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
+from cliprl.pipeline.live.follow_control import FollowControl
 
 pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 
@@ -275,6 +276,43 @@ def test_a_bad_control_is_one_line_and_changes_nothing(
     assert status == 400
     assert word in json.loads(answer)["error"]
     assert player.controls.settings == before
+
+
+def test_choices_of_an_instrument_are_checked() -> None:
+    follow = FollowControl()
+    with Player(tracked(set()), follow=follow) as player, serve(player) as viewer:
+        player.broadcast.wait_newer(-1, LIMIT)
+        bad: tuple[dict[str, object], ...] = (
+            {},
+            {"name": 1},
+            {"point": [0.5]},
+            {"point": [0.5, 1.5]},
+            {"point": [True, 0]},
+            {"box": [0, 0, 1]},
+            {"point": [0.1, 0.4], "id": 1},
+            {"id": "2"},
+            {"id": True},
+            {"id": 3},
+            {"next": 1},
+            {"next": False},
+        )
+        for body in bad:
+            status, _, answer = ask(viewer, "/api/follow", "POST", body)
+            assert status == 400, body
+            assert "\n" not in json.loads(answer)["error"]
+        for headers, refusal in (({"Sec-Fetch-Site": "cross-site"}, 403), ({"Content-Type": "text/plain"}, 415)):
+            assert ask(viewer, "/api/follow", "POST", {"next": True}, headers)[0] == refusal
+        assert follow.choice is None
+        for choice in ({"id": 2}, {"point": [0.8, 0.4]}, {"box": [0.6, 0.1, 0.9, 0.9]}):
+            answer = ask(viewer, "/api/follow", "POST", choice)[2]
+            assert json.loads(answer) == {"followed": {"state": "following", "id": 2}}
+        assert json.loads(ask(viewer, "/api/follow", "POST", {"id": None})[2]) == {"followed": None}
+
+
+def test_following_needs_tracking_and_the_token(viewer: WebViewer, guarded: WebViewer) -> None:
+    status, _, answer = ask(viewer, "/api/follow", "POST", {"next": True})
+    assert (status, json.loads(answer)["error"]) == (400, "instruments are not tracked: start the program with --ids")
+    assert ask(guarded, "/api/follow", "POST", {"next": True})[0] == 401
 
 
 @pytest.mark.parametrize("body", [[1], "text", None])

@@ -20,11 +20,13 @@ import pytest
 from correction_fakes import corrected_clip, known_bundle, service_of
 from hypothesis import given
 from hypothesis import strategies as st
-from webplayer import CLASSES, Player
+from webplayer import CLASSES, Player, tracked
 
+from cliprl.pipeline.core.segmentation import Followed, FollowState
 from cliprl.pipeline.correction.service import CorrectionService
 from cliprl.pipeline.live.broadcast import RecordingStatus, RecordState, Status
 from cliprl.pipeline.live.controls import Controls
+from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.window.held_correction import HeldCorrection
 from cliprl.pipeline.window.keys import Keys
 from cliprl.pipeline.window.layout import arrange, panel
@@ -95,6 +97,8 @@ def test_recording_state_and_losses_stay_in_the_window() -> None:
         note="the raw recording has failed: no room",
     )
     assert status_lines(failed, 30) == ("Recording failed: trying again", "the raw recording has failed:", "no room")
+    lost = Status(followed=Followed(FollowState.LOST, 2))
+    assert status_lines(lost, 40) == ("#2 is lost",)
 
 
 def test_a_panel_holds_its_text() -> None:
@@ -139,6 +143,7 @@ class Shown:
             records=True,
             close=self.closed.set,
             corrections=corrections,
+            follow=player.follow,
         )
         self.window.start()
         assert self.window.opened.wait(LIMIT)
@@ -281,6 +286,41 @@ def test_clicks_and_keys_correct_a_held_frame(shown: Shown, tmp_path: Path) -> N
     shown.until(lambda image: bool(np.ptp(image[:, held], axis=2).max() > 30))
     shown.press("Escape")
     shown.until(lambda image: painted(image, 100) and painted(image, 520))
+
+
+@needs_screen
+def test_a_click_in_the_window_follows(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    hidden, follow = set[int](), FollowControl()
+    with Player(tracked(hidden), follow=follow) as player:
+        player.broadcast.wait_newer(-1, LIMIT)
+        display = Shown(screen, player)
+        try:
+            display.until(lambda image: painted(image, 460, 120))
+            display.mouse("mousemove", 520, 200, "click", 1)
+            display.until(lambda image: follow.choice == (0, 2))
+            display.press("i")
+            display.until(lambda image: follow.choice == (0, 1))
+            corner = (slice(20), slice(120))  # where the window states what is lost
+            before = display.grab()[corner]
+            hidden.add(1)
+            display.until(lambda image: np.abs(image[corner] - before).mean() > 15)
+            display.press("x")
+            display.until(lambda image: follow.choice == (0, 0))
+        finally:
+            display.window.stop()
+
+
+def test_keys_state_why_nothing_is_followed() -> None:
+    follow = FollowControl()
+    keys = Keys(Controls(CLASSES), live=True, records=False, follow=follow)
+    assert keys.press("i") == "Not followed: no instrument is in view: wait until one has a number"
+    follow.update(tracked(set())(0)[1], 0)
+    assert keys.press("I") == "Following #1"
+    assert keys.press("x") == "Following ended"
+    untracked = Keys(Controls(CLASSES), live=True, records=False)
+    assert untracked.press("i") == "Not followed: instruments are not tracked: start the program with --ids"
 
 
 def test_a_held_correction_steps_and_says_so(tmp_path: Path) -> None:
