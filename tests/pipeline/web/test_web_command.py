@@ -104,11 +104,19 @@ def test_file_plays_at_its_rate_and_last_frame_stays(tmp_path: Path, start: Call
     assert [path.name for path in tmp_path.iterdir()] == ["seen.mp4"]
 
 
-def test_demo_never_ends_shows_masks_and_records_on_request(tmp_path: Path) -> None:
-    with running(tmp_path, "demo:?size=160x128&seconds=0", "--web=127.0.0.1:0", "-q") as (process, url):
+def test_demo_shows_masks_records_and_follows_on_request(tmp_path: Path) -> None:
+    words = ["demo:?size=160x128&seconds=0", "--web=127.0.0.1:0", "-q", "--ids", "-o", "seen.jsonl"]
+    with running(tmp_path, *words) as (process, url):
         until(url + "metrics", r'^cliprl_mask_state\{state="(?:fresh|aged)"\} 1')
         assert fetch(url + "api/controls", {"recording": True})[0] == 200
         until(url + "metrics", "^cliprl_recording 1")
+        assert json.loads(fetch(url + "api/stream")[1])["follows"]
+        deadline = time.monotonic() + LIMIT
+        while fetch(url + "api/follow", {"next": True})[0] != 200:  # until an instrument has a number
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        status, answer = fetch(url + "api/follow", {"box": [0, 0, 1, 1]})
+        assert status == 200
         time.sleep(1)
         assert fetch(url + "api/controls", {"recording": False})[0] == 200
         process.send_signal(signal.SIGHUP)
@@ -119,6 +127,10 @@ def test_demo_never_ends_shows_masks_and_records_on_request(tmp_path: Path) -> N
     for path in recorded:
         with av.open(path) as container:
             assert sum(1 for _ in container.decode(video=0)) > 3
+    events = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()[1:]]
+    assert "followed" not in events[0]
+    states = [event["followed"] for event in events if "followed" in event]
+    assert {"state": "following", "id": json.loads(answer)["followed"]["id"]} in states
 
 
 def test_beyond_loopback_the_address_holds_a_token(tmp_path: Path) -> None:
@@ -264,24 +276,3 @@ def test_on_loopback_there_is_one_address(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert "other machines" not in error
-
-
-def test_instruments_of_the_demo_can_be_followed(tmp_path: Path) -> None:
-    words = ["demo:?size=320x256&seconds=0", "--web", ":0", "--ids", "-o", "seen.jsonl", "-q"]
-    with running(tmp_path, *words) as (process, url):
-        assert json.loads(fetch(url + "api/stream")[1])["follows"]
-        deadline = time.monotonic() + LIMIT
-        while fetch(url + "api/follow", {"next": True})[0] != 200:  # until an instrument has a number
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        status, answer = fetch(url + "api/follow", {"box": [0, 0, 1, 1]})
-        assert status == 200
-        displayed = r"^cliprl_frames_displayed_total (\d+)"
-        chosen = int(until(url + "metrics", displayed))
-        while int(until(url + "metrics", displayed)) < chosen + 10:
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    events = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()[1:]]
-    assert json.loads(answer)["followed"] in [event.get("followed") for event in events]
-    assert "followed" not in events[0]
