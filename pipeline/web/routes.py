@@ -163,9 +163,10 @@ class Routes:
         return web.json_response({"followed": describe_followed(followed) if followed else None})
 
 
-def _choose(follow: FollowControl, values: Mapping[str, Any], rotation: int) -> Followed | None:
+def _choose(follow: FollowControl, values: dict[str, Any], rotation: int) -> Followed | None:
     """Follow what a request names. Raises UsageError for another request, and if no instrument is there."""
-    name, value = next(iter(values.items()), ("", None))
+    name = next(iter(values), "")
+    value: Any = values.get(name)
     if len(values) == 1 and name in _CORNERS and _are_shares(value, _CORNERS[name]):
         return follow.choose_at(value, rotation)
     if len(values) == 1 and name == "id" and type(value) is int:
