@@ -18,7 +18,7 @@ from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement_loop import RefinementLoop, RefinementResult
+from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source

@@ -14,7 +14,7 @@ from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, a
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, instrument_classes
 from cliprl.pipeline.correction.class_odds import class_odds
-from cliprl.pipeline.segment.refinement_loop import RefinementLoop
+from cliprl.pipeline.segment.refinement import RefinementLoop
 
 # Share of samples with a corruption, its strongest severity, and the shares of objects that are all instruments as one.
 CORRUPTED, SEVERITY, ALL_INSTRUMENTS = 0.6, 5.0, 0.6

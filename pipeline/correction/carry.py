@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.segment.refinement import TemporalPrior, is_cut
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior, is_cut
 from cliprl.pipeline.tracking.optical_flow import flow_on_grid, sampled
 
 # Width of the copies that motion is measured on, and the standard deviation of their blur, which takes out noise, in pixels.

@@ -30,8 +30,8 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Recall,
     Total,
 )
-from cliprl.pipeline.segment.refinement import CUT, THUMBNAIL_STRIDE
-from cliprl.pipeline.segment.refinement_loop import FORGETTING, SETTLED, SMOOTHING
+from cliprl.pipeline.segment.refinement import FORGETTING, SETTLED, SMOOTHING
+from cliprl.pipeline.segment.temporal_prior import CUT, THUMBNAIL_STRIDE
 
 # The kernels' struct State.
 _STATE = np.dtype([("moved", np.float32), ("steps", np.int32), ("settled", np.int32), ("unused", np.int32)])

@@ -23,8 +23,8 @@ from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement import InputRestoration, TemporalPrior
-from cliprl.pipeline.segment.refinement_loop import RefinementLoop, RefinementResult
+from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
+from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport, frame_to_network, inside_cells, network_to_frame
-from cliprl.pipeline.segment.refinement import is_cut
+from cliprl.pipeline.segment.temporal_prior import is_cut
 
 Flow = NDArray[np.float32]
 

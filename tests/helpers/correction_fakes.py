@@ -25,8 +25,8 @@ from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.segment.refinement import TemporalPrior
 from cliprl.pipeline.segment.segmenter import segmentation_of
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.sources import open_source
 
 HEIGHT, WIDTH = 240, 320

@@ -27,8 +27,8 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Warp,
 )
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
-from cliprl.pipeline.segment.refinement import TemporalPrior
-from cliprl.pipeline.segment.refinement_loop import SETTLED
+from cliprl.pipeline.segment.refinement import SETTLED
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
 
 pytestmark = needs_compiler

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport
-from cliprl.pipeline.segment.refinement import TemporalPrior
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 
 NETWORK = (256, 320)
 

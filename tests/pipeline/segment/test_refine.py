@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cliprl.pipeline.segment import refinement_loop
-from cliprl.pipeline.segment.refinement_loop import RefinementLoop
+from cliprl.pipeline.segment import refinement
+from cliprl.pipeline.segment.refinement import RefinementLoop
 
 FEATURES = np.zeros((1, 4, 8, 10), np.float32)
 BASE = np.random.default_rng(0).normal(size=(1, 3, 8, 10)).astype(np.float32)
@@ -43,7 +43,7 @@ class AddOne:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(refinement_loop, "time", clock)
+    monkeypatch.setattr(refinement, "time", clock)
     return clock
 
 

@@ -17,15 +17,10 @@ from cliprl.pipeline import Segmenter
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, displayed_logits
-from cliprl.pipeline.segment import refinement, refinement_loop
-from cliprl.pipeline.segment.refinement import (
-    InputRestoration,
-    TemporalPrior,
-    estimate_damage,
-    quantile,
-)
-from cliprl.pipeline.segment.refinement_loop import RefinementLoop, softmax
+from cliprl.pipeline.segment import refinement, temporal_prior
+from cliprl.pipeline.segment.refinement import RefinementLoop, softmax
 from cliprl.pipeline.segment.segmenter import segmentation_of
+from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior, estimate_damage, quantile
 
 Image = NDArray[np.uint8]
 SPEC = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.8, least=0.05)
@@ -104,8 +99,8 @@ def test_larger_input_counts_as_damaged_as_at_the_fitted_size() -> None:
 
 
 def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    restoration, clock = InputRestoration(SPEC), [100.0]
-    for module in (refinement, refinement_loop):
+    restore, clock = InputRestoration(SPEC), [100.0]
+    for module in (refinement, temporal_prior):
         monkeypatch.setattr(module, "time", type("Clock", (), {"monotonic": lambda: clock[0]}))
 
     def slow(image: Image, out: Image, *_: float) -> None:
@@ -113,9 +108,9 @@ def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> No
         out[:] = 0
 
     monkeypatch.setattr(cv2, "fastNlMeansDenoisingColored", slow)
-    assert restoration(damaged(scene(), "noise"))
+    assert restore(damaged(scene(), "noise"))
     image = damaged(scene(), "noise")
-    assert restoration(image, clock[0] + 0.1)
+    assert restore(image, clock[0] + 0.1)
     assert image.any()
 
 
