@@ -11,8 +11,9 @@ from cliprl.engines.errors import UsageError
 
 # Height and width in pixels.
 Size = tuple[int, int]
-# The value that takes the largest of `OFFERED` that keeps up; the sizes that are named in help texts and tried by it.
+# The value of `--input-size` for the largest size that keeps up with the input.
 AUTO_SIZE = "auto"
+# Sizes that errors recommend.
 OFFERED: tuple[Size, ...] = ((256, 320), (384, 480), (512, 640))
 # Sides are multiples of the coarsest stride of the towers, and not below the least. With the most pixels the small bundle takes
 # 0.5 GB.
@@ -32,7 +33,7 @@ def parse_size(text: str) -> Size:
         raise UsageError(f"input size '{text[:40]}' is not HEIGHTxWIDTH: give {offered} or {AUTO_SIZE}")
     size = int(found[1]), int(found[2])
     if any(side % SIDE_UNIT for side in size):
-        near = size_text((_multiple(size[0]), _multiple(size[1])))
+        near = size_text(nearest_size(*size))
         raise UsageError(
             f"input size {size_text(size)}: height and width must be multiples of {SIDE_UNIT}, such as {near}"
         )
@@ -48,8 +49,10 @@ def parse_size(text: str) -> Size:
     return size
 
 
-def _multiple(side: int) -> int:
-    return max(LEAST_SIDE, round(side / SIDE_UNIT) * SIDE_UNIT)
+def nearest_size(height: float, width: float) -> Size:
+    """Return the nearest size whose sides follow the rules; it may have too many pixels."""
+    sides = (max(LEAST_SIDE, round(side / SIDE_UNIT) * SIDE_UNIT) for side in (height, width))
+    return next(sides), next(sides)
 
 
 def with_input_size(bundle: Bundle, size: Size | str | None) -> Bundle:

@@ -36,7 +36,7 @@ def load_graph_as(
         from cliprl.engines.onnx.batch import set_batch
         from cliprl.engines.onnx.dynamic_conv import load_graph
         from cliprl.engines.onnx.fp16 import to_fp16
-        from cliprl.engines.onnx.input_size import set_input_size
+        from cliprl.engines.onnx.static_shapes import set_input_size
     except ImportError as error:
         raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
     model = load_graph(path)

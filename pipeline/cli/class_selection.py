@@ -43,7 +43,7 @@ def fit_to_source(
     """
     if input_size != AUTO_SIZE:
         return bundle
-    from cliprl.pipeline.segment.input_size import fit_input_size
+    from cliprl.pipeline.segment.auto_input_size import fit_input_size
 
     return fit_input_size(bundle, None if source is None else source.info, log=log, **settings)
 

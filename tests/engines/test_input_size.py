@@ -25,8 +25,8 @@ from cliprl.engines import (
 )
 from cliprl.engines.bundle.bundle import PROBE_FILE, REFINER
 from cliprl.engines.bundle.reference_outputs import encoder_shapes, reference_of, refiner_shapes
-from cliprl.engines.onnx.input_size import fold_sizes
 from cliprl.engines.onnx.load import load_graph_as
+from cliprl.engines.onnx.static_shapes import fold_sizes
 from cliprl.engines.promptable.head import MaskHead
 from cliprl.engines.selection.engine_variant import engine_variants
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cliprl.engines import Bundle, BundleError, EngineError, UsageError, open_bu
 from cliprl.pipeline import Segmenter
 from cliprl.pipeline.archive.settings import ArchiveSettings
 from cliprl.pipeline.core.frame import Frame, allocate_planes
-from cliprl.pipeline.segment.input_size import largest_in_time
+from cliprl.pipeline.segment.auto_input_size import largest_in_time
 
 OWN, MIDDLE, LARGE = (256, 320), (384, 480), (512, 640)
 
@@ -56,6 +57,13 @@ def test_size_that_can_not_be_compiled_is_passed_over(error: Exception) -> None:
     assert size_of(largest_in_time(open_bundle("small"), 0.02, seconds, notes.append)) == OWN
     assert len(notes) == 3
     assert str(error) in notes[0]
+
+
+def test_size_with_too_many_pixels_is_passed_over() -> None:
+    small, notes = open_bundle("small"), list[str]()
+    large = replace(small, manifest=replace(small.manifest, height=640, width=800))
+    assert size_of(largest_in_time(large, None, lambda _: 0.001, notes.append)) == (960, 1216)
+    assert "more than the 1310720" in notes[0]
 
 
 def test_segmenter_runs_at_the_chosen_size() -> None:

@@ -13,6 +13,7 @@ from cliprl.engines import (
     BundleError,
     Engine,
     EngineError,
+    UsageError,
     ignore_message,
     load_engines,
     own_size,
@@ -20,7 +21,7 @@ from cliprl.engines import (
     size_text,
     with_input_size,
 )
-from cliprl.engines.bundle.input_size import SIDE_UNIT, Size
+from cliprl.engines.bundle.input_size import Size, nearest_size
 from cliprl.pipeline.core.interfaces import StreamInfo
 
 # Multiples of the bundle's own sides that are tried, the largest first: 512x640, 384x480 and 256x320 for the small bundle.
@@ -74,10 +75,9 @@ def largest_in_time(
         pixels = size[0] * size[1] / np.prod(size_of(bundle))
         if limit is not None and own_seconds * pixels > HOPEFUL * limit:
             continue
-        sized = with_input_size(bundle, size)
         try:
-            took = seconds(sized)
-        except (BundleError, EngineError) as error:
+            took = seconds(sized := with_input_size(bundle, size))
+        except (BundleError, EngineError, UsageError) as error:
             log(f"input size {size_text(size)} is not used: {error}")
             continue
         if limit is None or took <= limit:
@@ -89,8 +89,7 @@ def largest_in_time(
 
 def _larger_sizes(bundle: Bundle) -> Iterator[Size]:
     height, width = own_size(bundle)
-    for factor in FACTORS:
-        yield round(height * factor / SIDE_UNIT) * SIDE_UNIT, round(width * factor / SIDE_UNIT) * SIDE_UNIT
+    return (nearest_size(height * factor, width * factor) for factor in FACTORS)
 
 
 def encoder_seconds(encoder: Engine, bundle: Bundle) -> float:
