@@ -109,11 +109,9 @@ class Corrector:
     def follow(self, draft: Draft, frame: Frame) -> Draft:
         """Segment the frame after that of `draft`, whose segmentation is its prior and, once corrected, is carried on."""
         prior = self.segmenter.prior
-        for compare in (
-            prior.is_cut,
-            prior.is_related,
-        ):  # they keep the image: the last one may have been another frame
-            compare(draft.image[0])
+        # For the comparisons with the next frame: the segmenter's last frame may have been another one.
+        prior.is_cut(draft.image[0])
+        prior.is_related(draft.image[0], compare=False)
         prior.keep(draft.logits[None], draft.view)
         following = self._segmented(frame)
         fresh = bool(draft.prompts) or draft.accepted

@@ -100,9 +100,9 @@ class Inference:
         self._features = gpu.empty((1, shape.features, shape.rows, shape.columns), np.float32)
         self._base, self._logits, self._prior, self._refined = (gpu.empty(shape.logits, np.float32) for _ in range(4))
         self._moved = gpu.empty((), np.float32)
-        self._thumbnailnail_size = (-(-shape.height // THUMBNAIL_STRIDE), -(-shape.width // THUMBNAIL_STRIDE))
-        self._thumbnail = gpu.empty((*self._thumbnailnail_size, 3), np.uint8)
-        self._sums = gpu.empty(self._thumbnailnail_size[:1], np.uint32)
+        self._thumbnail_size = (-(-shape.height // THUMBNAIL_STRIDE), -(-shape.width // THUMBNAIL_STRIDE))
+        self._thumbnail = gpu.empty((*self._thumbnail_size, 3), np.uint8)
+        self._sums = gpu.empty(self._thumbnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
         self._lines = gpu.empty((shape.rows, shape.classes + 2), np.float32)
@@ -177,7 +177,7 @@ class Inference:
         self._label(stream)
 
     def _begin(self, stream: CudaStream) -> None:
-        gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumbnailnail_size
+        gpu, shape, (rows, columns) = self._gpu, self.shape, self._thumbnail_size
         thumb, sums, image = (gpu.address(buffer) for buffer in (self._thumbnail, self._sums, self.image))
         gpu.launch(Prepare(shape.width, shape.height, self._frame, image), stream)
         gpu.launch(CutRows(rows, 1, image, shape.width, columns, THUMBNAIL_STRIDE, 0, thumb, sums), stream)

@@ -98,9 +98,8 @@ class FrameUpload:
         self._memory = gpu.empty((_TABLES + self._room,), np.uint8)
         self.address, self._head = gpu.address(self._memory), gpu.slice(self._memory, 0, _TABLES)
         self._axes, self._unsent = AxisTables(), False
-        self._large: list[
-            Buffer
-        ] = []  # for tables without room behind the numbers; work under way may read all but the last
+        # For tables without room behind the numbers; work under way may still read those before the last.
+        self._large: list[Buffer] = []
 
     def pinned(self) -> NDArray[np.uint8]:
         """Allocate pinned memory for `send`."""

@@ -26,7 +26,7 @@ from cliprl.pipeline.view.shape_fit import (
     place_ends,
 )
 
-# What the kernels write, by name: cells of the longer strips, brightness of each strip and of the bars, distances.
+# The shape of the distances that the last kernel writes: from each strip, those of `StripLayout.ends`.
 DISTANCES = (2 * STRIPS, 4)
 # Share of the strips' ends that may move without a new fit: text and dark places, which no fit follows.
 _STRAY = 1 / 16

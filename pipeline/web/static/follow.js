@@ -2,7 +2,7 @@
 
 const DRAG = 6; // CSS pixels; a shorter drag is a click
 const SHOWN_MS = 4000; // for which a refusal stays visible
-const HOLD_MS = 500; // a loss is announced if it lasts this long: a mask that is late is none
+const HOLD_MS = 500; // for which a loss must last until it is announced: a late mask causes shorter ones
 const LEVELS = { following: "good", waiting: "wait", lost: "bad" };
 const byId = (id) => document.getElementById(id);
 const numbered = ({ id }) => (id ? `#${id}` : "The followed instrument");
