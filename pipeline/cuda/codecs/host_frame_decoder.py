@@ -8,11 +8,10 @@ from mmap import mmap
 from typing import Any, NamedTuple
 
 import av
-import numpy as np
 from av.codec.hwaccel import HWAccel
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.core.frame import Plane
+from cliprl.pipeline.core.child_process import planes_in
 from cliprl.pipeline.cuda.codecs.codec_process import libav_errors
 from cliprl.pipeline.cuda.codecs.nvenc import short_reason
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_color
@@ -108,12 +107,3 @@ class HostFrameDecoder:
             size = image.height, image.width
             sent.append(SentImage(image.pts, image.duration or 0, image.key_frame, image.is_corrupt, *size, color))
         return sent
-
-
-def planes_in(memory: memoryview, height: int, width: int) -> tuple[Plane, Plane]:
-    """The luma and chroma of an image at the start of shared memory. Raises CliprlError if it is too large."""
-    size, half = height * width, (height + 1) // 2 * ((width + 1) // 2) * 2
-    if len(memory) < size + half:
-        raise CliprlError(f"an image of {width}x{height} is too large")
-    luma = np.frombuffer(memory, np.uint8, size).reshape(height, width)
-    return luma, np.frombuffer(memory, np.uint8, half, size).reshape((height + 1) // 2, (width + 1) // 2, 2)

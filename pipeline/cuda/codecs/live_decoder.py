@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from cliprl.engines import CliprlError, ignore_message
+from cliprl.pipeline.core.child_process import planes_in
 from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.codecs.codec_process import CodecProcess, Work
 from cliprl.pipeline.cuda.codecs.host_frame_decoder import (
@@ -23,7 +24,6 @@ from cliprl.pipeline.cuda.codecs.host_frame_decoder import (
     HostFrameDecoder,
     SentImage,
     SentPacket,
-    planes_in,
 )
 from cliprl.pipeline.cuda.codecs.nvdec import DECODABLE
 from cliprl.pipeline.sources.decoding.low_latency import has_key

@@ -16,10 +16,11 @@ import numpy as np
 from av.packet import Packet
 
 from cliprl.engines import CliprlError
+from cliprl.pipeline.core.child_process import SHARED_BYTES, planes_in
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
-from cliprl.pipeline.cuda.codecs.codec_process import SHARED_BYTES, CodecProcess, WorkFactory, libav_errors
+from cliprl.pipeline.cuda.codecs.codec_process import CodecProcess, WorkFactory, libav_errors
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError
 
@@ -73,7 +74,8 @@ class HostFrameEncoder:
         if message is None:
             rest, self._context = self._encode(None), None
             return rest
-        pixels = frame_memory(memory, self._context.height, self._context.width)
+        height, width = self._context.height, self._context.width
+        pixels = np.frombuffer(memory, np.uint8, height * width * 3 // 2).reshape(-1, width)
         return self._encode(av.VideoFrame.from_numpy_buffer(pixels, format="nv12"), *message)
 
     def _open(self, settings: dict[str, Any]) -> None:
@@ -89,11 +91,6 @@ class HostFrameEncoder:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise CliprlError(nvenc.short_reason(error)) from error
         return [EncodedPacket(bytes(p), p.pts, p.dts, p.duration or 0, p.is_keyframe) for p in packets]
-
-
-def frame_memory(memory: mmap, height: int, width: int) -> Plane:
-    """The NV12 frame in shared memory, uint8 (3 * H / 2, W): luma, then chroma. H is even."""
-    return np.frombuffer(memory, np.uint8, height * width * 3 // 2).reshape(-1, width)
 
 
 class RemoteEncoder(VideoEncoder):
@@ -120,7 +117,7 @@ class RemoteEncoder(VideoEncoder):
         template: Any = av.CodecContext.create("libx264", "w")
         holder = SimpleNamespace(codec_context=template, set_display_rotation=lambda _: None)
         super().__init__(holder, first, info, crf=crf, preset=preset, threads=1)
-        self._memory = frame_memory(process.memory, *self._size)
+        self._luma, self._chroma = planes_in(process.memory, *self._size)
         template.gop_size = max(round(float(template.framerate) * key_seconds), 1)
         settings = {name: value for name in (*_SETTINGS, *_COLOR) if (value := getattr(template, name))}
         process.call(EncoderSetup(settings), 2 * seconds)
@@ -171,9 +168,8 @@ class RemoteEncoder(VideoEncoder):
         return self._make_options(crf, preset)
 
     def _fill(self, luma: Plane, chroma: Plane) -> None:
-        height, width = self._size
-        np.copyto(self._memory[:height], luma)
-        np.copyto(self._memory[height:], chroma.reshape(height // 2, width))
+        np.copyto(self._luma, luma)
+        np.copyto(self._chroma, chroma)
 
     def _packet(self, encoded: EncodedPacket) -> Packet[Any]:
         packet: Packet[Any] = av.Packet(encoded.data)

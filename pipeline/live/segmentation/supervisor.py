@@ -28,6 +28,8 @@ START_SECONDS = 300.0
 _FAILURES = 3
 # Pauses in seconds between attempts to start a worker.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+# Seconds between checks whether the thread is to end, while a worker starts.
+_STEP = 0.1
 # Seconds of segmentation after which a spare worker is started.
 _SETTLED = 1.0
 
@@ -134,7 +136,7 @@ class Supervisor(threading.Thread):
         worker = self._worker = self._spare or Worker(self._make_segmenter)
         self._spare, self._failures, served = None, 0, time.monotonic()
         self._wait_until(
-            lambda: worker.is_ready(1.0), START_SECONDS - worker.age, "the segmenter does not become ready"
+            lambda: worker.is_ready(_STEP), START_SECONDS - worker.age, "the segmenter does not become ready"
         )
         while (task := self._queue.get()) is not None:
             worker.segment(*task)

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from mmap import mmap
-from typing import Any
 
 import numpy as np
 
 from cliprl.engines import CliprlError
-from cliprl.engines.cli.signals import leave_to_parent
-from cliprl.pipeline.core.child_process import ChildProcess, child_ends, one_line
+from cliprl.pipeline.core.child_process import SHARED_BYTES, ChildProcess, answer_messages, planes_in
 from cliprl.pipeline.core.color import ColorSpace
-from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.thread_policy import single_threaded
 
 SegmentFunction = Callable[[Frame], Segmentation]
 # Makes the function that segments; it is pickled by name and called in the worker process.
 SegmenterFactory = Callable[[], SegmentFunction]
-# Bytes for one frame of 8192x8192; unused pages take no memory.
-_SHARED_BYTES = 8192 * 8192 * 3 // 2
 # The worker's priority is lower than the display path's.
 _NICENESS = 5
 # Not run by `-m`: the module would be `__main__` there, and its classes would be unknown here.
@@ -56,21 +51,15 @@ class WorkerTask:
         """Return the task of segmenting `frame`."""
         return cls(number, frame.height, frame.width, frame.pts, frame.time_base, frame.color, frame.rotation)
 
-    def planes(self, memory: mmap) -> tuple[Plane, Plane]:
-        """Return the frame's planes in the shared memory."""
-        rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
-        size, flat = self.height * self.width, np.frombuffer(memory, np.uint8)
-        chroma = flat[size : size + 2 * rows * columns]
-        return flat[:size].reshape(self.height, self.width), chroma.reshape(rows, columns, 2)
-
     def frame(self, memory: mmap) -> Frame:
         """Return the frame, with its planes in the shared memory."""
-        return Frame(*self.planes(memory), self.pts, self.time_base, self.number, self.color, rotation=self.rotation)
+        planes = planes_in(memory, self.height, self.width)
+        return Frame(*planes, self.pts, self.time_base, self.number, self.color, rotation=self.rotation)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """The result of task `number`: a segmentation, or an error in one line. Number -1: the worker is ready, or has failed."""
+    """The result of task `number`: a segmentation, or an error in one line."""
 
     number: int
     segmentation: Segmentation | None = None
@@ -82,61 +71,33 @@ class Worker(ChildProcess):
 
     def __init__(self, make_segmenter: SegmenterFactory) -> None:
         """Start the process. It needs a second or more until it is ready."""
-        super().__init__(_PROGRAM, _SHARED_BYTES, "the segmenter", WorkerError)
-        self._ready = False
-        self.send(pickle.dumps(make_segmenter))
-
-    def is_ready(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds and return whether it accepts frames. Raises WorkerError if it failed to start."""
-        if not self._ready and self.poll(timeout):
-            answer: WorkerReply = self.receive()
-            if answer.error:
-                raise WorkerError(answer.error)
-            self._ready = True
-        return self._ready
+        super().__init__(_PROGRAM, make_segmenter, "the segmenter", WorkerError)
+        self._number = -1
 
     def segment(self, number: int, frame: Frame) -> None:
         """Copy a frame to the worker. The answer to the last one must have been received."""
-        task = WorkerTask.of(number, frame)
-        if frame.luma.size + frame.chroma.size > _SHARED_BYTES:
+        if frame.luma.size + frame.chroma.size > SHARED_BYTES:
             raise WorkerError(f"a frame of {frame.width}x{frame.height} is too large to segment live")
-        luma, chroma = task.planes(self.memory)
+        luma, chroma = planes_in(self.memory, frame.height, frame.width)
         np.copyto(luma, frame.luma)
         np.copyto(chroma, frame.chroma)
-        self.send(task)
+        self._number = number
+        self.send(WorkerTask.of(number, frame))
 
     def answer(self, timeout: float) -> WorkerReply | None:
         """Return the next answer; None if there is none within `timeout` seconds. Raises WorkerError if the worker died."""
-        return self.receive() if self.poll(timeout) else None
-
-
-def _answer(segment: SegmentFunction, task: WorkerTask, memory: mmap) -> WorkerReply:
-    try:
-        return WorkerReply(task.number, segment(task.frame(memory)))
-    except Exception as error:
-        return WorkerReply(task.number, error=one_line(error))
-
-
-def _work(connection: Any, memory: mmap) -> None:
-    try:
-        segment: SegmentFunction = pickle.loads(connection.recv())()
-    except Exception as error:
-        connection.send(WorkerReply(-1, error=one_line(error)))
-        return
-    gc.collect()
-    gc.freeze()  # what is loaded now stays: no collection holds up a frame for it
-    connection.send(WorkerReply(-1))
-    while True:
-        connection.send(_answer(segment, connection.recv(), memory))
+        return WorkerReply(self._number, *self.receive()) if self.poll(timeout) else None
 
 
 def main() -> None:
     """Segment frames until the parent closes the connection."""
-    leave_to_parent()
     os.nice(_NICENESS)
-    connection, memory = child_ends()
-    try:
-        with single_threaded():
-            _work(connection, memory)
-    except (EOFError, ConnectionError):
-        return
+    with single_threaded():
+        answer_messages(_prepare)
+
+
+def _prepare(make_segmenter: SegmenterFactory, memory: mmap) -> Callable[[WorkerTask], Segmentation]:
+    segment = make_segmenter()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: no collection holds up a frame for it
+    return lambda task: segment(task.frame(memory))
