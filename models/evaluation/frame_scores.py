@@ -15,7 +15,7 @@ from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import Pixels
-from cliprl.pipeline.core.confidence import cell_inputs, color_statistics, frame_statistics
+from cliprl.pipeline.core.confidence import cell_inputs, color_statistics, frame_statistics, mean_probabilities
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
@@ -124,7 +124,7 @@ def score_frames(
                 after.steps,
                 after.confidence,
                 frame_statistics(after.probabilities, after.labels, inside, members, scale),
-                after.probabilities[:, inside].mean(axis=1),
+                mean_probabilities(after.probabilities, inside),
                 color_statistics(_known(after.colors), inside),
                 len(cells[-1][1]),
                 _consecutive(masks, last),

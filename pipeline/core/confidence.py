@@ -88,32 +88,40 @@ class ConfidenceModel:
             )
         return cls(bundle.confidence, instrument, grid_scale(bundle))
 
+    def statistics(
+        self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside
+    ) -> NDArray[np.float64]:
+        """Return the `FRAME_STATISTICS` of a frame. `inside`: bool (h, w), the cells in the field of view."""
+        return frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
+
     def assess(
         self,
+        statistics: NDArray[np.float64],
         probabilities: Probabilities,
-        labels: NDArray[np.uint8],
         inside: Inside,
         colors: NDArray[np.uint8] | None = None,
     ) -> Reliability:
-        """Return the reliability of a frame. `inside`: bool (h, w), the cells in the field of view.
+        """Return the reliability of a frame with these `statistics`.
 
         colors: RGB uint8 (h, w, 3), the network input at the cells; None counts as familiar.
         """
-        values = frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
-        doubt = float(logistic(self.spec.doubt, values))
-        means = probabilities[:, inside].mean(axis=1) if inside.any() else np.zeros(len(probabilities))
+        doubt = float(logistic(self.spec.doubt, statistics))
         seen = None if colors is None or not self.spec.colors else color_statistics(colors, inside)
-        far = distance(self.spec, np.concatenate([values, means]), seen)
-        return Reliability(doubt, far, bool(is_unsure(self.spec, doubt, values)), far >= self.spec.unfamiliar)
+        far = distance(self.spec, np.concatenate([statistics, mean_probabilities(probabilities, inside)]), seen)
+        return Reliability(doubt, far, bool(is_unsure(self.spec, doubt, statistics)), far >= self.spec.unfamiliar)
 
-    def calibrate(self, probabilities: Probabilities, labels: NDArray[np.uint8], inside: Inside) -> Probabilities:
-        """Return calibrated probabilities (K, h, w): of the cells called instrument, the others keep theirs."""
-        values = frame_statistics(probabilities, labels, inside, self.instrument, self.scale)
+    def calibrate(
+        self, statistics: NDArray[np.float64], probabilities: Probabilities, labels: NDArray[np.uint8]
+    ) -> Probabilities:
+        """Return calibrated probabilities (K, h, w) of a frame with these `statistics`.
+
+        Those of the cells called instrument are changed, the others kept.
+        """
         called = self.instrument[labels]
         if not called.any():
             return probabilities
         cells = cell_inputs(probabilities, called, self.instrument, self.scale)
-        wanted = logistic(self.spec.calibration, calibration_inputs(cells, values))
+        wanted = logistic(self.spec.calibration, calibration_inputs(cells, statistics))
         found = probabilities[self.instrument].sum(0)[called]
         result = probabilities.copy()
         scale = np.where(
@@ -150,16 +158,21 @@ def frame_statistics(
     )
 
 
+def mean_probabilities(p: Probabilities, inside: Inside) -> Probabilities:
+    """Return the mean probability of each class over the cells that are `inside`, float32 (K,); 0 without any."""
+    return np.asarray((p * inside).sum(axis=(1, 2)) / max(1, int(inside.sum())), np.float32)
+
+
 def color_statistics(image: NDArray[np.uint8], inside: Inside) -> NDArray[np.float64]:
     """Return the `COLOR_STATISTICS`, float64 (21,), of a network input RGB uint8 (h, w, 3) at the cells that are `inside`."""
     pixels = image[inside] if inside.any() else np.zeros((1, 3))
-    rgb = pixels.astype(np.float32) / 255
-    total = rgb.sum(axis=1)
-    red, green = (rgb[:, :2] / (total + np.float32(TINY_LIGHT))[:, None]).T
+    rgb = np.ascontiguousarray(pixels.T, np.float32) / 255  # one row a channel: reduced in half the time
+    total = rgb.sum(axis=0)
+    red, green = rgb[:2] / (total + np.float32(TINY_LIGHT))
     return np.concatenate(
         [
-            rgb.mean(axis=0),
-            rgb.std(axis=0),
+            rgb.mean(axis=1),
+            rgb.std(axis=1),
             (red.mean(), green.mean(), red.std(), green.std()),
             np.quantile(red, RED_QUANTILES),
             np.quantile(green, GREEN_QUANTILES),

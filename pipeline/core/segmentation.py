@@ -94,15 +94,18 @@ class Segmentation:
     colors: NDArray[np.uint8] | None = field(default=None, repr=False)
     damage: DamageEstimate | None = None
     _reliability: Reliability | None = field(default=None, repr=False)
-    # Not carried to a copy with other labels: `replace` leaves it out.
+    # Not carried to a copy with other labels: `replace` leaves them out.
     _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)
+    _statistics: NDArray[np.float64] | None = field(default=None, init=False, repr=False)
 
     @property
     def reliability(self) -> Reliability | None:
         """How far the mask can be trusted; None without a model. It is computed when it is first read, and kept."""
         if self._reliability is None and self.model is not None:
             inside = inside_cells(self.view, *self.labels.shape)
-            self._reliability = self.model.assess(self.probabilities, self.labels, inside, self.colors)
+            self._reliability = self.model.assess(
+                self._statistics_of(self.model), self.probabilities, inside, self.colors
+            )
         return self._reliability
 
     @property
@@ -118,9 +121,14 @@ class Segmentation:
         if self.model is None:
             return self.probabilities
         if self._calibrated is None:
-            inside = inside_cells(self.view, *self.labels.shape)
-            self._calibrated = self.model.calibrate(self.probabilities, self.labels, inside)
+            self._calibrated = self.model.calibrate(self._statistics_of(self.model), self.probabilities, self.labels)
         return self._calibrated
+
+    def _statistics_of(self, model: ConfidenceModel) -> NDArray[np.float64]:
+        if self._statistics is None:
+            inside = inside_cells(self.view, *self.labels.shape)
+            self._statistics = model.statistics(self.probabilities, self.labels, inside)
+        return self._statistics
 
     @property
     def calibrated_confidence(self) -> float:

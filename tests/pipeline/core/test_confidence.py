@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
 from cliprl.engines.bundle.confidence import read_confidence
 from cliprl.pipeline.cli.run_options import GPU_MARK_FRAMES, status_line
+from cliprl.pipeline.core import confidence
 from cliprl.pipeline.core.confidence import (
     CELL_INPUTS,
     COLOR_STATISTICS,
@@ -24,6 +25,7 @@ from cliprl.pipeline.core.confidence import (
     cell_inputs,
     color_statistics,
     frame_statistics,
+    mean_probabilities,
 )
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
@@ -192,6 +194,30 @@ def test_calibrated_probabilities_are_kept_but_not_carried_to_other_labels() -> 
     assert fitted.calibrated() is fitted.calibrated()
     other = replace(fitted, labels=np.zeros_like(fitted.labels))
     assert not np.array_equal(other.calibrated(), fitted.calibrated())
+
+
+def test_statistics_of_a_frame_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = list[Any]()
+
+    def count(*values: Any) -> Any:
+        computed.append(values)
+        return frame_statistics(*values)
+
+    monkeypatch.setattr(confidence, "frame_statistics", count)
+    fitted = segmentation_of(scattered(), spec())
+    assert fitted.reliability
+    assert fitted.calibrated_confidence
+    assert len(computed) == 1
+    other = replace(fitted, labels=np.zeros_like(fitted.labels))
+    assert other.calibrated_confidence
+    assert len(computed) == 2
+
+
+def test_mean_probabilities_are_those_of_cells_in_view() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(3), (12, 16)).transpose(2, 0, 1).astype(np.float32)
+    inside = np.arange(12 * 16).reshape(12, 16) % 3 == 0
+    assert mean_probabilities(p, inside) == pytest.approx(p[:, inside].mean(axis=1), abs=1e-6)
+    assert not mean_probabilities(p, np.zeros_like(inside)).any()
 
 
 def test_the_status_line_bears_the_mark() -> None:
