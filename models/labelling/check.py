@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cliprl.engines.promptable import PromptableNetwork, choose_mask, no_points
+from cliprl.models.data.sample import instrument_classes
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, saliency
 from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.promptable.annotator import mask_iou
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 # Scenes that no recipe trains on: see `UNSEEN_SEEDS` of the rendered data set.
@@ -25,7 +28,6 @@ _PHRASE, _ABSENT = "surgical instrument", ("a zebra", "a guitar", "a yellow bicy
 _LEAST_SHARE = 0.01
 # What must hold.
 _MOST_SECONDS, _LEAST_RANK, _LEAST_AUROC, _LEAST_MARGIN, _MOST_OVERLAP = 2.0, 0.65, 0.7, 0.1, 0.3
-_Progress = Callable[[int, int], None]
 _Image = NDArray[np.uint8]
 
 
@@ -59,16 +61,15 @@ class CheckScene:
                 yield mask
 
 
-def render_scenes(count: int, progress: _Progress = lambda done, total: None) -> list[CheckScene]:
+def render_scenes(count: int) -> list[CheckScene]:
     """Render scenes with exact labels; every call renders the same."""
-    kinds = np.array([spec.kind == "instrument" for spec in SCENE_CLASSES])
+    is_instrument = instrument_classes(SCENE_CLASSES)
     scenes = []
     for number in range(count):
         renderer = SceneRenderer(_FIRST_SEED + number, *_SIZE)
         image, labels = renderer.render(1.0)
-        ids = np.where(kinds[labels], renderer.instance_ids(1.0), 0).astype(np.uint8)
+        ids = np.where(is_instrument[labels], renderer.instance_ids(1.0), 0).astype(np.uint8)
         scenes.append(CheckScene(image, ids, renderer.caption(1.0)))
-        progress(number + 1, count)
     return scenes
 
 
@@ -84,9 +85,9 @@ def check_promptable(network: PromptableNetwork, scenes: Sequence[CheckScene]) -
                 choose_mask(network.masks(embedding, *no_points(), corners[None])).mask
                 for corners in (box, _opposite(box, truth.shape))
             )
-            ious.append(_iou(mask, truth))
-            boxes.append(_iou(_filled(box, truth.shape), truth))
-            overlaps.append(_iou(mask, other))
+            ious.append(mask_iou(mask, truth.view(np.uint8)))
+            boxes.append(truth.sum() / np.prod(box[2:] - box[:2]))
+            overlaps.append(mask_iou(mask, other.view(np.uint8)))
         seconds.append(time.perf_counter() - started)
     box_iou = _mean(boxes)
     return [
@@ -151,14 +152,9 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 
-def _iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 0.0
-
-
 def _box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    rows, columns = np.nonzero(mask)
-    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return np.array([left, top, left + width, top + height], np.float32)
 
 
 def _opposite(box: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
@@ -169,10 +165,3 @@ def _opposite(box: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.flo
     left = 0.0 if x > width / 2 else width - sides[0]
     top = 0.0 if y > height / 2 else height - sides[1]
     return np.array([left, top, left + sides[0], top + sides[1]], np.float32)
-
-
-def _filled(box: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    left, top, right, bottom = box.astype(int)
-    filled = np.zeros(size, bool)
-    filled[top:bottom, left:right] = True
-    return filled
