@@ -121,9 +121,8 @@ def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     }
     network = tree["network"]
     # Where it lies does not matter, and checkpoints of versions without this setting stay valid.
-    network |= {"start": Path(network["start"]).name} if network["start"] else {}
-    if not network["start"]:
-        del network["start"]
+    if start := network.pop("start"):
+        network["start"] = Path(start).name
     common = {"seed": recipe.seed, "precision": recipe.precision, "network": network, "data": data}
     return _flatten(common | settings)
 

@@ -102,14 +102,20 @@ def _fill(clip: Any, state: dict[str, Tensor], source: str, tower: str) -> None:
     # Older versions of transformers stored the numbers of positions; newer ones compute them.
     state = {name: value for name, value in state.items() if not name.endswith(".position_ids") or name in own}
     _resize_positions(clip, state, own)
+    if fault := first_misfit(state, own):
+        raise UsageError(
+            f"{source} does not fit network.tower '{tower}': {fault}: name the model that the checkpoint is of"
+        )
+    clip.load_state_dict(state)
+
+
+def first_misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    """Say which tensor of a checkpoint or of the network (`own`) the other lacks or has in another shape; None if all fit."""
     for name in sorted(own.keys() | state.keys()):
         found, wanted = (tuple(d[name].shape) if name in d else None for d in (state, own))
         if found != wanted:
-            raise UsageError(
-                f"{source} does not fit network.tower '{tower}': {name} is {found or 'not in it'}, "
-                f"the network's is {wanted or 'not there'}: name the model that the checkpoint is of"
-            )
-    clip.load_state_dict(state)
+            return f"{name} is {found or 'not in it'}, the network's is {wanted or 'not there'}"
+    return None
 
 
 def _resize_positions(clip: Any, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:

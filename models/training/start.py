@@ -14,6 +14,7 @@ from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.weights import first_misfit
 from cliprl.models.training.checkpoint import read_checkpoint
 
 # The checkpoint of a base, written by the supervised stage.
@@ -73,12 +74,8 @@ def _fill(network: ClipSegmenter, state: Mapping[str, Any], path: Path, config: 
             f"network.start '{path}' was trained with {changes}: set that in the recipe, or start from another"
         )
     weights: dict[str, torch.Tensor] = {**state["network"], **state.get("average", {})}
-    own = network.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        found, wanted = (tuple(d[name].shape) if name in d else None for d in (weights, own))
-        if found != wanted:
-            raise UsageError(
-                f"network.start '{path}' does not fit the network: {name} is {found or 'not in it'}, the network's is "
-                f"{wanted or 'not there'}: set the network section as in the recipe of that run"
-            )
+    if fault := first_misfit(weights, network.state_dict()):
+        raise UsageError(
+            f"network.start '{path}' does not fit the network: {fault}: set the network section as in the recipe of that run"
+        )
     network.load_state_dict(weights)
