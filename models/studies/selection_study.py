@@ -160,20 +160,18 @@ def study(
     opened, root = open_bundle(bundle), Path(config.data.root)
     line = f"endovis2015:endovis2015?sequences={','.join(_TRAINED)}"
     data = with_partial_labels(open_dataset(line, context=DatasetContext(root, "data.root")), opened.manifest.classes)
-    known = _read(out)
-    done: dict[str, dict[str, Scores]] = known.get("seeds", {})
-    before = known.get("before") or score_sequences(opened, root, every)
-    measures: list[FrameMeasure] = []
-    settings = {key: value for key, value in asdict(config).items() if key not in ("data", "seed")}
-    result = {
-        "command": "python -m cliprl.models.studies.selection_study --set data.root=FOLDER",
+    heading = {
+        "command": _command(set_ or ()),
         "bundle": opened.manifest.name,
         "bundle_sha256": file_hash(opened.path / MANIFEST),
         "chosen_sets": ["D2"],  # settings were chosen on it
         "every": every,
-        "settings": settings,
-        "before": before,
+        "settings": {key: value for key, value in asdict(config).items() if key not in ("data", "seed")},
     }
+    known = _read(out, heading)
+    done: dict[str, dict[str, Scores]] = known.get("seeds", {})
+    before = known.get("before") or score_sequences(opened, root, every)
+    measures: list[FrameMeasure] = []
     for seed in seeds or (0, 1, 2):
         row = done.setdefault(str(seed), {})
         if len(row) < len(ARMS):
@@ -182,15 +180,26 @@ def study(
             seeded = replace(config, seed=seed)
             for arm, scores in score_arms(opened, data, arms, seeded, lambda made: score_sequences(made, root, every)):
                 row[arm] = scores
-                write_result(out, json.dumps(result | {"seeds": done} | summarize_seeds(done), indent=1))
+                result = heading | {"before": before, "seeds": done} | summarize_seeds(done)
+                write_result(out, json.dumps(result, indent=1))
     typer.echo(json.dumps({"before": before, **summarize_seeds(done)}, indent=1))
 
 
-def _read(out: Path) -> dict[str, Any]:
+def _command(settings: Sequence[str]) -> str:
+    """Return the command with its settings, without the places of data."""
+    given = ["data.root=FOLDER", *(text for text in settings if not text.startswith("data."))]
+    return "python -m cliprl.models.studies.selection_study" + "".join(f" --set {text}" for text in given)
+
+
+def _read(out: Path, heading: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an earlier result, or nothing. Raises CliprlError for one of another bundle or other settings."""
     try:
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     except ValueError as error:
         raise CliprlError(f"'{out}' is no result of this study ({error}): delete it or give another --out") from error
+    for key in ("bundle_sha256", "every", "settings") if found else ():
+        if found.get(key) != heading[key]:
+            raise CliprlError(f"'{out}' was made with another '{key}': delete it or give another --out")
     return found
 
 

@@ -95,5 +95,8 @@ def test_an_interrupted_study_is_resumed(tmp_path: Path, monkeypatch: pytest.Mon
         assert run_app(selection_study.app, "study") == 0
     assert run == [0, 0, 1, 2]  # the first run ended before its last arm
     assert list(json.loads(out.read_text())["seeds"]) == ["0", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["study", "--out", str(out), "--every", "7"])
+    assert run_app(selection_study.app, "study") == 1
+    monkeypatch.setattr(sys, "argv", ["study", "--out", str(out)])
     out.write_text("x")
     assert run_app(selection_study.app, "study") == 1
