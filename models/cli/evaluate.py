@@ -10,6 +10,7 @@ import typer
 
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.models.data.registry import dataset_kinds, describe_kinds
+from cliprl.models.evaluation.study_command import InputSizeOption, QuietOption
 from cliprl.pipeline.cli.class_options import ExemplarOption, PromptOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -68,10 +69,7 @@ def evaluate_command(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of the networks.", show_default="half the cores")
     ] = 0,
-    input_size: Annotated[
-        str | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the networks: 384x480.", show_default="the bundle's"),
-    ] = None,
+    input_size: InputSizeOption = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Score the first N frames of each sequence.", show_default="all")
     ] = None,
@@ -85,7 +83,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Draws the corruptions' noise.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of the boundary score, in pixels.")] = 5.0,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst frames to draw.")] = 8,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Read the options and run the evaluation."""
     from cliprl.models.evaluation.evaluate import EvaluationOptions, run_evaluation

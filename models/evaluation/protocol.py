@@ -90,8 +90,12 @@ class Protocol:
         return None
 
 
-def load_protocol(path: Path = PROTOCOL) -> Protocol:
-    """Read a protocol file. Raises UsageError for a file that is missing or malformed, or whose sides share data."""
+def load_protocol(path: Path | None = None) -> Protocol:
+    """Read a protocol file; None is the package's.
+
+    Raises UsageError for a file that is missing or malformed, or whose sides share data.
+    """
+    path = path or PROTOCOL
     try:
         tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return _ADAPTER.validate_python(tree)

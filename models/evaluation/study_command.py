@@ -1,4 +1,4 @@
-"""What the commands of the studies share: options, the data sets that `--set` describes, and the writing of a result file."""
+"""What the commands that score bundles share: options, the data sets that `--set` describes, and the writing of a result file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from cliprl.models.data.registry import DatasetContext
 BundleOption = Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The engine bundle.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")]
 ProtocolOption = Annotated[Path | None, typer.Option(help="Another protocol file.", show_default="the package's")]
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the networks: 384x480.", show_default="the bundle's"),
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 
 

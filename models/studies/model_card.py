@@ -37,7 +37,14 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
-from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
+from cliprl.models.evaluation.study_command import (
+    BundleOption,
+    InputSizeOption,
+    ProtocolOption,
+    QuietOption,
+    SetOption,
+    study_context,
+)
 from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
@@ -132,7 +139,6 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
     `confidence`: of the bundle, for the error after calibration and the marks of frames.
     """
     blocks = blocks_of_clips(scores.clips)
-    with_instrument = bool((scores.base[:, 1] > scores.base[:, 2]).any())
     result: dict[str, Any] = {
         "use": row.use,
         "data": row.set.data,
@@ -141,22 +147,15 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
         "frames": len(scores.steps),
         "steps": round(float(scores.steps.mean()), 3),
         "false_alarms": {side: _ratio(getattr(scores, side)[:, 2], scores.known) for side in SIDES},
-        "ece_of_instrument_cells": calibration_error(scores.cells[:, CELL_INPUTS.index("probability")], scores.right),
+        "ece_of_instrument_cells": uncalibrated_error(scores),
         "consecutive_iou": {
             side: _ratio(scores.consecutive[:, n], scores.consecutive[:, n + 1])
             for side, n in zip(SIDES, (0, 2), strict=True)
         },
     }
     if confidence:
-        doubt, far = (
-            logistic(confidence.doubt, scores.statistics),
-            distances(confidence.familiarity, scores.frame_values()),
-        )
-        calibrated = logistic(confidence.calibration, scores.cell_values())
-        result["ece_calibrated"] = calibration_error(calibrated, scores.right)
-        result["unsure"] = round(float(is_unsure(confidence, doubt, scores.statistics).mean()), 4)
-        result["unfamiliar"] = round(float((far >= confidence.unfamiliar).mean()), 4)
-    if with_instrument:
+        result |= confidence_scores(confidence, scores)
+    if (scores.base[:, 1] > scores.base[:, 2]).any():
         result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}
         result["iou_interval"] = {
             side: bootstrap_interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES
@@ -169,6 +168,22 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
             for name in dict.fromkeys(scores.sequences.tolist())
         }
     return result
+
+
+def uncalibrated_error(scores: FrameScores) -> float | None:
+    """Return the calibration error (ECE) of cells called instrument, by the network's own probabilities."""
+    return calibration_error(scores.cells[:, CELL_INPUTS.index("probability")], scores.right)
+
+
+def confidence_scores(confidence: ConfidenceSpec, scores: FrameScores) -> dict[str, float | None]:
+    """Return the calibration error after calibration, and the shares of frames that are marked."""
+    doubt = logistic(confidence.doubt, scores.statistics)
+    far = distances(confidence.familiarity, scores.frame_values())
+    return {
+        "ece_calibrated": calibration_error(logistic(confidence.calibration, scores.cell_values()), scores.right),
+        "unsure": round(float(is_unsure(confidence, doubt, scores.statistics).mean()), 4),
+        "unfamiliar": round(float((far >= confidence.unfamiliar).mean()), 4),
+    }
 
 
 def doubt_scores(
@@ -240,10 +255,7 @@ def write_card(
     severity: Annotated[
         list[int] | None, typer.Option(help="Score this severity alone, 0 is clean. May be repeated.")
     ] = None,
-    input_size: Annotated[
-        str | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help="Input size of the networks.", show_default="the bundle's"),
-    ] = None,
+    input_size: InputSizeOption = None,
     corrupt_at: Annotated[
         str | None,
         typer.Option(metavar="HEIGHTxWIDTH", help="Size of corrupted frames.", show_default="the input size"),
@@ -252,7 +264,7 @@ def write_card(
     quiet: QuietOption = False,
 ) -> None:
     """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
-    rules = load_protocol(protocol) if protocol else load_protocol()
+    rules = load_protocol(protocol)
     opened = with_input_size(open_bundle(bundle), input_size)
     if write and (opened.own_size or corrupt_at or severity):
         raise UsageError("--write is for all scores at the bundle's own input size: leave the other options out")

@@ -138,7 +138,7 @@ def choose_gate(
     quiet: QuietOption = False,
 ) -> None:
     """Score the designs on the sets for choosing, and choose one. It resumes."""
-    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    rules, opened = load_protocol(protocol), open_bundle(bundle)
     context = study_context(set_, out)
     out.mkdir(parents=True, exist_ok=True)
     path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}

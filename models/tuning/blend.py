@@ -49,7 +49,7 @@ def view_scores(
 ) -> tuple[float | None, float | None]:
     """Return the IoU of all instruments, and the mean IoU of the labelled classes but background, over encoded views.
 
-    None without any. These are the scores by which a tuned bundle is refused.
+    None without any. By scores of this kind a tuned bundle is refused; here a class counts where the truth shows it.
     """
     allowed, count = torch.from_numpy(allowed_classes(classes)), len(classes)
     instrument = torch.from_numpy(instrument_classes(classes))

@@ -38,13 +38,15 @@ from cliprl.models.studies.confidence.fits import (
 from cliprl.models.studies.model_card import (
     Row,
     card_rows,
+    confidence_scores,
     failed_frames,
     outside_row,
     score_row,
+    uncalibrated_error,
     with_instrument,
 )
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, is_unsure, logistic
+from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, logistic
 
 # Cells of a row that the calibration is fitted to, drawn at random. Clean rows have this weight, the others 1.
 _MOST_CELLS, CLEAN_WEIGHT, PENALTY = 8000, 2.0, 1e-3
@@ -112,21 +114,10 @@ def score_confidence(spec: ConfidenceSpec, rows: Rows) -> dict[str, Any]:
     """Return the scores of a confidence by row: ECE before and after, and the shares of frames that are marked."""
     result = {}
     for row, scores in rows.items():
-        doubt, far = logistic(spec.doubt, scores.statistics), distances(spec.familiarity, scores.frame_values())
-        shown = bool(with_instrument(scores).any())
-        result[row.title] = {
-            "use": row.use,
-            "severity": row.severity,
-            "frames": len(doubt),
-            "ece": calibration_error(scores.cells[:, CELL_INPUTS.index("probability")], scores.right)
-            if shown
-            else None,
-            "ece_calibrated": calibration_error(logistic(spec.calibration, scores.cell_values()), scores.right)
-            if shown
-            else None,
-            "unsure": round(float(is_unsure(spec, doubt, scores.statistics).mean()), 4),
-            "unfamiliar": round(float((far >= spec.unfamiliar).mean()), 4),
-        }
+        found = {"ece": uncalibrated_error(scores), **confidence_scores(spec, scores)}
+        if not with_instrument(scores).any():
+            found |= {"ece": None, "ece_calibrated": None}
+        result[row.title] = {"use": row.use, "severity": row.severity, "frames": len(scores.steps), **found}
     return result
 
 
@@ -233,7 +224,7 @@ def fit(
     quiet: QuietOption = False,
 ) -> None:
     """Fit calibration, doubt and familiarity. It resumes; OUT/confidence-scores.json has the scores."""
-    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    rules, opened = load_protocol(protocol), open_bundle(bundle)
     context = study_context(set_, out)
     further = [outside_row(line) for line in outside or ()]
     chosen = [replace(outside_row(line), use=CHOSEN) for line in outside_chosen or ()]

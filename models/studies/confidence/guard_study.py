@@ -101,7 +101,7 @@ def compare_rules(
     quiet: QuietOption = False,
 ) -> None:
     """Give the AUC of the red share, of the distance and of both, and the share of each set that each judges to be outside."""
-    rules, opened = load_protocol(protocol) if protocol else load_protocol(), open_bundle(bundle)
+    rules, opened = load_protocol(protocol), open_bundle(bundle)
     if opened.confidence is None:
         raise UsageError(
             f"bundle '{bundle}' has no {CONFIDENCE_FILE}: fit it with cliprl.models.studies.confidence.calibration"
