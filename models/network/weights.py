@@ -110,7 +110,7 @@ def _fill(clip: Any, state: dict[str, Tensor], source: str, tower: str) -> None:
 
 
 def first_misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
-    """Say which tensor of a checkpoint or of the network (`own`) the other lacks or has in another shape; None if all fit."""
+    """Return the first tensor that a checkpoint or the network (`own`) lacks or has in another shape; None if all fit."""
     for name in sorted(own.keys() | state.keys()):
         found, wanted = (tuple(d[name].shape) if name in d else None for d in (state, own))
         if found != wanted:
