@@ -107,7 +107,7 @@ class Supervisor(threading.Thread):
         self._queue.clear()
         with self._changed:
             reason = self._state.reason or "no frame of the new image has been segmented yet"
-            self._state = self._state._replace(mask=None, reason=reason)
+            self.set_state(self._state._replace(mask=None, reason=reason))
 
     def close(self) -> None:
         """End the processes and the thread."""
@@ -166,21 +166,22 @@ class Supervisor(threading.Thread):
         elif answer.segmentation is not None:
             self._failures = 0
             self._answered += 1
-            if self.follow is not None:
-                self.follow.update(answer.segmentation, self.restarts)
             self.set_state(
                 self._state._replace(mask=NumberedSegmentation(answer.number, answer.segmentation), reason="")
             )
         return True
 
     def _set_failed(self, fault: str, reason: str) -> None:
-        if self.follow is not None:
-            self.follow.forget()
         self.set_state(SegmentationState(None, reason, self._state.faults + 1, fault))
 
     def set_state(self, state: SegmentationState) -> None:
-        """Set the newest result."""
+        """Set the newest result, among whose instruments viewers choose."""
         with self._changed:
+            if self.follow is not None:
+                if state.mask is None:
+                    self.follow.forget()
+                else:
+                    self.follow.update(state.mask.segmentation, self.restarts)
             self._state = state
             self._changed.notify_all()
 

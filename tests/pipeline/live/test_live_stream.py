@@ -241,6 +241,17 @@ def test_a_followed_instrument_is_lost_with_its_tracker(tmp_path: Path) -> None:
     watched.until(lambda s: s.status.followed == following and not s.from_camera, still)
 
 
+def test_instruments_of_a_lost_source_cannot_be_chosen() -> None:
+    follow, frame = FollowControl(), TestCamera(live=False).read()
+    assert frame is not None
+    supervisor = Supervisor(Make(), len(CLASSES), follow=follow)  # not started
+    supervisor.set_state(SegmentationState(NumberedSegmentation(0, MakeTracked()()(frame))))
+    assert follow.choose_next().id == 1
+    supervisor.forget()
+    with pytest.raises(UsageError, match="no instrument is in view"):
+        follow.choose_next()
+
+
 def test_a_segmenter_that_is_merely_slow_is_left_alone() -> None:
     supervisor = Supervisor(Make(0.5), len(CLASSES), hang=0.3)
     watched = Watched(TestCamera(), supervisor, DisplayPolicy(max_age_ms=5000))
