@@ -16,6 +16,7 @@ from cliprl.pipeline.sinks.frame_image import FrameConverter, Image
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 
 if TYPE_CHECKING:
+    from cliprl.pipeline.correction.corrector import Draft
     from cliprl.pipeline.correction.service import CorrectionService, Hold
 
 CORRECTION_HELP = (
@@ -46,6 +47,7 @@ class HeldCorrection:
         self._class, self._shows_mask, self._left = 0, True, 0
         self._converter = FrameConverter()
         self.version = 0
+        self._drawn: tuple[int, Image] | None = None  # of which version
 
     @property
     def is_open(self) -> bool:
@@ -65,7 +67,7 @@ class HeldCorrection:
         """Let the held frame go."""
         if self._hold is not None:
             self._service.release(self._hold.id)
-        self._hold, self._left = None, 0
+        self._hold, self._left, self._drawn = None, 0, None
         self.version += 1
         return "The correction has ended"
 
@@ -114,9 +116,12 @@ class HeldCorrection:
         return message
 
     def image(self) -> Image:
-        """Return the held frame with its mask and clicks: uint8 (H, W, 3), BGR."""
-        hold = self._held
-        draft = hold.draft
+        """Return the held frame with its mask and clicks: uint8 (H, W, 3), BGR. It is drawn once for each version."""
+        if self._drawn is None or self._drawn[0] != self.version:
+            self._drawn = self.version, self._draw(self._held.draft)
+        return self._drawn[1]
+
+    def _draw(self, draft: Draft) -> Image:
         height, width = upright_size(draft.frame)
         image = self._converter.convert(draft.frame, (draft.frame.luma, draft.frame.chroma), width, height).copy()
         if self._shows_mask:

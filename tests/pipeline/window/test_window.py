@@ -329,6 +329,7 @@ def test_a_held_correction_steps_and_says_so(tmp_path: Path) -> None:
         assert correction.press("k") == "no frame is held: press E"
         assert correction.open().startswith("Frame held. A click adds to shaft")
         before = correction.image()
+        assert correction.image() is before  # not drawn again for each live frame beside it
         assert correction.mark((0.2, 0.25)) == "Added: shaft"
         version = correction.version
         assert (correction.image()[60, 75] != before[60, 75]).any()
