@@ -93,6 +93,16 @@ def upright_box(box: Box, frame: Frame) -> Box:
     return box
 
 
+def stored_points(points: NDArray[np.floating], size: tuple[float, float], rotation: int) -> NDArray[np.float64]:
+    """Map points (N, 2) of (x, y) from the image as displayed to the planes of a frame.
+
+    size: width and height of the planes, in the unit of the points. rotation: of the frame, in degrees.
+    """
+    (x, y), (width, height) = np.asarray(points, np.float64).T, size
+    turned = {90: (width - y, x), 180: (width - x, height - y), 270: (y, height - x)}
+    return np.stack(turned.get(rotation, (x, y)), axis=1)
+
+
 def upright(frame: Frame) -> Frame:
     """Return the frame itself if it has no rotation, else a rotated copy whose planes belong to no slot."""
     if not frame.rotation:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.nv12 import stored_points
 from cliprl.pipeline.core.viewport import Viewport, frame_to_network, map_points
 
 
@@ -40,17 +41,6 @@ class MaskPrompt:
 def network_points(prompt: MaskPrompt, frame: Frame, view: Viewport) -> NDArray[np.float64]:
     """Return the corners of a prompt (1 or 2, 2) as x, y in pixels of the network input; those of a box are sorted."""
     points = np.array(prompt.corners, np.float64).reshape(-1, 2)
-    mapped = map_points(frame_to_network(view), _stored(points, frame))
+    stored = stored_points(points, (frame.width, frame.height), frame.rotation)
+    mapped = map_points(frame_to_network(view), stored)
     return np.stack([mapped.min(axis=0), mapped.max(axis=0)]) if prompt.is_box else mapped
-
-
-def _stored(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """Map points from the image as displayed to the planes of the frame, which `frame.rotation` turns counter-clockwise."""
-    x, y = points[:, 0], points[:, 1]
-    if frame.rotation == 90:
-        return np.stack([frame.width - y, x], axis=1)
-    if frame.rotation == 180:
-        return np.stack([frame.width - x, frame.height - y], axis=1)
-    if frame.rotation == 270:
-        return np.stack([y, frame.height - x], axis=1)
-    return points

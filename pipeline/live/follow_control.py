@@ -6,7 +6,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from cliprl.engines import UsageError
+from cliprl.pipeline.core.nv12 import stored_points
 from cliprl.pipeline.core.segmentation import Followed, FollowState, Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.tracking.follow import followed_in, instrument_at, instrument_in
@@ -78,13 +81,12 @@ class FollowControl:
         """
         with self._lock:
             instances, view = self._in_view()
-            size = (view.frame_width, view.frame_height)
-            places = [_stored(corners[i], corners[i + 1], rotation) for i in range(0, len(corners), 2)]
-            points = [(x * size[0], y * size[1]) for x, y in places]
+            shares = stored_points(np.array(corners).reshape(-1, 2), (1, 1), rotation)
+            points = shares * (view.frame_width, view.frame_height)
             if len(points) == 1:
                 number, place = instrument_at(instances, view, points[0]), "at that point"
             else:
-                number, place = instrument_in(instances, view, points[0], points[1]), "in that box"
+                number, place = instrument_in(instances, view, points), "in that box"
             if not number:
                 raise UsageError(f"no instrument is {place}: choose one that has a number")
             return self._set(instances, number)
@@ -118,10 +120,3 @@ class FollowControl:
         if not number:
             return None
         return followed_in(instances, number) if tracker == self._tracker else Followed(FollowState.LOST, 0)
-
-
-def _stored(x: float, y: float, rotation: int) -> tuple[float, float]:
-    """Return the place in the stored frame of a place in the image as it is displayed, both in shares of width and height."""
-    for _ in range(rotation // 90):
-        x, y = 1 - y, x
-    return x, y

@@ -110,7 +110,7 @@ class Follower:
         frame, x, y = self.target.point
         if index < frame or not instances.items:
             return 0
-        return instrument_at(instances, view, (x + 0.5, y + 0.5))
+        return instrument_at(instances, view, np.array([x + 0.5, y + 0.5]))
 
     def _by_words(self, instances: Instances, labels: NDArray[np.uint8]) -> int:
         """Return the instrument that has suited the words for some frames; 0 if there is none."""
@@ -138,8 +138,8 @@ def followed_in(instances: Instances, number: int) -> Followed:
     return Followed(FollowState.FOLLOWING if there else FollowState.LOST, number)
 
 
-def instrument_at(instances: Instances, view: Viewport, point: tuple[float, float]) -> int:
-    """Return the id of the instrument nearest to a point in pixels of the stored frame; 0 if none is close to it."""
+def instrument_at(instances: Instances, view: Viewport, point: NDArray[np.float64]) -> int:
+    """Return the id of the instrument nearest to a point (x, y) in pixels of the stored frame; 0 if none is close to it."""
     column, row = _on_grid(instances, view, point) - 0.5
     rows, columns = np.nonzero(instances.ids)
     distances = np.hypot(rows - row, columns - column)
@@ -148,20 +148,22 @@ def instrument_at(instances: Instances, view: Viewport, point: tuple[float, floa
     return int(instances.ids[rows[nearest], columns[nearest]]) if found else 0
 
 
-def instrument_in(instances: Instances, view: Viewport, one: tuple[float, float], other: tuple[float, float]) -> int:
-    """Return the id of the instrument with the most cells in the box between two corners in pixels; 0 if there is none."""
-    corners = np.sort([_on_grid(instances, view, one), _on_grid(instances, view, other)], axis=0)
-    (left, top), (right, bottom) = np.floor(corners[0]), np.ceil(corners[1])
-    rows, columns = slice(max(int(top), 0), max(int(bottom), 0)), slice(max(int(left), 0), max(int(right), 0))
-    counts = np.bincount(instances.ids[rows, columns].ravel(), minlength=1)
+def instrument_in(instances: Instances, view: Viewport, corners: NDArray[np.float64]) -> int:
+    """Return the id of the instrument with the most cells in a box; 0 if there is none.
+
+    corners: two opposite ones (2, 2) in pixels of the stored frame.
+    """
+    first, last = np.sort(_on_grid(instances, view, corners), axis=0)
+    (left, top), (right, bottom) = np.maximum([np.floor(first), np.ceil(last)], 0).astype(int)
+    counts = np.bincount(instances.ids[top:bottom, left:right].ravel(), minlength=1)
     counts[0] = 0
     return int(counts.argmax())
 
 
-def _on_grid(instances: Instances, view: Viewport, point: tuple[float, float]) -> NDArray[np.float64]:
-    """Return (column, row) of a point of the stored frame on the grid, whose cell i reaches from i to i + 1."""
+def _on_grid(instances: Instances, view: Viewport, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (column, row) of points (..., 2) of the stored frame on the grid, whose cell i reaches from i to i + 1."""
     rows, columns = instances.ids.shape
-    at = map_points(frame_to_network(view), np.array(point))
+    at = map_points(frame_to_network(view), points)
     return np.asarray(at * (columns / view.network_width, rows / view.network_height), np.float64)
 
 
