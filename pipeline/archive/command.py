@@ -10,7 +10,7 @@ import typer
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.archive.settings import OUTPUT_KINDS, ArchiveSettings, output_names
-from cliprl.pipeline.cli.class_options import Classes, PromptOption
+from cliprl.pipeline.cli.class_options import Classes, Ids, PromptOption
 from cliprl.pipeline.cli.label_options import Polygons
 from cliprl.pipeline.cli.options import (
     BundleOption,
@@ -28,7 +28,6 @@ from cliprl.pipeline.cli.options import (
     Steps,
     Version,
 )
-from cliprl.pipeline.cli.tracking_options import Ids
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

@@ -1,4 +1,4 @@
-"""The options of `cliprl-stream` that name classes."""
+"""The options of `cliprl-stream` on classes and on the ids of instruments."""
 
 from __future__ import annotations
 
@@ -35,5 +35,23 @@ Classes = Annotated[
         show_default="all",
         help="Draw only these: a class, several separated by commas, or a group by the beginning of its names "
         "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
+    ),
+]
+Ids = Annotated[
+    bool,
+    typer.Option(
+        "--ids",
+        rich_help_panel="Image",
+        help="Track the instruments: each keeps its number.",
+    ),
+]
+Follow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORDS|FRAME#X,Y",
+        rich_help_panel="Image",
+        show_default="none",
+        hidden=True,
+        help="Follow one instrument, with --ids: [cyan]'left instrument'[/], [cyan]clasper[/], or the one at a pixel of a frame.",
     ),
 ]

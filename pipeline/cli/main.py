@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, PromptOption
+from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, Follow, Ids, PromptOption
 from cliprl.pipeline.cli.correction_options import CorrectionOptions, Corrections, CorrectWith
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 from cliprl.pipeline.cli.options import (
@@ -56,7 +56,6 @@ from cliprl.pipeline.cli.options import (
     Web,
     WindowOption,
 )
-from cliprl.pipeline.cli.tracking_options import Follow, Ids
 
 if TYPE_CHECKING:
     from cliprl.pipeline.cli.run_options import StreamOptions

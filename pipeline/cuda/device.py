@@ -50,16 +50,16 @@ class CudaDevice(GpuContext):
 
         return open_source(name, stream=stream)
 
-    def sink(self, target: str, scene: OutputSpec, **settings: Any) -> Sink:
+    def sink(self, target: str, spec: OutputSpec, **settings: Any) -> Sink:
         """Open a video file with NVENC where possible, any other output as `open_sink` does."""
         from cliprl.pipeline.sinks import open_sink
         from cliprl.pipeline.sinks.factory import is_video
 
-        if self.encoding is None or not is_video(target, scene):
-            return open_sink(target, scene, **settings)
+        if self.encoding is None or not is_video(target, spec):
+            return open_sink(target, spec, **settings)
         from cliprl.pipeline.cuda.codecs.nvenc import open_nvenc_sink
 
-        return open_nvenc_sink(Path(target), scene, self, self.encoding, **settings)
+        return open_nvenc_sink(Path(target), spec, self, self.encoding, **settings)
 
     def prepare(self, frame: Frame, view: Viewport, out: NDArray[np.uint8]) -> None:
         """Write the network input of a taken frame, RGB uint8 (H, W, 3), and wait for it: see `CpuDevice.prepare`."""

@@ -29,9 +29,9 @@ class CpuDevice:
         """Open a source with `open_source`."""
         return open_source(name, stream=stream)
 
-    def sink(self, target: str, scene: OutputSpec, **settings: Any) -> Sink:
+    def sink(self, target: str, spec: OutputSpec, **settings: Any) -> Sink:
         """Open a sink with `open_sink`."""
-        return open_sink(target, scene, **settings)
+        return open_sink(target, spec, **settings)
 
     def segmenter(self, bundle: Bundle, **settings: Any) -> Segmenter:
         """Create a `Segmenter`."""

@@ -36,7 +36,7 @@ class Device(Protocol):
         """
         ...
 
-    def sink(self, target: str, scene: OutputSpec, **settings: Any) -> Sink:
+    def sink(self, target: str, spec: OutputSpec, **settings: Any) -> Sink:
         """Open an output as `open_sink` does, with an encoder of the device if there is one for it.
 
         An output that the device encodes reads no planes in host memory; if all outputs are like that, no frame is copied there.

@@ -127,20 +127,20 @@ def live_options(crf: float, preset: str) -> dict[str, str]:
 
 
 def open_nvenc_sink(
-    target: Path, scene: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
+    target: Path, spec: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
 ) -> VideoSink:
     """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason.
 
     encoders: how many of libx264 encode at once; 0 is as many as suit the processors.
     """
-    reason = why_not(device.gpu, encoding, scene.stream)
+    reason = why_not(device.gpu, encoding, spec.stream)
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
-        sink = VideoSink(target, scene, encoder=make, codec=encoding.codec, **settings)
+        sink = VideoSink(target, spec, encoder=make, codec=encoding.codec, **settings)
         sink.needs_planes = False
         return sink
     encoders = encoders or automatic_encoders(settings.get("preset", PRESETS[0]))
-    sink = VideoSink(target, scene, encoders=encoders, **settings)
+    sink = VideoSink(target, spec, encoders=encoders, **settings)
     how = f" by {encoders} encoders at once" if encoders > 1 else ""
     sink.notes.append(f"painted frames are downloaded and encoded on the CPU{how}: no NVENC for this video ({reason})")
     return sink

@@ -1,0 +1,189 @@
+"""Open the stream of a run: of a file, or of a live source with its viewers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from cliprl.engines import Bundle, ClassSpec, UsageError
+from cliprl.engines.cli.signals import call_interruptibly, interruptible
+from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
+from cliprl.pipeline.cli.correction_options import open_corrections
+from cliprl.pipeline.cli.label_options import writes_frames
+from cliprl.pipeline.cli.outputs import Outputs
+from cliprl.pipeline.cli.run_options import StreamOptions, describe_run, status_line
+from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
+from cliprl.pipeline.devices.device import Device, device_opener, live_codecs, open_device
+from cliprl.pipeline.live.factory import first_source, open_live
+from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
+from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
+from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.overlay.original import KeepOriginal
+from cliprl.pipeline.overlay.overlay import Overlay
+from cliprl.pipeline.overlay.palette import overlay_classes
+from cliprl.pipeline.overlay.style import Style
+from cliprl.pipeline.segment.prompts import parse_prompt
+from cliprl.pipeline.segment.segmenter import Segmenter
+from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
+from cliprl.pipeline.sinks.registry import is_stream
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
+from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.registry import find_source, is_live_name
+from cliprl.pipeline.stream.stream import Stream
+from cliprl.pipeline.tracking.follow import FollowTarget
+from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
+
+# Seconds that outputs wait for the encoder of a GPU to start: less than a recording's queue holds; a network stream begins later.
+RECORDING_SECONDS, NETWORK_SECONDS = 1.0, 10.0
+
+
+def _takes_live_path(options: StreamOptions) -> bool:
+    return options.watched or is_live_name(options.source)
+
+
+def _check_targets(options: StreamOptions) -> None:
+    """Refuse outputs that the other options exclude."""
+    frames = writes_frames(options.outputs)
+    if frames and (_takes_live_path(options) or options.device != "cpu"):
+        raise UsageError(
+            f"'{frames}' holds the frames themselves, which only a run of a file on the CPU writes: leave out --web, --window, "
+            "--record and --device, or record the live source first"
+        )
+    if options.ids and options.device != "cpu":
+        raise UsageError(f"--ids works on the CPU, not on '{options.device}': leave out --device")
+    if not options.ids and (named := [target for target in options.outputs if target.endswith(IDS_SUFFIX)]):
+        raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
+
+
+def open_video_stream(
+    options: StreamOptions, outputs: Outputs, opened: ExitStack, log: Callable[[str], None]
+) -> VideoStream:
+    """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
+    _check_targets(options)
+    with interruptible():
+        bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
+    classes = bundle.manifest.classes
+    if options.follow is not None:
+        FollowTarget.parse(options.follow, classes)
+    chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
+    drawn = overlay_classes(classes, chosen), options.style(classes)
+    open_kind = _open_viewed if _takes_live_path(options) else _open_stored
+    return open_kind(options, outputs, bundle, drawn, opened, log)
+
+
+def _open_viewed(
+    options: StreamOptions,
+    outputs: Outputs,
+    bundle: Bundle,
+    drawn: tuple[Sequence[ClassSpec], Style],
+    opened: ExitStack,
+    log: Callable[[str], None],
+) -> VideoStream:
+    """Open the stream of a live source, or one that is displayed or recorded, with its viewers."""
+    with interruptible():
+        device_opener(options.device)  # an error now, not in the process that segments
+        decoder = live_codecs(options.device).decoder
+        wrap = None if decoder is None else lambda context: decoder(context, log)
+        options = replace(options, live=replace(options.live, decoder=wrap))
+        first = call_interruptibly(lambda: first_source(watchable(options.source), options.live))
+        outputs.check(overwrite=options.overwrite)
+        bundle = fit_to_source(bundle, options.input_size, first, _engine_settings(options), log)
+    live = _open_live(options, first, bundle, Overlay(*drawn), log)
+    opened.enter_context(tidy_recordings())
+    corrections = open_corrections(options.corrections, bundle, live)
+    if options.web is not None:
+        opened.enter_context(web_viewer(options.web, live, bundle.manifest.name, corrections))
+    if options.window:
+        opened.enter_context(window(live, f"cliprl: {live.info.name}", corrections))
+    return live
+
+
+def _open_stored(
+    options: StreamOptions,
+    outputs: Outputs,
+    bundle: Bundle,
+    drawn: tuple[Sequence[ClassSpec], Style],
+    opened: ExitStack,
+    log: Callable[[str], None],
+) -> VideoStream:
+    """Open the stream of a file, every frame of which is written; or of an address that turns out to be live."""
+    with interruptible():
+        device = open_device(options.device, log)
+        for note in device.notes:
+            log(note)
+        overlay = device.overlay(*drawn)
+        source = opened.enter_context(_open_source(options, device, log))
+        outputs.check(overwrite=options.overwrite)
+        bundle = fit_to_source(bundle, options.input_size, source, _engine_settings(options), log)
+    if source.info.live:  # known for http only after opening
+        return _open_live(options, source, bundle, Overlay(*drawn), log)
+    spec = OutputSpec(source.info, bundle.manifest.classes, options.labels)
+    encoding = {"crf": options.crf, "preset": options.preset, "encoders": options.encoders}
+    sinks = [opened.enter_context(device.sink(target, spec, **encoding)) for target in options.outputs]
+    with interruptible():
+        segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
+    return Stream(
+        source,
+        TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
+        KeepOriginal(overlay) if writes_frames(options.outputs) else overlay,
+        sinks,
+        status=status_line(bundle.manifest.name, on_host=options.device == "cpu"),
+        profiler=device.profiler if options.trace else nullcontext,
+        description=describe_run(source, segmenter),
+    )
+
+
+def _engine_settings(options: StreamOptions) -> dict[str, Any]:
+    return {"device": options.device, "precision": options.precision, "threads": options.threads}
+
+
+def _segmenter_settings(options: StreamOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("steps", "budget_ms", "precision", "threads")}
+
+
+def _open_source(options: StreamOptions, device: Device, log: Callable[[str], None]) -> FrameSource:
+    """Open the input. A signal ends the wait for its data, except with a GPU, whose decoder belongs to its thread."""
+
+    def open_input() -> FrameSource:
+        return device.source(options.source, log, stream=options.live.stream)
+
+    return call_interruptibly(open_input) if options.device == "cpu" else open_input()
+
+
+def _open_live(
+    options: StreamOptions,
+    first: FrameSource | None,
+    bundle: Bundle,
+    overlay: Overlay,
+    log: Callable[[str], None],
+) -> LiveStream:
+    codecs, targets = live_codecs(options.device), options.outputs
+
+    def encoding(name: str, seconds: float) -> LiveEncoding:
+        return LiveEncoding(codecs.encoder and codecs.encoder(seconds), name=name, log=log)
+
+    network_encodings = {target: encoding(redact(target), NETWORK_SECONDS) for target in targets if is_stream(target)}
+
+    def open_output(target: str, spec: OutputSpec) -> Sink:
+        # In the colors of the data set, not of the overlay.
+        spec = replace(spec, classes=bundle.manifest.classes, style=options.labels)
+        return open_sink(target, spec, crf=options.crf, preset=options.preset, live=network_encodings.get(target))
+
+    made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))
+    make_segmenter: SegmenterFactory = partial(made, bundle, **_segmenter_settings(options))
+    make: SegmenterFactory = partial(open_tracking, make_segmenter, options.follow) if options.ids else make_segmenter
+    openers = dict.fromkeys(targets, open_output)
+    network = bundle.manifest.name
+    web = options.web is not None
+    kind = find_source(options.source)
+    waits = web and not options.window and not (kind and kind.generated)
+    repeats = web and options.frames is None and not targets  # what is written holds each frame once
+    record = options.live.record and replace(options.live.record, encoding=partial(encoding, seconds=RECORDING_SECONDS))
+    viewing = replace(options.live, web=web, waits=waits, repeats=repeats, record=record, tracks=options.ids)
+    return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
