@@ -124,19 +124,16 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Raises CliprlError for a truncated file and for another kind of file."""
+def read_checkpoint(path: Path, remedy: str = "delete it to start the stage anew") -> dict[str, Any]:
+    """Read a checkpoint. Raises CliprlError, with the remedy, for a truncated file and for another kind of file."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if isinstance(error, UnpicklingError) and "global" in str(error).lower():
             raise CliprlError(
-                f"{path} holds pickled objects besides tensors, which can run code when they are read: "
-                "delete it to start the stage anew"
+                f"{path} holds pickled objects besides tensors, which can run code when they are read: {remedy}"
             ) from error
-        raise CliprlError(
-            f"{path} is not a whole checkpoint ({type(error).__name__}): delete it to start the stage anew"
-        ) from error
+        raise CliprlError(f"{path} is not a whole checkpoint ({type(error).__name__}): {remedy}") from error
     return state
 
 

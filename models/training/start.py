@@ -31,7 +31,7 @@ def start_network(config: NetworkConfig) -> ClipSegmenter:
     network = ClipSegmenter(config)
     if config.start:
         path = base_path(config.start)
-        _fill(network, read_checkpoint(path), path, config)
+        _fill(network, read_checkpoint(path, "give network.start another run"), path, config)
     return network
 
 
@@ -54,12 +54,12 @@ def base_path(start: str) -> Path:
     )
 
 
-def describe_base(config: NetworkConfig) -> dict[str, Any]:
-    """Return the manifest's record of the base that the training started from, without its path; empty without one."""
+def describe_base(config: NetworkConfig) -> str | None:
+    """Describe the base that the training started from for the manifest, by its hash, not its path; None without one."""
     if not config.start:
-        return {}
+        return None
     path = base_path(config.start)
-    return {"start": f"the base of an earlier run, {path.name}, SHA-256 {file_hash(path)}"}
+    return f"the base of an earlier run, {path.name}, SHA-256 {file_hash(path)}"
 
 
 def _fill(network: ClipSegmenter, state: Mapping[str, Any], path: Path, config: NetworkConfig) -> None:

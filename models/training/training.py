@@ -144,9 +144,9 @@ def training_provenance(recipe: Recipe) -> Mapping[str, Any]:
         "command": f"cliprl-train {recipe.name}" + (" --set data.larynx=FOLDER" if data.larynx else ""),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": _sources(recipe),
-        "start": describe_start(recipe.network),
+        "start": describe_base(recipe.network) or describe_start(recipe.network),
         "recipe": settings,
-    } | describe_base(recipe.network)
+    }
 
 
 def _sources(recipe: Recipe) -> list[Mapping[str, str]]:

@@ -176,7 +176,7 @@ def test_a_run_starts_from_the_base_of_another(finished: Path) -> None:
     ("start", "override", "complaint"),
     [
         ("{finished}/none", "", "holds no supervised.pt: give the folder of an earlier run"),
-        ("{finished}/again.toml", "", "is not a whole checkpoint"),
+        ("{finished}/again.toml", "", r"is not a whole checkpoint .*: give network\.start another run"),
         ("{finished}/reinforcement.pt", "", "is no checkpoint of a base"),
         ("{finished}", "network.features=16", r"was trained with network\.features=8, here 16: set that"),
         ("{bundle}", "", "is a bundle without the checkpoints of its training"),

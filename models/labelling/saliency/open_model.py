@@ -62,7 +62,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _open_run(path: Path) -> ClipSegmenter:
     """Build the network that a checkpoint's settings describe and load its weights, averaged ones if there are."""
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, "give another run")
     settings: dict[str, Any] = state.get("settings", {})
     names = {field.name for field in fields(NetworkConfig)}
     given = {
