@@ -29,7 +29,8 @@ class Track:
     center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
     first seen. hits: frames in which it was seen. missing: frames since then. has_entered: whether it was ever seen to reach the
     edge of the field of view. shaft: the last one that was seen alone. doubled: successive looks in which it seems to be two
-    instruments. colors: how often its cells have each color code.
+    instruments. colors: how often its cells have each color code. place: its last cells, uint8 (h, w), while it has been hidden
+    for a short time.
     """
 
     key: int

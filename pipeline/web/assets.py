@@ -23,6 +23,7 @@ FILES = (
     "login.js",
     "meter.js",
     "plot.js",
+    "post.js",
     "screen.js",
     "theme.js",
     "viewer.css",

@@ -1,5 +1,7 @@
 // Settings that the page changes and the program sends to all pages, and the list of classes.
 
+import { post } from "./post.js";
+
 const SEND_MS = 60;
 const LEAST_SHARE = 0.001; // of the field of view; smaller areas count as absent
 
@@ -50,15 +52,10 @@ export class Controls extends EventTarget {
 
   async #send() {
     this.#timer = 0;
-    const body = JSON.stringify(this.#unsent);
+    const values = this.#unsent;
     this.#unsent = {};
     try {
-      const answer = await fetch("/api/controls", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body,
-      });
-      if (!answer.ok) throw new Error((await answer.json()).error ?? answer.statusText);
+      await post("/api/controls", values);
     } catch (error) {
       this.#held = 0;
       this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));

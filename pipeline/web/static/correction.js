@@ -2,14 +2,14 @@
 
 import { readable } from "./controls.js";
 import { CorrectionCanvas } from "./correction_canvas.js";
+import { post } from "./post.js";
 
 const AUTHOR = "cliprl-author";
 const HELD = "cliprl-held";
+const GONE = 410; // the status of an answer for a frame that is not held any more
 const FOLLOWING = 10; // frames that are shown one after another as they follow a correction
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const byId = (id) => document.getElementById(`correct-${id}`);
-
-class Gone extends Error {}
 
 export class Correction {
   #stage;
@@ -140,24 +140,14 @@ export class Correction {
     this.#following = false;
     this.#work = this.#work.then(action).catch((error) => {
       this.#note(error.message);
-      if (error instanceof Gone) this.#forget();
+      if (error.status === GONE) this.#forget();
     });
     return this.#work;
   }
 
   async #send(name, body) {
     const start = performance.now();
-    const answer = await fetch(`/api/correction/${name}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    });
-    if (answer.status === 410) throw new Gone(await answer.text());
-    if (!answer.ok) {
-      const type = answer.headers.get("Content-Type") ?? "";
-      throw new Error(type.includes("json") ? (await answer.json()).error : await answer.text());
-    }
-    const state = await answer.json();
+    const state = await post(`/api/correction/${name}`, body);
     this.#canvas.dataset.milliseconds = (performance.now() - start).toFixed(1);
     return state;
   }

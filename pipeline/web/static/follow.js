@@ -1,5 +1,7 @@
 // One instrument is followed: chosen by a click or a box on the live image, by buttons and by keys.
 
+import { post } from "./post.js";
+
 const DRAG = 6; // CSS pixels; a shorter drag is a click
 const SHOWN_MS = 4000; // for which a refusal stays visible
 const HOLD_MS = 500; // for which a loss must last until it is announced: a late mask causes shorter ones
@@ -84,9 +86,7 @@ export class Follow {
 
   async #post(choice) {
     try {
-      const headers = { "Content-Type": "application/json" };
-      const answer = await fetch("/api/follow", { method: "POST", headers, body: JSON.stringify(choice) });
-      if (!answer.ok) throw new Error((await answer.json()).error ?? answer.statusText);
+      await post("/api/follow", choice);
     } catch (error) {
       this.#refuse(`Not followed: ${error.message}`);
     }

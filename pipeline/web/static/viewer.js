@@ -7,6 +7,7 @@ import { Keys } from "./keys.js";
 import { Link } from "./link.js";
 import { Meter } from "./meter.js";
 import { Plot } from "./plot.js";
+import { post } from "./post.js";
 import { Screen } from "./screen.js";
 import { cycleTheme, startTheme } from "./theme.js";
 
@@ -215,9 +216,7 @@ function labelPosition() {
 
 async function seek(seconds) {
   try {
-    const headers = { "Content-Type": "application/json" };
-    const answer = await fetch("/api/position", { method: "POST", headers, body: JSON.stringify({ seconds }) });
-    if (!answer.ok) throw new Error((await answer.json()).error);
+    await post("/api/position", { seconds });
   } catch (error) {
     put("outcome", `Not moved: ${error.message}`);
   }

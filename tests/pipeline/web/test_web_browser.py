@@ -409,6 +409,9 @@ def test_token_in_the_address_gives_access_without_trace(chromium: Any, player: 
         assert chromium.current_url == plain
         assert chromium.execute_script("return document.cookie") == ""
         until(lambda: on_webrtc(chromium))
+        chromium.delete_all_cookies()
+        press(chromium, "i")
+        until(lambda: text(chromium, "follow-status").startswith("Not followed: a token is needed"))
 
 
 def test_the_keys_are_listed_and_can_be_switched_off(page: Any, player: Player) -> None:

@@ -1,0 +1,11 @@
+// Requests that change something in the program.
+
+// POST an object as JSON, and return the answer. Throws an Error with the program's reason as its message, and the status.
+export async function post(path, values) {
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(values) });
+  if (answer.ok) return answer.json();
+  const isJson = (answer.headers.get("Content-Type") ?? "").includes("json");
+  const reason = isJson ? (await answer.json()).error : (await answer.text()).trim();
+  throw Object.assign(new Error(reason || answer.statusText), { status: answer.status });
+}
