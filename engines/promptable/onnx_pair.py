@@ -121,10 +121,7 @@ class OnnxPair:
                 f"'{decoder}' is no decoder of the SAM family: it takes {', '.join(self._decoder.inputs)} and gives "
                 f"{', '.join(self._decoder.outputs)}, not {POINTS}, {LABELS} and masks, iou_predictions"
             )
-        shapes = [spec.shape for spec in self._encoder.inputs.values()]
-        if len(shapes) != 1 or not (
-            (len(shapes[0]) == 3 and shapes[0][2] == 3) or (len(shapes[0]) == 4 and shapes[0][1] in (3, -1))
-        ):
+        if not _takes_image(self._encoder):
             raise UsageError(
                 f"'{encoder}' is no image encoder: it takes {_listed(self._encoder.inputs)}, not one image (1, 3, H, W)"
             )

@@ -54,7 +54,8 @@ def label_region(
     segmentation: Segmentation, classes: Collection[int], height: int, width: int, margin: int, scratch: BufferPool
 ) -> BoxLabels | None:
     """Return `labels_at` for the box of the cells of `classes` with `margin` pixels about it; None without such cells."""
-    wanted = np.isin(np.arange(256), list(classes)).astype(np.uint8)
+    wanted = np.zeros(256, np.uint8)
+    wanted[list(classes)] = 1
     x, y = grid_spans(segmentation.view, segmentation.labels.shape, height, width)
     cells = segmentation.labels[y.cells, x.cells]
     left, top, columns, rows = cv2.boundingRect(cv2.LUT(cells, wanted))
