@@ -172,12 +172,10 @@ class Stream:
         if segmenter is None:
             return []
         notes = list(segmenter.notes)
-        if segmenter.budget is None or not segmenter.steps or not recorder.segmented or recorder.steps:
-            return notes
-        return [
-            *notes,
-            f"a budget of {segmenter.budget * 1000:g} ms is gone before refinement: every mask is unrefined",
-        ]
+        if segmenter.budget is not None and segmenter.steps and recorder.segmented and not recorder.steps:
+            ms = f"{segmenter.budget * 1000:g} ms"
+            notes.append(f"a budget of {ms} is gone before refinement: every mask is unrefined")
+        return notes
 
     def __enter__(self) -> Self:
         return self
