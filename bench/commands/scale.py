@@ -15,13 +15,13 @@ import typer
 
 from cliprl.bench.commands.stream import rate_series, work_series
 from cliprl.bench.harness.clips import clip_file
-from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
+from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement, only_of
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, Runner, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import cliprl_contender
-from cliprl.engines import Bundle, UsageError, open_bundle
+from cliprl.engines import Bundle, open_bundle
 from cliprl.pipeline import Segmenter, open_source
 
 FRAME_SIZES = ("640x360", "1280x720", "1920x1080", "3840x2160")
@@ -103,12 +103,6 @@ def tasks_of(axes: Sequence[str], job: BenchJob, folder: Path, log: LogFunction)
     return tasks
 
 
-def _known_axes(axes: Sequence[str]) -> Sequence[str]:
-    if unknown := set(axes) - set(AXES):
-        raise UsageError(f"unknown axis '{min(unknown)}': one of {', '.join(AXES)}")
-    return axes
-
-
 @measurement(
     "scale",
     help="The cost of a frame by resolution, number of streams, refinement steps and classes.",
@@ -122,7 +116,7 @@ def measure(
     log: LogFunction,
     axes: Annotated[
         Sequence[str],
-        typer.Option("--axis", callback=_known_axes, help=f"One of {', '.join(AXES)}; may be repeated."),
+        typer.Option("--axis", callback=only_of("axis", AXES), help=f"One of {', '.join(AXES)}; may be repeated."),
     ] = AXES,
 ) -> Result:
     """Measure every case of the axes in turn, each in a fresh process."""

@@ -17,6 +17,7 @@ from cliprl.bench.harness.clips import DEMO, short_name
 from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.run_measurement import run_measurement
 from cliprl.bench.harness.timing import BenchJob
+from cliprl.engines import UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -99,6 +100,17 @@ def measurement(kind: str, **about: Any) -> Callable[[Function], Function]:
         return measure
 
     return register
+
+
+def only_of(what: str, known: Sequence[str]) -> Callable[[Sequence[str]], Sequence[str]]:
+    """Make the callback of an option that may be repeated; it raises UsageError for a name that is not in `known`."""
+
+    def check(names: Sequence[str]) -> Sequence[str]:
+        if unknown := set(names) - set(known):
+            raise UsageError(f"unknown {what} '{min(unknown)}': one of {', '.join(known)}")
+        return names
+
+    return check
 
 
 def discover(package: ModuleType) -> None:

@@ -30,10 +30,10 @@ from cliprl.bench.commands.scenarios.load_generator import (
     tolerated,
 )
 from cliprl.bench.harness.meters import EnergyMeter
-from cliprl.bench.harness.registry import STREAM_OPTIONS, measurement
+from cliprl.bench.harness.registry import STREAM_OPTIONS, measurement, only_of
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
+from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction, TimedTask
 from cliprl.engines import UsageError
 from cliprl.pipeline import Frame, OutputSpec, Segmentation, Segmenter, Stream, open_sink, open_source
 from cliprl.pipeline.sources import FrameSource
@@ -99,7 +99,8 @@ class UnderTest:
 
 def _library(source: FrameSource, most: int | None) -> list[Frame]:
     size = source.info.width * source.info.height * 3 // 2
-    count = max(min(most or LIBRARY_BYTES, LIBRARY_BYTES // size), 2)
+    fitting = LIBRARY_BYTES // size
+    count = max(min(most or fitting, fitting), 2)
     frames: list[Frame] = []
     while len(frames) < count and (frame := source.read()) is not None:
         frames.append(frame)
@@ -161,12 +162,6 @@ def _mean_iou(labels: Any, exact: Any) -> float:
     return 100 * float(np.mean(shares))
 
 
-def _known_scenarios(names: Sequence[str]) -> Sequence[str]:
-    if unknown := set(names) - set(SCENARIOS):
-        raise UsageError(f"unknown scenario '{min(unknown)}': one of {', '.join(SCENARIOS)}")
-    return names
-
-
 @measurement(
     "scenarios",
     help="MLPerf Inference's SingleStream, MultiStream, Offline and Server on frames in memory, with the accuracy run.",
@@ -179,12 +174,16 @@ def measure(
     log: LogFunction,
     names: Annotated[
         Sequence[str],
-        typer.Option("--scenario", callback=_known_scenarios, help=f"One of {', '.join(SCENARIOS)}; may be repeated."),
+        typer.Option(
+            "--scenario",
+            callback=only_of("scenario", SCENARIOS),
+            help=f"One of {', '.join(SCENARIOS)}; may be repeated.",
+        ),
     ] = SCENARIOS,
     seed: Annotated[int, typer.Option(help="Seed of the server's arrivals.")] = 0,
 ) -> Result:
     """Measure every scenario in turn, each in a fresh process, and then the accuracy."""
-    tasks: dict[str, Any] = {name: (run_scenario, (job, name, seed)) for name in names}
+    tasks: dict[str, TimedTask] = {name: (run_scenario, (job, name, seed)) for name in names}
     tasks[ACCURACY] = (accuracy_run, (job,))
 
     def make_result(answers: Answers) -> Result:
