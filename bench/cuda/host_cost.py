@@ -234,16 +234,14 @@ def command(output: Output = None) -> None:
 
 
 def _result(series: list[Series], watch: environment.LoadWatch) -> Result:
-    known = {key: value for key, value in environment.describe_machine().items() if value is not None}
-    bundle = open_bundle()
     return Result(
         kind="gpu-host-cost",
         command="python -m cliprl.bench.cuda.host_cost -o FILE",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=environment.commit(),
-        machine=known | watch.block(),
+        machine=environment.describe_machine() | watch.block(),
         input={"name": "a disc that moves", "size": f"{_WIDTH}x{_HEIGHT}"},
-        bundle={"name": bundle.manifest.name, "input": f"{bundle.manifest.width}x{bundle.manifest.height}"},
+        bundle=environment.describe_bundle(open_bundle()),
         method={"includes": "upload, segmentation, overlay, download, on a GPU that does nothing", "batch": _BATCH},
         series=tuple(series),
     )

@@ -135,9 +135,7 @@ def prepare_job(
 ) -> CaseJob:
     """Find or make the bundle, render frames, encode a clip, all without the GPU; return the job that builds the networks."""
     bundle = find_bundle(given.bundle, NETWORK_SIZE, folder / "bundle", report.note)
-    manifest = bundle.manifest
-    size = f"{manifest.width}x{manifest.height}"
-    report.bundle |= {"name": manifest.name, "input": size, "steps": manifest.steps}
+    report.bundle |= environment.describe_bundle(bundle)
     frames = scene_frames(*given.size)
     save_frames(frames, folder)
     clip, coded = clip_for(frames, given.seconds, folder, given.clip, report.note)

@@ -8,9 +8,8 @@ from typing import Any
 
 import av
 
-from cliprl.engines import Bundle, UsageError
+from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import file_hash
-from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline import OutputSpec, Stream, open_sink, open_source
 
 # The default clip, which anyone can render.
@@ -68,16 +67,4 @@ def describe_clip(name: str, path: Path) -> dict[str, Any]:
         "rate": float(info.rate) if info.rate else None,
         "frames": info.frames,
         "bytes": path.stat().st_size,
-    }
-
-
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Name, hash of the sealed manifest (which holds the hash of every file), input size, classes and steps of a bundle."""
-    manifest = bundle.manifest
-    return {
-        "name": manifest.name,
-        "sha256": file_hash(bundle.path / MANIFEST),
-        "input": f"{manifest.width}x{manifest.height}",
-        "classes": len(manifest.classes),
-        "steps": manifest.steps,
     }

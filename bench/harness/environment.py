@@ -1,4 +1,4 @@
-"""The machine that runs a measurement, and its load meanwhile."""
+"""What a measurement runs: the machine, its load meanwhile, the bundle of networks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import platform
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cliprl.bench.harness.host import HostWatch
 from cliprl.bench.harness.meters import NOT_TOLD, EnergyMeter
-from cliprl.engines import available_cpus
+from cliprl.engines import Bundle, available_cpus
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.engines.bundle.manifest import MANIFEST
 
 # Vector instructions that the engines and codecs use.
 FLAGS = (
@@ -25,7 +27,6 @@ PACKAGES = (
     *("cliprl", "numpy", "av", "opencv-python-headless", "openvino"),
     *("onnxruntime", "torch", "torchvision", "torchcodec", "ultralytics", "supervision", "sam2", "transformers"),
 )
-_TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def _cpuinfo(key: str) -> str:
@@ -58,6 +59,18 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: found for name in PACKAGES if (found := package_version(name))},
+    }
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """Name, hash of the sealed manifest (which holds the hash of every file), input size, classes and steps of a bundle."""
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "sha256": file_hash(bundle.path / MANIFEST),
+        "input": f"{manifest.width}x{manifest.height}",
+        "classes": len(manifest.classes),
+        "steps": manifest.steps,
     }
 
 
@@ -112,32 +125,14 @@ class LoadWatch:
     """Measures the processor share of other programs between its creation and `block`; Linux only."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._busy, self._own = _busy_seconds(), _own_seconds()
-        self._average = _load_average()
+        self._watch, self._average = HostWatch(), _load_average()
 
     def block(self) -> dict[str, Any]:
         """`load_average` at the start and the end, and `other_load`, 0..1, time stolen by the host included."""
-        seconds = time.monotonic() - self._start
-        other = None
-        if self._busy is not None and (busy := _busy_seconds()) is not None and seconds > 1:
-            spent = busy - self._busy - (_own_seconds() - self._own)
-            other = round(max(0.0, spent) / seconds / (os.cpu_count() or 1), 3)
+        seen = self._watch.reading()
+        told = seen.others is not None and seen.seconds > 1
+        other = round((seen.others or 0.0) + (seen.steal or 0.0), 3) if told else None
         return {"load_average": [self._average, _load_average()], "other_load": other}
-
-
-def _busy_seconds() -> float | None:
-    """Busy seconds of all processors since the machine started."""
-    try:
-        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return (sum(fields) - fields[3] - fields[4]) / _TICK
-
-
-def _own_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _load_average() -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cliprl.bench.harness import environment
-from cliprl.bench.harness.clips import clip_file, describe_bundle, describe_clip
+from cliprl.bench.harness.clips import clip_file, describe_clip
 from cliprl.bench.harness.host import HostLog, KernelFiles
 from cliprl.bench.harness.pairs import Contender, PairedRounds, measure_pairs
 from cliprl.bench.harness.result import UNFINISHED, Result, Series
@@ -39,7 +39,7 @@ class ResultSession:
         self.kept: Result | None = None
         self._output = output
         self.command = command_line(kind, clip, job, settings, words)
-        self.bundle = describe_bundle(open_bundle(job.bundle))
+        self.bundle = environment.describe_bundle(open_bundle(job.bundle))
         self._folder = tempfile.TemporaryDirectory(prefix="cliprl-bench-")
         self.folder = Path(self._folder.name)
         self.clip = Path()

@@ -364,8 +364,18 @@ def test_every_headline_names_a_command_and_committed_figure() -> None:
         assert any(r.find(line.case, line.name) for r in results if r.kind == line.kind), line.title
 
 
+COMMITTED = sorted((ROOT / readme.RESULTS_FOLDER).rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_every_committed_result_names_bundle_and_machine(path: Path) -> None:
+    found = read_result(path)
+    assert len(found.bundle["sha256"]) == 64
+    assert found.machine["cpu"] in table.provenance(found)
+
+
 def test_committed_results_do_not_name_the_machine() -> None:
-    for path in (ROOT / readme.RESULTS_FOLDER).glob("*.json"):
+    for path in COMMITTED:
         text = path.read_text(encoding="utf-8")
         for folder in (str(ROOT.parent), "/home/", "/root/", "/tmp/"):
             assert folder not in text, path.name

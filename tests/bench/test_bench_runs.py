@@ -484,8 +484,10 @@ def test_work_of_other_programs_is_noticed() -> None:
     if watch.block()["load_average"] == [None, None]:
         pytest.skip("no load average here")
     assert environment.LoadWatch().block()["other_load"] is None  # too short to tell
-    watch._start -= 10
-    watch._busy = -10.0 * (environment.os.cpu_count() or 1)
+    host = watch._watch
+    assert host._start.busy is not None
+    before = host._start.busy - 10.0 * host._kernel.processors
+    host._start = replace(host._start, moment=host._start.moment - 10, busy=before)
     share = watch.block()["other_load"]
     assert share is not None
     assert share > 0.9
