@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, LogFunction, TaskOutcome, TimedRun, timed_runs
+from cliprl.bench.harness.timing import BenchJob, LogFunction, TaskOutcome, TimedRun, TimedTask, joint_fps, timed_runs
 from cliprl.engines import available_cpus
 from cliprl.pipeline import OutputSpec, open_sink, open_source
 from cliprl.pipeline.core.frame import Frame
@@ -120,7 +120,7 @@ def measure(
     """Measure all cases in turn, each in a fresh process."""
     counts = encoders or encoder_counts(preset, available_cpus())
     chosen = automatic_encoders(preset)
-    tasks: dict[str, tuple[Any, tuple[Any, ...]]] = {BOUND: (independent_round, (job, preset))}
+    tasks: dict[str, TimedTask] = {BOUND: (independent_round, (job, preset))}
     tasks |= {_case(count): (joined_round, (job, preset, count)) for count in counts}
     note = f"with a GPU that does not encode, {_case(chosen)} would be chosen for {available_cpus()} processors"
     return session.rounds(
@@ -135,18 +135,14 @@ def _case(count: int) -> str:
 def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Series]:
     """Rates and sizes of all cases, and the shares of the bound in the rounds that have one."""
     series = []
-    bounds = [_rate(runs) for runs in answers.get(BOUND, ())]
+    bounds = [joint_fps(runs) for runs in answers.get(BOUND, ())]
     for case, rounds in answers.items():
         rates, sizes = [[run.fps for run in runs] for runs in rounds], [_sizes(runs) for runs in rounds]
         series += [Series.of(case, "fps", "FPS", rates), Series.of(case, "size of a frame", "kB", sizes)]
         if case != BOUND and bounds:
-            shares = [[_rate(runs) / bound] for runs, bound in zip(rounds, bounds, strict=False)]
+            shares = [[joint_fps(runs) / bound] for runs, bound in zip(rounds, bounds, strict=False)]
             series.append(Series.of(case, "encoded", "of bound", shares))
     return series
-
-
-def _rate(runs: Sequence[TimedRun]) -> float:
-    return sum(run.outcome.frames for run in runs) / sum(run.seconds for run in runs)
 
 
 def _sizes(runs: Sequence[TimedRun]) -> list[float]:

@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +13,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from cliprl.bench.harness.host import HostLog, HostReading, HostWatch, wait_until_quiet
+from cliprl.bench.harness.host import HostLog, HostReading, HostWatch
 from cliprl.bench.harness.subprocess_call import ANSWER, ERROR, end_process, undisturbed_start
 from cliprl.bench.harness.timing import (
-    QUIET_PATIENCE,
+    Answers,
     BenchJob,
     LogFunction,
     Runner,
     SortedRounds,
     TimedRun,
+    joint_fps,
     measured_runs,
     quiet_libraries,
+    quiet_rounds,
     warmed_up,
 )
 from cliprl.engines import CliprlError
@@ -116,34 +117,28 @@ def measure_pair(
 ) -> PairedRounds:
     """Measure rounds in which each of two programs has one turn; the one that begins changes from round to round.
 
-    Rounds that the host disturbed are measured again, up to `job.most_rounds` in all, and not after the moment `until`. `keep`
-    receives the rounds so far, and their number, after each.
+    Rounds that the host disturbed are measured again, up to `job.most_rounds` in all; no round begins after the moment `until`.
+    `keep` receives the rounds so far, and their number, after each.
     """
-    found, quiet = SortedRounds(), 0
-    for turn in range(job.most_rounds):
-        if quiet >= job.rounds or (turn and time.monotonic() > until):
-            break
-        log(f"{first.name} and {other.name}: round {turn + 1}, {quiet} of {job.rounds} quiet")
+
+    def one_round(turn: int, found: SortedRounds) -> tuple[Mapping[str, list[TimedRun]], list[str]]:
+        log(f"{first.name} and {other.name}: round {turn + 1}, {found.quiet_count} of {job.rounds} quiet")
         current, reasons = dict[str, list[TimedRun]](), list[str]()
         for process in (first, other) if turn % 2 == 0 else (other, first):
             runs, reading = process.measure()
             current[process.name] = runs
             case = process.name if process is other else f"{process.name} beside {other.name}"
-            fps = sum(run.outcome.frames for run in runs) / sum(run.seconds for run in runs)
-            reasons += host.note(turn + 1, case, reading, fps=round(fps, 2))
-        found.add(current, quiet=not reasons)
-        quiet += not reasons
-        keep(_pair(found, first, other), turn + 1)
-        if reasons and turn + 1 < job.most_rounds:
-            log(f"round {turn + 1} was disturbed: {reasons[0]}")
-            wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
-    host.count_pair(other.name, quiet)
-    return _pair(found, first, other)
+            reasons += host.note(turn + 1, case, reading, fps=round(joint_fps(runs), 2))
+        return current, reasons
 
+    def pair(answers: Answers) -> PairedRounds:
+        return PairedRounds(answers[first.name], answers[other.name])
 
-def _pair(found: SortedRounds, first: ReadyProcess, other: ReadyProcess) -> PairedRounds:
-    answers = found.answers()
-    return PairedRounds(answers[first.name], answers[other.name])
+    found = quiet_rounds(
+        one_round, job.rounds, job.most_rounds, log, lambda answers, rounds: keep(pair(answers), rounds), until
+    )
+    host.count_pair(other.name, found.quiet_count)
+    return pair(found.answers())
 
 
 # What prepares the runner of a program, and its job.

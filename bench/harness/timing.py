@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,11 @@ class TimedRun:
         return self.outcome.frames / self.seconds
 
 
+def joint_fps(runs: Sequence[TimedRun]) -> float:
+    """Frames per second of several runs together."""
+    return sum(run.outcome.frames for run in runs) / sum(run.seconds for run in runs)
+
+
 # Runs the clip (or its first frames) once, into an output file of the given path.
 Runner = Callable[[Path, int | None], TaskOutcome]
 
@@ -122,13 +128,15 @@ Answers = dict[str, list[Any]]
 
 @dataclass
 class SortedRounds:
-    """The answers of the quiet rounds and of the disturbed ones, by task."""
+    """The answers of the quiet rounds and of the disturbed ones, by task, and the number of quiet rounds."""
 
     quiet: Answers = field(default_factory=dict)
     disturbed: Answers = field(default_factory=dict)
+    quiet_count: int = 0
 
     def add(self, current: Mapping[str, Any], *, quiet: bool) -> None:
         """Add the answers of one round."""
+        self.quiet_count += quiet
         for name, answer in current.items():
             (self.quiet if quiet else self.disturbed).setdefault(name, []).append(answer)
 
@@ -138,6 +146,34 @@ class SortedRounds:
         names = dict.fromkeys((*base, *(current or {})))
         added = {name: [answer] for name, answer in (current or {}).items()}
         return {name: [*base.get(name, []), *added.get(name, [])] for name in names}
+
+
+# Measures one round, given the number of those before it and their answers; returns its own by task, and what disturbed it.
+RoundFunction = Callable[[int, SortedRounds], tuple[Mapping[str, Any], Sequence[str]]]
+
+
+def quiet_rounds(
+    one_round: RoundFunction,
+    wanted: int,
+    most: int,
+    log: LogFunction,
+    keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
+    until: float = math.inf,
+) -> SortedRounds:
+    """Measure rounds until `wanted` of them were quiet: at least one, at most `most`, and none that begins after `until`.
+
+    After a disturbed round it waits for a quiet machine. `keep` receives the answers so far and their rounds after each round.
+    """
+    found, turn = SortedRounds(), 0
+    while not turn or (found.quiet_count < wanted and turn < most and time.monotonic() <= until):
+        current, reasons = one_round(turn, found)
+        found.add(current, quiet=not reasons)
+        turn += 1
+        keep(found.answers(), turn)
+        if reasons and turn < most:
+            log(f"round {turn} was disturbed: {reasons[0]}")
+            wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
+    return found
 
 
 def interleaved(
@@ -156,19 +192,14 @@ def interleaved(
     `keep` receives the answers so far and the number of complete rounds: after each round, and in the first, which may be long,
     after each task. If a task is cut short, `join` makes an answer of its reports (see `subprocess_call`).
     """
-    found, done, turn = SortedRounds(), 0, 0
-    while done < rounds and turn < max(rounds, most):
-        current: dict[str, Any] = {}
-        reports: list[Any] = []
-        reasons: list[str] = []
+
+    def one_round(turn: int, found: SortedRounds) -> tuple[Mapping[str, Any], Sequence[str]]:
+        current, reasons, done = dict[str, Any](), list[str](), found.quiet_count
+        count = f"round {turn + 1}, {done} of {rounds} done" if turn > done else f"round {turn + 1} of {rounds}"
         for name in _order(list(tasks), turn):
-            log(
-                f"round {turn + 1}, {done} of {rounds} done: {name}"
-                if turn > done
-                else f"round {turn + 1} of {rounds}: {name}"
-            )
-            reports.clear()
+            log(f"{count}: {name}")
             function, arguments = tasks[name]
+            reports: list[Any] = []
             watch = HostWatch() if host is not None else None
             try:
                 current[name] = in_fresh_process(function, *arguments, on_report=reports.append)
@@ -180,15 +211,11 @@ def interleaved(
                 reasons += host.note(turn + 1, name, watch.reading())
             if not turn:
                 keep(found.answers(current), 0)
-        found.add(current, quiet=not reasons)
-        turn, done = turn + 1, done + (not reasons)
-        if done < rounds and turn < max(rounds, most):
-            keep(found.answers(), turn)
-            if reasons:
-                log(f"round {turn} was disturbed: {reasons[0]}")
-                wait_until_quiet(QUIET_PATIENCE)
+        return current, reasons
+
+    found = quiet_rounds(one_round, rounds, max(rounds, most), log, keep)
     if host is not None:
-        host.quiet = done
+        host.quiet = found.quiet_count
     return found.answers()
 
 

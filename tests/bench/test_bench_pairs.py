@@ -81,7 +81,7 @@ class Turns:
 def pair_of(
     first: Turns, other: Turns, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[PairedRounds, HostLog]:
-    monkeypatch.setattr("cliprl.bench.harness.pairs.wait_until_quiet", lambda seconds: QUIET)
+    monkeypatch.setattr("cliprl.bench.harness.timing.wait_until_quiet", lambda seconds: QUIET)
     host = HostLog(2)
     return measure_pair(first, other, JOB, host, lambda text: None, **options), host  # type: ignore[arg-type]
 

@@ -22,12 +22,12 @@ import typer
 from cliprl.bench.commands import stages, startup, stream
 from cliprl.bench.commands.headline import checkout
 from cliprl.bench.harness.clips import scaled_clip
-from cliprl.bench.harness.host import HostWatch, wait_until_quiet
+from cliprl.bench.harness.host import HostWatch
 from cliprl.bench.harness.pairs import Contender, PairedRounds, measure_pairs
 from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import QUIET_PATIENCE, BenchJob, LogFunction, SortedRounds
+from cliprl.bench.harness.timing import BenchJob, LogFunction, SortedRounds, quiet_rounds
 from cliprl.bench.peers import cliprl_contender, find_peer
 from cliprl.engines.bundle.bundle import file_hash
 
@@ -44,7 +44,7 @@ METHOD = {
 
 
 class TimeBudget:
-    """Divides the time of a run among its parts: each may repeat disturbed rounds as long as its share lasts."""
+    """Divides the time of a run among its parts: each begins rounds as long as its share lasts, and has one at least."""
 
     def __init__(self, seconds: float, parts: int) -> None:
         self._end, self._parts = time.monotonic() + seconds, parts
@@ -86,12 +86,12 @@ def measure(
     session: ResultSession,
     job: BenchJob,
     log: LogFunction,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Time after which no disturbed round is repeated.")] = 6.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time after which no part begins another round.")] = 6.0,
     baseline: Annotated[
         Path | None, typer.Option(callback=_checkout, help="An earlier checkout, to compare CPU work and labels with.")
     ] = None,
 ) -> Result:
-    """Measure all parts; a part that fails is left out with a note."""
+    """Measure all parts; a program to compare with that fails is left out with a note."""
     others = contenders(job, baseline)
     budget = TimeBudget(60 * minutes, len(others) + len(HEIGHTS))
     series: list[Series] = []
@@ -185,20 +185,17 @@ def _sizes(session: ResultSession, job: BenchJob, log: LogFunction, budget: Time
 
 def _starts(session: ResultSession, job: BenchJob, log: LogFunction, budget: TimeBudget) -> list[Series]:
     """Seconds from launch to the first painted frame in a file, warm and cold, in quiet rounds."""
-    until, found, quiet = budget.until(), SortedRounds(), 0
     log("start: filling the cache")
     startup.one_round(job, session.folder)
-    for turn in range(job.most_rounds):
-        if quiet >= job.rounds or (turn and time.monotonic() > until):
-            break
-        log(f"start: round {turn + 1}, {quiet} of {job.rounds} quiet")
+
+    def one_round(turn: int, found: SortedRounds) -> tuple[Mapping[str, float], Sequence[str]]:
+        log(f"start: round {turn + 1}, {found.quiet_count} of {job.rounds} quiet")
         watch = HostWatch()
         answer = startup.one_round(job, session.folder)
         reasons = session.host.note(turn + 1, "start", watch.reading())
-        found.add({case: answer[case][0] for case in startup.CASES}, quiet=not reasons)
-        quiet += not reasons
-        if reasons:
-            wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
-    session.host.count_pair("start", quiet)
-    answers: Mapping[str, Sequence[float]] = found.answers()
+        return {case: answer[case][0] for case in startup.CASES}, reasons
+
+    found = quiet_rounds(one_round, job.rounds, job.most_rounds, log, until=budget.until())
+    session.host.count_pair("start", found.quiet_count)
+    answers = found.answers()
     return [Series.of(case, "wall time", "s", [[value] for value in answers[case]]) for case in startup.CASES]
