@@ -108,6 +108,14 @@ def rate_of(runs: Sequence[TimedRun]) -> float:
     return stages.mean([run.fps for run in runs])
 
 
+def cpu_ratios(first: Sequence[Sequence[TimedRun]], other: Sequence[Sequence[TimedRun]]) -> list[list[float]]:
+    """Ratio of the CPU time of a frame in two cases, one sample per round."""
+    one, two = (
+        [stages.mean([run.cpu_seconds / run.outcome.frames for run in runs]) for runs in r] for r in (first, other)
+    )
+    return [[a / b] for a, b in zip(one, two, strict=True)]
+
+
 def pair_lead(pair: PairedRounds, other: str, case: str = cliprl_contender.NAME) -> list[Series]:
     """Ratio of the frames per second of a pair, one sample per round."""
     return lead({case: pair.first, other: pair.other}, case, other)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cliprl.bench.commands import stages
-from cliprl.bench.commands.stream import lead, rate_series
+from cliprl.bench.commands.stream import cpu_ratios, lead, rate_series
 from cliprl.bench.harness.pairs import PairedRounds
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
@@ -63,20 +63,11 @@ def series_of(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[Serie
     if len(answers) < 2:
         return []
     tracked = stages.samples_by_round(answers[TRACKED], stages.TRACK)
+    ratios = cpu_ratios(answers[TRACKED], answers[cliprl_contender.NAME])
     return [
         *rate_series(answers[cliprl_contender.NAME], cliprl_contender.NAME),
         *rate_series(answers[TRACKED], TRACKED),
         *lead(answers, TRACKED, cliprl_contender.NAME),
-        Series.of(TRACKED, f"CPU time over {cliprl_contender.NAME}", "times", _cpu_ratios(answers)),
+        Series.of(TRACKED, f"CPU time over {cliprl_contender.NAME}", "times", ratios),
         Series.of(TRACKED, stages.TRACK, "ms", tracked),
     ]
-
-
-def _cpu_ratios(answers: Mapping[str, Sequence[Sequence[TimedRun]]]) -> list[list[float]]:
-    """Return the ratio of the CPU time of a frame in each round."""
-    means = {
-        case: [stages.mean([run.cpu_seconds / run.outcome.frames for run in runs]) for runs in rounds]
-        for case, rounds in answers.items()
-    }
-    pairs = zip(means[TRACKED], means[cliprl_contender.NAME], strict=True)
-    return [[tracked / plain] for tracked, plain in pairs]

@@ -50,15 +50,19 @@ class BenchJob:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """The outcome of one run over a clip: its frames, and samples by name, in milliseconds unless the name has a unit."""
+    """The outcome of one run over a clip: its frames, and samples by name, in milliseconds unless the name has a unit.
+
+    `cpu_seconds` is the CPU time of another process that does the work; None if this one does it.
+    """
 
     frames: int
     samples: Mapping[str, list[float]] = field(default_factory=dict)
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """An outcome with its seconds by the clock, its CPU seconds, of all threads of the process, and the machine's joules.
+    """An outcome with its seconds by the clock, the CPU seconds of all threads of the process that works, and the machine's joules.
 
     The joules are None on a machine that does not tell.
     """
@@ -115,7 +119,8 @@ def measured_runs(runner: Runner, job: BenchJob, out: Path, frames: int | None) 
 def _timed(runner: Runner, out: Path, frames: int | None) -> TimedRun:
     meter, start, cpu = EnergyMeter(), time.monotonic(), time.process_time()
     outcome = runner(out, frames)
-    run = TimedRun(outcome, time.monotonic() - start, time.process_time() - cpu, meter.joules())
+    spent = time.process_time() - cpu if outcome.cpu_seconds is None else outcome.cpu_seconds
+    run = TimedRun(outcome, time.monotonic() - start, spent, meter.joules())
     if not outcome.frames:
         raise CliprlError("a run gave no frame at all: try the clip with cliprl-stream first")
     return run
@@ -160,7 +165,7 @@ def quiet_rounds(
     keep: Callable[[Answers, int], None] = lambda answers, rounds: None,
     until: float = math.inf,
 ) -> SortedRounds:
-    """Measure rounds until `wanted` of them were quiet: at least one, at most `most`, and none that begins after `until`.
+    """Measure rounds until `wanted` of them were quiet: at least one, at most `most`; no round begins after `until`.
 
     After a disturbed round it waits for a quiet machine. `keep` receives the answers so far and their rounds after each round.
     """

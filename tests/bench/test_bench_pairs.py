@@ -25,7 +25,7 @@ from cliprl.bench.harness.pairs import PairedRounds, measure_pair, measure_pairs
 from cliprl.bench.harness.registry import MEASUREMENTS, measurements
 from cliprl.bench.harness.result import Result, Series, read_result
 from cliprl.bench.harness.result_session import ResultSession
-from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutcome, TimedRun
+from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutcome, TimedRun, timed_runs
 from cliprl.bench.peers import all_peers
 from cliprl.bench.peers.baseline_loop import Image
 from cliprl.bench.peers.nth_frame import EveryNthFrame
@@ -113,8 +113,8 @@ def test_time_is_shared_by_the_parts_that_are_left() -> None:
 
 def test_goals_name_rows_that_are_measured() -> None:
     limits = read_budget(ROOT / "bench" / "headline.toml")
-    run = TimedRun(TaskOutcome(5, {checkout.CPU_SECONDS: [0.1]}), 1.0, 0.2)
-    pair = PairedRounds([[run]], [[run]])
+    run = TimedRun(TaskOutcome(5), 1.0, 0.2)
+    pair = PairedRounds([[run]], [[replace(run, cpu_seconds=0.1)]])
     names = {*headline.RIVALS, checkout.NAME}
     assert set(headline.RIVALS) <= set(all_peers())
     found = {(s.case, s.name) for s in headline.pair_series(dict.fromkeys(names, pair))}
@@ -122,6 +122,18 @@ def test_goals_name_rows_that_are_measured() -> None:
     assert rows - found == {(headline.OWN, "efficiency"), (headline.OWN, "labels as the baseline")}
     ratio = next(s for s in headline.pair_series({checkout.NAME: pair}) if s.name == "CPU work over the baseline")
     assert ratio.digest().p50 == 2.0
+
+
+def test_baseline_counts_the_work_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process:
+        def __init__(self, folder: Path, job: BenchJob) -> None: ...
+
+        def run(self, out: Path, frames: int | None) -> dict[str, float]:
+            return {"frames": 5, "cpu": 40.0}
+
+    monkeypatch.setattr(checkout, "CheckoutProcess", Process)
+    (run,) = timed_runs(checkout.prepare_checkout(JOB, ROOT), replace(JOB, seconds=0.0))
+    assert (run.outcome.frames, run.cpu_seconds) == (5, 40.0)
 
 
 def test_labels_of_two_checkouts_are_compared_frame_by_frame() -> None:

@@ -18,8 +18,6 @@ from cliprl.engines import CliprlError, UsageError
 
 NAME = "baseline"
 ROOMS = ("engines", "pipeline", "models", "bench")
-# The samples of a run that hold its CPU seconds: its own process does the work.
-CPU_SECONDS = "CPU seconds"
 
 
 def check_checkout(folder: Path) -> Path:
@@ -64,7 +62,10 @@ class CheckoutProcess:
         self._read()
 
     def run(self, out: Path | None, frames: int | None, labels: Path | None = None) -> dict[str, float]:
-        """Stream once: frames, seconds and CPU seconds; `labels` receives the labels of the frames, uint8 (N, h, w)."""
+        """Run the program once over the first frames; return its figures by name, such as frames, seconds and CPU seconds.
+
+        `labels` receives the labels of the frames, uint8 (N, h, w), if the program writes them. Raises CliprlError if it fails.
+        """
         assert self._process.stdin is not None
         words = [None if out is None else str(out), frames, None if labels is None else str(labels)]
         self._process.stdin.write(json.dumps(words) + "\n")
@@ -96,12 +97,12 @@ class CheckoutProcess:
 
 
 def prepare_checkout(job: BenchJob, folder: Path) -> Runner:
-    """Make a runner that streams with the code of a checkout; its samples hold the CPU seconds."""
+    """Make a runner that streams with the code of a checkout, in a process that holds its networks."""
     process = CheckoutProcess(folder, job)
 
     def run(out: Path, frames: int | None) -> TaskOutcome:
         answer = process.run(out, frames)
-        return TaskOutcome(int(answer["frames"]), {CPU_SECONDS: [answer["cpu"]]})
+        return TaskOutcome(int(answer["frames"]), cpu_seconds=answer["cpu"])
 
     return run
 

@@ -138,21 +138,11 @@ def pair_series(answers: Mapping[str, PairedRounds]) -> list[Series]:
         if name == stages.BUSY:
             series += [*stream.efficiency(pair), *stages.busy_series(pair.other)]
         elif name == checkout.NAME:
-            series += [*stream.rate_series(pair.other, name)[:1], *stream.pair_lead(pair, name), _work_ratio(pair)]
+            ratio = Series.of(OWN, "CPU work over the baseline", "ratio", stream.cpu_ratios(pair.first, pair.other))
+            series += [*stream.rate_series(pair.other, name)[:1], *stream.pair_lead(pair, name), ratio]
         else:
             series += [*stream.rate_series(pair.other, name, find_peer(name).note()), *stream.pair_lead(pair, name)]
     return series
-
-
-def _work_ratio(pair: PairedRounds) -> Series:
-    """CPU time of a frame over the baseline's, one sample per round."""
-    ratios = []
-    for own, base in zip(pair.first, pair.other, strict=True):
-        work = stages.mean([run.cpu_seconds / run.outcome.frames for run in own])
-        ratios.append(
-            [work / stages.mean([r.outcome.samples[checkout.CPU_SECONDS][0] / r.outcome.frames for r in base])]
-        )
-    return Series.of(OWN, "CPU work over the baseline", "ratio", ratios)
 
 
 def _same_labels(
