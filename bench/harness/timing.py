@@ -62,9 +62,9 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """An outcome with its seconds by the clock, the CPU seconds of all threads of the process that works, and the machine's joules.
+    """An outcome with its seconds by the clock, the CPU seconds of all threads of its process, and the machine's joules.
 
-    The joules are None on a machine that does not tell.
+    `cpu_seconds` are those of another process where the outcome names them; the joules are None on a machine that does not tell.
     """
 
     outcome: TaskOutcome
