@@ -332,6 +332,12 @@ def test_goals_stand_beside_the_figures_of_each_run(tmp_path: Path) -> None:
     assert re.search(r"\| headline, cliprl-stream: fps, p50 \| at least 1 \| [\d.]+, [\d.]+ \| kept \|", block)
 
 
+@pytest.mark.parametrize(("rows", "lengths"), [(0, []), (1, [1]), (10, [10]), (11, [6, 5]), (22, [8, 8, 6])])
+def test_long_tables_are_divided_into_about_equal_ones(rows: int, lengths: list[int]) -> None:
+    tables = readme._tables(("row",), [[f"{row}"] for row in range(rows)])
+    assert [one.count("\n") - 1 for one in tables] == lengths
+
+
 def test_root_readme_has_one_table_without_broken_limits(tmp_path: Path) -> None:
     front, folder = tmp_path / readme.ROOT_README, tmp_path / readme.RESULTS_FOLDER
     folder.mkdir(parents=True)

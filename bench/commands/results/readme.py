@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -252,7 +253,11 @@ def _cell(series: Series) -> str:
 
 
 def _tables(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [grid(header, rows[first : first + MOST_ROWS]) for first in range(0, len(rows), MOST_ROWS)]
+    """Tables of about equal length, none with more than `MOST_ROWS` rows."""
+    if not rows:
+        return []
+    size = math.ceil(len(rows) / math.ceil(len(rows) / MOST_ROWS))
+    return [grid(header, rows[first : first + size]) for first in range(0, len(rows), size)]
 
 
 def block_of(text: str, readme: Path = FIGURES_README) -> str | None:
