@@ -45,6 +45,14 @@ def grid(header: Sequence[str], body: Iterable[Sequence[str]], left: int = 1) ->
     return "\n".join([head, f"|{rule}|", *rows])
 
 
+def grids(header: Sequence[str], body: Sequence[Sequence[str]], most: int) -> list[str]:
+    """Markdown tables of about equal length, none with more than `most` rows; none for an empty body."""
+    if not body:
+        return []
+    size = math.ceil(len(body) / math.ceil(len(body) / most))
+    return [grid(header, body[first : first + size]) for first in range(0, len(body), size)]
+
+
 def provenance(result: Result) -> str:
     """Machine, date, input, bundle and commit in a line."""
     machine, bundle = result.machine, result.bundle

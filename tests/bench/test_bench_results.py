@@ -334,7 +334,7 @@ def test_goals_stand_beside_the_figures_of_each_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "lengths"), [(0, []), (1, [1]), (10, [10]), (11, [6, 5]), (22, [8, 8, 6])])
 def test_long_tables_are_divided_into_about_equal_ones(rows: int, lengths: list[int]) -> None:
-    tables = readme._tables(("row",), [[f"{row}"] for row in range(rows)])
+    tables = table.grids(("row",), [[f"{row}"] for row in range(rows)], 10)
     assert [one.count("\n") - 1 for one in tables] == lengths
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import typer
 from cliprl.bench.commands.results.check import Finding, Limit, measured, read_budget, unmeasured
 from cliprl.bench.harness.registry import app
 from cliprl.bench.harness.result import LEAD, SHAKY, Result, Series, read_result
-from cliprl.bench.harness.table import format_number, grid, median
+from cliprl.bench.harness.table import format_number, grid, grids, median
 from cliprl.engines import UsageError
 
 # Paths in a checkout, from whose root the command is run: the result files, their README, the room's, the root's.
@@ -150,7 +149,7 @@ def _goals(runs: Sequence[Result], goals: Sequence[Limit]) -> list[str]:
             states = ["kept" if all(f.kept for f in found) else "missed"]
             rows.append([goal.title, goal.bounds, ", ".join(format_number(f.value) for f in found), *states])
     head = f"Goals of two cores, each run of `cliprl-bench acceptance` ({_machine(runs[0])}; {runs[0].date[:10]}):"
-    return [head, *_tables(("goal", "bound", "measured", ""), rows)]
+    return [head, *grids(("goal", "bound", "measured", ""), rows, MOST_ROWS)]
 
 
 def headlines(results: Sequence[Result], limits: Sequence[Limit] = ()) -> str:
@@ -187,7 +186,7 @@ def _budget(results: Sequence[Result], limits: Sequence[Limit]) -> list[str]:
     ]
     absent = ", ".join(f"`{kind}`" for kind in unmeasured(results, limits))
     remark = [f"The budget has limits on {absent} too; no such result is committed."] if absent else []
-    return [*_tables(("limit (worst case)", "bound", "measured", ""), rows), *remark]
+    return [*grids(("limit (worst case)", "bound", "measured", ""), rows, MOST_ROWS), *remark]
 
 
 def _margin(finding: Finding) -> float:
@@ -236,7 +235,8 @@ def _cases(results: Sequence[Result]) -> list[str]:
             if case != series.case or series.name in SHOWN.get(result.kind, (series.name,)):
                 columns[column] = None
                 rows.setdefault(case + steps, {})[column] = _cell(series)
-    return _tables(("", *columns), [[case, *(row.get(column, "") for column in columns)] for case, row in rows.items()])
+    lines = [[case, *(row.get(column, "") for column in columns)] for case, row in rows.items()]
+    return grids(("", *columns), lines, MOST_ROWS)
 
 
 def _place(series: Series) -> tuple[str, str]:
@@ -250,14 +250,6 @@ def _cell(series: Series) -> str:
     """The median, and the 99th percentile behind it where there are samples enough."""
     p99 = format_number(series.digest().p99)
     return median(series) if p99 in ("–", format_number(series.digest().p50)) else f"{median(series)} ({p99})"
-
-
-def _tables(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Tables of about equal length, none with more than `MOST_ROWS` rows."""
-    if not rows:
-        return []
-    size = math.ceil(len(rows) / math.ceil(len(rows) / MOST_ROWS))
-    return [grid(header, rows[first : first + size]) for first in range(0, len(rows), size)]
 
 
 def block_of(text: str, readme: Path = FIGURES_README) -> str | None:
