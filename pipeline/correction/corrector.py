@@ -51,11 +51,6 @@ class Draft:
     age: int = 0
 
     @property
-    def is_corrected(self) -> bool:
-        """Whether a person has changed the segmentation, here or in a frame before that it follows."""
-        return bool(self.prompts) or self.accepted or self.carried is not None
-
-    @property
     def is_kept(self) -> bool:
         """Whether the prompts are those of the last keep."""
         return tuple(self.prompts) == self.kept

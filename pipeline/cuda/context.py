@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from cliprl.engines import Engine
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.buffers import FrameRing, Policy
-from cliprl.pipeline.cuda.geometry import Planes
 from cliprl.pipeline.cuda.gpu_api import CudaStream, Gpu, Network
-from cliprl.pipeline.cuda.ring import CudaRing, Slot
+from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.cuda.scheduling import GpuTurns
 
 
@@ -80,10 +79,6 @@ class GpuContext:
         with CAPTURE_LOCK:
             self._streams.append(self.gpu.stream(urgent=urgent))
         return self._streams[-1]
-
-    def planes(self, slot: Slot) -> Planes:
-        """Return the address and pitch of a slot's luma and chroma."""
-        return slot.planes
 
     def settle(self) -> None:
         """Wait for all GPU work of this video stream, so that its memory can be freed."""

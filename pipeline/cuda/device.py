@@ -67,7 +67,7 @@ class CudaDevice(GpuContext):
         height, width = out.shape[:2]
         upload, image, done = FrameUpload(gpu, (height, width)), gpu.empty(out.shape, np.uint8), gpu.event()
         pinned = upload.pinned()
-        set_planes(upload.data, self.planes(self.frames.enter(frame, stream)))
+        set_planes(upload.data, self.frames.enter(frame, stream).planes)
         set_color(upload.data, frame.color)
         set_view(upload.data, view, (height, width))
         upload.set_tables(view)

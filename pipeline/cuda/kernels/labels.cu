@@ -9,7 +9,7 @@ struct Classify {
     float *confidence;
 };
 
-// Softmax, the winner (0 outside the picture), its probability, and which classes win anywhere in the picture.
+// Softmax, the winner (0 outside the image), its probability, and which classes win anywhere in the image.
 KERNEL(classify, Classify) {
     const size_t plane = (size_t)a.width * a.height, here = (size_t)y * a.width + x;
     int best = 0;
@@ -37,7 +37,7 @@ struct Count {
     float *lines; // (lines, classes + 2)
 };
 
-// Cells of each class in each line; in the last two columns the sum of confidences and the cells inside the picture.
+// Cells of each class in each line; in the last two columns the sum of confidences and the cells inside the image.
 KERNEL(count_lines, Count) {
     const size_t start = (size_t)y * a.columns;
     float sum = 0.0f;
@@ -67,7 +67,7 @@ struct Upsample {
     const u8 *present;
     int classes, rows, columns; // of the grid
     int cells_left, cells_top, cells_wide, cells_high;
-    int target_left, target_top, target_wide, target_high; // where the picture lies in the chroma
+    int target_left, target_top, target_wide, target_high; // where the image lies in the chroma
     int part_left, part_top;                               // the target's corner in the cells scaled whole
     int unused;
     double step_x, step_y; // cells a pixel

@@ -11,11 +11,11 @@ struct CutRows {
     int width, height; // rows of the thumb, 1
     const u8 *image; // (rows * stride or less, image_width, 3)
     int image_width, columns, stride, unused;
-    u8 *thumb; // (rows, columns, 3), the last picture's; this one's afterwards
+    u8 *thumb; // (rows, columns, 3), the last image's; this one's afterwards
     u32 *sums; // (rows): absolute differences
 };
 
-// Every `stride`-th pixel of the network's picture against that of the last frame, a thread a row.
+// Every `stride`-th pixel of the network input against that of the last frame, a thread a row.
 KERNEL(cut_rows, CutRows) {
     const u8 *line = a.image + (size_t)x * a.stride * a.image_width * 3;
     u8 *last = a.thumb + (size_t)x * a.columns * 3;

@@ -1,8 +1,8 @@
-// From a frame's planes to the network's picture.
+// From a frame's planes to the network input.
 #include "frame.cuh"
 
 struct Prepare {
-    int width, height; // of the network's picture
+    int width, height; // of the network input
     const FrameData *frame;
     u8 *image; // (height, width, 3)
 };
@@ -40,7 +40,7 @@ DEVICE void chroma_at(const FrameData &a, int x, int y, float &cb, float &cr) {
     }
 }
 
-// In 256ths, rounded where the reference rounds: a picture that differs by one in a value has a label that differs elsewhere.
+// In 256ths, rounded where the reference rounds: an image that differs by one in a value has a label that differs elsewhere.
 DEVICE float fine(float value) { return (float)nearest(value * 256.0f); }
 
 KERNEL(prepare, Prepare) {

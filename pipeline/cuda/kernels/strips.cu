@@ -1,4 +1,4 @@
-// Where the endoscope's picture ends, on strips across and down the frame: the evidence for its shape.
+// Where the endoscope's image ends, on strips across and down the frame: the evidence for its shape.
 #include "frame.cuh"
 
 struct Strips {
@@ -68,7 +68,7 @@ struct EndsOf {
     double *distances; // (2 * strips, 4)
 };
 
-// How far from an end of a strip the picture begins, in pixels: at the first of three cells above the threshold in a row. -1: nowhere.
+// How far from an end of a strip the image begins, in pixels: at the first of three cells above the threshold in a row. -1: nowhere.
 KERNEL(strip_ends, EndsOf) {
     const int count = y < a.strips ? a.frame->across : a.frame->down;
     const float *cells = a.cells + (size_t)y * a.stride;

@@ -285,7 +285,7 @@ def test_next_frames_follow_the_correction(service: CorrectionService) -> None:
 def test_frames_that_nobody_corrected_are_not_carried(service: CorrectionService) -> None:
     hold = service.hold()
     service.step(hold.id, 1)
-    assert not hold.draft.is_corrected
+    assert (hold.draft.prompts, hold.draft.accepted, hold.draft.carried) == ([], False, None)
     while hold.held.seconds > 0:
         service.step(hold.id, -1)
     with pytest.raises(UsageError, match="first frame"):
