@@ -19,6 +19,7 @@ DIGITS = 4
 # The key of `method` that describes the completed part of an interrupted measurement.
 UNFINISHED = "unfinished"
 _AGAIN = "measure again on a quiet machine"
+_LONGER = "no round was disturbed: allow more time"
 # The beginning of the warning that names series whose two halves differ.
 SHAKY = f"the medians of the two halves differ by more than {stats.SPREAD_LIMIT:.0%}"
 # The start of the name of a series that holds ratios to another program.
@@ -187,7 +188,7 @@ def _host_warnings(host: Mapping[str, Any]) -> list[str]:
     reasons = [reason for entry in host["rounds"] for reason in entry["disturbed_by"]]
     if not quiet and reasons:  # quiet rounds of a pair are counted when the pair is complete
         return [f"no quiet round to be had: each was disturbed ({reasons[0]}); {_AGAIN}"]
-    return [f"only {quiet} of {wanted} rounds were quiet; {_AGAIN}"]
+    return [f"only {quiet} of {wanted} rounds were quiet; {_AGAIN if reasons else _LONGER}"]
 
 
 def _load_warnings(machine: Mapping[str, Any]) -> list[str]:

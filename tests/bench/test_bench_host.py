@@ -190,7 +190,8 @@ def test_limits_are_not_judged_on_disturbed_rounds(tmp_path: Path) -> None:
     assert [f.state for f in check([result_of(60.0, 0, STOLEN)], limits)] == ["kept"]
     assert "no quiet round to be had" in noisy.warnings()[0]
     assert "only 1 of 2 rounds were quiet" in mixed.warnings()[0]
-    assert "only 0 of 1 rounds were quiet" in result_of(40.0, 0, QUIET).warnings()[0]  # of a pair that is not complete
+    short = result_of(40.0, 0, QUIET).warnings()[0]  # of a pair that is not complete
+    assert short == "only 0 of 1 rounds were quiet; no round was disturbed: allow more time"
     mixed.write(tmp_path / "r.json")
     assert read_result(tmp_path / "r.json") == mixed
     assert "round 2, cliprl-stream" in mixed.disturbed_rounds()[0]
