@@ -63,12 +63,12 @@ def own_rounds(answers: Mapping[str, PairedRounds]) -> list[list[TimedRun]]:
 
 
 def rate_series(rounds: Sequence[Sequence[TimedRun]], case: str, note: str = "") -> list[Series]:
-    """Frames per second, busy processors and, where the machine tells its energy, frames per watt: one sample per run."""
+    """Frames per second, busy processors and, where the energy can be read, frames per watt: one sample per run."""
     fps = [[run.fps for run in runs] for runs in rounds]
     busy = [[run.cpu_seconds / run.seconds for run in runs] for runs in rounds]
     told = all(run.joules for runs in rounds for run in runs)
     watts = [[run.outcome.frames / (run.joules or math.nan) for run in runs] for runs in rounds] if told else []
-    series = [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "processors at work", "cores", busy)]
+    series = [Series.of(case, "fps", "FPS", fps, note), Series.of(case, "busy processors", "cores", busy)]
     return [*series, *([Series.of(case, "fps per watt", "FPS/W", watts)] if watts else [])]
 
 

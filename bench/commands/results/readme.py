@@ -45,7 +45,7 @@ ORDER = (
 )
 # The series in the tables, by kind of result; all series of other kinds.
 SHOWN = {
-    "stream": ("fps", "efficiency", "latency", "processors at work", "refinement steps", "fps per watt"),
+    "stream": ("fps", "efficiency", "latency", "busy processors", "refinement steps", "fps per watt"),
     "peers": ("fps",),
     "live": ("delivered", "lost", "later than 100 ms", "glass to glass"),
     "scale": ("fps", "CPU work"),
