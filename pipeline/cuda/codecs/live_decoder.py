@@ -88,6 +88,7 @@ class LiveDecoder:
         self._log, self._make, self._seconds = log, make, seconds
         self._process: CodecProcess | None = None
         self._on, self._off, self._served = False, bool(self._refused), False
+        self._held: list[Any] = []  # the CPU's last images before the GPU's first
         self._kept: list[Any] = []  # packets since a key frame
         self._newest_key = 0  # the newest key frame among them
         self._given: deque[int | None] = deque(maxlen=_MOST_KEPT)
@@ -99,12 +100,12 @@ class LiveDecoder:
 
     def decode(self, packet: Any) -> list[Any]:
         """The images that are ready; None flushes. Raises as the CPU's context does."""
-        if self._off:
-            return list(self.software.decode(packet))
         try:
-            return self._decode(packet)
+            images = list(self.software.decode(packet)) if self._off else self._decode(packet)
         except HardwareDecoderError as error:
-            return self._fall_back(error, packet)
+            images = self._fall_back(error, packet)
+        held, self._held = self._held, []
+        return [*held, *images]
 
     def flush_buffers(self) -> None:
         """Forget the packets in the decoder: others before the next were dropped. The CPU decodes until a key frame."""
@@ -139,25 +140,26 @@ class LiveDecoder:
             return self._hardware(None) if self._on else list(self.software.decode(None))
         is_key = packet.is_keyframe or (self.software.name == "h264" and has_key(bytes(packet)))
         self._keep(packet, is_key=is_key)
-        held = self._begin(packet) if is_key and not self._on else []
+        if is_key and not self._on:
+            self._begin(packet)
         if self._on:
-            return [*held, *self._hardware(packet)]
+            return self._hardware(packet)
         images = list(self.software.decode(packet))
         if any(image.interlaced_frame for image in images):
             self.give_up(HardwareDecoderError("interlaced video is decoded on the CPU alone"))
         return images
 
-    def _begin(self, packet: Any) -> list[Any]:
-        """At a key frame: start the process, or change to it if it is ready. Return what the CPU's decoder still holds."""
+    def _begin(self, packet: Any) -> None:
+        """At a key frame: start the process, or change to it if it is ready."""
         if self._process is None:
             self._process = self._start(packet)
         if not self._process.is_ready(0):
-            return []
+            return
         self._on = self._served = True
         self._note("decoded on the GPU by NVDEC")
-        images = list(self.software.decode(None))
+        self._held += self.software.decode(None)
         self.software.flush_buffers()
-        return images
+        self._kept, self._newest_key = [packet], 0  # the CPU has decoded those before
 
     def _start(self, packet: Any) -> CodecProcess:
         software = self.software

@@ -172,7 +172,7 @@ def wait_until_ready(decoder: LiveDecoder) -> None:
         assert time.monotonic() < limit
 
 
-@pytest.mark.parametrize(("planted", "at"), [("", 30), ("die", 37), ("stop", 30)])
+@pytest.mark.parametrize(("planted", "at"), [("", 30), ("die", 12), ("die", 14), ("die", 37), ("stop", 30)])
 def test_failed_decoder_loses_and_repeats_no_frame(stream: Path, tmp_path: Path, planted: str, at: int) -> None:
     fault, log = tmp_path / "fault", list[str]()
     acts: dict[int, Any] = {3: wait_until_ready}
