@@ -1,4 +1,4 @@
-"""What a measurement runs: the machine, its load meanwhile, the bundle of networks."""
+"""What a measurement runs on: the machine, its load meanwhile, and the bundle of networks."""
 
 from __future__ import annotations
 

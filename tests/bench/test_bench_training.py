@@ -37,19 +37,7 @@ def test_the_command_measures_both_stages_and_the_loader(
 ) -> None:
     recipe, file = tmp_path / "tiny.toml", tmp_path / "training.json"
     recipe.write_text(f"name = 'tiny'\n{NETWORK}")
-    words = [
-        str(recipe),
-        "--device",
-        "cpu",
-        "--rounds",
-        "1",
-        "--seconds",
-        "0.2",
-        "--warm-up",
-        "0",
-        "-o",
-        str(file),
-    ]
+    words = [str(recipe), "--device", "cpu", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0", "-o", str(file)]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "training", *words, *settings])
     assert run_app(app, "cliprl-bench") == 0

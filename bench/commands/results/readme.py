@@ -143,7 +143,7 @@ def _goals(runs: Sequence[Result], goals: Sequence[Limit]) -> list[str]:
     if not runs:
         return []
     rows = []
-    for goal in (goal for goal in goals if goal.kind == HEADLINE_FOLDER):
+    for goal in goals:
         found = [finding for run in runs for finding in measured([run], goal)]
         if found:
             states = ["kept" if all(f.kept for f in found) else "missed"]
