@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -72,8 +73,8 @@ def circle_viewport(frame_size: tuple[int, int], network_size: tuple[int, int], 
     """The view of an endoscope's disc, which the frame may cut; sizes are (height, width)."""
     x, y, radius = circle
     left, top = max(int(x - radius), 0), max(int(y - radius), 0)
-    right = min(int(np.ceil(x + radius)), frame_size[1])
-    bottom = min(int(np.ceil(y + radius)), frame_size[0])
+    right = min(math.ceil(x + radius), frame_size[1])
+    bottom = min(math.ceil(y + radius), frame_size[0])
     return fit_viewport(frame_size, network_size, (left, top, right - left, bottom - top), circle)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +12,12 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Box, Viewport
+from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.geometry import Planes
 from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Blend,
-    DiscField,
+    ChromaDisc,
     StampPart,
     StampPatches,
     TraceContours,
@@ -31,17 +29,16 @@ from cliprl.pipeline.cuda.upload import UploadBuffers
 from cliprl.pipeline.overlay.overlay import LEGEND_SHARE, Overlay, contour_radius, corner, patch_parts
 from cliprl.pipeline.overlay.style import LABEL_LUMA, OverlayColors, Style, overlay_colors
 from cliprl.pipeline.overlay.text import Patch
-from cliprl.pipeline.overlay.upsample import disc_at, draw_disc, grid_spans, image_box
+from cliprl.pipeline.overlay.upsample import disc_at, grid_spans, image_box
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayBuffers:
-    """Addresses of the overlay's memory: labels and map, uint8 of the chroma's size; `inks` uint16 (4, 256); the view's disc."""
+    """Addresses of the overlay's memory: labels and map, uint8 of the chroma's size; `inks` uint16 (4, 256)."""
 
     labels: int
     map: int
     inks: int
-    field: DiscField = dataclass_field(default_factory=DiscField)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +55,12 @@ class _PlacedPatch:
     lines: tuple[int, int]
 
 
-def field_box(view: Viewport, height: int, width: int) -> Box:
-    """Return left, top, width and height of the part of a frame's chroma (height, width) that holds the disc of its view."""
-    x, y, radius = disc_at(view, height, width, 0)
-    left, top = max(int(x - radius) - 2, 0), max(int(y - radius) - 2, 0)
-    return left, top, max(min(int(x + radius) + 3, width) - left, 1), max(min(int(y + radius) + 3, height) - top, 1)
-
-
-def write_field(field: NDArray[np.uint8], view: Viewport, size: tuple[int, int], box: Box, margin: int) -> None:
-    """Write the disc of a view on chroma of `size` (height, width) within a box: 2 without `margin` pixels, else 1."""
-    field.fill(0)
-    x, y, radius = disc_at(view, *size, 0)
-    for reach, value in ((radius, 1), (max(radius - margin, 0), 2)):
-        draw_disc(field, (x - box[0], y - box[1], reach), value)
+def chroma_disc(view: Viewport, size: tuple[int, int], margin: int = 0) -> ChromaDisc:
+    """Return the disc of a view on chroma of `size` (height, width), without `margin` pixels at its edge."""
+    if view.circle is None:
+        return ChromaDisc()
+    x, y, radius = disc_at(view, *size, margin)
+    return ChromaDisc(x, y, radius**2, 1)
 
 
 def ink_table(inks: OverlayColors) -> NDArray[np.uint16]:
@@ -94,7 +84,7 @@ def upsample_arguments(
     target = (x.target.start, y.target.start, x.target.stop - x.target.start, y.target.stop - y.target.start)
     numbers = (classes, rows, columns, x.cells.start, y.cells.start, *cells, *target, x.part.start, y.part.start, 0)
     steps = (cells[0] / x.length, cells[1] / y.length)
-    return Upsample(width, height, probabilities, present, *numbers, *steps, buffers.field, buffers.labels)
+    return Upsample(width, height, probabilities, present, *numbers, *steps, chroma_disc(view, size), buffers.labels)
 
 
 def trace_arguments(
@@ -102,7 +92,7 @@ def trace_arguments(
 ) -> TraceContours:
     """Return the arguments of `trace` on chroma of `size` (height, width); `contour_width` None draws no contours."""
     core = core_diagonal = soft = soft_diagonal = 0
-    box = (0, 0, 0, 0)
+    box, inner = (0, 0, 0, 0), ChromaDisc()
     if contour_width is not None:
         core = contour_radius(contour_width, size[0])
         # Cross, then square and cross in turn: squares reach out by two along the diagonal, crosses by one.
@@ -110,8 +100,9 @@ def trace_arguments(
         soft, soft_diagonal = core + 1, core_diagonal + (2 if core % 2 else 1)
         whole = view.crop[2:] == (view.frame_width, view.frame_height) and view.circle is None
         box = (0, 0, size[1], size[0]) if whole else image_box(view, *size, core + 2)
+        inner = chroma_disc(view, size, core + 2)
     octagons = (core, core_diagonal, soft, soft_diagonal, LABEL_LUMA, 0)
-    return TraceContours(size[1], size[0], buffers.labels, buffers.field, *box, *octagons, buffers.map)
+    return TraceContours(size[1], size[0], buffers.labels, inner, *box, *octagons, buffers.map)
 
 
 def blend_arguments(planes: Planes, frame: tuple[int, int], buffers: OverlayBuffers) -> Blend:
@@ -169,8 +160,9 @@ class CudaOverlay(Overlay):
     ) -> tuple[Upsample, TraceContours, Blend]:
         """Return the arguments of the launches, made anew with the tables. The caller sets the addresses of the frame."""
         size, view = (len(frame.chroma), frame.chroma.shape[1]), segmentation.view
-        if self._tables_sent(view, color, size) and self._arguments is not None:
+        if self._tables_sent(color, size) and self._view == view and self._arguments is not None:
             return self._arguments
+        self._view = view
         grid = (len(self.classes), *segmentation.result.labels.shape)
         contours = self.style.contour_width if self.style.contours else None
         self._arguments = (
@@ -180,26 +172,18 @@ class CudaOverlay(Overlay):
         )
         return self._arguments
 
-    def _tables_sent(self, view: Viewport, color: ColorSpace, size: tuple[int, int]) -> bool:
-        """Upload the tables for view, color and style where one has changed; return whether none has."""
+    def _tables_sent(self, color: ColorSpace, size: tuple[int, int]) -> bool:
+        """Allocate memory for a new size, upload the table of a new color or style; return whether nothing has changed."""
         if size != self._size:
             self._gpu_idle()  # before the old memory is freed
             self._labels, self._map = (self._cuda.gpu.empty(size, np.uint8) for _ in range(2))
             self._size, self._inked = size, None
-        inked = self._inked == (color, self.style)
-        if inked and self._view == view:
+        if self._inked == (color, self.style):
             return True
-        inks, field = self._buffers.inks, DiscField()
-        if not inked:
-            table = ink_table(overlay_colors(self.classes, self._shown, self.style.opacity, color))
-            inks = self._uploads.send("inks", table)
-        if view.circle is not None:
-            box, margin = field_box(view, *size), contour_radius(self.style.contour_width, size[0]) + 2
-            fill = partial(write_field, view=view, size=size, box=box, margin=margin)
-            field = DiscField(self._uploads.write("field", (box[3], box[2]), np.uint8, fill), *box)
+        table = ink_table(overlay_colors(self.classes, self._shown, self.style.opacity, color))
+        inks = self._uploads.send("inks", table)
         labels, painted = (self._cuda.gpu.address(buffer) for buffer in (self._labels, self._map))
-        self._buffers = OverlayBuffers(labels, painted, inks, field)
-        self._inked, self._view = (color, self.style), view
+        self._buffers, self._inked = OverlayBuffers(labels, painted, inks), (color, self.style)
         return False
 
     def _present(self, segmentation: Segmentation) -> tuple[ClassSpec, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from ctypes import addressof, memmove, sizeof
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.cuda.geometry import AxisTables
@@ -44,13 +42,9 @@ class UploadBuffers:
 
     def send(self, name: str, array: NDArray[Any]) -> int:
         """Copy an array to the buffer `name` and return its address, for work on the stream."""
-        return self.write(name, array.shape, array.dtype, lambda target: np.copyto(target, array))
-
-    def write(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, fill: Callable[[NDArray[Any]], object]) -> int:
-        """Let `fill` write an array in pinned memory, and copy it as `send` does."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = array.nbytes
         buffer, pinned = self._buffer(name, size), self._free(size)
-        fill(pinned.memory[:size].view(dtype).reshape(shape))
+        np.copyto(pinned.memory[:size].view(array.dtype).reshape(array.shape), array)
         self._gpu.copy(self._gpu.slice(buffer, 0, size), pinned.memory[:size], self._stream)
         return self._gpu.address(buffer)
 

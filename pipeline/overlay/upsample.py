@@ -16,8 +16,6 @@ from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Box, Circle, Viewport
 
-_SUBPIXEL_BITS = 4
-
 
 def labels_at_frame(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
     """Labels of every luma pixel, uint8 (height, width): see `labels_at`."""
@@ -171,7 +169,7 @@ def grid_spans(view: Viewport, grid: tuple[int, int], height: int, width: int) -
 
 def _span(placed: tuple[int, ...], network: int, cells: int, crop: tuple[int, ...], frame: int, target: int) -> Span:
     stride, ratio = network / cells, _ratio(frame, target)
-    first, last = int(placed[0] // stride), min(int(np.ceil((placed[0] + placed[1]) / stride)), cells)
+    first, last = int(placed[0] // stride), min(math.ceil((placed[0] + placed[1]) / stride), cells)
     per_network_pixel = crop[1] / placed[1] * ratio
     low = round(crop[0] * ratio)
     high = target if crop[0] + crop[1] == frame else round((crop[0] + crop[1]) * ratio)
@@ -191,9 +189,9 @@ def image_mask(view: Viewport, height: int, width: int, margin: int = 0) -> NDAr
     left, top, right, bottom = image_box(view, height, width, margin)
     mask[top:bottom, left:right] = 255
     if view.circle is not None:
-        disc = np.zeros((height, width), np.uint8)
-        draw_disc(disc, disc_at(view, height, width, margin), 255)
-        np.bitwise_and(mask, disc, out=mask)
+        x, y, radius = disc_at(view, height, width, margin)
+        across, down = (np.arange(width) + 0.5 - x) ** 2, (np.arange(height) + 0.5 - y) ** 2
+        np.multiply(mask, across <= (radius**2 - down)[:, None], out=mask)
     mask.setflags(write=False)
     return mask
 
@@ -218,10 +216,3 @@ def _inset(start: int, length: int, frame: int, ratio: float, margin: int) -> tu
     return low, max(round((start + length) * ratio) - margin, low) if start + length < frame else math.ceil(
         frame * ratio
     )
-
-
-def draw_disc(mask: NDArray[np.uint8], circle: Circle, value: int) -> None:
-    """Draw a disc into a mask, in its pixels."""
-    unit = 1 << _SUBPIXEL_BITS
-    x, y, radius = (round(v * unit) for v in circle)
-    cv2.circle(mask, (x - unit // 2, y - unit // 2), radius, (value,), cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)

@@ -11,7 +11,16 @@ import numpy as np
 
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.viewport import Circle, Viewport, circle_viewport, fit_viewport, full_viewport
-from cliprl.pipeline.view.shape_fit import Ends, Rectangle, edge_ends, find_ends, fit_disc, fit_rectangle, has_strips
+from cliprl.pipeline.view.shape_fit import (
+    Ends,
+    Rectangle,
+    edge_ends,
+    find_ends,
+    fit_disc,
+    fit_rectangle,
+    follow_disc,
+    has_strips,
+)
 
 # A shape is believed when it explains this share of the ends.
 BELIEF = 0.5
@@ -78,13 +87,13 @@ class _Edge:
     """The ends on the edge of a shape, as they were when it was fitted."""
 
     def __init__(self, shape: FieldShape, ends: Ends) -> None:
-        self._on = np.flatnonzero(edge_ends(shape, ends))
-        self._places = ends.points.reshape(-1, 2)[self._on]
+        self._on = edge_ends(shape, ends)
+        self._places = ends.places[self._on]
 
     def is_still(self, ends: Ends, longer: int) -> bool:
         """Whether nearly all of them are where they were; `longer` is the longer side of the frame in pixels."""
-        near = np.abs(ends.points.reshape(-1, 2)[self._on] - self._places) <= JITTER * longer
-        return bool(np.count_nonzero(near[:, 0] & near[:, 1]) >= (1 - STRAY) * max(len(near), 1))
+        near = np.abs(ends.places[self._on] - self._places) <= JITTER * longer
+        return bool(np.count_nonzero(near) >= (1 - STRAY) * max(len(near), 1))
 
 
 def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:
@@ -104,11 +113,12 @@ def shape_of(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | N
     """The shape that explains the ends in a frame whose longer side is `longer` pixels; None where none does."""
     if not ends.valid.any():
         return None
+    if last is not None and len(last) == 3 and (followed := follow_disc(last, ends, longer)) is not None:
+        return followed
     sides = fit_rectangle(ends)
     if sides is not None and sides.share == 1:
         return sides.rectangle()
-    guess = last if last is not None and len(last) == 3 else None
-    disc = fit_disc(ends, longer, guess)
+    disc = fit_disc(ends, longer)
     if disc is not None and (sides is None or disc[1] > sides.share):
         return disc[0] if disc[1] >= BELIEF else None
     return sides.rectangle() if sides is not None and sides.share >= BELIEF else None

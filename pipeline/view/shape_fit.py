@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -36,6 +37,11 @@ class Ends(NamedTuple):
     valid: NDArray[np.bool_]
     border: NDArray[np.bool_]
     cell: int
+
+    @property
+    def places(self) -> NDArray[np.complex128]:
+        """The points as complex numbers x + iy: (2, 4 * STRIPS)."""
+        return self.points.view(np.complex128)[..., 0]
 
 
 def find_ends(luma: Plane, *, full_range: bool) -> Ends:
@@ -134,41 +140,45 @@ _TRIALS = 64
 _DRAWS = np.random.default_rng(16).random((_TRIALS, 3))
 # A disc's radius as a share of the frame's longer side.
 _RADII = (0.1, 1.0)
-# A circle that explains this share of the ends needs no rival.
+# A circle near that of the last frame that explains this share of the ends needs no rival.
 _PLAIN = 0.7
 # Fewer ends than this on a disc's edge are chance.
 _FEWEST = 8
 # A rectangle's side is where this share of the ends on it agree; the outermost such place.
 _AGREEING = 0.35
 # Points whose second moments have a determinant below this share of their squared sum lie on a line.
-_FLAT = 1e-9
+_FLAT = 1e-8
 
 
-def fit_disc(ends: Ends, longer: int, guess: Circle | None = None) -> tuple[Circle, float] | None:
+def fit_disc(ends: Ends, longer: int) -> tuple[Circle, float] | None:
     """The circle that explains most ends, and the share of all ends that it explains; None where there is none.
 
     It explains an end that lies on its edge, and one at the frame's own edge that lies within it. `longer` is the frame's
-    longer side, which bounds the radius. Where the circle near `guess` (the last frame's) explains most ends, it is taken;
-    else random triples of ends propose circles (RANSAC).
+    longer side, which bounds the radius. Random triples of ends propose circles (RANSAC).
     """
-    if guess is not None:
-        found = _refine(np.array(guess), ends)
-        if found is not None and found[1] >= _PLAIN:
-            return found
     points = ends.points[ends.valid & ~ends.border]
     if len(points) < _FEWEST:
         return None
     circles = _through(points[(_DRAWS * len(points)).astype(np.intp)])
     radii = circles[:, 2] / longer
     circles = circles[(radii > _RADII[0]) & (radii < _RADII[1])]
-    return _refine(circles[_explained(circles, ends).sum(axis=1).argmax()], ends) if len(circles) else None
+    if not len(circles):
+        return None
+    x, y, radius = circles[_explained(circles, ends).sum(axis=1).argmax()].tolist()
+    return refine_disc((x, y, radius), ends)
 
 
-def _refine(circle: NDArray[np.float64], ends: Ends) -> tuple[Circle, float] | None:
+def follow_disc(last: Circle, ends: Ends, longer: int) -> Circle | None:
+    """The circle near that of the last frame, where it explains so many ends that it needs no rival; otherwise None."""
+    found = refine_disc(last, ends)
+    plain = found is not None and found[1] >= _PLAIN and found[0][2] < _RADII[1] * longer
+    return found[0] if found is not None and plain else None
+
+
+def refine_disc(circle: Circle, ends: Ends) -> tuple[Circle, float] | None:
     """Fit a circle to the ends near its edge by least squares, twice; and the share of all ends that it explains."""
     valid, tolerance = ends.valid, _tolerance(ends)
-    usable, places = valid & ~ends.border, ends.points.transpose(2, 0, 1)
-    outside, fitted = _outside(circle, places), None
+    usable, outside, fitted = valid & ~ends.border, _outside(circle, ends), b""
     for reach in (2 * tolerance, tolerance):
         on_edge = (np.abs(outside) < reach) & usable
         if on_edge.tobytes() == fitted:
@@ -176,18 +186,21 @@ def _refine(circle: NDArray[np.float64], ends: Ends) -> tuple[Circle, float] | N
         if np.count_nonzero(on_edge[0] | on_edge[1]) < _FEWEST:
             return None
         circle, fitted = _least_squares(ends.points[on_edge]), on_edge.tobytes()
-        outside = _outside(circle, places)
-    explained = (outside < tolerance) & (ends.border | (outside > -tolerance)) & valid
-    share = np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(valid[0] | valid[1])
-    x, y, radius = circle.tolist()
-    return (x, y, radius), share
+        outside = _outside(circle, ends)
+    explained = _explained_by(outside, ends)
+    return circle, np.count_nonzero(explained[0] | explained[1]) / np.count_nonzero(valid[0] | valid[1])
 
 
-def _outside(circle: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each end, (2, 2, n) with x before y, lies outside one circle, in pixels: (2, n)."""
-    offset = places - circle[:2, None, None]
-    offset *= offset
-    return np.asarray(np.sqrt(offset[0] + offset[1]) - circle[2])
+def _outside(circle: Circle, ends: Ends) -> NDArray[np.float64]:
+    """How far each end (2, n) lies outside one circle, in pixels."""
+    x, y, radius = circle
+    return np.asarray(np.abs(ends.places - complex(x, y)) - radius)
+
+
+def _explained_by(outside: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
+    """Which ends (..., 2, n) that lie so far outside a shape, in pixels, are on its edge, or on that of the frame within it."""
+    tolerance = _tolerance(ends)
+    return np.asarray((outside < tolerance) & (ends.border | (outside > -tolerance)) & ends.valid)
 
 
 def _tolerance(ends: Ends) -> float:
@@ -206,49 +219,44 @@ def _through(triples: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([a[:, 0] + x, a[:, 1] + y, np.hypot(x, y)], axis=1)
 
 
-def _beyond(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.float64]:
-    """How far each end (2, n) lies outside each circle, in pixels."""
-    offset = ends.points[None] - circles[:, None, None, :2]
-    return np.asarray(np.sqrt(np.einsum("cenk,cenk->cen", offset, offset)) - circles[:, 2, None, None])
-
-
 def _explained(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
     """Which ends each circle explains, by either threshold: (circles, n)."""
-    beyond, tolerance = _beyond(circles, ends), _tolerance(ends)
-    explained = (beyond < tolerance) & (ends.border | (beyond > -tolerance)) & ends.valid
-    return np.asarray(explained.any(axis=1))
+    outside = np.abs(ends.places - (circles[:, 0] + 1j * circles[:, 1])[:, None, None]) - circles[:, 2, None, None]
+    return np.asarray(_explained_by(outside, ends).any(axis=1))
 
 
 def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
     """Which ends lie on the edge of a shape, or on that of the frame within it: bool (2, n)."""
     if len(shape) == 3:
-        beyond = _outside(np.array(shape), ends.points.transpose(2, 0, 1))
-    else:
-        along = ends.points.reshape(2, 4, STRIPS, 2)
-        places = np.stack([along[:, side, :, side // 2] for side in range(4)], axis=1)
-        left, top, right, bottom = shape
-        signs = np.array([-1, 1, -1, 1])[None, :, None]
-        beyond = ((places - np.array([left, right, top, bottom])[None, :, None]) * signs).reshape(2, -1)
-    tolerance = _tolerance(ends)
-    return np.asarray(ends.valid & (beyond < tolerance) & (ends.border | (beyond > -tolerance)))
+        return _explained_by(_outside(shape, ends), ends)
+    along = ends.points.reshape(2, 4, STRIPS, 2)
+    places = np.stack([along[:, side, :, side // 2] for side in range(4)], axis=1)
+    left, top, right, bottom = shape
+    outside = (places - np.array([left, right, top, bottom])[:, None]) * _SIDES
+    return _explained_by(outside.reshape(2, -1), ends)
 
 
-def _least_squares(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
-    count = len(points)
-    center = points.sum(axis=0) / count
-    offsets = np.empty((3, count))
-    offsets[:2] = (points - center).T
-    offsets[2] = z = (offsets[:2] ** 2).sum(axis=0)
-    # Normal equations: x and y add up to 0, which leaves two unknowns and c as the mean of z = x² + y².
-    (xx, xy, xz), (_, yy, yz) = (offsets[:2] @ offsets.T).tolist()
-    determinant, c = 2 * (xx * yy - xy * xy), (xx + yy) / count
-    if determinant > _FLAT * (xx + yy) ** 2:
-        a, b = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
+def _least_squares(points: NDArray[np.float64]) -> Circle:
+    """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c.
+
+    Points are complex numbers x + iy here, about their mean: the sums of x and y are 0, which leaves two unknowns.
+    """
+    places = points.view(np.complex128)[:, 0]
+    count = len(places)
+    center = complex(places.sum()) / count
+    offsets = places - center
+    squares = (offsets * offsets.conj()).real
+    # xx + yy; xx - yy + 2i xy; xz + i yz with z = x² + y².
+    total, second, third = float(squares.sum()), complex(offsets @ offsets), complex(offsets @ squares)
+    determinant = total**2 - abs(second) ** 2
+    if determinant > _FLAT * total**2:
+        shift, c = (total * third - second * third.conjugate()) / determinant, total / count
     else:  # nearly on a line
-        columns = np.stack([2 * offsets[0], 2 * offsets[1], np.ones(count)], axis=1)
-        (a, b, c), *_ = np.linalg.lstsq(columns, z, rcond=None)
-    return np.array([center[0] + a, center[1] + b, np.sqrt(c + a * a + b * b)])
+        columns = np.stack([2 * offsets.real, 2 * offsets.imag, np.ones(count)], axis=1)
+        (a, b, c), *_ = np.linalg.lstsq(columns, squares, rcond=None)
+        shift = complex(a, b)
+    found = center + shift
+    return found.real, found.imag, math.sqrt(c + abs(shift) ** 2)
 
 
 class Sides(NamedTuple):

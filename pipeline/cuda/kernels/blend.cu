@@ -4,8 +4,8 @@
 struct Trace {
     int width, height; // of the frame's chroma
     const u8 *labels;
-    Field field;
-    int left, top, right, bottom; // the view's crop without its edge, where contours may be
+    ChromaDisc inner;             // the disc and
+    int left, top, right, bottom; // the view's crop, without their edges: where contours may be
     int core, core_diagonal; // the octagon |dx|, |dy| <= core, |dx| + |dy| <= core_diagonal
     int soft, soft_diagonal;
     int level, unused;
@@ -17,7 +17,7 @@ KERNEL(trace, Trace) {
     const int own = a.labels[(size_t)y * a.width + x];
     int lift = 0;
     const bool within = x >= a.left && x < a.right && y >= a.top && y < a.bottom;
-    if (a.core > 0 && within && field_at(a.field, x, y) == 2) {
+    if (a.core > 0 && within && in_disc(a.inner, x, y)) {
         const int top = clamped(y - a.soft, 0, a.height - 1), bottom = clamped(y + a.soft, 0, a.height - 1);
         const int left = clamped(x - a.soft, 0, a.width - 1), right = clamped(x + a.soft, 0, a.width - 1);
         for (int v = top; v <= bottom && lift < 2; v++)

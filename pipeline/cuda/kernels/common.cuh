@@ -29,18 +29,15 @@ DEVICE int clamped(int value, int low, int high) { return value < low ? low : va
 
 DEVICE u8 to_byte(float value) { return (u8)clamped(nearest(value), 0, 255); }
 
-// The endoscope's disc on the frame's chroma: 0 outside, 2 where contours may be, away from its edge, 1 elsewhere. Without data it
-// is everywhere.
-struct Field {
-    const u8 *data; // (height, width)
-    int left, top, width, height;
+// The endoscope's disc on the frame's chroma, in its pixels. Where it is not present, the image is everywhere.
+struct ChromaDisc {
+    double x, y, squared; // center, and the square of the radius
+    int present, unused;
 };
 
-DEVICE int field_at(const Field &f, int x, int y) {
-    if (f.data == 0) return 2;
-    x -= f.left;
-    y -= f.top;
-    return x >= 0 && y >= 0 && x < f.width && y < f.height ? f.data[(size_t)y * f.width + x] : 0;
+DEVICE bool in_disc(const ChromaDisc &disc, int x, int y) {
+    const double across = (double)x + 0.5 - disc.x, down = (double)y + 0.5 - disc.y;
+    return !disc.present || across * across <= disc.squared - down * down;
 }
 
 // Where a linear filter reads along an axis that is scaled by `step` source cells a pixel: the lower cell, and the upper's weight.

@@ -168,10 +168,10 @@ class Total(Arguments):
     ]
 
 
-class DiscField(Structure):
-    """The endoscope's disc on the frame's chroma: `data` is the address of uint8 (height, width), 0 where there is none."""
+class ChromaDisc(Structure):
+    """The endoscope's disc on the frame's chroma, in its pixels. squared: of the radius; present: 0 for none."""
 
-    _fields_: ClassVar[Fields] = [("data", c_void_p), *_fields(c_int, "left top width height")]
+    _fields_: ClassVar[Fields] = [*_fields(c_double, "x y squared"), *_fields(c_int, "present unused")]
 
 
 class Upsample(Arguments):
@@ -184,7 +184,7 @@ class Upsample(Arguments):
         *_fields(c_int, "classes rows columns cells_left cells_top cells_wide cells_high"),
         *_fields(c_int, "target_left target_top target_wide target_high part_left part_top unused"),
         *_fields(c_double, "step_x step_y"),
-        ("field", DiscField),
+        ("disc", ChromaDisc),
         ("labels", c_void_p),
     ]
 
@@ -196,7 +196,7 @@ class TraceContours(Arguments):
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
         ("labels", c_void_p),
-        ("field", DiscField),
+        ("inner", ChromaDisc),
         *_fields(c_int, "left top right bottom core core_diagonal soft soft_diagonal level unused"),
         ("map", c_void_p),
     ]

@@ -71,7 +71,7 @@ struct Upsample {
     int part_left, part_top;                               // the target's corner in the cells scaled whole
     int unused;
     double step_x, step_y; // cells a pixel
-    Field field;
+    ChromaDisc disc;
     u8 *labels;
 };
 
@@ -83,7 +83,7 @@ KERNEL(upsample, Upsample) {
     u8 *label = a.labels + (size_t)y * a.width + x;
     const int i = x - a.target_left, j = y - a.target_top;
     *label = 0;
-    if (i < 0 || j < 0 || i >= a.target_wide || j >= a.target_high || field_at(a.field, x, y) == 0) return;
+    if (i < 0 || j < 0 || i >= a.target_wide || j >= a.target_high || !in_disc(a.disc, x, y)) return;
     const Tap across = linear_tap(i + a.part_left, a.step_x, a.cells_wide);
     const Tap down = linear_tap(j + a.part_top, a.step_y, a.cells_high);
     const float *corner = a.probabilities + (size_t)a.cells_top * a.columns + a.cells_left;

@@ -18,17 +18,15 @@ from cliprl.pipeline.core.color import WEIGHTS, ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, fit_viewport, full_viewport, inside_cells
-from cliprl.pipeline.cuda.kernels.kernel_arguments import DiscField, StampPart, StampPatches
+from cliprl.pipeline.cuda.kernels.kernel_arguments import StampPart, StampPatches
 from cliprl.pipeline.cuda.overlay import (
     OverlayBuffers,
     blend_arguments,
-    field_box,
     ink_table,
     trace_arguments,
     upsample_arguments,
-    write_field,
 )
-from cliprl.pipeline.overlay.overlay import Overlay, blend, contour_radius
+from cliprl.pipeline.overlay.overlay import Overlay, blend
 from cliprl.pipeline.overlay.style import Style, overlay_colors
 from cliprl.pipeline.overlay.upsample import labels_at
 
@@ -82,17 +80,11 @@ class Painter:
     """The three kernels one after the other, as the device runs them."""
 
     def __init__(self, frame: Frame, segmentation: Segmentation, opacity: float, contour_width: float | None) -> None:
-        view, size = segmentation.view, frame.chroma.shape[:2]
+        size = frame.chroma.shape[:2]
         self.size, self.contour_width = size, contour_width
         self.labels, self.map = np.full(size, 9, np.uint8), np.full(size, 9, np.uint8)
         self.inks = ink_table(overlay_colors(CLASSES, SHOWN, opacity, frame.color))
-        field, margin = DiscField(), contour_radius(contour_width or 1, size[0]) + 2
-        if view.circle is not None:
-            box = field_box(view, *size)
-            self.disc = np.full((box[3], box[2]), 9, np.uint8)
-            write_field(self.disc, view, size, box, margin)
-            field = DiscField(self.disc.ctypes.data, *box)
-        self.canvas = OverlayBuffers(*(array.ctypes.data for array in (self.labels, self.map, self.inks)), field)
+        self.canvas = OverlayBuffers(*(array.ctypes.data for array in (self.labels, self.map, self.inks)))
         self.frame, self.seen = frame, segmentation
 
     def upsample(self) -> NDArray[np.uint8]:
