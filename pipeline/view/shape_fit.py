@@ -164,12 +164,13 @@ def fit_disc(ends: Ends, longer: int) -> tuple[Circle, float] | None:
     circles = circles[(radii > _RADII[0]) & (radii < _RADII[1])]
     if not len(circles):
         return None
-    x, y, radius = circles[_explained(circles, ends).sum(axis=1).argmax()].tolist()
+    outside = np.abs(ends.places - (circles[:, 0] + 1j * circles[:, 1])[:, None, None]) - circles[:, 2, None, None]
+    x, y, radius = circles[_explained_by(outside, ends).any(axis=1).sum(axis=1).argmax()].tolist()
     return refine_disc((x, y, radius), ends)
 
 
 def follow_disc(last: Circle, ends: Ends, longer: int) -> Circle | None:
-    """The circle near that of the last frame, where it explains so many ends that it needs no rival; otherwise None."""
+    """The circle near that of the last frame, where it explains enough ends to need no rival; otherwise None."""
     found = refine_disc(last, ends)
     plain = found is not None and found[1] >= _PLAIN and found[0][2] < _RADII[1] * longer
     return found[0] if found is not None and plain else None
@@ -219,12 +220,6 @@ def _through(triples: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([a[:, 0] + x, a[:, 1] + y, np.hypot(x, y)], axis=1)
 
 
-def _explained(circles: NDArray[np.float64], ends: Ends) -> NDArray[np.bool_]:
-    """Which ends each circle explains, by either threshold: (circles, n)."""
-    outside = np.abs(ends.places - (circles[:, 0] + 1j * circles[:, 1])[:, None, None]) - circles[:, 2, None, None]
-    return np.asarray(_explained_by(outside, ends).any(axis=1))
-
-
 def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
     """Which ends lie on the edge of a shape, or on that of the frame within it: bool (2, n)."""
     if len(shape) == 3:
@@ -237,14 +232,10 @@ def edge_ends(shape: Circle | Rectangle, ends: Ends) -> NDArray[np.bool_]:
 
 
 def _least_squares(points: NDArray[np.float64]) -> Circle:
-    """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c.
-
-    Points are complex numbers x + iy here, about their mean: the sums of x and y are 0, which leaves two unknowns.
-    """
-    places = points.view(np.complex128)[:, 0]
-    count = len(places)
+    """The circle nearest to points (n, 2) in the algebraic sense (Kåsa): x² + y² = 2ax + 2by + c."""
+    places, count = points.view(np.complex128)[:, 0], len(points)
     center = complex(places.sum()) / count
-    offsets = places - center
+    offsets = places - center  # x + iy, whose sum is 0: two unknowns are left
     squares = (offsets * offsets.conj()).real
     # xx + yy; xx - yy + 2i xy; xz + i yz with z = x² + y².
     total, second, third = float(squares.sum()), complex(offsets @ offsets), complex(offsets @ squares)
