@@ -131,14 +131,12 @@ class CorrectionStore:
             os.fsync(file.fileno())
 
     def _repair(self) -> None:
-        """Complete what a killed program has left half written: an image without a mask, or the newest revision not in masks/."""
+        """Complete what a killed program has half written: an image without its mask, or the newest revision not in masks/."""
         for image in (self.folder / "images").glob("*.png"):
             if not (mask := self.folder / "masks" / image.name).exists():
                 kept = sorted((self.folder / "revisions").glob(f"{glob.escape(image.stem)}.r*.png"))
-                if kept:
+                if kept:  # without a revision the image is not of this program, which writes the revision first
                     _write(mask, kept[-1].read_bytes())
-                else:
-                    image.unlink()
         for one in self.revisions()[-1:]:
             mask = self.folder / "masks" / f"{one.name}.png"
             saved = self.folder / "revisions" / f"{one.name}.r{one.number:04d}.png"
@@ -157,7 +155,7 @@ def _revision(line: str) -> Revision | None:
     try:
         entry = json.loads(line)
         return Revision(str(entry["name"]), int(entry["revision"]), str(entry["author"]), str(entry["time"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -19,7 +19,7 @@ _CREDIBLE_FRAMES, _CREDIBLE = 5, 0.4
 _LEAST_PART = 0.03
 # Cells around a point in which an instrument is looked for.
 _REACH = 2
-_POINT = re.compile(r"(\d+)#(\d+),(\d+)")
+_POINT = re.compile(r"(\d{1,12})#(\d{1,12}),(\d{1,12})")
 # Words for a side, with the sign of x and of y by which the candidates are ordered.
 _SIDES = {"left": (1, 0), "right": (-1, 0), "upper": (0, 1), "top": (0, 1), "lower": (0, -1), "bottom": (0, -1)}
 

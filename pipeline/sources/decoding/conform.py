@@ -20,6 +20,8 @@ from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_colo
 _LAST: int = max(kind.value for kind in Type)  # type: ignore[type-var, assignment]
 _UNKNOWN = range(_LAST + 1, _LAST + 17)
 _MATRIX = struct.Struct("=9i")
+# The tangent of an angle that counts as a right one: half a degree.
+_RIGHT = 0.009
 
 
 class Orientation(NamedTuple):
@@ -39,6 +41,8 @@ class OrientationReader:
     def __init__(self) -> None:
         self._is_first = True
         self._last: Orientation | None = None
+        # Whether an angle has been replaced by the nearest right one.
+        self.approximate = False
         self._graphs: dict[tuple[int, int, str], Any] = {}
 
     def read(self, image: av.VideoFrame) -> Orientation | None:
@@ -50,7 +54,9 @@ class OrientationReader:
     def _attached(self, image: av.VideoFrame) -> Orientation | None:
         for data in self._side_data(image):
             if data.type == Type.DISPLAYMATRIX:
-                return from_matrix(_MATRIX.unpack(bytes(data)[: _MATRIX.size]))
+                matrix = _MATRIX.unpack(bytes(data)[: _MATRIX.size])
+                self.approximate |= min(abs(matrix[0]), abs(matrix[1])) > _RIGHT * max(abs(matrix[0]), abs(matrix[1]))
+                return from_matrix(matrix)
         return None
 
     def _side_data(self, image: av.VideoFrame) -> Any:
@@ -147,6 +153,10 @@ class Conformer:
 
     def _orientation(self, image: av.VideoFrame) -> Orientation:
         found = self._orientations.read(image)
+        if self._orientations.approximate:
+            self.notes.setdefault(
+                "angle", "the file tilts the frames: they are turned by the nearest multiple of 90 degrees"
+            )
         if found is None:
             return self._last if self._persistent else Orientation()
         self._last = found

@@ -153,7 +153,8 @@ class Timeline(Generic[P]):
         if -back <= step + _WRAP <= self._gap:
             self._offsets.append(self._offsets[-1] + _WRAP)
         else:
-            self.jumps.append((self._count, step))
+            # libav counts a clock of 33 bits that goes back as one that wraps.
+            self.jumps.append((self._count, step - _WRAP if step > _WRAP / 2 else step))
             self._offsets.append(self._end - _presented(packet, time))
 
     def _settled(self, *, force: bool) -> Iterator[P]:

@@ -220,14 +220,14 @@ def test_a_store_completes_what_a_killed_program_left(tmp_path: Path) -> None:
     store = CorrectionStore(tmp_path, CLASSES)
     store.keep("a", b"png", np.ones((8, 8), np.uint8), {"author": "", "time": ""})
     (tmp_path / "masks" / "a.png").unlink()
-    (tmp_path / "images" / "b.png").write_bytes(b"no mask was written")
+    (tmp_path / "images" / "b.png").write_bytes(b"of the user, without a mask")
     with (tmp_path / "corrections.jsonl").open("a") as file:
-        file.write('{"name": "b", "rev')
+        file.write('{"name": "b", "revision": 1e999, "author": "", "time": ""}\n{"name": "b", "rev')
     again = CorrectionStore(tmp_path, CLASSES)
     kept = again.newest("a")
     assert kept is not None
     assert kept.all()
-    assert not (tmp_path / "images" / "b.png").exists()
+    assert (tmp_path / "images" / "b.png").exists()
     again.keep("c", b"png", np.ones((8, 8), np.uint8), {"author": "", "time": ""})
     assert [one.name for one in again.revisions()] == ["a", "c"]
 

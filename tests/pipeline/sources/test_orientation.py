@@ -218,6 +218,13 @@ def test_degenerate_matrix_leaves_the_frame_unchanged() -> None:
     assert from_matrix((65047, 7987, 0, -7987, 65047, 0, 0, 0, 1 << 30)) == (False, 0)
 
 
+@pytest.mark.parametrize(("angle", "noted"), [(30, True), (-47, True), (90, False), (180, False)])
+def test_a_tilt_is_noted(angle: int, noted: bool, tmp_path: Path) -> None:
+    with open_source(make_clip(tmp_path / "in.mp4", frames=2, rotation=angle)) as frames:
+        assert [frame.rotation % 90 for frame in frames] == [0, 0]
+        assert any("tilts the frames" in note for note in frames.info.notes) == noted
+
+
 def test_recording_starts_new_file_when_rotation_or_color_changes(tmp_path: Path) -> None:
     info = StreamInfo("camera", 64, 96, Fraction(1, 90000), Fraction(25), live=True)
     segments = SegmentWriter(tmp_path, "test", info, minutes=10, crf=23, preset="ultrafast")

@@ -105,6 +105,13 @@ def test_a_wrap_of_33_bits_is_no_restart() -> None:
     assert timeline.jumps == []
 
 
+def test_a_clock_that_libav_unwraps_goes_back() -> None:
+    unwrapped = joined([600 * 90_000, (1 << 33) + 90_000])  # as libav counts a clock that goes back to 1 s
+    timeline: Timeline[Ticket] = Timeline(VIDEO, Fraction(600))
+    through(unwrapped, timeline)
+    assert "goes back by 0:10:0" in timeline.notes[-1]
+
+
 def test_sound_that_jumps_alone_moves_no_picture() -> None:
     tickets = recording(0, 200, 0)
     for ticket in tickets:

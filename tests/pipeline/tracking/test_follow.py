@@ -121,7 +121,7 @@ def test_a_target_that_was_never_found_is_noted(text: str, reason: str) -> None:
     assert found.note() is None
 
 
-@pytest.mark.parametrize("text", ["", "left banana", "3#5", "#4,4"])
+@pytest.mark.parametrize("text", ["", "left banana", "3#5", "#4,4", f"{'9' * 5000}#4,4", f"3#{'9' * 400},4"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"give FRAME#X,Y, or left, right"):
         FollowTarget.parse(text, CLASSES)
