@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from cliprl.engines import UsageError
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset
+from cliprl.models.data.label_forms import label_form
 from cliprl.models.data.splits import SPLITS, Split, select_sequences
 
 # Options of every kind: they select sequences, and only one of them may be given.
@@ -130,6 +131,8 @@ def describe_kinds() -> str:
 def lines_of_path(text: str) -> list[str]:
     """Return the data set lines of a path without a kind: a label file, or a folder of labels; of any other text, the text.
 
+    Labels of a folder may also lie in its sub-folders, as in the exports of tools.
+
     Raises UsageError for a path at which no kind of labels is recognized.
     """
     place, mark, options = text.partition("?")
@@ -140,17 +143,21 @@ def lines_of_path(text: str) -> list[str]:
     folders = [kind for kind in marked if kind.path_kind == "folder" and (path / kind.mark).is_file()]
     if folders:
         return [f"{folders[0].name}:{text}"]
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    lines = [
-        f"{kind.name}:{file}{mark}{options}"
-        for file in files
-        for kind in marked
-        if kind.path_kind == "file" and file.match(kind.mark)
-    ]
-    if not lines:
-        marks = ", ".join(kind.mark for kind in marked)
-        raise UsageError(f"'{place}' is no labels that are known by their name ({marks}): give KIND:{place}")
-    return lines
+    for files in (path.glob("*"), path.glob("*/*")) if path.is_dir() else ([path],):
+        if found := _label_files(sorted(files), marked):
+            return [f"{kind}:{file}{mark}{options}" for kind, file in found]
+    form, marks = label_form(path), ", ".join(kind.mark for kind in marked)
+    known = f"'{place}' is {form.text}: {form.remedy.replace('FILE', place)}" if form else ""
+    raise UsageError(known or f"'{place}' holds no labels that are recognized ({marks}): give KIND:{place}")
+
+
+def _label_files(files: list[Path], marked: list[DatasetKind]) -> list[tuple[str, Path]]:
+    """Return the label files among `files`, each with its kind: by their names, else by their content."""
+    kinds = [kind for kind in marked if kind.path_kind == "file"]
+    if named := [(kind.name, file) for file in files for kind in kinds if file.match(kind.mark)]:
+        return named
+    forms = [(label_form(file), file) for file in files if file.suffix.lower() in (".json", ".xml")]
+    return [(form.kind, file) for form, file in forms if form and form.kind]
 
 
 def open_dataset(

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from cliprl.engines import CliprlError
+from cliprl.models.data.label_forms import form_error
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
 from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation
@@ -25,12 +26,17 @@ class CvatDataset(AnnotationDataset):
         try:
             root = ElementTree.parse(path).getroot()
         except (OSError, ElementTree.ParseError) as error:
-            raise CliprlError(f"{path} is no XML ({error}): export the task again as CVAT 1.1") from error
+            raise form_error(path, "XML", f" ({error}): export the task again as CVAT 1.1", "cvat") from error
+        if root.tag != "annotations":
+            raise form_error(path, "file of CVAT", f": its root is '{root.tag}'; export the task as CVAT 1.1", "cvat")
         self._path, self._order = path, dict[int, list[int]]()
         self._labels = [label.findtext("name") or "" for label in root.iter("label")]
         found: dict[str, AnnotatedFrame] = {}
-        size = root.find("meta/task/original_size")
+        size = next(root.iter("original_size"), None)
         self._size = None if size is None else _size(size.findtext("height"), size.findtext("width"), str(path))
+        tasks = sorted({track.get("task_id", "") for track in root.iter("track")})
+        if len(tasks) > 1:
+            raise CliprlError(f"{path} holds tracks of the tasks {', '.join(tasks)}: export each task alone")
         for track in root.iter("track"):
             self._read_track(track, found)
         for image in root.iter("image"):
@@ -89,7 +95,7 @@ def _mask(label: str, shape: ElementTree.Element, size: tuple[int, int], where: 
     try:
         left, top, width, height = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
         mask = from_cvat_runs([int(v) for v in shape.get("rle", "").split(",")], height, width)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise CliprlError(f"{where}: its mask can't be read ({error}): export the task again") from error
     if min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
         raise CliprlError(

@@ -11,7 +11,7 @@ import numpy as np
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.models.data.io import check_size, read_image
 from cliprl.models.data.label_mapping import UNLABELLED
-from cliprl.models.data.sample import IGNORE, Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 from cliprl.models.data.sets.annotations.frames import (
     AnnotatedFrame,
     Annotation,
@@ -29,6 +29,8 @@ ANNOTATION_OPTIONS = {
     "tissue": "CLASS,CLASS that are no instruments",
     "empty": "keep: frames without annotations show no class (default: they are left out)",
 }
+# Labels below the codes of sample.py, "unlabelled" included.
+_MOST_CLASSES = min(IGNORE, INSTRUMENT, NOT_INSTRUMENT)
 # Pixels by which a polygon may leave its image.
 _MARGIN = 1.0
 
@@ -155,8 +157,9 @@ def _classes(
             spec = ClassSpec(name, spec.color, "tissue", spec.prompts)
         if not chosen or name in chosen:
             specs.append(spec)
-    if len(specs) < 2:
-        raise UsageError(f"{source} lists no class: add labels to the task")
+    if not 2 <= len(specs) <= _MOST_CLASSES:
+        remedy = "name those to read with labelled=CLASS,CLASS" if names else "add labels to the task"
+        raise UsageError(f"{source} lists {len(specs) - 1} classes, and 1 to {_MOST_CLASSES - 1} are read: {remedy}")
     return tuple(specs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +24,8 @@ _NAMINGS = {
     "000012": re.compile(r"(\d+)"),
     "CLIP_000012": re.compile(r".+_(\d{6})"),
 }
+# What Label Studio puts before the name of an uploaded file.
+UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 DrawMask = Callable[[int, int], NDArray[np.bool_]]
 
 
@@ -69,23 +70,58 @@ def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> 
         given = Path(temporary.name)
     if given is not None and not given.is_dir():
         raise UsageError(f"{source}: images is '{given}', which is neither a folder nor a video")
-    folders = [given] if given else [p for p in (beside, source.parent / "images", source.parent) if p.is_dir()]
-    by_name: dict[str, Path] = {}
-    for folder in reversed(folders):
-        for path in sorted((p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order):
-            name = path.relative_to(folder).as_posix()
-            by_name |= {os.path.splitext(path.name)[0]: path, path.name: path, name: path}
+    # Exports in the layout of COCO hold annotations/ and images/.
+    apart = [source.parent.parent / "images"] if source.parent.name == "annotations" else []
+    places = [given] if given else [beside, source.parent / "images", *apart, source.parent]
+    indexes = [_ImageIndex(folder, is_own=folder == beside) for folder in places if folder.is_dir()]
     for frame in frames:
-        pure = PurePosixPath(frame.name.replace("\\", "/"))
-        found = next((by_name[n] for n in (str(pure), pure.name, pure.stem) if n in by_name), None)
+        found = next((path for index in indexes if (path := index.find(source, frame))), None)
         if found is None:
-            places = ", ".join(f"'{folder}'" for folder in folders)
+            folders = ", ".join(f"'{index.folder}'" for index in indexes)
             raise CliprlError(
-                f"{source}: the image '{frame.name}' of {frame.item} is missing in {places}: give the folder of the frames, or "
+                f"{source}: the image '{frame.name}' of {frame.item} is missing in {folders}: give the folder of the frames, or "
                 "their video, with images="
             )
         frame.path = found
     return temporary
+
+
+class _ImageIndex:
+    """The images of a folder and its sub-folders, by the ends of their paths."""
+
+    def __init__(self, folder: Path, is_own: bool) -> None:
+        """Read the folder. In the label file's own (`is_own`), frames are also found by their number, under another naming."""
+        self.folder, self._by_end, self._by_number = folder, dict[str, list[Path]](), dict[str, list[Path]]()
+        for path in sorted(folder.rglob("*"), key=natural_order):
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            parts = path.relative_to(folder).parts
+            # Frames of another label file are found by their folder and name only.
+            foreign = any(PurePosixPath(part).suffix in (".frames", ".dataset", ".yolo") for part in parts[:-1])
+            ends = ["/".join(parts[start:]) for start in range(len(parts) - foreign)]
+            for end in ends if foreign else [*ends, path.stem]:
+                self._by_end.setdefault(end, []).append(path)
+            if is_own and (naming := frame_number(path.name)):
+                self._by_number.setdefault(str(naming[1]), []).append(path)
+
+    def find(self, source: Path, frame: AnnotatedFrame) -> Path | None:
+        """Return the image of a frame; None without one. Raises CliprlError if several could be meant."""
+        pure = PurePosixPath(frame.name.replace("\\", "/"))
+        ends = ["/".join(pure.parts[start:]) for start in range(len(pure.parts))]
+        plain = UPLOAD.sub("", pure.name)
+        for end in (*ends, plain, pure.stem, PurePosixPath(plain).stem):
+            if found := self._by_end.get(end):
+                break
+        else:
+            naming = frame_number(frame.name)
+            found = self._by_number.get(str(naming[1]), []) if naming else []
+        if len(found) > 1:
+            places = ", ".join(f"'{path}'" for path in found[:3])
+            raise CliprlError(
+                f"{source}: the image '{frame.name}' of {frame.item} may be any of {places}: give the folder of the frames with "
+                "images="
+            )
+        return found[0] if found else None
 
 
 def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None:
@@ -125,11 +161,3 @@ def image_size(path: Path) -> tuple[int, int] | None:
             return image.height, image.width
     except (OSError, ValueError):
         return None
-
-
-def read_text(path: Path) -> str:
-    """Read a label file. Raises CliprlError if it can't be read as text."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliprlError(f"{path} can't be read as text ({error}): export it again") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,15 +11,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from cliprl.engines import CliprlError
+from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
-from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation, read_text
+from cliprl.models.data.sets.annotations.frames import UPLOAD, AnnotatedFrame, Annotation
 from cliprl.pipeline.sinks.shapes.run_lengths import from_brush_runs
 
 _SHAPES = ("brushlabels", "polygonlabels")
-_OTHERS = ("rectanglelabels", "ellipselabels", "keypointlabels")
-# What Label Studio puts before the name of an uploaded file.
-_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
+# Regions that are not read. Other results of a frame, such as a choice or a text, are no regions.
+_SHAPE_NAMES = ("rectangle", "ellipse", "keypoint", "bitmask", "vector", "polygon", "brush")
+_OTHERS = {f"{name}{ending}" for name in _SHAPE_NAMES for ending in ("", "labels")} - set(_SHAPES)
 
 
 @register_dataset(
@@ -56,13 +56,14 @@ class LabelStudioDataset(AnnotationDataset):
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
+    wanted = "list of Label Studio tasks"
     try:
-        tasks = json.loads(read_text(path))
+        tasks = json.loads(read_label_text(path, wanted, "labelstudio"))
         whole = isinstance(tasks, list) and all(isinstance(task["data"], dict) for task in tasks)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CliprlError(f"{path} is no list of Label Studio tasks ({error!r}): export it as JSON") from error
+        raise form_error(path, wanted, f" ({error!r}): export it as JSON, not as JSON-MIN", "labelstudio") from error
     if not whole:
-        raise CliprlError(f"{path} is no list of Label Studio tasks: export it as JSON, not as JSON-MIN")
+        raise form_error(path, wanted, ": export it as JSON, not as JSON-MIN", "labelstudio")
     return list(tasks)
 
 
@@ -72,28 +73,35 @@ def _name(data: Mapping[str, Any], where: str) -> str:
     if not isinstance(address, str):
         raise CliprlError(f"{where} has no image in its data: export the tasks with their data")
     parts = urlsplit(address)
-    name = parse_qs(parts.query).get("d", [unquote(parts.path) if parts.scheme or parts.query else address])[0]
-    return _UPLOAD.sub("", PurePosixPath(name).name)
+    if served := parse_qs(parts.query).get("d"):
+        # A file of a folder that Label Studio serves: the folder tells frames of several videos apart.
+        return "/".join(PurePosixPath(served[0].replace("\\", "/")).parts[-2:])
+    name = unquote(parts.path) if parts.scheme or parts.query else address
+    return UPLOAD.sub("", PurePosixPath(name.replace("\\", "/")).name)
 
 
 def _result(task: Mapping[str, Any]) -> list[Any] | None:
     """Return the items of the last annotation that was not cancelled, else of the last prediction; None without one."""
     for key in ("annotations", "completions", "predictions"):
-        done = [one for one in task.get(key) or () if isinstance(one, dict) and not one.get("was_cancelled")]
-        if done:
-            return list(done[-1].get("result") or ())
+        made = task.get(key)
+        done = [one for one in made if isinstance(one, dict)] if isinstance(made, list) else []
+        results = [one.get("result") for one in done if not one.get("was_cancelled")]
+        if results:
+            return list(results[-1]) if isinstance(results[-1], list) else []
     return None
 
 
 def _annotation(entry: Any, frame: AnnotatedFrame, where: str) -> Annotation | None:
-    kind = entry.get("type") if isinstance(entry, dict) else None
+    kind = str(entry.get("type")) if isinstance(entry, dict) else ""
     if kind in _OTHERS:
-        raise CliprlError(f"{where} is of type '{kind}': only brush masks and polygons are read; convert or remove it")
+        raise CliprlError(f"{where} is of type '{kind}': only {' and '.join(_SHAPES)} are read; convert or remove it")
     if kind not in _SHAPES:
         return None
+    labels = entry["value"].get(kind) if isinstance(entry.get("value"), dict) else None
+    if not (isinstance(labels, list) and len(labels) == 1):
+        raise CliprlError(f"{where} has the labels {str(labels)[:80]}, and must have one: correct it, and export again")
     try:
-        value, size = entry["value"], (int(entry["original_height"]), int(entry["original_width"]))
-        (label,) = value[kind]
+        label, value, size = labels[0], entry["value"], (int(entry["original_height"]), int(entry["original_width"]))
         if frame.size is None:
             frame.size = size
         if size != frame.size:
@@ -104,7 +112,7 @@ def _annotation(entry: Any, frame: AnnotatedFrame, where: str) -> Annotation | N
             packed = np.packbits(from_brush_runs(value["rle"], *size))
             return Annotation(str(label), lambda h, w: _unpacked(packed, h, w))
         ring = np.array(value["points"], np.float64).reshape(-1, 2) * (size[1] / 100, size[0] / 100)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CliprlError(f"{where} can't be read ({error}): export the tasks again") from error
     return polygon_annotation(str(label), [ring], size, where)
 
