@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
+# What measurements need, by its name in imports and at the registry; `--smoke` checks what it can without it.
+REQUIRED = {"cv2": "opencv-python-headless", "typer": "typer", "filelock": "filelock"}
 _START = time.monotonic()
 
 
@@ -35,9 +38,25 @@ def make_importable(site: Path | None = None) -> None:
     if not installed("av"):
         # The package's __init__ imports PyAV; the modules that are needed here do not.
         _stand_in("cliprl.pipeline").__path__ = [str(ROOT / "pipeline")]
+    for package in REQUIRED:
+        if not installed(package):
+            sys.modules[package] = Absent(package)
     if not installed("platformdirs"):
         place = Path(tempfile.gettempdir()) / "cliprl-cache"
         vars(_stand_in("platformdirs"))["user_cache_path"] = lambda *_, **__: place
+
+
+class Absent(ModuleType):
+    """Stands for a package that is not installed: the modules that name it are imported, and its use raises ImportError."""
+
+    def __getattr__(self, name: str) -> Self:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: object, **__: object) -> None:
+        """Raise ImportError."""
+        raise ImportError(f"{REQUIRED[self.__name__]} is not installed")
 
 
 def _stand_in(name: str) -> ModuleType:

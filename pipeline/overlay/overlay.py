@@ -21,8 +21,8 @@ from cliprl.pipeline.overlay.upsample import image_mask, label_region
 
 # Lines of chroma that are painted at a time.
 _STRIPE = 64
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-_SQUARE = cv2.getStructuringElement(cv2.MORPH_RECT, (3, 3))
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+_SQUARE = np.ones((3, 3), np.uint8)
 # Lines of the chroma plane that a contour of width 1 is thin on.
 _REFERENCE_LINES = 360
 

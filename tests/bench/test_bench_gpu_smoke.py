@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,42 @@ def test_smoke_runs_without_gpu_and_names_unchecked_parts() -> None:
     assert len([line for line in lines if line.startswith("not checked: ")]) == 7
     assert any(line.startswith("ok: calls to the driver") and "0 pixels a frame: 19 calls" in line for line in lines)
     assert any("two streams open at once" in line and "no NVIDIA driver" in line for line in lines)
+
+
+def test_smoke_runs_with_numpy_alone(tmp_path: Path) -> None:
+    lacking = [
+        "av",
+        "cuda",
+        "cv2",
+        "filelock",
+        "onnx",
+        "openvino",
+        "platformdirs",
+        "rich",
+        "tokenizers",
+        "torch",
+        "typer",
+    ]
+    blocker = f"""import sys
+class Blocker:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {lacking}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker)
+"""
+    paths = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    (tmp_path / "sitecustomize.py").write_text(blocker, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "gpu.py"), "--smoke"],
+        env=os.environ | {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join([str(tmp_path), *paths])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ok: libraries of decoder and encoder" in done.stdout
+    assert "(No module named 'rich')" in done.stdout or "is not installed)" in done.stdout
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, check: smoke.Check, card: SharedGpu | None) -> tuple[int, list[str]]:
