@@ -19,14 +19,13 @@ class Instance:
 
     id: its number, from 1, which no other instrument of the stream gets. name: the group of classes that it belongs to
     ("instrument"), or its class. class_id: the class that most of its cells have. cells: its area on the network's grid.
-    confidence: mean probability of the winning classes over its cells, 0..1.
+    How sure its mask is: `Segmentation.confidence_over` its cells.
     """
 
     id: int
     name: str
     class_id: int
     cells: int
-    confidence: float
 
 
 class FollowState(StrEnum):
@@ -134,7 +133,10 @@ class Segmentation:
     def calibrated_confidence(self) -> float:
         """The mean calibrated probability of the cells' classes in the field of view, 0..1; `confidence` without a model."""
         inside = inside_cells(self.view, *self.labels.shape)
-        if self.model is None or not inside.any():
-            return self.confidence
-        winning = np.take_along_axis(self.calibrated(), self.labels[None].astype(np.intp), axis=0)[0]
-        return float(winning[inside].mean())
+        return self.confidence if self.model is None or not inside.any() else self.confidence_over(inside)
+
+    def confidence_over(self, cells: NDArray[np.bool_]) -> float:
+        """Return the mean calibrated probability of the classes of `cells`, bool (h, w), 0..1; 0 without any."""
+        found = np.flatnonzero(cells)
+        winning = self.calibrated().ravel()[self.labels.ravel()[found].astype(np.intp) * cells.size + found]
+        return min(float(winning.mean()), 1.0) if len(found) else 0.0

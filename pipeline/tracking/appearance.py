@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.tracking.memory import Embedding
 
+# Longer side of the copy of the image that colors and motion are measured on.
+_SIZE = 160
 # Bins of the color histogram: two bits of each channel.
 COLOR_BINS = 64
 
@@ -23,7 +25,16 @@ class Appearance:
     """
 
     def __init__(self, image: NDArray[np.uint8], features: NDArray[Any] | None, grid: tuple[int, int]) -> None:
-        self._image, self._features, self._grid = image, features, grid
+        height, width = image.shape[:2]
+        scale = min(_SIZE / max(height, width), 1.0)
+        size = (round(width * scale), round(height * scale))
+        self._small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        self._features, self._grid = features, grid
+
+    @property
+    def gray(self) -> NDArray[np.uint8]:
+        """The green channel of a small copy of the image."""
+        return np.asarray(cv2.extractChannel(self._small, 1), np.uint8)
 
     def embed(self, region: NDArray[np.uint8]) -> Embedding:
         """Return the embedding of a region (uint8 (h, w), 1 or 0) that has cells: float32 of unit length."""
@@ -37,6 +48,6 @@ class Appearance:
     @cached_property
     def colors(self) -> NDArray[np.uint8]:
         """The color of each cell, below `COLOR_BINS`: uint8 (h, w)."""
-        small = cv2.resize(self._image, self._grid[::-1], interpolation=cv2.INTER_AREA)
-        high = np.asarray(small, np.uint8) >> 6
-        return np.asarray(high[..., 0] * 16 + high[..., 1] * 4 + high[..., 2], np.uint8)
+        small = cv2.resize(self._small, self._grid[::-1], interpolation=cv2.INTER_AREA)
+        red, green, blue = (np.asarray(channel, np.uint8) for channel in cv2.split(np.asarray(small, np.uint8) >> 6))
+        return np.asarray((red << 4) | (green << 2) | blue, np.uint8)

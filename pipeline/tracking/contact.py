@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.tracking.appearance import COLOR_BINS, Appearance
+from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.optical_flow import grid_indices
 from cliprl.pipeline.tracking.shafts import Mask
 from cliprl.pipeline.tracking.track import Track
 
-# Color codes of cells: the color, and whether the class is that of a tip.
-CODES = 2 * COLOR_BINS
 # Cells of the smallest part that is split off.
 SPLIT_CELLS = 20
 # Cells from the nearest place where a track is expected, from which a cell is another instrument's.
@@ -26,7 +26,7 @@ _FAR = 4.0
 _UNEXPECTED, _REACH, _COLOR = 0.5, 8.0, 0.35
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CellMaps:
     """What is known of the cells of a frame, each (h, w).
 
@@ -40,11 +40,10 @@ class CellMaps:
     edge: NDArray[np.intp]
     looks: Appearance | None
 
-    def codes(self, inside: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
-        """Return the color codes of the cells `inside`: uint8 (n,), below `CODES`; None if the image is unknown."""
-        if self.looks is None:
-            return None
-        return np.asarray(self.looks.colors[inside] * 2 + self.tips[inside], np.uint8)
+    @cached_property
+    def codes(self) -> NDArray[np.uint8] | None:
+        """The color code of each cell, uint8: its color, and whether its class is that of a tip. None if the image is unknown."""
+        return None if self.looks is None else np.asarray(self.looks.colors * 2 + self.tips, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,14 +62,40 @@ def share_cells(region: Mask, keys: Sequence[int], maps: CellMaps, tracks: Mappi
 
     What is far from all of them belongs to none.
     """
-    inside = region > 0
-    known = [((maps.expected == key) & inside).view(np.uint8) for key in keys]
-    distances = np.stack([cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3) for mask in known])
-    nearest = distances.min(axis=0)
-    owner = np.where(inside, np.uint16(keys[0]), np.uint16(0))
+    box = _box(region)
+    codes = maps.codes[box] if len(keys) > 1 and maps.codes is not None else None
+    shares = _share_box(region[box] > 0, maps.expected[box], {key: tracks[key] for key in keys}, codes)
+    owner = np.zeros(region.shape, np.uint16)
+    owner[box] = shares.owner
+    others: list[tuple[Mask, int]] = []
+    for part, host in shares.others:
+        others.append((np.zeros_like(region), host))
+        others[-1][0][box] = part
+    return Shares(owner, others)
+
+
+def _box(region: Mask) -> tuple[slice, slice]:
+    """Return the rows and columns of a region with one more on each side."""
+    x, y, width, height = cv2.boundingRect(region)
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+
+
+def _share_box(
+    inside: NDArray[np.bool_],
+    expected: NDArray[np.uint16],
+    tracks: Mapping[int, Track],
+    codes: NDArray[np.uint8] | None,
+) -> Shares:
+    """Divide a region as `share_cells` does, in a box around it."""
+    known = [((expected == key) & inside).view(np.uint8) for key in tracks]
+    distances = [cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3) for mask in known]
+    nearest = reduce(np.minimum, distances)
+    keys = np.array(list(tracks), np.uint16)
+    least = 0
     if len(keys) > 1:
-        costs = _costs(inside, known, distances, [tracks[key] for key in keys], maps.codes(inside))
-        owner[inside] = np.array(keys, np.uint16)[costs[:, inside].argmin(axis=0)]
+        rooms = zip(known, distances, tracks.values(), strict=True)
+        least = np.argmin([_costs(inside, *room, codes) for room in rooms], axis=0)
+    owner = np.where(inside, keys[least], np.uint16(0))
     others: list[tuple[Mask, int]] = []
     far = (inside & (nearest > _FAR)).view(np.uint8)
     if np.count_nonzero(far) >= SPLIT_CELLS:
@@ -86,28 +111,20 @@ def share_cells(region: Mask, keys: Sequence[int], maps: CellMaps, tracks: Mappi
 
 
 def _costs(
-    inside: NDArray[np.bool_],
-    known: list[Mask],
-    distances: NDArray[np.float32],
-    tracks: list[Track],
-    codes: NDArray[np.uint8] | None,
+    inside: NDArray[np.bool_], known: Mask, distance: NDArray[Any], track: Track, codes: NDArray[np.uint8] | None
 ) -> NDArray[np.float32]:
-    """Return the cost of giving each cell to each track (n, h, w), averaged over neighboring cells."""
-    rows, columns = grid_indices(*inside.shape)
-    weight = np.maximum(cv2.blur(inside.astype(np.float32), (3, 3)), np.float32(0.1))
-    costs = np.empty_like(distances)
-    for cost, mask, distance, track in zip(costs, known, distances, tracks, strict=True):
-        base = cv2.scaleAdd(distance, 1 / _REACH, _beside_line(mask, rows, columns)) + np.float32(_UNEXPECTED)
-        np.copyto(base, 0, where=mask > 0)
-        colors = None if codes is None else track.color_costs(codes)
-        if colors is not None:
-            base[inside] += np.float32(_COLOR) * colors
-        np.copyto(base, 0, where=~inside)
-        np.divide(cv2.blur(base, (3, 3)), weight, out=cost)
-    return costs
+    """Return the cost (h, w) of giving each cell to a track, summed over neighboring cells; `known`: where it is expected."""
+    base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, _beside_line(known)), np.float32)
+    base += np.float32(_UNEXPECTED)
+    base *= 1 - known
+    colors = track.color_costs()
+    if colors is not None and codes is not None:
+        base += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * colors), np.float32)
+    base *= inside
+    return np.asarray(cv2.blur(base, (3, 3)), np.float32)
 
 
-def _beside_line(mask: Mask, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+def _beside_line(mask: Mask) -> NDArray[np.float32]:
     """Return how far each cell lies beside the long axis of a mask, in half widths."""
     m = cv2.moments(mask, binaryImage=True)
     count = max(m["m00"], 1)
@@ -116,4 +133,6 @@ def _beside_line(mask: Mask, rows: NDArray[np.float32], columns: NDArray[np.floa
     half_width = max(math.sqrt(max(spread, 0) / count) * math.sqrt(3), 1.0)
     y, x = math.cos(angle) / half_width, math.sin(angle) / half_width
     offset = m["m10"] / count * x - m["m01"] / count * y
-    return np.abs(columns * np.float32(x) - rows * np.float32(y) - np.float32(offset))
+    rows, columns = grid_indices(*mask.shape)
+    across = columns[:1] * np.float32(x) - np.float32(offset) - rows[:, :1] * np.float32(y)
+    return np.asarray(np.abs(across), np.float32)

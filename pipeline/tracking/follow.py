@@ -99,7 +99,7 @@ class Follower:
         if not self.id and self.target.point:
             self.id = self._at_point(index, instances, found.view)
         elif not self.id:
-            self.id = self._by_words(instances, found.labels)
+            self.id = self._by_words(instances, found)
         if not self.id:
             return Followed(FollowState.WAITING, 0)
         return followed_in(instances, self.id)
@@ -112,18 +112,18 @@ class Follower:
             return 0
         return instrument_at(instances, view, np.array([x + 0.5, y + 0.5]))
 
-    def _by_words(self, instances: Instances, labels: NDArray[np.uint8]) -> int:
+    def _by_words(self, instances: Instances, found: Segmentation) -> int:
         """Return the instrument that has suited the words for some frames; 0 if there is none."""
-        suited = [item for item in instances.items if self._suits(item, labels[instances.ids == item.id])]
+        suited = [item for item in instances.items if self._suits(instances.ids == item.id, found)]
         best = min(suited, key=lambda item: self._order(item, instances)).id if suited else 0
         self._credible = {best: self._credible.get(best, 0) + 1} if best else {}
         return best if self._credible.get(best, 0) >= _CREDIBLE_FRAMES else 0
 
-    def _suits(self, item: Instance, labels: NDArray[np.uint8]) -> bool:
-        """Return whether an instrument is credible, and has a part of a class that was named."""
-        if item.confidence < _CREDIBLE or not self.target.classes:
-            return item.confidence >= _CREDIBLE
-        return float(np.isin(labels, list(self.target.classes)).mean()) >= _LEAST_PART
+    def _suits(self, cells: NDArray[np.bool_], found: Segmentation) -> bool:
+        """Return whether the instrument of these cells is credible, and has a part of a class that was named."""
+        classes = list(self.target.classes)
+        named = not classes or float(np.isin(found.labels[cells], classes).mean()) >= _LEAST_PART
+        return named and found.confidence_over(cells) >= _CREDIBLE
 
     def _order(self, item: Instance, instances: Instances) -> float:
         """Return how far on the wanted side an instrument lies, the least first; without a side, the largest first."""

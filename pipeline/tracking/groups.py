@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +16,10 @@ TOOL = "instrument"
 _TIPS = frozenset({"clasper", "jaw", "blade", "wrist", "tip"})
 # Words in the names of classes that are no instruments to operate with.
 _THINGS = frozenset({"thread", "suture", "needle", "clamp", "clip", "gauze", "swab", "sponge", "bag", "drain"})
+
+
+# Half of the probability, with some room for rounding.
+_HALF = np.float32(0.51)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,16 @@ class ClassGroups:
         The classes of a group count together: a cell that may be a jaw, a wrist or a clamp is of an instrument rather than of a
         clamp. `probabilities`: (K, h, w).
         """
-        groups = self.table[labels]
-        cells = np.flatnonzero(groups)
-        if len(self.names) > 1 and len(cells):
-            members = self.table[: len(probabilities)] == np.arange(1, len(self.names) + 1)[:, None]
-            sums = members.astype(np.float32) @ probabilities.reshape(len(probabilities), -1)[:, cells]
-            groups.ravel()[cells] = sums.argmax(axis=0) + 1
+        groups = np.asarray(cv2.LUT(labels, self.table), np.uint8)
+        if len(self.names) > 1:
+            cells = np.flatnonzero(groups)
+            # A class with more than half of the probability has the most probable group.
+            sure = probabilities.ravel()[labels.ravel()[cells].astype(np.intp) * labels.size + cells]
+            cells = cells[sure <= _HALF]
+            if len(cells):
+                members = self.table[: len(probabilities)] == np.arange(1, len(self.names) + 1)[:, None]
+                sums = members.astype(np.float32) @ probabilities.reshape(len(probabilities), -1)[:, cells]
+                groups.ravel()[cells] = sums.argmax(axis=0) + 1
         return groups
 
     @classmethod

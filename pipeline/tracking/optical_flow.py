@@ -51,7 +51,10 @@ class FlowEstimator:
             return None
         nothing: Any = None  # an array here would be an initial estimate
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
-        return None if is_cut(sampled(last, flow), small, _CUT) else flow
+        # A quarter of the pixels tells a cut.
+        rows, columns = (plane[::2, ::2] for plane in grid_indices(*small.shape))
+        moved_last = resampled(last, columns + flow[::2, ::2, 0], rows + flow[::2, ::2, 1], cv2.INTER_LINEAR)
+        return None if is_cut(moved_last, small[::2, ::2], _CUT) else flow
 
     def reset(self) -> None:
         """Start anew, because the next image is unrelated."""
@@ -97,15 +100,12 @@ def _small(luma: Plane) -> Plane:
 def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
     """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
     rows, columns = grid_indices(offsets.shape[0], offsets.shape[1])
-    return np.asarray(
-        cv2.remap(
-            values,
-            columns + offsets[..., 0],
-            rows + offsets[..., 1],
-            interpolation,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    )
+    return resampled(values, columns + offsets[..., 0], rows + offsets[..., 1], interpolation)
+
+
+def resampled(values: NDArray[Any], x: NDArray[Any], y: NDArray[Any], interpolation: int) -> NDArray[Any]:
+    """Sample `values` (h, w, ...) at the positions `x` and `y`, each float32; beyond the edge, at the edge."""
+    return np.asarray(cv2.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 
 @lru_cache(maxsize=8)

@@ -138,20 +138,26 @@ class Part:
 
 def find_parts(maps: CellMaps, tracks: Mapping[int, Track]) -> list[Part]:
     """Divide the groups of a frame into parts, each of which continues the track that is expected there."""
-    totals = np.bincount(maps.expected.ravel())
+    expected = maps.expected.ravel().astype(np.int32)
+    totals = np.bincount(expected)
     parts: list[Part] = []
-    for group in np.flatnonzero(np.bincount(maps.groups.ravel()))[1:] if maps.groups.any() else ():
+    for group, area in enumerate(np.bincount(maps.groups.ravel()).tolist()):
+        if not group or area < _SPECK:
+            continue
         count, components, stats, centers = cv2.connectedComponentsWithStats((maps.groups == group).view(np.uint8))
-        for index in range(1, count):
-            if (cells := int(stats[index, cv2.CC_STAT_AREA])) >= _SPECK:
+        shared = np.bincount(components.ravel() * len(totals) + expected, minlength=count * len(totals))
+        for index, cells in enumerate(stats[:, cv2.CC_STAT_AREA].tolist()):
+            if index and cells >= _SPECK:
                 region = (components == index).view(np.uint8)
-                whole = Part(region, int(group), 0, cells, centers[index].astype(np.float32), maps)
-                parts += _divide(whole, maps, totals, tracks)
+                whole = Part(region, group, 0, cells, centers[index].astype(np.float32), maps)
+                parts += _divide(whole, maps, shared[index * len(totals) :][: len(totals)], totals, tracks)
     return _without_doubles(parts, maps.expected, tracks)
 
 
-def _divide(whole: Part, maps: CellMaps, totals: NDArray[np.intp], tracks: Mapping[int, Track]) -> list[Part]:
-    counts = np.bincount(maps.expected[whole.mask > 0], minlength=1)
+def _divide(
+    whole: Part, maps: CellMaps, counts: NDArray[np.intp], totals: NDArray[np.intp], tracks: Mapping[int, Track]
+) -> list[Part]:
+    """Divide a region. counts, totals: how many of its cells, and of all, each key is expected in."""
     keys = [
         key
         for key in np.flatnonzero(counts).tolist()
@@ -186,9 +192,11 @@ def _divide(whole: Part, maps: CellMaps, totals: NDArray[np.intp], tracks: Mappi
 
 def _returned(whole: Part, keys: list[int], maps: CellMaps, tracks: Mapping[int, Track]) -> dict[int, NDArray[np.intp]]:
     """Return the hidden tracks that a region holds again beside others, where they were, with the cells (flat indices)."""
+    hidden = [t for t in tracks.values() if t.place is not None and t.group == whole.group and t.id]
+    if not hidden or maps.looks is None:
+        return {}
     free = ((maps.expected == 0) & (whole.mask > 0)).view(np.uint8)
-    hidden = [t for t in tracks.values() if t.group == whole.group and t.id and t.place is not None]
-    if not hidden or maps.looks is None or np.count_nonzero(free) < SPLIT_CELLS:
+    if np.count_nonzero(free) < SPLIT_CELLS:
         return {}
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -27,10 +28,11 @@ _THROUGH = 0.9
 _OPPOSITE, _BEND = -0.6, 4.0
 # Share of its width from which a shaft is whole.
 _CUT_OFF = 0.6
-_STEPS = 110
 _ANGLES = np.arange(_DIRECTIONS, dtype=np.float32) * np.float32(2 * np.pi / _DIRECTIONS)
 _RAYS: Point = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-_REACHED = _RAYS[:, None] * np.arange(1, _STEPS + 1, dtype=np.float32)[None, :, None]
+# Moves a ray that runs between two rows of cells into one of them.
+_ASIDE = np.float32(1e-3)
+_SQUARE = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ class Shaft:
 def border(inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the flat indices of the outermost cells of the field of view (h, w), in order around it."""
     field = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=[0])
-    core = cv2.erode(field, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
+    core = cv2.erode(field, _SQUARE)[1:-1, 1:-1]
     cells = np.flatnonzero(inside & (core == 0))
     rows, columns = np.divmod(cells, inside.shape[1])
     angles = np.arctan2(rows - rows.mean(), columns - columns.mean()) if len(cells) else rows
@@ -102,19 +104,17 @@ def find_shafts(region: Mask, runs: list[NDArray[np.intp]]) -> list[Shaft]:
 
 def middle_of(run: NDArray[np.intp], columns: int) -> tuple[Point, float]:
     """Return the middle (x, y) of a run of cells (flat indices into a grid of `columns`), and its extent."""
-    y, x = run // columns, run % columns
-    middle = np.array([x.sum(), y.sum()], np.float32) / np.float32(len(run))
-    return middle, math.hypot(int(x.max() - x.min()), int(y.max() - y.min())) + 1
+    rows, places = zip(*(divmod(cell, columns) for cell in run.tolist()), strict=True)
+    middle = np.array([sum(places), sum(rows)], np.float32) / np.float32(len(run))
+    return middle, math.hypot(max(places) - min(places), max(rows) - min(rows)) + 1
 
 
 def _cast(region: Mask, start: Point, width: float) -> Shaft:
     """Follow rays from `start` inside the region, and take the mean of the longest."""
-    padded = cv2.copyMakeBorder(region, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=[0])
-    height, columns = padded.shape
-    # Beyond the image all rays are in the padding, outside the region: each one ends there at the latest.
-    x = np.minimum(np.maximum((_REACHED[..., 0] + (start[0] + 1.5)).astype(np.int32), 0), columns - 1)
-    y = np.minimum(np.maximum((_REACHED[..., 1] + (start[1] + 1.5)).astype(np.int32), 0), height - 1)
-    lengths = padded.ravel().take(y * columns + x).argmin(axis=1).astype(np.float32)
+    x, y = _reached(*region.shape)
+    # Beyond the image there is no region: each ray ends there at the latest.
+    along = cv2.remap(region, x + (start[0] + _ASIDE), y + (start[1] + _ASIDE), cv2.INTER_NEAREST)
+    lengths = np.asarray(along).argmin(axis=1).astype(np.float32)
     best = int(lengths.argmax())
     # In a wide shaft the longest rays are its diagonals: the mean of all long rays about them is its axis.
     about = (_RAYS @ _RAYS[best] > _SPREAD) & (lengths >= _LONG * lengths[best])
@@ -125,8 +125,15 @@ def _cast(region: Mask, start: Point, width: float) -> Shaft:
     return Shaft(start, direction.astype(np.float32), float(lengths[best]), max(width * max(min(across), 0.5) / 2, 1.0))
 
 
+@lru_cache(maxsize=8)
+def _reached(rows: int, columns: int) -> Point:
+    """Return where the rays are after each step of a cell, until they have left the grid: x and y, (2, directions, steps)."""
+    steps = np.arange(1, math.ceil(math.hypot(rows, columns)) + 2, dtype=np.float32)
+    return np.ascontiguousarray((_RAYS[:, None] * steps[None, :, None]).transpose(2, 0, 1))
+
+
 def _wider(region: Mask) -> Mask:
-    return np.asarray(cv2.dilate(region, np.ones((3, 3), np.uint8)), np.uint8)
+    return np.asarray(cv2.dilate(region, _SQUARE), np.uint8)
 
 
 def _without_ends(shafts: list[Shaft], region: Mask) -> list[Shaft]:

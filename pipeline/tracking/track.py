@@ -63,11 +63,11 @@ class Track:
         """Return the similarity of an embedding to what it has looked like, 0..1."""
         return self.memory.similarity(embedding)
 
-    def add_colors(self, codes: NDArray[np.uint8], count: int) -> None:
-        """Take the color codes of its cells (n,), each below `count`, into its histogram."""
-        found = np.bincount(codes, minlength=count).astype(np.float32) / np.float32(max(len(codes), 1))
+    def add_colors(self, codes: NDArray[np.uint8]) -> None:
+        """Take the color codes of its cells (n,) into its histogram."""
+        found = np.bincount(codes, minlength=256).astype(np.float32) / np.float32(max(len(codes), 1))
         self.colors = found if self.colors is None else self.colors + np.float32(_NEWEST) * (found - self.colors)
 
-    def color_costs(self, codes: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Return how unlike its colors each code is: the negative logarithm of the frequency; None if its colors are unknown."""
-        return None if self.colors is None else np.asarray(-np.log(self.colors + np.float32(_RARE)))[codes]
+    def color_costs(self) -> NDArray[np.float32] | None:
+        """Return how unlike its colors each code is: minus the logarithm of its frequency, (256,); None if they are unknown."""
+        return None if self.colors is None else np.asarray(-np.log(self.colors + np.float32(_RARE)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import count
 from typing import Any
 
@@ -16,16 +16,14 @@ from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
-from cliprl.pipeline.tracking.contact import CODES, CellMaps
+from cliprl.pipeline.tracking.contact import CellMaps
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
 from cliprl.pipeline.tracking.regions import Part, find_parts
-from cliprl.pipeline.tracking.shafts import Mask, border, is_cut_off
+from cliprl.pipeline.tracking.shafts import border, is_cut_off
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
 
-# Longer side of the images that the motion is measured on.
-_FLOW_SIZE = 160
 # Frames for which a hidden instrument is expected where it was.
 _EXPECTED = 50
 # Instruments that are remembered after they have left.
@@ -77,12 +75,12 @@ class InstrumentTracker:
     def update(self, seen: TrackerInput) -> Instances:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
-        expected = self._expected(seen)
+        shape = segmentation.labels.shape
+        looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
+        expected = self._expected(segmentation, looks, seen.is_cut)
         groups = self.groups.most_probable(segmentation.labels, segmentation.probabilities)
         tips = np.asarray(cv2.LUT(segmentation.labels, self.groups.tips), np.uint8)
-        edge = _edge(segmentation.view, *groups.shape)
-        looks = None if seen.image is None else Appearance(seen.image, seen.features, groups.shape)
-        maps = CellMaps(groups, tips, expected, edge, looks)
+        maps = CellMaps(groups, tips, expected, _edge(segmentation.view, *shape), looks)
         parts = find_parts(maps, self._tracks)
         self._recognize(parts, looks)
         current = self._follow(parts, maps, segmentation)
@@ -90,12 +88,12 @@ class InstrumentTracker:
         self._forget()
         return self._instances(current, segmentation)
 
-    def _expected(self, seen: TrackerInput) -> NDArray[np.uint16]:
+    def _expected(self, segmentation: Segmentation, looks: Appearance | None, is_cut: bool) -> NDArray[np.uint16]:
         """Return the last frame's map of keys, moved to where its instruments should be now."""
-        labels, view = seen.segmentation.labels, seen.segmentation.view
-        flow = None if seen.image is None else self._flow(_small(seen.image))
+        labels, view = segmentation.labels, segmentation.view
+        flow = None if looks is None else self._flow(looks.gray)
         last, old = self._map, self._view
-        if last is None or old is None or last.shape != labels.shape or seen.is_cut:
+        if last is None or old is None or last.shape != labels.shape or is_cut:
             self._fresh = True
             return np.zeros(labels.shape, np.uint16)
         if (old.crop, old.placed) != (view.crop, view.placed):
@@ -113,8 +111,8 @@ class InstrumentTracker:
         rows, columns = offsets.shape[:2]
         for track in self._tracks.values():
             if track.missing:
-                x, y = np.clip(np.rint(track.center), 0, (columns - 1, rows - 1)).astype(int)
-                track.center = track.center - offsets[y, x]
+                x, y = (round(v) for v in track.center.tolist())
+                track.center = track.center - offsets[min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)]
                 if track.place is not None:
                     track.place = np.asarray(sampled(track.place, offsets, cv2.INTER_NEAREST), np.uint8)
 
@@ -176,7 +174,7 @@ class InstrumentTracker:
         current = np.zeros(segmentation.labels.shape, np.uint16)
         held: dict[int, list[Part]] = {}
         for part in parts:
-            np.copyto(current, np.uint16(part.key), where=part.mask > 0)
+            np.copyto(current, np.uint16(part.key), where=part.mask.view(np.bool_))
             held.setdefault(part.key, []).append(part)
         for key, track in self._tracks.items():
             track.age += 1
@@ -187,33 +185,31 @@ class InstrumentTracker:
                 track.place = None if track.missing > _EXPECTED else track.place
                 continue
             track.place = None
-            mask = (current == key).view(np.uint8)
             track.hits, track.missing, track.center = track.hits + 1, 0, _center(held[key])
             track.cells = sum(part.cells for part in held[key])
-            self._look(track, held[key], mask, maps)
-            if not track.id and track.is_confirmed and self._presence(segmentation, track, mask) >= _PRESENT:
+            track.has_entered = track.has_entered or any(part.runs for part in held[key])
+            if track.due:
+                self._look(track, held[key], maps)
+            if not track.id and track.is_confirmed and self._presence(segmentation, track, current == key) >= _PRESENT:
                 track.id = self._next_id()
         return current
 
     @staticmethod
-    def _look(track: Track, held: list[Part], mask: Mask, maps: CellMaps) -> None:
+    def _look(track: Track, held: list[Part], maps: CellMaps) -> None:
         """Take up how an instrument looks and where it enters."""
-        track.has_entered = track.has_entered or any(part.runs for part in held)
-        if not track.due:
-            return
         shafts = [shaft for part in held for shaft in part.shafts]
         if len(shafts) == 1 and not (track.shaft and is_cut_off(shafts[0], track.shaft)):
             track.shaft = shafts[0]
         if maps.looks is not None and (all(part.whole for part in held) or not len(track.memory)):
+            mask = reduce(np.bitwise_or, (part.mask for part in held))
             track.memory.add(maps.looks.embed(mask))
-            codes = maps.codes(mask > 0)
-            if codes is not None:
-                track.add_colors(codes, CODES)
+            if maps.codes is not None:
+                track.add_colors(maps.codes[mask.view(np.bool_)])
 
-    def _presence(self, segmentation: Segmentation, track: Track, mask: Mask) -> float:
+    def _presence(self, segmentation: Segmentation, track: Track, cells: NDArray[np.bool_]) -> float:
         """Return the mean probability of the classes of a track's group over its cells."""
         members = np.flatnonzero(self.groups.table[: len(segmentation.probabilities)] == track.group)
-        return float(segmentation.probabilities[members][:, mask > 0].sum(axis=0).mean())
+        return float(segmentation.probabilities[members][:, cells].sum(axis=0).mean())
 
     def _forget(self) -> None:
         gone = [key for key, track in self._tracks.items() if track.missing and not track.id]
@@ -223,34 +219,14 @@ class InstrumentTracker:
 
     def _instances(self, current: NDArray[np.uint16], segmentation: Segmentation) -> Instances:
         shown = [track for track in self._tracks.values() if track.id and not track.missing]
-        slots, rows = np.zeros(max(self._tracks, default=0) + 1, np.intp), len(segmentation.probabilities)
-        slots[[track.key for track in shown]] = range(1, len(shown) + 1)
-        cells = np.flatnonzero(current)
-        owner, labels = slots[current.ravel()[cells]], segmentation.labels.ravel()[cells].astype(np.intp)
-        counts = np.bincount(owner * rows + labels, minlength=(len(shown) + 1) * rows).reshape(-1, rows)
-        sure = segmentation.calibrated().ravel()[labels * current.size + cells]
-        sums = np.bincount(owner, sure, minlength=len(shown) + 1)
-        items = [
-            Instance(
-                track.id,
-                self.groups.names[track.group - 1],
-                int(counts[slot].argmax()),
-                area := int(counts[slot].sum()),
-                float(sums[slot]) / max(area, 1),
-            )
-            for slot, track in enumerate(shown, 1)
-        ]
-        ids = np.zeros_like(current)
-        ids.ravel()[cells] = np.array([0, *(track.id for track in shown)], np.uint16)[owner]
-        return Instances(ids, tuple(sorted(items, key=lambda item: item.id)))
-
-
-def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    scale = min(_FLOW_SIZE / max(height, width), 1.0)
-    green = cv2.extractChannel(image, 1)
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(cv2.resize(green, size, interpolation=cv2.INTER_AREA), np.uint8)
+        ids, classes = np.zeros(max(self._tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
+        counts = np.bincount(current.ravel().astype(np.int32) * classes + segmentation.labels.ravel())
+        items = []
+        for track in sorted(shown, key=lambda track: track.id):
+            ids[track.key] = track.id
+            class_id = int(counts[track.key * classes :][:classes].argmax())
+            items.append(Instance(track.id, self.groups.names[track.group - 1], class_id, track.cells))
+        return Instances(ids.take(current), tuple(items))
 
 
 def _on_grid(flow: Flow, grid: tuple[int, ...]) -> Flow:

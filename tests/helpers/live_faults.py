@@ -96,6 +96,6 @@ class MakeTracked(Make):
     def _track(self, frame: Frame) -> Segmentation:
         found = self._segment(frame)
         ids = found.labels.astype(np.uint16)
-        items = (Instance(1, "target", 1, int(ids.sum()), 0.9),) if ids.any() else ()
+        items = (Instance(1, "target", 1, int(ids.sum())),) if ids.any() else ()
         found.instances = Instances(ids, items)
         return found

@@ -176,7 +176,7 @@ def tracked(hidden: set[int]) -> Content:
         ids = np.zeros(found.labels.shape, np.uint16)
         for number, columns in ((1, slice(2, 26)), (2, slice(54, 78))):
             ids[13:38, columns] = 0 if number in away else number
-        items = tuple(Instance(number, "instrument", 1, 600, 0.9) for number in (1, 2) if number not in away)
+        items = tuple(Instance(number, "instrument", 1, 600) for number in (1, 2) if number not in away)
         found.instances = Instances(ids, items)
         return frame, found
 

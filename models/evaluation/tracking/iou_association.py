@@ -48,10 +48,10 @@ class IouAssociation:
         scores = [float(best[components == i].mean()) for i in regions]
         owners = self._match(boxes, scores)
         ids, items = np.zeros(labels.shape, np.uint16), []
-        for region, owner, score in zip(regions, owners, scores, strict=True):
+        for region, owner in zip(regions, owners, strict=True):
             if owner:
                 ids[components == region] = owner
-                items.append(Instance(owner, "instrument", 0, int(stats[region, cv2.CC_STAT_AREA]), score))
+                items.append(Instance(owner, "instrument", 0, int(stats[region, cv2.CC_STAT_AREA])))
         return Instances(ids, tuple(items))
 
     def _match(self, boxes: list[NDArray[np.float64]], scores: list[float]) -> list[int]:

@@ -32,7 +32,5 @@ class TrueAssociation:
         values[nearest[cells > 0]] = cells[cells > 0]
         ids = np.where((self._groups.table[labels] > 0) & (far <= _FAR), values[nearest], 0).astype(np.uint16)
         counts = np.bincount(ids.ravel())
-        items = (
-            Instance(number, "instrument", 0, int(counts[number]), 1.0) for number in np.flatnonzero(counts).tolist()
-        )
+        items = (Instance(number, "instrument", 0, int(counts[number])) for number in np.flatnonzero(counts).tolist())
         return Instances(ids, tuple(item for item in items if item.id))

@@ -9,7 +9,7 @@ from typing import Any
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_box
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import (
@@ -91,7 +91,7 @@ class EventSink(PartialFileSink):
             if segmentation.presence is not None:
                 event["presence"] = {name: round(value, 4) for name, value in segmentation.presence.items()}
             if segmentation.instances is not None:
-                event["instances"] = self._instances(frame, segmentation)
+                event["instances"] = self._instances(frame, segmentation, segmentation.instances)
                 if (followed := segmentation.instances.followed) is not None:
                     event["followed"] = describe_followed(followed)
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
@@ -109,7 +109,7 @@ class EventSink(PartialFileSink):
             if self._classes[m.class_id].kind != "background"
         }
 
-    def _instances(self, frame: Frame, segmentation: Segmentation) -> list[dict[str, Any]]:
+    def _instances(self, frame: Frame, segmentation: Segmentation, instances: Instances) -> list[dict[str, Any]]:
         return [
             {
                 "id": found.instance.id,
@@ -118,7 +118,7 @@ class EventSink(PartialFileSink):
                 "pixels": found.pixels,
                 "share": round(found.share, 6),
                 "box": list(upright_box(found.box, frame)),
-                "confidence": round(min(found.instance.confidence, 1.0), 4),
+                "confidence": round(segmentation.confidence_over(instances.ids == found.instance.id), 4),
             }
             for found in instance_statistics(segmentation)
         ]

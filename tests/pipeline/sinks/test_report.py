@@ -77,10 +77,10 @@ def case() -> Iterator[tuple[Frame, Segmentation | None]]:
         ids = np.zeros((32, 40), np.uint16)
         if 10 <= index < 50 or 80 <= index < 100:
             labels[10:14, :20], ids[10:14, :20] = 1, 1
-            found.append(Instance(1, "instrument", 1, 80, 0.9))
+            found.append(Instance(1, "instrument", 1, 80))
         if 80 <= index < 100:
             labels[20:24, 20:], ids[20:24, 20:] = 1, 2
-            found.append(Instance(2, "instrument", 1, 80, 0.9))
+            found.append(Instance(2, "instrument", 1, 80))
         pts = index + (25 if index >= 60 else 0)
         low = 0.3 if index in (20, 90) else 0.9
         room = frame(index, pts, 100 if index >= 100 else 180)

@@ -36,23 +36,23 @@ CLASSES = tuple(
 )
 
 
-def shown(*ids: int, confidence: float = 0.9) -> Instances:
+def shown(*ids: int) -> Instances:
     """Instrument 1 on the left, 2 on the right and lower, 3 (suction) small in the middle."""
     cells, items = np.zeros((64, 80), np.uint16), []
     for number in ids:
         top, left, size = {1: (10, 5, 12), 2: (40, 60, 10), 3: (30, 38, 4)}[number]
         cells[top : top + size, left : left + size] = number
-        items.append(Instance(number, "instrument", 2 if number == 3 else 1, size * size, confidence))
+        items.append(Instance(number, "instrument", 2 if number == 3 else 1, size * size))
     return Instances(cells, tuple(items))
 
 
-def step(follower: Follower, index: int, instances: Instances) -> Followed:
+def step(follower: Follower, index: int, instances: Instances, confidence: float = 0.9) -> Followed:
     """A frame in which the instruments have the class of their item, and instrument 2 the jaws of a grasper besides."""
     labels = np.zeros(instances.ids.shape, np.uint8)
     for item in instances.items:
         labels[instances.ids == item.id] = item.class_id
     labels[48:50, 60:70][instances.ids[48:50, 60:70] == 2] = 3
-    probabilities = np.zeros((4, *labels.shape), np.float32)
+    probabilities = np.where(np.arange(4)[:, None, None] == labels, np.float32(confidence), np.float32(0))
     return follower.update(index, instances, Segmentation(labels, probabilities, VIEW, 1.0, 0))
 
 
@@ -89,7 +89,7 @@ def test_a_target_that_is_away_is_lost_and_found_again() -> None:
 
 def test_words_wait_for_a_credible_instrument() -> None:
     follower = Follower(FollowTarget.parse("left", CLASSES))
-    assert {step(follower, i, shown(1, confidence=0.2)).state for i in range(20)} == {FollowState.WAITING}
+    assert {step(follower, i, shown(1), 0.2).state for i in range(20)} == {FollowState.WAITING}
     changing = [step(follower, i, shown(1 if i % 2 else 2)).state for i in range(20)]
     assert set(changing) == {FollowState.WAITING}
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec
+from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.memory import CAPACITY, EmbeddingMemory
+from cliprl.pipeline.tracking.shafts import border, contacts, find_shafts
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
 GRID, NETWORK = (64, 80), (256, 320)
@@ -241,6 +246,52 @@ def test_a_region_of_two_frames_gets_no_id(scene: Scene) -> None:
     for _ in range(2):
         assert scene.show(left(30)).items == ()
     assert ids(scene.show(left(30))) == [1]
+
+
+def test_confidence_is_computed_when_it_is_read(scene: Scene) -> None:
+    class Halving(ConfidenceModel):
+        """Halves the probabilities, and counts how often."""
+
+        calls = 0
+
+        def statistics(self, *_: object) -> NDArray[np.float64]:
+            return np.zeros(10)
+
+        def calibrate(self, statistics: object, probabilities: NDArray[np.float32], labels: object) -> Any:
+            Halving.calls += 1
+            return probabilities / 2
+
+    labels = np.zeros(GRID, np.uint8)
+    labels[20:25, :40] = 1
+    seen = replace(Scene._segmentation(labels), model=Halving(None, None))  # type: ignore[arg-type]
+    found = scene.tracker.update(TrackerInput(seen))
+    assert (ids(found), Halving.calls) == ([1], 0)
+    assert seen.confidence_over(found.ids == 1) == 0.5
+    assert seen.confidence_over(found.ids == 2) == 0.0
+
+
+@pytest.mark.parametrize("length", [40, 150])
+def test_a_shaft_is_measured_on_a_grid_of_any_size(length: int) -> None:
+    region = np.zeros((128, 160), np.uint8)
+    region[60:65, :length] = 1
+    runs = contacts(region, border(np.ones(region.shape, bool)))
+    (shaft,) = find_shafts(region, runs)
+    assert abs(shaft.length - length) <= 2
+    assert shaft.direction[0] > 0.99
+
+
+def test_thousands_of_frames_leave_few_tracks() -> None:
+    tracker, rng, grid = InstrumentTracker(ClassGroups.of(CLASSES)), np.random.default_rng(0), (16, 20)
+    view, images = full_viewport(*grid, *grid), rng.integers(0, 255, (7, *grid, 3), np.uint8)
+    for index in range(2000):  # one instrument after the other, each of another color, for ten frames
+        labels = np.zeros(grid, np.uint8)
+        labels[4 + index // 10 % 7 :, 8:12] = index % 10 > 2
+        seen = Segmentation(labels, (np.arange(4)[:, None, None] == labels).astype(np.float32), view, 1.0, 0)
+        tracker.update(TrackerInput(seen, images[index // 10 % 7], is_cut=index % 10 == 0))
+    tracks = tracker._tracks.values()
+    assert 1 < len(tracks) <= 34
+    assert all(len(track.memory) <= CAPACITY for track in tracks)
+    assert sum(track.place is not None for track in tracks) <= 50 // 10 + 1
 
 
 def test_needles_are_not_parts_of_instruments() -> None:
