@@ -37,7 +37,9 @@ class OpenVino:
             version = openvino().__version__.split("-")[0]
         except ImportError as error:
             return Probe(NAME, False, f"openvino can't be imported ({error}): pip install openvino")
-        if "CPU" not in _core().available_devices:
+        try:
+            _cpu_name()  # loads this plugin alone; a list of the devices would load those of GPUs too
+        except RuntimeError:
             return Probe(
                 NAME, False, "openvino finds no CPU plugin: install openvino from PyPI for this machine's architecture"
             )
