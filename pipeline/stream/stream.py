@@ -69,12 +69,14 @@ class Stream:
         workers = len(stages) if waits else stage_workers(len(stages))
         self._scheduler = StageScheduler(ContextSupply(self._ring, profiler), stages, workers)
         self._interrupted = False
+        self._wanted: int | None = None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
         """Process the source to its end, or `frames` frames of it; `on_frame` is called with each written frame.
 
         Raises the error of a stage after the sinks were closed.
         """
+        self._wanted = frames
         with self:
             for frame, segmentation in self:
                 if on_frame is not None:
@@ -98,9 +100,12 @@ class Stream:
 
     def _read(self) -> None:
         """Decode frames into the ring until the source ends or the stream is stopped."""
+        published, wanted = 0, self._wanted if self._ring.policy == "wait" else None
         try:
-            while (frame := self._decode()) is not None:
+            # One frame more is decoded than wanted, which shows whether the source ends there.
+            while (frame := self._decode()) is not None and published != wanted:
                 self._ring.publish(frame)
+                published += 1
             self._ring.finish()
         except RingClosed:
             self._ring.finish()

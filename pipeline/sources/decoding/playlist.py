@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
-from urllib.request import urlopen
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.errors import redact
@@ -40,6 +39,8 @@ def read_playlist(name: str) -> str:
     """Return the beginning of a playlist, a file or at an http address; "" if it can't be read."""
     try:
         if name.startswith(("http://", "https://")):
+            from urllib.request import urlopen  # with the modules of HTTP and TLS, which no other input needs
+
             with urlopen(name, timeout=_TIMEOUT) as answer:
                 data: bytes = answer.read(_LARGEST)
         else:
