@@ -79,7 +79,7 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
         if name not in manifest.hashes:
             raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
     for name, expected in manifest.hashes.items():
-        _check_hash(path / name, expected)
+        check_hash(path / name, expected)
     check_external_data(path, (name for name in manifest.hashes if name.endswith(".onnx")), manifest.hashes)
     embeddings = read_array(path / EMBEDDINGS).astype(np.float32, copy=False)
     if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes) or embeddings.shape[1] > MAX_EMBEDDING:
@@ -110,7 +110,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_hash(path: Path, expected: str) -> None:
+def check_hash(path: Path, expected: str) -> None:
+    """Raise BundleError if a file is missing, can't be read, or has another SHA-256 than the manifest lists."""
     if not path.is_file():
         raise BundleError(f"{path} is missing though the manifest lists it: copy the whole bundle again")
     try:

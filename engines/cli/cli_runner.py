@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -195,13 +196,15 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
     from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
     bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
+    lock = threading.Lock()  # networks are compiled on several threads
 
     def log(message: str) -> None:
-        with suppress(OSError):  # a closed terminal must not end the run
-            console.print(message, style="dim", markup=False, highlight=False)
-        if console.is_terminal and not bar.tasks:
-            bar.add_task("", total=None)
-            bar.start()
+        with lock:
+            with suppress(OSError):  # a closed terminal must not end the run
+                console.print(message, style="dim", markup=False, highlight=False)
+            if console.is_terminal and not bar.tasks:
+                bar.add_task("", total=None)
+                bar.start()
 
     try:
         yield log

@@ -23,7 +23,7 @@ def verify_variants(bundle: Bundle, device: str, precision: str, threads: int, o
     accepted, refined = False, dict[str, Comparison]()
     for variant in engine_variants(bundle, device, precision, threads):
         try:
-            comparisons = compare_with_reference(variant, variant.build(), reference)
+            comparisons = compare_with_reference(variant.compile()[1], variant.bundle, reference)
         except EngineError as error:
             table.add_row(variant.backend.name, variant.precision, "", "", "", f"[red]{escape(str(error))}[/]")
             continue

@@ -82,10 +82,16 @@ class EngineVariant:
 
     def build(self) -> dict[str, bytes]:
         """Compile both networks. Raises EngineError where the backend can't."""
+        return self.compile()[0]
+
+    def compile(self) -> tuple[dict[str, bytes], CompiledBundle]:
+        """Compile both networks, and make ready to run what can be stored. Raises EngineError where the backend can't."""
         request = self.encoder_request()
-        encoder = self._built(request)
-        shapes = refiner_shapes(self.bundle, self._checked(self.backend.load(encoder, request)))
-        return {ENCODER: encoder, REFINER: self._built(self._refiner(shapes))}
+        parts = {ENCODER: self._built(request)}
+        encoder = self._checked(self.backend.load(parts[ENCODER], request))
+        request = self._refiner(refiner_shapes(self.bundle, encoder))
+        parts[REFINER] = self._built(request)
+        return parts, CompiledBundle(encoder, self.backend.load(parts[REFINER], request), {})
 
     def _built(self, request: Request) -> bytes:
         """Compile a network. Raises EngineError, and for a graph that is made for one input size BundleError."""
@@ -177,11 +183,7 @@ def engine_variants(
                 yield EngineVariant(bundle, backend, each, threads or network_threads(), buffers, changed, batch)
 
 
-def compare_with_reference(
-    variant: EngineVariant, parts: Mapping[str, bytes], reference: Reference
-) -> tuple[Comparison, Comparison]:
-    """Run what was built over the reference's images, and compare."""
-    pair = variant.load(StoredEntry(parts))
-    outputs = predict(pair.encoder, pair.refiner, reference.images, variant.bundle)
-    names = [spec.name for spec in variant.bundle.manifest.classes]
-    return judge(*outputs, reference, names)
+def compare_with_reference(pair: CompiledBundle, bundle: Bundle, reference: Reference) -> tuple[Comparison, Comparison]:
+    """Run the compiled networks of a bundle over the reference's images, and compare."""
+    outputs = predict(pair.encoder, pair.refiner, reference.images, bundle)
+    return judge(*outputs, reference, [spec.name for spec in bundle.manifest.classes])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from cliprl.engines.backends.engine import AUTO, Engine, LogFunction, ignore_message
-from cliprl.engines.bundle.bundle import Bundle, open_bundle
+from cliprl.engines.bundle.bundle import PROBE_FILE, REFINER, Bundle, check_hash
+from cliprl.engines.bundle.manifest import MANIFEST, read_manifest
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache, entry_name
+from cliprl.engines.cpu_count import available_cpus
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.selection.engine_variant import (
     BUFFERS,
@@ -51,7 +55,8 @@ def load_engines(
         raise UsageError(f"batch {batch} is no number of images: give 1 or more")
     cache = cache or EngineCache()
     refused = []
-    served = _Served(cache, log)
+    # Compilers of a GPU time kernels on it, so that two at once would disturb each other.
+    served = _Served(cache, log, available_cpus() if device == "cpu" else 1)
     found = engine_variants(bundle, device, precision, threads, buffers, log, batch)
     for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:
@@ -64,36 +69,53 @@ def load_engines(
 
 
 class _Served:
-    """Load each variant once: one that the speed test has loaded is reused."""
+    """Load each variant once: one that the speed test has loaded is reused. `at_once`: how many may be compiled at a time."""
 
-    def __init__(self, cache: EngineCache, log: LogFunction) -> None:
-        self.cache, self.log = cache, log
-        self._pairs: dict[tuple[str, str], CompiledBundle] = {}
+    def __init__(self, cache: EngineCache, log: LogFunction, at_once: int) -> None:
+        self.cache, self.log, self.at_once = cache, log, at_once
+        self._pairs: dict[tuple[str, str], CompiledBundle | EngineError] = {}
 
     def __call__(self, variant: EngineVariant) -> CompiledBundle:
         kind = variant.backend.name, variant.precision
         if kind not in self._pairs:
-            self._pairs[kind] = serve(variant, self.cache, self.log)
-        return self._pairs[kind]
+            try:
+                self._pairs[kind] = serve(variant, self.cache, self.log)
+            except EngineError as error:
+                self._pairs[kind] = error
+        found = self._pairs[kind]
+        if isinstance(found, EngineError):
+            raise found
+        return found
+
+    def load_together(self, variants: Sequence[EngineVariant]) -> None:
+        """Load all variants, as many at once as may be. Errors are raised when a variant is asked for."""
+        if self.at_once > 1:
+            with ThreadPoolExecutor(self.at_once) as pool:
+                for loading in [pool.submit(self, variant) for variant in variants]:
+                    with suppress(EngineError):
+                        loading.result()
 
 
 def serve(variant: EngineVariant, cache: EngineCache, log: LogFunction = ignore_message) -> CompiledBundle:
     """Load a variant from the cache or build it. Raises EngineError, with the figures, if the accuracy gate refuses it."""
     fields = variant.fields()
     variant = replace(variant, sidecar=cache.folder / entry_name(fields))
-    made = cache.get_or_make(fields, lambda: _make(variant, log), log)
+    compiled: list[CompiledBundle] = []
+    made = cache.get_or_make(fields, lambda: _make(variant, log, compiled), log)
     if made.report["faults"]:
         raise EngineError(
             f"{variant.backend.name} in {variant.precision} is refused by the accuracy gate: "
             f"{', '.join(made.report['faults'])}"
         )
+    if compiled:
+        return replace(compiled[0], report=made.report)
     try:
         return variant.load(made)
     except EngineError as error:
         # Whole, made for this machine, and yet it does not load: worth one more build.
         log(f"{error}: compiling again")
         cache.forget(fields)
-        return variant.load(cache.get_or_make(fields, lambda: _make(variant, log), log))
+        return variant.load(cache.get_or_make(fields, lambda: _make(variant, log, compiled), log))
 
 
 def _fastest_first(found: Iterable[EngineVariant], served: _Served) -> Iterator[EngineVariant]:
@@ -119,6 +141,7 @@ def _measured_order(rivals: Sequence[EngineVariant], served: _Served) -> Sequenc
 def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
     """Compile and check every variant, and time the accepted ones; `log` gets the refusals."""
     accepted: dict[str, Engine] = {}
+    served.load_together(rivals)
     for rival in rivals:
         try:
             accepted[rival.precision] = served(rival).encoder
@@ -131,16 +154,20 @@ def _raced(rivals: Sequence[EngineVariant], served: _Served) -> dict[str, Any]:
     return {"faults": [], "milliseconds": {name: round(ms, 3) for name, ms in times.items()}, "order": order}
 
 
-def _make(variant: EngineVariant, log: LogFunction) -> StoredEntry:
-    """Build, and pass or refuse: a verdict of refusal is kept too, so that it need not be found again."""
+def _make(variant: EngineVariant, log: LogFunction, compiled: list[CompiledBundle]) -> StoredEntry:
+    """Build, and pass or refuse: a verdict of refusal is kept too, so that it need not be found again.
+
+    What was compared with the reference is appended to `compiled`.
+    """
     name = f"{variant.bundle.manifest.name} for {variant.backend.name} in {variant.precision}"
     log(f"compiling {name}: this is done once")
     start = time.monotonic()
-    parts = variant.build()
+    parts, pair = variant.compile()
     seconds = time.monotonic() - start
-    _unchanged(variant.bundle)
+    _check_unchanged(variant)
     reference = reference_of(variant.bundle)
-    comparisons = compare_with_reference(variant, parts, reference)
+    comparisons = compare_with_reference(pair, variant.bundle, reference)
+    compiled.append(pair)
     faults = [fault for comparison in comparisons for fault in comparison.faults()]
     report = {
         "seconds": round(seconds, 3),
@@ -151,7 +178,10 @@ def _make(variant: EngineVariant, log: LogFunction) -> StoredEntry:
     return StoredEntry({} if faults else parts, report)
 
 
-def _unchanged(bundle: Bundle) -> None:
-    """The compiler has read the files anew: they must still be those whose hashes were checked. Raises BundleError."""
-    if open_bundle(bundle.path).manifest.hashes != bundle.manifest.hashes:
-        raise BundleError(f"{bundle.path} was written anew while it was compiled: start again")
+def _check_unchanged(variant: EngineVariant) -> None:
+    """Raise BundleError if what was read anew to compile a bundle is not what was opened, whose hashes were checked."""
+    path, hashes = variant.bundle.path, variant.bundle.manifest.hashes
+    if read_manifest(path / MANIFEST).hashes != hashes:
+        raise BundleError(f"{path} was written anew while it was compiled: start again")
+    for name in sorted({*variant.backend.sources(variant.precision), REFINER, PROBE_FILE} & hashes.keys()):
+        check_hash(path / name, hashes[name])

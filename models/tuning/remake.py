@@ -69,7 +69,7 @@ def _int8_faults(bundle: Bundle) -> list[str]:
     """Return what the accuracy gate finds; nothing on a CPU that does not run int8, where the gate decides later."""
     try:
         variant = next(engine_variants(bundle, "cpu", "int8"))
-        compared = compare_with_reference(variant, variant.build(), reference_of(bundle))
+        compared = compare_with_reference(variant.compile()[1], variant.bundle, reference_of(bundle))
     except UsageError:
         return []
     except EngineError as error:

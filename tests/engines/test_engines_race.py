@@ -12,11 +12,11 @@ import pytest
 from virtual_time import VirtualClock
 
 from cliprl.engines import Bundle, EngineCache, add_reference, load_engines, open_bundle
-from cliprl.engines.backends.engine import Engine, Request
+from cliprl.engines.backends.engine import Engine, Request, TensorSpec
 from cliprl.engines.backends.openvino.backend import OpenVino
 from cliprl.engines.bundle.reference_outputs import drawn_images
 from cliprl.engines.selection import engine_variant, speed_test
-from cliprl.engines.selection.speed_test import ranked
+from cliprl.engines.selection.speed_test import ranked, run_speed_test
 
 # The race is timed by this clock: a neighbour on the machine decides nothing.
 CLOCK = VirtualClock()
@@ -93,9 +93,10 @@ def test_where_nothing_can_be_kept_each_precision_is_compiled_once(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    said = list[str]()
-    assert chosen(Three(slow=["one"]), bundle, tmp_path / "file" / "engines", monkeypatch, said) == "two"
-    assert [text.split(":")[0].split()[-1] for text in said if "compiling small" in text] == ["one", "two"]
+    said, backend = list[str](), Three(slow=["one"])
+    assert chosen(backend, bundle, tmp_path / "file" / "engines", monkeypatch, said) == "two"
+    assert sorted(backend.loaded) == ["one", "one", "two", "two"]  # the encoder and the refiner of each, once
+    assert sorted(text.split(":")[0].split()[-1] for text in said if "compiling small" in text) == ["one", "two"]
 
 
 def test_the_fastest_does_not_serve_where_the_gate_refuses_it(
@@ -127,3 +128,29 @@ def test_full_precision_serves_where_all_others_are_refused(
 )
 def test_accuracy_is_given_away_only_for_speed(times: dict[str, float], expected: list[str]) -> None:
     assert ranked(times) == expected
+
+
+class Timed:
+    """An engine whose runs take the given times, the last of which repeats."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds, self.runs = seconds, 0
+        self.inputs = {"image": TensorSpec("uint8", (1, 8, 8, 3))}
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        CLOCK.sleep(self.seconds[min(self.runs, len(self.seconds) - 1)])
+        self.runs += 1
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "runs"), [([0.008], 10), ([0.009] * 8 + [0.008], 15), ([0.1 - i / 1000 for i in range(60)], 33)]
+)
+def test_the_race_ends_when_no_engine_gets_faster(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, seconds: list[float], runs: int
+) -> None:
+    monkeypatch.setattr(speed_test, "time", CLOCK)
+    engines: dict[str, Any] = {"steady": Timed(0.01), "other": Timed(*seconds)}
+    times = run_speed_test(engines, bundle)
+    assert [engine.runs for engine in engines.values()] == [runs, runs]
+    assert times["other"] == pytest.approx(1000 * min(seconds[:runs]))

@@ -222,9 +222,10 @@ def test_stop_finishes_what_was_decoded() -> None:
 
 
 def test_a_number_of_frames_can_be_asked_for() -> None:
-    sink = Collector()
-    assert Stream(Numbers(100), sinks=[sink]).run(frames=12).frames == 12
+    sink, source = Collector(), Numbers(100)
+    assert Stream(source, sinks=[sink]).run(frames=12).frames == 12
     assert len(sink.pts) == 12
+    assert source._next <= 13  # no frame is decoded for nothing
     assert not stage_threads()
 
 
