@@ -12,6 +12,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator, Source, StreamInfo
 from cliprl.pipeline.sources import VideoSource, open_source
+from cliprl.pipeline.sources.demo import DemoSource
 
 # Tolerance in seconds when frame times are compared with a position: times are rounded.
 _TOLERANCE = 0.001
@@ -161,10 +162,13 @@ def _ignore_end() -> None:
 
 
 def open_file_at(name: str, seconds: float, stream: int | None = None) -> Source:
-    """Open a file at the last key frame before `seconds`; a file without seeks, or another source, at its start."""
+    """Open a file at the last key frame before `seconds`, the demo scene at its frame there; another source at its start."""
     if seconds > 0 and os.path.isfile(name):
         try:
             return VideoSource(os.path.abspath(name), stream=stream, start=seconds)
         except CliprlError:
             pass  # it is decoded from its start
-    return open_source(name, stream=stream)
+    source = open_source(name, stream=stream)
+    if isinstance(source, DemoSource):
+        source.start_at(seconds)
+    return source

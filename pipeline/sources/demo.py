@@ -81,6 +81,13 @@ class DemoSource(FrameSource):
         self._renderer = SceneRenderer(options.seed, height, width)
         self._writer = RgbWriter()
         self._index = 0
+        self.origin = 0.0
+
+    def start_at(self, seconds: float) -> None:
+        """Begin with the last frame at or before `seconds`. Its time becomes `origin`."""
+        wanted = int(seconds / self.info.time_base)
+        self._index = wanted if self.info.frames is None else min(wanted, self.info.frames - 1)
+        self.origin = float(self._index * self.info.time_base)
 
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         if self._index == self.info.frames:

@@ -153,6 +153,22 @@ def test_unseekable_input_is_decoded_from_its_beginning() -> None:
         assert playback.position == pytest.approx(0.4, abs=0.01)
 
 
+def test_the_demo_scene_is_opened_at_any_frame() -> None:
+    name = "demo:?size=64x64&seconds=0"
+    with open_file_at(name, 0.2) as source, open_source(name) as whole:
+        frame, *_, same = source.read(), *(whole.read() for _ in range(6))
+        assert frame is not None
+        assert same is not None
+        np.testing.assert_array_equal(frame.luma, same.luma)
+        assert (frame.pts, source.origin) == (same.pts, 0.2)  # type: ignore[attr-defined]
+    with open_file_at(name, 36_000.02) as late:  # not by rendering all frames before it
+        frame = late.read()
+        assert frame is not None
+        assert frame.seconds == 36_000.0
+    with open_file_at("demo:?size=64x64&seconds=1", 5.0) as ended:
+        assert [frame.pts for frame in ended] == [24]
+
+
 @pytest.mark.parametrize("seconds", [0.3, 1e308])
 def test_input_of_unknown_length_seeks_within_what_was_read(seconds: float) -> None:
     with play("demo:?size=64x64&seconds=0") as playback:
