@@ -104,7 +104,9 @@ class SupervisedConfig(_Settings):
     Logits are compared with the labels of every `stride`-th pixel. A stride finer than the network's grid of 4 upsamples the
     logits bilinearly: the boundary between two cells is learned, at the cost of time.
 
-    The stage ends with the exponential moving average of its weights, of decay `average` (0: with the last weights).
+    The stage ends with the exponential moving average of its weights, of decay `average` (0: with the last weights). Of the
+    weights before the stage, `start_share` stays in them: both are averaged, as in WiSE-FT (Wortsman et al., 2022), so that
+    fine-tuning costs less of what the start knew.
     """
 
     steps: Count = 2400
@@ -114,6 +116,7 @@ class SupervisedConfig(_Settings):
     tower_rate: Number = 3e-4
     dice: Number = 0.5
     average: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    start_share: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

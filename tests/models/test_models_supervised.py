@@ -71,9 +71,10 @@ def test_a_stride_that_no_grid_has_is_refused(stride: int) -> None:
         stage_of(stride)
 
 
-def averaging(steps: int, decay: float) -> Supervised:
+def averaging(steps: int, decay: float, start_share: float = 0.0) -> Supervised:
     torch.manual_seed(0)
-    recipe = replace(RECIPE, supervised=replace(RECIPE.supervised, steps=steps, average=decay))
+    supervised = replace(RECIPE.supervised, steps=steps, average=decay, start_share=start_share)
+    recipe = replace(RECIPE, supervised=supervised)
     return Supervised(ClipSegmenter(recipe.network), Mixture([Edges()], [1.0]), CLASSES, recipe)
 
 
@@ -98,3 +99,18 @@ def test_an_average_is_resumed_from_its_checkpoint() -> None:
     second.step(1)
     for (name, one), other in zip(whole.network.named_parameters(), second.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_share_of_the_start_stays_in_the_weights(decay: float) -> None:
+    plain, mixed = averaging(2, decay), averaging(2, decay, start_share=0.7)
+    start = {name: value.clone() for name, value in plain.network.state_dict().items()}
+    for step in range(2):
+        plain.step(step)
+        mixed.step(step)
+    found = mixed.network.state_dict()
+    for name, value in plain.network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(found[name], 0.7 * start[name] + 0.3 * value, msg=name)
+    for name, value in mixed.state().get("average", {}).items():
+        torch.testing.assert_close(value, found[name], msg=name)

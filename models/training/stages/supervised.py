@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Supervised(GradientStage):
 
         self.batches = BatchLoader(batch, recipe.data.workers)
         self._average = WeightAverage(network, config.average) if config.average else None
+        self._start = deepcopy(network.state_dict()) if config.start_share else {}
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(self, index: int) -> Mapping[str, float]:
@@ -75,9 +77,21 @@ class Supervised(GradientStage):
         self.update(cross_entropy + self.config.dice * dice)
         if self._average:
             self._average.update(index)
-            if index + 1 == self.steps:
-                self._average.copy_to_network()
+        if index + 1 == self.steps:
+            self._finish()
         return {"cross-entropy": cross_entropy.item(), "dice": dice.item()}
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        """End with the average of the weights, and with the share of those before the stage that stays."""
+        if self._average:
+            self._average.copy_to_network()
+        weights = self.network.state_dict()
+        for name, value in self._start.items():
+            if value.is_floating_point():
+                weights[name].lerp_(value, self.config.start_share)
+        if self._average:
+            self._average.load(weights)
 
     def preview(self) -> Image | None:
         """Return images of the last step, each beside its truth and its prediction: uint8 (n H, 3 W, 3) RGB."""
