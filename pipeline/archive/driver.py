@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -156,10 +157,10 @@ class ArchiveDriver:
         path, folder = Path("videos", job.video), Path()
         for part in path.parent.parts:
             folder = folder / part
-            if str(folder) in self._places:
+            if _key(folder) in self._places:
                 folder = self._with_hash(folder, job.content)
         folder = folder / path.name
-        if self._places.get(str(folder), job.content) != job.content or str(folder) in self._parents:
+        if self._places.get(_key(folder), job.content) != job.content or _key(folder) in self._parents:
             folder = self._with_hash(folder, job.content)
         self._take(str(folder), job.content)
         return str(folder)
@@ -171,8 +172,8 @@ class ArchiveDriver:
         return folder.with_name(f"{name}{short}")
 
     def _take(self, folder: str, content: str) -> None:
-        self._places[folder] = content
-        self._parents.update(map(str, Path(folder).parents))
+        self._places[_key(folder)] = content
+        self._parents.update(map(_key, Path(folder).parents))
 
     def _fail(self, job: VideoJob, reason: str, *, permanent: bool) -> None:
         reason = reason.removeprefix(job.source).lstrip(": ")
@@ -203,3 +204,8 @@ class ArchiveDriver:
     def _note(self, outcome: VideoOutcome) -> None:
         self.outcomes[outcome.video] = outcome
         self._on_outcome(outcome)
+
+
+def _key(folder: str | Path) -> str:
+    """Return a folder's name as file systems that ignore case, or compose letters, compare it."""
+    return unicodedata.normalize("NFC", str(folder)).casefold()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,19 @@ def test_other_content_under_a_known_name_gets_another_folder(world: World) -> N
     assert record is not None
     assert record["folder"].startswith("videos/a.mp4~")
     assert (world.journal.videos / "a.mp4").is_dir()
+
+
+def test_folders_differ_by_more_than_case(tmp_path: Path) -> None:
+    names = ("a.mp4", "A.MP4", "a.mkv", "sub/b.mp4", "Sub/B.mp4", "caf\u00e9.mp4", "cafe\u0301.mp4")
+    world = World(tmp_path, {name: name for name in names})
+    driver, _ = world.run()
+    assert all(outcome.good for outcome in driver.outcomes.values())
+    folders = [record["folder"] for record in world.journal.records()]
+    assert len({unicodedata.normalize("NFC", folder).casefold() for folder in folders}) == len(names)
+    assert {"videos/a.mkv"} < set(folders)
+    assert sum("~" in folder for folder in folders) == 3
+    assert world.run()[1] is not None
+    assert world.runs == []
 
 
 @pytest.mark.parametrize("names", [("a.mp4", "a.mp4/x.mp4"), ("a.mp4/x.mp4", "a.mp4")])
