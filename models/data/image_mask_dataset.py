@@ -161,15 +161,24 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
+def _by_stem(paths: Iterable[Path], ending: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        stem = path.stem.removesuffix(ending)
+        if stem in found:
+            raise CliprlError(f"{found[stem]} and {path} have one name without their suffixes: remove one of them")
+        found[stem] = path
+    return found
+
+
 def pair_by_name(
     images: Iterable[Path], masks: Iterable[Path], image_ending: str = "", mask_ending: str = ""
 ) -> list[tuple[Path, Path]]:
     """Pair images and masks of the same name, in natural order, without the given endings before their suffix.
 
-    Raises CliprlError for an image without a mask, or a mask without an image.
+    Raises CliprlError for an image without a mask, a mask without an image, and two files of one name.
     """
-    of_image = {path.stem.removesuffix(image_ending): path for path in images}
-    of_mask = {path.stem.removesuffix(mask_ending): path for path in masks}
+    of_image, of_mask = _by_stem(images, image_ending), _by_stem(masks, mask_ending)
     for here, there, word in ((of_image, of_mask, "mask"), (of_mask, of_image, "image")):
         lone = [path for stem, path in here.items() if stem not in there]
         if lone:

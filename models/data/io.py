@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from cliprl.engines import CliprlError
 from cliprl.models.data.sample import Image
@@ -56,7 +57,7 @@ def read_mask(path: Path) -> Image:
     if mask is None:
         raise CliprlError(f"{path} can't be read as a mask: copy it again")
     if mask.dtype != np.uint8:
-        raise CliprlError(f"{path} has {8 * mask.dtype.itemsize} bits a channel: masks have 8")
+        raise CliprlError(f"{path} has {8 * mask.dtype.itemsize} bits a channel: masks have 8; write it with 8")
     return mask.astype(np.uint8) if mask.ndim == 2 else np.ascontiguousarray(mask[..., 2::-1]).astype(np.uint8)
 
 
@@ -111,13 +112,26 @@ def _refuse(path: Path, kind: str, found: Mapping[Any, int], known: str) -> None
     """Raise CliprlError for the most frequent unknown value or color, with its count and the number of others."""
     worst, count = max(found.items(), key=lambda item: item[1])
     others = f" (and {len(found) - 1} other unknown {kind}s)" if len(found) > 1 else ""
+    lossy = "; JPEG changes values, so write masks as PNG" if path.suffix.lower() in (".jpg", ".jpeg") else ""
     raise CliprlError(
-        f"{path} holds {kind} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}"
+        f"{path} holds {kind} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}{lossy}"
     )
 
 
 def _text(value: int | Color) -> str:
     return str(value) if isinstance(value, int) else f"({', '.join(map(str, value))})"
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the place, the rule and the value of the first wrong field of a file; an unknown name comes before all others."""
+    faults = error.errors(include_url=False)
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    # Names of types that pydantic adds for a choice among several are no part of the place.
+    place = " ".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{place}'"
+    found = "" if first["type"] == "missing" else f", not {str(first['input'])[:40]!r}"
+    return f"{place}: {first['msg']}{found}"
 
 
 def check_size(image: Image, labels: NDArray[np.uint8], image_path: Path, mask_path: Path) -> None:

@@ -311,12 +311,17 @@ def test_indices_of_a_palette_are_read_not_its_colours(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("[[classes]]", "[[klasses]]", "unknown key 'klasses'"),
-        ("value = 7", "valeu = 7", "unknown key 'valeu'"),
+        ("value = 7", "valeu = 7", "unknown key 'classes 1 valeu'"),
         ("value = 7", "value = 0", "two classes one value"),
         ("[170, 255, 0]", "[0, 0, 0]", "two classes one color"),
-        ("[170, 255, 0]", "[170, 255]", "lacks or garbles"),
-        ('kind = "instrument"', 'kind = "tool"', "kind 'tool'"),
-        ('kind = "instrument"', "", "lacks or garbles a key"),
+        ("[170, 255, 0]", "[170, 255]", "classes 1 color 2: Field required"),
+        ('kind = "instrument"', 'kind = "tool"', "kind.*, not 'tool'"),
+        ('kind = "instrument"', "", "classes 1 kind: Field required"),
+        ("value = 7", "value = 700", "classes 1 value.*, not '700'"),
+        ("value = 7", "value = [7]", "classes 1 value"),
+        ('["a grasper", "forceps"]', '"ab"', "classes 1 prompts.*, not 'ab'"),
+        ("ignore = [", 'ignore = ["1", ', "ignore 0.*, not '1'"),
+        ("ignore = [", 'consecutive = "no"\nignore = [', "consecutive.*, not 'no'"),
         ("ignore", "ignore = ", "is not TOML"),
     ],
 )
@@ -324,6 +329,22 @@ def test_a_bad_classes_toml_is_named(tmp_path: Path, old: str, new: str, said: s
     with pytest.raises(UsageError, match=said) as error:
         FolderSet(folder_set(tmp_path, CLASSES_TOML.replace(old, new)))
     assert str(tmp_path / "classes.toml") in str(error.value)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_gray_masks_in_several_channels_hold_values(tmp_path: Path, channels: int) -> None:
+    folder_set(tmp_path)
+    mask = np.repeat(strip([7, 0, 0])[..., None], channels, axis=2)
+    mask[..., 3:] = 255
+    write(tmp_path / "masks/single.png", mask)
+    assert (FolderSet(tmp_path)[0].labels == [1, 0, 0]).all()
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    folder_set(tmp_path)
+    write(tmp_path / "images/single.bmp", noise(8, 3))
+    with pytest.raises(CliprlError, match=r"single\.bmp and .*single\.png have one name"):
+        FolderSet(tmp_path)
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:

@@ -22,20 +22,40 @@ the classes in the order of their ids, the background first:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import IMAGE_SUFFIXES, Color, labels_from_colors, labels_from_values, read_palette_mask
+from cliprl.models.data.io import IMAGE_SUFFIXES, first_fault, labels_from_colors, labels_from_values, read_palette_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
 
 LAYOUT = "images/ and masks/ with files of the same names, and classes.toml"
-CLASS_KINDS = ("background", "tissue", "instrument")
-SPEC_KEYS = ("consecutive", "ignore", "classes")
-CLASS_KEYS = ("name", "kind", "color", "value", "prompts")
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Color = tuple[_Byte, _Byte, _Byte]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Class(_Strict):
+    name: _Text
+    kind: Literal["background", "tissue", "instrument"]
+    color: Annotated[_Color, Field(strict=False)]
+    value: _Byte | None = None
+    prompts: Annotated[list[_Text], Field(min_length=1)] | None = None
+
+
+class _Spec(_Strict):
+    consecutive: bool = True
+    ignore: list[_Byte | Annotated[_Color, Field(strict=False)]] = []
+    classes: Annotated[list[_Class], Field(min_length=2, max_length=IGNORE - 1)]
 
 
 @register_dataset("folder", "your own images and masks, with classes.toml", mark="classes.toml")
@@ -45,20 +65,17 @@ class FolderSet(ImageMaskDataset):
     def __init__(self, folder: Path) -> None:
         self.name = folder.resolve().name
         path = folder / "classes.toml"
-        table = _load(path)
-        entries = table["classes"]
-        self.classes = tuple(_class(entry, path) for entry in entries)
-        self._values = {int(entry.get("value", i)): i for i, entry in enumerate(entries)}
-        self._colors = {spec.color: i for i, spec in enumerate(self.classes)}
-        for what, known in (("value", self._values), ("color", self._colors)):
-            if len(known) < len(entries):
-                raise UsageError(f"{path} gives two classes one {what}: a mask could not tell them apart")
-        self._ignore(table.get("ignore", []))
-        super().__init__(folder, self._pairs(folder, bool(table.get("consecutive", True))), LAYOUT)
-
-    def _ignore(self, marks: list[Any]) -> None:
-        self._values |= {mark: IGNORE for mark in marks if isinstance(mark, int)}
-        self._colors |= {_color(mark): IGNORE for mark in marks if isinstance(mark, list)}
+        spec = _load(path)
+        self.classes = tuple(ClassSpec(c.name, c.color, c.kind, tuple(c.prompts or (c.name,))) for c in spec.classes)
+        values = [i if c.value is None else c.value for i, c in enumerate(spec.classes)]
+        self._values = {value: i for i, value in enumerate(values)}
+        self._colors = {c.color: i for i, c in enumerate(spec.classes)}
+        for what, known in (("name", {c.name for c in spec.classes}), ("value", self._values), ("color", self._colors)):
+            if len(known) < len(values):
+                raise UsageError(f"{path} gives two classes one {what}: they could not be told apart")
+        self._values |= {mark: IGNORE for mark in spec.ignore if isinstance(mark, int)}
+        self._colors |= {mark: IGNORE for mark in spec.ignore if isinstance(mark, tuple)}
+        super().__init__(folder, self._pairs(folder, spec.consecutive), LAYOUT)
 
     def _pairs(self, folder: Path, consecutive: bool) -> list[ImageMaskPair]:
         root = folder / "images"
@@ -76,50 +93,30 @@ class FolderSet(ImageMaskDataset):
         mask = read_palette_mask(path)
         return (
             labels_from_values(mask, self._values, path)
-            if mask.ndim == 2
+            if mask.ndim == 2 or self._is_of_values(mask)
             else labels_from_colors(mask, self._colors, path)
         )
+
+    def _is_of_values(self, mask: Image) -> bool:
+        """Whether a mask (H, W, 3) holds gray values in each channel, not the colors of classes."""
+        if (mask != mask[..., :1]).any():
+            return False
+        values = np.unique(mask[..., 0]).tolist()
+        return not all((value,) * 3 in self._colors for value in values)
 
 
 def _images(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def _load(path: Path) -> _Spec:
     if not path.is_file():
         raise UsageError(f"{path} is missing: a folder of data must hold {LAYOUT}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
-    _check_keys(table, SPEC_KEYS, path)
-    entries = table.get("classes")
-    if not isinstance(entries, list) or not 2 <= len(entries) < IGNORE:
-        raise UsageError(f"{path} must list at least two [[classes]], the background first")
-    return table
-
-
-def _class(entry: Mapping[str, Any], path: Path) -> ClassSpec:
-    _check_keys(entry, CLASS_KEYS, path)
-    try:
-        name, kind, color = str(entry["name"]), str(entry["kind"]), _color(entry["color"])
-    except (KeyError, TypeError, ValueError) as error:
+        return _Spec.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except ValidationError as error:
         raise UsageError(
-            f"{path}: class {dict(entry)} lacks or garbles a key ({error!r}): it needs name, kind, color"
+            f"{path}: {first_fault(error)}; a class has name, kind and color, and may have value and prompts"
         ) from error
-    if kind not in CLASS_KINDS or not all(0 <= v <= 255 for v in color):
-        raise UsageError(
-            f"{path}: class '{name}' has kind '{kind}' and color {color}: {', '.join(CLASS_KINDS)}; 0..255"
-        )
-    return ClassSpec(name, color, kind, tuple(entry.get("prompts", (name,))))
-
-
-def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], path: Path) -> None:
-    for key in table:
-        if key not in known:
-            raise UsageError(f"{path} has an unknown key '{key}': one of {', '.join(known)}")
-
-
-def _color(value: Any) -> Color:
-    red, green, blue = (int(v) for v in value)
-    return red, green, blue
+    except ValueError as error:
+        raise UsageError(f"{path} is not TOML ({error}): correct it") from error

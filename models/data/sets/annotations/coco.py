@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from cliprl.engines import ClassSpec, CliprlError
+from cliprl.models.data.io import first_fault
 from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
@@ -107,11 +108,7 @@ def _fault(error: Exception) -> str:
     needs = "it needs images, annotations and categories"
     if not isinstance(error, ValidationError):
         return f" ({error}): {needs}"
-    first = error.errors(include_url=False)[0]
-    if len(first["loc"]) < 2:
-        return f": {needs}"
-    found = "" if first["type"] == "missing" else f", not {str(first['input'])[:40]!r}"
-    return f": {' '.join(map(str, first['loc']))}: {first['msg']}{found}; export the task again"
+    return f": {needs}" if len(error.errors()[0]["loc"]) < 2 else f": {first_fault(error)}; export the task again"
 
 
 def _add(entry: _Annotation, frames: Mapping[int, AnnotatedFrame], names: Mapping[int, str], where: str) -> None:
