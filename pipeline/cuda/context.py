@@ -28,7 +28,7 @@ class SharedGpu:
     """A GPU and what its video streams share: the compute stream, the turns on it, and how an engine becomes a network.
 
     `notes` explain the choices made at start-up, one sentence each. `decoder` is the GPU's number for libav's NVDEC and
-    `encoding` describes its NVENC; None disables either.
+    `encoding` describes its NVENC; None disables either. `contexts` are those of the video streams.
     """
 
     gpu: Gpu
@@ -38,6 +38,7 @@ class SharedGpu:
     compute: CudaStream = None
     decoder: int | None = None
     encoding: Encoding | None = None
+    contexts: weakref.WeakSet[GpuContext] = field(default_factory=weakref.WeakSet)
 
 
 def share(
@@ -57,6 +58,8 @@ class GpuContext:
     def __init__(self, shared: SharedGpu) -> None:
         self.gpu, self.turns, self.network, self.notes = shared.gpu, shared.turns, shared.network, shared.notes
         self.compute, self.decoder, self.encoding = shared.compute, shared.decoder, shared.encoding
+        self.contexts = shared.contexts
+        self.contexts.add(self)
         self._ring: CudaRing | None = None
         self._streams: list[CudaStream] = []
         weakref.finalize(self, _give_back, self.gpu, self._streams).atexit = False

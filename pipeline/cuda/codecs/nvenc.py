@@ -14,13 +14,14 @@ import av
 from av.packet import Packet
 from av.video.frame import CudaContext
 
+from cliprl.engines import available_cpus
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.cuda.context import Encoding, GpuContext
 from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu
 from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
-from cliprl.pipeline.sinks.video.letterbox import letterbox
+from cliprl.pipeline.sinks.video.live_encoding import OpenStream
 from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
 from cliprl.pipeline.sinks.video.video_file import VideoSink
 
@@ -54,18 +55,19 @@ class NvencEncoder(VideoEncoder):
     """A `VideoEncoder` for frames of a device's ring.
 
     Each frame is copied on the GPU, so that its slot is free at once. The copy's memory is used again after its packet has
-    arrived: NVENC has read it then.
+    arrived: NVENC has read it then. Where NVENC fails, libx264 encodes these copies and all further frames.
     """
 
     def __init__(
         self, stream: Any, first: Frame, info: StreamInfo, *, device: GpuContext, encoding: Encoding, **settings: Any
     ) -> None:
         self._device, self._gpu = device, device.gpu
+        self._continue = partial(VideoEncoder, first=first, info=info, **settings)
         self._context = _context(self._gpu, encoding)
         self._copying, self._copied = device.stream(), device.gpu.event()
         self._free: list[Surface] = []
-        self._opened = False
-        self._given: deque[Surface] = deque()
+        self._opened = self._on_cpu = False
+        self._given: deque[tuple[Surface, av.VideoFrame]] = deque()
         super().__init__(stream, first, info, **settings)
         stream.codec_context.pix_fmt = encoding.pix_fmt
         self.notes["encoder"] = f"encoded on the GPU by {encoding.codec}"
@@ -74,43 +76,77 @@ class NvencEncoder(VideoEncoder):
         return options(crf, preset)
 
     def _image_of(self, frame: Frame) -> av.VideoFrame:
-        gpu, stream, ring = self._gpu, self._copying, self._device.frames
-        surface = self._free.pop() if self._free else Surface.of(gpu, *self._size)
-        self._given.append(surface)
-        slot = ring.enter(frame, stream)
+        gpu, ring = self._gpu, self._device.frames
+        slot = ring.enter(frame, self._copying)
         source = (slot.luma, slot.chroma)
-        if slot.size != self._size:
-            source = self._fitted(frame, source)
-        gpu.copy(surface.luma, source[0], stream)
-        gpu.copy(surface.chroma, source[1], stream)
-        ring.leave(frame, stream)
-        # NVENC reads on its own stream, which does not synchronize with this one.
-        gpu.record(self._copied, stream)
-        gpu.synchronize(self._copied)
+        form = (slot.size, frame.color, frame.sample_aspect or 1)
+        if self._on_cpu or form != (self._size, self._color, self._aspect or 1):
+            self._copy(source, (frame.luma, frame.chroma))
+            fitted = super()._image_of(frame)
+            if self._on_cpu:
+                ring.leave(frame, self._copying)
+                return fitted
+            source = self._pinned(fitted)
+        surface = self._free.pop() if self._free else Surface.of(gpu, *self._size)
+        self._copy(source, (surface.luma, surface.chroma))
+        ring.leave(frame, self._copying)
         image = surface.image(gpu, self._context)
         image.time_base = frame.time_base
+        self._given.append((surface, image))
         return image
 
-    def _fitted(self, frame: Frame, planes: tuple[Buffer, Buffer]) -> tuple[Buffer, Buffer]:
-        """Fit a frame of another size into the video, on the host: this is rare."""
-        self._note_size(frame)
-        for target, source in zip((frame.luma, frame.chroma), planes, strict=True):
-            self._gpu.copy(target, source, self._copying)
+    def _copy(self, planes: tuple[Buffer, Buffer], targets: tuple[Buffer, Buffer]) -> None:
+        """Copy planes and wait: NVENC reads on its own stream, which does not synchronize with this one's."""
+        for target, plane in zip(targets, planes, strict=True):
+            self._gpu.copy(target, plane, self._copying)
         self._gpu.record(self._copied, self._copying)
         self._gpu.synchronize(self._copied)
-        fitted = letterbox(frame.luma, frame.chroma, *self._size, frame.color)
-        pinned = [self._gpu.pinned(plane.shape, plane.dtype) for plane in fitted]
-        for target, plane in zip(pinned, fitted, strict=True):
-            target[...] = plane
-        return pinned[0], pinned[1]
+
+    def _pinned(self, image: av.VideoFrame | None = None) -> tuple[Buffer, Buffer]:
+        """Allocate pinned planes of the video's size, with the pixels of an image on the host: this is rare."""
+        height, width = self._size
+        luma = self._gpu.pinned((height, width), "uint8")
+        chroma = self._gpu.pinned((height // 2, width // 2, 2), "uint8")
+        if image is not None:
+            pixels = image.to_ndarray()
+            luma[...], chroma[...] = pixels[:height], pixels[height:].reshape(chroma.shape)
+        return luma, chroma
 
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """See `VideoEncoder`."""
         with nullcontext() if self._opened else CAPTURE_LOCK:  # the first frame opens the encoder
-            packets = super().encode(frame)
+            try:
+                packets = super().encode(frame)
+            except av.error.FFmpegError as error:
+                return self._encode_on_cpu(error, f"from frame {frame.index} on")
         self._opened = True
-        for _ in packets:
-            self._free.append(self._given.popleft())
+        for _ in () if self._on_cpu else packets:
+            self._free.append(self._given.popleft()[0])
+        return packets
+
+    def flush(self) -> list[Packet[Any]]:
+        """See `VideoEncoder`."""
+        try:
+            return super().flush()
+        except av.error.FFmpegError as error:
+            return [*self._encode_on_cpu(error, "for the last frames"), *super().flush()]
+
+    def _encode_on_cpu(self, error: av.error.FFmpegError, place: str) -> list[Packet[Any]]:
+        """Let libx264 go on with the frames that NVENC has not encoded. Raises the error before the first frame, and later."""
+        if self._on_cpu or not self._opened:
+            raise error
+        self.notes["encoder"] += f", {place} on the CPU by libx264: it failed ({short_reason(error)})"
+        self._on_cpu, self._stream = True, OpenStream(self._stream).add_stream("libx264")
+        self._continue(self._stream).repeat_headers()  # which differ from those in the file's header
+        packets: list[Packet[Any]] = []
+        planes = self._pinned()
+        for surface, image in self._given:
+            self._copy((surface.luma, surface.chroma), planes)
+            self._picture.make_writable()
+            self._fill(*planes)
+            self._picture.pts, self._picture.duration = image.pts, image.duration
+            packets += self._stream.encode(self._picture)
+        self._given.clear()
         return packets
 
 
@@ -131,28 +167,29 @@ def open_nvenc_sink(
 ) -> VideoSink:
     """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason.
 
-    encoders: how many of libx264 encode at once; 0 is as many as suit the processors.
+    encoders: how many of libx264 encode at once; 0 is as many as suit this stream's share of the processors.
     """
-    reason = why_not(device.gpu, encoding, spec.stream)
+    preset = settings.get("preset", PRESETS[0])
+    reason = why_not(device.gpu, encoding, spec.stream, options(settings.get("crf", 23), preset))
     if not reason:
         make = partial(NvencEncoder, device=device, encoding=encoding)
         sink = VideoSink(target, spec, encoder=make, codec=encoding.codec, **settings)
         sink.needs_planes = False
         return sink
-    encoders = encoders or automatic_encoders(settings.get("preset", PRESETS[0]))
+    encoders = encoders or automatic_encoders(preset, max(available_cpus() // len(device.contexts), 1))
     sink = VideoSink(target, spec, encoders=encoders, **settings)
     how = f" by {encoders} encoders at once" if encoders > 1 else ""
     sink.notes.append(f"painted frames are downloaded and encoded on the CPU{how}: no NVENC for this video ({reason})")
     return sink
 
 
-def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo) -> str:
-    """Return the reason why frames of this stream can't be encoded on the GPU, "" where they can; encode one to know."""
+def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo, chosen: dict[str, str] | None = None) -> str:
+    """Return the reason why frames of this stream can't be encoded on the GPU with options, "" where they can; encode one."""
     reason = why_not_size(info.height, info.width, interlaced=info.interlaced)
     if reason:
         return reason
     with CAPTURE_LOCK:
-        return _try_encoding(gpu, encoding, info.width, info.height)
+        return _try_encoding(gpu, encoding, info.width, info.height, chosen or {})
 
 
 def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
@@ -162,11 +199,11 @@ def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
     return "interlaced video keeps its fields on the CPU alone" if interlaced else ""
 
 
-def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int) -> str:
+def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int, chosen: dict[str, str]) -> str:
     try:
         context: Any = av.CodecContext.create(encoding.codec, "w")
         context.width, context.height, context.pix_fmt = width, height, encoding.pix_fmt
-        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        context.time_base, context.framerate, context.options = Fraction(1, 25), Fraction(25), chosen
         image = Surface.of(gpu, height, width).image(gpu, _context(gpu, encoding))
         image.pts = 0
         packets = [*context.encode(image), *context.encode(None)]

@@ -117,13 +117,14 @@ def cpu_encoding(name: str) -> LiveEncoding:
     return LiveEncoding(name=name)
 
 
-class _OpenStream:
+class OpenStream:
     """A stream whose header is written, in the place of a container that libx264 is to be opened for."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def add_stream(self, codec: str) -> Any:
+        """Create an encoder whose packets belong to the stream."""
         context = av.CodecContext.create(codec, "w")
 
         def encode(image: av.VideoFrame | None) -> list[Any]:
@@ -142,7 +143,7 @@ def continued(
 
     Its key frames hold its parameters, which differ from those in the stream's header.
     """
-    following = live_encoder(_OpenStream(stream), first, info, crf, preset, key_seconds)
+    following = live_encoder(OpenStream(stream), first, info, crf, preset, key_seconds)
     following.shift = encoder.shift
     following.repeat_headers()
     return following

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu
@@ -13,6 +15,7 @@ from gpu_host import needs_compiler
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
@@ -21,6 +24,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks import MaskSink, NullSink, VideoSink
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sources import open_source
 
 CLASSES = (ClassSpec("background", (0, 0, 0), "background"),)
@@ -125,6 +129,85 @@ def test_a_frame_of_another_size_is_fitted(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("lossless")
+@pytest.mark.parametrize(("fails", "name"), [(5, "out.mp4"), (5, "out.mkv"), (12, "out.mp4")])
+def test_the_cpu_goes_on_where_nvenc_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, name: str
+) -> None:
+    """No frame is missing, also of those that NVENC held back; 12: it fails when the last frames are asked for."""
+    error = av.error.ExternalError(542398533, "Generic error in an external library")
+
+    def encode(self: VideoEncoder, frame: Frame) -> list[Any]:
+        image = self._image_of(frame)
+        image.pts, image.duration = self._times(frame)
+        if frame.index == fails:
+            raise error
+        return list(self._stream.encode(image))
+
+    def flush(self: VideoEncoder) -> list[Any]:
+        if fails == 12 and not getattr(self, "_on_cpu", True):
+            raise error
+        return list(self._stream.encode(None))
+
+    monkeypatch.setattr(VideoEncoder, "encode", encode)
+    monkeypatch.setattr(VideoEncoder, "flush", flush)
+    device, _ = device_of(7, SOFTWARE)
+    sink = device.sink(str(tmp_path / name), scene(), crf=0)
+    play(device, sink, [image(index) for index in range(12)])
+    (note,) = getattr(sink, "notes", ())
+    assert note.startswith("encoded on the GPU by libx264, ")
+    assert "on the CPU by libx264: it failed (" in note
+    with open_source(str(tmp_path / name)) as found:
+        for index, ours in zip(range(12), found, strict=True):
+            theirs = image(index)
+            Overlay(CLASSES).draw(theirs, None, f"frame {index}")
+            np.testing.assert_array_equal(ours.luma, theirs.luma)
+            assert ours.seconds == pytest.approx(theirs.seconds, abs=1e-3)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+def test_a_frame_in_other_colors_is_converted(tmp_path: Path) -> None:
+    device, _ = device_of(8, SOFTWARE)
+    sink, ring = device.sink(str(tmp_path / "out.mp4"), scene()), device.ring(3, "wait")
+    with sink:
+        for index, full_range in enumerate((False, True)):
+            luma, chroma = ring.acquire(*SIZE)
+            luma[:], chroma[:] = 255 if full_range else 235, 128
+            ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index, ColorSpace(full_range=full_range), 1))
+            taken = ring.take()
+            assert taken is not None
+            sink.write(taken, None)
+            ring.release(taken)
+    with open_source(str(tmp_path / "out.mp4")) as found:
+        assert [int(frame.luma.mean()) for frame in found] == [235, 235]
+
+
+@needs_compiler
+def test_options_that_nvenc_refuses_are_found_before_the_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvenc, "options", lambda crf, preset: {"preset": "of another card"})
+    device, _ = device_of(9, SOFTWARE)
+    sink = device.sink(str(tmp_path / "out.mp4"), scene())
+    play(device, sink, [image(0)], to_host=True)
+    assert "no NVENC for this video (" in getattr(sink, "notes", ())[0]
+
+
+@pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
+def test_streams_without_nvenc_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvenc, "available_cpus", lambda: 32)
+    shared = share(FakeGpu(lambda n: 0), network_of, encoding=Encoding("h264_nvenc", "nv12"))
+    devices, notes = [CudaDevice(shared)], []
+    for index in range(3):
+        sink = devices[-1].sink(str(tmp_path / f"{index}.mp4"), scene())
+        notes.append(getattr(sink, "notes", ())[0])
+        sink.close()
+        devices.append(CudaDevice(shared))
+    assert ["by 8 encoders" in notes[0], "by 4 encoders" in notes[1], "encoders" in notes[2]] == [True, True, False]
+
+
+@needs_compiler
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
 def test_without_nvenc_the_cpu_encodes_and_a_note_says_why(tmp_path: Path) -> None:
     device, _ = device_of(6, Encoding("h264_nvenc", "nv12"))
@@ -143,8 +226,6 @@ def test_without_nvenc_the_cpu_encodes_and_a_note_says_why(tmp_path: Path) -> No
 @pytest.mark.parametrize(("crf", "preset"), [(0, "ultrafast"), (23, "medium"), (51, "fast")])
 def test_the_options_are_nvencs_own(crf: float, preset: str) -> None:
     """Options of wrong values are refused before libav looks for a card: these are not."""
-    import av
-
     for wrong, error in ((False, PermissionError), (True, av.error.ArgumentError)):
         context = av.CodecContext.create("h264_nvenc", "w")
         context.width, context.height, context.pix_fmt = 256, 144, "nv12"  # type: ignore[attr-defined]

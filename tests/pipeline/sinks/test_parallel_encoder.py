@@ -249,9 +249,9 @@ def test_encoders_are_chosen_by_processors_and_preset(preset: str, processors: i
 
 
 def test_without_nvenc_a_gpu_gets_as_many_encoders_as_suit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel_encoder, "available_cpus", lambda: 16)
+    monkeypatch.setattr(nvenc, "available_cpus", lambda: 16)
     monkeypatch.setattr(nvenc, "why_not", lambda *_: "no such encoder")
-    given: Any = SimpleNamespace(gpu=None)
+    given: Any = SimpleNamespace(gpu=None, contexts=[None])
     frames = make_frames(20)
     sink = nvenc.open_nvenc_sink(tmp_path / "out.mp4", spec_of(frames), given, given, preset="ultrafast")
     assert "by 4 encoders at once: no NVENC for this video (no such encoder)" in sink.notes[0]
