@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -62,7 +63,7 @@ class NvencEncoder(VideoEncoder):
         self, stream: Any, first: Frame, info: StreamInfo, *, device: GpuContext, encoding: Encoding, **settings: Any
     ) -> None:
         self._device, self._gpu = device, device.gpu
-        self._continue = partial(VideoEncoder, first=first, info=info, **settings)
+        self._on_host: Callable[[Any], VideoEncoder] = lambda stream: VideoEncoder(stream, first, info, **settings)
         self._context = _context(self._gpu, encoding)
         self._copying, self._copied = device.stream(), device.gpu.event()
         self._free: list[Surface] = []
@@ -137,7 +138,7 @@ class NvencEncoder(VideoEncoder):
             raise error
         self.notes["encoder"] += f", {place} on the CPU by libx264: it failed ({short_reason(error)})"
         self._on_cpu, self._stream = True, OpenStream(self._stream).add_stream("libx264")
-        self._continue(self._stream).repeat_headers()  # which differ from those in the file's header
+        self._on_host(self._stream).repeat_headers()  # which differ from those in the file's header
         packets: list[Packet[Any]] = []
         planes = self._pinned()
         for surface, image in self._given:
