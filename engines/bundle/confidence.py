@@ -9,8 +9,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cliprl.engines.errors import BundleError, reason_of
 
@@ -27,7 +31,7 @@ class LogisticSpec:
     intercept: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DistanceSpec:
     """The least Mahalanobis distance from S sets: the length of `whitening` (N, N) times the inputs (N,) less a set's `means`.
 
@@ -36,6 +40,11 @@ class DistanceSpec:
 
     means: tuple[tuple[float, ...], ...]
     whitening: tuple[tuple[float, ...], ...]
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`means` (S, N) and `whitening` (N, N), converted once."""
+        return np.array(self.means), np.array(self.whitening)
 
 
 @dataclass(frozen=True, slots=True)

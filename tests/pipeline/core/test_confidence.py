@@ -161,6 +161,14 @@ def test_colors_are_those_at_the_middle_of_cells_in_view() -> None:
     assert np.isfinite(color_statistics(colors, ~inside & False)).all()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 997, 4096])
+def test_quantiles_are_those_of_numpy(count: int) -> None:
+    levels = np.random.default_rng(count).integers(0, 256, count)
+    values = (levels / np.float32(255)).astype(np.float32)
+    for shares in (confidence.RED_QUANTILES, confidence.LIGHT_QUANTILES, (0.0, 1.0)):
+        np.testing.assert_array_equal(confidence.quantiles(values, shares), np.quantile(values, shares))
+
+
 def test_a_confidence_of_the_first_version_is_read(tmp_path: Path) -> None:
     present = json.loads(spec().to_text())
     first = {key: value for key, value in present.items() if key != "colors"}
