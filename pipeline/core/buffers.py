@@ -48,14 +48,14 @@ class FrameRing:
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
         """NV12 planes of a slot to write the next frame into. Blocks by the policy; raises RingClosed once stopped."""
-        slot = self._reserve()
+        slot = self.reserve()
         planes = self._planes[slot]
         if planes is None or planes[0].shape != (height, width):
             planes = self._planes[slot] = self._allocate(slot, height, width)
         return planes
 
-    def _reserve(self) -> int:
-        """The slot that the writer is to fill; the same one until it is published."""
+    def reserve(self) -> int:
+        """The slot that the writer is to fill; the same one until it is published. Blocks and raises as `acquire`."""
         with self._changed:
             if self._writing is None:
                 self._writing = self._next_slot()

@@ -55,7 +55,7 @@ class CudaRing(FrameRing):
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
         """Pinned NV12 planes of a slot to write the next frame into: see `FrameRing.acquire`."""
-        held = self._slots[self._reserve()]
+        held = self._slots[self.reserve()]
         if held is not None:
             # The upload of the slot's last frame may still be reading the pinned planes, if that frame was dropped.
             if not held.idle:
@@ -80,14 +80,14 @@ class CudaRing(FrameRing):
 
     def writing(self) -> Slot:
         """Return the acquired slot to a decoder that writes it on the GPU, in the ring's `stream`."""
-        slot = self._held(self._reserve())
+        slot = self._held(self.reserve())
         self._admit(slot)
         slot.filled = True
         return slot
 
     def publish(self, frame: Frame) -> None:
         """Publish the frame written into the acquired slot, and upload it unless it was written on the GPU."""
-        index = self._reserve()
+        index = self.reserve()
         slot = self._slots[index]
         if slot is not None:
             if not slot.filled:

@@ -50,6 +50,8 @@ class StageScheduler(Generic[Item]):
     it waits: more threads than processors preempt each other in the middle of their work, and the operating system leaves one
     processor idle while threads queue for another (8 % of the time on two cores). A worker prefers the stages that it ran last,
     because their memory is still in the cache of its processor: 5 % more frames per second than the first stage that is ready.
+    The thread of the source, which is one more, takes a turn with them (`processors`): were it run beside them, the operating
+    system would give each two thirds of a processor, and the slowest stage, writing large frames, would hold up all others.
 
     An error of the supply or of a stage reaches the consumer at its place in the order; then `Supply.stop` is called, and no
     item follows.
@@ -64,6 +66,8 @@ class StageScheduler(Generic[Item]):
         self._changed = threading.Condition()
         everything = range(len(stages))
         self._shared = everything if workers < len(stages) else range(0)
+        # A thread holds one of these while it computes: one for each processor where these are few, else one for each thread.
+        self.processors = threading.Semaphore(workers + (1 if self._shared else 2))
         names = [f"worker {i + 1}" for i in range(workers)] if self._shared else [stage.name for stage in stages]
         self.threads = [
             threading.Thread(target=self._serve, args=(self._shared or (i,),), name=name, daemon=True)
@@ -144,7 +148,8 @@ class StageScheduler(Generic[Item]):
     def _run(self, stage: int, item: Item | _End) -> None:
         if not isinstance(item, _End):
             try:
-                self._stages[stage].run(item)
+                with self.processors:
+                    self._stages[stage].run(item)
             except BaseException as error:
                 self._supply.stop()
                 item = _End(error)

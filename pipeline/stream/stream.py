@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -76,7 +77,7 @@ class Stream:
 
         Raises the error of a stage after the sinks were closed.
         """
-        self._wanted = frames
+        self._wanted = frames if self._ring.policy == "wait" else None
         with self:
             for frame, segmentation in self:
                 if on_frame is not None:
@@ -100,12 +101,11 @@ class Stream:
 
     def _read(self) -> None:
         """Decode frames into the ring until the source ends or the stream is stopped."""
-        published, wanted = 0, self._wanted if self._ring.policy == "wait" else None
+        frames = iter(self._decode, None)
         try:
-            # One frame more is decoded than wanted, which shows whether the source ends there.
-            while (frame := self._decode()) is not None and published != wanted:
+            for frame in islice(frames, self._wanted):
                 self._ring.publish(frame)
-                published += 1
+            next(frames, None)  # one frame more than wanted shows whether the source ends there
             self._ring.finish()
         except RingClosed:
             self._ring.finish()
@@ -113,8 +113,10 @@ class Stream:
             self._ring.finish(error)
 
     def _decode(self) -> Frame | None:
-        start, waited = time.monotonic(), self._ring.waited
-        with self._profiler("decode"):
+        if takes_turn := self._ring.policy == "wait":  # a live source mostly waits for its frames
+            self._ring.reserve()  # no processor is held while waiting for a slot
+        with self._scheduler.processors if takes_turn else nullcontext(), self._profiler("decode"):
+            start, waited = time.monotonic(), self._ring.waited
             frame = self.source.read(self._ring.acquire)
         if frame is not None:
             frame.mark("captured")
@@ -129,7 +131,7 @@ class Stream:
                 self.overlay.draw(context.frame, context.segmentation, status)
 
     def _write(self, context: FrameContext) -> None:
-        with context.stage("write"):
+        with self._scheduler.processors, context.stage("write"):
             self.sinks.write(context.frame, context.segmentation)
         self.recorder.add(context.frame, context.segmentation)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from cliprl.pipeline import (
     open_sink,
     open_source,
 )
+from cliprl.pipeline.core import thread_policy
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 from cliprl.pipeline.sources.base import FrameSource
 
@@ -163,6 +165,36 @@ def test_opencv_has_no_threads_of_its_own_within_a_stream() -> None:
         assert cv2.getNumThreads() == before
 
 
+def test_no_more_threads_compute_than_there_are_processors(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*values: Any) -> Any:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.004)
+            try:
+                return call(*values)
+            finally:
+                with lock:
+                    now -= 1
+
+        return run
+
+    monkeypatch.setattr(thread_policy, "available_cpus", lambda: 2)
+    for owner, name in ((Numbers, "_read"), (Segmenter, "prepare"), (Collector, "write")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    segmenter.reset()
+    sink = Collector()
+    assert Stream(Numbers(20), segmenter, sinks=[sink]).run().frames == 20
+    assert sink.values == list(range(20))
+    assert most == 2
+
+
 def test_a_live_source_loses_the_oldest_frames_and_says_so() -> None:
     sink = Collector(seconds=0.01)
     summary = Stream(Numbers(200, live=True), sinks=[sink]).run()
@@ -222,7 +254,7 @@ def test_stop_finishes_what_was_decoded() -> None:
 
 
 def test_a_number_of_frames_can_be_asked_for() -> None:
-    sink, source = Collector(), Numbers(100)
+    sink, source = Collector(seconds=0.002), Numbers(100)
     assert Stream(source, sinks=[sink]).run(frames=12).frames == 12
     assert len(sink.pts) == 12
     assert source._next <= 13  # no frame is decoded for nothing
