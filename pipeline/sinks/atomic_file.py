@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from cliprl.engines import UsageError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.signals import interruptible
 from cliprl.pipeline.core.buffers import write_all
 from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
@@ -37,7 +38,7 @@ class PartialFile:
             direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
             reserved = _opened(self.target) if direct else reserve(self.target)
         except OSError as error:
-            raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
+            raise unwritable(target, error) from error
         self.path, self.notes = reserved.path, reserved.notes
         self._file = open(reserved.handle, "wb", buffering=0)  # noqa: SIM115 (closed by the owner)
         self.error: OSError | None = None
@@ -133,7 +134,15 @@ def check_place(target: Path) -> None:
         if target.exists() and not os.access(target, os.W_OK):
             raise UsageError(f"'{target}' is write-protected: choose another name")
     except OSError as error:
-        raise UsageError(f"can't write '{target}' ({error.strerror}): choose another place") from error
+        raise unwritable(target, error) from error
+
+
+def unwritable(target: Path | str, error: OSError) -> CliprlError:
+    """Return the error for an output that can't be created: a full disk is a failure, other reasons are misuse."""
+    text = f"can't write '{target}' ({error.strerror})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CliprlError(f"{text}: free some space or choose another place")
+    return UsageError(f"{text}: choose another place")
 
 
 def check_name(target: Path) -> None:

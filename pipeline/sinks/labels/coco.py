@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.atomic_file import PartialFile
+from cliprl.pipeline.sinks.atomic_file import PartialFile, unwritable
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
@@ -47,7 +46,7 @@ class CocoSink(FileSink):
     needs_planes = False
 
     def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Create the partial file. Raises UsageError if it can't be."""
+        """Create the partial file. Raises UsageError if it can't be, CliprlError if the disk is full."""
         super().__init__(target)
         self._spec, self._classes = spec, labelled_classes(spec.classes)
         self._categories = {i: number for number, i in enumerate(self._classes, 1)}
@@ -58,7 +57,7 @@ class CocoSink(FileSink):
             self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
         except OSError as error:
             self._file.discard()
-            raise UsageError(f"can't write beside '{target}' ({error.strerror}): choose another place") from error
+            raise unwritable(target, error) from error
         info = {"format_version": FORMAT_VERSION, "stream": describe_stream(spec.stream)}
         categories = [
             describe_class(i, spec) | {"id": self._categories[i], "mask_value": i, "supercategory": spec.kind}

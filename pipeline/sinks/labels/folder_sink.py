@@ -9,7 +9,7 @@ from typing import Any
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.interfaces import OutputSpec
-from cliprl.pipeline.sinks.atomic_file import check_name
+from cliprl.pipeline.sinks.atomic_file import check_name, unwritable
 from cliprl.pipeline.sinks.base import FileSink
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream
 from cliprl.pipeline.sinks.labels.mask_folder import MaskFolder, own_files, remove_own
@@ -27,7 +27,7 @@ class FolderSink(FileSink):
     """
 
     def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Make the partial folder. Raises UsageError if `target` can't become such a folder."""
+        """Make the partial folder. Raises UsageError if `target` can't become such a folder, CliprlError if the disk is full."""
         super().__init__(target)
         self.spec = spec
         self._final = Path(os.path.realpath(target))
@@ -43,7 +43,7 @@ class FolderSink(FileSink):
             self.notes += reserved.notes
             self._masks = MaskFolder(self._work, about)
         except OSError as error:
-            raise UsageError(f"can't write masks to '{target}' ({error.strerror}): choose another folder") from error
+            raise unwritable(target, error) from error
 
     def about(self) -> dict[str, Any]:
         """Return what the manifest holds besides the list of files."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -242,6 +243,28 @@ def test_a_full_device(tmp_path: Path, make: Callable[[Path], Sink], name: str) 
     assert "\n" not in str(failure.value)
     assert failure.value.exit_status == 1
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 2)])
+@pytest.mark.parametrize("name", ["masks/", "out.frames/", "out.yolo/", "out.coco.json"])
+def test_a_disk_that_refuses_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, status: int
+) -> None:
+    unpatched: Any = Path.open
+
+    def refuse(path: object = None, *args: Any, **options: Any) -> Any:
+        if isinstance(path, Path) and not path.is_relative_to(tmp_path):
+            return unpatched(path, *args, **options)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(CliprlError, match=os.strerror(number)) as failure:
+        open_sink(f"{tmp_path}/{name}", SCENE)
+    assert failure.value.exit_status == status
+    assert ("free some space" in str(failure.value)) == (status == 1)
+    assert "masks to" not in str(failure.value)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["out.coco.json", "out.jsonl", "masks/"])
