@@ -44,6 +44,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
             if options.device != "cpu":
                 gc.collect()
             gc.freeze()  # what is loaded now stays: a collection of it would hold up a frame for 40 ms
+            gc.enable()
             opened.callback(gc.unfreeze)
             trace = opened.enter_context(Trace(options.trace)) if options.trace else None
             if verbose:

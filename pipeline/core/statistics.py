@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.pipeline.core.confidence import quantiles
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.segmentation import Segmentation
 
@@ -79,7 +80,7 @@ def _latency(seconds: NDArray[np.float32]) -> Latency:
     known = seconds[~np.isnan(seconds)] * 1000
     if not len(known):
         return Latency(*[float("nan")] * 4)
-    return Latency(*(float(v) for v in (*np.percentile(known, (50, 95, 99)), known.max())))
+    return Latency(*(float(v) for v in (*quantiles(known, (0.5, 0.95, 0.99)), known.max())))
 
 
 @dataclass(frozen=True, slots=True)
