@@ -94,7 +94,10 @@ class ViewTracker:
 
     def __init__(self, gpu: Gpu, detector: FieldOfViewDetector, frame: int) -> None:
         self._gpu, self._detector, self.read = gpu, detector, gpu.event()
-        self._distances, self._host = gpu.empty(DISTANCES, np.float64), gpu.pinned(DISTANCES, np.float64)
+        # A part of the pinned memory, at an address that torch's allocator does not know: when it frees memory that was used in a
+        # capture, it records an event on the stream of that capture, where another may be under way.
+        self._host = gpu.pinned((2, *DISTANCES), np.float64)[1]
+        self._distances = gpu.empty(DISTANCES, np.float64)
         self._bright, self._cells = (
             gpu.empty((2 * STRIPS + 1,), np.float32),
             gpu.empty((2 * STRIPS, MOST_CELLS), np.float32),

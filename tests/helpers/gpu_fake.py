@@ -61,6 +61,7 @@ class FakeGpu:
         self.ranges: list[tuple[str, str]] = []
         self._lock = threading.RLock()
         self.memory = Memory()
+        self._pinned: set[int] = set()  # where blocks of pinned memory begin, by which torch's allocator finds them
         self.lost = ""  # the error that every call gives from now on
         self._thread = threading.local()
         self._decoding = self.stream()
@@ -77,10 +78,14 @@ class FakeGpu:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         assert not self._captures_here(), "memory can't be had while a graph is captured"
         self.allocations += 1
-        return self.memory.array(shape, dtype)
+        found = self.memory.array(shape, dtype)
+        self._pinned.discard(found.ctypes.data)
+        return found
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        return self.empty(shape, dtype)
+        found = self.empty(shape, dtype)
+        self._pinned.add(found.ctypes.data)
+        return found
 
     def address(self, buffer: NDArray[Any]) -> int:
         return buffer.ctypes.data
@@ -205,6 +210,8 @@ class FakeGpu:
         assert target.shape == source.shape
         assert target.dtype == source.dtype
         to, what = unowned(target), unowned(source)
+        if self._captures_here():
+            assert not self._pinned & {to.ctypes.data, what.ctypes.data}, "freeing this may disturb another capture"
 
         def work() -> None:
             for each in (to, what):

@@ -92,7 +92,7 @@ class NvencEncoder(VideoEncoder):
         self._copy(source, (surface.luma, surface.chroma))
         ring.leave(frame, self._copying)
         image = surface.image(gpu, self._context)
-        image.time_base = frame.time_base
+        image.time_base = self._time_base
         self._given.append((surface, image))
         return image
 

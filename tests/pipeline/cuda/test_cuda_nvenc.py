@@ -167,20 +167,21 @@ def test_the_cpu_goes_on_where_nvenc_fails(
 
 @needs_compiler
 @pytest.mark.usefixtures("lossless")
-def test_a_frame_in_other_colors_is_converted(tmp_path: Path) -> None:
+def test_a_frame_in_other_colors_and_ticks_is_converted(tmp_path: Path) -> None:
     device, _ = device_of(8, SOFTWARE)
     sink, ring = device.sink(str(tmp_path / "out.mp4"), scene()), device.ring(3, "wait")
     with sink:
         for index, full_range in enumerate((False, True)):
             luma, chroma = ring.acquire(*SIZE)
             luma[:], chroma[:] = 255 if full_range else 235, 128
-            ring.publish(Frame(luma, chroma, index, Fraction(1, 25), index, ColorSpace(full_range=full_range), 1))
+            ticks, color = 1 + index, ColorSpace(full_range=full_range)
+            ring.publish(Frame(luma, chroma, index * ticks, Fraction(1, 25 * ticks), index, color, ticks))
             taken = ring.take()
             assert taken is not None
             sink.write(taken, None)
             ring.release(taken)
     with open_source(str(tmp_path / "out.mp4")) as found:
-        assert [int(frame.luma.mean()) for frame in found] == [235, 235]
+        assert [(int(frame.luma.mean()), frame.seconds) for frame in found] == [(235, 0), (235, 0.04)]
 
 
 @needs_compiler

@@ -54,7 +54,7 @@ def test_a_copy_from_memory_that_is_not_pinned_is_found() -> None:
 
 def test_a_graph_that_outlives_its_memory_is_found() -> None:
     gpu = FakeGpu(lambda n: 0, eager=0)
-    stream, targets, source = gpu.stream(), [gpu.empty((4,), np.uint8)], gpu.pinned((4,), np.uint8)
+    stream, targets, source = gpu.stream(), [gpu.empty((4,), np.uint8)], gpu.pinned((8,), np.uint8)[4:]
     graph = gpu.capture(lambda captured: gpu.copy(targets[0], source, captured))
     gpu.replay(graph, stream)
     gpu.drain()
@@ -62,6 +62,13 @@ def test_a_graph_that_outlives_its_memory_is_found() -> None:
     gpu.replay(graph, stream)
     with pytest.raises(AssertionError, match="touches freed memory"):
         gpu.drain()
+
+
+def test_pinned_memory_that_torch_would_tie_to_a_capture_is_found() -> None:
+    gpu = FakeGpu(lambda n: 0, eager=0)
+    target, source = gpu.empty((4,), np.uint8), gpu.pinned((4,), np.uint8)
+    with pytest.raises(AssertionError, match="may disturb another capture"):
+        gpu.capture(lambda captured: gpu.copy(target, source, captured))
 
 
 def test_a_stream_of_a_lost_capture_is_not_used_again() -> None:
