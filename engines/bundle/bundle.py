@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE, ConfidenceSpec, read_confidence
 from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
+from cliprl.engines.cpu_count import available_cpus
 from cliprl.engines.errors import BundleError, UsageError
 
 ENCODER, REFINER, EMBEDDINGS, PROBE_FILE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
@@ -78,8 +80,8 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
     for name in (*REQUIRED_FILES, *((TEXT, TOKENIZER) if manifest.text else ())):
         if name not in manifest.hashes:
             raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
-    for name, expected in manifest.hashes.items():
-        check_hash(path / name, expected)
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        list(pool.map(check_hash, [path / name for name in manifest.hashes], manifest.hashes.values()))
     check_external_data(path, (name for name in manifest.hashes if name.endswith(".onnx")), manifest.hashes)
     embeddings = read_array(path / EMBEDDINGS).astype(np.float32, copy=False)
     if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes) or embeddings.shape[1] > MAX_EMBEDDING:

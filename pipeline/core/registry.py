@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, Protocol, TypeVar
@@ -63,12 +64,16 @@ class Registry(Generic[E]):
         package = import_module(self._package)
         for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
             import_module(module.name)
-        for plugin in entry_points(group=self._group):
+        for plugin in _installed().select(group=self._group):
             try:
                 plugin.load()
             except Exception as error:  # a broken plugin must not break the program
                 reason = " ".join(str(error).split()) or type(error).__name__
                 self.problems.append(f"the plugin '{plugin.name}' can't be loaded ({reason}): update or uninstall it")
+
+
+# One search through all installed packages serves all registries.
+_installed = cache(entry_points)
 
 
 def _order(entry: Entry) -> tuple[bool, str, str]:
