@@ -21,6 +21,8 @@ from cliprl.engines.selection.load_engines import load_engines
 # A clicked cell has a logit of at least this absolute value, as the click says; cells so near to a click that its narrow
 # Gaussian is above _NEAR count as clicked.
 CLICKED, _NEAR = 1.0, 0.6
+# Without a present mask the object lies in its boxes: outside of them its logits are -_OUTSIDE at most.
+_OUTSIDE = 4.0
 # A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them; from the second prompt on the
 # mask changes near the newest one only: the standard deviation in cells. Chosen on EndoVis 2015 D2.
 _REACH, _LOCALITY = 8.0, 4.0
@@ -88,6 +90,8 @@ class MaskHead:
             "logits": present[None, None],
         }
         mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
+        if len(boxes) and not np.any(logits):
+            np.minimum(mask, -_OUTSIDE, out=mask, where=maps[-1] == 0)
         if newest and len(points) > 1:
             rows, columns = np.indices(self._grid) + 0.5
             distance = (columns - points[-1][0]) ** 2 + (rows - points[-1][1]) ** 2

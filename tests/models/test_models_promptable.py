@@ -9,6 +9,7 @@ import torch
 from cliprl.engines import UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD, REFINER
 from cliprl.engines.promptable import open_promptable
+from cliprl.engines.promptable.head import MaskHead
 from cliprl.engines.promptable.prompt_maps import CHANNELS, prompt_maps
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.export.resizable import example_inputs, head_of, refiner_of
@@ -68,6 +69,20 @@ def test_graphs_of_an_older_bundle_are_written_from_their_weights() -> None:
         engine = compile_engine(bundle.path / file, precision="f32", shapes=shapes, threads=1)
         found = engine.run(inputs[file])[name]
         assert (np.abs(found - expected.numpy()) < 1e-3).mean() > 0.999
+
+
+def test_a_box_alone_bounds_the_object_and_clicks_hold() -> None:
+    head = MaskHead(open_bundle("small"), threads=1)
+    inputs = example_inputs(head.bundle)[PROMPT_HEAD]
+    features, image, empty = inputs["features"], inputs["image"], np.zeros(inputs["logits"].shape[2:], np.float32)
+    box, no_boxes = np.array([[80.0, 60.0, 160.0, 140.0]]), np.zeros((0, 4))
+    outside = np.ones(empty.shape, bool)
+    outside[15:35, 20:40] = False
+    assert (head.correct(features, image, np.zeros((0, 2)), np.zeros(0, int), box, empty)[outside] < -1).all()
+    clicks, labels = np.array([[20.0, 20.0], [120.0, 100.0], [300.0, 240.0]]), np.array([1, 0, 1])
+    for present, boxes in ((empty, box), (inputs["logits"][0, 0], no_boxes)):
+        mask = head.correct(features, image, clicks, labels, boxes, present)
+        assert [mask[int(y) // 4, int(x) // 4] > 0 for x, y in clicks] == [True, False, True]
 
 
 def test_a_bundle_without_a_head_says_how_to_add_it() -> None:
