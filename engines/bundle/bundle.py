@@ -73,8 +73,9 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
     """
     path = _locate(name_or_path)
     if not (path / MANIFEST).is_file():
+        inside = next((f"; '{place.parent}' is one" for place in sorted(path.glob(f"*/{MANIFEST}"))), "")
         raise BundleError(
-            f"{path / MANIFEST} is missing: a bundle is a folder with {MANIFEST} beside {', '.join(REQUIRED_FILES)}"
+            f"{path / MANIFEST} is missing: a bundle is a folder with {MANIFEST} beside {', '.join(REQUIRED_FILES)}{inside}"
         )
     manifest = read_manifest(path / MANIFEST)
     for name in (*REQUIRED_FILES, *((TEXT, TOKENIZER) if manifest.text else ())):
@@ -98,6 +99,10 @@ def _locate(name_or_path: str | Path) -> Path:
     if str(name_or_path) and os.sep not in str(name_or_path) and (shipped / MANIFEST).is_file():
         return shipped
     path = Path(name_or_path)
+    if path.is_file():
+        raise UsageError(
+            f"'{path}' is a file, and a bundle is a folder: unpack it if it is an archive, and give the folder"
+        )
     if not str(name_or_path) or not path.is_dir():
         names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{MANIFEST}"))
         raise UsageError(

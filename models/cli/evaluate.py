@@ -38,7 +38,7 @@ def evaluate_command(
         str,
         typer.Option(
             metavar="KIND:FOLDER",
-            help=f"The data set; KIND is one of {', '.join(dataset_kinds())}.",
+            help=f"The data set, or a label file or folder that is recognized; KIND is one of {', '.join(dataset_kinds())}.",
         ),
     ],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",

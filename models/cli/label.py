@@ -21,8 +21,10 @@ class _LabelGroup(TyperGroup):
     """Takes `cliprl-label FRAMES... --prompt WORDS` for `cliprl-label run`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Resolve the sub-command; a first word that is none, and exists as a file or folder, is a source of `run`."""
-        named = args[0] in self.commands or args[0].startswith("-") or not Path(args[0]).exists()
+        """Resolve the sub-command; a first word that is none, and is a path, is a source of `run`."""
+        path = Path(args[0])
+        is_path = path.exists() or bool(path.suffix) or len(path.parts) > 1
+        named = args[0] in self.commands or args[0].startswith("-") or not is_path
         return super().resolve_command(ctx, args if named else ["run", *args])
 
 

@@ -41,8 +41,10 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
     path = RECIPES_FOLDER / f"{name_or_path}.toml"
     path = path if path.is_file() else Path(name_or_path)
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES_FOLDER.glob("*.toml")))
-        raise UsageError(f"no recipe '{name_or_path}': give a TOML file, or one of the shipped: {shipped}")
+        shipped = sorted(p.stem for p in RECIPES_FOLDER.glob("*.toml"))
+        near = get_close_matches(str(name_or_path), shipped, 1)
+        hint = f"did you mean {near[0]}? Give" if near else "give"
+        raise UsageError(f"no recipe '{name_or_path}': {hint} a TOML file, or one of the shipped: {', '.join(shipped)}")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

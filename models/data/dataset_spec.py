@@ -23,7 +23,8 @@ class DatasetSpec:
         kind, colon, rest = text.partition(":")
         if not colon:
             raise UsageError(
-                f"data set '{text}' is not of the form KIND:FOLDER or KIND:FOLDER?OPTION=VALUE&OPTION=VALUE"
+                f"data set '{text}' is not of the form KIND:FOLDER or KIND:FOLDER?OPTION=VALUE&OPTION=VALUE, and no file or "
+                "folder of that name holds labels"
             )
         path, mark, tail = rest.partition("?")
         if not mark and re.match(r"\w+=", rest):

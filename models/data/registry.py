@@ -168,15 +168,22 @@ def open_dataset(
     `further` names options that the caller reads itself. Raises UsageError for an unknown kind or option, a missing folder,
     split or sequence, and CliprlError for damaged data.
     """
+    spec, kind, path = check_line(text, context, further)
+    options = {key: value for key, value in spec.options.items() if key in kind.options}
+    return _select(kind.factory(path, options, context), spec, side)
+
+
+def check_line(
+    text: str, context: DatasetContext = _DEFAULT_CONTEXT, further: tuple[str, ...] = ()
+) -> tuple[DatasetSpec, DatasetKind, Path]:
+    """Return the parts of a line, its kind and its path. Raises UsageError as `open_dataset`, but reads no data."""
     spec = DatasetSpec.parse(text)
     kind = dataset_kind(text)
     known = (*kind.options, *SELECTIONS, *further)
     for option in spec.options:
         if option not in known:
             raise UsageError(f"data set '{text}' has no option '{option}': one of {', '.join(known)}")
-    path = _path(spec, kind, context)
-    options = {key: value for key, value in spec.options.items() if key in kind.options}
-    return _select(kind.factory(path, options, context), spec, side)
+    return spec, kind, _path(spec, kind, context)
 
 
 def _path(spec: DatasetSpec, kind: DatasetKind, context: DatasetContext) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FUR
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
-from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.registry import lines_of_path, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
@@ -59,6 +59,10 @@ class EvaluationOptions:
 
 def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
     """Score, write tables and images to the folder, and print the tables. Returns the content of scores.json."""
+    lines = lines_of_path(options.data)
+    if len(lines) > 1:
+        raise UsageError(f"'{options.data}' holds several label files: give one of {', '.join(lines)}")
+    options = replace(options, data=lines[0])
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data, further=("severity",))
     data: LabelledDataset = select_sequences(whole, options.split) if options.split else whole

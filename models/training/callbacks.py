@@ -52,7 +52,8 @@ class ProgressDisplay(TrainingCallback):
             TimeRemainingColumn(),
             TextColumn("{task.fields[losses]}"),
         )
-        with Progress(*columns, console=error_console(quiet=quiet), disable=quiet) as progress:
+        console = error_console(quiet=quiet)
+        with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
             yield cls(progress, prefix)
 
     def on_step(self, stage: TrainingStage, done: int, losses: Mapping[str, float]) -> None:

@@ -20,7 +20,7 @@ from cliprl.models.data.label_mapping import (
     with_classes,
     with_partial_labels,
 )
-from cliprl.models.data.registry import DatasetContext, dataset_kind, open_dataset
+from cliprl.models.data.registry import DatasetContext, check_line, dataset_kind, open_dataset
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
@@ -73,6 +73,10 @@ def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) 
     data = recipe.data
     cache = Path(data.cache) if data.cache else folder / "scenes"
     context = DatasetContext(Path(data.root), "data.root", cache, data.height, data.width, data.workers, progress)
+    # A wrong line is found before scenes are rendered, which may take hours.
+    for lines, further in (((*data.train, *data.policy), TRAIN_OPTIONS), (data.test, TEST_OPTIONS)):
+        for text in lines:
+            check_line(text, context, further)
     sets = _listed(recipe, context) if data.train else _mixture(recipe, context, cache)
     if recipe.contrastive.steps and not sets.captioned:
         raise UsageError(

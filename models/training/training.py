@@ -30,7 +30,7 @@ from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
 from cliprl.models.training.stages.supervised import Supervised
-from cliprl.models.training.start import describe_base, start_network
+from cliprl.models.training.start import base_path, describe_base, start_network
 from cliprl.models.training.tensorboard import TensorboardLog
 from cliprl.models.training.throughput import ThroughputMeter
 
@@ -61,6 +61,9 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
 
     Only the first of several processes writes and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
+    if recipe.network.start:
+        # Checked before scenes are rendered.
+        base_path(recipe.network.start)
     _make(folder)
     if recipe.weak.rounds > 1:
         from cliprl.models.training.weak_rounds import relabelled_recipe

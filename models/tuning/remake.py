@@ -78,13 +78,16 @@ def _int8_faults(bundle: Bundle) -> list[str]:
 
 
 def check_place_of_bundle(out: Path) -> None:
-    """Raise UsageError unless `out` is free, or a bundle that may be replaced."""
+    """Raise UsageError unless `out` can be written, and is free or a bundle that may be replaced."""
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     if not free and not (out / MANIFEST).is_file():
         raise UsageError(f"'{out}' is neither a new folder nor a bundle: give -o another place")
     parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not parent.is_dir():
-        raise UsageError(f"'{out}' can't be made ('{parent}' is no folder): give -o another place")
+    try:
+        # Tried now, since the bundle is finished only after the training.
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent).cleanup()
+    except OSError as error:
+        raise UsageError(f"'{out}' can't be made ('{parent}': {error.strerror}): give -o another place") from error
 
 
 def move_into_place(made: Path, out: Path) -> None:

@@ -15,9 +15,9 @@ from cliprl.engines.bundle.reference_outputs import ImageBatch
 from cliprl.models.config.config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
-from cliprl.models.data.registry import DatasetContext, lines_of_path, open_dataset
+from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
 from cliprl.models.data.sample import instrument_classes
-from cliprl.models.training.run_datasets import TrainingDataset
+from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
 from cliprl.models.tuning.held_out import SelectedFrames, hold_out
 
@@ -70,6 +70,8 @@ def open_old_data(
     context = DatasetContext(
         Path(config.root), "data.root", cache, config.height, config.width, config.workers, progress
     )
+    for text in config.sets:
+        check_line(text, context, TRAIN_OPTIONS)
     old: list[tuple[LabelledDataset, float]] = []
     parts: list[HeldOutPart] = []
     has_instruments = bool(instrument_classes(classes).any())

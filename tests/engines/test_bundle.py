@@ -54,6 +54,14 @@ def test_what_is_sealed_opens_the_same(bundle: Path) -> None:
     assert second.manifest == first.manifest
 
 
+def test_an_archive_and_a_folder_around_a_bundle_are_named(bundle: Path) -> None:
+    with pytest.raises(CliprlError, match=r"manifest\.json is missing.*'.*' is one") as outer:
+        open_bundle(bundle.parent)
+    assert str(bundle) in str(outer.value)
+    with pytest.raises(UsageError, match="is a file, and a bundle is a folder: unpack it"):
+        open_bundle(bundle / MANIFEST)
+
+
 @pytest.mark.parametrize("name", [MANIFEST, *REQUIRED_FILES])
 def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()

@@ -207,6 +207,7 @@ def test_full_disk_ends_the_run_which_resumes(frames: Path, monkeypatch: pytest.
         (("empty", "--prompt", "instrument"), "'empty' holds no images"),
         (("missing", "--prompt", "instrument"), "missing"),
         (("run", "missing", "--prompt", "instrument"), "'missing' does not exist"),
+        (("missing.mp4", "--prompt", "instrument"), "'missing.mp4' does not exist"),
         (("frames",), "no prompt"),
         (("frames", "--prompt", "word " * 200), "shorten it"),
         (("frames", "--prompt", "instrument", "--network", "grab"), "do you mean 'grabcut'"),

@@ -198,6 +198,16 @@ def test_misuse_is_refused_before_a_step_is_made(mine: Path, tmp_path: Path, tra
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "lists",
+    [{"train": ["rendered:seeds=0-99", "folder:nowhere"]}, {"test": ["folder:nowhere"]}, {"policy": ["foldr:mine"]}],
+)
+def test_wrong_lines_are_named_before_scenes_are_rendered(mine: Path, lists: dict[str, list[str]]) -> None:
+    with pytest.raises(UsageError, match=r"nowhere|did you mean folder"):
+        opened(mine, **{"train": ["rendered:seeds=0-99"], "test": [], **lists})
+    assert not (mine / "scenes").exists()
+
+
 def test_pictures_without_captions_have_no_contrastive_stage(mine: Path, tmp_path: Path) -> None:
     recipe = load_recipe(
         tmp_path / "tiny.toml" if recipe_of(tmp_path) else "", [f'data.train=["folder:{mine}"]', "contrastive.steps=1"]

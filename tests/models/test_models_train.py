@@ -31,7 +31,7 @@ from cliprl.models.training.checkpoint import (
     save_checkpoint,
 )
 from cliprl.models.training.start import base_path, start_network
-from cliprl.models.training.training import training_provenance
+from cliprl.models.training.training import train, training_provenance
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 TINY = (
@@ -346,3 +346,15 @@ def test_misuse_ends_with_status_2_and_one_line(
     assert ended.value.code == 2
     (line,) = captured.err.strip().splitlines()
     assert line.startswith("cliprl-train: ")
+
+
+def test_a_missing_start_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    recipe = load_recipe("small", [f"network.start={tmp_path}/nowhere"])
+    with pytest.raises(UsageError, match=r"network\.start '.*nowhere' holds no supervised\.pt"):
+        train(recipe, tmp_path / "out", TrainingCallback())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_recipe_is_answered_by_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match=r"no recipe 'smal': did you mean small\? Give a TOML file"):
+        load_recipe("smal")

@@ -155,11 +155,12 @@ def test_displaced_masks_are_refused_with_figures(
     ("case", "message"),
     [
         ("missing", "is not of the form KIND:FOLDER"),
-        ("unknown", "is no labels that are known by their name"),
+        ("unknown", "holds no labels that are recognized"),
         ("few", "has 3 labelled frames: label at least 5"),
         ("class", "did you mean instrument-shaft?"),
         ("setting", "unknown setting 'step': did you mean steps?"),
         ("out", "is neither a new folder nor a bundle"),
+        ("place", "can't be made"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -170,7 +171,7 @@ def test_bad_input_is_one_line(
     case: str,
     message: str,
 ) -> None:
-    labels, out = tmp_path / "labels", tmp_path / "better"
+    labels, out = tmp_path / "labels", Path("/proc/better") if case == "place" else tmp_path / "better"
     if case == "unknown":
         labels.mkdir()
     elif case != "missing":
@@ -181,7 +182,7 @@ def test_bad_input_is_one_line(
     assert tune(bundle, labels, out, *(["step=3"] if case == "setting" else [])) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert len(error.strip().splitlines()) == 1
+    assert len(error.splitlines()) == 1
     assert sorted(p.name for p in out.iterdir()) == ["notes.txt"] if case == "out" else not out.exists()
 
 
