@@ -2,7 +2,7 @@
 
 from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe
-from cliprl.engines.bundle.bundle import Bundle, open_bundle, seal_bundle
+from cliprl.engines.bundle.bundle import Bundle, naming_parts, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import ConfidenceSpec, DistanceSpec, LogisticSpec
 from cliprl.engines.bundle.input_size import grid_scale, own_size, parse_size, size_of, size_text, with_input_size
 from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, RestorationSpec, TextSpec
@@ -40,6 +40,7 @@ __all__ = [
     "grid_scale",
     "ignore_message",
     "load_engines",
+    "naming_parts",
     "open_bundle",
     "own_size",
     "parse_size",

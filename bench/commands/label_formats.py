@@ -141,7 +141,7 @@ def write_formats(
     """Segment a clip once and write all formats, the masks and the frames. Returns the classes and the number of frames."""
     with open_source(str(clip)) as source:
         segmenter = Segmenter(bundle, precision=precision)
-        spec = OutputSpec(source.info, segmenter.bundle.manifest.classes, _RUNS)
+        spec = OutputSpec(source.info, segmenter.classes, _RUNS)
         sinks: list[Sink] = [open_sink(f"{folder}/{name}", spec) for name in ("masks/", "x.frames/")]
         for one in FORMATS:
             sink = open_sink(f"{folder}/{one.output}", replace(spec, style=one.style))

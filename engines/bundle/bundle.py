@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,12 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
     classes = len(manifest.classes)
     fitted = read_confidence(path / CONFIDENCE_FILE, classes) if CONFIDENCE_FILE in manifest.hashes else None
     return Bundle(path, manifest, embeddings, fitted)
+
+
+def naming_parts(bundle: Bundle | str | Path) -> Bundle:
+    """Return a bundle, opened if it is not, whose masks have the likeliest class everywhere, and no "instrument"."""
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    return replace(opened, manifest=replace(opened.manifest, part_share=None))
 
 
 def _locate(name_or_path: str | Path) -> Path:

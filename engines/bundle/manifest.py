@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 SEAL = "seal"
 # The largest manifest that is read, in bytes; the shipped one has 19 KB.
 MAX_BYTES = 4 << 20
+# The class above all instruments, in masks of a bundle with a `part_share`, and its color.
+UNSURE_PART, UNSURE_COLOR = "instrument", (0, 128, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Manifest:
     """The manifest of a bundle. `height` and `width` are the network's input size in pixels, `steps` its default T.
 
     `text` is None for a bundle whose classes can't be changed. `restoration` is None for a bundle that refines every frame.
+    `part_share`: with less than this share of the probability of all instruments, a part is unsure, and a mask has "instrument"
+    instead; None: it has the likeliest class everywhere.
     """
 
     name: str
@@ -81,6 +85,21 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     text: TextSpec | None = None
     restoration: RestorationSpec | None = None
+    part_share: float | None = None
+
+    @property
+    def merged_parts(self) -> tuple[int, ...]:
+        """The ids of all instruments, which a mask merges where they are unsure; empty if it never does."""
+        parts = tuple(i for i, spec in enumerate(self.classes) if spec.kind == "instrument")
+        taken = any(spec.name == UNSURE_PART for spec in self.classes)
+        return () if self.part_share is None or taken or len(parts) < 2 else parts
+
+    @property
+    def mask_classes(self) -> tuple[ClassSpec, ...]:
+        """The classes of a mask: those of the networks and, where parts may be unsure, "instrument" as the last one."""
+        shown = any(self.classes[i].shown for i in self.merged_parts)
+        merged = (ClassSpec(UNSURE_PART, UNSURE_COLOR, "instrument", shown=shown),)
+        return self.classes + (merged if self.merged_parts else ())
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of `from_json`."""
@@ -104,6 +123,7 @@ class Manifest:
             "steps": self.steps,
             **({"text": {"context": self.text.context, "templates": list(self.text.templates)}} if self.text else {}),
             **({"restoration": asdict(self.restoration)} if self.restoration else {}),
+            **({} if self.part_share is None else {"part_share": self.part_share}),
             "hashes": dict(self.hashes),
             "training": dict(self.training),
             "scores": dict(self.scores),
@@ -119,7 +139,7 @@ class Manifest:
             name=found.name,
             classes=tuple(ClassSpec(**each.model_dump()) for each in found.classes),
             **found.input.model_dump(),
-            **found.model_dump(include={"steps", "hashes", "training", "scores"}),
+            **found.model_dump(include={"steps", "hashes", "training", "scores", "part_share"}),
             text=TextSpec(**found.text.model_dump()) if found.text else None,
             restoration=RestorationSpec(**found.restoration.model_dump()) if found.restoration else None,
         )

@@ -68,6 +68,7 @@ class ManifestSchema(_Strict):
     scores: dict[str, Any] = {}
     text: _Text | None = None
     restoration: _Restoration | None = None
+    part_share: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ManifestSchema:

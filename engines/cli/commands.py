@@ -100,7 +100,7 @@ def inspect_bundle(name: str, size: str | None = None) -> None:
     manifest = bundle.manifest
     out.print(f"[bold]{manifest.name}[/]  {bundle.path}")
     out.print(f"input {size_text(size_of(bundle))}, stride {manifest.stride}, {manifest.steps} refinement steps")
-    for spec in manifest.classes:
+    for spec in manifest.mask_classes:
         red, green, blue = spec.color
         out.print(f"  [rgb({red},{green},{blue})]■[/] {escape(spec.name)}  [dim]{spec.kind}[/]")
     try:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from cliprl.engines import UsageError, open_bundle
+from cliprl.engines import UsageError, naming_parts
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.pipeline.sinks.json_text import json_text
 
@@ -74,7 +74,7 @@ def select_command(
     videos = [file for video in videos for file in _videos_of(video)]
     stems = [Path(video).stem for video in videos]
     _check_places(videos, stems, out)
-    opened, console = open_bundle(bundle), error_console(quiet=quiet)
+    opened, console = naming_parts(bundle), error_console(quiet=quiet)
     segmenter = MeasuringSegmenter(opened, precision=precision)
     measures = [measure for video in videos for measure in measure_video(segmenter, video)]
     seconds = sum(max((m.seconds for m in measures if m.video == video), default=0.0) for video in videos)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines.bundle.manifest import UNSURE_PART
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 
@@ -118,16 +119,18 @@ def with_classes(
 ) -> RelabelledDataset:
     """Return the data set with labels that index `classes`, by name; `ignored` classes become IGNORE.
 
+    An instrument without a class for its part (`UNSURE_PART`, as masks of the pipeline have it) is labelled INSTRUMENT.
     Raises UsageError if a class of the data set is neither among `classes` nor ignored.
     """
+    codes = {UNSURE_PART: INSTRUMENT} | {spec.name: i for i, spec in enumerate(classes)}
     names = [spec.name for spec in classes]
-    strange = [spec.name for spec in dataset.classes if spec.name not in (*names, *ignored, UNLABELLED)]
+    strange = [spec.name for spec in dataset.classes if spec.name not in (*codes, *ignored, UNLABELLED)]
     if strange:
         raise UsageError(
             f"{dataset.name} has classes that are not trained ({_with_nearest(strange, names)}): those are {', '.join(names)}; "
             "leave them out with ignore=NAME,NAME, or learn instrument or not from the set with labels=instrument"
         )
-    table = _table([names.index(spec.name) if spec.name in names else IGNORE for spec in dataset.classes])
+    table = _table([codes.get(spec.name, IGNORE) for spec in dataset.classes])
     table[_numbers(dataset.classes, ignored)] = IGNORE
     if dataset.classes[0].name == UNLABELLED:
         table[0] = _unlabelled_code(dataset.classes[1:], classes)

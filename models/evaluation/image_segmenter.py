@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines import Bundle
+from cliprl.engines import Bundle, naming_parts
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, allocate_planes
@@ -22,11 +22,11 @@ FRAME_TIME = Fraction(1, 25)
 
 
 class ImageSegmenter(Segmenter):
-    """The pipeline's segmenter, with its arguments, for RGB images."""
+    """The pipeline's segmenter, with its arguments, for RGB images. Its masks name the likeliest part, also an unsure one."""
 
     def __init__(self, bundle: Bundle | str | Path, **settings: Any) -> None:
         self._writer, self._index = RgbWriter(), 0
-        super().__init__(bundle, **settings)
+        super().__init__(naming_parts(bundle), **settings)
 
     def segment(self, image: Image) -> Segmentation:
         """Segment the next image of a clip, uint8 (H, W, 3) RGB."""

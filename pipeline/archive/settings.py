@@ -58,7 +58,7 @@ class ArchiveSettings:
         """Open the bundle, check prompts, classes and outputs, and add the bundle's hash. Raises UsageError or BundleError."""
         bundle = open_with_classes(self.bundle, self.prompts, (), self.input_size)
         if self.classes is not None:
-            select_classes(self.classes, bundle.manifest.classes)
+            select_classes(self.classes, bundle.manifest.mask_classes)
         if not self.ids and (named := [name for name in self.outputs if name.endswith(IDS_SUFFIX)]):
             raise UsageError(
                 f"the output '{named[0]}' is for the ids of instruments, which are not tracked: give --ids too"

@@ -8,6 +8,7 @@ from typing import Any
 
 from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle, with_input_size
 from cliprl.engines.bundle.input_size import AUTO_SIZE
+from cliprl.engines.bundle.manifest import UNSURE_PART
 from cliprl.pipeline.core.interfaces import Source
 from cliprl.pipeline.segment.prompts import with_prompts
 
@@ -51,8 +52,9 @@ def fit_to_source(
 def select_classes(words: Sequence[str], classes: Sequence[ClassSpec]) -> tuple[str, ...]:
     """The names of the classes that `words` name, in the order of `classes`, without the background.
 
-    A word is a class, the beginning of several before a hyphen ("instrument": instrument-shaft, instrument-wrist), or several
-    words with commas between them. Raises UsageError, with the nearest names, for a word that is none of these.
+    A word is a class, the beginning of several before a hyphen ("instrument": instrument-shaft, instrument-wrist, and the class
+    of unsure parts), or several words with commas between them. Raises UsageError, with the nearest names, for a word that is
+    none of these.
     """
     names = [spec.name for spec in classes if spec.kind != "background"]
     found: set[str] = set()
@@ -68,7 +70,7 @@ def _matching(word: str, names: Sequence[str]) -> list[str]:
     same = [name for name in names if name.casefold() == sought]
     group = [name for name in names if sought and name.casefold().startswith(f"{sought}-")]
     if same or group:
-        return same or group
+        return same + group if sought == UNSURE_PART else same or group
     groups = {name.rsplit("-", i)[0] for name in names for i in range(1, name.count("-") + 1)}
     near = get_close_matches(sought, [*names, *sorted(groups - set(names))], 3, 0.5)
     hint = f"did you mean {' or '.join(near)}? The classes are" if near else "one of"

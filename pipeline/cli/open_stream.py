@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cliprl.engines import Bundle, ClassSpec, UsageError
+from cliprl.engines import Bundle, ClassSpec, UsageError, naming_parts
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
 from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
@@ -68,7 +68,8 @@ def open_video_stream(
     _check_targets(options)
     with interruptible():
         bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
-    classes = bundle.manifest.classes
+        bundle = bundle if options.device == "cpu" else naming_parts(bundle)
+    classes = bundle.manifest.mask_classes
     if options.follow is not None:
         FollowTarget.parse(options.follow, classes)
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
@@ -123,7 +124,7 @@ def _open_stored(
         bundle = fit_to_source(bundle, options.input_size, source, _engine_settings(options), log)
     if source.info.live:  # known for http only after opening
         return _open_live(options, source, bundle, Overlay(*drawn), log)
-    spec = OutputSpec(source.info, bundle.manifest.classes, options.labels)
+    spec = OutputSpec(source.info, bundle.manifest.mask_classes, options.labels)
     encoding = {"crf": options.crf, "preset": options.preset, "encoders": options.encoders}
     sinks = [opened.enter_context(device.sink(target, spec, **encoding)) for target in options.outputs]
     with interruptible():
@@ -172,7 +173,7 @@ def _open_live(
 
     def open_output(target: str, spec: OutputSpec) -> Sink:
         # In the colors of the data set, not of the overlay.
-        spec = replace(spec, classes=bundle.manifest.classes, style=options.labels)
+        spec = replace(spec, classes=bundle.manifest.mask_classes, style=options.labels)
         return open_sink(target, spec, crf=options.crf, preset=options.preset, live=network_encodings.get(target))
 
     made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))

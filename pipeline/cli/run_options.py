@@ -78,7 +78,7 @@ def describe_run(source: FrameSource, segmenter: Segmenter) -> str:
     color = f"{info.color.matrix} {'full' if info.color.full_range else 'limited'} range"
     return (
         f"input   {info.name}: {info.width}x{info.height}, {rate}, {color}\n"
-        f"bundle  {manifest.name}: {len(manifest.classes)} classes, {size}, {segmenter.steps} steps\n"
+        f"bundle  {manifest.name}: {len(segmenter.classes)} classes, {size}, {segmenter.steps} steps\n"
         f"engine  {segmenter.engine_name} on {segmenter.device}, {segmenter.precision}"
     )
 

@@ -65,7 +65,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfidenceModel:
-    """The confidence of a bundle, applied to probabilities float32 (K, h, w). `instrument`: bool (K,), the instruments.
+    """The confidence of a bundle, applied to probabilities float32 (K, h, w). `instrument`: bool (K,), the classes of masks.
 
     scale: how many times as many cells lie side by side as at the input size that it was fitted at.
     """
@@ -77,7 +77,7 @@ class ConfidenceModel:
     @classmethod
     def of(cls, bundle: Bundle) -> Self | None:
         """Return the model of a bundle; None for one without. Raises BundleError for one that is fitted to other statistics."""
-        instrument = np.array([spec.kind == "instrument" for spec in bundle.manifest.classes])
+        instrument = np.array([spec.kind == "instrument" for spec in bundle.manifest.mask_classes])
         if bundle.confidence is None or not instrument.any():
             return None
         found = bundle.confidence
@@ -137,7 +137,7 @@ def frame_statistics(
 ) -> NDArray[np.float64]:
     """Return the `FRAME_STATISTICS` of a frame, float64 (10,). `scale`: see `grid_scale`."""
     cells = max(1, int(inside.sum()))
-    called, chance, winning = instrument[labels] & inside, p[instrument].sum(0), p.max(axis=0)
+    called, chance, winning = instrument[labels] & inside, p[instrument[: len(p)]].sum(0), p.max(axis=0)
     entropy = -(p * np.log(p + np.float32(1e-9))).sum(0)
     area = called.sum() / cells
     outline = ((called[1:] != called[:-1]).sum() + (called[:, 1:] != called[:, :-1]).sum()) / cells * scale

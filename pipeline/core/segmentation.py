@@ -79,6 +79,7 @@ class Segmentation:
     model: the confidence of the bundle, None for one without. colors: RGB uint8 (h, w, 3), the network input at the cells; None
     where it is not on the host.
     damage: noise, brightness and haze of the network input before restoration; None if they were not measured.
+    unmerged: the same with the likeliest class in every cell, where unsure parts are merged into one class; None elsewhere.
     """
 
     labels: NDArray[np.uint8]
@@ -92,6 +93,7 @@ class Segmentation:
     model: ConfidenceModel | None = None
     colors: NDArray[np.uint8] | None = field(default=None, repr=False)
     damage: DamageEstimate | None = None
+    unmerged: Segmentation | None = field(default=None, repr=False)
     _reliability: Reliability | None = field(default=None, repr=False)
     # Not carried to a copy with other labels: `replace` leaves them out.
     _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)
@@ -100,6 +102,8 @@ class Segmentation:
     @property
     def reliability(self) -> Reliability | None:
         """How far the mask can be trusted; None without a model. It is computed when it is first read, and kept."""
+        if self.unmerged is not None:
+            return self.unmerged.reliability
         if self._reliability is None and self.model is not None:
             inside = inside_cells(self.view, *self.labels.shape)
             self._reliability = self.model.assess(
@@ -123,7 +127,14 @@ class Segmentation:
             self._calibrated = self.model.calibrate(self._statistics_of(self.model), self.probabilities, self.labels)
         return self._calibrated
 
+    @property
+    def likeliest(self) -> Segmentation:
+        """The segmentation with the likeliest class in every cell: this one, unless it has unsure parts."""
+        return self.unmerged or self
+
     def _statistics_of(self, model: ConfidenceModel) -> NDArray[np.float64]:
+        if self.unmerged is not None:
+            return self.unmerged._statistics_of(model)
         if self._statistics is None:
             inside = inside_cells(self.view, *self.labels.shape)
             self._statistics = model.statistics(self.probabilities, self.labels, inside)

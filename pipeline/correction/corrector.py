@@ -128,7 +128,11 @@ class Corrector:
 
 
 def displayed_logits(segmentation: Segmentation) -> GridLogits:
-    """Return logits float32 (K, h, w) of a segmentation as it is displayed: refined, and without classes that are absent."""
+    """Return logits float32 (K, h, w) of a segmentation as it is displayed: refined, and without classes that are absent.
+
+    An unsure part, which is displayed as "instrument", is the likeliest one.
+    """
+    segmentation = segmentation.likeliest
     logits = np.asarray(np.log(segmentation.probabilities + _TINY), np.float32)
     likeliest = logits.argmax(axis=0)
     inside = inside_cells(segmentation.view, *likeliest.shape)

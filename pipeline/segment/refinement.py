@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Engine
+from cliprl.engines import Engine, UsageError
 
 Array = NDArray[Any]
 # Below this share of changed cells a further step is not worth its time.
@@ -93,3 +93,15 @@ def softmax(logits: Array) -> Array:
     """Return the probabilities of logits (1, K, h, w)."""
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def check_limits(steps: int, budget: float | None) -> None:
+    """Raise UsageError for a negative number of steps, and for a budget in seconds that is not positive."""
+    if steps < 0:
+        raise UsageError(
+            f"steps {steps} is negative: give 0 for no refinement, or the largest number of refinement steps per frame"
+        )
+    if budget is not None and not budget > 0:
+        raise UsageError(
+            f"budget {budget * 1000:g} ms is not positive: give the milliseconds a frame may take, or leave it out"
+        )

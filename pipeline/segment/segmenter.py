@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, ClassSpec, CompiledBundle, UsageError, ignore_message, load_engines, open_bundle
+from cliprl.engines import Bundle, CompiledBundle, ignore_message, load_engines, open_bundle
 from cliprl.engines.bundle.input_size import with_input_size
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
@@ -22,8 +23,9 @@ from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
+from cliprl.pipeline.segment.presence_gate import PresenceGate
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
+from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult, check_limits
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
@@ -149,11 +151,12 @@ class Segmenter:
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.bundle = with_prompts(with_input_size(opened, input_size), prompts)
         manifest = self.bundle.manifest
-        self.classes, self._model = manifest.classes, ConfidenceModel.of(self.bundle)
+        self.classes, self._model = manifest.mask_classes, ConfidenceModel.of(self.bundle)
+        self._parts, self._part_share = manifest.merged_parts, manifest.part_share or 0.0
         spec = manifest.restoration
         self.steps = (manifest.steps if self.restores or not spec else 0) if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
-        _check(self.steps, self.budget)
+        check_limits(self.steps, self.budget)
         engines = engines or load_engines(
             self.bundle, device=self.device, precision=precision, threads=threads, buffers=BUFFERS, log=log
         )
@@ -166,7 +169,8 @@ class Segmenter:
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
-        self._gate = _presence_gate(self.classes)
+        prompted = any(spec.kind == "prompted" for spec in self.classes)
+        self._gate = PresenceGate(self.classes) if prompted else None
         self.reset()
         self._warm_up()
 
@@ -227,7 +231,7 @@ class Segmenter:
             found.damage = context.damage
             if self._gate is not None:
                 self._gate(found)
-            context.segmentation = found
+            context.segmentation = merge_unsure(found, self._parts, self._part_share) if self._parts else found
 
     def reset(self) -> None:
         """Forget the previous frame and the field of view. Call it before another stream."""
@@ -252,26 +256,6 @@ class Segmenter:
         """Return at once: the CPU has no pending work."""
 
 
-def _presence_gate(classes: Sequence[ClassSpec]) -> Callable[[Segmentation], None] | None:
-    """Return what leaves out absent classes; None if no class was named at run time."""
-    if not any(spec.kind == "prompted" for spec in classes):
-        return None
-    from cliprl.pipeline.segment.presence_gate import PresenceGate
-
-    return PresenceGate(classes)
-
-
-def _check(steps: int, budget: float | None) -> None:
-    if steps < 0:
-        raise UsageError(
-            f"steps {steps} is negative: give 0 for no refinement, or the largest number of refinement steps per frame"
-        )
-    if budget is not None and not budget > 0:
-        raise UsageError(
-            f"budget {budget * 1000:g} ms is not positive: give the milliseconds a frame may take, or leave it out"
-        )
-
-
 def segmentation_of(logits: NDArray[Any], view: Viewport, steps: int, moved: float) -> Segmentation:
     """Return the segmentation of logits (K, h, w) seen through a view."""
     highest = logits.max(axis=0)
@@ -291,6 +275,22 @@ def _winners(logits: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.uint8]:
     ranks = (logits == highest).view(np.uint8)
     ranks *= np.arange(count, 0, -1, dtype=np.uint8)[:, None, None]
     return np.asarray((count - ranks.max(axis=0)) % count, np.uint8)
+
+
+def merge_unsure(found: Segmentation, parts: Sequence[int], share: float) -> Segmentation:
+    """Return a segmentation with one more class, the last: the union of `parts` (class ids), in cells whose part is unsure.
+
+    That is a cell called one of `parts` none of which has `share` of their summed probability; the union has all of it.
+    """
+    probabilities = np.concatenate([found.probabilities, np.zeros_like(found.probabilities[:1])])
+    labels, planes = found.labels.copy(), probabilities.reshape(len(probabilities), -1)
+    cells = np.flatnonzero(np.isin(labels, parts))
+    chances = planes[np.ix_(parts, cells)]
+    total = chances.sum(axis=0)
+    unsure = chances.max(axis=0, initial=0.0) < share * total
+    planes[np.ix_(parts, cells[unsure])], planes[-1, cells[unsure]] = 0.0, total[unsure]
+    labels.ravel()[cells[unsure]] = len(found.probabilities)
+    return replace(found, labels=labels, probabilities=probabilities, unmerged=found)
 
 
 def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -99,7 +99,7 @@ class Follower:
         if not self.id and self.target.point:
             self.id = self._at_point(index, instances, found.view)
         elif not self.id:
-            self.id = self._by_words(instances, found)
+            self.id = self._by_words(instances, found.likeliest)
         if not self.id:
             return Followed(FollowState.WAITING, 0)
         return followed_in(instances, self.id)

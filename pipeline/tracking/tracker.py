@@ -75,11 +75,11 @@ class InstrumentTracker:
     def update(self, seen: TrackerInput) -> Instances:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
-        shape = segmentation.labels.shape
+        shape, likeliest = segmentation.labels.shape, segmentation.likeliest
         looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
         expected = self._expected(segmentation, looks, seen.is_cut)
-        groups = self.groups.most_probable(segmentation.labels, segmentation.probabilities)
-        tips = np.asarray(cv2.LUT(segmentation.labels, self.groups.tips), np.uint8)
+        groups = self.groups.most_probable(likeliest.labels, likeliest.probabilities)
+        tips = np.asarray(cv2.LUT(likeliest.labels, self.groups.tips), np.uint8)
         maps = CellMaps(groups, tips, expected, _edge(segmentation.view, *shape), looks)
         parts = find_parts(maps, self._tracks)
         self._recognize(parts, looks)

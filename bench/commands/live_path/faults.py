@@ -154,7 +154,7 @@ class FaultRun:
 def run_faults(job: BenchJob) -> FaultRun:
     """Run the job's bundle through all faults, in this process; then on an overloaded CPU."""
     make_segmenter = partial(Segmenter, job.bundle, steps=job.steps)
-    observations, lost = observe_faults(job, make_segmenter, open_bundle(job.bundle).manifest.classes)
+    observations, lost = observe_faults(job, make_segmenter, open_bundle(job.bundle).manifest.mask_classes)
     return FaultRun(observations, lost, overload.observe_overload(job))
 
 

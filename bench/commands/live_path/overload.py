@@ -164,7 +164,9 @@ def show(url: str, bundle: str, steps: str) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     source = open_source(url)
     camera = LiveCapture(partial(_do_not_reopen, source), source, name="camera", reconnect=False)
-    classes = open_bundle(bundle).manifest.classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
+    classes = (
+        open_bundle(bundle).manifest.mask_classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
+    )
     make_segmenter = partial(Segmenter, bundle, steps=int(steps) if steps else None) if bundle else None
     stream = LiveStream(camera, Overlay(classes), Supervisor(make_segmenter, len(classes)) if make_segmenter else None)
 
