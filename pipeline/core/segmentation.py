@@ -79,7 +79,8 @@ class Segmentation:
     model: the confidence of the bundle, None for one without. colors: RGB uint8 (h, w, 3), the network input at the cells; None
     where it is not on the host.
     damage: noise, brightness and haze of the network input before restoration; None if they were not measured.
-    unmerged: the same with the likeliest class in every cell, where unsure parts are merged into one class; None elsewhere.
+    unmerged: the same with the likeliest class in every cell, where unsure `parts` (class ids) are merged into the last class;
+    None without such a class.
     """
 
     labels: NDArray[np.uint8]
@@ -94,6 +95,7 @@ class Segmentation:
     colors: NDArray[np.uint8] | None = field(default=None, repr=False)
     damage: DamageEstimate | None = None
     unmerged: Segmentation | None = field(default=None, repr=False)
+    parts: tuple[int, ...] = ()
     _reliability: Reliability | None = field(default=None, repr=False)
     # Not carried to a copy with other labels: `replace` leaves them out.
     _calibrated: NDArray[np.float32] | None = field(default=None, init=False, repr=False)
@@ -119,13 +121,21 @@ class Segmentation:
     def calibrated(self) -> NDArray[np.float32]:
         """Return the probabilities (K, h, w) as a user should read them: calibrated if there is a model for it.
 
-        They are computed at the first call, and kept.
+        Where the class of unsure parts won, it has the probability of all of them. They are computed at the first call, and kept.
         """
-        if self.model is None:
-            return self.probabilities
         if self._calibrated is None:
-            self._calibrated = self.model.calibrate(self._statistics_of(self.model), self.probabilities, self.labels)
+            chances = self.probabilities
+            if self.model is not None:
+                chances = self.model.calibrate(self._statistics_of(self.model), chances, self.labels)
+            self._calibrated = self._with_union(chances) if self.parts else chances
         return self._calibrated
+
+    def _with_union(self, chances: NDArray[np.float32]) -> NDArray[np.float32]:
+        members, cells = [*self.parts, len(chances) - 1], np.nonzero(self.labels == len(chances) - 1)
+        result = chances.copy()
+        result[(np.array(members)[:, None], *cells)] = 0
+        result[(-1, *cells)] = chances[members][(slice(None), *cells)].sum(axis=0)
+        return result
 
     @property
     def likeliest(self) -> Segmentation:

@@ -104,7 +104,7 @@ class CudaSegmentation(Segmentation):
         self.view, self.confidence, self.steps, self.moved = view, confidence / max(inside, 1), steps, moved
         self.result, self.counts, self.settled = result, [int(count) for count in counts], settled
         self.instances, self.presence, self.model, self.colors, self.damage = None, None, model, None, None
-        self.unmerged = None
+        self.unmerged, self.parts = None, ()
         self._reliability = self._calibrated = self._statistics = None
         self._fetch = fetch
 

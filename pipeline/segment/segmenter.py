@@ -280,17 +280,16 @@ def _winners(logits: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.uint8]:
 def merge_unsure(found: Segmentation, parts: Sequence[int], share: float) -> Segmentation:
     """Return a segmentation with one more class, the last: the union of `parts` (class ids), in cells whose part is unsure.
 
-    That is a cell called one of `parts` none of which has `share` of their summed probability; the union has all of it.
+    There no part has `share` of their summed probability. The union takes that of the likeliest one, so that its outline is where
+    it was, and the others' is divided evenly among the parts.
     """
-    probabilities = np.concatenate([found.probabilities, np.zeros_like(found.probabilities[:1])])
-    labels, planes = found.labels.copy(), probabilities.reshape(len(probabilities), -1)
-    cells = np.flatnonzero(np.isin(labels, parts))
-    chances = planes[np.ix_(parts, cells)]
-    total = chances.sum(axis=0)
-    unsure = chances.max(axis=0, initial=0.0) < share * total
-    planes[np.ix_(parts, cells[unsure])], planes[-1, cells[unsure]] = 0.0, total[unsure]
-    labels.ravel()[cells[unsure]] = len(found.probabilities)
-    return replace(found, labels=labels, probabilities=probabilities, unmerged=found)
+    chances = found.probabilities[list(parts)]
+    total, largest = chances.sum(axis=0), chances.max(axis=0)
+    unsure = largest < share * total
+    probabilities = np.concatenate([found.probabilities, (largest * unsure)[None]])
+    probabilities[list(parts)] = np.where(unsure, (total - largest) / len(parts), chances)
+    labels = np.where(unsure & np.isin(found.labels, parts), np.uint8(len(found.probabilities)), found.labels)
+    return replace(found, labels=labels, probabilities=probabilities, unmerged=found, parts=tuple(parts))
 
 
 def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -25,8 +25,9 @@ def ids_at(segmentation: Segmentation, height: int, width: int) -> NDArray[np.ui
     slots = np.zeros(int(numbers.max()) + 1, np.uint8)
     slots[numbers] = np.arange(len(numbers))
     cells = slots[np.minimum(instances.ids, numbers.max())]
-    shown = np.flatnonzero(np.bincount(segmentation.labels[cells > 0]))
-    presence = segmentation.probabilities[shown].sum(axis=0)
+    likeliest = segmentation.likeliest
+    shown = np.flatnonzero(np.bincount(likeliest.labels[cells > 0]))
+    presence = likeliest.probabilities[shown].sum(axis=0)
     nearest = _grown(cells)
     shares = np.stack([1 - presence, *(np.where(nearest == i, presence, 0) for i in range(1, len(numbers)))])
     smooth = Segmentation(cells, shares.astype(np.float32), segmentation.view, segmentation.confidence, 0)

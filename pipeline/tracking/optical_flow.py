@@ -127,7 +127,8 @@ def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
     winners = present[probabilities[present].argmax(axis=0)]
     labels = np.where(inside_cells(segmentation.view, rows, columns), winners, 0).astype(np.uint8)
     instances = segmentation.instances and _moved_instances(segmentation.instances, labels, offsets)
-    return replace(segmentation, labels=labels, probabilities=probabilities, instances=instances)
+    unmerged = segmentation.unmerged and moved(segmentation.unmerged, flow)
+    return replace(segmentation, labels=labels, probabilities=probabilities, instances=instances, unmerged=unmerged)
 
 
 def _moved_instances(instances: Instances, labels: NDArray[np.uint8], offsets: Flow) -> Instances:

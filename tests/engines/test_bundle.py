@@ -141,6 +141,14 @@ def test_a_garbled_manifest_is_named(bundle: Path, text: str, words: list[str]) 
     assert_one_line(caught.value, MANIFEST, *words)
 
 
+@pytest.mark.parametrize("share", [0, 1.5, "no"])
+def test_a_share_of_parts_out_of_bounds_is_named(bundle: Path, share: object) -> None:
+    edit(bundle, part_share=share)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, MANIFEST, "part_share", str(share))
+
+
 @pytest.mark.parametrize(("field", "value"), [("noise", 0), ("clearing", 1.0), ("haze", 256), ("least", "no")])
 def test_a_restoration_out_of_bounds_is_named(bundle: Path, field: str, value: object) -> None:
     spec = {"noise": 0.03, "strength": 0.8, "light": 100, "haze": 80, "clearing": 0.5, "least": 0.05}

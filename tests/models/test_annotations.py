@@ -281,6 +281,13 @@ def test_what_an_unlabelled_pixel_is(names: str, code: int) -> None:
     assert with_partial_labels(partly("hook"), BUNDLE).table[:2].tolist() == [NOT_INSTRUMENT, INSTRUMENT]
 
 
+def test_instrument_of_an_unsure_part_is_a_partial_label() -> None:
+    data: Any = SimpleNamespace(name="x", classes=(*BUNDLE, ClassSpec("instrument", (9, 9, 9), "instrument")))
+    assert with_classes(data, BUNDLE).table[:5].tolist() == [0, 1, 2, 3, INSTRUMENT]
+    assert with_classes(data, data.classes).table[4] == 4
+    assert with_classes(data, BUNDLE, ["instrument"]).table[4] == IGNORE
+
+
 def test_only_some_classes_were_labelled(images: Path) -> None:
     both = [{"segmentation": [SQUARE]}, {"segmentation": [[40, 5, 50, 5, 50, 9, 40, 9]], "category_id": 2}]
     (images / "x.json").write_text(coco(both))

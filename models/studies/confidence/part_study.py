@@ -62,7 +62,7 @@ def count_pixels(bundle: Bundle, data: LabelledDataset, kind: str, every: int, p
     """
     segmenter, classes = ImageSegmenter(bundle, precision="f32", threads=1), bundle.manifest.classes
     table = map_by_name(data.classes, classes, PART_NAMES[kind], ())
-    parts = np.flatnonzero(instrument_classes(classes)).tolist()
+    parts: list[int] = np.flatnonzero(instrument_classes(classes)).tolist()
     is_instrument, is_called = np.zeros((2, 256), bool)
     is_instrument[: len(data.classes)] = instrument_classes(data.classes)
     is_called[[*parts, len(classes)]] = True

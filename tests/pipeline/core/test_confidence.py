@@ -244,7 +244,7 @@ def test_the_shipped_bundle_is_calibrated_for_its_classes_alone() -> None:
     bundle = open_bundle("small")
     model = ConfidenceModel.of(bundle)
     assert model is not None
-    assert model.instrument.sum() == sum(one.kind == "instrument" for one in bundle.manifest.classes)
+    assert model.instrument.sum() == sum(one.kind == "instrument" for one in bundle.manifest.mask_classes)
     assert ConfidenceModel.of(with_prompts(bundle, ["grasper"])) is None
     other = replace(model.spec, statistics=("area",))
     with pytest.raises(BundleError, match="fit it again with python -m"):

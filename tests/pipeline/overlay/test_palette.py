@@ -99,12 +99,18 @@ def test_command_paints_palette_colors_and_writes_data_set_colors(
     words += ["--record", str(tmp_path / "rec"), "--record-what", "raw"] if live else []
     monkeypatch.setattr(sys, "argv", words)
     assert run_app(cli.app, "cliprl-stream") == 0
-    own = open_bundle("small").manifest.classes
+    manifest = open_bundle("small").manifest
+    own, union = manifest.classes, manifest.mask_classes[len(manifest.classes) :]
     colors = [one.color for one in painted[0].classes if one.kind != "background"]
-    assert colors == [*OVERLAY_COLORS[:11], (16, 32, 48)]
-    assert painted[0].style.shown == ("instrument-shaft", "instrument-clasper", "instrument-wrist", "thread")
+    assert colors == [*OVERLAY_COLORS[:11], (16, 32, 48), *OVERLAY_COLORS[11 : 11 + len(union)]]
+    parts = ("instrument-shaft", "instrument-clasper", "instrument-wrist", "thread")
+    assert painted[0].style.shown == (*parts, *(one.name for one in union))
     written = json.loads((tmp_path / "m" / "classes.json").read_text())["classes"]
-    assert [tuple(one["color"]) for one in written] == [*(one.color for one in own), (16, 32, 48)]
+    assert [tuple(one["color"]) for one in written] == [
+        *(one.color for one in own),
+        (16, 32, 48),
+        *(one.color for one in union),
+    ]
 
 
 def spec(name: str, color: tuple[int, int, int] = (1, 2, 3), kind: str = "instrument") -> ClassSpec:
@@ -141,6 +147,12 @@ CLASSES = (spec("background-tissue", kind="background"), *map(spec, NAMES))
 )
 def test_classes_are_named_by_word_group_or_list(words: list[str], names: list[str]) -> None:
     assert list(select_classes(words, CLASSES)) == names
+
+
+def test_instrument_names_the_parts_and_the_unsure_ones() -> None:
+    classes = (*CLASSES, spec("instrument"), spec("thread-end"))
+    assert select_classes(["instrument"], classes) == ("instrument-shaft", "instrument-wrist", "instrument")
+    assert select_classes(["thread"], classes) == ("thread",)
 
 
 @pytest.mark.parametrize(
