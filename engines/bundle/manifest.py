@@ -18,7 +18,7 @@ SEAL = "seal"
 # The largest manifest that is read, in bytes; the shipped one has 19 KB.
 MAX_BYTES = 4 << 20
 # The class above all instruments, in masks of a bundle with a `part_share`, and its color.
-UNSURE_PART, UNSURE_COLOR = "instrument", (0, 128, 128)
+UNSURE_PART, UNSURE_PART_COLOR = "instrument", (0, 128, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Manifest:
     def mask_classes(self) -> tuple[ClassSpec, ...]:
         """The classes of a mask: those of the networks and, where parts may be unsure, "instrument" as the last one."""
         shown = any(self.classes[i].shown for i in self.merged_parts)
-        merged = (ClassSpec(UNSURE_PART, UNSURE_COLOR, "instrument", shown=shown),)
+        merged = (ClassSpec(UNSURE_PART, UNSURE_PART_COLOR, "instrument", shown=shown),)
         return self.classes + (merged if self.merged_parts else ())
 
     def to_json(self) -> dict[str, Any]:

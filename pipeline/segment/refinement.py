@@ -95,7 +95,7 @@ def softmax(logits: Array) -> Array:
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
-def check_limits(steps: int, budget: float | None) -> None:
+def check_time_limits(steps: int, budget: float | None) -> None:
     """Raise UsageError for a negative number of steps, and for a budget in seconds that is not positive."""
     if steps < 0:
         raise UsageError(

@@ -25,7 +25,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.presence_gate import PresenceGate
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult, check_limits
+from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult, check_time_limits
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
@@ -156,7 +156,7 @@ class Segmenter:
         spec = manifest.restoration
         self.steps = (manifest.steps if self.restores or not spec else 0) if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
-        check_limits(self.steps, self.budget)
+        check_time_limits(self.steps, self.budget)
         engines = engines or load_engines(
             self.bundle, device=self.device, precision=precision, threads=threads, buffers=BUFFERS, log=log
         )

@@ -40,22 +40,22 @@ from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.segmenter import merge_unsure
 
-RESULT = "part-study.json"
+PART_RESULT = "part-study.json"
 # The kinds of data set with labels of parts, and which of their classes a class of the bundle is.
 PART_NAMES: Mapping[str, Mapping[str, str]] = {
     "endovis2015": {"instrument-shaft": "shaft", "instrument-clasper": "head", "instrument-wrist": "head"},
     "rendered": {},
 }
 # The shares that are tried; 0: a part is named everywhere.
-SHARES = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+TRIED_SHARES = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 # Of the pixels that are named as a part, this share is to be right on every set for choosing.
 LEAST_RIGHT = 0.9
 
-Counts = NDArray[np.int64]
+PixelCounts = NDArray[np.int64]
 
 
-def count_pixels(bundle: Bundle, data: LabelledDataset, kind: str, every: int, progress: Any) -> Counts:
-    """Count the pixels of each `every`-th frame: int64 (N, 4), a row for each of the `SHARES`.
+def count_parts(bundle: Bundle, data: LabelledDataset, kind: str, every: int, progress: Any) -> PixelCounts:
+    """Count the pixels of each `every`-th frame: int64 (N, 4), a row for each of the `TRIED_SHARES`.
 
     Of the pixels that are instrument in mask and truth: their number, those named as a part, those with the right part. Then the
     pixels that are instrument in either.
@@ -66,13 +66,13 @@ def count_pixels(bundle: Bundle, data: LabelledDataset, kind: str, every: int, p
     is_instrument, is_called = np.zeros((2, 256), bool)
     is_instrument[: len(data.classes)] = instrument_classes(data.classes)
     is_called[[*parts, len(classes)]] = True
-    counts = np.zeros((len(SHARES), 4), np.int64)
+    counts = np.zeros((len(TRIED_SHARES), 4), np.int64)
     indices = list(range(0, len(data), every))
     for done, (_, sample, fresh) in enumerate(iterate_samples(data, indices), 1):
         if fresh:
             segmenter.reset()
         found, there = segmenter.segment(sample.image), is_instrument[sample.labels]
-        for row, share in zip(counts, SHARES, strict=True):
+        for row, share in zip(counts, TRIED_SHARES, strict=True):
             labels = labels_at_frame(merge_unsure(found, parts, share), *there.shape)
             called = is_called[labels]
             named = called & there & (labels < len(classes))
@@ -82,7 +82,7 @@ def count_pixels(bundle: Bundle, data: LabelledDataset, kind: str, every: int, p
     return counts
 
 
-def share_scores(counts: Counts) -> dict[str, dict[str, float | None]]:
+def share_scores(counts: PixelCounts) -> dict[str, dict[str, float | None]]:
     """Return the scores of each share as JSON values.
 
     Of the pixels named as a part the share with the right one; of those that are rightly called instrument the share that is
@@ -94,7 +94,7 @@ def share_scores(counts: Counts) -> dict[str, dict[str, float | None]]:
             "not_named": round(1 - named / both, 4) if both else None,
             "instrument_iou": round(both / either, 4) if either else None,
         }
-        for share, (both, named, right, either) in zip(SHARES, counts.tolist(), strict=True)
+        for share, (both, named, right, either) in zip(TRIED_SHARES, counts.tolist(), strict=True)
     }
 
 
@@ -102,7 +102,9 @@ def choose_share(found: Mapping[str, Mapping[str, Any]], least: float = LEAST_RI
     """Return the smallest of the shares at which the parts named are right often enough on each set for choosing, or None."""
     chosen = [entry["shares"] for entry in found.values() if entry["use"] == CHOSEN]
     fit = [
-        share for share in SHARES if share and all((one[f"{share:g}"]["named_right"] or 0) >= least for one in chosen)
+        share
+        for share in TRIED_SHARES
+        if share and all((one[f"{share:g}"]["named_right"] or 0) >= least for one in chosen)
     ]
     return min(fit, default=None) if chosen else None
 
@@ -112,7 +114,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def study(
-    out: Annotated[Path, typer.Option(help=f"Folder for {RESULT}.")],
+    out: Annotated[Path, typer.Option(help=f"Folder for {PART_RESULT}.")],
     bundle: BundleOption = "small",
     set_: SetOption = None,
     protocol: ProtocolOption = None,
@@ -130,7 +132,7 @@ def study(
                 continue
             data = open_dataset(one.data, "test", context)
             step = one.every * every
-            counts = count_pixels(
+            counts = count_parts(
                 opened, data, kind, step, lambda done, total, name=one.name: display.on_progress(name, done, total)
             )
             found[one.name] = {"use": use, "frames": -(-len(data) // step), "shares": share_scores(counts)}
@@ -143,7 +145,7 @@ def study(
         "part_share": share,
         "sets": found,
     }
-    write_result(out / RESULT, json.dumps(result, indent=1))
+    write_result(out / PART_RESULT, json.dumps(result, indent=1))
     typer.echo(_table(result))
     if write and share is None:
         raise CliprlError(f"no share makes {LEAST_RIGHT:.0%} of the parts named right: nothing is sealed")

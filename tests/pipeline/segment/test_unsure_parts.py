@@ -150,12 +150,12 @@ def test_studies_and_naming_parts_keep_the_likeliest_part(bundle: Bundle) -> Non
 
 def test_the_smallest_share_that_is_right_on_every_set_is_chosen() -> None:
     def entry(use: str, *right: float | None) -> dict[str, object]:
-        values = dict(zip(part_study.SHARES, (0.2, *right), strict=False))
-        shares = {f"{share:g}": {"named_right": values.get(share)} for share in part_study.SHARES}
+        values = dict(zip(part_study.TRIED_SHARES, (0.2, *right), strict=False))
+        shares = {f"{share:g}": {"named_right": values.get(share)} for share in part_study.TRIED_SHARES}
         return {"use": use, "shares": shares}
 
     sets = {"a": entry("chosen", 0.8, 0.95, 0.97), "b": entry("chosen", 0.7, 0.8, 0.9), "c": entry("reported")}
-    assert part_study.choose_share(sets) == part_study.SHARES[3]
+    assert part_study.choose_share(sets) == part_study.TRIED_SHARES[3]
     assert part_study.choose_share({"a": entry("chosen", 0.8, None)}) is None
     assert part_study.choose_share({"c": entry("reported", 1, 1)}) is None
 
@@ -174,16 +174,16 @@ def test_the_chosen_share_is_sealed(bundle: Bundle, tmp_path: Path, monkeypatch:
     command = ["--out", str(tmp_path / "out"), "--bundle", str(copy), "--protocol", str(protocol), "--write", "-q"]
     command += ["--set", f"data.root={tmp_path}"]
     data = open_dataset("endovis2015:set?sequences=OP1", "test", DatasetContext(tmp_path, "data.root"))
-    counted = part_study.count_pixels(open_bundle(copy), data, "endovis2015", 1, lambda *_: None)
+    counted = part_study.count_parts(open_bundle(copy), data, "endovis2015", 1, lambda *_: None)
     assert (counted[:, 0] == counted[0, 0]).all()
     assert (np.diff(counted[:, 1]) <= 0).all()  # the larger the share, the fewer pixels are named
     assert counted[0, 3] == 64 * 80  # all is instrument in the truth
-    counts = np.array([[100, 100 - 10 * n, 50, 200] for n in range(len(part_study.SHARES))])
-    monkeypatch.setattr(part_study, "count_pixels", lambda *_: counts)
+    counts = np.array([[100, 100 - 10 * n, 50, 200] for n in range(len(part_study.TRIED_SHARES))])
+    monkeypatch.setattr(part_study, "count_parts", lambda *_: counts)
     assert CliRunner().invoke(part_study.app, command).exit_code == 0
-    share = part_study.SHARES[5]  # 50 of 50 are right
+    share = part_study.TRIED_SHARES[5]  # 50 of 50 are right
     assert open_bundle(copy).manifest.part_share == share
-    result = json.loads((tmp_path / "out" / part_study.RESULT).read_text())
+    result = json.loads((tmp_path / "out" / part_study.PART_RESULT).read_text())
     assert (list(result["sets"]), result["part_share"]) == (["a"], share)
     assert result["sets"]["a"]["shares"]["0"] == {"named_right": 0.5, "not_named": 0.0, "instrument_iou": 0.5}
     monkeypatch.setattr(part_study, "choose_share", lambda found: None)
