@@ -128,6 +128,13 @@ def test_the_readme_quotes_the_results() -> None:
         assert f"{result['auroc'][f'{name}, eye surgery clip']:.3f}" in page
     skin = (f"{guard['auc'][r]['skin']:.3f}, {100 * guard['judged outside'][r]['skin']:.0f} %" for r in guard["auc"])
     assert f"in three lights | {' | '.join(skin)} |" in page
+    parts = json.loads((root / "results" / "part-study.json").read_text())
+    for name, entry in parts["sets"].items():
+        every, sure = (entry["shares"][f"{share:g}"] for share in (0.0, parts["part_share"]))
+        right, iou = ((every[key], sure[key]) for key in ("named_right", "instrument_iou"))
+        figures = f"{100 * right[0]:.1f} → {100 * right[1]:.1f} % | {100 * sure['not_named']:.0f} % | {iou[0]:.3f} → {iou[1]:.3f}"
+        assert f"| {name}{' (chosen)' * (entry['use'] == 'chosen')} | {figures} |" in page
+    assert f"its share of {parts['part_share']:g}." in page
 
 
 def test_sets_without_failed_frames_are_refused() -> None:

@@ -148,7 +148,7 @@ def test_studies_and_naming_parts_keep_the_likeliest_part(bundle: Bundle) -> Non
     assert merged.reliability == likeliest.reliability
 
 
-def test_the_smallest_share_that_is_right_on_every_set_is_chosen() -> None:
+def test_the_smallest_share_right_on_every_set_is_chosen() -> None:
     def entry(use: str, *right: float | None) -> dict[str, object]:
         values = dict(zip(part_study.TRIED_SHARES, (0.2, *right), strict=False))
         shares = {f"{share:g}": {"named_right": values.get(share)} for share in part_study.TRIED_SHARES}
