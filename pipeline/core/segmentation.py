@@ -131,10 +131,11 @@ class Segmentation:
         return self._calibrated
 
     def _with_union(self, chances: NDArray[np.float32]) -> NDArray[np.float32]:
-        members, cells = [*self.parts, len(chances) - 1], np.nonzero(self.labels == len(chances) - 1)
+        members, cells = [*self.parts, len(chances) - 1], self.labels == len(chances) - 1
         result = chances.copy()
-        result[(np.array(members)[:, None], *cells)] = 0
-        result[(-1, *cells)] = chances[members][(slice(None), *cells)].sum(axis=0)
+        for class_id in members:
+            result[class_id][cells] = 0
+        result[-1][cells] = chances[members][:, cells].sum(axis=0)
         return result
 
     @property
