@@ -90,9 +90,12 @@ class NvdecSource(VideoSource):
         return decoded
 
     def close(self) -> None:
-        """Release the file and the decoder."""
+        """Release the file and the decoder, which ends with the last reference to its context or to a surface."""
         with CAPTURE_LOCK:
             super().close()
+            self._surfaces.close()
+            for name in ("_decoder", "_container"):
+                vars(self).pop(name, None)
 
 
 def is_surface(image: Any) -> bool:
@@ -129,6 +132,11 @@ class SurfaceWriter:
         for target, surface in zip((slot.luma, slot.chroma), surfaces, strict=True):
             self._copy(target, surface)
         self._hold(image, surfaces)
+
+    def close(self) -> None:
+        """Release all surfaces, after their copies."""
+        while self._reading:
+            self._device.gpu.synchronize(self._reading.popleft()[0])
 
     def _copy(self, target: Any, surface: Any) -> None:
         gpu, stream = self._device.gpu, self._device.frames.stream

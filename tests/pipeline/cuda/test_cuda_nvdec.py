@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import deque
 from fractions import Fraction
@@ -156,3 +157,25 @@ def test_decoder_that_fails_after_its_start_ends_no_run(tmp_path: Path, monkeypa
         decoded = [source._decode() for _ in range(4)]
         assert all(decoded)
         assert any("decoded on the CPU" in note for note in source.info.notes)
+
+
+def test_closed_source_keeps_no_decoder_and_no_surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last reference ends the decoder, which would disturb a capture later."""
+    device = CudaDevice(share(FakeGpu(lambda n: 0, eager=0), network_of))
+    ring = device.ring(3, "wait")
+    monkeypatch.setattr(nvdec, "HWAccel", lambda *_, **__: None)
+    monkeypatch.setattr(nvdec, "is_surface", lambda image: True)
+    monkeypatch.setattr(nvdec.SurfaceWriter, "write", lambda self, image, *_: self._hold(image, []))
+    before = len(contexts())
+    source = nvdec.NvdecSource(str(make_clip(tmp_path / "clip.mp4", frames=3)), device, 0)
+    assert source.read(ring.acquire) is not None
+    assert len(contexts()) > before
+    source.close()
+    source.close()
+    assert not source._surfaces._reading
+    assert len(contexts()) == before
+
+
+def contexts() -> list[Any]:
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, av.VideoCodecContext) and each.is_decoder]
