@@ -47,7 +47,7 @@ def make_importable(site: Path | None = None) -> None:
 
 
 class Absent(ModuleType):
-    """Stands for a package that is not installed: the modules that name it are imported, and its use raises ImportError."""
+    """A replacement for a package that is not installed: modules that name it are imported, and its use raises ImportError."""
 
     def __getattr__(self, name: str) -> Self:
         if name.startswith("__"):

@@ -72,7 +72,7 @@ class FolderSet(ImageMaskDataset):
         self._colors = {c.color: i for i, c in enumerate(spec.classes)}
         for what, known in (("name", {c.name for c in spec.classes}), ("value", self._values), ("color", self._colors)):
             if len(known) < len(values):
-                raise UsageError(f"{path} gives two classes one {what}: they could not be told apart")
+                raise UsageError(f"{path} gives two classes one {what}: give each class its own")
         self._values |= {mark: IGNORE for mark in spec.ignore if isinstance(mark, int)}
         self._colors |= {mark: IGNORE for mark in spec.ignore if isinstance(mark, tuple)}
         super().__init__(folder, self._pairs(folder, spec.consecutive), LAYOUT)

@@ -64,7 +64,7 @@ def test_a_graph_that_outlives_its_memory_is_found() -> None:
         gpu.drain()
 
 
-def test_pinned_memory_that_torch_would_tie_to_a_capture_is_found() -> None:
+def test_pinned_memory_tied_to_a_capture_is_found() -> None:
     gpu = FakeGpu(lambda n: 0, eager=0)
     target, source = gpu.empty((4,), np.uint8), gpu.pinned((4,), np.uint8)
     with pytest.raises(AssertionError, match="may disturb another capture"):
