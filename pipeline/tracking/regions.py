@@ -32,6 +32,8 @@ _OF_REGION, _OF_TRACK = 0.12, 0.4
 # Cells around the place of a hidden instrument in which it is expected; share of that place, or of what is not expected in a
 # region, that must coincide for the region to hold it.
 _AROUND, _OF_PLACE = 3, 0.5
+# Share of the cells of an instrument below which it has vanished from one frame to the next.
+_OF_VANISHED = 0.25
 # Cells between an instrument and a piece of it behind what hides the rest; share of the rest that a piece of an entry has.
 _GAP, _OF_REST = 16, 0.25
 # Frames until which a track that never reached the edge may turn out to be a piece of an instrument that it touches.
@@ -77,7 +79,10 @@ class Part:
         return [middle_of(run, self.mask.shape[1])[0] for run in self.runs]
 
     def continued(self, parts: list[Part], tracks: Mapping[int, Track]) -> int:
-        """Return the track in view whose shaft this part is: it enters where that one does, which is cut off from there."""
+        """Return the track in view whose shaft this part is: it enters where that one does, which is cut off from there.
+
+        One whose shaft is unknown counts only if no hidden track entered there.
+        """
         shown: dict[int, list[Part]] = {}
         for part in parts:
             if part.key and part.group == self.group:
@@ -87,7 +92,9 @@ class Part:
             if known is None:
                 cut_off = not any(part.runs for part in held)
                 if cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held):
-                    return key
+                    hidden = (tracks[one].shaft for one in tracks if one not in shown and tracks[one].id)
+                    if not any(known and same_entry(shaft, known) for known in hidden for shaft in self.shafts):
+                        return key
             elif self._is_of(known):
                 rest = sum(part.cells for part in held)
                 if self.cells <= _OF_REST * rest or not any(part._enters_at(known) for part in held):
@@ -140,6 +147,9 @@ def find_parts(maps: CellMaps, tracks: Mapping[int, Track]) -> list[Part]:
     """Divide the groups of a frame into parts, each of which continues the track that is expected there."""
     expected = maps.expected.ravel().astype(np.int32)
     totals = np.bincount(expected)
+    in_view = np.bincount(expected[maps.groups.ravel() > 0], minlength=len(totals))
+    # What a region holds of a track that has vanished is another's, unless the region is by itself and enters.
+    vanished = set(np.flatnonzero(in_view < _OF_VANISHED * totals).tolist())
     parts: list[Part] = []
     for group, area in enumerate(np.bincount(maps.groups.ravel()).tolist()):
         if not group or area < _SPECK:
@@ -150,21 +160,31 @@ def find_parts(maps: CellMaps, tracks: Mapping[int, Track]) -> list[Part]:
             if index and cells >= _SPECK:
                 region = (components == index).view(np.uint8)
                 whole = Part(region, group, 0, cells, centers[index].astype(np.float32), maps)
-                parts += _divide(whole, maps, shared[index * len(totals) :][: len(totals)], totals, tracks)
+                counts = shared[index * len(totals) :][: len(totals)]
+                keys = _expected_in(whole, counts, totals, tracks)
+                if vanished.intersection(keys) and not (len(keys) == 1 and whole.runs):
+                    keys = [key for key in keys if key not in vanished or not tracks[key].has_entered]
+                parts += _divide(whole, maps, counts, keys, tracks)
     return _without_doubles(parts, maps.expected, tracks)
 
 
-def _divide(
-    whole: Part, maps: CellMaps, counts: NDArray[np.intp], totals: NDArray[np.intp], tracks: Mapping[int, Track]
-) -> list[Part]:
-    """Divide a region. counts, totals: how many of its cells, and of all, each key is expected in."""
-    keys = [
+def _expected_in(
+    whole: Part, counts: NDArray[np.intp], totals: NDArray[np.intp], tracks: Mapping[int, Track]
+) -> list[int]:
+    """Return the tracks that a region continues. counts, totals: how many of its cells, and of all, each is expected in."""
+    return [
         key
         for key in np.flatnonzero(counts).tolist()
         if key in tracks
         and tracks[key].group == whole.group
         and (counts[key] >= _OF_REGION * whole.cells or counts[key] >= _OF_TRACK * totals[key])
     ]
+
+
+def _divide(
+    whole: Part, maps: CellMaps, counts: NDArray[np.intp], keys: list[int], tracks: Mapping[int, Track]
+) -> list[Part]:
+    """Divide a region among the tracks `keys`. counts: how many of its cells each track is expected in."""
     if not keys:
         return _by_shafts(whole)
     if returned := _returned(whole, keys, maps, tracks):

@@ -182,6 +182,30 @@ def test_an_instrument_returns_beside_one_that_it_touches(scene: Scene) -> None:
     assert (int(found.ids[29, 10]), int(found.ids[35, 10])) == (upper, lower)
 
 
+def test_one_returns_across_one_that_does_not_enter(scene: Scene) -> None:
+    inside = (20, 30), (60, 30), RED
+    for _ in range(6):
+        first = scene.show(inside, ((34, 63), (34, 40), BLUE))
+    for _ in range(20):
+        assert ids(scene.show(inside)) == [int(first.ids[30, 25])]
+    for _ in range(6):
+        found = scene.show(inside, ((43, 63), (43, 31), BLUE))
+    assert found.ids[30, 25] == first.ids[30, 25]
+    assert found.ids[50, 43] == first.ids[50, 34] != 0
+
+
+def test_what_covers_a_vanished_instrument_is_not_its_rest(scene: Scene) -> None:
+    for step in range(12):  # the one from the top comes down on the other
+        first = scene.show(left(75, 30, BLUE), top(20 + min(step, 8) * 2, 40, BLUE))
+    across, down = int(first.ids[30, 10]), int(first.ids[8, 40])
+    for _ in range(8):
+        found = scene.show(top(36, 40, BLUE))
+    assert ids(found) == [down]
+    for _ in range(4):
+        found = scene.show(left(75, 30, BLUE), top(36, 40, BLUE))
+    assert (int(found.ids[30, 10]), int(found.ids[8, 40])) == (across, down)
+
+
 def test_a_bent_instrument_is_one_while_another_is_hidden(scene: Scene) -> None:
     other = left(30, 55, BLUE)
     for _ in range(8):
