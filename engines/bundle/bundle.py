@@ -101,15 +101,16 @@ def naming_parts(bundle: Bundle | str | Path) -> Bundle:
 
 
 def _locate(name_or_path: str | Path) -> Path:
-    shipped = SHIPPED / str(name_or_path)
-    if str(name_or_path) and os.sep not in str(name_or_path) and (shipped / MANIFEST).is_file():
+    name_or_path = os.fsdecode(name_or_path)
+    shipped = SHIPPED / name_or_path
+    if name_or_path and os.sep not in name_or_path and (shipped / MANIFEST).is_file():
         return shipped
     path = Path(name_or_path)
     if path.is_file():
         raise UsageError(
             f"'{path}' is a file, and a bundle is a folder: unpack it if it is an archive, and give the folder"
         )
-    if not str(name_or_path) or not path.is_dir():
+    if not name_or_path or not path.is_dir():
         names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{MANIFEST}"))
         raise UsageError(
             f"no bundle '{name_or_path}': give the folder of a bundle, or one of the shipped: {', '.join(names) or 'none'}"

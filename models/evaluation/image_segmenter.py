@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines import Bundle, naming_parts
+from cliprl.engines import Bundle, UsageError, naming_parts
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, allocate_planes
@@ -21,6 +21,16 @@ FRAME_COLOR = ColorSpace("bt709", full_range=True)
 FRAME_TIME = Fraction(1, 25)
 
 
+def check_rgb(image: Any) -> None:
+    """Raise UsageError unless `image` is a uint8 array (H, W, 3) with pixels."""
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
+    if dtype != np.uint8 or shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise UsageError(
+            f"the image is {dtype} with the shape {shape}: give uint8 (height, width, 3) in RGB, gray values repeated in the "
+            "three channels, and values of 0 to 1 times 255"
+        )
+
+
 class ImageSegmenter(Segmenter):
     """The pipeline's segmenter, with its arguments, for RGB images. Its masks name the likeliest part, also an unsure one."""
 
@@ -29,7 +39,8 @@ class ImageSegmenter(Segmenter):
         super().__init__(naming_parts(bundle), **settings)
 
     def segment(self, image: Image) -> Segmentation:
-        """Segment the next image of a clip, uint8 (H, W, 3) RGB."""
+        """Segment the next image of a clip, uint8 (H, W, 3) RGB. Raises UsageError for another type or shape."""
+        check_rgb(image)
         height, width = image.shape[:2]
         frame = Frame(*allocate_planes(height, width), self._index, FRAME_TIME, self._index, FRAME_COLOR)
         self._writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cliprl.engines import UsageError
@@ -13,7 +14,7 @@ from cliprl.pipeline.sources.errors import redact
 
 
 def open_sink(
-    target: str | Path,
+    target: str | bytes | os.PathLike[str],
     spec: OutputSpec,
     *,
     crf: float = 23,
@@ -28,7 +29,7 @@ def open_sink(
     `encoders` encode a video file at once; `live` chooses the encoder of a network stream. Raises UsageError if the name is of no
     registered kind, the place can't be written, or the output would replace an input.
     """
-    name = str(target)
+    name = os.fsdecode(target)
     if not name:
         raise UsageError("an output has an empty name: give it one")
     kind = find_sink(name)

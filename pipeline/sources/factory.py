@@ -17,7 +17,7 @@ from cliprl.pipeline.sources.registry import SOURCES, SourceKind, SourceOptions,
 
 
 def open_source(
-    name: str | Path,
+    name: str | bytes | os.PathLike[str],
     *,
     rate: Fraction | int | None = None,
     stream: int | None = None,
@@ -30,7 +30,7 @@ def open_source(
     default, or the largest. `decoder`: see `SourceOptions`. Raises UsageError if there is no such input, CliprlError if it
     gives no frame: one line each.
     """
-    text = os.fspath(name)
+    text = os.fsdecode(name)
     if not text:
         raise UsageError("the input has an empty name: name a video, images, a camera or a stream")
     kind = find_source(text)

@@ -54,6 +54,10 @@ def test_what_is_sealed_opens_the_same(bundle: Path) -> None:
     assert second.manifest == first.manifest
 
 
+def test_a_path_may_be_bytes(bundle: Path) -> None:
+    assert open_bundle(str(bundle).encode()).path == bundle  # type: ignore[arg-type]
+
+
 def test_an_archive_and_a_folder_around_a_bundle_are_named(bundle: Path) -> None:
     with pytest.raises(CliprlError, match=r"manifest\.json is missing.*'.*' is one") as outer:
         open_bundle(bundle.parent)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from cliprl.engines import UsageError
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
-from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter, check_rgb
 from cliprl.models.evaluation.torch_predictor import TorchPredictor
 from cliprl.models.export.export import TrainedModel, export_bundle
 from cliprl.models.network.network import ClipSegmenter
@@ -39,3 +40,19 @@ def test_both_get_the_same_labels(tmp_path: Path) -> None:
             assert a.labels.shape == b.labels.shape == (size[0] // 4, size[1] // 4)
             assert (a.labels == b.labels).mean() >= 0.999
             assert np.abs(a.probabilities - b.probabilities).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+        [[0]],
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(image: object) -> None:
+    check_rgb(np.zeros((8, 16, 3), np.uint8)[:, ::2])
+    with pytest.raises(UsageError, match=r"give uint8 \(height, width, 3\) in RGB"):
+        check_rgb(image)

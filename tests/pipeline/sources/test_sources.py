@@ -270,3 +270,8 @@ def test_opening_a_thousand_times_leaves_nothing_behind(tmp_path: Path) -> None:
     later_files, later_memory = use(1000)
     assert later_files == files
     assert later_memory - memory < 8e6
+
+
+def test_a_name_may_be_bytes() -> None:
+    with open_source(b"demo:?seconds=0.1&size=96x64") as source:
+        assert source.info.width == 96
