@@ -80,13 +80,16 @@ def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
     """How many packets and how many frames a container states for a stream; None if it does not.
 
     An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
+    AVI counts the periods of time: a frame that was not recorded is an empty chunk, which the index leaves out.
     """
-    stated = stream.frames or None
-    if stated is None or not container.format.name.startswith("mov"):
-        return stated, stated
-    entries = stream.index_entries
-    count = len(entries)
+    stated: int | None = stream.frames or None
+    kind = container.format.name[:3]
+    count = len(stream.index_entries) if stated and kind in ("mov", "avi") else 0
     if not count:
         return stated, stated
+    entries = stream.index_entries
+    if kind == "avi":
+        packets = count if entries[count - 1].timestamp + 1 == stated else stated
+        return packets, packets
     hidden = sum(entry.is_discard for entry in entries) if count <= _MOST_ENTRIES else 0
     return count, count - hidden

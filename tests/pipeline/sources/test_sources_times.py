@@ -245,6 +245,16 @@ def test_avi_is_in_the_order_of_display(tmp_path: Path, file: str, codec: str, o
     assert (source.damaged, source.info.notes) == (0, ())
 
 
+@pytest.mark.parametrize(("codec", "options"), [("mpeg4", {}), ("libx264", {"bf": "0"})])
+def test_frames_that_avi_never_had_are_not_missing(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    times = [*range(20), *range(30, 50)]
+    path = make_clip(tmp_path / "gap.avi", codec=codec, frames=40, pts=times, options=options)
+    with open_source(path) as source:
+        assert len(list(source)) == source.info.frames == 40
+    assert source.damaged == 0
+    assert [note for note in source.info.notes if "leap" not in note] == []
+
+
 def test_decoding_times_in_mp4_are_put_in_display_order(tmp_path: Path) -> None:
     path = make_clip(
         tmp_path / "a.mp4", frames=30, options={"bf": "2", "g": "10"}, container_options={"use_editlist": "0"}
