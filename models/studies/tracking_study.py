@@ -4,7 +4,7 @@
 
 D1 and D2 are segmented by the bundle; the rendered clips by their true masks, on the grid of the network, and some of them by
 the bundle too. What the true ids on the same masks miss is lost by the masks, not by the association. Settings were chosen on
-the clips from seed 7,000,000 on, and on D1 and D2.
+the clips from seeds 7,000,000 and 8,000,000 on, and on D1 and D2.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.tracker import InstrumentTracker
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-# The clips for choosing settings are those from seed 7,000,000 on.
-FIRST_CLIP = 8_000_000
+# The clips for choosing settings are those from seed 7,000,000 on, and from 8,000,000 to 8,000,206.
+FIRST_CLIP = 8_000_207
 _TRUE_IDS = "true ids"
 _TRACKERS: dict[str, type[InstrumentTracker | IouAssociation | TrueAssociation]] = {
     "cliprl": InstrumentTracker,
