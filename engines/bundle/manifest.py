@@ -46,12 +46,15 @@ class TextSpec:
 
 @dataclass(frozen=True, slots=True)
 class RestorationSpec:
-    """When a network input counts as damaged, and how it is restored before it is encoded. An undamaged frame is not refined.
+    """When a network input counts as damaged, and how it is restored before it is encoded.
+
+    Only noisy and hazy frames are refined.
 
     noise: standard deviation of the noise, as a share of the mean brightness, above which an input is denoised. strength: that
     of the denoising filter, in standard deviations of the noise. light: mean brightness (0..255) that a darker noisy input is
-    brightened to. haze: brightness (0..255) of the darkest tenth above which an input counts as hazy; `clearing` is the share of
-    it that is subtracted. least: a class with less probability than this before refinement is not raised by it.
+    brightened to; one without that noise is too, if its mean brightness is below `dark`. haze: brightness (0..255) of the
+    darkest tenth above which an input counts as hazy; `clearing` is the share of it that is subtracted. least: a class with less
+    probability than this before refinement is not raised by it.
     note: how the values were chosen.
     """
 
@@ -62,6 +65,7 @@ class RestorationSpec:
     clearing: float
     least: float
     note: str = ""
+    dark: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class _Restoration(_Strict):
     clearing: float = Field(ge=0, lt=1)
     least: float = Field(ge=0, lt=1)
     note: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    dark: float = Field(default=0.0, ge=0, le=255)
 
 
 class ManifestSchema(_Strict):

@@ -39,12 +39,14 @@ from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption,
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
-from cliprl.pipeline.segment.segmenter import segmentation_of
+from cliprl.pipeline.segment.segmenter import cell_colors, segmentation_of
 
 # Points of instrument IoU that refinement may cost a set.
 MOST_LOSS = 0.2
-# Clear frames of the sets for choosing have less noise for their brightness (one rendered scene aside), and less haze.
-USUAL = RestorationSpec(noise=0.03, strength=0.8, light=100.0, haze=80.0, clearing=0.55, least=0.05)
+# On each set for choosing, kind of corruption and severity, noise below this costs more when it is filtered than it gains.
+USUAL = RestorationSpec(noise=0.2, strength=0.8, light=100.0, haze=140.0, clearing=0.55, least=0.05, dark=55.0)
+# What the other candidates change. Haze above 255 does not occur.
+CHANGES: tuple[dict[str, float], ...] = ({}, {"noise": 0.03}, {"noise": 0.1}, {"dark": 0.0}, {"haze": 255.0})
 NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
 RESULT = "refiner-gate.json"
 
@@ -58,7 +60,9 @@ class TemporalMean(BaseCapture):
         mixed = (context.logits + prior) / 2
         super().refine(context)
         self._prior.keep(mixed, context.view)
-        context.segmentation = segmentation_of(mixed[0], context.view, 0, 0.0)
+        found = segmentation_of(mixed[0], context.view, 0, 0.0)
+        found.colors = cell_colors(context.image[0], found.labels.shape)
+        context.segmentation = found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,12 @@ class Design:
 def designs(steps: int) -> list[Design]:
     """Return the controls and candidates for a policy of `steps` steps."""
     found = [Design("policy on every frame", None, steps), Design("mean over time", None, 0, TemporalMean)]
-    for strength, clearing in ((0.6, 0.55), (0.8, 0.55), (0.8, 0.8)):
-        spec = replace(USUAL, strength=strength, clearing=clearing)
-        name = f"restored, denoised x{strength}, haze x{clearing}"
-        found += [Design(name, spec, 0), Design(f"{name}, policy", spec, steps)]
+    for change in CHANGES:
+        spec = replace(USUAL, **change)  # type: ignore[arg-type]
+        name = f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}"
+        found.append(Design(f"{name}, policy", spec, steps))
+        if not change:
+            found.append(Design(name, spec, 0))
     return found
 
 

@@ -125,8 +125,8 @@ class Segmenter:
     input (None: on the CPU). `log` receives messages about steps that take time, such as compiling the networks for this machine;
     with `engines` given, nothing is compiled.
 
-    With a bundle that has a `restoration`, only damaged frames are refined, and their network input is restored first, unless
-    `steps` is 0. Where nothing `restores` it (on the GPU), such a bundle's default is no refinement.
+    With a bundle that has a `restoration`, the network input of damaged frames is restored, and noisy and hazy ones are
+    refined, unless `steps` is 0. Where nothing `restores` it (on the GPU), such a bundle's default is no refinement.
     """
 
     device = "cpu"
@@ -202,7 +202,7 @@ class Segmenter:
             context.is_cut = self._prior.is_cut(context.image[0])
 
     def restore(self, context: FrameContext) -> None:
-        """Restore the network input where it is damaged; an undamaged frame is not refined."""
+        """Restore the network input where it is damaged. A frame without noise or haze is not refined."""
         if self._restoration is not None:
             deadline = None if self.budget is None else time.monotonic() + self.budget / 2
             context.damaged = self._restoration(context.image[0], deadline)

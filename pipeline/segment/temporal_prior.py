@@ -127,7 +127,7 @@ def quantile(values: NDArray[Any], share: float) -> float:
 
 
 class InputRestoration:
-    """Restores damaged network inputs: noise is filtered, a dark noisy input is brightened, and haze is subtracted.
+    """Restores damaged network inputs: noise is filtered, a dark input is brightened, and haze is subtracted.
 
     found: the estimate for the last input, before restoration; None if it was not measured.
     """
@@ -138,7 +138,7 @@ class InputRestoration:
         self.found: DamageEstimate | None = None
 
     def __call__(self, image: NDArray[np.uint8], deadline: float | None = None) -> bool:
-        """Restore `image`, uint8 (H, W, 3), in place. Return whether it was damaged.
+        """Restore `image`, uint8 (H, W, 3), in place. Return whether it was noisy or hazy.
 
         It is left as it is where the filter would end after `deadline`, a `time.monotonic()` in seconds.
         """
@@ -148,6 +148,9 @@ class InputRestoration:
             if self._cost.in_time(deadline):
                 self._denoise(image, found)
             return True
+        if found.mean < spec.dark:
+            cv2.convertScaleAbs(image, image, max(1.0, spec.light / found.mean))
+            return False
         if found.haze <= spec.haze:
             return False
         veil = round(spec.clearing * max(0.0, found.haze - BLACK))

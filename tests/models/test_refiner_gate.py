@@ -44,7 +44,7 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
         "[[choosing]]\nname = 'a'\ndata = 'laparoscopy:set'\n[[reporting]]\nname = 'b'\ndata = 'empty:none.mp4'\n"
     )
     bundle = shutil.copytree(open_bundle("small").path, tmp_path / "bundle")
-    name = "restored, denoised x0.8, haze x0.8, policy"
+    name = "noise above 0.1, brightness below 55, haze above 140, policy"
     command = ["--out", str(tmp_path / "out"), "--bundle", str(bundle), "--protocol", str(protocol), "--only", name]
     done = CliRunner().invoke(refiner_gate.app, [*command, "--set", f"data.root={tmp_path}", "--write", "-q"])
     assert done.exit_code == 0, done.output
@@ -53,5 +53,5 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
     assert list(found["designs"]) == [name]
     sealed = open_bundle(bundle).manifest
     assert sealed.restoration is not None
-    assert sealed.restoration.strength == found["restoration"]["strength"] == 0.8
+    assert sealed.restoration.noise == found["restoration"]["noise"] == 0.1
     assert sealed.steps == open_bundle("small").manifest.steps

@@ -75,6 +75,18 @@ def test_a_dark_noisy_input_is_brightened() -> None:
     assert found.noise < SPEC.noise * found.mean
 
 
+def test_a_dark_input_without_noise_is_brightened_but_not_refined() -> None:
+    dark = (0.3 * scene()).astype(np.uint8)
+    image = dark.copy()
+    assert not InputRestoration(SPEC)(image)
+    np.testing.assert_array_equal(image, dark)
+    assert not InputRestoration(replace(SPEC, dark=55.0))(image)
+    assert estimate_damage(image).mean == pytest.approx(SPEC.light, rel=0.02)
+    clear = scene()
+    assert not InputRestoration(replace(SPEC, dark=55.0))(clear)
+    np.testing.assert_array_equal(clear, scene())
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_image_of_one_color_has_no_noise(value: int) -> None:
     assert estimate_damage(np.full((*SIZE, 3), value, np.uint8)).noise == 0
