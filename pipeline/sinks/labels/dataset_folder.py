@@ -40,11 +40,11 @@ class DatasetFolderSink(FolderSink):
 
 
 def classes_toml(classes: Sequence[ClassSpec]) -> str:
-    """Return the classes, the background first, with their values in masks."""
+    """Return the classes, the background first, with their values in masks; the name is the prompt of a class without one."""
     entries = sorted(enumerate(classes), key=lambda item: item[1].kind != "background")
     return "".join(
         f"[[classes]]\nname = {_quoted(spec.name)}\nkind = {_quoted(_kind(spec))}\ncolor = {list(spec.color)}\nvalue = {i}\n"
-        f"prompts = [{', '.join(map(_quoted, spec.prompts))}]\n\n"
+        f"prompts = [{', '.join(map(_quoted, spec.prompts or (spec.name,)))}]\n\n"
         for i, spec in entries
     )
 
