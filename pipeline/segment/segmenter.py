@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import Bundle, CompiledBundle, ignore_message, load_engines, open_bundle
+from cliprl.engines import Bundle, CompiledBundle, ignore_message, load_engines, open_bundle, size_of
 from cliprl.engines.bundle.input_size import with_input_size
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
@@ -169,8 +169,7 @@ class Segmenter:
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
-        prompted = any(spec.kind == "prompted" for spec in self.classes)
-        self._gate = PresenceGate(self.classes) if prompted else None
+        self._gate = PresenceGate(self.classes) if any(spec.kind == "prompted" for spec in self.classes) else None
         self.reset()
         self._warm_up()
 
@@ -235,8 +234,7 @@ class Segmenter:
 
     def reset(self) -> None:
         """Forget the previous frame and the field of view. Call it before another stream."""
-        manifest = self.bundle.manifest
-        self._detector = FieldOfViewDetector(manifest.height, manifest.width)
+        self._detector = FieldOfViewDetector(*size_of(self.bundle))
         self._prior = TemporalPrior()
 
     @property
