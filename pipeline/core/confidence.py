@@ -118,15 +118,16 @@ class ConfidenceModel:
 
         Those of the cells called instrument are changed, the others kept.
         """
-        called = self.instrument[labels]
+        # A segmentation of the likeliest parts lacks the class of unsure ones.
+        called, instrument = self.instrument[labels], self.instrument[: len(probabilities)]
         if not called.any():
             return probabilities
-        cells = cell_inputs(probabilities, called, self.instrument, self.scale)
+        cells = cell_inputs(probabilities, called, instrument, self.scale)
         wanted = logistic(self.spec.calibration, calibration_inputs(cells, statistics))
-        found = probabilities[self.instrument].sum(0)[called]
+        found = probabilities[instrument].sum(0)[called]
         result = probabilities.copy()
         scale = np.where(
-            self.instrument[:, None], wanted / np.maximum(found, TINY), (1 - wanted) / np.maximum(1 - found, TINY)
+            instrument[:, None], wanted / np.maximum(found, TINY), (1 - wanted) / np.maximum(1 - found, TINY)
         )
         result[:, called] *= scale.astype(np.float32)
         return result

@@ -98,7 +98,7 @@ def test_plugin_sink_and_plugin_source_each_in_one_file(tmp_path: Path) -> None:
     install(tmp_path, {"__init__.py": "", "count.py": SINK, "grey.py": SOURCE}, points)
     done = run(tmp_path, "grey:", "-o", "frames.count")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "frames.count").read_text() == "4 frames, 12 classes"
+    assert (tmp_path / "frames.count").read_text() == "4 frames, 13 classes"
     assert (
         run(tmp_path, "grey:", "-o", "frames.count").returncode == 2
     )  # it exists, and inputs like this one may change
