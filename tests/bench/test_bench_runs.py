@@ -382,7 +382,7 @@ def test_more_classes_are_more_rows_of_text(tmp_path: Path) -> None:
     with open_source(DEMO) as source:
         frame = source.read()
     assert frame is not None
-    assert segmenter(frame).probabilities.shape[0] == 5
+    assert segmenter(frame).likeliest.probabilities.shape[0] == 5
 
 
 def _count(n: int) -> int:

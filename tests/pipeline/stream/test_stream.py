@@ -268,7 +268,7 @@ def test_steps_zero_is_the_base_and_more_steps_change_it() -> None:
     for seed in range(800_000, 800_010):
         with open_source(f"demo:?seconds=0.04&size=320x256&seed={seed}") as source:
             for frame in source:
-                dark = 0.15 * frame.luma + rng.normal(0, 10, frame.luma.shape)
+                dark = 0.15 * frame.luma + rng.normal(0, 15, frame.luma.shape)
                 frame.luma[...] = np.clip(dark, 0, 255).astype(np.uint8)
                 before, after = base(frame), refined(frame)
                 assert before.steps == 0
