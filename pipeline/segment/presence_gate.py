@@ -12,7 +12,9 @@ from cliprl.pipeline.core.viewport import inside_cells
 from cliprl.pipeline.segment.presence import PresenceTest, presence_evidence
 
 # Fitted on the protocol's sets for choosing: models/studies/words/presence_study.py, models/results/presence.json.
+# Classes that exemplars add, and classes that words add: more words than exemplars name what no frame shows.
 CLASS_PRESENCE = PresenceTest(0.6601, 0.6558, 0.7809)
+WORD_PRESENCE = PresenceTest(0.5429, -0.0189, 0.7041)
 # Keeps the logarithm of a probability finite.
 _TINY = 1e-9
 
@@ -28,14 +30,19 @@ def class_evidence(segmentation: Segmentation, class_id: int) -> float:
 class PresenceGate:
     """Leaves out the masks of absent classes, of those that were named at run time."""
 
-    def __init__(self, classes: Sequence[ClassSpec], test: PresenceTest = CLASS_PRESENCE) -> None:
-        self._gated, self._test = {i: spec.name for i, spec in enumerate(classes) if spec.kind == "prompted"}, test
+    def __init__(self, classes: Sequence[ClassSpec]) -> None:
+        self._tests = {
+            i: WORD_PRESENCE if spec.prompts else CLASS_PRESENCE
+            for i, spec in enumerate(classes)
+            if spec.kind == "prompted"
+        }
+        self._names = [classes[i].name for i in self._tests]
 
     def __call__(self, segmentation: Segmentation) -> None:
         """Set the presence of the gated classes, and give the cells of absent ones to the next likely class."""
-        chances = {i: self._test.probability(class_evidence(segmentation, i)) for i in self._gated}
-        segmentation.presence = {name: chances[i] for i, name in self._gated.items()}
-        absent = [i for i, chance in chances.items() if chance < self._test.threshold]
+        chances = {i: test.probability(class_evidence(segmentation, i)) for i, test in self._tests.items()}
+        segmentation.presence = dict(zip(self._names, chances.values(), strict=True))
+        absent = [i for i, chance in chances.items() if chance < self._tests[i].threshold]
         cells = np.isin(segmentation.labels, absent)
         if cells.any():
             left = segmentation.probabilities[:, cells].copy()

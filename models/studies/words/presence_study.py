@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +44,10 @@ ALIASES = {"shaft": "instrument-shaft", "head": "instrument-clasper", "surgical-
 THERE, NOT_THERE, NOT_KNOWN = 1, 0, -1
 # A prompt for a thing that many frames show. The bundle's classes that mean the same are left out for it.
 PROMPT = "surgical instrument"
-# One class in one frame: whether it is there, what it is ("class", "prompt" or "word"), its evidence, and whether it has a mask.
+# Words for things that no scene shows, to which the test of words is fitted; those of `UNKNOWN` are scored only.
+FITTED_WORDS = ("a giraffe", "a violin", "a red car", "a stone bridge")
+# One class in one frame: whether it is there, what it is ("class", "prompt", "word" or "fitted word"), its evidence, and whether
+# it has a mask.
 PresenceRow = tuple[int, str, float, bool]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -83,7 +87,7 @@ def fit_gate(
     """Fit on the sets for choosing; the sets for reporting are scored only."""
     rules, opened = load_protocol(), open_bundle(bundle)
     context = study_context(set_, out)
-    segmenter, rows = WordSegmenter(opened, UNKNOWN), dict[str, list[PresenceRow]]()
+    segmenter, rows = WordSegmenter(opened, (*UNKNOWN, *FITTED_WORDS)), dict[str, list[PresenceRow]]()
     named = PromptBundle.of(opened, [PROMPT])
     prompted = WordSegmenter(named.bundle, ())
     sets = [one for one in select_sets(rules, name or ()) if not one.outside]
@@ -100,17 +104,18 @@ def fit_gate(
                 rows[one.name].append((instrument_state(data, sample), "prompt", *_evidence(found, named.first)))
                 display.on_progress(one.name, done + 1, len(indices))
     chosen = [row for one in sets if rules.use(one) == CHOSEN for row in rows[one.name]]
-    test, uses = fit_rows(chosen), dict.fromkeys(rules.use(one) for one in sets)
+    test, words = fit_rows(chosen), fit_rows(chosen, ("class", "prompt", "fitted word"))
+    uses = dict.fromkeys(rules.use(one) for one in sets)
     result = {
-        "slope": round(test.slope, 4),
-        "offset": round(test.offset, 4),
-        "threshold": round(test.threshold, 4),
+        "classes": _rounded(test),
+        "words": _rounded(words),
         "bundle": dict(opened.manifest.hashes),
         "prompt": PROMPT,
         "unknown_words": list(UNKNOWN),
-        "sets": {one.name: {"use": rules.use(one)} | score_rows(rows[one.name], test) for one in sets},
+        "fitted_words": list(FITTED_WORDS),
+        "sets": {one.name: {"use": rules.use(one)} | score_rows(rows[one.name], test, words) for one in sets},
         "all": {
-            use: score_rows([row for one in sets if rules.use(one) == use for row in rows[one.name]], test)
+            use: score_rows([row for one in sets if rules.use(one) == use for row in rows[one.name]], test, words)
             for use in uses
         },
     }
@@ -128,7 +133,8 @@ def presence_rows(
         if spec.kind != "background":
             yield class_state(data, sample, spec.name, spec.kind), "class", *_evidence(segmenter.found[""], class_id)
     for word in segmenter.words:
-        yield NOT_THERE, "word", *_evidence(segmenter.found[word], segmenter.own)
+        kind = "fitted word" if word in FITTED_WORDS else "word"
+        yield NOT_THERE, kind, *_evidence(segmenter.found[word], segmenter.own)
 
 
 def _evidence(found: Segmentation, class_id: int) -> tuple[float, bool]:
@@ -155,9 +161,9 @@ def instrument_state(data: LabelledDataset, sample: Sample) -> int:
     return NOT_THERE if not count else THERE if count >= MIN_SHOWN * known else NOT_KNOWN
 
 
-def fit_rows(rows: Sequence[PresenceRow]) -> PresenceTest:
-    """Fit the test to the classes and the prompt, where it is known whether they are there."""
-    known = [(state == THERE, evidence) for state, kind, evidence, _ in rows if state != NOT_KNOWN and kind != "word"]
+def fit_rows(rows: Sequence[PresenceRow], kinds: Sequence[str] = ("class", "prompt")) -> PresenceTest:
+    """Fit the test to the rows of `kinds`, where it is known whether the thing is there."""
+    known = [(state == THERE, evidence) for state, kind, evidence, _ in rows if state != NOT_KNOWN and kind in kinds]
     states, evidence = np.array([state for state, _ in known], bool), np.array([value for _, value in known])
     try:
         return fit_presence(evidence, states)
@@ -165,10 +171,12 @@ def fit_rows(rows: Sequence[PresenceRow]) -> PresenceTest:
         raise UsageError(f"{error}: give more frames of the sets for choosing") from error
 
 
-def score_rows(rows: Sequence[PresenceRow], test: PresenceTest) -> dict[str, Any]:
-    """Return recall where classes are there, and the share without a mask where they are not: without and with the gate."""
-    evidence = np.array([row[2] for row in rows])
-    kept = np.array([test.is_present(value) for value in evidence.tolist()])
+def score_rows(rows: Sequence[PresenceRow], test: PresenceTest, words: PresenceTest) -> dict[str, Any]:
+    """Return recall where classes are there, and the share without a mask where they are not: without and with the gate.
+
+    `test` judges the classes, `words` what is named by words.
+    """
+    kept = np.array([(test if kind == "class" else words).is_present(evidence) for _, kind, evidence, _ in rows])
     masks, state, kind = (np.array([row[i] for row in rows]) for i in (3, 0, 1))
     result: dict[str, Any] = {}
     for name in ("class", "prompt", "word"):
@@ -177,6 +185,10 @@ def score_rows(rows: Sequence[PresenceRow], test: PresenceTest) -> dict[str, Any
         for side, shown in (("without_gate", masks), ("with_gate", masks & kept)):
             result[name][side] = {"recall": _share(shown[there]), "no_mask_if_absent": _share(~shown[absent])}
     return result
+
+
+def _rounded(test: PresenceTest) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(test).items()}
 
 
 def _share(values: NDArray[np.bool_]) -> float | None:

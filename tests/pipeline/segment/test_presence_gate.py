@@ -15,7 +15,7 @@ from cliprl.models.studies.words.presence_study import fit_rows, score_rows
 from cliprl.pipeline import OutputSpec, Segmentation, Segmenter, open_sink, open_source
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.schemas import load_schema
-from cliprl.pipeline.segment.presence_gate import CLASS_PRESENCE, PresenceGate, class_evidence
+from cliprl.pipeline.segment.presence_gate import CLASS_PRESENCE, WORD_PRESENCE, PresenceGate, class_evidence
 
 CLASSES = tuple(
     ClassSpec(name, (0, 0, 0), kind)
@@ -64,6 +64,14 @@ def test_cells_of_an_absent_class_go_to_another() -> None:
     assert not np.isin(found.labels, (2, 3)).any()
 
 
+def test_words_need_more_evidence_than_exemplars() -> None:
+    classes = (*CLASSES[:2], replace(CLASSES[2], prompts=("a swab",)), CLASSES[3])
+    for number, stays in ((2, False), (3, True)):
+        found = segmentation((number, 40, 0.55))
+        PresenceGate(classes)(found)
+        assert bool((found.labels == number).any()) == stays
+
+
 def test_classes_of_the_bundle_are_left_alone() -> None:
     found = segmentation((1, 1, 0.4))
     PresenceGate(CLASSES)(found)
@@ -97,7 +105,7 @@ def test_the_fit_takes_known_classes_and_leaves_words_out() -> None:
     test = fit_rows([*there, *absent, (0, "word", 9.0, True), (-1, "class", 9.0, True)])
     assert all(test.is_present(row[2]) for row in there)
     assert np.mean([test.is_present(row[2]) for row in absent]) <= 0.05
-    scores = score_rows([*there, *absent], test)
+    scores = score_rows([*there, *absent], test, test)
     assert scores["class"]["with_gate"]["recall"] == 1
     assert scores["prompt"]["with_gate"]["no_mask_if_absent"] == 1
 
@@ -105,4 +113,5 @@ def test_the_fit_takes_known_classes_and_leaves_words_out() -> None:
 def test_the_presence_test_is_that_of_the_committed_result() -> None:
     path = Path(__file__).parents[3] / "models" / "results" / "presence.json"
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert {key: result[key] for key in ("slope", "offset", "threshold")} == asdict(CLASS_PRESENCE)
+    assert (result["classes"], result["words"]) == (asdict(CLASS_PRESENCE), asdict(WORD_PRESENCE))
+    assert not set(result["unknown_words"]) & set(result["fitted_words"])
