@@ -61,7 +61,7 @@ def _names(folder: Path) -> tuple[Path, dict[int, str]]:
     """Return the file that lists the class names of a folder, and the names by number."""
     import yaml
 
-    tables = [folder / "data.yaml", *sorted(p for p in folder.glob("*.y*ml")), *(folder / n for n in _NAME_FILES)]
+    tables = [folder / "data.yaml", *sorted(folder.glob("*.y*ml")), *(folder / n for n in _NAME_FILES)]
     path = next((path for path in tables if path.is_file()), None)
     if path is None:
         raise UsageError(f"{folder} has no data.yaml: a folder of YOLO labels must hold {_LAYOUT}")
