@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Circle, Viewport, circle_viewport, fit_viewport, full_viewport
 from cliprl.pipeline.view.shape_fit import (
     Ends,
@@ -26,7 +26,7 @@ from cliprl.pipeline.view.shape_fit import (
 BELIEF = 0.5
 # The image has moved when its edges have by this share of the frame's longer side; less is jitter.
 JITTER = 0.003
-# A move by more than this share is no move but another image, or a dark moment: it has to last PATIENCE frames.
+# A move by more than this share is no move but another image, or a dark moment: it has to last CONFIRMING_FRAMES.
 LEAP = 0.05
 CONFIRMING_FRAMES = 5
 # The image is where it was as long as no more than this share of the ends on its edge have moved: then nothing is fitted.
@@ -54,7 +54,8 @@ class FieldOfViewDetector:
     def view_of(self, frame: Frame) -> Viewport:
         """The view of this frame. The same object as the last frame's, as long as the image has not moved."""
         size = (frame.height, frame.width)
-        return self.follow(_ends(frame.luma, frame.color.full_range), size)
+        ends = find_ends(frame.luma, full_range=frame.color.full_range) if has_strips(*size) else None
+        return self.follow(ends, size)
 
     def follow(self, ends: Ends | None, size: tuple[int, int]) -> Viewport:
         """The view of a frame of `size` (height, width) with the image's ends; None where it is too narrow for any."""
@@ -94,19 +95,6 @@ class _Edge:
         """Whether nearly all of them are where they were; `longer` is the longer side of the frame in pixels."""
         near = np.abs(ends.places[self._on] - self._places) <= JITTER * longer
         return bool(np.count_nonzero(near) >= (1 - STRAY) * max(len(near), 1))
-
-
-def find_field_of_view(luma: Plane, *, full_range: bool, last: FieldShape | None = None) -> FieldShape | None:
-    """The image in one luma plane (H, W): a circle, a rectangle, or None where there is too little to tell.
-
-    `last` is where it was in the frame before: only a hint, which saves time.
-    """
-    ends = _ends(luma, full_range)
-    return None if ends is None else shape_of(ends, max(luma.shape), last)
-
-
-def _ends(luma: Plane, full_range: bool) -> Ends | None:
-    return find_ends(luma, full_range=full_range) if has_strips(*luma.shape) else None
 
 
 def shape_of(ends: Ends, longer: int, last: FieldShape | None) -> FieldShape | None:

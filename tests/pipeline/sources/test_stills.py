@@ -31,7 +31,7 @@ from cliprl.pipeline.cuda.view_tracker import StripLayout
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.video.letterbox import letterbox
 from cliprl.pipeline.sources.decoding.conform import Conformer
-from cliprl.pipeline.view.field_of_view import FieldOfViewDetector, find_field_of_view
+from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 SIZE = (128, 64)
 
@@ -242,7 +242,6 @@ def test_extreme_shapes_have_a_view(size: tuple[int, int]) -> None:
     frame = Frame(*planes, 0, Fraction(1, 25), 0)
     detector = FieldOfViewDetector(64, 96)
     assert detector.view_of(frame).crop == full_viewport(height, width, 64, 96).crop
-    find_field_of_view(planes[0], full_range=False)
     layout = StripLayout.of(height, width)
     assert layout is None or min(layout.across, layout.down) >= 3
 

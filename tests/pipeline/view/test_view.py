@@ -33,7 +33,6 @@ from cliprl.pipeline.view.field_of_view import (
     CONFIRMING_FRAMES,
     FieldOfViewDetector,
     FieldShape,
-    find_field_of_view,
     shape_of,
 )
 from cliprl.pipeline.view.shape_fit import Ends
@@ -131,7 +130,7 @@ def test_a_disc_on_black_is_found(
     height, width = size
     circle = (x * width, y * height, radius * height)
     luma = _scene(height, width, circle, black=0 if full_range else 16, seed=seed, noise=noise)
-    found = find_field_of_view(luma, full_range=full_range)
+    found = _found(luma, full_range=full_range)
     assert found is not None
     wrong = _inside(height, width, found) != _disc(height, width, circle)
     assert wrong.mean() < 0.02
@@ -161,7 +160,7 @@ def test_a_disc_is_found_in_hard_scenes(trouble: str) -> None:
     else:
         scene[:300, 1000:] = 90
     luma = np.clip(np.rint(scene + np.random.default_rng(1).normal(0, 2, scene.shape)), 0, 255).astype(np.uint8)
-    found = find_field_of_view(luma, full_range=False)
+    found = _found(luma, full_range=False)
     assert found is not None
     np.testing.assert_allclose(found, _DISC, atol=8)
 
@@ -176,9 +175,13 @@ def test_a_rectangle_inside_bars_is_found(bars: tuple[int, int, int, int]) -> No
     left, top, width, height = bars
     luma = np.full((height + 2 * top, width + 2 * left), 20, np.uint8)
     luma[top : top + height, left : left + width] = _scene(height, width, (0, 0, 9999), black=16, seed=3, noise=2)
-    found = find_field_of_view(luma, full_range=False)
+    found = _found(luma, full_range=False)
     assert found is not None
     np.testing.assert_allclose(found, (left, top, left + width, top + height), atol=4)
+
+
+def _found(luma: NDArray[np.uint8], *, full_range: bool) -> FieldShape | None:
+    return shape_of(shape_fit.find_ends(luma, full_range=full_range), max(luma.shape), None)
 
 
 def _frame(luma: NDArray[np.uint8]) -> Frame:
