@@ -75,27 +75,29 @@ class Follower:
     id: int = 0
     _credible: dict[int, int] = field(default_factory=dict)
     _last: tuple[int, Viewport] | None = None
+    _frames: int = 0
 
     def note(self) -> str | None:
         """Return why nothing was followed, or None if the target was found or no frame has been seen."""
         if self.id or self._last is None:
             return None
+        return f"'{self.target.text}' was not followed: {self._reason(*self._last)}"
+
+    def _reason(self, last: int, view: Viewport) -> str:
         if self.target.point is None:
-            return (
-                f"'{self.target.text}' was not followed: no instrument suited it in {_CREDIBLE_FRAMES} frames in a row"
-            )
-        (frame, x, y), (last, view) = self.target.point, self._last
+            if self._frames < _CREDIBLE_FRAMES:
+                return f"words need {_CREDIBLE_FRAMES} frames in a row, and {self._frames} came; give FRAME#X,Y"
+            return f"no instrument suited it in {_CREDIBLE_FRAMES} frames in a row"
+        frame, x, y = self.target.point
         if x >= view.frame_width or y >= view.frame_height:
-            reason = f"the frames have {view.frame_width}x{view.frame_height} pixels"
-        elif frame > last:
-            reason = f"the last frame was {last}"
-        else:
-            reason = "no instrument was at that point from that frame on"
-        return f"'{self.target.text}' was not followed: {reason}"
+            return f"the frames have {view.frame_width}x{view.frame_height} pixels"
+        if frame > last:
+            return f"the last frame was {last}"
+        return "no instrument was at that point from that frame on"
 
     def update(self, index: int, instances: Instances, found: Segmentation) -> Followed:
         """Return the state in frame `index`, whose segmentation is `found`. Frames come in order."""
-        self._last = index, found.view
+        self._last, self._frames = (index, found.view), self._frames + 1
         if not self.id and self.target.point:
             self.id = self._at_point(index, instances, found.view)
         elif not self.id:

@@ -121,6 +121,14 @@ def test_a_target_that_was_never_found_is_noted(text: str, reason: str) -> None:
     assert found.note() is None
 
 
+@pytest.mark.parametrize("frames", [1, 4])
+def test_words_on_too_few_frames_have_that_reason(frames: int) -> None:
+    follower = Follower(FollowTarget.parse("left", CLASSES))
+    for i in range(frames):
+        step(follower, 100 + i, shown(1, 2))
+    assert f"words need 5 frames in a row, and {frames} came; give FRAME#X,Y" in (follower.note() or "")
+
+
 @pytest.mark.parametrize("text", ["", "left banana", "3#5", "#4,4", f"{'9' * 5000}#4,4", f"3#{'9' * 400},4"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"give FRAME#X,Y, or left, right"):
