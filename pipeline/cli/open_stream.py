@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cliprl.engines import Bundle, ClassSpec, UsageError, naming_parts
+from cliprl.engines import Bundle, ClassSpec, UsageError
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
 from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
@@ -68,7 +68,6 @@ def open_video_stream(
     _check_targets(options)
     with interruptible():
         bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
-        bundle = bundle if options.device == "cpu" else naming_parts(bundle)
     classes = bundle.manifest.mask_classes
     if options.follow is not None:
         FollowTarget.parse(options.follow, classes)

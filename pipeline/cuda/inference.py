@@ -43,7 +43,10 @@ PRIOR_WINDOW = 8
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """Sizes of a bundle's networks: input (height, width), grid (rows, columns), features per cell, classes."""
+    """Sizes of a bundle's networks: input (height, width), grid (rows, columns), features per cell, classes.
+
+    parts, part_share: what masks merge into one more class (see `Manifest`); no parts: nothing.
+    """
 
     height: int
     width: int
@@ -51,6 +54,13 @@ class NetworkShape:
     columns: int
     features: int
     classes: int
+    parts: tuple[int, ...] = ()
+    part_share: float = 0.0
+
+    @property
+    def mask_classes(self) -> int:
+        """The number of classes of a mask."""
+        return self.classes + bool(self.parts)
 
     @property
     def logits(self) -> tuple[int, int, int, int]:
@@ -65,7 +75,7 @@ class NetworkShape:
 
 def total_bytes(shape: NetworkShape) -> int:
     """Return the size of the totals: cells of each class, the sum of confidences, the cells inside the image."""
-    return 4 * (shape.classes + 2)
+    return 4 * (shape.mask_classes + 2)
 
 
 def number_bytes(shape: NetworkShape, steps: int) -> int:
@@ -105,7 +115,7 @@ class Inference:
         self._sums = gpu.empty(self._thumbnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
-        self._lines = gpu.empty((shape.rows, shape.classes + 2), np.float32)
+        self._lines = gpu.empty((shape.rows, shape.mask_classes + 2), np.float32)
         self.numbers = gpu.empty((number_bytes(shape, steps),), np.uint8)
         self._totals = gpu.address(self.numbers) + number_bytes(shape, steps) - total_bytes(shape)
         self._ones = self._pinned(np.ones(1, np.int32))
@@ -183,7 +193,7 @@ class Inference:
         gpu.launch(CutRows(rows, 1, image, shape.width, columns, THUMBNAIL_STRIDE, 0, thumb, sums), stream)
         flags = (gpu.address(self._fresh), gpu.address(self._cut), self._frame)
         most = CUT * rows * columns * 3
-        gpu.launch(Begin(1, 1, sums, rows, shape.classes, most, 0, *flags), stream)
+        gpu.launch(Begin(1, 1, sums, rows, shape.mask_classes, most, 0, *flags), stream)
 
     def _recall(self, stream: CudaStream) -> None:
         gpu, shape = self._gpu, self.shape
@@ -206,8 +216,9 @@ class Inference:
         gpu, shape = self._gpu, self.shape
         confidence, lines = gpu.address(self._confidence), gpu.address(self._lines)
         logits = gpu.address(self._logits)
-        gpu.launch(Classify(shape.columns, shape.rows, logits, shape.classes, 0, self._frame, confidence), stream)
-        columns = shape.classes + 2
+        merged = (shape.part_share, sum(1 << part for part in shape.parts))
+        gpu.launch(Classify(shape.columns, shape.rows, logits, shape.classes, *merged, self._frame, confidence), stream)
+        columns = shape.mask_classes + 2
         gpu.launch(CountLines(columns, shape.rows, self._frame, confidence, shape.columns, 0, lines), stream)
         gpu.launch(Total(columns, 1, lines, shape.rows, 0, self._totals), stream)
 

@@ -30,8 +30,9 @@ RESULT_BUFFERS = 10
 class FrameResult:
     """A frame's results on the GPU, and its status numbers in pinned memory.
 
-    probabilities: float32 (K, h, w). labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 2,),
-    cells of each class, the sum of confidences, and the cells inside the image. numbers: the memory of states and totals.
+    probabilities: float32 (K + P, h, w), those of the K classes of a mask, then what each of P parts had before it was merged.
+    labels: uint8 (h, w). present: uint8 (K,), whether a class occurs. totals: float32 (K + 2,), cells of each class, the sum of
+    confidences, and the cells inside the image. numbers: the memory of states and totals.
     `ready` completes when all are written. reading: the event after which they may be written again, None for at once.
     upload: pinned memory for what is sent with the frame.
     """
@@ -50,10 +51,11 @@ class FrameResult:
     def of(cls, gpu: Gpu, shape: NetworkShape, steps: int, upload: NDArray[np.uint8]) -> FrameResult:
         """Allocate the results of graphs with up to `steps` steps, laid out as `Inference.numbers`."""
         grid = (shape.rows, shape.columns)
-        grids = gpu.empty((shape.classes, *grid), np.float32), gpu.empty(grid, np.uint8)
+        planes = shape.mask_classes + len(shape.parts)
+        grids = gpu.empty((planes, *grid), np.float32), gpu.empty(grid, np.uint8)
         numbers = gpu.pinned((number_bytes(shape, steps),), np.uint8)
         totals, state = numbers[-total_bytes(shape) :].view(np.float32), numbers[:STATE_BYTES]
-        present = gpu.empty((shape.classes,), np.uint8)
+        present = gpu.empty((shape.mask_classes,), np.uint8)
         return cls(*grids, present, totals, state, gpu.event(), numbers=numbers, upload=upload)
 
 
@@ -90,30 +92,54 @@ class CudaSegmentation(Segmentation):
     each class, `settled` whether further steps would have changed nothing.
     """
 
-    __slots__ = ("_fetch", "counts", "result", "settled")
+    __slots__ = ("_fetch", "counts", "planes", "result", "settled")
     counts: list[int]
     result: FrameResult
     settled: bool
+    planes: NDArray[np.float32]
     _fetch: Fetcher
 
     def __init__(
-        self, result: FrameResult, view: Viewport, fetch: Fetcher, model: ConfidenceModel | None = None
+        self,
+        result: FrameResult,
+        view: Viewport,
+        fetch: Fetcher,
+        model: ConfidenceModel | None = None,
+        parts: tuple[int, ...] = (),
     ) -> None:
         moved, steps, settled = read_state(result.state)
         *counts, confidence, inside = result.totals.tolist()
         self.view, self.confidence, self.steps, self.moved = view, confidence / max(inside, 1), steps, moved
         self.result, self.counts, self.settled = result, [int(count) for count in counts], settled
         self.instances, self.presence, self.model, self.colors, self.damage = None, None, model, None, None
-        self.unmerged, self.parts = None, ()
+        self.parts = parts
         self._reliability = self._calibrated = self._statistics = None
         self._fetch = fetch
 
     def __getattr__(self, name: str) -> Any:
-        """Copy labels or probabilities to the host when they are read for the first time."""
-        if name not in ("labels", "probabilities"):
-            raise AttributeError(name)
-        setattr(self, name, self._fetch(getattr(self.result, name), self.result))
-        return getattr(self, name)
+        """Copy labels or probabilities (`planes`: see `FrameResult`) to the host when they are read for the first time."""
+        match name:
+            case "labels":
+                found: Any = self._fetch(self.result.labels, self.result)
+            case "planes":
+                found = self._fetch(self.result.probabilities, self.result)
+            case "probabilities":
+                found = self.planes[: len(self.counts)]
+            case "unmerged":
+                found = self._unmerged() if self.parts else None
+            case _:
+                raise AttributeError(name)
+        setattr(self, name, found)
+        return found
+
+    def _unmerged(self) -> Segmentation:
+        union, parts = len(self.counts) - 1, np.array(self.parts, np.uint8)
+        labels, probabilities, before = self.labels.copy(), self.planes[:union].copy(), self.planes[union + 1 :]
+        unsure = labels == union
+        labels[unsure] = parts[before[:, unsure].argmax(axis=0)]
+        probabilities[parts] = before
+        same = self.view, self.confidence, self.steps, self.moved
+        return Segmentation(labels, probabilities, *same, model=self.model)
 
 
 class Fetcher:

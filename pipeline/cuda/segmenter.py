@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines import Bundle, naming_parts
+from cliprl.engines import Bundle
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace
@@ -48,8 +48,7 @@ class CudaSegmenter(Segmenter):
 
     The view of a frame is that of the frame before it, where that frame's is not there yet; the number of steps follows the
     frames before. No input is restored here: with a bundle that refines damaged frames only, `steps` is 0 by default, and
-    another number is for every frame. Masks name the likeliest part, also an unsure one: the kernels upsample the networks'
-    own classes. Otherwise it does what the CPU's does, in the same order.
+    another number is for every frame. Otherwise it does what the CPU's does, in the same order.
     """
 
     device = "cuda"
@@ -59,7 +58,7 @@ class CudaSegmenter(Segmenter):
 
     def __init__(self, bundle: Bundle | str | Path, *, device: GpuContext, **settings: Any) -> None:
         self._cuda = device
-        super().__init__(naming_parts(bundle), **settings)
+        super().__init__(bundle, **settings)
 
     def _warm_up(self) -> None:
         """Allocate, run once and capture. Other video streams wait for the turn of that one run only."""
@@ -99,7 +98,8 @@ class CudaSegmenter(Segmenter):
         manifest = self.bundle.manifest
         grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
         features = self._encoder.outputs["features"].shape[1]
-        return NetworkShape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
+        merged = (self._parts, self._part_share)
+        return NetworkShape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings), *merged)
 
     def reset(self) -> None:
         """Forget the last frame and its field of view, before another stream."""
@@ -203,7 +203,7 @@ class CudaSegmenter(Segmenter):
         with context.stage("refine"):
             self._cuda.gpu.synchronize(pending.result.ready)
             self._in_flight.finished(pending.result.ready)
-            found = CudaSegmentation(pending.result, context.view, self._fetch, self._model)
+            found = CudaSegmentation(pending.result, context.view, self._fetch, self._model, self._parts)
             spent = time.monotonic() - pending.start
             self._plan.learn(pending.steps, found.steps, found.settled, spent)
         context.segmentation = found

@@ -5,6 +5,7 @@
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__

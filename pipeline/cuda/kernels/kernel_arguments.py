@@ -5,7 +5,7 @@ All sizes are counts of what the kernel's own comment says; all pointers are add
 
 from __future__ import annotations
 
-from ctypes import Structure, c_double, c_float, c_int, c_void_p
+from ctypes import Structure, c_double, c_float, c_int, c_uint64, c_void_p
 from typing import Any, ClassVar
 
 Fields = list[tuple[str, Any]]
@@ -133,13 +133,13 @@ class Advance(Arguments):
 
 
 class Classify(Arguments):
-    """Logits to probabilities and labels."""
+    """Logits to probabilities and labels. parts: a bit for each class that is merged where it is unsure."""
 
     name = "classify"
     _fields_: ClassVar[Fields] = [
         *_fields(c_int, "width height"),
         ("logits", c_void_p),
-        *_fields(c_int, "classes unused"),
+        *[("classes", c_int), ("share", c_float), ("parts", c_uint64)],
         *_fields(c_void_p, "frame confidence"),
     ]
 

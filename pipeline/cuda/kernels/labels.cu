@@ -4,10 +4,31 @@
 struct Classify {
     int width, height; // of the grid
     const float *logits;
-    int classes, unused;
+    int classes;
+    float share;            // a part with less of the probability of all parts is unsure
+    u64 parts;              // bit k: class k is a part of an instrument; 0: no part is ever unsure
     const FrameData *frame; // its probabilities, labels and present are written
     float *confidence;
 };
+
+// The union of unsure parts, one more class: see `merge_unsure` of the CPU. Behind it each part keeps what it had. Returns whether
+// the parts of this cell are unsure.
+DEVICE bool merge_parts(const Classify &a, float *chances, size_t plane) {
+    float *kept = chances + (a.classes + 1) * plane, total = 0.0f, largest = 0.0f;
+    int count = 0;
+    for (int k = 0; k < a.classes; k++) {
+        if (!(a.parts >> k & 1)) continue;
+        const float chance = chances[k * plane];
+        kept[count++ * plane] = chance;
+        total += chance;
+        if (chance > largest) largest = chance;
+    }
+    const bool unsure = largest < a.share * total;
+    chances[a.classes * plane] = unsure ? largest : 0.0f;
+    for (int k = 0; k < a.classes && unsure; k++)
+        if (a.parts >> k & 1) chances[k * plane] = (total - largest) / (float)count;
+    return unsure;
+}
 
 // Softmax, the winner (0 outside the image), its probability, and which classes win anywhere in the image.
 KERNEL(classify, Classify) {
@@ -20,9 +41,11 @@ KERNEL(classify, Classify) {
     }
     for (int k = 0; k < a.classes; k++) sum += expf(a.logits[k * plane + here] - largest);
     const FrameData &f = *a.frame;
-    for (int k = 0; k < a.classes; k++) f.probabilities[k * plane + here] = expf(a.logits[k * plane + here] - largest) / sum;
+    float *chances = f.probabilities + here;
+    for (int k = 0; k < a.classes; k++) chances[k * plane] = expf(a.logits[k * plane + here] - largest) / sum;
     const bool inside = inside_view(f, x, y, a.width, a.height);
-    const int label = inside ? best : 0;
+    int label = inside ? best : 0;
+    if (a.parts && merge_parts(a, chances, plane) && (a.parts >> label & 1)) label = a.classes;
     a.confidence[here] = inside ? 1.0f / sum : 0.0f;
     f.labels[here] = (u8)label;
     // All who write here write the same.

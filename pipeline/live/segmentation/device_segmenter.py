@@ -50,7 +50,7 @@ class HostFrameSegmenter:
             host = Segmentation(
                 found.labels, found.probabilities, found.view, found.confidence, found.steps, found.moved
             )
-            host.model, host.colors = found.model, found.colors
+            host.model, host.colors, host.unmerged, host.parts = found.model, found.colors, found.unmerged, found.parts
             return host
         finally:
             self._ring.release(taken)

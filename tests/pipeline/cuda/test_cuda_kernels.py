@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cliprl.bench.fixtures import timecode
+from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
 from cliprl.pipeline.cuda.geometry import set_planes, set_view, warp_of
 from cliprl.pipeline.cuda.kernels.kernel_arguments import (
@@ -28,6 +29,7 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
 )
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
 from cliprl.pipeline.segment.refinement import SETTLED
+from cliprl.pipeline.segment.segmenter import merge_unsure
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
 
@@ -198,7 +200,7 @@ def test_labels_and_counts_are_numpys(seed: int, classes: int, rows: int, column
     probabilities, confidence = np.empty_like(logits), np.empty((rows, columns), np.float32)
     labels, present = np.empty((rows, columns), np.uint8), np.zeros(classes, np.uint8)
     data.probabilities, data.labels, data.present = (a.ctypes.data for a in (probabilities, labels, present))
-    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, addressof(data), confidence.ctypes.data))
+    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, 0, addressof(data), confidence.ctypes.data))
     powers = np.exp(logits - logits.max(axis=0))
     np.testing.assert_allclose(probabilities, powers / powers.sum(axis=0), atol=1e-6)
     np.testing.assert_array_equal(labels, np.where(inside, logits.argmax(axis=0), 0))
@@ -211,3 +213,32 @@ def test_labels_and_counts_are_numpys(seed: int, classes: int, rows: int, column
     np.testing.assert_array_equal(totals[:-2], np.bincount(labels.ravel(), minlength=classes))
     assert totals[-2] == pytest.approx(float(probabilities.max(axis=0)[inside].sum()), rel=1e-4)
     assert totals[-1] == inside.sum()
+
+
+@given(
+    seed=st.integers(0, 99),
+    parts=st.sets(st.integers(0, 63), min_size=2),
+    share=st.floats(0.1, 1),
+    rest=st.integers(1, 5),
+)
+@settings(deadline=None, max_examples=40)
+def test_unsure_parts_are_merged_as_on_the_cpu(seed: int, parts: set[int], share: float, rest: int) -> None:
+    rng, (rows, columns), ids = np.random.default_rng(seed), (7, 9), tuple(sorted(parts))
+    classes = min(ids[-1] + rest, 64)
+    logits = rng.normal(0, 2, (classes, rows, columns)).astype(np.float32)
+    view, data = circle_viewport((90, 120), (rows * 4, columns * 4), (60.0, 45.0, 44.0)), FrameData()
+    set_view(data, view, (rows, columns))
+    data.touched_right, data.touched_bottom = columns, rows
+    planes, labels = np.empty((classes + 1 + len(ids), rows, columns), np.float32), np.empty((rows, columns), np.uint8)
+    confidence, present = np.empty((rows, columns), np.float32), np.zeros(classes + 1, np.uint8)
+    data.probabilities, data.labels, data.present = (a.ctypes.data for a in (planes, labels, present))
+    pointers = (addressof(data), confidence.ctypes.data)
+    launch(Classify(columns, rows, logits.ctypes.data, classes, 0, 0, *pointers))
+    plain = Segmentation(labels.copy(), planes[:classes].copy(), view, 0.0, 0)
+    expected, sure = merge_unsure(plain, ids, share), confidence.copy()
+    launch(Classify(columns, rows, logits.ctypes.data, classes, share, sum(1 << part for part in ids), *pointers))
+    np.testing.assert_array_equal(planes[: classes + 1], expected.probabilities)
+    np.testing.assert_array_equal(planes[classes + 1 :], plain.probabilities[list(ids)])
+    np.testing.assert_array_equal(labels, expected.labels)
+    np.testing.assert_array_equal(confidence, sure)
+    np.testing.assert_array_equal(present > 0, np.isin(np.arange(classes + 1), [*plain.labels, *labels]))

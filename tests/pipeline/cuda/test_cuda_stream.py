@@ -78,7 +78,7 @@ class Played(FrameSource):
         return Frame(luma, chroma, given.pts, given.time_base, given.index, color, rotation=self.info.rotation)
 
 
-Seen = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], int]
+Seen = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], int, NDArray[np.uint8]]
 
 
 def played(segmenter: Segmenter, overlay: Overlay, source: Played) -> list[Seen]:
@@ -86,7 +86,8 @@ def played(segmenter: Segmenter, overlay: Overlay, source: Played) -> list[Seen]
 
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
         assert segmentation is not None
-        found.append((frame.luma.copy(), frame.chroma.copy(), segmentation.labels.copy(), segmentation.steps))
+        labels, likeliest = segmentation.labels.copy(), segmentation.likeliest.labels.copy()
+        found.append((frame.luma.copy(), frame.chroma.copy(), labels, segmentation.steps, likeliest))
 
     Stream(source, segmenter, overlay, status=lambda frame, seen: f"frame {frame.index}").run(note)
     return found
@@ -123,15 +124,19 @@ def test_trace_shows_stages_on_their_threads_and_calls_profiler(
 @pytest.mark.parametrize("rotation", [0, 90])
 def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, images: list[Frame], rotation: int) -> None:
     device, gpu = simulated(rotation, engines)
-    segmenter = device.segmenter(open_bundle(), engines=engines)
+    shipped = open_bundle()
+    bundle = replace(shipped, manifest=replace(shipped.manifest, part_share=0.9))
+    segmenter = device.segmenter(bundle, engines=engines)
     found = played(segmenter, device.overlay(segmenter.classes), Played(images, rotation=rotation))
     gpu.drain()
-    bundle = open_bundle()  # without a class of unsure parts, which the GPU does not have
-    cpu = Segmenter(replace(bundle, manifest=replace(bundle.manifest, part_share=None)), engines=engines)
+    cpu = Segmenter(bundle, engines=engines)
     expected = played(cpu, Overlay(cpu.classes), Played(images, rotation=rotation))
     assert len(found) == len(expected) == FRAMES
-    agreement = [float((ours[2] == theirs[2]).mean()) for ours, theirs in zip(found, expected, strict=True)]
-    assert np.mean(agreement) >= 0.999
+    for kind in (2, 4):
+        agreement = [float((ours[kind] == theirs[kind]).mean()) for ours, theirs in zip(found, expected, strict=True)]
+        assert np.mean(agreement) >= 0.999
+    union = len(shipped.manifest.classes)
+    assert all((seen[2] == union).any() and not (seen[4] == union).any() for seen in (*found, *expected))
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert ours[3] == theirs[3], index
         for plane in (0, 1):
