@@ -25,25 +25,33 @@ def size_text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def parse_size(text: str) -> Size:
-    """Read HEIGHTxWIDTH. Raises UsageError, with the rule that it breaks, for what no bundle may have."""
+def parse_size(text: str, own: Size = OFFERED[0]) -> Size:
+    """Read HEIGHTxWIDTH. Raises UsageError, with the rule that it breaks and an allowed size, for what no bundle may have.
+
+    `own`: the bundle's own size (height, width), whose shape the advised sizes have.
+    """
+    is_tall = own[0] > own[1]
+    sizes = [size[::-1] if is_tall else size for size in OFFERED]
+    offered = ", ".join(map(size_text, sizes))
     found = re.fullmatch(r"([0-9]{1,5})[x×]([0-9]{1,5})", text.strip().lower())
-    offered = ", ".join(map(size_text, OFFERED))
     if not found:
         raise UsageError(f"input size '{text[:40]}' is not HEIGHTxWIDTH: give {offered} or {AUTO_SIZE}")
     size = int(found[1]), int(found[2])
     if any(side % SIDE_UNIT for side in size):
-        near = size_text(nearest_size(*size))
+        near = nearest_size(*size)
+        is_turned = (near[0] - near[1]) * (own[0] - own[1]) < 0
+        near = near[::-1] if is_turned else near
+        advised = size_text(near) if math.prod(near) <= MOST_PIXELS else offered
         raise UsageError(
-            f"input size {size_text(size)}: height and width must be multiples of {SIDE_UNIT}, such as {near}"
+            f"input size {size_text(size)}: height and width must be multiples of {SIDE_UNIT}, such as {advised}"
         )
     if min(size) < LEAST_SIDE:
         raise UsageError(
             f"input size {size_text(size)}: height and width must be at least {LEAST_SIDE}: give one of {offered}"
         )
-    if size[0] * size[1] > MOST_PIXELS:
+    if math.prod(size) > MOST_PIXELS:
         raise UsageError(
-            f"input size {size_text(size)} has {size[0] * size[1]} pixels, more than the {MOST_PIXELS} that networks are given "
+            f"input size {size_text(size)} has {math.prod(size)} pixels, more than the {MOST_PIXELS} that networks are given "
             f"memory for: give one of {offered}"
         )
     return size
@@ -65,7 +73,7 @@ def with_input_size(bundle: Bundle, size: Size | str | None) -> Bundle:
         return bundle
     own, text = own_size(bundle), size if isinstance(size, str) else size_text(size)
     # A bundle's own size may break the rules for others: a transformer needs no multiple of 32.
-    height, width = own if text == size_text(own) else parse_size(text)
+    height, width = own if text == size_text(own) else parse_size(text, own)
     if (height - width) * (own[0] - own[1]) < 0:
         raise UsageError(
             f"input size {height}x{width} is {'tall' if height > width else 'wide'}, and that of bundle "

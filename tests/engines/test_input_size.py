@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cliprl.engines import (
     own_size,
     seal_bundle,
     size_of,
+    size_text,
     with_input_size,
 )
 from cliprl.engines.bundle.bundle import PROBE_FILE, REFINER
@@ -61,6 +63,19 @@ def copied(folder: Path) -> Bundle:
 def test_size_that_breaks_a_rule_is_refused(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         with_input_size(open_bundle("small"), text)
+
+
+@pytest.mark.parametrize("text", ["9999x9999", "99999x100", "500x300", "300x500", "0x1", "4096x4096", "384", "700x2000"])
+@pytest.mark.parametrize("own", [(256, 320), (320, 256), (256, 256)])
+def test_every_size_that_a_refusal_advises_is_accepted(text: str, own: tuple[int, int]) -> None:
+    small = open_bundle("small")
+    bundle = replace(small, manifest=replace(small.manifest, height=own[0], width=own[1]))
+    with pytest.raises(UsageError) as refused:
+        with_input_size(bundle, text)
+    advised = re.findall(r"\d+x\d+", re.split("such as|give", str(refused.value))[-1])
+    assert advised
+    for size in advised:
+        assert size_text(size_of(with_input_size(bundle, size))) == size
 
 
 def test_own_size_leaves_the_bundle_as_it_is() -> None:
