@@ -65,17 +65,6 @@ def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, c
     }
 
 
-def first_shown(container: Any, stream: Any, first: int | None) -> int:
-    """The time, in units of the stream's time base, that counts as zero.
-
-    AVI has no presentation times: libav takes the time of decoding, which the first frame of a stream with B-frames is late by.
-    """
-    if container.format.name != "avi" or first is None:
-        return 0
-    late = first - (stream.start_time or 0)
-    return late if 0 < late * stream.time_base < 1 else 0
-
-
 def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
     """How many packets and how many frames a container states for a stream; None if it does not.
 

@@ -33,7 +33,7 @@ from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import SourceError, explain, redact, source_error
-from cliprl.pipeline.sources.probe import check_file, first_shown, probe_stream, stated_frames
+from cliprl.pipeline.sources.probe import check_file, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
@@ -125,8 +125,7 @@ class VideoSource(FrameSource):
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stated_frames(self._container, stream)[0]
         self._slack = _EARLY if len(self._container.streams) == 1 else _EARLY_WITH_SOUND
-        zero = first_shown(self._container, stream, self._held.pts)
-        self._clock = PresentationClock(self.info.time_base, self.info.rate, zero)
+        self._clock = PresentationClock(self.info.time_base, self.info.rate)
         self._first_seconds = self._end_seconds = 0.0
         is_playlist = self._container.format.name.startswith("hls")
         # The duration of Matroska is the time when the last stream ends; that of an HLS playlist is the sum of its segments.

@@ -65,7 +65,9 @@ def test_size_that_breaks_a_rule_is_refused(text: str, words: str) -> None:
         with_input_size(open_bundle("small"), text)
 
 
-@pytest.mark.parametrize("text", ["9999x9999", "99999x100", "500x300", "300x500", "0x1", "4096x4096", "384", "700x2000"])
+@pytest.mark.parametrize(
+    "text", ["9999x9999", "99999x100", "500x300", "300x500", "0x1", "4096x4096", "384", "700x2000"]
+)
 @pytest.mark.parametrize("own", [(256, 320), (320, 256), (256, 256)])
 def test_every_size_that_a_refusal_advises_is_accepted(text: str, own: tuple[int, int]) -> None:
     small = open_bundle("small")

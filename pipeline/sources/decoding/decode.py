@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -15,19 +14,19 @@ from cliprl.pipeline.sources.decoding.codec_change import CodecWatch
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
-from cliprl.pipeline.sources.decoding.timeline import Timeline
+from cliprl.pipeline.sources.decoding.timeline import Timeline, presentation_times_are_guessed
 
 DEFAULT_RATE = Fraction(25)
 # Up to this many consecutive frames without a later time share the period of one; more mean a clock that has stopped.
 _CROWDED = 2
+# Frames by which a codec may reorder at most (H.264 and H.265).
+_MOST_REORDERED = 16
 
 
 class PresentationClock:
     """Assigns increasing times to frames. Times that increase already are kept."""
 
-    def __init__(self, time_base: Fraction, rate: Fraction | None, zero: int = 0) -> None:
-        """`zero` is the time, in units of `time_base`, that becomes zero."""
-        self._zero = zero
+    def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._rate = rate or DEFAULT_RATE
         self._step = 1 / (self._rate * time_base)
         self._last: int | None = None
@@ -42,9 +41,9 @@ class PresentationClock:
         if pts is None:
             pts, duration = self._counted(index), round(self._step)
         else:
-            if self._due is not None and pts - self._zero > self._due:
+            if self._due is not None and pts > self._due:
                 self._note("leap", f"times leap at frame {index}: frames may be missing in the file")
-            pts = self._ordered(pts - self._zero, index)
+            pts = self._ordered(pts, index)
             self._anchor, self._since = pts, 0
         self._last, self._due = pts, pts + 1.5 * duration if duration else None
         return pts, duration
@@ -79,44 +78,50 @@ class PresentationClock:
 class DisplayOrder:
     """Presentation times of a stream whose packets have only the times of decoding, such as H.264 with B-frames in AVI.
 
-    Decoders give frames in the order of display. As long as the times of the packets never go back, which those of a
-    stream with B-frames must, frame n takes the nth of them.
+    Decoders give frames in the order of display. An encoder that reorders frames by up to d places delays the times of decoding
+    by d frames. As long as the times of the packets never go back, which those of a stream with B-frames must, frame n takes the
+    time of packet n + d, less that delay. d is the largest reordering so far. `guessed`: the packets' times of presentation are
+    guesses of libav.
     """
 
-    def __init__(self) -> None:
-        self._is_decoding_order = True
-        self._last: int | None = None
-        self._free: list[int] = []  # times that no frame took yet, sorted
-        self._inside: list[int] = []  # packets that gave no frame yet, sorted by their own time
+    def __init__(self, *, guessed: bool = False) -> None:
+        self._guessed, self._is_decoding_order = guessed, True
+        self._first: list[int] = []  # times of the first packets
+        self._free: list[int] = []  # times that no frame took yet, in order
+        self._inside: list[int] = []  # packets that gave no frame yet, by their own time, in order
+        self._delay = self._step = 0
 
     def sent(self, packet: Any) -> None:
         """A packet goes to the decoder. One with a time of decoding alone takes that as its own."""
-        if packet.pts is None:
-            packet.pts = packet.dts
+        packet.pts = packet.dts if self._guessed or packet.pts is None else packet.pts
         if packet.pts is None or packet.is_discard or not self._is_decoding_order:
             return
-        if self._last is not None and packet.pts < self._last:
+        if self._free and packet.pts < self._free[-1]:
             self._is_decoding_order = False
             return
-        self._last = packet.pts
-        insort(self._free, packet.pts)
-        insort(self._inside, packet.pts)
+        self._first = [*self._first, packet.pts][: _MOST_REORDERED + 1]
+        self._step = packet.duration or self._step
+        self._free.append(packet.pts)
+        self._inside.append(packet.pts)
 
     def restart(self) -> None:
         """The decoder was emptied: packets that gave no frame will give none."""
-        self._free.clear()
-        self._inside.clear()
+        self._free, self._inside = [], []
 
     def time(self, own: int | None, *, is_key: bool, reorders: bool) -> int | None:
         """The time of the next frame; `own` is that of its packet. `reorders`: the decoder changes the order of frames."""
         if not self._is_decoding_order or own is None or own not in self._inside:
             return own
+        place = self._inside.index(own)
         if is_key:  # all packets before a key frame have come out by now, or never will
-            while self._inside[0] < own:
-                del self._inside[0], self._free[0]
-        self._inside.remove(own)
-        first = self._free.pop(0)
-        return first if reorders else own
+            del self._inside[:place], self._free[:place]
+            place = 0
+        if reorders:
+            self._delay = delay = max(self._delay, min(place, _MOST_REORDERED))
+            beyond = max(delay + 1 - len(self._free), 0)  # the end, of which no further packets tell
+            own = self._free[delay - beyond] + beyond * self._step - (self._first[delay] - self._first[0])
+        del self._inside[place], self._free[0]
+        return own
 
 
 # AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
@@ -168,7 +173,7 @@ class PacketDecoder:
         self._watch = CodecWatch(self.context.name) if may_change else None
         self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
-        self._order = DisplayOrder()
+        self._order = DisplayOrder(guessed=presentation_times_are_guessed(container))
         self._demuxer = Demuxer(packets, live=live)
         self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
         if self.reader:
@@ -287,7 +292,6 @@ class PacketDecoder:
         corrupt = image.is_corrupt or image.pts in self._suspect
         self._suspect.discard(image.pts)
         self.corrupt += corrupt
-        damaged = corrupt or self._after_loss
-        self._after_loss = False
+        damaged, self._after_loss = corrupt or self._after_loss, False
         pts = self._order.time(image.pts, is_key=image.key_frame, reorders=self.context.has_b_frames > 0)
         return Decoded(image, pts, damaged)

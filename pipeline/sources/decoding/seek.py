@@ -9,6 +9,7 @@ import av
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.decoding.stream_selection import select
+from cliprl.pipeline.sources.decoding.timeline import presentation_times_are_guessed
 
 # Seconds before the requested position at which the search for a key frame starts, in a container without an index.
 _STEPS = (0.0, 1.0, 4.0, 16.0, 64.0)
@@ -31,9 +32,10 @@ def seek_to_key(container: Any, name: str, seconds: float, wanted: int | None = 
         for position in _positions(container, stream, start, target):
             container.seek(position, stream=stream)
             first = next(container.demux(stream), None)
-            if first is not None and first.pts is not None and first.is_keyframe and first.pts <= target:
+            shown = first and _shown(container, first)
+            if shown is not None and first.is_keyframe and shown <= target:
                 container.seek(position, stream=stream)
-                return max(float((first.pts - start) * stream.time_base), 0.0)
+                return max(float((shown - start) * stream.time_base), 0.0)
     except (OSError, av.error.FFmpegError) as error:
         raise CliprlError(f"can't seek in {name} ({error}): play it from its beginning") from None
     raise CliprlError(f"can't seek in {name}: play it from its beginning")
@@ -58,6 +60,13 @@ def _last_key(container: Any, stream: Any, position: int, target: int) -> int | 
     for packet in container.demux(stream):
         if packet.dts is None or packet.dts > target:
             break
-        if packet.is_keyframe and packet.pts is not None and packet.pts <= target:
+        shown = _shown(container, packet)
+        if packet.is_keyframe and shown is not None and shown <= target:
             key = int(packet.dts)
     return key
+
+
+def _shown(container: Any, packet: Any) -> int | None:
+    """Return the presentation time of a key frame, None if it has none."""
+    time: int | None = packet.dts if presentation_times_are_guessed(container) else packet.pts
+    return time

@@ -214,6 +214,11 @@ def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
     return Timeline(stream.index, start, gap, guessed=container.format.name.startswith("matroska"))
 
 
+def presentation_times_are_guessed(container: Any) -> bool:
+    """Whether the video packets of a container have times of decoding only, to which libav adds guesses."""
+    return bool(container.format.name == "avi")
+
+
 def _words(seconds: Fraction) -> str:
     return f"{float(seconds):.2f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 

@@ -245,12 +245,26 @@ def test_avi_is_in_the_order_of_display(tmp_path: Path, file: str, codec: str, o
     assert (source.damaged, source.info.notes) == (0, ())
 
 
-@pytest.mark.parametrize(("codec", "options"), [("mpeg4", {}), ("libx264", {"bf": "0"})])
-def test_frames_that_avi_never_had_are_not_missing(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
-    times = [*range(20), *range(30, 50)]
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("mpeg4", {}),
+        ("mpeg4", {"bf": "2"}),
+        ("libx264", {"bf": "0"}),
+        ("libx264", {"bf": "2", "b-pyramid": "none", "b-adapt": "0"}),
+        ("libx264", {"bf": "3", "b-adapt": "0"}),
+    ],
+)
+@pytest.mark.parametrize("missing", [range(20, 30), range(1, 2), range(21, 22)])
+def test_frames_that_avi_never_had_are_not_missing(
+    tmp_path: Path, codec: str, options: dict[str, str], missing: range
+) -> None:
+    times = [*range(missing[0]), *range(missing[-1] + 1, 40 + len(missing))]
     path = make_clip(tmp_path / "gap.avi", codec=codec, frames=40, pts=times, options=options)
     with open_source(path) as source:
-        assert len(list(source)) == source.info.frames == 40
+        seconds = [frame.seconds for frame in source]
+        assert len(seconds) == source.info.frames == 40
+    assert seconds == pytest.approx([time / 25 for time in times])
     assert source.damaged == 0
     assert [note for note in source.info.notes if "leap" not in note] == []
 
