@@ -32,8 +32,8 @@ def seek_to_key(container: Any, name: str, seconds: float, wanted: int | None = 
         for position in _positions(container, stream, start, target):
             container.seek(position, stream=stream)
             first = next(container.demux(stream), None)
-            shown = first and _shown(container, first)
-            if shown is not None and first.is_keyframe and shown <= target:
+            shown = None if first is None or not first.is_keyframe else _shown(container, first)
+            if shown is not None and shown <= target:
                 container.seek(position, stream=stream)
                 return max(float((shown - start) * stream.time_base), 0.0)
     except (OSError, av.error.FFmpegError) as error:
