@@ -33,9 +33,7 @@ from cliprl.engines.cli.cli_runner import error_console
 from cliprl.models.data.image_mask_dataset import sample_name
 from cliprl.models.data.label_mapping import UNLABELLED
 from cliprl.models.data.registry import open_dataset
-from cliprl.pipeline.core.frame import Frame, ImageFile
-from cliprl.pipeline.core.interfaces import BaseSink, LabelStyle, OutputSpec, Sink
-from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.interfaces import LabelStyle, OutputSpec, Sink
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
@@ -56,7 +54,6 @@ class LabelFormat:
     dataset: str
     style: LabelStyle
     readers: tuple[str, ...] = ()
-    as_images: bool = False
 
     @property
     def bound(self) -> float:
@@ -65,13 +62,11 @@ class LabelFormat:
 
 
 _RUNS, _RINGS = LabelStyle(frames="x.frames"), LabelStyle(polygons=True, frames="x.frames")
-_CVAT_IMAGES = "x_images/x_images.cvat.xml"
 FORMATS = (
     LabelFormat("x.coco.json", "coco:x.coco.json", _RUNS, ("pycocotools",)),
     LabelFormat("p.coco.json", "coco:p.coco.json?images=x.frames", _RINGS, ("pycocotools",)),
-    LabelFormat("x.cvat.xml", "cvat:x.cvat.xml", _RUNS),
+    LabelFormat("x.cvat.xml", "cvat:x.cvat.xml", _RUNS, ("datumaro",)),
     LabelFormat("p.cvat.xml", "cvat:p.cvat.xml?images=x.frames", _RINGS, ("datumaro",)),
-    LabelFormat("i.cvat.xml", "cvat:i.cvat.xml?images=x.frames", _RUNS, ("datumaro",), as_images=True),
     LabelFormat("x.labelstudio.json", "labelstudio:x.labelstudio.json", _RUNS, ("label-studio-sdk",)),
     LabelFormat("p.labelstudio.json", "labelstudio:p.labelstudio.json?images=x.frames", _RINGS),
     LabelFormat("x.yolo/", "yolo:x.yolo", _RUNS, ("ultralytics",)),
@@ -94,22 +89,6 @@ class FormatScore:
     def good(self) -> bool:
         """Whether all frames are there, in place, and alike."""
         return bool(self.frames) and self.least_iou >= self.bound and not self.misplaced
-
-
-class _AsImages(BaseSink):
-    """Gives a sink the frames of a video as if they were image files."""
-
-    needs_planes = False
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
-        stem = f"frame_{frame.index:06d}"
-        self._sink.write(replace(frame, file=ImageFile(f"{stem}.png", stem)), segmentation)
-
-    def close(self) -> None:
-        self._sink.close()
 
 
 def write_variable_rate_clip(path: Path, source: str, frames: int) -> None:
@@ -144,8 +123,7 @@ def write_formats(
         spec = OutputSpec(source.info, segmenter.classes, _RUNS)
         sinks: list[Sink] = [open_sink(f"{folder}/{name}", spec) for name in ("masks/", "x.frames/")]
         for one in FORMATS:
-            sink = open_sink(f"{folder}/{one.output}", replace(spec, style=one.style))
-            sinks.append(_AsImages(sink) if one.as_images else sink)
+            sinks.append(open_sink(f"{folder}/{one.output}", replace(spec, style=one.style)))
         count = Stream(source, segmenter, sinks=sinks).run().frames
     return spec.classes, count
 

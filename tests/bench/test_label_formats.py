@@ -65,8 +65,8 @@ def test_a_frame_that_is_off_by_one_is_found(written: tuple[Path, tuple[ClassSpe
         (tmp_path / name).symlink_to(folder / name)
     text = (folder / "x.cvat.xml").read_text()
     for index in reversed(range(FRAMES)):
-        text = text.replace(f'frame="{index}"', f'frame="{index + 1}"')
-    (tmp_path / "x.cvat.xml").write_text(text.replace(f'frame="{FRAMES}"', 'frame="0"'))
+        text = text.replace(f"frame_{index:06d}", f"frame_{index + 1:06d}")
+    (tmp_path / "x.cvat.xml").write_text(text.replace(f"frame_{FRAMES:06d}", "frame_000000"))
     (score,) = compare(tmp_path, classes, (), [one for one in FORMATS if one.output == "x.cvat.xml"])
     assert not score.good
     assert score.misplaced

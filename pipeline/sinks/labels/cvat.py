@@ -1,4 +1,4 @@
-"""Masks as CVAT XML 1.1: tracks for the frames of a video, images for a list of image files."""
+"""Masks as CVAT XML 1.1, an element for each frame."""
 
 from __future__ import annotations
 
@@ -23,15 +23,10 @@ from cliprl.pipeline.sources.errors import redact
 class CvatSink(TextLabelSink):
     """A file that CVAT imports as "CVAT 1.1", and datumaro as "cvat".
 
-    Of a video, each mask or polygon is a track of one frame, by the frame's index from 0, as CVAT counts: `<track>` with
-    `<mask>` or `<polygon>`. CVAT turns such tracks into shapes. Of image files, `<image>` holds the shapes, by the file's name.
+    `<image>` holds the shapes of a frame, by its name and, of a video, its index from 0, by which CVAT finds the frame of a video
+    task. No `<track>` is written: datumaro reads no mask in it, and CVAT turns a track of one frame into a shape.
     The attribute "confidence" is the mean probability where the class won.
     """
-
-    def __init__(self, target: Path, spec: OutputSpec) -> None:
-        """Create the partial file. Raises UsageError if it can't be."""
-        super().__init__(target, spec)
-        self._tracks = 0
 
     def head(self, frame: Frame) -> str:
         """Return the meta data: labels with their colors, and the size of the frames."""
@@ -53,11 +48,9 @@ class CvatSink(TextLabelSink):
         )
 
     def text(self, frame: Frame, found: list[Region] | None) -> str:
-        """Return the tracks of a video's frame, or the element of an image."""
-        if frame.file is None:
-            return "".join(
-                self._track(frame, region, shape) for region in found or () for shape in self._shapes(region)
-            )
+        """Return the element of a frame; nothing for a video's that was not segmented."""
+        if found is None and frame.file is None:
+            return ""
         height, width = upright_size(frame)
         shapes = "".join(
             f"<{shape} label={self._label(region)}{_SHAPE}>{_confidence(region)}</{shape.split()[0]}>\n"
@@ -70,16 +63,6 @@ class CvatSink(TextLabelSink):
     def tail(self) -> str:
         """Return the end of the document."""
         return "</annotations>\n"
-
-    def _track(self, frame: Frame, region: Region, shape: str) -> str:
-        """Return a track that appears in one frame; a polygon is ended in the next, for CVAT would repeat it."""
-        frames = [(frame.index, 0)] if shape.startswith("mask") else [(frame.index, 0), (frame.index + 1, 1)]
-        shapes = "".join(
-            f'<{shape} frame="{index}" keyframe="1" outside="{outside}"{_SHAPE}>{_confidence(region)}</{shape.split()[0]}>\n'
-            for index, outside in frames
-        )
-        self._tracks += 1
-        return f'<track id="{self._tracks - 1}" label={self._label(region)} source="auto">\n{shapes}</track>\n'
 
     def _label(self, region: Region) -> str:
         return quoteattr(self.classes[region.class_id].name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +14,7 @@ from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import DamageEstimate, Followed
 from cliprl.pipeline.sources.errors import redact
 
-# Characters of a clip's name in the names of its frames.
+# Bytes of a clip's name in the names of its frames.
 _LONGEST_CLIP = 100
 
 
@@ -76,8 +76,10 @@ def exported_name(frame: Frame, spec: OutputSpec) -> str:
 
 
 def _clip_stem(frame: Frame, spec: OutputSpec) -> str:
-    clip = re.sub(r"[^\w.-]+", "_", PurePath(redact(spec.stream.name).split("?")[0]).stem, flags=re.ASCII).strip("_")
-    return f"{clip[:_LONGEST_CLIP] or 'clip'}_{frame.index:06d}"
+    name = unicodedata.normalize("NFC", PurePath(redact(spec.stream.name).split("?")[0]).stem)
+    kept = "".join(one if one in "_.-" or unicodedata.category(one)[0] in "LMN" else " " for one in name)
+    clip = "_".join(kept.split()).strip("_").encode()[:_LONGEST_CLIP].decode(errors="ignore")
+    return f"{clip or 'clip'}_{frame.index:06d}"
 
 
 _FRAME_STEMS: Mapping[str, Callable[[Frame, OutputSpec], str]] = {
