@@ -20,7 +20,7 @@ from cliprl.pipeline.web.assets import Asset, load_assets
 from cliprl.pipeline.web.auth import AccessControl, Handler, access_middleware, add_headers
 from cliprl.pipeline.web.connections import ConnectionPool, tracking_middleware
 from cliprl.pipeline.web.correction.routes import CorrectionRoutes
-from cliprl.pipeline.web.http_helpers import ActiveCount, bad_request, json_object
+from cliprl.pipeline.web.http_helpers import ActiveCount, bad_request, json_object, json_refusals
 from cliprl.pipeline.web.image_routes import ImageRoutes
 from cliprl.pipeline.web.limits import LoginLimit
 from cliprl.pipeline.web.media.channels import Channel
@@ -56,6 +56,7 @@ class Routes:
         application = web.Application(
             middlewares=[
                 tracking_middleware(self._pool, self._access.admits),
+                json_refusals,
                 access_middleware(self._access, self._refuse_without_token),
             ],
             client_max_size=MESSAGE_BYTES,

@@ -92,7 +92,8 @@ def test_bad_requests_are_refused_in_one_line(served: Served, name: str, fields:
 
 def test_frames_that_are_not_held_are_gone(served: Served) -> None:
     viewer, _, _ = served
-    assert ask(viewer, "undo", {"id": "../../secret"}) == (410, "this frame is not held any more: hold it again\n")
+    gone = {"error": "this frame is not held any more: hold it again"}
+    assert ask(viewer, "undo", {"id": "../../secret"}) == (410, gone)
     with closing(http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=LIMIT)) as connection:
         connection.request("GET", "/api/correction/image?id=x")
         assert connection.getresponse().status == 410

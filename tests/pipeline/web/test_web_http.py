@@ -324,6 +324,37 @@ def test_a_huge_request_is_refused(viewer: WebViewer) -> None:
     assert ask(viewer, "/api/controls", "POST", {"hidden": ["x" * 100_000]})[0] == 413
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "body", "headers", "status", "words"),
+    [
+        ("/api/controls", "POST", {"hidden": ["x" * 100_000]}, {}, 413, "more than 65536 bytes: send a smaller one"),
+        ("/login", "POST", {"token": "x" * 100_000}, {}, 413, "more than 65536 bytes: send a smaller one"),
+        ("/api/controls", "GET", None, {}, 405, "'GET' is not for '/api/controls': use POST"),
+        ("/api/stream", "PUT", {}, {}, 405, "use GET,HEAD"),
+        ("/api/correction/hold", "POST", {}, {}, 404, "there is no '/api/correction/hold' here"),
+        ("/api/%E2%82%AC%0A%3Cb%3E", "GET", None, {}, 404, "there is no '/api/"),
+        ("/api/stream", "GET", None, {"Host": "evil.example"}, 403, "not this server's: use its address"),
+        ("/api/controls", "POST", {}, {"Origin": "http://evil.example"}, 403, "use the viewer's own page"),
+        ("/api/controls", "POST", {}, {"Content-Type": "text/plain"}, 415, "send application/json"),
+    ],
+)
+def test_every_refusal_of_a_program_is_json(
+    viewer: WebViewer, path: str, method: str, body: object, headers: Headers, status: int, words: str
+) -> None:
+    found, kinds, answer = ask(viewer, path, method, body, headers)
+    assert (found, kinds["Content-Type"]) == (status, "application/json; charset=utf-8")
+    line = json.loads(answer)["error"]
+    assert words in line
+    assert line == line.strip()
+    assert "\n" not in line
+
+
+def test_a_program_without_the_token_is_refused_in_json(guarded: WebViewer) -> None:
+    for method, path, body in (("GET", "/api/stream", None), ("POST", "/api/controls", {}), ("GET", "/api/x", None)):
+        status, _, answer = ask(guarded, path, method, body)
+        assert (status, json.loads(answer)["error"][:17]) == (401, "a token is needed")
+
+
 @pytest.mark.parametrize("path", ["/stream.mjpg", "/snapshot.png"])
 def test_a_view_that_is_none_is_refused_in_one_answer(viewer: WebViewer, path: str) -> None:
     with closing(socket.create_connection(("127.0.0.1", viewer.port), timeout=LIMIT)) as client:
