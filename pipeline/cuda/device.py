@@ -57,7 +57,7 @@ class CudaDevice(GpuContext):
 
         if self.encoding is None or not is_video(target, spec):
             return open_sink(target, spec, **settings)
-        from cliprl.pipeline.cuda.codecs.nvenc import open_nvenc_sink
+        from cliprl.pipeline.cuda.codecs.nvenc_sink import open_nvenc_sink
 
         return open_nvenc_sink(Path(target), spec, self, self.encoding, **settings)
 

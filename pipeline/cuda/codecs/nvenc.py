@@ -6,29 +6,27 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import av
 from av.packet import Packet
 from av.video.frame import CudaContext
 
-from cliprl.engines import available_cpus
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
+from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.cuda.codecs.timed_stream import TimedStream
 from cliprl.pipeline.cuda.context import Encoding, GpuContext
 from cliprl.pipeline.cuda.gpu_api import Buffer, Gpu
 from cliprl.pipeline.sinks.video.encoder import PRESETS, VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import OpenStream
-from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
-from cliprl.pipeline.sinks.video.video_file import VideoSink
 
 # NVENC's counterparts of x264's presets, and the number of frames it may hold back before the first packet.
 _EFFORT = {preset: f"p{1 + index}" for index, preset in enumerate(PRESETS)}
 _DELAY = 2
+# Seconds after which a call of NVENC counts as hung; the first one opens it.
+HUNG_SECONDS = 30.0
+FAILURES = (av.error.FFmpegError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +54,31 @@ class NvencEncoder(VideoEncoder):
     """A `VideoEncoder` for frames of a device's ring.
 
     Each frame is copied on the GPU, so that its slot is free at once. The copy's memory is used again after its packet has
-    arrived: NVENC has read it then. Where NVENC fails, libx264 encodes these copies and all further frames.
+    arrived: NVENC has read it then. Where NVENC fails or hangs, libx264 encodes these copies and all further frames; if that is
+    at the first one, in the stream that `reopen` returns for a new file.
     """
 
     def __init__(
-        self, stream: Any, first: Frame, info: StreamInfo, *, device: GpuContext, encoding: Encoding, **settings: Any
+        self,
+        stream: Any,
+        first: Frame,
+        info: StreamInfo,
+        *,
+        device: GpuContext,
+        encoding: Encoding,
+        reopen: Callable[[], Any],
+        **settings: Any,
     ) -> None:
         self._device, self._gpu = device, device.gpu
         self._on_host: Callable[[Any], VideoEncoder] = lambda stream: VideoEncoder(stream, first, info, **settings)
-        self._context = _context(self._gpu, encoding)
+        self._context = libav_context(self._gpu, encoding)
         self._copying, self._copied = device.stream(), device.gpu.event()
         self._free: list[Surface] = []
         self._opened = self._on_cpu = False
         self._given: deque[tuple[Surface, av.VideoFrame]] = deque()
-        super().__init__(stream, first, info, **settings)
+        self._file_stream, self._reopen = stream, reopen
+        self._timed = TimedStream(stream, HUNG_SECONDS)
+        super().__init__(self._timed, first, info, **settings)
         stream.codec_context.pix_fmt = encoding.pix_fmt
         self.notes["encoder"] = f"encoded on the GPU by {encoding.codec}"
 
@@ -118,7 +127,7 @@ class NvencEncoder(VideoEncoder):
         with nullcontext() if self._opened else CAPTURE_LOCK:  # the first frame opens the encoder
             try:
                 packets = super().encode(frame)
-            except av.error.FFmpegError as error:
+            except FAILURES as error:
                 return self._encode_on_cpu(error, f"from frame {frame.index} on")
         self._opened = True
         for _ in () if self._on_cpu else packets:
@@ -129,16 +138,28 @@ class NvencEncoder(VideoEncoder):
         """See `VideoEncoder`."""
         try:
             return super().flush()
-        except av.error.FFmpegError as error:
+        except FAILURES as error:
             return [*self._encode_on_cpu(error, "for the last frames"), *super().flush()]
+        finally:
+            self.close()
 
-    def _encode_on_cpu(self, error: av.error.FFmpegError, place: str) -> list[Packet[Any]]:
-        """Let libx264 go on with the frames that NVENC has not encoded. Raises the error before the first frame, and later."""
-        if self._on_cpu or not self._opened:
+    def close(self) -> None:
+        """See `VideoEncoder`."""
+        self._timed.close()
+
+    def _encode_on_cpu(self, error: Exception, place: str) -> list[Packet[Any]]:
+        """Let libx264 go on with the frames that NVENC has not encoded. Raises the error if it is libx264's."""
+        if self._on_cpu:
             raise error
+        self.close()
         self.notes["encoder"] += f", {place} on the CPU by libx264: it failed ({short_reason(error)})"
-        self._on_cpu, self._stream = True, OpenStream(self._stream).add_stream("libx264")
-        self._on_host(self._stream).repeat_headers()  # which differ from those in the file's header
+        self._on_cpu = True
+        if self._opened:
+            self._stream = OpenStream(self._file_stream).add_stream("libx264")
+            self._on_host(self._stream).repeat_headers()  # which differ from those in the file's header
+        else:
+            self._stream = self._reopen()
+            self._on_host(self._stream)
         packets: list[Packet[Any]] = []
         planes = self._pinned()
         for surface, image in self._given:
@@ -163,36 +184,6 @@ def live_options(crf: float, preset: str) -> dict[str, str]:
     return chosen if crf == 0 else chosen | {"tune": "ull"}
 
 
-def open_nvenc_sink(
-    target: Path, spec: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
-) -> VideoSink:
-    """Open a video file for NVENC, or for libx264 where GPU, driver or frame size do not allow it; a note gives the reason.
-
-    encoders: how many of libx264 encode at once; 0 is as many as suit this stream's share of the processors.
-    """
-    preset = settings.get("preset", PRESETS[0])
-    reason = why_not(device.gpu, encoding, spec.stream, options(settings.get("crf", 23), preset))
-    if not reason:
-        make = partial(NvencEncoder, device=device, encoding=encoding)
-        sink = VideoSink(target, spec, encoder=make, codec=encoding.codec, **settings)
-        sink.needs_planes = False
-        return sink
-    encoders = encoders or automatic_encoders(preset, max(available_cpus() // len(device.contexts), 1))
-    sink = VideoSink(target, spec, encoders=encoders, **settings)
-    how = f" by {encoders} encoders at once" if encoders > 1 else ""
-    sink.notes.append(f"painted frames are downloaded and encoded on the CPU{how}: no NVENC for this video ({reason})")
-    return sink
-
-
-def why_not(gpu: Gpu, encoding: Encoding, info: StreamInfo, chosen: dict[str, str] | None = None) -> str:
-    """Return the reason why frames of this stream can't be encoded on the GPU with options, "" where they can; encode one."""
-    reason = why_not_size(info.height, info.width, interlaced=info.interlaced)
-    if reason:
-        return reason
-    with CAPTURE_LOCK:
-        return _try_encoding(gpu, encoding, info.width, info.height, chosen or {})
-
-
 def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
     """Return the reason why frames of this kind can't be encoded on any GPU, "" where they may."""
     if height % 2 or width % 4:
@@ -200,20 +191,7 @@ def why_not_size(height: int, width: int, *, interlaced: bool) -> str:
     return "interlaced video keeps its fields on the CPU alone" if interlaced else ""
 
 
-def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int, chosen: dict[str, str]) -> str:
-    try:
-        context: Any = av.CodecContext.create(encoding.codec, "w")
-        context.width, context.height, context.pix_fmt = width, height, encoding.pix_fmt
-        context.time_base, context.framerate, context.options = Fraction(1, 25), Fraction(25), chosen
-        image = Surface.of(gpu, height, width).image(gpu, _context(gpu, encoding))
-        image.pts = 0
-        packets = [*context.encode(image), *context.encode(None)]
-    except (av.error.FFmpegError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
-        return short_reason(error)
-    return "" if packets else "it gives no packet"
-
-
-def _context(gpu: Gpu, encoding: Encoding) -> CudaContext | None:
+def libav_context(gpu: Gpu, encoding: Encoding) -> CudaContext | None:
     """Return torch's context for libav: see `cliprl.pipeline.cuda.codecs.nvdec.NvdecSource`."""
     gpu.bind()
     return CudaContext(encoding.index, primary_ctx=False, current_ctx=True) if encoding.pix_fmt == "cuda" else None

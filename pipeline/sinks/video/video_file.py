@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,12 @@ class VideoSink(FileSink):
         self._encoder: VideoEncoder | None = None
 
     def _open(self, first: Frame) -> VideoEncoder:
-        stream = self._muxer.open(self._codec, first.time_base)
+        stream = self.open_stream(self._codec, first.time_base)
         return self._make(stream, first, self.info, **self._settings)
+
+    def open_stream(self, codec: str, time_base: Fraction) -> Any:
+        """Open the file's stream for a codec of libav; again, in place of the one before, until a packet is written."""
+        return self._muxer.open(codec, time_base)
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         if self._encoder is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import threading
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
+import live_codecs
 import numpy as np
 import pytest
 from gpu_fake import FakeGpu
@@ -18,7 +22,7 @@ from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
-from cliprl.pipeline.cuda.codecs import nvenc
+from cliprl.pipeline.cuda.codecs import nvenc, nvenc_sink, timed_stream
 from cliprl.pipeline.cuda.context import Encoding, share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
@@ -157,12 +161,63 @@ def test_the_cpu_goes_on_where_nvenc_fails(
     (note,) = getattr(sink, "notes", ())
     assert note.startswith("encoded on the GPU by libx264, ")
     assert "on the CPU by libx264: it failed (" in note
-    with open_source(str(tmp_path / name)) as found:
+    check_file(tmp_path / name)
+
+
+def check_file(path: Path) -> None:
+    """The file holds 12 drawn frames, each at its time."""
+    with open_source(str(path)) as found:
         for index, ours in zip(range(12), found, strict=True):
             theirs = image(index)
             Overlay(CLASSES).draw(theirs, None, f"frame {index}")
             np.testing.assert_array_equal(ours.luma, theirs.luma)
             assert ours.seconds == pytest.approx(theirs.seconds, abs=1e-3)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_the_cpu_takes_over_at_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The trial was passed, and the encoder does not open nonetheless."""
+    monkeypatch.setattr(nvenc_sink, "why_not", lambda *_: "")
+    monkeypatch.setattr(nvenc, "options", lambda crf, preset: {"preset": "of another card"})
+    device, _ = device_of(7, SOFTWARE)
+    sink = device.sink(str(tmp_path / name), scene(), crf=0)
+    assert not getattr(sink, "needs_planes", True)
+    play(device, sink, [image(index) for index in range(12)])
+    assert "from frame 0 on on the CPU by libx264: it failed (" in getattr(sink, "notes", ())[0]
+    check_file(tmp_path / name)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+@pytest.mark.parametrize("hangs", [0, 5, 12])
+def test_the_cpu_goes_on_where_nvenc_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: int) -> None:
+    """In a call that never returns; 12: the one for the last frames."""
+    calls, never, encode = itertools.count(), threading.Event(), timed_stream.encode_image
+
+    def hang(stream: Any, given: Any) -> list[Any]:
+        if next(calls) == hangs:
+            never.wait()
+        return encode(stream, given)
+
+    monkeypatch.setattr(timed_stream, "encode_image", hang)
+    monkeypatch.setattr(nvenc, "HUNG_SECONDS", 0.5)
+    device, _ = device_of(7, SOFTWARE)
+    sink = device.sink(str(tmp_path / "out.mp4"), scene(), crf=0)
+    play(device, sink, [image(index) for index in range(12)])
+    never.set()
+    assert "on the CPU by libx264: it failed (it has hung for 0.5 s)" in getattr(sink, "notes", ())[0]
+    check_file(tmp_path / "out.mp4")
+
+
+def test_an_encoder_that_hangs_when_opened_is_found(tmp_path: Path) -> None:
+    fault = tmp_path / "fault"
+    fault.with_suffix(".start").write_text("hang")
+    make = partial(live_codecs.FaultyEncoder, fault)
+    assert nvenc_sink.why_not_in_process(make, 1.0) == "it did not open within 1 s"
+    fault.with_suffix(".start").write_text("raise")
+    assert "fell off the bus" in nvenc_sink.why_not_in_process(make, live_codecs.PATIENCE)
+    assert not nvenc_sink.why_not_in_process(make, live_codecs.PATIENCE)
 
 
 @needs_compiler
@@ -197,7 +252,7 @@ def test_options_that_nvenc_refuses_are_found_before_the_first_frame(
 
 @pytest.mark.skipif(find_driver() is not None, reason="there is an NVIDIA driver")
 def test_streams_without_nvenc_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvenc, "available_cpus", lambda: 32)
+    monkeypatch.setattr(nvenc_sink, "available_cpus", lambda: 32)
     shared = share(FakeGpu(lambda n: 0), network_of, encoding=Encoding("h264_nvenc", "nv12"))
     devices, notes = [CudaDevice(shared)], []
     for index in range(3):
@@ -245,7 +300,7 @@ def test_the_options_are_nvencs_own(crf: float, preset: str) -> None:
     ],
 )
 def test_pictures_that_nvenc_can_not_take_are_named(size: tuple[int, int], interlaced: bool, reason: str) -> None:
-    assert reason in nvenc.why_not(FakeGpu(lambda n: 0), SOFTWARE, scene(size, interlaced=interlaced).stream)
+    assert reason in nvenc_sink.why_not(FakeGpu(lambda n: 0), SOFTWARE, scene(size, interlaced=interlaced).stream)
 
 
 def test_other_outputs_are_what_they_are_on_a_cpu(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gpu_fake import FakeGpu
 from gpu_memory import POISON
 
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.cuda.codecs import nvdec, nvenc
+from cliprl.pipeline.cuda.codecs import nvdec, nvenc, nvenc_sink
 from cliprl.pipeline.cuda.context import Encoding, share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
@@ -112,8 +112,9 @@ def test_codecs_are_opened_with_the_context_current_in_their_thread(monkeypatch:
     with pytest.raises(AssertionError, match="no context"):
         in_new_thread(gpu.require_context)
     in_new_thread(lambda: nvdec.open_on_gpu("clip.mp4", device, 0, lambda reason: None))
+    monkeypatch.setattr(nvenc_sink, "why_not_in_process", lambda make: "")
     info: Any = SimpleNamespace(height=144, width=256, interlaced=False)
-    in_new_thread(lambda: nvenc.why_not(gpu, Encoding(), info))
+    in_new_thread(lambda: nvenc_sink.why_not(gpu, Encoding(), info))
     assert opened == ["decoder", "encoder"]
 
 

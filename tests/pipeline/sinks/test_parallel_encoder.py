@@ -27,7 +27,7 @@ from media import make_clip
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
-from cliprl.pipeline.cuda.codecs import nvenc
+from cliprl.pipeline.cuda.codecs import nvenc_sink
 from cliprl.pipeline.sinks import VideoSink, open_sink
 from cliprl.pipeline.sinks.video import parallel_encoder
 from cliprl.pipeline.sinks.video.parallel_encoder import ParallelEncoder, automatic_encoders
@@ -249,11 +249,11 @@ def test_encoders_are_chosen_by_processors_and_preset(preset: str, processors: i
 
 
 def test_without_nvenc_a_gpu_gets_as_many_encoders_as_suit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvenc, "available_cpus", lambda: 16)
-    monkeypatch.setattr(nvenc, "why_not", lambda *_: "no such encoder")
+    monkeypatch.setattr(nvenc_sink, "available_cpus", lambda: 16)
+    monkeypatch.setattr(nvenc_sink, "why_not", lambda *_: "no such encoder")
     given: Any = SimpleNamespace(gpu=None, contexts=[None])
     frames = make_frames(20)
-    sink = nvenc.open_nvenc_sink(tmp_path / "out.mp4", spec_of(frames), given, given, preset="ultrafast")
+    sink = nvenc_sink.open_nvenc_sink(tmp_path / "out.mp4", spec_of(frames), given, given, preset="ultrafast")
     assert "by 4 encoders at once: no NVENC for this video (no such encoder)" in sink.notes[0]
     with sink:
         for frame in frames:
