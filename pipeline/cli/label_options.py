@@ -61,10 +61,24 @@ def with_exported_frames(targets: Sequence[str], style: LabelStyle) -> tuple[tup
             suffix = next(suffix for suffix in kind.suffixes if target.lower().endswith(suffix))
             folder = f"{target[: -len(suffix)]}.frames/"
             return (*targets, folder), replace(style, frames=Path(folder).name)
-    names = ", ".join(kind.shown for kind in SINKS if kind.refers_to_frames)
-    raise UsageError(
-        f"--export-frames writes beside label files, and no output is one: give -o NAME with one of {names}"
-    )
+    raise _without_labels("--export-frames writes beside", frames=False)
+
+
+def check_label_style(targets: Sequence[str], style: LabelStyle) -> None:
+    """Raise UsageError for options of label files where no target is one."""
+    kinds = [kind for target in targets if (kind := find_sink(target))]
+    refers = any(kind.refers_to_frames for kind in kinds)
+    if style.polygons and not refers:
+        raise _without_labels("--polygons is for", frames=False)
+    if style.names != LabelStyle().names and not refers and not any(kind.writes_frames for kind in kinds):
+        raise _without_labels(f"--names {style.names} is for", frames=True)
+
+
+def _without_labels(option: str, *, frames: bool) -> UsageError:
+    """An error for an option of label files, or of folders of `frames` too."""
+    kinds = [kind for kind in SINKS if kind.refers_to_frames or (frames and kind.writes_frames)]
+    names = ", ".join(kind.shown for kind in kinds)
+    return UsageError(f"{option} label files, and no output is one: give -o NAME with one of {names}")
 
 
 def writes_frames(targets: Sequence[str]) -> str | None:

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from cliprl.pipeline.cli.run_options import StreamOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+# Length of a recording's files.
+DEFAULT_MINUTES = 5.0
 # Values of --web: HOST:PORT, :PORT, a port, an IPv4 address, [IPv6] with or without a port, localhost.
 _ADDRESS = re.compile(r"[\w.-]*:\d+|\d{2,5}|\d+(\.\d+){3}|\[[^\]]+\](:\d+)?|localhost")
 
@@ -141,7 +143,7 @@ def stream(
     reconnect: Reconnect = None,
     record: Record = None,
     record_what: RecordWhatOption = RecordWhat.BOTH,
-    segment_minutes: SegmentMinutes = 5.0,
+    segment_minutes: SegmentMinutes = DEFAULT_MINUTES,
     guard: Guard = True,
     list_devices: ListDevices = False,
     schema: PrintSchema = None,
@@ -164,9 +166,13 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
 
     folder, preset = given["record"], given["preset"].value
     live: dict[str, Any] = {name: given[name] for name in ("max_age_ms", "wait_ms", "reconnect", "guard")}
+    what, minutes = given["record_what"].value, given["segment_minutes"]
     if folder is not None or given["web"] is not None or given["window"]:
-        what, minutes = given["record_what"].value, given["segment_minutes"]
         live["record"] = record_options(folder or RECORDINGS_FOLDER, what, minutes, given["crf"], preset)
+    elif (what, minutes) != (RecordWhat.BOTH.value, DEFAULT_MINUTES):
+        raise UsageError(
+            "--record-what and --segment-minutes are for recordings: give --record FOLDER, --web or --window, or leave them out"
+        )
     options: dict[str, Any] = {field.name: given[field.name] for field in fields(StreamOptions) if field.name in given}
     options["live"] = LiveOptions(recording=folder is not None, stream=given["stream_index"], **live)
     options |= {"outputs": tuple(given["output"] or ()), "prompts": tuple(given["prompt"] or ()), "preset": preset}

@@ -12,7 +12,7 @@ from cliprl.engines import Bundle, ClassSpec, UsageError
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
 from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
-from cliprl.pipeline.cli.label_options import writes_frames
+from cliprl.pipeline.cli.label_options import check_label_style, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs
 from cliprl.pipeline.cli.run_options import StreamOptions, describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
@@ -30,7 +30,7 @@ from cliprl.pipeline.segment.prompts import parse_prompt
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
-from cliprl.pipeline.sinks.registry import is_stream
+from cliprl.pipeline.sinks.registry import find_sink, is_stream
 from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.sources.errors import redact
@@ -57,6 +57,13 @@ def _check_targets(options: StreamOptions) -> None:
         )
     if options.ids and options.device != "cpu":
         raise UsageError(f"--ids works on the CPU, not on '{options.device}': leave out --device")
+    check_label_style(options.outputs, options.labels)
+    kinds = map(find_sink, options.outputs)
+    if options.encoders and (_takes_live_path(options) or not any(kind and kind.is_video for kind in kinds)):
+        raise UsageError(
+            f"--encoders {options.encoders} is for a video file that a run of a file writes: leave it out, or give -o NAME.mp4 "
+            "without --web, --window and --record"
+        )
     if not options.ids and (named := [target for target in options.outputs if target.endswith(IDS_SUFFIX)]):
         raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
 

@@ -61,6 +61,13 @@ def test_exported_image_files_are_named_alike_in_the_labels(tmp_path: Path) -> N
         (("-o", "x.coco.json", "--export-frames", "--record", "rec"), "'x.frames/' holds the frames themselves"),
         (("-o", "x.coco.json", "--export-frames", "-o", "x.frames/"), "the same output"),
         (("-o", "x.coco.json", "--names", "number"), "number"),
+        (("--polygons",), "--polygons is for label files, and no output is one: give -o NAME with one of .coco.json"),
+        (("--polygons", "-o", "x.jsonl", "-o", "m/"), "--polygons is for label files"),
+        (("--names", "clip", "-o", "null:"), "--names clip is for label files"),
+        (("--encoders", "2", "-o", "null:", "-o", "m/"), "--encoders 2 is for a video file"),
+        (("--encoders", "2", "-o", "v.mp4", "--record", "rec"), "--encoders 2 is for a video file"),
+        (("--record-what", "raw"), "are for recordings: give --record FOLDER"),
+        (("--segment-minutes", "2", "-o", "v.mp4"), "are for recordings: give --record FOLDER"),
     ],
 )
 def test_misuse(
