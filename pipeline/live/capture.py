@@ -73,6 +73,8 @@ class LiveCapture(threading.Thread):
         self._reading: Source | None = None
         self._last, self._intervals = 0.0, deque[float](maxlen=_INTERVALS)
         self._anchor: float | None = None
+        self._anchored = 0  # the jumps before the anchor
+        self.delayed = 0.0  # seconds by which a file was played more slowly than at its own rate
         self._jumps = 0  # seeks in a file: frames before and after one do not follow each other
         self._stopped = threading.Event()
 
@@ -223,7 +225,8 @@ class LiveCapture(threading.Thread):
             self._anchor = None
         early = 0.0 if self._anchor is None else self._anchor + frame.seconds - time.monotonic()
         if self._anchor is None or early < -STALL_SECONDS:
-            self._anchor = time.monotonic() - frame.seconds
+            self.delayed -= early if self._anchored == self._jumps else 0.0
+            self._anchor, self._anchored = time.monotonic() - frame.seconds, self._jumps
         elif early > 0:
             self._stopped.wait(early)
         while self._queue.full and not self._stopped.wait(_TICK):

@@ -26,6 +26,8 @@ from cliprl.pipeline.sources.errors import Problem
 
 # The longest and the shortest time in seconds between two displayed frames while the camera delivers none.
 _LONGEST_TICK, _SHORTEST_TICK = 0.1, 0.02
+# Seconds by which playing a file must be late in all for a note.
+_LEAST_DELAY = 1.0
 
 
 def info_of(capture: LiveCapture) -> StreamInfo:
@@ -147,6 +149,11 @@ class LiveStream:
         info = self.capture.info
         notes = [*(info.notes if info else ()), *(note for output in self.outputs for note in output.notes)]
         notes += [note for recording in self.recordings for note in recording.notes]
+        if not self.capture.live and self.capture.delayed > _LEAST_DELAY:
+            notes.append(
+                f"playing took {self.capture.delayed:.1f} s longer than at the input's own rate: rendering, reading or showing "
+                "it was too slow, and what was recorded has fewer frames a second"
+            )
         dropped, damaged = self.capture.dropped, self.capture.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 

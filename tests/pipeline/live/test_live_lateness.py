@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -26,6 +27,7 @@ from cliprl.pipeline.live.clock import Rate
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
 from cliprl.pipeline.live.lateness import BEHIND
+from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.web.metrics import exposition, latency_histogram
 from cliprl.pipeline.web.status_json import ProgramInfo
 from cliprl.pipeline.window.window import status_lines
@@ -187,3 +189,18 @@ def test_page_metrics_and_health_are_told_the_age_of_now() -> None:
     assert program.status().state is SourceState.ENDED
     after = metric_samples(exposition(broadcast, program.status(), latency_histogram(), (), 0))
     assert math.isnan(after["cliprl_picture_age_seconds"])
+
+
+@pytest.mark.parametrize(("step", "jumps", "noted"), [(0.2, False, True), (0.04, False, False), (0.5, True, False)])
+def test_a_file_that_plays_too_slowly_is_noted(clock: VirtualClock, step: float, jumps: bool, noted: bool) -> None:
+    """Rendering, reading or displaying takes `step` seconds a frame at 25 FPS; the pause of a seek is no slowness."""
+    camera = LiveCapture(TestCamera, TestCamera(live=False), name="file")
+    for number in range(20):
+        frame = replace(frame_of(clock.now), pts=number, index=number)
+        clock.sleep(step)
+        camera._jumps += jumps
+        camera._put(frame)
+        assert camera.next(0) is not None
+    notes = LiveStream(camera, Overlay(())).summary().notes
+    assert camera.dropped == 0
+    assert [note[:12] for note in notes] == ["playing took"] * noted
