@@ -49,6 +49,7 @@ def test_nothing_is_set_or_allocated_inside_a_capture(trt: FakeTensorRt) -> None
     engine.run({"x": x})
     begin = trt.calls.index("capture_begin")
     assert trt.calls[begin - 1 :] == ["run", "capture_begin", "run", "capture_end"]
+    assert trt.locked == [True, True]  # the first run sets up lazily, which would spoil another thread's capture
     engine.run({"x": x})
     assert trt.calls[-1] == "replay"
     assert engine.note == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
+from lock_state import is_locked  # noqa: E402
 from onnx_runs import outputs_of, run_by_torch  # noqa: E402
 
 from cliprl.engines import Bundle, EngineError, open_bundle  # noqa: E402
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK  # noqa: E402
 from cliprl.engines.backends.engine import Request  # noqa: E402
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo  # noqa: E402
 from cliprl.engines.backends.registry import backend_of  # noqa: E402
+from cliprl.engines.backends.torch import engine as engine_module  # noqa: E402
 from cliprl.engines.backends.torch.backend import why_not  # noqa: E402
 from cliprl.engines.backends.torch.engine import TorchEngine  # noqa: E402
 from cliprl.engines.backends.torch.graph import Graph  # noqa: E402
@@ -73,6 +77,47 @@ def test_outputs_stay_valid_for_as_many_runs_as_asked_for(bundle: Bundle) -> Non
         assert torch.equal(first, kept)
     engine.run(other)
     assert not torch.equal(first, kept)
+
+
+def stub_engine(device: str = "cpu") -> tuple[TorchEngine, list[str]]:
+    """An engine of a graph that returns its input, and what is asked of the graph."""
+    calls: list[str] = []
+
+    def program(given: Any) -> Any:
+        calls.append(f"program {len(given['x'])}")
+        return SimpleNamespace(run=lambda inputs: {"y": inputs["x"]})
+
+    graph: Any = SimpleNamespace(inputs={"x": None}, outputs={"y": None}, device=device, program=program)
+    return TorchEngine(graph, "f32", 1), calls
+
+
+def test_shapes_not_used_for_longest_are_recorded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "MAX_CUDA_GRAPHS", 2)
+    engine, calls = stub_engine()
+    for size in (1, 2, 1, 3, 1, 2):
+        engine.run({"x": np.zeros(size, np.float32)})
+    assert calls == [f"program {size}" for size in (1, 2, 3, 2)]
+
+
+def test_a_failed_capture_leaves_an_engine_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[bool] = []
+
+    def fail(*_: Any) -> None:
+        locked.append(is_locked(CAPTURE_LOCK))
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    engine, calls = stub_engine()
+    engine._on_gpu, engine._stream = True, SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(engine_module, "capture_graph", fail)
+    for value in (1.0, 2.0):
+        assert engine._run({"x": torch.full((2,), value)})["y"].tolist() == [value] * 2
+    assert (calls, locked) == (["program 2"], [True])  # the first run sets up lazily, as a load does
+
+
+def test_runs_use_no_stream_of_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In which a stream may be another library's, whose work a capture would record."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda priority=0: SimpleNamespace(priority=priority))
+    assert stub_engine("cuda")[0]._stream.priority < 0
 
 
 def test_half_precision_is_close(bundle: Bundle) -> None:

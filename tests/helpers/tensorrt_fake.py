@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from lock_state import is_locked
+
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 
 Shape = tuple[int, ...]
 
@@ -36,11 +40,16 @@ class FakeTorch(ModuleType):
     def __init__(self, calls: list[str]) -> None:
         super().__init__("torch")
         self.calls, self.fail_captures, self.capturing, self.in_pool = calls, False, False, False
+        self.captures: list[tuple[object, object]] = []  # the pool and the stream of each
+        self.streams: list[object] = []  # those that were made current
         fake = self
 
         class Graph:
             def capture_begin(self, pool: object, capture_error_mode: str) -> None:
                 assert capture_error_mode == "thread_local"
+                assert is_locked(CAPTURE_LOCK)
+                assert not gc.isenabled(), "what the collector frees may spoil the capture"
+                fake.captures.append((pool, fake.streams[-1]))
                 fake.capturing = fake.in_pool = True
                 calls.append("capture_begin")
 
@@ -66,6 +75,7 @@ class FakeTorch(ModuleType):
 
     @contextmanager
     def _on(self, stream: object) -> Iterator[None]:
+        self.streams.append(stream)
         yield
 
     def _leave(self, device: int, pool: object) -> None:
@@ -109,6 +119,7 @@ class FakeContext:
         return (1, 2)
 
     def execute_async_v3(self, stream: int) -> bool:
+        self._trt.locked.append(is_locked(CAPTURE_LOCK))
         self._trt.calls.append("run")
         if self._trt.fail_runs:
             self._trt.runtime.error_recorder.report_error(1, "Cask\nconvolution execution")
@@ -148,6 +159,7 @@ class FakeTensorRt(ModuleType):
         self._torch, self.calls, self.capturable = torch, torch.calls, True
         self.no_runtime = self.no_builder = self.fail_runs = False
         self.python_calls = 0
+        self.locked: list[bool] = []  # whether captures had to wait during each run
         self.runtime: Any = None
 
     def called(self, name: str) -> None:

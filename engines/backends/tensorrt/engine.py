@@ -73,7 +73,8 @@ class TensorRtEngine:
         elif self.note:
             self.enqueue(given | outputs, self._stream)
         else:
-            self._first(key, given | outputs)
+            with CAPTURE_LOCK:
+                self._first(key, given | outputs)
         self._stream.synchronize()
         return outputs
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliprl.engines.backends.cuda_graph import capture_graph
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
 from cliprl.engines.backends.torch.graph import Graph, GraphProgram
 
 # Recordings kept at a time: one for each set of input shapes.
@@ -104,7 +104,7 @@ class TorchEngine:
         inputs = {name: torch.empty(t.shape, dtype=t.dtype, device=device).copy_(t) for name, t in given.items()}
         if not self._on_gpu:
             return _Recording(self._graph.program(inputs), inputs, {}, None)
-        with _convolutions():
+        with CAPTURE_LOCK, _convolutions():
             program = self._graph.program(inputs)
             program.run(inputs)
             self._stream.synchronize()

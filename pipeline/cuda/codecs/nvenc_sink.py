@@ -27,6 +27,24 @@ from cliprl.pipeline.sinks.video.video_file import VideoSink
 TRIAL_SECONDS = 30.0
 
 
+class NvencSink(VideoSink):
+    """A video file that NVENC encodes, from GPU memory. The encoder ends with the file, while nothing is captured."""
+
+    needs_planes = False
+
+    def _finish(self, whole: bool) -> None:
+        super()._finish(whole)
+        self._end_encoder()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._end_encoder()
+
+    def _end_encoder(self) -> None:
+        with CAPTURE_LOCK:
+            self._encoder = None
+
+
 def open_nvenc_sink(
     target: Path, spec: OutputSpec, device: GpuContext, encoding: Encoding, *, encoders: int = 0, **settings: Any
 ) -> VideoSink:
@@ -42,8 +60,7 @@ def open_nvenc_sink(
             reopen = partial(sink.open_stream, "libx264", first.time_base)
             return nvenc.NvencEncoder(stream, first, info, device=device, encoding=encoding, reopen=reopen, **chosen)
 
-        sink = VideoSink(target, spec, encoder=make, codec=encoding.codec, **settings)
-        sink.needs_planes = False
+        sink: VideoSink = NvencSink(target, spec, encoder=make, codec=encoding.codec, **settings)
         return sink
     encoders = encoders or automatic_encoders(preset, max(available_cpus() // len(device.contexts), 1))
     sink = VideoSink(target, spec, encoders=encoders, **settings)

@@ -15,15 +15,16 @@ _END = object()
 class TimedStream:
     """Calls `encode` of a libav stream in a thread. Raises TimeoutError where a call takes longer than `seconds`.
 
-    After that it takes no more images. The thread that hangs keeps the stream, so that libav does not free it under the driver.
+    After that it takes no more images, and the thread that hangs keeps the stream: libav must not free it under the driver.
     """
 
     def __init__(self, stream: Any, seconds: float) -> None:
         self.codec_context, self.set_display_rotation = stream.codec_context, stream.set_display_rotation
-        self._seconds = seconds
+        self._seconds, self._hung = seconds, False
         self._images: SimpleQueue[Any] = SimpleQueue()
         self._answers: SimpleQueue[tuple[list[Packet[Any]], Exception | None]] = SimpleQueue()
-        threading.Thread(target=self._serve, args=(stream,), name="NVENC", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, args=(stream,), name="NVENC", daemon=True)
+        self._thread.start()
 
     def encode(self, image: av.VideoFrame | None) -> list[Packet[Any]]:
         """Return the packets that have come out; None asks for all that are left."""
@@ -31,14 +32,17 @@ class TimedStream:
         try:
             packets, error = self._answers.get(timeout=self._seconds)
         except Empty:
+            self._hung = True
             raise TimeoutError(f"it has hung for {self._seconds:g} s") from None
         if error is not None:
             raise error
         return packets
 
     def close(self) -> None:
-        """End the thread, once the call in which it is has returned."""
+        """End the thread; one that hangs ends with its call. Calling it twice is harmless."""
         self._images.put(_END)
+        if not self._hung:
+            self._thread.join()
 
     def _serve(self, stream: Any) -> None:
         while (image := self._images.get()) is not _END:

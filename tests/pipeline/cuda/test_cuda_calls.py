@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
 from gpu_tracker import TrackedRing
+from tensorrt_fake import FakeTorch
 
 from cliprl.bench.cuda.host_cost import CALLS, STEPS, TIME, case_of, measure
 from cliprl.bench.harness.result import read_result
@@ -20,6 +23,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import share
 from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
+from cliprl.pipeline.cuda.gpu_api import CaptureError
 from cliprl.pipeline.cuda.ring import CudaRing
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.view.field_of_view import CONFIRMING_FRAMES, FieldOfViewDetector
@@ -149,3 +153,30 @@ def test_a_wait_asks_for_a_moment_before_it_sleeps(monkeypatch: pytest.MonkeyPat
     late = SlowEvent(float("inf"))
     torch_gpu.TorchGpu.synchronize(unused, late)  # type: ignore[arg-type]
     assert late.slept
+
+
+def test_captures_have_a_stream_that_a_failure_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a memory pool. Neither is used again: a failed capture may have poisoned both."""
+    pytest.importorskip("torch")
+    from cliprl.pipeline.cuda import torch_gpu
+
+    fake: Any = FakeTorch([])
+    pools, handles = itertools.count(), itertools.count(100)
+    fake.device = fake.cuda.get_device_name = lambda *_: "a GPU"
+    fake.cuda.graph_pool_handle = lambda: next(pools)
+    fake.cuda.ExternalStream = lambda handle, device: SimpleNamespace(cuda_stream=handle)
+    monkeypatch.setattr(torch_gpu, "torch", fake)
+    launcher: Any = SimpleNamespace(stream=lambda *, urgent: next(handles))
+    gpu = torch_gpu.TorchGpu(launcher)
+    given: list[Any] = []
+    for failing in (False, True, False):
+        fake.fail_captures = failing
+        try:
+            gpu.capture(given.append)
+        except CaptureError:
+            assert failing
+    (first, *_), (pool, stream) = fake.captures[0], fake.captures[2]
+    assert fake.captures[0] == fake.captures[1]
+    assert pool != first
+    assert [each.cuda_stream for each in given] == [100, 100, 101]
+    assert stream is given[2]

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
+from lock_state import is_locked
 from media import make_clip
 from numpy.typing import NDArray
 
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.passthrough import passthrough_of
@@ -166,6 +168,13 @@ def test_closed_source_keeps_no_decoder_and_no_surface(tmp_path: Path, monkeypat
     monkeypatch.setattr(nvdec, "HWAccel", lambda *_, **__: None)
     monkeypatch.setattr(nvdec, "is_surface", lambda image: True)
     monkeypatch.setattr(nvdec.SurfaceWriter, "write", lambda self, image, *_: self._hold(image, []))
+    locked, close = list[bool](), nvdec.VideoSource.close
+
+    def noted(source: Any) -> None:
+        locked.append(is_locked(CAPTURE_LOCK))
+        close(source)
+
+    monkeypatch.setattr(nvdec.VideoSource, "close", noted)
     before = len(contexts())
     source = nvdec.NvdecSource(str(make_clip(tmp_path / "clip.mp4", frames=3)), device, 0)
     assert source.read(ring.acquire) is not None
@@ -174,8 +183,9 @@ def test_closed_source_keeps_no_decoder_and_no_surface(tmp_path: Path, monkeypat
     source.close()
     assert not source._surfaces._reading
     assert len(contexts()) == before
+    assert all(locked)
 
 
 def contexts() -> list[Any]:
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, av.VideoCodecContext) and each.is_decoder]
+    return [each for each in gc.get_objects() if issubclass(type(each), av.VideoCodecContext) and each.is_decoder]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import threading
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_host import needs_compiler
+from lock_state import is_locked
 
 from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
@@ -193,9 +196,11 @@ def test_the_cpu_takes_over_at_the_first_frame(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("hangs", [0, 5, 12])
 def test_the_cpu_goes_on_where_nvenc_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: int) -> None:
     """In a call that never returns; 12: the one for the last frames."""
+    locked = list[bool]()  # opening it would spoil another thread's capture
     calls, never, encode = itertools.count(), threading.Event(), timed_stream.encode_image
 
     def hang(stream: Any, given: Any) -> list[Any]:
+        locked.append(is_locked(CAPTURE_LOCK))
         if next(calls) == hangs:
             never.wait()
         return encode(stream, given)
@@ -206,8 +211,32 @@ def test_the_cpu_goes_on_where_nvenc_hangs(tmp_path: Path, monkeypatch: pytest.M
     sink = device.sink(str(tmp_path / "out.mp4"), scene(), crf=0)
     play(device, sink, [image(index) for index in range(12)])
     never.set()
+    assert locked[0]
+    assert not any(locked[1:])
     assert "on the CPU by libx264: it failed (it has hung for 0.5 s)" in getattr(sink, "notes", ())[0]
     check_file(tmp_path / "out.mp4")
+
+
+@needs_compiler
+@pytest.mark.usefixtures("lossless")
+def test_an_encoder_ends_with_its_file_and_spoils_no_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = list[bool]()
+    monkeypatch.setattr(
+        nvenc.NvencEncoder, "__del__", lambda self: locked.append(is_locked(CAPTURE_LOCK)), raising=False
+    )
+    device, _ = device_of(7, SOFTWARE)
+    sink, before = device.sink(str(tmp_path / "out.mp4"), scene()), encoders()
+    gc.disable()
+    try:
+        play(device, sink, [image(index) for index in range(3)])
+        assert (locked, encoders()) == ([True], before)
+    finally:
+        gc.enable()
+    sink.close()
+
+
+def encoders() -> int:
+    return sum(issubclass(type(each), av.VideoCodecContext) and each.is_encoder for each in gc.get_objects())
 
 
 def test_an_encoder_that_hangs_when_opened_is_found(tmp_path: Path) -> None:

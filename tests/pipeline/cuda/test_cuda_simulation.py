@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu
 from gpu_memory import POISON
+from lock_state import is_locked
 
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.codecs import nvdec, nvenc, nvenc_sink
 from cliprl.pipeline.cuda.context import Encoding, share
@@ -103,6 +105,7 @@ def test_codecs_are_opened_with_the_context_current_in_their_thread(monkeypatch:
 
     def open_codec(name: str) -> Any:
         gpu.require_context()
+        assert is_locked(CAPTURE_LOCK)  # opening one would spoil another thread's capture
         opened.append(name)
         raise OSError(f"no {name}")
 
