@@ -31,6 +31,8 @@ from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
 BOUND = "independent encoders"
 # Frames kept in memory, played forward and backward, and frames of a run: many groups of frames for each encoder.
 KEPT, PLAYED = 48, 1500
+# What the number that is chosen automatically is to reach of the bound, on this many processors or more.
+GOAL_SHARE, GOAL_PROCESSORS = 0.9, 16
 METHOD = {
     "includes": "copying frames that lie in memory, x264, joining, the file",
     "excludes": "decoding, segmentation, drawing; opening the clip",
@@ -119,13 +121,22 @@ def measure(
 ) -> Result:
     """Measure all cases in turn, each in a fresh process."""
     counts = encoders or encoder_counts(preset, available_cpus())
-    chosen = automatic_encoders(preset)
+    notes = notes_of(preset, available_cpus())
     tasks: dict[str, TimedTask] = {BOUND: (independent_round, (job, preset))}
     tasks |= {_case(count): (joined_round, (job, preset, count)) for count in counts}
-    note = f"with a GPU that does not encode, {_case(chosen)} would be chosen for {available_cpus()} processors"
     return session.rounds(
-        tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD | {"preset": preset}, [note])
+        tasks, job.rounds, log, lambda answers: session.result(series_of(answers), METHOD | {"preset": preset}, notes)
     )
+
+
+def notes_of(preset: str, processors: int) -> list[str]:
+    """The number of encoders that is chosen automatically, and whether these processors can show its goal."""
+    chosen = _case(automatic_encoders(preset, processors))
+    notes = [f"with a GPU that does not encode, {chosen} would be chosen for {processors} processors"]
+    if processors < GOAL_PROCESSORS:
+        goal = f"{GOAL_SHARE:g} of the bound by the number that is chosen, is for {GOAL_PROCESSORS} processors"
+        notes.append(f"the goal, {goal}: {processors} can't show it")
+    return notes
 
 
 def _case(count: int) -> str:

@@ -55,7 +55,7 @@ def smoke(open_gpu: Callable[[], SharedGpu], print_line: Callable[[str], None] =
         try:
             print_line(f"ok: {check.name}: {check.run()}")
         except ImportError as error:
-            print_line(f"not checked: {check.name} ({error})")
+            print_line(f"not checked: {check.name} ({error}): bench/GPU.md lists what it needs")
         except Exception as error:
             failed = failed or card is not None or not isinstance(error, EngineError)
             print_line(f"FAILED: {check.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from media import make_clip
 
 from cliprl.bench.commands import encoders
-from cliprl.bench.commands.encoders import BOUND, encoder_counts, independent_round, joined_round, series_of
+from cliprl.bench.commands.encoders import BOUND, encoder_counts, independent_round, joined_round, notes_of, series_of
 from cliprl.bench.harness.timing import BenchJob, TaskOutcome, TimedRun
 
 
@@ -36,3 +36,13 @@ def test_rounds_of_both_kinds_encode_a_clip(tmp_path: Path) -> None:
     assert bound.outcome.frames == 40 // encoders.available_cpus() * encoders.available_cpus()
     assert joined.outcome.samples["size"][0] > 0
     assert bound.outcome.samples["size"][0] > 0
+
+
+def test_few_processors_are_named_as_too_few_for_the_goal() -> None:
+    chosen, goal = notes_of("ultrafast", 2)
+    assert "1 encoder would be chosen for 2 processors" in chosen
+    assert "0.9 of the bound" in goal
+    assert "16 processors: 2 can't show it" in goal
+    assert notes_of("ultrafast", 16) == [
+        "with a GPU that does not encode, 4 encoders would be chosen for 16 processors"
+    ]

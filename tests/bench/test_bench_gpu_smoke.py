@@ -73,6 +73,7 @@ sys.meta_path.insert(0, Blocker)
     assert (done.returncode, done.stderr) == (0, "")
     assert "ok: libraries of decoder and encoder" in done.stdout
     assert "(No module named 'rich')" in done.stdout or "is not installed)" in done.stdout
+    assert "bench/GPU.md lists what it needs" in done.stdout
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, check: smoke.Check, card: SharedGpu | None) -> tuple[int, list[str]]:
