@@ -12,6 +12,7 @@ import av
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sources.decoding.codec_change import CodecWatch
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
+from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.timeline import Timeline, presentation_times_are_guessed
@@ -80,16 +81,15 @@ class DisplayOrder:
 
     Decoders give frames in the order of display. An encoder that reorders frames by up to d places delays the times of decoding
     by d frames. As long as the times of the packets never go back, which those of a stream with B-frames must, frame n takes the
-    time of packet n + d, less that delay. d is the largest reordering so far. `guessed`: the packets' times of presentation are
-    guesses of libav.
+    time of packet n + d, less that delay. `delay`: d, where it is known; else it is the largest reordering so far, and at least
+    one. `guessed`: the packets' times of presentation are guesses of libav.
     """
 
-    def __init__(self, *, guessed: bool = False) -> None:
-        self._guessed, self._is_decoding_order = guessed, True
+    def __init__(self, *, delay: int = 0, guessed: bool = False) -> None:
+        self._guessed, self._delay, self._step, self._is_decoding_order = guessed, delay, 0, True
         self._first: list[int] = []  # times of the first packets
         self._free: list[int] = []  # times that no frame took yet, in order
         self._inside: list[int] = []  # packets that gave no frame yet, by their own time, in order
-        self._delay = self._step = 0
 
     def sent(self, packet: Any) -> None:
         """A packet goes to the decoder. One with a time of decoding alone takes that as its own."""
@@ -117,7 +117,7 @@ class DisplayOrder:
             del self._inside[:place], self._free[:place]
             place = 0
         if reorders:
-            self._delay = delay = max(self._delay, min(place, _MOST_REORDERED))
+            self._delay = delay = min(max(self._delay, place, 1), len(self._first) - 1)
             beyond = max(delay + 1 - len(self._free), 0)  # the end, of which no further packets tell
             own = self._free[delay - beyond] + beyond * self._step - (self._first[delay] - self._first[0])
         del self._inside[place], self._free[0]
@@ -125,9 +125,7 @@ class DisplayOrder:
 
 
 # AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
-_OUTPUT_CORRUPT = 1 << 3
-_COPY_OPAQUE = 1 << 7
-_LOW_DELAY = 1 << 19
+_OUTPUT_CORRUPT, _COPY_OPAQUE, _LOW_DELAY = 1 << 3, 1 << 7, 1 << 19
 
 
 class EncryptedPacketError(Exception):
@@ -173,7 +171,8 @@ class PacketDecoder:
         self._watch = CodecWatch(self.context.name) if may_change else None
         self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
-        self._order = DisplayOrder(guessed=presentation_times_are_guessed(container))
+        guessed = presentation_times_are_guessed(container)
+        self._order = DisplayOrder(delay=h264_reordering(stream.codec_context), guessed=guessed)
         self._demuxer = Demuxer(packets, live=live)
         self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
         if self.reader:

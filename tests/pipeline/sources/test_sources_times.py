@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,6 +20,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.decoding.decode import PresentationClock
+from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 VIDEO, AUDIO = 0, 1
@@ -250,7 +252,10 @@ def test_avi_is_in_the_order_of_display(tmp_path: Path, file: str, codec: str, o
     [
         ("mpeg4", {}),
         ("mpeg4", {"bf": "2"}),
+        ("mpeg2video", {"bf": "0"}),
         ("libx264", {"bf": "0"}),
+        ("libx264", {"bf": "1"}),
+        ("libx264", {"bf": "2"}),
         ("libx264", {"bf": "2", "b-pyramid": "none", "b-adapt": "0"}),
         ("libx264", {"bf": "3", "b-adapt": "0"}),
     ],
@@ -382,3 +387,15 @@ def test_a_frame_that_lasts_an_hour_is_no_jump(tmp_path: Path) -> None:
     with open_source(tmp_path / "a.mp4") as source:
         assert [round(frame.seconds * 1000) for frame in source] == times
         assert not [note for note in source.info.notes if "moved" in note]
+
+
+def test_settings_that_are_cut_off_state_no_reordering(tmp_path: Path) -> None:
+    with av.open(str(make_clip(tmp_path / "a.avi", frames=5, options={"bf": "3"}))) as container:
+        context = container.streams.video[0].codec_context
+        data = context.extradata
+        assert h264_reordering(context) == 2
+    for end in range(len(data)):
+        found = h264_reordering(SimpleNamespace(name="h264", extradata=data[:end]))
+        assert found in (0, 2)
+    assert h264_reordering(SimpleNamespace(name="h264", extradata=None)) == 0
+    assert h264_reordering(SimpleNamespace(name="mpeg4", extradata=data)) == 0
