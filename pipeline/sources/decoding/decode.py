@@ -82,11 +82,13 @@ class DisplayOrder:
     Decoders give frames in the order of display. An encoder that reorders frames by up to d places delays the times of decoding
     by d frames. As long as the times of the packets never go back, which those of a stream with B-frames must, frame n takes the
     time of packet n + d, less that delay. `delay`: d, where it is known; else it is the largest reordering so far, and at least
-    one. `guessed`: the packets' times of presentation are guesses of libav.
+    one. Until a frame is out of order, times may be those of presentation. `guessed`: those are guesses of libav.
     """
 
     def __init__(self, *, delay: int = 0, guessed: bool = False) -> None:
-        self._guessed, self._delay, self._step, self._is_decoding_order = guessed, delay, 0, True
+        self._guessed, self._is_decoding_order = guessed, True
+        self._stated = max(delay, 1)
+        self._delay, self._step = self._stated if guessed else 0, 0
         self._first: list[int] = []  # times of the first packets
         self._free: list[int] = []  # times that no frame took yet, in order
         self._inside: list[int] = []  # packets that gave no frame yet, by their own time, in order
@@ -117,7 +119,8 @@ class DisplayOrder:
             del self._inside[:place], self._free[:place]
             place = 0
         if reorders:
-            self._delay = delay = min(max(self._delay, place, 1), len(self._first) - 1)
+            self._delay = max(self._delay, place and max(place, self._stated))
+            delay = min(self._delay, len(self._first) - 1)
             beyond = max(delay + 1 - len(self._free), 0)  # the end, of which no further packets tell
             own = self._free[delay - beyond] + beyond * self._step - (self._first[delay] - self._first[0])
         del self._inside[place], self._free[0]
@@ -206,8 +209,8 @@ class PacketDecoder:
                 self._count(packet)
             self._decode(packet)
             self._drained = packet is None
-            if self._drained:
-                self._settle()
+            if self._drained and (self.lost or self.corrupt):  # packets without a frame were lost to errors too
+                self.lost = max(self.lost, self.packets - self.images)
         if self._ready:
             return self._judge(self._ready.popleft())
         failure, self._failure = self._failure, None
@@ -281,11 +284,6 @@ class PacketDecoder:
         if any(image.interlaced_frame for image in found):
             self._undelayed.end()
         self._ready.extend(found)
-
-    def _settle(self) -> None:
-        """At the end: where there were errors, packets without a frame were lost to them too."""
-        if self.lost or self.corrupt:
-            self.lost = max(self.lost, self.packets - self.images)
 
     def _judge(self, image: av.VideoFrame) -> Decoded:
         corrupt = image.is_corrupt or image.pts in self._suspect
