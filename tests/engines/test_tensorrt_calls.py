@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from importlib import import_module
@@ -9,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lock_state import is_locked
 from tensorrt_fake import FakeTensor, FakeTensorRt, FakeTorch
 
 from cliprl.engines import EngineError
-from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
 from cliprl.engines.backends.gpu_discovery import DriverInfo, GpuInfo, _current
 from cliprl.engines.backends.tensorrt import engine as engine_module
 from cliprl.engines.backends.tensorrt.build import build_plan
@@ -53,6 +55,13 @@ def test_nothing_is_set_or_allocated_inside_a_capture(trt: FakeTensorRt) -> None
     engine.run({"x": x})
     assert trt.calls[-1] == "replay"
     assert engine.note == ""
+
+
+def test_every_capture_holds_the_lock_and_suspends_collection(trt: FakeTensorRt) -> None:
+    capture_graph(trt._torch, lambda: None, None)  # which the fake checks
+    assert trt.calls == ["capture_begin", "capture_end"]
+    assert not is_locked(CAPTURE_LOCK)
+    assert gc.isenabled()
 
 
 def test_a_failed_capture_is_noted_and_runs_go_on_without(trt: FakeTensorRt) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler
+from lock_state import is_locked
 from numpy.typing import NDArray
 
 from cliprl.engines import CompiledBundle, load_engines, open_bundle
+from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import SharedGpu, share
 from cliprl.pipeline.cuda.device import CudaDevice
@@ -160,6 +162,7 @@ def test_streams_that_open_and_close_meanwhile_spoil_no_capture(engines: Compile
             inside.wait(LONG)
             while not stop.is_set():
                 device = CudaDevice(both)
+                device.overlay(())
                 device.ring(2, "wait")
                 device.settle()
                 old.settle()
@@ -185,6 +188,39 @@ def test_streams_that_open_and_close_meanwhile_spoil_no_capture(engines: Compile
     assert gpu.spoiled == 0
 
 
+def test_a_stream_that_opens_waits_for_a_capture(engines: CompiledBundle) -> None:
+    gpu, inside, loaded = FakeGpu(random.Random(6).randrange), threading.Event(), threading.Event()
+
+    def load(engine: Any) -> HostNetwork:
+        if inside.is_set():
+            loaded.set()
+        return HostNetwork(gpu, engine)
+
+    def pause() -> None:
+        inside.set()
+        loaded.wait(0.5)  # in vain
+
+    def open_later() -> None:
+        inside.wait(LONG)
+        CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=0)
+
+    both, gpu.capture_pause = share(gpu, load), pause
+    thread = threading.Thread(target=open_later)
+    thread.start()
+    CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=0)
+    thread.join(LONG)
+    assert loaded.is_set()
+    assert gpu.spoiled == 0
+
+
+def test_a_stream_settles_while_nothing_is_captured() -> None:
+    gpu, locked = FakeGpu(lambda n: 0), list[bool]()
+    device, synchronize = CudaDevice(shared(gpu)), gpu.synchronize
+    gpu.synchronize = lambda event: (locked.append(is_locked(CAPTURE_LOCK)), synchronize(event))[1]  # type: ignore[method-assign]
+    device.settle()
+    assert locked == [True]
+
+
 def test_a_running_stream_keeps_its_turns_while_another_captures(engines: CompiledBundle) -> None:
     """Only the one run before the captures takes the turn."""
     gpu, taken = FakeGpu(random.Random(7).randrange), list[bool]()
@@ -193,11 +229,12 @@ def test_a_running_stream_keeps_its_turns_while_another_captures(engines: Compil
     def pause() -> None:
         def turn() -> None:
             with both.turns.take():
-                taken.append(True)
+                pass
 
         thread = threading.Thread(target=turn, daemon=True)
         thread.start()
-        thread.join(5)
+        thread.join(LONG)
+        taken.append(not thread.is_alive())
 
     gpu.capture_pause = pause
     CudaDevice(both).segmenter(open_bundle(), engines=engines, steps=0)

@@ -134,6 +134,8 @@ def test_images_in_host_memory_follow_surfaces_into_the_ring() -> None:
     device = CudaDevice(share(gpu, network_of))
     ring = device.ring(2, "wait")
     writer = SurfaceWriter(device, surface=lambda image: image.width == 96)
+    read, planes = gpu.surface, list[Any]()
+    gpu.surface = lambda plane: (planes.append(plane), read(plane))[1]  # type: ignore[method-assign]
     for index, size in enumerate([(64, 96), (50, 70), (64, 96), (50, 70)]):
         luma, chroma = ring.acquire(*size)
         image, *expected = surface(index, size, "nv12")
@@ -146,6 +148,7 @@ def test_images_in_host_memory_follow_surfaces_into_the_ring() -> None:
         np.testing.assert_array_equal(slot.luma, expected[0])
         np.testing.assert_array_equal(slot.chroma, expected[1])
         ring.release(frame)
+    assert len(planes) == 2 * 2  # those of the surfaces alone
 
 
 def test_decoder_that_fails_after_its_start_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
