@@ -144,6 +144,8 @@ def seal_bundle(path: Path, manifest: Manifest, embeddings: NDArray[np.float32])
 
     The manifest is written to a temporary name and renamed, so a bundle is either whole or does not open.
     """
+    # A manifest that would not be read again changes no file.
+    Manifest.from_json(manifest.to_json())
     np.save(path / EMBEDDINGS, embeddings.astype(np.float32))
     files = sorted(p.name for p in path.iterdir() if p.is_file() and _is_hashed(p.name))
     data = manifest.to_json() | {"hashes": {name: file_hash(path / name) for name in files}}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines.errors import BundleError, reason_of
+from cliprl.engines.errors import BundleError, first_fault, reason_of
 
 CONFIDENCE_FILE = "confidence.json"
 # The largest file that is read, in bytes; the shipped one has 15 KB.
@@ -107,9 +107,7 @@ def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
             raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
         spec = TypeAdapter(ConfidenceSpec).validate_python(_present(json.loads(path.read_bytes())))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])[:80]
-        raise BundleError(f"{path}: {place}: {first['msg']}; write the bundle again") from error
+        raise BundleError(f"{path}: {first_fault(error)}; write the bundle again") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({reason_of(error)[:80]}); write the bundle again") from error
     except OSError as error:

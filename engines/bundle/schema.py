@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cliprl.engines.bundle.validation import MAX_CLASSES, MAX_CONTEXT, MAX_SIDE, MAX_STEPS, MAX_TEMPLATES, MAX_TEXT
-from cliprl.engines.errors import BundleError
+from cliprl.engines.errors import BundleError, UsageError, first_fault
 
 # Printable text on one line; a template holds {} once and no other brace; a file name is a plain one in the bundle's folder.
 PlainText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^(?: |[^\p{C}\p{Z}])+$")]
@@ -80,13 +80,19 @@ class ManifestSchema(_Strict):
         return self
 
 
+def check_manifest(data: Mapping[str, Any]) -> None:
+    """Raise UsageError, with the first wrong field, for the JSON values of a manifest with which no bundle can be sealed."""
+    try:
+        ManifestSchema.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise UsageError(
+            f"a bundle can't hold this name, size or class: {first_fault(error)}; change it in the recipe or the data set"
+        ) from error
+
+
 def validated(data: Mapping[str, Any], file: str) -> ManifestSchema:
     """Check the JSON values of a manifest. Raises BundleError that names the first wrong field, the rule and the value."""
     try:
         return ManifestSchema.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = "".join(c if c.isprintable() else "?" for c in ".".join(map(str, first["loc"])))[:80]
-        rule = first["msg"].removeprefix("Value error, ")
-        found = f", not {str(first['input'])[:40]!r}" if place and first["type"] != "missing" else ""
-        raise BundleError(f"{file}: {f'{place}: ' if place else ''}{rule}{found}; write the bundle again") from error
+        raise BundleError(f"{file}: {first_fault(error)}; write the bundle again") from error

@@ -22,7 +22,20 @@ MISUSE = 2
 _MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
 # How a library in C++, one that is being loaded, and the system say that there is no memory.
 _NO_MEMORY = ("bad_alloc", "failed to map segment", "Cannot allocate memory", "cannot allocate memory")
+# What to do about an error of the system that no part of the program has explained.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or give another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give a place that this user may read and write"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "a file and a folder have one name: give another place"
+    ),
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: "check the disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 INTERRUPTED = 130
+# Numbers that no range of an option excludes.
+_NOT_FINITE = ("nan", "inf", "infinity")
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -70,25 +83,40 @@ def _run(app: typer.Typer, program: str) -> int:
     except MemoryError as error:
         return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
     except Exception as error:
-        if getattr(error, "errno", None) == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
+        number = getattr(error, "errno", None)
+        if number == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
             return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
+        if isinstance(error, OSError) and number in _REMEDIES:
+            place = f"'{error.filename}'" if error.filename else "a file of this run"
+            return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", 1)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
 
 
 def _check_values(app: typer.Typer) -> None:
-    """Raise UsageError for an option with an empty value, which a path would read as the current folder."""
+    """Raise UsageError for an option with an empty value, which a path would read as the current folder, and for nan or inf."""
     command: Any = typer.main.get_command(app)
     commands = [command, *getattr(command, "commands", {}).values()]
     options = [p for c in commands for p in c.params if p.param_type_name == "option" and not p.is_flag]
     # The value of an option with a metavar in brackets is optional.
     names = {name for p in options if not (p.metavar or "").startswith("[") for name in p.opts}
+    numbers = {name for p in options if _takes_fractions(p) for name in p.opts}
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     for word, value in zip(words[:end], [*words[1:], None], strict=False):
         if (word in names and value == "") or (word.endswith("=") and word[:-1] in names):
             raise UsageError(f"{word.rstrip('=')} has an empty value: give it one, or leave the option out")
+        name, equals, given = word.partition("=")
+        given = given if equals else value or ""
+        if name in numbers and given.strip().lstrip("+-").lower() in _NOT_FINITE:
+            raise UsageError(f"{name} is '{given}': it must be a finite number")
+
+
+def _takes_fractions(option: Any) -> bool:
+    """Whether an option's value is a float, wherever this version of typer keeps its type."""
+    described = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    return described in (float, float | None) or getattr(getattr(option, "type", None), "name", "").startswith("float")
 
 
 def _detail(error: BaseException) -> str:

@@ -80,7 +80,6 @@ def select_command(
     seconds = sum(max((m.seconds for m in measures if m.video == video), default=0.0) for video in videos)
     spacing = min(1.0, seconds / (4 * count)) if gap is None else gap
     chosen = choose_frames(measures, count, spacing)
-    out.mkdir(parents=True, exist_ok=True)
     title = f"{len(chosen)} of {len(measures)} frames, at least {spacing:.2g} s apart where the videos are long enough"
     table = Table("video", "frame", "seconds", "reason", title=title)
     for one in chosen:
@@ -207,6 +206,11 @@ def _check_places(videos: list[str], stems: list[str], out: Path) -> None:
             raise UsageError(f"'{video}' does not exist: frames are chosen from video files, or folders of them")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' is not an empty folder: give a new one with -o")
+    try:
+        # Made now, since the frames are chosen only after all videos were read.
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"'{out}' can't be made ({error.strerror}): give -o another place") from error
 
 
 def main() -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from cliprl.engines.bundle.schema import PlainText
+from cliprl.engines.bundle.validation import MAX_CONTEXT, MAX_EMBEDDING, MAX_SIDE, MAX_STEPS
+
+Precision = Literal["f32", "bf16"]
+TuningPrecision = Literal["auto", Precision]
 TRAINING_STAGES = ("contrastive", "supervised", "reinforcement")
 Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+# A million times the largest one is a seed of torch too.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
+ImageSide = Annotated[int, Field(ge=32, le=MAX_SIDE, strict=True)]
 Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+PositiveNumber = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+PartialShare = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Severity = Annotated[float, Field(ge=0, le=5, strict=True)]
+UnrolledSteps = Annotated[int, Field(ge=1, le=MAX_STEPS, strict=True)]
 StrictText = Annotated[str, Field(strict=True)]
 Texts = tuple[StrictText, ...]
 
@@ -36,16 +50,16 @@ class NetworkConfig(_Settings):
     tower: StrictText = "tf_efficientnet_lite0"
     weights: StrictText = "efficientnet-lite0"
     start: StrictText = ""
-    height: Count = 256
-    width: Count = 320
-    embedding: Count = 128
-    pyramid: Count = 64
-    features: Count = 48
-    text_width: Count = 128
-    text_layers: Count = 3
-    context: Count = 32
-    frozen_stages: Count = 2
-    policy: Count = 32
+    height: ImageSide = 256
+    width: ImageSide = 320
+    embedding: Annotated[int, Field(ge=1, le=MAX_EMBEDDING, strict=True)] = 128
+    pyramid: Positive = 64
+    features: Positive = 48
+    text_width: Positive = 128
+    text_layers: Positive = 3
+    context: Annotated[int, Field(ge=3, le=MAX_CONTEXT, strict=True)] = 32
+    frozen_stages: Annotated[int, Field(ge=0, le=4, strict=True)] = 2
+    policy: Positive = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +87,15 @@ class DataConfig(_Settings):
     root: StrictText = ""
     larynx: StrictText = ""
     cache: StrictText = ""
-    first_seed: Count = 0
+    first_seed: Seed = 0
     scenes: Count = 300
     policy_scenes: Count = 60
-    frames: Count = 6
-    height: Count = 384
-    width: Count = 480
+    frames: Positive = 6
+    height: ImageSide = 384
+    width: ImageSide = 480
     workers: Count = 0
-    larynx_share: Number = 0.15
-    composed_share: Number = 0.35
+    larynx_share: Share = 0.15
+    composed_share: Share = 0.35
     variety: Number = 1.0
     policy_variety: Number = 1.0
 
@@ -91,9 +105,9 @@ class ContrastiveConfig(_Settings):
     """The contrastive stage with the DHN-NCE loss, whose tau is `temperature` and whose beta is `hardness`."""
 
     steps: Count = 150
-    batch: Count = 24
+    batch: Positive = 24
     rate: Number = 3e-4
-    temperature: Number = 0.6
+    temperature: PositiveNumber = 0.6
     hardness: Number = 0.15
 
 
@@ -111,12 +125,12 @@ class SupervisedConfig(_Settings):
 
     steps: Count = 2400
     stride: Count = 4
-    batch: Count = 12
+    batch: Positive = 12
     rate: Number = 2e-3
     tower_rate: Number = 3e-4
     dice: Number = 0.5
-    average: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
-    start_share: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
+    average: PartialShare = 0.0
+    start_share: PartialShare = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +157,7 @@ class ReinforcementConfig(_Settings):
     """
 
     steps: Count = 400
-    batch: Count = 8
+    batch: Positive = 8
     rate: Number = 1e-3
     discount: Number = 0.95
     label_reward: Number = 2.0
@@ -151,7 +165,7 @@ class ReinforcementConfig(_Settings):
     push: Number = 3.0
     bound: Number = 8.0
     effort: Number = 0.05
-    temperature: Number = 0.1
+    temperature: PositiveNumber = 0.1
     anchor: Number = 2.0
     anchor_left: Number = 0.1
     rarity: Number = 0.3
@@ -169,16 +183,16 @@ class CurriculumRange(_Settings):
     """
 
     over: Number = 0.5
-    severity: tuple[Number, Number] = (1.5, 1.5)
+    severity: tuple[Severity, Severity] = (1.5, 1.5)
     zoom: tuple[Number, Number] = (1.25, 1.25)
-    unroll: tuple[Count, Count] = (3, 3)
+    unroll: tuple[UnrolledSteps, UnrolledSteps] = (3, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementCurriculum(CurriculumRange):
     """The difficulty of the reinforcement stage."""
 
-    severity: tuple[Number, Number] = (1.0, 5.0)
+    severity: tuple[Severity, Severity] = (1.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +211,9 @@ class WeakConfig(_Settings):
     label these sets anew: a pixel on which they disagree is unknown in the next round, which starts from the beginning.
     """
 
-    rounds: Count = 1
-    snapshots: Count = 3
-    interval: Count = 25
+    rounds: Positive = 1
+    snapshots: Positive = 3
+    interval: Positive = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +224,7 @@ class ScoringConfig(_Settings):
     """
 
     scenes: Count = 40
-    every: Count = 1
+    every: Positive = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +240,9 @@ class OldDataConfig(_Settings):
     cache: StrictText = ""
     scenes: Count = 60
     test_scenes: Count = 12
-    frames: Count = 2
-    height: Count = 384
-    width: Count = 480
+    frames: Positive = 2
+    height: ImageSide = 384
+    width: ImageSide = 480
     workers: Count = 0
 
 
@@ -246,15 +260,15 @@ class TuneConfig(_Settings):
     computes it natively.
     """
 
-    seed: Count = 0
-    precision: StrictText = "auto"
-    views: Count = 320
+    seed: Seed = 0
+    precision: TuningPrecision = "auto"
+    views: Positive = 320
     steps: Count = 120
-    batch: Count = 8
+    batch: Positive = 8
     rate: Number = 3e-4
     backbone_rate: Number = 0.5
     blocks: Count = 33
-    share: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
+    share: PartialShare = 0.5
     distillation: Number = 0.5
     dice: Number = 0.5
     variety: Number = 1.0
@@ -270,10 +284,10 @@ class Recipe(_Settings):
     what is learned are logged every `draw_every` steps.
     """
 
-    name: StrictText = "small"
+    name: Annotated[PlainText, Field(strict=True)] = "small"
     note: StrictText = ""
-    seed: Count = 0
-    precision: StrictText = "f32"
+    seed: Seed = 0
+    precision: Precision = "f32"
     save_every: Count = 100
     draw_every: Count = 100
     network: NetworkConfig = field(default_factory=NetworkConfig)

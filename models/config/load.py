@@ -11,22 +11,29 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cliprl.engines import UsageError
+from cliprl.engines import UsageError, first_fault
+from cliprl.engines.errors import FieldFault
 from cliprl.models.config.config import TRAINING_STAGES, Recipe, TuneConfig
 from cliprl.models.data.dataset_spec import DatasetSpec
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
 # Data settings that say where the data is or how it is read, not what is learned from it.
 LOCATION_KEYS = ("cache", "root", "workers", "test")
-# The rules behind pydantic's error types.
+# The rules behind pydantic's error types, with the bounds in braces.
 _RULES = {
     "int_type": "it must be of type int",
     "float_type": "it must be of type float",
     "string_type": "it must be of type str",
     "tuple_type": "it must be a list",
     "finite_number": "it must be finite",
-    "greater_than_equal": "it must not be negative",
-    "less_than": "it must be less than 1",
+    "greater_than_equal": "it must be at least {ge}",
+    "greater_than": "it must be more than {gt}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "it must be {expected}",
+    "string_too_short": "it must not be empty",
+    "string_too_long": "it must have at most {max_length} characters",
+    "string_pattern_mismatch": "it must be one line of printable characters",
     "missing": "its list must have two numbers",
     "too_long": "its list must have two numbers",
 }
@@ -52,9 +59,30 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
     for override in overrides:
         apply_override(tree, override)
     try:
-        return _ADAPTER.validate_python(tree)
+        recipe: Recipe = _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        raise UsageError(_message(error, Recipe())) from error
+        raise UsageError(_message(first_fault(error), Recipe())) from error
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise UsageError for settings that are right by themselves, but not together."""
+    data, start_share = recipe.data, recipe.supervised.start_share
+    if start_share and not recipe.network.start:
+        raise UsageError(
+            f"setting 'supervised.start_share' is {start_share} without network.start: it would average with untrained weights; "
+            "set network.start to the folder of an earlier run, or supervised.start_share=0"
+        )
+    if recipe.contrastive.steps and recipe.contrastive.batch < 2:
+        raise UsageError(
+            "setting 'contrastive.batch' is 1: it must be at least 2, an image and another one that its caption does not fit"
+        )
+    if data.larynx and data.larynx_share + data.composed_share > 1:
+        raise UsageError(
+            f"settings 'data.larynx_share' and 'data.composed_share' are {data.larynx_share} and {data.composed_share}: "
+            "together they must be at most 1; the rest is the share of rendered scenes"
+        )
 
 
 def load_tune_config(overrides: Iterable[str] = ()) -> TuneConfig:
@@ -65,7 +93,7 @@ def load_tune_config(overrides: Iterable[str] = ()) -> TuneConfig:
     try:
         return _TUNE_ADAPTER.validate_python(tree)
     except ValidationError as error:
-        raise UsageError(_message(error, TuneConfig())) from error
+        raise UsageError(_message(first_fault(error), TuneConfig())) from error
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -85,20 +113,21 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _message(error: ValidationError, defaults: Recipe | TuneConfig) -> str:
-    """Return one line for the first error: the setting by its full name, its value, and the rule."""
-    first = error.errors(include_url=False)[0]
-    names = [str(part) for part in first["loc"] if not isinstance(part, int)]
-    name, value = ".".join(names), first["input"]
-    if first["type"] == "unexpected_keyword_argument":
+def _message(fault: FieldFault, defaults: Recipe | TuneConfig) -> str:
+    """Return one line for a wrong setting: its full name, its value, and the rule."""
+    names = [part for part in fault.path if isinstance(part, str)]
+    name, value = ".".join(names), repr(fault.value)[:80]
+    if fault.unknown:
         known = _known_settings(defaults, names[:-1])
         near = get_close_matches(names[-1], known, 1)
         hint = f"did you mean {near[0]}? It must be " if near else ""
         return f"unknown setting '{name}': {hint}one of {', '.join(known)}"
-    if first["type"] == "dataclass_type":
+    if fault.kind == "dataclass_type":
         first_of_section = _known_settings(defaults, names)[0]
-        return f"setting '{name}' is a section, not the value {value!r}: set {name}.{first_of_section}, for example"
-    return f"setting '{name}' is {value!r}: {_RULES.get(first['type'], first['msg'])}"
+        return f"setting '{name}' is a section, not the value {value}: set {name}.{first_of_section}, for example"
+    bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in fault.bounds.items()}
+    rule = _RULES.get(fault.kind, fault.rule).format(**bounds)
+    return f"setting '{name}' is {value}: {rule if bounds.get('ge') not in (0, '0') else 'it must not be negative'}"
 
 
 def _known_settings(owner: Any, section: Iterable[str]) -> list[str]:

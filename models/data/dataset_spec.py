@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from cliprl.engines import UsageError
 
+# The strongest corruption of a data set.
+MAX_SEVERITY = 5
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
@@ -41,20 +44,27 @@ class DatasetSpec:
         """Return the line without the folder: the same text on every machine."""
         return f"{self.kind}:" + "&".join(f"{key}={value}" for key, value in self.options.items())
 
-    def number(self, key: str, default: float) -> float:
-        """Return an option as a number. Raises UsageError for text and for a negative number."""
+    def number(self, key: str, default: float, most: float = 1e6) -> float:
+        """Return an option as a number. Raises UsageError for text, and for a number that is not in 0..`most`."""
         text = self.options.get(key, str(default))
         try:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not value >= 0:
-            raise UsageError(f"data set '{self.without_path()}': {key} is '{text}', and must be a number of at least 0")
+        if not 0 <= value <= most:
+            raise UsageError(
+                f"data set '{self.without_path()}': {key} is '{text}', and must be a number from 0 to {most:g}"
+            )
         return value
 
     def names(self, key: str) -> tuple[str, ...]:
         """Return an option as a list of names, separated by commas; empty if it is not given."""
         return tuple(filter(None, self.options.get(key, "").split(",")))
+
+
+def severity_of(spec: DatasetSpec) -> float:
+    """Return the severity of the corruption that a line asks for, 0..5. Raises UsageError for another value."""
+    return spec.number("severity", 0, MAX_SEVERITY)
 
 
 def parse_seeds(text: str) -> range | None:

@@ -11,7 +11,6 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from cliprl.engines import CliprlError
 from cliprl.models.data.sample import Image
@@ -44,7 +43,7 @@ def read_video(path: Path, every: int = 1) -> list[Image]:
         with av.open(str(path)) as container:
             frames = enumerate(container.decode(video=0))
             return [f.to_ndarray(format="rgb24").astype(np.uint8) for i, f in frames if i % every == 0]
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, IndexError, av.FFmpegError) as error:
         raise CliprlError(f"{path} can't be read as video ({error}): copy it again") from error
 
 
@@ -120,18 +119,6 @@ def _refuse(path: Path, kind: str, found: Mapping[Any, int], known: str) -> None
 
 def _text(value: int | Color) -> str:
     return str(value) if isinstance(value, int) else f"({', '.join(map(str, value))})"
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return the place, the rule and the value of the first wrong field of a file; an unknown name comes before all others."""
-    faults = error.errors(include_url=False)
-    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    # Names of types that pydantic adds for a choice among several are no part of the place.
-    place = " ".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{place}'"
-    found = "" if first["type"] == "missing" else f", not {str(first['input'])[:40]!r}"
-    return f"{place}: {first['msg']}{found}"
 
 
 def check_size(image: Image, labels: NDArray[np.uint8], image_path: Path, mask_path: Path) -> None:

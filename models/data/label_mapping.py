@@ -26,11 +26,27 @@ UNION_CLASSES = (
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The scored classes, and tables uint8 (256,) that map truth labels and predicted labels to them."""
+    """The scored classes, and tables uint8 (256,) that map truth labels and predicted labels to them.
+
+    `unsure`: the table of predicted labels where the truth is an instrument of an unknown part (`UNSURE_PART`): any instrument
+    is right there. None: the truth names every part.
+    """
 
     classes: tuple[ClassSpec, ...]
     truth: Table
     predicted: Table
+    unsure: Table | None = None
+
+    def unsure_at(self, truth: Table) -> NDArray[np.bool_]:
+        """Return where scored truth labels, of any shape, are an instrument of an unknown part."""
+        if self.unsure is None:
+            return np.zeros(truth.shape, bool)
+        return np.equal(truth, [spec.name for spec in self.classes].index(UNSURE_PART))
+
+    def scored(self, labels: Table, truth: Table) -> Table:
+        """Return the scored classes of predicted labels where the scored truth labels, of the same shape, are these."""
+        found = self.predicted[labels]
+        return found if self.unsure is None else np.where(self.unsure_at(truth), self.unsure[labels], found)
 
 
 def map_to_instrument(truth: Sequence[ClassSpec], predicted: Sequence[ClassSpec], ignored: Collection[str]) -> ClassMap:
@@ -47,6 +63,8 @@ def map_by_name(
     """Map predicted classes to the truth's classes of the same name, or of the name that `renamed` gives.
 
     A predicted class without a counterpart counts as the first class, the background; `ignored` truth classes do not count.
+    If the truth alone has the class "instrument" (`UNSURE_PART`), a predicted instrument without a counterpart counts as that
+    one, and any instrument is right where the truth is.
     Raises UsageError for unknown names, and if a truth class other than the background has no predicted class.
     """
     names, found_names = [spec.name for spec in truth], [spec.name for spec in predicted]
@@ -57,7 +75,13 @@ def map_by_name(
                 f"to a class of the data set ({', '.join(names)})"
             )
     targets = [renamed.get(name, name) for name in found_names]
-    unseen = [name for name in names[1:] if name not in targets and name not in ignored]
+    instruments = [spec.kind == "instrument" for spec in predicted]
+    pairs = list(zip(targets, instruments, strict=True))
+    partial = UNSURE_PART in names[1:] and UNSURE_PART not in (*targets, *ignored) and any(instruments)
+    if partial:
+        targets = [UNSURE_PART if here and name not in names else name for name, here in pairs]
+    seen = {*targets, *ignored, *([UNSURE_PART] if partial else [])}
+    unseen = [name for name in names[1:] if name not in seen]
     if unseen:
         raise UsageError(
             f"the bundle has no class for {_with_nearest(unseen, found_names)}: map its classes with --map BUNDLE=DATA, "
@@ -65,7 +89,9 @@ def map_by_name(
         )
     known = _table(range(len(names)))
     known[_numbers(truth, ignored)] = IGNORE
-    return ClassMap(tuple(truth), known, _table([names.index(name) if name in names else 0 for name in targets]))
+    numbers = [names.index(name) if name in names else 0 for name in targets]
+    unsure = [names.index(UNSURE_PART) if partial and here else n for n, here in zip(numbers, instruments, strict=True)]
+    return ClassMap(tuple(truth), known, _table(numbers), _table(unsure) if partial else None)
 
 
 class RelabelledDataset:

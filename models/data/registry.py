@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cliprl.engines import UsageError
-from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
 from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset
 from cliprl.models.data.label_forms import label_form
 from cliprl.models.data.splits import SPLITS, Split, select_sequences
@@ -183,6 +183,8 @@ def check_line(
     for option in spec.options:
         if option not in known:
             raise UsageError(f"data set '{text}' has no option '{option}': one of {', '.join(known)}")
+    spec.number("share", 1)
+    severity_of(spec)
     return spec, kind, _path(spec, kind, context)
 
 

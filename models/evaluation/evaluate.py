@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cliprl.engines import CliprlError, UsageError, size_of, size_text
 from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
-from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.registry import lines_of_path, open_dataset
@@ -69,11 +69,13 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
     if options.input_size == AUTO_SIZE:
         raise UsageError("--input-size auto is for a video, which has a frame rate: give a size, such as 384x480")
     bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
-    severity = DatasetSpec.parse(options.data).number("severity", 0)
+    severity = severity_of(DatasetSpec.parse(options.data))
     if severity:
         data = CorruptedDataset(data, severity, (bundle.manifest.height, bundle.manifest.width))
     classes = _class_map(options, data, bundle.manifest.classes)
     indices = _first_frames(data, options.frames)
+    if not indices:
+        raise UsageError(f"data set '{options.data}' holds no frames: give another one, or other sequences")
     if options.ids:
         check_has_ids(data, indices)
     _make(options.out)

@@ -95,7 +95,7 @@ def evaluate(
         image = corruption.apply(sample.image, index)
         segmentation = predictor.segment(image)
         truth = classes.truth[sample.labels]
-        predicted = classes.predicted[labels_at_frame(segmentation, *truth.shape)]
+        predicted = classes.scored(labels_at_frame(segmentation, *truth.shape), truth)
         score = evaluator.add(truth, predicted, sample.sequence)
         evaluator.add_confidence(*cell_confidence(segmentation, truth, classes), sample.sequence)
         evaluator.add_motion(sample.image, predicted, data.clip(index), sample.sequence)
@@ -123,7 +123,7 @@ def cell_confidence(
     """Return the confidence of each cell's class, and whether it is the truth at the cell's center: (n,) each.
 
     Probabilities, calibrated if the bundle has a calibration, of classes that are scored as one add up. Cells outside the field
-    of view and unknown ones are left out.
+    of view and unknown ones are left out, and those of an instrument of an unknown part.
     """
     view, cells = segmentation.view, segmentation.labels.shape
     predicted = classes.predicted[segmentation.labels]
@@ -137,7 +137,7 @@ def cell_confidence(
     place = map_points(network_to_frame(view), np.stack([x * stride[0], y * stride[1]], axis=-1)).astype(np.intp)
     column, row = (np.clip(place[..., i], 0, n - 1) for i, n in ((0, truth.shape[1]), (1, truth.shape[0])))
     there = truth[row, column]
-    known = inside_cells(view, *cells) & (there != IGNORE)
+    known = inside_cells(view, *cells) & (there != IGNORE) & ~classes.unsure_at(there)
     return sure[known], (there == predicted)[known]
 
 

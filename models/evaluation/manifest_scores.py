@@ -58,7 +58,7 @@ def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Call
         if fresh:
             predictor.reset()
         truth = test.classes.truth[sample.labels]
-        found = test.classes.predicted[labels_at_frame(predictor.segment(sample.image), *truth.shape)]
+        found = test.classes.scored(labels_at_frame(predictor.segment(sample.image), *truth.shape), truth)
         counts.add(truth, found, sample.sequence)
         tick()
     return counts

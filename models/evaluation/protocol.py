@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from cliprl.engines import UsageError
-from cliprl.models.data.dataset_spec import DatasetSpec, parse_seeds
+from cliprl.engines import UsageError, first_fault
+from cliprl.models.data.dataset_spec import MAX_SEVERITY, DatasetSpec, parse_seeds
 
 PROTOCOL = Path(__file__).with_name("protocol.toml")
 CHOOSING, REPORTING = "choosing", "reporting"
@@ -35,8 +35,8 @@ class ProtocolSet:
     name: str
     data: str
     ignore: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-    every: int = 1
+    severities: tuple[Annotated[int, Field(ge=0, le=MAX_SEVERITY)], ...] = ()
+    every: Annotated[int, Field(ge=1)] = 1
     outside: bool = False
 
     def shares_data(self, line: str, sequences: Collection[str] = ()) -> bool:
@@ -102,9 +102,7 @@ def load_protocol(path: Path | None = None) -> Protocol:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"protocol '{path}' can't be read ({error}): give a TOML file") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"protocol '{path}': {place}: {first['msg']}") from error
+        raise UsageError(f"protocol '{path}': {first_fault(error)}: correct it") from error
 
 
 @cache

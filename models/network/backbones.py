@@ -57,7 +57,7 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
     if found is None and timm.is_model(config.tower):
         vision = {"timm_model_name": config.tower, "timm_pool": "avg", "timm_proj": "linear"}
         text = {"context_length": config.context, "vocab_size": VOCABULARY, "width": config.text_width}
-        text |= {"heads": max(1, config.text_width // 32), "layers": config.text_layers}
+        text |= {"heads": _heads(config.text_width), "layers": config.text_layers}
         return {"embed_dim": config.embedding, "vision_cfg": vision, "text_cfg": text}
     if found is None:
         raise UsageError(
@@ -72,6 +72,11 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
         # The checkpoint holds the text encoder's weights too.
         text["hf_model_pretrained"] = False
     return found
+
+
+def _heads(width: int) -> int:
+    """Return the number of attention heads of a text encoder: of about 32 channels, all of one size."""
+    return next(count for count in range(max(1, width // 32), 0, -1) if width % count == 0)
 
 
 def model_description(tower: str) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def _tally(predictor: ImageSegmenter, test: TestDataset, every: int) -> Tally:
             predictor.reset()
             last = None
         truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK_FRAMES}"
-        found = test.classes.predicted[labels_at_frame(predictor.segment(sample.image), *truth.shape)]
+        found = test.classes.scored(labels_at_frame(predictor.segment(sample.image), *truth.shape), truth)
         tally.classes.add(truth, found, block)
         tally.instrument.add(kinds[truth], kinds[found], block)
         if last is not None:

@@ -134,6 +134,8 @@ def read_checkpoint(path: Path, remedy: str = "delete it to start the stage anew
                 f"{path} holds pickled objects besides tensors, which can run code when they are read: {remedy}"
             ) from error
         raise CliprlError(f"{path} is not a whole checkpoint ({type(error).__name__}): {remedy}") from error
+    if not isinstance(state, dict):
+        raise CliprlError(f"{path} holds a {type(state).__name__}, which is no checkpoint: {remedy}")
     return state
 
 

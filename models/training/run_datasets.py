@@ -10,7 +10,7 @@ from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.batch_loader import Mixture
-from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import (
     UNLABELLED,
@@ -83,8 +83,21 @@ def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) 
             "no training set has captions for the contrastive stage: add rendered:seeds=0-299 to data.train, or set "
             "contrastive.steps=0"
         )
+    _refuse_empty(recipe, sets)
     check_disjoint([*sets.train.datasets, *sets.policy.datasets], [test.data for test in sets.tests])
     return sets
+
+
+def _refuse_empty(recipe: Recipe, sets: RunDatasets) -> None:
+    """Raise UsageError for data without any frame that a stage or the scoring would read."""
+    policy = sets.policy.datasets if recipe.reinforcement.steps else ()
+    tests = [test.data for test in sets.tests]
+    for key, found in (("train", sets.train.datasets), ("policy", policy), ("test", tests)):
+        for one in found:
+            if not len(one):
+                raise UsageError(
+                    f"data.{key}: '{one.name}' holds no frames: name others, or raise data.scenes and data.policy_scenes"
+                )
 
 
 def _listed(recipe: Recipe, context: DatasetContext) -> RunDatasets:
@@ -173,7 +186,7 @@ def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: Da
             if union
             else map_by_name(found.classes, classes, {}, ignored)
         )
-        severity = spec.number("severity", 0)
+        severity = severity_of(spec)
         if severity:
             found = CorruptedDataset(found, severity, (recipe.network.height, recipe.network.width))
         use = shipped_protocol().use_of(text, sequence_names(found)) or ""

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from cliprl.engines import Bundle, UsageError, add_reference, seal_bundle
+from cliprl.engines import Bundle, Manifest, UsageError, add_reference, seal_bundle
+from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.config import Recipe
-from cliprl.models.config.load import checkpoint_settings
+from cliprl.models.config.load import check_recipe, checkpoint_settings
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.registry import dataset_kind
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
-from cliprl.models.export.export import TrainedModel, export_bundle
+from cliprl.models.export.export import GRID_STRIDE, TrainedModel, export_bundle
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
@@ -61,8 +62,9 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
 
     Only the first of several processes writes and returns the bundle. Raises UsageError and CliprlError as the parts do.
     """
+    # Checked before scenes are rendered.
+    check_recipe(recipe)
     if recipe.network.start:
-        # Checked before scenes are rendered.
         base_path(recipe.network.start)
     _make(folder)
     if recipe.weak.rounds > 1:
@@ -71,6 +73,9 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
         recipe = relabelled_recipe(recipe, folder, callback, device)
     with first_process_first():
         sets = open_run_datasets(recipe, folder, callback.on_scene)
+    size, steps = recipe.network, recipe.curriculum.reinforcement.unroll[1]
+    # A bundle that could not be sealed is refused now, not after the training.
+    check_manifest(Manifest(recipe.name, sets.classes, size.height, size.width, GRID_STRIDE, steps).to_json())
     torch.manual_seed(recipe.seed)
     network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     refiner = RefinerNetwork.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)

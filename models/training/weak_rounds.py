@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,17 @@ def train_round(
     torch.manual_seed(recipe.seed)
     network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     keep = _Snapshots(network, folder, snapshot_steps(recipe.supervised.steps, recipe.weak), callback)
-    stages: tuple[TrainingStage, ...] = (
-        Contrastive(network, sets.captioned, recipe),
-        Supervised(network, sets.train, sets.classes, recipe),
-    )
-    if not all(keep.path(step).is_file() for step in keep.steps):
-        every = min(recipe.save_every, recipe.weak.interval)
-        for stage in stages:
-            run_stage(stage, CheckpointWriter(folder, every, checkpoint_settings(recipe, stage.name)), keep)
+    # Each is made when the one before has ended: the supervised stage keeps the weights that it starts from.
+    stages: dict[str, Callable[[], TrainingStage]] = {
+        Contrastive.name: lambda: Contrastive(network, sets.captioned, recipe),
+        Supervised.name: lambda: Supervised(network, sets.train, sets.classes, recipe),
+    }
+    every = min(recipe.save_every, recipe.weak.interval)
+    writers = {name: CheckpointWriter(folder, every, checkpoint_settings(recipe, name)) for name in stages}
+    # Read also where the round is finished: one with other settings is refused.
+    kept = writers[Supervised.name].read(Supervised.name) and all(keep.path(step).is_file() for step in keep.steps)
+    for name, make in () if kept else stages.items():
+        run_stage(make(), writers[name], keep)
     return [keep.path(step) for step in keep.steps], sets.classes
 
 

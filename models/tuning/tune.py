@@ -16,11 +16,13 @@ from rich.table import Table
 from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bundle
 from cliprl.engines.backends.registry import backend_of
 from cliprl.engines.bundle.bundle import ENCODER
-from cliprl.models.config.config import TuneConfig
+from cliprl.engines.bundle.schema import check_manifest
+from cliprl.models.config.config import Precision, TuneConfig, TuningPrecision
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import dataset_kind, lines_of_path
 from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
 from cliprl.models.tuning.held_out import hold_out
@@ -52,8 +54,11 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     Raises CliprlError, with the figures, if masks are wrong in one way or a score falls too far; then nothing is written.
     Raises UsageError for bad options, and the errors of the data sets.
     """
+    # "." and ".." do not name a bundle.
+    options = replace(options, out=options.out.resolve())
     check_place_of_bundle(options.out)
     bundle = open_bundle(options.bundle)
+    check_manifest(replace(bundle.manifest, name=options.out.name).to_json())
     config = replace(config, precision=resolve_precision(config.precision))
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
     _check_labels(bundle, data, config.misfit)
@@ -136,7 +141,13 @@ def train_encoder(
     classes = bundle.manifest.classes
     stage = TuningStage(encoder, EncodedViews.join([new, *old.learned]), len(new), classes, config)
     for index in range(config.steps):
-        display.on_step(stage, index + 1, stage.step(index))
+        try:
+            losses = stage.step(index)
+        except NotFiniteError as error:
+            raise CliprlError(
+                f"step {index}: {error}; no bundle is written: lower the rate with --set rate=1e-5"
+            ) from error
+        display.on_step(stage, index + 1, losses)
     if old.judged:
         encoder.blend = blend_weights(encoder, start, old.judged, classes, config.precision)
     return encoder
@@ -174,7 +185,7 @@ def _check_labels(bundle: Bundle, data: TuningData, points: float) -> None:
         )
 
 
-def resolve_precision(name: str) -> str:
+def resolve_precision(name: TuningPrecision) -> Precision:
     """Return the training precision that `name` means on this machine."""
     if name != "auto":
         return name

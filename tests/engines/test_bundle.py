@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,13 @@ def test_what_is_sealed_opens_the_same(bundle: Path) -> None:
     (bundle / MANIFEST).unlink()
     second = seal_bundle(bundle, first.manifest, first.embeddings)
     assert second.manifest == first.manifest
+
+
+def test_a_manifest_that_is_not_read_is_not_sealed(bundle: Path) -> None:
+    first = open_bundle(bundle)
+    with pytest.raises(BundleError, match=r"manifest\.json: name: "):
+        seal_bundle(bundle, replace(first.manifest, name="a\nb"), first.embeddings[:1])
+    assert open_bundle(bundle).manifest.name == first.manifest.name
 
 
 def test_a_path_may_be_bytes(bundle: Path) -> None:

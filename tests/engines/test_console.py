@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ ERRORS = {
     "failed": EngineError("it can't\nrun"),
     "misused": UsageError("no such thing"),
     "interrupted": KeyboardInterrupt(),
+    "full": OSError(errno.ENOSPC, "No space left on device", "/data/out.bin"),
+    "sent": OSError(errno.EROFS, "Read-only file system"),
     "unforeseen": KeyError("here\nand there"),
 }
 
@@ -29,7 +32,9 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
 
     @app.command()
     def work(
-        how: Annotated[str, typer.Argument()], status: Annotated[int, typer.Option("-s", "--status", max=99)] = 0
+        how: Annotated[str, typer.Argument()],
+        status: Annotated[int, typer.Option("-s", "--status", max=99)] = 0,
+        gap: Annotated[float, typer.Option(min=0)] = 0.0,
     ) -> None:
         if how in ERRORS:
             raise ERRORS[how]
@@ -47,6 +52,20 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
         (["failed"], 1, "cliprl-test: it can't run\n"),
         (["misused"], 2, "cliprl-test: no such thing\n"),
         (["interrupted"], 130, "cliprl-test: interrupted\n"),
+        (
+            ["full"],
+            1,
+            "cliprl-test: '/data/out.bin' can't be used (No space left on device): free some space, or give another place\n",
+        ),
+        (
+            ["sent"],
+            1,
+            "cliprl-test: a file of this run can't be used (Read-only file system): give a place that this user may read and "
+            "write\n",
+        ),
+        (["well", "--gap", "2"], 0, ""),
+        (["well", "--gap", "nan"], 2, "cliprl-test: --gap is 'nan': it must be a finite number\n"),
+        (["well", "--gap=-Infinity"], 2, "cliprl-test: --gap is '-Infinity': it must be a finite number\n"),
     ],
 )
 def test_every_end_has_its_status_and_its_line(

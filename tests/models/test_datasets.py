@@ -311,16 +311,16 @@ def test_indices_of_a_palette_are_read_not_its_colours(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("[[classes]]", "[[klasses]]", "unknown key 'klasses'"),
-        ("value = 7", "valeu = 7", "unknown key 'classes 1 valeu'"),
+        ("value = 7", "valeu = 7", "unknown key 'classes.1.valeu'"),
         ("value = 7", "value = 0", "two classes one value"),
         ("[170, 255, 0]", "[0, 0, 0]", "two classes one color"),
-        ("[170, 255, 0]", "[170, 255]", "classes 1 color 2: Field required"),
+        ("[170, 255, 0]", "[170, 255]", "classes.1.color.2: Field required"),
         ('kind = "instrument"', 'kind = "tool"', "kind.*, not 'tool'"),
-        ('kind = "instrument"', "", "classes 1 kind: Field required"),
-        ("value = 7", "value = 700", "classes 1 value.*, not '700'"),
-        ("value = 7", "value = [7]", "classes 1 value"),
-        ('["a grasper", "forceps"]', '"ab"', "classes 1 prompts.*, not 'ab'"),
-        ("ignore = [", 'ignore = ["1", ', "ignore 0.*, not '1'"),
+        ('kind = "instrument"', "", "classes.1.kind: Field required"),
+        ("value = 7", "value = 700", "classes.1.value.*, not '700'"),
+        ("value = 7", "value = [7]", "classes.1.value"),
+        ('["a grasper", "forceps"]', '"ab"', "classes.1.prompts.*, not 'ab'"),
+        ("ignore = [", 'ignore = ["1", ', "ignore.0.*, not '1'"),
         ("ignore = [", 'consecutive = "no"\nignore = [', "consecutive.*, not 'no'"),
         ("ignore", "ignore = ", "is not TOML"),
     ],
@@ -469,6 +469,24 @@ def test_classes_by_name_and_by_map() -> None:
         map_by_name(truth, found, {"i-tip": "i-toe"}, ())
     with pytest.raises(UsageError, match="no class 'x' to ignore"):
         map_to_instrument(truth, found, ("x",))
+
+
+def test_instrument_of_an_unknown_part_takes_any_part() -> None:
+    parts = [ClassSpec(name, (i, 0, 0), "instrument") for i, name in enumerate(("shaft", "tip", "instrument"))]
+    wall, liver = (
+        ClassSpec(name, (9, 9, i), kind) for i, (name, kind) in enumerate((("wall", "background"), ("liver", "tissue")))
+    )
+    truth, found = (wall, parts[0], parts[2]), (wall, parts[0], parts[1], liver)
+    mapped = map_by_name(truth, found, {}, ())
+    labels = np.arange(4, dtype=np.uint8)
+    # A part that the truth does not name counts as instrument; where the truth is one of an unknown part, every part does.
+    for code, expected in ((0, [0, 1, 2, 0]), (1, [0, 1, 2, 0]), (2, [0, 2, 2, 0])):
+        assert mapped.scored(labels, np.full(4, code, np.uint8)).tolist() == expected
+    assert mapped.unsure_at(np.array([0, 1, 2, IGNORE], np.uint8)).tolist() == [False, False, True, False]
+    assert map_by_name(truth, found, {"tip": "instrument"}, ()).unsure is None
+    assert map_by_name(truth, (wall, *parts), {}, ()).unsure is None
+    with pytest.raises(UsageError, match="no class for instrument"):
+        map_by_name(truth, (wall, ClassSpec("shaft", (1, 1, 1), "tissue")), {}, ())
 
 
 # -- the real folder ---------------------------------------------------------------------------------------------------

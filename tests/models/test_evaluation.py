@@ -136,6 +136,22 @@ def test_a_renamed_and_an_ignored_class(folder: Path) -> None:
     assert result.evaluator.counts.truth[:, 2].sum() == 0
 
 
+def test_instrument_of_an_unknown_part_is_right_with_any_part(folder: Path) -> None:
+    """Masks of a bundle that merges unsure parts are scored without --union or --ignore."""
+    third = '[[classes]]\nname = "instrument"\nkind = "instrument"\ncolor = [0, 0, 255]\n'
+    (folder / "classes.toml").write_text(CLASSES_TOML + third)
+    parts = FolderSet(folder).classes[:3]
+    for path in folder.glob("masks/*/*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert mask is not None
+        mask[:80][mask[:80] > 0] = 3
+        cv2.imwrite(str(path), mask)
+    data = FolderSet(folder)
+    result = scored(data, Knowing(), map_by_name(data.classes, parts, {}, ()))
+    assert min(result.evaluator.to_json()["per_class"]["dataset_iou"]) > 0.95
+    assert result.evaluator.scores()["ece"].metric.value() == pytest.approx(0, abs=0.01)
+
+
 def test_corruption_reaches_the_predictor_and_the_worst_frames_are_kept(folder: Path) -> None:
     data = FolderSet(folder)
     classes = map_by_name(data.classes, data.classes, {}, ())

@@ -82,4 +82,7 @@ def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert call(str(video), str(video), "-o", str(tmp_path / "other")) == 2
     assert "same name" in capfd.readouterr().err
     assert call(str(tmp_path / "none.mp4")) == 2
+    capfd.readouterr()
+    assert call(str(video), "-o", str(video / "task")) == 2
+    assert "clip.mkv/task' can't be made" in capfd.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -276,3 +276,7 @@ def test_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "trial.pt", {"weights": torch.zeros(2)})
     with pytest.raises(CliprlError, match=r"trial\.pt is not a checkpoint of this version"):
         run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)
+    for content in ([1, 2], torch.zeros(3)):
+        torch.save(content, tmp_path / "trial.pt")
+        with pytest.raises(CliprlError, match=r"trial\.pt holds a (list|Tensor), which is no checkpoint: delete it"):
+            run_stage(Counting(), CheckpointWriter(tmp_path, 1), lambda *told: None)

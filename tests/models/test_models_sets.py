@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import NETWORK
 
-from cliprl.engines import UsageError, open_bundle
+from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import Recipe
@@ -25,8 +26,12 @@ from cliprl.models.data.image_mask_dataset import sequence_names
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.data.sets.no_instrument import NoInstrumentVideo
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.splits import check_disjoint
+from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.run_datasets import TEST_OPTIONS, TRAIN_OPTIONS, RunDatasets, open_run_datasets
+from cliprl.models.training.stages.contrastive import Contrastive
 
 TINY = (
     """
@@ -179,6 +184,8 @@ def test_a_test_set_may_be_seen_through_a_failing_camera(mine: Path, tmp_path: P
         ),
         ("folder:{mine}?share=0", "", "are all 0"),
         ("folder:{mine}?share=many", "", "share is 'many', and must be a number"),
+        ("folder:{mine}?share=inf", "", "share is 'inf', and must be a number from 0 to"),
+        ("folder:{mine}?sequences=a", "folder:{mine}?sequences=b&severity=7", "severity is '7', and must be .* 0 to 5"),
         ("folder:{mine}?labels=none", "", "labels is 'none', and may only be 'instrument'"),
         ("folder:{mine}?labels=instrument", "", "one must give the classes"),
         ("folder:{mine}?map=hook:duct", "", "give map=CLASS:TRAINED,CLASS:TRAINED together with labels=instrument"),
@@ -206,6 +213,27 @@ def test_wrong_lines_are_named_before_scenes_are_rendered(mine: Path, lists: dic
     with pytest.raises(UsageError, match=r"nowhere|did you mean folder"):
         opened(mine, **{"train": ["rendered:seeds=0-99"], "test": [], **lists})
     assert not (mine / "scenes").exists()
+
+
+def test_data_without_frames_is_refused(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = tmp_path / "none.mkv"
+    with wave.open(str(video), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(800))
+    lines = [f"folder:{mine}", f"empty:{video}?labels=instrument"]
+    with pytest.raises(CliprlError, match=r"none\.mkv can't be read as video"):
+        opened(tmp_path, train=lines)
+    monkeypatch.setattr(NoInstrumentVideo, "_frames", [])
+    with pytest.raises(UsageError, match=r"data\.train: 'none' holds no frames: name others"):
+        opened(tmp_path, train=lines)
+
+
+def test_one_scene_has_no_contrastive_stage(tmp_path: Path) -> None:
+    recipe = load_recipe(tmp_path / "tiny.toml" if recipe_of(tmp_path) else "", ["contrastive.steps=1"])
+    scene = RenderedScenes.__new__(RenderedScenes)
+    scene.which, scene._files = RenderedSpec(7, 1, 4, 64, 96), [tmp_path / "000007.npz"]
+    with pytest.raises(UsageError, match="captions of 1 scene, and needs 2"):
+        Contrastive(ClipSegmenter(recipe.network), [scene], recipe)
 
 
 def test_pictures_without_captions_have_no_contrastive_stage(mine: Path, tmp_path: Path) -> None:

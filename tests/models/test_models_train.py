@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -317,6 +318,22 @@ def test_the_folder_follows_the_recipe_and_the_scores_are_shown(
         ("curriculum.supervised.zoom=[1.0, -2.0]", "must not be negative"),
         ("supervised=3", "'supervised' is a section"),
         ("seed.low=3", "'seed' is a value"),
+        ("seed=4294967296", "'seed' is 4294967296: it must be at most 4294967295"),
+        ('name="a\\nb"', "it must be one line of printable characters"),
+        ("name=", "'name' is '': it must not be empty"),
+        ("precision=f16", "'precision' is 'f16': it must be 'f32' or 'bf16'"),
+        ("network.height=0", "'network.height' is 0: it must be at least 32"),
+        ("network.text_layers=0", "it must be at least 1"),
+        ("data.frames=0", "it must be at least 1"),
+        ("supervised.batch=0", "it must be at least 1"),
+        ("scoring.every=0", "'scoring.every' is 0: it must be at least 1"),
+        ("contrastive.batch=1", "'contrastive.batch' is 1: it must be at least 2"),
+        ("contrastive.temperature=0", "it must be more than 0"),
+        ("curriculum.reinforcement.unroll=[0, 3]", "'curriculum.reinforcement.unroll' is 0: it must be at least 1"),
+        ("curriculum.reinforcement.unroll=[1, 65]", "it must be at most 64"),
+        ("curriculum.supervised.severity=[1.5, 9.0]", "it must be at most 5"),
+        ("supervised.start_share=0.7", "'supervised.start_share' is 0.7 without network.start"),
+        ('data={larynx="x", larynx_share=0.8}', "are 0.8 and 0.35: together they must be at most 1"),
         ("nonsense", "not of the form"),
     ],
 )
@@ -353,6 +370,27 @@ def test_a_missing_start_is_named_before_anything_is_made(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"network\.start '.*nowhere' holds no supervised\.pt"):
         train(recipe, tmp_path / "out", TrainingCallback())
     assert not (tmp_path / "out").exists()
+
+
+def test_classes_that_no_bundle_holds_end_before_training(recipe_file: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "mine" / part / "a.png"), np.zeros((64, 96), np.uint8))
+    names = (("wall", "background"), ("h" * 201, "instrument"))
+    toml = [
+        f'[[classes]]\nname = "{name}"\nkind = "{kind}"\ncolor = [{i}, 0, 0]' for i, (name, kind) in enumerate(names)
+    ]
+    (tmp_path / "mine" / "classes.toml").write_text("\n".join(toml))
+    labels = tmp_path / "mine"
+    recipe = load_recipe(recipe_file, [f"data.train=['folder:{labels}']", "contrastive.steps=0"])
+    with pytest.raises(UsageError, match=r"bundle can't hold this name, size or class: classes\.1\.name: .* 200 char"):
+        train(recipe, tmp_path / "out", TrainingCallback())
+    assert not list((tmp_path / "out").glob("*.pt"))
+
+
+def test_a_text_encoder_of_any_width_is_built() -> None:
+    for width in (48, 100, 31):
+        ClipSegmenter(NetworkConfig(weights="", height=64, width=64, text_width=width, text_layers=1))
 
 
 def test_a_mistyped_recipe_is_answered_by_the_nearest_name() -> None:

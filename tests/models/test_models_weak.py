@@ -17,6 +17,7 @@ from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.training import training, weak_rounds
 from cliprl.models.training.callbacks import TrainingCallback
+from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.weak_rounds import SnapshotEnsemble, relabelled_recipe, snapshot_steps
 
 CPU = torch.device("cpu")
@@ -79,6 +80,25 @@ def test_the_last_round_trains_on_what_the_first_one_labelled(
     assert [spec.name for spec in data.classes] == ["background", "tool"]
     assert set(np.unique([data[i].labels for i in range(6)])) <= {0, 1, 255}
     assert (made / "labels-0" / "images" / "labels" / "000000.png").is_symlink()
+    changed = replace(recipe, supervised=replace(recipe.supervised, rate=1e-3))
+    with pytest.raises(UsageError, match=r"round-1/supervised\.pt was made with supervised\.rate 0\.002, now 0\.001"):
+        training.train(changed, tmp_path / "run", TrainingCallback())
+
+
+def test_a_round_makes_a_stage_after_the_one_before(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervised stage keeps a share of the weights that it starts from: those that the contrastive stage ended with."""
+    ended: list[str] = []
+
+    def make(self: Supervised, *rest: object) -> None:
+        assert ended == ["contrastive"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Supervised, "__init__", make)
+    monkeypatch.setattr(weak_rounds, "run_stage", lambda stage, *rest: ended.append(stage.name))
+    with pytest.raises(KeyboardInterrupt):
+        weak_rounds.train_round(recipe, tmp_path, TrainingCallback(), CPU)
 
 
 def test_pixels_on_which_the_networks_disagree_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,9 +99,9 @@ REFUSED: dict[str, tuple[str, str, Sequence[str]]] = {
     "Pascal VOC": ("cvat", "<annotation><object/></annotation>", ["boxes of Pascal VOC", "masks or polygons"]),
     "other XML": ("cvat", "<html></html>", ["its root is 'html'"]),
     "results": ("coco", '[{"image_id": 1, "segmentation": {}}]', ["without images"]),
-    "id": ("coco", coco(HOOK, id="abc"), ["images 0 id", "'abc'", "export the task again"]),
-    "height": ("coco", coco(HOOK, height=-3), ["images 0 height", "'-3'"]),
-    "reference": ("coco", coco([{"segmentation": [SQUARE], "image_id": [7]}]), ["annotations 0 image_id", "'[7]'"]),
+    "id": ("coco", coco(HOOK, id="abc"), ["images.0.id", "'abc'", "export the task again"]),
+    "height": ("coco", coco(HOOK, height=-3), ["images.0.height", "'-3'"]),
+    "reference": ("coco", coco([{"segmentation": [SQUARE], "image_id": [7]}]), ["annotations.0.image_id", "'[7]'"]),
     "mask size": ("coco", coco([{"segmentation": {"size": 5, "counts": [1]}}]), ["annotation 1", "'5'"]),
     "mask bytes": (
         "coco",

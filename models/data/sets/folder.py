@@ -28,9 +28,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines import ClassSpec, UsageError, first_fault
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import IMAGE_SUFFIXES, first_fault, labels_from_colors, labels_from_values, read_palette_mask
+from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_colors, labels_from_values, read_palette_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
 

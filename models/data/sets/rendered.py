@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -17,7 +18,7 @@ from threading import Thread
 import cv2
 import numpy as np
 
-from cliprl.engines import UsageError, available_cpus
+from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.models.data.dataset_spec import parse_seeds
 from cliprl.models.data.io import read_npz
 from cliprl.models.data.registry import DatasetContext, register_dataset
@@ -113,9 +114,15 @@ def _render_all(jobs: list[tuple[int, RenderedSpec, Path]], workers: int, progre
         return
     # Spawn: a process forked while threads of torch or OpenCV run can hang.
     fresh = get_context("spawn")
-    with ProcessPoolExecutor(workers or available_cpus(), fresh, initializer=_prepare) as pool:
-        for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
-            progress(done, len(jobs))
+    try:
+        with ProcessPoolExecutor(workers or available_cpus(), fresh, initializer=_prepare) as pool:
+            for done, _ in enumerate(pool.map(_render, *zip(*jobs, strict=True)), 1):
+                progress(done, len(jobs))
+    except BrokenProcessPool as error:
+        raise CliprlError(
+            "a process that renders scenes was killed, as the system does where memory is short: set data.workers=1, or end "
+            "other programs; finished scenes are kept"
+        ) from error
 
 
 def _prepare() -> None:

@@ -117,7 +117,8 @@ def compare_rules(
             scores = score_row(opened, row, context, out / "rows", display)
             far = distances(opened.confidence.familiarity, scores.frame_values())
             measured.append((row, 1 - red_shares(row, context), far))
-    result = guard_scores(measured, opened.confidence.unfamiliar)
+    bundle_record = {"bundle": opened.manifest.name, "hashes": dict(opened.manifest.hashes)}
+    result = bundle_record | guard_scores(measured, opened.confidence.unfamiliar)
     write_result(out / "guard-study.json", json.dumps(result, indent=1))
     typer.echo(json.dumps(result, indent=1))
 

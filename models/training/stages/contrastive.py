@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliprl.engines import UsageError
 from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.augment import Geometry, Photometry
 from cliprl.models.data.batch_loader import BatchLoader
@@ -26,6 +27,11 @@ class Contrastive(GradientStage):
     def __init__(self, network: ClipSegmenter, sets: Sequence[CaptionDataset], recipe: Recipe) -> None:
         self.network, self.config, self.seed = network, recipe.contrastive, recipe.seed
         self.places = [(data, indices) for data in sets for indices in _by_sequence(data)]
+        if self.config.steps and len(self.places) < 2:
+            raise UsageError(
+                f"the contrastive stage has captions of {len(self.places)} scene, and needs 2 to tell them apart: raise "
+                "data.scenes, name more seeds, or set contrastive.steps=0"
+            )
         self.device, self.precision = device_of(network), recipe.precision
         self.size = (recipe.network.height // 2, recipe.network.width // 2)
         parameters = [p for p in network.clip.parameters() if p.requires_grad]

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from cliprl.engines import ClassSpec, CliprlError
-from cliprl.models.data.io import first_fault
+from cliprl.engines import ClassSpec, CliprlError, first_fault
 from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
@@ -108,7 +107,8 @@ def _fault(error: Exception) -> str:
     needs = "it needs images, annotations and categories"
     if not isinstance(error, ValidationError):
         return f" ({error}): {needs}"
-    return f": {needs}" if len(error.errors()[0]["loc"]) < 2 else f": {first_fault(error)}; export the task again"
+    fault = first_fault(error)
+    return f": {needs}" if len(fault.path) < 2 else f": {fault}; export the task again"
 
 
 def _add(entry: _Annotation, frames: Mapping[int, AnnotatedFrame], names: Mapping[int, str], where: str) -> None:
