@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Instance, Segmentation
-from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_points, network_to_frame
+from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def instance_statistics(segmentation: Segmentation) -> list[InstanceStatistics]:
     if segmentation.instances is None:
         return []
     view, (rows, columns) = segmentation.view, segmentation.labels.shape
-    total, cell = max(int(inside_cells(view, rows, columns).sum()), 1), _cell_area(view, rows, columns)
+    total, cell = max(int(np.count_nonzero(inside_cells(view, rows, columns))), 1), _cell_area(view, rows, columns)
     ids = segmentation.instances.ids
     return [
         InstanceStatistics(item, round(item.cells * cell), min(item.cells / total, 1.0), _box(ids == item.id, view))
@@ -75,10 +76,15 @@ def _cell_area(view: Viewport, rows: int, columns: int) -> float:
 
 def _box(mask: NDArray[np.bool_], view: Viewport) -> Box:
     """The frame's pixels that hold the cells set in `mask`, which is not empty; cut at the view's crop."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    cell = np.array([view.network_width / mask.shape[1], view.network_height / mask.shape[0]])
-    corners = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]) * cell
-    corners = map_points(network_to_frame(view), corners)
-    left, top, width, height = view.crop
-    (x0, y0), (x1, y1) = np.rint(np.clip(corners, (left, top), (left + width, top + height))).astype(int).tolist()
+    column, row, columns, rows = cv2.boundingRect(mask.view(np.uint8))
+    x0, x1 = _range(column, columns, view.network_width / mask.shape[1], view.placed[::2], view.crop[::2])
+    y0, y1 = _range(row, rows, view.network_height / mask.shape[0], view.placed[1::2], view.crop[1::2])
     return x0, y0, x1 - x0, y1 - y0
+
+
+def _range(first: int, cells: int, cell: float, placed: tuple[int, ...], crop: tuple[int, ...]) -> tuple[int, int]:
+    """Return the first and the end of the frame's pixels along an axis that some cells of the grid cover, cut at the crop."""
+    scale, end = crop[1] / placed[1], crop[0] + crop[1]
+    shift = crop[0] - placed[0] * scale
+    low, high = (round(min(max(edge * cell * scale + shift, crop[0]), end)) for edge in (first, first + cells))
+    return low, high

@@ -118,7 +118,7 @@ def patch_parts(
 ) -> Iterator[tuple[Plane, NDArray[np.uint16], NDArray[np.uint16]]]:
     """What of luma and of chroma a patch at x, y covers, as views turned as they are displayed, with what to keep and to add."""
     turns = frame.rotation // 90
-    luma, chroma = np.rot90(frame.luma, turns), np.rot90(frame.chroma, turns)
+    luma, chroma = (np.rot90(plane, turns) if turns else plane for plane in (frame.luma, frame.chroma))
     height, width = (n // 2 * 2 for n in luma.shape)
     rows, columns = min(len(patch.luma_keep), height - y), min(patch.luma_keep.shape[1], width - x)
     if rows <= 0 or columns <= 0:

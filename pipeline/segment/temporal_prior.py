@@ -86,7 +86,7 @@ class TemporalPrior:
 
 def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8], threshold: float) -> bool:
     """Whether two images of one shape belong to different shots: their mean absolute difference is above `threshold`."""
-    return float(cv2.absdiff(before, after).mean()) > threshold
+    return cv2.norm(before, after, cv2.NORM_L1) > threshold * before.size
 
 
 def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -18,11 +19,7 @@ _TIPS = frozenset({"clasper", "jaw", "blade", "wrist", "tip"})
 _THINGS = frozenset({"thread", "suture", "needle", "clamp", "clip", "gauze", "swab", "sponge", "bag", "drain"})
 
 
-# Half of the probability, with some room for rounding.
-_HALF = np.float32(0.51)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClassGroups:
     """table: uint8 (256,), the group of each class, from 1; 0 for classes without instances. names: those of groups 1, 2, …
 
@@ -33,6 +30,12 @@ class ClassGroups:
     names: tuple[str, ...]
     tips: NDArray[np.uint8]
 
+    @cached_property
+    def _may_change(self) -> NDArray[np.uint8]:
+        """uint8 (256,), 1 for classes whose cells may be of another group than that of the class: if that has several classes."""
+        several = np.bincount(self.table, minlength=len(self.names) + 1)[1:] > 1
+        return np.array([0, *(several.sum() > own for own in several)], np.uint8)[self.table]
+
     def most_probable(self, labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the group of each cell: uint8 (h, w), 0 where the class of `labels` has none.
 
@@ -41,15 +44,19 @@ class ClassGroups:
         """
         groups = np.asarray(cv2.LUT(labels, self.table), np.uint8)
         if len(self.names) > 1:
-            cells = np.flatnonzero(groups)
-            # A class with more than half of the probability has the most probable group.
-            sure = probabilities.ravel()[labels.ravel()[cells].astype(np.intp) * labels.size + cells]
-            cells = cells[sure <= _HALF]
+            # The only group of several classes keeps the cells of its classes, each of which is more probable than other groups.
+            (cells,) = np.asarray(cv2.LUT(labels, self._may_change), np.uint8).view(np.bool_).ravel().nonzero()
             if len(cells):
-                members = self.table[: len(probabilities)] == np.arange(1, len(self.names) + 1)[:, None]
-                sums = members.astype(np.float32) @ probabilities.reshape(len(probabilities), -1)[:, cells]
+                sums = self._members[:, : len(probabilities)] @ probabilities.reshape(len(probabilities), -1).take(
+                    cells, axis=1
+                )
                 groups.ravel()[cells] = sums.argmax(axis=0) + 1
         return groups
+
+    @cached_property
+    def _members(self) -> NDArray[np.float32]:
+        """float32 (groups, 256), 1 where a class is of a group."""
+        return np.asarray(self.table == np.arange(1, len(self.names) + 1)[:, None], np.float32)
 
     @classmethod
     def of(cls, classes: Sequence[ClassSpec]) -> ClassGroups:

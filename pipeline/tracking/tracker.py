@@ -19,7 +19,8 @@ from cliprl.pipeline.tracking.assignment import assign
 from cliprl.pipeline.tracking.contact import CellMaps
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
-from cliprl.pipeline.tracking.regions import Part, find_parts
+from cliprl.pipeline.tracking.part import Part
+from cliprl.pipeline.tracking.regions import find_parts
 from cliprl.pipeline.tracking.shafts import border, is_cut_off
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
@@ -65,7 +66,7 @@ class InstrumentTracker:
 
     def __init__(self, groups: ClassGroups) -> None:
         self.groups = groups
-        self._flow = FlowEstimator()
+        self._flow = FlowEstimator(finest=1)
         self._tracks: dict[int, Track] = {}
         self._map: NDArray[np.uint16] | None = None  # keys of the last frame
         self._view: Viewport | None = None
@@ -102,9 +103,8 @@ class InstrumentTracker:
             return np.asarray(cv2.warpAffine(last, matrix, labels.shape[::-1], flags=cv2.INTER_NEAREST), np.uint16)
         if flow is None:
             return last
-        offsets = _on_grid(flow, labels.shape)
-        self._carry(offsets)
-        return np.asarray(sampled(last, offsets, cv2.INTER_NEAREST), np.uint16)
+        self._carry(flow)
+        return np.asarray(sampled(last, flow, cv2.INTER_NEAREST), np.uint16)
 
     def _carry(self, offsets: Flow) -> None:
         """Move the places of hidden instruments along with the image."""
@@ -174,7 +174,7 @@ class InstrumentTracker:
         current = np.zeros(segmentation.labels.shape, np.uint16)
         held: dict[int, list[Part]] = {}
         for part in parts:
-            np.copyto(current, np.uint16(part.key), where=part.mask.view(np.bool_))
+            current[part.mask.view(np.bool_)] = part.key
             held.setdefault(part.key, []).append(part)
         for key, track in self._tracks.items():
             track.age += 1
@@ -220,19 +220,17 @@ class InstrumentTracker:
     def _instances(self, current: NDArray[np.uint16], segmentation: Segmentation) -> Instances:
         shown = [track for track in self._tracks.values() if track.id and not track.missing]
         ids, classes = np.zeros(max(self._tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
-        counts = np.bincount(current.ravel().astype(np.int32) * classes + segmentation.labels.ravel())
+        (cells,) = (current > 0).ravel().nonzero()
+        keys = current.ravel().take(cells)
+        counts = np.bincount(keys.astype(np.int32) * classes + segmentation.labels.ravel().take(cells))
         items = []
         for track in sorted(shown, key=lambda track: track.id):
             ids[track.key] = track.id
             class_id = int(counts[track.key * classes :][:classes].argmax())
             items.append(Instance(track.id, self.groups.names[track.group - 1], class_id, track.cells))
-        return Instances(ids.take(current), tuple(items))
-
-
-def _on_grid(flow: Flow, grid: tuple[int, ...]) -> Flow:
-    """Scale flow to the grid (rows, columns): offsets in cells."""
-    scale = np.array([grid[1] / flow.shape[1], grid[0] / flow.shape[0]], np.float32)
-    return np.asarray(cv2.resize(flow, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) * scale, np.float32)
+        numbers = np.zeros_like(current)
+        numbers.ravel()[cells] = ids.take(keys)
+        return Instances(numbers, tuple(items))
 
 
 def _center(held: list[Part]) -> NDArray[np.float32]:

@@ -1,0 +1,126 @@
+"""A part of an instrument in one frame: where it enters, and which instrument in view it belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cliprl.pipeline.tracking.contact import CellMaps
+from cliprl.pipeline.tracking.shafts import Mask, Shaft, contacts, find_shafts, middle_of, same_entry
+from cliprl.pipeline.tracking.track import Track
+
+# Cells between an instrument and a piece of it behind what hides the rest; share of the rest that a piece of an entry has.
+_GAP, _OF_REST = 16, 0.25
+# Cells between the pieces of an instrument.
+_NEAR = 12
+
+
+@dataclass(eq=False)
+class Part:
+    """A part of an instrument: mask uint8 (h, w), 1 or 0, of `cells` cells. key: the track that it continues, 0 for none.
+
+    maps: what is known of the cells of the frame. whole: it is a region by itself, not one of several in a
+    region. host: the track that it belongs to if it does not enter through the edge and is no known instrument.
+    """
+
+    mask: Mask
+    group: int
+    key: int
+    cells: int
+    center: NDArray[np.float32]
+    maps: CellMaps
+    whole: bool = True
+    host: int = 0
+
+    @cached_property
+    def runs(self) -> list[NDArray[np.intp]]:
+        """Where it reaches the edge of the field of view, but for its tips."""
+        return contacts(np.asarray(cv2.subtract(self.mask, self.maps.tips), np.uint8), self.maps.edge)
+
+    @cached_property
+    def shafts(self) -> list[Shaft]:
+        """The shafts by which it enters the field of view."""
+        return find_shafts(self.mask, self.runs)
+
+    @cached_property
+    def entries(self) -> list[NDArray[np.float32]]:
+        """The middle (x, y) of each of `runs`."""
+        return [middle_of(run, self.mask.shape[1])[0] for run in self.runs]
+
+    def continued(self, parts: list[Part], tracks: Mapping[int, Track]) -> int:
+        """Return the track in view whose shaft this part is: it enters where that one does, which is cut off from there.
+
+        One whose shaft is unknown counts only if no hidden track entered there.
+        """
+        shown: dict[int, list[Part]] = {}
+        for part in parts:
+            if part.key and part.group == self.group:
+                shown.setdefault(part.key, []).append(part)
+        for key, held in shown.items():
+            known = tracks[key].shaft
+            if known is None:
+                cut_off = not any(part.runs for part in held)
+                if cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held):
+                    hidden = (tracks[one].shaft for one in tracks if one not in shown and tracks[one].id)
+                    if not any(known and same_entry(shaft, known) for known in hidden for shaft in self.shafts):
+                        return key
+            elif self._is_of(known):
+                rest = sum(part.cells for part in held)
+                if self.cells <= _OF_REST * rest or not any(part._enters_at(known) for part in held):
+                    return key
+        return 0
+
+    def _is_of(self, known: Shaft) -> bool:
+        """Whether it enters where a shaft does, and lies like it as far as can be seen."""
+        alike = not self.shafts or any(same_entry(shaft, known) for shaft in self.shafts)
+        return alike and self._enters_at(known)
+
+    def _enters_at(self, shaft: Shaft) -> bool:
+        """Whether it reaches the edge where a shaft enters."""
+        slack = 3 * shaft.half_width + 3
+        return any(math.hypot(*(entry - shaft.start).tolist()) <= slack for entry in self.entries)
+
+    @staticmethod
+    def _reaches(shaft: Shaft, part: Part) -> bool:
+        return shaft.is_along(part.center, 1.5 * shaft.half_width + 2)
+
+    def piece_of(self, parts: list[Part], tracks: Mapping[int, Track]) -> int:
+        """Return the instrument on whose line this part lies without reaching the edge: what is between them is hidden."""
+        if self.runs:
+            return 0
+        found: list[tuple[float, int]] = []
+        for part in parts:
+            if part.key and part.group == self.group:
+                known = tracks[part.key].shaft
+                shafts = part.shafts or ([] if known is None else [known])
+                found += [(self._distance(shaft), part.key) for shaft in shafts if self._reaches(shaft, self)]
+        distance, key = min(found, default=(math.inf, 0))
+        return key if distance <= _GAP else 0
+
+    def _distance(self, shaft: Shaft) -> float:
+        """Return how many cells lie between its nearest cell and the end of a shaft, 0 beside it."""
+        rows, columns = np.nonzero(self.mask)
+        points = np.stack([columns, rows], axis=1) - shaft.start
+        along = np.clip(points @ shaft.direction, 0, shaft.length)
+        return float(np.hypot(*(points - along[:, None] * shaft.direction).T).min())
+
+    def beside(self, parts: list[Part]) -> list[int]:
+        """Return the tracks in view that lie within `_NEAR` cells."""
+        reach = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+        around = np.asarray(cv2.dilate(self.mask, reach), np.uint8)
+        near = [part for part in parts if part.key and part.group == self.group and (around & part.mask).any()]
+        return list(dict.fromkeys(part.key for part in near))
+
+
+def make_part(mask: Mask, group: int, key: int, maps: CellMaps, *, whole: bool = True) -> Part:
+    """Make a part from its mask, which has cells or none."""
+    moments = cv2.moments(mask, binaryImage=True)
+    cells = int(moments["m00"])
+    center = np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(max(cells, 1))
+    return Part(mask, group, key, cells, center, maps, whole)
