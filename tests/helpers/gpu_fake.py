@@ -274,6 +274,8 @@ class HostNetwork:
         return self._gpu.capturable
 
     def enqueue(self, tensors: Mapping[str, NDArray[Any]], stream: FakeStream) -> None:
+        capture = self._gpu._capturing
+        assert capture is None or capture[0] == threading.get_ident(), "used while another thread captures it"
         given = {name: unowned(tensor) for name, tensor in tensors.items()}
 
         def run() -> None:

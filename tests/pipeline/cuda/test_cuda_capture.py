@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -248,7 +249,7 @@ def test_frames_without_graphs_and_a_capture_do_not_deadlock(engines: CompiledBu
     device = CudaDevice(both)
     segmenter: Any = device.segmenter(open_bundle(), engines=engines, steps=1)
     assert not segmenter._inference._graphs
-    done = threading.Event()
+    done, gpu.capture_pause = threading.Event(), lambda: time.sleep(0.02)
 
     def work() -> None:
         for _ in range(40):
