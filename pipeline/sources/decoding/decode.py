@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import av
@@ -15,7 +16,7 @@ from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxe
 from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
-from cliprl.pipeline.sources.decoding.timeline import Timeline, presentation_times_are_guessed
+from cliprl.pipeline.sources.decoding.timeline import WITHOUT_PRESENTATION_TIMES, Timeline
 
 DEFAULT_RATE = Fraction(25)
 # Up to this many consecutive frames without a later time share the period of one; more mean a clock that has stopped.
@@ -81,14 +82,15 @@ class DisplayOrder:
 
     Decoders give frames in the order of display. An encoder that reorders frames by up to d places delays the times of decoding
     by d frames. As long as the times of the packets never go back, which those of a stream with B-frames must, frame n takes the
-    time of packet n + d, less that delay. `delay`: d, where it is known; else it is the largest reordering so far, and at least
-    one. Until a frame is out of order, times may be those of presentation. `guessed`: those are guesses of libav.
+    time of packet n + d. `delay`: d, where it is known; else it is the largest reordering so far, and at least one. Until a frame
+    is out of order, times may be those of presentation, except in a container `format` where these are guesses of libav.
     """
 
-    def __init__(self, *, delay: int = 0, guessed: bool = False) -> None:
-        self._guessed, self._is_decoding_order = guessed, True
+    def __init__(self, *, delay: int = 0, format: str = "") -> None:
+        self._guessed, self._is_decoding_order = format in WITHOUT_PRESENTATION_TIMES, True
         self._stated = max(delay, 1)
-        self._delay, self._step = self._stated if guessed else 0, 0
+        self._start = self._stated if format == "asf" else 0  # an encoder delays the audio in ASF, too
+        self._delay = self._stated if self._guessed else 0
         self._first: list[int] = []  # times of the first packets
         self._free: list[int] = []  # times that no frame took yet, in order
         self._inside: list[int] = []  # packets that gave no frame yet, by their own time, in order
@@ -102,7 +104,6 @@ class DisplayOrder:
             self._is_decoding_order = False
             return
         self._first = [*self._first, packet.pts][: _MOST_REORDERED + 1]
-        self._step = packet.duration or self._step
         self._free.append(packet.pts)
         self._inside.append(packet.pts)
 
@@ -122,7 +123,9 @@ class DisplayOrder:
             self._delay = max(self._delay, place and max(place, self._stated))
             delay = min(self._delay, len(self._first) - 1)
             beyond = max(delay + 1 - len(self._free), 0)  # the end, of which no further packets tell
-            own = self._free[delay - beyond] + beyond * self._step - (self._first[delay] - self._first[0])
+            step = min(b - a for a, b in pairwise(self._first)) if beyond else 0
+            late = self._first[delay] - self._first[min(self._start, delay)]
+            own = self._free[delay - beyond] + beyond * step - late
         del self._inside[place], self._free[0]
         return own
 
@@ -174,8 +177,7 @@ class PacketDecoder:
         self._watch = CodecWatch(self.context.name) if may_change else None
         self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
-        guessed = presentation_times_are_guessed(container)
-        self._order = DisplayOrder(delay=h264_reordering(stream.codec_context), guessed=guessed)
+        self._order = DisplayOrder(delay=h264_reordering(stream.codec_context), format=container.format.name)
         self._demuxer = Demuxer(packets, live=live)
         self.reader = PacketReader(container, packets, self._undelayed, timeline) if live else None
         if self.reader:

@@ -9,7 +9,7 @@ import av
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.decoding.stream_selection import select
-from cliprl.pipeline.sources.decoding.timeline import presentation_times_are_guessed
+from cliprl.pipeline.sources.decoding.timeline import WITHOUT_PRESENTATION_TIMES
 
 # Seconds before the requested position at which the search for a key frame starts, in a container without an index.
 _STEPS = (0.0, 1.0, 4.0, 16.0, 64.0)
@@ -68,5 +68,5 @@ def _last_key(container: Any, stream: Any, position: int, target: int) -> int | 
 
 def _shown(container: Any, packet: Any) -> int | None:
     """Return the presentation time of a key frame, None if it has none."""
-    time: int | None = packet.dts if presentation_times_are_guessed(container) else packet.pts
+    time: int | None = packet.dts if container.format.name in WITHOUT_PRESENTATION_TIMES else packet.pts
     return time

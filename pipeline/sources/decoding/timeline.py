@@ -24,6 +24,8 @@ _MOST_WAITING = 2000
 _WRAP = Fraction(1 << 33, 90_000)
 # Files that start later than this are moved to start at zero.
 LATEST_START = Fraction(2)
+# Containers whose packets have times of decoding only, to which libav adds guesses.
+WITHOUT_PRESENTATION_TIMES = ("avi", "asf")
 
 
 class TimedPacket(Protocol):
@@ -212,11 +214,6 @@ def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
     restarts = container.format.flags & av.format.Flags.ts_discont.value
     gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
     return Timeline(stream.index, start, gap, guessed=container.format.name.startswith("matroska"))
-
-
-def presentation_times_are_guessed(container: Any) -> bool:
-    """Whether the video packets of a container have times of decoding only, to which libav adds guesses."""
-    return bool(container.format.name == "avi")
 
 
 def _words(seconds: Fraction) -> str:
