@@ -33,9 +33,7 @@ class PresentationClock:
         self._step = 1 / (self._rate * time_base)
         self._last: int | None = None
         self._due: float | None = None
-        self._anchor = 0
-        self._since = 0
-        self._stuck = 0
+        self._anchor = self._since = self._stuck = 0
         self.notes: dict[str, str] = {}
 
     def stamp(self, pts: int | None, duration: int, index: int) -> tuple[int, int]:
@@ -100,9 +98,7 @@ class DisplayOrder:
         packet.pts = packet.dts if self._guessed or packet.pts is None else packet.pts
         if packet.pts is None or packet.is_discard or not self._is_decoding_order:
             return
-        if self._free and packet.pts < self._free[-1]:
-            self._is_decoding_order = False
-            return
+        self._is_decoding_order = not self._free or packet.pts >= self._free[-1]
         self._first = [*self._first, packet.pts][: _MOST_REORDERED + 1]
         self._free.append(packet.pts)
         self._inside.append(packet.pts)
