@@ -17,8 +17,7 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.cuda.codecs.codec_process import CodecProcess
 from cliprl.pipeline.cuda.codecs.host_frame_decoder import DecoderSetup, HostFrameDecoder, SentPacket
 from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
-from cliprl.pipeline.sinks.video.encoder import live_encoder
-from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, live_encoder
 
 _PATIENCE, _FRAMES = 30.0, 50
 _RATE = Fraction(25)

@@ -7,12 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
+from cliprl.pipeline.core.frame import Frame, Plane, allocate_image
+
+if TYPE_CHECKING:
+    import av
 
 Policy = Literal["wait", "drop-oldest"]
 
@@ -38,6 +41,7 @@ class FrameRing:
         self.dropped = 0
         self.waited = 0.0
         self._planes: list[tuple[Plane, Plane] | None] = [None] * slots
+        self._images: dict[int, av.VideoFrame | None] = {}
         self._free = deque(range(slots))
         self._ready: deque[Frame] = deque()
         self._writing: int | None = None
@@ -62,7 +66,8 @@ class FrameRing:
             return self._writing
 
     def _allocate(self, slot: int, height: int, width: int) -> tuple[Plane, Plane]:
-        return allocate_planes(height, width)
+        planes, self._images[slot] = allocate_image(height, width)
+        return planes
 
     def _next_slot(self) -> int:
         while True:
@@ -83,6 +88,7 @@ class FrameRing:
             if self._writing is None:
                 raise ValueError("publish without acquire: the frame's planes belong to no slot of this ring")
             frame.slot, self._writing = self._writing, None
+            frame.image = self._images.get(frame.slot)
             self._ready.append(frame)
             self._changed.notify_all()
         self.on_ready()
@@ -93,6 +99,11 @@ class FrameRing:
             self._finished, self._error = True, error
             self._changed.notify_all()
         self.on_ready()
+
+    @property
+    def writable(self) -> bool:
+        """Whether `acquire` returns, or raises, at once."""
+        return bool(self._free) or self._writing is not None or self._stopped
 
     @property
     def ready(self) -> bool:
@@ -128,15 +139,6 @@ class FrameRing:
 
 def _ignore() -> None:
     pass
-
-
-def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> int:
-    """Write all of `data` by calls of `write`, which may take a part of it each time. Return its length in bytes."""
-    rest = memoryview(data).cast("B")
-    total = len(rest)
-    while len(rest):
-        rest = rest[write(rest) or 0 :]
-    return total
 
 
 class BufferPool:

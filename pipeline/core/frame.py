@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,27 @@ from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 
+if TYPE_CHECKING:
+    import av
+
 Plane = NDArray[np.uint8]
 
 
 def allocate_planes(height: int, width: int) -> tuple[Plane, Plane]:
     """Uninitialized NV12 planes: luma (H, W) and chroma (ceil(H/2), ceil(W/2), 2) with Cb before Cr."""
     return np.empty((height, width), np.uint8), np.empty(((height + 1) // 2, (width + 1) // 2, 2), np.uint8)
+
+
+def allocate_image(height: int, width: int) -> tuple[tuple[Plane, Plane], av.VideoFrame | None]:
+    """Planes as of `allocate_planes`, and libav's frame of the same memory; None for a size whose lines libav pads."""
+    import av  # not at the start of a program: not all use it
+
+    image = av.VideoFrame(width, height, "nv12")
+    planes: Any = image.planes
+    if height % 2 or planes[0].line_size != width:
+        return allocate_planes(height, width), None
+    luma, chroma = (np.frombuffer(plane, np.uint8) for plane in planes)
+    return (luma.reshape(height, width), chroma.reshape(height // 2, width // 2, 2)), image
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,7 @@ class Frame:
     pts: presentation time in units of `time_base` seconds; `duration` in the same units, 0 if unknown.
     rotation: counter-clockwise rotation for display, in degrees (0, 90, 180, 270).
     file: the image file it was read from; None for a frame of a video or a camera.
+    image: libav's frame of the slot, whose memory luma and chroma are unless they were replaced (see `shared_image`).
     original: luma and chroma before the overlay was drawn, if a sink needs them (see `KeepOriginal`).
     position: seconds from the start of the file, of a frame that `Playback` has read; its pts ascend across seeks.
     times: `time.monotonic()` in seconds at the end of each completed stage, by name ("captured", "encode", "write", ...).
@@ -64,6 +80,7 @@ class Frame:
     damaged: bool = False
     slot: int = -1
     file: ImageFile | None = None
+    image: av.VideoFrame | None = None
     original: tuple[Plane, Plane] | None = None
     position: float | None = None
     times: dict[str, float] = field(default_factory=dict)
@@ -84,6 +101,12 @@ class Frame:
     def seconds(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
+
+    @property
+    def shared_image(self) -> av.VideoFrame | None:
+        """libav's frame with the same memory as luma and chroma, which an encoder can read without a copy; or None."""
+        image = self.image
+        return image if image is not None and image.planes[0].buffer_ptr == self.luma.ctypes.data else None
 
     def mark(self, stage: str) -> None:
         """Record that the frame has just completed `stage`."""

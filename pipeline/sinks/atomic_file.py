@@ -5,16 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.signals import interruptible
-from cliprl.pipeline.core.buffers import write_all
 from cliprl.pipeline.sinks.partial_names import Reserved, longest_name, reserve
 
 # Identifies a file and its state: device, inode, size and time of the last change.
 Identity = tuple[int, int, int, int]
+
+
+def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryview) -> int:
+    """Write all of `data` by calls of `write`, which may take a part of it each time. Return its length in bytes."""
+    rest = memoryview(data).cast("B")
+    total = len(rest)
+    while len(rest):
+        rest = rest[write(rest) or 0 :]
+    return total
 
 
 class PartialFile:

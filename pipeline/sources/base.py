@@ -14,7 +14,12 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 
 
 class FrameSource(ABC):
-    """A source of frames; see `cliprl.pipeline.core.interfaces.Source`. `skipped` counts frames left undecoded to catch up."""
+    """A source of frames; see `cliprl.pipeline.core.interfaces.Source`.
+
+    `skipped` counts frames left undecoded to catch up. `waits`: `read` may wait for a device, a network or another program.
+    """
+
+    waits = True
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info

@@ -9,8 +9,8 @@ from typing import Any
 import av
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.sources.decoding.conform import Orientation, OrientationReader
 from cliprl.pipeline.sources.decoding.nv12_writer import image_color
+from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)

@@ -25,22 +25,17 @@ from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.playlist import (
     check_playlist,
     missing_variants,
-    read_playlist,
     rounding_error,
-    variants,
+    with_playlist_keys,
+    with_variants,
 )
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
-from cliprl.pipeline.sources.errors import SourceError, explain, redact, source_error
+from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.probe import check_file, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
-# Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
-_PLAYLIST_PARTS = (
-    "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
-    "cmfv,cmfa,ec3,fmp4,html,key,bin"
-)
 # Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
 _EARLY, _EARLY_WITH_SOUND = 0.2, 1.0
 
@@ -81,7 +76,7 @@ class VideoSource(FrameSource):
             self._container: Any = av.open(
                 url or name,
                 format=format,
-                options=_with_playlist_keys(name, options or {}),
+                options=with_playlist_keys(name, options or {}),
                 timeout=timeout,
                 metadata_errors="surrogateescape",
                 hwaccel=hwaccel,
@@ -89,7 +84,7 @@ class VideoSource(FrameSource):
         except (OSError, ValueError, av.error.FFmpegError) as error:
             if how := find_encryption(name):
                 raise encryption_error(name, how) from None
-            raise _with_variants(explain(error, name), name) from None
+            raise with_variants(explain(error, name), name) from None
         try:
             if start:
                 self.origin = seek_to_key(self._container, redact(name), start, stream)
@@ -104,6 +99,7 @@ class VideoSource(FrameSource):
             live = not self._local and stream.duration is None and self._container.duration is None
         self._passthrough = passthrough_of(self._container, live=live)
         self._timeline = timeline_of(self._container, stream, live=live)
+        self.waits = live or not self._local or self._is_pipe()
         packets = SharedDemuxer(
             self._container,
             stream,
@@ -254,24 +250,10 @@ class VideoSource(FrameSource):
         return self._reader.waiting if self._reader else 0
 
 
-def _with_variants(error: SourceError, name: str) -> SourceError:
-    """Add the variants of a master playlist to an error: libav refuses the whole if it can't read the segments of one."""
-    listed = variants(read_playlist(name)) if ".m3u8" in name else []
-    if not listed:
-        return error
-    named = ", ".join(map(str, listed))
-    return source_error(type(error), error.problem, f"{error}, or name one of the variants that it lists: {named}")
-
-
 def _aspect(context: Any) -> Fraction | None:
     """The sample aspect ratio that a decoder tells; None for square pixels."""
     aspect: Fraction | None = context.sample_aspect_ratio
     return aspect if aspect and aspect != 1 else None
-
-
-def _with_playlist_keys(name: str, options: Mapping[str, str]) -> dict[str, str]:
-    """libav's options, under which an HLS playlist may have its keys in files named as such."""
-    return {"allowed_extensions": _PLAYLIST_PARTS} | dict(options) if ".m3u8" in name else dict(options)
 
 
 @register_source(shown="FILE", help="a video", takes_stream=True)

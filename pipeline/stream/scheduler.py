@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from cliprl.pipeline.core.buffers import FrameRing
-from cliprl.pipeline.core.frame import FrameContext, Profiler, Stage
+from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -20,7 +20,7 @@ WAITING = 2
 
 
 class Supply(Protocol[Item_co]):
-    """A source of items. While `ready`, `take` returns at once: an item, None at the end, or an exception.
+    """A source of items. While `ready`, `take` returns without waiting for others: an item, None at the end, or an exception.
 
     The supply calls `on_ready` when it becomes ready. After `stop` it need not wait for its items to be taken.
     """
@@ -50,8 +50,9 @@ class StageScheduler(Generic[Item]):
     it waits: more threads than processors preempt each other in the middle of their work, and the operating system leaves one
     processor idle while threads queue for another (8 % of the time on two cores). A worker prefers the stages that it ran last,
     because their memory is still in the cache of its processor: 5 % more frames per second than the first stage that is ready.
-    The thread of the source, which is one more, takes a turn with them (`processors`): were it run beside them, the operating
-    system would give each two thirds of a processor, and the slowest stage, writing large frames, would hold up all others.
+    Taking an item is part of the first stage. A source that has a thread, because it may wait, takes a turn with the workers
+    (`processors`): were it run beside them, the operating system would give each two thirds of a processor, and the slowest
+    stage, writing large frames, would hold up all others.
 
     An error of the supply or of a stage reaches the consumer at its place in the order; then `Supply.stop` is called, and no
     item follows.
@@ -121,13 +122,13 @@ class StageScheduler(Generic[Item]):
                 return
             self._run(*task)
 
-    def _next(self, stages: Sequence[int]) -> tuple[int, Item | _End] | None:
-        """Reserve a stage that can run now; return it with its item."""
+    def _next(self, stages: Sequence[int]) -> tuple[int, Item | _End | None] | None:
+        """Reserve a stage that can run now; return it with its item: None for the first, which takes one of the supply."""
         me = threading.get_ident()
         for i in sorted(stages, key=lambda stage: self._last[stage] != me):
             if self._can_run(i):
                 self._busy[i], self._last[i] = True, me
-                return i, self._results[i - 1].popleft() if i else self._take()
+                return i, self._results[i - 1].popleft() if i else None
         return None
 
     def _can_run(self, stage: int) -> bool:
@@ -145,16 +146,17 @@ class StageScheduler(Generic[Item]):
         self._exhausted = taken is None
         return end if taken is None else taken
 
-    def _run(self, stage: int, item: Item | _End) -> None:
-        if not isinstance(item, _End):
-            try:
-                with self.processors:
-                    self._stages[stage].run(item)
-            except BaseException as error:
-                self._supply.stop()
-                item = _End(error)
+    def _run(self, stage: int, item: Item | _End | None) -> None:
+        with self.processors:
+            result = self._take() if item is None else item
+            if not isinstance(result, _End):
+                try:
+                    self._stages[stage].run(result)
+                except BaseException as error:
+                    self._supply.stop()
+                    result = _End(error)
         with self._changed:
-            self._results[stage].append(item)
+            self._results[stage].append(result)
             self._busy[stage] = False
             self._changed.notify_all()
 
@@ -184,3 +186,23 @@ class ContextSupply:
         """Return the context of the oldest frame that was not taken yet; None at the end."""
         frame = self._ring.take()
         return None if frame is None else FrameContext(frame, self._profiler)
+
+
+class SourceSupply(ContextSupply):
+    """A `Supply` that reads frames of a source, which never waits, into the free slots of a ring when they are taken."""
+
+    def __init__(self, ring: FrameRing, frames: Iterator[Frame], profiler: Profiler = nullcontext) -> None:
+        super().__init__(ring, profiler)
+        self._frames = frames
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a free slot."""
+        return self._ring.writable
+
+    def take(self) -> FrameContext | None:
+        """Read the next frame and return its context; None at the end."""
+        if (frame := next(self._frames, None)) is None:
+            return None
+        self._ring.publish(frame)
+        return super().take()

@@ -17,7 +17,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import StatisticsRecorder, Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
-from cliprl.pipeline.stream.scheduler import ContextSupply, StageScheduler
+from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
 SLOTS = 10
@@ -32,7 +32,8 @@ class Stream:
 
     A frame passes these stages, in this order:
 
-    1. "decode": the source writes it into a slot of the ring (on the thread "decode").
+    1. "decode": the source writes it into a slot of the ring (on the thread "decode", if there are processors for it or
+       the source may wait; otherwise as a part of stage 2).
     2. The stages of the segmenter; on the CPU "prepare", "encode" and "refine".
     3. "draw": the overlay draws the segmentation and the `status` line into the planes.
     4. "write": the sinks write it (on the thread that iterates over the stream).
@@ -68,7 +69,12 @@ class Stream:
         stages = [*(segmenter.stages if segmenter else ()), Stage("draw", self._draw)]
         waits = segmenter is not None and segmenter.waits_for_device
         workers = len(stages) if waits else stage_workers(len(stages))
-        self._scheduler = StageScheduler(ContextSupply(self._ring, profiler), stages, workers)
+        self._has_reader = workers == len(stages) or getattr(source, "waits", True)
+        supply: Supply[FrameContext] = ContextSupply(self._ring, profiler)
+        if not self._has_reader:
+            supply = SourceSupply(self._ring, self._frames(), profiler)
+        self._scheduler = StageScheduler(supply, stages, workers)
+        self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
         self._interrupted = False
         self._wanted: int | None = None
 
@@ -89,7 +95,8 @@ class Stream:
     def __iter__(self) -> Iterator[tuple[Frame, Segmentation | None]]:
         """Yield each written frame with its segmentation; its planes are reused as soon as the next one is requested."""
         with single_threaded():
-            self._reader.start()
+            if self._has_reader:
+                self._reader.start()
             self._scheduler.start()
             try:
                 for context in self._scheduler:
@@ -101,26 +108,30 @@ class Stream:
 
     def _read(self) -> None:
         """Decode frames into the ring until the source ends or the stream is stopped."""
-        frames = iter(self._decode, None)
         try:
-            for frame in islice(frames, self._wanted):
+            for frame in self._frames():
                 self._ring.publish(frame)
-            next(frames, None)  # one frame more than wanted shows whether the source ends there
-            self._ring.finish()
-        except RingClosed:
             self._ring.finish()
         except BaseException as error:
             self._ring.finish(error)
 
+    def _frames(self) -> Iterator[Frame]:
+        """Yield decoded frames in slots of the ring until the source ends or the stream is stopped."""
+        frames = iter(self._decode, None)
+        with suppress(RingClosed):
+            yield from islice(frames, self._wanted)
+            next(frames, None)  # one frame more than wanted shows whether the source ends there
+
     def _decode(self) -> Frame | None:
-        if takes_turn := self._ring.policy == "wait":  # a live source mostly waits for its frames
+        # A live source mostly waits for its frames.
+        if takes_turn := self._has_reader and self._ring.policy == "wait":
             self._ring.reserve()  # no processor is held while waiting for a slot
         with self._scheduler.processors if takes_turn else nullcontext(), self._profiler("decode"):
             start, waited = time.monotonic(), self._ring.waited
             frame = self.source.read(self._ring.acquire)
         if frame is not None:
             frame.mark("captured")
-            frame.threads["decode"] = self._reader.name
+            frame.threads["decode"] = threading.current_thread().name
             frame.durations["decode"] = frame.times["captured"] - start - (self._ring.waited - waited)
         return frame
 
@@ -139,7 +150,7 @@ class Stream:
         """End all threads. A thread whose source hangs inside a read is left behind."""
         self._ring.stop()
         self._scheduler.close()
-        for thread in (*self._scheduler.threads, self._reader):
+        for thread in self._threads:
             thread.join(CLOSE_SECONDS)
 
     def stop(self) -> None:
@@ -196,5 +207,6 @@ class Stream:
             if self.segmenter is not None:
                 with suppress(*(() if kind is None else (Exception,))):  # after an error, that error is reported
                     self.segmenter.settle()
-            if not self._reader.is_alive():  # closing a source inside a read would crash or hang
+            # Closing a source inside a read would crash or hang.
+            if not any(thread.is_alive() for thread in self._threads):
                 self.source.close()

@@ -17,10 +17,10 @@ from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.context import GpuContext
 from cliprl.pipeline.cuda.gpu_api import Event
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Narrow
-from cliprl.pipeline.sources.decoding.conform import OrientationReader
 from cliprl.pipeline.sources.decoding.decode import Decoded
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter
 from cliprl.pipeline.sources.decoding.stream_selection import select
+from cliprl.pipeline.sources.display_matrix import OrientationReader
 from cliprl.pipeline.sources.video import VideoSource
 
 # Pixel formats of the coded video that NVDEC outputs as NV12 or P010; all others are decoded on the CPU.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cliprl.pipeline.core.buffers import write_all
+from cliprl.pipeline.sinks.atomic_file import write_all
 
 
 class SyncedFile:

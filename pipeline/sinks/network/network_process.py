@@ -19,7 +19,7 @@ from typing import Any
 
 import av
 
-from cliprl.pipeline.core.buffers import write_all
+from cliprl.pipeline.sinks.atomic_file import write_all
 
 MUXER = "nut"
 _PROGRAM = "from cliprl.pipeline.sinks.network.network_process import main; main()"

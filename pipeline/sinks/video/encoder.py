@@ -38,7 +38,7 @@ class VideoEncoder:
         self.shift = _shift(first, info)
         self._stream, self._time_base = stream, first.time_base
         self._last: int | None = None
-        self._step = max(round(1 / (_rate(info) * first.time_base)), 1)
+        self._step = max(round(1 / (encoded_rate(info) * first.time_base)), 1)
         self._size, self._color, self._aspect = (first.height, first.width), first.color, first.sample_aspect
         # H.264 can crop 4:2:0 by even numbers only; 4:4:4 with every chroma sample four times keeps an odd size.
         self._odd = first.height % 2 == 1 or first.width % 2 == 1
@@ -51,7 +51,7 @@ class VideoEncoder:
     def _configure(self, first: Frame, info: StreamInfo, crf: float, preset: str, threads: int) -> None:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = first.width, first.height, self._picture.format.name
-        context.time_base, context.framerate = first.time_base, _rate(info)
+        context.time_base, context.framerate = first.time_base, encoded_rate(info)
         context.thread_count = threads or codec_threads()
         if first.sample_aspect:
             context.sample_aspect_ratio = first.sample_aspect
@@ -82,7 +82,9 @@ class VideoEncoder:
 
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """Packets that are ready once `frame` has come; its planes are free again."""
-        image = self._image_of(frame)
+        own = (frame.color, (frame.height, frame.width), frame.sample_aspect) == (self._color, self._size, self._aspect)
+        image = (frame.shared_image if own else None) or self._image_of(frame)
+        image.time_base = self._time_base
         image.pts, image.duration = self._times(frame)
         self.reached = frame.pts * frame.time_base
         return list(self._stream.encode(image))
@@ -162,17 +164,6 @@ def _shift(first: Frame, info: StreamInfo) -> Fraction:
     return -start if info.live or start < 0 else Fraction(0)
 
 
-def _rate(info: StreamInfo) -> Fraction:
+def encoded_rate(info: StreamInfo) -> Fraction:
+    """Return the frame rate for x264, which the times of the frames do not have to keep."""
     return info.rate if info.rate and 0 < info.rate <= HIGHEST_RATE else DEFAULT_RATE
-
-
-def live_encoder(
-    container: Any, first: Frame, info: StreamInfo, crf: float, preset: str, key_seconds: float
-) -> VideoEncoder:
-    """x264 that keeps no frame back, with a key frame every `key_seconds`."""
-    stream = container.add_stream("libx264")
-    encoder = VideoEncoder(stream, first, info, crf=crf, preset=preset, threads=1)
-    context = stream.codec_context
-    context.gop_size = max(round(float(_rate(info)) * key_seconds), 1)
-    context.options = context.options | {"tune": "zerolatency", "sc_threshold": "0"}
-    return encoder

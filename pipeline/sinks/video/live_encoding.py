@@ -12,7 +12,19 @@ import av
 from cliprl.engines import CliprlError, ignore_message
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.sinks.video.encoder import VideoEncoder, live_encoder
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder, encoded_rate
+
+
+def live_encoder(
+    container: Any, first: Frame, info: StreamInfo, crf: float, preset: str, key_seconds: float
+) -> VideoEncoder:
+    """x264 that keeps no frame back, with a key frame every `key_seconds`."""
+    stream = container.add_stream("libx264")
+    encoder = VideoEncoder(stream, first, info, crf=crf, preset=preset, threads=1)
+    context = stream.codec_context
+    context.gop_size = max(round(float(encoded_rate(info)) * key_seconds), 1)
+    context.options = context.options | {"tune": "zerolatency", "sc_threshold": "0"}
+    return encoder
 
 
 class HardwareEncoderError(CliprlError):

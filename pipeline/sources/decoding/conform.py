@@ -2,105 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
-from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import av
-from av.sidedata.sidedata import Type
 
 from cliprl.pipeline.core.color import UNSPECIFIED, ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor, same_values, turn_planes
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_color, is_rgb
-
-# Types of side data that libav may attach and PyAV does not know, so that it gives none of a frame's.
-_LAST: int = max(kind.value for kind in Type)  # type: ignore[type-var, assignment]
-_UNKNOWN = range(_LAST + 1, _LAST + 17)
-_MATRIX = struct.Struct("=9i")
-# The tangent of an angle that counts as a right one: half a degree.
-_RIGHT = 0.009
-
-
-class Orientation(NamedTuple):
-    """The frame is mirrored left to right where `mirrored`, then turned by `rotation` degrees counter-clockwise (0 to 270)."""
-
-    mirrored: bool = False
-    rotation: int = 0
-
-
-class OrientationReader:
-    """Reads the display matrix that libav attaches to a frame, from a container or from its EXIF, in one stream's order.
-
-    Frames that are no key frames have the orientation of the one before: a frame whose side data PyAV has read is part of a
-    reference cycle, and its planes (1.4 MB at 720p) stay until the garbage collector runs.
-    """
-
-    def __init__(self) -> None:
-        self._is_first = True
-        self._last: Orientation | None = None
-        # Whether an angle has been replaced by the nearest right one.
-        self.approximate = False
-        self._graphs: dict[tuple[int, int, str], Any] = {}
-
-    def read(self, image: av.VideoFrame) -> Orientation | None:
-        """Return the orientation of a decoded frame. None if it has none; a singular matrix counts as upright."""
-        if self._is_first or image.key_frame:
-            self._is_first, self._last = False, self._attached(image)
-        return self._last
-
-    def _attached(self, image: av.VideoFrame) -> Orientation | None:
-        for data in self._side_data(image):
-            if data.type == Type.DISPLAYMATRIX:
-                matrix = _MATRIX.unpack(bytes(data)[: _MATRIX.size])
-                self.approximate |= min(abs(matrix[0]), abs(matrix[1])) > _RIGHT * max(abs(matrix[0]), abs(matrix[1]))
-                return from_matrix(matrix)
-        return None
-
-    def _side_data(self, image: av.VideoFrame) -> Any:
-        try:
-            return image.side_data
-        except ValueError:  # of a type that PyAV does not know
-            return self._known(image).side_data
-
-    def _known(self, image: av.VideoFrame) -> av.VideoFrame:
-        """The frame without the side data that PyAV does not know."""
-        key = (image.width, image.height, image.format.name)
-        if key not in self._graphs:
-            self._graphs = {key: _deleting(*key)}
-        graph = self._graphs[key]
-        graph.push(image)
-        known: av.VideoFrame = graph.pull()
-        return known
-
-
-def _deleting(width: int, height: int, pixels: str) -> Any:
-    """A filter graph that deletes side data of the types unknown to PyAV."""
-    graph = av.filter.Graph()
-    layout = av.VideoFormat(pixels, width, height)
-    nodes: list[Any] = [graph.add_buffer(width=width, height=height, format=layout, time_base=Fraction(1, 1000))]
-    nodes += [graph.add("sidedata", f"mode=delete:type={kind}") for kind in _UNKNOWN]
-    nodes.append(graph.add("buffersink"))
-    for before, after in pairwise(nodes):
-        before.link_to(after)
-    graph.configure()
-    return graph
-
-
-def from_matrix(matrix: tuple[int, ...]) -> Orientation:
-    """Read libav's display matrix: nine numbers, row by row, that map (x, y, 1) from the left. Angles become right ones."""
-    a, b, _, c, d = matrix[:5]
-    determinant = a * d - b * c
-    if determinant == 0:
-        return Orientation()
-    mirrored = determinant < 0
-    if mirrored:  # mirrored left to right first: what is left is a rotation
-        a, b = -a, -b
-    # The x axis goes to (a, b), where y points down: clockwise from right to down.
-    quarter = (0 if a > 0 else 2) if abs(a) >= abs(b) else (3 if b > 0 else 1)
-    return Orientation(mirrored, 90 * quarter)
+from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 
 
 class Writer(Protocol):
@@ -126,7 +38,8 @@ class Conformer:
         self.notes: dict[str, str] = {}
         self._info = info
         self._writer = writer or PlaneWriter()
-        self._orientations = OrientationReader()
+        self._orientations, self._is_first = OrientationReader(), True
+        self._attached: Orientation | None = None
         self._persistent, self._last = persistent, Orientation(False, info.rotation)
         self._stored = allocate_planes(0, 0)
 
@@ -152,7 +65,9 @@ class Conformer:
         return frame
 
     def _orientation(self, image: av.VideoFrame) -> Orientation:
-        found = self._orientations.read(image)
+        if self._is_first or image.key_frame:
+            self._is_first, self._attached = False, self._orientations.read(image)
+        found = self._attached
         if self._orientations.approximate:
             self.notes.setdefault(
                 "angle", "the file tilts the frames: they are turned by the nearest multiple of 90 degrees"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.errors import SourceError, redact, source_error
 
 _LARGEST = 1 << 18
 _TIMEOUT = 5.0
@@ -18,6 +19,11 @@ _BANDWIDTH = re.compile(r"(?:^|,)\s*BANDWIDTH=(\d+)")
 _RESOLUTION = re.compile(r"(?:^|,)\s*RESOLUTION=(\d+x\d+)")
 _SEGMENT = re.compile(r"#EXTINF:\s*([\d.]+)")
 _LONGEST_NAME = 80
+# Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
+_PLAYLIST_PARTS = (
+    "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
+    "cmfv,cmfa,ec3,fmp4,html,key,bin"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,20 @@ def rounding_error(name: str) -> float:
         text = read_playlist(resolve(name, listed[0].address))
     lengths = _SEGMENT.findall(text)
     return 0.5 * len(lengths) if all(length.isdecimal() for length in lengths) else 0.0
+
+
+def with_variants(error: SourceError, name: str) -> SourceError:
+    """Add the variants of a master playlist to an error: libav refuses the whole if it can't read the segments of one."""
+    listed = variants(read_playlist(name)) if ".m3u8" in name else []
+    if not listed:
+        return error
+    named = ", ".join(map(str, listed))
+    return source_error(type(error), error.problem, f"{error}, or name one of the variants that it lists: {named}")
+
+
+def with_playlist_keys(name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """libav's options, under which an HLS playlist may have its keys in files named as such."""
+    return {"allowed_extensions": _PLAYLIST_PARTS} | dict(options) if ".m3u8" in name else dict(options)
 
 
 def _variant(attributes: str, address: str) -> Variant:

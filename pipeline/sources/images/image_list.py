@@ -17,9 +17,10 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
-from cliprl.pipeline.sources.decoding.conform import Conformer, Orientation, OrientationReader
+from cliprl.pipeline.sources.decoding.conform import Conformer
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
 from cliprl.pipeline.sources.decoding.nv12_writer import image_color
+from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import (
     codec_of,

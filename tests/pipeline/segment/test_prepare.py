@@ -57,6 +57,7 @@ def prepared(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
         ((577, 721), (0, 0, 721, 577)),
         ((240, 300), (20, 10, 250, 200)),
         ((2160, 3840), (0, 0, 3840, 2160)),
+        ((1084, 1400), (20, 2, 1358, 1082)),  # half of it has odd sizes
     ],
 )
 def test_smooth_pictures_come_out_as_in_float(
@@ -73,6 +74,22 @@ def test_smooth_pictures_come_out_as_in_float(
     assert np.abs(difference[2:-2, 2:-2]).max() <= 2.25
     found[top : top + placed_height, left : left + placed_width] = 0
     assert not found.any()
+
+
+def test_planes_of_odd_sizes_are_halved_by_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    resize, factors = cv2.resize, list[tuple[float, float]]()
+
+    def noted(source: NDArray[np.uint8], size: tuple[int, int] | None, *rest: object, **options: int) -> object:
+        if options.get("interpolation") == cv2.INTER_AREA and size is not None:
+            factors.append((source.shape[1] / size[0], source.shape[0] / size[1]))
+        return resize(source, size, *rest, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(cv2, "resize", noted)
+    size = (2157, 3838)
+    planes = np.full(size, 99, np.uint8), np.full((1079, 1919, 2), 99, np.uint8)
+    prepared(Frame(*planes, 0, Fraction(1, 25), 0), fit_viewport(size, NETWORK, (0, 0, 3406, 2157)))
+    assert len(factors) == 3 + 2 * 2  # luma, and both planes of chroma
+    assert set(factors) == {(2.0, 2.0)}
 
 
 def test_fine_patterns_become_grey_and_do_not_alias() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, islice, pairwise, product
 from pathlib import Path
@@ -22,10 +23,12 @@ from media import make_clip
 from sound_media import make_media
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.sinks import VideoSink, open_sink
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sources import open_source
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -158,6 +161,32 @@ def test_the_encoder_gets_the_very_planes(tmp_path: Path, preset: str, size: tup
         luma, chroma = planes_of(decoded)
         assert np.array_equal(luma, frame.luma)
         assert np.array_equal(chroma, frame.chroma)
+
+
+@pytest.mark.parametrize(("size", "copies"), [((64, 128), 0), ((64, 100), 6)])  # libav pads lines of 100
+def test_frames_of_a_ring_are_encoded_without_a_copy(
+    tmp_path: Path, size: tuple[int, int], copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill, filled = VideoEncoder._fill, list[Plane]()
+    monkeypatch.setattr(VideoEncoder, "_fill", lambda self, *planes: (filled.append(planes[0]), fill(self, *planes)))
+    ring, frames = FrameRing(2), make_frames(TIMES[:6], size)
+    with VideoSink(tmp_path / "x.mp4", scene_of(frames), crf=0) as sink:
+        for frame in frames:
+            planes = ring.acquire(*size)
+            for plane, values in zip(planes, (frame.luma, frame.chroma), strict=True):
+                plane[:] = values
+            ring.publish(replace(frame, luma=planes[0], chroma=planes[1]))
+            taken = ring.take()
+            assert taken is not None
+            sink.write(taken, None)
+            assert replace(taken, luma=frame.luma).shared_image is None  # other planes than the slot's
+            ring.release(taken)
+            for plane in planes:
+                plane[:] = 0  # reaches no frame that was written
+    assert len(filled) == copies
+    for image, frame in zip(decode(tmp_path / "x.mp4"), frames, strict=True):
+        for plane, values in zip(planes_of(image), (frame.luma, frame.chroma), strict=True):
+            np.testing.assert_array_equal(plane, values)
 
 
 def test_planes_with_gaps_between_their_lines(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.live.recording.segments import SegmentWriter
 from cliprl.pipeline.sinks import open_sink
-from cliprl.pipeline.sources.decoding.conform import from_matrix
+from cliprl.pipeline.sources.display_matrix import from_matrix
 
 SIZE = (96, 64)
 NAMES = ("top left", "top right", "bottom left", "bottom right")

@@ -195,6 +195,32 @@ def test_no_more_threads_compute_than_there_are_processors(
     assert most == 2
 
 
+@pytest.mark.parametrize("processors", [2, 16])
+def test_two_processors_read_a_file_without_a_thread_for_it(
+    processors: int, segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_source(DEMO) as demo, open_sink(tmp_path / "in.mp4", OutputSpec(demo.info, ())) as sink:
+        for frame in demo:
+            sink.write(frame, None)
+    monkeypatch.setattr(thread_policy, "available_cpus", lambda: processors)
+    threads, started, names = set[str](), threading.active_count(), list[int]()
+
+    def look(frame: Frame, segmentation: Segmentation | None) -> None:
+        threads.add(frame.threads["decode"])
+        names.append(threading.active_count() - started)
+
+    segmenter.reset()
+    stream = Stream(open_source(tmp_path / "in.mp4"), segmenter, sinks=[Collector()])
+    summary = stream.run(look, frames=20)
+    assert (summary.frames, summary.dropped, stream.source.closed) == (20, 0, True)
+    if processors == 2:
+        assert threads <= {"worker 1", threading.current_thread().name}
+        assert max(names) == 1
+    else:
+        assert threads == {"decode"}
+    assert not stage_threads()
+
+
 def test_a_live_source_loses_the_oldest_frames_and_says_so() -> None:
     sink = Collector(seconds=0.01)
     summary = Stream(Numbers(200, live=True), sinks=[sink]).run()
