@@ -8,7 +8,9 @@ is sealed itself: a bundle of which any byte was changed does not open.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,20 +141,37 @@ def check_hash(path: Path, expected: str) -> None:
         )
 
 
-def seal_bundle(path: Path, manifest: Manifest, embeddings: NDArray[np.float32]) -> Bundle:
+def seal_bundle(
+    path: Path, manifest: Manifest, embeddings: NDArray[np.float32], files: Mapping[str, bytes] | None = None
+) -> Bundle:
     """Finish a bundle whose ONNX files already lie in `path`: write the embeddings, hash every file, write the manifest last.
 
-    The manifest is written to a temporary name and renamed, so a bundle is either whole or does not open.
+    `files` are contents of further files by name. All that is new is written to temporary names first, then renamed: a full disk
+    or a manifest that would not be read again leaves the bundle that was there. Raises BundleError for either.
     """
-    # A manifest that would not be read again changes no file.
-    Manifest.from_json(manifest.to_json())
-    np.save(path / EMBEDDINGS, embeddings.astype(np.float32))
-    files = sorted(p.name for p in path.iterdir() if p.is_file() and _is_hashed(p.name))
-    data = manifest.to_json() | {"hashes": {name: file_hash(path / name) for name in files}}
-    partial = path / f".{MANIFEST}.partial"
-    partial.write_bytes(sealed_text(data).encode())
-    partial.replace(path / MANIFEST)
+    array = io.BytesIO()
+    np.save(array, embeddings.astype(np.float32))
+    contents = {**(files or {}), EMBEDDINGS: array.getvalue()}
+    names = sorted({*contents, *(p.name for p in path.iterdir() if p.is_file() and _is_hashed(p.name))})
+    hashes = {name: _hash_of(contents[name]) if name in contents else file_hash(path / name) for name in names}
+    data = manifest.to_json() | {"hashes": hashes}
+    Manifest.from_json(data)
+    contents[MANIFEST] = sealed_text(data).encode()
+    partials = {name: path / f".{name}.partial" for name in contents}
+    try:
+        for name, partial in partials.items():
+            partial.write_bytes(contents[name])
+        for name, partial in partials.items():
+            partial.replace(path / name)
+    except OSError as error:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+        raise BundleError(f"'{path}' can't be written ({error.strerror}): free space, or give another place") from error
     return open_bundle(path)
+
+
+def _hash_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _is_hashed(name: str) -> bool:

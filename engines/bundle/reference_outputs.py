@@ -6,6 +6,7 @@ reference computed on the spot: enough to find an engine that is broken, not to 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,10 +106,9 @@ def add_reference(bundle: Bundle, images: ImageBatch) -> Bundle:
     A handful of images that show every class is enough. Any reference it had is replaced, and the bundle sealed again.
     """
     base, refined = compute(bundle, images)
-    partial = bundle.path / f".{PROBE_FILE}.partial.npz"
-    np.savez_compressed(partial, pictures=images, base=base, refined=refined)
-    partial.replace(bundle.path / PROBE_FILE)
-    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, pictures=images, base=base, refined=refined)
+    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings, {PROBE_FILE: arrays.getvalue()})
 
 
 def source_of(bundle: Bundle) -> str:

@@ -29,6 +29,7 @@ _REMEDIES = {
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "a file and a folder have one name: give another place"
     ),
+    errno.ENOENT: "give a place that exists",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EIO: "check the disk",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -87,8 +88,9 @@ def _run(app: typer.Typer, program: str) -> int:
         if number == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
             return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
         if isinstance(error, OSError) and number in _REMEDIES:
-            place = f"'{error.filename}'" if error.filename else "a file of this run"
-            return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", 1)
+            place = f"'{str(error.filename)[:200]}'" if error.filename else "a file of this run"
+            status = MISUSE if number == errno.ENAMETOOLONG else 1
+            return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", status)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status

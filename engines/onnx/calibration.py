@@ -35,10 +35,7 @@ def add_ranges(bundle: Bundle, images: ImageBatch) -> Bundle:
     check_enough(images)
     ranges = measure_ranges(bundle, images)
     text = json.dumps({"pictures": len(images), "ranges": ranges}, indent=1) + "\n"
-    partial = bundle.path / f".{RANGES_FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(bundle.path / RANGES_FILE)
-    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+    return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings, {RANGES_FILE: text.encode()})
 
 
 def measure_ranges(bundle: Bundle, images: ImageBatch) -> dict[str, float]:

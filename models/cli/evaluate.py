@@ -80,7 +80,7 @@ def evaluate_command(
         ),
     ] = None,
     severities: Annotated[str, typer.Option(help="Severities of the corruptions.")] = "1,2,3,4,5",
-    seed: Annotated[int, typer.Option(help="Draws the corruptions' noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the corruptions' noise.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of the boundary score, in pixels.")] = 5.0,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst frames to draw.")] = 8,
     quiet: QuietOption = False,

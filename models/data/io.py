@@ -31,10 +31,19 @@ def read_npz(path: Path, names: Iterable[str]) -> list[NDArray[Any]]:
 
 def read_image(path: Path) -> Image:
     """Read an image as uint8 (H, W, 3) RGB. Raises CliprlError for a missing or unreadable file."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise CliprlError(f"{path} can't be read as an image: copy it again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+
+def _decoded(path: Path, flags: int) -> cv2.typing.MatLike | None:
+    """Decode an image file; None if that fails. `cv2.imread` ends the process for a name that is not UTF-8."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    return cv2.imdecode(content, flags) if len(content) else None
 
 
 def read_video(path: Path, every: int = 1) -> list[Image]:
@@ -52,7 +61,7 @@ def read_mask(path: Path) -> Image:
 
     Raises CliprlError for a missing or unreadable file, or one without 8 bits a channel.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    mask = _decoded(path, cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise CliprlError(f"{path} can't be read as a mask: copy it again")
     if mask.dtype != np.uint8:

@@ -211,7 +211,7 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
         text = markdown.format_report(result)
         if "tracking" in result:
             text += f"\n## Tracking\n\n{tracking_table(result['tracking'])}\n"
-        (folder / "scores.md").write_text(text, encoding="utf-8")
+        (folder / "scores.md").write_text(text, encoding="utf-8", errors="backslashreplace")
         for old in (folder / "worst").glob("*.png"):
             old.unlink()
     except OSError as error:
@@ -222,5 +222,11 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     for order, value, rank, seen in pages:
         name = re.sub(r"[^\w.-]+", "_", Path(seen.name).stem)
         path = folder / "worst" / f"{order}-{rank:02d}_{value:.3f}_{name}_frame{seen.index:05d}.png"
-        if not cv2.imwrite(str(path), cv2.cvtColor(draw_comparison(seen, colors), cv2.COLOR_RGB2BGR)):
-            raise CliprlError(f"{path} can't be written: free space or give another --out")
+        try:
+            path.write_bytes(
+                cv2.imencode(".png", cv2.cvtColor(draw_comparison(seen, colors), cv2.COLOR_RGB2BGR))[1].tobytes()
+            )
+        except OSError as error:
+            raise CliprlError(
+                f"{path} can't be written ({error.strerror}): free space or give another --out"
+            ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from cliprl.models.promptable.network import PromptHead
 from cliprl.models.promptable.samples import PromptSample, SampleMaker, stacked
 from cliprl.models.training.run_datasets import TrainingDataset
 from cliprl.models.training.stages.gradient_stage import cosine_rate
+from cliprl.models.tuning.remake import check_place_of_bundle
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Clicks of each sample while it is trained on, and the share of samples that begin with a box.
@@ -140,6 +142,7 @@ def train_head(
     """
     console, opened = error_console(quiet=quiet), open_bundle(bundle)
     manifest = opened.manifest
+    check_place_of_bundle(opened.path)
     mixture = open_mixture(data, opened, DatasetContext(root, "--root"))
     torch.manual_seed(0)
     torch.set_num_threads(threads)
@@ -157,8 +160,10 @@ def train_head(
                 console.print(f"step {index + 1} of {steps}: loss {mean:.3f}, {took:.0f} s")
     finally:
         batches.close()
-    write_prompt_head(head, first.features, first.image, opened.path)
-    seal_bundle(opened.path, manifest, opened.embeddings)
+    with tempfile.TemporaryDirectory(prefix="cliprl-head-") as folder:
+        write_prompt_head(head, first.features, first.image, Path(folder))
+        graph = Path(folder, PROMPT_HEAD).read_bytes()
+    seal_bundle(opened.path, manifest, opened.embeddings, {PROMPT_HEAD: graph})
     console.print(f"wrote {opened.path / PROMPT_HEAD}")
 
 

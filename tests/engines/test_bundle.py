@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -59,6 +60,21 @@ def test_a_manifest_that_is_not_read_is_not_sealed(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json: name: "):
         seal_bundle(bundle, replace(first.manifest, name="a\nb"), first.embeddings[:1])
     assert open_bundle(bundle).manifest.name == first.manifest.name
+
+
+def test_a_full_disk_leaves_the_bundle_that_was_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, write = open_bundle(bundle), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "manifest" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BundleError, match=r"can't be written \(No space left on device\): free space"):
+        seal_bundle(bundle, first.manifest, 2 * first.embeddings, {"note.txt": b"new"})
+    assert open_bundle(bundle).manifest.hashes == first.manifest.hashes
+    assert not [path for path in bundle.iterdir() if "partial" in path.name or path.name == "note.txt"]
 
 
 def test_a_path_may_be_bytes(bundle: Path) -> None:

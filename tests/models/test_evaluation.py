@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_instrument_of_an_unknown_part_is_right_with_any_part(folder: Path) -> N
     result = scored(data, Knowing(), map_by_name(data.classes, parts, {}, ()))
     assert min(result.evaluator.to_json()["per_class"]["dataset_iou"]) > 0.95
     assert result.evaluator.scores()["ece"].metric.value() == pytest.approx(0, abs=0.01)
+
+
+def test_names_that_are_not_utf8_and_tiny_frames_are_scored(folder: Path, tmp_path: Path) -> None:
+    """OpenCV's own reader ends the process for such a name; it computes no optical flow of a few pixels."""
+    odd = os.fsdecode(b"\xff\xfe.png")
+    for kind in ("images", "masks"):
+        (folder / kind / "one" / "0.png").rename(folder / kind / "one" / odd)
+        for path in folder.glob(f"{kind}/*/*.png"):
+            small = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            path.write_bytes(cv2.imencode(".png", small[40:48, 40:48])[1])
+    out = tmp_path / os.fsdecode(b"out\xff")
+    status, text = run("--data", f"folder:{folder}", "--union", "--steps", "0", "--out", str(out), "--precision", "f32")
+    assert status == 0, text
+    assert len(list((out / "worst").glob("*.png"))) > 2
+    scores = json.loads((out / "scores.json").read_text())
+    assert odd in [one["file"] for one in scores["worst"]["iou"]]
+    assert "flow_dice" not in scores["results"][0]["scores"]
 
 
 def test_corruption_reaches_the_predictor_and_the_worst_frames_are_kept(folder: Path) -> None:

@@ -159,6 +159,7 @@ def test_a_video_gives_every_nth_frame_as_images(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stub")
 def test_an_unreadable_image_is_noted_and_left_out(frames: Path) -> None:
     (frames / "image3.png").write_bytes(b"no image")
+    (frames / "image4.png").rename(frames / os.fsdecode(b"image4\xff.png"))
     (video := frames.parent / "clip.mp4").write_bytes(b"no video")
     given = replace(options(frames), sources=(video, frames))
     assert label_all(given) == LabelSummary(11, 11, 2)

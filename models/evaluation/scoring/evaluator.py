@@ -123,14 +123,13 @@ class Evaluator:
     def _temporal(self) -> dict[str, Score]:
         if not len(self.consistency.still):
             return {}
-        pairs = self.consistency.still.sequences
+        pairs, warped = self.consistency.still.sequences, self.consistency.warped.sequences
         rule = "consecutive predictions, pooled over pairs; mean over the foreground classes; needs no truth"
-        return {
-            "consecutive_iou": Score("IoU of consecutive masks", rule, self.consistency.iou(), pairs),
-            "flow_dice": Score(
-                "Dice after warping by optical flow", f"DIS flow; {rule}", self.consistency.warped_dice(), pairs
-            ),
-        }
+        found = {"consecutive_iou": Score("IoU of consecutive masks", rule, self.consistency.iou(), pairs)}
+        if warped:
+            title = "Dice after warping by optical flow"
+            found["flow_dice"] = Score(title, f"DIS flow; {rule}", self.consistency.warped_dice(), warped)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return all scores with intervals, per class and per sequence, as plain JSON values."""

@@ -12,6 +12,8 @@ from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
 
 # Optical flow is computed, and warped masks are compared, at this width at most.
 FLOW_WIDTH = 480
+# The smallest side of images that optical flow is computed of.
+FLOW_LEAST = 12
 
 
 class TemporalConsistency:
@@ -36,12 +38,13 @@ class TemporalConsistency:
         if last is None or last[0] != clip or last[1].shape != predicted.shape:
             return
         self.still.add(last[1], predicted, sequence)
-        self.warped.add(self._moved(last[2], gray, last[3]), small, sequence)
+        if min(gray.shape) >= FLOW_LEAST:
+            self.warped.add(self._moved(last[2], gray, last[3]), small, sequence)
 
     def _shrunk(self, image: Labels, predicted: Labels) -> tuple[Labels, Labels]:
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, FLOW_WIDTH / gray.shape[1])
-        size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
+        size = (max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale)))
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
         return gray.astype(np.uint8), cv2.resize(predicted, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 

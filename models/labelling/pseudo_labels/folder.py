@@ -140,7 +140,7 @@ class LabelFolder:
     def _append(self, record: Mapping[str, Any]) -> None:
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(record).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             with suppress(OSError):
@@ -151,7 +151,7 @@ class LabelFolder:
         """Write `index.html`, part by part."""
         partial = self.folder / ".index.html.partial"
         try:
-            with partial.open("w", encoding="utf-8") as file:
+            with partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(text)
             partial.replace(self.folder / "index.html")
         except OSError as error:

@@ -26,11 +26,12 @@ def sheet_html(title: str, classes: Sequence[ClassSpec], records: Iterable[Mappi
     yield "<i style='background:#fff'></i>unsure</p>\n<main>\n"
     for record in records:
         name = str(record["name"])
+        place = quote(name, errors="surrogateescape")
         if "error" in record:
             yield f"<figure><figcaption>{escape(name)}: {escape(str(record['error']))}</figcaption></figure>\n"
         else:
             yield (
-                f"<figure><img loading='lazy' src='sheet/{quote(name)}.jpg' alt='{escape(name, quote=True)}'>"
+                f"<figure><img loading='lazy' src='sheet/{place}.jpg' alt='{escape(name, quote=True)}'>"
                 f"<figcaption>{escape(name)}: {escape(_scores(record))}</figcaption></figure>\n"
             )
     yield "</main></html>\n"

@@ -259,8 +259,7 @@ def fit(
 
 
 def _install(bundle: Bundle, spec: ConfidenceSpec) -> None:
-    (bundle.path / CONFIDENCE_FILE).write_text(spec.to_text(), encoding="utf-8")
-    seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
+    seal_bundle(bundle.path, bundle.manifest, bundle.embeddings, {CONFIDENCE_FILE: spec.to_text().encode()})
 
 
 def _table(result: Mapping[str, Any]) -> str:
