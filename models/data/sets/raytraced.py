@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cliprl.engines import UsageError
+from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.dataset_spec import parse_seeds
+from cliprl.models.data.image_mask_dataset import Subset
+from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.registry import DatasetContext, register_dataset
+from cliprl.models.data.sets.no_instrument import NoInstrumentStills
 
 
-@register_dataset(
-    "raytraced",
-    "ray-traced scenes of a folder",
-    options={"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"},
-    source={
-        "name": "ray-traced scenes (cliprl.models.data.raytraced)",
-        "licence": "Apache-2.0; pictures and meshes that they were made from have their own",
-    },
-)
+_OPTIONS = {"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"}
+_SOURCE = {
+    "name": "ray-traced scenes (cliprl.models.data.raytraced)",
+    "licence": "Apache-2.0; pictures and meshes that they were made from have their own",
+}
+
+
+@register_dataset("raytraced", "ray-traced scenes of a folder", options=_OPTIONS, source=_SOURCE)
 def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetContext) -> RaytracedScenes:
     """Open the finished scenes of the folder `path`, or those of them that the options name."""
     seeds, suction = parse_seeds(options["seeds"]) if "seeds" in options else None, options.get("suction", "whole")
@@ -30,3 +33,26 @@ def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetConte
             f"suction is '{suction}': give suction=whole for one class, or suction=parts for shaft, wrist and clasper"
         )
     return RaytracedScenes(path, seeds, suction == "whole")
+
+
+@register_dataset(
+    "composed",
+    "the instruments of ray-traced scenes on real tissue",
+    options={
+        **_OPTIONS,
+        "tissue": "a folder of images without instruments, in the folder that holds the data sets",
+        "parts": "its sequences, such as part1,part2 (default all)",
+    },
+    source=_SOURCE,
+)
+def open_composed(path: Path, options: Mapping[str, str], context: DatasetContext) -> CopyPasteDataset:
+    """Open the finished scenes of the folder `path`, composed with the images of the folder that `tissue` names."""
+    if "tissue" not in options:
+        raise UsageError(f"composed scenes of '{path}' have no tissue: give tissue=FOLDER, a folder of images")
+    folder = context.root / options["tissue"]
+    if not folder.is_dir():
+        raise UsageError(f"tissue is '{folder}', which is no folder: give the folder of images without instruments")
+    scenes = open_raytraced(path, options, context)
+    stills = NoInstrumentStills(folder)
+    tissue = Subset(stills, tuple(options["parts"].split(","))) if "parts" in options else stills
+    return CopyPasteDataset(with_partial_labels(tissue, scenes.classes), scenes, 0)
