@@ -5,7 +5,7 @@ from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, naming_parts, open_bundle, seal_bundle
 from cliprl.engines.bundle.confidence import ConfidenceSpec, DistanceSpec, LogisticSpec
 from cliprl.engines.bundle.input_size import grid_scale, own_size, parse_size, size_of, size_text, with_input_size
-from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, RestorationSpec, TextSpec
+from cliprl.engines.bundle.manifest import MAX_CLASSES, ClassSpec, Manifest, RegionSpec, RestorationSpec, TextSpec
 from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
 from cliprl.engines.cache.engine_cache import EngineCache
@@ -29,6 +29,7 @@ __all__ = [
     "LogisticSpec",
     "Manifest",
     "Probe",
+    "RegionSpec",
     "RestorationSpec",
     "TextEngine",
     "TextSpec",

@@ -28,6 +28,7 @@ SLOW = (
     ),
     *("test_end_to_end", "test_engines_", "test_evaluation", "test_examples", "test_frame_path", "test_fuzz"),
     *(
+        "test_instrument_regions",
         "test_label_check",
         "test_label_formats",
         "test_libraries_",

@@ -69,12 +69,24 @@ class RestorationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionSpec:
+    """What counts as instrument in a mask.
+
+    threshold: probability of all instruments together above which a cell is instrument. share: connected regions of such cells
+    that are smaller than this share of the network's grid are left out.
+    """
+
+    threshold: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The manifest of a bundle. `height` and `width` are the network's input size in pixels, `steps` its default T.
 
     `text` is None for a bundle whose classes can't be changed. `restoration` is None for a bundle that refines every frame.
     `part_share`: with less than this share of the probability of all instruments, a part is unsure, and a mask has "instrument"
-    instead; None: it has the likeliest class everywhere.
+    instead; None: it has the likeliest class everywhere. `regions` is None for a bundle whose cells have their likeliest class.
     """
 
     name: str
@@ -90,6 +102,7 @@ class Manifest:
     text: TextSpec | None = None
     restoration: RestorationSpec | None = None
     part_share: float | None = None
+    regions: RegionSpec | None = None
 
     @property
     def merged_parts(self) -> tuple[int, ...]:
@@ -128,6 +141,7 @@ class Manifest:
             **({"text": {"context": self.text.context, "templates": list(self.text.templates)}} if self.text else {}),
             **({"restoration": asdict(self.restoration)} if self.restoration else {}),
             **({} if self.part_share is None else {"part_share": self.part_share}),
+            **({"regions": asdict(self.regions)} if self.regions else {}),
             "hashes": dict(self.hashes),
             "training": dict(self.training),
             "scores": dict(self.scores),
@@ -146,6 +160,7 @@ class Manifest:
             **found.model_dump(include={"steps", "hashes", "training", "scores", "part_share"}),
             text=TextSpec(**found.text.model_dump()) if found.text else None,
             restoration=RestorationSpec(**found.restoration.model_dump()) if found.restoration else None,
+            regions=RegionSpec(**found.regions.model_dump()) if found.regions else None,
         )
 
 

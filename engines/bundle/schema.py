@@ -57,6 +57,11 @@ class _Restoration(_Strict):
     dark: float = Field(default=0.0, ge=0, le=255)
 
 
+class _Regions(_Strict):
+    threshold: float = Field(gt=0, lt=1)
+    share: float = Field(ge=0, lt=1)
+
+
 class ManifestSchema(_Strict):
     """The fields of a manifest file, each with its type and bounds; other fields are ignored."""
 
@@ -70,6 +75,7 @@ class ManifestSchema(_Strict):
     text: _Text | None = None
     restoration: _Restoration | None = None
     part_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    regions: _Regions | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ManifestSchema:

@@ -20,7 +20,7 @@ from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
 from cliprl.pipeline.overlay.upsample import labels_at_frame
-from cliprl.pipeline.segment.segmenter import segmentation_of
+from cliprl.pipeline.segment.decision import segmentation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class BaseCapture(ImageSegmenter):
         self._same_input = np.array_equal(image, context.image)
         if not self._same_input:
             outputs = self._encoder.run({"image": image, "text": self.bundle.embeddings})
-            self.base = segmentation_of(outputs["logits"][0], context.view, 0, 0.0)
+            self.base = segmentation_of(outputs["logits"][0], context.view, 0, 0.0, self.regions)
 
     def refine(self, context: FrameContext) -> None:
         """Keep the base's result, then refine."""
         if self._same_input:
-            self.base = segmentation_of(context.logits[0], context.view, 0, 0.0)
+            self.base = segmentation_of(context.logits[0], context.view, 0, 0.0, self.regions)
         super().refine(context)
 
 

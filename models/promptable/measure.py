@@ -35,7 +35,8 @@ from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.corrector import Corrector, Draft, open_mask_network
 from cliprl.pipeline.correction.prompts import MaskPrompt
-from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
+from cliprl.pipeline.segment.decision import segmentation_of
+from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png

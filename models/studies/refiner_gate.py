@@ -39,7 +39,8 @@ from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption,
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
-from cliprl.pipeline.segment.segmenter import cell_colors, segmentation_of
+from cliprl.pipeline.segment.decision import segmentation_of
+from cliprl.pipeline.segment.segmenter import cell_colors
 
 # Points of instrument IoU that refinement may cost a set.
 MOST_LOSS = 0.2
@@ -60,7 +61,7 @@ class TemporalMean(BaseCapture):
         mixed = (context.logits + prior) / 2
         super().refine(context)
         self._prior.keep(mixed, context.view)
-        found = segmentation_of(mixed[0], context.view, 0, 0.0)
+        found = segmentation_of(mixed[0], context.view, 0, 0.0, self.regions)
         found.colors = cell_colors(context.image[0], found.labels.shape)
         context.segmentation = found
 

@@ -1,10 +1,10 @@
-"""The frame format of the whole pipeline, and the context of a frame on its way through the stages of a stream."""
+"""The frame format of the whole pipeline, the context of a frame on its way through the stages, and the durations of a run."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
+from cliprl.pipeline.core.statistics import END_TO_END, MAX_SAMPLES, STAGES, Summary, latency_of
 from cliprl.pipeline.core.viewport import Viewport
 
 if TYPE_CHECKING:
@@ -172,3 +173,48 @@ class FrameContext:
         """Time the work of one stage on this frame, and mark it for the profiler."""
         with self.profiler(name), self.frame.stage(name):
             yield
+
+
+class StatisticsRecorder:
+    """Collects one number a stage a frame, without growing."""
+
+    def __init__(self) -> None:
+        self._samples: NDArray[np.float32] = np.full((len(STAGES) + 1, MAX_SAMPLES), np.nan, np.float32)
+        self._started = time.monotonic()
+        self._cpu_started = time.process_time()
+        self._ended: tuple[float, float] | None = None
+        self.frames = self.damaged = self.steps = self.segmented = 0
+
+    def add(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Count a frame that has passed every stage."""
+        column = self.frames % MAX_SAMPLES
+        for row, stage in enumerate(STAGES):
+            self._samples[row, column] = frame.durations.get(stage, np.nan)
+        self._samples[-1, column] = frame.elapsed("captured", "write")
+        self.frames += 1
+        self.damaged += frame.damaged
+        if segmentation is not None:
+            self.segmented += 1
+            self.steps += segmentation.steps
+
+    def end(self) -> None:
+        """The run is over: what follows is not counted."""
+        self._ended = self._ended or (time.monotonic(), time.process_time())
+
+    def summary(self, *, dropped: int, damaged: int, interrupted: bool, notes: Iterable[str]) -> Summary:
+        """The run so far. `damaged` is the source's own count: it also knows of frames that were lost."""
+        now, cpu = self._ended or (time.monotonic(), time.process_time())
+        return Summary(
+            frames=self.frames,
+            seconds=now - self._started,
+            cpu_seconds=cpu - self._cpu_started,
+            dropped=dropped,
+            damaged=max(damaged, self.damaged),
+            mean_steps=self.steps / self.segmented if self.segmented else 0.0,
+            interrupted=interrupted,
+            latency={
+                name: latency_of(row[: self.frames])
+                for name, row in zip((*STAGES, END_TO_END), self._samples, strict=True)
+            },
+            notes=tuple(notes),
+        )

@@ -21,7 +21,8 @@ from cliprl.pipeline.correction.carry import carried_logits, mixed
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.frames import frame_bytes
 from cliprl.pipeline.correction.prompts import MaskPrompt, network_points
-from cliprl.pipeline.segment.segmenter import Segmenter, segmentation_of
+from cliprl.pipeline.segment.decision import segmentation_of
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 GridLogits = NDArray[np.float32]
 # Keeps the logarithm of a probability finite.

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.frame import Frame, StatisticsRecorder
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.statistics import StatisticsRecorder
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
 from cliprl.pipeline.live.capture import CapturedFrame, LiveCapture
 from cliprl.pipeline.live.clock import StreamClock

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
+from cliprl.pipeline.segment.decision import InstrumentRegions, merge_unsure, segmentation_of
 from cliprl.pipeline.segment.presence_gate import PresenceGate
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult, check_time_limits
@@ -152,6 +152,7 @@ class Segmenter:
         manifest = self.bundle.manifest
         self.classes, self._model = manifest.mask_classes, ConfidenceModel.of(self.bundle)
         self._parts, self._part_share = manifest.merged_parts, manifest.part_share or 0.0
+        self.regions = InstrumentRegions.of(manifest)
         spec = manifest.restoration
         self.steps = (manifest.steps if self.restores or not spec else 0) if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
@@ -224,7 +225,7 @@ class Segmenter:
                 refined = self._refiner(context.features, context.logits, prior, deadline)
             # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
-            found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved)
+            found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved, self.regions)
             found.model, found.colors = self._model, cell_colors(context.image[0], found.labels.shape)
             found.damage = context.damage
             if self._gate is not None:
@@ -251,42 +252,6 @@ class Segmenter:
 
     def settle(self) -> None:
         """Return at once: the CPU has no pending work."""
-
-
-def segmentation_of(logits: NDArray[Any], view: Viewport, steps: int, moved: float) -> Segmentation:
-    """Return the segmentation of logits (K, h, w) seen through a view."""
-    highest = logits.max(axis=0)
-    probabilities = np.exp(logits - highest)
-    total = probabilities.sum(axis=0)
-    probabilities /= total
-    inside = inside_cells(view, *logits.shape[1:])
-    labels = _winners(logits, highest) * inside
-    # The largest probability of a cell is that of exp(0).
-    confidence = float((1 / total)[inside].mean()) if inside.any() else 0.0
-    return Segmentation(labels, probabilities, view, confidence, steps, moved)
-
-
-def _winners(logits: NDArray[Any], highest: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the first class with the highest logit of each cell, in a sixth of numpy's time; 0 where that is not a number."""
-    count = len(logits)
-    ranks = (logits == highest).view(np.uint8)
-    ranks *= np.arange(count, 0, -1, dtype=np.uint8)[:, None, None]
-    return np.asarray((count - ranks.max(axis=0)) % count, np.uint8)
-
-
-def merge_unsure(found: Segmentation, parts: Sequence[int], share: float) -> Segmentation:
-    """Return a segmentation with one more class, the last: the union of `parts` (class ids), in cells whose part is unsure.
-
-    There no part has `share` of their summed probability. The union takes that of the likeliest one, so that its outline is where
-    it was, and the others' is divided evenly among the parts.
-    """
-    chances = found.probabilities[list(parts)]
-    total, largest = chances.sum(axis=0), chances.max(axis=0)
-    unsure = largest < share * total
-    probabilities = np.concatenate([found.probabilities, (largest * unsure)[None]])
-    probabilities[list(parts)] = np.where(unsure, (total - largest) / len(parts), chances)
-    labels = np.where(unsure & np.isin(found.labels, parts), np.uint8(len(found.probabilities)), found.labels)
-    return replace(found, labels=labels, probabilities=probabilities, unmerged=found, parts=tuple(parts))
 
 
 def cell_colors(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

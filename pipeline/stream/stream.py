@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from cliprl.pipeline.core.buffers import FrameRing, Policy, RingClosed
-from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage
+from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage, StatisticsRecorder
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter, OnFrame, Sink, Source, StreamInfo
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.statistics import StatisticsRecorder, Summary
+from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply

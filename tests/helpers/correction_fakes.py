@@ -25,7 +25,7 @@ from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.segment.segmenter import segmentation_of
+from cliprl.pipeline.segment.decision import segmentation_of
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.sources import open_source
 

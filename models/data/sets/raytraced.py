@@ -14,7 +14,6 @@ from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sets.no_instrument import NoInstrumentStills
 
-
 _OPTIONS = {"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"}
 _SOURCE = {
     "name": "ray-traced scenes (cliprl.models.data.raytraced)",

@@ -38,7 +38,7 @@ from cliprl.models.evaluation.study_command import (
 )
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.overlay.upsample import labels_at_frame
-from cliprl.pipeline.segment.segmenter import merge_unsure
+from cliprl.pipeline.segment.decision import merge_unsure
 
 PART_RESULT = "part-study.json"
 # The kinds of data set with labels of parts, and which of their classes a class of the bundle is.

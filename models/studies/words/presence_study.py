@@ -31,10 +31,10 @@ from cliprl.models.studies.text_study import UNKNOWN
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.segment.decision import segmentation_of
 from cliprl.pipeline.segment.presence import PresenceTest, fit_presence
 from cliprl.pipeline.segment.presence_gate import class_evidence
 from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.segmenter import segmentation_of
 
 # A class counts as there from this share of the image's known pixels on, and as absent without a pixel.
 MIN_SHOWN = 0.002
@@ -69,7 +69,8 @@ class WordSegmenter(ImageSegmenter):
             rows = [*range(self.own), *([self.own + i - 1] if word else [])]
             base, self._refiner.text = np.ascontiguousarray(context.logits[:, rows]), text[rows]
             refined = self._refiner(context.features, base, base)
-            self.found[word] = segmentation_of(refined.logits[0].copy(), context.view, refined.steps, refined.moved)
+            values = refined.logits[0].copy(), context.view, refined.steps, refined.moved
+            self.found[word] = segmentation_of(*values, self.regions)
         context.segmentation, self._refiner.text = self.found[""], text
 
 

@@ -28,8 +28,8 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Warp,
 )
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
+from cliprl.pipeline.segment.decision import merge_unsure
 from cliprl.pipeline.segment.refinement import SETTLED
-from cliprl.pipeline.segment.segmenter import merge_unsure
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
 

@@ -18,8 +18,8 @@ from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, displayed_logits
 from cliprl.pipeline.segment import refinement, temporal_prior
+from cliprl.pipeline.segment.decision import segmentation_of
 from cliprl.pipeline.segment.refinement import RefinementLoop, softmax
-from cliprl.pipeline.segment.segmenter import segmentation_of
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior, estimate_damage, quantile
 
 Image = NDArray[np.uint8]

@@ -25,7 +25,7 @@ from cliprl.pipeline.cli import main as cli
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import displayed_logits
 from cliprl.pipeline.overlay.upsample import labels_at_frame
-from cliprl.pipeline.segment.segmenter import merge_unsure, segmentation_of
+from cliprl.pipeline.segment.decision import merge_unsure, segmentation_of
 from cliprl.pipeline.sinks.shapes.regions import score
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput

@@ -16,7 +16,7 @@ import pytest
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
 from cliprl.pipeline.cli.progress import summary_json
-from cliprl.pipeline.core.statistics import StatisticsRecorder
+from cliprl.pipeline.core.frame import StatisticsRecorder
 from cliprl.pipeline.schemas import NAMES, load_schema
 from cliprl.pipeline.sources.images.image_names import image_files
 
