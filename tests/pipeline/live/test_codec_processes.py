@@ -21,7 +21,8 @@ from cliprl.pipeline.cuda.codecs.live_decoder import HardwareDecoderError, LiveD
 from cliprl.pipeline.cuda.codecs.live_encoder import NvencProcess
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.recording.segments import SegmentWriter
-from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
+from cliprl.pipeline.sinks.video.encoder import VideoEncoder
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_color, plane_array
 from cliprl.pipeline.sources.video import VideoSource
 
@@ -84,6 +85,26 @@ def test_encoder_that_cannot_start_is_replaced_from_the_first_frame(tmp_path: Pa
     assert numbers(writer.paths) == list(range(5))
     (note,) = encoding.notes
     assert FAULTS[planted] in note
+
+
+def test_an_output_whose_encoder_is_refused_gets_libx264(tmp_path: Path) -> None:
+    class Refusing:
+        name = "NVENC"
+
+        def prepare(self) -> None:
+            pass
+
+        close = prepare
+
+        def open(self, *_: Any, **__: Any) -> VideoEncoder:
+            raise HardwareEncoderError("no session is left")
+
+    encoding = LiveEncoding(Refusing())
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        encoder = encoding.open(container, make_frame(0), INFO, crf=23, preset="ultrafast", key_seconds=1)
+        assert type(encoder) is VideoEncoder
+        container.mux([*encoder.encode(make_frame(0)), *encoder.flush()])
+    assert encoding.notes == ["encoded on the CPU by libx264: no NVENC (no session is left)"]
 
 
 def test_file_begun_before_the_encoder_is_ready_is_the_cpus(tmp_path: Path) -> None:
@@ -194,19 +215,23 @@ def test_failed_decoder_loses_and_repeats_no_frame(stream: Path, tmp_path: Path,
     assert decoder._process is None
 
 
-def test_packets_dropped_in_between_start_at_a_key_frame(stream: Path, tmp_path: Path) -> None:
-    found, decoder = decode(
-        stream,
-        {3: wait_until_ready, 30: LiveDecoder.flush_buffers},
-        make=MakeDecoder(tmp_path / "fault"),
-        seconds=PATIENCE,
-    )
+@pytest.mark.parametrize("planted", ["", "die"])
+def test_packets_dropped_in_between_start_at_a_key_frame(stream: Path, tmp_path: Path, planted: str) -> None:
+    fault = tmp_path / "fault"
+
+    def drop(decoder: LiveDecoder) -> None:
+        if planted:  # the process ends when it is to forget its packets
+            fault.write_text(planted)
+        decoder.flush_buffers()
+
+    acts = {3: wait_until_ready, 30: drop}
+    found, decoder = decode(stream, acts, make=MakeDecoder(fault), seconds=PATIENCE)
     expected = dict(decode(stream, {})[0])
     times = [time for time, _ in found]
     assert times == sorted(set(times))
     assert set(times) >= set(sorted(expected)[37:])  # from the key frame 36 on, and what refers to it
     assert decoder is not None
-    assert decoder._on
+    assert decoder._on is not bool(planted)
     decoder.close()
 
 

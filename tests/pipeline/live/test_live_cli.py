@@ -93,13 +93,13 @@ def test_with_a_gpu_in_the_worker_page_and_recordings_work(tmp_path: Path) -> No
     """The simulated GPU in the segmenting process; the program itself opens none."""
     load_engines(open_bundle(), precision="f32", threads=1)  # compiled once, not by each worker
     command = "import cliprl.pipeline.devices.device as module; module.DEVICES['cuda'] = 'live_gpu'; " + COMMAND
-    events, helpers = tmp_path / "events.jsonl", Path(live_gpu.__file__).parent
+    events, helpers, opened = tmp_path / "events.jsonl", Path(live_gpu.__file__).parent, tmp_path / "opened"
     given = ["demo:?size=320x240&rate=10&seed=3", "--device", "cuda", "--steps", "0", "--record", "rec"]
     given += ["--wait-ms", "60000", "--frames", "2", "-o", str(events), "--web", "127.0.0.1:0"]
     process = subprocess.Popen(
         [sys.executable, "-c", command, *given],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), *sys.path])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), *sys.path]), "GPU_OPENED": str(opened)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -119,6 +119,7 @@ def test_with_a_gpu_in_the_worker_page_and_recordings_work(tmp_path: Path) -> No
         process.wait()
     assert "cliprl_" in page
     assert '"segmented": true' in events.read_text()
+    assert opened.exists()
     recorded = {path.stem.rpartition("_")[2] for path in (tmp_path / "rec").glob("*.mp4")}
     assert recorded == {"raw", "overlay"}
 
