@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,9 @@ from cliprl.engines import available_cpus
 # With at most this many processors the stages alone keep all of them busy.
 _FEW = 2
 _HARDWARE_THREADS = 4
+# Niceness of threads that write files of a live stream: below the display's (0), whose frames go to viewers at once, and above
+# the segmenter's (5), whose masks may come a frame late. Their queues hold a second of frames.
+FILE_NICENESS = 2
 
 
 def stage_workers(stages: int) -> int:
@@ -29,6 +34,13 @@ def codec_threads(*, hardware: bool = False) -> int:
     if hardware:
         return _HARDWARE_THREADS
     return 1 if available_cpus() <= _FEW else 0
+
+
+def lower_priority(niceness: int) -> None:
+    """Raise the niceness of the calling thread, and of threads that it starts from then on. Does nothing except on Linux."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
 
 
 _lock = threading.Lock()

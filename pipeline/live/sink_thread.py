@@ -11,6 +11,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import Sink
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.thread_policy import FILE_NICENESS, lower_priority
 from cliprl.pipeline.sinks.base import FileSink
 
 # Frames that may wait for a file, which should miss none, and for a network stream, which should be up to date.
@@ -28,9 +29,10 @@ _Item = tuple[Frame, Segmentation | None]
 class SinkThread(threading.Thread):
     """Writes frames to one sink. `open_sink` opens it on this thread when the first frame is there.
 
-    A file takes all frames, up to `FILE_QUEUE` late; more are counted in `dropped`. After a fault `open_next`, if given,
-    opens the file in which it continues; without it the output ends. A `network` sink drops the oldest frames and is
-    reopened. `written` counts the frames taken; `error` is the present fault. `name` is the output's, for notes.
+    A file takes all frames, up to `FILE_QUEUE` late; more are counted in `dropped`. Its thread has a lower priority than the
+    display's. After a fault `open_next`, if given, opens the file in which it continues; without it the output ends. A
+    `network` sink drops the oldest frames and is reopened. `written` counts the frames taken; `error` is the present fault.
+    `name` is the output's, for notes.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class SinkThread(threading.Thread):
 
     def run(self) -> None:
         """Write until `close`, and reopen the sink after faults."""
+        if not self._network:
+            lower_priority(FILE_NICENESS)
         backoff, open_sink = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), self._open
         while self._queue.wait():
             started = time.monotonic()

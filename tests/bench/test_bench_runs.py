@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from cliprl.bench.commands.live_path import live
 from cliprl.bench.commands.peers import measure as measure_peers
 from cliprl.bench.commands.results import compare, readme
 from cliprl.bench.commands.tracking import prepare_tracked
+from cliprl.bench.fixtures import looped_source
 from cliprl.bench.fixtures.looped_source import PacedSource
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.clips import clip_file
@@ -280,6 +282,22 @@ def test_paced_source_keeps_its_rate_for_any_clip_length(clip: str) -> None:
     assert elapsed >= 49 / 100 - 0.001
     assert all(frame.times["due"] <= frame.times["captured"] for frame in frames)
     assert frames[-1].times["due"] - frames[0].times["due"] == pytest.approx((frames[-1].index - frames[0].index) / 100)
+
+
+def test_a_looped_clip_is_opened_ahead_on_another_thread(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    monkeypatch.setattr(
+        looped_source,
+        "open_source",
+        lambda name: (threads.append(threading.current_thread().name), open_source(name))[1],
+    )
+    with looped_source.RepeatedSource(clip) as source:
+        length = source._inner.info.frames
+        assert length is not None
+        indexes = [frame.index for _ in range(2 * length + 1) if (frame := source.read()) is not None]
+    assert indexes == list(range(2 * length + 1))
+    assert threads[0] == threading.current_thread().name
+    assert threading.current_thread().name not in threads[1:]
 
 
 def test_a_late_reader_misses_what_a_driver_would_not_keep(clip: str) -> None:

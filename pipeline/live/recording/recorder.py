@@ -11,6 +11,7 @@ from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
+from cliprl.pipeline.core.thread_policy import FILE_NICENESS, lower_priority
 from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordingStatus, RecordState
 from cliprl.pipeline.live.recording.segments import SegmentWriter, recording_folder
 from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, cpu_encoding
@@ -40,11 +41,12 @@ class RecordOptions:
 
 
 class Recording(threading.Thread):
-    """Writes one kind of frames on a separate thread. `missed` counts the frames that are in no file.
+    """Writes one kind of frames on a separate thread, whose priority is lower than the display's.
 
-    The frames are already pixelated outside the body. Raises UsageError at once if the folder can't be written. After a later
-    fault (a full disk, no file handle, a missing folder, an encoder error) it retries with a new file at growing intervals;
-    meanwhile `error` is the fault, and frames that do not fit into the queue are missed.
+    `missed` counts the frames that are in no file. The frames are already pixelated outside the body. Raises UsageError at once
+    if the folder can't be written. After a later fault (a full disk, no file handle, a missing folder, an encoder error) it
+    retries with a new file at growing intervals; meanwhile `error` is the fault, and frames that do not fit into the queue are
+    missed.
     """
 
     def __init__(self, kind: str, options: RecordOptions, info: Callable[[], StreamInfo | None]) -> None:
@@ -129,6 +131,7 @@ class Recording(threading.Thread):
 
     def run(self) -> None:
         """Write until `close`, and try again after faults."""
+        lower_priority(FILE_NICENESS)
         self._encoding.prepare()
         while self._queue.wait():
             self._try(self._queue.peek())

@@ -26,7 +26,9 @@ from live_faults import CLASSES
 from prometheus_text import metric_samples
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline import Frame, Overlay, StreamInfo
+from cliprl.pipeline import Frame, Overlay, Segmentation, StreamInfo
+from cliprl.pipeline.core.interfaces import BaseSink
+from cliprl.pipeline.core.thread_policy import FILE_NICENESS
 from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordState, Status
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
@@ -35,6 +37,7 @@ from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.recording import segments as segments_module
 from cliprl.pipeline.live.recording.recorder import QUEUED_FRAMES, Recording, RecordOptions, recordings
 from cliprl.pipeline.live.recording.segments import SegmentWriter
+from cliprl.pipeline.live.segmentation import worker as worker_module
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
@@ -98,6 +101,38 @@ def test_recording_is_switched_while_the_stream_runs(tmp_path: Path) -> None:
     assert recording.state is RecordState.OFF
     recording.close()
     assert recording.paths == ()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
+def test_display_comes_before_files_in_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[int]] = {}
+
+    def note(name: str) -> None:
+        seen.setdefault(name, set()).add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    class Noted(BaseSink):
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+            note(self._name)
+
+        def close(self) -> None:
+            pass
+
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", lambda self, frame: (note("recording"), write(self, frame)))
+    camera = LiveCapture(lambda: TestCamera(5), TestCamera(5), name="camera", reconnect=False)
+    outputs = [SinkThread(lambda: Noted("file")), SinkThread(lambda: Noted("network"), network=True)]
+    made = recordings(RecordOptions(tmp_path, "overlay"), lambda: camera.info)
+    controls = Controls(CLASSES, Settings(recording=True))
+    LiveStream(camera, Overlay(CLASSES), outputs=outputs, recordings=made, controls=controls).run(
+        lambda *_: note("display")
+    )
+    (own,) = seen["display"]
+    assert seen["network"] == {own}
+    assert seen["file"] == seen["recording"] == {own + FILE_NICENESS}
+    assert FILE_NICENESS < worker_module._NICENESS  # the segmenter's process
 
 
 @pytest.mark.parametrize("kills", [int(os.environ.get("CLIPRL_KILLS", "2"))])
