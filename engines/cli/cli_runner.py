@@ -231,7 +231,7 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
     def log(message: str) -> None:
         with lock:
             with suppress(OSError):  # a closed terminal must not end the run
-                console.print(message, style="dim", markup=False, highlight=False)
+                console.print(printable(message), style="dim", markup=False, highlight=False)
             if console.is_terminal and not bar.tasks:
                 bar.add_task("", total=None)
                 bar.start()
@@ -243,9 +243,16 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
             bar.stop()
 
 
+def printable(text: str) -> str:
+    """Return a line for a terminal: control characters in names, which could command it, are escaped."""
+    return "".join(
+        c if c.isprintable() else os.fsencode(c).decode("latin-1").encode("unicode_escape").decode() for c in text
+    )
+
+
 def _complain(program: str, message: str, status: int) -> int:
     with suppress(OSError):  # the exit status still tells
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"{program}: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return status
 
 

@@ -62,7 +62,9 @@ Overwrite = Annotated[
 ]
 Frames = Annotated[
     int | None,
-    typer.Option(min=1, rich_help_panel="Output", help="Stop after this many frames.", show_default="all"),
+    typer.Option(
+        min=1, max=1_000_000_000, rich_help_panel="Output", help="Stop after this many frames.", show_default="all"
+    ),
 ]
 Web = Annotated[
     str | None,

@@ -39,7 +39,7 @@ def default_output(source: str) -> str:
         return str(folder.with_name(f"{folder.name or 'frames'}_overlay.mp4"))
     check_source_name(source)
     sink = find_sink(path.name)
-    suffix = path.suffix.lower() if sink and sink.is_video else ".mp4"
+    suffix = path.suffix.lower() if path.suffix and sink and sink.is_video else ".mp4"
     return str(path.with_name(f"{path.stem}_overlay{suffix}"))
 
 
@@ -82,6 +82,8 @@ class Outputs:
         self._source = source
         self._places = list(_places(targets))
         if trace is not None:
+            if trace.is_dir():
+                raise UsageError(f"the trace '{trace}' is a folder: name a file, as in {trace / 'trace.json'}")
             self._places.append(Place(str(trace), trace))
         self._recordings = [] if recordings is None else [Place(str(recordings), recordings, folder=True)]
         self._registry = OutputRegistry()

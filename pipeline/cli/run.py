@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cliprl.engines.cli.cli_runner import error_console, reporting_errors
+from cliprl.engines.cli.cli_runner import error_console, printable, reporting_errors
 from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, on_ending_signals
 from cliprl.pipeline.cli.label_options import with_exported_frames
 from cliprl.pipeline.cli.open_stream import open_video_stream
@@ -56,7 +56,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
                     stream.run(_on_frame(bar, trace), frames=options.frames)
             finally:
                 for note in [*stream.summary().notes, *(trace.notes if trace else ())]:
-                    _tell(console, f"note: {note}", style="yellow", soft_wrap=True)
+                    _tell(console, printable(f"note: {note}"), style="yellow", soft_wrap=True)
         if note_outputs:
             outputs.note()
     summary = stream.summary()
@@ -67,7 +67,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
         counts = summary_json(summary, written, live=isinstance(stream, LiveStream))
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
-        wrote = [f"wrote {target}" for target in targets if target != "null:"]
+        wrote = [printable(f"wrote {target}") for target in targets if target != "null:"]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
 

@@ -21,6 +21,10 @@ _COLOR = ColorSpace("bt709", False, 1, 1, 1, 1)
 DEFAULT_SEED = 700_068
 DEFAULT_SIZE = (800, 640)
 _KEYS = ("seconds", "seed", "size", "rate")
+# The longest scene with an end, in seconds: a year; and the most frames a second.
+_LONGEST, _FASTEST = 366 * 86_400, 1000
+# Of a bounded length: a fraction has all the digits that an exponent asks for.
+_NUMBER = re.compile(r"[+-]?\d{0,20}(\.\d{0,20})?(e[+-]?\d{1,2}|/\d{1,20})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +40,31 @@ class DemoOptions:
     def parse(cls, name: str) -> DemoOptions:
         """Read `demo:?seconds=10&seed=3&size=800x640&rate=25`. Raises UsageError for an unknown key or a bad value."""
         query = name.removeprefix("demo:").removeprefix("?")
-        values = dict(parse_qsl(query, keep_blank_values=True))
+        pairs = parse_qsl(query, keep_blank_values=True)
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            raise UsageError(f"{name}: an option occurs twice: give each once")
         for key in values:
             if key not in _KEYS:
                 raise UsageError(f"{name}: no option '{key}': use {', '.join(_KEYS)}")
         if query and not values:
             raise UsageError(f"{name}: write options as demo:?seconds=10&seed=3&size=800x640&rate=25")
         return cls(
-            _number(name, "seconds", values.get("seconds", "10"), least=0),
+            _number(name, "seconds", values.get("seconds", "10"), least=0, most=_LONGEST),
             int(_number(name, "seed", values.get("seed", str(DEFAULT_SEED)), least=0)),
             _size(name, values.get("size", "{}x{}".format(*DEFAULT_SIZE))),
-            _number(name, "rate", values.get("rate", "25"), least=Fraction(1, 1000)),
+            _number(name, "rate", values.get("rate", "25"), least=Fraction(1, 1000), most=_FASTEST),
         )
 
 
-def _number(name: str, key: str, text: str, least: Fraction | int) -> Fraction:
+def _number(name: str, key: str, text: str, least: Fraction | int, most: int | None = None) -> Fraction:
     try:
-        value = Fraction(text)
+        value = Fraction(text if _NUMBER.fullmatch(text) else "")
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{name}: {key}={text} must be a number, as in {key}=10") from None
-    if value < least or (key == "seed" and value.denominator != 1):
-        raise UsageError(f"{name}: {key}={text} must be {'a whole number ' if key == 'seed' else ''}at least {least}")
+    if value < least or (most is not None and value > most) or (key == "seed" and value.denominator != 1):
+        whole, top = "a whole number " if key == "seed" else "", "" if most is None else f" and at most {most}"
+        raise UsageError(f"{name}: {key}={text} must be {whole}at least {least}{top}")
     return value
 
 

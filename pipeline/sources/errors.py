@@ -74,6 +74,12 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
         SourceUsageError,
         "may not be read by this user: change its permissions or your group",
     ),
+    (
+        (NotADirectoryError,),
+        Problem.NOT_FOUND,
+        SourceUsageError,
+        "names a file as a folder: leave out the / behind it",
+    ),
     ((FileNotFoundError,), Problem.NOT_FOUND, SourceUsageError, "does not exist: check the name"),
     (
         (av.error.ProtocolNotFoundError,),

@@ -53,6 +53,8 @@ class VideoSink(FileSink):
     ) -> None:
         """Create the partial file. Raises UsageError if it can't be, and for a bad option."""
         super().__init__(target)
+        if target.name.lower() in CONTAINERS:
+            raise UsageError(f"'{target}' is an ending without a name: name it as in overlay{target.name}")
         if target.suffix.lower() not in CONTAINERS:
             raise UsageError(f"'{target}' is not a video file: name it {', '.join(CONTAINERS)}")
         if preset not in PRESETS:
