@@ -114,7 +114,7 @@ def _costs(
     inside: NDArray[np.bool_], known: Mask, distance: NDArray[Any], track: Track, codes: NDArray[np.uint8] | None
 ) -> NDArray[np.float32]:
     """Return the cost (h, w) of giving each cell to a track, summed over neighboring cells; `known`: where it is expected."""
-    base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, _beside_line(known)), np.float32)
+    base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(known)), np.float32)
     base += np.float32(_UNEXPECTED)
     base *= 1 - known
     colors = track.color_costs()
@@ -124,7 +124,7 @@ def _costs(
     return np.asarray(cv2.blur(base, (3, 3)), np.float32)
 
 
-def _beside_line(mask: Mask) -> NDArray[np.float32]:
+def beside_line(mask: Mask) -> NDArray[np.float32]:
     """Return how far each cell lies beside the long axis of a mask, in half widths."""
     m = cv2.moments(mask, binaryImage=True)
     count = max(m["m00"], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.tracking.contact import CellMaps
+from cliprl.pipeline.tracking.contact import CellMaps, beside_line
 from cliprl.pipeline.tracking.shafts import Mask, Shaft, contacts, find_shafts, middle_of, same_entry
 from cliprl.pipeline.tracking.track import Track
 
 # Cells between an instrument and a piece of it behind what hides the rest; share of the rest that a piece of an entry has.
 _GAP, _OF_REST = 16, 0.25
+# Half widths beside the long axis of a cut-off part within which the piece of its shaft lies that enters.
+_BESIDE = 2.0
 # Cells between the pieces of an instrument.
 _NEAR = 12
 
@@ -53,28 +55,49 @@ class Part:
         """The middle (x, y) of each of `runs`."""
         return [middle_of(run, self.mask.shape[1])[0] for run in self.runs]
 
-    def continued(self, parts: list[Part], tracks: Mapping[int, Track]) -> int:
+    def continued(self, parts: list[Part], tracks: Mapping[int, Track], *, before_hidden: bool = False) -> int:
         """Return the track in view whose shaft this part is: it enters where that one does, which is cut off from there.
 
-        One whose shaft is unknown counts only if no hidden track entered there.
+        It may also lie on the line of one that is cut off. Where it suits the shafts of several, the nearest counts, of hidden
+        ones only without `before_hidden`.
         """
         shown: dict[int, list[Part]] = {}
         for part in parts:
             if part.key and part.group == self.group:
                 shown.setdefault(part.key, []).append(part)
+        away = (track for key, track in tracks.items() if key not in shown and track.id and track.group == self.group)
+        hidden = [track.shaft for track in away if track.shaft is not None]
         for key, held in shown.items():
-            known = tracks[key].shaft
+            known, cut_off = tracks[key].shaft, not any(part.runs for part in held)
             if known is None:
-                cut_off = not any(part.runs for part in held)
-                if cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held):
-                    hidden = (tracks[one].shaft for one in tracks if one not in shown and tracks[one].id)
-                    if not any(known and same_entry(shaft, known) for known in hidden for shaft in self.shafts):
-                        return key
+                found = cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held)
+                found = found and not any(same_entry(shaft, other) for other in hidden for shaft in self.shafts)
             elif self._is_of(known):
                 rest = sum(part.cells for part in held)
-                if self.cells <= _OF_REST * rest or not any(part._enters_at(known) for part in held):
-                    return key
+                found = self.cells <= _OF_REST * rest or not any(part._enters_at(known) for part in held)
+                rivals = [tracks[key] for key in shown] if before_hidden else tracks.values()
+                found = found and not self._is_nearer_to_another(known, rivals)
+            else:
+                found = cut_off and bool(self.runs) and any(self._is_behind(part, known) for part in held)
+                found = found and not any(self._is_of(other) for other in hidden)
+            if found:
+                return key
         return 0
+
+    def _is_nearer_to_another(self, known: Shaft, tracks: Iterable[Track]) -> bool:
+        """Whether the shaft of another instrument, which it may be of as well, lies nearer."""
+        others = [
+            track.shaft for track in tracks if track.id and track.group == self.group and track.shaft is not known
+        ]
+        nearer = known.distance(self.center)
+        return any(other and other.distance(self.center) < nearer and self._is_of(other) for other in others)
+
+    def _is_behind(self, part: Part, known: Shaft) -> bool:
+        """Whether it lies on the long axis of a part whose shaft, as it was last seen, entered on this side."""
+        stem = np.asarray(cv2.subtract(part.mask, self.maps.tips), np.uint8)
+        column, row = np.rint(self.center).astype(int).tolist()
+        towards = float((self.center - part.center) @ (known.start - part.center)) > 0
+        return towards and cv2.countNonZero(stem) > 0 and float(beside_line(stem)[row, column]) <= _BESIDE
 
     def _is_of(self, known: Shaft) -> bool:
         """Whether it enters where a shaft does, and lies like it as far as can be seen."""

@@ -128,7 +128,7 @@ class InstrumentTracker:
                 part.key = hidden[chosen].key if chosen >= 0 else 0
         for part in new:
             host = part.host if not part.runs else 0
-            part.key = part.key or part.continued(parts, self._tracks) or host
+            part.key = part.key or part.continued(parts, self._tracks, before_hidden=True) or host
             part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
             part.key = part.key or self._start(part)
 

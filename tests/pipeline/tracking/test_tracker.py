@@ -158,6 +158,26 @@ def test_a_piece_that_reaches_the_edge_keeps_its_id(scene: Scene) -> None:
     assert found.ids[30, 3] == found.ids[30, 40] == 1
 
 
+def test_a_shaft_that_turned_while_cut_off_keeps_its_id(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(60))
+    for step in range(10):  # the shaft is hidden at the edge, and turns about the tip
+        scene.show(((24, 30 + step), (60, 30), RED))
+    for _ in range(6):  # far from where it entered, on its line and in another color: a band of its shaft
+        assert ids(scene.show(((24, 39), (60, 30), RED), ((0, 45), (8, 43), BLUE))) == [1]
+
+
+def test_a_returning_shaft_is_no_piece_of_its_neighbor(scene: Scene) -> None:
+    for _ in range(6):
+        first = scene.show(left(60, 30), left(50, 22, BLUE))
+    lower, upper = int(first.ids[30, 5]), int(first.ids[22, 5])
+    for _ in range(20):
+        assert ids(scene.show(left(60, 30))) == [lower]
+    for _ in range(6):  # smoke cuts both
+        found = scene.show(left(60, 30), left(50, 22, BLUE), smoke=10)
+    assert (int(found.ids[22, 5]), int(found.ids[30, 5])) == (upper, lower)
+
+
 def test_a_fragment_is_no_hidden_instrument(scene: Scene) -> None:
     for _ in range(6):
         scene.show(left(40), top(40))
