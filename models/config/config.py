@@ -285,7 +285,7 @@ class Recipe(_Settings):
     """
 
     name: Annotated[PlainText, Field(strict=True)] = "small"
-    note: StrictText = ""
+    note: Annotated[str, Field(strict=True, max_length=10_000)] = ""
     seed: Seed = 0
     precision: Precision = "f32"
     save_every: Count = 100

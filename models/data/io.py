@@ -19,6 +19,9 @@ from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 Color = tuple[int, int, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# OpenCV's own lines about a damaged file say nothing that the error does not.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # NumPy parses the header of each array by `ast`, which fails at random in Python 3.11 where two threads do so at once.
 _HEADERS = threading.Lock()
 

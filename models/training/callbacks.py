@@ -79,9 +79,12 @@ class ProgressDisplay(TrainingCallback):
     def _move(self, name: str, done: int, total: int, losses: Mapping[str, float]) -> None:
         if name not in self._tasks:
             self._tasks[name] = self.progress.add_task(self.prefix + name, total=total, losses="")
-            self._means = dict(losses)
+            self._means = {}
+        # A stage comes again in the next round of weak training.
+        self._means = self._means if done > 1 else {}
         for key, value in losses.items():
-            self._means[key] += (value - self._means[key]) / MEMORY
+            mean = self._means.get(key, value)
+            self._means[key] = mean + (value - mean) / MEMORY
         text = "  ".join(f"{key} {value:.3f}" for key, value in self._means.items()) if losses else ""
         self.progress.update(self._tasks[name], completed=done, total=total, losses=text)
         if not self.progress.console.is_terminal and (done % LINE_EVERY == 0 or done == total):

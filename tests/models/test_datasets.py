@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.io import read_image
 from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT
@@ -147,6 +148,13 @@ def test_a_missing_partner_is_named(tmp_path: Path, gone: str, word: str) -> Non
     (place / gone / "frame001.png").unlink()
     with pytest.raises(CliprlError, match=rf"frame001.png has no {word}: copy"):
         EndoVis2018(tmp_path)
+
+
+def test_a_broken_image_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + 50 * b"x")
+    with pytest.raises(CliprlError, match="can't be read as an image"):
+        read_image(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

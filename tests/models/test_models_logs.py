@@ -165,6 +165,19 @@ def test_a_quiet_display_says_nothing(recipe: Recipe, mixture: Mixture, capsys: 
         assert bool(text) == (not quiet)
 
 
+def test_a_stage_that_comes_again_begins_its_mean_anew(
+    capsys: pytest.CaptureFixture[str], mixture: Mixture, recipe: Recipe
+) -> None:
+    """As in the rounds of weak training, between which frames are labelled."""
+    stage = stage_of(recipe, mixture)
+    with ProgressDisplay.open() as display:
+        for dice in (0.75, 0.25):
+            for done in range(1, 5):
+                display.on_step(stage, done, {"dice": dice})
+            display.on_score(4, 4)
+    assert re.findall(r"supervised 4/4  dice ([\d.]+)", capsys.readouterr().err) == ["0.750", "0.250"]
+
+
 def test_the_curriculum_grows_evenly_and_then_stays() -> None:
     growth = Curriculum(CurriculumRange(over=0.5, severity=(1.0, 5.0), zoom=(0.6, 1.2), unroll=(1, 4)), 100)
     assert [growth.severity(step) for step in (0, 25, 50, 99)] == [1.0, 3.0, 5.0, 5.0]
