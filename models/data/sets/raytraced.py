@@ -46,12 +46,12 @@ def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetConte
 )
 def open_composed(path: Path, options: Mapping[str, str], context: DatasetContext) -> CopyPasteDataset:
     """Open the finished scenes of the folder `path`, composed with the images of the folder that `tissue` names."""
+    scenes = open_raytraced(path, options, context)
     if "tissue" not in options:
         raise UsageError(f"composed scenes of '{path}' have no tissue: give tissue=FOLDER, a folder of images")
     folder = context.root / options["tissue"]
     if not folder.is_dir():
         raise UsageError(f"tissue is '{folder}', which is no folder: give the folder of images without instruments")
-    scenes = open_raytraced(path, options, context)
     stills = NoInstrumentStills(folder)
     tissue = Subset(stills, tuple(options["parts"].split(","))) if "parts" in options else stills
     return CopyPasteDataset(with_partial_labels(tissue, scenes.classes), scenes, 0)
