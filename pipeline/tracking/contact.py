@@ -90,12 +90,14 @@ def _share_box(
     known = [((expected == key) & inside).view(np.uint8) for key in tracks]
     distances = [cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3) for mask in known]
     nearest = reduce(np.minimum, distances)
-    keys = np.array(list(tracks), np.uint16)
-    least = 0
-    if len(keys) > 1:
+    first, *rest = tracks
+    owner = inside * np.uint16(first)
+    if rest:
         rooms = zip(known, distances, tracks.values(), strict=True)
-        least = np.argmin([_costs(inside, *room, codes) for room in rooms], axis=0)
-    owner = np.where(inside, keys[least], np.uint16(0))
+        least, *costs = (_costs(inside, *room, codes) for room in rooms)
+        for key, cost in zip(rest, costs, strict=True):
+            owner[inside & (cost < least)] = key
+            least = np.minimum(least, cost)
     others: list[tuple[Mask, int]] = []
     far = (inside & (nearest > _FAR)).view(np.uint8)
     if np.count_nonzero(far) >= SPLIT_CELLS:
@@ -116,7 +118,7 @@ def _costs(
     """Return the cost (h, w) of giving each cell to a track, summed over neighboring cells; `known`: where it is expected."""
     base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(known)), np.float32)
     base += np.float32(_UNEXPECTED)
-    base *= 1 - known
+    base[known.view(np.bool_)] = 0
     colors = track.color_costs()
     if colors is not None and codes is not None:
         base += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * colors), np.float32)
