@@ -60,28 +60,18 @@ def _plane(lengths: tuple[int, int], sizes: tuple[int, ...]) -> tuple[Taps, Taps
 # Room for all lengths of a crop that moves and grows.
 @lru_cache(maxsize=256)
 def _axis(length: int, size: int, halvings: int) -> Taps:
-    taps = Taps(np.arange(length, dtype=np.int32), np.ones((length, 1), np.float32))
+    taps, whole = Taps(np.arange(length, dtype=np.int32), np.ones((length, 1), np.float32)), length
     for _ in range(halvings):
-        half = (length + 1) // 2
-        taps, length = _compose(_area(length, half), taps), half
-    return _compose(_linear(length, size), taps)
+        length //= 2  # without a last odd pixel
+        pairs = Taps(2 * np.arange(length, dtype=np.int32), np.full((length, 2), 0.5, np.float32))
+        taps = _compose(pairs, taps)
+    scale = whole / 2**halvings / size
+    return _compose(_linear(length, size, scale if round(length / scale) == size else length / size), taps)
 
 
-def _area(length: int, size: int) -> Taps:
-    """Average the inputs that each output covers, parts of pixels included (OpenCV's INTER_AREA)."""
-    scale = length / size
-    start = np.arange(size) * scale
-    stop = np.minimum(start + scale, length)
-    first = np.floor(start + 1e-9).astype(np.int32)
-    pixels = first[:, None] + np.arange(math.ceil(scale) + 1)
-    covered = np.minimum(pixels + 1, stop[:, None]) - np.maximum(pixels, start[:, None])
-    covered = np.where(covered < 1e-6, 0, covered)
-    return Taps(first, (covered / covered.sum(axis=1, keepdims=True)).astype(np.float32))
-
-
-def _linear(length: int, size: int) -> Taps:
-    """Interpolate each output between two inputs; the outermost inputs repeat (OpenCV's INTER_LINEAR)."""
-    place = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
+def _linear(length: int, size: int, scale: float) -> Taps:
+    """Interpolate each output, `scale` inputs long, between two; the outermost inputs repeat (OpenCV's INTER_LINEAR)."""
+    place = np.clip((np.arange(size) + 0.5) * scale - 0.5, 0, length - 1)
     first = np.minimum(place.astype(np.int32), max(length - 2, 0))
     upper = (place - first).astype(np.float32)
     return Taps(first, np.stack([1 - upper, upper], axis=1)[:, : min(length, 2)])

@@ -56,14 +56,14 @@ class CpuPreprocessor:
     def _shrink(self, plane: NDArray[Any], size: tuple[int, int], name: str) -> NDArray[np.uint16]:
         """Scale to `size` (width, height), in 256ths: halve while the factor is 2 or more, then interpolate bilinearly.
 
-        This has as little aliasing as an area average and is ten times as fast. The last two steps work in 256ths, so that
-        rounding errors do not add up.
+        This has as little aliasing as an area average and is ten times as fast. The last two steps, and all after two halvings,
+        work in 256ths, so that rounding errors do not add up.
         """
         halvings = int(math.log2(max(_factor(plane, size), 1)))
         (width, height), (full_height, full_width) = size, plane.shape
         x, y = width * 2**halvings / full_width, height * 2**halvings / full_height
         for i in range(halvings):
-            plane = self._halve(plane if i < halvings - 1 else self._fine(plane, name), f"{name} {i}")
+            plane = self._halve(plane if i < min(halvings - 1, 2) else self._fine(plane, name), f"{name} {i}")
         plane = self._fine(plane, name)
         small: NDArray[np.uint16] = self._scratch.array(f"{name} small", (size[1], size[0]), np.uint16)
         by_factor = (round(plane.shape[1] * x), round(plane.shape[0] * y)) == size
