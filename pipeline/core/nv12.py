@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.core.color import ColorSpace, rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
@@ -72,6 +73,22 @@ def recolor(luma: Plane, chroma: Plane, before: ColorSpace, after: ColorSpace) -
     # Gray has the same chroma in every matrix: luma has no part in it.
     pairs = cv2.transform(chroma.astype(np.float32), matrix[1:, 1:])
     np.copyto(chroma, _clip(_array_of(pairs, chroma.shape)))
+
+
+def check_planes(frame: Frame) -> None:
+    """Raise UsageError for planes that are no NV12: other types would be cut to eight bits without a word."""
+    luma, chroma = frame.luma, frame.chroma
+    shapes = [getattr(plane, "shape", ()) for plane in (luma, chroma)]
+    is_byte = all(getattr(plane, "dtype", None) == np.uint8 for plane in (luma, chroma))
+    half = tuple((side + 1) // 2 for side in shapes[0])
+    if not is_byte or len(half) != 2 or shapes[1] != (*half, 2):
+        found = [
+            f"{getattr(plane, 'dtype', type(plane).__name__)} {getattr(plane, 'shape', '')}" for plane in (luma, chroma)
+        ]
+        raise UsageError(
+            f"frame {frame.index} has luma {found[0]} and chroma {found[1]}: give uint8 arrays of the shapes (HEIGHT, WIDTH) and "
+            "(HEIGHT / 2, WIDTH / 2, 2), rounded up, with Cb before Cr"
+        )
 
 
 def upright_size(stream: Frame | StreamInfo) -> tuple[int, int]:

@@ -63,6 +63,8 @@ def with_prompts(bundle: Bundle, prompts: Sequence[str]) -> Bundle:
         return bundle
     engine = TextEngine(bundle)
     classes, embeddings = list(bundle.manifest.classes), list(bundle.embeddings)
+    if isinstance(prompts, str):
+        raise UsageError(f"prompts '{prompts}' is one text: give a list, as in ['grasper']")
     asked = [parse_prompt(text) for text in prompts]
     _check_names([prompt.name for prompt in asked])
     for prompt in asked:

@@ -32,6 +32,12 @@ def open_sink(
     name = os.fsdecode(target)
     if not name:
         raise UsageError("an output has an empty name: give it one")
+    try:
+        is_possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise UsageError(f"no file can have the name {name!r}: choose another one")
     kind = find_sink(name)
     if kind is None:
         raise _unknown(name)

@@ -187,6 +187,11 @@ def test_adding_classes_leaves_the_others_logits_as_they_were(bundle: Bundle, pr
     assert np.abs(after[0, -1] - after[0, 0]).max() > 0
 
 
+def test_one_text_is_no_list_of_prompts(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match=r"one text: give a list, as in \['grasper'\]"):
+        with_prompts(bundle, "grasper")
+
+
 def test_new_class_has_name_color_and_phrases(bundle: Bundle) -> None:
     found = with_prompts(bundle, ["Suction Tip", "gauze = a swab,  white  gauze #0a0B0c"]).manifest.classes[12:]
     assert [spec.name for spec in found] == ["suction-tip", "gauze"]

@@ -520,3 +520,29 @@ def test_from_source_to_file_nothing_changes(tmp_path: Path, name: str) -> None:
         assert a_time == b_time
         assert np.array_equal(a_luma, b_luma)
         assert np.array_equal(a_chroma, b_chroma)
+
+
+@pytest.mark.parametrize(
+    ("luma", "chroma"),
+    [
+        (np.zeros((48, 64), np.uint16), np.zeros((24, 32, 2), np.uint8)),
+        (np.zeros((48, 64), np.float32), np.zeros((24, 32, 2), np.uint8)),
+        (np.zeros((48, 64), bool), np.zeros((24, 32, 2), np.uint8)),
+        (np.zeros((48, 64, 1), np.uint8), np.zeros((24, 32, 2), np.uint8)),
+        (np.zeros((48, 64), np.uint8), np.zeros((2, 24, 32), np.uint8)),
+        (np.zeros((48, 64), np.uint8), np.zeros((24, 32, 2), np.int16)),
+        ([[0] * 64] * 48, np.zeros((24, 32, 2), np.uint8)),
+    ],
+)
+def test_planes_of_another_type_or_shape_are_refused(tmp_path: Path, luma: Any, chroma: Any) -> None:
+    frame = make_frames([0])[0]
+    sink = VideoSink(tmp_path / "out.mp4", scene_of([frame]))
+    with pytest.raises(UsageError, match="give uint8 arrays of the shapes"), sink:
+        sink.write(replace(frame, luma=luma, chroma=chroma), None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a\0b.mp4", "\ud800.mp4", "\0"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="no file can have the name"):
+        open_sink(name, scene_of(make_frames([0])))
