@@ -26,10 +26,16 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     Classify,
     CountLines,
     CutRows,
+    JoinCells,
+    MarkCells,
+    MeasureRegions,
     Prepare,
     Recall,
+    Regions,
     Total,
+    class_bits,
 )
+from cliprl.pipeline.segment.decision import InstrumentRegions
 from cliprl.pipeline.segment.refinement import FORGETTING, SETTLED, SMOOTHING
 from cliprl.pipeline.segment.temporal_prior import CUT, THUMBNAIL_STRIDE
 
@@ -45,7 +51,7 @@ PRIOR_WINDOW = 8
 class NetworkShape:
     """Sizes of a bundle's networks: input (height, width), grid (rows, columns), features per cell, classes.
 
-    parts, part_share: what masks merge into one more class (see `Manifest`); no parts: nothing.
+    parts, part_share: what masks merge into one more class (see `Manifest`); no parts: nothing. regions: None for no rule.
     """
 
     height: int
@@ -56,6 +62,7 @@ class NetworkShape:
     classes: int
     parts: tuple[int, ...] = ()
     part_share: float = 0.0
+    regions: InstrumentRegions | None = None
 
     @property
     def mask_classes(self) -> int:
@@ -115,6 +122,7 @@ class Inference:
         self._sums = gpu.empty(self._thumbnail_size[:1], np.uint32)
         self._fresh, self._cut = (gpu.empty((1,), np.int32) for _ in range(2))
         self._confidence = gpu.empty((shape.rows, shape.columns), np.float32)
+        self._roots, self._sizes = (gpu.empty((shape.rows, shape.columns), np.int32) for _ in range(2))
         self._lines = gpu.empty((shape.rows, shape.mask_classes + 2), np.float32)
         self.numbers = gpu.empty((number_bytes(shape, steps),), np.uint8)
         self._totals = gpu.address(self.numbers) + number_bytes(shape, steps) - total_bytes(shape)
@@ -215,9 +223,15 @@ class Inference:
     def _label(self, stream: CudaStream) -> None:
         gpu, shape = self._gpu, self.shape
         confidence, lines = gpu.address(self._confidence), gpu.address(self._lines)
-        logits = gpu.address(self._logits)
-        merged = (shape.part_share, sum(1 << part for part in shape.parts))
-        gpu.launch(Classify(shape.columns, shape.rows, logits, shape.classes, *merged, self._frame, confidence), stream)
+        logits, merged = gpu.address(self._logits), (shape.part_share, class_bits(shape.parts))
+        regions, rule, grid = Regions(), shape.regions, (shape.columns, shape.rows)
+        if rule is not None:
+            scratch = gpu.address(self._roots), gpu.address(self._sizes)
+            regions = Regions.of(rule.members, rule.others, rule.threshold, rule.share * shape.cells, *scratch)
+            gpu.launch(MarkCells(*grid, logits, shape.classes, 0, self._frame, regions), stream)
+            gpu.launch(JoinCells(*grid, regions.roots), stream)
+            gpu.launch(MeasureRegions(*grid, regions.roots, regions.sizes), stream)
+        gpu.launch(Classify(*grid, logits, shape.classes, *merged, self._frame, confidence, regions), stream)
         columns = shape.mask_classes + 2
         gpu.launch(CountLines(columns, shape.rows, self._frame, confidence, shape.columns, 0, lines), stream)
         gpu.launch(Total(columns, 1, lines, shape.rows, 0, self._totals), stream)

@@ -98,8 +98,8 @@ class CudaSegmenter(Segmenter):
         manifest = self.bundle.manifest
         grid = (manifest.height // manifest.stride, manifest.width // manifest.stride)
         features = self._encoder.outputs["features"].shape[1]
-        merged = (self._parts, self._part_share)
-        return NetworkShape(manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings), *merged)
+        sizes = (manifest.height, manifest.width, *grid, features, len(self.bundle.embeddings))
+        return NetworkShape(*sizes, self._parts, self._part_share, self.regions)
 
     def reset(self) -> None:
         """Forget the last frame and its field of view, before another stream."""

@@ -32,12 +32,12 @@ class InstrumentRegions:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self | None:
-        """Return the rule of a bundle; None for one without."""
-        if manifest.regions is None:
-            return None
+        """Return the rule of a bundle; None for one without, without instruments or without background and tissue."""
         kinds = [spec.kind for spec in manifest.classes]
         members = tuple(i for i, kind in enumerate(kinds) if kind == "instrument")
         others = tuple(i for i, kind in enumerate(kinds) if kind in ("background", "tissue"))
+        if not (manifest.regions and members and others):
+            return None
         return cls(members, others, manifest.regions.threshold, manifest.regions.share)
 
     def apply(self, probabilities: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:

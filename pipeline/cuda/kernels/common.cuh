@@ -1,5 +1,6 @@
 // What every kernel here shares. The same source is compiled for GPUs (NVRTC, nvcc) and for the host (host.h), so it
-// uses no library, no shared memory and no atomics: a kernel is a pure function of its arguments and a place (x, y).
+// uses no library and no shared memory: a kernel is a function of its arguments and a place (x, y), and its result does not depend
+// on the order of places. Of atomic operations, atomicMin and atomicAdd of int are there.
 #pragma once
 
 typedef unsigned char u8;

@@ -28,3 +28,14 @@ static thread_local Place blockIdx, threadIdx, blockDim;
 
 static inline int nearest(float value) { return (int)__builtin_lrintf(value); }
 #define expf __builtin_expf
+
+// Threads run one after another.
+static inline int atomicMin(int *place, int value) {
+    const int before = *place;
+    if (value < before) *place = value;
+    return before;
+}
+static inline int atomicAdd(int *place, int value) {
+    *place += value;
+    return *place - value;
+}

@@ -1,5 +1,6 @@
 // From logits to labels: on the network's grid, then at the size of the frame's chroma.
 #include "frame.cuh"
+#include "regions.cu"
 
 struct Classify {
     int width, height; // of the grid
@@ -9,6 +10,7 @@ struct Classify {
     u64 parts;              // bit k: class k is a part of an instrument; 0: no part is ever unsure
     const FrameData *frame; // its probabilities, labels and present are written
     float *confidence;
+    Regions regions; // with a rule, the probabilities are written already, by `mark_cells`
 };
 
 // The union of unsure parts, one more class: see `merge_unsure` of the CPU. Behind it each part keeps what it had. Returns whether
@@ -30,23 +32,22 @@ DEVICE bool merge_parts(const Classify &a, float *chances, size_t plane) {
     return unsure;
 }
 
-// Softmax, the winner (0 outside the image), its probability, and which classes win anywhere in the image.
+// The probabilities, the winner (0 outside the image), its probability, and which classes win anywhere in the image.
 KERNEL(classify, Classify) {
     const size_t plane = (size_t)a.width * a.height, here = (size_t)y * a.width + x;
-    int best = 0;
-    float largest = a.logits[here], sum = 0.0f;
-    for (int k = 1; k < a.classes; k++) {
-        const float value = a.logits[k * plane + here];
-        if (value > largest) largest = value, best = k;
-    }
-    for (int k = 0; k < a.classes; k++) sum += expf(a.logits[k * plane + here] - largest);
     const FrameData &f = *a.frame;
     float *chances = f.probabilities + here;
-    for (int k = 0; k < a.classes; k++) chances[k * plane] = expf(a.logits[k * plane + here] - largest) / sum;
+    if (a.regions.members)
+        decide_instruments(a.regions, here, chances, a.classes, plane);
+    else
+        softmax(a.logits + here, chances, a.classes, plane);
+    int best = 0;
+    for (int k = 1; k < a.classes; k++)
+        if (chances[k * plane] > chances[best * plane]) best = k;
     const bool inside = inside_view(f, x, y, a.width, a.height);
+    a.confidence[here] = inside ? chances[best * plane] : 0.0f;
     int label = inside ? best : 0;
     if (a.parts && merge_parts(a, chances, plane) && (a.parts >> label & 1)) label = a.classes;
-    a.confidence[here] = inside ? 1.0f / sum : 0.0f;
     f.labels[here] = (u8)label;
     // All who write here write the same.
     if (x >= f.touched_left && x < f.touched_right && y >= f.touched_top && y < f.touched_bottom) f.present[label] = 1;

@@ -23,12 +23,16 @@ from cliprl.pipeline.cuda.kernels.kernel_arguments import (
     CountLines,
     CutRows,
     FrameData,
+    JoinCells,
+    MarkCells,
+    MeasureRegions,
     Recall,
+    Regions,
     Total,
     Warp,
 )
 from cliprl.pipeline.cuda.view_tracker import DISTANCES, MOST_CELLS, StripLayout, strip_launches
-from cliprl.pipeline.segment.decision import merge_unsure
+from cliprl.pipeline.segment.decision import InstrumentRegions, merge_unsure, segmentation_of
 from cliprl.pipeline.segment.refinement import SETTLED
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.view.shape_fit import STRIPS, Ends, find_ends
@@ -242,3 +246,75 @@ def test_unsure_parts_are_merged_as_on_the_cpu(seed: int, parts: set[int], share
     np.testing.assert_array_equal(labels, expected.labels)
     np.testing.assert_array_equal(confidence, sure)
     np.testing.assert_array_equal(present > 0, np.isin(np.arange(classes + 1), [*plain.labels, *labels]))
+
+
+GRIDS = [(64, 80), (96, 120)]
+RULE = InstrumentRegions(members=(1, 2), others=(0, 3), threshold=0.4, share=0.006)
+
+
+def shape_of(name: str, rows: int, columns: int) -> NDArray[np.bool_]:
+    """Cells whose connected regions are hard to find."""
+    y, x = np.mgrid[:rows, :columns]
+    v, u = y - rows / 2, x - columns / 2
+    shapes = {
+        "random": np.random.default_rng(0).random((rows, columns)) < 0.45,
+        "diagonals": ((x + y) % 2 == 0) & (x < columns / 2),
+        "specks": (x % 3 == 0) & (y % 3 == 0),
+        "ring": np.abs(np.hypot(u, v) - rows / 4) < 1,
+        "comb": (x % 2 == 0) | (y == rows * 3 // 4),
+        "spiral": np.cos(np.arctan2(v, u) + np.hypot(u, v)) > 0.5,
+        "none": np.zeros((rows, columns), bool),
+    }
+    return shapes[name]
+
+
+def decided(logits: NDArray[np.float32], view: Viewport, rule: InstrumentRegions) -> Segmentation:
+    """What the kernels decide on logits (K, rows, columns)."""
+    classes, *grid = logits.shape
+    data, size = FrameData(), grid[::-1]
+    set_view(data, view, (grid[0], grid[1]))
+    probabilities, confidence = np.empty_like(logits), np.empty(grid, np.float32)
+    labels, present = np.empty(grid, np.uint8), np.zeros(classes, np.uint8)
+    data.probabilities, data.labels, data.present = (a.ctypes.data for a in (probabilities, labels, present))
+    roots, sizes = np.full((2, *grid), 7, np.int32)
+    scratch, least = (roots.ctypes.data, sizes.ctypes.data), rule.share * labels.size
+    regions = Regions.of(rule.members, rule.others, rule.threshold, least, *scratch)
+    launch(MarkCells(*size, logits.ctypes.data, classes, 0, addressof(data), regions))
+    launch(JoinCells(*size, roots.ctypes.data))
+    launch(MeasureRegions(*size, *scratch))
+    pointers = (addressof(data), confidence.ctypes.data)
+    launch(Classify(*size, logits.ctypes.data, classes, 0, 0, *pointers, regions))
+    return Segmentation(labels, probabilities, view, float(confidence[confidence > 0].mean()), 0)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("circle", [False, True])
+@pytest.mark.parametrize("shape", ["random", "diagonals", "specks", "ring", "comb", "spiral", "none"])
+def test_instruments_are_decided_by_regions_as_on_the_cpu(shape: str, circle: bool, grid: tuple[int, int]) -> None:
+    size, sizes = (90, 150), (grid[0] * 4, grid[1] * 4)
+    view = circle_viewport(size, sizes, (75.0, 45.0, 44.0)) if circle else full_viewport(*size, *sizes)
+    rng, cells = np.random.default_rng(1), shape_of(shape, *grid)
+    logits = rng.normal(0, 1, (5, *grid)).astype(np.float32)
+    logits[1:3] += np.where(cells ^ (rng.random(grid) < 0.002), 6, -6).astype(np.float32)
+    logits[4] += 6 * (rng.random(grid) < 0.02)  # a class of neither group
+    found, expected = decided(logits, view, RULE), segmentation_of(logits, view, 0, 0.0, RULE)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    assert found.confidence == pytest.approx(expected.confidence, rel=1e-5)
+    instruments = np.isin(found.labels, RULE.members)
+    assert instruments.any() == (shape not in ("specks", "none"))
+    dropped = np.isin(segmentation_of(logits, view, 0, 0.0).labels, RULE.members) & ~instruments
+    assert dropped.any()
+
+
+@given(seed=st.integers(0, 99), threshold=st.floats(0.1, 0.9), share=st.floats(0, 0.2), spread=st.floats(0.1, 20))
+@settings(deadline=None, max_examples=30)
+def test_regions_of_any_logits_are_the_cpus(seed: int, threshold: float, share: float, spread: float) -> None:
+    view, rule = (
+        circle_viewport((90, 120), (64, 80), (60.0, 45.0, 44.0)),
+        replace(RULE, threshold=threshold, share=share),
+    )
+    logits = np.random.default_rng(seed).normal(0, spread, (5, 16, 20)).astype(np.float32)
+    found, expected = decided(logits, view, rule), segmentation_of(logits, view, 0, 0.0, rule)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)

@@ -17,7 +17,7 @@ from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler
 from numpy.typing import NDArray
 
-from cliprl.engines import CompiledBundle, load_engines, open_bundle
+from cliprl.engines import CompiledBundle, RegionSpec, load_engines, open_bundle
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
@@ -121,11 +121,13 @@ def test_trace_shows_stages_on_their_threads_and_calls_profiler(
     assert len(gpu.ranges) == marked  # a stream without a profiler marks nothing
 
 
-@pytest.mark.parametrize("rotation", [0, 90])
-def test_a_stream_comes_out_as_on_the_cpu(engines: CompiledBundle, images: list[Frame], rotation: int) -> None:
+@pytest.mark.parametrize(("rotation", "regions"), [(0, None), (90, RegionSpec(0.2, 0.006))])
+def test_a_stream_comes_out_as_on_the_cpu(
+    engines: CompiledBundle, images: list[Frame], rotation: int, regions: RegionSpec | None
+) -> None:
     device, gpu = simulated(rotation, engines)
     shipped = open_bundle()
-    bundle = replace(shipped, manifest=replace(shipped.manifest, part_share=0.9))
+    bundle = replace(shipped, manifest=replace(shipped.manifest, part_share=0.9, regions=regions))
     segmenter = device.segmenter(bundle, engines=engines)
     found = played(segmenter, device.overlay(segmenter.classes), Played(images, rotation=rotation))
     gpu.drain()

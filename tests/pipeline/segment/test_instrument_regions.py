@@ -55,6 +55,12 @@ def test_parts_are_counted_together() -> None:
     assert 25 * 1600 < np.count_nonzero(labels_at_frame(found, 640, 800)) < 49 * 1600
 
 
+@pytest.mark.parametrize("kept", ["instrument", "tissue"])
+def test_bundles_of_one_group_have_no_rule(kept: str) -> None:
+    classes = tuple(spec for spec in CLASSES if spec.kind == kept)
+    assert InstrumentRegions.of(replace(MANIFEST, classes=classes)) is None
+
+
 def test_small_regions_are_left_out() -> None:
     """0.02 of 320 cells are 6.4: of seven cells that touch at corners too, none is lost; of six, all."""
     sure = (0.1, 0.9, 0.0, 0.0, 0.0)
