@@ -63,6 +63,18 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
         "does not exist on its server: check the address",
     ),
     (
+        (av.error.HTTPServerError, av.error.HTTPTooManyRequestsError),
+        Problem.OTHER,
+        SourceError,
+        "is not given out by its server now, which is overloaded or faulty: try again later",
+    ),
+    (
+        (av.error.HTTPError, av.error.HTTPClientError),
+        Problem.OTHER,
+        SourceError,
+        "is refused by its server: check the address",
+    ),
+    (
         (TimeoutError, av.error.ExitError),
         Problem.TIMEOUT,
         SourceError,
@@ -122,5 +134,9 @@ def explain(error: BaseException, name: str) -> SourceError:
     for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
             return source_error(kind, problem, f"{shown} {text}")
-    reason = redact(str(getattr(error, "strerror", None) or error)).splitlines()
-    return SourceError(f"{shown} can't be read: {reason[0] if reason else type(error).__name__}")
+    lines = redact(str(getattr(error, "strerror", None) or error)).splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    remedy = (
+        "check the address, and where its server leads to" if "://" in name else "check what it is, or copy it again"
+    )
+    return SourceError(f"{shown} can't be read ({reason}): {remedy}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -398,3 +399,43 @@ def test_missing_segments_of_a_playlist_are_noted(tmp_path: Path, gone: tuple[in
         assert len(list(source)) == 100 - 25 * len(gone)
         notes = " ".join(source.info.notes)
     assert (words in notes) if words else not notes
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (302, "check the address, and where its server leads to"),  # to itself, without an end
+        (401, "check user and password"),
+        (404, "check the address"),
+        (410, "is refused by its server: check the address"),
+        (429, "try again later"),
+        (500, "try again later"),
+        (503, "try again later"),
+    ],
+)
+def test_an_answer_of_a_web_server_without_video_has_a_remedy(status: int, words: str) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(CliprlError, match=words):
+                open_source(f"http://127.0.0.1:{server.server_address[1]}/a.mp4")
+        finally:
+            server.shutdown()
+
+
+def test_what_is_no_file_has_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "socket.mp4"
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(path))
+        with pytest.raises(CliprlError, match=r"can't be read \(.*\): check what it is, or copy it again"):
+            open_source(path)
