@@ -413,7 +413,7 @@ def test_missing_segments_of_a_playlist_are_noted(tmp_path: Path, gone: tuple[in
         (503, "try again later"),
     ],
 )
-def test_an_answer_of_a_web_server_without_video_has_a_remedy(status: int, words: str) -> None:
+def test_web_answers_without_video_have_a_remedy(status: int, words: str) -> None:
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
