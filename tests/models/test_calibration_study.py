@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cliprl.engines import UsageError, open_bundle
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import ProtocolSet
 from cliprl.models.studies import model_card
-from cliprl.models.studies.confidence import calibration
+from cliprl.models.studies.confidence import calibration, guard_study
 from cliprl.models.studies.confidence.calibration import fit_confidence, left_out, rank_scores, score_confidence
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
@@ -142,3 +143,14 @@ def test_sets_without_failed_frames_are_refused() -> None:
     whole = np.array([[100, 100, 0]] * 10)
     with pytest.raises(UsageError, match="some of them with an IoU below"):
         fit_confidence({row: FrameScores(**{**scores.arrays(), "refined": whole})})  # type: ignore[arg-type]
+
+
+def test_the_guard_study_names_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = np.zeros(2)
+    monkeypatch.setattr(guard_study, "write_skin", lambda folder: 0)
+    monkeypatch.setattr(guard_study, "score_row", lambda *rest: SimpleNamespace(frame_values=lambda: far))
+    monkeypatch.setattr(guard_study, "distances", lambda *rest: far)
+    monkeypatch.setattr(guard_study, "red_shares", lambda *rest: far)
+    guard_study.compare_rules(tmp_path, "small", quiet=True)
+    result = json.loads((tmp_path / "guard-study.json").read_text())
+    assert (result["bundle"], result["hashes"]) == ("small", open_bundle("small").manifest.hashes)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch
 from cliprl.models.data.io import read_npz
 from cliprl.models.data.label_mapping import RelabelledDataset, with_partial_labels
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, allowed_classes
+from cliprl.models.data.sets import rendered
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import UNSURE, VocalFolds
 from cliprl.models.training.parallel import process_cpus
@@ -224,3 +226,12 @@ def test_threads_read_archives_in_turns(tmp_path: Path, monkeypatch: pytest.Monk
         found = list(pool.map(lambda _: read_npz(tmp_path / "a.npz", ("y", "x")), range(40)))
     assert not any(together)
     assert all([len(array) for array in arrays] == [4, 3] for arrays in found)
+
+
+def test_a_rendering_process_that_is_killed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*rest: object, **named: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+
+    monkeypatch.setattr(rendered, "ProcessPoolExecutor", end)
+    with pytest.raises(CliprlError, match=r"renders scenes was killed, .*: set data\.workers=1"):
+        RenderedScenes(RenderedSpec(7, 2, 1, 64, 80), tmp_path, 1, lambda done, total: None)

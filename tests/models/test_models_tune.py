@@ -8,13 +8,25 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
-from cliprl.engines import Bundle, ClassSpec, EngineError, UsageError, compile_engine, open_bundle, seal_bundle
+from cliprl.engines import (
+    Bundle,
+    ClassSpec,
+    CliprlError,
+    EngineError,
+    UsageError,
+    compile_engine,
+    open_bundle,
+    seal_bundle,
+)
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.bundle.reference_outputs import encoder_shapes
@@ -23,7 +35,10 @@ from cliprl.models.cli import train as cli
 from cliprl.models.config.load import load_tune_config
 from cliprl.models.data.registry import lines_of_path
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, Sample
+from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.tuning import remake
+from cliprl.models.tuning import tune as tuning
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
 from cliprl.models.tuning.held_out import hold_out
@@ -405,3 +420,22 @@ def test_settings_of_tuning_are_checked() -> None:
         load_tune_config(["data=3"])
     with pytest.raises(UsageError, match="setting 'share' is 1"):
         load_tune_config(["share=1.0"])
+
+
+def test_a_name_that_no_bundle_holds_is_refused_at_once(tmp_path: Path) -> None:
+    options = tuning.TuneOptions("small", ["folder:nowhere"], tmp_path / "a\nb")
+    with pytest.raises(UsageError, match=r"bundle can't hold this name, size or class: name: .*, not 'a\\nb'"):
+        tuning.tune(options, load_tune_config(), ProgressDisplay(Progress(disable=True)), Console())
+
+
+def test_a_loss_that_is_not_finite_names_the_rate(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(index: int) -> None:
+        raise NotFiniteError("the loss is nan")
+
+    monkeypatch.setattr(tuning, "TrainableEncoder", lambda *rest: SimpleNamespace(weights=[]))
+    monkeypatch.setattr(tuning, "_encoded", lambda *rest: [])
+    monkeypatch.setattr(tuning.EncodedViews, "join", lambda parts: [])
+    monkeypatch.setattr(tuning, "TuningStage", lambda *rest: SimpleNamespace(step=step))
+    data, old = tuning.TuningData(*([] for _ in range(4))), tuning.OldViews([], [])  # type: ignore[arg-type]
+    with pytest.raises(CliprlError, match="step 0: the loss is nan; no bundle is written: lower the rate"):
+        tuning.train_encoder(bundle, data, load_tune_config(["steps=1"]), ProgressDisplay(Progress()), old)
