@@ -21,6 +21,7 @@ from cliprl.models.labelling.saliency import (
     saliency,
 )
 from cliprl.models.labelling.saliency.dense import dense_embeddings
+from cliprl.models.labelling.saliency.methods import OTHER_THINGS, embed_text
 from cliprl.models.labelling.saliency.tower_blocks import network_pixels, tower_blocks
 from cliprl.models.labelling.text_mask import TextMaskSettings, text_mask
 from cliprl.models.network.network import ClipSegmenter
@@ -135,6 +136,10 @@ def test_bundles_have_dense_maps_only() -> None:
     image = planted_image((2, 2), 0)
     found = saliency(model, image, "an instrument shaft", SaliencySettings(method="dense"))
     assert found.shape == image.shape[:2]
+    one = embed_text(model, "an instrument shaft")
+    mirrored = 2 * np.mean([embed_text(model, other) for other in OTHER_THINGS], axis=0) - one
+    opposite = saliency(model, image, mirrored, SaliencySettings(method="dense"))
+    assert np.allclose(opposite, 1 - found, atol=1e-3), "what all texts have in common cancels out"
     with pytest.raises(UsageError, match="bundle small has no torch weights"):
         saliency(model, image, "a shaft")
 

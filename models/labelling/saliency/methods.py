@@ -22,7 +22,8 @@ from cliprl.models.labelling.saliency.tower_blocks import network_pixels, tower_
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 
-# What an image shows besides the prompted thing: a dense map is the margin over the best of these.
+# What an image shows besides the prompted thing: a dense map is the margin over the mean of these, for the presence test over the
+# best. What all texts have in common cancels out in the mean; over the best, the maps of all absent things are alike.
 OTHER_THINGS = ("background", "tissue", "an organ", "an endoscopic view")
 Text = str | NDArray[np.float32]
 
@@ -75,15 +76,21 @@ def dense_margins(
     model: SaliencyModel, image: NDArray[np.uint8], text: Text, others: Sequence[Text] = OTHER_THINGS
 ) -> NDArray[np.float32]:
     """Return, for each cell, the logit of `text` less the best of the other texts: float32 (h, w)."""
+    logits = _dense_logits(model, image, text, others)
+    margins: NDArray[np.float32] = logits[0] - logits[1:].max(0)
+    return margins
+
+
+def _dense_logits(
+    model: SaliencyModel, image: NDArray[np.uint8], text: Text, others: Sequence[Text]
+) -> NDArray[np.float32]:
+    """Return the logits (1 + K, h, w) of `text` and of the other texts."""
     if not others:
         raise UsageError("a dense map compares the prompt with other texts: give at least one")
     texts = np.stack([embed_text(model, each) for each in (text, *others)])
     if isinstance(model.network, BundleLogits):
-        logits = model.network.logits(image, texts)
-    else:
-        logits = _network_logits(model.network, image, torch.from_numpy(texts), model.has_decoder)
-    margins: NDArray[np.float32] = logits[0] - logits[1:].max(0)
-    return margins
+        return model.network.logits(image, texts)
+    return _network_logits(model.network, image, torch.from_numpy(texts), model.has_decoder)
 
 
 def embed_text(model: SaliencyModel, text: Text) -> NDArray[np.float32]:
@@ -117,7 +124,9 @@ def _network_logits(
 def _dense(
     model: SaliencyModel, image: NDArray[np.uint8], text: Text, settings: SaliencySettings
 ) -> NDArray[np.float32]:
-    return dense_margins(model, image, text, settings.others)
+    logits = _dense_logits(model, image, text, settings.others)
+    values: NDArray[np.float32] = logits[0] - logits[1:].mean(0)
+    return values
 
 
 def _m2ib(
