@@ -28,12 +28,12 @@ from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, op
 from cliprl.models.studies.text_study import UNKNOWN
 from cliprl.models.studies.words.presence_study import PROMPT
 
-SETS = ("EndoVis 2015 D1", "EndoVis 2015 OP3", "EndoVis 2015 D2", "EndoVis 2015 OP1")
-SETTINGS = SaliencySettings(method="dense")
+SALIENCY_SETS = ("EndoVis 2015 D1", "EndoVis 2015 OP3", "EndoVis 2015 D2", "EndoVis 2015 OP1")
+DENSE_MAPS = SaliencySettings(method="dense")
 # Maps are compared at this size.
-SIZE = 80, 64
+MAP_SIZE = 80, 64
 # Frames with a smaller or larger share of instruments are left out.
-LEAST_SHARE = 0.01
+LEAST_TRUTH = 0.01
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -50,23 +50,23 @@ def compare_words(
         "bundle": dict(open_bundle(bundle).manifest.hashes),
         "prompt": PROMPT,
         "sets": {
-            one.name: {"use": rules.use(one)} | score_set(model, open_dataset(one.data, "test", context), frames)
-            for one in select_sets(rules, SETS)
+            one.name: {"use": rules.use(one)} | score_words(model, open_dataset(one.data, "test", context), frames)
+            for one in select_sets(rules, SALIENCY_SETS)
         },
     }
     write_result(out, json.dumps(result, indent=1))
     typer.echo(json.dumps(result["sets"], indent=1))
 
 
-def score_set(model: SaliencyModel, data: LabelledDataset, frames: int) -> dict[str, Any]:
+def score_words(model: SaliencyModel, data: LabelledDataset, frames: int) -> dict[str, Any]:
     """Return the means over the frames."""
     instruments = instrument_classes(data.classes)
     correlations, areas = list[list[float]](), list[list[float]]()
     for index in np.unique(np.linspace(0, len(data) - 1, frames).astype(int)).tolist():
         sample = data[index]
-        labels = cv2.resize(sample.labels, SIZE, interpolation=cv2.INTER_NEAREST).ravel()
+        labels = cv2.resize(sample.labels, MAP_SIZE, interpolation=cv2.INTER_NEAREST).ravel()
         truth, known = instruments[np.where(labels == IGNORE, 0, labels)], labels != IGNORE
-        if not LEAST_SHARE < truth[known].mean() < 1 - LEAST_SHARE:
+        if not LEAST_TRUTH < truth[known].mean() < 1 - LEAST_TRUTH:
             continue
         right, *wrong = (_map(model, sample.image, word)[known] for word in (PROMPT, *UNKNOWN))
         correlations.append([rank_correlation(right, one) for one in wrong])
@@ -82,8 +82,8 @@ def score_set(model: SaliencyModel, data: LabelledDataset, frames: int) -> dict[
 
 
 def _map(model: SaliencyModel, image: NDArray[np.uint8], word: str) -> NDArray[np.float32]:
-    found = saliency(model, image, word, SETTINGS)
-    return np.asarray(cv2.resize(found, SIZE, interpolation=cv2.INTER_AREA), np.float32).ravel()
+    found = saliency(model, image, word, DENSE_MAPS)
+    return np.asarray(cv2.resize(found, MAP_SIZE, interpolation=cv2.INTER_AREA), np.float32).ravel()
 
 
 def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
