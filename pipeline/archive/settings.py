@@ -12,7 +12,6 @@ from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.pipeline.cli.class_selection import open_with_classes, select_classes
-from cliprl.pipeline.cli.label_options import check_label_style
 from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.live.factory import LiveOptions
@@ -60,7 +59,10 @@ class ArchiveSettings:
         bundle = open_with_classes(self.bundle, self.prompts, (), self.input_size)
         if self.classes is not None:
             select_classes(self.classes, bundle.manifest.mask_classes)
-        check_label_style(self.outputs, LabelStyle(polygons=self.polygons))
+        if self.polygons and not any(kind and kind.refers_to_frames for kind in map(find_sink, self.outputs)):
+            raise UsageError(
+                "--polygons is for label files: add coco, cvat or labelstudio to --outputs, or leave it out"
+            )
         if not self.ids and (named := [name for name in self.outputs if name.endswith(IDS_SUFFIX)]):
             raise UsageError(
                 f"the output '{named[0]}' is for the ids of instruments, which are not tracked: give --ids too"

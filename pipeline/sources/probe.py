@@ -17,6 +17,8 @@ _BOTTOM_FIRST = (3, 4)
 _HIGHEST_RATE = 1000
 # Looking at each entry of an index takes 2 us; of longer ones the length must do.
 _MOST_ENTRIES = 500_000
+# Bytes that a server states for a stream without an end.
+_ENDLESS = 1 << 50
 
 
 def check_file(path: Path) -> None:
@@ -63,6 +65,14 @@ def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, c
         "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
     }
+
+
+def has_end(container: Any, stream: Any) -> bool:
+    """Whether an input over a network is a stored one: it states its duration, or its server the length of the file."""
+    if stream.duration is not None or container.duration is not None:
+        return True
+    is_playlist = container.format.name.startswith(("hls", "dash"))  # its length is that of the list
+    return not is_playlist and 0 < container.size < _ENDLESS
 
 
 def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:

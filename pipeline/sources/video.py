@@ -33,7 +33,7 @@ from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import explain, redact
-from cliprl.pipeline.sources.probe import check_file, probe_stream, stated_frames
+from cliprl.pipeline.sources.probe import check_file, has_end, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
@@ -96,7 +96,7 @@ class VideoSource(FrameSource):
     def _start(self, live: bool | None) -> None:
         stream, chosen = select(self._container, redact(self._name), self._wanted)
         if live is None:  # over a network, what has an end is a file
-            live = not self._local and stream.duration is None and self._container.duration is None
+            live = not self._local and not has_end(self._container, stream)
         self._passthrough = passthrough_of(self._container, live=live)
         self._timeline = timeline_of(self._container, stream, live=live)
         self.waits = live or not self._local or self._is_pipe()

@@ -288,6 +288,7 @@ def test_a_connection_closed_early_is_noted(server: str) -> None:
         assert 0 < len(list(source)) < 12
         assert any("closed" in note for note in source.info.notes)
     with open_source(f"http://{server}/clip.ts") as source:
+        assert not source.info.live, "it has a length, so that it is not opened again at its end"
         assert len(list(source)) == 12
         assert not any("closed" in note for note in source.info.notes)
 
