@@ -385,6 +385,7 @@ def test_bad_input_is_refused_in_one_line(
         ([folder, "-o", tmp_path / "file"], 2, "is a file"),
         ([folder, "--outputs", "foo"], 2, "unknown output 'foo'"),
         ([folder, "--outputs", "ids"], 2, "give --ids too"),
+        ([folder, "--polygons", "--outputs", "report"], 2, "add coco, cvat or labelstudio to --outputs"),
         ([folder, "--bundle", "nothing"], 2, "nothing"),
         ([folder, "--classes", "fork"], 2, "unknown class 'fork'"),
         ([folder, "--workers", "0"], 2, "--workers 0"),
