@@ -15,8 +15,7 @@ TuningPrecision = Literal["auto", Precision]
 TRAINING_STAGES = ("contrastive", "supervised", "reinforcement")
 Count = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
-# A million times the largest one is a seed of torch too.
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]  # a million times it is a seed of torch too
 ImageSide = Annotated[int, Field(ge=32, le=MAX_SIDE, strict=True)]
 Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 PositiveNumber = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
@@ -24,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 PartialShare = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Severity = Annotated[float, Field(ge=0, le=5, strict=True)]
 UnrolledSteps = Annotated[int, Field(ge=1, le=MAX_STEPS, strict=True)]
+Variety = Annotated[float, Field(ge=0, le=4, strict=True)]  # OpenCV takes hours to fill views far outside an image
+ZoomFactor = Annotated[float, Field(ge=0, le=10, strict=True)]
 StrictText = Annotated[str, Field(strict=True)]
 Texts = tuple[StrictText, ...]
 
@@ -96,8 +97,8 @@ class DataConfig(_Settings):
     workers: Count = 0
     larynx_share: Share = 0.15
     composed_share: Share = 0.35
-    variety: Number = 1.0
-    policy_variety: Number = 1.0
+    variety: Variety = 1.0
+    policy_variety: Variety = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ class SupervisedConfig(_Settings):
     logits bilinearly: the boundary between two cells is learned, at the cost of time.
 
     The stage ends with the exponential moving average of its weights, of decay `average` (0: with the last weights). Of the
-    weights before the stage, `start_share` stays in them: both are averaged, as in WiSE-FT (Wortsman et al., 2022), so that
-    fine-tuning costs less of what the start knew.
+    weights that `network.start` gave, `start_share` stays in them, as in WiSE-FT (Wortsman et al., 2022): less is forgotten.
     """
 
     steps: Count = 2400
@@ -184,7 +184,7 @@ class CurriculumRange(_Settings):
 
     over: Number = 0.5
     severity: tuple[Severity, Severity] = (1.5, 1.5)
-    zoom: tuple[Number, Number] = (1.25, 1.25)
+    zoom: tuple[ZoomFactor, ZoomFactor] = (1.25, 1.25)
     unroll: tuple[UnrolledSteps, UnrolledSteps] = (3, 3)
 
 
@@ -271,7 +271,7 @@ class TuneConfig(_Settings):
     share: PartialShare = 0.5
     distillation: Number = 0.5
     dice: Number = 0.5
-    variety: Number = 1.0
+    variety: Variety = 1.0
     misfit: Number = 15.0
     data: OldDataConfig = field(default_factory=OldDataConfig)
 

@@ -332,6 +332,8 @@ def test_the_folder_follows_the_recipe_and_the_scores_are_shown(
         ("curriculum.reinforcement.unroll=[0, 3]", "'curriculum.reinforcement.unroll' is 0: it must be at least 1"),
         ("curriculum.reinforcement.unroll=[1, 65]", "it must be at most 64"),
         ("curriculum.supervised.severity=[1.5, 9.0]", "it must be at most 5"),
+        ("curriculum.supervised.zoom=[1.0, 1e9]", "it must be at most 10"),
+        ("data.variety=1e6", "'data.variety' is 1000000.0: it must be at most 4"),
         ("supervised.start_share=0.7", "'supervised.start_share' is 0.7 without network.start"),
         ('data={larynx="x", larynx_share=0.8}', "are 0.8 and 0.35: together they must be at most 1"),
         ("nonsense", "not of the form"),
