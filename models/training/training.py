@@ -124,6 +124,8 @@ def _make(folder: Path) -> None:
         raise UsageError(
             f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
         ) from error
+    if (folder / BUNDLE).is_file():
+        raise UsageError(f"'{folder / BUNDLE}' is a file where the bundle goes: move it, or give another --out")
 
 
 def train_base(network: ClipSegmenter, run: TrainingRun) -> None:

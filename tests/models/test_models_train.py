@@ -374,6 +374,13 @@ def test_a_missing_start_is_named_before_anything_is_made(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_place_of_the_bundle_is_named_at_once(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text("mine")
+    with pytest.raises(UsageError, match=r"bundle' is a file where the bundle goes: move it"):
+        train(load_recipe(recipe_file), tmp_path, TrainingCallback())
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_classes_that_no_bundle_holds_end_before_training(recipe_file: Path, tmp_path: Path) -> None:
     for part in ("images", "masks"):
         (tmp_path / "mine" / part).mkdir(parents=True)
