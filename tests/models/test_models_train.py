@@ -374,7 +374,7 @@ def test_a_missing_start_is_named_before_anything_is_made(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_place_of_the_bundle_is_named_at_once(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_bundle_is_named(recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle").write_text("mine")
     with pytest.raises(UsageError, match=r"bundle' is a file where the bundle goes: move it"):
         train(load_recipe(recipe_file), tmp_path, TrainingCallback())
