@@ -63,7 +63,12 @@ Overwrite = Annotated[
 Frames = Annotated[
     int | None,
     typer.Option(
-        min=1, max=1_000_000_000, rich_help_panel="Output", help="Stop after this many frames.", show_default="all"
+        min=1,
+        max=99_999_999,
+        metavar="N",
+        rich_help_panel="Output",
+        help="Stop after this many frames.",
+        show_default="all",
     ),
 ]
 Web = Annotated[
