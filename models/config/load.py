@@ -125,9 +125,16 @@ def _message(fault: FieldFault, defaults: Recipe | TuneConfig) -> str:
     if fault.kind == "dataclass_type":
         first_of_section = _known_settings(defaults, names)[0]
         return f"setting '{name}' is a section, not the value {value}: set {name}.{first_of_section}, for example"
+    return f"setting '{name}' is {value}: {_rule(fault)}"
+
+
+def _rule(fault: FieldFault) -> str:
+    if fault.bounds.get("ge") == 0:
+        return "it must not be negative"
+    if fault.kind not in _RULES:
+        return fault.rule
     bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in fault.bounds.items()}
-    rule = _RULES.get(fault.kind, fault.rule).format(**bounds)
-    return f"setting '{name}' is {value}: {rule if bounds.get('ge') not in (0, '0') else 'it must not be negative'}"
+    return _RULES[fault.kind].format(**bounds)
 
 
 def _known_settings(owner: Any, section: Iterable[str]) -> list[str]:

@@ -32,7 +32,7 @@ SALIENCY_SETS = ("EndoVis 2015 D1", "EndoVis 2015 OP3", "EndoVis 2015 D2", "Endo
 DENSE_MAPS = SaliencySettings(method="dense")
 # Maps are compared at this size.
 MAP_SIZE = 80, 64
-# Frames with a smaller or larger share of instruments are left out.
+# Frames are left out where instruments, or all else, cover no more than this share.
 LEAST_TRUTH = 0.01
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
