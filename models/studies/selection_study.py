@@ -22,8 +22,8 @@ from cliprl.engines import Bundle, CliprlError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import TuneConfig
 from cliprl.models.config.load import load_tune_config
+from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.registry import DatasetContext, open_dataset

@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from cliprl.engines import Bundle, RegionSpec, open_bundle, seal_bundle
+from cliprl.engines import Bundle, CliprlError, RegionSpec, open_bundle, seal_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
@@ -28,7 +28,7 @@ from cliprl.models.data.sample import IGNORE
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol, select_sets
 from cliprl.models.evaluation.study_command import (
     BundleOption,
     ProtocolOption,
@@ -86,11 +86,12 @@ def score_rules(
         for row, found in zip(counts, segmenter.found, strict=True):
             called = (table.predicted == 1)[labels_at_frame(found, *truth.shape)] & known
             row += [np.count_nonzero(mask) for mask in (called & there, called | there, called & ~there, known)]
-    return [
-        ({"iou": round(100 * both / either, 2)} if there_is else {}) | {"false": round(100 * wrong / all_, 3)}
-        for both, either, wrong, all_ in counts.tolist()
-        for there_is in (either > wrong,)
-    ]
+    return [_rates(*row) for row in counts.tolist()]
+
+
+def _rates(both: int, either: int, wrong: int, known: int) -> dict[str, float]:
+    rates = {"false": round(100 * wrong / known, 3)}
+    return {"iou": round(100 * both / either, 2)} | rates if either > wrong else rates
 
 
 def choose_rule(found: Mapping[str, Sequence[Mapping[str, float]]], rules: Sequence[RegionSpec]) -> RegionSpec | None:
@@ -104,7 +105,7 @@ def choose_rule(found: Mapping[str, Sequence[Mapping[str, float]]], rules: Seque
     for row, rule in enumerate(rules, 1):
         falls = [one[0]["iou"] - one[row]["iou"] for one in found.values() if "iou" in one[0]]
         false = [one[row]["false"] for one in found.values() if "iou" not in one[0]]
-        if max(falls, default=0) <= MOST_FALL and max(false, default=0) <= MOST_FALSE:
+        if falls and max(falls) <= MOST_FALL and max(false, default=0) <= MOST_FALSE:
             allowed[rule] = -fmean(falls)
     if not allowed:
         return None
@@ -131,43 +132,46 @@ def study(
     """Score the rules, and choose one."""
     sets, opened, context = load_protocol(protocol), open_bundle(bundle), study_context(set_, out)
     size = opened.manifest.height, opened.manifest.width
-    scores: dict[str, dict[str, list[dict[str, float]]]] = {}
-    rules: list[RegionSpec | None] = [None, *TRIED]
+
+    def score_sets(use: str, rules: Sequence[RegionSpec | None]) -> dict[str, list[dict[str, float]]]:
+        rows = [
+            (one, severity)
+            for one in select_sets(sets, ())
+            if sets.use(one) == use and not one.outside
+            for severity in (0, *one.severities)
+        ]
+        scores = {}
+        for done, (one, severity) in enumerate(rows, 1):
+            data, step = open_dataset(one.data, "test", context), one.every * every
+            if severity:
+                data, step = CorruptedDataset(data, severity, size), step * CORRUPTED_EVERY
+            name = one.name + (f", severity {severity}" if severity else "")
+            scores[name] = score_rules(opened, data, one.ignore, step, rules)
+            display.on_progress(use, done, len(rows))
+        return scores
+
     with ProgressDisplay.open(quiet) as display:
-        for choosing in (True, False):
-            entries = scores.setdefault("chosen" if choosing else "reported", {})
-            rows = [
-                (one, severity)
-                for one in select_sets(sets, ())
-                if (sets.use(one) == CHOSEN) is choosing and not one.outside
-                for severity in (0, *one.severities)
-            ]
-            for done, (one, severity) in enumerate(rows):
-                data, step = open_dataset(one.data, "test", context), one.every * every
-                if severity:
-                    data, step = CorruptedDataset(data, severity, size), step * CORRUPTED_EVERY
-                name = one.name + (f", severity {severity}" if severity else "")
-                entries[name] = score_rules(opened, data, one.ignore, step, rules)
-                display.on_progress("rows", done + 1, len(rows))
-            if choosing:
-                rule = choose_rule(entries, TRIED)
-                rules = [None, rule] if rule else [None]
-    tried = [None, *map(asdict, TRIED)]
+        chosen = score_sets(CHOSEN, [None, *TRIED])
+        rule = choose_rule(chosen, TRIED)
+        reported = score_sets(REPORTED, [None, rule] if rule else [None])
     result = {
         "bundle": opened.manifest.name,
         "hashes": dict(opened.manifest.hashes),
         "every": every,
         "rule": asdict(rule) if rule else None,
-        "tried": tried,
-        **scores,
+        "tried": [None, *map(asdict, TRIED)],
+        CHOSEN: chosen,
+        REPORTED: reported,
     }
     write_result(out / REGION_RESULT, json.dumps(result, indent=1))
     typer.echo(f"rule: {result['rule']}")
     place = 1 + TRIED.index(rule) if rule else 0
-    for use, entries in scores.items():
-        for name, found in entries.items():
-            typer.echo(f"{name} ({use}): {found[0]} -> {found[place if len(found) > 2 else -1]}")
-    if write and rule:
+    for use, scores, row in ((CHOSEN, chosen, place), (REPORTED, reported, -1)):
+        for name, found in scores.items():
+            typer.echo(f"{name} ({use}): {found[0]} -> {found[row]}")
+    if write and rule is None:
+        raise CliprlError("no rule keeps to its limits on the sets for choosing: nothing is sealed")
+    if write:
         seal_bundle(opened.path, replace(opened.manifest, regions=rule), opened.embeddings)
 
 
