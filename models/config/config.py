@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from cliprl.engines.bundle.schema import PlainText
-from cliprl.engines.bundle.validation import MAX_CONTEXT, MAX_EMBEDDING, MAX_SIDE, MAX_STEPS
+from cliprl.engines.bundle.validation import MAX_CONTEXT, MAX_EMBEDDING
+from cliprl.models.config.value_types import (
+    Count,
+    ImageSide,
+    Number,
+    PartialShare,
+    Positive,
+    PositiveNumber,
+    Precision,
+    Seed,
+    SettingsSection,
+    Severity,
+    Share,
+    StrictText,
+    Texts,
+    UnrolledSteps,
+    Variety,
+    ZoomFactor,
+)
 
-Precision = Literal["f32", "bf16"]
-TuningPrecision = Literal["auto", Precision]
 TRAINING_STAGES = ("contrastive", "supervised", "reinforcement")
-Count = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]  # a million times it is a seed of torch too
-ImageSide = Annotated[int, Field(ge=32, le=MAX_SIDE, strict=True)]
-Number = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-PositiveNumber = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-PartialShare = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Severity = Annotated[float, Field(ge=0, le=5, strict=True)]
-UnrolledSteps = Annotated[int, Field(ge=1, le=MAX_STEPS, strict=True)]
-Variety = Annotated[float, Field(ge=0, le=4, strict=True)]  # OpenCV takes hours to fill views far outside an image
-ZoomFactor = Annotated[float, Field(ge=0, le=10, strict=True)]
-StrictText = Annotated[str, Field(strict=True)]
-Texts = tuple[StrictText, ...]
-
-
-class _Settings:
-    """A section of a recipe, which pydantic validates when a file is loaded; an unknown name is an error."""
-
-    __slots__ = ()
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig(_Settings):
+class NetworkConfig(SettingsSection):
     """The network's architecture; images have `height` x `width` pixels.
 
     `tower` is the image backbone: an open_clip model by name (ViT-B-16) or by a file that describes it (model.json), with its
@@ -64,7 +59,7 @@ class NetworkConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class DataConfig(_Settings):
+class DataConfig(SettingsSection):
     """The training data: the sets listed in `train`, or, if it is empty, a mixture of rendered scenes and real tissue.
 
     Each set is a data set line (see `data/registry.py`); a relative folder is relative to `root`. `policy` lists the sets of
@@ -102,7 +97,7 @@ class DataConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class ContrastiveConfig(_Settings):
+class ContrastiveConfig(SettingsSection):
     """The contrastive stage with the DHN-NCE loss, whose tau is `temperature` and whose beta is `hardness`."""
 
     steps: Count = 150
@@ -113,7 +108,7 @@ class ContrastiveConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisedConfig(_Settings):
+class SupervisedConfig(SettingsSection):
     """The supervised stage: cross-entropy and Dice. `tower_rate` is the smaller learning rate of the pretrained backbone.
 
     Logits are compared with the labels of every `stride`-th pixel. A stride finer than the network's grid of 4 upsamples the
@@ -134,7 +129,7 @@ class SupervisedConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class ReinforcementConfig(_Settings):
+class ReinforcementConfig(SettingsSection):
     """The actor-critic stage; see `training/stages/rewards.py` and `training/stages/rollout.py`.
 
     Rewards: a cell that becomes right earns `label_reward`, one that becomes wrong loses it; each action but "keep" costs
@@ -175,7 +170,7 @@ class ReinforcementConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class CurriculumRange(_Settings):
+class CurriculumRange(SettingsSection):
     """The difficulty of a stage: each pair holds the value at the first step and the value from `over` of the steps on.
 
     `severity` is the strongest corruption of an image (0..5); `zoom` the largest share of the image's width that a view
@@ -196,7 +191,7 @@ class ReinforcementCurriculum(CurriculumRange):
 
 
 @dataclass(frozen=True, slots=True)
-class CurriculumConfig(_Settings):
+class CurriculumConfig(SettingsSection):
     """The curriculum of each stage that has one."""
 
     supervised: CurriculumRange = field(default_factory=CurriculumRange)
@@ -204,7 +199,7 @@ class CurriculumConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class WeakConfig(_Settings):
+class WeakConfig(SettingsSection):
     """Training on pseudo-labels, the `folder:` sets of `data.train`, in `rounds`.
 
     After each round but the last, the networks of the last `snapshots` moments of the supervised stage, `interval` steps apart,
@@ -217,7 +212,7 @@ class WeakConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringConfig(_Settings):
+class ScoringConfig(SettingsSection):
     """Further scores of the finished bundle: `scenes` unseen rendered scenes if the mixture was trained on.
 
     Every `every`-th frame of each set is scored.
@@ -228,56 +223,7 @@ class ScoringConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class OldDataConfig(_Settings):
-    """The data that a tuned bundle must not forget: rendered `scenes` of `frames` frames, and the listed sets.
-
-    Each line of `sets` is a data set line; a relative folder is relative to `root`. `test_scenes` further scenes and a part of
-    each set are held out. Rendered scenes are cached in `cache` ("" = the user's cache). `workers` as in a recipe.
-    """
-
-    sets: Texts = ()
-    root: StrictText = ""
-    cache: StrictText = ""
-    scenes: Count = 60
-    test_scenes: Count = 12
-    frames: Positive = 2
-    height: ImageSide = 384
-    width: ImageSide = 480
-    workers: Count = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TuneConfig(_Settings):
-    """The settings of `cliprl-train tune`.
-
-    `views` augmented views of the new frames and as many of the old ones are encoded once up to the trained layers: all that
-    follow the backbone, and the last `blocks` operators of the backbone with `backbone_rate` times the learning rate. Then
-    `steps` batches of views are learned, `share` of each from the new frames. `distillation` weighs the divergence from the
-    bundle's own probabilities on old views. `variety` scales the augmentation.
-
-    Frames are refused before training if their masks fit the bundle's own masks better by `misfit` points of IoU after they are
-    moved, inverted, mirrored or given to other frames (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if the CPU
-    computes it natively.
-    """
-
-    seed: Seed = 0
-    precision: TuningPrecision = "auto"
-    views: Positive = 320
-    steps: Count = 120
-    batch: Positive = 8
-    rate: Number = 3e-4
-    backbone_rate: Number = 0.5
-    blocks: Count = 33
-    share: PartialShare = 0.5
-    distillation: Number = 0.5
-    dice: Number = 0.5
-    variety: Variety = 1.0
-    misfit: Number = 15.0
-    data: OldDataConfig = field(default_factory=OldDataConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe(_Settings):
+class Recipe(SettingsSection):
     """All settings that decide what a run learns, independent of the machine. The manifest repeats `note`.
 
     `precision` is "f32", or "bf16" for mixed precision. A checkpoint is written every `save_every` steps, and images of

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError, first_fault
 from cliprl.engines.errors import FieldFault
-from cliprl.models.config.config import TRAINING_STAGES, Recipe, TuneConfig
+from cliprl.models.config.config import TRAINING_STAGES, Recipe
+from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.data.dataset_spec import DatasetSpec
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"

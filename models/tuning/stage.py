@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cliprl.engines import ClassSpec
-from cliprl.models.config.config import TuneConfig
+from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.data.sample import allowed_classes, instrument_classes
 from cliprl.models.training.losses import dice_loss
 from cliprl.models.training.parallel import autocast, device_of

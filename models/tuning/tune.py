@@ -17,7 +17,8 @@ from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bund
 from cliprl.engines.backends.registry import backend_of
 from cliprl.engines.bundle.bundle import ENCODER
 from cliprl.engines.bundle.schema import check_manifest
-from cliprl.models.config.config import Precision, TuneConfig, TuningPrecision
+from cliprl.models.config.tune_config import TuneConfig
+from cliprl.models.config.value_types import Precision, TuningPrecision
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import dataset_kind, lines_of_path

@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.reference_outputs import ImageBatch
-from cliprl.models.config.config import OldDataConfig
+from cliprl.models.config.tune_config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
