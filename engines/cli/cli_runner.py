@@ -245,9 +245,14 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
 
 def printable(text: str) -> str:
     """Return a line for a terminal: control characters in names, which could command it, are escaped."""
-    return "".join(
-        c if c.isprintable() else os.fsencode(c).decode("latin-1").encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """Return the bytes of a character of a file name, or the number of one that no name can hold, such as JSON's "\\ud800"."""
+    with suppress(UnicodeEncodeError):
+        character = os.fsencode(character).decode("latin-1")
+    return character.encode("unicode_escape").decode()
 
 
 def _complain(program: str, message: str, status: int) -> int:

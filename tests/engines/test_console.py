@@ -19,6 +19,7 @@ PROGRAM = "cliprl-test"
 ERRORS = {
     "failed": EngineError("it can't\nrun"),
     "misused": UsageError("no such thing"),
+    "unwritable": UsageError("no class 'a\ud800\x1b\udcff'"),
     "interrupted": KeyboardInterrupt(),
     "full": OSError(errno.ENOSPC, "No space left on device", "/data/out.bin"),
     "sent": OSError(errno.EROFS, "Read-only file system"),
@@ -51,6 +52,7 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
         (["well", "-s", "7"], 7, ""),
         (["failed"], 1, "cliprl-test: it can't run\n"),
         (["misused"], 2, "cliprl-test: no such thing\n"),
+        (["unwritable"], 2, "cliprl-test: no class 'a\\ud800\\x1b\\xff'\n"),
         (["interrupted"], 130, "cliprl-test: interrupted\n"),
         (
             ["full"],
