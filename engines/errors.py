@@ -75,6 +75,8 @@ def first_fault(error: ValidationError) -> FieldFault:
     faults = error.errors(include_url=False)
     first = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
     # Names of types that pydantic adds for a choice among several are no part of the place.
-    path = tuple(part for part in first["loc"] if not str(part).endswith("]") and "constrained-" not in str(part))
+    parts, is_key = first["loc"], first["type"] in _UNKNOWN
+    parents, key = (parts[:-1], parts[-1:]) if is_key else (parts, ())  # a key of the file may look like such a name
+    path = (*(part for part in parents if not str(part).endswith("]") and "constrained-" not in str(part)), *key)
     rule = first["msg"].removeprefix("Value error, ")
     return FieldFault(path, first["type"], rule, first["input"], first.get("ctx", {}))
