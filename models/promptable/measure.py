@@ -6,7 +6,6 @@ mask's IoU with the truth is high enough. Then the frames that follow are segmen
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,10 +214,5 @@ def _following(plain: list[list[float]], corrected: list[list[float]]) -> dict[s
     }
 
 
-def main() -> None:
-    """Run the command. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(run_app(app, "python -m cliprl.models.promptable.measure"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.promptable.measure"))

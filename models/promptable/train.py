@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -167,10 +166,5 @@ def train_head(
     console.print(f"wrote {opened.path / PROMPT_HEAD}")
 
 
-def main() -> None:
-    """Run the command. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(run_app(app, "python -m cliprl.models.promptable.train"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.promptable.train"))

@@ -9,7 +9,6 @@ study resumes. Writes study.md and study.json.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,10 +111,5 @@ def _line(name: str, row: Mapping[str, float | None]) -> str:
     return f"| {name} | {' | '.join('–' if v is None else f'{v:.3f}' for v in values)} |"
 
 
-def main() -> None:
-    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    sys.exit(run_app(app, "python -m cliprl.models.studies.larynx_study"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.studies.larynx_study"))

@@ -9,7 +9,6 @@ each of `--places` places. A map finds it if its maximum lies in the square. Wri
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,10 +118,5 @@ def study(
     typer.echo(str(out / "planted.json"))
 
 
-def main() -> None:
-    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    sys.exit(run_app(app, "python -m cliprl.models.studies.planted_study"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.studies.planted_study"))

@@ -10,7 +10,6 @@ seeds may run in separate processes once the base exists; a last run that names 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,10 +133,5 @@ class SeedRun:
             save_checkpoint(self.checkpoints.path(self._name(arm)), state)
 
 
-def main() -> None:
-    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    sys.exit(run_app(app, "python -m cliprl.models.studies.refiner_study"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.studies.refiner_study"))

@@ -8,7 +8,6 @@ Frames of EndoVis 2015 D1 and OP1 are learned, D2 and OP3 are scored. The arms o
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -203,10 +202,5 @@ def _read(out: Path, heading: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    sys.exit(run_app(app, "python -m cliprl.models.studies.selection_study"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.studies.selection_study"))

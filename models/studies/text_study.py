@@ -9,7 +9,6 @@ other seeds, beside words that no caption has. A seed that was cut off goes on. 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,10 +188,5 @@ def _line(name: str, values: Sequence[float]) -> str:
     return f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |"
 
 
-def main() -> None:
-    """Entry point. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    sys.exit(run_app(app, "python -m cliprl.models.studies.text_study"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_app(app, "python -m cliprl.models.studies.text_study"))

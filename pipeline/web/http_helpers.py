@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import Any
 
 from aiohttp import web
@@ -29,9 +28,7 @@ class ActiveCount:
     def __enter__(self) -> None:
         self.value += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.value -= 1
 
 
