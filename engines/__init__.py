@@ -1,5 +1,6 @@
 """Engine bundles, the backends that run them, and the selection of a backend and precision."""
 
+import cliprl.engines.cli.loading  # noqa: F401 - before all libraries
 from cliprl.engines.backends.engine import Engine, Probe, ignore_message
 from cliprl.engines.backends.registry import compile_engine, probe
 from cliprl.engines.bundle.bundle import Bundle, naming_parts, open_bundle, seal_bundle

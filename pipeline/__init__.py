@@ -1,9 +1,6 @@
 """Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them."""
 
-from cliprl.pipeline.address_space import check_address_space
-
-check_address_space()  # before the libraries that the next lines load
-
+import cliprl.engines  # noqa: F401 - before all libraries
 from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage

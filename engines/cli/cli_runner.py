@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
+from cliprl.engines.cli.loading import exit_on_signals
+from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError, UsageError
 
 MISUSE = 2
@@ -56,6 +58,7 @@ def run_app(app: typer.Typer, program: str) -> int:
             except _OutputError as error:
                 status = _output_lost(program, error)
         _drop_lost_errors()
+    exit_on_signals(status, ENDING)
     return status
 
 
@@ -72,13 +75,18 @@ def _drop_lost_errors() -> None:
 def _run(app: typer.Typer, program: str) -> int:
     try:
         _check_values(app)
-        status: int = app(standalone_mode=False) or 0
+        with ending_at_once():
+            status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
         return _complain(program, str(error), error.exit_status)
     except _CommandLineError as error:
         return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except SystemExit as error:
+        if not isinstance(error.code, int):
+            raise
+        status = error.code
     except _OutputError as error:
         return _output_lost(program, error)
     except MemoryError as error:

@@ -18,12 +18,41 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 
 
+_ended: list[int] = []
+
+
+def end_at_once(number: int) -> None:
+    """End the run by raising KeyboardInterrupt for Ctrl-C, and SystemExit with the shell's status for other signals."""
+    _ended[:] = [number]
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
 @contextmanager
-def on_ending_signals(end: Callable[[int], None]) -> Iterator[None]:
+def ending_at_once() -> Iterator[None]:
+    """Call `end_at_once` for ending signals; where a library turned its exception into another error, raise it again.
+
+    A module in C that is being loaded, for one, turns it into ImportError. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _ended.clear()
+    try:
+        with on_ending_signals(end_at_once, leave_ignored=ENDING):
+            yield
+    except Exception:
+        if _ended:
+            end_at_once(_ended[0])
+        raise
+
+
+@contextmanager
+def on_ending_signals(end: Callable[[int], None], leave_ignored: tuple[int, ...] = (signal.SIGHUP,)) -> Iterator[None]:
     """Call `end(number)` for each ending signal while the context lasts. For the main thread.
 
-    SIGHUP stays ignored where it was before (nohup). It comes from the kernel and once more from the shell, so only the first
-    counts, and what is printed to the lost terminal after it is discarded: an error there must not end the run.
+    Those of `leave_ignored` stay ignored where they were before (SIGHUP by nohup). SIGHUP comes from the kernel and once more
+    from the shell, so only the first counts, and what is printed to the lost terminal after it is discarded: an error there must
+    not end the run.
     """
     hung_up = False
 
@@ -35,7 +64,7 @@ def on_ending_signals(end: Callable[[int], None]) -> Iterator[None]:
             _discard_output()
         end(number)
 
-    handled = [n for n in ENDING if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    handled = [n for n in ENDING if n not in leave_ignored or signal.getsignal(n) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.engines.cli.cli_runner import error_console
-from cliprl.engines.cli.signals import on_ending_signals
+from cliprl.engines.cli.signals import end_at_once, on_ending_signals
 from cliprl.pipeline.archive.driver import ArchiveDriver, WorkerPool
 from cliprl.pipeline.archive.journal import Journal
 from cliprl.pipeline.archive.listing import Listing, find_videos
@@ -62,7 +62,7 @@ def run_archive(options: ArchiveOptions, settings: ArchiveSettings, *, json_outp
 
         def end(number: int) -> None:
             if received:
-                raise KeyboardInterrupt
+                end_at_once(number)
             received.append(number)
             driver.stop()
 

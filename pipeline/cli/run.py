@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cliprl.engines.cli.cli_runner import error_console, printable, reporting_errors
-from cliprl.engines.cli.signals import deferring_signals, end_if_deferred, on_ending_signals
+from cliprl.engines.cli.signals import deferring_signals, end_at_once, end_if_deferred, on_ending_signals
 from cliprl.pipeline.cli.label_options import with_exported_frames
 from cliprl.pipeline.cli.open_stream import open_video_stream
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
@@ -37,7 +36,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     targets = options.outputs
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
-    with deferring_signals(_end_at_once):
+    with deferring_signals(end_at_once):
         with ExitStack() as opened:
             with reporting_errors(console) as log:
                 stream = open_video_stream(options, outputs, opened, log)
@@ -78,11 +77,6 @@ def _tell(console: Console, what: Any, **style: Any) -> None:
         console.print(what, markup=False, highlight=False, **style)
 
 
-def _end_at_once(number: int) -> None:
-    """End a run by a signal before the first frame: everything is closed, and nothing stays behind."""
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-
 def _on_frame(bar: ProgressBar, trace: Trace | None) -> Callable[[Frame, Segmentation | None], None]:
     def note(frame: Frame, segmentation: Segmentation | None) -> None:
         bar.advance()
@@ -108,7 +102,7 @@ def _signals(stream: VideoStream) -> Iterator[list[int]]:
 
     def end(number: int) -> None:
         if received:
-            raise KeyboardInterrupt
+            end_at_once(number)
         received.append(number)
         stream.stop()
 

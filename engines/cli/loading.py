@@ -1,0 +1,64 @@
+"""What a console script does before and after its libraries: a check of memory, and Ctrl-C without a traceback.
+
+Importing this module does it, so it is the first import of every package. In any other program it changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+# With less than this libav, OpenCV and OpenVINO can't be loaded and run.
+LEAST = 1 << 30
+
+
+def _console_script() -> str:
+    """Return the name of this process's console script; "" in any other program, and in a worker of multiprocessing."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return name if name.startswith("cliprl-") and "--multiprocessing-fork" not in sys.orig_argv else ""
+
+
+_SCRIPT = _console_script()
+
+
+def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: str = "") -> None:
+    """Let a signal end a console script at once with `status`, from here on: nothing is open that would be lost.
+
+    An exception would end up in the middle of a library that is being loaded, or of the interpreter's end. Signals that were
+    ignored before stay ignored.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if message:
+            os.write(2, f"{_SCRIPT}: {message}\n".encode())
+        os._exit(status)
+
+    for number in numbers if _SCRIPT else ():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
+
+
+def _check_address_space() -> None:
+    """End a console script in one line, or raise MemoryError in any other program, where a limit (`ulimit -v`) is too low."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY or limit >= LEAST:
+        return
+    text = (
+        f"too little memory: the process is limited to {limit >> 20} MiB of address space (ulimit -v), and needs at least "
+        f"{LEAST >> 20} MiB: raise the limit"
+    )
+    if _SCRIPT:
+        print(f"{_SCRIPT}: {text}", file=sys.stderr)
+        raise SystemExit(1)
+    raise MemoryError(text)
+
+
+exit_on_signals(130, (signal.SIGINT,), "interrupted")
+_check_address_space()
