@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.manifest import UNSURE_PART
 from cliprl.models.data.image_mask_dataset import LabelledDataset
-from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, instrument_classes
 
 Table = NDArray[np.uint8]
 # The name of the first class of a data set of annotations: pixels without any.
@@ -67,31 +67,34 @@ def map_by_name(
     one, and any instrument is right where the truth is.
     Raises UsageError for unknown names, and if a truth class other than the background has no predicted class.
     """
-    names, found_names = [spec.name for spec in truth], [spec.name for spec in predicted]
+    numbers, found_names = {spec.name: i for i, spec in enumerate(truth)}, [spec.name for spec in predicted]
     for old, new in renamed.items():
-        if old not in found_names or new not in names:
+        if old not in found_names or new not in numbers:
             raise UsageError(
                 f"class map '{old}={new}': it takes a class of the bundle ({', '.join(found_names)}) "
-                f"to a class of the data set ({', '.join(names)})"
+                f"to a class of the data set ({', '.join(numbers)})"
             )
     targets = [renamed.get(name, name) for name in found_names]
-    instruments = [spec.kind == "instrument" for spec in predicted]
-    pairs = list(zip(targets, instruments, strict=True))
-    partial = UNSURE_PART in names[1:] and UNSURE_PART not in (*targets, *ignored) and any(instruments)
-    if partial:
-        targets = [UNSURE_PART if here and name not in names else name for name, here in pairs]
-    seen = {*targets, *ignored, *([UNSURE_PART] if partial else [])}
-    unseen = [name for name in names[1:] if name not in seen]
+    instruments = instrument_classes(predicted)
+    partial = numbers.get(UNSURE_PART, 0) > 0 and UNSURE_PART not in (*targets, *ignored) and instruments.any()
+    _check_covered(list(numbers)[1:], {*targets, *ignored, *([UNSURE_PART] if partial else [])}, found_names)
+    # What a predicted class counts as that has no counterpart: the background, or the instrument of an unknown part.
+    others = [numbers[UNSURE_PART] if partial and here else 0 for here in instruments]
+    found = [numbers.get(name, other) for name, other in zip(targets, others, strict=True)]
+    unsure = _table([other or number for number, other in zip(found, others, strict=True)]) if partial else None
+    known = _table(range(len(truth)))
+    known[_numbers(truth, ignored)] = IGNORE
+    return ClassMap(tuple(truth), known, _table(found), unsure)
+
+
+def _check_covered(names: Sequence[str], covered: Collection[str], found_names: Sequence[str]) -> None:
+    """Raise UsageError if one of the truth's `names` is not `covered` by a predicted class or an option."""
+    unseen = [name for name in names if name not in covered]
     if unseen:
         raise UsageError(
             f"the bundle has no class for {_with_nearest(unseen, found_names)}: map its classes with --map BUNDLE=DATA, "
             "leave classes out with --ignore, or score the union of the instruments with --union"
         )
-    known = _table(range(len(names)))
-    known[_numbers(truth, ignored)] = IGNORE
-    numbers = [names.index(name) if name in names else 0 for name in targets]
-    unsure = [names.index(UNSURE_PART) if partial and here else n for n, here in zip(numbers, instruments, strict=True)]
-    return ClassMap(tuple(truth), known, _table(numbers), _table(unsure) if partial else None)
 
 
 class RelabelledDataset:

@@ -38,6 +38,11 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """Return up to `count` of the indices 0..`length`-1, evenly spaced, from the first to the last."""
+    return [int(place) for place in np.linspace(0, length - 1, min(length, count))]
+
+
 def instrument_classes(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
     """Return which of the K classes are instruments: bool (K,)."""
     return np.array([spec.kind == "instrument" for spec in classes])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
+from cliprl.models.data.sample import evenly_spaced
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
@@ -47,9 +48,9 @@ def measure_label_fit(bundle: Bundle, dataset: LabelledDataset) -> LabelFit | No
     segmenter = ImageSegmenter(bundle, precision="f32")
     table = map_to_instrument(bundle.manifest.classes, bundle.manifest.classes, ())
     pairs = []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, _MOST_FRAMES).astype(int)):
+    for index in evenly_spaced(len(dataset), _MOST_FRAMES):
         segmenter.reset()
-        sample = dataset[int(index)]
+        sample = dataset[index]
         truth = table.truth[sample.labels]
         found = table.predicted[labels_at_frame(segmenter.segment(sample.image), *truth.shape)]
         if (truth == 1).any():

@@ -16,7 +16,7 @@ from cliprl.models.config.tune_config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
-from cliprl.models.data.sample import instrument_classes
+from cliprl.models.data.sample import evenly_spaced, instrument_classes
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
 from cliprl.models.tuning.held_out import SelectedFrames, hold_out
@@ -38,11 +38,7 @@ class TuningData:
     def images(self, count: int, size: tuple[int, int]) -> ImageBatch:
         """Return up to `count` images of each side, spread over it, as uint8 (N, *size, 3): examples for calibration."""
         sides = [self.new, *(dataset for dataset, _ in self.old)]
-        chosen = [
-            side[int(index)].image
-            for side in sides
-            for index in np.unique(np.linspace(0, len(side) - 1, count).astype(int))
-        ]
+        chosen = [side[index].image for side in sides for index in evenly_spaced(len(side), count)]
         return np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in chosen]).astype(
             np.uint8
         )

@@ -17,7 +17,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_name
 from cliprl.models.data.io import read_image
 from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
-from cliprl.models.data.sample import IGNORE, INSTRUMENT
+from cliprl.models.data.sample import IGNORE, INSTRUMENT, evenly_spaced
 from cliprl.models.data.sets.cholecseg8k import CHOLECSEG_CLASSES as CHOLEC_CLASSES
 from cliprl.models.data.sets.cholecseg8k import WATERSHED, CholecSeg8k
 from cliprl.models.data.sets.cutouts import Cutouts
@@ -455,6 +455,16 @@ def test_a_split_that_is_not_whole_is_refused() -> None:
 def specs(*names: str) -> tuple[ClassSpec, ...]:
     kinds = {"b": "background", "t": "tissue", "i": "instrument"}
     return tuple(ClassSpec(name, (i, i, i), kinds[name[0]]) for i, name in enumerate(names))
+
+
+def test_evenly_spaced_indices_keep_both_ends() -> None:
+    assert [evenly_spaced(10, count) for count in (1, 2, 4)] == [[0], [0, 9], [0, 3, 6, 9]]
+    assert [evenly_spaced(length, 5) for length in (0, 1, 3)] == [[], [0], [0, 1, 2]]
+    for length in range(1, 60):
+        chosen = evenly_spaced(length, 24)
+        assert sorted(set(chosen)) == chosen
+        assert len(chosen) == min(length, 24)
+        assert chosen[-1] == length - 1
 
 
 def test_the_union_of_instruments() -> None:

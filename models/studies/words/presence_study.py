@@ -22,7 +22,7 @@ from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.data.sample import IGNORE, Sample
+from cliprl.models.data.sample import IGNORE, Sample, evenly_spaced
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.evaluation.study_command import BundleOption, QuietOption, SetOption, study_context, write_result
@@ -95,7 +95,7 @@ def fit_gate(
     with ProgressDisplay.open(quiet) as display:
         for one in sets:
             data = open_dataset(one.data, "test", context)
-            indices = np.unique(np.linspace(0, len(data) - 1, frames).astype(int)).tolist()
+            indices = evenly_spaced(len(data), frames)
             rows[one.name] = []
             for done, index in enumerate(indices):
                 sample = data[index]

@@ -20,7 +20,7 @@ from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.data.sample import IGNORE, instrument_classes
+from cliprl.models.data.sample import IGNORE, evenly_spaced, instrument_classes
 from cliprl.models.evaluation.protocol import load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, study_context, write_result
@@ -62,7 +62,7 @@ def score_words(model: SaliencyModel, data: LabelledDataset, frames: int) -> dic
     """Return the means over the frames."""
     instruments = instrument_classes(data.classes)
     correlations, areas = list[list[float]](), list[list[float]]()
-    for index in np.unique(np.linspace(0, len(data) - 1, frames).astype(int)).tolist():
+    for index in evenly_spaced(len(data), frames):
         sample = data[index]
         labels = cv2.resize(sample.labels, MAP_SIZE, interpolation=cv2.INTER_NEAREST).ravel()
         truth, known = instruments[np.where(labels == IGNORE, 0, labels)], labels != IGNORE

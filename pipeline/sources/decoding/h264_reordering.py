@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 # Profiles whose settings also describe the chroma format (ITU-T H.264, 7.3.2.1.1).
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 _SETTINGS = 7  # the type of a unit with the sequence's settings
 _EXTENDED_ASPECT = 255
+_MP4_VERSION = b"\x01"  # the first byte of the extra data of MP4; data with start codes begins with 0
 
 
 def h264_reordering(context: Any) -> int:
     """Return `max_num_reorder_frames` of a codec context's extra data; 0 where it states none, and for other codecs."""
     extradata = context.extradata if context.name == "h264" else None
-    for unit in re.split(
-        rb"\x00\x00\x01|\x01....\xe1..", extradata or b"", flags=re.DOTALL
-    ):  # with start codes, or of MP4
+    for unit in _units(extradata or b""):
         if unit and unit[0] & 0x1F == _SETTINGS:
             try:
                 return _Settings(unit[1:]).reordering()
             except (IndexError, ValueError):  # cut off
                 return 0
     return 0
+
+
+def _units(extradata: bytes) -> Iterator[bytes]:
+    """Yield the NAL units of H.264 extra data: of MP4 (ISO/IEC 14496-15, 5.3.3.1.2) those of the sequence, else all."""
+    if extradata[:1] != _MP4_VERSION:
+        yield from re.split(rb"\x00\x00\x01", extradata)  # start codes
+        return
+    at = 6
+    for _ in range(extradata[5] & 0x1F if len(extradata) > at else 0):
+        start, size = at + 2, int.from_bytes(extradata[at : at + 2], "big")
+        at = start + size
+        yield extradata[start:at]
 
 
 class _Settings:

@@ -415,5 +415,13 @@ def test_settings_that_are_cut_off_state_no_reordering(tmp_path: Path) -> None:
     for end in range(len(data)):
         found = h264_reordering(SimpleNamespace(name="h264", extradata=data[:end]))
         assert found in (0, 2)
+    settings, picture = (unit.lstrip(b"\0") for unit in data.split(b"\0\0\1")[1:])
+    sized = len(settings).to_bytes(2, "big") + settings
+    for count in (b"\xe1", b"\x01", b"\xe2"):  # MP4: one set; the reserved bits cleared; two sets
+        mp4 = b"\1" + settings[1:4] + b"\xff" + count + sized + (sized if count == b"\xe2" else b"")
+        mp4 += b"\1" + len(picture).to_bytes(2, "big") + picture
+        assert h264_reordering(SimpleNamespace(name="h264", extradata=mp4)) == 2
+        for end in range(len(mp4)):
+            assert h264_reordering(SimpleNamespace(name="h264", extradata=mp4[:end])) in (0, 2)
     assert h264_reordering(SimpleNamespace(name="h264", extradata=None)) == 0
     assert h264_reordering(SimpleNamespace(name="mpeg4", extradata=data)) == 0
