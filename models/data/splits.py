@@ -59,8 +59,23 @@ def select_sequences(dataset: LabelledDataset, split: str) -> Subset:
 
 
 def check_disjoint(train: Sequence[LabelledDataset], test: Sequence[LabelledDataset]) -> None:
-    """Raise UsageError if a sequence of a training set is also one of a test set, under any data set's name."""
-    _refuse_shared(*({_full_name(d, name) for d in part for name in sequence_names(d)} for part in (train, test)))
+    """Raise UsageError if a sequence of a training set is also one of a test set, under any data set's name.
+
+    A composition has the sequences of the data sets that it is made of.
+    """
+    _refuse_shared(*(set[str]().union(*map(_full_names, part)) for part in (train, test)))
+
+
+def _full_names(dataset: LabelledDataset) -> set[str]:
+    """Return the full names of a data set's sequences, and of those that its images are composed of."""
+    below = [_full_names(source) for source in _sources(dataset)]
+    return {_full_name(dataset, name) for name in sequence_names(dataset)}.union(*below)
+
+
+def _sources(dataset: object) -> Sequence[LabelledDataset]:
+    """Return the data sets of a composition, also where the data set is a view of one."""
+    inner = getattr(dataset, "dataset", None)
+    return _sources(inner) if inner is not None else getattr(dataset, "sources", ())
 
 
 def _full_name(dataset: LabelledDataset, sequence: str) -> str:

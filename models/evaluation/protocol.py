@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path, PurePath
@@ -20,7 +20,30 @@ CHOOSING, REPORTING = "choosing", "reporting"
 # The words for scores of the two sides.
 CHOSEN, REPORTED = "chosen", "reported"
 # Kinds of data set that hold any data, by folder or file; each of the other kinds is one published data set.
-NAMED_BY_PATH = ("empty", "folder", "raytraced", "stills")
+NAMED_BY_PATH = ("coco", "cvat", "empty", "folder", "labelstudio", "raytraced", "stills", "yolo")
+
+
+def _made_of(spec: DatasetSpec, sequences: Collection[str] = ()) -> list[tuple[DatasetSpec, Collection[str]]]:
+    """Return a line, or for composed scenes those of their two sides, with the sequences that are used (empty: all)."""
+    if spec.kind != "composed":
+        return [(spec, sequences or spec.names("sequences"))]
+    tissue = DatasetSpec("stills", spec.options.get("tissue", ""), {})
+    return [(replace(spec, kind="raytraced"), ()), (tissue, spec.names("parts"))]
+
+
+def _share_data(mine: tuple[DatasetSpec, Collection[str]], other: tuple[DatasetSpec, Collection[str]]) -> bool:
+    specs, sequences = zip(mine, other, strict=True)
+    if specs[0].kind != specs[1].kind:
+        return False
+    paths = [PurePath(spec.path).parts for spec in specs]
+    end = min(map(len, paths))
+    if specs[0].kind in NAMED_BY_PATH and paths[0][len(paths[0]) - end :] != paths[1][len(paths[1]) - end :]:
+        return False
+    seeds = [parse_seeds(spec.options["seeds"]) for spec in specs if "seeds" in spec.options]
+    if len(seeds) == 2 and seeds[0] and seeds[1] and not set(seeds[0]) & set(seeds[1]):
+        return False
+    here, there = (set(names) for names in sequences)
+    return not here or not there or bool(here & there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +64,8 @@ class ProtocolSet:
 
     def shares_data(self, line: str, sequences: Collection[str] = ()) -> bool:
         """Return whether a data set line, of which `sequences` (empty: those of the line) are used, has frames of this set."""
-        mine, other = DatasetSpec.parse(self.data), DatasetSpec.parse(line)
-        if mine.kind != other.kind:
-            return False
-        parts = PurePath(mine.path).parts
-        if mine.kind in NAMED_BY_PATH and PurePath(other.path).parts[-len(parts) :] != parts:
-            return False
-        seeds = [parse_seeds(spec.options["seeds"]) for spec in (mine, other) if "seeds" in spec.options]
-        if len(seeds) == 2 and seeds[0] and seeds[1] and not set(seeds[0]) & set(seeds[1]):
-            return False
-        here, there = set(mine.names("sequences")), set(sequences or other.names("sequences"))
-        return not here or not there or bool(here & there)
+        pairs = product(_made_of(DatasetSpec.parse(self.data)), _made_of(DatasetSpec.parse(line), sequences))
+        return any(_share_data(mine, other) for mine, other in pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
+from cliprl.models.data.image_mask_dataset import sequence_names
+from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.raytraced import RaytracedScenes, instruments, objects, tissue
 from cliprl.models.data.raytraced.cache import (
     RenderSettings,
@@ -32,8 +35,9 @@ from cliprl.models.data.raytraced.mesh_folder import MeshFolder
 from cliprl.models.data.raytraced.objects import CLIP_LABEL, NEEDLE_LABEL, NO_LABEL, THREAD_LABEL
 from cliprl.models.data.raytraced.render import Rendered, llvm_library
 from cliprl.models.data.raytraced.textures import TISSUE_STRIPS, TISSUES, TextureSource
-from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import Image
+from cliprl.models.data.splits import check_disjoint
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 needs_mitsuba = pytest.mark.skipif(
@@ -311,6 +315,35 @@ def test_instruments_can_be_laid_over_other_tissue(tmp_path: Path) -> None:
     composed = CopyPasteDataset(data, data, 0)
     seen: list[Image] = [composed[index].labels for index in range(len(composed))]
     assert any((labels == 1).any() for labels in seen)
+
+
+def test_tissue_below_composed_scenes_is_kept_apart_from_scores(tmp_path: Path) -> None:
+    saved(tmp_path / "scenes", range(2))
+    for folder in ("hyperkvasir_mucosa/images", "mine/images"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(5):
+            cv2.imwrite(str(tmp_path / folder / f"{number}.png"), np.full((32, 40, 3), 50 * number, np.uint8))
+    context = DatasetContext(tmp_path)
+
+    def tissue(options: str) -> list[str]:
+        data = open_dataset(f"composed:scenes?tissue={options}", context=context)
+        assert isinstance(data, CopyPasteDataset)
+        return sequence_names(data.tissue)
+
+    assert tissue("hyperkvasir_mucosa/images") == ["part1", "part2", "part3"]
+    assert tissue("hyperkvasir_mucosa/images&parts=part1,part5") == ["part1", "part5"]
+    assert tissue("mine/images") == [f"part{number}" for number in range(1, 6)]
+    with pytest.raises(UsageError, match=r"asks for part7.*it has part1, part2"):
+        tissue("mine/images&parts=part7")
+    learned = open_dataset("composed:scenes?tissue=mine/images&parts=part1,part4", context=context)
+    learned = with_classes(learned, learned.classes)
+    check_disjoint([learned], [open_dataset("stills:mine/images?sequences=part2,part3", context=context)])
+    for line, shared in (
+        ("stills:mine/images?sequences=part3,part4", "images/part4"),
+        ("raytraced:scenes", "raytraced/scene 000000"),
+    ):
+        with pytest.raises(UsageError, match=f"{shared}.* would be trained on and tested on"):
+            check_disjoint([learned], [open_dataset(line, context=context)])
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:

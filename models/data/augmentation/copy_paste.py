@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import ClassSpec
 from cliprl.models.data.augmentation.augment import Photometry
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, Sample
@@ -27,12 +26,8 @@ NO_INSTRUMENT_SHARE = 0.2
 REPEATS = 4
 
 
-class LayeredDataset(Protocol):
+class LayeredDataset(LabelledDataset, Protocol):
     """A data set with separate instrument layers: rendered or ray-traced scenes."""
-
-    classes: tuple[ClassSpec, ...]
-
-    def __len__(self) -> int: ...
 
     def instruments(self, index: int) -> tuple[Image, Image]:
         """Return the instruments of a sample: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
@@ -46,7 +41,7 @@ class CopyPasteDataset:
 
     def __init__(self, tissue: LabelledDataset, scenes: LayeredDataset, seed: int) -> None:
         self.tissue, self.scenes, self.seed = tissue, scenes, seed
-        self.classes = scenes.classes
+        self.sources, self.classes = (tissue, scenes), scenes.classes
 
     def __len__(self) -> int:
         return REPEATS * len(self.scenes)

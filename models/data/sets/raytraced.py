@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from cliprl.engines import UsageError
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.dataset_spec import parse_seeds
-from cliprl.models.data.image_mask_dataset import Subset
+from cliprl.models.data.image_mask_dataset import Subset, sequence_names
 from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sets.no_instrument import NoInstrumentStills
+from cliprl.models.evaluation.protocol import shipped_protocol
 
 _OPTIONS = {"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"}
 _SOURCE = {
@@ -40,12 +42,15 @@ def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetConte
     options={
         **_OPTIONS,
         "tissue": "a folder of images without instruments, in the folder that holds the data sets",
-        "parts": "its sequences, such as part1,part2 (default all)",
+        "parts": "its sequences, such as part1,part2 (default all that the protocol of scores does not list)",
     },
     source=_SOURCE,
 )
 def open_composed(path: Path, options: Mapping[str, str], context: DatasetContext) -> CopyPasteDataset:
-    """Open the finished scenes of the folder `path`, composed with the images of the folder that `tissue` names."""
+    """Open the finished scenes of the folder `path`, composed with the images of the folder that `tissue` names.
+
+    Without `parts`, sequences of the tissue that the evaluation protocol lists are left out: scores are of them.
+    """
     scenes = open_raytraced(path, options, context)
     if "tissue" not in options:
         raise UsageError(f"composed scenes of '{path}' have no tissue: give tissue=FOLDER, a folder of images")
@@ -53,5 +58,12 @@ def open_composed(path: Path, options: Mapping[str, str], context: DatasetContex
     if not folder.is_dir():
         raise UsageError(f"tissue is '{folder}', which is no folder: give the folder of images without instruments")
     stills = NoInstrumentStills(folder)
-    tissue = Subset(stills, tuple(options["parts"].split(","))) if "parts" in options else stills
-    return CopyPasteDataset(with_partial_labels(tissue, scenes.classes), scenes, 0)
+    listed = partial(shipped_protocol().use_of, f"stills:{folder.resolve()}")
+    parts = [name for name in sequence_names(stills) if not listed((name,))]
+    if "parts" in options:
+        parts = options["parts"].split(",")
+    if not parts:
+        raise UsageError(
+            f"tissue is '{folder}', of which the evaluation protocol lists every sequence: give parts=NAME"
+        )
+    return CopyPasteDataset(with_partial_labels(Subset(stills, parts), scenes.classes), scenes, 0)
