@@ -32,7 +32,7 @@ def _made_of(spec: DatasetSpec, sequences: Collection[str] = ()) -> list[tuple[D
 
 
 def _share_data(mine: tuple[DatasetSpec, Collection[str]], other: tuple[DatasetSpec, Collection[str]]) -> bool:
-    specs, sequences = zip(mine, other, strict=True)
+    specs, sequences = (mine[0], other[0]), (mine[1], other[1])
     if specs[0].kind != specs[1].kind:
         return False
     paths = [PurePath(spec.path).parts for spec in specs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cliprl.engines import Bundle, Manifest, UsageError, add_reference, seal_bundle
+from cliprl.engines import Bundle, Manifest, UsageError, add_reference, open_bundle, seal_bundle
 from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import check_recipe, checkpoint_settings
@@ -20,6 +21,7 @@ from cliprl.models.data.registry import dataset_kind
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
 from cliprl.models.export.export import GRID_STRIDE, TrainedModel, export_bundle
+from cliprl.models.export.placement import SOURCE_HASH, exported_bundle, move_into_place, source_hash
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
@@ -106,14 +108,29 @@ def log_steps(recipe: Recipe, folder: Path, callback: TrainingCallback) -> Itera
 
 
 def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, callback: TrainingCallback) -> Bundle:
-    """Export the bundle, add the reference outputs of the accuracy gate, score it, and seal it with its scores."""
+    """Export the bundle with the reference outputs of the accuracy gate, score it, and seal it with its scores.
+
+    A bundle that was exported from these weights before is only scored: a gate or a confidence may be sealed into it.
+    """
     recipe, size = run.recipe, run.recipe.network
     model = TrainedModel(
         network, refiner, run.sets.classes, size.height, size.width, recipe.curriculum.reinforcement.unroll[1]
     )
-    bundle = export_bundle(model, run.folder / BUNDLE, recipe.name, training_provenance(recipe))
-    bundle = add_reference(bundle, probe_images(size.height, size.width))
-    scores = score_bundle(bundle, run.sets.tests, recipe.scoring.every, callback.on_score)
+    place, source = run.folder / BUNDLE, source_hash(model)
+    bundle = exported_bundle(place, source)
+    if bundle:
+        return _scored(bundle, run, callback)
+    made = run.folder / f".{BUNDLE}.partial"
+    shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+    bundle = export_bundle(model, made, recipe.name, {**training_provenance(recipe), SOURCE_HASH: source})
+    _scored(add_reference(bundle, probe_images(size.height, size.width)), run, callback)
+    move_into_place(made, place)
+    shutil.rmtree(made)
+    return open_bundle(place)
+
+
+def _scored(bundle: Bundle, run: TrainingRun, callback: TrainingCallback) -> Bundle:
+    scores = score_bundle(bundle, run.sets.tests, run.recipe.scoring.every, callback.on_score)
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 
 

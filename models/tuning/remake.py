@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from cliprl.engines import Bundle, CliprlError, EngineError, Manifest, UsageError, add_reference, seal_bundle
+from cliprl.engines import Bundle, EngineError, Manifest, UsageError, add_reference, seal_bundle
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, MODEL_CARD, PROBE_FILE, PROMPT_HEAD, RANGES_FILE
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.bundle.manifest import MANIFEST
@@ -88,25 +88,3 @@ def check_place_of_bundle(out: Path) -> None:
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent).cleanup()
     except OSError as error:
         raise UsageError(f"'{out}' can't be made ('{parent}': {error.strerror}): give -o another place") from error
-
-
-def move_into_place(made: Path, out: Path) -> None:
-    """Copy a finished bundle beside `out` and rename it to `out`, in place of the bundle that may lie there.
-
-    Raises CliprlError if that fails; what lay there before then stays.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
-            whole, old = Path(beside) / "new", Path(beside) / "old"
-            shutil.copytree(made, whole)
-            if out.exists():
-                out.rename(old)
-            try:
-                whole.rename(out)
-            except OSError:
-                if old.exists():
-                    old.rename(out)
-                raise
-    except OSError as error:
-        raise CliprlError(f"'{out}' can't be written ({error.strerror or error}): give -o another place") from error

@@ -22,13 +22,14 @@ from cliprl.models.config.value_types import Precision, TuningPrecision
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import dataset_kind, lines_of_path
+from cliprl.models.export.placement import move_into_place
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
 from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import measure_label_fit
-from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder, move_into_place
+from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder
 from cliprl.models.tuning.stage import TuningStage
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.tuning_data import TuningData, open_tuning_data

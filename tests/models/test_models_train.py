@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,12 @@ import torch
 from tiny import NETWORK
 from typer.testing import CliRunner
 
-from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle
+from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
+from cliprl.models.export.placement import SOURCE_HASH
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
@@ -223,6 +225,28 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
         assert expected.keys() == found.keys()
         for key, tensor in expected.items():
             assert torch.equal(tensor, found[key]), key
+
+
+def test_a_finished_run_keeps_what_was_sealed_into_its_bundle(
+    recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    recipe, bundle = load_recipe(recipe_file, [f"data.cache={scene_cache}"]), open_bundle(run / "bundle")
+    edited = replace(bundle.manifest, steps=1, scores={})
+    seal_bundle(bundle.path, edited, bundle.embeddings, {"note.txt": b"mine"})
+    found = train(recipe, run, TrainingCallback())
+    assert found
+    assert (found.manifest.steps, len(found.manifest.scores)) == (1, 2)
+    assert (found.path / "note.txt").read_bytes() == b"mine"
+    # Of other weights: all is exported anew, and nothing stays that was made for those.
+    other = replace(edited, training={**edited.training, SOURCE_HASH: "0" * 64})
+    seal_bundle(bundle.path, other, bundle.embeddings)
+    found = train(recipe, run, TrainingCallback())
+    assert found
+    assert found.manifest.steps == 2
+    assert found.manifest.hashes.keys() == bundle.manifest.hashes.keys()
+    assert not list(run.glob(".*"))
 
 
 class Trial:
