@@ -10,24 +10,9 @@ import typer
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.archive.settings import OUTPUT_KINDS, ArchiveSettings, output_names
+from cliprl.pipeline.cli import options as option
 from cliprl.pipeline.cli.class_options import Classes, Ids, PromptOption
 from cliprl.pipeline.cli.label_options import Polygons
-from cliprl.pipeline.cli.options import (
-    BundleOption,
-    Crf,
-    Frames,
-    InputSize,
-    Json,
-    Legend,
-    Opacity,
-    PrecisionOption,
-    Preset,
-    PresetOption,
-    Quiet,
-    StatusOption,
-    Steps,
-    Version,
-)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -67,10 +52,7 @@ Workers = Annotated[
 GpuWorkers = Annotated[
     int,
     typer.Option(
-        "--gpu-workers",
-        min=0,
-        rich_help_panel="Workers",
-        help="Videos to process at a time on GPUs, one on each, beside the CPUs.",
+        min=0, rich_help_panel="Workers", help="Videos to process at a time on GPUs, one on each, beside the CPUs."
     ),
 ]
 NetworkThreads = Annotated[
@@ -120,23 +102,23 @@ def archive(
     threads: NetworkThreads = 0,
     ray: RayAddress = None,
     retry: Retry = False,
-    bundle: BundleOption = "small",
-    steps: Steps = None,
-    precision: PrecisionOption = "auto",
-    input_size: InputSize = None,
+    bundle: option.BundleOption = "small",
+    steps: option.Steps = None,
+    precision: option.PrecisionOption = "auto",
+    input_size: option.InputSize = None,
     prompt: PromptOption = None,
     classes: Classes = None,
-    opacity: Opacity = 0.4,
-    legend: Legend = True,
-    status: StatusOption = True,
+    opacity: option.Opacity = 0.4,
+    legend: option.Legend = True,
+    status: option.StatusOption = True,
     ids: Ids = False,
-    frames: Frames = None,
+    frames: option.Frames = None,
     polygons: Polygons = False,
-    crf: Crf = 23,
-    preset: PresetOption = Preset.ULTRAFAST,
-    json_: Json = False,
-    quiet: Quiet = False,
-    version: Version = False,
+    crf: option.Crf = 23,
+    preset: option.PresetOption = option.Preset.ULTRAFAST,
+    json_: option.Json = False,
+    quiet: option.Quiet = False,
+    version: option.Version = False,
 ) -> None:
     """Run the command. Its help describes the options."""
     from cliprl.pipeline.archive.run import ArchiveOptions, run_archive

@@ -100,7 +100,6 @@ PresetOption = Annotated[
 EncodersOption = Annotated[
     int,
     typer.Option(
-        "--encoders",
         min=0,
         max=64,
         hidden=True,
@@ -154,7 +153,6 @@ Steps = Annotated[
 BudgetMs = Annotated[
     float | None,
     typer.Option(
-        "--budget-ms",
         metavar="MS",
         rich_help_panel="Network",
         show_default="none",
@@ -164,7 +162,6 @@ BudgetMs = Annotated[
 InputSize = Annotated[
     str | None,
     typer.Option(
-        "--input-size",
         metavar="HEIGHTxWIDTH",
         hidden=True,
         rich_help_panel="Network",
@@ -207,7 +204,6 @@ StatusOption = Annotated[
 MaxAgeMs = Annotated[
     float,
     typer.Option(
-        "--max-age-ms",
         min=0.0,
         metavar="MS",
         hidden=True,
@@ -218,7 +214,6 @@ MaxAgeMs = Annotated[
 WaitMs = Annotated[
     float | None,
     typer.Option(
-        "--wait-ms",
         min=0.0,
         metavar="MS",
         hidden=True,
@@ -230,7 +225,6 @@ WaitMs = Annotated[
 Reconnect = Annotated[
     bool | None,
     typer.Option(
-        "--reconnect/--no-reconnect",
         hidden=True,
         rich_help_panel="Live",
         show_default="after the first frame",
@@ -248,18 +242,15 @@ Record = Annotated[
 ]
 RecordWhatOption = Annotated[
     RecordWhat,
-    typer.Option(
-        "--record-what", hidden=True, rich_help_panel="Live", help="Record the camera's image, the overlay, or both."
-    ),
+    typer.Option(hidden=True, rich_help_panel="Live", help="Record the camera's image, the overlay, or both."),
 ]
 SegmentMinutes = Annotated[
     float,
-    typer.Option("--segment-minutes", hidden=True, rich_help_panel="Live", help="Length of a recording's files."),
+    typer.Option(hidden=True, rich_help_panel="Live", help="Length of a recording's files."),
 ]
 Guard = Annotated[
     bool,
     typer.Option(
-        "--guard/--no-guard",
         hidden=True,
         rich_help_panel="Live",
         help="Pixelate what is recorded or sent while the endoscope is outside the body.",
