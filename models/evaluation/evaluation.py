@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -89,9 +89,7 @@ def evaluate(
     evaluator = Evaluator(classes.classes, tolerance)
     worst: list[ScoredFrame] = []
     worst_false: list[ScoredFrame] = []
-    for index, sample, fresh in iterate_samples(data, indices):
-        if fresh:
-            predictor.reset()
+    for index, sample, _ in iterate_samples(data, indices, predictor.reset):
         image = corruption.apply(sample.image, index)
         segmentation = predictor.segment(image)
         truth = classes.truth[sample.labels]
@@ -109,12 +107,16 @@ def evaluate(
     return Evaluation(corruption, evaluator, sorted(worst, reverse=True), false_first)
 
 
-def iterate_samples(data: LabelledDataset, indices: list[int]) -> Iterator[tuple[int, Sample, bool]]:
-    """Yield each sample, and whether it begins a clip."""
+def iterate_samples(
+    data: LabelledDataset, indices: Iterable[int], reset: Callable[[], None]
+) -> Iterator[tuple[int, Sample, bool]]:
+    """Yield each index, its sample, and whether it begins a clip; then `reset` is called before."""
     clip = None
     for index in indices:
-        yield index, data[index], data.clip(index) != clip
-        clip = data.clip(index)
+        fresh, clip = data.clip(index) != clip, data.clip(index)
+        if fresh:
+            reset()
+        yield index, data[index], fresh
 
 
 def cell_confidence(

@@ -108,10 +108,7 @@ def score_frames(
     members = is_instrument[: len(bundle.manifest.classes)]
     rows, cells = list[tuple[object, ...]](), list[tuple[NDArray[np.float32], NDArray[np.bool_]]]()
     last: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
-    for index, sample, fresh in iterate_samples(data, list(range(0, len(data), every))):
-        if fresh:
-            segmenter.reset()
-            last = None
+    for index, sample, fresh in iterate_samples(data, range(0, len(data), every), segmenter.reset):
         after = segmenter.segment(sample.image)
         before, truth = segmenter.base, classes.truth[sample.labels]
         masks = is_instrument[before.labels], is_instrument[after.labels]
@@ -127,7 +124,7 @@ def score_frames(
                 mean_probabilities(after.probabilities, inside),
                 color_statistics(_known(after.colors), inside),
                 len(cells[-1][1]),
-                _consecutive(masks, last),
+                _consecutive(masks, None if fresh else last),
                 data.clip(index),
                 sample.sequence,
             )

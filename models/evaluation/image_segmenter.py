@@ -31,21 +31,25 @@ def check_rgb(image: Any) -> None:
         )
 
 
+def frame_of_image(image: Image, index: int = 0) -> Frame:
+    """Return an image uint8 (H, W, 3) RGB as a frame."""
+    frame = Frame(*allocate_planes(*image.shape[:2]), index, FRAME_TIME, index, FRAME_COLOR)
+    RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
+    return frame
+
+
 class ImageSegmenter(Segmenter):
     """The pipeline's segmenter, with its arguments, for RGB images. Its masks name the likeliest part, also an unsure one."""
 
     def __init__(self, bundle: Bundle | str | Path, **settings: Any) -> None:
-        self._writer, self._index = RgbWriter(), 0
+        self._index = 0
         super().__init__(naming_parts(bundle), **settings)
 
     def segment(self, image: Image) -> Segmentation:
         """Segment the next image of a clip, uint8 (H, W, 3) RGB. Raises UsageError for another type or shape."""
         check_rgb(image)
-        height, width = image.shape[:2]
-        frame = Frame(*allocate_planes(height, width), self._index, FRAME_TIME, self._index, FRAME_COLOR)
-        self._writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
         self._index += 1
-        return self(frame)
+        return self(frame_of_image(image, self._index - 1))
 
     def reset(self) -> None:
         """Discard the state of the last clip and restart the frame count."""

@@ -54,9 +54,7 @@ def score_bundle(
 def count_pixels(predictor: Predictor, test: TestDataset, every: int, tick: Callable[[], None]) -> ConfusionCounts:
     """Return the pixel counts of the predictions for every `every`-th frame of a test set, at the truth's size."""
     counts = ConfusionCounts(len(test.classes.classes))
-    for _, sample, fresh in iterate_samples(test.data, list(range(0, len(test.data), every))):
-        if fresh:
-            predictor.reset()
+    for _, sample, _ in iterate_samples(test.data, range(0, len(test.data), every), predictor.reset):
         truth = test.classes.truth[sample.labels]
         found = test.classes.scored(labels_at_frame(predictor.segment(sample.image), *truth.shape), truth)
         counts.add(truth, found, sample.sequence)

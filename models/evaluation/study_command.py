@@ -36,6 +36,6 @@ def write_result(path: Path, text: str) -> None:
     """Write a result file, and make its folder. Raises CliprlError if it can't be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n", encoding="utf-8")
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     except OSError as error:
         raise CliprlError(f"'{path}' can't be written ({error.strerror}): choose another place with --out") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +26,10 @@ from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR
+from cliprl.models.evaluation.image_segmenter import frame_of_image
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.promptable.annotator import mask_iou, next_click
-from cliprl.pipeline.core.frame import Frame, allocate_planes
+from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
 from cliprl.pipeline.correction.corrector import Corrector, Draft, open_mask_network
 from cliprl.pipeline.correction.prompts import MaskPrompt
@@ -39,7 +38,6 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
-from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Clicks after which the annotator gives up, and the least share of the image that an object covers.
@@ -64,7 +62,7 @@ class CorrectedClip:
     """The frames of a data set with the truth of all instruments as one, and a corrector."""
 
     def __init__(self, data: Any, bundle: Bundle, corrector: Corrector) -> None:
-        self.data, self.corrector, self._writer = data, corrector, RgbWriter()
+        self.data, self.corrector = data, corrector
         self._truth = map_to_instrument(data.classes, bundle.manifest.classes, ()).truth
         self.instruments = np.flatnonzero(instrument_classes(bundle.manifest.classes))
         self.palette = [spec.color for spec in bundle.manifest.classes]
@@ -75,10 +73,7 @@ class CorrectedClip:
     def frame(self, index: int) -> tuple[Frame, NDArray[np.uint8]]:
         """Return a frame, and its truth uint8 (H, W): 1, 0 or IGNORE."""
         sample = self.data[index]
-        height, width = sample.labels.shape
-        frame = Frame(*allocate_planes(height, width), index, Fraction(1, 25), index, FRAME_COLOR)
-        self._writer.write(np.ascontiguousarray(sample.image), frame.luma, frame.chroma, FRAME_COLOR)
-        return frame, self._truth[sample.labels]
+        return frame_of_image(sample.image, index), self._truth[sample.labels]
 
     def mask(self, draft: Draft) -> NDArray[np.bool_]:
         """Return the mask of all instruments, bool (H, W)."""

@@ -17,13 +17,14 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.splits import SPLITS
 from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
@@ -89,11 +90,8 @@ def write_tables(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, f
         "sequences": rows,
         "mean over sequences": means,
     }
-    try:
-        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(format_table(result, rows, means), encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.md", format_table(result, rows, means))
 
 
 def format_table(

@@ -34,17 +34,10 @@ from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
-from cliprl.models.evaluation.study_command import (
-    BundleOption,
-    InputSizeOption,
-    ProtocolOption,
-    QuietOption,
-    SetOption,
-    study_context,
-)
 from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
@@ -247,21 +240,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def write_card(
     out: Annotated[Path, typer.Option(help="Folder for the rows, card.json and card.md.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Score the set of this name alone. May be repeated.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Leave out the rows with corruption.")] = False,
     severity: Annotated[
         list[int] | None, typer.Option(help="Score this severity alone, 0 is clean. May be repeated.")
     ] = None,
-    input_size: InputSizeOption = None,
+    input_size: study_command.InputSizeOption = None,
     corrupt_at: Annotated[
         str | None,
         typer.Option(metavar="HEIGHTxWIDTH", help="Size of corrupted frames.", show_default="the input size"),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write the scores into the bundle's manifest.")] = False,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Score a bundle on the protocol's sets. It resumes; card.json and card.md are written after each row."""
     rules = load_protocol(protocol)
@@ -270,7 +263,7 @@ def write_card(
         raise UsageError("--write is for all scores at the bundle's own input size: leave the other options out")
     severities = (0,) if clean else tuple(severity or CARD_SEVERITIES)
     rows = card_rows(rules, only or (), severities, parse_size(corrupt_at) if corrupt_at else None)
-    context = study_context(set_, out)
+    context = study_command.study_context(set_, out)
     done: list[tuple[Row, FrameScores]] = []
     with ProgressDisplay.open(quiet) as display:
         for row in rows:
@@ -284,8 +277,8 @@ def write_card(
                 "rows": {one.title: summarize_row(one, scores, opened.confidence) for one, scores in done},
                 "doubt_auroc": doubt_scores(done, opened.confidence),
             }
-            (out / "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            (out / "card.md").write_text(markdown(card), encoding="utf-8")
+            study_command.write_result(out / "card.json", json.dumps(card, indent=1, allow_nan=False))
+            study_command.write_result(out / "card.md", markdown(card))
     if write:
         seal_bundle(opened.path, replace(opened.manifest, scores=manifest_scores(card)), opened.embeddings)
     typer.echo((out / "card.md").read_text(encoding="utf-8"))

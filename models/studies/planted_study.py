@@ -20,9 +20,9 @@ import typer
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from cliprl.engines import CliprlError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import NetworkConfig
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, saliency
 from cliprl.models.labelling.saliency.bottleneck import fit_bottleneck
 from cliprl.models.labelling.saliency.tower_blocks import network_pixels, tower_blocks
@@ -55,7 +55,7 @@ def planted_image(place: tuple[int, int] | None, seed: int) -> NDArray[np.uint8]
 def planted_model(folder: Path) -> tuple[SaliencyModel, NDArray[np.float32]]:
     """Return the ViT and the concept's embedding (E,): the mean change of the image embedding that the square makes."""
     description = folder / "planted-clip.json"
-    description.write_text(json.dumps({"model_cfg": PLANTED_CLIP}), encoding="utf-8")
+    write_result(description, json.dumps({"model_cfg": PLANTED_CLIP}))
     torch.manual_seed(5)
     config = NetworkConfig(tower=str(description), weights="", height=SIDE, width=SIDE, pyramid=16, features=8)
     network = ClipSegmenter(config).eval()
@@ -101,20 +101,16 @@ def study(
     places: Annotated[int, typer.Option(min=1, help="Images to look at.")] = 200,
 ) -> None:
     """Count the images in which each method finds the square, and measure the information at each beta."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        model, concept = planted_model(out)
-        found = {
-            method: sum(
-                is_found(model, concept, number, replace(SaliencySettings(), method=method)) for number in range(places)
-            )
-            for method in GRADIENT_METHODS
-        }
-        bits = information_by_beta(model, concept, BETAS)
-        result = {"places": places, "found": found, "beta": list(BETAS), "bits": [round(each, 5) for each in bits]}
-        (out / "planted.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"{out} can't be written ({error.strerror}): free space or give another --out") from error
+    model, concept = planted_model(out)
+    found = {
+        method: sum(
+            is_found(model, concept, number, replace(SaliencySettings(), method=method)) for number in range(places)
+        )
+        for method in GRADIENT_METHODS
+    }
+    bits = information_by_beta(model, concept, BETAS)
+    result = {"places": places, "found": found, "beta": list(BETAS), "bits": [round(each, 5) for each in bits]}
+    write_result(out / "planted.json", json.dumps(result, indent=1))
     typer.echo(str(out / "planted.json"))
 
 

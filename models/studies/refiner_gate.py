@@ -33,9 +33,9 @@ from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
 from cliprl.models.evaluation.protocol import load_protocol
-from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
@@ -135,19 +135,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def choose_gate(
     out: Annotated[Path, typer.Option(help=f"Folder for {RESULT}.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Score the design of this name. May be repeated.")] = None,
     most_loss: Annotated[float, typer.Option(min=0, help="Points of IoU that a candidate may cost a set.")] = MOST_LOSS,
     write: Annotated[bool, typer.Option("--write", help="Seal the best candidate into the bundle's manifest.")] = False,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Score the designs on the sets for choosing, and choose one. It resumes."""
     rules, opened = load_protocol(protocol), open_bundle(bundle)
-    context = study_context(set_, out)
-    out.mkdir(parents=True, exist_ok=True)
+    context = study_command.study_context(set_, out)
     path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}
@@ -160,8 +159,7 @@ def choose_gate(
             mine = found.setdefault(design.name, {})
             if row.title not in mine:
                 mine[row.title] = score_design(opened, engines, design, row, context, every)
-                text = json.dumps(key | {"designs": found}, indent=1, allow_nan=False)
-                path.write_text(text + "\n", encoding="utf-8")
+                study_command.write_result(path, json.dumps(key | {"designs": found}, indent=1, allow_nan=False))
     best = choose(found, [one.name for one in tried if one.is_candidate], most_loss)
     chosen = next((one for one in tried if one.name == best), None)
     result = {
@@ -169,7 +167,7 @@ def choose_gate(
         "chosen": best,
         "restoration": asdict(chosen.restoration) if chosen and chosen.restoration else None,
     }
-    path.write_text(json.dumps(key | result | {"designs": found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    study_command.write_result(path, json.dumps(key | result | {"designs": found}, indent=1, allow_nan=False))
     typer.echo(designs_table(found))
     typer.echo(f"chosen: {best or f'none, each costs a set more than {most_loss:g} points'}")
     if write and chosen and chosen.restoration:

@@ -122,15 +122,12 @@ def _tally(predictor: ImageSegmenter, test: TestDataset, every: int) -> Tally:
     kinds[: len(classes)] = [spec.kind == "instrument" for spec in classes]
     tally = Tally(ConfusionCounts(len(classes)), ConfusionCounts(2), ConfusionCounts(2))
     last = None
-    for index, sample, fresh in iterate_samples(test.data, list(range(0, len(test.data), every))):
-        if fresh:
-            predictor.reset()
-            last = None
+    for index, sample, fresh in iterate_samples(test.data, range(0, len(test.data), every), predictor.reset):
         truth, block = test.classes.truth[sample.labels], f"{sample.sequence} {index // BLOCK_FRAMES}"
         found = test.classes.scored(labels_at_frame(predictor.segment(sample.image), *truth.shape), truth)
         tally.classes.add(truth, found, block)
         tally.instrument.add(kinds[truth], kinds[found], block)
-        if last is not None:
+        if last is not None and not fresh:
             tally.consecutive.add(last, kinds[found], block)
         last = kinds[found]
     return tally

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines import CliprlError
 from cliprl.models.config.config import Recipe
 from cliprl.models.evaluation.protocol import CHOSEN
 from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES, REFINER_SCORES, Tally
 from cliprl.models.training.run_datasets import RunDatasets
 
@@ -58,11 +58,8 @@ def write_tables(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mappi
         "batch": recipe.reinforcement.batch,
     }
     result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK_FRAMES, "arms": arms}
-    try:
-        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(format_table(result, titles), encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.md", format_table(result, titles))
 
 
 def format_table(result: Mapping[str, Any], titles: Sequence[str]) -> str:

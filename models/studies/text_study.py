@@ -20,13 +20,14 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.evaluation.scoring.ranking import auroc
+from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.callbacks import ProgressDisplay
@@ -165,11 +166,8 @@ def write_tables(folder: Path, recipe: Recipe, question: Question, rows: dict[in
         "unknown words": list(UNKNOWN),
         "seeds": rows,
     }
-    try:
-        (folder / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (folder / "study.md").write_text(format_table(question, recipe, rows), encoding="utf-8")
-    except OSError as error:
-        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
+    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.md", format_table(question, recipe, rows))
 
 
 def format_table(question: Question, recipe: Recipe, rows: dict[int, dict[str, float]]) -> str:

@@ -21,14 +21,12 @@ from cliprl.models.cli import evaluate as eval_cli
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.sets.folder import FolderSet
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, cell_confidence, evaluate
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
-from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
-from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]
@@ -186,10 +184,8 @@ def test_corruption_reaches_the_predictor_and_the_worst_frames_are_kept(folder: 
 def through_the_planes(image: Picture) -> Picture:
     """RGB to NV12 planes and back to the network's RGB, 48x64."""
     size = image.shape[:2]
-    frame = Frame(*allocate_planes(*size), 0, FRAME_TIME, 0, FRAME_COLOR)
-    RgbWriter().write(image, frame.luma, frame.chroma, FRAME_COLOR)
     seen = np.zeros((48, 64, 3), np.uint8)
-    CpuPreprocessor().prepare(frame, full_viewport(*size, 48, 64), seen)
+    CpuPreprocessor().prepare(frame_of_image(image), full_viewport(*size, 48, 64), seen)
     return seen
 
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
-from cliprl.pipeline.core.frame import Frame, FrameContext, allocate_planes
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
+from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
-from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.tracking.tracker import TrackerInput
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
@@ -30,15 +29,11 @@ class TrueMasks:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._detector, self._preprocessor, self._writer = (
-            FieldOfViewDetector(*_NETWORK),
-            CpuPreprocessor(),
-            RgbWriter(),
-        )
+        self._detector, self._preprocessor = FieldOfViewDetector(*_NETWORK), CpuPreprocessor()
 
     def __call__(self, image: Image, labels: Image) -> TrackerInput:
         """Return the observation of the next frame."""
-        frame = _frame(image, self._writer)
+        frame = frame_of_image(image)
         view = self._detector.view_of(frame)
         out = np.empty((*_NETWORK, 3), np.uint8)
         self._preprocessor.prepare(frame, view, out)
@@ -51,7 +46,7 @@ class NetworkMasks:
     """Observes the masks of a bundle, as the pipeline does; the labels are not used. One for each clip."""
 
     def __init__(self, segmenter: ImageSegmenter) -> None:
-        self._segmenter, self._writer = segmenter, RgbWriter()
+        self._segmenter = segmenter
         segmenter.reset()
 
     @classmethod
@@ -61,17 +56,11 @@ class NetworkMasks:
 
     def __call__(self, image: Image, labels: Image) -> TrackerInput:
         """Segment the next frame."""
-        context = FrameContext(_frame(image, self._writer))
+        context = FrameContext(frame_of_image(image))
         for stage in self._segmenter.stages:
             stage.run(context)
         assert context.segmentation is not None
         return TrackerInput(context.segmentation, context.image[0], context.features[0], context.is_cut)
-
-
-def _frame(image: Image, writer: RgbWriter) -> Frame:
-    frame = Frame(*allocate_planes(*image.shape[:2]), 0, FRAME_TIME, 0, FRAME_COLOR)
-    writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
-    return frame
 
 
 def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, ...]) -> Image:

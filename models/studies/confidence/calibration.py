@@ -23,10 +23,10 @@ from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, ProtocolSet, load_protocol
 from cliprl.models.evaluation.scoring.ranking import auroc
-from cliprl.models.evaluation.study_command import BundleOption, ProtocolOption, QuietOption, SetOption, study_context
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
     Values,
@@ -198,9 +198,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def fit(
     out: Annotated[Path, typer.Option(help="Folder for the rows and confidence.json.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     outside: Annotated[
         list[str] | None,
         typer.Option(
@@ -221,11 +221,11 @@ def fit(
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Put it into the bundle, and seal the bundle again.")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Score it on the sets for reporting.")] = True,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Fit calibration, doubt and familiarity. It resumes; OUT/confidence-scores.json has the scores."""
     rules, opened = load_protocol(protocol), open_bundle(bundle)
-    context = study_context(set_, out)
+    context = study_command.study_context(set_, out)
     further = [outside_row(line) for line in outside or ()]
     chosen = [replace(outside_row(line), use=CHOSEN) for line in outside_chosen or ()]
     trained = [familiar_row(line, context) for line in familiar or ()]
@@ -249,9 +249,8 @@ def fit(
         "auroc": rank_scores(spec, reported) if reported else {},
         "rows": score_confidence(spec, rows),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "confidence.json").write_text(spec.to_text(), encoding="utf-8")
-    (out / "confidence-scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    study_command.write_result(out / "confidence.json", spec.to_text())
+    study_command.write_result(out / "confidence-scores.json", json.dumps(result, indent=1))
     typer.echo(_table(result))
     if write:
         _install(opened, spec)

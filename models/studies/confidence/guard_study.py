@@ -23,22 +23,13 @@ from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME
+from cliprl.models.evaluation import study_command
+from cliprl.models.evaluation.image_segmenter import frame_of_image
 from cliprl.models.evaluation.protocol import REPORTED, load_protocol
 from cliprl.models.evaluation.scoring.ranking import auroc
-from cliprl.models.evaluation.study_command import (
-    BundleOption,
-    ProtocolOption,
-    QuietOption,
-    SetOption,
-    study_context,
-    write_result,
-)
 from cliprl.models.studies.confidence.fits import Values, distances
 from cliprl.models.studies.model_card import Row, card_rows, outside_row, score_row
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.pipeline.core.frame import Frame, allocate_planes
-from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 from cliprl.pipeline.view.privacy_guard import ENTER, LEAVE, red_share
 
 # Monk Skin Tone scale (Monk 2019), R, G, B.
@@ -76,14 +67,9 @@ def write_skin(folder: Path) -> int:
 
 def red_shares(row: Row, context: DatasetContext) -> NDArray[np.float64]:
     """Return the red share of each scored image of a row; 0 for one that is too dark."""
-    data, writer, shares = open_dataset(row.set.data, "test", context), RgbWriter(), []
-    for index in range(0, len(data), row.set.every):
-        image = data[index].image
-        frame = Frame(*allocate_planes(*image.shape[:2]), index, FRAME_TIME, index, FRAME_COLOR)
-        writer.write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
-        share = red_share(frame)
-        shares.append(DARK_SHARE if share is None else share)
-    return np.array(shares)
+    data = open_dataset(row.set.data, "test", context)
+    shares = [red_share(frame_of_image(data[index].image)) for index in range(0, len(data), row.set.every)]
+    return np.array([DARK_SHARE if share is None else share for share in shares])
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -92,13 +78,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def compare_rules(
     out: Annotated[Path, typer.Option(help="Folder for the rows and guard-study.json.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     outside: Annotated[
         list[str] | None, typer.Option(metavar="KIND:FOLDER", help="Images from outside a body. May be repeated.")
     ] = None,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Give the AUC of the red share, of the distance and of both, and the share of each set that each judges to be outside."""
     rules, opened = load_protocol(protocol), open_bundle(bundle)
@@ -106,7 +92,7 @@ def compare_rules(
         raise UsageError(
             f"bundle '{bundle}' has no {CONFIDENCE_FILE}: fit it with cliprl.models.studies.confidence.calibration"
         )
-    context = study_context(set_, out)
+    context = study_command.study_context(set_, out)
     write_skin(out / "skin")
     lines = [f"stills:{(out / 'skin').resolve()}", *(outside or ())]
     further = [outside_row(line) for line in lines]
@@ -119,7 +105,7 @@ def compare_rules(
             measured.append((row, 1 - red_shares(row, context), far))
     bundle_record = {"bundle": opened.manifest.name, "hashes": dict(opened.manifest.hashes)}
     result = bundle_record | guard_scores(measured, opened.confidence.unfamiliar)
-    write_result(out / "guard-study.json", json.dumps(result, indent=1))
+    study_command.write_result(out / "guard-study.json", json.dumps(result, indent=1))
     typer.echo(json.dumps(result, indent=1))
 
 

@@ -25,17 +25,10 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_by_name
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import instrument_classes
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
-from cliprl.models.evaluation.study_command import (
-    BundleOption,
-    ProtocolOption,
-    QuietOption,
-    SetOption,
-    study_context,
-    write_result,
-)
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.decision import merge_unsure
@@ -67,10 +60,8 @@ def count_parts(bundle: Bundle, data: LabelledDataset, kind: str, every: int, pr
     is_instrument[: len(data.classes)] = instrument_classes(data.classes)
     is_called[[*parts, len(classes)]] = True
     counts = np.zeros((len(TRIED_SHARES), 4), np.int64)
-    indices = list(range(0, len(data), every))
-    for done, (_, sample, fresh) in enumerate(iterate_samples(data, indices), 1):
-        if fresh:
-            segmenter.reset()
+    indices = range(0, len(data), every)
+    for done, (_, sample, _) in enumerate(iterate_samples(data, indices, segmenter.reset), 1):
         found, there = segmenter.segment(sample.image), is_instrument[sample.labels]
         for row, share in zip(counts, TRIED_SHARES, strict=True):
             labels = labels_at_frame(merge_unsure(found, parts, share), *there.shape)
@@ -115,16 +106,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def study(
     out: Annotated[Path, typer.Option(help=f"Folder for {PART_RESULT}.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
     write: Annotated[bool, typer.Option("--write", help="Seal the share into the bundle's manifest.")] = False,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Score the shares, and choose one."""
     rules, opened = load_protocol(protocol), open_bundle(bundle)
-    context, found = study_context(set_, out), dict[str, dict[str, Any]]()
+    context, found = study_command.study_context(set_, out), dict[str, dict[str, Any]]()
     with ProgressDisplay.open(quiet) as display:
         for one in select_sets(rules, ()):
             kind, use = DatasetSpec.parse(one.data).kind, rules.use(one)
@@ -145,7 +136,7 @@ def study(
         "part_share": share,
         "sets": found,
     }
-    write_result(out / PART_RESULT, json.dumps(result, indent=1))
+    study_command.write_result(out / PART_RESULT, json.dumps(result, indent=1))
     typer.echo(_table(result))
     if write and share is None:
         raise CliprlError(f"no share makes {LEAST_RIGHT:.0%} of the parts named right: nothing is sealed")

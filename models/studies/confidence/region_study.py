@@ -26,17 +26,10 @@ from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol, select_sets
-from cliprl.models.evaluation.study_command import (
-    BundleOption,
-    ProtocolOption,
-    QuietOption,
-    SetOption,
-    study_context,
-    write_result,
-)
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -77,9 +70,7 @@ def score_rules(
     """Return the instrument IoU (without one: nothing) and the share of false alarms of each rule, in percent."""
     segmenter, table = RegionSegmenter(bundle, rules), map_to_instrument(data.classes, bundle.manifest.classes, ignored)
     counts = np.zeros((len(rules), 4), np.int64)
-    for _, sample, fresh in iterate_samples(data, list(range(0, len(data), every))):
-        if fresh:
-            segmenter.reset()
+    for _, sample, _ in iterate_samples(data, range(0, len(data), every), segmenter.reset):
         segmenter.segment(sample.image)
         truth = table.truth[sample.labels]
         known, there = truth != IGNORE, truth == 1
@@ -122,15 +113,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def study(
     out: Annotated[Path, typer.Option(help=f"Folder for {REGION_RESULT}.")],
-    bundle: BundleOption = "small",
-    set_: SetOption = None,
-    protocol: ProtocolOption = None,
+    bundle: study_command.BundleOption = "small",
+    set_: study_command.SetOption = None,
+    protocol: study_command.ProtocolOption = None,
     every: Annotated[int, typer.Option(min=1, help="Score each n-th of the protocol's frames only.")] = 1,
     write: Annotated[bool, typer.Option("--write", help="Seal the rule into the bundle's manifest.")] = False,
-    quiet: QuietOption = False,
+    quiet: study_command.QuietOption = False,
 ) -> None:
     """Score the rules, and choose one."""
-    sets, opened, context = load_protocol(protocol), open_bundle(bundle), study_context(set_, out)
+    sets, opened, context = load_protocol(protocol), open_bundle(bundle), study_command.study_context(set_, out)
     size = opened.manifest.height, opened.manifest.width
 
     def score_sets(use: str, rules: Sequence[RegionSpec | None]) -> dict[str, list[dict[str, float]]]:
@@ -163,7 +154,7 @@ def study(
         CHOSEN: chosen,
         REPORTED: reported,
     }
-    write_result(out / REGION_RESULT, json.dumps(result, indent=1))
+    study_command.write_result(out / REGION_RESULT, json.dumps(result, indent=1))
     typer.echo(f"rule: {result['rule']}")
     place = 1 + TRIED.index(rule) if rule else 0
     for use, scores, row in ((CHOSEN, chosen, place), (REPORTED, reported, -1)):

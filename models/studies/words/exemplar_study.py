@@ -26,13 +26,11 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.evaluation.evaluation import iterate_samples
-from cliprl.models.evaluation.image_segmenter import FRAME_COLOR, FRAME_TIME, ImageSegmenter
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, data_root, write_result
-from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import Box
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.exemplars import Exemplar, FrameEmbeddings, basis_encoder, class_embedding, with_exemplars
-from cliprl.pipeline.sources.decoding.nv12_writer import RgbWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,8 @@ def score_box(
     if box is None:
         return {}
     image, rest = sample.image, [each for each in indices if each != index]
-    mixed = with_exemplars(bundle, [_exemplar(part.classes[0], box)], lambda _: frame_of(image))
-    alone = with_exemplars(without(bundle, part.classes), [_exemplar(part.name, box)], lambda _: frame_of(image))
+    mixed = with_exemplars(bundle, [_exemplar(part.classes[0], box)], lambda _: frame_of_image(image))
+    alone = with_exemplars(without(bundle, part.classes), [_exemplar(part.name, box)], lambda _: frame_of_image(image))
     scores = {
         "mixed": part_iou(mixed, data, rest, part, part.classes),
         "alone": part_iou(alone, data, rest, part, (part.name,)),
@@ -100,7 +98,7 @@ def score_box(
 
 def class_ms(bundle: Bundle, image: Image, box: Box) -> float:
     """Return the median milliseconds of this thread that a class of a box of an image takes."""
-    frame = FrameEmbeddings.of(frame_of(image), bundle, basis_encoder(bundle))
+    frame = FrameEmbeddings.of(frame_of_image(image), bundle, basis_encoder(bundle))
     seconds = []
     for _ in range(TIMED):
         start = time.thread_time()
@@ -129,22 +127,13 @@ def largest_box(mask: Any) -> Box | None:
     return left, top, width, height
 
 
-def frame_of(image: Image) -> Frame:
-    """Return an image uint8 (H, W, 3) RGB as a frame."""
-    frame = Frame(*allocate_planes(*image.shape[:2]), 0, FRAME_TIME, 0, FRAME_COLOR)
-    RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
-    return frame
-
-
 def part_iou(
     bundle: Bundle, data: LabelledDataset, indices: Sequence[int], part: PartQuestion, classes: Sequence[str]
 ) -> float:
     """Return the pooled IoU of a part, by these classes of the bundle, through the pipeline."""
     segmenter, both, either = ImageSegmenter(bundle, precision="f32", threads=1), 0, 0
     ids = [i for i, spec in enumerate(bundle.manifest.classes) if spec.name in classes]
-    for _, sample, fresh in iterate_samples(data, list(indices)):
-        if fresh:
-            segmenter.reset()
+    for _, sample, _ in iterate_samples(data, indices, segmenter.reset):
         truth = sample.labels == part.label
         found = np.isin(labels_at_frame(segmenter.segment(sample.image), *truth.shape), ids)
         both, either = both + int((found & truth).sum()), either + int((found | truth).sum())

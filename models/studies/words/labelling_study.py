@@ -61,9 +61,7 @@ def score_set(labeller: PromptLabeller, data: LabelledDataset, every: int, line:
     ids = [i for i, spec in enumerate(data.classes) if spec.kind == "instrument"]
     counts = {step: np.zeros(3) for step in ("saliency", "network", "sure")}
     unsure, seconds = [], []
-    for _, sample, fresh in iterate_samples(data, list(range(0, len(data), every))):
-        if fresh:
-            labeller.reset()
+    for _, sample, _ in iterate_samples(data, range(0, len(data), every), labeller.reset):
         start = time.monotonic()
         found = labeller(sample.image)
         seconds.append(time.monotonic() - start)
