@@ -32,8 +32,8 @@ class LabelledDataset(Protocol):
         ...
 
     def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        ...
+        """Return the clip of a sample: its sequence, in a data set that does not define clips."""
+        return self.sequence(index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,40 @@ class ImageMaskDataset(ABC):
         """Return the labels, uint8 (H, W)."""
 
 
-class Subset:
+class SelectedFrames:
+    """Chosen frames of data sets that have the same classes: `places` are pairs of a data set and an index in it."""
+
+    def __init__(self, places: Sequence[tuple[LabelledDataset, int]]) -> None:
+        self.places = tuple(places)
+        self.name, self.classes = self.places[0][0].name, self.places[0][0].classes
+
+    @classmethod
+    def join(cls, datasets: Iterable[LabelledDataset]) -> SelectedFrames:
+        """Return all frames of the data sets in order."""
+        return SelectedFrames([(dataset, index) for dataset in datasets for index in range(len(dataset))])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        dataset, place = self.places[index]
+        return dataset[place]
+
+    def sequence(self, index: int) -> str:
+        """Return the sequence of a sample."""
+        dataset, place = self.places[index]
+        return dataset.sequence(place)
+
+    def clip(self, index: int) -> str:
+        """Return the clip of a sample."""
+        dataset, place = self.places[index]
+        return dataset.clip(place)
+
+
+class Subset(SelectedFrames):
     """Some sequences of a data set. Raises UsageError if one is missing, because the split would be incomplete."""
 
     def __init__(self, dataset: LabelledDataset, sequences: Collection[str]) -> None:
-        self.dataset, self.name, self.classes = dataset, dataset.name, dataset.classes
         there = sequence_names(dataset)
         missing = [name for name in sequences if name not in there]
         if missing or not sequences:
@@ -100,21 +129,7 @@ class Subset:
                 f"the split asks for {', '.join(missing) or 'nothing'}, which this copy of {dataset.name} has not: "
                 f"it has {', '.join(there)}"
             )
-        self.indices = [i for i in range(len(dataset)) if dataset.sequence(i) in sequences]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self.indices[index]]
-
-    def sequence(self, index: int) -> str:
-        """Return the sequence of a sample."""
-        return self.dataset.sequence(self.indices[index])
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        return self.dataset.clip(self.indices[index])
+        super().__init__([(dataset, i) for i in range(len(dataset)) if dataset.sequence(i) in sequences])
 
 
 @runtime_checkable
@@ -129,7 +144,7 @@ class HasFileNames(Protocol):
 def sample_name(dataset: LabelledDataset, index: int) -> str:
     """Return the file of a sample's image, or its sequence and index if it is no file."""
     if isinstance(dataset, Subset):
-        return sample_name(dataset.dataset, dataset.indices[index])
+        return sample_name(*dataset.places[index])
     if isinstance(dataset, HasFileNames):
         return dataset.file_name(index)
     return f"{dataset.sequence(index)} {index}"
@@ -147,7 +162,7 @@ class HasInstanceIds(Protocol):
 def instance_ids(dataset: LabelledDataset, index: int) -> Image | None:
     """Return the instrument at each pixel of a sample; None if its data set does not number them."""
     if isinstance(dataset, Subset):
-        return instance_ids(dataset.dataset, dataset.indices[index])
+        return instance_ids(*dataset.places[index])
     return dataset.instance_ids(index) if isinstance(dataset, HasInstanceIds) else None
 
 

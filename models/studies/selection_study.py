@@ -23,7 +23,7 @@ from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.load import load_tune_config
 from cliprl.models.config.tune_config import TuneConfig
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
 from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.frame_scores import score_frames
@@ -32,7 +32,6 @@ from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.labelling.frame_selection import FrameMeasure, choose_frames
 from cliprl.models.labelling.measure import MeasuringSegmenter
 from cliprl.models.training.callbacks import ProgressDisplay
-from cliprl.models.tuning.held_out import SelectedFrames
 from cliprl.models.tuning.remake import copy_with_encoder
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.tune import OldViews, encode_old_views, resolve_precision, train_encoder

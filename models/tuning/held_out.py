@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cliprl.engines import UsageError
-from cliprl.models.data.image_mask_dataset import LabelledDataset
-from cliprl.models.data.sample import Sample
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
 
 # Each _EVERY-th block is held out, from the one at _FIRST on; a data set has about _BLOCKS of them, of at most _LONGEST frames.
 _EVERY, _FIRST = 5, 2
 _BLOCKS, _LONGEST = 10, 25
 FEWEST_FRAMES = 5
-
-
-class SelectedFrames:
-    """Chosen frames of data sets that have the same classes: `places` are pairs of a data set and an index in it."""
-
-    def __init__(self, places: Sequence[tuple[LabelledDataset, int]]) -> None:
-        self.places = tuple(places)
-        self.name, self.classes = self.places[0][0].name, self.places[0][0].classes
-
-    @classmethod
-    def join(cls, datasets: Sequence[LabelledDataset]) -> SelectedFrames:
-        """Return all frames of the data sets in order."""
-        return cls([(dataset, index) for dataset in datasets for index in range(len(dataset))])
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Sample:
-        dataset, place = self.places[index]
-        return dataset[place]
-
-    def sequence(self, index: int) -> str:
-        """Return the sequence of a sample."""
-        dataset, place = self.places[index]
-        return dataset.sequence(place)
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        dataset, place = self.places[index]
-        return dataset.clip(place)
 
 
 def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:

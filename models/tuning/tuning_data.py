@@ -13,13 +13,13 @@ from platformdirs import user_cache_path
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.reference_outputs import ImageBatch
 from cliprl.models.config.tune_config import OldDataConfig
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
 from cliprl.models.data.sample import evenly_spaced, instrument_classes
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
-from cliprl.models.tuning.held_out import SelectedFrames, hold_out
+from cliprl.models.tuning.held_out import hold_out
 
 # Rendered scenes of old data; none is in the evaluation protocol or in the probe of the accuracy gate.
 FIRST_SCENE, FIRST_TEST_SCENE = 700_000, 710_000

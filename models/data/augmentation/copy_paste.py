@@ -34,7 +34,7 @@ class LayeredDataset(LabelledDataset, Protocol):
         ...
 
 
-class CopyPasteDataset:
+class CopyPasteDataset(LabelledDataset):
     """Compositions of the instruments of `scenes` on images of `tissue`, each seeded with its index."""
 
     name = "composed"
@@ -66,10 +66,6 @@ class CopyPasteDataset:
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample: each has its own."""
         return f"composed {index}"
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample: each has its own."""
-        return self.sequence(index)
 
 
 def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> Sample:

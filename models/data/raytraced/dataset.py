@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.raytraced.cache import (
     CACHE_LAYOUT,
     RenderSettings,
@@ -40,7 +41,7 @@ _TABLE = np.zeros(256, np.uint8)
 _TABLE[list(CLASS_NAMES)] = [_NUMBERS[name] for name in CLASS_NAMES.values()]
 
 
-class RaytracedScenes:
+class RaytracedScenes(LabelledDataset):
     """Scenes of a folder with exact labels by part. Two frames of a scene are consecutive; each scene is a sequence.
 
     A suction instrument is labeled "suction-instrument" as a whole, or by its parts where `whole_suction` is false.
@@ -72,10 +73,6 @@ class RaytracedScenes:
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample: its scene."""
         return f"scene {self._frames[index][0]:06d}"
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample: its scene."""
-        return self.sequence(index)
 
     def instances(self, index: int) -> Image:
         """Return the number of the instrument at each pixel, uint8 (H, W); 0 where there is none."""

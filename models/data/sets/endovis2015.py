@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
+from cliprl.models.data.image_mask_dataset import (
+    ImageMaskDataset,
+    ImageMaskPair,
+    LabelledDataset,
+    SelectedFrames,
+    natural_order,
+    pair_by_name,
+)
 from cliprl.models.data.io import labels_from_values, read_mask, read_video
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
@@ -54,7 +61,7 @@ class RigidFrames(ImageMaskDataset):
         return labels_from_values(read_mask(mask), RIGID_VALUES, mask)
 
 
-class RoboticVideos:
+class RoboticVideos(LabelledDataset):
     """Fully labeled videos: `folder` holds D1/video.avi and D1/labels.npz (`parts`), ...
 
     A video is decoded on first access; the last two are cached (0.6 GB each).
@@ -88,50 +95,26 @@ class RoboticVideos:
         """Return the sequence of a sample."""
         return self._places[index][0].name
 
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample: its video."""
-        return self.sequence(index)
-
 
 @register_dataset(
     "endovis2015",
     "EndoVis 2015, heads and shafts of rigid and robotic instruments",
     splits={"robotic": Split(("D1",), ("D2",)), "both": Split(("D1", "OP1"), ("D2", "OP3"))},
 )
-class EndoVis2015:
+class EndoVis2015(SelectedFrames):
     """Robotic and rigid instruments: background, head, shaft. `folder` holds robotic/ or rigid/ or both."""
-
-    name = "endovis2015"
-    classes = ENDOVIS2015_CLASSES
 
     def __init__(self, folder: Path) -> None:
         kinds = (("robotic", RoboticVideos), ("rigid", RigidFrames))
-        self._parts = [kind(folder / name) for name, kind in kinds if (folder / name).is_dir()]
-        if not self._parts:
-            raise UsageError(f"no {self.name} frames in '{folder}': it must hold {LAYOUT}")
-        self._places = [(part, i) for part in self._parts for i in range(len(part))]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> Sample:
-        part, place = self._places[index]
-        return part[place]
+        parts = [kind(folder / name) for name, kind in kinds if (folder / name).is_dir()]
+        if not parts:
+            raise UsageError(f"no endovis2015 frames in '{folder}': it must hold {LAYOUT}")
+        super().__init__([(part, i) for part in parts for i in range(len(part))])
 
     def instance_ids(self, index: int) -> Image | None:
         """Return the instrument at each pixel of a frame of D1 or D2."""
-        part, place = self._places[index]
+        part, place = self.places[index]
         return part.instance_ids(place) if isinstance(part, RoboticVideos) else None
-
-    def sequence(self, index: int) -> str:
-        """Return the sequence of a sample."""
-        part, place = self._places[index]
-        return part.sequence(place)
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        part, place = self._places[index]
-        return part.clip(place)
 
 
 def _count(folder: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
-from cliprl.models.data.image_mask_dataset import natural_order
+from cliprl.models.data.image_mask_dataset import LabelledDataset, natural_order
 from cliprl.models.data.io import IMAGE_SUFFIXES, read_image, read_video
 from cliprl.models.data.label_mapping import UNION_CLASSES
 from cliprl.models.data.registry import register_dataset
@@ -22,7 +22,7 @@ from cliprl.models.data.sample import Image, Sample
     path_kind="file",
     no_instrument=True,
 )
-class NoInstrumentVideo:
+class NoInstrumentVideo(LabelledDataset):
     """Every `every`-th frame of a video file, labeled "not-instrument" throughout. It is decoded on first access."""
 
     classes: tuple[ClassSpec, ...] = UNION_CLASSES
@@ -46,10 +46,6 @@ class NoInstrumentVideo:
 
     def sequence(self, index: int) -> str:
         """Return the only sequence: the video."""
-        return self.name
-
-    def clip(self, index: int) -> str:
-        """Return the only clip: the video."""
         return self.name
 
 

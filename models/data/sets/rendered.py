@@ -20,6 +20,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.models.data.dataset_spec import parse_seeds
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.io import read_npz
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sample import Image, Sample
@@ -44,7 +45,7 @@ class RenderedSpec:
     width: int
 
 
-class RenderedScenes:
+class RenderedScenes(LabelledDataset):
     """Rendered scenes with exact labels, captions, and instrument layers for copy-paste composition."""
 
     name = NAME
@@ -73,10 +74,6 @@ class RenderedScenes:
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample: its scene."""
         return f"scene {self._place(index)[0].stem}"
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample: its scene."""
-        return self.sequence(index)
 
     def instruments(self, index: int) -> tuple[Image, Image]:
         """Return the instrument layer: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
