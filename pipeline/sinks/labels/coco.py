@@ -14,10 +14,10 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.sinks.atomic_file import PartialFile, unwritable
-from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.atomic_file import unwritable
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
+from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.shapes.polygons import edge_polygons
 from cliprl.pipeline.sinks.shapes.regions import Region, labelled_classes, regions
@@ -26,7 +26,7 @@ from cliprl.pipeline.sources.errors import redact
 FORMAT_VERSION = 3
 
 
-class CocoSink(FileSink):
+class CocoSink(PartialFileSink):
     """A file that `pycocotools.coco.COCO` reads.
 
     Sizes and masks are those of the frame as it is displayed, upright.
@@ -51,8 +51,6 @@ class CocoSink(FileSink):
         self._spec, self._classes = spec, labelled_classes(spec.classes)
         self._categories = {i: number for number, i in enumerate(self._classes, 1)}
         self._video, self._annotations = redact(spec.stream.name), 0
-        self._file = PartialFile(target)
-        self.notes += self._file.notes
         try:
             self._images = tempfile.TemporaryFile(dir=self._file.target.parent)  # noqa: SIM115 (closed with the sink)
         except OSError as error:
@@ -116,24 +114,20 @@ class CocoSink(FileSink):
         self._images.seek(0)
         while block := self._images.read(1 << 20):
             self._file.write(block)
-        self._file.write(b"\n]}\n")
         self._images.close()
-        if whole:
-            self._file.publish()
-        else:
-            self._file.keep()
+        super()._finish(whole)
+
+    def _last_bytes(self) -> bytes:
+        return b"\n]}\n"
 
     def _abandon(self) -> None:
         with suppress(OSError):  # what it still held in memory finds no room either
             self._images.close()
-        self._file.keep()
+        super()._abandon()
 
     def _discard(self) -> None:
         self._images.close()
-        self._file.discard()
-
-    def _place(self) -> Path | None:
-        return self._file.partial
+        super()._discard()
 
 
 def _encode(mask: NDArray[np.bool_], polygons: bool) -> dict[str, Any]:
