@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,9 @@ from typing import Any
 
 from cliprl.engines.bundle.manifest import sealed_text
 
-PAYLOAD, SIDECAR, PARTIAL = ".engine", ".json", ".partial"
+PAYLOAD, SIDECAR, PARTIAL, LOCK = ".engine", ".json", ".partial", ".lock"
+# The end of an entry's name: of its hash.
+_ENTRY = re.compile(r".+-[0-9a-f]{16}")
 # Files that a backend keeps beside (see sidecar.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
 RUNTIME, TIMING_FILE = ".runtime", ".timing"
 
@@ -116,15 +119,27 @@ class CacheStore:
             with suppress(OSError):
                 path.unlink()
 
+    def lock(self, name: str) -> Path:
+        """The file whose lock a writer of an entry holds; it stays."""
+        return self.folder / f".{name}{LOCK}"
+
+    def _is_cache(self) -> bool:
+        """Whether entries were ever written here: in any other folder, files of the same endings are the user's."""
+        locks = (path.name.removesuffix(LOCK) for path in self.folder.glob(f".*{LOCK}"))
+        return any(_ENTRY.fullmatch(name) for name in locks) or any(entry.fields for entry in self.entries())
+
     def forget_timings(self) -> None:
         """Drop what all entries share."""
-        for path in self.folder.glob(f"*{TIMING_FILE}"):
+        for path in self.folder.glob(f"*{TIMING_FILE}") if self._is_cache() else ():
             with suppress(OSError):
                 path.unlink()
 
     def sweep(self, age: float) -> None:
         """Remove what killed writers left, of at least this age in seconds: partial files, what has no sidecar."""
-        lost = [p for p in self.folder.glob(f"*{PAYLOAD}") if not self.exists(p.stem)]
+        if not self._is_cache():
+            return
+        payloads = (path for path in self.folder.glob(f"*{PAYLOAD}") if _ENTRY.fullmatch(path.stem))
+        lost = [p for p in payloads if not self.exists(p.stem)]
         lost += [p for p in self.folder.glob(f"*{RUNTIME}") if not self.exists(Path(p.stem).stem)]
         for path in [*self.folder.glob(f".*{PARTIAL}"), *lost]:
             with suppress(OSError):
@@ -135,12 +150,17 @@ class CacheStore:
         """All entries, the most recently used first."""
         found = []
         for path in self.folder.glob(f"*{SIDECAR}"):
-            data = self.sidecar(path.stem) or {"fields": {}, "report": {}}
+            data = {"fields": {}, "report": {}} | (self.sidecar(path.stem) or {})
+            if not _ENTRY.fullmatch(path.stem) or not (data["fields"] or self._has_parts(path.stem)):
+                continue
             with suppress(OSError):
                 others = [path.with_name(path.stem + PAYLOAD), *self._runtimes(path.stem)]
                 size = path.stat().st_size + sum(p.stat().st_size for p in others if p.exists())
                 found.append(EntryInfo(path.stem, data["fields"], data["report"], size, path.stat().st_mtime))
         return sorted(found, key=lambda entry: -entry.used)
+
+    def _has_parts(self, name: str) -> bool:
+        return (self.folder / (name + PAYLOAD)).exists() or self.lock(name).exists()
 
     def _runtimes(self, name: str) -> list[Path]:
         return list(self.folder.glob(f"{glob.escape(name)}.*{RUNTIME}"))

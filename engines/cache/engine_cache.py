@@ -79,10 +79,10 @@ class EngineCache:
     def clear(self) -> int:
         """Drop every entry; returns how many there were."""
         entries = self.entries()
-        for entry in entries:
-            self._store.remove(entry.name)
         self._store.sweep(0.0)
         self._store.forget_timings()
+        for entry in entries:
+            self._store.remove(entry.name)
         return len(entries)
 
     @contextmanager
@@ -94,7 +94,7 @@ class EngineCache:
         lock = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f".{entry_name(fields)}.lock")
+            lock = FileLock(self._store.lock(entry_name(fields)))
             try:
                 lock.acquire(timeout=0)
             except Timeout:

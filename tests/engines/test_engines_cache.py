@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,31 @@ def test_clearing_leaves_no_payload(cache: EngineCache) -> None:
     assert not payload.exists()
     assert not sidecar.exists()
     assert not list(cache.folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize("beside_entries", [False, True])
+def test_clearing_deletes_no_file_of_the_user(beside_entries: bool, tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    if beside_entries:
+        stored(cache)
+    names = ["package.json", "model.engine", "results-2026-11.json", "report-0123456789abcdef.json", "bundle.json"]
+    names += [] if beside_entries else [".video.partial", "lap.timing", "kernels.runtime"]
+    for name in names:
+        (tmp_path / name).write_text(sealed_text({"sha256": ""}) if name == "bundle.json" else "{}")
+    assert cache.clear() == beside_entries
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert left == set(names)
+
+
+def test_a_cache_copied_without_its_locks_is_cleared(tmp_path: Path, cache: EngineCache) -> None:
+    payload, sidecar = stored(cache)
+    damaged = tmp_path / "small-openvino-f32-0123456789abcdef.json"
+    for path in (payload, sidecar):
+        shutil.copy(path, tmp_path)
+    damaged.write_text("{")
+    damaged.with_suffix(".engine").write_text("half")
+    assert EngineCache(tmp_path).clear() == 2
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
 def test_a_folder_that_cannot_be_made_costs_only_the_caching(tmp_path: Path) -> None:
