@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
+from cliprl.engines.cli.command_line import check_values, describe_misuse
 from cliprl.engines.cli.loading import exit_on_signals
 from cliprl.engines.cli.signals import ENDING, ending_at_once
-from cliprl.engines.errors import CliprlError, UsageError
+from cliprl.engines.errors import CliprlError
 
 MISUSE = 2
 _MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
@@ -37,19 +38,20 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 INTERRUPTED = 130
-# Numbers that no range of an option excludes.
-_NOT_FINITE = ("nan", "inf", "infinity")
+_NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
-def run_app(app: typer.Typer, program: str) -> int:
+def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
     """Run a program on the command line's words, and return its exit status.
 
     0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of an unexpected
-    one the traceback is written to a file, which the line names.
+    one the traceback is written to a file, which the line names. uses_torch: in a deleted folder torch would end the process.
     """
     _open_standard_handles()
+    if uses_torch and not _has_current_folder():
+        return _complain(program, _NO_FOLDER, 1)
     with _own_errors_of_output():
         status = _run(app, program)
         if sys.stdout is not None and status == 0:
@@ -74,13 +76,13 @@ def _drop_lost_errors() -> None:
 
 def _run(app: typer.Typer, program: str) -> int:
     try:
-        _check_values(app)
+        check_values(app)
         with ending_at_once():
             status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
         return _complain(program, str(error), error.exit_status)
     except _CommandLineError as error:
-        return _complain(program, _misuse(error, program), MISUSE) if str(error) else MISUSE
+        return _complain(program, describe_misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as error:
@@ -96,6 +98,8 @@ def _run(app: typer.Typer, program: str) -> int:
         if number == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
             return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)
         if isinstance(error, OSError) and number in _REMEDIES:
+            if number == errno.ENOENT and not error.filename and not _has_current_folder():
+                return _complain(program, _NO_FOLDER, 1)
             place = f"'{str(error.filename)[:200]}'" if error.filename else "a file of this run"
             status = MISUSE if number == errno.ENAMETOOLONG else 1
             return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", status)
@@ -104,29 +108,12 @@ def _run(app: typer.Typer, program: str) -> int:
     return _complain(program, "interrupted", status) if status == INTERRUPTED else status
 
 
-def _check_values(app: typer.Typer) -> None:
-    """Raise UsageError for an option with an empty value, which a path would read as the current folder, and for nan or inf."""
-    command: Any = typer.main.get_command(app)
-    commands = [command, *getattr(command, "commands", {}).values()]
-    options = [p for c in commands for p in c.params if p.param_type_name == "option" and not p.is_flag]
-    # The value of an option with a metavar in brackets is optional.
-    names = {name for p in options if not (p.metavar or "").startswith("[") for name in p.opts}
-    numbers = {name for p in options if _takes_fractions(p) for name in p.opts}
-    words = sys.argv[1:]
-    end = words.index("--") if "--" in words else len(words)
-    for word, value in zip(words[:end], [*words[1:], None], strict=False):
-        if (word in names and value == "") or (word.endswith("=") and word[:-1] in names):
-            raise UsageError(f"{word.rstrip('=')} has an empty value: give it one, or leave the option out")
-        name, equals, given = word.partition("=")
-        given = given if equals else value or ""
-        if name in numbers and given.strip().lstrip("+-").lower() in _NOT_FINITE:
-            raise UsageError(f"{name} is '{given}': it must be a finite number")
-
-
-def _takes_fractions(option: Any) -> bool:
-    """Whether an option's value is a float, wherever this version of typer keeps its type."""
-    described = getattr(getattr(option, "type_descriptor", None), "annotation", None)
-    return described in (float, float | None) or getattr(getattr(option, "type", None), "name", "").startswith("float")
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _detail(error: BaseException) -> str:
@@ -267,25 +254,6 @@ def _complain(program: str, message: str, status: int) -> int:
     with suppress(OSError):  # the exit status still tells
         print(f"{program}: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return status
-
-
-def _misuse(error: Any, program: str) -> str:
-    return f"{error.format_message().rstrip('.')}{_given(error)}.{_file_hint()} See {program} --help"
-
-
-def _file_hint() -> str:
-    """Explain how to name a file whose name was read as options."""
-    name = next((word for word in sys.argv[1:] if word.startswith("-") and os.path.isfile(word)), "")
-    return f" For the file '{name}' write './{name}'." if name else ""
-
-
-def _given(error: Any) -> str:
-    """The value that was refused, which typer's own message leaves out."""
-    words = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for name in getattr(getattr(error, "param", None), "opts", ()):
-        if name in words[:-1]:
-            return f", not '{words[words.index(name) + 1]}'"
-    return ""
 
 
 def _kept(program: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from cliprl.engines.backends.engine import AUTO
 from cliprl.engines.backends.registry import device_names, precisions_help
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.errors import UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -68,6 +69,10 @@ def build(
     """Compile a bundle, hold it to the accuracy gate, and keep it for the next start; or build ahead for other GPUs."""
     from cliprl.engines.cli.commands import build_ahead, build_here
 
+    if output is not None and not target:
+        raise UsageError(
+            "-o is for plans of other GPUs: give --target, or leave -o out; engines for this machine go to the cache"
+        )
     if target:
         build_ahead(bundle, target, precision, output, input_size)
     else:

@@ -97,7 +97,7 @@ def evaluate_command(
 
 def main() -> None:
     """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(run_app(app, "cliprl-eval"))
+    sys.exit(run_app(app, "cliprl-eval", uses_torch=True))
 
 
 if __name__ == "__main__":

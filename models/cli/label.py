@@ -215,7 +215,7 @@ def _check_places(videos: list[str], stems: list[str], out: Path) -> None:
 
 def main() -> None:
     """Run the console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(run_app(app, "cliprl-label"))
+    sys.exit(run_app(app, "cliprl-label", uses_torch=True))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def _score_table(scores: Mapping[str, Any]) -> Table:
 
 def main() -> None:
     """The console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    sys.exit(run_app(app, "cliprl-train"))
+    sys.exit(run_app(app, "cliprl-train", uses_torch=True))
 
 
 if __name__ == "__main__":

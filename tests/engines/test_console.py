@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -119,3 +120,31 @@ def test_work_of_which_nothing_is_told_shows_nothing() -> None:
     with reporting_errors(console):
         pass
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("word", "uses_torch", "status"), [("here", False, 1), ("well", False, 0), ("well", True, 1), ("misused", False, 2)]
+)
+def test_deleted_current_folder_is_named_where_it_matters(
+    word: str,
+    uses_torch: bool,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    app, folder = typer.Typer(add_completion=False, pretty_exceptions_enable=False), tmp_path / "gone"
+
+    @app.command()
+    def work(how: Annotated[str, typer.Argument()]) -> None:
+        if how == "here":
+            os.getcwd()
+        if how in ERRORS:
+            raise ERRORS[how]
+
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    monkeypatch.setattr(sys, "argv", [PROGRAM, word])
+    assert run_app(app, PROGRAM, uses_torch=uses_torch) == status
+    assert ("the current folder was deleted: change to one that exists" in capfd.readouterr().err) == (status == 1)

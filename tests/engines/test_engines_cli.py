@@ -73,6 +73,13 @@ def test_what_is_built_is_kept_listed_and_deleted(
     assert EngineCache().entries() == []
 
 
+def test_a_place_for_plans_without_their_target_is_misuse(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "build", "-o", "plans") == 2
+    assert "give --target, or leave -o out" in capfd.readouterr().err
+
+
 def test_verify_prints_a_row_for_each_network(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
