@@ -30,13 +30,12 @@ _UNEXPECTED, _REACH, _COLOR = 0.5, 8.0, 0.35
 class CellMaps:
     """What is known of the cells of a frame, each (h, w).
 
-    groups: uint8, the class group. tips: uint8, 1 for classes of tips. expected: the keys of tracks where they should be.
-    edge: flat indices of the outermost cells of the field of view, in order around it.
+    groups: uint8, the class group. tips: uint8, 1 for classes of tips. edge: flat indices of the outermost cells of the field of
+    view, in order around it.
     """
 
     groups: NDArray[np.uint8]
     tips: NDArray[np.uint8]
-    expected: NDArray[np.uint16]
     edge: NDArray[np.intp]
     looks: Appearance | None
 
@@ -57,14 +56,16 @@ class Shares:
     others: list[tuple[Mask, int]]
 
 
-def share_cells(region: Mask, keys: Sequence[int], maps: CellMaps, tracks: Mapping[int, Track]) -> Shares:
+def share_cells(
+    region: Mask, keys: Sequence[int], expected: NDArray[np.uint16], maps: CellMaps, tracks: Mapping[int, Track]
+) -> Shares:
     """Divide a region (uint8, 1 or 0) among the tracks that are expected in it, by place, line and color.
 
-    What is far from all of them belongs to none.
+    expected: the keys of tracks where they should be, (h, w). What is far from all of them belongs to none.
     """
     box = _box(region)
     codes = maps.codes[box] if len(keys) > 1 and maps.codes is not None else None
-    shares = _share_box(region[box] > 0, maps.expected[box], {key: tracks[key] for key in keys}, codes)
+    shares = _share_box(region[box].view(np.bool_), expected[box], {key: tracks[key] for key in keys}, codes)
     owner = np.zeros(region.shape, np.uint16)
     owner[box] = shares.owner
     others: list[tuple[Mask, int]] = []
@@ -93,9 +94,9 @@ def _share_box(
     first, *rest = tracks
     owner = inside * np.uint16(first)
     if rest:
-        rooms = zip(known, distances, tracks.values(), strict=True)
-        least, *costs = (_costs(inside, *room, codes) for room in rooms)
-        for key, cost in zip(rest, costs, strict=True):
+        costs = _costs(inside, known, distances, list(tracks.values()), codes)
+        least = costs[..., 0]
+        for key, cost in zip(rest, np.moveaxis(costs, -1, 0)[1:], strict=True):
             owner[inside & (cost < least)] = key
             least = np.minimum(least, cost)
     others: list[tuple[Mask, int]] = []
@@ -113,17 +114,26 @@ def _share_box(
 
 
 def _costs(
-    inside: NDArray[np.bool_], known: Mask, distance: NDArray[Any], track: Track, codes: NDArray[np.uint8] | None
+    inside: NDArray[np.bool_],
+    known: Sequence[Mask],
+    distances: Sequence[NDArray[Any]],
+    tracks: Sequence[Track],
+    codes: NDArray[np.uint8] | None,
 ) -> NDArray[np.float32]:
-    """Return the cost (h, w) of giving each cell to a track, summed over neighboring cells; `known`: where it is expected."""
-    base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(known)), np.float32)
-    base += np.float32(_UNEXPECTED)
-    base[known.view(np.bool_)] = 0
-    colors = track.color_costs()
-    if colors is not None and codes is not None:
-        base += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * colors), np.float32)
-    base *= inside
-    return np.asarray(cv2.blur(base, (3, 3)), np.float32)
+    """Return the cost (h, w, tracks) of giving each cell to each track, summed over neighboring cells.
+
+    known: where each is expected. distances: how far each cell is from there.
+    """
+    costs = np.empty((*inside.shape, len(tracks)), np.float32)
+    for index, (mask, distance, track) in enumerate(zip(known, distances, tracks, strict=True)):
+        base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(mask)), np.float32)
+        base += np.float32(_UNEXPECTED)
+        base[mask.view(np.bool_)] = 0
+        colors = track.color_costs()
+        if colors is not None and codes is not None:
+            base += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * colors), np.float32)
+        np.multiply(base, inside, out=costs[..., index])
+    return np.asarray(cv2.blur(costs, (3, 3)), np.float32)
 
 
 def beside_line(mask: Mask) -> NDArray[np.float32]:

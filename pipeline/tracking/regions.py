@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -31,34 +31,81 @@ _PIECE = 60
 _DOUBLED = 5
 
 
-def find_parts(maps: CellMaps, tracks: Mapping[int, Track]) -> list[Part]:
-    """Divide the groups of a frame into parts, each of which continues the track that is expected there."""
-    totals = np.bincount(maps.expected.ravel())
-    (shown,) = (maps.groups > 0).ravel().nonzero()
-    groups, expected = maps.groups.ravel().take(shown), maps.expected.ravel().take(shown)
-    in_view = np.bincount(expected, minlength=len(totals))
-    # What a region holds of a track that has vanished is another's, unless the region is by itself and enters.
-    vanished = set((in_view < _OF_VANISHED * totals).nonzero()[0].tolist())
-    parts: list[Part] = []
-    for group, area in enumerate(np.bincount(groups).tolist()):
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameRegions:
+    """The connected regions of the groups of a frame.
+
+    cells: flat indices of the cells of all groups. numbers: the region of each of them, from 1, 0 for a speck. wholes: regions
+    1, 2, …, as parts without a track.
+    """
+
+    cells: NDArray[np.intp]
+    numbers: NDArray[np.intp]
+    wholes: list[Part]
+
+    def overlaps(self, keys: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
+        """Return how many cells of each region (from 0, specks) each key below `count` of a map (h, w) has: (regions, keys)."""
+        pairs = self.numbers * count + keys.ravel().take(self.cells)
+        return np.bincount(pairs, minlength=(len(self.wholes) + 1) * count).reshape(-1, count)
+
+
+def find_regions(maps: CellMaps) -> FrameRegions:
+    """Find the connected regions of each group."""
+    (cells,) = maps.groups.ravel().nonzero()
+    numbers, wholes = np.zeros(len(cells), np.intp), list[Part]()
+    for group, area in enumerate(np.bincount(maps.groups.ravel().take(cells)).tolist()):
         if not group or area < _SPECK:
             continue
         mask = (maps.groups == group).view(np.uint8)
         # Of the algorithms, this one is the fastest on small maps.
         found = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_BBDT)
         count, components, stats, centers = found
-        pairs = components.ravel().take(shown) * len(totals) + expected
-        shared = np.bincount(pairs, minlength=count * len(totals))
-        for index, cells in enumerate(stats[:, cv2.CC_STAT_AREA].tolist()):
-            if index and cells >= _SPECK:
+        places = np.zeros(count, np.intp)
+        for index, size in enumerate(stats[:, cv2.CC_STAT_AREA].tolist()):
+            if index and size >= _SPECK:
                 region = (components == index).view(np.uint8)
-                whole = Part(region, group, 0, cells, centers[index].astype(np.float32), maps)
-                counts = shared[index * len(totals) :][: len(totals)]
-                keys = _expected_in(whole, counts, totals, tracks)
-                if vanished.intersection(keys) and not (len(keys) == 1 and whole.runs):
-                    keys = [key for key in keys if key not in vanished or not tracks[key].has_entered]
-                parts += _divide(whole, maps, counts, keys, tracks)
-    return _without_doubles(parts, maps.expected, tracks)
+                wholes.append(Part(region, group, 0, size, centers[index].astype(np.float32), maps))
+                places[index] = len(wholes)
+        numbers += places.take(components.ravel().take(cells))
+    return FrameRegions(cells, numbers, wholes)
+
+
+def settle(regions: FrameRegions, last: NDArray[np.uint16], tracks: Mapping[int, Track]) -> bool:
+    """Give every region the track that it lies on in the map of keys of the last frame; return False if motion may decide.
+
+    That is so unless each region lies on one track and hardly on another, and each track of that map is still in view.
+    """
+    shown = {key: track for key, track in tracks.items() if not track.missing}
+    counts = regions.overlaps(last, max(shown, default=0) + 1).tolist()
+    if any(sum(own[key] for own in counts) < _OF_PLACE * track.cells for key, track in shown.items()):
+        return False
+    for whole, own in zip(regions.wholes, counts[1:], strict=True):
+        whole.key = max(range(len(own)), key=own.__getitem__)
+        track = shown.get(whole.key)
+        if track is None or track.group != whole.group or whole.cells - own[whole.key] >= SPLIT_CELLS:
+            return False
+        others = ((own[key], other.cells) for key, other in shown.items() if key != whole.key and own[key])
+        if any(2 * held >= min(_OF_REGION * whole.cells, _OF_TRACK * cells) for held, cells in others):
+            return False
+    return True
+
+
+def find_parts(
+    regions: FrameRegions, expected: NDArray[np.uint16], maps: CellMaps, tracks: Mapping[int, Track]
+) -> list[Part]:
+    """Divide the regions of a frame into parts, each of which continues the track that is expected there."""
+    totals = np.bincount(expected.ravel())
+    shared = regions.overlaps(expected, len(totals))
+    # What a region holds of a track that has vanished is another's, unless the region is by itself and enters.
+    vanished = set((shared.sum(axis=0) < _OF_VANISHED * totals).nonzero()[0].tolist())
+    parts: list[Part] = []
+    for whole, counts in zip(regions.wholes, shared[1:], strict=True):
+        whole.key = 0
+        keys = _expected_in(whole, counts, totals, tracks)
+        if vanished.intersection(keys) and not (len(keys) == 1 and whole.runs):
+            keys = [key for key in keys if key not in vanished or not tracks[key].has_entered]
+        parts += _divide(whole, expected, maps, counts, keys, tracks)
+    return parts
 
 
 def _expected_in(
@@ -75,23 +122,28 @@ def _expected_in(
 
 
 def _divide(
-    whole: Part, maps: CellMaps, counts: NDArray[np.intp], keys: list[int], tracks: Mapping[int, Track]
+    whole: Part,
+    expected: NDArray[np.uint16],
+    maps: CellMaps,
+    counts: NDArray[np.intp],
+    keys: list[int],
+    tracks: Mapping[int, Track],
 ) -> list[Part]:
     """Divide a region among the tracks `keys`. counts: how many of its cells each track is expected in."""
     if not keys:
         return _by_shafts(whole)
-    if returned := _returned(whole, keys, maps, tracks):
-        maps = replace(maps, expected=maps.expected.copy())
+    if returned := _returned(whole, keys, expected, maps, tracks):
+        expected = expected.copy()
         for key, cells in returned.items():
-            maps.expected.ravel()[cells] = key
-        counts = np.bincount(maps.expected[whole.mask > 0], minlength=1)
+            expected.ravel()[cells] = key
+        counts = np.bincount(expected[whole.mask > 0], minlength=1)
         keys += list(returned)
     if len(keys) > 1:
         keys = _without_pieces(keys, tracks, counts, whole)
     if len(keys) == 1 and whole.cells - counts[keys[0]] < SPLIT_CELLS:
         whole.key = keys[0]
         return [whole]
-    shares = share_cells(whole.mask, keys, maps, tracks)
+    shares = share_cells(whole.mask, keys, expected, maps, tracks)
     if len(keys) == 1 and not shares.others:
         whole.key = keys[0]
         return [whole]
@@ -103,12 +155,14 @@ def _divide(
     return parts
 
 
-def _returned(whole: Part, keys: list[int], maps: CellMaps, tracks: Mapping[int, Track]) -> dict[int, NDArray[np.intp]]:
+def _returned(
+    whole: Part, keys: list[int], expected: NDArray[np.uint16], maps: CellMaps, tracks: Mapping[int, Track]
+) -> dict[int, NDArray[np.intp]]:
     """Return the hidden tracks that a region holds again beside others, where they were, with the cells (flat indices)."""
     hidden = [t for t in tracks.values() if t.place is not None and t.group == whole.group and t.id]
     if not hidden or maps.looks is None:
         return {}
-    free = ((maps.expected == 0) & (whole.mask > 0)).view(np.uint8)
+    free = ((expected == 0) & (whole.mask > 0)).view(np.uint8)
     if np.count_nonzero(free) < SPLIT_CELLS:
         return {}
     found: dict[int, NDArray[np.intp]] = {}
@@ -147,7 +201,7 @@ def _by_shafts(whole: Part) -> list[Part]:
     return [make_part(mask, whole.group, 0, whole.maps, whole=False) for mask in masks if mask.any()]
 
 
-def _without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Mapping[int, Track]) -> list[Part]:
+def without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Mapping[int, Track]) -> list[Part]:
     """Where a track enters by several shafts for a while, let it go on with the one that it had."""
     by_key: dict[int, list[Part]] = {}
     for part in parts:

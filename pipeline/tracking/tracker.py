@@ -18,9 +18,9 @@ from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
 from cliprl.pipeline.tracking.contact import CellMaps
 from cliprl.pipeline.tracking.groups import ClassGroups
-from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator, sampled
+from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part
-from cliprl.pipeline.tracking.regions import find_parts
+from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import border, is_cut_off
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
@@ -66,7 +66,7 @@ class InstrumentTracker:
 
     def __init__(self, groups: ClassGroups) -> None:
         self.groups = groups
-        self._flow = FlowEstimator(finest=1)
+        self._motion = DelayedFlow(_EXPECTED)
         self._tracks: dict[int, Track] = {}
         self._map: NDArray[np.uint16] | None = None  # keys of the last frame
         self._view: Viewport | None = None
@@ -78,36 +78,57 @@ class InstrumentTracker:
         segmentation = seen.segmentation
         shape, likeliest = segmentation.labels.shape, segmentation.likeliest
         looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
-        expected = self._expected(segmentation, looks, seen.is_cut)
         groups = self.groups.most_probable(likeliest.labels, likeliest.probabilities)
         tips = np.asarray(cv2.LUT(likeliest.labels, self.groups.tips), np.uint8)
-        maps = CellMaps(groups, tips, expected, _edge(segmentation.view, *shape), looks)
-        parts = find_parts(maps, self._tracks)
+        maps = CellMaps(groups, tips, _edge(segmentation.view, *shape), looks)
+        regions = find_regions(maps)
+        parts = self._parts(regions, maps, seen)
         self._recognize(parts, looks)
         current = self._follow(parts, maps, segmentation)
         self._map, self._view, self._fresh = current, segmentation.view, False
         self._forget()
-        return self._instances(current, segmentation)
+        return self._instances(current, regions.cells, segmentation)
 
-    def _expected(self, segmentation: Segmentation, looks: Appearance | None, is_cut: bool) -> NDArray[np.uint16]:
-        """Return the last frame's map of keys, moved to where its instruments should be now."""
-        labels, view = segmentation.labels, segmentation.view
-        flow = None if looks is None else self._flow(looks.gray)
-        last, old = self._map, self._view
-        if last is None or old is None or last.shape != labels.shape or is_cut:
-            self._fresh = True
-            return np.zeros(labels.shape, np.uint16)
-        if (old.crop, old.placed) != (view.crop, view.placed):
-            scale, shift = grid_map(old, view, labels.shape)
-            matrix = np.column_stack([np.diag(scale), shift])
-            return np.asarray(cv2.warpAffine(last, matrix, labels.shape[::-1], flags=cv2.INTER_NEAREST), np.uint16)
-        if flow is None:
+    def _parts(self, regions: FrameRegions, maps: CellMaps, seen: TrackerInput) -> list[Part]:
+        """Return the parts of the instruments. Motion is measured only where the last frame's map does not settle them."""
+        hides = any(0 < track.missing <= _EXPECTED for track in self._tracks.values())
+        last, old, view = self._map, self._view, seen.segmentation.view
+        if last is None or old is None or last.shape != maps.groups.shape or seen.is_cut:
+            self._fresh, last = True, np.zeros(maps.groups.shape, np.uint16)
+        is_moved = old is not None and (old.crop, old.placed) != (view.crop, view.placed)
+        is_settled = not self._fresh and not is_moved and settle(regions, last, self._tracks)
+        if maps.looks is None or not (hides or regions.wholes):
+            self._motion.clear()
+        else:
+            self._motion.add(maps.looks.gray(colors_follow=not is_settled))
+        if is_settled:
+            return without_doubles(regions.wholes, last, self._tracks)
+        last = self._expected(last, view if is_moved else None, every=hides)
+        return without_doubles(find_parts(regions, last, maps, self._tracks), last, self._tracks)
+
+    def _expected(self, last: NDArray[np.uint16], view: Viewport | None, *, every: bool) -> NDArray[np.uint16]:
+        """Return the last frame's map of keys, moved to where its instruments should be now.
+
+        view: the new one, if it has changed. every: all motion since the last call moves the places of hidden instruments.
+        """
+        steps = self._motion.steps(newest=not every)
+        for step in steps[:-1]:
+            self._carry(step)
+        if self._fresh:
             return last
-        self._carry(flow)
-        return np.asarray(sampled(last, flow, cv2.INTER_NEAREST), np.uint16)
+        if view is not None and self._view is not None:
+            scale, shift = grid_map(self._view, view, last.shape)
+            matrix = np.column_stack([np.diag(scale), shift])
+            return np.asarray(cv2.warpAffine(last, matrix, last.shape[::-1], flags=cv2.INTER_NEAREST), np.uint16)
+        if not steps or steps[-1] is None:
+            return last
+        self._carry(steps[-1])
+        return np.asarray(sampled(last, steps[-1], cv2.INTER_NEAREST), np.uint16)
 
-    def _carry(self, offsets: Flow) -> None:
+    def _carry(self, offsets: Flow | None) -> None:
         """Move the places of hidden instruments along with the image."""
+        if offsets is None:
+            return
         rows, columns = offsets.shape[:2]
         for track in self._tracks.values():
             if track.missing:
@@ -118,6 +139,8 @@ class InstrumentTracker:
 
     def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key."""
+        if all(part.key for part in parts):
+            return
         for part in parts:
             part.key = part.key or part.continued(parts, self._tracks)
         taken, new = {part.key for part in parts}, [part for part in parts if not part.key]
@@ -217,20 +240,26 @@ class InstrumentTracker:
         for key in [*gone, *(track.key for track in away[_REMEMBERED:])]:
             del self._tracks[key]
 
-    def _instances(self, current: NDArray[np.uint16], segmentation: Segmentation) -> Instances:
-        shown = [track for track in self._tracks.values() if track.id and not track.missing]
+    def _instances(self, current: NDArray[np.uint16], cells: NDArray[np.intp], segmentation: Segmentation) -> Instances:
+        """Return the instruments of a frame by the map of keys, in which `cells` may have one."""
         ids, classes = np.zeros(max(self._tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
-        (cells,) = (current > 0).ravel().nonzero()
         keys = current.ravel().take(cells)
-        counts = np.bincount(keys.astype(np.int32) * classes + segmentation.labels.ravel().take(cells))
+        counts = np.bincount(
+            keys * np.intp(classes) + segmentation.labels.ravel().take(cells), minlength=classes * len(ids)
+        )
+        shown = sorted((track for track in self._tracks.values() if track.id and not track.missing), key=_id_of)
         items = []
-        for track in sorted(shown, key=lambda track: track.id):
+        for track in shown:
             ids[track.key] = track.id
             class_id = int(counts[track.key * classes :][:classes].argmax())
             items.append(Instance(track.id, self.groups.names[track.group - 1], class_id, track.cells))
         numbers = np.zeros_like(current)
         numbers.ravel()[cells] = ids.take(keys)
         return Instances(numbers, tuple(items))
+
+
+def _id_of(track: Track) -> int:
+    return track.id
 
 
 def _center(held: list[Part]) -> NDArray[np.float32]:

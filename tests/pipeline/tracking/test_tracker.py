@@ -17,6 +17,7 @@ from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.memory import CAPACITY, EmbeddingMemory
+from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator
 from cliprl.pipeline.tracking.shafts import border, contacts, find_shafts
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
@@ -244,6 +245,29 @@ def test_a_jaw_taken_for_a_clamp_stays_with_its_instrument() -> None:
     )
     found = groups.most_probable(labels, probabilities.astype(np.float32))
     assert found.tolist() == [[1, 2, 1, 0]]
+
+
+def test_motion_is_measured_only_where_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[tuple[Line, ...]] = [(left(40), top(20))] * 8  # they stay, one hides, they cross, they part, both hide
+    frames += [*[(left(40),)] * 12, *[(left(40 + step), top(20 + step)) for step in range(20)]]
+    frames += [*[(left(40, 40), top(20, 62))] * 8, *[()] * 60, *[(left(40, 42), top(20))] * 6]
+    measured: list[list[int]] = [[], []]
+    found: list[list[NDArray[np.uint16]]] = [[], []]
+    between = FlowEstimator.between
+    for place in range(2):
+
+        def counted(self: FlowEstimator, *images: NDArray[np.uint8], place: int = place) -> Flow | None:
+            measured[place].append(len(found[place]))
+            return between(self, *images)
+
+        monkeypatch.setattr(FlowEstimator, "between", counted)
+        scene = Scene()
+        for lines in frames:
+            found[place].append(scene.show(*lines).ids)
+        monkeypatch.setattr("cliprl.pipeline.tracking.tracker.settle", lambda *_: False)
+    assert all(np.array_equal(*pair) for pair in zip(*found, strict=True))
+    assert not set(measured[0]) & {*range(1, 8), *range(10, 19), *range(52, 100)}
+    assert len(measured[0]) < len(measured[1]) // 2
 
 
 def test_few_left_instruments_are_remembered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
