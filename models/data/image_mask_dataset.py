@@ -178,7 +178,7 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 def _by_stem(paths: Iterable[Path], ending: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(paths):
+    for path in sorted(path for path in paths if not path.name.startswith(".")):
         stem = path.stem.removesuffix(ending)
         if stem in found:
             raise CliprlError(f"{found[stem]} and {path} have one name without their suffixes: remove one of them")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _HEADERS = threading.Lock()
 
 
+def files_below(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
+    """Yield the files of a folder and its sub-folders whose suffix is one of those, in any case, also behind links.
+
+    Hidden files and folders are left out: systems put copies and previews of their own there.
+    """
+    above = {str(folder): {os.path.realpath(folder)}}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = above.pop(place)
+        links = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name, real in links.items() if real not in here]  # a link may lead back
+        above |= {os.path.join(place, name): {*here, links[name]} for name in folders}
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.suffix.lower() in suffixes)
+
+
 def read_npz(path: Path, names: Iterable[str]) -> list[NDArray[Any]]:
     """Read arrays of a .npz file by name; threads take turns. Raises what `numpy.load` raises."""
     with _HEADERS, np.load(path) as data:
@@ -33,8 +49,11 @@ def read_npz(path: Path, names: Iterable[str]) -> list[NDArray[Any]]:
 
 
 def read_image(path: Path) -> Image:
-    """Read an image as uint8 (H, W, 3) RGB. Raises CliprlError for a missing or unreadable file."""
-    image = _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    """Read an image as a viewer displays it, turned by its EXIF, as uint8 (H, W, 3) RGB.
+
+    Raises CliprlError for a missing or unreadable file.
+    """
+    image = _decoded(path, cv2.IMREAD_COLOR)
     if image is None:
         raise CliprlError(f"{path} can't be read as an image: copy it again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)

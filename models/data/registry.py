@@ -144,7 +144,7 @@ def lines_of_path(text: str) -> list[str]:
     if folders:
         return [f"{folders[0].name}:{text}"]
     for files in (path.glob("*"), path.glob("*/*")) if path.is_dir() else ([path],):
-        if found := _label_files(sorted(files), marked):
+        if found := _label_files(sorted(file for file in files if not file.name.startswith(".")), marked):
             return [f"{kind}:{file}{mark}{options}" for kind, file in found]
     form, marks = label_form(path), ", ".join(kind.mark for kind in marked)
     known = f"'{place}' is {form.text}: {form.remedy.replace('FILE', place)}" if form else ""

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from label_files import SIZE, SQUARE, brush, coco, compressed, cvat, image_element, points, square, tasks
+from oriented import CORNERS, still
 from sink_inputs import CLASSES, HEIGHT, SCENE, WIDTH, grid, make_frame, segment, write_items
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
@@ -54,6 +55,20 @@ def test_what_was_written_comes_back(tmp_path: Path, kind: str, polygons: bool) 
         sample, expected = data[i], labels_at_frame(segmentation, HEIGHT, WIDTH)
         assert data.dataset.file_name(i) == f"frame_{frame.index:06d}.png"
         assert (sample.labels != expected).mean() <= (0.01 if polygons or kind == "yolo" else 0)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_labels_lie_on_the_image_that_a_viewer_displays(tmp_path: Path, orientation: int) -> None:
+    # The bottom right corner is yellow; 3 is stored upside down, 6 on its side.
+    still(tmp_path / "a.jpg", orientation, (60, 40))
+    (tmp_path / "mycoco.frames").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "mycoco.frames" / "a.jpg")
+    corner = [30, 20, 60, 20, 60, 40, 30, 40]
+    (tmp_path / "mycoco.json").write_text(coco([{"segmentation": [corner]}], file_name="a.jpg"))
+    sample = open_dataset(f"coco:{tmp_path}/mycoco.json")[0]
+    assert sample.image.shape == (40, 60, 3)
+    assert np.abs(sample.image[sample.labels > 0].mean(0) - CORNERS[3]).max() < 8
+    assert np.abs(sample.image[:15, :25].mean((0, 1)) - CORNERS[0]).max() < 8
 
 
 def test_a_video_serves_as_the_folder_of_images(tmp_path: Path) -> None:

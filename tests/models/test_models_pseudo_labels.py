@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -109,6 +110,24 @@ def test_the_set_is_complete_and_can_be_trained_on(frames: Path) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count("<img") == 12
     assert (folder / "sheet" / "b" / "image11.jpg").is_file()
+
+
+@pytest.mark.usefixtures("stub")
+def test_another_folder_s_images_of_the_same_names_are_refused(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label_all(options(frames))
+    other = frames.parent / "case2"
+    (other / ".trash").mkdir(parents=True)
+    for name in ("image11.png", "b/image11.png", "._image3.png", ".trash/image4.png"):
+        (other / name).parent.mkdir(exist_ok=True)
+        shutil.copy(frames / "b" / "image11.png", other / name)
+    asked = LabelOptions((other,), ("surgical instrument",), frames.parent / "labels")
+    with pytest.raises(UsageError, match=r"holds 'b/image11' of '.*frames/b/image11.png', and '.*case2/b/image11.png'"):
+        label_all(asked)
+    (other / "b" / "image11.png").rename(other / "b" / "other.png")
+    assert label_all(asked) == LabelSummary(14, 1, 0)
+    monkeypatch.chdir(frames)
+    again = LabelOptions((Path(),), ("surgical instrument",), frames.parent / "labels")
+    assert label_all(again) == LabelSummary(14, 0, 0)
 
 
 @pytest.mark.usefixtures("stub")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import wave
@@ -319,6 +320,27 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     assert done.returncode == 1
     (spec,) = done.stderr.strip().splitlines()
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec
+
+
+def test_hidden_files_are_left_out_and_links_and_deep_folders_read(mine: Path, tmp_path: Path) -> None:
+    for side in ("images", "masks"):
+        (mine / side / "a" / "._1.png").write_bytes(b"of another system")
+        (mine / side / ".cache").mkdir()
+        (mine / side / "b").rename(tmp_path / f"disk {side}")
+        (mine / side / "b").symlink_to(tmp_path / f"disk {side}")
+        (mine / side / "c" / "left").mkdir(parents=True)
+        (mine / side / "c" / "again").symlink_to(mine / side)
+        shutil.copy(mine / side / "a" / "1.png", mine / side / "c" / "left" / "1.png")
+    data = open_dataset(f"folder:{mine}")
+    assert [(data.sequence(i), data.clip(i)) for i in range(len(data))] == [
+        *[("a", "a")] * 2,
+        *[("b", "b")] * 2,
+        ("c", "c/left"),
+    ]
+    assert len(open_dataset(f"stills:{mine}/images")) == 5
+    (mine / "images" / "c" / "left" / "1.png").unlink()
+    with pytest.raises(CliprlError, match=r"masks/c/left/1\.png has no image"):
+        open_dataset(f"folder:{mine}")
 
 
 def test_stills_without_instruments_are_clips_in_five_sequences(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@
     masks/[SEQUENCE/]NAME.png
     classes.toml
 
-A sub-folder of images/ is a sequence, its images in the order of their names; images that lie in images/ itself are one
-sequence, named like the folder. Masks have one channel (or a palette) and hold values, or are in color. classes.toml lists
-the classes in the order of their ids, the background first:
+A sub-folder of images/ is a sequence, its images in the order of their names (those of each of its own sub-folders are
+one clip); images that lie in images/ itself are one sequence, named like the folder. Masks have one channel (or a palette)
+and hold values, or are in color. classes.toml lists the classes in the order of their ids, the background first:
 
     consecutive = true        # whether the images of a sequence follow each other as video; true if left out
     ignore = [255]            # values of unknown pixels (for color masks: [[255, 255, 255]]); none if left out
@@ -22,6 +22,7 @@ the classes in the order of their ids, the background first:
 from __future__ import annotations
 
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliprl.engines import ClassSpec, UsageError, first_fault
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_colors, labels_from_values, read_palette_mask
+from cliprl.models.data.io import files_below, labels_from_colors, labels_from_values, read_palette_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import IGNORE, Image
 
@@ -78,13 +79,12 @@ class FolderSet(ImageMaskDataset):
         super().__init__(folder, self._pairs(folder, spec.consecutive), LAYOUT)
 
     def _pairs(self, folder: Path, consecutive: bool) -> list[ImageMaskPair]:
-        root = folder / "images"
+        images, masks = (_by_folder(folder / side) for side in ("images", "masks"))
         pairs: list[ImageMaskPair] = []
-        for images in [root, *sorted((p for p in root.glob("*") if p.is_dir()), key=natural_order)]:
-            masks = folder / "masks" / images.relative_to(root)
-            name = self.name if images == root else images.name
-            for image, mask in pair_by_name(_images(images), _images(masks)):
-                pairs.append(ImageMaskPair(image, (mask,), name, name if consecutive else f"{name} {image.stem}"))
+        for place in sorted({*images, *masks}, key=lambda place: (place != Path(), natural_order(place))):
+            name, clip = (place.parts[0], place.as_posix()) if place.parts else (self.name, self.name)
+            for image, mask in pair_by_name(images[place], masks[place]):
+                pairs.append(ImageMaskPair(image, (mask,), name, clip if consecutive else f"{clip} {image.stem}"))
         return pairs
 
     def labels(self, pair: ImageMaskPair) -> Image:
@@ -105,8 +105,12 @@ class FolderSet(ImageMaskDataset):
         return not all((value,) * 3 in self._colors for value in values)
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+def _by_folder(root: Path) -> defaultdict[Path, list[Path]]:
+    """Return the images below a folder by their own folders, relative to it."""
+    found = defaultdict[Path, list[Path]](list)
+    for path in files_below(root):
+        found[path.parent.relative_to(root)].append(path)
+    return found
 
 
 def _load(path: Path) -> _Spec:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.image_mask_dataset import LabelledDataset, natural_order
-from cliprl.models.data.io import IMAGE_SUFFIXES, read_image, read_video
+from cliprl.models.data.io import IMAGE_SUFFIXES, files_below, read_image, read_video
 from cliprl.models.data.label_mapping import UNION_CLASSES
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
@@ -70,8 +70,7 @@ class NoInstrumentStills:
     def __init__(self, folder: Path) -> None:
         """Raise UsageError if the folder holds no images."""
         self.name = folder.resolve().name
-        found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-        self._files = sorted(found, key=natural_order)
+        self._files = sorted(files_below(folder), key=natural_order)
         if not self._files:
             raise UsageError(f"no images in '{folder}': it must hold {', '.join(IMAGE_SUFFIXES)} files")
         parents = [path.parent.name for path in self._files]

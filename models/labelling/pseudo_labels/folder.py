@@ -40,7 +40,7 @@ class LabelFolder:
         """
         self.folder, self._classes = folder, classes
         header = {"format": LABELS_FORMAT, "format_version": LABELS_VERSION, "settings": dict(settings)}
-        self.done: set[str] = set()
+        self.done: dict[str, str | None] = {}  # the source of each frame by its name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / RECORDS).is_file() and any(folder.iterdir()):
@@ -75,7 +75,7 @@ class LabelFolder:
             return
         try:
             begun, records = json.loads(lines[0]), [json.loads(line) for line in lines[1:]]
-            self.done = {record["name"] for record in records}
+            self.done = {record["name"]: record.get("source") for record in records}
         except (ValueError, TypeError, KeyError):
             raise UsageError(f"'{self.folder / RECORDS}' is damaged: give a new folder with -o") from None
         if begun != json.loads(json.dumps(header)):
@@ -99,12 +99,21 @@ class LabelFolder:
         else:
             self._link(self.folder / "images" / f"{name}{file.suffix}", file)
         self._append({"name": name, **record})
-        self.done.add(name)
+        self.done[name] = record.get("source")
 
-    def skip(self, name: str, reason: str) -> None:
+    def skip(self, name: str, source: Path, reason: str) -> None:
         """Note a frame that can't be labelled."""
-        self._append({"name": name, "error": reason})
-        self.done.add(name)
+        self._append({"name": name, "source": str(source.resolve()), "error": reason})
+        self.done[name] = str(source.resolve())
+
+    def has(self, name: str, source: Path) -> bool:
+        """Return whether the frame of an image or a video is done. Raises UsageError if one of its name is of another file."""
+        known = self.done.get(name)
+        if known not in (None, str(source.resolve())):
+            raise UsageError(
+                f"'{self.folder}' holds '{name}' of '{known}', and '{source}' would have that name: give a new folder with -o"
+            )
+        return name in self.done
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all frames so far, one at a time."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
-from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
+from cliprl.models.data.io import IMAGE_SUFFIXES, files_below, read_image
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.nv12 import upright_size
@@ -24,13 +24,14 @@ from cliprl.pipeline.sources import open_source
 class LabelFrame:
     """A frame to label: `name` of its files without a suffix, as in "SEQUENCE/NAME", and `read`, which returns it as RGB.
 
-    `file` is its image file, None for a frame of a video. `starts` marks the first frame of a video, and every image of a folder:
-    no frame before it belongs to the same scene. `read` of a video's frame works until the next frame is asked for, and raises
-    CliprlError for an image that can't be read.
+    `source` is its image file or its video, `is_image` which of them. `starts` marks the first frame of a video, and every image
+    of a folder: no frame before it belongs to the same scene. `read` of a video's frame works until the next frame is asked for,
+    and raises CliprlError for an image that can't be read.
     """
 
     name: str
-    file: Path | None
+    source: Path
+    is_image: bool
     starts: bool
     read: Callable[[], Image]
 
@@ -54,50 +55,46 @@ def check_sources(sources: Sequence[Path]) -> int:
     return sum(len(_images_of(source)) for source in sources)
 
 
-def iterate_frames(sources: Sequence[Path], done: Callable[[str], bool], every: int = 1) -> Iterator[LabelFrame]:
-    """Yield the frames of the sources that are not `done` by their name; of videos each `every`-th.
+def iterate_frames(sources: Sequence[Path], done: Callable[[str, Path], bool], every: int = 1) -> Iterator[LabelFrame]:
+    """Yield the frames of the sources that are not `done`, by name and source; of videos each `every`-th.
 
     One video frame is in memory at a time. A video that can't be read is one frame of its name, whose `read` raises CliprlError.
     """
     for source in sources:
         images = _images_of(source)
         for name, path in images.items():
-            if not done(name):
-                yield LabelFrame(name, path, True, partial(read_image, path))
+            if not done(name, path):
+                yield LabelFrame(name, path, True, True, partial(read_image, path))
         if not images:
             try:
                 yield from _video_frames(source, done, every)
             except CliprlError as error:
-                if not done(source.stem):
-                    yield LabelFrame(source.stem, None, True, partial(_fail, error))
+                if not done(source.stem, source):
+                    yield LabelFrame(source.stem, source, False, True, partial(_fail, error))
 
 
 def _images_of(source: Path) -> dict[str, Path]:
-    """Return the images of a source by name; those of a sub-folder are named FOLDER/NAME. Empty for a video."""
+    """Return the images of a source by name; those of sub-folders are named FOLDER/NAME. Empty for a video."""
     if not source.is_dir():
         return {source.stem: source} if source.suffix.lower() in IMAGE_SUFFIXES else {}
-    folders = [source, *sorted((path for path in source.iterdir() if path.is_dir()), key=natural_order)]
     found: dict[str, Path] = {}
-    for folder in folders:
-        prefix = "" if folder == source else f"{folder.name}/"
-        for path in sorted(folder.iterdir(), key=natural_order):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                name = f"{prefix}{path.stem}"
-                if name in found:
-                    raise UsageError(f"'{found[name]}' and '{path}' would have one name, {name}: rename one")
-                found[name] = path
+    for path in sorted(files_below(source), key=lambda file: (file.parent != source, natural_order(file))):
+        name = path.relative_to(source).with_suffix("").as_posix()
+        if name in found:
+            raise UsageError(f"'{found[name]}' and '{path}' would have one name, {name}: rename one")
+        found[name] = path
     return found
 
 
-def _video_frames(video: Path, done: Callable[[str], bool], every: int) -> Iterator[LabelFrame]:
+def _video_frames(video: Path, done: Callable[[str, Path], bool], every: int) -> Iterator[LabelFrame]:
     converter, starts = FrameConverter(), True
     with open_source(video) as source:
         for frame in source:
             name = f"{video.stem}/frame_{frame.index:06d}"
-            if frame.index % every or done(name):
+            if frame.index % every or done(name, video):
                 starts = starts or not frame.index % every
                 continue
-            yield LabelFrame(name, None, starts, partial(_rgb_of, converter, frame))
+            yield LabelFrame(name, video, False, starts, partial(_rgb_of, converter, frame))
             starts = False
 
 

@@ -64,7 +64,7 @@ def run_labelling(options: LabelOptions, console: Console) -> LabelSummary:
         before, labelled = len(folder.done), 0
         with _progress(console) as progress:
             task = progress.add_task("labelling", total=images or None, completed=before)
-            for frame in iterate_frames(options.sources, folder.done.__contains__, options.every):
+            for frame in iterate_frames(options.sources, folder.has, options.every):
                 labelled += label_frame(labeller, folder, frame)
                 progress.update(task, completed=len(folder.done))
         unreadable = [record for record in folder.records() if "error" in record]
@@ -80,19 +80,20 @@ def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame
     try:
         image = frame.read()
     except CliprlError as error:
-        folder.skip(frame.name, str(error))
+        folder.skip(frame.name, frame.source, str(error))
         return False
     if frame.starts:
         labeller.reset()
     found = labeller(image)
     record: dict[str, Any] = {
-        "file": None if frame.file is None else str(frame.file),
+        "file": str(frame.source) if frame.is_image else None,
+        "source": str(frame.source.resolve()),
         "height": image.shape[0],
         "width": image.shape[1],
         "unsure": round(float((found.labels == IGNORE).mean()), 6),
         "prompts": found.prompts,
     }
-    folder.add(frame.name, frame.file, image, found.labels, record)
+    folder.add(frame.name, frame.source if frame.is_image else None, image, found.labels, record)
     return True
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags
 from PIL import Image as PillowImage
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
-from cliprl.models.data.io import IMAGE_SUFFIXES
+from cliprl.models.data.io import files_below
 
 # Namings of a video's frames, of which a file may use one.
 _NAMINGS = {
@@ -24,8 +25,11 @@ _NAMINGS = {
     "000012": re.compile(r"(\d+)"),
     "CLIP_000012": re.compile(r".+_(\d{6})"),
 }
+# What stands behind the name of a label file.
+_SUFFIXES = re.compile(r"(\.coco|\.cvat|\.labelstudio)?\.[a-z]+$", re.IGNORECASE)
 # What Label Studio puts before the name of an uploaded file.
 UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
+_QUARTER_TURNS = range(5, 9)  # orientations of EXIF that exchange width and height
 DrawMask = Callable[[int, int], NDArray[np.bool_]]
 
 
@@ -61,7 +65,7 @@ def frame_number(name: str) -> tuple[str, int] | None:
 
 def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> Any:
     """Set the path of each frame's image. Returns what must be kept while the images are read."""
-    beside = source.parent / f"{re.sub(r'(.coco|.cvat|.labelstudio)?.[a-z]+$', '', source.name)}.frames"
+    beside = source.parent / f"{_SUFFIXES.sub('', source.name)}.frames"
     given = source.parent / images if images else None
     temporary = None
     if given is not None and given.is_file():
@@ -92,9 +96,7 @@ class _ImageIndex:
     def __init__(self, folder: Path, is_own: bool) -> None:
         """Read the folder. In the label file's own (`is_own`), frames are also found by their number, under another naming."""
         self.folder, self._by_end, self._by_number = folder, dict[str, list[Path]](), dict[str, list[Path]]()
-        for path in sorted(folder.rglob("*"), key=natural_order):
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
+        for path in sorted(files_below(folder), key=natural_order):
             parts = path.relative_to(folder).parts
             # Frames of another label file are found by their folder and name only.
             foreign = any(PurePosixPath(part).suffix in (".frames", ".dataset", ".yolo") for part in parts[:-1])
@@ -141,23 +143,23 @@ def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None
 
 def check_image(source: Path, frame: AnnotatedFrame) -> None:
     """Raise CliprlError if the file of a frame can't be read or is of another size than the label file says."""
-    try:
-        with PillowImage.open(frame.path) as image:
-            width, height = image.size
-    except (OSError, ValueError) as error:
-        raise CliprlError(f"{frame.path} can't be read as an image: copy it again") from error
-    if frame.size not in (None, (height, width)):
-        assert frame.size is not None
+    size = image_size(frame.path)
+    if size is None:
+        raise CliprlError(f"{frame.path} can't be read as an image: copy it again")
+    if frame.size is not None and frame.size != size:
         raise CliprlError(
             f"{source}: the labels of {frame.item} are {frame.size[1]}x{frame.size[0]} and its image {frame.path} is "
-            f"{width}x{height}: they must be of one size; give the frames that were labelled"
+            f"{size[1]}x{size[0]}: they must be of one size; give the frames that were labelled"
         )
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Return (height, width) of an image file; None if it can't be read."""
+    """Return (height, width) of an image file as a viewer displays it, as labelling tools do; None if it can't be read."""
     try:
         with PillowImage.open(path) as image:
-            return image.height, image.width
+            # Asked for tags that it has not read yet, Pillow decodes the whole image.
+            tagged = "exif" in image.info or image.format == "TIFF"
+            turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
+            return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, ValueError):
         return None

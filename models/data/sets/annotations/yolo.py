@@ -9,7 +9,7 @@ import numpy as np
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
-from cliprl.models.data.io import IMAGE_SUFFIXES
+from cliprl.models.data.io import IMAGE_SUFFIXES, files_below
 from cliprl.models.data.label_forms import read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
@@ -31,8 +31,10 @@ class YoloDataset(AnnotationDataset):
     def __init__(self, folder: Path, **options: str) -> None:
         names_file, names = _names(folder)
         frames = []
-        for labels in sorted((path for path in folder.rglob("labels") if path.is_dir()), key=natural_order):
-            for text in sorted(labels.rglob("*.txt"), key=natural_order):
+        for text in sorted(files_below(folder, (".txt",)), key=natural_order):
+            parts = text.relative_to(folder).parts
+            if "labels" in parts[:-1]:
+                labels = folder.joinpath(*parts[: parts.index("labels") + 1])
                 frames.append(_frame(folder, labels, text, names, names_file.name))
         super().__init__(names_file, frames, list(dict.fromkeys(names.values())), images=".", **options)
         self.name = folder.resolve().name
