@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+from unicodedata import normalize
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.models.data.io import check_size, read_image
@@ -179,7 +180,7 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 def _by_stem(paths: Iterable[Path], ending: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(path for path in paths if not path.name.startswith(".")):
-        stem = path.stem.removesuffix(ending)
+        stem = normalize("NFC", path.stem).removesuffix(ending)  # macOS writes accents apart from their letters
         if stem in found:
             raise CliprlError(f"{found[stem]} and {path} have one name without their suffixes: remove one of them")
         found[stem] = path

@@ -30,7 +30,7 @@ _HEADERS = threading.Lock()
 def files_below(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Yield the files of a folder and its sub-folders whose suffix is one of those, in any case, also behind links.
 
-    Hidden files and folders are left out: systems put copies and previews of their own there.
+    Hidden files and folders are left out: there, systems put copies and previews.
     """
     above = {str(folder): {os.path.realpath(folder)}}
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -91,14 +91,16 @@ def read_mask(path: Path) -> Image:
     return mask.astype(np.uint8) if mask.ndim == 2 else np.ascontiguousarray(mask[..., 2::-1]).astype(np.uint8)
 
 
-def read_palette_mask(path: Path) -> Image:
-    """Read a mask as `read_mask` does, but return the indices (H, W) of a PNG with a palette, not its colors."""
+def read_palette_mask(path: Path) -> tuple[Image, Image | None]:
+    """Read a mask as `read_mask` does, but of one with a palette the indices (H, W), and the palette uint8 (256, 3) RGB."""
     try:
         with av.open(str(path)) as container:
             image = next(container.decode(video=0))
     except (OSError, StopIteration, av.FFmpegError) as error:
         raise CliprlError(f"{path} can't be read as a mask: copy it again") from error
-    return plane_array(image, 0).copy() if image.format.name == "pal8" else read_mask(path)
+    if image.format.name != "pal8":
+        return read_mask(path), None
+    return plane_array(image, 0).copy(), image.to_ndarray()[1][:, 1:]  # colors are ARGB
 
 
 def labels_from_values(mask: Image, table: Mapping[int, int], path: Path) -> Image:

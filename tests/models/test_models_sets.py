@@ -8,12 +8,14 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as PillowImage
 from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
@@ -341,6 +343,41 @@ def test_hidden_files_are_left_out_and_links_and_deep_folders_read(mine: Path, t
     (mine / "images" / "c" / "left" / "1.png").unlink()
     with pytest.raises(CliprlError, match=r"masks/c/left/1\.png has no image"):
         open_dataset(f"folder:{mine}")
+
+
+def test_a_palette_numbered_by_a_program_is_read_by_its_colors(mine: Path) -> None:
+    mask = mine / "masks/a/1.png"
+    values = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    expected = open_dataset(f"folder:{mine}")[0].labels
+    indices = np.select([values == 7, values == 9], [0, 1], 2).astype(np.uint8)
+    stored = PillowImage.fromarray(indices)
+    stored.putpalette([1, 0, 0, 2, 0, 0, 0, 0, 0])
+    stored.save(mask)
+    assert np.array_equal(open_dataset(f"folder:{mine}")[0].labels, expected)
+    toml = mine / "classes.toml"
+    toml.write_text(toml.read_text().replace("value = 7", "value = 1").replace("value = 9", "value = 2"))
+    with pytest.raises(CliprlError, match=r"1\.png: value 0 is 'wall', and its color in the palette is that of 'duct'"):
+        open_dataset(f"folder:{mine}")[0]
+    stored.putpalette([9, 9, 9, 8, 8, 8, 7, 7, 7])  # colors of no class: values count
+    stored.save(mask)
+    assert np.array_equal(open_dataset(f"folder:{mine}")[0].labels, indices)
+
+
+def test_the_background_comes_first_in_a_list_of_classes(mine: Path) -> None:
+    toml = mine / "classes.toml"
+    first, second, third = toml.read_text().split("\n[[", 2)
+    toml.write_text("\n".join([f"[[{third}", first, f"[[{second}"]))
+    with pytest.raises(UsageError, match=r"lists 'hook' first: list the background first"):
+        open_dataset(f"folder:{mine}")
+    toml.unlink()
+    with pytest.raises(UsageError, match=r"classes\.toml is missing: .* \[\[classes\]\] with name = "):
+        open_dataset(f"folder:{mine}")
+
+
+def test_accents_may_be_apart_from_their_letters(mine: Path) -> None:
+    for side, form in (("images", "NFD"), ("masks", "NFC")):
+        (mine / side / "a" / "2.png").rename(mine / side / "a" / normalize(form, "résection.png"))
+    assert len(open_dataset(f"folder:{mine}")) == 4
 
 
 def test_stills_without_instruments_are_clips_in_five_sequences(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
     masks/[SEQUENCE/]NAME.png
     classes.toml
 
-A sub-folder of images/ is a sequence, its images in the order of their names (those of each of its own sub-folders are
-one clip); images that lie in images/ itself are one sequence, named like the folder. Masks have one channel (or a palette)
+A sub-folder of images/ is a sequence, its images in the order of their names (those of each folder inside it are one
+clip); images that lie in images/ itself are one sequence, named like the folder. Masks have one channel (or a palette)
 and hold values, or are in color. classes.toml lists the classes in the order of their ids, the background first:
 
     consecutive = true        # whether the images of a sequence follow each other as video; true if left out
@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import tomllib
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cliprl.engines import ClassSpec, UsageError, first_fault
+from cliprl.engines import ClassSpec, CliprlError, UsageError, first_fault
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
 from cliprl.models.data.io import files_below, labels_from_colors, labels_from_values, read_palette_mask
 from cliprl.models.data.registry import register_dataset
@@ -68,6 +69,9 @@ class FolderSet(ImageMaskDataset):
         path = folder / "classes.toml"
         spec = _load(path)
         self.classes = tuple(ClassSpec(c.name, c.color, c.kind, tuple(c.prompts or (c.name,))) for c in spec.classes)
+        kinds = [c.kind for c in spec.classes]
+        if kinds[0] == "instrument" or (kinds[0] != "background" and "background" in kinds):
+            raise UsageError(f"{path} lists '{spec.classes[0].name}' first: list the background first")
         values = [i if c.value is None else c.value for i, c in enumerate(spec.classes)]
         self._values = {value: i for i, value in enumerate(values)}
         self._colors = {c.color: i for i, c in enumerate(spec.classes)}
@@ -90,11 +94,33 @@ class FolderSet(ImageMaskDataset):
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the classes, by value or by color."""
         path = pair.masks[0]
-        mask = read_palette_mask(path)
+        mask, palette = read_palette_mask(path)
+        if palette is not None:
+            return labels_from_values(mask, self._table(mask, palette, path), path)
         return (
             labels_from_values(mask, self._values, path)
             if mask.ndim == 2 or self._is_of_values(mask)
             else labels_from_colors(mask, self._colors, path)
+        )
+
+    def _table(self, mask: Image, palette: Image, path: Path) -> Mapping[int, int]:
+        """Return the classes of a palette's indices: of the values, or of the colors if the values are no classes.
+
+        Raises CliprlError if both are classes, but others: programs that choose a palette number the colors anew in each mask.
+        """
+        used = np.unique(mask).tolist()
+        colors = {value: (int(r), int(g), int(b)) for value, (r, g, b) in zip(used, palette[used], strict=True)}
+        by_color = {value: self._colors[color] for value, color in colors.items() if color in self._colors}
+        by_value = {value: self._values[value] for value in used if value in self._values}
+        is_gray = all(color == (value,) * 3 for value, color in colors.items())
+        if is_gray or by_color == by_value or len(by_color) < len(used):
+            return self._values
+        if len(by_value) < len(used):
+            return by_color
+        value = next(value for value in used if by_color[value] != by_value[value])
+        raise CliprlError(
+            f"{path}: value {value} is '{self.classes[by_value[value]].name}', and its color in the palette is that of "
+            f"'{self.classes[by_color[value]].name}': save the mask without a palette, in RGB by colors or in gray by values"
         )
 
     def _is_of_values(self, mask: Image) -> bool:
@@ -115,7 +141,11 @@ def _by_folder(root: Path) -> defaultdict[Path, list[Path]]:
 
 def _load(path: Path) -> _Spec:
     if not path.is_file():
-        raise UsageError(f"{path} is missing: a folder of data must hold {LAYOUT}")
+        raise UsageError(
+            f"{path} is missing: a folder of data must hold {LAYOUT}, which lists the classes, the background first, each as "
+            '[[classes]] with name = "hook", kind = "instrument" (or "tissue", "background"), color = [0, 255, 0], and its value '
+            "in masks, value = 1"
+        )
     try:
         return _Spec.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except ValidationError as error:

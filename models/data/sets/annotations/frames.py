@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class _ImageIndex:
             foreign = any(PurePosixPath(part).suffix in (".frames", ".dataset", ".yolo") for part in parts[:-1])
             ends = ["/".join(parts[start:]) for start in range(len(parts) - foreign)]
             for end in ends if foreign else [*ends, path.stem]:
-                self._by_end.setdefault(end, []).append(path)
+                self._by_end.setdefault(_composed(end), []).append(path)
             if is_own and (naming := frame_number(path.name)):
                 self._by_number.setdefault(str(naming[1]), []).append(path)
 
@@ -112,7 +113,7 @@ class _ImageIndex:
         ends = ["/".join(pure.parts[start:]) for start in range(len(pure.parts))]
         plain = UPLOAD.sub("", pure.name)
         for end in (*ends, plain, pure.stem, PurePosixPath(plain).stem):
-            if found := self._by_end.get(end):
+            if found := self._by_end.get(_composed(end)):
                 break
         else:
             naming = frame_number(frame.name)
@@ -124,6 +125,11 @@ class _ImageIndex:
                 "images="
             )
         return found[0] if found else None
+
+
+def _composed(name: str) -> str:
+    """Return a name with its accents as tools write them: macOS keeps them apart from their letters in the names of files."""
+    return normalize("NFC", name)
 
 
 def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None:
