@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,6 +37,16 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def content_hash(dataset: Dataset, every: int = 1) -> str:
+    """Return a hash of each `every`-th sample's image and labels."""
+    found = hashlib.blake2b(digest_size=16)
+    for index in range(0, len(dataset), every):
+        sample = dataset[index]
+        found.update(f"{sample.sequence} {sample.image.shape} {sample.labels.shape}".encode())
+        found.update(sample.image.tobytes() + sample.labels.tobytes())
+    return found.hexdigest()
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

@@ -72,10 +72,11 @@ def _full_names(dataset: LabelledDataset) -> set[str]:
     return {_full_name(dataset, name) for name in sequence_names(dataset)}.union(*below)
 
 
-def _sources(dataset: object) -> Sequence[LabelledDataset]:
+def _sources(dataset: object) -> list[LabelledDataset]:
     """Return the data sets of a composition, also where the data set is a view of one."""
-    inner = getattr(dataset, "dataset", None)
-    return _sources(inner) if inner is not None else getattr(dataset, "sources", ())
+    inner = {id(one): one for one, _ in getattr(dataset, "places", ())}.values()
+    views = [*inner, *([dataset.dataset] if hasattr(dataset, "dataset") else [])]
+    return [*getattr(dataset, "sources", ()), *(source for view in views for source in _sources(view))]
 
 
 def _full_name(dataset: LabelledDataset, sequence: str) -> str:

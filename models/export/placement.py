@@ -7,23 +7,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-
 from cliprl.engines import Bundle, CliprlError, open_bundle
 from cliprl.models.export.export import TrainedModel
+from cliprl.models.network.weights import weights_digest
 
 # The key of a manifest's record of the training that tells which weights and classes the bundle was exported from.
 SOURCE_HASH = "source_hash"
 
 
 def source_hash(model: TrainedModel) -> str:
-    """Return the SHA-256 of all that an export depends on: weights, classes, size and steps."""
-    found = hashlib.sha256(repr((tuple(model.classes), model.height, model.width, model.steps)).encode())
-    for module in (model.network, model.refiner):
-        for name, value in module.state_dict().items():
-            found.update(name.encode())
-            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+    """Return a hash of all that an export depends on: weights, classes, size and steps."""
+    shape = (tuple(model.classes), model.height, model.width, model.steps)
+    return hashlib.sha256(f"{shape} {weights_digest(model.network, model.refiner)}".encode()).hexdigest()
 
 
 def exported_bundle(folder: Path, source: str) -> Bundle | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -153,3 +154,12 @@ def _copy_in_order(state: dict[str, Tensor], trunk: nn.Module) -> None:
     for given, wanted in zip(source, target, strict=True):
         wanted.copy_(given)
     trunk.load_state_dict(own)
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """Return a hash of the weights of modules."""
+    found = hashlib.blake2b(digest_size=16)
+    for module in modules:
+        for name, value in module.state_dict().items():
+            found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()

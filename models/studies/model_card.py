@@ -2,7 +2,7 @@
 
     python -m cliprl.models.studies.model_card --bundle small --set data.root=FOLDER --out runs/card
 
-A row (a set at a severity) that OUT/rows holds for the same bundle is not scored again.
+A row (a set at a severity) that OUT/rows holds for the same bundle and the same data is not scored again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,19 @@ from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sample import content_hash
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
+from cliprl.models.evaluation.protocol import (
+    CHOSEN,
+    REPORTED,
+    Protocol,
+    ProtocolSet,
+    load_protocol,
+    select_sets,
+    shipped_protocol,
+)
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
@@ -75,13 +84,21 @@ class Row:
         severity = f", severity {self.severity}" if self.severity else ""
         return f"{self.set.name}{severity}{f' ({CHOSEN})' if self.use == CHOSEN else ''}"
 
-    def file(self, bundle: Bundle) -> str:
-        """Return the name of the row's file, which depends on the bundle, the row and this module's version."""
+    def content(self, context: DatasetContext) -> str:
+        """Return a hash of the row's data; "" for that of the package's protocol, which does not change."""
+        if shipped_protocol().use_of(self.set.data):
+            return ""
+        return content_hash(open_dataset(self.set.data, "test", context), self.set.every)
+
+    def file(self, bundle: Bundle, content: str = "") -> str:
+        """Return the name of the row's file, which depends on the bundle, the row, its content and this module's version."""
         manifest = bundle.manifest
         hashes = {name: value for name, value in manifest.hashes.items() if name not in NOT_IN_ROWS}
         key: list[Any] = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
         if manifest.restoration is not None:
             key += [manifest.steps, astuple(manifest.restoration)[:-1]]
+        if content:
+            key += [content]
         if bundle.own_size or self.corrupt_at:
             key += [size_of(bundle), self.corrupt_at if self.severity else None]
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
@@ -108,7 +125,7 @@ def card_rows(
 
 def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, display: ProgressDisplay) -> FrameScores:
     """Return the frame scores of a row: read from its file in `folder`, or made and written there."""
-    path = folder / row.file(bundle)
+    path = folder / row.file(bundle, row.content(context))
     if path.is_file():
         with np.load(path) as file:
             return FrameScores(**{name: file[name] for name in file.files})

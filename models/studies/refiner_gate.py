@@ -147,12 +147,14 @@ def choose_gate(
     """Score the designs on the sets for choosing, and choose one. It resumes."""
     rules, opened = load_protocol(protocol), open_bundle(bundle)
     context = study_command.study_context(set_, out)
+    rows = list(card_rows(rules, [one.name for one in rules.choosing]))
     path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
+    if content := {row.set.name: found for row in rows if not row.severity and (found := row.content(context))}:
+        key |= {"content": content}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}
     tried = [one for one in designs(opened.manifest.steps) if not only or one.name in only]
     engines = load_engines(opened, precision="f32", threads=1)
-    rows = list(card_rows(rules, [one.name for one in rules.choosing]))
     with ProgressDisplay.open(quiet) as display:
         for number, (design, row) in enumerate((design, row) for row in rows for design in tried):
             display.on_progress("designs", number, len(rows) * len(tried))

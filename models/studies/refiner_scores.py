@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
 from cliprl.models.config.config import Recipe
+from cliprl.models.data.sample import content_hash
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
@@ -23,6 +24,7 @@ from cliprl.models.evaluation.torch_predictor import ModuleEngine
 from cliprl.models.export.export import GRID_STRIDE
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
+from cliprl.models.network.weights import weights_digest
 from cliprl.models.training.checkpoint import read_checkpoint, save_checkpoint
 from cliprl.models.training.run_datasets import RunDatasets, TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
@@ -87,21 +89,14 @@ def load_or_score(
     """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
     settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
     settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": weights_digest(encoded.network, step)}
+    if content := [content_hash(test.data, recipe.scoring.every) for test in sets.tests if not test.use]:
+        settings |= {"content": content}
     there = read_checkpoint(path) if path.is_file() else {}
     if there.get("settings") == settings:
         return [Tally.from_json(data) for data in there["tallies"]]
     tallies = score_datasets(step, encoded, sets, recipe)
     save_checkpoint(path, {"settings": settings, "tallies": [tally.to_json() for tally in tallies]})
     return tallies
-
-
-def weights_digest(*modules: torch.nn.Module) -> str:
-    """A number for the weights of modules."""
-    found = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        for name, value in module.state_dict().items():
-            found.update(name.encode() + value.contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def score_datasets(step: torch.nn.Module, encoded: EncodedFrame, sets: RunDatasets, recipe: Recipe) -> list[Tally]:

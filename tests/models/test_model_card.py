@@ -145,5 +145,8 @@ def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeyp
     monkeypatch.setattr(model_card, "score_frames", None)
     model_card.write_card(**arguments, only=["a"], clean=False)
     assert json.loads((tmp_path / "card" / "card.json").read_text()) == first
+    cv2.imwrite(str(tmp_path / "eye" / "one.png"), np.full((32, 40, 3), 91, np.uint8))
+    with pytest.raises(TypeError):  # scored again: it is another image
+        model_card.write_card(**arguments, only=["a"], clean=False)
     with pytest.raises(UsageError, match="no set 'c': one of b, a"):
         model_card.write_card(**arguments, only=["c"], clean=False)
