@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,13 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.sample import Image
 from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 
 Color = tuple[int, int, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# The most bytes of a video's decoded frames.
+_MOST_BYTES = 4 << 30
 # OpenCV's own lines about a damaged file say nothing that the error does not.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -69,11 +72,21 @@ def _decoded(path: Path, flags: int) -> cv2.typing.MatLike | None:
 
 
 def read_video(path: Path, every: int = 1) -> list[Image]:
-    """Read every `every`-th frame of a video, uint8 (H, W, 3) RGB. Raises CliprlError for a file that cannot be decoded."""
+    """Read every `every`-th frame of a video, uint8 (H, W, 3) RGB.
+
+    Raises CliprlError for a file that cannot be decoded, UsageError for more frames than 4 GiB hold.
+    """
+    found: list[Image] = []
     try:
         with av.open(str(path)) as container:
-            frames = enumerate(container.decode(video=0))
-            return [f.to_ndarray(format="rgb24").astype(np.uint8) for i, f in frames if i % every == 0]
+            for index, frame in enumerate(container.decode(video=0)):
+                if index % every == 0:
+                    found.append(frame.to_ndarray(format="rgb24").astype(np.uint8))
+                if len(found) * found[0].nbytes > _MOST_BYTES:
+                    length = container.streams.video[0].frames or 2 * index
+                    fewer = math.ceil(length * found[0].nbytes / _MOST_BYTES)
+                    raise UsageError(f"{path} has more frames than fit into memory: take fewer, with every={fewer}")
+        return found
     except (OSError, IndexError, av.FFmpegError) as error:
         raise CliprlError(f"{path} can't be read as video ({error}): copy it again") from error
 

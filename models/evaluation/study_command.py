@@ -10,7 +10,9 @@ import typer
 
 from cliprl.engines import CliprlError
 from cliprl.models.config.load import load_recipe
-from cliprl.models.data.registry import DatasetContext
+from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.sample import content_hash
+from cliprl.models.evaluation.protocol import ProtocolSet, shipped_protocol
 
 BundleOption = Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The engine bundle.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")]
@@ -30,6 +32,13 @@ def data_root(settings: Sequence[str] | None) -> Path:
 def study_context(settings: Sequence[str] | None, out: Path) -> DatasetContext:
     """Return the context in which a study opens data sets; scenes that it renders are kept in `out`/scenes."""
     return DatasetContext(data_root(settings), "data.root", out / "scenes", workers=1)
+
+
+def content_of(one: ProtocolSet, context: DatasetContext) -> str:
+    """Return a hash of a set's frames, by which kept scores go; "" for data of the package's protocol, which does not change."""
+    if shipped_protocol().use_of(one.data):
+        return ""
+    return content_hash(open_dataset(one.data, "test", context), one.every)
 
 
 def write_result(path: Path, text: str) -> None:

@@ -33,19 +33,10 @@ from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
-from cliprl.models.data.sample import content_hash
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
-from cliprl.models.evaluation.protocol import (
-    CHOSEN,
-    REPORTED,
-    Protocol,
-    ProtocolSet,
-    load_protocol,
-    select_sets,
-    shipped_protocol,
-)
+from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
@@ -84,12 +75,6 @@ class Row:
         severity = f", severity {self.severity}" if self.severity else ""
         return f"{self.set.name}{severity}{f' ({CHOSEN})' if self.use == CHOSEN else ''}"
 
-    def content(self, context: DatasetContext) -> str:
-        """Return a hash of the row's data; "" for that of the package's protocol, which does not change."""
-        if shipped_protocol().use_of(self.set.data):
-            return ""
-        return content_hash(open_dataset(self.set.data, "test", context), self.set.every)
-
     def file(self, bundle: Bundle, content: str = "") -> str:
         """Return the name of the row's file, which depends on the bundle, the row, its content and this module's version."""
         manifest = bundle.manifest
@@ -125,7 +110,7 @@ def card_rows(
 
 def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, display: ProgressDisplay) -> FrameScores:
     """Return the frame scores of a row: read from its file in `folder`, or made and written there."""
-    path = folder / row.file(bundle, row.content(context))
+    path = folder / row.file(bundle, study_command.content_of(row.set, context))
     if path.is_file():
         with np.load(path) as file:
             return FrameScores(**{name: file[name] for name in file.files})

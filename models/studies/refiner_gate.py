@@ -149,7 +149,8 @@ def choose_gate(
     context = study_command.study_context(set_, out)
     rows = list(card_rows(rules, [one.name for one in rules.choosing]))
     path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
-    if content := {row.set.name: found for row in rows if not row.severity and (found := row.content(context))}:
+    content = {one.name: study_command.content_of(one, context) for one in rules.choosing}
+    if any(content.values()):
         key |= {"content": content}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from cliprl.models.cli import evaluate
 from cliprl.models.data.label_mapping import map_by_name, with_classes, with_partial_labels
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.splits import check_disjoint
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.sinks import open_sink
@@ -69,6 +71,23 @@ def test_labels_lie_on_the_image_that_a_viewer_displays(tmp_path: Path, orientat
     assert sample.image.shape == (40, 60, 3)
     assert np.abs(sample.image[sample.labels > 0].mean(0) - CORNERS[3]).max() < 8
     assert np.abs(sample.image[:15, :25].mean((0, 1)) - CORNERS[0]).max() < 8
+
+
+def test_tools_name_all_files_alike_and_folders_tell_them_apart(images: Path) -> None:
+    sets = []
+    for case, name in (("one", "_annotations.coco.json"), ("two", "_annotations.coco.json"), ("three", "case.1.json")):
+        (images / case).mkdir()
+        shutil.copy(images / "a.png", images / case)
+        (images / case / name).write_text(coco([{"segmentation": [SQUARE]}]))
+        sets.append(open_dataset(f"coco:{images / case / name}"))
+    assert [data.sequence(0) for data in sets] == ["one _annotations", "two _annotations", "case.1"]
+    check_disjoint(sets[:1], sets[1:])
+    with pytest.raises(UsageError, match="would be trained on and tested on"):
+        check_disjoint(sets[:1], sets)
+    task = images / "one" / "annotations" / "annotations.xml"
+    task.parent.mkdir()
+    task.write_text(image_element('<polygon label="hook" points="10,5;30,5;30,25;10,25"/>'))
+    assert open_dataset(f"cvat:{task}?images=..").sequence(0) == "one annotations"
 
 
 def test_a_video_serves_as_the_folder_of_images(tmp_path: Path) -> None:

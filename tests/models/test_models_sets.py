@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from media import make_clip
 from PIL import Image as PillowImage
 from tiny import NETWORK
 
@@ -378,6 +379,15 @@ def test_accents_may_be_apart_from_their_letters(mine: Path) -> None:
     for side, form in (("images", "NFD"), ("masks", "NFC")):
         (mine / side / "a" / "2.png").rename(mine / side / "a" / normalize(form, "résection.png"))
     assert len(open_dataset(f"folder:{mine}")) == 4
+
+
+def test_a_video_too_long_for_memory_names_the_frames_to_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = make_clip(tmp_path / "long.mp4", frames=20)
+    whole = open_dataset(f"empty:{video}")
+    monkeypatch.setattr("cliprl.models.data.io._MOST_BYTES", 5 * whole[0].image.nbytes)
+    with pytest.raises(UsageError, match=r"long\.mp4 has more frames than fit into memory: take fewer, with every=4$"):
+        len(open_dataset(f"empty:{video}"))
+    assert len(open_dataset(f"empty:{video}?every=4")) == 5
 
 
 def test_stills_without_instruments_are_clips_in_five_sequences(tmp_path: Path) -> None:

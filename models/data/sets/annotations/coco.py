@@ -14,7 +14,7 @@ from cliprl.engines import ClassSpec, CliprlError, first_fault
 from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
-from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation
+from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation, sequence_of
 
 _Size = Annotated[int, Field(ge=0, le=1 << 16)]
 _Channel = Annotated[int, Field(ge=0, le=255)]
@@ -52,7 +52,7 @@ class _Image(BaseModel):
     def frame(self, path: Path) -> AnnotatedFrame:
         """Return the frame, without annotations."""
         size = (self.height, self.width) if self.height and self.width else None
-        sequence = Path(str(self.video)).stem if self.video else path.name.split(".")[0]
+        sequence = Path(str(self.video)).stem if self.video else sequence_of(path)
         return AnnotatedFrame(self.file_name, f"image {self.id}", sequence, size, self.segmented is True)
 
 

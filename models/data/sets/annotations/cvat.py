@@ -11,7 +11,7 @@ from cliprl.engines import CliprlError
 from cliprl.models.data.label_forms import form_error
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
-from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation
+from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation, sequence_of
 from cliprl.pipeline.sinks.shapes.run_lengths import from_cvat_runs
 
 _SHAPES = ("polygon", "mask")
@@ -55,13 +55,15 @@ class CvatDataset(AnnotationDataset):
                 if not index.isdecimal():
                     raise CliprlError(f"{self._path}: {item} has a shape in frame '{index}': export the task again")
                 name = f"frame_{int(index):06d}"
-                frame = found.setdefault(name, AnnotatedFrame(name, f"frame {index}", _stem(self._path), self._size))
+                frame = found.setdefault(
+                    name, AnnotatedFrame(name, f"frame {index}", sequence_of(self._path), self._size)
+                )
                 self._add(frame, shape, track.get("label"), f"{self._path}: {item} in frame {index}")
 
     def _read_image(self, image: ElementTree.Element, found: dict[str, AnnotatedFrame]) -> None:
         name, item = image.get("name", ""), f"image {image.get('id')}"
         size = _size(image.get("height"), image.get("width"), f"{self._path}: {item}")
-        frame = AnnotatedFrame(name, f"{item} '{name}'", _stem(self._path), size)
+        frame = AnnotatedFrame(name, f"{item} '{name}'", sequence_of(self._path), size)
         found[f"{item} {name}"] = frame
         self._order.setdefault(id(frame), [])
         for shape in image:
@@ -118,7 +120,3 @@ def _size(height: str | None, width: str | None, where: str) -> tuple[int, int]:
         return int(height or ""), int(width or "")
     except ValueError as error:
         raise CliprlError(f"{where} has the size '{width}x{height}': export the task again") from error
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]

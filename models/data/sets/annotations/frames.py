@@ -28,6 +28,8 @@ _NAMINGS = {
 }
 # What stands behind the name of a label file.
 _SUFFIXES = re.compile(r"(\.coco|\.cvat|\.labelstudio)?\.[a-z]+$", re.IGNORECASE)
+# Names of exports of CVAT, Roboflow and Label Studio, the same for every task.
+_COMMON_NAMES = re.compile(r"_?annotations|instances_.+|result", re.IGNORECASE)
 # What Label Studio puts before the name of an uploaded file.
 UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 _QUARTER_TURNS = range(5, 9)  # orientations of EXIF that exchange width and height
@@ -62,6 +64,15 @@ def frame_number(name: str) -> tuple[str, int] | None:
     """Return how a frame of a video is named, and its number; None for another name."""
     stem = PurePosixPath(name).stem
     return next((((style, int(m[1]))) for style, pattern in _NAMINGS.items() if (m := pattern.fullmatch(stem))), None)
+
+
+def sequence_of(path: Path) -> str:
+    """Return the sequence of a label file's frames: its name, with that of its folder if tools give all their files this name."""
+    stem = _SUFFIXES.sub("", path.name)
+    folder = path.resolve().parent
+    if folder.name == "annotations":
+        folder = folder.parent
+    return f"{folder.name} {stem}" if _COMMON_NAMES.fullmatch(stem) else stem
 
 
 def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> Any:

@@ -14,7 +14,7 @@ from cliprl.engines import CliprlError
 from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
-from cliprl.models.data.sets.annotations.frames import UPLOAD, AnnotatedFrame, Annotation
+from cliprl.models.data.sets.annotations.frames import UPLOAD, AnnotatedFrame, Annotation, sequence_of
 from cliprl.pipeline.sinks.shapes.run_lengths import from_brush_runs
 
 _SHAPES = ("brushlabels", "polygonlabels")
@@ -43,7 +43,7 @@ class LabelStudioDataset(AnnotationDataset):
         for number, task in enumerate(_load(path)):
             item = f"task {task.get('id', number)}"
             video = task["data"].get("video")
-            sequence = PurePosixPath(str(video)).stem if video else path.name.split(".")[0]
+            sequence = PurePosixPath(str(video)).stem if video else sequence_of(path)
             result = _result(task)
             frame = AnnotatedFrame(_name(task["data"], f"{path}: {item}"), item, sequence, None, result is not None)
             for place, entry in enumerate(result or ()):
