@@ -54,7 +54,7 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
         hint = f"did you mean {near[0]}? Give" if near else "give"
         raise UsageError(f"no recipe '{name_or_path}': {hint} a TOML file, or one of the shipped: {', '.join(shipped)}")
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML ({error}): correct it") from error
     for override in overrides:

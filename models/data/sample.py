@@ -39,7 +39,7 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def content_hash(dataset: Dataset, every: int = 1) -> str:
+def hash_of_frames(dataset: Dataset, every: int = 1) -> str:
     """Return a hash of each `every`-th sample's image and labels."""
     found = hashlib.blake2b(digest_size=16)
     for index in range(0, len(dataset), every):

@@ -111,7 +111,7 @@ def load_protocol(path: Path | None = None) -> Protocol:
     """
     path = path or PROTOCOL
     try:
-        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         return _ADAPTER.validate_python(tree)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"protocol '{path}' can't be read ({error}): give a TOML file") from error

@@ -11,7 +11,7 @@ import typer
 from cliprl.engines import CliprlError
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.registry import DatasetContext, open_dataset
-from cliprl.models.data.sample import content_hash
+from cliprl.models.data.sample import hash_of_frames
 from cliprl.models.evaluation.protocol import ProtocolSet, shipped_protocol
 
 BundleOption = Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The engine bundle.")]
@@ -38,7 +38,7 @@ def content_of(one: ProtocolSet, context: DatasetContext) -> str:
     """Return a hash of a set's frames, by which kept scores go; "" for data of the package's protocol, which does not change."""
     if shipped_protocol().use_of(one.data):
         return ""
-    return content_hash(open_dataset(one.data, "test", context), one.every)
+    return hash_of_frames(open_dataset(one.data, "test", context), one.every)
 
 
 def write_result(path: Path, text: str) -> None:

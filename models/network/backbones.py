@@ -85,7 +85,7 @@ def model_description(tower: str) -> dict[str, Any] | None:
     if path.suffix != ".json":
         return open_clip.get_model_config(tower)  # type: ignore[no-any-return]
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
         model: dict[str, Any] = data.get("model_cfg", data)
         model["embed_dim"], model["vision_cfg"], model["text_cfg"]
     except OSError as error:
@@ -116,7 +116,7 @@ def preprocessing(tower: str) -> dict[str, Any]:
     path = Path(tower) / FOLDER_CONFIG if Path(tower).is_dir() else Path(tower)
     if path.suffix != ".json" or not path.is_file():
         return {}
-    stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
+    stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig")).get("preprocess_cfg", {})
     return stated
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.sample import content_hash
+from cliprl.models.data.sample import hash_of_frames
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
@@ -89,7 +89,7 @@ def load_or_score(
     """The tallies that lie at `path`, where they are of these weights and sets; else they are made and put there."""
     settings = {"sets": [test.title for test in sets.tests], "every": recipe.scoring.every}
     settings |= {"steps": recipe.curriculum.reinforcement.unroll[1], "weights": weights_digest(encoded.network, step)}
-    if content := [content_hash(test.data, recipe.scoring.every) for test in sets.tests if not test.use]:
+    if content := [hash_of_frames(test.data, recipe.scoring.every) for test in sets.tests if not test.use]:
         settings |= {"content": content}
     there = read_checkpoint(path) if path.is_file() else {}
     if there.get("settings") == settings:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cliprl.engines import UsageError
+from cliprl.models.config.load import load_recipe
 from cliprl.models.data.image_mask_dataset import sequence_names
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.evaluation.frame_scores import FrameScores
@@ -67,6 +68,14 @@ def test_a_malformed_protocol_is_one_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="can't be read"):
         load_protocol(tmp_path / "none.toml")
+
+
+def test_files_of_a_windows_editor_are_read(tmp_path: Path) -> None:
+    path = protocol_file(tmp_path, "stills:one", "stills:two")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_protocol(path).choosing[0].data == "stills:one"
+    (tmp_path / "mine.toml").write_bytes(b'\xef\xbb\xbfname = "mine"\r\n[data]\r\nscenes = 3\r\n')
+    assert load_recipe(tmp_path / "mine.toml").data.scenes == 3
 
 
 def test_a_line_is_chosen_with_any_of_its_sequences() -> None:

@@ -66,7 +66,7 @@ def read_palette(path: Path) -> dict[Color, int]:
     if not path.is_file():
         return {spec.color: number for number, spec in enumerate(SCENE_CLASSES)}
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         entries = data["classes"] if isinstance(data, dict) else data
         palette = {_color(entry["color"]): int(entry["classid"]) for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
