@@ -140,6 +140,7 @@ def test_forms_that_tools_write(images: Path, case: str) -> None:
 
 
 BAD: dict[str, tuple[str, str, Sequence[str]]] = {
+    "turned": ("labelstudio", tasks(brush(image_rotation=90)), ["task", "'a.png'", "turned by 90 degrees"]),
     "category": (
         "coco",
         coco([{"segmentation": [SQUARE], "category_id": 9}]),

@@ -97,6 +97,10 @@ def _annotation(entry: Any, frame: AnnotatedFrame, where: str) -> Annotation | N
         raise CliprlError(f"{where} is of type '{kind}': only {' and '.join(_SHAPES)} are read; convert or remove it")
     if kind not in _SHAPES:
         return None
+    if angle := entry.get("image_rotation"):
+        raise CliprlError(
+            f"{where} was drawn on the image turned by {angle} degrees, which is not read: turn it back, and export again"
+        )
     labels = entry["value"].get(kind) if isinstance(entry.get("value"), dict) else None
     if not (isinstance(labels, list) and len(labels) == 1):
         raise CliprlError(f"{where} has the labels {str(labels)[:80]}, and must have one: correct it, and export again")
