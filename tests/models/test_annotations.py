@@ -73,7 +73,7 @@ def test_labels_lie_on_the_image_that_a_viewer_displays(tmp_path: Path, orientat
     assert np.abs(sample.image[:15, :25].mean((0, 1)) - CORNERS[0]).max() < 8
 
 
-def test_tools_name_all_files_alike_and_folders_tell_them_apart(images: Path) -> None:
+def test_folders_tell_exports_of_one_name_apart(images: Path) -> None:
     sets = []
     for case, name in (("one", "_annotations.coco.json"), ("two", "_annotations.coco.json"), ("three", "case.1.json")):
         (images / case).mkdir()

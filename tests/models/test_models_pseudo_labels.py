@@ -113,7 +113,7 @@ def test_the_set_is_complete_and_can_be_trained_on(frames: Path) -> None:
 
 
 @pytest.mark.usefixtures("stub")
-def test_another_folder_s_images_of_the_same_names_are_refused(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_named_alike_in_another_folder_are_refused(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label_all(options(frames))
     other = frames.parent / "case2"
     (other / ".trash").mkdir(parents=True)

@@ -325,7 +325,7 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec
 
 
-def test_hidden_files_are_left_out_and_links_and_deep_folders_read(mine: Path, tmp_path: Path) -> None:
+def test_hidden_files_links_and_deep_folders(mine: Path, tmp_path: Path) -> None:
     for side in ("images", "masks"):
         (mine / side / "a" / "._1.png").write_bytes(b"of another system")
         (mine / side / ".cache").mkdir()
@@ -346,7 +346,7 @@ def test_hidden_files_are_left_out_and_links_and_deep_folders_read(mine: Path, t
         open_dataset(f"folder:{mine}")
 
 
-def test_a_palette_numbered_by_a_program_is_read_by_its_colors(mine: Path) -> None:
+def test_a_palette_in_another_order_is_read_by_color(mine: Path) -> None:
     mask = mine / "masks/a/1.png"
     values = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
     expected = open_dataset(f"folder:{mine}")[0].labels
@@ -381,7 +381,7 @@ def test_accents_may_be_apart_from_their_letters(mine: Path) -> None:
     assert len(open_dataset(f"folder:{mine}")) == 4
 
 
-def test_a_video_too_long_for_memory_names_the_frames_to_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_too_long_for_memory_names_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = make_clip(tmp_path / "long.mp4", frames=20)
     whole = open_dataset(f"empty:{video}")
     monkeypatch.setattr("cliprl.models.data.io._MOST_BYTES", 5 * whole[0].image.nbytes)
