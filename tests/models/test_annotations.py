@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +21,11 @@ from sink_inputs import CLASSES, HEIGHT, SCENE, WIDTH, grid, make_frame, segment
 from cliprl.engines import ClassSpec, CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import evaluate
+from cliprl.models.data.io import files_below
 from cliprl.models.data.label_mapping import map_by_name, with_classes, with_partial_labels
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
+from cliprl.models.data.sets.annotations import frames
 from cliprl.models.data.splits import check_disjoint
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.overlay.upsample import labels_at_frame
@@ -88,6 +90,21 @@ def test_folders_tell_exports_of_one_name_apart(images: Path) -> None:
     task.parent.mkdir()
     task.write_text(image_element('<polygon label="hook" points="10,5;30,5;30,25;10,25"/>'))
     assert open_dataset(f"cvat:{task}?images=..").sequence(0) == "one annotations"
+
+
+def test_other_folders_are_not_read_without_need(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (images / "x.frames").mkdir()
+    (images / "a.png").rename(images / "x.frames" / "a.png")
+    (images / "x.coco.json").write_text(coco([{"segmentation": [SQUARE]}]))
+    read: list[Path] = []
+
+    def noted(folder: Path) -> Iterator[Path]:
+        read.append(folder)
+        return files_below(folder)
+
+    monkeypatch.setattr(frames, "files_below", noted)
+    assert len(open_dataset(f"coco:{images}/x.coco.json")) == 1
+    assert read == [images / "x.frames"]
 
 
 def test_a_video_serves_as_the_folder_of_images(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
@@ -89,11 +90,13 @@ def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> 
     # Exports in the layout of COCO hold annotations/ and images/.
     apart = [source.parent.parent / "images"] if source.parent.name == "annotations" else []
     places = [given] if given else [beside, source.parent / "images", *apart, source.parent]
-    indexes = [_ImageIndex(folder, is_own=folder == beside) for folder in places if folder.is_dir()]
+    places = [folder for folder in places if folder.is_dir()]
+    # The last place may hold far more than the frames: it is read only if one is missing in the others.
+    index = cache(lambda folder: _ImageIndex(folder, is_own=folder == beside))
     for frame in frames:
-        found = next((path for index in indexes if (path := index.find(source, frame))), None)
+        found = next((path for folder in places if (path := index(folder).find(source, frame))), None)
         if found is None:
-            folders = ", ".join(f"'{index.folder}'" for index in indexes)
+            folders = ", ".join(f"'{folder}'" for folder in places)
             raise CliprlError(
                 f"{source}: the image '{frame.name}' of {frame.item} is missing in {folders}: give the folder of the frames, or "
                 "their video, with images="
@@ -107,7 +110,7 @@ class _ImageIndex:
 
     def __init__(self, folder: Path, is_own: bool) -> None:
         """Read the folder. In the label file's own (`is_own`), frames are also found by their number, under another naming."""
-        self.folder, self._by_end, self._by_number = folder, dict[str, list[Path]](), dict[str, list[Path]]()
+        self._by_end, self._by_number = dict[str, list[Path]](), dict[str, list[Path]]()
         for path in sorted(files_below(folder), key=natural_order):
             parts = path.relative_to(folder).parts
             # Frames of another label file are found by their folder and name only.
