@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
@@ -18,6 +20,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 
 
+# Seconds within which the same signal is one: `timeout` sends it to the process and to its group, other wrappers pass on Ctrl-C.
+REPEAT_S = 0.25
 _ended: list[int] = []
 
 
@@ -52,12 +56,16 @@ def on_ending_signals(end: Callable[[int], None], leave_ignored: tuple[int, ...]
 
     Those of `leave_ignored` stay ignored where they were before (SIGHUP by nohup). SIGHUP comes from the kernel and once more
     from the shell, so only the first counts, and what is printed to the lost terminal after it is discarded: an error there must
-    not end the run.
+    not end the run. Others count once within `REPEAT_S`.
     """
     hung_up = False
+    last: dict[int, float] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal hung_up
+        before, last[number] = last.get(number, -math.inf), time.monotonic()
+        if last[number] - before < REPEAT_S:
+            return
         if number == signal.SIGHUP:
             hung_up = True
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,3 +109,13 @@ def test_ignored_signals_stay_ignored_and_handlers_come_back(monkeypatch: pytest
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_a_wrapper_sends_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {10.0: signal.SIGINT, 10.01: signal.SIGINT, 10.02: signal.SIGTERM, 11.0: signal.SIGINT}
+    clock, received = iter(sent), list[int]()
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with on_ending_signals(received.append):
+        for number in sent.values():
+            signal.raise_signal(number)
+    assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
