@@ -51,7 +51,8 @@ class RestorationSpec:
     Only noisy and hazy frames are refined.
 
     noise: standard deviation of the noise, as a share of the mean brightness, above which an input is denoised. strength: that
-    of the denoising filter, in standard deviations of the noise. light: mean brightness (0..255) that a darker noisy input is
+    of the denoising filter, in standard deviations of the noise; `patch` and `search` are the sides of the patches that it
+    compares and of the area in which it seeks alike ones, in pixels. light: mean brightness (0..255) that a darker noisy input is
     brightened to; one without that noise is too, if its mean brightness is below `dark`. haze: brightness (0..255) of the
     darkest tenth above which an input counts as hazy; `clearing` is the share of it that is subtracted. least: a class with less
     probability than this before refinement is not raised by it.
@@ -66,6 +67,8 @@ class RestorationSpec:
     least: float
     note: str = ""
     dark: float = 0.0
+    patch: int = 5
+    search: int = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class _Restoration(_Strict):
     least: float = Field(ge=0, lt=1)
     note: Annotated[str, Field(max_length=MAX_TEXT)] = ""
     dark: float = Field(default=0.0, ge=0, le=255)
+    patch: int = Field(default=5, ge=3, le=15)
+    search: int = Field(default=9, ge=3, le=35)
 
 
 class _Regions(_Strict):

@@ -46,8 +46,17 @@ from cliprl.pipeline.segment.segmenter import cell_colors
 MOST_LOSS = 0.2
 # On each set for choosing, kind of corruption and severity, noise below this costs more when it is filtered than it gains.
 USUAL = RestorationSpec(noise=0.2, strength=0.8, light=100.0, haze=140.0, clearing=0.55, least=0.05, dark=55.0)
+# Other filters: larger patches, compared in a larger area. The search takes more than half of the time.
+FILTERS: tuple[dict[str, float], ...] = ({"patch": 7, "search": 17}, {"patch": 7, "search": 15, "strength": 1.0})
 # What the other candidates change. Haze above 255 does not occur.
-CHANGES: tuple[dict[str, float], ...] = ({}, {"noise": 0.03}, {"noise": 0.1}, {"dark": 0.0}, {"haze": 255.0})
+CHANGES: tuple[dict[str, float], ...] = (
+    {},
+    {"noise": 0.03},
+    {"noise": 0.1},
+    {"dark": 0.0},
+    {"haze": 255.0},
+    *(filter_ | {"noise": noise} for filter_ in FILTERS for noise in (0.05, 0.1, 0.2)),
+)
 NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
 RESULT = "refiner-gate.json"
 
@@ -90,11 +99,17 @@ def designs(steps: int) -> list[Design]:
     found = [Design("policy on every frame", None, steps), Design("mean over time", None, 0, TemporalMean)]
     for change in CHANGES:
         spec = replace(USUAL, **change)  # type: ignore[arg-type]
-        name = f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}"
-        found.append(Design(f"{name}, policy", spec, steps))
-        if not change:
-            found.append(Design(name, spec, 0))
+        found.append(Design(f"{described(spec)}, policy", spec, steps))
+        if change in ({}, *(filter_ | {"noise": 0.1} for filter_ in FILTERS)):
+            found.append(Design(described(spec), spec, 0))
     return found
+
+
+def described(spec: RestorationSpec) -> str:
+    """Return in words when an input counts as damaged, and a filter other than the usual one."""
+    usual = (spec.patch, spec.search, spec.strength) == (USUAL.patch, USUAL.search, USUAL.strength)
+    other = "" if usual else f", filter {spec.patch}/{spec.search} of strength {spec.strength:g}"
+    return f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}{other}"
 
 
 def design_scores(scores: FrameScores) -> dict[str, Any]:

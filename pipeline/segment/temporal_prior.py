@@ -32,8 +32,6 @@ MEDIAN_OF_NOISE = 6 * 0.6745
 LEAST_INSIDE = 0.05
 # Share of the pixels, the darkest ones, whose brightest is the haze; and the brightness that no haze explains.
 DARKEST, BLACK = 0.1, 30.0
-# Sides of the patches that are compared, and of the area in which alike ones are sought, in pixels.
-PATCH_SIDE, SEARCH_SIDE = 5, 9
 # The estimate for an input that is not measured: it counts as undamaged.
 UNMEASURED = DamageEstimate(0.0, 255.0, 0.0)
 
@@ -167,8 +165,9 @@ class InputRestoration:
     def _denoise(self, image: NDArray[np.uint8], found: DamageEstimate) -> None:
         if self._size is not None and image.shape[:2] != self._size:
             found = estimate_damage(image)
-        start, gain = time.monotonic(), max(1.0, self._spec.light / found.mean)
-        strength = self._spec.strength * found.noise * gain
+        start, spec = time.monotonic(), self._spec
+        gain = max(1.0, spec.light / found.mean)
+        strength = spec.strength * found.noise * gain
         bright = cv2.convertScaleAbs(image, alpha=gain)
-        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, PATCH_SIDE, SEARCH_SIDE)
+        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, spec.patch, spec.search)
         self._cost.learn(start)
