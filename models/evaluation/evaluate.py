@@ -212,7 +212,7 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
         if "tracking" in result:
             text += f"\n## Tracking\n\n{tracking_table(result['tracking'])}\n"
         (folder / "scores.md").write_text(text, encoding="utf-8", errors="backslashreplace")
-        for old in (folder / "worst").glob("*-[0-9][0-9]_*_frame[0-9]*.png"):
+        for old in (folder / "worst").glob("*-[0-9]*_*_frame[0-9]*.png"):
             old.unlink()
     except OSError as error:
         raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error

@@ -160,9 +160,14 @@ def test_names_that_are_not_utf8_and_tiny_frames_are_scored(folder: Path, tmp_pa
             small = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             path.write_bytes(cv2.imencode(".png", small[40:48, 40:48])[1])
     out = tmp_path / os.fsdecode(b"out\xff")
+    (out / "worst").mkdir(parents=True)
+    for name in ("mine.png", "iou-00_0.100_old_frame00003.png"):
+        (out / "worst" / name).touch()
     status, text = run("--data", f"folder:{folder}", "--union", "--steps", "0", "--out", str(out), "--precision", "f32")
     assert status == 0, text
-    assert len(list((out / "worst").glob("*.png"))) > 2
+    assert len(list((out / "worst").glob("*_frame*.png"))) > 2
+    assert (out / "worst" / "mine.png").is_file()
+    assert not (out / "worst" / "iou-00_0.100_old_frame00003.png").exists()
     scores = json.loads((out / "scores.json").read_text())
     assert odd in [one["file"] for one in scores["worst"]["iou"]]
     assert "flow_dice" not in scores["results"][0]["scores"]
