@@ -1,6 +1,7 @@
-"""A network small enough for a test, as a recipe's section."""
+"""A network small enough for a test, as a recipe's section; its backbone is one that timm has for tests."""
 
 NETWORK = """[network]
+tower = "test_resnet"
 weights = ""
 height = 64
 width = 96

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import NETWORK
 from virtual_time import VirtualClock, VirtualLoader
 
 from cliprl.models.config.config import CurriculumRange, Recipe, SupervisedConfig
@@ -30,18 +31,9 @@ from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.training import log_steps
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
-TINY = """
+TINY = f"""
 draw_every = 2
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-[supervised]
+{NETWORK}[supervised]
 steps = 4
 batch = 2
 """

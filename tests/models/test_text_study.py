@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import NETWORK
 
 torch = pytest.importorskip("torch")
 
@@ -21,18 +22,9 @@ from cliprl.models.studies.text_study import TEXT_SCORES, Question, iou  # noqa:
 from cliprl.models.training.stages.grounding import grounding_loss, phrases_of, presence  # noqa: E402
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer  # noqa: E402
 
-TINY = """
+TINY = f"""
 name = "tiny"
-[network]
-weights = ""
-height = 64
-width = 96
-embedding = 16
-pyramid = 16
-features = 8
-text_width = 32
-text_layers = 1
-[data]
+{NETWORK}[data]
 scenes = 3
 frames = 1
 height = 64
