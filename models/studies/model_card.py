@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from cliprl.engines import (
     size_text,
     with_input_size,
 )
-from cliprl.engines.bundle.bundle import PROMPT_HEAD
+from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.registry import DatasetContext, open_dataset
@@ -45,8 +45,8 @@ from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 
-# Files of a bundle that its masks do not depend on.
-NOT_IN_ROWS = (CONFIDENCE_FILE, PROMPT_HEAD)
+# Files of a bundle that the rows, which are scored in f32, do not depend on.
+NOT_IN_ROWS = (CONFIDENCE_FILE, PROMPT_HEAD, INT8_ENCODER, INT8_WEIGHTS)
 # Raised when the content of a row changes, so that older rows are scored again.
 VERSION = 4
 # Severities of the rows of a card, 0 is clean.
@@ -81,7 +81,9 @@ class Row:
         hashes = {name: value for name, value in manifest.hashes.items() if name not in NOT_IN_ROWS}
         key: list[Any] = [VERSION, hashes, self.set.data, self.set.ignore, self.set.every, self.severity]
         if manifest.restoration is not None:
-            key += [manifest.steps, astuple(manifest.restoration)[:-1]]
+            key += [manifest.steps, asdict(replace(manifest.restoration, note=""))]
+        if manifest.regions is not None:
+            key += [asdict(manifest.regions)]
         if content:
             key += [content]
         if bundle.own_size or self.corrupt_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliprl.engines import UsageError
+from cliprl.engines import UsageError, open_bundle
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.image_mask_dataset import sequence_names
 from cliprl.models.data.registry import open_dataset
@@ -135,6 +136,24 @@ def test_card_gives_gain_false_alarms_and_auroc_of_doubt() -> None:
     worse = summarize_row(Row(row.set, 3, "reported"), scores)
     card = {"rows": {row.title: entry, "worse": worse}, "doubt_auroc": {}}
     assert "| mine | 0.500 → 0.550 |" in model_card_tables.markdown(card)
+
+
+def test_a_row_is_scored_again_when_a_rule_of_the_bundle_changes() -> None:
+    bundle, row = open_bundle("small"), Row(ProtocolSet("mine", "folder:mine"), 3, "reported")
+    manifest = bundle.manifest
+    assert manifest.restoration is not None
+    assert manifest.regions is not None
+    changed = {
+        "noise": replace(manifest, restoration=replace(manifest.restoration, noise=0.9)),
+        "dark": replace(manifest, restoration=replace(manifest.restoration, dark=1.0)),
+        "search": replace(manifest, restoration=replace(manifest.restoration, search=33)),
+        "regions": replace(manifest, regions=replace(manifest.regions, share=0.5)),
+        "encoder": replace(manifest, hashes={**manifest.hashes, "encoder.onnx": "0"}),
+    }
+    same = replace(manifest, restoration=replace(manifest.restoration, note="other words"))
+    assert row.file(replace(bundle, manifest=same)) == row.file(bundle)
+    files = {name: row.file(replace(bundle, manifest=one)) for name, one in changed.items()}
+    assert len({row.file(bundle), *files.values()}) == 1 + len(changed)
 
 
 def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
