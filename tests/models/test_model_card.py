@@ -138,7 +138,7 @@ def test_card_gives_gain_false_alarms_and_auroc_of_doubt() -> None:
     assert "| mine | 0.500 → 0.550 |" in model_card_tables.markdown(card)
 
 
-def test_a_row_is_scored_again_when_a_rule_of_the_bundle_changes() -> None:
+def test_a_row_depends_on_the_rules_of_the_bundle() -> None:
     bundle, row = open_bundle("small"), Row(ProtocolSet("mine", "folder:mine"), 3, "reported")
     manifest = bundle.manifest
     assert manifest.restoration is not None
