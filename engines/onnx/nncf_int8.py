@@ -7,8 +7,12 @@ Figures: engines/results/precisions.json.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +67,37 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, log: Lo
     """
     images = read_images(frames, bundle.manifest.height, bundle.manifest.width)
     check_enough(images)
-    try:
-        shutil.copytree(bundle.path, folder)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' can't be made ({error.strerror or error}): give -o a folder that is not there yet"
-        ) from error
-    copy, missing = open_bundle(folder), list[str]()
-    for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
-        try:
-            copy = add(copy, images)
-        except EngineError as error:
-            missing.append(f"no {what}: {error}")
-    if len(missing) == 2:
-        shutil.rmtree(folder)
-        raise EngineError("; ".join(missing))
+    missing = list[str]()
+    with _new_folder(folder, bundle.path) as made:
+        shutil.copytree(bundle.path, made)
+        copy = open_bundle(made)
+        for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
+            try:
+                copy = add(copy, images)
+            except EngineError as error:
+                missing.append(f"no {what}: {error}")
+        if len(missing) == 2:
+            raise EngineError("; ".join(missing))
     for reason in missing:
         log(reason)
-    return copy
+    return open_bundle(folder)
+
+
+@contextmanager
+def _new_folder(folder: Path, source: Path) -> Iterator[Path]:
+    """Give a place that gets the name `folder` at the end; after an error or a signal nothing is left of it."""
+    remedy = "give -o a folder that is not there yet"
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"'{folder}' is inside the bundle that is copied: {remedy}, elsewhere")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+            if os.path.lexists(folder):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            yield Path(beside) / "made"
+            (Path(beside) / "made").rename(folder)
+    except OSError as error:
+        raise UsageError(f"'{folder}' can't be made ({error.strerror or error}): {remedy}") from error
 
 
 def read_images(paths: Sequence[Path], height: int, width: int) -> ImageBatch:

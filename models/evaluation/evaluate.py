@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -206,12 +207,20 @@ def _worst(clean: Evaluation) -> dict[str, list[dict[str, Any]]]:
 def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and images."""
     try:
-        (folder / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "counts.json").write_text(json.dumps(clean.evaluator.counts.to_json()) + "\n", encoding="utf-8")
         text = markdown.format_report(result)
         if "tracking" in result:
             text += f"\n## Tracking\n\n{tracking_table(result['tracking'])}\n"
-        (folder / "scores.md").write_text(text, encoding="utf-8", errors="backslashreplace")
+        tables = {
+            "scores.json": json.dumps(result, indent=1, allow_nan=False) + "\n",
+            "counts.json": json.dumps(clean.evaluator.counts.to_json()) + "\n",
+            "scores.md": text,
+        }
+        # Those of an earlier run stay until all of the new ones are on the disk.
+        with TemporaryDirectory(prefix=".scores.", dir=folder) as beside:
+            for name, content in tables.items():
+                (Path(beside) / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+            for name in tables:
+                (Path(beside) / name).replace(folder / name)
         for old in (folder / "worst").glob("*-[0-9]*_*_frame[0-9]*.png"):
             old.unlink()
     except OSError as error:

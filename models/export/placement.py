@@ -40,12 +40,12 @@ def move_into_place(made: Path, out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
             whole, old = Path(beside) / "new", Path(beside) / "old"
             shutil.copytree(made, whole)
-            if out.exists():
-                out.rename(old)
             try:
+                if out.exists():
+                    out.rename(old)
                 whole.rename(out)
-            except OSError:
-                if old.exists():
+            except BaseException:  # a signal too
+                if old.exists() and not out.exists():
                     old.rename(out)
                 raise
     except OSError as error:

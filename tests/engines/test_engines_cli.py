@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
-from cliprl.engines import open_bundle, seal_bundle
+from cliprl.engines import Bundle, CliprlError, EngineError, open_bundle, seal_bundle
 from cliprl.engines.backends.engine import Probe
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES_FILE
@@ -18,6 +19,7 @@ from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli import commands
 from cliprl.engines.cli import main as cli
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.onnx import nncf_int8
 from cliprl.engines.selection import accuracy_gate
 
 
@@ -137,6 +139,38 @@ def test_a_bundle_is_quantised_on_frames_of_ones_own(
     assert "openvino  int8" in text if native else "int8 needs a CPU" in text
     assert {INT8_ENCODER, RANGES_FILE} <= set(open_bundle(folder).manifest.hashes)
     assert call(monkeypatch, "quantize", *frames, "-o", str(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), EngineError("no calibration"), OSError(28, "No space left on device")]
+)
+def test_unfinished_copy_of_a_bundle_leaves_nothing(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(bundle: Bundle, images: object) -> Bundle:
+        assert bundle.path.is_relative_to(tmp_path)
+        raise error
+
+    for name in ("add_ranges", "add_int8"):
+        monkeypatch.setattr(nncf_int8, name, fail)
+    frames = [tmp_path / f"{index}.png" for index in range(4)]
+    for frame in frames:
+        cv2.imwrite(str(frame), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises((KeyboardInterrupt, CliprlError)):
+        nncf_int8.quantised_copy(open_bundle("small"), frames, tmp_path / "new" / "int8")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_copy_inside_its_bundle_is_misuse(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    frames = [str(tmp_path / f"{index}.png") for index in range(4)]
+    for frame in frames:
+        cv2.imwrite(frame, np.zeros((8, 8, 3), np.uint8))
+    inside = open_bundle("small").path / "copy"
+    assert call(monkeypatch, "quantize", *frames, "-o", str(inside)) == 2
+    assert "is inside the bundle that is copied" in capfd.readouterr().err
+    assert not inside.exists()
 
 
 def test_what_cannot_be_kept_is_not_called_ready(

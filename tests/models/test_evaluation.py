@@ -7,10 +7,13 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from limits import file_size_limit
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
@@ -20,6 +23,7 @@ from cliprl.engines import ClassSpec, CliprlError, open_bundle
 from cliprl.models.cli import evaluate as eval_cli
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.sets.folder import FolderSet
+from cliprl.models.evaluation.evaluate import _write as write_evaluation
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, cell_confidence, evaluate
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
 from cliprl.models.evaluation.scoring import markdown
@@ -322,3 +326,21 @@ def test_bad_data_is_status_1(folder: Path, tmp_path: Path) -> None:
     status, text = run("--data", f"folder:{folder}", "--union", "--out", str(tmp_path / "out"))
     assert status == 1
     assert "images/two/1.png has no mask" in text
+
+
+def test_tables_of_an_earlier_run_stay_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, nothing = SimpleNamespace(to_json=lambda: {"frame": "9" * 100_000}), list[Any]()
+    clean: Any = SimpleNamespace(
+        evaluator=SimpleNamespace(counts=counts, classes=nothing), worst=nothing, worst_false=nothing
+    )
+    monkeypatch.setattr(markdown, "format_report", lambda result: "new")
+    for name in ("scores.json", "counts.json", "scores.md"):
+        (tmp_path / name).write_text("old")
+    with file_size_limit(50_000), pytest.raises(CliprlError, match="can't be written"):
+        write_evaluation(tmp_path, {}, clean)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("scores.json", "counts.json", "scores.md"), "old"
+    )
+    counts.to_json = dict
+    write_evaluation(tmp_path, {}, clean)
+    assert (tmp_path / "scores.md").read_text() == "new"

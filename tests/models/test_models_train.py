@@ -21,7 +21,7 @@ from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
-from cliprl.models.export.placement import SOURCE_HASH
+from cliprl.models.export.placement import SOURCE_HASH, move_into_place
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
@@ -292,6 +292,24 @@ def trained(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.modules.update({sys.argv.pop(1): None}); from cliprl.models.cli.train import main; main()"
     command = [sys.executable, "-c", code, without or "no_such_package", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_signal_between_old_and_new_bundle_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("made", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        move_into_place(tmp_path / "made", tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").read_text() == "out"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out"]
 
 
 @pytest.mark.parametrize("package", ["torch", "open_clip"])
