@@ -328,7 +328,7 @@ def test_bad_data_is_status_1(folder: Path, tmp_path: Path) -> None:
     assert "images/two/1.png has no mask" in text
 
 
-def test_tables_of_an_earlier_run_stay_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_tables_of_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, nothing = SimpleNamespace(to_json=lambda: {"frame": "9" * 100_000}), list[Any]()
     clean: Any = SimpleNamespace(
         evaluator=SimpleNamespace(counts=counts, classes=nothing), worst=nothing, worst_false=nothing
