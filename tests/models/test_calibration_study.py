@@ -141,8 +141,11 @@ def test_the_readme_quotes_the_results() -> None:
 def test_sets_without_failed_frames_are_refused() -> None:
     row, scores = rows_of(10, 0)
     whole = np.array([[100, 100, 0]] * 10)
-    with pytest.raises(UsageError, match="some of them with an IoU below"):
+    with pytest.raises(UsageError, match=r"all have an IoU above 0\.5.*add severities = \[3, 5\] to them"):
         fit_confidence({row: FrameScores(**{**scores.arrays(), "refined": whole})})  # type: ignore[arg-type]
+    none = {"right": np.zeros(0, bool), "cells": np.zeros((0, len(CELL_INPUTS)), np.float32)}
+    with pytest.raises(UsageError, match=r"of which the bundle finds a cell: .* or train the bundle further"):
+        fit_confidence({row: FrameScores(**{**scores.arrays(), **none})})  # type: ignore[arg-type]
 
 
 def test_the_guard_study_names_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

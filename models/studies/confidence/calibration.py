@@ -76,7 +76,10 @@ def fit_calibration(rows: Rows) -> LogisticModel:
             right.append(scores.right[drawn])
             counts.append(np.full(len(drawn), (1 if row.severity else CLEAN_WEIGHT) / len(drawn)))
     if not inputs:
-        raise UsageError("the sets for choosing need frames with instruments")
+        raise UsageError(
+            "no frame of the sets for choosing shows an instrument of which the bundle finds a cell: list labelled frames with "
+            "instruments in the protocol, or train the bundle further"
+        )
     return LogisticModel.fit(np.concatenate(inputs), np.concatenate(right), np.concatenate(counts), PENALTY)
 
 
@@ -86,7 +89,13 @@ def fit_doubt(rows: Rows) -> LogisticModel:
     inputs = np.concatenate([scores.statistics[there] for scores, there in known])
     failed = np.concatenate([failed_frames(scores)[there] for scores, there in known])
     if failed.all() or not failed.any():
-        raise UsageError("the sets for choosing need frames with instruments, some of them with an IoU below 0.5")
+        side, remedy = (
+            ("below", "train the bundle further") if failed.any() else ("above", "add severities = [3, 5] to them")
+        )
+        raise UsageError(
+            f"the frames with instruments of the sets for choosing all have an IoU {side} 0.5, and doubt is fitted to both: "
+            f"{remedy}"
+        )
     return LogisticModel.fit(inputs, failed)
 
 
