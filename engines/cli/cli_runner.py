@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 import tempfile
@@ -38,6 +40,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 INTERRUPTED = 130
+_LEAST_COLUMNS = 60
 _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -46,10 +49,13 @@ _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kin
 def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
     """Run a program on the command line's words, and return its exit status.
 
-    0 done, 1 failed or refused, 2 misuse, 130 interrupted. An error is one line on standard error; of an unexpected
-    one the traceback is written to a file, which the line names. uses_torch: in a deleted folder torch would end the process.
+    0 done, 1 failed or refused, 2 misuse, 130 interrupted; SIGTERM and SIGHUP raise SystemExit. An error is one line on
+    standard error; of an unexpected one the traceback is written to a file, which the line names. uses_torch: in a deleted
+    folder torch would end the process.
     """
     _open_standard_handles()
+    _print_all_characters()
+    _widen_narrow_output()
     if uses_torch and not _has_current_folder():
         return _complain(program, _NO_FOLDER, 1)
     with _own_errors_of_output():
@@ -86,9 +92,8 @@ def _run(app: typer.Typer, program: str) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as error:
-        if not isinstance(error.code, int):
-            raise
-        status = error.code
+        exit_on_signals(error.code if isinstance(error.code, int) else 1, ENDING)
+        raise
     except _OutputError as error:
         return _output_lost(program, error)
     except MemoryError as error:
@@ -127,6 +132,26 @@ def _open_standard_handles() -> None:
             os.fstat(handle)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _print_all_characters() -> None:
+    """Let standard output escape the characters that its encoding lacks, as JSON does: `\\u00fc`."""
+
+    def escape(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        data = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{data[i] << 8 | data[i + 1]:04x}" for i in range(0, len(data), 2)), error.end
+
+    codecs.register_error("cliprl.escape", escape)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
+        sys.stdout.reconfigure(errors="cliprl.escape")
+
+
+def _widen_narrow_output() -> None:
+    """Let tables and help be at least `_LEAST_COLUMNS` wide: a narrower COLUMNS, such as 0, would cut off all that they hold."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns[:9]) < _LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
 
 
 class _OutputError(OSError):

@@ -79,7 +79,15 @@ class PartialFile:
         Raises FileExistsError, and keeps the partial name, if another program made or changed the target meanwhile.
         """
         if self.path != self.target:
-            publish(self.path, self.target, self._found)
+            try:
+                publish(self.path, self.target, self._found)
+            except OSError as error:
+                self.error = error
+                if isinstance(error, FileNotFoundError):
+                    raise FileNotFoundError(
+                        errno.ENOENT, "it, or its folder, was removed while it was written"
+                    ) from error
+                raise
         self._file.close()
 
     def keep(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -148,3 +150,43 @@ def test_deleted_current_folder_is_named_where_it_matters(
     monkeypatch.setattr(sys, "argv", [PROGRAM, word])
     assert run_app(app, PROGRAM, uses_torch=uses_torch) == status
     assert ("the current folder was deleted: change to one that exists" in capfd.readouterr().err) == (status == 1)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20"])
+def test_help_is_whole_where_columns_is_useless(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command()
+    def work(name: Annotated[str, typer.Option(help="The name of the work.")] = "") -> None:
+        pass
+
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "--help"])
+    assert run_app(app, PROGRAM) == 0
+    assert "The name of the work." in capfd.readouterr().out
+
+
+PRINTING = """
+import sys, typer
+from cliprl.engines.cli.cli_runner import run_app
+
+app = typer.Typer(add_completion=False)
+
+@app.command()
+def work():
+    print('"\u00fc\u624b\U0001f600"')
+
+sys.exit(run_app(app, "cliprl-test"))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_standard_output_of_any_encoding_takes_all_characters(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING], env=environment, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode(encoding)) == "\u00fc\u624b\U0001f600"

@@ -63,6 +63,13 @@ def test_a_signal_after_the_end_changes_nothing(tmp_path: Path, number: str) -> 
     assert len(errors.splitlines()) == 1
 
 
+def run_status(app: typer.Typer) -> object:
+    try:
+        return run_app(app, "cliprl-test")
+    except SystemExit as error:
+        return error.code
+
+
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("raised", [None, ImportError("initialization failed"), RuntimeError("ended in C++")])
 def test_a_signal_ends_a_command_though_a_library_hides_it(
@@ -86,7 +93,7 @@ def test_a_signal_ends_a_command_though_a_library_hides_it(
     monkeypatch.setattr(sys, "argv", ["cliprl-test"])
     before = signal.getsignal(signal.SIGHUP)
     try:
-        assert run_app(app, "cliprl-test") == status
+        assert run_status(app) == status
     finally:
         signal.signal(signal.SIGHUP, before)  # one that came stays ignored
     assert closed

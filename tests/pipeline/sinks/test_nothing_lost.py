@@ -11,6 +11,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -303,6 +304,16 @@ def test_each_sink_alone(tmp_path: Path, name: str, trouble: str) -> None:
     with pytest.raises((CliprlError, ValueError, KeyboardInterrupt)):
         _write_until(sink, trouble)
     assert_nothing_lost(before, state(tmp_path), replaced=trouble == "interrupt")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_removed_during_the_run_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "gone").mkdir()
+    sink = open_sink(f"{tmp_path}/gone/{name}", SCENE)
+    sink.write(make_frame(0), segment(grid(0)))
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(CliprlError, match=r"was removed while it was written.*choose another place"):
+        sink.close()
 
 
 def _write_until(sink: Sink, trouble: str) -> None:
