@@ -12,16 +12,16 @@ HEAD = "narrow_head"
 
 
 def store_grouped_kernels(model: Any) -> None:
-    """Store the kernels of grouped convolutions but the first as constants of five axes, in place.
+    """Store the kernels of grouped convolutions as constants of five axes, in place.
 
     Behind a reshape, NNCF takes a wrong axis for that of the channels: it gives a depthwise kernel one scale for each of its
-    columns. OpenVINO then computes those layers in float precision. The first one is left so: in int8 it makes most of the errors
-    in the features of dark images.
+    columns. OpenVINO then computes those layers in float precision.
     """
     from openvino import opset13 as ops
 
-    grouped = [node for node in model.get_ordered_ops() if node.get_type_name() == "GroupConvolution"]
-    for node in grouped[1:]:
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "GroupConvolution":
+            continue
         stored = stored_value(node.input_value(1))
         if stored is not None:
             shape = list(node.input_value(1).get_shape())

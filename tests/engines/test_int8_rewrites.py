@@ -46,7 +46,8 @@ def test_a_narrow_head_and_stored_kernels_compute_the_same(bundle: Bundle) -> No
     np.testing.assert_allclose(found[0], features, atol=1e-4)
     np.testing.assert_allclose(found[1], logits, atol=1e-3)
     grouped = [node for node in model.get_ordered_ops() if node.get_type_name() == "GroupConvolution"]
-    assert [node.input_value(1).get_node().get_type_name() == "Constant" for node in grouped] == [False] + [True] * 19
+    assert grouped
+    assert {node.input_value(1).get_node().get_type_name() for node in grouped} == {"Constant"}
 
 
 def test_a_second_rewrite_finds_nothing_to_do(bundle: Bundle) -> None:
