@@ -1,8 +1,7 @@
 """Eight bits for a bundle: an int8 encoder for OpenVINO by NNCF, and the ranges for TensorRT, calibrated on images.
 
-Of the encoder for the CPU only the convolutions become int8, but for the comparison of pixels with texts; what they do not cover
-runs in bf16 where there is that, else in 32 bits, and the refiner keeps its float precision.
-Figures: engines/results/precisions.json.
+Of the encoder for the CPU only the convolutions become int8; what they do not cover runs in bf16 where there is that, else in
+32 bits, and the refiner keeps its float precision. Figures: engines/results/precisions.json.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from cliprl.engines.bundle.bundle import INT8_ENCODER, Bundle, open_bundle, seal
 from cliprl.engines.bundle.reference_outputs import ImageBatch, encoder_shapes
 from cliprl.engines.errors import EngineError, UsageError
 from cliprl.engines.onnx.calibration import add_ranges, check_enough
-from cliprl.engines.onnx.int8_rewrites import drop_clamps, narrow_head, store_grouped_kernels
 
 
 def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
@@ -41,8 +39,6 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
     openvino = no_telemetry.openvino()
     model = openvino.Core().read_model(bundle.encoder)
     model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
-    store_grouped_kernels(model)
-    head = narrow_head(model)
     samples = nncf.Dataset([{"image": image[None], "text": bundle.embeddings} for image in images])
     # What runs int8 here adds up in 32 bits (VNNI, AMX): a bit kept back against overflow would cost labels for nothing.
     exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
@@ -51,10 +47,8 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
         samples,
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=head),
         advanced_parameters=exact,
     )
-    drop_clamps(quantised)
     openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
