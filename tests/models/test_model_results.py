@@ -75,6 +75,10 @@ def test_the_page_of_training_says_what_its_result_says() -> None:
         values = [found[name][part] for part in ("instrument", "head") for name in ("D2", "OP3")]
         mean = sum(found["pooled"][name] for name in ("background", "head", "shaft")) / 3
         assert f"| at {size} | {' | '.join(f'{value:.3f}' for value in (*values, mean))} |" in page
+    ruled = result["trained at 384x480"]["with the regions of the shipped bundle"]
+    values = [ruled[name][part] for part in ("instrument", "head") for name in ("D2", "OP3")]
+    values.append(ruled["pooled"]["dataset mIoU, with background"])
+    assert f"regions of `small` | {' | '.join(f'{value:.3f}' for value in values)} |" in page
     mean, _, instrument = result["trained at 384x480"]["scores"].values()
     assert f"500 steps | {instrument['D2']:.3f} | {instrument['OP3']:.3f} | – | – | {mean['pooled']:.3f} |" in page
 
