@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from cliprl.engines.cli.signals import on_ending_signals
 # Sends a signal to itself in place of loading the module `numpy`, or at the interpreter's end.
 SCRIPT = """
 import atexit, os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -33,6 +36,16 @@ from {program} import main
 atexit.register(interrupt)
 main()
 """
+
+
+@pytest.fixture(autouse=True)
+def _usual_handlers() -> Iterator[None]:
+    """Undo what a shell does to a command in the background: it ignores SIGINT, and nohup SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def run_script(tmp_path: Path, name: str, program: str, *words: str, **values: str) -> tuple[int, str]:
@@ -91,11 +104,7 @@ def test_a_signal_ends_a_command_though_a_library_hides_it(
             closed.append(True)
 
     monkeypatch.setattr(sys, "argv", ["cliprl-test"])
-    before = signal.getsignal(signal.SIGHUP)
-    try:
-        assert run_status(app) == status
-    finally:
-        signal.signal(signal.SIGHUP, before)  # one that came stays ignored
+    assert run_status(app) == status
     assert closed
     assert capfd.readouterr().err == ("cliprl-test: interrupted\n" if status == 130 else "")
 
