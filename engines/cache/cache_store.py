@@ -21,7 +21,7 @@ from typing import Any
 from cliprl.engines.bundle.manifest import sealed_text
 
 PAYLOAD, SIDECAR, PARTIAL, LOCK = ".engine", ".json", ".partial", ".lock"
-# The end of an entry's name: of its hash.
+# An entry's name ends with a hash of its fields.
 _ENTRY = re.compile(r".+-[0-9a-f]{16}")
 # Files that a backend keeps beside (see sidecar.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
 RUNTIME, TIMING_FILE = ".runtime", ".timing"
@@ -123,21 +123,22 @@ class CacheStore:
         """The file whose lock a writer of an entry holds; it stays."""
         return self.folder / f".{name}{LOCK}"
 
-    def _is_cache(self) -> bool:
-        """Whether entries were ever written here: in any other folder, files of the same endings are the user's."""
+    def clear(self) -> int:
+        """Drop every entry, what killed writers left, and what all entries share; returns how many entries there were."""
+        entries = self.entries()
         locks = (path.name.removesuffix(LOCK) for path in self.folder.glob(f".*{LOCK}"))
-        return any(_ENTRY.fullmatch(name) for name in locks) or any(entry.fields for entry in self.entries())
-
-    def forget_timings(self) -> None:
-        """Drop what all entries share."""
-        for path in self.folder.glob(f"*{TIMING_FILE}") if self._is_cache() else ():
-            with suppress(OSError):
-                path.unlink()
+        # In a folder where no entry was ever written, files of the same endings are the user's.
+        if any(entry.fields for entry in entries) or any(_ENTRY.fullmatch(name) for name in locks):
+            self.sweep(0.0)
+            for path in self.folder.glob(f"*{TIMING_FILE}"):
+                with suppress(OSError):
+                    path.unlink()
+        for entry in entries:
+            self.remove(entry.name)
+        return len(entries)
 
     def sweep(self, age: float) -> None:
         """Remove what killed writers left, of at least this age in seconds: partial files, what has no sidecar."""
-        if not self._is_cache():
-            return
         payloads = (path for path in self.folder.glob(f"*{PAYLOAD}") if _ENTRY.fullmatch(path.stem))
         lost = [p for p in payloads if not self.exists(p.stem)]
         lost += [p for p in self.folder.glob(f"*{RUNTIME}") if not self.exists(Path(p.stem).stem)]

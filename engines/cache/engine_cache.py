@@ -78,12 +78,7 @@ class EngineCache:
 
     def clear(self) -> int:
         """Drop every entry; returns how many there were."""
-        entries = self.entries()
-        self._store.sweep(0.0)
-        self._store.forget_timings()
-        for entry in entries:
-            self._store.remove(entry.name)
-        return len(entries)
+        return self._store.clear()
 
     @contextmanager
     def _locked(self, fields: Mapping[str, str], log: LogFunction) -> Iterator[bool]:
