@@ -18,10 +18,9 @@ _Returned = TypeVar("_Returned")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Those that a terminal sends to all processes in its foreground: a child process leaves them to its parent.
 OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
-
-
 # Seconds within which the same signal is one: `timeout` sends it to the process and to its group, other wrappers pass on Ctrl-C.
 REPEAT_S = 0.25
+# The signal by which `end_at_once` ended the run, if it did.
 _ended: list[int] = []
 
 
