@@ -71,22 +71,25 @@ def find_regions(maps: CellMaps) -> FrameRegions:
 
 
 def settle(regions: FrameRegions, last: NDArray[np.uint16], tracks: Mapping[int, Track]) -> bool:
-    """Give every region the track that it lies on in the map of keys of the last frame; return False if motion may decide.
+    """Give every region the track that it lies on in the map of keys of the last frame, or none and return False.
 
-    That is so unless each region lies on one track and hardly on another, and each track of that map is still in view.
+    That is where motion may decide: unless each region lies on one track and hardly on another, and each track of that map is
+    still in view.
     """
     shown = {key: track for key, track in tracks.items() if not track.missing}
     counts = regions.overlaps(last, max(shown, default=0) + 1).tolist()
     if any(sum(own[key] for own in counts) < _OF_PLACE * track.cells for key, track in shown.items()):
         return False
-    for whole, own in zip(regions.wholes, counts[1:], strict=True):
-        whole.key = max(range(len(own)), key=own.__getitem__)
-        track = shown.get(whole.key)
-        if track is None or track.group != whole.group or whole.cells - own[whole.key] >= SPLIT_CELLS:
+    found = [max(range(len(own)), key=own.__getitem__) for own in counts[1:]]
+    for whole, own, key in zip(regions.wholes, counts[1:], found, strict=True):
+        track = shown.get(key)
+        if track is None or track.group != whole.group or whole.cells - own[key] >= SPLIT_CELLS:
             return False
-        others = ((own[key], other.cells) for key, other in shown.items() if key != whole.key and own[key])
+        others = ((own[other.key], other.cells) for other in shown.values() if other is not track and own[other.key])
         if any(2 * held >= min(_OF_REGION * whole.cells, _OF_TRACK * cells) for held, cells in others):
             return False
+    for whole, key in zip(regions.wholes, found, strict=True):
+        whole.key = key
     return True
 
 
@@ -100,7 +103,6 @@ def find_parts(
     vanished = set((shared.sum(axis=0) < _OF_VANISHED * totals).nonzero()[0].tolist())
     parts: list[Part] = []
     for whole, counts in zip(regions.wholes, shared[1:], strict=True):
-        whole.key = 0
         keys = _expected_in(whole, counts, totals, tracks)
         if vanished.intersection(keys) and not (len(keys) == 1 and whole.runs):
             keys = [key for key in keys if key not in vanished or not tracks[key].has_entered]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import cv2
@@ -247,7 +248,7 @@ class InstrumentTracker:
         counts = np.bincount(
             keys * np.intp(classes) + segmentation.labels.ravel().take(cells), minlength=classes * len(ids)
         )
-        shown = sorted((track for track in self._tracks.values() if track.id and not track.missing), key=_id_of)
+        shown = sorted((t for t in self._tracks.values() if t.id and not t.missing), key=attrgetter("id"))
         items = []
         for track in shown:
             ids[track.key] = track.id
@@ -256,10 +257,6 @@ class InstrumentTracker:
         numbers = np.zeros_like(current)
         numbers.ravel()[cells] = ids.take(keys)
         return Instances(numbers, tuple(items))
-
-
-def _id_of(track: Track) -> int:
-    return track.id
 
 
 def _center(held: list[Part]) -> NDArray[np.float32]:
