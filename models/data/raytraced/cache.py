@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.models.data.io import read_npz
+from cliprl.models.data.io import files_below, read_npz
 from cliprl.models.data.raytraced.effects import RenderedPasses
 
 CACHE_FORMAT = "cliprl ray-traced scenes"
@@ -59,7 +59,7 @@ def folder_digest(folder: Path | None, suffixes: Sequence[str]) -> str:
     """Return a digest of the names and sizes of a folder's files with the given suffixes; "" for no folder."""
     if folder is None:
         return ""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    files = sorted(files_below(folder, suffixes))
     lines = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

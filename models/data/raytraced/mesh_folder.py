@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.models.data.io import files_below
 from cliprl.models.data.raytraced.geometry import Mesh, Rng, rotation, translation, tube
 from cliprl.models.data.raytraced.instruments import LENGTH, SHAFT_PART, TIP_PART, WRIST_PART, InstrumentMesh, Piece
 
@@ -40,7 +41,7 @@ class MeshFolder:
         """Raises UsageError where the folder holds no complete instrument."""
         if not folder.is_dir():
             raise UsageError(f"'{folder}' is no folder: give --meshes a folder of meshes, or leave it out")
-        self.files = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES}
+        self.files = {path.stem: path for path in sorted(files_below(folder, SUFFIXES))}
         self.kinds = [kind for kind, names in MESH_FILES.items() if all(name in self.files for name in names)]
         if not self.kinds:
             wanted = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in MESH_FILES.items())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
-from cliprl.models.data.io import IMAGE_SUFFIXES, read_image
+from cliprl.models.data.io import files_below, read_image
 from cliprl.models.data.raytraced.geometry import Rng
 
 FloatPlane = NDArray[np.float32]
@@ -106,7 +106,7 @@ class TextureSource:
         """Raises UsageError where the folder holds no image."""
         self.images: list[Path] = []
         if folder is not None:
-            self.images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            self.images = sorted(files_below(folder))
             if not self.images:
                 raise UsageError(f"'{folder}' holds no images: give --mucosa a folder of them, or leave it out")
 
