@@ -96,8 +96,8 @@ class SelectedFrames:
         self.places = tuple(places)
         self.name, self.classes = self.places[0][0].name, self.places[0][0].classes
 
-    @classmethod
-    def join(cls, datasets: Iterable[LabelledDataset]) -> SelectedFrames:
+    @staticmethod
+    def join(datasets: Iterable[LabelledDataset]) -> SelectedFrames:
         """Return all frames of the data sets in order."""
         return SelectedFrames([(dataset, index) for dataset in datasets for index in range(len(dataset))])
 
@@ -162,7 +162,7 @@ class HasInstanceIds(Protocol):
 
 def instance_ids(dataset: LabelledDataset, index: int) -> Image | None:
     """Return the instrument at each pixel of a sample; None if its data set does not number them."""
-    if isinstance(dataset, Subset):
+    if isinstance(dataset, SelectedFrames):
         return instance_ids(*dataset.places[index])
     return dataset.instance_ids(index) if isinstance(dataset, HasInstanceIds) else None
 

@@ -111,11 +111,6 @@ class EndoVis2015(SelectedFrames):
             raise UsageError(f"no endovis2015 frames in '{folder}': it must hold {LAYOUT}")
         super().__init__([(part, i) for part in parts for i in range(len(part))])
 
-    def instance_ids(self, index: int) -> Image | None:
-        """Return the instrument at each pixel of a frame of D1 or D2."""
-        part, place = self.places[index]
-        return part.instance_ids(place) if isinstance(part, RoboticVideos) else None
-
 
 def _count(folder: Path) -> int:
     """Return the number of masks, from the header of the file."""
