@@ -44,7 +44,7 @@ from cliprl.pipeline.segment.segmenter import cell_colors
 
 # Points of instrument IoU that refinement may cost a set.
 MOST_LOSS = 0.2
-# On each set for choosing, kind of corruption and severity, noise below this costs more when it is filtered than it gains.
+# On each set for choosing, kind of corruption and severity, noise below this costs more than it gains with this filter.
 USUAL = RestorationSpec(noise=0.2, strength=0.8, light=100.0, haze=140.0, clearing=0.55, least=0.05, dark=55.0)
 # Other filters, by the sides of their patches and of the area that is searched. The time grows with the area: with 11 the filter
 # takes 1.5 times as long as with 9, with 15 2.5 times; larger ones are controls.
