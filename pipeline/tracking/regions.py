@@ -44,7 +44,7 @@ class FrameRegions:
     wholes: list[Part]
 
     def overlaps(self, keys: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
-        """Return how many cells of each region (from 0, specks) each key below `count` of a map (h, w) has: (regions, keys)."""
+        """Return how many cells of each region (0: specks) each key of a map (h, w), all below `count`, has: (regions, keys)."""
         pairs = self.numbers * count + keys.ravel().take(self.cells)
         return np.bincount(pairs, minlength=(len(self.wholes) + 1) * count).reshape(-1, count)
 
