@@ -60,8 +60,9 @@ class ParallelEncoder(VideoEncoder):
     """A `VideoEncoder` that encodes up to `encoders` groups of frames at once. `length` is a group's number of frames.
 
     Every group is encoded by a new libx264 encoder with the same settings, so that the parameters in the file's header fit all,
-    and begins with a key frame. Packets come out in the order of the frames. At most `encoders * length` frames wait; `encode`
-    waits while there are more. An error of a group is raised in its place in the order.
+    and begins with a key frame. Packets come out in the order of the frames. At most `encoders * length` frames wait, and at
+    most `encoders + 1` groups are neither written nor failed; `encode` waits while there are more. An error of a group is
+    raised in its place in the order.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class ParallelEncoder(VideoEncoder):
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """Take a frame; return the packets that have come out by now, in order."""
         if not self._order or self._order[-1].given == self.length:
+            if len(self._order) > len(self._workers):  # else the others would run on while the first group is held up
+                self._order[0].ended.wait()
             self._order.append(_Group())
             self._waiting.put(self._order[-1])
         self._picture = self._new_image()

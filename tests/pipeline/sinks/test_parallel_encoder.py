@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from fractions import Fraction
-from itertools import accumulate, cycle, islice, pairwise
+from itertools import accumulate, count, cycle, islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,11 +213,17 @@ def test_a_killed_process_leaves_a_file_that_plays(tmp_path: Path) -> None:
     assert len(decode(tmp_path / ".out.partial.mp4")) >= 300 - 2 * 16 - 50
 
 
-def test_waiting_frames_are_bounded_however_slow_encoders_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# With every encoder held up, their frames and one more; with one of them, three groups: the other encodes two.
+@pytest.mark.parametrize(("held", "bound"), [(2, 2 * 16 + 1), (1, 3 * 16)])
+def test_waiting_frames_are_bounded_however_slow_encoders_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, bound: int
+) -> None:
     gate, encode, frames, given = threading.Event(), ParallelEncoder._encode, make_frames(100), list[int]()
+    begun = count()
 
     def waits(encoder: ParallelEncoder, group: Any) -> None:
-        gate.wait()
+        if next(begun) < held:
+            gate.wait()
         encode(encoder, group)
 
     monkeypatch.setattr(ParallelEncoder, "_encode", waits)
@@ -231,10 +237,10 @@ def test_waiting_frames_are_bounded_however_slow_encoders_are(tmp_path: Path, mo
     thread = threading.Thread(target=feed)
     thread.start()
     limit = time.monotonic() + 30
-    while len(given) < 2 * 16 + 1 and time.monotonic() < limit:
+    while len(given) < bound and time.monotonic() < limit:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(given) == 2 * 16 + 1
+    assert len(given) == bound
     gate.set()
     thread.join(30)
     assert len(decode(tmp_path / "out.mp4")) == 100
