@@ -30,10 +30,11 @@ from cliprl.bench.harness.subprocess_call import in_fresh_process
 from cliprl.bench.harness.timing import WARM_FRAMES, BenchJob, Runner, TaskOutcome, interleaved, timed_runs
 from cliprl.bench.peers import PeerProgram, cliprl_contender, find_peer, timed, trial
 from cliprl.engines import CliprlError, UsageError, available_cpus, open_bundle
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_sink, open_source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, open_source
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.statistics import STAGES
+from cliprl.pipeline.live.recording.recorder import Recording, recordings
 from cliprl.pipeline.sources import FrameSource
 
 FRAMES = 20
@@ -320,10 +321,11 @@ def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
         draw(self, frame, segmentation, status)
 
     monkeypatch.setattr(Overlay, "draw", slow)
-    opened: list[Path] = []
-    monkeypatch.setattr(live, "open_sink", lambda path, spec: (opened.append(path), open_sink(path, spec))[1])
+    recorded: list[Recording] = []
+    monkeypatch.setattr(live, "recordings", lambda *given: (recorded.extend(recordings(*given)), tuple(recorded))[1])
     run = live.one_rate(60, replace(job, clip=str(clip_file(WIDE, tmp_path)), seconds=2.0, warm_up=0.5), record=True)
-    assert [path.name for path in opened] == ["recording.mp4"]
+    assert [recording.kind for recording in recorded] == ["overlay"]
+    assert recorded[0].frames + run.missed >= len(run.samples["latency"])  # the warm-up's frames too
     assert run.offered == 120
     assert run.lost > 60  # at 50 ms a frame twenty a second can come out
     ages, shown = run.samples[live.GLASS], run.offered - run.lost
@@ -333,6 +335,7 @@ def test_an_overloaded_live_stream_drops_and_says_where_it_saturates(
     assert "saturates below 60 FPS" in live.saturation([60], {"60 FPS": [run]})
     series = {s.name: s for s in live.rate_series(60, [run])}
     assert series["delivered"].digest().p50 == pytest.approx((120 - run.lost) / 2)
+    assert len(run.samples[live.MASK_AGE]) == len(run.samples["latency"])
 
 
 class Screen:
@@ -365,10 +368,8 @@ def test_frames_never_displayed_are_lost_and_displayed_ones_aged(clip: str) -> N
 def test_a_live_run_that_is_cut_short_keeps_its_seconds(
     job: BenchJob, session: ResultSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = {
-        name: [10.0] * 30
-        for name in (live.GLASS, cliprl_contender.LATENCY, cliprl_contender.STEPS_SERIES, *live.LIVE_STAGES)
-    }
+    names = (live.GLASS, live.MASK_AGE, cliprl_contender.LATENCY, cliprl_contender.STEPS_SERIES, *live.LIVE_STAGES)
+    samples = {name: [10.0] * 30 for name in names}
 
     def run(function: Any, *arguments: Any, on_report: Any) -> Any:
         for _ in range(2):
