@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,14 +89,6 @@ class ConfidenceSpec:
         ]
 
 
-def _present(found: Any) -> Any:
-    """Return the content of a file in the present form: the first version had one set without colors."""
-    if isinstance(found, dict) and isinstance(found.get("familiarity"), dict) and "colors" not in found:
-        numbers = found["familiarity"]
-        return found | {"colors": [], "familiarity": numbers | {"means": [numbers.get("means")]}}
-    return found
-
-
 def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
     """Read the file of a bundle with this number of classes. Raises BundleError for one that is garbled."""
     from pydantic import TypeAdapter, ValidationError
@@ -105,9 +96,11 @@ def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
     try:
         if (size := path.stat().st_size) > MAX_CONFIDENCE_BYTES:
             raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
-        spec = TypeAdapter(ConfidenceSpec).validate_python(_present(json.loads(path.read_bytes())))
+        spec = TypeAdapter(ConfidenceSpec).validate_python(json.loads(path.read_bytes()))
     except ValidationError as error:
-        raise BundleError(f"{path}: {first_fault(error)}; write the bundle again") from error
+        raise BundleError(
+            f"{path}: {first_fault(error)}; fit it again with python -m cliprl.models.studies.confidence.calibration"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({reason_of(error)[:80]}); write the bundle again") from error
     except OSError as error:

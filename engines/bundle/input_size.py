@@ -102,6 +102,6 @@ def one_size_only(bundle: Bundle, file: str) -> str:
     """Return the message for a graph that takes its own input size only."""
     return (
         f"bundle '{bundle.manifest.name}' can't take images of {size_text(size_of(bundle))}: its {file} is made for "
-        f"{size_text(own_size(bundle))} alone, as a vision transformer with fixed positions or a graph of an earlier version is: "
+        f"{size_text(own_size(bundle))} alone, as a vision transformer with fixed positions is: "
         f"leave --input-size out, or train or export the bundle at that size"
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from cliprl.engines import UsageError, compile_engine, open_bundle
-from cliprl.engines.bundle.bundle import PROMPT_HEAD, REFINER
-from cliprl.engines.promptable import open_promptable
+from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.promptable.head import MaskHead
 from cliprl.engines.promptable.prompt_maps import CHANNELS, prompt_maps
 from cliprl.models.data.sample import IGNORE
-from cliprl.models.export.resizable import example_inputs, head_of, refiner_of
+from cliprl.models.export.onnx_export import write_prompt_head
 from cliprl.models.promptable.annotator import Click, mask_iou, next_click
 from cliprl.models.promptable.network import PromptHead
 from cliprl.models.promptable.train import mask_loss
@@ -57,36 +59,35 @@ def test_a_head_learns_to_follow_clicks() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_graphs_of_an_older_bundle_are_written_from_their_weights() -> None:
-    bundle = open_bundle("small")
-    inputs = example_inputs(bundle)
+def test_the_exported_head_gives_the_networks_mask(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head, rng = PromptHead(4, 4).eval(), np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 64, 96, 3), np.uint8)
+    features, prompts, logits = (rng.normal(0, 1, (1, n, 16, 24)).astype(np.float32) for n in (4, CHANNELS, 1))
+    inputs = {"features": features, "image": image, "prompts": prompts, "logits": logits}
     with torch.no_grad():
-        given = {name: torch.from_numpy(array) for name, array in inputs[REFINER].items()}
-        refined = refiner_of(bundle)(*(given[name] for name in ("features", "logits", "base", "prior", "text")))[0]
-        mask = head_of(bundle)(*map(torch.from_numpy, inputs[PROMPT_HEAD].values()))
-    for file, name, expected in ((REFINER, "refined", refined), (PROMPT_HEAD, "mask", mask)):
-        shapes = {key: array.shape for key, array in inputs[file].items()}
-        engine = compile_engine(bundle.path / file, precision="f32", shapes=shapes, threads=1)
-        found = engine.run(inputs[file])[name]
-        assert (np.abs(found - expected.numpy()) < 1e-3).mean() > 0.999
+        expected = head(*map(torch.from_numpy, inputs.values())).numpy()
+        write_prompt_head(head, features[0], image[0], tmp_path)
+    found = compile_engine(tmp_path / PROMPT_HEAD, precision="f32", threads=1).run(inputs)["mask"]
+    assert np.abs(found - expected).max() < 1e-3
 
 
 def test_a_box_alone_bounds_the_object_and_clicks_hold() -> None:
-    head = MaskHead(open_bundle("small"), threads=1)
-    inputs = example_inputs(head.bundle)[PROMPT_HEAD]
-    features, image, empty = inputs["features"], inputs["image"], np.zeros(inputs["logits"].shape[2:], np.float32)
-    box, no_boxes = np.array([[80.0, 60.0, 160.0, 140.0]]), np.zeros((0, 4))
+    head, rng = MaskHead(open_bundle("small"), threads=1), np.random.default_rng(0)
+    features = rng.normal(0, 1, head.encode(np.zeros((256, 320, 3), np.uint8)).tensors["features"].shape)
+    image, logits = rng.integers(0, 256, (1, 256, 320, 3), np.uint8), rng.normal(0, 3, features.shape[2:])
+    box, no_boxes, empty = np.array([[80.0, 60.0, 160.0, 140.0]]), np.zeros((0, 4)), np.zeros(logits.shape)
     outside = np.ones(empty.shape, bool)
     outside[15:35, 20:40] = False
     assert (head.correct(features, image, np.zeros((0, 2)), np.zeros(0, int), box, empty)[outside] < -1).all()
     clicks, labels = np.array([[20.0, 20.0], [120.0, 100.0], [300.0, 240.0]]), np.array([1, 0, 1])
-    for present, boxes in ((empty, box), (inputs["logits"][0, 0], no_boxes)):
+    for present, boxes in ((empty, box), (logits, no_boxes)):
         mask = head.correct(features, image, clicks, labels, boxes, present)
         assert [mask[int(y) // 4, int(x) // 4] > 0 for x, y in clicks] == [True, False, True]
 
 
 def test_a_bundle_without_a_head_says_how_to_add_it() -> None:
-    if "prompt.onnx" in open_bundle("small").manifest.hashes:
-        pytest.skip("the shipped bundle has a head")
+    bundle = open_bundle("small")
+    hashes = {name: value for name, value in bundle.manifest.hashes.items() if name != PROMPT_HEAD}
     with pytest.raises(UsageError, match=r"python -m cliprl\.models\.promptable\.train"):
-        open_promptable("head:small")
+        MaskHead(replace(bundle, manifest=replace(bundle.manifest, hashes=hashes)))

@@ -169,16 +169,12 @@ def test_quantiles_are_those_of_numpy(count: int) -> None:
         np.testing.assert_array_equal(confidence.quantiles(values, shares), np.quantile(values, shares))
 
 
-def test_a_confidence_of_the_first_version_is_read(tmp_path: Path) -> None:
+def test_a_confidence_without_colors_names_the_field_and_the_remedy(tmp_path: Path) -> None:
     present = json.loads(spec().to_text())
-    first = {key: value for key, value in present.items() if key != "colors"}
-    count = len(FRAME_STATISTICS) + len(CLASSES)
-    first["familiarity"] = {"means": [0.0] * count, "whitening": np.eye(count).tolist()}
     path = tmp_path / "confidence.json"
-    path.write_text(json.dumps(first))
-    found = read_confidence(path, len(CLASSES))
-    assert found.colors == ()
-    assert segmentation_of(solid(), found).mark == segmentation_of(solid(), spec()).mark
+    path.write_text(json.dumps({key: value for key, value in present.items() if key != "colors"}))
+    with pytest.raises(BundleError, match=r"confidence\.json: colors: [^\n]*; fit it again"):
+        read_confidence(path, len(CLASSES))
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 2.0])
