@@ -26,6 +26,7 @@ from cliprl.engines import available_cpus
 from cliprl.pipeline import OutputSpec, open_sink, open_source
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
+from cliprl.pipeline.sinks.video.encoder import quality_options
 from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
 
 BOUND = "independent encoders"
@@ -101,7 +102,7 @@ def _encode(images: Sequence[NDArray[np.uint8]], preset: str, frames: int) -> in
     context: Any = av.CodecContext.create("libx264", "w")
     context.width, context.height, context.pix_fmt = images[0].shape[1], len(images[0]) * 2 // 3, "nv12"
     context.time_base, context.framerate, context.thread_count = Fraction(1, 25), Fraction(25), 1
-    context.options = {"preset": preset, "crf": "23", "bf": "0"}
+    context.options = quality_options(23, preset) | {"bf": "0"}
     size = 0
     for index, pixels in enumerate(islice(cycle(chain(images, reversed(images))), frames)):
         image = av.VideoFrame.from_numpy_buffer(pixels, format="nv12")

@@ -14,7 +14,7 @@ from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """Settings of x264: the constant rate factor (0 lossless, 51 worst), the preset, and the threads (0: automatic).
+    """Settings of x264: the quality `crf` (0 lossless, 51 worst), the preset, and the threads (0: automatic).
 
     encoders: how many encode a video file at once; 0 is one, except where a GPU segments and the CPU encodes. live: chooses the
     encoder of a network stream.

@@ -66,8 +66,7 @@ class VideoEncoder:
 
     def _options(self, first: Frame, info: StreamInfo, crf: float, preset: str) -> dict[str, str]:
         # frame_duration: the durations given with the frames are true, above all that of the last.
-        options = {"preset": preset, "crf": f"{crf:g}", "bf": "0", "flags": "+frame_duration"}
-        return options | self._fields(first, info)
+        return quality_options(crf, preset) | {"bf": "0", "flags": "+frame_duration"} | self._fields(first, info)
 
     def _fields(self, first: Frame, info: StreamInfo) -> dict[str, str]:
         """Options that mark the stream as interlaced, where it is. x264 takes fields of 4:2:0 in groups of four lines."""
@@ -162,6 +161,16 @@ def _shift(first: Frame, info: StreamInfo) -> Fraction:
     """The times of a file are kept, but can't be negative; a live stream's clock starts with its first frame."""
     start = first.pts * first.time_base
     return -start if info.live or start < 0 else Fraction(0)
+
+
+def quality_options(crf: float, preset: str) -> dict[str, str]:
+    """Return the options of libx264 for a quality: 0 is lossless, 51 the worst.
+
+    `ultrafast` takes it as a constant quantizer. To vary the quantizer with the motion, as a constant rate factor does, x264
+    searches a small copy of each frame: a quarter of its time with that preset, for the same quality at the same size.
+    """
+    quality = {"qp": f"{round(crf)}"} if preset == "ultrafast" else {"crf": f"{crf:g}"}
+    return {"preset": preset, **quality}
 
 
 def encoded_rate(info: StreamInfo) -> Fraction:

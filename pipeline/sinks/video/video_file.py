@@ -30,7 +30,7 @@ class VideoSink(FileSink):
 
     MP4 and QuickTime files are written in fragments of a second and become plain files at the end: one that was cut off, by a
     full disk or a killed process, plays up to its last second under its partial name. Matroska counts in milliseconds; a
-    note is given where that changes a time. `crf` is x264's constant rate factor: 0 is lossless, 51 the worst;
+    note is given where that changes a time. `crf` is the quality, 0 lossless and 51 the worst (see `quality_options`);
     `preset` one of x264's, faster for larger files; `threads` 0 gives x264 as many as suit a stream. `encoder` makes another
     encoder, of the libav codec `codec`. With more than one of `encoders`, as many encode at once (see `ParallelEncoder`).
     `needs_planes`: the frames' planes in host memory are read.

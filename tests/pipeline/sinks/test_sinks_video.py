@@ -163,6 +163,15 @@ def test_the_encoder_gets_the_very_planes(tmp_path: Path, preset: str, size: tup
         assert np.array_equal(chroma, frame.chroma)
 
 
+@pytest.mark.parametrize(("preset", "control"), [("ultrafast", b"rc=cqp"), ("veryfast", b"rc=crf")])
+def test_the_fastest_preset_has_a_constant_quantizer(tmp_path: Path, preset: str, control: bytes) -> None:
+    for crf in (18, 36):
+        write(tmp_path / f"{crf}.mp4", make_frames(TIMES[:4]), preset=preset, crf=crf)
+    fine, coarse = ((tmp_path / f"{crf}.mp4").read_bytes() for crf in (18, 36))
+    assert control in fine  # as x264 states its settings
+    assert len(fine) > len(coarse)
+
+
 @pytest.mark.parametrize(("size", "copies"), [((64, 128), 0), ((64, 100), 6)])  # libav pads lines of 100
 def test_frames_of_a_ring_are_encoded_without_a_copy(
     tmp_path: Path, size: tuple[int, int], copies: int, monkeypatch: pytest.MonkeyPatch
