@@ -144,7 +144,7 @@ class HasFileNames(Protocol):
 
 def sample_name(dataset: LabelledDataset, index: int) -> str:
     """Return the file of a sample's image, or its sequence and index if it is no file."""
-    if isinstance(dataset, Subset):
+    if isinstance(dataset, SelectedFrames):
         return sample_name(*dataset.places[index])
     if isinstance(dataset, HasFileNames):
         return dataset.file_name(index)

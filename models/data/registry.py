@@ -55,7 +55,8 @@ class DatasetKind:
     """A registered kind of data set.
 
     `options` are the help texts of its options by name. `path_kind` is "folder", "file", or "cache" for a folder that the
-    data set fills itself. `no_instrument` marks data in which every pixel called instrument is a false alarm. `source` holds
+    data set fills itself. `named_by_path` marks a kind that holds any data, which its path names; each other kind is one data
+    set, wherever it lies. `no_instrument` marks data in which every pixel called instrument is a false alarm. `source` holds
     the name, licence and attribution that a manifest repeats. `mark` is the pattern of a file by which the kind is recognized:
     the file itself, or one in the folder.
     """
@@ -65,6 +66,7 @@ class DatasetKind:
     factory: Factory
     options: Mapping[str, str] = field(default_factory=dict)
     path_kind: str = "folder"
+    named_by_path: bool = False
     no_instrument: bool = False
     mark: str = ""
     source: Mapping[str, str] = field(default_factory=dict)

@@ -21,12 +21,12 @@ from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FUR
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
 from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
+from cliprl.models.data.protocol import CHOSEN, shipped_protocol
 from cliprl.models.data.registry import lines_of_path, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.protocol import CHOSEN, shipped_protocol
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.tracking.dataset_tracking import check_has_ids, score_tracking, tracking_table
 from cliprl.pipeline.cli.class_selection import open_with_classes

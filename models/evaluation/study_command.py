@@ -10,9 +10,9 @@ import typer
 
 from cliprl.engines import CliprlError
 from cliprl.models.config.load import load_recipe
+from cliprl.models.data.protocol import ProtocolSet, shipped_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import hash_of_frames
-from cliprl.models.evaluation.protocol import ProtocolSet, shipped_protocol
 
 BundleOption = Annotated[str, typer.Option("--bundle", metavar="NAME|FOLDER", help="The engine bundle.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="data.root=FOLDER: the folder of the data sets.")]

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -32,11 +33,11 @@ from cliprl.engines import (
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, Protocol, ProtocolSet, load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
@@ -84,8 +85,7 @@ class Row:
             key += [manifest.steps, asdict(replace(manifest.restoration, note=""))]
         if manifest.regions is not None:
             key += [asdict(manifest.regions)]
-        if content:
-            key += [content]
+        key += [content] if content else []
         if bundle.own_size or self.corrupt_at:
             key += [size_of(bundle), self.corrupt_at if self.severity else None]
         return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.npz"
@@ -110,24 +110,31 @@ def card_rows(
                 yield Row(one, severity, protocol.use(one), corrupt_at)
 
 
-def score_row(bundle: Bundle, row: Row, context: DatasetContext, folder: Path, display: ProgressDisplay) -> FrameScores:
-    """Return the frame scores of a row: read from its file in `folder`, or made and written there."""
-    path = folder / row.file(bundle, study_command.content_of(row.set, context))
-    if path.is_file():
-        with np.load(path) as file:
-            return FrameScores(**{name: file[name] for name in file.files})
-    data = open_dataset(row.set.data, "test", context)
-    if row.severity:
-        data = CorruptedDataset(data, row.severity, row.corrupt_at or size_of(bundle))
-    found = score_frames(
-        bundle, data, row.set.ignore, row.set.every, lambda done, total: display.on_progress(row.title, done, total)
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as opened:
-        np.savez_compressed(opened, **found.arrays())  # type: ignore[arg-type]
-    partial.replace(path)
-    return found
+class RowScorer:
+    """Scores a bundle on rows of the card. Scores are kept in files of `folder`; the frames of a set are hashed once."""
+
+    def __init__(self, bundle: Bundle, context: DatasetContext, folder: Path, display: ProgressDisplay) -> None:
+        self._bundle, self._folder, self._display = bundle, folder, display
+        self._open = partial(open_dataset, side="test", context=context)
+        self._content = cache(partial(study_command.content_of, context=context))
+
+    def score(self, row: Row) -> FrameScores:
+        """Return the frame scores of a row: read from its file, or made and written there."""
+        path = self._folder / row.file(self._bundle, self._content(row.set))
+        if path.is_file():
+            with np.load(path) as file:
+                return FrameScores(**{name: file[name] for name in file.files})
+        data = self._open(row.set.data)
+        if row.severity:
+            data = CorruptedDataset(data, row.severity, row.corrupt_at or size_of(self._bundle))
+        report = partial(self._display.on_progress, row.title)
+        found = score_frames(self._bundle, data, row.set.ignore, row.set.every, report)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial_file = path.with_suffix(".partial")
+        with partial_file.open("wb") as opened:
+            np.savez_compressed(opened, **found.arrays())  # type: ignore[arg-type]
+        partial_file.replace(path)
+        return found
 
 
 def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | None = None) -> dict[str, Any]:
@@ -270,8 +277,9 @@ def write_card(
     context = study_command.study_context(set_, out)
     done: list[tuple[Row, FrameScores]] = []
     with ProgressDisplay.open(quiet) as display:
+        scorer = RowScorer(opened, context, out / "rows", display)
         for row in rows:
-            done.append((row, score_row(opened, row, context, out / "rows", display)))
+            done.append((row, scorer.score(row)))
             card = {
                 "bundle": opened.manifest.name,
                 "hashes": dict(opened.manifest.hashes),

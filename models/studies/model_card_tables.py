@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cliprl.models.data.protocol import CHOSEN, REPORTED
 from cliprl.models.evaluation.manifest_scores import FALSE_ALARMS, UNION_IOU
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 

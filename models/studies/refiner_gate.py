@@ -31,11 +31,11 @@ from cliprl.engines import (
 )
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data.protocol import load_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
-from cliprl.models.evaluation.protocol import load_protocol
 from cliprl.models.studies.model_card import Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cliprl.models.config.config import Recipe
-from cliprl.models.evaluation.protocol import CHOSEN
+from cliprl.models.data.protocol import CHOSEN
 from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.evaluation.study_command import write_result

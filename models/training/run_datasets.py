@@ -20,6 +20,7 @@ from cliprl.models.data.label_mapping import (
     with_classes,
     with_partial_labels,
 )
+from cliprl.models.data.protocol import shipped_protocol
 from cliprl.models.data.registry import DatasetContext, check_line, dataset_kind, open_dataset
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
@@ -27,7 +28,6 @@ from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.data.splits import check_disjoint
-from cliprl.models.evaluation.protocol import shipped_protocol
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Options of a training line: the share of a batch, partial labels, ignored classes, and classes under other names.

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cliprl.engines import UsageError, open_bundle
+from cliprl.models.data.protocol import ProtocolSet
 from cliprl.models.evaluation.frame_scores import FrameScores
-from cliprl.models.evaluation.protocol import ProtocolSet
 from cliprl.models.studies import model_card
 from cliprl.models.studies.confidence import calibration, guard_study
 from cliprl.models.studies.confidence.calibration import fit_confidence, left_out, rank_scores, score_confidence
@@ -23,7 +23,7 @@ from cliprl.models.studies.confidence.fits import (
     distances,
     fit_distance,
 )
-from cliprl.models.studies.model_card import Row, summarize_row
+from cliprl.models.studies.model_card import Row, RowScorer, summarize_row
 from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS, logistic
 
 CELLS = 40
@@ -96,12 +96,12 @@ def test_a_fitted_confidence_is_written_into_the_bundle(tmp_path: Path, monkeypa
     )
     classes = len(before.manifest.classes)
 
-    def scored(_: object, row: Row, *rest: object) -> FrameScores:
+    def scored(_: RowScorer, row: Row) -> FrameScores:
         scores = rows_of(30, 3, severity=row.severity)[1]
         means = np.full((30, classes), 1 / classes)
         return FrameScores(**{**scores.arrays(), "means": means})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(calibration, "score_row", scored)
+    monkeypatch.setattr(RowScorer, "score", scored)
     monkeypatch.setattr(calibration, "left_out", lambda rows: {})
     monkeypatch.setattr(model_card, "score_frames", None)
     calibration.fit(tmp_path / "out", str(bundle), protocol=protocol, outside=None, write=True, report=True, quiet=True)
@@ -151,7 +151,7 @@ def test_sets_without_failed_frames_are_refused() -> None:
 def test_the_guard_study_names_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = np.zeros(2)
     monkeypatch.setattr(guard_study, "write_skin", lambda folder: 0)
-    monkeypatch.setattr(guard_study, "score_row", lambda *rest: SimpleNamespace(frame_values=lambda: far))
+    monkeypatch.setattr(RowScorer, "score", lambda *rest: SimpleNamespace(frame_values=lambda: far))
     monkeypatch.setattr(guard_study, "distances", lambda *rest: far)
     monkeypatch.setattr(guard_study, "red_shares", lambda *rest: far)
     guard_study.compare_rules(tmp_path, "small", quiet=True)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sample_name, sequence_names
 from cliprl.models.data.io import read_image
 from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
@@ -568,3 +568,10 @@ def test_bad_videos(tmp_path: Path) -> None:
     np.savez(place / "labels.npz", parts=np.zeros((2, 4, 4), np.uint8))
     with pytest.raises(CliprlError, match="can't be read as video"):
         EndoVis2015(tmp_path)[0]
+
+
+def test_single_frames_of_an_operation_are_named_by_their_files(tmp_path: Path) -> None:
+    for folder, name in (("Raw", "img_07_raw"), ("Masks", "img_07_class")):
+        (tmp_path / "rigid/OP1" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "rigid/OP1" / folder / f"{name}.png"), np.zeros((6, 8), np.uint8))
+    assert sample_name(open_dataset(f"endovis2015:{tmp_path}?sequences=OP1"), 0) == "img_07_raw.png"

@@ -13,12 +13,14 @@ import pytest
 
 from cliprl.engines import UsageError, open_bundle
 from cliprl.models.config.load import load_recipe
-from cliprl.models.data.image_mask_dataset import sequence_names
-from cliprl.models.data.registry import open_dataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.protocol import ProtocolSet, load_protocol, shipped_protocol
+from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
+from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores
-from cliprl.models.evaluation.protocol import ProtocolSet, load_protocol, shipped_protocol
 from cliprl.models.studies import model_card, model_card_tables
-from cliprl.models.studies.model_card import Row, doubt_scores, summarize_row
+from cliprl.models.studies.model_card import Row, RowScorer, doubt_scores, summarize_row
+from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, COLOR_STATISTICS, FRAME_STATISTICS
 
 
@@ -77,6 +79,12 @@ def test_files_of_a_windows_editor_are_read(tmp_path: Path) -> None:
     assert load_protocol(path).choosing[0].data == "stills:one"
     (tmp_path / "mine.toml").write_bytes(b'\xef\xbb\xbfname = "mine"\r\n[data]\r\nscenes = 3\r\n')
     assert load_recipe(tmp_path / "mine.toml").data.scenes == 3
+
+
+def test_labels_of_users_are_told_apart_by_their_paths() -> None:
+    kinds = dataset_kinds().values()
+    own = {kind.name for kind in kinds if kind.mark or kind.no_instrument}
+    assert own | {"raytraced"} == {kind.name for kind in kinds if kind.named_by_path}
 
 
 def test_a_line_is_chosen_with_any_of_its_sequences() -> None:
@@ -178,3 +186,22 @@ def test_a_card_is_written_and_rows_are_not_scored_again(tmp_path: Path, monkeyp
         model_card.write_card(**arguments, only=["a"], clean=False)
     with pytest.raises(UsageError, match="no set 'c': one of b, a"):
         model_card.write_card(**arguments, only=["c"], clean=False)
+
+
+def test_the_frames_of_a_set_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eye").mkdir()
+    cv2.imwrite(str(tmp_path / "eye" / "one.png"), np.full((32, 40, 3), 90, np.uint8))
+    hashed: list[int] = []
+
+    def hash_of_frames(dataset: LabelledDataset, every: int) -> str:
+        hashed.append(every)
+        return "0"
+
+    monkeypatch.setattr(study_command, "hash_of_frames", hash_of_frames)
+    monkeypatch.setattr(model_card, "score_frames", lambda *_: frame_scores([[8, 10, 1]], [[9, 10, 1]], [0.9]))
+    with ProgressDisplay.open(True) as display:
+        scorer = RowScorer(open_bundle("small"), DatasetContext(tmp_path), tmp_path / "rows", display)
+        for severity in (0, 2):
+            scorer.score(Row(ProtocolSet("mine", "stills:eye"), severity, "chosen"))
+    assert hashed == [1]
+    assert len(list((tmp_path / "rows").iterdir())) == 2

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cliprl.engines import open_bundle
-from cliprl.models.evaluation.protocol import load_protocol
+from cliprl.models.data.protocol import load_protocol
 from cliprl.models.studies import larynx_study, model_card, model_card_tables, selection_study, text_study
 
 ROOT = Path(__file__).resolve().parents[2]

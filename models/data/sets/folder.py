@@ -60,7 +60,7 @@ class _Spec(_Strict):
     classes: Annotated[list[_Class], Field(min_length=2, max_length=IGNORE - 1)]
 
 
-@register_dataset("folder", "your own images and masks, with classes.toml", mark="classes.toml")
+@register_dataset("folder", "your own images and masks, with classes.toml", named_by_path=True, mark="classes.toml")
 class FolderSet(ImageMaskDataset):
     """A folder of the layout above."""
 

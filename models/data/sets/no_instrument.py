@@ -20,6 +20,7 @@ from cliprl.models.data.sample import Image, Sample
     "a video without instruments, for false alarms",
     options={"every": "take each N-th frame"},
     path_kind="file",
+    named_by_path=True,
     no_instrument=True,
 )
 class NoInstrumentVideo(LabelledDataset):
@@ -54,9 +55,7 @@ PARTS = 5
 
 
 @register_dataset(
-    "stills",
-    "unrelated images without instruments, for false alarms",
-    no_instrument=True,
+    "stills", "unrelated images without instruments, for false alarms", named_by_path=True, no_instrument=True
 )
 class NoInstrumentStills:
     """The images of a folder, labeled "not-instrument" throughout; each is its own clip.

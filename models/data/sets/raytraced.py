@@ -11,10 +11,10 @@ from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.dataset_spec import parse_seeds
 from cliprl.models.data.image_mask_dataset import Subset, sequence_names
 from cliprl.models.data.label_mapping import with_partial_labels
+from cliprl.models.data.protocol import shipped_protocol
 from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sets.no_instrument import NoInstrumentStills
-from cliprl.models.evaluation.protocol import shipped_protocol
 
 _OPTIONS = {"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"}
 _SOURCE = {
@@ -23,7 +23,7 @@ _SOURCE = {
 }
 
 
-@register_dataset("raytraced", "ray-traced scenes of a folder", options=_OPTIONS, source=_SOURCE)
+@register_dataset("raytraced", "ray-traced scenes of a folder", options=_OPTIONS, named_by_path=True, source=_SOURCE)
 def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetContext) -> RaytracedScenes:
     """Open the finished scenes of the folder `path`, or those of them that the options name."""
     seeds, suction = parse_seeds(options["seeds"]) if "seeds" in options else None, options.get("suction", "whole")

@@ -22,10 +22,10 @@ from cliprl.engines import Bundle, ConfidenceSpec, UsageError, open_bundle, seal
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.protocol import CHOSEN, REPORTED, ProtocolSet, load_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, ProtocolSet, load_protocol
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.confidence.fits import (
     LogisticModel,
@@ -37,11 +37,11 @@ from cliprl.models.studies.confidence.fits import (
 )
 from cliprl.models.studies.model_card import (
     Row,
+    RowScorer,
     card_rows,
     confidence_scores,
     failed_frames,
     outside_row,
-    score_row,
     uncalibrated_error,
     with_instrument,
 )
@@ -240,10 +240,8 @@ def fit(
     trained = [familiar_row(line, context) for line in familiar or ()]
     wanted = [row for row in card_rows(rules, ()) if report or row.use == CHOSEN]
     with ProgressDisplay.open(quiet) as display:
-        rows = {
-            row: score_row(opened, row, context, out / "rows", display)
-            for row in [*wanted, *further, *chosen, *trained]
-        }
+        scorer = RowScorer(opened, context, out / "rows", display)
+        rows = {row: scorer.score(row) for row in [*wanted, *further, *chosen, *trained]}
     choosing = {row: scores for row, scores in rows.items() if row.use == CHOSEN and not row.set.outside}
     known = {row: rows[row] for row in trained}
     spec = fit_confidence(choosing, known)

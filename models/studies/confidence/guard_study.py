@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from cliprl.engines import UsageError, open_bundle
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.data.protocol import REPORTED, load_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.image_segmenter import frame_of_image
-from cliprl.models.evaluation.protocol import REPORTED, load_protocol
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.confidence.fits import Values, distances
-from cliprl.models.studies.model_card import Row, card_rows, outside_row, score_row
+from cliprl.models.studies.model_card import Row, RowScorer, card_rows, outside_row
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.view.privacy_guard import ENTER, LEAVE, red_share
 
@@ -99,8 +99,9 @@ def compare_rules(
     rows = [*(row for row in card_rows(rules, (), (0,)) if row.use == REPORTED), *further]
     measured: list[tuple[Row, NDArray[np.float64], NDArray[np.float64]]] = []
     with ProgressDisplay.open(quiet) as display:
+        scorer = RowScorer(opened, context, out / "rows", display)
         for row in rows:
-            scores = score_row(opened, row, context, out / "rows", display)
+            scores = scorer.score(row)
             far = distances(opened.confidence.familiarity, scores.frame_values())
             measured.append((row, 1 - red_shares(row, context), far))
     bundle_record = {"bundle": opened.manifest.name, "hashes": dict(opened.manifest.hashes)}

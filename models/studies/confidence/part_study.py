@@ -23,12 +23,12 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_by_name
+from cliprl.models.data.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.decision import merge_unsure

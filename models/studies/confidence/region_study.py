@@ -23,13 +23,13 @@ from cliprl.engines import Bundle, CliprlError, RegionSpec, open_bundle, seal_bu
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
+from cliprl.models.data.protocol import CHOSEN, REPORTED, load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.protocol import CHOSEN, REPORTED, load_protocol, select_sets
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation

@@ -21,10 +21,10 @@ from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.engines.promptable import open_promptable
 from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.protocol import shipped_protocol
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.evaluation.evaluation import iterate_samples
-from cliprl.models.evaluation.protocol import shipped_protocol
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.labeller import PromptLabeller
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, Sample, evenly_spaced
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.evaluation.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.evaluation.study_command import BundleOption, QuietOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
 from cliprl.models.studies.text_study import UNKNOWN

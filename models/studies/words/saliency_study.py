@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.protocol import load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, evenly_spaced, instrument_classes
-from cliprl.models.evaluation.protocol import load_protocol, select_sets
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, study_context, write_result
 from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, open_saliency_model, saliency

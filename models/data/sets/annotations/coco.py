@@ -69,7 +69,14 @@ class _File(BaseModel):
     annotations: list[_Annotation]
 
 
-@register_dataset("coco", "labels in a COCO file", path_kind="file", options=ANNOTATION_OPTIONS, mark="*.coco.json")
+@register_dataset(
+    "coco",
+    "labels in a COCO file",
+    path_kind="file",
+    named_by_path=True,
+    options=ANNOTATION_OPTIONS,
+    mark="*.coco.json",
+)
 class CocoDataset(AnnotationDataset):
     """A COCO file, of this program, CVAT, Label Studio, Roboflow or another tool."""
 

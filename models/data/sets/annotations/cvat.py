@@ -18,7 +18,14 @@ _SHAPES = ("polygon", "mask")
 _OTHERS = ("box", "polyline", "points", "ellipse", "cuboid", "skeleton")
 
 
-@register_dataset("cvat", "labels in CVAT XML 1.1", path_kind="file", options=ANNOTATION_OPTIONS, mark="*.cvat.xml")
+@register_dataset(
+    "cvat",
+    "labels in CVAT XML 1.1",
+    path_kind="file",
+    named_by_path=True,
+    options=ANNOTATION_OPTIONS,
+    mark="*.cvat.xml",
+)
 class CvatDataset(AnnotationDataset):
     """A file of CVAT. Frames of a video are named frame_NNNNNN; shapes with a higher z_order cover the others."""
 

@@ -27,6 +27,7 @@ _OTHERS = {f"{name}{ending}" for name in _SHAPE_NAMES for ending in ("", "labels
     "labelstudio",
     "labels in Label Studio JSON",
     path_kind="file",
+    named_by_path=True,
     options=ANNOTATION_OPTIONS,
     mark="*.labelstudio.json",
 )

@@ -21,7 +21,7 @@ _OPTIONS = {name: text for name, text in ANNOTATION_OPTIONS.items() if name in (
 _NAME_FILES = ("classes.txt", "obj.names")
 
 
-@register_dataset("yolo", "labels in YOLO segmentation format", options=_OPTIONS, mark="data.yaml")
+@register_dataset("yolo", "labels in YOLO segmentation format", options=_OPTIONS, named_by_path=True, mark="data.yaml")
 class YoloDataset(AnnotationDataset):
     """A folder with data.yaml, and images/[PART/] beside labels/[PART/], or PART/images/ beside PART/labels/.
 

@@ -14,13 +14,12 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError, first_fault
 from cliprl.models.data.dataset_spec import MAX_SEVERITY, DatasetSpec, parse_seeds
+from cliprl.models.data.registry import dataset_kinds
 
 PROTOCOL = Path(__file__).with_name("protocol.toml")
 CHOOSING, REPORTING = "choosing", "reporting"
 # The words for scores of the two sides.
 CHOSEN, REPORTED = "chosen", "reported"
-# Kinds of data set that hold any data, by folder or file; each of the other kinds is one published data set.
-NAMED_BY_PATH = ("coco", "cvat", "empty", "folder", "labelstudio", "raytraced", "stills", "yolo")
 
 
 def _made_of(spec: DatasetSpec, sequences: Collection[str] = ()) -> list[tuple[DatasetSpec, Collection[str]]]:
@@ -37,7 +36,8 @@ def _share_data(mine: tuple[DatasetSpec, Collection[str]], other: tuple[DatasetS
         return False
     paths = [PurePath(spec.path).parts for spec in specs]
     end = min(map(len, paths))
-    if specs[0].kind in NAMED_BY_PATH and paths[0][len(paths[0]) - end :] != paths[1][len(paths[1]) - end :]:
+    kind = dataset_kinds().get(specs[0].kind)
+    if kind and kind.named_by_path and paths[0][len(paths[0]) - end :] != paths[1][len(paths[1]) - end :]:
         return False
     seeds = [parse_seeds(spec.options["seeds"]) for spec in specs if "seeds" in spec.options]
     if len(seeds) == 2 and seeds[0] and seeds[1] and not set(seeds[0]) & set(seeds[1]):
