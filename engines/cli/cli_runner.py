@@ -19,7 +19,7 @@ from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.cli.command_line import check_values, describe_misuse
-from cliprl.engines.cli.loading import exit_on_signals
+from cliprl.engines.cli.loading import end_with
 from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError
 
@@ -66,7 +66,7 @@ def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
             except _OutputError as error:
                 status = _output_lost(program, error)
         _drop_lost_errors()
-    exit_on_signals(status, ENDING)
+    end_with(status, ENDING)
     return status
 
 
@@ -92,7 +92,7 @@ def _run(app: typer.Typer, program: str) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as error:
-        exit_on_signals(error.code if isinstance(error.code, int) else 1, ENDING)
+        end_with(error.code if isinstance(error.code, int) else int(error.code is not None), ENDING)
         raise
     except _OutputError as error:
         return _output_lost(program, error)

@@ -1,13 +1,15 @@
-"""What a console script does before and after its libraries: a check of memory, and Ctrl-C without a traceback.
+"""What a console script does before and after its libraries: a check of memory, Ctrl-C without a traceback, and its end.
 
 Importing this module does it, so it is the first import of every package. In any other program it changes nothing.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +24,8 @@ def _console_script() -> str:
 
 
 _SCRIPT = _console_script()
+# The exit status, once it is certain.
+_statuses: list[int] = []
 
 
 def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: str = "") -> None:
@@ -39,6 +43,25 @@ def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: s
     for number in numbers if _SCRIPT else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave)
+
+
+def end_with(status: int, numbers: tuple[signal.Signals, ...]) -> None:
+    """Let a console script end with `status`, from here on: by one of these signals at once, else after its exit functions.
+
+    The interpreter's own end is left out. In it a thread that was left in a read of libav, which calls Python every tenth of a
+    second, would end the process by SIGSEGV.
+    """
+    exit_on_signals(status, numbers)
+    _statuses.append(status)
+
+
+def _leave() -> None:
+    """Run last of all exit functions, because it was registered first."""
+    if _statuses:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(_statuses[-1])
 
 
 def _check_address_space() -> None:
@@ -60,5 +83,7 @@ def _check_address_space() -> None:
     raise MemoryError(text)
 
 
+if _SCRIPT:
+    atexit.register(_leave)
 exit_on_signals(130, (signal.SIGINT,), "interrupted")
 _check_address_space()

@@ -76,6 +76,26 @@ def test_a_signal_after_the_end_changes_nothing(tmp_path: Path, number: str) -> 
     assert len(errors.splitlines()) == 1
 
 
+# C code calls Python after the interpreter's end, as libav does every tenth of a second in a thread that waits for a packet.
+LATE_CALL = """
+import ctypes
+call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+ctypes.CDLL(None).__cxa_atexit(call, None, None)
+from cliprl.engines.cli.main import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
+@pytest.mark.parametrize(("words", "status"), [(["inspect", "/"], 1), (["--help"], 0), (["no-command"], 2)])
+def test_late_call_of_python_does_not_crash_the_end(tmp_path: Path, words: list[str], status: int) -> None:
+    script = tmp_path / "cliprl-engine"
+    script.write_text(LATE_CALL)
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status
+    assert done.stdout if status == 0 else done.stderr.startswith(("cliprl-engine: ", "Usage"))
+
+
 def run_status(app: typer.Typer) -> object:
     try:
         return run_app(app, "cliprl-test")
