@@ -14,7 +14,7 @@ from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
 from cliprl.pipeline.cli.label_options import check_label_style, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs
-from cliprl.pipeline.cli.run_options import StreamOptions, describe_run, status_line
+from cliprl.pipeline.cli.run_options import MARK_FRAMES, StreamOptions, describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
 from cliprl.pipeline.devices.device import Device, device_opener, live_codecs, open_device
@@ -32,7 +32,7 @@ from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
 from cliprl.pipeline.sinks.registry import find_sink, is_stream
 from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
-from cliprl.pipeline.sources import FrameSource
+from cliprl.pipeline.sources import FrameSource, ImageSource
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import Stream
@@ -140,7 +140,7 @@ def _open_stored(
         TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
         KeepOriginal(overlay) if writes_frames(options.outputs) else overlay,
         sinks,
-        status=status_line(bundle.manifest.name, on_host=options.device == "cpu"),
+        status=status_line(bundle.manifest.name, 1 if isinstance(source, ImageSource) else MARK_FRAMES),
         profiler=device.profiler if options.trace else nullcontext,
         description=describe_run(source, segmenter),
     )

@@ -83,19 +83,23 @@ def describe_run(source: FrameSource, segmenter: Segmenter) -> str:
     )
 
 
-# A mask on a GPU is copied to the host for its mark, so that only every n-th frame is marked anew.
-GPU_MARK_FRAMES = 8
+# Only every n-th frame of a video is marked anew: to assess a mask takes as long as to decide it, and one on a GPU is copied
+# to the host for it.
+MARK_FRAMES = 8
 
 
-def status_line(name: str, *, on_host: bool = True) -> StatusText:
-    """Return the function that makes the status line of a frame, for the bundle `name`. `on_host`: masks are in host memory."""
+def status_line(name: str, mark_frames: int = MARK_FRAMES) -> StatusText:
+    """Return the function that makes the status line of a frame, for the bundle `name`.
+
+    Every `mark_frames`-th frame is marked anew, and the others as the last of these.
+    """
     last = ""
 
     def line(frame: Frame, segmentation: Segmentation | None) -> str:
         nonlocal last
         if segmentation is None:
             return f"cliprl {name} · no segmentation"
-        if on_host or frame.index % GPU_MARK_FRAMES == 0:
+        if frame.index % mark_frames == 0:
             last = segmentation.mark
         mark = f" · {last}" if last else ""
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))

@@ -51,7 +51,7 @@ def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: ColorSpace) -
     return canvas.patch()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # the milliseconds in it change from frame to frame
 def status_patch(text: str, size: int, color: ColorSpace) -> Patch:
     """One line of text on a translucent bar, in letters `size` pixels high."""
     gap = round(size * 0.6)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import BundleError, ClassSpec, ConfidenceSpec, DistanceSpec, LogisticSpec, open_bundle
 from cliprl.engines.bundle.confidence import read_confidence
-from cliprl.pipeline.cli.run_options import GPU_MARK_FRAMES, status_line
+from cliprl.pipeline.cli.run_options import MARK_FRAMES, status_line
 from cliprl.pipeline.core import confidence
 from cliprl.pipeline.core.confidence import (
     CELL_INPUTS,
@@ -227,13 +227,13 @@ def test_mean_probabilities_are_those_of_cells_in_view() -> None:
 def test_the_status_line_bears_the_mark() -> None:
     frame: Any = SimpleNamespace(index=0, durations={})
     sure, unsure = segmentation_of(solid(), spec()), segmentation_of(scattered(), spec())
-    line = status_line("net")
+    line = status_line("net", 1)
     assert line(frame, sure) == "cliprl net · 0 steps · 0 ms · research use only"
     assert line(frame, unsure) == "cliprl net · unsure · 0 steps · 0 ms · research use only"
-    sparse, marks = status_line("net", on_host=False), []
-    for frame.index in range(2 * GPU_MARK_FRAMES):
-        marks.append("unsure" in (sparse(frame, sure if frame.index >= GPU_MARK_FRAMES else unsure) or ""))
-    assert marks == [True] * GPU_MARK_FRAMES + [False] * GPU_MARK_FRAMES
+    sparse, marks = status_line("net"), []
+    for frame.index in range(2 * MARK_FRAMES):
+        marks.append("unsure" in (sparse(frame, sure if frame.index >= MARK_FRAMES else unsure) or ""))
+    assert marks == [True] * MARK_FRAMES + [False] * MARK_FRAMES
 
 
 def test_the_shipped_bundle_is_calibrated_for_its_classes_alone() -> None:
