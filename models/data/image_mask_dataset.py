@@ -76,9 +76,9 @@ class ImageMaskDataset(ABC):
         """Return the clip of a sample."""
         return self.pairs[index].clip
 
-    def file_name(self, index: int) -> str:
-        """Return the file of a sample's image, without its folder."""
-        return self.pairs[index].image.name
+    def image_file(self, index: int) -> Path:
+        """Return the file of a sample's image."""
+        return self.pairs[index].image
 
     def image(self, pair: ImageMaskPair) -> Image:
         """Return the image, uint8 (H, W, 3) RGB."""
@@ -134,21 +134,28 @@ class Subset(SelectedFrames):
 
 
 @runtime_checkable
-class HasFileNames(Protocol):
+class HasImageFiles(Protocol):
     """A data set of image files."""
 
-    def file_name(self, index: int) -> str:
-        """Return the file of a sample's image, without its folder."""
+    def image_file(self, index: int) -> Path:
+        """Return the file of a sample's image."""
         ...
 
 
-def sample_name(dataset: LabelledDataset, index: int) -> str:
-    """Return the file of a sample's image, or its sequence and index if it is no file."""
+def image_file(dataset: LabelledDataset, index: int) -> Path | None:
+    """Return the file of a sample's image, also of a selection or a view of a data set; None if it is no file."""
     if isinstance(dataset, SelectedFrames):
-        return sample_name(*dataset.places[index])
-    if isinstance(dataset, HasFileNames):
-        return dataset.file_name(index)
-    return f"{dataset.sequence(index)} {index}"
+        return image_file(*dataset.places[index])
+    if isinstance(dataset, HasImageFiles):
+        return dataset.image_file(index)
+    view: LabelledDataset | None = getattr(dataset, "dataset", None)
+    return image_file(view, index) if view is not None else None
+
+
+def sample_name(dataset: LabelledDataset, index: int) -> str:
+    """Return the name of a sample's image file, or its sequence and index if it is no file."""
+    path = image_file(dataset, index)
+    return path.name if path else f"{dataset.sequence(index)} {index}"
 
 
 @runtime_checkable

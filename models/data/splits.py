@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cliprl.engines import UsageError
-from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset, sequence_names
+from cliprl.engines.bundle.bundle import file_hash
+from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset, image_file, sequence_names
+from cliprl.models.data.io import read_image
 
 
 def _refuse_shared(train: set[str], test: set[str]) -> None:
@@ -64,6 +67,27 @@ def check_disjoint(train: Sequence[LabelledDataset], test: Sequence[LabelledData
     A composition has the sequences of the data sets that it is made of.
     """
     _refuse_shared(*(set[str]().union(*map(_full_names, part)) for part in (train, test)))
+
+
+def refuse_copies(train: Sequence[LabelledDataset], test: Sequence[LabelledDataset]) -> None:
+    """Raise UsageError if an image file of test data is also one of training data, or a copy of one, whatever its name.
+
+    A copy that was saved anew is not found. Images of one color, as at the beginning of videos, do not count.
+    """
+    trained, tested = (set[Path]().union(*map(_image_files, part)) for part in (train, test))
+    sizes = {path.stat().st_size for path in trained} & {path.stat().st_size for path in tested}
+    known = {file_hash(path): path for path in trained if path.stat().st_size in sizes}
+    for path in sorted(path for path in tested if path.stat().st_size in sizes):
+        original = known.get(file_hash(path))
+        if original and ((image := read_image(path)) != image[0, 0]).any():
+            what = "is" if original == path else f"is a copy of {original}, and"
+            raise UsageError(f"{path} {what} trained on and tested on: give it to one side, once")
+
+
+def _image_files(dataset: LabelledDataset) -> set[Path]:
+    """Return the image files of a data set, and those that its images are composed of."""
+    found = {path for index in range(len(dataset)) if (path := image_file(dataset, index))}
+    return found.union(*map(_image_files, _sources(dataset)))
 
 
 def _full_names(dataset: LabelledDataset) -> set[str]:

@@ -27,7 +27,7 @@ from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import VocalFolds
-from cliprl.models.data.splits import check_disjoint
+from cliprl.models.data.splits import check_disjoint, refuse_copies
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 # Options of a training line: the share of a batch, partial labels, ignored classes, and classes under other names.
@@ -68,7 +68,8 @@ class RunDatasets:
 def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) -> RunDatasets:
     """Open all data that `recipe` names; scenes are rendered into its cache, or into `folder`.
 
-    Raises UsageError if a sequence is in training and test data or classes do not match, and the errors of the data sets.
+    Raises UsageError if training and test data share a sequence or an image, or classes do not match, and the errors of the data
+    sets.
     """
     data = recipe.data
     cache = Path(data.cache) if data.cache else folder / "scenes"
@@ -84,7 +85,9 @@ def open_run_datasets(recipe: Recipe, folder: Path, progress: ProgressCallback) 
             "contrastive.steps=0"
         )
     _refuse_empty(recipe, sets)
-    check_disjoint([*sets.train.datasets, *sets.policy.datasets], [test.data for test in sets.tests])
+    sides = ([*sets.train.datasets, *sets.policy.datasets], [test.data for test in sets.tests])
+    check_disjoint(*sides)
+    refuse_copies(*sides)
     return sets
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from cliprl.engines import UsageError
-from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
+from collections.abc import Sequence
+
+import numpy as np
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, sample_name
+from cliprl.models.data.sample import INSTRUMENT
 
 # Each _EVERY-th block is held out, from the one at _FIRST on; a data set has about _BLOCKS of them, of at most _LONGEST frames.
 _EVERY, _FIRST = 5, 2
@@ -35,6 +40,17 @@ def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:
         )
     chosen, rest = (SelectedFrames([(dataset, index) for index in part]) for part in (trained, held))
     return chosen, rest
+
+
+def check_shown(held: SelectedFrames, classes: Sequence[ClassSpec]) -> None:
+    """Raise UsageError if no held-out frame shows a labelled class but the background: no score would judge the training."""
+    shown = [INSTRUMENT, *(number for number, spec in enumerate(classes) if spec.kind != "background")]
+    if not any(np.isin(held[index].labels, shown).any() for index in range(len(held))):
+        names = ", ".join(sample_name(held, index) for index in range(min(3, len(held))))
+        raise UsageError(
+            f"the {len(held)} held-out frames of {held.name} ({names}{', ...' * (len(held) > 3)}) show no labelled class but the "
+            "background, so that no score could judge the tuned bundle: label more frames, with instruments in them"
+        )
 
 
 def _blocks(dataset: LabelledDataset, length: int) -> list[list[int]]:

@@ -17,9 +17,10 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrame
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
 from cliprl.models.data.sample import evenly_spaced, instrument_classes
+from cliprl.models.data.splits import refuse_copies
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
-from cliprl.models.tuning.held_out import hold_out
+from cliprl.models.tuning.held_out import check_shown, hold_out
 
 # Rendered scenes of old data; none is in the evaluation protocol or in the probe of the accuracy gate.
 FIRST_SCENE, FIRST_TEST_SCENE = 700_000, 710_000
@@ -49,13 +50,17 @@ def open_tuning_data(
 ) -> TuningData:
     """Open label files, folders or data set lines, and the old data. `progress` is called for each rendered scene.
 
-    Raises UsageError for too few frames and for classes that the bundle lacks, and the errors of the data sets.
+    Raises UsageError for too few frames, for classes that the bundle lacks, and for held-out frames that show nothing labelled or
+    that are trained on under another name, and the errors of the data sets.
     """
     lines = [line for text in labels for line in lines_of_path(text)]
     every = SelectedFrames.join([one.learned(classes) for one in TrainingDataset.open(lines, DatasetContext())])
     new, held = hold_out(every)
+    check_shown(held, classes)
     old, parts = open_old_data(classes, config, progress)
-    return TuningData(every, new, old, [HeldOutPart(NEW, held, new=True), *parts])
+    parts = [HeldOutPart(NEW, held, new=True), *parts]
+    refuse_copies([new, *(one for one, _ in old)], [part.data for part in parts])
+    return TuningData(every, new, old, parts)
 
 
 def open_old_data(

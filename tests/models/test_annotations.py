@@ -57,7 +57,7 @@ def test_what_was_written_comes_back(tmp_path: Path, kind: str, polygons: bool) 
     assert data.clip(1) != data.clip(2), "frames 4 and 7 are no neighbours"
     for i, (frame, segmentation) in enumerate(items):
         sample, expected = data[i], labels_at_frame(segmentation, HEIGHT, WIDTH)
-        assert data.dataset.file_name(i) == f"frame_{frame.index:06d}.png"
+        assert data.dataset.image_file(i).name == f"frame_{frame.index:06d}.png"
         assert (sample.labels != expected).mean() <= (0.01 if polygons or kind == "yolo" else 0)
 
 
@@ -116,7 +116,7 @@ def test_a_video_serves_as_the_folder_of_images(tmp_path: Path) -> None:
     (folder / "x.cvat.xml").write_text(cvat(track, (64, 96)))
     data = open_dataset(f"cvat:{folder}/x.cvat.xml?images=clip.mkv")
     assert data[0].image.shape == (64, 96, 3)
-    assert data.file_name(0) == "frame_000005.png"
+    assert data.image_file(0).name == "frame_000005.png"
 
 
 MASK = ", ".join(map(str, [0, 20 * 20]))

@@ -13,21 +13,25 @@ import pytest
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.image_mask_dataset import LabelledDataset, sample_name, sequence_names
+from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, sample_name, sequence_names
 from cliprl.models.data.io import read_image
-from cliprl.models.data.label_mapping import map_by_name, map_to_instrument
+from cliprl.models.data.label_mapping import map_by_name, map_to_instrument, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, evenly_spaced
 from cliprl.models.data.sets.cholecseg8k import CHOLECSEG_CLASSES as CHOLEC_CLASSES
 from cliprl.models.data.sets.cholecseg8k import WATERSHED, CholecSeg8k
+from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.cutouts import Cutouts
 from cliprl.models.data.sets.davinci import DavinciFrame
 from cliprl.models.data.sets.endovis2015 import EndoVis2015, RoboticVideos
 from cliprl.models.data.sets.endovis2017 import EndoVis2017
 from cliprl.models.data.sets.endovis2018 import EndoVis2018
 from cliprl.models.data.sets.folder import FolderSet
+from cliprl.models.data.sets.no_instrument import NoInstrumentStills
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import VocalFolds
-from cliprl.models.data.splits import SPLITS, Split, check_disjoint, select_sequences
+from cliprl.models.data.splits import SPLITS, Split, check_disjoint, refuse_copies, select_sequences
 from cliprl.pipeline.synthetic.classes import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]
@@ -425,6 +429,27 @@ def test_a_sequence_on_both_sides_is_an_error() -> None:
     check_disjoint([named("endovis2018", "seq_1")], [named("endovis2018", "seq_2"), named("other", "seq_1")])
     with pytest.raises(UsageError, match="endovis2018/seq_1 would be trained on"):
         check_disjoint([named("endovis2018", "seq_3", "seq_1")], [named("endovis2018", "seq_1")])
+
+
+def test_a_copy_under_another_name_is_found_out(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    images[2] = (3, 4, 5)
+    for folder, numbers in (("mine", (0, 2)), ("other", (1, 2)), ("mine again", (1, 0))):
+        (tmp_path / folder).mkdir()
+        for place, number in enumerate(numbers):
+            cv2.imwrite(str(tmp_path / folder / f"{folder} {place}.png"), images[number])
+    mine, other, again = (NoInstrumentStills(tmp_path / name) for name in ("mine", "other", "mine again"))
+    views = [CorruptedDataset(with_partial_labels(SelectedFrames.join([again]), other.classes), 3, (8, 8))]
+    refuse_copies([mine], [other])  # the image of one color is no copy
+    with pytest.raises(UsageError, match=r"mine again 1.png is a copy of .*mine 0.png, and trained on and tested on"):
+        refuse_copies([mine], views)
+    with pytest.raises(UsageError, match=r"mine 0.png is trained on and tested on"):
+        refuse_copies([mine], [other, mine])
+    composed = CopyPasteDataset(
+        views[0], RenderedScenes(RenderedSpec(0, 0, 1, 96, 120), tmp_path, 0, lambda *_: None), 0
+    )
+    with pytest.raises(UsageError, match=r"mine 0.png is a copy"):
+        refuse_copies([composed], [mine])
 
 
 def test_frames_cut_out_of_a_test_sequence_are_found_out() -> None:

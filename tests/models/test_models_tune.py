@@ -45,6 +45,7 @@ from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.stage import likeliest_cross_entropy
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
+from cliprl.models.tuning.tuning_data import open_tuning_data
 from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
@@ -172,6 +173,7 @@ def test_displaced_masks_are_refused_with_figures(
         ("missing", "is not of the form KIND:FOLDER"),
         ("unknown", "holds no labels that are recognized"),
         ("few", "has 3 labelled frames: label at least 5"),
+        ("empty", "the 1 held-out frames of labels (2.png) show no labelled class but the background"),
         ("class", "did you mean instrument-shaft?"),
         ("setting", "unknown setting 'step': did you mean steps?"),
         ("out", "is neither a new folder nor a bundle"),
@@ -190,7 +192,8 @@ def test_bad_input_is_one_line(
     if case == "unknown":
         labels.mkdir()
     elif case != "missing":
-        write_labels(labels, scenes[: 3 if case == "few" else 5], first="instrument-shift" if case == "class" else "")
+        given = [(image, masks * (case != "empty")) for image, masks in scenes[: 3 if case == "few" else 5]]
+        write_labels(labels, given, first="instrument-shift" if case == "class" else "")
     if case == "out":
         out.mkdir()
         (out / "notes.txt").write_text("mine")
@@ -241,6 +244,17 @@ def test_blocks_are_held_out_without_neighbors(lengths: list[int], video: bool) 
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(UsageError, match="has 4 labelled frames: label at least 5"):
         hold_out(Frames([4], True))
+
+
+def test_labels_that_are_given_twice_are_refused(
+    bundle: Bundle, scenes: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path
+) -> None:
+    labels = write_labels(tmp_path / "labels", scenes)
+    copy = write_labels(tmp_path / "copy", [scenes[2], *scenes[:2], *scenes[3:]])
+    data = load_tune_config([setting for setting in FAST if setting.startswith("data.")]).data
+    lines = [str(labels), str(copy)]
+    with pytest.raises(UsageError, match=r"png is a copy of .*png, and trained on and tested on"):
+        open_tuning_data(lines, bundle.manifest.classes, data, lambda done, total: None)
 
 
 def some_masks() -> np.ndarray:

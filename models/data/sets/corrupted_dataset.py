@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.image_mask_dataset import LabelledDataset, sample_name
+from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import Sample
 
 
@@ -29,10 +29,6 @@ class CorruptedDataset:
         return Sample(
             apply_corruption(image, kind, self.severity, np.random.default_rng(index)), labels, sample.sequence
         )
-
-    def file_name(self, index: int) -> str:
-        """Return the file of a sample's image, without its folder."""
-        return sample_name(self.dataset, index)
 
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample."""

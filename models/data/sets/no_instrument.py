@@ -92,6 +92,6 @@ class NoInstrumentStills:
         """Return the file of an image: no image follows another."""
         return str(self._files[index])
 
-    def file_name(self, index: int) -> str:
-        """Return the file of an image, without its folder."""
-        return self._files[index].name
+    def image_file(self, index: int) -> Path:
+        """Return the file of an image."""
+        return self._files[index]

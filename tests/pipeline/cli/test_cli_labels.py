@@ -30,7 +30,7 @@ def test_labels_of_a_video_with_frames_can_be_trained_on(tmp_path: Path) -> None
         assert call(DEMO, *words, "--export-frames", "--names", "clip", "--polygons", "--opacity", "1") == 0
     assert len(list((tmp_path / "x.frames").glob("*.png"))) == 2
     data = open_dataset(f"folder:{tmp_path}/x.dataset")
-    assert {data.file_name(i) for i in range(2)} == {p.name for p in (tmp_path / "x.frames").glob("*.png")}
+    assert {data.image_file(i).name for i in range(2)} == {p.name for p in (tmp_path / "x.frames").glob("*.png")}
     (tmp_path / "raw").mkdir()
     assert call(DEMO, "-o", f"{tmp_path}/raw/x.frames/") == 0
     for path, raw in zip(

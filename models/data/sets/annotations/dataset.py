@@ -98,9 +98,9 @@ class AnnotationDataset:
         """Return the clip of a sample: frames with consecutive numbers."""
         return self._clips[index]
 
-    def file_name(self, index: int) -> str:
-        """Return the file of a sample's image, without its folder."""
-        return self.frames[index].path.name
+    def image_file(self, index: int) -> Path:
+        """Return the file of a sample's image."""
+        return self.frames[index].path
 
     def _check_names(self) -> None:
         seen: dict[str, AnnotatedFrame] = {}
