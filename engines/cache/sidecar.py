@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
-from cliprl.engines.cache.cache_store import PARTIAL
+from cliprl.engines.atomic_write import atomic_write
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -26,14 +25,8 @@ def write_sidecar(path: Path | None, data: bytes, tie: bytes = b"") -> None:
     """Write a file whole, or, where it can't be written, not at all."""
     if path is None:
         return
-    # The writer's number: two processes may write at once, for no lock is held.
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        partial.write_bytes(_digest(tie, data) + data)
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
+    with suppress(OSError), atomic_write(path, shared=True) as file:
+        file.write(_digest(tie, data) + data)
 
 
 def _digest(tie: bytes, data: bytes) -> bytes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.engines.backends.engine import AUTO, Engine
 from cliprl.engines.backends.registry import backend_names, backend_of, probe
 from cliprl.engines.bundle.bundle import IMAGE, INT8_ENCODER, Bundle, open_bundle
@@ -153,14 +152,11 @@ def _cache_in(folder: Path | None) -> EngineCache:
 
 
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with atomic_write(path) as file:
+            file.write(data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise UsageError(f"'{path}' can't be written ({error.strerror}): give -o a place that can") from error
 
 

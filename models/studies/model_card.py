@@ -30,6 +30,7 @@ from cliprl.engines import (
     size_text,
     with_input_size,
 )
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, PROMPT_HEAD
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.engines.cli.cli_runner import run_app
@@ -130,10 +131,8 @@ class RowScorer:
         report = partial(self._display.on_progress, row.title)
         found = score_frames(self._bundle, data, row.set.ignore, row.set.every, report)
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial_file = path.with_suffix(".partial")
-        with partial_file.open("wb") as opened:
+        with atomic_write(path) as opened:
             np.savez_compressed(opened, **found.arrays())  # type: ignore[arg-type]
-        partial_file.replace(path)
         return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.training.parallel import process_rank
 
 # The value of a setting that one of two recipes lacks.
@@ -109,16 +109,11 @@ class CheckpointWriter:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write to a temporary name, then rename: a full disk, a kill or a power cut keeps the previous checkpoint."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a checkpoint: a full disk, a kill or a power cut keeps the previous one."""
     try:
-        with partial.open("wb") as file:
+        with atomic_write(path, durable=True) as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise CliprlError(
             f"{path} could not be written ({error}): free some space; the last checkpoint stands"
         ) from error

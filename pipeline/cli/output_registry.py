@@ -11,6 +11,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.pipeline.sinks.labels.mask_folder import CLASSES_FILE
 from cliprl.pipeline.sinks.places import input_files
 from cliprl.pipeline.sources.registry import find_source
@@ -44,16 +45,11 @@ class OutputRegistry:
         entry = _entry(target, source)
         if entry is None:
             return
-        path = self._path(target)
-        draft = path.with_suffix(f".{os.getpid()}.partial")
-        try:
+        with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(entry), encoding="ascii")
-            draft.replace(path)
+            with atomic_write(self._path(target), shared=True) as file:
+                file.write(json.dumps(entry).encode("ascii"))
             self._drop_oldest()
-        except OSError:
-            with suppress(OSError):
-                draft.unlink()
 
     def _path(self, target: Path) -> Path:
         name = hashlib.sha256(os.fsencode(os.path.realpath(target))).hexdigest()

@@ -25,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.pipeline.sinks.atomic_file import Identity, file_identity
 from cliprl.pipeline.sinks.labels.dataset_folder import classes_toml
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
@@ -160,13 +161,8 @@ def _revision(line: str) -> Revision | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a whole file or none, and make it last through a power failure."""
-    draft = path.with_name(f".{path.name}.partial")
-    with draft.open("wb") as file:
+    with atomic_write(path, durable=True) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _read_indexed(path: Path) -> NDArray[np.uint8] | None:

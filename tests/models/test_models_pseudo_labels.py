@@ -205,15 +205,15 @@ def test_other_settings_and_foreign_folders_are_refused(frames: Path) -> None:
 @pytest.mark.usefixtures("stub")
 def test_full_disk_ends_the_run_which_resumes(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
-    real = Path.write_bytes
+    real = Path.replace
 
-    def write_bytes(path: Path, data: Any) -> int:
+    def replace(path: Path, target: Path) -> Path:
         written.append(path)
         if len(written) == 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(path, data)
+        return real(path, target)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(CliprlError, match=r"No space left on device.*goes on after the 3 frames") as raised:
         label_all(options(frames))
     assert "\n" not in str(raised.value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.data.io import files_below, read_npz
 from cliprl.models.data.raytraced.effects import RenderedPasses
 
@@ -87,7 +87,8 @@ def open_cache(folder: Path, settings: RenderSettings) -> None:
     table = {"format": CACHE_FORMAT, "key": settings.key(), "settings": asdict(settings)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(table, indent=2).encode())
+        with atomic_write(path, shared=True) as file:
+            file.write(json.dumps(table, indent=2).encode())
     except OSError as error:
         raise CliprlError(
             f"'{folder}' can't be written to ({error.strerror}): give another folder, or make room"
@@ -129,13 +130,10 @@ def save_scene(folder: Path, seed: int, frames: Sequence[RenderedPasses], kinds:
         planes = {"labels": frame.labels, "instances": frame.instances, "covered": 255 * frame.covered.astype(np.uint8)}
         arrays |= {f"{name}{number}": _encoded(".png", plane) for name, plane in planes.items()}
     path = scene_path(folder, seed)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with atomic_write(path, shared=True) as file:
             np.savez(file, **arrays)
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CliprlError(f"{path} can't be written ({error.strerror}): make room and start again") from error
 
 
@@ -162,12 +160,6 @@ def read_kinds(path: Path) -> list[str]:
         return [str(kind) for kind in json.loads(str(kinds))]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise CliprlError(f"{path} can't be read as a scene ({error}): delete it and render it again") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _encoded(

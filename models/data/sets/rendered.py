@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.data.dataset_spec import parse_seeds
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.io import read_npz
@@ -152,10 +153,8 @@ def _render(seed: int, which: RenderedSpec, path: Path) -> None:
         arrays[f"instrument_labels{frame}"] = _encode(".png", layer_labels)
         arrays[f"ids{frame}"] = _encode(".png", renderer.instance_ids(t))
         arrays[f"caption{frame}"] = renderer.caption(t)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with atomic_write(path, shared=True) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
 
 
 def _encode(extension: str, image: cv2.typing.MatLike, options: list[int] | None = None) -> Image:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.data.sample import IGNORE, Image
 from cliprl.pipeline.sinks.labels.dataset_folder import classes_toml
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
@@ -135,14 +136,11 @@ class LabelFolder:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file that is either whole or not there."""
-        partial = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
+            with atomic_write(path) as file:
+                file.write(data)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise self._failed(error) from error
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -157,11 +155,9 @@ class LabelFolder:
 
     def write_page(self, text: Iterator[str]) -> None:
         """Write `index.html`, part by part."""
-        partial = self.folder / ".index.html.partial"
         try:
-            with partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
-                file.writelines(text)
-            partial.replace(self.folder / "index.html")
+            with atomic_write(self.folder / "index.html") as file:
+                file.writelines(part.encode("utf-8", "surrogateescape") for part in text)
         except OSError as error:
             raise self._failed(error) from error
 
