@@ -15,7 +15,8 @@ def atomic_write(path: Path, *, shared: bool = False, durable: bool = False) -> 
 
     `shared`: several processes may write it at once. `durable`: it outlasts a power failure. Raises OSError.
     """
-    partial = path.with_name(f".{path.name}{f'.{os.getpid()}' if shared else ''}.partial")
+    # The end of the name: with the whole of a long one it would be too long itself.
+    partial = path.with_name(f".{path.name[-56:]}{f'.{os.getpid()}' if shared else ''}.partial")
     try:
         with partial.open("wb") as file:
             yield file

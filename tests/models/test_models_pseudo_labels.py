@@ -185,8 +185,33 @@ def test_an_unreadable_image_is_noted_and_left_out(frames: Path) -> None:
     assert label_all(given) == LabelSummary(11, 0, 2)
     assert len(open_dataset(f"folder:{frames.parent / 'labels'}")) == 11
     assert [r["name"] for r in lines(frames.parent / "labels")[1:] if "error" in r] == ["clip", "image3"]
+    shutil.copy(frames / "image2.png", frames / "image3.png")
+    assert label_all(given) == LabelSummary(12, 1, 1), "a file that was mended is labelled"
+    assert (frames.parent / "labels" / "index.html").read_bytes().count(b"image3") == 3
+    assert label_all(given) == LabelSummary(12, 0, 1)
     with pytest.raises(CliprlError, match=r"no frame can be read; the first, clip: .*clip\.mp4 is not a video"):
         label_all(replace(given, sources=(video,), out=frames.parent / "other"))
+
+
+@pytest.mark.usefixtures("stub")
+def test_sets_within_the_folder_of_frames_are_no_frames(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(frames)
+    for out in ("labels", "b/labels"):
+        asked = LabelOptions((Path(),), ("instrument",), Path(out))
+        assert label_all(asked) == LabelSummary(12, 12, 0)
+        assert label_all(asked) == LabelSummary(12, 0, 0)
+    with pytest.raises(UsageError, match="'labels' is a folder of pseudo-labels: give the folder of its frames"):
+        label_all(LabelOptions((Path("labels"),), ("instrument",), Path("other")))
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (9000, 2), (2, 9000)])
+def test_images_of_any_shape_and_longest_names_are_labelled(tmp_path: Path, height: int, width: int) -> None:
+    name = "x" * 251 + ".png"
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / name).write_bytes(cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))[1].tobytes())
+    assert label_all(options(tmp_path / "frames")) == LabelSummary(1, 1, 0)
+    assert max(cv2.imread(str(next((tmp_path / "labels" / "sheet").iterdir()))).shape) <= 1280
 
 
 @pytest.mark.usefixtures("stub")

@@ -21,15 +21,15 @@ from cliprl.pipeline.sinks.labels.dataset_folder import classes_toml
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 
 RECORDS, LABELS_FORMAT, LABELS_VERSION = "labels.jsonl", "cliprl-pseudo-labels", 1
-# The color of unsure pixels in masks, and the width of an overlay of the sheet.
-UNSURE_COLOR, SHEET_WIDTH = (255, 255, 255), 320
+# The color of unsure pixels in masks, and the most width and height of an overlay of the sheet.
+UNSURE_COLOR, SHEET_SIZE = (255, 255, 255), (320, 1280)
 
 
 class LabelFolder:
     """The images (as links), masks, `classes.toml`, `labels.jsonl` and overlays of a set of pseudo-labels.
 
     `labels.jsonl` begins with the settings; a line follows for each frame when its files are complete, so that a run with the
-    same settings goes on where another one ended. One run at a time.
+    same settings goes on where another one ended; what could not be read is tried again. One run at a time.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class LabelFolder:
         """
         self.folder, self._classes = folder, classes
         header = {"format": LABELS_FORMAT, "format_version": LABELS_VERSION, "settings": dict(settings)}
-        self.done: dict[str, str | None] = {}  # the source of each frame by its name
+        self.done: dict[str, str | None] = {}  # the source of each labelled frame by its name
+        self._unreadable: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / RECORDS).is_file() and any(folder.iterdir()):
@@ -76,7 +77,8 @@ class LabelFolder:
             return
         try:
             begun, records = json.loads(lines[0]), [json.loads(line) for line in lines[1:]]
-            self.done = {record["name"]: record.get("source") for record in records}
+            self.done = {record["name"]: record.get("source") for record in records if "error" not in record}
+            self._unreadable = {record["name"] for record in records if "error" in record}
         except (ValueError, TypeError, KeyError):
             raise UsageError(f"'{self.folder / RECORDS}' is damaged: give a new folder with -o") from None
         if begun != json.loads(json.dumps(header)):
@@ -103,9 +105,10 @@ class LabelFolder:
         self.done[name] = record.get("source")
 
     def skip(self, name: str, source: Path, reason: str) -> None:
-        """Note a frame that can't be labelled."""
-        self._append({"name": name, "source": str(source.resolve()), "error": reason})
-        self.done[name] = str(source.resolve())
+        """Note a frame that can't be labelled, once."""
+        if name not in self._unreadable:
+            self._append({"name": name, "source": str(source.resolve()), "error": reason})
+            self._unreadable.add(name)
 
     def has(self, name: str, source: Path) -> bool:
         """Return whether the frame of an image or a video is done. Raises UsageError if one of its name is of another file."""
@@ -117,10 +120,12 @@ class LabelFolder:
         return name in self.done
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of all frames so far, one at a time."""
+        """Yield the records of all frames so far, one at a time; of one that was labelled after all, the labels alone."""
         with (self.folder / RECORDS).open(encoding="utf-8") as file:
             next(file, None)
-            yield from map(json.loads, file)
+            for record in map(json.loads, file):
+                if "error" not in record or record["name"] not in self.done:
+                    yield record
 
     def _link(self, place: Path, target: Path) -> None:
         """Link an image; copy it where the file system has no links."""
@@ -184,9 +189,11 @@ def differing(begun: Any, header: Mapping[str, Any]) -> str:
 
 def overlay_jpeg(image: Image, labels: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
     """Return a small overlay of the labels (H, W) on an image (H, W, 3) as JPEG."""
-    height = max(1, round(image.shape[0] * SHEET_WIDTH / image.shape[1]))
-    small = cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA)
-    classes = cv2.resize(labels, (SHEET_WIDTH, height), interpolation=cv2.INTER_NEAREST)
+    height, width = labels.shape
+    scale = min(SHEET_SIZE[0] / width, SHEET_SIZE[1] / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    classes = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     mixed = cv2.addWeighted(small, 0.5, colors[classes], 0.5, 0)
     shown = np.where((classes > 0)[..., None], mixed, small).astype(np.uint8)
     return cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

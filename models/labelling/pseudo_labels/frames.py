@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
 from cliprl.models.data.io import IMAGE_SUFFIXES, files_below, read_image
 from cliprl.models.data.sample import Image
+from cliprl.models.labelling.pseudo_labels.folder import RECORDS
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.sinks.frame_image import FrameConverter
@@ -39,12 +40,14 @@ class LabelFrame:
 def check_sources(sources: Sequence[Path]) -> int:
     """Return the number of images of the sources, videos left out.
 
-    Raises UsageError for a source that is missing, a folder without images, and two frames of one name.
+    Raises UsageError for a source that is missing, a folder without images or of pseudo-labels, and two frames of one name.
     """
     names: dict[str, Path] = {}
     for source in sources:
         if not source.exists():
             raise UsageError(f"'{source}' does not exist: give a folder of images, images or videos")
+        if (source / RECORDS).is_file():
+            raise UsageError(f"'{source}' is a folder of pseudo-labels: give the folder of its frames")
         images = _images_of(source)
         if source.is_dir() and not images:
             raise UsageError(f"'{source}' holds no images: it must hold {', '.join(IMAGE_SUFFIXES)} files")
@@ -74,11 +77,16 @@ def iterate_frames(sources: Sequence[Path], done: Callable[[str, Path], bool], e
 
 
 def _images_of(source: Path) -> dict[str, Path]:
-    """Return the images of a source by name; those of sub-folders are named FOLDER/NAME. Empty for a video."""
+    """Return the images of a source by name; those of sub-folders are named FOLDER/NAME. Empty for a video.
+
+    Sub-folders that hold pseudo-labels are left out: with `-o` in the folder of the frames, the run would label its own masks.
+    """
     if not source.is_dir():
         return {source.stem: source} if source.suffix.lower() in IMAGE_SUFFIXES else {}
     found: dict[str, Path] = {}
-    for path in sorted(files_below(source), key=lambda file: (file.parent != source, natural_order(file))):
+    is_output = cache(lambda folder: folder != source and ((folder / RECORDS).is_file() or is_output(folder.parent)))
+    files = (path for path in files_below(source) if not is_output(path.parent))
+    for path in sorted(files, key=lambda file: (file.parent != source, natural_order(file))):
         name = path.relative_to(source).with_suffix("").as_posix()
         if name in found:
             raise UsageError(f"'{found[name]}' and '{path}' would have one name, {name}: rename one")

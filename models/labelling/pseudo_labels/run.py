@@ -68,11 +68,11 @@ def run_labelling(options: LabelOptions, console: Console) -> LabelSummary:
                 labelled += label_frame(labeller, folder, frame)
                 progress.update(task, completed=len(folder.done))
         unreadable = [record for record in folder.records() if "error" in record]
-        if len(unreadable) == len(folder.done) > 0:
+        if unreadable and not folder.done:
             raise CliprlError(f"no frame can be read; the first, {unreadable[0]['name']}: {unreadable[0]['error']}")
         title = f"Pseudo-labels for {', '.join(spec.name for spec in labeller.classes[1:])}"
         folder.write_page(sheet_html(title, labeller.classes, folder.records()))
-        return LabelSummary(len(folder.done) - len(unreadable), labelled, len(unreadable))
+        return LabelSummary(len(folder.done), labelled, len(unreadable))
 
 
 def label_frame(labeller: PromptLabeller, folder: LabelFolder, frame: LabelFrame) -> bool:
