@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import open_clip
 import timm
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cliprl.engines import UsageError, reason_of
+from cliprl.engines import CliprlError, UsageError, first_fault, reason_of
 from cliprl.models.config.config import NetworkConfig
+from cliprl.models.config.value_types import Number, Positive, PositiveNumber
 
 # Size of CLIP's byte-pair vocabulary.
 VOCABULARY = 49408
@@ -23,6 +27,45 @@ FOLDER_CONFIG = "open_clip_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
 # Settings of a model that its class takes as they are.
 SCALES = ("init_logit_scale", "init_logit_bias")
+
+
+class _Model(BaseModel):
+    """What every description of a model has; open_clip takes the rest as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    embed_dim: Positive
+    vision_cfg: dict[str, Any]
+    text_cfg: dict[str, Any]
+
+
+class _Preprocessing(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    mean: tuple[Number, Number, Number] | None = None
+    std: tuple[PositiveNumber, PositiveNumber, PositiveNumber] | None = None
+
+
+class _Description(BaseModel):
+    model_cfg: _Model
+    preprocess_cfg: _Preprocessing = _Preprocessing()
+
+
+_ADAPTER = TypeAdapter(_Description)
+
+
+@contextmanager
+def usable(tower: str) -> Iterator[None]:
+    """Raise UsageError, with the reason, where a library can't use a model's description or files; OSError as it is."""
+    try:
+        yield
+    except (CliprlError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"network.tower '{tower}' can't be used ({type(error).__name__}: {reason_of(error)[:200]}): compare its description "
+            "and files with those published, or update open_clip_torch, timm and transformers"
+        ) from error
 
 
 def make_clip_module(config: NetworkConfig) -> Any:
@@ -41,9 +84,9 @@ def make_clip_module(config: NetworkConfig) -> Any:
     kind = CustomTextCLIP if settings.pop("custom_text", False) or text.get("hf_model_name") else CLIP
     scales = {key: settings[key] for key in SCALES if key in settings}
     try:
-        return kind(
-            settings.pop("embed_dim"), CLIPVisionCfg(**vision), CLIPTextCfg(**text), _quick(config, settings), **scales
-        )
+        with usable(config.tower):
+            sides = CLIPVisionCfg(**vision), CLIPTextCfg(**text)
+            return kind(settings.pop("embed_dim"), *sides, _quick(config, settings), **scales)
     except OSError as error:
         raise UsageError(
             f"network.tower '{config.tower}' needs the text encoder '{text.get('hf_model_name')}', which is not to be had "
@@ -81,21 +124,10 @@ def _heads(width: int) -> int:
 
 def model_description(tower: str) -> dict[str, Any] | None:
     """open_clip's description of a model that it knows, or of a JSON file or a folder; None for any other name."""
-    path = Path(tower) / FOLDER_CONFIG if Path(tower).is_dir() else Path(tower)
-    if path.suffix != ".json":
-        return open_clip.get_model_config(tower)  # type: ignore[no-any-return]
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-        model: dict[str, Any] = data.get("model_cfg", data)
-        model["embed_dim"], model["vision_cfg"], model["text_cfg"]
-    except OSError as error:
-        raise UsageError(
-            f"network.tower '{tower}' can't be read ({error.strerror}): give a file of open_clip's"
-        ) from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UsageError(
-            f"network.tower '{tower}' describes no open_clip model ({error!r}): see open_clip_config.json"
-        ) from error
+    path = _description_file(tower)
+    if path is None:
+        return _published(tower)
+    model = _read(tower, path).model_cfg.model_dump()
     if path.name == FOLDER_CONFIG:
         _use_local_files(model["text_cfg"], path.parent)
     return model
@@ -113,11 +145,41 @@ def _use_local_files(text: dict[str, Any], folder: Path) -> None:
 
 def preprocessing(tower: str) -> dict[str, Any]:
     """Return the preprocessing, such as "mean" and "std" in 0..1, that a file or folder of a model states; else {}."""
+    path = _description_file(tower)
+    return {} if path is None else _read(tower, path).preprocess_cfg.model_dump()
+
+
+def _description_file(tower: str) -> Path | None:
+    """Return the JSON file that `tower` names, or that of the folder; None for the name of a published model."""
     path = Path(tower) / FOLDER_CONFIG if Path(tower).is_dir() else Path(tower)
-    if path.suffix != ".json" or not path.is_file():
-        return {}
-    stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig")).get("preprocess_cfg", {})
-    return stated
+    return path if path.suffix == ".json" else None
+
+
+def _read(tower: str, path: Path) -> _Description:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        return _ADAPTER.validate_python(data if "model_cfg" in data else {"model_cfg": data})
+    except OSError as error:
+        raise UsageError(
+            f"network.tower '{tower}': '{path}' can't be read ({error.strerror}): give a file of open_clip's, or a folder with "
+            f"{FOLDER_CONFIG}"
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(first_fault(error)) if isinstance(error, ValidationError) else reason_of(error)[:100]
+        raise UsageError(
+            f"network.tower '{tower}' describes no open_clip model ({reason}): see {FOLDER_CONFIG}"
+        ) from error
+
+
+def _published(name: str) -> dict[str, Any] | None:
+    """open_clip's description of a model that it knows or finds on the hub (hf-hub:NAME)."""
+    try:
+        with usable(name):
+            return open_clip.get_model_config(name)  # type: ignore[no-any-return]
+    except OSError as error:
+        raise UsageError(
+            f"network.tower '{name}' is not to be had ({reason_of(error)[:100]}): download it, and give its folder"
+        ) from error
 
 
 def _quick(config: NetworkConfig, settings: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of, colors_of, early_parameters, fit_size, stages_of
-from cliprl.models.network.backbones import make_clip_module, model_description
+from cliprl.models.network.backbones import make_clip_module, model_description, usable
 from cliprl.models.network.decoder import PyramidDecoder
 from cliprl.models.network.tokenizer import text_tokenizer
 from cliprl.models.network.weights import load_weights
@@ -44,7 +44,8 @@ class ClipSegmenter(nn.Module):
         self.stages = stages_of(self.clip, config)
         fit_size(self.clip, config, self.stages)
         self.decoder = PyramidDecoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
-        self.embed = nn.Conv2d(config.features, self._embedding(), 1)
+        with usable(config.tower):
+            self.embed = nn.Conv2d(config.features, self._embedding(), 1)
         # The scale of a CLIP checkpoint suits its text embeddings, whose angles are small.
         scale = self.clip.logit_scale.detach().clone().reshape(()) if self.pretrained else torch.tensor(math.log(10.0))
         self.log_scale = nn.Parameter(scale)
@@ -55,7 +56,7 @@ class ClipSegmenter(nn.Module):
 
     def _embedding(self) -> int:
         with torch.no_grad():
-            return int(self.clip.encode_text(torch.zeros(1, self.context, dtype=torch.long)).shape[1])
+            return int(self.clip.encode_text(self.tokenize([""])).shape[1])
 
     @property
     def tower(self) -> nn.Module:

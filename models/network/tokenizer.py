@@ -48,11 +48,13 @@ def _text_tokenizer(name: str | None, options: str, mode: str | None, context: i
     if not name:
         return open_clip.SimpleTokenizer(context_length=context)
     try:
-        return open_clip.tokenizer.HFTokenizer(name, context, tokenizer_mode=mode, **json.loads(options))
-    except (ImportError, OSError, ValueError) as error:
+        tokenizer = open_clip.tokenizer.HFTokenizer(name, context, tokenizer_mode=mode, **json.loads(options))
+        tokenizer(["an instrument"])  # one without a token to pad with fails only here
+        return tokenizer
+    except Exception as error:  # transformers raises any for damaged files
         raise UsageError(
-            f"the tokenizer '{name}' is not to be had ({reason_of(error)[:100]}): pip install transformers, and put "
-            "tokenizer.json beside open_clip_config.json"
+            f"the tokenizer '{name}' is not to be had ({reason_of(error)[:100]}): pip install transformers, and put whole copies "
+            "of tokenizer.json and tokenizer_config.json beside open_clip_config.json"
         ) from error
 
 

@@ -81,6 +81,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_state_dict(str(path))
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it holds other things than tensors")
+        if not all(value.isfinite().all() for value in state.values()):
+            raise ValueError("it holds values that are not finite")
     except Exception as error:
         if isinstance(error, UnpicklingError) and "global" in str(error).lower():
             raise UsageError(
@@ -88,7 +90,9 @@ def _read(path: Path) -> dict[str, Tensor]:
                 "save the model's state_dict alone"
             ) from error
         reason = reason_of(error)[:100]
-        raise UsageError(f"'{path}' is no open_clip checkpoint ({reason}): save the model's state_dict") from error
+        raise UsageError(
+            f"'{path}' is no open_clip checkpoint ({reason}): copy it again, or save the model's state_dict"
+        ) from error
     return state
 
 

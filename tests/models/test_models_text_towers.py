@@ -197,3 +197,61 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
     (tmp_path / "tower").mkdir()
     with pytest.raises(UsageError, match=r"other\.pt' does not fit network\.tower .*name the model"):
         network_of(biomed_folder(tmp_path / "tower"), str(tmp_path / "other.pt"))
+
+
+def changed(folder: Path, place: str, value: Any) -> None:
+    """Set a field of a file of a folder, as in "open_clip_config.json model_cfg.embed_dim"."""
+    name, _, path = place.partition(" ")
+    data = json.loads((folder / name).read_text())
+    *parents, last = path.split(".")
+    inner = data
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    (folder / name).write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("open_clip_config.json model_cfg", [], r"describes no open_clip model \(model_cfg: "),
+        ("open_clip_config.json model_cfg.embed_dim", "24", r"describes no open_clip model \(model_cfg\.embed_dim: "),
+        ("open_clip_config.json model_cfg.text_cfg", None, r"describes no open_clip model \(model_cfg\.text_cfg: "),
+        (
+            "open_clip_config.json preprocess_cfg.std",
+            [0, 0, 0],
+            r"describes no open_clip model \(preprocess_cfg\.std\.0: ",
+        ),
+        ("open_clip_config.json model_cfg.vision_cfg.later", 1, "can't be used .*'later'.*update open_clip_torch"),
+        (
+            "open_clip_config.json model_cfg.vision_cfg.timm_model_name",
+            "vit_x",
+            "can't be used .*vit_x.*update open_clip_torch",
+        ),
+        (
+            "open_clip_config.json model_cfg.text_cfg.hf_pooler_type",
+            "new",
+            "can't be used .*new.*update open_clip_torch",
+        ),
+        ("open_clip_config.json model_cfg.text_cfg.context_length", 900, r"can't be used \(RuntimeError: .*900"),
+        ("text/config.json model_type", "new", "can't be used .*new.*update open_clip_torch, timm and transformers"),
+        ("text/config.json vocab_size", 1, r"can't be used \(IndexError"),
+        ("tokenizer_config.json pad_token", None, "the tokenizer .* not to be had .*whole copies of tokenizer.json"),
+        ("tokenizer.json model", {"type": "new"}, "the tokenizer .* not to be had .*whole copies of tokenizer.json"),
+    ],
+)
+def test_damaged_and_newer_folders_are_one_line(place: str, value: Any, words: str, tmp_path: Path) -> None:
+    folder = biomed_folder(tmp_path)
+    changed(folder, place, value)
+    with pytest.raises(UsageError, match=words) as error:
+        network_of(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_refused(made: tuple[Path, ClipSegmenter], tmp_path: Path) -> None:
+    folder, network = made
+    torch.save(network.clip.state_dict() | {"logit_scale": torch.tensor(float("nan"))}, tmp_path / "weights.pt")
+    with pytest.raises(
+        UsageError, match=r"weights\.pt' is no open_clip checkpoint \(it holds values that are not finite\)"
+    ):
+        network_of(folder, str(tmp_path / "weights.pt"))
