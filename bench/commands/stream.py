@@ -78,8 +78,9 @@ def work_series(rounds: Sequence[Sequence[TimedRun]], case: str) -> Series:
     return Series.of(case, "CPU work", "ms", work)
 
 
-def frame_series(rounds: Sequence[Sequence[TimedRun]], case: str = cliprl_contender.NAME) -> list[Series]:
+def frame_series(rounds: Sequence[Sequence[TimedRun]]) -> list[Series]:
     """Latency, steps and every stage of the stream, one sample per frame."""
+    case = cliprl_contender.NAME
     series = [
         Series.of(case, cliprl_contender.LATENCY, "ms", stages.samples_by_round(rounds, cliprl_contender.LATENCY))
     ]

@@ -102,12 +102,12 @@ class Ratio:
         return self.low > 1 or self.high < 1
 
 
-def median_ratio(a: Rounds, b: Rounds, seed: int = 0) -> Ratio:
+def median_ratio(a: Rounds, b: Rounds) -> Ratio:
     """Median of `b` over median of `a`, both resampled: whole rounds if there are three or more, else blocks of frames.
 
     Neighboring frames are correlated; drawing single frames would make the interval too narrow.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     draws = _medians(b, random) / _medians(a, random)
     low, high = np.percentile(draws, ((100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2))
     return Ratio(float(np.median(pooled(b)) / np.median(pooled(a))), float(low), float(high))

@@ -38,7 +38,7 @@ class Engine(Protocol):
     outputs: Mapping[str, TensorSpec]
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run once, synchronously. The outputs are views that the `buffers`-th next run overwrites (see `compile_engine`)."""
+        """Run once, synchronously. The outputs are views that the `buffers`-th next run overwrites (see `Request`)."""
         ...
 
 
@@ -54,8 +54,8 @@ class Probe:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to make an engine of, and for what use: see `compile_engine`. A size of -1 in `shapes` is a number of classes
-    that each run may choose within RANGES. `sidecar`, the path of a cache entry without its suffix, is where a
-    backend may keep what makes the next build or start quicker; with None nothing is kept.
+    that each run may choose within RANGES. An output stays valid for `buffers` runs. `sidecar`, the path of a cache entry
+    without its suffix, is where a backend may keep what makes the next build or start quicker; with None nothing is kept.
     """
 
     onnx: Path

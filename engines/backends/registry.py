@@ -109,15 +109,14 @@ def compile_engine(
     precision: str = AUTO,
     threads: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    buffers: int = 1,
 ) -> Engine:
     """Compile an ONNX file for `device` with the first backend that can serve; no cache, no accuracy gate.
 
     `precision` is "auto" (the backend's first) or one of the backend's; `threads` 0 means all cores; `shapes` fixes
-    inputs whose sizes are open in the file; an output stays valid for `buffers` runs.
+    inputs whose sizes are open in the file; an output stays valid until the next run.
     Raises EngineError with every backend's reason if none can serve.
     """
     backend = ready_backends(device)[0]
     chosen = backend.precisions()[0] if precision == AUTO else precision
-    request = Request(onnx, chosen, threads, dict(shapes or {}), buffers)
+    request = Request(onnx, chosen, threads, dict(shapes or {}))
     return backend.load(backend.build(request), request)

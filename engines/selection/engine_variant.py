@@ -21,7 +21,7 @@ from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.selection.accuracy_gate import GATE_VERSION, Comparison, judge
 
-# How many runs an encoder's outputs stay valid, where the caller does not say.
+# How many runs an encoder's outputs stay valid: until this many more frames have passed.
 BUFFERS = 4
 # Which of an input's dimensions counts the classes.
 CLASS_AXES = {"text": 0, "logits": 1, "base": 1, "prior": 1}
@@ -58,7 +58,6 @@ class EngineVariant:
     backend: Backend
     precision: str
     threads: int
-    buffers: int = BUFFERS
     open_classes: bool = False
     batch: int = 1
     sidecar: Path | None = None
@@ -136,7 +135,7 @@ class EngineVariant:
         shapes = dict(encoder_shapes(self.bundle, self.batch))
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(path, self.precision, self.threads, shapes, self.buffers, self.sidecar)
+        return Request(path, self.precision, self.threads, shapes, BUFFERS, self.sidecar)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.
@@ -157,7 +156,6 @@ def engine_variants(
     device: str,
     precision: str = AUTO,
     threads: int = 0,
-    buffers: int = BUFFERS,
     log: LogFunction = ignore_message,
     batch: int = 1,
 ) -> Iterator[EngineVariant]:
@@ -180,7 +178,7 @@ def engine_variants(
     for backend in backends:
         for each in backend.precisions(files):
             if precision in (AUTO, each):
-                yield EngineVariant(bundle, backend, each, threads or network_threads(), buffers, changed, batch)
+                yield EngineVariant(bundle, backend, each, threads or network_threads(), changed, batch)
 
 
 def compare_with_reference(pair: CompiledBundle, bundle: Bundle, reference: Reference) -> tuple[Comparison, Comparison]:

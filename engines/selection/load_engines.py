@@ -19,7 +19,6 @@ from cliprl.engines.cache.engine_cache import EngineCache, entry_name
 from cliprl.engines.cpu_count import available_cpus
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.selection.engine_variant import (
-    BUFFERS,
     CompiledBundle,
     EngineVariant,
     compare_with_reference,
@@ -36,7 +35,6 @@ def load_engines(
     device: str = "cpu",
     precision: str = AUTO,
     threads: int = 0,
-    buffers: int = BUFFERS,
     batch: int = 1,
     cache: EngineCache | None = None,
     log: LogFunction = ignore_message,
@@ -57,7 +55,7 @@ def load_engines(
     refused = []
     # Compilers of a GPU time kernels on it, so that two at once would disturb each other.
     served = _Served(cache, log, available_cpus() if device == "cpu" else 1)
-    found = engine_variants(bundle, device, precision, threads, buffers, log, batch)
+    found = engine_variants(bundle, device, precision, threads, log, batch)
     for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:
             return served(variant)

@@ -79,15 +79,9 @@ def _kmeans_threshold(values: NDArray[np.uint8]) -> float:
     return float(np.mean(centers))
 
 
-def object_prompts(
-    saliency: SaliencyMap, settings: PromptSettings, salient: BoolMap | None = None
-) -> list[ObjectPrompt]:
-    """Return a prompt for each component of the salient part of a map float32 (H, W) in 0..1, the largest first.
-
-    `salient` bool (H, W) is that part where it is known; by default `clean_saliency` finds it.
-    """
-    if salient is None:
-        salient = clean_saliency(saliency, settings.clean_up)
+def object_prompts(saliency: SaliencyMap, settings: PromptSettings) -> list[ObjectPrompt]:
+    """Return a prompt for each component of the salient part of a map float32 (H, W) in 0..1, the largest first."""
+    salient = clean_saliency(saliency, settings.clean_up)
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(salient.astype(np.uint8), connectivity=8)
     areas = statistics[1:, cv2.CC_STAT_AREA]
     order = [int(n) + 1 for n in np.argsort(-areas) if areas[n] >= settings.least_share * salient.size]

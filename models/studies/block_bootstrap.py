@@ -23,13 +23,13 @@ def blocks_of_clips(clips: NDArray[np.str_]) -> NDArray[np.intp]:
 
 
 def bootstrap_interval(
-    parts: Sequence[tuple[NDArray[np.int64], float]], blocks: NDArray[np.intp], seed: int = 0
+    parts: Sequence[tuple[NDArray[np.int64], float]], blocks: NDArray[np.intp]
 ) -> list[float] | None:
     """Return the 95 % bootstrap interval over blocks of a weighted sum of ratios; each part is frames (N, 2) and a weight."""
     count = int(blocks[-1]) + 1
     if count < 2:
         return None
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     total = np.zeros(RESAMPLES)
     for frames, weight in parts:
         sums = np.stack([np.bincount(blocks, frames[:, n], count) for n in range(2)], axis=-1)

@@ -98,15 +98,6 @@ def summarize_seeds(seeds: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]
     return {"mean": means, "share of all frames": ratios, "met": min(ratios[ARM_CHOSEN].values()) >= TARGET}
 
 
-def table_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a table: mean scores of each arm over the seeds, and their shares of the scores of all frames."""
-    rows = {"not tuned": [f"{result['before'][name]:.3f} | " for name in SCORED]}
-    for arm in ARMS:
-        share = result["share of all frames"].get(arm, dict.fromkeys(SCORED, 1.0))
-        rows[arm] = [f"{result['mean'][arm][name]:.3f} | {share[name]:.3f}" for name in SCORED]
-    return [f"| {arm} | {' | '.join(cells)} |" for arm, cells in rows.items()]
-
-
 def score_arms(
     bundle: Bundle,
     data: LabelledDataset,

@@ -58,12 +58,12 @@ def process_cpus() -> int:
     return max(1, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def batch_share(batch: int, name: str = "the batch") -> range:
+def batch_share(batch: int) -> range:
     """Return the sample numbers of a batch for this process. Raises UsageError if the batch cannot be divided evenly."""
     part, rest = divmod(batch, world_size())
     if rest or not part:
         raise UsageError(
-            f"{name} is {batch}, which {world_size()} processes can't share evenly: make it a multiple of that"
+            f"the batch is {batch}, which {world_size()} processes can't share evenly: make it a multiple of that"
         )
     return range(part * process_rank(), part * (process_rank() + 1))
 

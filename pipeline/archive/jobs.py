@@ -17,7 +17,22 @@ _DIGEST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class VideoJob:
+class _Message:
+    """A job or a reply, which crosses to another process as text."""
+
+    def to_json(self) -> str:
+        """Return the message as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` returned."""
+        data = json.loads(text)
+        return cls(**data | {"state": data["state"] and tuple(data["state"])})
+
+
+@dataclass(frozen=True, slots=True)
+class VideoJob(_Message):
     """One job: hash a video, or, if its `content` is known, run it.
 
     source: path of the file. video: the path in the archived folder, with "/". folder: folder of its outputs in the archive.
@@ -31,19 +46,9 @@ class VideoJob:
     state: FileState | None = None
     attempts: int = 0
 
-    def to_json(self) -> str:
-        """Return the job as one line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` returned."""
-        data = json.loads(text)
-        return cls(**data | {"state": _state(data["state"])})
-
 
 @dataclass(frozen=True, slots=True)
-class JobReply:
+class JobReply(_Message):
     """The outcome of a job.
 
     "hashed": `content` and `state` are known. "done": the outputs and `record` are written. "failed": the video can't be
@@ -58,20 +63,6 @@ class JobReply:
     reason: str = ""
     permanent: bool = False
     signal: int = 0
-
-    def to_json(self) -> str:
-        """Return the reply as one line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` returned."""
-        data = json.loads(text)
-        return cls(**data | {"state": _state(data["state"])})
-
-
-def _state(values: list[int] | None) -> FileState | None:
-    return None if values is None else (values[0], values[1], values[2], values[3])
 
 
 def file_state(path: str) -> FileState:

@@ -197,9 +197,9 @@ def _network_prompts(
     return np.array(points).reshape(-1, 2), np.array(labels, np.int64), np.array(boxes).reshape(-1, 4)
 
 
-def open_mask_network(bundle: Bundle, spec: str = "", threads: int = 1) -> MaskNetwork:
+def open_mask_network(bundle: Bundle, spec: str = "") -> MaskNetwork:
     """Open the network that corrects: that of `spec`, by default the bundle's head, or GrabCut if it has none."""
     if spec or PROMPT_HEAD not in bundle.manifest.hashes:
-        opened = open_promptable(spec or "grabcut", threads=threads)
+        opened = open_promptable(spec or "grabcut", threads=1)
         return PromptedNetwork(opened) if not isinstance(opened, MaskHead) else HeadNetwork(opened)
-    return HeadNetwork(MaskHead(bundle, threads))
+    return HeadNetwork(MaskHead(bundle, threads=1))

@@ -40,20 +40,20 @@ class GpuTurns:
 
 
 class InFlight:
-    """Limit the frames of one video stream in flight to `depth`, which bounds the time that other streams wait for it.
+    """Limit the frames of one video stream in flight to `DEPTH`, which bounds the time that other streams wait for it.
 
     One thread enqueues frames, another waits for their ends and calls `finished`; only that one waits for the GPU.
     """
 
-    def __init__(self, gpu: Gpu, depth: int = DEPTH) -> None:
-        self._gpu, self._depth = gpu, depth
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
         self._given: deque[Event] = deque()
         self._changed = threading.Condition()
 
     def admit(self) -> None:
         """Wait until another frame may be enqueued. Call it outside a turn, so that other streams continue."""
         with self._changed:
-            if self._changed.wait_for(lambda: len(self._given) < self._depth, _PATIENCE):
+            if self._changed.wait_for(lambda: len(self._given) < DEPTH, _PATIENCE):
                 return
             oldest = self._given[0]
         self._gpu.synchronize(oldest)

@@ -6,6 +6,8 @@ from __future__ import annotations
 # `_RECOVERED`.
 BEHIND = 0.9
 _RECOVERED, _HOLD_S = 0.6, 1.0
+# Seconds for which a new message must hold before it is passed on.
+_SHORTEST, _LONGEST = 1.0, 30.0
 
 
 class Lateness:
@@ -30,8 +32,8 @@ class Lateness:
 class Debouncer:
     """Passes on a state that has held for a while: the longer, the more often it has changed recently."""
 
-    def __init__(self, hold: float = 1.0, longest: float = 30.0) -> None:
-        self._shortest, self._longest, self._hold = hold, longest, hold
+    def __init__(self) -> None:
+        self._hold = _SHORTEST
         self._state, self._since = "", 0.0
         self._text, self._text_since = "", 0.0
         self._sent, self._sent_text, self._sent_at = "", "", float("-inf")
@@ -45,7 +47,7 @@ class Debouncer:
         since = self._since if state != self._sent else self._text_since
         if text == self._sent_text or now - since < self._hold:
             return None
-        calm = now - self._sent_at > 2 * self._longest
-        self._hold = self._shortest if calm else min(2 * self._hold, self._longest)
+        calm = now - self._sent_at > 2 * _LONGEST
+        self._hold = _SHORTEST if calm else min(2 * self._hold, _LONGEST)
         self._sent, self._sent_text, self._sent_at = state, text, now
         return text

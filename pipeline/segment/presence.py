@@ -48,12 +48,10 @@ def presence_evidence(margins: NDArray[np.floating], inside: NDArray[np.bool_] |
     return float(np.partition(values, values.size - count)[-count:].mean())
 
 
-def fit_presence(
-    evidence: NDArray[np.floating], present: NDArray[np.bool_], least_rejection: float = LEAST_REJECTION
-) -> PresenceTest:
+def fit_presence(evidence: NDArray[np.floating], present: NDArray[np.bool_]) -> PresenceTest:
     """Fit a test to the evidence (n,) of frames in which the thing is `present` (n,) or not.
 
-    The threshold is the lowest one that rejects `least_rejection` of the frames without it. Raises ValueError if
+    The threshold is the lowest one that rejects `LEAST_REJECTION` of the frames without it. Raises ValueError if
     all frames have it, or none.
     """
     present = np.asarray(present, bool)
@@ -71,5 +69,5 @@ def fit_presence(
         parameters = parameters + np.linalg.solve(curvature, slope)
     test = PresenceTest(float(parameters[0] / scale), float(parameters[1] - parameters[0] * center / scale), 0.5)
     absent = sorted(test.probability(float(value)) for value in np.asarray(evidence)[~present])
-    limit = absent[min(len(absent) - 1, int(np.ceil(least_rejection * len(absent))) - 1)]
+    limit = absent[min(len(absent) - 1, int(np.ceil(LEAST_REJECTION * len(absent))) - 1)]
     return PresenceTest(test.slope, test.offset, float(np.nextafter(limit, 2.0)))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, ignore_message, load_engines, open_bundle, size_of
 from cliprl.engines.bundle.input_size import with_input_size
+from cliprl.engines.selection.engine_variant import BUFFERS
 from cliprl.pipeline.core.buffers import BufferPool, FrameRing, Policy
 from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.confidence import ConfidenceModel
@@ -109,10 +110,6 @@ def _factor(plane: Plane, size: tuple[int, int]) -> float:
     return float(min(width / size[0], height / size[1]))
 
 
-# Number of buffers of each stage: the arrays of a frame stay valid until this many more frames have passed the stage.
-BUFFERS = 4
-
-
 class Segmenter:
     """Maps `Frame` to `Segmentation` with the engines of one bundle and the refined logits of the previous frame as a prior.
 
@@ -158,7 +155,7 @@ class Segmenter:
         self.budget = None if budget_ms is None else budget_ms / 1000
         check_time_limits(self.steps, self.budget)
         engines = engines or load_engines(
-            self.bundle, device=self.device, precision=precision, threads=threads, buffers=BUFFERS, log=log
+            self.bundle, device=self.device, precision=precision, threads=threads, log=log
         )
         self.precision, self.engine_name = engines.precision, engines.backend
         self._encoder = engines.encoder

@@ -141,9 +141,9 @@ class Part:
         return list(dict.fromkeys(part.key for part in near))
 
 
-def make_part(mask: Mask, group: int, key: int, maps: CellMaps, *, whole: bool = True) -> Part:
-    """Make a part from its mask, which has cells or none."""
+def make_part(mask: Mask, group: int, key: int, maps: CellMaps) -> Part:
+    """Make the part of a region from its mask, which has cells or none."""
     moments = cv2.moments(mask, binaryImage=True)
     cells = int(moments["m00"])
     center = np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(max(cells, 1))
-    return Part(mask, group, key, cells, center, maps, whole)
+    return Part(mask, group, key, cells, center, maps, False)

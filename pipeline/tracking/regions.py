@@ -150,9 +150,9 @@ def _divide(
         whole.key = keys[0]
         return [whole]
     masks = [(key, (shares.owner == key).view(np.uint8)) for key in keys]
-    parts = [make_part(mask, whole.group, key, maps, whole=False) for key, mask in masks if mask.any()]
+    parts = [make_part(mask, whole.group, key, maps) for key, mask in masks if mask.any()]
     for mask, host in shares.others:
-        parts.append(make_part(mask, whole.group, 0, maps, whole=False))
+        parts.append(make_part(mask, whole.group, 0, maps))
         parts[-1].host = host
     return parts
 
@@ -200,7 +200,7 @@ def _by_shafts(whole: Part) -> list[Part]:
     if len(whole.runs) < 2 or len(whole.shafts) < 2:
         return [whole]
     masks = split(whole.mask, whole.shafts)
-    return [make_part(mask, whole.group, 0, whole.maps, whole=False) for mask in masks if mask.any()]
+    return [make_part(mask, whole.group, 0, whole.maps) for mask in masks if mask.any()]
 
 
 def without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Mapping[int, Track]) -> list[Part]:

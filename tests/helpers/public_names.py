@@ -17,7 +17,6 @@ SHARED = {
     "app": "the Typer application of a command",
     "Array": "a NumPy array",
     "Box": "left, top, right, bottom in pixels",
-    "BUFFERS": "output buffers of an encoder",
     "BundleOption": "the option --bundle",
     "CASE": "the case of a benchmark's series",
     "check_device": "raises EngineError if a device is not available",

@@ -442,7 +442,8 @@ def test_classes_that_no_bundle_holds_end_before_training(recipe_file: Path, tmp
 
 def test_a_text_encoder_of_any_width_is_built() -> None:
     for width in (48, 100, 31):
-        ClipSegmenter(NetworkConfig(weights="", height=64, width=64, text_width=width, text_layers=1))
+        network = ClipSegmenter(NetworkConfig(weights="", height=64, width=64, text_width=width, text_layers=1))
+        assert network.clip.state_dict()["ln_final.weight"].shape == (width,)
 
 
 def test_a_mistyped_recipe_is_answered_by_the_nearest_name() -> None:

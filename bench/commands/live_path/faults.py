@@ -28,10 +28,9 @@ from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.engines import ClassSpec, CliprlError, open_bundle
-from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Source
+from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 from cliprl.pipeline.live.broadcast import Freshness, SourceState
-from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.segmentation.worker import SegmenterFactory, SegmentFunction
 from cliprl.pipeline.live.stream import LiveStream
@@ -164,7 +163,7 @@ def observe_faults(
     """Observe every fault with any segmenter; return the observations, and the number of frames never displayed."""
     with tempfile.TemporaryDirectory() as folder, StallingSource(job.clip, RATE, 1 << 30) as source:
         planted = Path(folder)
-        camera = LiveCapture(partial(_do_not_reopen, source), source, name="camera", reconnect=False)
+        camera = overload.camera_of(source)
         supervisor = Supervisor(FaultySegmenter(make_segmenter, planted), len(classes))
         watcher = _Watcher(LiveStream(camera, Overlay(classes), supervisor))
         try:
@@ -189,10 +188,6 @@ def _struck(path: Path) -> float:
     moment = path.stat().st_mtime_ns / 1e9
     path.unlink()
     return moment
-
-
-def _do_not_reopen(source: Source) -> Source:
-    raise CliprlError(f"{source.info.name} has ended")
 
 
 class _Watcher:

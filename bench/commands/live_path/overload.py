@@ -163,7 +163,7 @@ def show(url: str, bundle: str, steps: str) -> None:
     with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     source = open_source(url)
-    camera = LiveCapture(partial(_do_not_reopen, source), source, name="camera", reconnect=False)
+    camera = camera_of(source)
     classes = (
         open_bundle(bundle).manifest.mask_classes if bundle else (ClassSpec("background", (0, 0, 0), "background"),)
     )
@@ -180,8 +180,13 @@ def show(url: str, bundle: str, steps: str) -> None:
         stream.run(note)
 
 
-def _do_not_reopen(source: Source) -> Source:
-    raise CliprlError(f"{source.info.name} has ended")
+def camera_of(source: Source) -> LiveCapture:
+    """Return the camera of a source that is not opened again when it ends."""
+
+    def reopen() -> Source:
+        raise CliprlError(f"{source.info.name} has ended")
+
+    return LiveCapture(reopen, source, name="camera", reconnect=False)
 
 
 def series(runs: Sequence[OverloadRun]) -> list[Series]:

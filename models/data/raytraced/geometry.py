@@ -145,8 +145,9 @@ def rod(length: float, radius: float, sides: int = 20) -> Mesh:
     return tube(radius, -length / 2, length / 2, sides).moved(rotation(np.pi / 2, [0, 1, 0]))
 
 
-def sphere(rings: int = 40, sides: int = 56) -> Mesh:
+def sphere() -> Mesh:
     """Return the unit sphere with its first pole at -z, where the camera is."""
+    rings, sides = 40, 56
     polar, turn = np.linspace(1e-3, np.pi - 1e-3, rings), np.linspace(0, 2 * np.pi, sides)
     p, t = np.meshgrid(polar, turn, indexing="ij")
     points = np.stack([np.sin(p) * np.cos(t), np.sin(p) * np.sin(t), -np.cos(p)], -1).reshape(-1, 3)

@@ -235,14 +235,14 @@ class Renderer:
         bitmap = self.mi.Bitmap(np.ascontiguousarray(values, np.float32))
         return {"type": "bitmap", "bitmap": bitmap, "raw": True, "wrap_mode": "mirror"}
 
-    def _dummies(self, count: int = 64) -> list[Any]:
+    def _dummies(self) -> list[Any]:
         """Return a few objects with high numbers in Dr.Jit's registry: kernels contain the highest number."""
         corner = np.array([[0, 0, -900.0], [1, 0, -900], [0, 1, -900]])
         triangle = Mesh(corner, np.array([[0, 1, 2]]), np.tile([0, 0, 1.0], (3, 1)), np.zeros((3, 2)))
         flat = np.full((4, 4), 0.5, np.float32)
         tissue = Tissue(np.repeat(flat[..., None], 3, 2), flat, 0.5, 0.5, 0.1, 0.5)
         steel = Material((0.5, 0.5, 0.5), 0.9, 0.3)
-        made = [self._mesh("dummy", triangle, self._surface(tissue if i % 8 == 0 else steel)) for i in range(count)]
+        made = [self._mesh("dummy", triangle, self._surface(tissue if i % 8 == 0 else steel)) for i in range(64)]
         return [made[-1], made[-8], made[-9], made[-2]]
 
 

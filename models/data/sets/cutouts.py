@@ -1,4 +1,4 @@
-"""Frames of EndoVis 2018 with masks of instrument types, and images of bare tissue, for copy-paste composition.
+"""Frames of EndoVis 2018 with masks of instrument types.
 
 The masks hold the numbers of the instrument-type annotation of that set (Gonzalez et al., ISINet, arXiv:2007.05533).
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines import ClassSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_values, read_image, read_mask
+from cliprl.models.data.io import labels_from_values, read_mask
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.data.sets.endovis2017 import BACKGROUND_CLASS
 
-LAYOUT = "images/<type>/seq_N_frameNNN.jpg, masks/<type>/seq_N_frameNNN.png and background/*.jpg"
+LAYOUT = "images/<type>/seq_N_frameNNN.jpg and masks/<type>/seq_N_frameNNN.png"
 TYPE_CLASSES: tuple[ClassSpec, ...] = (
     BACKGROUND_CLASS,
     ClassSpec("bipolar-forceps", (0, 255, 0), "instrument", ("bipolar forceps",)),
@@ -27,9 +27,9 @@ TYPE_CLASSES: tuple[ClassSpec, ...] = (
 )
 
 
-@register_dataset("cutouts", "frames of EndoVis 2018 with instrument types, and images of bare tissue")
+@register_dataset("cutouts", "frames of EndoVis 2018 with instrument types")
 class Cutouts(ImageMaskDataset):
-    """`folder` holds images/, masks/ and background/. Sequences are those of EndoVis 2018, "endovis2018/seq_10":
+    """`folder` holds images/ and masks/. Sequences are those of EndoVis 2018, "endovis2018/seq_10":
     where that set is tested, these frames must not be trained on."""
 
     name = "cutouts"
@@ -43,15 +43,8 @@ class Cutouts(ImageMaskDataset):
                 sequence = f"endovis2018/{image.stem.rsplit('_frame', 1)[0]}"
                 pairs.append(ImageMaskPair(image, (mask,), sequence, f"{sequence} {image.stem}"))
         super().__init__(folder, pairs, LAYOUT)
-        self._backgrounds = sorted(p for p in (folder / "background").glob("*") if p.suffix in IMAGE_SUFFIXES)
 
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the types by their numbers."""
         mask = pair.masks[0]
         return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPE_CLASSES))}, mask)
-
-    def backgrounds(self) -> list[Image]:
-        """Return images of tissue without instruments, uint8 (H, W, 3) RGB. Raises UsageError if there are none."""
-        if not self._backgrounds:
-            raise UsageError("the cut-outs have no image in background/: add an image of tissue without instruments")
-        return [read_image(path) for path in self._backgrounds]

@@ -89,13 +89,13 @@ def share_scores(counts: PixelCounts) -> dict[str, dict[str, float | None]]:
     }
 
 
-def choose_share(found: Mapping[str, Mapping[str, Any]], least: float = LEAST_RIGHT) -> float | None:
+def choose_share(found: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return the smallest of the shares at which the parts named are right often enough on each set for choosing, or None."""
     chosen = [entry["shares"] for entry in found.values() if entry["use"] == CHOSEN]
     fit = [
         share
         for share in TRIED_SHARES
-        if share and all((one[f"{share:g}"]["named_right"] or 0) >= least for one in chosen)
+        if share and all((one[f"{share:g}"]["named_right"] or 0) >= LEAST_RIGHT for one in chosen)
     ]
     return min(fit, default=None) if chosen else None
 

@@ -21,7 +21,7 @@ from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
 from cliprl.pipeline.cuda.codecs.codec_process import CodecProcess, WorkFactory, libav_errors
-from cliprl.pipeline.sinks.video.encoder import VideoEncoder
+from cliprl.pipeline.sinks.video.encoder import COPIED_SETTINGS, VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError
 
 CODEC = "h264_nvenc"
@@ -29,8 +29,6 @@ CODEC = "h264_nvenc"
 _TRIAL = (144, 256)
 # Seconds that a frame may take; opening may take twice as long.
 NVENC_SECONDS = 1.0
-_SETTINGS = ("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "gop_size", "options")
-_COLOR = ("colorspace", "color_primaries", "color_trc", "color_range")
 
 
 class EncodedPacket(NamedTuple):
@@ -119,7 +117,7 @@ class RemoteEncoder(VideoEncoder):
         super().__init__(holder, first, info, crf=crf, preset=preset, threads=1)
         self._luma, self._chroma = planes_in(process.memory, *self._size)
         template.gop_size = max(round(float(template.framerate) * key_seconds), 1)
-        settings = {name: value for name in (*_SETTINGS, *_COLOR) if (value := getattr(template, name))}
+        settings = {name: value for name in (*COPIED_SETTINGS, "gop_size") if (value := getattr(template, name))}
         process.call(EncoderSetup(settings), 2 * seconds)
         self._broken, self._rotation = False, first.rotation
         self._opened_with: Frame | None = first

@@ -22,6 +22,11 @@ from cliprl.pipeline.sinks.video.letterbox import letterbox
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
 # Assumed where a stream's rate is unknown or absurd: x264 needs one to choose a level.
 DEFAULT_RATE, HIGHEST_RATE = Fraction(25), 1000
+# Attributes of a context that a further encoder of the same stream takes over.
+COPIED_SETTINGS = (
+    *("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "options"),
+    *("colorspace", "color_primaries", "color_trc", "color_range"),
+)
 
 
 class VideoEncoder:

@@ -20,7 +20,7 @@ from av.packet import Packet
 from cliprl.engines import available_cpus
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.sinks.video.encoder import VideoEncoder
+from cliprl.pipeline.sinks.video.encoder import COPIED_SETTINGS, VideoEncoder
 
 # Processors that one encoder is to use, by preset: about half of what it can use.
 _PROCESSORS = {"ultrafast": 4, "superfast": 4, "veryfast": 2, "faster": 2, "fast": 2, "medium": 2}
@@ -29,8 +29,6 @@ _FEWEST_PROCESSORS = 8
 # Memory for frames that wait for their encoders, in bytes, and the bounds of a group in frames (250: x264's own).
 _WAITING_BYTES = 512 << 20
 _SHORTEST, _LONGEST = 16, 250
-_COPIED = ("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "flags", "options")
-_COLOR = ("colorspace", "color_primaries", "color_trc", "color_range")
 
 
 def automatic_encoders(preset: str, processors: int = 0) -> int:
@@ -80,7 +78,7 @@ class ParallelEncoder(VideoEncoder):
         super().__init__(stream, first, info, crf=crf, preset=preset, threads=1)  # this encoder makes the header only
         self._threads = threads or max(3 * _PROCESSORS[preset] // 2, 1)
         template = stream.codec_context
-        self._settings = {name: value for name in (*_COPIED, *_COLOR) if (value := getattr(template, name))}
+        self._settings = {name: value for name in (*COPIED_SETTINGS, "flags") if (value := getattr(template, name))}
         size = first.luma.size * (3 if self._odd else 1.5)
         self.length = length or int(min(max(_WAITING_BYTES // (encoders * size), _SHORTEST), _LONGEST))
         self._unused, self._free = encoders * self.length + 1, SimpleQueue[av.VideoFrame]()

@@ -10,7 +10,7 @@ from typing import Any
 import av
 
 from cliprl.pipeline.core.passthrough import Passthrough
-from cliprl.pipeline.sources.decoding.timeline import Timeline
+from cliprl.pipeline.sources.decoding.timeline import Timeline, decode_time
 
 Packet = Any  # PyAV's, whose class is generic in its stubs but not at run time
 # Seconds of video by which audio may be late in a file, and the maximum number of packets read ahead for it.
@@ -60,7 +60,7 @@ class SharedDemuxer:
         first = self._ready[0]
         if not self._read_ahead or isinstance(first, Exception) or len(self._ready) >= _MOST_AHEAD:
             return False
-        time = _time(first)
+        time = decode_time(first)
         return time is not None and min(self._heard.values()) <= time and self._seen - time < _SKEW
 
     def _fetch(self) -> None:
@@ -83,19 +83,13 @@ class SharedDemuxer:
         return self._timeline.finish() if packet is None else self._timeline.feed(packet)
 
     def _hand_over(self, packet: Packet) -> None:
-        time = _time(packet)
+        time = decode_time(packet)
         if packet.stream_index == self._video.index:
             self._ready.append(packet)
             self._seen = self._seen if time is None else max(self._seen, time)
         elif packet.size:
             self._heard[packet.stream_index] = self._seen if time is None else time
             self._passthrough.add(packet)
-
-
-def _time(packet: Packet) -> Fraction | None:
-    """When a packet is decoded, in seconds; None if it has no time."""
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    return None if ticks is None else ticks * packet.time_base
 
 
 # A demuxer that fails this often without a packet in between is given up.

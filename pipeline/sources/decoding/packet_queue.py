@@ -27,17 +27,15 @@ _PATIENCE = 10.0
 class Overdue:
     """Whether something is late, and has been for a while."""
 
-    def __init__(self, late: float = LATE_SECONDS, hold: float = _HOLD) -> None:
-        self._late, self._hold = late, hold
-        self._since: float | None = None
+    _since: float | None = None
 
     def __call__(self, age: float, now: float) -> bool:
         """Note an `age` in seconds at the time `now`; whether each one noted in the last seconds was too high."""
-        if age <= self._late:
+        if age <= LATE_SECONDS:
             self._since = None
             return False
         self._since = now if self._since is None else self._since
-        return now - self._since >= self._hold
+        return now - self._since >= _HOLD
 
 
 @dataclass(frozen=True, slots=True)

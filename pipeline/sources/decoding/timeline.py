@@ -105,7 +105,7 @@ class Timeline(Generic[P]):
 
     def feed(self, packet: P) -> list[P]:
         """Take the next packet of any stream. Return those whose times are final now, in the order they came."""
-        time = _time(packet)
+        time = decode_time(packet)
         if time is None:
             return [packet]
         if not self._offsets:
@@ -174,7 +174,7 @@ class Timeline(Generic[P]):
 
     def _place(self, packet: P, *, alone: bool) -> bool | None:
         """Move a packet of another stream. None: it has to wait; False: what was placed covers it, and it is left out."""
-        time = _time(packet)
+        time = decode_time(packet)
         assert time is not None
         track = self._tracks.setdefault(packet.stream_index, _Track())
         clock = self._clock_of(track, time)
@@ -220,7 +220,8 @@ def _words(seconds: Fraction) -> str:
     return f"{float(seconds):.2f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
-def _time(packet: TimedPacket) -> Fraction | None:
+def decode_time(packet: TimedPacket) -> Fraction | None:
+    """Return when a packet is decoded, in seconds; None if it has no time."""
     ticks = packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None else ticks * packet.time_base
 

@@ -131,8 +131,10 @@ def test_opacity_zero_keeps_every_bit_text_and_all() -> None:
 def test_any_size_is_drawn(height: int, width: int, rotation: int, width_of_contour: float, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, GRID)
     frame = noise(height, width, rotation=rotation)
+    before = copy(frame)
     overlay = Overlay(CLASSES, Style(contour_width=width_of_contour))
     overlay.draw(frame, segment(full_viewport(height, width, *NETWORK), labels), STATUS)
+    assert changed(before, frame).any()
 
 
 def test_white_on_white_does_not_wrap() -> None:
