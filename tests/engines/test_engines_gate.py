@@ -33,6 +33,7 @@ from cliprl.engines.backends.engine import (
 )
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.backends.openvino.backend import OpenVino, why_unsupported
+from cliprl.engines.backends.openvino.rewrites import compare_with_features
 from cliprl.engines.backends.registry import backend_of, compile_engine, ready_backends
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.reference_outputs import Reference, compute, drawn_images, encoder_shapes, reference_of
@@ -365,3 +366,38 @@ def test_eight_starts_at_once_compile_once_and_all_run(bundle: Bundle, tmp_path:
     assert [process.returncode for process in processes] == [0] * 8
     assert sum("this is done once" in text for text in said) == 1
     assert len({text[text.index("result") :] for text in said}) == 1
+
+
+@pytest.mark.parametrize("classes", [12, -1])
+def test_texts_compared_with_features_give_the_same_logits(monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
+    bundle, image = open_bundle("small"), np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    inputs = {"image": image, "text": bundle.embeddings}
+    shapes = {"image": image.shape, "text": (classes, bundle.embeddings.shape[1])}
+    request = Request(bundle.encoder, "f32", threads=1, shapes=shapes)
+
+    def compiled() -> Mapping[str, Any]:
+        return OpenVino().load(OpenVino().build(request), request).run(inputs)
+
+    narrow = compiled()
+    monkeypatch.setattr(openvino_backend, "compare_with_features", lambda model: None)
+    wide = compiled()
+    assert np.abs(narrow["logits"] - wide["logits"]).max() < 1e-4
+    assert np.array_equal(narrow["features"], wide["features"])
+
+
+@pytest.mark.parametrize("file", ["encoder", "int8_encoder"])
+def test_texts_are_compared_in_the_channels_of_features(file: str) -> None:
+    bundle = open_bundle("small")
+    path = bundle.encoder if file == "encoder" else bundle.path / INT8_ENCODER
+    model = openvino_backend._core().read_model(path)
+
+    def widths() -> list[int]:
+        means = [node for node in model.get_ordered_ops() if node.get_type_name() == "ReduceMean"]
+        shapes = [node.input_value(0).get_partial_shape() for node in means]
+        return [shape[1].get_length() for shape in shapes if len(shape) == 4]
+
+    features = model.output("features").get_partial_shape()[1].get_length()
+    assert widths() == [bundle.embeddings.shape[1]]
+    for _ in range(2):  # a network without a wide head is left as it is
+        compare_with_features(model)
+        assert widths() == [features]

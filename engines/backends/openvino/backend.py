@@ -12,7 +12,12 @@ from typing import Any
 from cliprl.engines.backends.engine import AXIS_RANGES, Probe, Request
 from cliprl.engines.backends.no_telemetry import openvino
 from cliprl.engines.backends.openvino.engine import OpenVinoEngine
-from cliprl.engines.backends.openvino.rewrites import KEPT_CHANNELS_LAST, keep_channels_last, replace_computed_kernels
+from cliprl.engines.backends.openvino.rewrites import (
+    REWRITES,
+    compare_with_features,
+    keep_channels_last,
+    replace_computed_kernels,
+)
 from cliprl.engines.backends.registry import register_backend
 from cliprl.engines.bundle.bundle import ENCODER, INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.errors import EngineError, reason_of
@@ -62,7 +67,7 @@ class OpenVino:
     def identity(self) -> Mapping[str, str]:
         """OpenVINO's version, and the CPU with all it can do."""
         return {
-            "openvino": f"{openvino().__version__}, channels last in {', '.join(sorted(KEPT_CHANNELS_LAST))}",
+            "openvino": f"{openvino().__version__}, {REWRITES}",
             "cpu": f"{_cpu_name()}: {' '.join(_capabilities())}",
             "cpu_flags": _cpu_flags(),
         }
@@ -71,6 +76,7 @@ class OpenVino:
         """Compile for latency. Raises EngineError for an unknown precision or a file OpenVINO can't read."""
         try:
             model = _core().read_model(request.onnx)
+            compare_with_features(model)
             _reshape(model, request.shapes)
             model = keep_channels_last(model)
             blob: bytes = _core().compile_model(model, "CPU", _hints(request)).export_model().getvalue()
