@@ -17,6 +17,8 @@ from cliprl.pipeline.tracking.track import Track
 
 # Cells between an instrument and a piece of it behind what hides the rest; share of the rest that a piece of an entry has.
 _GAP, _OF_REST = 16, 0.25
+# Share of its cells from which a part is a tip.
+_TIP = 0.9
 # Half widths beside the long axis of a cut-off part within which the piece of its shaft lies that enters.
 _BESIDE = 2.0
 # Cells between the pieces of an instrument.
@@ -46,6 +48,11 @@ class Part:
         return contacts(np.asarray(cv2.subtract(self.mask, self.maps.tips), np.uint8), self.maps.edge)
 
     @cached_property
+    def is_tip(self) -> bool:
+        """Whether nearly all that is seen of it is the tip of an instrument."""
+        return cv2.countNonZero(cv2.bitwise_and(self.mask, self.maps.tips)) >= _TIP * self.cells
+
+    @cached_property
     def shafts(self) -> list[Shaft]:
         """The shafts by which it enters the field of view."""
         return find_shafts(self.mask, self.runs)
@@ -58,8 +65,8 @@ class Part:
     def continued(self, parts: list[Part], tracks: Mapping[int, Track], *, before_hidden: bool = False) -> int:
         """Return the track in view whose shaft this part is: it enters where that one does, which is cut off from there.
 
-        It may also lie on the line of one that is cut off. Where it suits the shafts of several, the nearest counts, of hidden
-        ones only without `before_hidden`.
+        It may also lie on the line of one that is cut off, whose axis counts if this part is too short for a shaft. Where it
+        suits the shafts of several, the nearest counts, of hidden ones only without `before_hidden`.
         """
         shown: dict[int, list[Part]] = {}
         for part in parts:
@@ -70,7 +77,7 @@ class Part:
         for key, held in shown.items():
             known, cut_off = tracks[key].shaft, not any(part.runs for part in held)
             if known is None:
-                found = cut_off and any(self._reaches(shaft, part) for shaft in self.shafts for part in held)
+                found = cut_off and any(self._is_in_front_of(part) for part in held)
                 found = found and not any(same_entry(shaft, other) for other in hidden for shaft in self.shafts)
             elif self._is_of(known):
                 rest = sum(part.cells for part in held)
@@ -92,12 +99,21 @@ class Part:
         nearer = known.distance(self.center)
         return any(other and other.distance(self.center) < nearer and self._is_of(other) for other in others)
 
+    def _is_in_front_of(self, part: Part) -> bool:
+        """Whether it enters with a shaft that leads to a part, or else with a short piece on the axis of a part near it."""
+        if self.shafts:
+            return any(self._reaches(shaft, part) for shaft in self.shafts)
+        return bool(self.runs and self.beside([part])) and self._is_on_axis(part)
+
     def _is_behind(self, part: Part, known: Shaft) -> bool:
         """Whether it lies on the long axis of a part whose shaft, as it was last seen, entered on this side."""
+        return float((self.center - part.center) @ (known.start - part.center)) > 0 and self._is_on_axis(part)
+
+    def _is_on_axis(self, part: Part) -> bool:
+        """Whether it lies on the long axis of a part, but for its tips."""
         stem = np.asarray(cv2.subtract(part.mask, self.maps.tips), np.uint8)
         column, row = np.rint(self.center).astype(int).tolist()
-        towards = float((self.center - part.center) @ (known.start - part.center)) > 0
-        return towards and cv2.countNonZero(stem) > 0 and float(beside_line(stem)[row, column]) <= _BESIDE
+        return cv2.countNonZero(stem) > 0 and float(beside_line(stem)[row, column]) <= _BESIDE
 
     def _is_of(self, known: Shaft) -> bool:
         """Whether it enters where a shaft does, and lies like it as far as can be seen."""

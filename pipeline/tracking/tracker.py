@@ -150,18 +150,20 @@ class InstrumentTracker:
         if hidden and new:
             for part, chosen in zip(new, assign(costs, 1.0), strict=True):
                 part.key = hidden[chosen].key if chosen >= 0 else 0
-        for part in new:
+        for part in sorted(new, key=lambda part: (not part.shafts, -part.cells)):
             host = part.host if not part.runs else 0
             part.key = part.key or part.continued(parts, self._tracks, before_hidden=True) or host
             part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
-            part.key = part.key or self._start(part)
+            part.key = part.key or self._start(part, looks)
 
     def _similar(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
         """Return the instrument in view, near a part, that looks like it; 0 if there is none."""
-        if looks is None or self._fresh:
+        others = [other for other in parts if part.is_tip and other.is_tip] if self._fresh else parts
+        beside = part.beside(others)
+        if looks is None or not beside:
             return 0
         embedding = looks.embed(part.mask)
-        found = [(self._tracks[key].likeness(embedding), key) for key in part.beside(parts)]
+        found = [(self._tracks[key].likeness(embedding), key) for key in beside]
         likeness, key = max(found, default=(0.0, 0))
         return key if likeness >= _SIMILAR else 0
 
@@ -178,13 +180,15 @@ class InstrumentTracker:
         unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
         return unlike + _PLACE_WEIGHT * expected * 4 * far
 
-    def _start(self, part: Part) -> int:
+    def _start(self, part: Part, looks: Appearance | None) -> int:
         """Start a track under the lowest free key: keys are as few as tracks, however long the stream is."""
         key = next(key for key in count(1) if key not in self._tracks)
         self._started += 1
         self._tracks[key] = Track(key, part.group, part.center, phase=self._started)
         if self._fresh:
             self._tracks[key].hits = CONFIRMED_INSIDE - 1
+        if looks is not None:
+            self._tracks[key].memory.add(looks.embed(part.mask))
         return key
 
     def _next_id(self) -> int:
@@ -224,7 +228,7 @@ class InstrumentTracker:
         shafts = [shaft for part in held for shaft in part.shafts]
         if len(shafts) == 1 and not (track.shaft and is_cut_off(shafts[0], track.shaft)):
             track.shaft = shafts[0]
-        if maps.looks is not None and (all(part.whole for part in held) or not len(track.memory)):
+        if maps.looks is not None and (all(part.whole for part in held) or track.colors is None):
             mask = reduce(np.bitwise_or, (part.mask for part in held))
             track.memory.add(maps.looks.embed(mask))
             if maps.codes is not None:

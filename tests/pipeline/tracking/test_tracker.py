@@ -118,6 +118,19 @@ def test_a_shaft_that_is_cut_from_the_start_is_one(scene: Scene) -> None:
     assert ids(scene.show(left(60), smoke=25)) == [1]
 
 
+def test_a_short_piece_at_the_edge_is_of_the_shaft_behind(scene: Scene) -> None:
+    beside = (0, 44), (5, 44), RED  # as short, but not on the axis of the shaft
+    found = scene.show(left(60), beside, smoke=5)
+    assert found.ids[30, 2] == found.ids[30, 40] != found.ids[44, 2] != 0
+
+
+def test_two_jaws_without_their_shaft_are_one_instrument(scene: Scene) -> None:
+    jaws = ((30, 20), (44, 24), RED), ((30, 36), (44, 32), RED)
+    other = ((64, 20), (74, 24), RED)  # too far away
+    found = scene.show(*jaws, other, classes=(2, 2, 2))
+    assert found.ids[20, 30] == found.ids[36, 30] != found.ids[20, 65] != 0
+
+
 @pytest.mark.parametrize("hidden", [2, 20, 50, 200])
 def test_hidden_instruments_return_under_their_ids(scene: Scene, hidden: int) -> None:
     for _ in range(6):
