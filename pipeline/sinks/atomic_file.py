@@ -65,6 +65,10 @@ class PartialFile:
             self.error = error
             raise
 
+    def seekable(self) -> bool:
+        """Return whether what was written can be changed; false for a pipe."""
+        return self._file.seekable()
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Do what a file's method does."""
         return self._file.seek(offset, whence)

@@ -91,7 +91,8 @@ class FileSink(BaseSink):
         self._abandon()
         place = self._place()
         kept = f"; what was written of {self.frames} frames is in '{place}'" if self.frames and place else ""
-        remedy = "choose another name" if isinstance(error, FileExistsError) else self._remedy()
+        remedies = {FileExistsError: "choose another name", BrokenPipeError: "let its reader read to the end"}
+        remedy = next((text for kind, text in remedies.items() if isinstance(error, kind)), None) or self._remedy()
         raise CliprlError(f"can't write '{self.target}' ({reason}){kept}: {remedy}") from error
 
     def _remedy(self) -> str:

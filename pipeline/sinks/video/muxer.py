@@ -52,7 +52,7 @@ class Muxer:
 
     def open(self, codec: str, time_base: Fraction) -> Any:
         """Open the container. Returns the stream for the encoder, of a codec of libav, whose frames have this time base."""
-        self._options = _muxer_options(self._format, time_base, self._audio.clock)
+        self._options = _muxer_options(self._format, time_base, self._audio.clock, seekable=self._file.seekable())
         self._container = av.open(
             self._file, "w", format=self._format, container_options=dict(self._options), buffer_size=_BUFFER
         )
@@ -130,7 +130,7 @@ def _moved(chapter: dict[str, Any], shift: Fraction) -> dict[str, Any]:
     return chapter | {"start": chapter["start"] + ticks, "end": chapter["end"] + ticks}
 
 
-def _muxer_options(container: str, time_base: Fraction, clock: int) -> dict[str, str]:
+def _muxer_options(container: str, time_base: Fraction, clock: int, *, seekable: bool) -> dict[str, str]:
     """Options under which times stay what they are, and an unfinished file can be read."""
     if container == "matroska":
         # The padding before a file's first sound has negative times; moving all times up by it would move the frames.
@@ -140,7 +140,8 @@ def _muxer_options(container: str, time_base: Fraction, clock: int) -> dict[str,
     return {
         "max_interleave_delta": _SECOND,
         # The empty header at the start makes a cut-off file readable, though its times then count from its first frame.
-        "movflags": "hybrid_fragmented+empty_moov",
+        # A whole file gets one header in its place; in a pipe the fragments stay.
+        "movflags": "hybrid_fragmented+empty_moov" if seekable else "delay_moov",
         "frag_duration": _SECOND,
         "use_editlist": "1",
         "video_track_timescale": str(ticks),

@@ -312,6 +312,27 @@ def test_audio_is_copied_unchanged_and_stays_in_time(tmp_path: Path, clip: Path,
     assert times_of(path) == [f.pts * f.time_base for f in frames]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_pipe_takes_a_video_with_its_audio(tmp_path: Path, clip: Path, suffix: str) -> None:
+    pipe, received = tmp_path / f"pipe{suffix}", tmp_path / f"received{suffix}"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cp", pipe, received])
+    assert [note for note in copy(clip, pipe) if "Matroska" not in note] == []
+    assert reader.wait(60) == 0
+    copy(clip, tmp_path / f"whole{suffix}")
+    assert times_of(received) == times_of(tmp_path / f"whole{suffix}")
+    assert audio_packets(received) == audio_packets(tmp_path / f"whole{suffix}")
+
+
+@pytest.mark.parametrize("name", ["pipe.mkv", "pipe.mp4"])
+def test_a_pipe_whose_reader_ends_is_an_error_about_it(tmp_path: Path, clip: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    reader = subprocess.Popen(["head", "-c", "10", tmp_path / name], stdout=subprocess.DEVNULL)
+    with pytest.raises(CliprlError, match=r"\(Broken pipe\): let its reader"):
+        copy(clip, tmp_path / name)
+    reader.wait(60)
+
+
 def test_audio_and_pictures_are_interleaved(tmp_path: Path, clip: Path) -> None:
     copy(clip, tmp_path / "out.mkv")
     latest = {"video": 0.0, "audio": 0.0}
