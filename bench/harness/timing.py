@@ -64,7 +64,7 @@ class TaskOutcome:
 class TimedRun:
     """An outcome with its seconds by the clock, the CPU seconds of all threads of its process, and the machine's joules.
 
-    `cpu_seconds` are those of another process where the outcome names them; the joules are None on a machine that does not tell.
+    `cpu_seconds` are those of another process where the outcome names them; the joules are None without energy counters.
     """
 
     outcome: TaskOutcome

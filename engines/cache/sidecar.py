@@ -12,7 +12,7 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def read_sidecar(path: Path | None, tie: bytes = b"") -> bytes:
-    """What `write_sidecar` wrote there with the same tie; b"" where there is nothing whole, or it belongs to another tie."""
+    """Return the data of a sidecar file; b"" if it is missing, damaged, or was written with another `tie`."""
     try:
         sealed = path.read_bytes() if path else b""
     except OSError:
@@ -22,7 +22,7 @@ def read_sidecar(path: Path | None, tie: bytes = b"") -> bytes:
 
 
 def write_sidecar(path: Path | None, data: bytes, tie: bytes = b"") -> None:
-    """Write a file whole, or, where it can't be written, not at all."""
+    """Write a sidecar file for this `tie`; nothing happens if it can't be written."""
     if path is None:
         return
     with suppress(OSError), atomic_write(path, shared=True) as file:

@@ -1,4 +1,4 @@
-"""What typer leaves unchecked or unsaid about the words of a command line."""
+"""Checks of a command line that typer lacks, and complete messages for those that it has."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, log: Lo
 
 @contextmanager
 def _new_folder(folder: Path, source: Path) -> Iterator[Path]:
-    """Give a place that gets the name `folder` at the end; after an error or a signal nothing is left of it."""
+    """Yield a path that is renamed to `folder` at the end; after an error or a signal it is removed."""
     remedy = "give -o a folder that is not there yet"
     if folder.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"'{folder}' is inside the bundle that is copied: {remedy}, elsewhere")

@@ -35,7 +35,7 @@ def study_context(settings: Sequence[str] | None, out: Path) -> DatasetContext:
 
 
 def content_of(one: ProtocolSet, context: DatasetContext) -> str:
-    """Return a hash of a set's frames, by which kept scores go; "" for data of the package's protocol, which does not change."""
+    """Return a hash of a set's frames, a key of its kept scores; "" for data of the package's protocol, which does not change."""
     if shipped_protocol().use_of(one.data):
         return ""
     return hash_of_frames(open_dataset(one.data, "test", context), one.every)

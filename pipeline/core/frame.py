@@ -198,11 +198,11 @@ class StatisticsRecorder:
             self.steps += segmentation.steps
 
     def end(self) -> None:
-        """The run is over: what follows is not counted."""
+        """End the run: later frames are not counted."""
         self._ended = self._ended or (time.monotonic(), time.process_time())
 
     def summary(self, *, dropped: int, damaged: int, interrupted: bool, notes: Iterable[str]) -> Summary:
-        """The run so far. `damaged` is the source's own count: it also knows of frames that were lost."""
+        """Return the statistics of the run so far. `damaged` is the source's own count, which includes lost frames."""
         now, cpu = self._ended or (time.monotonic(), time.process_time())
         return Summary(
             frames=self.frames,

@@ -76,7 +76,7 @@ def recolor(luma: Plane, chroma: Plane, before: ColorSpace, after: ColorSpace) -
 
 
 def check_planes(frame: Frame) -> None:
-    """Raise UsageError for planes that are no NV12: other types would be cut to eight bits without a word."""
+    """Raise UsageError for planes that are no NV12: other types would be cut to eight bits silently."""
     luma, chroma = frame.luma, frame.chroma
     shapes = [getattr(plane, "shape", ()) for plane in (luma, chroma)]
     is_byte = all(getattr(plane, "dtype", None) == np.uint8 for plane in (luma, chroma))

@@ -28,7 +28,7 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 FACTORS = (2.0, 1.5)
 # An encoder keeps up if it takes this share of the time between two frames: the rest is for decoding, refining and drawing.
 ENCODER_SHARE = 0.6
-# Frames a second of a live source that does not tell.
+# Frames a second that are assumed for a live source of unknown rate.
 USUAL_RATE = 30.0
 # Timed runs of an encoder, and those before them that only warm it.
 TIMED_RUNS, WARMING_RUNS = 7, 2

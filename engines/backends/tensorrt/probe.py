@@ -89,7 +89,7 @@ def torch_cuda() -> tuple[str, bool]:
 
 
 def _branch(driver: DriverInfo) -> int:
-    """The driver's branch, such as 535; a driver that does not tell its version is taken as new enough."""
+    """The driver's branch, such as 535; a driver of unknown version is taken as new enough."""
     head = driver.version.partition(".")[0]
     return int(head) if head.isdecimal() else max(OLDEST_DRIVER.values())
 

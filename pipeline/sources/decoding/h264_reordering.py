@@ -65,7 +65,7 @@ class _Settings:
             self._number()
 
     def reordering(self) -> int:
-        """Return the number of reordered frames; 0 where the settings do not tell."""
+        """Return the number of reordered frames; 0 if the settings do not state it."""
         profile = int(self._bits[:8], 2)
         self._skip(24)
         self._number()
