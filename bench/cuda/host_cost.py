@@ -65,10 +65,6 @@ class NullGpu:
         """See `Gpu`."""
         return buffer[start:stop] if shape is None else buffer[start:stop].reshape(shape)
 
-    def typed(self, buffer: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Gpu`."""
-        return buffer.view(dtype)
-
     def bind(self) -> None:
         """See `Gpu`."""
 

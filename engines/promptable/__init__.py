@@ -9,7 +9,7 @@ from cliprl.engines.promptable.interface import (
     no_points,
     prompt_arrays,
 )
-from cliprl.engines.promptable.registry import open_promptable, promptable_help, register_promptable
+from cliprl.engines.promptable.registry import open_promptable, register_promptable
 
 __all__ = [
     "ChosenMask",
@@ -21,6 +21,5 @@ __all__ = [
     "no_points",
     "open_promptable",
     "prompt_arrays",
-    "promptable_help",
     "register_promptable",
 ]

@@ -55,12 +55,6 @@ def _import_kinds() -> None:
         import_module(f"{package}.{module.name}")
 
 
-def promptable_help() -> str:
-    """Return the forms of all kinds in one line, for the help of a command line."""
-    _import_kinds()
-    return "; ".join(f"{kind.form} ({kind.help})" for _, kind in sorted(_kinds.items()))
-
-
 def open_promptable(spec: str, *, threads: int = 0) -> PromptableNetwork:
     """Open a promptable network: "grabcut", "sam:ENCODER.onnx,DECODER.onnx", or another registered kind.
 

@@ -42,10 +42,6 @@ class Gpu(Protocol):
         """Return a view of entries of a buffer along its first axis, reshaped if a shape is given."""
         ...
 
-    def typed(self, buffer: Buffer, dtype: DTypeLike) -> Buffer:
-        """Return the bytes of a flat uint8 buffer as numbers of another type; it begins at a multiple of their size."""
-        ...
-
     def surface(self, plane: Any) -> Buffer:
         """Wrap a decoder's plane, which exports DLPack, as a buffer; its lines may be padded."""
         ...

@@ -66,10 +66,6 @@ class TorchGpu:
         """See `Gpu`."""
         return buffer[start:stop] if shape is None else buffer[start:stop].view(shape)
 
-    def typed(self, buffer: torch.Tensor, dtype: DTypeLike) -> torch.Tensor:
-        """See `Gpu`."""
-        return buffer.view(_TYPES[np.dtype(dtype)])
-
     def surface(self, plane: Any) -> torch.Tensor:
         """See `Gpu`. PyAV's planes accept no stream argument, which torch would pass."""
         tensor: torch.Tensor = from_dlpack(plane.__dlpack__())

@@ -12,13 +12,13 @@ _SEEN = 0.04  # the share of the image from which on tissue is worth a word
 _NOTICED = 0.0015  # the same for an instrument
 
 
-def tissues(regions: Image, phrases: Sequence[str]) -> list[str]:
-    """The phrases of the three regions that fill most of the image; `regions` (h, w), 255 where none is seen."""
+def tissues(regions: Image, phrases: Sequence[str], limit: int = 3) -> list[str]:
+    """The phrases of the regions that fill most of the image; `regions` (h, w), 255 where none is seen."""
     areas: dict[str, int] = {}
     for index, area in enumerate(np.bincount(regions.ravel(), minlength=256)[: len(phrases)]):
         areas[phrases[index]] = areas.get(phrases[index], 0) + int(area)
     seen = [phrase for phrase in areas if areas[phrase] > _SEEN * regions.size]
-    return sorted(seen, key=lambda phrase: -areas[phrase])[:3]
+    return sorted(seen, key=lambda phrase: -areas[phrase])[:limit]
 
 
 def _where(mask: Image) -> str:

@@ -15,7 +15,6 @@ from cliprl.engines.promptable import (
     no_points,
     open_promptable,
     prompt_arrays,
-    promptable_help,
 )
 
 
@@ -95,7 +94,6 @@ def test_bad_prompts_are_one_line(points: np.ndarray, labels: np.ndarray, boxes:
 def test_unknown_kinds_are_one_line(spec: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_promptable(spec)
-    assert "grabcut (" in promptable_help()
 
 
 def test_images_of_another_type_are_refused() -> None:

@@ -114,9 +114,6 @@ class FakeGpu:
     def slice(self, buffer: NDArray[Any], start: int, stop: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         return buffer[start:stop] if shape is None else buffer[start:stop].reshape(shape)
 
-    def typed(self, buffer: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-        return buffer.view(dtype)
-
     def stream(self, *, urgent: bool = False) -> FakeStream:
         found = next((stream for stream in self.spare if stream.urgent == urgent), None)
         if found is not None:

@@ -31,11 +31,6 @@ class ArrivalClock:
         self._shift = 0.0
         self._arrived = self._order = self._late = 0.0
 
-    @property
-    def late(self) -> float:
-        """By how many seconds the last packet was late."""
-        return self._late
-
     def stamp(self, media: float | None, order: float | None, now: float, *, waited: bool) -> PacketStamp:
         """Note a packet that arrives at `now`: its presentation and decoding time in seconds, None if it has none.
 
