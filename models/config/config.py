@@ -11,6 +11,7 @@ from cliprl.engines.bundle.schema import PlainText
 from cliprl.engines.bundle.validation import MAX_CONTEXT, MAX_EMBEDDING
 from cliprl.models.config.value_types import (
     Count,
+    DecoderKind,
     ImageSide,
     Number,
     PartialShare,
@@ -40,7 +41,8 @@ class NetworkConfig(SettingsSection):
     `weights` is "" (random), "efficientnet-lite0", an open_clip tag, or the path of a checkpoint (see `weights.py`).
     `start` is the folder of an earlier run, whose trained base replaces these weights; its classes may be others ("" = none).
     The first `frozen_stages` of the backbone's four stages are not trained; a stage of a transformer is a quarter of its
-    blocks. `pyramid` and `features` are the decoder's widths, `policy` is the refiner's.
+    blocks. `decoder` is "pyramid", the light one, or "fused", of full convolutions (see `decoder.py`); `pyramid` and `features`
+    are its widths, `policy` is the refiner's.
     """
 
     tower: StrictText = "tf_efficientnet_lite0"
@@ -49,6 +51,7 @@ class NetworkConfig(SettingsSection):
     height: ImageSide = 256
     width: ImageSide = 320
     embedding: Annotated[int, Field(ge=1, le=MAX_EMBEDDING, strict=True)] = 128
+    decoder: DecoderKind = "pyramid"
     pyramid: Positive = 64
     features: Positive = 48
     text_width: Positive = 128

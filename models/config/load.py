@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cliprl.engines import UsageError, first_fault
 from cliprl.engines.errors import FieldFault
-from cliprl.models.config.config import TRAINING_STAGES, Recipe
+from cliprl.models.config.config import TRAINING_STAGES, NetworkConfig, Recipe
 from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.data.dataset_spec import DatasetSpec
 
@@ -159,9 +159,11 @@ def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
         "curriculum": {key: value for key, value in tree["curriculum"].items() if key in stages}
     }
     network = tree["network"]
-    # Where it lies does not matter, and checkpoints of versions without this setting stay valid.
+    # Checkpoints of versions without these settings stay valid, and where a start lies does not matter.
     if start := network.pop("start"):
         network["start"] = Path(start).name
+    if network["decoder"] == NetworkConfig().decoder:
+        del network["decoder"]
     common = {"seed": recipe.seed, "precision": recipe.precision, "network": network, "data": data}
     return _flatten(common | settings)
 

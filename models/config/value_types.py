@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from cliprl.engines.bundle.validation import MAX_SIDE, MAX_STEPS
 
 Precision = Literal["f32", "bf16"]
+DecoderKind = Literal["pyramid", "fused"]
 TuningPrecision = Literal["auto", Precision]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cliprl.models.config.config import NetworkConfig
 from cliprl.models.network.backbone_features import backbone_of, colors_of, early_parameters, fit_size, stages_of
 from cliprl.models.network.backbones import make_clip_module, model_description, usable
-from cliprl.models.network.decoder import PyramidDecoder
+from cliprl.models.network.decoder import make_decoder
 from cliprl.models.network.tokenizer import text_tokenizer
 from cliprl.models.network.weights import load_weights
 
@@ -43,7 +43,7 @@ class ClipSegmenter(nn.Module):
         self.pretrained = load_weights(self.clip, config)
         self.stages = stages_of(self.clip, config)
         fit_size(self.clip, config, self.stages)
-        self.decoder = PyramidDecoder(self.stages.channels, self.stages.strides, config.pyramid, config.features)
+        self.decoder = make_decoder(config, self.stages.channels, self.stages.strides)
         with usable(config.tower):
             self.embed = nn.Conv2d(config.features, self._embedding(), 1)
         # The scale of a CLIP checkpoint suits its text embeddings, whose angles are small.

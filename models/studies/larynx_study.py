@@ -16,15 +16,19 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
+from cliprl.models.data.sets.vocalfolds import VOCALFOLD_CLASSES
 from cliprl.models.data.splits import SPLITS
 from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.models.evaluation.study_command import write_result
+from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, run_stage
@@ -69,8 +73,9 @@ def run_fold(recipe: Recipe, folder: Path, display: ProgressDisplay) -> dict[str
 def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
     """Train the U-Net of a fold, from its checkpoint where there is one, and score it."""
     sets = open_run_datasets(recipe, folder, display.on_scene)
-    torch.manual_seed(recipe.seed)
-    unet = UNet(start_network(recipe.network), recipe, len(sets.classes)).to(memory_format=torch.channels_last)
+    network = start_network(recipe.network)
+    torch.manual_seed(recipe.seed)  # the control's weights do not depend on the size of the base's decoder
+    unet = UNet(network, recipe, len(sets.classes)).to(memory_format=torch.channels_last)
     stage = UNetStage(unet, sets.train, sets.classes, recipe)
     run_stage(
         stage, CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised")), display.on_step
@@ -80,13 +85,31 @@ def unet_score(recipe: Recipe, folder: Path, display: ProgressDisplay) -> float:
     return SCORE.metric(count_pixels(predictor, test, recipe.scoring.every, lambda: None)).value()
 
 
+def multiply_adds(recipe: Recipe) -> dict[str, float]:
+    """Return the billions of multiply-adds of a frame, for both networks."""
+    size, count = recipe.network, len(VOCALFOLD_CLASSES)
+    network = ClipSegmenter(replace(size, weights="", start=""))
+    image, text = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8), torch.zeros(count, network.channels[1])
+    return {"U-Net": _multiply_adds(UNet(network, recipe, count), image), "base": _multiply_adds(network, image, text)}
+
+
+@torch.no_grad()
+def _multiply_adds(network: nn.Module, *inputs: torch.Tensor) -> float:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        network.eval()(*inputs)
+    return round(counter.get_total_flops() / 2e9, 2)
+
+
 def write_tables(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, float | None]]) -> None:
     """The table, as Markdown and as JSON."""
     means = {name: sum(row[name] or 0.0 for row in rows.values()) / len(rows) for name in NETWORKS}
     result: dict[str, Any] = {
         "score": f"{SCORE.title}: {SCORE.rule}",
         "steps": {"supervised": recipe.supervised.steps, "reinforcement": recipe.reinforcement.steps},
+        "batch": recipe.supervised.batch,
         "seed": recipe.seed,
+        "billions of multiply-adds a frame": multiply_adds(recipe),
         "sequences": rows,
         "mean over sequences": means,
     }

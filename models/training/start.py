@@ -20,7 +20,7 @@ from cliprl.models.training.checkpoint import read_checkpoint
 # The checkpoint of a base, written by the supervised stage.
 BASE_FILE = "supervised.pt"
 # The settings that decide the shapes of a base's weights; the sizes of its images and the number of its classes do not.
-SHAPES = ("tower", "embedding", "pyramid", "features", "text_width", "text_layers", "context")
+SHAPES = ("tower", "embedding", "decoder", "pyramid", "features", "text_width", "text_layers", "context")
 
 
 def start_network(config: NetworkConfig) -> ClipSegmenter:

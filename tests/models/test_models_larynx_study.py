@@ -93,6 +93,11 @@ def test_u_net_starts_from_backbone_weights_and_keeps_frozen_stages(recipe: tupl
     assert unet(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))[1].shape == (1, 7, 64, 96)
 
 
+def test_the_recipe_takes_fewer_multiply_adds_than_the_u_net() -> None:
+    counts = larynx_study.multiply_adds(load_recipe("larynx", ["network.height=64", "network.width=96"]))
+    assert 0 < counts["base"] < counts["U-Net"]
+
+
 def test_both_networks_see_the_same_pictures(frames: Path) -> None:
     """Labels at full resolution, sampled at the cells of the coarse ones, are the coarse ones, but for cells on an edge."""
     mixture = Mixture([VocalFolds(frames)], [1.0])

@@ -239,6 +239,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     [
         ("supervised.rate=0.5", r"was made with supervised\.rate 0\.0?02, now 0\.5"),
         ("network.features=16", r"network\.features 48, now 16"),
+        ("network.decoder=fused", r"network\.decoder 'no such setting', now 'fused'"),
         ("contrastive.steps=7", r"contrastive\.steps 150, now 7"),
         ("seed=4", "seed 0, now 4"),
     ],

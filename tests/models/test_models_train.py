@@ -365,6 +365,7 @@ def test_the_folder_follows_the_recipe_and_the_scores_are_shown(
         ('name="a\\nb"', "it must be one line of printable characters"),
         ("name=", "'name' is '': it must not be empty"),
         ("precision=f16", "'precision' is 'f16': it must be 'f32' or 'bf16'"),
+        ("network.decoder=wide", "'network.decoder' is 'wide': it must be 'pyramid' or 'fused'"),
         ("network.height=0", "'network.height' is 0: it must be at least 32"),
         ("network.text_layers=0", "it must be at least 1"),
         ("data.frames=0", "it must be at least 1"),

@@ -11,6 +11,7 @@ import torch
 
 from cliprl.engines import UsageError
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
+from cliprl.models.config.value_types import DecoderKind
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter, check_rgb
 from cliprl.models.evaluation.torch_predictor import TorchPredictor
 from cliprl.models.export.export import TrainedModel, export_bundle
@@ -20,12 +21,24 @@ from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 
 @pytest.mark.slow
-def test_both_get_the_same_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", ["pyramid", "fused"])
+def test_both_get_the_same_labels(tmp_path: Path, decoder: DecoderKind) -> None:
+    """At the size of the export and at another; statistics of batch normalization belong to the weights."""
     torch.manual_seed(0)
     config = NetworkConfig(
-        weights="", height=64, width=96, embedding=16, pyramid=16, features=8, text_width=32, text_layers=1, policy=8
+        weights="",
+        decoder=decoder,
+        height=64,
+        width=96,
+        embedding=16,
+        pyramid=16,
+        features=8,
+        text_width=32,
+        text_layers=1,
+        policy=8,
     )
     network = ClipSegmenter(config)
+    network.train()(torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8), torch.randn(3, 16))
     model = TrainedModel(
         network, RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
     )
