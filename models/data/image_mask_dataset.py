@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from unicodedata import normalize
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.io import check_size, read_image
+from cliprl.models.data.io import IMAGE_SUFFIXES, check_size, read_image
 from cliprl.models.data.sample import Image, Sample
 
 
@@ -206,5 +206,9 @@ def pair_by_name(
         lone = [path for stem, path in here.items() if stem not in there]
         if lone:
             more = f", nor have {len(lone) - 1} others beside it" if len(lone) > 1 else ""
-            raise CliprlError(f"{min(lone)} has no {word}{more}: copy the whole set again")
+            strange = [path for stem, path in there.items() if stem not in here]
+            remedy = f"give both one name, unlike {min(strange).name}" if strange else "copy the whole set again"
+            if not there:
+                remedy = f"{word}s have the same names, and one of {', '.join(IMAGE_SUFFIXES)}"
+            raise CliprlError(f"{min(lone)} has no {word}{more}: {remedy}")
     return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural_order(Path(stem)))]

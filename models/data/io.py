@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def read_image(path: Path) -> Image:
 def _decoded(path: Path, flags: int) -> cv2.typing.MatLike | None:
     """Decode an image file; None if that fails. `cv2.imread` ends the process for a name that is not UTF-8."""
     try:
-        content = np.fromfile(path, np.uint8)
+        # A pipe of that name would never end.
+        content = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     except OSError:
         return None
     return cv2.imdecode(content, flags) if len(content) else None
@@ -106,12 +108,10 @@ def read_mask(path: Path) -> Image:
 
 def read_palette_mask(path: Path) -> tuple[Image, Image | None]:
     """Read a mask as `read_mask` does, but of one with a palette the indices (H, W), and the palette uint8 (256, 3) RGB."""
-    try:
-        with av.open(str(path)) as container:
-            image = next(container.decode(video=0))
-    except (OSError, StopIteration, av.FFmpegError) as error:
-        raise CliprlError(f"{path} can't be read as a mask: copy it again") from error
-    if image.format.name != "pal8":
+    image = None
+    with suppress(OSError, StopIteration, av.FFmpegError), av.open(str(path)) as container:
+        image = next(container.decode(video=0))
+    if image is None or image.format.name != "pal8":
         return read_mask(path), None
     return plane_array(image, 0).copy(), image.to_ndarray()[1][:, 1:]  # colors are ARGB
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -283,7 +284,15 @@ def test_a_set_of_one_s_own_is_trained_and_scored(mine: Path, tmp_path: Path, mo
     ("harm", "status", "said"),
     [
         ("size", 1, "images/a/2.png is 40x30 and its mask"),
-        ("partner", 1, "images/a/2.png has no mask"),
+        ("partner", 1, "images/a/2.png has no mask: copy the whole set again"),
+        ("ending", 1, "images/a/1.png has no mask, nor have 1 others beside it: give both one name, unlike 1_mask.png"),
+        (
+            "suffix",
+            1,
+            "images/a/1.png has no mask, nor have 1 others beside it: masks have the same names, and one of .png",
+        ),
+        ("deep", 1, "masks/a/1.tif has 32 bits a channel: masks have 8"),
+        ("pipe", 1, "images/a/1.png can't be read as an image"),
         ("overlap", 2, "mine/a would be trained on and tested on"),
     ],
 )
@@ -300,6 +309,16 @@ def test_bad_data_ends_the_command_with_one_line(
         cv2.imwrite(str(mine / "images/a/2.png"), np.zeros((30, 40, 3), np.uint8))
     elif harm == "partner":
         (mine / "masks/a/2.png").unlink()
+    elif harm in ("ending", "suffix"):
+        for mask in list((mine / "masks/a").iterdir()):
+            mask.rename(mask.with_name(f"{mask.stem}_mask.png" if harm == "ending" else f"{mask.stem}.gif"))
+    elif harm == "deep":
+        mask = cv2.imread(str(mine / "masks/a/1.png"), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(mine / "masks/a/1.tif"), mask.astype(np.int32))
+        (mine / "masks/a/1.png").unlink()
+    elif harm == "pipe":
+        (mine / "images/a/1.png").unlink()
+        os.mkfifo(mine / "images/a/1.png")
     test = "a" if harm == "overlap" else "b"
     lists = f'data.train=["folder:{mine}?sequences=a"]', f'data.test=["folder:{mine}?sequences={test}"]'
     monkeypatch.setattr(sys, "argv", train(tmp_path, *lists))
