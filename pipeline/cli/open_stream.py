@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliprl.engines import Bundle, ClassSpec, UsageError
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
@@ -16,12 +16,9 @@ from cliprl.pipeline.cli.label_options import check_label_style, writes_frames
 from cliprl.pipeline.cli.outputs import Outputs
 from cliprl.pipeline.cli.run_options import MARK_FRAMES, StreamOptions, describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
-from cliprl.pipeline.core.interfaces import OutputSpec, Sink, VideoStream
+from cliprl.pipeline.core.interfaces import FrameSegmenter, OutputSpec, Sink, VideoStream
 from cliprl.pipeline.devices.device import Device, device_opener, live_codecs, open_device
 from cliprl.pipeline.live.factory import first_source, open_live
-from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
-from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
-from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.original import KeepOriginal
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.palette import overlay_classes
@@ -37,7 +34,10 @@ from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import Stream
 from cliprl.pipeline.tracking.follow import FollowTarget
-from cliprl.pipeline.tracking.segmenter import TrackingSegmenter, open_tracking
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
+    from cliprl.pipeline.live.stream import LiveStream
 
 # Seconds that outputs wait for the encoder of a GPU to start: less than a recording's queue holds; a network stream begins later.
 RECORDING_SECONDS, NETWORK_SECONDS = 1.0, 10.0
@@ -137,13 +137,19 @@ def _open_stored(
         segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
     return Stream(
         source,
-        TrackingSegmenter(segmenter, segmenter.classes, options.follow) if options.ids else segmenter,
+        _tracked(segmenter, options) if options.ids else segmenter,
         KeepOriginal(overlay) if writes_frames(options.outputs) else overlay,
         sinks,
         status=status_line(bundle.manifest.name, 1 if isinstance(source, ImageSource) else MARK_FRAMES),
         profiler=device.profiler if options.trace else nullcontext,
         description=describe_run(source, segmenter),
     )
+
+
+def _tracked(segmenter: Segmenter, options: StreamOptions) -> FrameSegmenter:
+    from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
+
+    return TrackingSegmenter(segmenter, segmenter.classes, options.follow)
 
 
 def _engine_settings(options: StreamOptions) -> dict[str, Any]:
@@ -181,6 +187,9 @@ def _open_live(
         # In the colors of the data set, not of the overlay.
         spec = replace(spec, classes=bundle.manifest.mask_classes, style=options.labels)
         return open_sink(target, spec, crf=options.crf, preset=options.preset, live=network_encodings.get(target))
+
+    from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
+    from cliprl.pipeline.tracking.segmenter import open_tracking
 
     made = Segmenter if options.device == "cpu" else partial(open_device_segmenter, device_opener(options.device))
     make_segmenter: SegmenterFactory = partial(made, bundle, **_segmenter_settings(options))

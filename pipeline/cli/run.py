@@ -20,7 +20,6 @@ from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.stream.trace import Trace
 
@@ -63,7 +62,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     if json_output:
         run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
         written = dict(zip(targets, stream.written, strict=True))
-        counts = summary_json(summary, written, live=isinstance(stream, LiveStream))
+        counts = summary_json(summary, written, live=stream.paced)
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
         wrote = [printable(f"wrote {target}") for target in targets if target != "null:"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.signals import interruptible
-from cliprl.pipeline.live.stream import LiveStream
 
 if TYPE_CHECKING:
     from cliprl.pipeline.correction.service import CorrectionService
+    from cliprl.pipeline.live.stream import LiveStream
 
 _NEEDED = ("aiohttp", "aiortc", "prometheus_client")
 # Where the viewer's record button writes.

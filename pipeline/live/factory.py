@@ -7,21 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliprl.engines import CliprlError, UsageError, ignore_message
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
 from cliprl.pipeline.core.passthrough import without_audio
-from cliprl.pipeline.live.capture import LiveCapture
-from cliprl.pipeline.live.controls import Controls, Settings
-from cliprl.pipeline.live.display_loop import DisplayPolicy
-from cliprl.pipeline.live.follow_control import FollowControl
-from cliprl.pipeline.live.playback import Playback, open_file_at
-from cliprl.pipeline.live.recording.recorder import RecordOptions, recordings
-from cliprl.pipeline.live.segmentation.supervisor import Supervisor
-from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
-from cliprl.pipeline.live.sink_thread import SinkThread
-from cliprl.pipeline.live.stream import LiveStream, info_of
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks.base import check_sink
 from cliprl.pipeline.sinks.null import NULL
@@ -29,6 +19,14 @@ from cliprl.pipeline.sinks.registry import is_stream
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import is_stdin
+
+if TYPE_CHECKING:  # a run that is not live starts a twentieth sooner without these modules
+    from cliprl.pipeline.live.capture import LiveCapture
+    from cliprl.pipeline.live.playback import Playback
+    from cliprl.pipeline.live.recording.recorder import RecordOptions
+    from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
+    from cliprl.pipeline.live.sink_thread import SinkThread
+    from cliprl.pipeline.live.stream import LiveStream
 
 # Opens an output: given the name of the file and the stream's properties.
 OutputOpener = Callable[[str, OutputSpec], Sink]
@@ -88,6 +86,14 @@ def open_live(
 
     An opener gets the name of the file to write: the target, or that of a further part after a fault.
     """
+    from cliprl.pipeline.live.capture import LiveCapture
+    from cliprl.pipeline.live.controls import Controls, Settings
+    from cliprl.pipeline.live.display_loop import DisplayPolicy
+    from cliprl.pipeline.live.follow_control import FollowControl
+    from cliprl.pipeline.live.recording.recorder import recordings
+    from cliprl.pipeline.live.segmentation.supervisor import Supervisor
+    from cliprl.pipeline.live.stream import LiveStream
+
     playback = _playback(name, first, options)
     capture = LiveCapture(
         lambda: open_source(name, stream=options.stream, decoder=options.decoder),
@@ -120,6 +126,8 @@ def open_live(
 
 def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Playback | None:
     """Return the playback of a file on the page; None for a live source, or without the page."""
+    from cliprl.pipeline.live.playback import Playback, open_file_at
+
     if first is None or first.info.live or not options.web:
         return None
     if is_stdin(name) or (os.path.exists(name) and not os.path.isfile(name)):  # a pipe can't be sought in
@@ -132,6 +140,9 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
 
 
 def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay) -> SinkThread:
+    from cliprl.pipeline.live.sink_thread import SinkThread
+    from cliprl.pipeline.live.stream import info_of
+
     network = is_stream(target)
 
     def open_part(name: str) -> Sink:
@@ -172,6 +183,8 @@ def _displayed(info: StreamInfo) -> StreamInfo:
 
 def record_options(folder: Path, what: str, minutes: float, crf: int, preset: str) -> RecordOptions:
     """Return the options of a recording. Raises UsageError for segments without length."""
+    from cliprl.pipeline.live.recording.recorder import RecordOptions
+
     if not minutes > 0:
         raise UsageError(f"segments of {minutes:g} minutes are empty: give a length above 0")
     return RecordOptions(folder, what, minutes, crf, preset)

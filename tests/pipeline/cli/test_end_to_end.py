@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -243,3 +244,13 @@ def test_chapters_beyond_the_end_do_not_lengthen_short_output(
         assert container.duration / av.time_base < 0.3
         found: list[Any] = container.chapters()
     assert [(c["metadata"]["title"], float(c["end"] * c["time_base"])) for c in found] == [("a", 0.1), ("b", 0.2)]
+
+
+def test_a_run_of_a_file_imports_no_live_path() -> None:
+    modules = ("pipeline.live.stream", "pipeline.tracking.segmenter", "pipeline.web", "pipeline.window")
+    code = (
+        "import sys; import cliprl.pipeline.cli.main, cliprl.pipeline.cli.run;"
+        f"print(*{{*{[f'cliprl.{name}' for name in modules]}, 'ssl'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

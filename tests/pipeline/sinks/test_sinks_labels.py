@@ -257,3 +257,11 @@ def test_damaged_run_lengths(cut: int) -> None:
         from_brush_runs(data[:cut] if cut >= 0 else data, 9, 9 if cut >= 0 else 8)
     with pytest.raises(ValueError, match="runs cover"):
         from_cvat_runs([3, -1], 1, 2)
+
+
+def test_a_cvat_file_keeps_the_characters_of_names(tmp_path: Path) -> None:
+    name = "a \"b\" 'c' <d> & e\n\tf.png"
+    with open_sink(tmp_path / "x.cvat.xml", SCENE) as sink:
+        sink.write(make_frame(0, file=ImageFile(name, "a")), segment(grid(0)))
+    images = ElementTree.parse(tmp_path / "x.cvat.xml").iter("image")
+    assert [image.get("name") for image in images] == [name]
