@@ -229,7 +229,7 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     pages = [("iou", 1 - seen.error, rank, seen) for rank, seen in enumerate(clean.worst)]
     pages += [("false-area", seen.error, rank, seen) for rank, seen in enumerate(clean.worst_false)]
     for order, value, rank, seen in pages:
-        name = re.sub(r"[^\w.-]+", "_", Path(seen.name).stem)
+        name = re.sub(r"[^\w.-]+", "_", Path(seen.name).stem)[:50]
         path = folder / "worst" / f"{order}-{rank:02d}_{value:.3f}_{name}_frame{seen.index:05d}.png"
         try:
             path.write_bytes(

@@ -155,11 +155,12 @@ def test_instrument_of_an_unknown_part_is_right_with_any_part(folder: Path) -> N
     assert result.evaluator.scores()["ece"].metric.value() == pytest.approx(0, abs=0.01)
 
 
-def test_names_that_are_not_utf8_and_tiny_frames_are_scored(folder: Path, tmp_path: Path) -> None:
+def test_odd_and_longest_names_and_tiny_frames_are_scored(folder: Path, tmp_path: Path) -> None:
     """OpenCV's own reader ends the process for such a name; it computes no optical flow of a few pixels."""
     odd = os.fsdecode(b"\xff\xfe.png")
     for kind in ("images", "masks"):
         (folder / kind / "one" / "0.png").rename(folder / kind / "one" / odd)
+        (folder / kind / "one" / "1.png").rename(folder / kind / "one" / f"{'é' * 125}.png")
         for path in folder.glob(f"{kind}/*/*.png"):
             small = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             path.write_bytes(cv2.imencode(".png", small[40:48, 40:48])[1])
