@@ -118,7 +118,7 @@ def test_a_shaft_that_is_cut_from_the_start_is_one(scene: Scene) -> None:
     assert ids(scene.show(left(60), smoke=25)) == [1]
 
 
-def test_a_short_piece_at_the_edge_is_of_the_shaft_behind(scene: Scene) -> None:
+def test_a_short_edge_piece_is_of_the_shaft_behind(scene: Scene) -> None:
     beside = (0, 44), (5, 44), RED  # as short, but not on the axis of the shaft
     found = scene.show(left(60), beside, smoke=5)
     assert found.ids[30, 2] == found.ids[30, 40] != found.ids[44, 2] != 0
