@@ -18,9 +18,11 @@ from cliprl.pipeline.tracking.track import Track
 _SPECK = 8
 # Share of a region, or of what is expected of an instrument, that must coincide for the region to hold the instrument.
 _OF_REGION, _OF_TRACK = 0.12, 0.4
-# Cells around the place of a hidden instrument in which it is expected; share of that place, or of what is not expected in a
-# region, that must coincide for the region to hold it.
-_AROUND, _OF_PLACE = 3, 0.5
+# Cells around the place of a hidden instrument in which it is expected, and the frames of hiding after which it is one more;
+# share of that place, or of what is not expected in a region, that must coincide for the region to hold it.
+_AROUND, _PER_CELL, _OF_PLACE = 3, 6, 0.5
+# How much less likely to be the hidden instrument by its look than one in view those cells may be: there, place counts more.
+_UNSURE = 0.15
 # Share of the cells of an instrument below which it has vanished from one frame to the next.
 _OF_VANISHED = 0.25
 # Frames until which a track that never reached the edge may turn out to be a piece of an instrument that it touches.
@@ -170,13 +172,14 @@ def _returned(
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:
         assert track.place is not None
-        around = cv2.dilate(track.place, np.ones((2 * _AROUND + 1, 2 * _AROUND + 1), np.uint8))
+        reach = _AROUND + track.missing // _PER_CELL
+        around = cv2.dilate(track.place, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
         mask = np.asarray(cv2.bitwise_and(free, around), np.uint8)
         cells = int(np.count_nonzero(mask))
         least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
         if cells >= max(SPLIT_CELLS, _OF_PLACE * least):
             look = maps.looks.embed(mask)
-            if track.likeness(look) > max(tracks[key].likeness(look) for key in keys):
+            if track.likeness(look) > max(tracks[key].likeness(look) for key in keys) - _UNSURE:
                 found[track.key] = np.flatnonzero(mask)
                 free[mask > 0] = 0
     return found

@@ -22,7 +22,7 @@ from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
-from cliprl.pipeline.tracking.shafts import border, is_cut_off
+from cliprl.pipeline.tracking.shafts import border, is_cut_off, same_entry
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
 
@@ -39,6 +39,8 @@ _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 # What it costs that a part does not reach the edge of the field of view, though the instrument did, and that it is smaller than a
 # share of it.
 _INSIDE, _SMALL, _PIECE = 0.4, 0.3, 0.25
+# What is taken off if a part enters where the instrument did.
+_SAME_ENTRY = 0.8
 # Likeness from which a new region near an instrument is a piece of it.
 _SIMILAR = 0.75
 
@@ -178,6 +180,8 @@ class InstrumentTracker:
             return 0.5 + 4 * far if expected else 9.0
         unlike = (1 - track.likeness(looks.embed(part.mask))) / (1 - _LIKE)
         unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
+        if track.shaft is not None and any(same_entry(shaft, track.shaft) for shaft in part.shafts):
+            unlike -= _SAME_ENTRY
         return unlike + _PLACE_WEIGHT * expected * 4 * far
 
     def _start(self, part: Part, looks: Appearance | None) -> int:

@@ -33,7 +33,8 @@ CLASSES = tuple(
     )
 )
 RED, BLUE = (200, 40, 40), (40, 60, 200)
-Line = tuple[tuple[float, float], tuple[float, float], tuple[int, int, int]]
+Color = tuple[int, int, int]
+Line = tuple[tuple[float, float], tuple[float, float], Color]
 TEXTURE = np.random.default_rng(0).integers(60, 120, (64, 80, 3), dtype=np.uint8)
 
 
@@ -67,11 +68,11 @@ class Scene:
         return Segmentation(labels, probabilities, VIEW, 1.0, 0)
 
 
-def left(tip: float, row: float = 30, color: tuple[int, int, int] = RED) -> Line:
+def left(tip: float, row: float = 30, color: Color = RED) -> Line:
     return (0, row), (tip, row), color
 
 
-def top(tip: float, column: float = 60, color: tuple[int, int, int] = BLUE) -> Line:
+def top(tip: float, column: float = 60, color: Color = BLUE) -> Line:
     return (column, 0), (column, tip), color
 
 
@@ -205,15 +206,38 @@ def test_a_far_piece_on_the_line_is_no_part(scene: Scene) -> None:
     assert found.ids[30, 10] != found.ids[30, 78]
 
 
-def test_an_instrument_returns_beside_one_that_it_touches(scene: Scene) -> None:
+@pytest.mark.parametrize(("color", "returns"), [(BLUE, BLUE), (RED, (220, 220, 40)), (RED, (210, 60, 50))])
+def test_an_instrument_returns_beside_one_that_it_touches(scene: Scene, color: Color, returns: Color) -> None:
     for _ in range(8):
-        first = scene.show(left(40), left(40, 36, BLUE))
-    upper, lower = int(first.ids[30, 10]), int(first.ids[36, 10])
+        first = scene.show(left(40), left(40, 38, color))
+    upper, lower = int(first.ids[30, 10]), int(first.ids[38, 10])
     for _ in range(20):
         assert ids(scene.show(left(40))) == [upper]
+    for _ in range(4):  # in another light, in which it looks no more like itself than like its neighbor
+        found = scene.show(left(40), left(40, 35, returns))
+    assert (int(found.ids[29, 10]), int(found.ids[37, 10])) == (upper, lower) == (1, 2)
+
+
+def test_the_longer_hidden_the_farther_it_may_return(scene: Scene) -> None:
+    for _ in range(8):
+        first = scene.show(left(40), left(40, 40, BLUE))
+    upper, lower = int(first.ids[30, 10]), int(first.ids[40, 10])
+    for step in range(42):
+        scene.show(left(40, 30 - step / 10))
     for _ in range(4):
-        found = scene.show(left(40), left(40, 34, BLUE))
-    assert (int(found.ids[29, 10]), int(found.ids[35, 10])) == (upper, lower)
+        found = scene.show(left(40, 26), left(40, 31, BLUE))
+    assert (int(found.ids[25, 10]), int(found.ids[32, 10])) == (upper, lower)
+
+
+@pytest.mark.parametrize(("column", "expected"), [(60, 1), (20, 2)])
+def test_one_that_enters_as_before_may_look_otherwise(scene: Scene, column: int, expected: int) -> None:
+    for _ in range(6):
+        scene.show(top(30))
+    for _ in range(40):
+        scene.show()
+    for _ in range(4):
+        found = scene.show(top(30, column, RED), top(3, column))
+    assert ids(found) == [expected]
 
 
 def test_one_returns_across_one_that_does_not_enter(scene: Scene) -> None:
