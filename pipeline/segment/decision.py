@@ -61,8 +61,9 @@ class InstrumentRegions:
         if not large.all():
             factor *= large[regions]
             found &= large[regions]
-        probabilities[members] = np.where(found, ours, ours * factor)
-        probabilities[others] = np.where(found, rest / np.maximum(factor, SMALLEST), rest)
+        ours *= np.where(found, np.float32(1), factor)
+        rest /= np.where(found, np.maximum(factor, SMALLEST), np.float32(1))
+        probabilities[members], probabilities[others] = ours, rest
         probabilities /= probabilities.sum(axis=0)
 
 
@@ -100,6 +101,9 @@ def merge_unsure(found: Segmentation, parts: Sequence[int], share: float) -> Seg
     total, largest = chances.sum(axis=0), chances.max(axis=0)
     unsure = largest < share * total
     probabilities = np.concatenate([found.probabilities, (largest * unsure)[None]])
-    probabilities[list(parts)] = np.where(unsure, (total - largest) / len(parts), chances)
-    labels = np.where(unsure & np.isin(found.labels, parts), np.uint8(len(found.probabilities)), found.labels)
+    np.copyto(chances, (total - largest) / len(parts), where=unsure)
+    probabilities[list(parts)] = chances
+    merged = np.arange(256, dtype=np.uint8)  # the class of an unsure cell, by its likeliest one
+    merged[list(parts)] = len(found.probabilities)
+    labels = np.where(unsure, cv2.LUT(found.labels, merged), found.labels)
     return replace(found, labels=labels, probabilities=probabilities, unmerged=found, parts=tuple(parts))
