@@ -29,14 +29,21 @@ class Listing:
 def find_videos(folder: Path) -> Listing:
     """List the videos in a folder and its subfolders, by their suffix. Hidden files and folders are left out.
 
-    A link to a file is followed, a link to a folder is not. Raises UsageError if there is no such folder, it can't be read, or it
-    holds no video.
+    A link to a file is followed, a link to a folder is not. A subfolder that can't be read, or has just gone, is listed as
+    a video of 0 bytes, "NAME/": it fails, and the rest is processed. Raises UsageError if there is no such folder, it can't be
+    read, or it holds no video.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"'{folder}' {what}: name the folder that holds the videos")
     videos, others = dict[str, int](), list[str]()
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+
+    def note(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise UsageError(f"can't read the folder '{folder}' ({error.strerror}): give it read permission")
+        videos[f"{Path(error.filename).relative_to(folder).as_posix()}/"] = 0
+
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent, name)
@@ -58,9 +65,3 @@ def _size(path: Path) -> int | None:
     except OSError:
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def _refuse(error: OSError) -> None:
-    raise UsageError(
-        f"can't read the folder '{error.filename}' ({error.strerror}): give it read permission, or move it away"
-    )

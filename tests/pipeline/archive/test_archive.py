@@ -9,6 +9,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,25 @@ def test_an_unreadable_file_does_not_stop_the_rest(world: World) -> None:
     driver, _ = world.run()
     assert driver.outcomes["gone.mp4"].reason.startswith("can't be read (No such file")
     assert driver.outcomes["a.mp4"].good
+
+
+def test_an_unreadable_folder_does_not_stop_the_rest(world: World) -> None:
+    """Also for a user who may read all: the path of the inner folders is longer than the system takes."""
+    setup, known, long = WorkerSetup(str(world.journal.out), "small", 1, ArchiveSettings()), world.work, "x" * 250
+    with ExitStack() as opened:
+        place = os.open(world.folder, os.O_RDONLY)
+        opened.callback(os.close, place)
+        for _ in range(17):
+            os.mkdir(long, dir_fd=place)
+            place = os.open(long, os.O_RDONLY, dir_fd=place)
+            opened.callback(os.close, place)
+    world.work = lambda job: known(job) if "/x" not in job.source else perform(setup, job, "cpu")  # type: ignore[method-assign]
+    driver, _ = world.run()
+    (name,) = (video for video in driver.outcomes if video.startswith(long))
+    assert name.endswith("x/")
+    assert driver.outcomes[name].reason == "can't be read (File name too long): check its permissions and its disk"
+    assert driver.outcomes["a.mp4"].good
+    assert driver.outcomes["sub/b.mp4"].good
 
 
 def test_a_full_disk_stops_the_run(world: World) -> None:
