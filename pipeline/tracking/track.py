@@ -59,6 +59,11 @@ class Track:
         """Whether it was seen often enough for an id."""
         return self.cells >= _LEAST and self.hits >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
 
+    @property
+    def is_due_for_id_inside(self) -> bool:
+        """Whether it gets an id in this frame although it never reached the edge."""
+        return not self.id and not self.has_entered and self.hits == CONFIRMED_INSIDE - 1
+
     def likeness(self, embedding: Embedding) -> float:
         """Return the similarity of an embedding to what it has looked like, 0..1."""
         return self.memory.similarity(embedding)

@@ -141,7 +141,15 @@ class InstrumentTracker:
                     track.place = np.asarray(sampled(track.place, offsets, cv2.INTER_NEAREST), np.uint8)
 
     def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
-        """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key."""
+        """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key.
+
+        One that is inside the field of view is compared with those near it once more before it gets an id.
+        """
+        for part in parts:
+            # It was smaller when it was first compared.
+            if part.key and self._tracks[part.key].is_due_for_id_inside:
+                others = [other for other in parts if other.key != part.key]
+                part.key = self._similar(part, others, looks) or part.key
         if all(part.key for part in parts):
             return
         for part in parts:

@@ -200,6 +200,13 @@ def test_a_fragment_is_no_hidden_instrument(scene: Scene) -> None:
         assert ids(scene.show(left(40), ((50, 55), (51, 55), BLUE))) == [int(scene.show(left(40)).ids[30, 10])]
 
 
+def test_a_piece_is_compared_again_before_it_gets_an_id(scene: Scene) -> None:
+    for _ in range(6):
+        scene.show(left(40))
+    for step in range(12):  # beside the shaft, and like it only later
+        assert ids(scene.show(left(40), ((36, 18), (46, 18), BLUE if step < 3 else RED))) == [1]
+
+
 def test_a_far_piece_on_the_line_is_no_part(scene: Scene) -> None:
     for _ in range(15):  # a spot at the other edge, on the line of the shaft: a false alarm, or another instrument
         found = scene.show(left(30), ((76, 30), (79, 30), RED), classes=(1, 2))
