@@ -93,6 +93,7 @@ def test_openvino_without_a_text_has_a_reason(call: str, monkeypatch: pytest.Mon
     core = type("Core", (), {"read_model": lambda *_: object(), call: fail})()
     monkeypatch.setattr(backend, "_core", lambda: core)
     monkeypatch.setattr(backend, "_hints", lambda _: {})
+    monkeypatch.setattr(backend, "compare_with_features", lambda _: None)
     monkeypatch.setattr(backend, "_reshape", lambda *_: None)
     monkeypatch.setattr(backend, "keep_channels_last", lambda model: model)
     request = Request(Path("encoder.onnx"), "f32", 1, {})
