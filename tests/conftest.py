@@ -45,7 +45,7 @@ SLOW = (
         "test_plugins",
         "test_raytraced",
     ),
-    *("test_refiner_gate", "test_refiner_study", "test_restoration"),
+    *("test_refiner_gate", "test_refiner_study", "test_restoration", "test_video_object"),
     *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
     *(
         "test_scene",

@@ -27,6 +27,7 @@ from cliprl.bench.harness.subprocess_call import send_value
 from cliprl.bench.harness.timing import Answers, BenchJob, LogFunction
 from cliprl.bench.peers import cliprl_contender
 from cliprl.pipeline import Frame, OutputSpec, Overlay, Segmentation, Segmenter, Source, Stream, open_sink
+from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
 
 # The share of a run that may still be filling buffers and caches.
 SETTLING = 0.25
@@ -133,20 +134,23 @@ def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.median((ys[j] - ys[i]) / (xs[j] - xs[i])))
 
 
-def soak(source: Source, segmenter: Segmenter | None, output: str, frames: int) -> MemoryGrowth:
-    """Stream `frames` frames of a source into one output, in this process."""
+def soak(
+    source: Source, segmenter: Segmenter | None, output: str, frames: int, follow: str | None = None
+) -> MemoryGrowth:
+    """Stream `frames` frames of a source into one output, in this process; `follow` is an instrument to follow."""
     classes = segmenter.classes if segmenter else ()
     soaker = Soaker(max(1, frames // READINGS))
     sink = open_sink(output, OutputSpec(source.info, classes))
     overlay = Overlay(classes) if segmenter else None
-    Stream(source, segmenter, overlay, [sink]).run(soaker, frames=frames)
+    tracking = segmenter if segmenter is None or follow is None else TrackingSegmenter(segmenter, classes, follow)
+    Stream(source, tracking, overlay, [sink]).run(soaker, frames=frames)
     return soaker.growth
 
 
-def soak_clip(job: BenchJob, output: str, frames: int) -> MemoryGrowth:
+def soak_clip(job: BenchJob, output: str, frames: int, follow: str | None = None) -> MemoryGrowth:
     """Run the whole pipeline on a looped clip."""
     source = RepeatedSource(job.clip)
-    return soak(source, Segmenter(job.bundle, steps=job.steps), output, frames)
+    return soak(source, Segmenter(job.bundle, steps=job.steps), output, frames, follow)
 
 
 @measurement(
@@ -162,6 +166,9 @@ def measure(
     log: LogFunction,
     length: Annotated[int, typer.Option("--frames", min=100, help="Frames to run.")] = SOAK_FRAMES,
     target: Annotated[str, typer.Option(help="A sink, as for cliprl-stream.")] = "null:",
+    follow: Annotated[
+        str | None, typer.Option(help="Follow an instrument, as cliprl-stream does.", show_default="none")
+    ] = None,
 ) -> Result:
     """Measure one long run in a fresh process."""
     start = time.monotonic()
@@ -173,7 +180,7 @@ def measure(
         return session.result(growth_series(growth), METHOD, [growth.verdict(), lasted])
 
     return session.rounds(
-        {cliprl_contender.NAME: (soak_clip, (job, target, length))}, 1, log, make_result, MemoryGrowth.of
+        {cliprl_contender.NAME: (soak_clip, (job, target, length, follow))}, 1, log, make_result, MemoryGrowth.of
     )
 
 

@@ -6,17 +6,16 @@ Importing this module registers the kind "transformers:FOLDER".
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliprl.engines import UsageError, reason_of
 from cliprl.engines.promptable import ImageEmbedding, PromptedMasks, prompt_arrays, register_promptable
 from cliprl.engines.promptable.geometry import InputScaling, part_prompts
 from cliprl.engines.promptable.interface import check_prompted_image
+from cliprl.engines.promptable.transformers_folder import load_folder
 
 # The class for each kind of model that a folder's config.json names.
 MODEL_CLASSES = {
@@ -32,7 +31,7 @@ class TransformersNetwork:
     """A model on the CPU in 32 bits. Its folder holds config.json and model.safetensors, as `save_pretrained` writes them."""
 
     def __init__(self, folder: Path) -> None:
-        self._model, kind = _load(folder)
+        self._model, kind = load_folder(folder, MODEL_CLASSES)
         side = int(self._model.prompt_encoder.input_image_size)
         self._scaling = InputScaling(side, side, keep_aspect=kind == "sam")
         self.name = f"{MODEL_CLASSES[kind]} ({folder.name})"
@@ -83,30 +82,3 @@ def open_transformers_network(argument: str, threads: int) -> TransformersNetwor
     if threads:
         torch.set_num_threads(threads)
     return TransformersNetwork(Path(argument))
-
-
-def _load(folder: Path) -> tuple[Any, str]:
-    """Return the model and its kind. Raises UsageError for another kind, and for weights that do not fill it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"'transformers:{folder}' needs the package transformers: pip install transformers") from error
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"'{folder}' has no config.json: give a folder that save_pretrained wrote")
-    try:
-        kind = str(
-            transformers.PretrainedConfig.get_config_dict(str(folder), local_files_only=True)[0].get("model_type")
-        )
-        if kind not in MODEL_CLASSES:
-            raise UsageError(f"'{folder}' holds a model of type '{kind}': give one of type {', '.join(MODEL_CLASSES)}")
-        model, report = getattr(transformers, MODEL_CLASSES[kind]).from_pretrained(
-            str(folder), local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise UsageError(f"'{folder}' can't be loaded ({reason_of(error)[:160]}): give a whole local copy") from error
-    lacking = sorted(str(each) for key in ("missing_keys", "mismatched_keys") for each in report.get(key, ()))
-    if lacking:
-        raise UsageError(
-            f"the weights in '{folder}' do not fit its config.json: {lacking[0]} is missing or has another shape"
-        )
-    return model.eval(), kind

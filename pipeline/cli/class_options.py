@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,5 +54,16 @@ Follow = Annotated[
         show_default="none",
         hidden=True,
         help="Follow one instrument, with --ids: [cyan]'left instrument'[/], [cyan]clasper[/], or the one at a pixel of a frame.",
+    ),
+]
+Tracker = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        rich_help_panel="Image",
+        show_default="none",
+        hidden=True,
+        help="With --follow, from file to file: the mask of what is followed is that of SAM 2 or EdgeTAM, whose video model "
+        "is in this folder as transformers saves it. The masks of the bundle prompt it at the start, at cuts and where it fails.",
     ),
 ]

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import options as option
-from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, Follow, Ids, PromptOption
+from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, Follow, Ids, PromptOption, Tracker
 from cliprl.pipeline.cli.correction_options import CorrectionOptions, Corrections, CorrectWith
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 
@@ -97,6 +97,7 @@ def stream(
     status: option.StatusOption = True,
     ids: Ids = False,
     follow: Follow = None,
+    tracker: Tracker = None,
     corrections: Corrections = None,
     correct_with: CorrectWith = "",
     max_age_ms: option.MaxAgeMs = 250.0,

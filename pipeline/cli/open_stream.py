@@ -36,6 +36,7 @@ from cliprl.pipeline.stream.stream import Stream
 from cliprl.pipeline.tracking.follow import FollowTarget
 
 if TYPE_CHECKING:
+    from cliprl.engines.promptable.video import VideoNetwork
     from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
     from cliprl.pipeline.live.stream import LiveStream
 
@@ -57,6 +58,8 @@ def _check_targets(options: StreamOptions) -> None:
         )
     if options.ids and options.device != "cpu":
         raise UsageError(f"--ids works on the CPU, not on '{options.device}': leave out --device")
+    if options.tracker is not None and (options.follow is None or _takes_live_path(options)):
+        raise _without_file_to_follow_in(options)
     check_label_style(options.outputs, options.labels)
     kinds = map(find_sink, options.outputs)
     if options.encoders and (_takes_live_path(options) or not any(kind and kind.is_video for kind in kinds)):
@@ -66,6 +69,13 @@ def _check_targets(options: StreamOptions) -> None:
         )
     if not options.ids and (named := [target for target in options.outputs if target.endswith(IDS_SUFFIX)]):
         raise UsageError(f"'{named[0]}' is for the ids of instruments, which are not tracked: give --ids too")
+
+
+def _without_file_to_follow_in(options: StreamOptions) -> UsageError:
+    return UsageError(
+        f"--tracker '{options.tracker}' is slower than video: give a file as INPUT and --follow WORDS or FRAME#X,Y, without "
+        "--web, --window and --record"
+    )
 
 
 def open_video_stream(
@@ -129,7 +139,10 @@ def _open_stored(
         outputs.check(overwrite=options.overwrite)
         bundle = fit_to_source(bundle, options.input_size, source, _engine_settings(options), log)
     if source.info.live:  # known for http only after opening
+        if options.tracker is not None:
+            raise _without_file_to_follow_in(options)
         return _open_live(options, source, bundle, Overlay(*drawn), log)
+    video_network = _open_video_network(options)
     spec = OutputSpec(source.info, bundle.manifest.mask_classes, options.labels)
     encoding = {"crf": options.crf, "preset": options.preset, "encoders": options.encoders}
     sinks = [opened.enter_context(device.sink(target, spec, **encoding)) for target in options.outputs]
@@ -137,7 +150,7 @@ def _open_stored(
         segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
     return Stream(
         source,
-        _tracked(segmenter, options) if options.ids else segmenter,
+        _tracked(segmenter, options, video_network) if options.ids else segmenter,
         KeepOriginal(overlay) if writes_frames(options.outputs) else overlay,
         sinks,
         status=status_line(bundle.manifest.name, 1 if isinstance(source, ImageSource) else MARK_FRAMES),
@@ -146,10 +159,19 @@ def _open_stored(
     )
 
 
-def _tracked(segmenter: Segmenter, options: StreamOptions) -> FrameSegmenter:
+def _open_video_network(options: StreamOptions) -> VideoNetwork | None:
+    if options.tracker is None:
+        return None
+    from cliprl.engines.promptable.video import open_video_network
+
+    with interruptible():
+        return open_video_network(options.tracker, options.threads)
+
+
+def _tracked(segmenter: Segmenter, options: StreamOptions, video_network: VideoNetwork | None) -> FrameSegmenter:
     from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
 
-    return TrackingSegmenter(segmenter, segmenter.classes, options.follow)
+    return TrackingSegmenter(segmenter, segmenter.classes, options.follow, video_network)
 
 
 def _engine_settings(options: StreamOptions) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class StreamOptions:
     export_frames: bool = False
     ids: bool = False
     follow: str | None = None
+    tracker: Path | None = None
     exemplars: tuple[str, ...] = ()
     corrections: CorrectionOptions | None = None
     encoders: int = 0

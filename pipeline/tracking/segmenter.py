@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.buffers import FrameRing, Policy
@@ -16,15 +16,30 @@ from cliprl.pipeline.tracking.follow import Follower, FollowTarget
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
+if TYPE_CHECKING:
+    from cliprl.engines.promptable.video import VideoNetwork
+    from cliprl.pipeline.tracking.video_object.object_follower import ObjectFollower
+
 
 class TrackingSegmenter:
     """Adds the instances to the segmentations of another segmenter, in its last stage. A `FrameSegmenter`."""
 
-    def __init__(self, segmenter: FrameSegmenter, classes: Sequence[ClassSpec], follow: str | None = None) -> None:
-        """Raises UsageError if `follow` names nothing that can be followed: see `FollowTarget.parse`."""
+    def __init__(
+        self,
+        segmenter: FrameSegmenter,
+        classes: Sequence[ClassSpec],
+        follow: str | None = None,
+        video_network: VideoNetwork | None = None,
+    ) -> None:
+        """With a `video_network`, the mask of the followed instrument is that network's: see `ObjectFollower`.
+
+        Raises UsageError if `follow` names nothing that can be followed: see `FollowTarget.parse`.
+        """
         self._segmenter = segmenter
         self._follower = None if follow is None else Follower(FollowTarget.parse(follow, classes))
-        self._tracker = InstrumentTracker(ClassGroups.of(classes))
+        groups = ClassGroups.of(classes)
+        self._tracker = InstrumentTracker(groups)
+        self._by_network = None if video_network is None else _object_follower(video_network, groups)
         self.steps, self.budget, self.waits_for_device = segmenter.steps, segmenter.budget, segmenter.waits_for_device
 
     @property
@@ -48,6 +63,8 @@ class TrackingSegmenter:
                     followed = self._follower.update(context.frame.index, found, context.segmentation)
                     found = replace(found, followed=followed)
                 context.segmentation.instances = found
+                if self._by_network is not None:
+                    context.segmentation = self._by_network(context.frame, context.segmentation, context.is_cut)
 
     def __call__(self, frame: Frame) -> Segmentation:
         """Segment one frame. Frames must come in order."""
@@ -74,6 +91,13 @@ def open_tracking(make: Any, follow: str | None = None) -> TrackingSegmenter:
     """Make a segmenter by `make()`, and track with its classes. For a worker process."""
     segmenter = make()
     return TrackingSegmenter(segmenter, segmenter.classes, follow)
+
+
+def _object_follower(network: VideoNetwork, groups: ClassGroups) -> ObjectFollower:
+    # Imported for the option that needs it.
+    from cliprl.pipeline.tracking.video_object.object_follower import ObjectFollower
+
+    return ObjectFollower(network, groups)
 
 
 def _observed(context: FrameContext, segmentation: Segmentation) -> TrackerInput:

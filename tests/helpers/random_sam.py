@@ -12,6 +12,14 @@ from torch import Tensor, nn
 DECODER = {"hidden_size": 8, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "iou_head_hidden_dim": 8,
            "iou_head_depth": 2}  # fmt: skip
 SAM_SIDE, SAM2_SIDE = 64, 128
+_BACKBONE = {
+    "model_type": "sam2_hiera_det_model", "hidden_size": 8, "num_attention_heads": 1, "blocks_per_stage": [1, 1, 2, 1],
+    "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 1, 2, 2],
+    "global_attention_blocks": [3], "image_size": [SAM2_SIDE] * 2, "window_size_per_stage": [8, 4, 8, 4],
+    "window_positional_embedding_background_size": [2, 2],
+}  # fmt: skip
+SAM2_VISION = {"backbone_config": _BACKBONE, "backbone_channel_list": [64, 32, 16, 8],
+          "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 8}  # fmt: skip
 
 
 def random_sam() -> Any:
@@ -30,17 +38,9 @@ def random_sam2() -> Any:
     from transformers import Sam2Config, Sam2Model
 
     torch.manual_seed(0)
-    backbone = {
-        "model_type": "sam2_hiera_det_model", "hidden_size": 8, "num_attention_heads": 1, "blocks_per_stage": [1, 1, 2, 1],
-        "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 1, 2, 2],
-        "global_attention_blocks": [3], "image_size": [SAM2_SIDE] * 2, "window_size_per_stage": [8, 4, 8, 4],
-        "window_positional_embedding_background_size": [2, 2],
-    }  # fmt: skip
-    vision = {"backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8],
-              "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 8}  # fmt: skip
     prompts = {"hidden_size": 8, "image_size": SAM2_SIDE, "patch_size": 16, "mask_input_channels": 4}
     return Sam2Model(
-        Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
+        Sam2Config(vision_config=SAM2_VISION, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
     ).eval()
 
 
