@@ -165,7 +165,8 @@ class Segmenter:
         self._restoration = InputRestoration(spec, self.bundle.own_size) if spec and steps != 0 else None
         self._preprocessor = preprocessor or CpuPreprocessor()
         shape = (1, manifest.height, manifest.width, 3)
-        self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS)])
+        # The first of three stages may be four frames ahead of the last: see `WAITING` of the scheduler.
+        self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS + 1)])
         self._gate = PresenceGate(self.classes) if any(spec.kind == "prompted" for spec in self.classes) else None
         self.reset()
         self._warm_up()

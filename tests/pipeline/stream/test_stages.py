@@ -6,10 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
-from cliprl.pipeline.core.frame import Stage
+from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
+from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.stream.scheduler import WAITING, StageScheduler
 
 # Workers for three stages: shared ones, with the consumer's help, and one for each stage.
@@ -205,3 +208,33 @@ def test_each_stage_has_a_separate_thread_if_available() -> None:
 
     assert results(started(Numbers(30), chain(note(0), note(1), note(2)), OWN)) == list(range(30))
     assert seen == [{"stage 0"}, {"stage 1"}, {"stage 2"}]
+
+
+def test_frames_ahead_leave_the_last_stage_its_image() -> None:
+    """The first stage of three runs ahead while the last one is held up, which reads the image of its frame later."""
+    free, ahead = threading.Event(), list[int]()
+
+    def count(item: Cell) -> None:
+        ahead.append(item.number)
+
+    def wait(item: Cell) -> None:
+        free.wait()
+
+    stages = [Stage("prepare", count), Stage("encode", lambda item: None), Stage("refine", wait)]
+    scheduler = StageScheduler(Numbers(40), stages, OWN)
+    scheduler.start()
+    while len(ahead) < 2 * WAITING + 1:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    furthest = max(ahead)
+    free.set()
+    scheduler.close()
+    segmenter = Segmenter("small", input_size="128x160", precision="f32", threads=1, steps=0)
+    contexts = [FrameContext(gray(number)) for number in range(furthest + 1)]
+    for context in contexts:
+        segmenter.prepare(context)
+    assert not np.shares_memory(contexts[0].image, contexts[-1].image)
+
+
+def gray(number: int) -> Frame:
+    return Frame(np.full((96, 128), 90, np.uint8), np.full((48, 64, 2), 128, np.uint8), number, Fraction(1, 25), number)
