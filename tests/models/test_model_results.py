@@ -89,6 +89,17 @@ def test_the_page_of_training_says_what_its_result_says() -> None:
     assert f"500 steps | {instrument['D2']:.3f} | {instrument['OP3']:.3f} | – | – | {mean['pooled']:.3f} |" in page
 
 
+def test_the_table_of_decoders_is_measured() -> None:
+    result = json.loads((ROOT / "models" / "results" / "larynx-decoder.json").read_text())
+    networks = ("U-Net", "base")
+    rows = {name: [f"{row[n]:.3f}" for n in networks] for name, row in result["runs"][0]["sequences"].items()}
+    for name, cells in rows.items():
+        row = result["runs"][1]["sequences"].get(name, {})
+        cells.extend(f"{row[n]:.3f}" if row else "–" for n in networks)
+    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    assert_table("larynx-decoder.json", lines, ROOT / "models" / "training" / "README.md")
+
+
 def test_the_table_of_tuning_is_measured() -> None:
     result = json.loads((ROOT / "models" / "results" / "tuning-op1.json").read_text())
     lines = [
