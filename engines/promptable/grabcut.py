@@ -55,7 +55,7 @@ class GrabCut:
         return PromptedMasks(resized.astype(np.float32)[None], np.array([_contrast(image, inside)], np.float32))
 
 
-@register_promptable("grabcut", "OpenCV's GrabCut, without weights")
+@register_promptable("grabcut")
 def open_grabcut(argument: str, threads: int) -> GrabCut:
     """Return GrabCut; it takes neither an argument nor threads."""
     return GrabCut()

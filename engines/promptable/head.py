@@ -149,7 +149,7 @@ def _cells_to_edge(logits: NDArray[np.float32], point: NDArray[np.floating], pos
     return np.asarray(np.hypot(columns - point[0], rows - point[1]) < reach)
 
 
-@register_promptable("head:BUNDLE", "the head of a bundle, on its own features")
+@register_promptable("head:BUNDLE")
 def open_head(argument: str, threads: int) -> MaskHead:
     """Open the head of the bundle that `argument` names."""
     return MaskHead(open_bundle(argument), threads)

@@ -160,7 +160,7 @@ class OnnxPair:
         return InputScaling(sides[0], sides[1], keep_aspect=FINE_FEATURES[0] not in self._decoder.inputs)
 
 
-@register_promptable("sam:ENCODER.onnx,DECODER.onnx", "SAM, MobileSAM, EfficientSAM or SAM 2 as an ONNX pair")
+@register_promptable("sam:ENCODER.onnx,DECODER.onnx")
 def open_onnx_pair(argument: str, threads: int) -> OnnxPair:
     """Open the two files. Raises UsageError for another number of files, for missing and for unfit ones."""
     files = [Path(name) for name in argument.split(",")]

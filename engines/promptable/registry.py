@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -22,17 +21,11 @@ from cliprl.engines.promptable.interface import PromptableNetwork
 PromptableFactory = Callable[[str, int], PromptableNetwork]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    form: str
-    help: str
-    factory: PromptableFactory
+# The form and the factory of each kind.
+_kinds: dict[str, tuple[str, PromptableFactory]] = {}
 
 
-_kinds: dict[str, _Kind] = {}
-
-
-def register_promptable(form: str, help_text: str) -> Callable[[PromptableFactory], PromptableFactory]:
+def register_promptable(form: str) -> Callable[[PromptableFactory], PromptableFactory]:
     """Decorate the factory of a kind. `form` is "NAME" or "NAME:ARGUMENT", as it is written in a specification.
 
     Raises ValueError for a name that another kind has.
@@ -42,7 +35,7 @@ def register_promptable(form: str, help_text: str) -> Callable[[PromptableFactor
         raise ValueError(f"two kinds of promptable network are named '{name}': rename one")
 
     def register(factory: PromptableFactory) -> PromptableFactory:
-        _kinds[name] = _Kind(form, help_text, factory)
+        _kinds[name] = form, factory
         return factory
 
     return register
@@ -63,12 +56,12 @@ def open_promptable(spec: str, *, threads: int = 0) -> PromptableNetwork:
     """
     _import_kinds()
     name, colon, argument = spec.partition(":")
-    kind = _kinds.get(name)
-    if kind is None:
+    if name not in _kinds:
         near = get_close_matches(name, _kinds, 1)
-        forms = ", ".join(kind.form for _, kind in sorted(_kinds.items()))
+        forms = ", ".join(_kinds[known][0] for known in sorted(_kinds))
         hint = f"do you mean '{near[0]}'? " if near else ""
         raise UsageError(f"unknown promptable network '{spec}': {hint}give one of {forms}")
-    if (":" in kind.form) != bool(argument) or (colon and not argument):
-        raise UsageError(f"promptable network '{spec}' is not of the form {kind.form}: correct it")
-    return kind.factory(argument, threads)
+    form, factory = _kinds[name]
+    if (":" in form) != bool(argument) or (colon and not argument):
+        raise UsageError(f"promptable network '{spec}' is not of the form {form}: correct it")
+    return factory(argument, threads)

@@ -19,7 +19,6 @@ from cliprl.engines import (
     Manifest,
     TextEngine,
     TextSpec,
-    UsageError,
     compile_engine,
     reason_of,
     seal_bundle,
@@ -53,14 +52,9 @@ class TrainedModel:
 def export_bundle(model: TrainedModel, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
     """Write all networks, embeddings and manifest to `folder`, and check OpenVINO's labels against the network's.
 
-    Raises UsageError where the folder can't be made, CliprlError where fewer than 99.9 % of labels agree.
+    Raises CliprlError where fewer than 99.9 % of labels agree.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
     model.network.eval()
     model.refiner.eval()
     with torch.no_grad():

@@ -76,7 +76,7 @@ class TransformersNetwork:
         return PromptedMasks(logits, outputs.iou_scores[0, 0].numpy())
 
 
-@register_promptable("transformers:FOLDER", "SamModel, Sam2Model or EdgeTamModel from a local folder")
+@register_promptable("transformers:FOLDER")
 def open_transformers_network(argument: str, threads: int) -> TransformersNetwork:
     """Open a folder. Raises UsageError for one without such a model. `threads` 0 leaves torch's number."""
     if threads:
