@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from cliprl.bench.commands import soak
 from cliprl.bench.harness import timing
@@ -24,13 +25,6 @@ from cliprl.engines import CliprlError, UsageError
 
 DEMO = "demo:?seconds=1&size=192x144&rate=20"
 LIMIT = 180.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def _reporting(folder: Path) -> None:
@@ -119,7 +113,7 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
         process_group=0,
     )
     try:
-        wait_for(
+        until(
             lambda: (
                 unfinished_path(output).exists()
                 and "round 2" in str(read_result(unfinished_path(output)).method[UNFINISHED])

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from live_camera import HEIGHT, WIDTH, TestCamera, number_in
 from live_faults import CLASSES
+from waiting import until
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import OutputSpec, Overlay, open_sink, open_source
@@ -43,13 +44,6 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for(done: Callable[[], bool]) -> None:
-    limit = time.monotonic() + LIMIT
-    while not done():
-        assert time.monotonic() < limit, "it never came"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +103,7 @@ class Display:
     def wait(self, state: SourceState, reconnections: int) -> float:
         """Wait for a picture in this state; the seconds that it took."""
         start = time.monotonic()
-        wait_for(
+        until(
             lambda: (
                 self.newest is not None
                 and self.newest.status.state is state
@@ -164,7 +158,7 @@ def test_rtsp_comes_over_udp_too(rtsp: RtspServer, display: Callable[..., Displa
     shown = display(rtsp.url.replace("rtsp://", "rtspu://"))
     shown.wait(SourceState.LIVE, 0)
     first = shown.newest
-    wait_for(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 20)
+    until(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 20)
     ports = {c.laddr.port for c in psutil.Process().net_connections("udp")}
     assert len(ports) >= 2, "RTP and RTCP"
 
@@ -173,7 +167,7 @@ def test_a_server_that_is_away_at_first_is_waited_for(python3: str, display: Cal
     server = RtspServer(python3)
     server.kill()
     shown = display(server.url)
-    wait_for(lambda: shown.newest is not None and "refused" in shown.newest.status.problem)
+    until(lambda: shown.newest is not None and "refused" in shown.newest.status.problem)
     assert shown.newest is not None
     assert shown.newest.status.state is SourceState.CONNECTING
     server.start()
@@ -225,7 +219,7 @@ def test_mpegts_goes_out_and_comes_in_over_udp(display: Callable[..., Display]) 
         shown = display(url)
         shown.wait(SourceState.LIVE, 0)
         first = shown.newest
-        wait_for(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 20)
+        until(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 20)
         assert shown.newest is not None
         assert (shown.newest.raw.height, shown.newest.raw.width) == (HEIGHT, WIDTH)
         assert 0 < number_in(shown.newest.raw.luma) <= sender.camera.given[-1]
@@ -239,11 +233,11 @@ def test_hls_goes_out_and_comes_in_over_http(tmp_path: Path, display: Callable[.
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        wait_for(lambda: len(list(tmp_path.glob("*.ts"))) > 3)
+        until(lambda: len(list(tmp_path.glob("*.ts"))) > 3)
         shown = display(f"http://127.0.0.1:{server.server_port}/live.m3u8")
-        wait_for(lambda: shown.newest is not None and shown.newest.from_camera)
+        until(lambda: shown.newest is not None and shown.newest.from_camera)
         first = shown.newest
-        wait_for(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 60)
+        until(lambda: first is not None and shown.newest is not None and shown.newest.index > first.index + 60)
         newest = shown.newest
         assert newest is not None
         assert shown.camera.live
@@ -266,7 +260,7 @@ def test_rtsp_goes_out(python3: str, tmp_path: Path) -> None:
     server = RtspServer(python3, "64x64", str(stored))
     sender = Sender(f"rtsp://127.0.0.1:{server.port}/store")
     try:
-        wait_for(lambda: stored.exists() and stored.stat().st_size > 100_000)
+        until(lambda: stored.exists() and stored.stat().st_size > 100_000)
     finally:
         sender.close()
         server.kill()
@@ -281,12 +275,12 @@ def test_an_output_without_a_listener_delays_nothing_and_tries_again(python3: st
     server.kill()
     sender = Sender(f"rtsp://user:secret@127.0.0.1:{server.port}/store")
     try:
-        wait_for(lambda: sender.output.error is not None)
+        until(lambda: sender.output.error is not None)
         assert "secret" not in str(sender.output.error)
         given = len(sender.camera.given)
-        wait_for(lambda: len(sender.camera.given) > given + 10)
+        until(lambda: len(sender.camera.given) > given + 10)
         server.start()
-        wait_for(lambda: sender.output.error is None)
+        until(lambda: sender.output.error is None)
     finally:
         sender.close()
         server.kill()
@@ -298,8 +292,8 @@ def test_a_server_that_never_answers_freezes_nobody() -> None:
         try:
             connection, _ = deaf.accept()
             given = len(sender.camera.given)
-            wait_for(lambda: len(sender.camera.given) > given + 25)
-            wait_for(lambda: sender.output.error is not None)
+            until(lambda: len(sender.camera.given) > given + 25)
+            until(lambda: sender.output.error is not None)
             assert "no answer" in str(sender.output.error)
             connection.close()
         finally:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from waiting import until
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
@@ -50,13 +49,6 @@ def read(playback: Playback) -> Frame:
     frame = playback.read()
     assert frame is not None
     return frame
-
-
-def until(fine: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not fine():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts", ".avi"])

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
+from waiting import until
 from webplayer import CLASSES, Player, serve, tracked
 
 from cliprl.pipeline.live.broadcast import Freshness, RecordingStatus, RecordState, SourceState
@@ -40,8 +41,6 @@ from cliprl.pipeline.web.server import WebViewer  # noqa: E402
 from cliprl.pipeline.web.status_json import ProgramInfo  # noqa: E402
 
 ANY = Address("127.0.0.1", 0, True)
-# Seconds after which a test gives up waiting for what has to come: WebRTC is tried again when a stall made it look broken.
-LIMIT = 60.0
 SHAFT, BARE, KIDNEY = (50, 100), (160, 100), (260, 100)
 # Reads a pixel of the first or second picture, wherever it is drawn, as the browser shows it.
 PIXEL = """
@@ -67,14 +66,6 @@ def page(chromium: Any, viewer: WebViewer, player: Player) -> Any:
     until(lambda: text(chromium, "fps") not in ("", "–"))
     until(lambda: chromium.execute_script("return document.querySelectorAll('#classes li').length") == 2)
     return chromium
-
-
-def until(fine: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT
-    while not (value := fine()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.03)
-    return value
 
 
 def text(page: Any, name: str) -> str:

@@ -6,8 +6,7 @@ import http.client
 import json
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from correction_fakes import HEIGHT, WIDTH, corrected_clip
+from waiting import until
 from webplayer import CLASSES
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
@@ -107,14 +107,6 @@ def test_image_and_mask_have_the_size_of_the_frame(served: Served) -> None:
         connection.request("GET", f"/api/correction/image?id={state['id']}")
         image = cv2.imdecode(np.frombuffer(connection.getresponse().read(), np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (HEIGHT, WIDTH, 3)
-
-
-def until(fine: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT
-    while not (value := fine()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.03)
-    return value
 
 
 def text(page: Any, name: str) -> str:

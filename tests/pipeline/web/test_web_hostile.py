@@ -10,14 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import av
 import pytest
+from waiting import until
 
 pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="handles are counted in /proc")
@@ -37,13 +36,6 @@ HALVES = (
 
 def few_handles() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (HANDLES, HANDLES))
-
-
-def until(fine: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not fine():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
 
 
 def fetch(url: str, body: object = None) -> bytes:

@@ -8,12 +8,11 @@ import json
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
+from waiting import until
 from webplayer import Player, serve
 
 from cliprl.engines import UsageError
@@ -83,13 +82,6 @@ def is_closed(client: socket.socket) -> bool:
     except ConnectionError:
         pass
     return True
-
-
-def until(fine: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not fine():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("path", ["/login", "/api/controls"])
