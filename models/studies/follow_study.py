@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
@@ -104,9 +105,8 @@ def follow_rendered(seed: int, start: float) -> dict[str, float]:
 def follow_table(clips: Mapping[str, Mapping[str, float]]) -> str:
     """Return the scores of the clips as a Markdown table."""
     keys = ["J&F", "left", "late lost", "returned", "late found"]
-    lines = [f"| clip | {' | '.join(keys)} |", f"|---|{'-:|' * len(keys)}"]
-    lines += [f"| {name} | {' | '.join(f'{row[key]:.3g}' for key in keys)} |" for name, row in clips.items()]
-    return "\n".join(lines)
+    rows = [[name, *(f"{row[key]:.3g}" for key in keys)] for name, row in clips.items()]
+    return markdown_table(["clip", *keys], rows).rstrip("\n")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.data.protocol import CHOSEN
 from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.studies.refiner_scores import BLOCK_FRAMES, REFINER_SCORES, Tally
 from cliprl.models.training.run_datasets import RunDatasets
@@ -21,13 +22,11 @@ from cliprl.models.training.run_datasets import RunDatasets
 GAINS = REFINER_SCORES[:2]
 
 
-def gain(
-    arms: Sequence[Tally], base: Tally, measure: str = REFINER_SCORES[0], seed: int = 0
-) -> tuple[float, float, float]:
+def gain(arms: Sequence[Tally], base: Tally, measure: str = REFINER_SCORES[0]) -> tuple[float, float, float]:
     """By how much a measure of an arm, the mean over its seeds, is above the base's, and the bootstrap interval of that over
     blocks of frames."""
     rows = list(rows_of(base.classes.sequences).values())
-    draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
     draws = np.concatenate([np.ones((1, len(rows)), draws.dtype), draws])
     made = [tally.metric()[measure] for tally in (*arms, base)]
     *found, reference = (
@@ -66,11 +65,10 @@ def format_table(result: Mapping[str, Any], titles: Sequence[str]) -> str:
     """A table for each measure: a line an arm, a column a set."""
     lines = []
     for measure in REFINER_SCORES:
-        lines += [f"**{measure}**", "", f"| refiner | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
-        for name, columns in result["arms"].items():
-            cells = [_cell(columns[title], measure) for title in titles]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
+        rows = [
+            [name, *(_cell(columns[title], measure) for title in titles)] for name, columns in result["arms"].items()
+        ]
+        lines += [f"**{measure}**", "", markdown_table(["refiner", *titles], rows)]
     steps, seeds = result["steps"], len(next(iter(next(iter(result["arms"].values())).values()))["seeds"])
     head = (
         f"Base: {steps['base']} steps. Refiners: {steps['refiner']} steps of {steps['batch']}, {seeds} seeds, of which the "

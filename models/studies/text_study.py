@@ -9,7 +9,6 @@ other seeds, beside words that no caption has. A seed that was cut off goes on. 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +25,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
@@ -176,14 +176,10 @@ def format_table(question: Question, recipe: Recipe, rows: dict[int, dict[str, f
         f"Masks of '{question.left_out.name}' left out ({recipe.supervised.steps} steps, captions' loss x {question.weight:g}); "
         f"named '{question.prompt}' on {recipe.scoring.scenes} rendered scenes with seeds not trained on."
     )
-    lines = [f"| seed | {' | '.join(TEXT_SCORES)} |", f"|---|{'---|' * len(TEXT_SCORES)}"]
-    lines += [_line(str(number), [row[name] for name in TEXT_SCORES]) for number, row in rows.items()]
-    lines.append(_line("mean", [float(np.mean([row[name] for row in rows.values()])) for name in TEXT_SCORES]))
-    return "\n".join([head, "", *lines, ""])
-
-
-def _line(name: str, values: Sequence[float]) -> str:
-    return f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |"
+    means = {name: float(np.mean([row[name] for row in rows.values()])) for name in TEXT_SCORES}
+    every = {str(number): row for number, row in rows.items()} | {"mean": means}
+    lines = [[title, *(f"{row[name]:.3f}" for name in TEXT_SCORES)] for title, row in every.items()]
+    return f"{head}\n\n{markdown_table(['seed', *TEXT_SCORES], lines)}"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from cliprl.engines import CliprlError, available_cpus, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.io import read_video
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip, find_crossings
 from cliprl.models.evaluation.tracking.iou_association import IouAssociation
@@ -132,22 +133,13 @@ def summary(clips: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str,
 
 def table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Return the summaries as a Markdown table."""
-    keys = [
-        "HOTA",
-        "DetA",
-        "AssA",
-        "IDF1",
-        "J&F",
-        "switches a minute",
-        "right after return",
-        "clips doubled over 5 frames",
+    keys = ("HOTA", "DetA", "AssA", "IDF1", "J&F", "switches a minute", _RETURNED, "clips doubled over 5 frames")
+    rows = [
+        [part, name, *(f"{row[key]:.3g}" if row["returns"] or key != _RETURNED else "–" for key in keys)]
+        for part, trackers in parts.items()
+        for name, row in trackers.items()
     ]
-    lines = [f"| clips | tracker | {' | '.join(keys)} |", f"|---|---|{'-:|' * len(keys)}"]
-    for part, trackers in parts.items():
-        for name, row in trackers.items():
-            cells = [f"{row[key]:.3g}" if row["returns"] or key != _RETURNED else "–" for key in keys]
-            lines.append(f"| {part} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown_table(["clips", "tracker", *keys], rows).rstrip("\n")
 
 
 def _tasks(data: Path | None, clips: int, segmented: int, bundle: str) -> Iterator[tuple[str, str, Any]]:

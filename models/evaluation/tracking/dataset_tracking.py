@@ -10,6 +10,7 @@ import numpy as np
 from cliprl.engines import UsageError
 from cliprl.models.data.image_mask_dataset import LabelledDataset, instance_ids
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.tracking.observations import NetworkMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
 from cliprl.pipeline.tracking.groups import ClassGroups
@@ -52,9 +53,5 @@ def score_tracking(
 
 def tracking_table(tracking: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the scores of the clips as a Markdown table."""
-    rows = [
-        f"| clip | {' | '.join(name.replace('_', ' ') for name in _COLUMNS)} |",
-        f"|---|{'-:|' * len(_COLUMNS)}",
-        *(f"| {clip} | {' | '.join(f'{row[name]:.3g}' for name in _COLUMNS)} |" for clip, row in tracking.items()),
-    ]
-    return "\n".join(rows)
+    rows = [[clip, *(f"{row[name]:.3g}" for name in _COLUMNS)] for clip, row in tracking.items()]
+    return markdown_table(["clip", *(name.replace("_", " ") for name in _COLUMNS)], rows).rstrip("\n")
