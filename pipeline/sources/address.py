@@ -14,6 +14,8 @@ from cliprl.pipeline.sources.errors import redact
 _PROBE = "srt://127.0.0.1:1?connect_timeout=1"
 # Schemes without a default port.
 _NEED_PORT = ("udp", "srt", "tcp", "rtp")
+# The remedy where a password is taken for a host or a port.
+ESCAPES = "in a user or password write / as %2F, ? as %3F, # as %23 and @ as %40"
 _AUTHORITY_END = re.compile(r"[/?#]")
 
 
@@ -23,9 +25,12 @@ def check_port(url: str) -> None:
     libav does not check it: a port out of range is cut to 16 bits.
     """
     scheme, _, rest = url.partition("://")
-    host = _AUTHORITY_END.split(rest, maxsplit=1)[0].rpartition("@")[2]
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
     _, colon, port = host.rpartition("]")[2].partition(":")
     valid = port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
+    if not valid and colon and "@" in rest[len(authority) :]:
+        raise UsageError(f"{redact(url)} has no port of 1 to 65535: {ESCAPES}")
     if not valid and (colon or scheme.lower() in _NEED_PORT):
         raise UsageError(f"{redact(url)} has no port of 1 to 65535: write {scheme}://HOST:PORT")
 

@@ -9,7 +9,7 @@ import av
 
 from cliprl.engines import CliprlError, UsageError
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?")
 _SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|pass|passphrase|pwd|sig|signature|auth)[^=&\s]*=)[^&\s]+")
 
 
@@ -17,7 +17,21 @@ def redact(name: str) -> str:
     """A URL without user, password and the values of secret-looking parameters; "standard input" for "-"; else `name`."""
     if name == "-":
         return "standard input"
-    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("***@", name)) if "://" in name else name
+    scheme, separator, rest = name.partition("://")
+    return _SECRETS.sub(r"\1***", f"{scheme}://{_without_credentials(rest)}") if separator else name
+
+
+def _without_credentials(rest: str) -> str:
+    """Hide user and password in what follows "://", also where one of `/?#@` in them was not escaped.
+
+    In doubt more is hidden, such as the host before a path with "@".
+    """
+    authority, path = re.split(r"[/?#]", rest, maxsplit=1)[0], re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return f"***@{rest[path.rindex('@') + 1 :]}"
+    before, at, after = rest.rpartition("@")
+    has_password = not _HOST_PORT.fullmatch(authority) or ":" in before[len(authority) :]
+    return f"***@{after}" if at and has_password else rest
 
 
 class Problem(StrEnum):

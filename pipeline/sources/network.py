@@ -6,7 +6,7 @@ import socket
 from urllib.parse import urlsplit
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.sources.address import check_port, check_srt
+from cliprl.pipeline.sources.address import ESCAPES, check_port, check_srt
 from cliprl.pipeline.sources.decoding.low_latency import QUICK, TIMEOUT, WITHOUT_PARSER
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
@@ -69,6 +69,8 @@ def _resolve(url: str) -> None:
         if host:
             socket.getaddrinfo(host, None)
     except socket.gaierror:
+        if urlsplit(redact(url)).hostname != host:
+            raise CliprlError(f"{redact(url)}: no such host: {ESCAPES}") from None
         raise CliprlError(f"{redact(url)}: no such host '{host}': check the name and the network") from None
     except ValueError as error:
         raise UsageError(f"{redact(url)} is not an address ({error}): write it as rtsp://HOST:PORT/PATH") from None

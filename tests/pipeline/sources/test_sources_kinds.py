@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -370,4 +371,29 @@ def test_a_screen_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_only_secrets_are_redacted() -> None:
     assert redact("rtsp://u:p@h/x?a=1&api_key=zz&b=2") == "rtsp://***@h/x?a=1&api_key=***&b=2"
-    assert redact("/home/a@b/x.mp4") == "/home/a@b/x.mp4"
+    for name in (
+        "/home/a@b/x.mp4",
+        "http://h/a@2x.mp4",
+        "http://h:80/a@b?c=d@e",
+        "rtsp://[::1]:554/a@b",
+        "http://h/a:b",
+    ):
+        assert redact(name) == name
+
+
+@pytest.mark.parametrize(
+    "password", ["geheim", "geh/eim", "/geheim", "geh?eim", "geh#eim", "geh@eim", "geh@ei/m", "ge heim"]
+)
+@pytest.mark.parametrize("user", ["user", "lab.invalid/user"])
+def test_a_password_is_hidden_though_it_is_not_escaped(user: str, password: str) -> None:
+    url = f"rtsp://{user}:{password}@127.0.0.1:1/live"
+    assert redact(url) == "rtsp://***@127.0.0.1:1/live"
+    with pytest.raises(CliprlError) as caught:
+        open_source(url)
+    assert not set(re.findall("[a-z]+", password)) & set(re.findall("[a-z]+", str(caught.value)))
+
+
+def test_an_unescaped_password_is_an_error_with_its_remedy() -> None:
+    for url in ("rtsp://user:geh/eim@127.0.0.1:1/live", "rtsp://user:geh@h.invalid/eim@127.0.0.1:1/live"):
+        with pytest.raises(CliprlError, match="write / as %2F"):
+            open_source(url)
