@@ -100,4 +100,11 @@ def _prepare(make_segmenter: SegmenterFactory, memory: mmap) -> Callable[[Worker
     segment = make_segmenter()
     gc.collect()
     gc.freeze()  # what is loaded now stays: no collection holds up a frame for it
-    return lambda task: segment(task.frame(memory))
+
+    def segment_task(task: WorkerTask) -> Segmentation:
+        segmentation = segment(task.frame(memory))
+        # Kept in the answer: else the display path computes it, once for each frame to which the mask is moved.
+        _ = segmentation.reliability
+        return segmentation
+
+    return segment_task

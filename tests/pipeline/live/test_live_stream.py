@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
+from mmap import mmap
 from pathlib import Path
 
 import live_gpu
@@ -21,16 +22,20 @@ from live_gpu import MakeOnGpu
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.pipeline import Overlay, Segmentation, Segmenter, Style, open_source
+from cliprl.pipeline.core.child_process import SHARED_BYTES, planes_in
+from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Followed, FollowState
 from cliprl.pipeline.live.broadcast import Broadcast, DisplayedFrame, Freshness, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.follow_control import FollowControl
+from cliprl.pipeline.live.segmentation import worker
 from cliprl.pipeline.live.segmentation.device_segmenter import open_device_segmenter
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector
 from cliprl.pipeline.live.segmentation.supervisor import NumberedSegmentation, SegmentationState, Supervisor
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.tracking.optical_flow import moved
 
 # Seconds after which a test gives up waiting for what has to come.
 LIMIT = 30.0
@@ -151,6 +156,20 @@ def test_host_frame_comes_back_as_a_plain_segmentation() -> None:
             assert found.parts == expected.parts
             np.testing.assert_array_equal(frame.luma, luma)
             assert frame.slot == -1
+
+
+def test_a_moved_mask_keeps_the_reliability_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = Segmenter(open_bundle(), precision="f32", steps=0)
+    memory = mmap(-1, SHARED_BYTES)
+    with open_source("demo:?seconds=1&size=320x240&rate=10&seed=3") as source:
+        frame = next(iter(source))
+        for plane, shared in zip((frame.luma, frame.chroma), planes_in(memory, 240, 320), strict=True):
+            np.copyto(shared, plane)
+        found = pickle.loads(pickle.dumps(worker._prepare(lambda: segmenter, memory)(worker.WorkerTask.of(0, frame))))
+    monkeypatch.setattr(ConfidenceModel, "assess", lambda *_: pytest.fail("computed again"))
+    shifted = moved(found, np.ones((192, 256, 2), np.float32))
+    assert shifted.reliability is not None
+    assert shifted.reliability == found.reliability
 
 
 def test_fault_between_frames_is_shown_on_the_next() -> None:
