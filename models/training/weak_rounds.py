@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,19 +100,30 @@ def train_round(
     sets = open_run_datasets(recipe, folder.parent, callback.on_scene)
     torch.manual_seed(recipe.seed)
     network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
-    keep = _Snapshots(network, folder, snapshot_steps(recipe.supervised.steps, recipe.weak), callback)
     # Each is made when the one before has ended: the supervised stage keeps the weights that it starts from.
     stages: dict[str, Callable[[], TrainingStage]] = {
         Contrastive.name: lambda: Contrastive(network, sets.captioned, recipe),
         Supervised.name: lambda: Supervised(network, sets.train, sets.classes, recipe),
     }
+    return train_snapshots(network, stages, recipe, folder, callback), sets.classes
+
+
+def train_snapshots(
+    network: ClipSegmenter,
+    stages: Mapping[str, Callable[[], TrainingStage]],
+    recipe: Recipe,
+    folder: Path,
+    callback: TrainingCallback,
+) -> list[Path]:
+    """Train a network in `stages`, by name. Returns the files of its last moments in the supervised stage, the last first."""
+    keep = _Snapshots(network, folder, snapshot_steps(recipe.supervised.steps, recipe.weak), callback)
     every = min(recipe.save_every, recipe.weak.interval)
     writers = {name: CheckpointWriter(folder, every, checkpoint_settings(recipe, name)) for name in stages}
     # Read also where the round is finished: one with other settings is refused.
     kept = writers[Supervised.name].read(Supervised.name) and all(keep.path(step).is_file() for step in keep.steps)
     for name, make in () if kept else stages.items():
         run_stage(make(), writers[name], keep)
-    return [keep.path(step) for step in keep.steps], sets.classes
+    return [keep.path(step) for step in keep.steps]
 
 
 class SnapshotEnsemble:

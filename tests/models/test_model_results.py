@@ -29,10 +29,8 @@ def endovis2015(result: dict[str, Any]) -> list[str]:
 
 
 def text(result: dict[str, Any]) -> list[str]:
-    """A line a seed, and their mean."""
-    rows = {seed: [row[name] for name in text_study.TEXT_SCORES] for seed, row in result["seeds"].items()}
-    rows["mean"] = [sum(column) / len(column) for column in zip(*rows.values(), strict=True)]
-    return [f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in rows.items()]
+    """A line for each class and seed."""
+    return text_study.format_table(result["classes"]).splitlines()[2:]
 
 
 def larynx(result: dict[str, Any]) -> list[str]:

@@ -1,0 +1,90 @@
+"""Scenes with the labels of an annotator who lacks some classes, beside captions that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.sample import Image, Sample
+from cliprl.models.data.sets.rendered import RenderedScenes
+from cliprl.pipeline.synthetic import SCENE_CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class NamedClass:
+    """A class without masks, and the `prompt` that names it in captions and at run time."""
+
+    left_out: ClassSpec
+    prompt: str
+
+    @property
+    def number(self) -> int:
+        """The index of the class in the labels of rendered scenes."""
+        return SCENE_CLASSES.index(self.left_out)
+
+    @property
+    def spec(self) -> ClassSpec:
+        """The class with the prompt as its only text."""
+        return ClassSpec(self.left_out.name, self.left_out.color, self.left_out.kind, (self.prompt,))
+
+    def new_words(self) -> list[str]:
+        """The prompt's words that no prompt of another class has. Raises UsageError where there is none."""
+        kept = [spec for spec in SCENE_CLASSES if spec != self.left_out]
+        known = " ".join(" ".join((spec.name, *spec.prompts)) for spec in kept).lower().replace("-", " ").split()
+        found = [word for word in self.prompt.lower().split() if word not in known]
+        if not found:
+            raise UsageError(
+                f"every word of '{self.prompt}' is in another class's prompts: give --class NAME=WORDS a new word"
+            )
+        return found
+
+    def is_named(self, caption: str) -> bool:
+        """Return whether a caption has all new words of the prompt."""
+        return set(self.new_words()) <= set(caption.lower().replace(",", " ").split())
+
+
+def named_class(text: str) -> NamedClass:
+    """Read "NAME=WORDS". Raises UsageError for an unknown class, and for words that prompts of other classes have."""
+    name, _, prompt = text.partition("=")
+    found = [spec for spec in SCENE_CLASSES[1:] if spec.name == name]
+    if not found or not prompt.strip():
+        raise UsageError(
+            f"--class '{text}': give NAME=WORDS, with a name of {', '.join(spec.name for spec in SCENE_CLASSES[1:])}"
+        )
+    named = NamedClass(found[0], prompt.strip())
+    named.new_words()
+    return named
+
+
+def labels_without(labels: Image, missing: Sequence[int]) -> Image:
+    """Return labels uint8 (H, W) of an annotator without the classes `missing`: background, class 0, is in their place."""
+    return np.where(np.isin(labels, missing), 0, labels).astype(np.uint8)
+
+
+class RelabelledScenes(LabelledDataset):
+    """Some of the scenes, by their `indices`, with labels that `relabel` makes of a scene's index and its labels."""
+
+    def __init__(
+        self,
+        scenes: RenderedScenes,
+        indices: Sequence[int],
+        classes: Sequence[ClassSpec],
+        relabel: Callable[[int, Image], Image],
+    ) -> None:
+        self.scenes, self.indices, self.relabel = scenes, indices, relabel
+        self.name, self.classes = scenes.name, tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scenes[self.indices[index]]
+        return Sample(sample.image, self.relabel(self.indices[index], sample.labels), sample.sequence)
+
+    def sequence(self, index: int) -> str:
+        """Return the sequence of a sample."""
+        return self.scenes.sequence(self.indices[index])
