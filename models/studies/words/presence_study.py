@@ -27,7 +27,7 @@ from cliprl.models.data.sample import IGNORE, Sample, evenly_spaced
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.study_command import BundleOption, QuietOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
-from cliprl.models.studies.text_study import UNKNOWN
+from cliprl.models.studies.words.word_scores import UNKNOWN_WORDS
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -44,7 +44,7 @@ ALIASES = {"shaft": "instrument-shaft", "head": "instrument-clasper", "surgical-
 THERE, NOT_THERE, NOT_KNOWN = 1, 0, -1
 # A prompt for a thing that many frames show. The bundle's classes that mean the same are left out for it.
 PROMPT = "surgical instrument"
-# Words for things that no scene shows, to which the test of words is fitted; those of `UNKNOWN` are scored only.
+# Words for things that no scene shows, to which the test of words is fitted; those of `UNKNOWN_WORDS` are scored only.
 FITTED_WORDS = ("a giraffe", "a violin", "a red car", "a stone bridge")
 # One class in one frame: whether it is there, what it is ("class", "prompt", "word" or "fitted word"), its evidence, and whether
 # it has a mask.
@@ -88,7 +88,7 @@ def fit_gate(
     """Fit on the sets for choosing; the sets for reporting are scored only."""
     rules, opened = load_protocol(), open_bundle(bundle)
     context = study_context(set_, out)
-    segmenter, rows = WordSegmenter(opened, (*UNKNOWN, *FITTED_WORDS)), dict[str, list[PresenceRow]]()
+    segmenter, rows = WordSegmenter(opened, (*UNKNOWN_WORDS, *FITTED_WORDS)), dict[str, list[PresenceRow]]()
     named = PromptBundle.of(opened, [PROMPT])
     prompted = WordSegmenter(named.bundle, ())
     sets = [one for one in select_sets(rules, name or ()) if not one.outside]
@@ -112,7 +112,7 @@ def fit_gate(
         "words": _rounded(words),
         "bundle": dict(opened.manifest.hashes),
         "prompt": PROMPT,
-        "unknown_words": list(UNKNOWN),
+        "unknown_words": list(UNKNOWN_WORDS),
         "fitted_words": list(FITTED_WORDS),
         "sets": {one.name: {"use": rules.use(one)} | score_rows(rows[one.name], test, words) for one in sets},
         "all": {

@@ -2,7 +2,7 @@
 
     python -m cliprl.models.studies.words.saliency_study --set data.root=FOLDER --out models/results/saliency.json
 
-By set: the rank correlation of the map of PROMPT with that of each word of UNKNOWN, and the AUROC of the maps for instruments.
+By set: the rank correlation of the map of PROMPT with that of each of UNKNOWN_WORDS, and the AUROC of the maps for instruments.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from cliprl.models.data.sample import IGNORE, evenly_spaced, instrument_classes
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, study_context, write_result
 from cliprl.models.labelling.saliency import SaliencyModel, SaliencySettings, open_saliency_model, saliency
-from cliprl.models.studies.text_study import UNKNOWN
 from cliprl.models.studies.words.presence_study import PROMPT
+from cliprl.models.studies.words.word_scores import UNKNOWN_WORDS
 
 SALIENCY_SETS = ("EndoVis 2015 D1", "EndoVis 2015 OP3", "EndoVis 2015 D2", "EndoVis 2015 OP1")
 DENSE_MAPS = SaliencySettings(method="dense")
@@ -68,14 +68,14 @@ def score_words(model: SaliencyModel, data: LabelledDataset, frames: int) -> dic
         truth, known = instruments[np.where(labels == IGNORE, 0, labels)], labels != IGNORE
         if not LEAST_TRUTH < truth[known].mean() < 1 - LEAST_TRUTH:
             continue
-        right, *wrong = (_map(model, sample.image, word)[known] for word in (PROMPT, *UNKNOWN))
+        right, *wrong = (_map(model, sample.image, word)[known] for word in (PROMPT, *UNKNOWN_WORDS))
         correlations.append([rank_correlation(right, one) for one in wrong])
         areas.append([auroc(one[truth[known]], one[~truth[known]]) or 0.0 for one in (right, *wrong)])
     words, area = np.mean(correlations, axis=0), np.mean(areas, axis=0)
     return {
         "frames": len(areas),
         "rank_correlation": round(float(words.mean()), 4),
-        "by_word": dict(zip(UNKNOWN, words.round(4).tolist(), strict=True)),
+        "by_word": dict(zip(UNKNOWN_WORDS, words.round(4).tolist(), strict=True)),
         "auroc": round(float(area[0]), 4),
         "auroc_of_unknown_words": round(float(area[1:].mean()), 4),
     }
