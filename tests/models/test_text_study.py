@@ -19,6 +19,7 @@ from cliprl.engines import UsageError  # noqa: E402
 from cliprl.models.data.sample import IGNORE  # noqa: E402
 from cliprl.models.evaluation.scoring.ranking import auroc  # noqa: E402
 from cliprl.models.studies import text_study  # noqa: E402
+from cliprl.models.studies.words import class_texts  # noqa: E402
 from cliprl.models.studies.words.denied_labels import (  # noqa: E402
     MASK_STAGES,
     denied_saliency,
@@ -138,6 +139,7 @@ def test_nothing_salient_gives_no_mask() -> None:
 def test_the_study_runs_goes_on_and_writes_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(text_study, "MEASURED_EACH", 1)
+    monkeypatch.setattr(class_texts, "_STEPS", 1)
     recipe, out = tmp_path / "tiny.toml", tmp_path / "out"
     recipe.write_text(TINY)
     command = ["--recipe", str(recipe), "--out", str(out), "--class", "instrument-shaft=yellow fat", "-q"]
